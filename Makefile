@@ -1,0 +1,48 @@
+# Every target sets up what it needs: a virtual environment from the hash-pinned lock.
+# PYTHON chooses the interpreter that makes it (3.11 or newer).
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: help setup demo test check bench schemas lock clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP)  ## virtual environment with everything, from requirements.lock
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Waypost needs Python 3.11 or newer; set PYTHON=python3.12, say. This is " + sys.version) if sys.version_info < (3, 11) else None'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing the pinned dependencies into $(VENV) (about a minute the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup  ## the whole service on a real Kafka and Postgres, a worker killed in the middle
+	@$(BIN)/python -m tests.demo
+
+check: setup  ## lint, format, strict types, layers, generated files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m waypost_worker.cli schema check
+
+test: check  ## everything that CI runs: check, then all tests
+	$(BIN)/pytest
+
+bench: setup  ## the service beside the bare loop in one run; writes build/bench.json
+	@$(BIN)/python -m tests.bench
+
+schemas: setup  ## regenerate the JSON Schema and AsyncAPI files from the models
+	$(BIN)/waypost schema export --directory schemas/json
+
+lock: setup  ## renew requirements.lock (hashes, no addresses)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-annotate --no-header --extra test pyproject.toml -o requirements.lock
+
+clean:  ## remove build products (the virtual environment stays)
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
