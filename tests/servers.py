@@ -1,0 +1,72 @@
+"""The real servers that a test run shares: one Kafka and one Postgres, started when first asked for.
+
+Fixtures (conftest.py makes them known to all tests):
+
+- `servers`: the running `Servers`, for the whole run. Restart or kill only servers of your own.
+- `topic_prefix`: a prefix that no other test uses.
+- `database`: DSN of a fresh database, copied from a template that `migrate_template` has prepared.
+
+A test that uses any of them gets the mark `servers`.
+"""
+
+import itertools
+import os
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from waypost_worker.devserver import DevServerError, Servers
+
+TEMPLATE = "waypost_template"
+
+# The machine doesn't lose power in a test run: what fsync protects against can't happen.
+POSTGRES_SETTINGS = {"fsync": "off", "full_page_writes": "off"}
+
+_numbers = itertools.count(1)
+
+
+def migrate_template(dsn: str) -> None:
+    """Prepare the database that every test's own is copied from."""
+
+
+def unavailable(reason: str) -> None:
+    """Skip the test where a server is missing on a developer's machine; in CI that is a failure."""
+    if os.environ.get("CI"):
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    running = Servers(postgres_settings=POSTGRES_SETTINGS)
+    try:
+        running.start()
+    except DevServerError as error:
+        unavailable(str(error))
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def database_template(servers: Servers) -> str:
+    migrate_template(servers.postgres.create_database(TEMPLATE))
+    return TEMPLATE
+
+
+@pytest.fixture
+def database(servers: Servers, database_template: str) -> Iterator[str]:
+    name = f"test_{next(_numbers)}"
+    yield servers.postgres.create_database(name, template=database_template)
+    servers.postgres.drop_database(name)
+
+
+@pytest.fixture
+def topic_prefix() -> str:
+    return f"test-{uuid.uuid4().hex[:12]}"
+
+
+def mark_users_of_servers(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "servers" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.servers)

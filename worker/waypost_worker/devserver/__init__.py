@@ -1,0 +1,25 @@
+"""Real Kafka and real PostgreSQL on the loopback interface, without Docker and without Java on the host.
+
+`Servers` starts both on one state directory; `EmbeddedKafka` (also as a cluster) and
+`EmbeddedPostgres` stand alone, too. Nothing here knows Waypost's topics or tables.
+"""
+
+from waypost_worker.devserver.endpoints import Endpoints
+from waypost_worker.devserver.errors import DevServerError
+from waypost_worker.devserver.jvm import FAST_START, THROUGHPUT, JvmProfile
+from waypost_worker.devserver.kafka import EmbeddedKafka
+from waypost_worker.devserver.node import KafkaNode
+from waypost_worker.devserver.postgres import EmbeddedPostgres
+from waypost_worker.devserver.servers import Servers
+
+__all__ = [
+    "FAST_START",
+    "THROUGHPUT",
+    "DevServerError",
+    "EmbeddedKafka",
+    "EmbeddedPostgres",
+    "Endpoints",
+    "JvmProfile",
+    "KafkaNode",
+    "Servers",
+]

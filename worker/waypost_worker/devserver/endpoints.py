@@ -1,0 +1,51 @@
+"""endpoints.json: where the running servers of a state directory are.
+
+Part of the process interface: other programs read it. Owns the file's shape and its atomic writing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+FILE_NAME = "endpoints.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Addresses of one Kafka and one Postgres.
+
+    Attributes:
+        bootstrap_servers: host:port, joined by commas.
+        postgres_dsn: connection string; holds a password.
+    """
+
+    bootstrap_servers: str
+    postgres_dsn: str
+
+    @classmethod
+    def read(cls, state_dir: Path) -> Self | None:
+        """The endpoints of the servers that run on a state directory, or None where none run."""
+        try:
+            text = (state_dir / FILE_NAME).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        return cls(**json.loads(text))
+
+    def write(self, state_dir: Path) -> Path:
+        """Write the file, readable by its owner only; readers see all of it or nothing."""
+        path = state_dir / FILE_NAME
+        new = path.with_suffix(".new")
+        new.unlink(missing_ok=True)
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(self), indent=2) + "\n")
+        new.replace(path)
+        return path
+
+
+def remove(state_dir: Path) -> None:
+    """Remove the file, if it is there."""
+    (state_dir / FILE_NAME).unlink(missing_ok=True)

@@ -1,0 +1,257 @@
+"""A real Apache Kafka (KRaft) on the loopback interface: one node, or a cluster of several.
+
+Owns the cluster's configuration and the wait until it can serve. Knows nothing of Waypost's topics.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from waypost_worker.devserver.distribution import prepare
+from waypost_worker.devserver.errors import DevServerError, log_tail
+from waypost_worker.devserver.jars import Progress, no_progress
+from waypost_worker.devserver.jvm import FAST_START, JvmProfile, Runtime
+from waypost_worker.devserver.locks import DirectoryLock
+from waypost_worker.devserver.node import KafkaNode, new_id
+from waypost_worker.devserver.ports import HOST
+from waypost_worker.devserver.readiness import Readiness
+
+LOCK_PATIENCE_SECONDS = 20.0
+POLL_SECONDS = 0.02
+
+
+def default_properties(nodes: int) -> dict[str, str]:
+    """Broker properties for a cluster of `nodes` on one machine: replicated where it can be, small, quick."""
+    replicas = str(min(nodes, 3))
+    in_sync = "2" if nodes >= 3 else "1"
+    return {
+        "auto.create.topics.enable": "false",
+        "default.replication.factor": replicas,
+        "min.insync.replicas": in_sync,
+        "offsets.topic.num.partitions": "3",
+        "offsets.topic.replication.factor": replicas,
+        "transaction.state.log.num.partitions": "3",
+        "transaction.state.log.replication.factor": replicas,
+        "transaction.state.log.min.isr": in_sync,
+        "share.coordinator.state.topic.num.partitions": "1",
+        "share.coordinator.state.topic.replication.factor": replicas,
+        "share.coordinator.state.topic.min.isr": in_sync,
+        # A group forms as soon as its members are there.
+        "group.initial.rebalance.delay.ms": "0",
+        "group.min.session.timeout.ms": "1000",
+        # A killed broker can register again once its session has ended; 9 s by default.
+        "broker.session.timeout.ms": "3000",
+        "broker.heartbeat.interval.ms": "500",
+        # The cleaner would take 128 MB of heap.
+        "log.cleaner.dedupe.buffer.size": "4194304",
+    }
+
+
+class EmbeddedKafka:
+    """A Kafka cluster with its data below `directory`.
+
+    Start and stop are synchronous; `async with` runs them in a thread. Ports stay the same until
+    `stop()`, also over `kill()` and `restart()`. `nodes` gives each node's own kill, terminate,
+    suspend and resume; the cluster's act on all nodes.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        nodes: int = 1,
+        properties: Mapping[str, str] | None = None,
+        profile: JvmProfile = FAST_START,
+        port: int = 0,
+        runtime: Runtime | None = None,
+        jvm_options: Sequence[str] = (),
+        progress: Progress = no_progress,
+        start_timeout: float = 90.0,
+    ) -> None:
+        """Describe the cluster; nothing starts yet.
+
+        Args:
+            directory: state directory; created where missing, started again where it holds a cluster.
+            nodes: number of nodes, each broker and controller; must not change for a directory.
+            properties: broker properties that override `default_properties`.
+            profile: JVM settings, FAST_START or THROUGHPUT.
+            port: client port of a single node, or 0 for one that the system chooses.
+            runtime: what `prepare()` returned, to share it; None prepares it at start.
+            jvm_options: further options of every node's JVM.
+            progress: called while jars are downloaded.
+            start_timeout: seconds until a start counts as failed.
+        """
+        if nodes < 1 or (nodes > 1 and port):
+            raise ValueError("nodes must be at least 1, and a port can be chosen for a single node only")
+        self._directory = directory.absolute()
+        self._count = nodes
+        self._properties = {**default_properties(nodes), **(properties or {})}
+        self._profile = profile
+        self._port = port
+        self._runtime = runtime
+        self._jvm_options = jvm_options
+        self._progress = progress
+        self._start_timeout = start_timeout
+        self._lock = DirectoryLock(self._directory)
+        self.nodes: list[KafkaNode] = []
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """host:port of every node, joined by commas."""
+        if not self.nodes:
+            raise DevServerError("Kafka has no ports yet: start it first")
+        return ",".join(f"{HOST}:{node.port}" for node in self.nodes)
+
+    @property
+    def pid(self) -> int:
+        """Process id of the first node's JVM."""
+        if not self.nodes:
+            raise DevServerError("Kafka has no process: start it first")
+        return self.nodes[0].pid
+
+    @property
+    def log_path(self) -> Path:
+        """The first node's log."""
+        return self._node_directory(1) / "kafka.log"
+
+    @property
+    def running(self) -> bool:
+        """Whether any node's JVM is alive."""
+        return any(node.running for node in self.nodes)
+
+    def start(self) -> None:
+        """Start all nodes and wait until they can serve groups and transactions.
+
+        Raises:
+            DevServerError: they can't be prepared or don't come up; the message holds a log's end.
+        """
+        self.launch()
+        try:
+            self.wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
+
+    def launch(self) -> None:
+        """The first part of `start()`: all nodes' processes run, but may not serve yet.
+
+        Raises:
+            DevServerError: they can't be prepared.
+        """
+        if self.nodes:
+            return
+        try:
+            self._lock.acquire(LOCK_PATIENCE_SECONDS)
+            runtime = self._runtime or prepare(self._progress)
+            for number in range(1, self._count + 1):
+                directory = self._node_directory(number)
+                self.nodes.append(KafkaNode(number, directory, self._port, runtime, self._profile))
+            self._configure()
+            for node in self.nodes:
+                node.launch()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Shut all nodes down, give up ports and directory; without effect if stopped."""
+        for node in self.nodes:
+            node.terminate()
+        for node in self.nodes:
+            node.stop()
+            node.release()
+        self.nodes = []
+        self._lock.release()
+
+    def restart(self) -> None:
+        """Stop and start one node after the other, each once the cluster is whole again."""
+        for node in self.nodes:
+            self.restart_node(node)
+
+    def restart_node(self, node: KafkaNode) -> None:
+        """Stop one node (unless it is down already), start it, and wait until the cluster is whole."""
+        node.stop()
+        node.launch()
+        self.wait_until_ready()
+
+    def kill(self) -> None:
+        """SIGKILL every node and wait until they are gone. `restart()` brings them back."""
+        for node in self.nodes:
+            node.kill()
+
+    def terminate(self) -> None:
+        """SIGTERM to every node, without waiting."""
+        for node in self.nodes:
+            node.terminate()
+
+    def suspend(self) -> None:
+        """SIGSTOP to every node."""
+        for node in self.nodes:
+            node.suspend()
+
+    def resume(self) -> None:
+        """SIGCONT to every node."""
+        for node in self.nodes:
+            node.resume()
+
+    def wait_until_ready(self) -> None:
+        """Wait until the running nodes see each other, are in sync, and serve groups and transactions.
+
+        Raises:
+            DevServerError: a node that was launched has ended, or the time is up; with a log's end.
+        """
+        running = [node for node in self.nodes if node.running]
+        for node in self.nodes:
+            if not running:
+                node.require_running()
+        readiness = Readiness(
+            {node.node_id: node.port for node in running},
+            int(self._properties["offsets.topic.num.partitions"]),
+            int(self._properties["transaction.state.log.num.partitions"]),
+        )
+        deadline = time.monotonic() + self._start_timeout
+        while missing := readiness.missing():
+            for node in running:
+                node.require_running()
+            if time.monotonic() > deadline:
+                raise DevServerError(
+                    f"Kafka was not ready within {self._start_timeout:g} s: {missing}. "
+                    f"Its data is kept in {self._directory}. {log_tail(running[0].log_path)}"
+                )
+            time.sleep(POLL_SECONDS)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self.start)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.stop)
+
+    def _node_directory(self, number: int) -> Path:
+        return self._directory / f"node-{number}"
+
+    def _configure(self) -> None:
+        known = [node.cluster_id for node in self.nodes if node.cluster_id]
+        cluster_id = known[0] if known else new_id()
+        properties = {
+            **self._properties,
+            "controller.quorum.voters": ",".join(node.voter for node in self.nodes),
+        }
+        for node in self.nodes:
+            node.configure(cluster_id, properties, lock_fd=self._lock.fd, jvm_options=self._jvm_options)

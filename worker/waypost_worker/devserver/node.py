@@ -1,0 +1,232 @@
+"""One Kafka process: broker and controller in one JVM, with its own directory and ports.
+
+Owns the node's configuration file, its formatted data directory and its process. Knows its peers
+only as addresses; whether the cluster can serve is for kafka.py to find out.
+"""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import signal
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from waypost_worker.devserver.errors import DevServerError, log_tail
+from waypost_worker.devserver.jvm import JvmProfile, Runtime
+from waypost_worker.devserver.ports import HOST, Port
+from waypost_worker.devserver.process import StopSteps, SupervisedProcess
+
+STOP: StopSteps = ((signal.SIGTERM, 8.0),)
+
+
+class KafkaNode:
+    """A Kafka process that can be started, stopped, killed and suspended; same ports and data after."""
+
+    def __init__(
+        self, node_id: int, directory: Path, port: int, runtime: Runtime, profile: JvmProfile
+    ) -> None:
+        """Reserve its ports; nothing starts yet.
+
+        Args:
+            node_id: from 1.
+            directory: its state directory.
+            port: client port, or 0 for one that the system chooses.
+            runtime: jars and what goes with them.
+            profile: the JVM's settings.
+        """
+        self.node_id = node_id
+        self._directory = directory
+        self._runtime = runtime
+        self._profile = profile
+        self._client_port = Port(port)
+        self._controller_port = Port()
+        self._process: SupervisedProcess | None = None
+        self._lock_fd: int | None = None
+        self._jvm_options: Sequence[str] = ()
+
+    @property
+    def port(self) -> int:
+        """The port for clients, on 127.0.0.1."""
+        return self._client_port.number
+
+    @property
+    def voter(self) -> str:
+        """This node as an entry of controller.quorum.voters."""
+        return f"{self.node_id}@{HOST}:{self._controller_port.number}"
+
+    @property
+    def pid(self) -> int:
+        """Process id of the JVM."""
+        if self._process is None:
+            raise DevServerError(f"Kafka node {self.node_id} has no process: start it first")
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the JVM is alive (also when suspended)."""
+        return self._process is not None and self._process.running
+
+    @property
+    def exit_code(self) -> int | None:
+        """Exit code of the JVM that ran last, 128 + n after signal n; None while it runs."""
+        return None if self._process is None else self._process.exit_code
+
+    @property
+    def log_path(self) -> Path:
+        """The broker's log, appended to by every start."""
+        return self._directory / "kafka.log"
+
+    @property
+    def data_directory(self) -> Path:
+        """Kafka's log.dirs."""
+        return self._directory / "data"
+
+    @property
+    def cluster_id(self) -> str | None:
+        """The cluster that the data directory belongs to, or None where it is new."""
+        try:
+            lines = (self.data_directory / "meta.properties").read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return None
+        return dict(line.partition("=")[::2] for line in lines).get("cluster.id")
+
+    def configure(
+        self,
+        cluster_id: str,
+        properties: Mapping[str, str],
+        *,
+        lock_fd: int | None = None,
+        jvm_options: Sequence[str] = (),
+    ) -> None:
+        """Write the configuration, and format the data directory where it is new.
+
+        Args:
+            cluster_id: as from `new_id()`.
+            properties: broker properties besides those that are this node's own.
+            lock_fd: lock that the process holds while it lives.
+            jvm_options: further options of the JVM.
+        """
+        self._lock_fd = lock_fd
+        self._jvm_options = jvm_options
+        self._directory.mkdir(parents=True, exist_ok=True)
+        own = {
+            "process.roles": "broker,controller",
+            "node.id": str(self.node_id),
+            "listeners": f"PLAINTEXT://{HOST}:{self.port},CONTROLLER://{HOST}:{self._controller_port.number}",
+            "advertised.listeners": f"PLAINTEXT://{HOST}:{self.port}",
+            "controller.listener.names": "CONTROLLER",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "log.dirs": str(self.data_directory),
+        }
+        write_properties(self._configuration, {**properties, **own})
+        if self.cluster_id is None:
+            self._format(cluster_id)
+
+    def launch(self) -> None:
+        """Start the JVM; it is not ready yet when this returns."""
+        scratch = self._directory / "tmp"
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        self._process = SupervisedProcess(
+            self._runtime.command(
+                "kafka.Kafka",
+                [str(self._configuration)],
+                profile=self._profile,
+                scratch=scratch,
+                extra=self._jvm_options,
+            ),
+            log=self.log_path,
+            stop=STOP,
+            lock_fd=self._lock_fd,
+        )
+
+    def stop(self) -> None:
+        """Shut the broker down (SIGTERM, then SIGKILL) and wait; without effect if it doesn't run."""
+        if self._process is not None:
+            self._process.stop()
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        if self._process is not None:
+            self._process.signal(signal.SIGKILL)
+            self._process.wait()
+
+    def terminate(self) -> None:
+        """SIGTERM, without waiting: a controlled shutdown begins."""
+        if self._process is not None:
+            self._process.signal(signal.SIGTERM)
+
+    def suspend(self) -> None:
+        """SIGSTOP: the process freezes, its connections stay open."""
+        if self._process is not None:
+            self._process.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT after `suspend()`."""
+        if self._process is not None:
+            self._process.signal(signal.SIGCONT)
+
+    def wait(self, timeout: float) -> int:
+        """Wait until the JVM has ended by itself or after `terminate()`; its exit code.
+
+        Raises:
+            DevServerError: it still runs after `timeout` seconds, or was never started.
+        """
+        if self._process is None:
+            raise DevServerError(f"Kafka node {self.node_id} has no process: start it first")
+        return self._process.wait(timeout)
+
+    def release(self) -> None:
+        """Give the ports back; the node can't be started again."""
+        self._client_port.release()
+        self._controller_port.release()
+
+    def require_running(self) -> None:
+        """Raise with the end of the log if the JVM has ended.
+
+        Raises:
+            DevServerError: it has.
+        """
+        if not self.running:
+            raise DevServerError(
+                f"Kafka node {self.node_id} ended with exit code {self.exit_code}. "
+                f"Its data is kept in {self.data_directory}. {log_tail(self.log_path)}"
+            )
+
+    @property
+    def _configuration(self) -> Path:
+        return self._directory / "server.properties"
+
+    def _format(self, cluster_id: str) -> None:
+        # What `kafka-storage format` does, without its second of JVM: the checkpoint with the feature
+        # levels was made by that very tool (distribution.py); meta.properties comes last, since it is
+        # what marks the directory as formatted.
+        if self._runtime.bootstrap_checkpoint is None:
+            raise RuntimeError("a runtime without bootstrap checkpoint can't format")
+        self.data_directory.mkdir(exist_ok=True)
+        shutil.copyfile(self._runtime.bootstrap_checkpoint, self.data_directory / "bootstrap.checkpoint")
+        write_properties(
+            self.data_directory / "meta.properties",
+            {
+                "version": "1",
+                "cluster.id": cluster_id,
+                "node.id": str(self.node_id),
+                "directory.id": new_id(),
+            },
+        )
+
+
+def new_id() -> str:
+    """A random id in Kafka's form: a UUID in URL-safe base64 that doesn't look like an option."""
+    while (text := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
+        pass
+    return text
+
+
+def write_properties(path: Path, properties: Mapping[str, str]) -> None:
+    """Write a Java properties file, atomically."""
+    new = path.with_name(path.name + ".new")
+    new.write_text("".join(f"{key}={value}\n" for key, value in properties.items()), encoding="utf-8")
+    new.replace(path)

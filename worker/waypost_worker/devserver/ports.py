@@ -1,0 +1,41 @@
+"""Loopback TCP ports that stay ours while a server is down.
+
+A port is chosen by the operating system and kept by a socket that is bound but never listens. A
+server that sets SO_REUSEADDR (Kafka and Postgres do) can bind beside it; nobody else gets the port,
+neither as a listener's nor as the source port of an outgoing connection. So a killed server comes
+back on the same port.
+"""
+
+from __future__ import annotations
+
+import socket
+
+from waypost_worker.devserver.errors import DevServerError
+
+HOST = "127.0.0.1"
+
+
+class Port:
+    """One reserved TCP port on 127.0.0.1."""
+
+    def __init__(self, number: int = 0) -> None:
+        """Reserve `number`, or any free port where it is 0.
+
+        Raises:
+            DevServerError: the port is taken.
+        """
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._socket.bind((HOST, number))
+        except OSError as error:
+            self._socket.close()
+            raise DevServerError(
+                f"port {number} on {HOST} can't be used ({error.strerror}). Nothing was started. "
+                "Stop what listens there, or let the system choose with port 0."
+            ) from error
+        self.number: int = self._socket.getsockname()[1]
+
+    def release(self) -> None:
+        """Give the port back to the system."""
+        self._socket.close()

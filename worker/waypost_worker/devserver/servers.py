@@ -1,0 +1,132 @@
+"""One Kafka and one Postgres on one state directory, started and stopped together.
+
+Owns the state directory: its lock, endpoints.json, and its removal where it is ephemeral. Knows
+nothing of topics, migrations and workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from waypost_worker.devserver import endpoints
+from waypost_worker.devserver.endpoints import Endpoints
+from waypost_worker.devserver.jars import Progress, no_progress
+from waypost_worker.devserver.jvm import FAST_START, JvmProfile
+from waypost_worker.devserver.kafka import EmbeddedKafka
+from waypost_worker.devserver.locks import DirectoryLock
+from waypost_worker.devserver.postgres import EmbeddedPostgres
+
+
+class Servers:
+    """The embedded servers of one state directory.
+
+    Start and stop are synchronous; `async with` runs them in a thread. The servers end with this
+    process, whatever ends it; their state stays and can be started again.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path | None = None,
+        *,
+        kafka_nodes: int = 1,
+        kafka_properties: Mapping[str, str] | None = None,
+        kafka_profile: JvmProfile = FAST_START,
+        kafka_port: int = 0,
+        postgres_settings: Mapping[str, str] | None = None,
+        postgres_port: int = 0,
+        progress: Progress = no_progress,
+    ) -> None:
+        """Describe the servers; nothing starts yet.
+
+        Args:
+            state_dir: where both keep their data; None for a temporary one that `stop()` removes.
+            kafka_nodes: see EmbeddedKafka, as for the other `kafka_` arguments.
+            kafka_properties: broker properties.
+            kafka_profile: JVM settings.
+            kafka_port: port of a single node; 0 lets the system choose.
+            postgres_settings: server settings, see EmbeddedPostgres.
+            postgres_port: port; 0 lets the system choose.
+            progress: called during the preparations of the first start.
+        """
+        self._ephemeral = state_dir is None
+        self.state_dir = (state_dir or Path(tempfile.mkdtemp(prefix="waypost-"))).absolute()
+        self._lock = DirectoryLock(self.state_dir)
+        self.kafka = EmbeddedKafka(
+            self.state_dir / "kafka",
+            nodes=kafka_nodes,
+            properties=kafka_properties,
+            profile=kafka_profile,
+            port=kafka_port,
+            progress=progress,
+        )
+        self.postgres = EmbeddedPostgres(
+            self.state_dir / "postgres", settings=postgres_settings, port=postgres_port
+        )
+
+    @property
+    def endpoints(self) -> Endpoints:
+        """Where the servers are.
+
+        Raises:
+            DevServerError: they are not started.
+        """
+        return Endpoints(self.kafka.bootstrap_servers, self.postgres.dsn)
+
+    def start(self) -> Endpoints:
+        """Start both, wait until both can serve, write endpoints.json.
+
+        Raises:
+            DevServerError: another process uses the state directory, or a server doesn't come up;
+                nothing is left running then.
+        """
+        if self._lock.held:
+            return self.endpoints
+        self._lock.acquire(patience=0)
+        try:
+            endpoints.remove(self.state_dir)
+            # The JVM takes longest; Postgres is created and started meanwhile.
+            self.kafka.launch()
+            self.postgres.start()
+            self.kafka.wait_until_ready()
+            found = self.endpoints
+            found.write(self.state_dir)
+        except BaseException:
+            self.stop()
+            raise
+        return found
+
+    def stop(self) -> None:
+        """Stop both, remove endpoints.json, and all state where it is ephemeral."""
+        if not self._lock.held:
+            return
+        endpoints.remove(self.state_dir)
+        self.kafka.terminate()
+        self.postgres.stop()
+        self.kafka.stop()
+        if self._ephemeral:
+            shutil.rmtree(self.state_dir, ignore_errors=True)
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self.start)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.stop)
