@@ -13,6 +13,7 @@ import itertools
 import os
 import uuid
 from collections.abc import Iterator
+from typing import NoReturn
 
 import pytest
 
@@ -30,7 +31,7 @@ def migrate_template(dsn: str) -> None:
     """Prepare the database that every test's own is copied from."""
 
 
-def unavailable(reason: str) -> None:
+def unavailable(reason: str) -> NoReturn:
     """Skip the test where a server is missing on a developer's machine; in CI that is a failure."""
     if os.environ.get("CI"):
         pytest.fail(reason, pytrace=False)

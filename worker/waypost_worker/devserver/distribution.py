@@ -13,28 +13,52 @@ from dataclasses import replace
 from pathlib import Path
 
 from waypost_worker.devserver.errors import DevServerError, log_tail
-from waypost_worker.devserver.jars import Progress, distribution_directory, ensure_jars, no_progress
-from waypost_worker.devserver.jvm import FAST_START, Runtime
+from waypost_worker.devserver.jars import (
+    Progress,
+    distribution_directory,
+    ensure_jars,
+    locked_jars,
+    no_progress,
+)
+from waypost_worker.devserver.jvm import FAST_START, Runtime, java_version
 from waypost_worker.devserver.locks import exclusive
-from waypost_worker.devserver.node import new_id, write_properties
+from waypost_worker.devserver.node import (
+    KafkaNode,
+    default_properties,
+    new_id,
+    wait_until_ready,
+    write_properties,
+)
 from waypost_worker.devserver.process import SupervisedProcess
 
 FORMAT_SECONDS = 60.0
+TRAINING_SECONDS = 120.0
 
 
 def prepare(progress: Progress = no_progress) -> Runtime:
     """Whatever a broker needs, made where it is missing; cheap afterwards.
 
     Raises:
-        DevServerError: a download or Kafka's format tool failed.
+        DevServerError: a download or Kafka's format tool failed, or the broker doesn't start.
     """
-    runtime = Runtime(tuple(ensure_jars(progress)))
+    steps = len(locked_jars()) + 2
+    jars = ensure_jars(lambda done, _total, name: progress(done, steps, name))
+    runtime = Runtime(tuple(jars))
     root = distribution_directory()
     checkpoint = root / "bootstrap.checkpoint"
+    class_cache = root / f"classes-{java_version()}.aot"
+    training_log = class_cache.with_suffix(".log")
     with exclusive(root / "prepare.lock"):
         if not checkpoint.exists():
+            progress(steps - 2, steps, "format checkpoint")
             _format_once(runtime, checkpoint)
-    return replace(runtime, bootstrap_checkpoint=checkpoint)
+        runtime = replace(runtime, bootstrap_checkpoint=checkpoint)
+        if not training_log.exists():
+            progress(steps - 1, steps, "class cache (some ten seconds, once)")
+            _train(runtime, class_cache, training_log)
+            progress(steps, steps, "ready")
+    # A training that gave nothing has left its log; brokers start without the cache then.
+    return replace(runtime, class_cache=class_cache) if class_cache.exists() else runtime
 
 
 def _format_once(runtime: Runtime, checkpoint: Path) -> None:
@@ -72,3 +96,28 @@ def _format_once(runtime: Runtime, checkpoint: Path) -> None:
             )
         shutil.move(work / "data" / "bootstrap.checkpoint", checkpoint.with_suffix(".new"))
         checkpoint.with_suffix(".new").replace(checkpoint)
+
+
+def _train(runtime: Runtime, class_cache: Path, log: Path) -> None:
+    """Record what a broker loads in its first second, so that others start in half the time."""
+    properties = default_properties(1)
+    with tempfile.TemporaryDirectory(prefix="training-", dir=class_cache.parent) as name:
+        output = Path(name) / "classes.aot"
+        node = KafkaNode(1, Path(name), 0, runtime, FAST_START)
+        try:
+            node.configure(
+                new_id(),
+                {**properties, "controller.quorum.voters": node.voter},
+                jvm_options=[f"-XX:AOTCacheOutput={output}"],
+            )
+            node.launch()
+            wait_until_ready([node], properties, TRAINING_SECONDS)
+            # The JVM writes the cache before it ends.
+            node.terminate()
+            node.wait(TRAINING_SECONDS)
+        finally:
+            node.stop()
+            node.release()
+        if output.exists():
+            output.replace(class_cache)
+        node.log_path.replace(log)

@@ -1,7 +1,8 @@
 """Apache Kafka's jars: which ones exactly, where they are kept, and that they are what they should be.
 
 Owns jars.lock, the cache directory and the download (by jgo, in pure Python; neither Maven nor Java
-is needed). Knows nothing of running Kafka.
+is needed). Knows nothing of running Kafka. WAYPOST_MAVEN_REPOSITORY names a mirror to download from
+(a URL in Maven's layout); the digests in jars.lock hold wherever the jars come from.
 
     python -m waypost_worker.devserver.jars --relock
 
@@ -30,9 +31,10 @@ ROOTS = ("org.apache.kafka:kafka_2.13:4.3.1", "org.slf4j:slf4j-simple:2.0.17")
 
 LOCK_FILE = Path(__file__).with_name("jars.lock")
 PARALLEL_DOWNLOADS = 8
+DOWNLOAD_SECONDS = 30
 
 Progress = Callable[[int, int, str], None]
-"""Called with (steps done, steps in all, what was done last), from the caller's thread."""
+"""Called with (steps done, steps in all, what it is about), from the caller's thread."""
 
 
 def no_progress(done: int, total: int, name: str) -> None:
@@ -86,7 +88,7 @@ def ensure_jars(progress: Progress = no_progress, lock_file: Path = LOCK_FILE) -
     jars = locked_jars(lock_file)
     root = distribution_directory(lock_file)
     directory = root / "jars"
-    with exclusive(root / "jars.lock"):
+    with exclusive(root / "download.lock"):
         directory.mkdir(exist_ok=True)
         stamps = _Stamps(root / "verified.json")
         missing: list[Jar] = []
@@ -168,8 +170,8 @@ def _download(jars: list[Jar], staging: Path) -> Iterable[tuple[Jar, Path]]:
             except (OSError, RuntimeError) as error:
                 raise DevServerError(
                     f"could not download {jar.coordinate}: {error}. Kafka was not started; the jars "
-                    "that came before are kept. Start again to go on; the first start needs a network, or "
-                    "a WAYPOST_CACHE_DIR that another machine has filled."
+                    "that came before are kept. Start again to go on; the first start needs a "
+                    "network, a mirror in WAYPOST_MAVEN_REPOSITORY, or a WAYPOST_CACHE_DIR filled elsewhere."
                 ) from error
     finally:
         pool.shutdown(cancel_futures=True)
@@ -182,7 +184,10 @@ def _maven(repository: Path) -> Any:
         raise DevServerError(
             'the embedded Kafka needs the package jgo. Install it with: pip install "waypost[dev]"'
         ) from error
-    return MavenContext(repo_cache=repository, timeout=30)
+    mirror = os.environ.get("WAYPOST_MAVEN_REPOSITORY")
+    return MavenContext(
+        repo_cache=repository, remote_repos={"mirror": mirror} if mirror else None, timeout=DOWNLOAD_SECONDS
+    )
 
 
 def relock(lock_file: Path = LOCK_FILE) -> list[Jar]:

@@ -6,50 +6,20 @@ Owns the cluster's configuration and the wait until it can serve. Knows nothing 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from waypost_worker.devserver.distribution import prepare
-from waypost_worker.devserver.errors import DevServerError, log_tail
+from waypost_worker.devserver.errors import DevServerError
 from waypost_worker.devserver.jars import Progress, no_progress
 from waypost_worker.devserver.jvm import FAST_START, JvmProfile, Runtime
 from waypost_worker.devserver.locks import DirectoryLock
-from waypost_worker.devserver.node import KafkaNode, new_id
+from waypost_worker.devserver.node import KafkaNode, default_properties, new_id, wait_until_ready
 from waypost_worker.devserver.ports import HOST
-from waypost_worker.devserver.readiness import Readiness
 
 LOCK_PATIENCE_SECONDS = 20.0
-POLL_SECONDS = 0.02
-
-
-def default_properties(nodes: int) -> dict[str, str]:
-    """Broker properties for a cluster of `nodes` on one machine: replicated where it can be, small, quick."""
-    replicas = str(min(nodes, 3))
-    in_sync = "2" if nodes >= 3 else "1"
-    return {
-        "auto.create.topics.enable": "false",
-        "default.replication.factor": replicas,
-        "min.insync.replicas": in_sync,
-        "offsets.topic.num.partitions": "3",
-        "offsets.topic.replication.factor": replicas,
-        "transaction.state.log.num.partitions": "3",
-        "transaction.state.log.replication.factor": replicas,
-        "transaction.state.log.min.isr": in_sync,
-        "share.coordinator.state.topic.num.partitions": "1",
-        "share.coordinator.state.topic.replication.factor": replicas,
-        "share.coordinator.state.topic.min.isr": in_sync,
-        # A group forms as soon as its members are there.
-        "group.initial.rebalance.delay.ms": "0",
-        "group.min.session.timeout.ms": "1000",
-        # A killed broker can register again once its session has ended; 9 s by default.
-        "broker.session.timeout.ms": "3000",
-        "broker.heartbeat.interval.ms": "500",
-        # The cleaner would take 128 MB of heap.
-        "log.cleaner.dedupe.buffer.size": "4194304",
-    }
 
 
 class EmbeddedKafka:
@@ -205,25 +175,7 @@ class EmbeddedKafka:
         Raises:
             DevServerError: a node that was launched has ended, or the time is up; with a log's end.
         """
-        running = [node for node in self.nodes if node.running]
-        for node in self.nodes:
-            if not running:
-                node.require_running()
-        readiness = Readiness(
-            {node.node_id: node.port for node in running},
-            int(self._properties["offsets.topic.num.partitions"]),
-            int(self._properties["transaction.state.log.num.partitions"]),
-        )
-        deadline = time.monotonic() + self._start_timeout
-        while missing := readiness.missing():
-            for node in running:
-                node.require_running()
-            if time.monotonic() > deadline:
-                raise DevServerError(
-                    f"Kafka was not ready within {self._start_timeout:g} s: {missing}. "
-                    f"Its data is kept in {self._directory}. {log_tail(running[0].log_path)}"
-                )
-            time.sleep(POLL_SECONDS)
+        wait_until_ready(self.nodes, self._properties, self._start_timeout)
 
     def __enter__(self) -> Self:
         self.start()

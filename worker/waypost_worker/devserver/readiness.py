@@ -82,12 +82,13 @@ def keys_of_all_partitions(prefix: str, partitions: int) -> list[str]:
     number = 0
     while len(found) < partitions:
         key = f"{prefix}-{number}"
-        found.setdefault(abs(_java_hash(key)) % partitions, key)
+        found.setdefault(abs(java_hash(key)) % partitions, key)
         number += 1
     return [found[partition] for partition in range(partitions)]
 
 
-def _java_hash(text: str) -> int:
+def java_hash(text: str) -> int:
+    """What Java's String.hashCode gives (for text within the Basic Multilingual Plane)."""
     value = 0
     for character in text:
         value = (31 * value + ord(character)) & 0xFFFFFFFF
