@@ -1,0 +1,217 @@
+"""From the bytes of a command body to what it means, without losing a byte of ``data``.
+
+``data`` is kept exactly as received, so its span in the body is found, not written anew. The common form of
+a create is recognised by one regular expression and parsed once; everything else takes the general way
+through the pydantic models. Both ways give the same answer (a property test holds them together).
+"""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+import orjson
+
+from waypost import commands
+from waypost.commands import (
+    Action,
+    CheckpointBody,
+    Clear,
+    Configure,
+    ConfigureDefaults,
+    Create,
+    CreateBody,
+    Delete,
+    Import,
+    ImportBody,
+    ImportItem,
+    Pin,
+    PolicyBody,
+    Rollback,
+    RollbackBody,
+    Unpin,
+    validate_body,
+)
+from waypost.errors import InvalidCommandError
+from waypost.text import (
+    MAX_DATA_BYTES,
+    MAX_NAME,
+    MAX_NESTING,
+    canonical_metadata,
+    check_json,
+    has_long_number,
+    metadata_problem,
+    text_problem,
+)
+from waypost.times import parse_micros
+
+# {"name":"…","metadata":{…},"data":{…}} without escapes in the name or braces inside the metadata: what
+# the publisher writes. A data object then runs to the last brace of the body. A key twice fails to match or parse.
+_PLAIN_CREATE: Final = re.compile(
+    rb'\{"name":"([^"\\\x00-\x1f]+)"(?:,"metadata":(\{[^{}]*\}))?,"data":(?=\{)'
+)
+_whitespace: Final = re.compile(r"[ \t\n\r]*")
+_value_end: Final = json.JSONDecoder().raw_decode
+
+
+def parse_body(command_type: str, body: bytes) -> Action:
+    """The action of a command, or InvalidCommandError with ``invalid-body``, ``too-large`` or
+    ``unsupported-type``.
+    """
+    if command_type == commands.CREATE:
+        return _plain_create(body) or _general_create(body)
+    parse = _PARSERS.get(command_type)
+    if parse is None:
+        raise InvalidCommandError(
+            "unsupported-type",
+            f"{command_type[:100]!r} is not a known command; known are {', '.join(commands.BODIES)}",
+        )
+    return parse(body)
+
+
+def _plain_create(body: bytes) -> Create | None:
+    matched = _PLAIN_CREATE.match(body)
+    if matched is None or not body.endswith(b"}"):
+        return None
+    data = body[matched.end() : -1]
+    if len(data) > MAX_DATA_BYTES:
+        return None  # the general way finds the words
+    try:
+        if type(orjson.loads(data)) is not dict:
+            return None
+        name = matched[1].decode()
+    except ValueError:
+        return None
+    if data.count(b"{") + data.count(b"[") > MAX_NESTING or has_long_number(body):
+        return None  # a suspect: the general way looks closely
+    if text_problem(name, MAX_NAME) is not None:
+        return None
+    if matched[2] is None or matched[2] == b"{}":
+        return Create(name, data)
+    try:
+        metadata = orjson.loads(matched[2])
+    except ValueError:
+        return None
+    return Create(name, data, _metadata(metadata, "metadata"))
+
+
+def _general_create(body: bytes) -> Create:
+    value = check_json(body)
+    model = cast(CreateBody, validate_body(CreateBody, value))
+    spans = _members(body)
+    return Create(
+        name=model.name,
+        data=_data(spans["data"], "data"),
+        metadata=_metadata(model.metadata, "metadata"),
+    )
+
+
+def _import(body: bytes) -> Import:
+    value = check_json(body, around=3)
+    model = cast(ImportBody, validate_body(ImportBody, value))
+    if len(model.checkpoints) > 10_000:
+        raise InvalidCommandError("invalid-body", "checkpoints: at most 10000 in one command, split the list")
+    raw_items = _elements(_members(body)["checkpoints"])
+    items = []
+    for index, (raw, item) in enumerate(zip(raw_items, model.checkpoints, strict=True)):
+        field = f"checkpoints.{index}"
+        items.append(
+            ImportItem(
+                id=item.id,
+                name=item.name,
+                timestamp=parse_micros(item.timestamp),
+                data=_data(_members(raw.encode())["data"], f"{field}.data"),
+                metadata=_metadata(item.metadata, f"{field}.metadata"),
+            )
+        )
+    return Import(tuple(items), model.on_conflict)
+
+
+def _checkpoint_command(make: Callable[[str], Action]) -> Callable[[bytes], Action]:
+    def parse(body: bytes) -> Action:
+        return make(cast(CheckpointBody, validate_body(CheckpointBody, check_json(body))).checkpoint_id)
+
+    return parse
+
+
+def _clear(body: bytes) -> Clear:
+    validate_body(commands.ClearBody, check_json(body))
+    return Clear()
+
+
+def _rollback(body: bytes) -> Rollback:
+    model = cast(RollbackBody, validate_body(RollbackBody, check_json(body)))
+    return Rollback(model.checkpoint_id, model.discard_later)
+
+
+def _configure(make: type[Configure] | type[ConfigureDefaults]) -> Callable[[bytes], Action]:
+    def parse(body: bytes) -> Action:
+        return make(cast(PolicyBody, validate_body(PolicyBody, check_json(body))).changes())
+
+    return parse
+
+
+_PARSERS: Final[dict[str, Callable[[bytes], Action]]] = {
+    commands.PIN: _checkpoint_command(Pin),
+    commands.UNPIN: _checkpoint_command(Unpin),
+    commands.DELETE: _checkpoint_command(Delete),
+    commands.CLEAR: _clear,
+    commands.ROLLBACK: _rollback,
+    commands.IMPORT: _import,
+    commands.CONFIGURE: _configure(Configure),
+    commands.CONFIGURE_DEFAULTS: _configure(ConfigureDefaults),
+}
+
+
+def _data(raw: str, field: str) -> bytes:
+    data = raw.encode()
+    if len(data) > MAX_DATA_BYTES:
+        raise InvalidCommandError(
+            "too-large",
+            f"{field} has {len(data)} bytes, at most {MAX_DATA_BYTES} are allowed: "
+            "store the large part elsewhere and keep a reference to it",
+        )
+    return data
+
+
+def _metadata(metadata: dict[str, Any], field: str) -> bytes:
+    raw = canonical_metadata(metadata)
+    problem = metadata_problem(metadata, raw)
+    if problem is not None:
+        raise InvalidCommandError("too-large" if "bytes" in problem else "invalid-body", f"{field} {problem}")
+    return raw
+
+
+def _members(raw: bytes) -> dict[str, str]:
+    """The text of each member's value in a valid JSON object; a key that stands twice is refused."""
+    text = raw.decode()
+    members: dict[str, str] = {}
+    at = _skip(text, _skip(text, 0) + 1)
+    while text[at] != "}":
+        key, at = _value_end(text, at)
+        start = _skip(text, _skip(text, at) + 1)
+        _, end = _value_end(text, start)
+        if key in members:
+            raise InvalidCommandError("invalid-body", f"the key {key[:64]!r} stands twice: send it once")
+        members[key] = text[start:end]
+        at = _skip(text, end)
+        if text[at] == ",":
+            at = _skip(text, at + 1)
+    return members
+
+
+def _elements(text: str) -> list[str]:
+    """The text of each element of a valid JSON array."""
+    elements = []
+    at = _skip(text, 1)
+    while text[at] != "]":
+        _, end = _value_end(text, at)
+        elements.append(text[at:end])
+        at = _skip(text, end)
+        if text[at] == ",":
+            at = _skip(text, at + 1)
+    return elements
+
+
+def _skip(text: str, at: int) -> int:
+    return cast(re.Match[str], _whitespace.match(text, at)).end()

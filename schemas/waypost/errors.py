@@ -1,0 +1,51 @@
+"""Every error that the library raises on purpose, derived from :class:`WaypostError`."""
+
+
+class WaypostError(Exception):
+    """Base of all errors of this library."""
+
+
+class InvalidCommandError(WaypostError, ValueError):
+    """A command that breaks the contract.
+
+    ``code`` is one of the rejection codes of the contract (``invalid-envelope``, ``invalid-body``,
+    ``too-large``, ``unsupported-type``, ``misrouted``, ``unknown-checkpoint``, ``conflict``, ``pin-limit``).
+    The publisher raises it at the call; the worker turns it into a ``waypost.command.rejected`` result.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class UnknownCheckpointError(WaypostError, LookupError):
+    """A checkpoint id that the session does not hold."""
+
+
+class NaiveDatetimeError(WaypostError, ValueError):
+    """A datetime without a time zone, which could mean two different moments."""
+
+
+class BufferFullError(WaypostError):
+    """The publisher's buffer is full and its policy is to say so; the command was not accepted."""
+
+
+class PublisherClosedError(WaypostError):
+    """A call on a publisher that is closed or was never started; the command was not accepted."""
+
+
+class DeliveryError(WaypostError):
+    """An accepted command that Kafka refused for good; ``command_id`` names it."""
+
+    def __init__(self, command_id: str, message: str) -> None:
+        super().__init__(message)
+        self.command_id = command_id
+
+
+class ResultTimeoutError(WaypostError, TimeoutError):
+    """No result of a command came in time. The command was accepted and may still be applied."""
+
+    def __init__(self, command_id: str, message: str) -> None:
+        super().__init__(message)
+        self.command_id = command_id

@@ -1,0 +1,257 @@
+"""The in-memory checkpoint manager: the same semantics as the service, for tests and single-process use.
+
+A thin skin over :mod:`waypost.session`: it supplies what a log would (time, position, the stored bytes) and
+keeps the data that the index leaves out.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from waypost.bodies import parse_body
+from waypost.checkpoint import Checkpoint, Summary, checkpoint_id, export_json, summarise
+from waypost.commands import (
+    IMPORT,
+    Action,
+    Clear,
+    Command,
+    Configure,
+    Delete,
+    Import,
+    OnConflict,
+    Pin,
+    Rollback,
+    Unpin,
+)
+from waypost.errors import InvalidCommandError, UnknownCheckpointError
+from waypost.outgoing import check_session_id, create_action, policy_changes
+from waypost.retention import Policy
+from waypost.session import (
+    Accepted,
+    Cleared,
+    Configured,
+    Created,
+    Deleted,
+    Entry,
+    Imported,
+    Pinned,
+    Rejected,
+    RolledBack,
+    Session,
+    Unpinned,
+    decide,
+    evolve,
+)
+from waypost.times import from_micros, to_micros
+
+log = logging.getLogger("waypost")
+_A = TypeVar("_A", bound=Accepted)
+
+
+class CheckpointManager:
+    """One session's checkpoints in memory. Not safe for use from several threads at once.
+
+    Reads have the names and results of :class:`waypost.Reader`; list calls return oldest first unless they
+    say otherwise.
+    """
+
+    def __init__(
+        self,
+        session_id: str,
+        max_checkpoints: int = 100,
+        compress_after: int = 50,
+        keep_recent: int = 20,
+    ) -> None:
+        self._session = Session(check_session_id(session_id))
+        self._default = Policy(max_checkpoints, compress_after, keep_recent)
+        self._stored: dict[int, tuple[bytes, bytes]] = {}
+        self._position = -1
+        self._callbacks: list[Callable[[Checkpoint], None]] = []
+
+    @property
+    def session_id(self) -> str:
+        """The session's name."""
+        return self._session.session_id
+
+    @property
+    def policy(self) -> Policy:
+        """The retention policy in force."""
+        return self._session.policy or self._default
+
+    def create(
+        self,
+        name: str,
+        data: dict[str, Any],
+        metadata: dict[str, Any] | None = None,
+        *,
+        timestamp: datetime | None = None,
+    ) -> Checkpoint:
+        """Append a checkpoint and apply retention. ``timestamp`` is now, UTC, where none is given."""
+        action = create_action(name, data, metadata)
+        made = self._apply(action, Created, timestamp=timestamp)
+        self._stored[made.entry.number] = (action.data, action.metadata)
+        checkpoint = self._checkpoint(made.entry)
+        self._discard(made.removed)
+        self._announce(checkpoint)
+        return checkpoint
+
+    def clear(self) -> int:
+        """Drop all checkpoints, pinned ones too; how many there were. Numbers go on from where they are."""
+        removed = self._apply(Clear(), Cleared).removed
+        self._discard(removed)
+        return len(removed)
+
+    def pin(self, checkpoint_id: str) -> None:
+        """Exempt a checkpoint from retention. InvalidCommandError ``pin-limit`` or UnknownCheckpointError."""
+        self._discard(self._apply(Pin(checkpoint_id), Pinned).removed)
+
+    def unpin(self, checkpoint_id: str) -> None:
+        """Give a checkpoint back to retention."""
+        self._discard(self._apply(Unpin(checkpoint_id), Unpinned).removed)
+
+    def delete(self, checkpoint_id: str) -> None:
+        """Drop one checkpoint; its number is never used again."""
+        deleted = self._apply(Delete(checkpoint_id), Deleted)
+        self._discard((deleted.number, *deleted.removed))
+
+    def rollback(self, checkpoint_id: str, *, discard_later: bool = False) -> Checkpoint:
+        """The checkpoint to go back to; with ``discard_later`` every higher number is dropped."""
+        found = self.get(checkpoint_id)
+        self._discard(self._apply(Rollback(checkpoint_id, discard_later), RolledBack).removed)
+        if found is None:
+            raise AssertionError("a rollback to an unknown checkpoint is refused by decide")
+        return found
+
+    def configure(self, **changes: int | float | None) -> Policy:
+        """Change the named fields of the policy and apply it at once; ``max_age`` in seconds."""
+        configured = self._apply(Configure(policy_changes(changes)), Configured)
+        self._discard(configured.removed)
+        return self.policy
+
+    def import_checkpoints(self, json_text: str | bytes, on_conflict: OnConflict = "skip") -> int:
+        """Take over an exported list; how many checkpoints were imported or replaced."""
+        listed = json_text.encode() if isinstance(json_text, str) else json_text
+        body = b'{"checkpoints":' + listed + b',"on_conflict":"' + str(on_conflict).encode() + b'"}'
+        action = parse_body(IMPORT, body)
+        if not isinstance(action, Import):
+            raise AssertionError("an import body parses to an import")
+        imported = self._apply(action, Imported)
+        for placed in imported.placed:
+            if placed.entry is not None:
+                self._stored[placed.number] = (placed.item.data, placed.item.metadata)
+        created = [self._checkpoint(p.entry) for p in imported.placed if p.entry and p.outcome == "imported"]
+        self._discard(imported.removed)
+        for checkpoint in created:
+            self._announce(checkpoint)
+        return imported.count("imported") + imported.count("replaced")
+
+    def on_checkpoint(self, callback: Callable[[Checkpoint], None]) -> Callable[[], None]:
+        """Call ``callback`` with each created checkpoint; returns a function that ends it.
+
+        A callback that raises is logged to the logger ``waypost`` and stops nobody.
+        """
+        self._callbacks.append(callback)
+
+        def stop() -> None:
+            if callback in self._callbacks:
+                self._callbacks.remove(callback)
+
+        return stop
+
+    def get(self, checkpoint_id: str) -> Checkpoint | None:
+        """The checkpoint with this id, or the newest that was imported under it, or None."""
+        entry = self._session.find(checkpoint_id)
+        return None if entry is None else self._checkpoint(entry)
+
+    def get_by_name(self, name: str) -> list[Checkpoint]:
+        """All of that name, newest first."""
+        return [checkpoint for checkpoint in reversed(self.get_all()) if checkpoint.name == name]
+
+    def get_latest(self, name: str | None = None) -> Checkpoint | None:
+        """The highest number, optionally of that name, or None."""
+        for entry in reversed(self._session.live()):
+            if name is None or entry.name == name:
+                return self._checkpoint(entry)
+        return None
+
+    def get_all(self) -> list[Checkpoint]:
+        """All live checkpoints, oldest first."""
+        return [self._checkpoint(entry) for entry in self._session.live()]
+
+    def get_since(self, t: datetime) -> list[Checkpoint]:
+        """Those with a timestamp strictly after ``t`` (aware), in order of number."""
+        after = to_micros(t)
+        return [self._checkpoint(entry) for entry in self._session.live() if entry.taken_at > after]
+
+    def get_between(self, a: datetime, b: datetime) -> list[Checkpoint]:
+        """Those with a timestamp from ``a`` to ``b``, both included, in order of number."""
+        first, last = to_micros(a), to_micros(b)
+        return [self._checkpoint(e) for e in self._session.live() if first <= e.taken_at <= last]
+
+    def rollback_to(self, checkpoint_id: str) -> dict[str, Any] | None:
+        """That checkpoint's data, or None. Changes nothing."""
+        found = self.get(checkpoint_id)
+        return None if found is None else found.data
+
+    def get_summary(self) -> Summary:
+        """Counts, names, first and last checkpoint, and the span in seconds."""
+        return summarise(self.get_all())
+
+    def export(self) -> str:
+        """The interchange list as JSON text, indented by 2."""
+        return export_json(self.get_all())
+
+    def __len__(self) -> int:
+        return len(self._session)
+
+    def __iter__(self) -> Iterator[Checkpoint]:
+        return iter(self.get_all())
+
+    def _apply(self, action: Action, kind: type[_A], timestamp: datetime | None = None) -> _A:
+        now = to_micros(datetime.now(UTC))
+        self._position += 1
+        command = Command(
+            id=None,
+            position=self._position,
+            taken_at=now if timestamp is None else to_micros(timestamp),
+            recorded_at=now,
+            action=action,
+        )
+        decision = decide(self._session, command, self._default)
+        if isinstance(decision, Rejected):
+            if decision.code == "unknown-checkpoint":
+                raise UnknownCheckpointError(decision.message)
+            raise InvalidCommandError(decision.code, decision.message)
+        if not isinstance(decision, kind):
+            raise AssertionError(f"{action!r} was answered by {decision!r}")
+        evolve(self._session, command, decision)
+        return decision
+
+    def _checkpoint(self, entry: Entry) -> Checkpoint:
+        return make_checkpoint(self.session_id, entry, *self._stored[entry.number])
+
+    def _discard(self, numbers: tuple[int, ...]) -> None:
+        for number in numbers:
+            del self._stored[number]
+
+    def _announce(self, checkpoint: Checkpoint) -> None:
+        for callback in tuple(self._callbacks):
+            try:
+                callback(checkpoint)
+            except Exception:
+                log.exception("a checkpoint callback failed for %s; the checkpoint is kept", checkpoint.id)
+
+
+def make_checkpoint(session_id: str, entry: Entry, data: bytes, metadata: bytes) -> Checkpoint:
+    """The checkpoint of an index entry and its stored bytes."""
+    return Checkpoint(
+        id=checkpoint_id(session_id, entry.number),
+        name=entry.name,
+        timestamp=from_micros(entry.taken_at),
+        recorded_at=from_micros(entry.recorded_at),
+        raw_data=data,
+        raw_metadata=metadata,
+        pinned=entry.pinned,
+        imported_id=entry.imported_id,
+    )

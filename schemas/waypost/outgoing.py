@@ -1,0 +1,108 @@
+"""From an agent's Python values to command bodies, or an error at the call that names the argument.
+
+The counterpart of :mod:`waypost.bodies`: what passes here, the worker accepts. Pure.
+"""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import orjson
+
+from waypost.commands import Create, OnConflict, PolicyBody, validate_body
+from waypost.errors import InvalidCommandError
+from waypost.text import (
+    MAX_CHECKPOINT_ID,
+    MAX_DATA_BYTES,
+    MAX_NAME,
+    MAX_SESSION_ID,
+    canonical_metadata,
+    check_json,
+    dump_object,
+    metadata_problem,
+    text_problem,
+)
+
+
+def create_action(name: str, data: dict[str, Any], metadata: dict[str, Any] | None = None) -> Create:
+    """A create command from Python values; InvalidCommandError names the argument that is wrong."""
+    if not isinstance(name, str):
+        raise InvalidCommandError("invalid-body", f"name must be a string, not {type(name).__name__}")
+    if (problem := text_problem(name, MAX_NAME)) is not None:
+        raise InvalidCommandError("invalid-body", f"name {problem}")
+    raw = dump_object(data, "data")
+    if len(raw) > MAX_DATA_BYTES:
+        raise InvalidCommandError(
+            "too-large",
+            f"data has {len(raw)} bytes, at most {MAX_DATA_BYTES} are allowed: "
+            "store the large part elsewhere and keep a reference to it",
+        )
+    return Create(name, raw, metadata_json(metadata) if metadata else b"{}")
+
+
+def metadata_json(metadata: dict[str, Any]) -> bytes:
+    """Canonical JSON of metadata that an agent passed; InvalidCommandError says what is wrong."""
+    plain = check_json(dump_object(metadata, "metadata"))
+    raw = canonical_metadata(plain)
+    if (problem := metadata_problem(plain, raw)) is not None:
+        raise InvalidCommandError(
+            "too-large" if "bytes" in problem else "invalid-body", f"metadata {problem}"
+        )
+    return raw
+
+
+def check_session_id(session_id: str) -> str:
+    """``session_id``, or InvalidCommandError (``invalid-envelope``) that says what is wrong with it."""
+    if not isinstance(session_id, str):
+        raise InvalidCommandError(
+            "invalid-envelope", f"a session id must be a string, not {type(session_id).__name__}"
+        )
+    if (problem := text_problem(session_id, MAX_SESSION_ID)) is not None:
+        raise InvalidCommandError("invalid-envelope", f"the session id {problem}")
+    return session_id
+
+
+def create_body(name: str, data: dict[str, Any], metadata: dict[str, Any] | None = None) -> bytes:
+    """Body of a create: name, metadata, data, in the order that the worker reads fastest."""
+    action = create_action(name, data, metadata)
+    middle = b"" if action.metadata == b"{}" else b',"metadata":' + action.metadata
+    return b'{"name":' + orjson.dumps(action.name) + middle + b',"data":' + action.data + b"}"
+
+
+def checkpoint_body(checkpoint_id: str) -> bytes:
+    """Body of pin, unpin and delete."""
+    return orjson.dumps({"checkpoint_id": _checkpoint_id(checkpoint_id)})
+
+
+def rollback_body(checkpoint_id: str, discard_later: bool = False) -> bytes:
+    """Body of a rollback."""
+    return orjson.dumps(
+        {"checkpoint_id": _checkpoint_id(checkpoint_id), "discard_later": bool(discard_later)}
+    )
+
+
+def import_body(checkpoints: list[bytes], on_conflict: OnConflict = "skip") -> bytes:
+    """Body of an import from the JSON of each checkpoint."""
+    return (
+        b'{"checkpoints":[' + b",".join(checkpoints) + b'],"on_conflict":' + orjson.dumps(on_conflict) + b"}"
+    )
+
+
+def policy_changes(changes: Mapping[str, int | float | None]) -> tuple[tuple[str, int | None], ...]:
+    """Checked changes of a policy, ``max_age`` from seconds to microseconds."""
+    return cast(PolicyBody, validate_body(PolicyBody, dict(changes))).changes()
+
+
+def policy_body(changes: Mapping[str, int | float | None]) -> bytes:
+    """Body of the two configure commands."""
+    policy_changes(changes)
+    return orjson.dumps(dict(changes))
+
+
+def _checkpoint_id(checkpoint_id: str) -> str:
+    if not isinstance(checkpoint_id, str):
+        raise InvalidCommandError(
+            "invalid-body", f"checkpoint_id must be a string, not {type(checkpoint_id).__name__}"
+        )
+    if (problem := text_problem(checkpoint_id, MAX_CHECKPOINT_ID)) is not None:
+        raise InvalidCommandError("invalid-body", f"checkpoint_id {problem}")
+    return checkpoint_id

@@ -1,0 +1,218 @@
+"""What the contract allows as text: ids, names, and JSON with its limits. Pure; knows no command.
+
+Incoming JSON is held to these rules by :func:`check_json`, outgoing Python values by :func:`dump_object`.
+Both sides use the same limits, so what the publisher lets through the worker accepts.
+"""
+
+import json
+import math
+import re
+from typing import Any, Final
+
+import orjson
+
+from waypost.errors import InvalidCommandError
+
+MAX_SESSION_ID: Final = 200  # characters
+MAX_NAME: Final = 200  # characters
+MAX_COMMAND_ID: Final = 64  # characters
+MAX_CHECKPOINT_ID: Final = 256  # characters; own ids need at most 217
+MAX_DATA_BYTES: Final = 900 * 1024
+MAX_METADATA_BYTES: Final = 16 * 1024
+MAX_NESTING: Final = 100
+MIN_INTEGER: Final = -(2**63)
+MAX_INTEGER: Final = 2**64 - 1
+# A number that an import may claim; the counter can then never reach 2**63.
+MAX_NUMBER: Final = 10**15
+
+# Unicode category Cc. NUL cannot be stored as text in Postgres, and CloudEvents forbids all of them.
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
+_DIGITS_ONLY: Final = bytes(48 if 48 <= byte <= 57 else 32 for byte in range(256))
+_LONG_DIGITS: Final = b"0" * 19  # the shortest run of digits that can leave 64 bits
+_STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_DUMP_OPTIONS: Final = (
+    orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
+)
+
+
+def text_problem(value: str, longest: int) -> str | None:
+    """Why ``value`` is not 1 to ``longest`` characters without control characters, or None."""
+    if not value:
+        return "is empty"
+    if len(value) > longest:
+        return f"has {len(value)} characters, at most {longest} are allowed"
+    if not value.isprintable():
+        if _CONTROL.search(value):
+            return "contains a control character"
+        if _SURROGATE.search(value):
+            return "contains a lone surrogate, which UTF-8 cannot carry"
+    return None
+
+
+def check_json(raw: bytes, around: int = 1) -> Any:
+    """Parse ``raw`` as JSON within the limits of the contract (nesting, 64-bit integers, no NaN).
+
+    ``around`` is how many levels of the body stand around ``data``, which alone may nest 100 levels.
+    Raises InvalidCommandError with code ``invalid-body``.
+    """
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        if "depth" in str(error):
+            raise _too_deep() from None
+        raise InvalidCommandError("invalid-body", f"the body is not JSON: {error}") from None
+    # Counting is far cheaper than walking; only a suspect is looked at closely.
+    deepest = MAX_NESTING + around
+    if raw.count(b"{") + raw.count(b"[") > deepest and nesting(raw) > deepest:
+        raise _too_deep()
+    if has_long_number(raw):
+        _check_integers(raw)
+    return value
+
+
+def has_long_number(raw: bytes) -> bool:
+    """Whether 19 digits stand in a row somewhere, so that an integer may not fit in 64 bits."""
+    return _LONG_DIGITS in raw.translate(_DIGITS_ONLY)
+
+
+def _too_deep() -> InvalidCommandError:
+    return InvalidCommandError(
+        "invalid-body", f"the JSON nests deeper than {MAX_NESTING} levels: flatten it or store it as a string"
+    )
+
+
+def nesting(raw: bytes) -> int:
+    """How deep valid JSON nests: ``{}`` is 1, ``[[1]]`` is 2, a bare number 0."""
+    depth = deepest = 0
+    for byte in _STRINGS.sub(b"", raw):
+        if byte in b"{[":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in b"}]":
+            depth -= 1
+    return deepest
+
+
+def _check_integers(raw: bytes) -> None:
+    # orjson reads an integer beyond 64 bits as a float, which would change it silently.
+    def check(digits: str) -> int:
+        if len(digits) > 20 or not MIN_INTEGER <= int(digits) <= MAX_INTEGER:
+            raise InvalidCommandError(
+                "invalid-body", f"the integer {digits[:24]} does not fit in 64 bits: send it as a string"
+            )
+        return 0
+
+    json.loads(raw, parse_int=check)
+
+
+def canonical_metadata(metadata: dict[str, Any]) -> bytes:
+    """Metadata as compact JSON with sorted keys, in a form that a trip through Postgres jsonb keeps.
+
+    jsonb has no negative zero and no exponents: a whole float within 64 bits comes back as an integer.
+    Taking that step here makes results the same whether they are made before or after the trip.
+    """
+    if not metadata:
+        return b"{}"
+    return orjson.dumps(_as_jsonb(metadata), option=orjson.OPT_SORT_KEYS)
+
+
+def _as_jsonb(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _as_jsonb(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_as_jsonb(item) for item in value]
+    if isinstance(value, float):
+        if value == 0:
+            return 0.0
+        # orjson writes an exponent from 1e16 on, and jsonb turns that into plain digits.
+        if abs(value) >= 1e16 and MIN_INTEGER <= value <= MAX_INTEGER:
+            return int(value)
+    return value
+
+
+def metadata_problem(metadata: dict[str, Any], raw: bytes) -> str | None:
+    """Why metadata can't be stored (``raw`` is its canonical JSON), or None."""
+    if len(raw) > MAX_METADATA_BYTES:
+        return (
+            f"has {len(raw)} bytes of JSON, at most {MAX_METADATA_BYTES} are allowed: put the rest into data"
+        )
+    # An escaped backslash before u0000 is harmless, so the cheap look comes first and the walk decides.
+    if b"\\u0000" in raw and _has_nul(metadata):
+        return "contains U+0000, which a searchable field cannot hold: leave it out or put it into data"
+    return None
+
+
+def _has_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any("\0" in key or _has_nul(item) for key, item in value.items())
+    if isinstance(value, list):
+        return any(_has_nul(item) for item in value)
+    return False
+
+
+def dump_object(value: Any, field: str) -> bytes:
+    """Compact JSON of a Python dict that an agent passed as ``field``.
+
+    Raises InvalidCommandError (``invalid-body``) that names the field: not a dict, a value that JSON cannot
+    carry (NaN, a datetime, bytes, a key that is not a string, an integer beyond 64 bits), nested too deep.
+    """
+    if not isinstance(value, dict):
+        raise InvalidCommandError("invalid-body", f"{field} must be a dict, not {type(value).__name__}")
+    try:
+        raw = orjson.dumps(value, option=_DUMP_OPTIONS, default=_plain)
+    except TypeError as error:
+        path, problem = find_problem(value, field) or (field, str(error))
+        raise InvalidCommandError("invalid-body", f"{path}: {problem}") from None
+    # orjson writes NaN and infinities as null without a word.
+    if b"null" in raw and (found := find_problem(value, field)):
+        raise InvalidCommandError("invalid-body", f"{found[0]}: {found[1]}")
+    if raw.count(b"{") + raw.count(b"[") > MAX_NESTING and nesting(raw) > MAX_NESTING:
+        raise InvalidCommandError("invalid-body", f"{field} nests deeper than {MAX_NESTING} levels")
+    return raw
+
+
+def _plain(value: Any) -> Any:
+    # Subclasses of the JSON types (an OrderedDict, a str enum) are what they look like.
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, dict):
+        return dict(value)
+    if isinstance(value, list):
+        return list(value)
+    raise TypeError(f"{type(value).__name__} is not a JSON type")
+
+
+def find_problem(value: Any, path: str, depth: int = 1) -> tuple[str, str] | None:
+    """The path of the first value in ``value`` that JSON cannot carry, and why; None if there is none."""
+    if value is None or isinstance(value, bool):
+        return None
+    if isinstance(value, str):
+        return (path, "contains a lone surrogate") if _SURROGATE.search(value) else None
+    if isinstance(value, int):
+        return None if MIN_INTEGER <= value <= MAX_INTEGER else (path, f"{value} does not fit in 64 bits")
+    if isinstance(value, float):
+        return None if math.isfinite(value) else (path, f"{value} is not a JSON number")
+    if not isinstance(value, dict | list | tuple):
+        return path, f"a {type(value).__name__} is not JSON: convert it to a string, number, list or dict"
+    if depth > MAX_NESTING:
+        return path, f"nests deeper than {MAX_NESTING} levels"
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                return path, f"the key {key!r} is not a string"
+            if _SURROGATE.search(key):
+                return path, f"the key {key!r} contains a lone surrogate"
+            if found := find_problem(item, f"{path}.{key}", depth + 1):
+                return found
+        return None
+    for index, item in enumerate(value):
+        if found := find_problem(item, f"{path}[{index}]", depth + 1):
+            return found
+    return None

@@ -1,0 +1,69 @@
+"""Moments as whole microseconds since the Unix epoch, and their one text form.
+
+The model counts in these integers: they compare exactly, need no time zone and are what Postgres stores.
+Text is RFC 3339 in UTC with six decimals and a ``Z``, always 27 characters, so that texts sort like times.
+"""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from waypost.errors import NaiveDatetimeError
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+# RFC 3339 section 5.6, T and Z in either case; fromisoformat alone takes week dates and more.
+_RFC3339: Final = re.compile(
+    r"\d{4}-\d\d-\d\d[Tt](?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.(\d+))?(?:[Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)"
+)
+_CANONICAL_LENGTH: Final = 27
+_EARLIEST: Final = -62_135_596_800_000_000  # 0001-01-01T00:00:00Z
+_LATEST: Final = 253_402_300_799_999_999  # 9999-12-31T23:59:59.999999Z
+
+
+def to_micros(moment: datetime) -> int:
+    """Microseconds since the Unix epoch of an aware datetime; naive ones raise NaiveDatetimeError."""
+    if moment.utcoffset() is None:
+        raise NaiveDatetimeError(
+            f"{moment!r} has no time zone, so it names no moment: pass datetime.now(UTC), or "
+            "moment.replace(tzinfo=UTC) if it was meant as UTC"
+        )
+    return (moment - EPOCH) // _MICROSECOND
+
+
+def from_micros(micros: int) -> datetime:
+    """The UTC datetime of microseconds since the Unix epoch."""
+    return EPOCH + timedelta(microseconds=micros)
+
+
+def format_micros(micros: int) -> str:
+    """``2026-11-24T08:24:59.123456Z``."""
+    return from_micros(micros).isoformat(timespec="microseconds")[:26] + "Z"
+
+
+def parse_micros(text: str) -> int:
+    """Microseconds of an RFC 3339 text, cut (not rounded) below the microsecond.
+
+    ValueError says what is wrong: no time zone, not RFC 3339, or outside the years 1 to 9999 in UTC.
+    """
+    matched = _RFC3339.fullmatch(text)
+    if matched is None:
+        raise ValueError(f"{text[:64]!r} is not an RFC 3339 time with a zone, such as 2026-11-24T08:24:59.5Z")
+    if len(text) != _CANONICAL_LENGTH:
+        fraction = matched[1]
+        if fraction is not None and len(fraction) > 6:
+            start = matched.start(1)
+            text = text[: start + 6] + text[start + len(fraction) :]
+        text = text.upper()
+    try:
+        micros = (datetime.fromisoformat(text) - EPOCH) // _MICROSECOND
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{text[:64]!r} is not a moment of the years 1 to 9999: {error}") from None
+    if not _EARLIEST <= micros <= _LATEST:
+        raise ValueError(f"{text[:64]!r} lies outside the years 1 to 9999 in UTC")
+    return micros
+
+
+def clamp_micros(micros: int) -> int:
+    """``micros`` moved into the years 1 to 9999 if a record's timestamp lies outside them."""
+    return min(max(micros, _EARLIEST), _LATEST)
