@@ -46,7 +46,8 @@ from waypost.text import (
 from waypost.times import parse_micros
 
 # {"name":"…","metadata":{…},"data":{…}} without escapes in the name or braces inside the metadata: what
-# the publisher writes. A data object then runs to the last brace of the body. A key twice fails to match or parse.
+# the publisher writes. A data object then runs to the last brace of the body. A key twice fails to match or
+# to parse.
 _PLAIN_CREATE: Final = re.compile(
     rb'\{"name":"([^"\\\x00-\x1f]+)"(?:,"metadata":(\{[^{}]*\}))?,"data":(?=\{)'
 )
@@ -98,7 +99,7 @@ def _plain_create(body: bytes) -> Create | None:
 def _general_create(body: bytes) -> Create:
     value = check_json(body)
     model = cast(CreateBody, validate_body(CreateBody, value))
-    spans = _members(body)
+    spans = members(body)
     return Create(
         name=model.name,
         data=_data(spans["data"], "data"),
@@ -111,7 +112,7 @@ def _import(body: bytes) -> Import:
     model = cast(ImportBody, validate_body(ImportBody, value))
     if len(model.checkpoints) > 10_000:
         raise InvalidCommandError("invalid-body", "checkpoints: at most 10000 in one command, split the list")
-    raw_items = _elements(_members(body)["checkpoints"])
+    raw_items = _elements(members(body)["checkpoints"])
     items = []
     for index, (raw, item) in enumerate(zip(raw_items, model.checkpoints, strict=True)):
         field = f"checkpoints.{index}"
@@ -120,7 +121,7 @@ def _import(body: bytes) -> Import:
                 id=item.id,
                 name=item.name,
                 timestamp=parse_micros(item.timestamp),
-                data=_data(_members(raw.encode())["data"], f"{field}.data"),
+                data=_data(members(raw.encode())["data"], f"{field}.data"),
                 metadata=_metadata(item.metadata, f"{field}.metadata"),
             )
         )
@@ -182,7 +183,7 @@ def _metadata(metadata: dict[str, Any], field: str) -> bytes:
     return raw
 
 
-def _members(raw: bytes) -> dict[str, str]:
+def members(raw: bytes) -> dict[str, str]:
     """The text of each member's value in a valid JSON object; a key that stands twice is refused."""
     text = raw.decode()
     members: dict[str, str] = {}

@@ -327,14 +327,9 @@ def _decide(session: Session, command: Command, action: Action, policy: Policy) 
                 )
             return Configured(changed, tuple(retention(session.live(), changed, now, compress=True)))
         case ConfigureDefaults():
-            raise AssertionError("the default policy is the partition's, see decide_defaults")
+            raise AssertionError("the default policy is the partition's, see waypost.defaults")
         case _:
             assert_never(action)
-
-
-def decide_defaults(policy: Policy, action: ConfigureDefaults) -> DefaultsConfigured:
-    """The default policy after ``action``. What the models let through is always a valid policy."""
-    return DefaultsConfigured(policy.changed(action.changes))
 
 
 def _existing(session: Session, identifier: str) -> Entry:
@@ -342,8 +337,8 @@ def _existing(session: Session, identifier: str) -> Entry:
     if entry is None:
         raise InvalidCommandError(
             "unknown-checkpoint",
-            f"{session.session_id!r} holds no checkpoint {identifier!r}: it was never made, belongs to another "
-            "session, or was removed",
+            f"{session.session_id!r} holds no checkpoint {identifier!r}: it was never made, belongs to "
+            "another session, or was removed",
         )
     return entry
 

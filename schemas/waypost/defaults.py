@@ -1,0 +1,37 @@
+"""The default policy of one partition: what sessions without a policy of their own follow. Pure.
+
+It is changed by a command in the log, never by a worker's configuration, so replay finds it again.
+"""
+
+from dataclasses import dataclass, field
+
+from waypost.commands import Command, ConfigureDefaults
+from waypost.errors import InvalidCommandError
+from waypost.retention import Policy
+from waypost.session import REMEMBERED, DefaultsConfigured, Duplicate, Rejected
+
+
+@dataclass(slots=True)
+class Defaults:
+    """The policy, and the ids of the last commands that changed it, oldest first."""
+
+    policy: Policy = field(default_factory=Policy)
+    recent: list[str] = field(default_factory=list)
+
+    def decide(
+        self, command: Command, action: ConfigureDefaults
+    ) -> DefaultsConfigured | Duplicate | Rejected:
+        """What the command would do."""
+        if command.id in self.recent:
+            return Duplicate(None)
+        try:
+            return DefaultsConfigured(self.policy.changed(action.changes))
+        except InvalidCommandError as refusal:
+            return Rejected(refusal.code, refusal.message)
+
+    def evolve(self, command: Command, decision: DefaultsConfigured) -> None:
+        """Take the decision over."""
+        self.policy = decision.policy
+        if command.id is not None:
+            self.recent.append(command.id)
+            del self.recent[:-REMEMBERED]

@@ -1,0 +1,46 @@
+"""Topic names and the partition that a session belongs to. Pure."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from aiokafka.partitioner import murmur2
+
+from waypost.errors import InvalidCommandError
+
+DEFAULT_PREFIX: Final = "waypost"
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The two topics of a deployment: ``{prefix}.commands`` and ``{prefix}.results``."""
+
+    prefix: str = DEFAULT_PREFIX
+
+    def __post_init__(self) -> None:
+        legal = self.prefix.replace("-", "").replace("_", "").replace(".", "")
+        if not (legal.isascii() and legal.isalnum() and len(self.prefix) <= 200):
+            raise InvalidCommandError(
+                "invalid-envelope",
+                f"the topic prefix {self.prefix!r} must be 1 to 200 of the characters a-z A-Z 0-9 . _ -",
+            )
+
+    @property
+    def commands(self) -> str:
+        """Where agents publish."""
+        return f"{self.prefix}.commands"
+
+    @property
+    def results(self) -> str:
+        """Where each command's one result appears."""
+        return f"{self.prefix}.results"
+
+    def transactional_id(self, partition: int) -> str:
+        """The id whose producer epoch fences owners of a partition. It is never used for a transaction."""
+        return f"{self.prefix}.{partition}"
+
+
+@lru_cache(maxsize=65_536)
+def partition_of(session_id: str, partitions: int) -> int:
+    """The partition of a session: Kafka's standard partitioner (murmur2) over the UTF-8 key."""
+    return int((murmur2(session_id.encode()) & 0x7FFFFFFF) % partitions)

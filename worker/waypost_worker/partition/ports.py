@@ -1,0 +1,259 @@
+"""What an owner needs from the outside: the command log, the results log, the store, and a clock.
+
+One conformance suite holds every implementation to these promises, the simulated ones included.
+All offsets are Kafka offsets; a ``next`` or ``end`` offset is one past the last record.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from waypost.envelope import KafkaRecord
+from waypost.retention import Policy
+from waypost.session import Entry, Remembered, Session
+
+
+class OwnerError(Exception):
+    """Base of what stops an owner's present term. Nothing is lost: the next term reads the truth again."""
+
+
+class FencedError(OwnerError):
+    """Another owner took the partition: this one's epoch is no longer the highest."""
+
+
+class UnavailableError(OwnerError):
+    """Kafka or Postgres did not answer, or answered with an error that passes. Whether the call took effect
+    is unknown.
+    """
+
+
+class RefusedError(OwnerError):
+    """The partition must not be processed until a person looks: the message says why and what to do."""
+
+
+class ForeignWriterError(OwnerError):
+    """Results were appended at an offset that this owner did not expect: somebody else wrote there."""
+
+
+class ResultRecord(NamedTuple):
+    """A record for the results topic. ``headers`` as Kafka takes them."""
+
+    key: bytes | None
+    value: bytes
+    headers: Sequence[tuple[str, bytes]]
+
+
+class FetchedResult(NamedTuple):
+    """A record read back from the results topic."""
+
+    offset: int
+    key: bytes | None
+    value: bytes
+    headers: Sequence[tuple[str, bytes]]
+
+
+class Fence(NamedTuple):
+    """The producer id and epoch under which this owner appends from now on."""
+
+    producer_id: int
+    producer_epoch: int
+
+
+class CommandLog(Protocol):
+    """One partition of the command topic, for one owner."""
+
+    async def partitions(self) -> int:
+        """How many partitions the topic has."""
+        ...
+
+    async def bounds(self) -> tuple[int, int]:
+        """The log start offset and the end offset (one past the last record that a reader may see)."""
+        ...
+
+    async def read(self, first: int, end: int) -> Sequence[KafkaRecord]:
+        """All records from ``first`` up to but without ``end``; offsets may have gaps. Bounded in time."""
+        ...
+
+    async def seek(self, offset: int) -> None:
+        """Make ``fetch`` go on from ``offset``."""
+        ...
+
+    async def fetch(self, most: int) -> Sequence[KafkaRecord]:
+        """The next records, at most ``most``, in order, each exactly once since ``seek``.
+
+        Waits for the first for a bounded time (about a second) and returns nothing if none came.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Give up connections. Never raises."""
+        ...
+
+
+class ResultsLog(Protocol):
+    """One partition of the results topic, for one owner."""
+
+    async def claim(self) -> Fence:
+        """Take a producer epoch above all earlier ones of this partition (KIP-98 InitProducerId)."""
+        ...
+
+    async def append(self, records: Sequence[ResultRecord]) -> int:
+        """Append under the claimed epoch, atomically per call; the offset of the first record.
+
+        FencedError if a newer epoch has appended. UnavailableError if the outcome is unknown; then the
+        records may be in the log, all, some or none, and nothing more may be appended under this claim.
+        """
+        ...
+
+    async def bounds(self) -> tuple[int, int]:
+        """The log start offset and the end offset."""
+        ...
+
+    def read(self, first: int, end: int) -> AsyncIterator[Sequence[FetchedResult]]:
+        """All records from ``first`` up to but without ``end``, in pieces."""
+        ...
+
+    @property
+    def unanswered_append_seconds(self) -> float:
+        """How long an append that a former owner sent may still take effect."""
+        ...
+
+    async def close(self) -> None:
+        """Give up connections. Never raises."""
+        ...
+
+
+class StoredOutbox(NamedTuple):
+    """Results of one committed batch that may not have been emitted. See ``partition.outbox``."""
+
+    first_offset: int
+    last_offset: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What step 1 of acquiring finds in Postgres, under the new epoch.
+
+    ``next_offset`` is P. ``emitted`` and ``results_offset`` are the results position (E, F): E is the highest
+    command offset among the results below results offset F. ``anchor`` is the hash of command record P - 1,
+    None before the first. ``producer_id`` is the last owner's. ``outbox`` is in order of offsets.
+    """
+
+    epoch: int
+    next_offset: int
+    anchor: bytes | None
+    emitted: int
+    results_offset: int
+    partitions: int
+    producer_id: int | None
+    default_policy: Policy
+    default_commands: list[str]
+    outbox: Sequence[StoredOutbox]
+
+
+class Row(NamedTuple):
+    """A checkpoint to be stored."""
+
+    session_id: str
+    entry: Entry
+    data: bytes
+    metadata: bytes
+
+
+class RejectedRow(NamedTuple):
+    """A refused command as it came. ``recorded_at`` in microseconds."""
+
+    offset: int
+    session_id: str | None
+    command_id: str | None
+    code: str
+    message: str
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+    recorded_at: int
+
+
+@dataclass(slots=True)
+class Changes:
+    """All that one batch changes in the store, netted: apply ``drops`` first, then ``puts``, then the rest.
+
+    ``sessions`` maps each touched session to the recorded_at (microseconds) of its last command.
+    """
+
+    drops: dict[tuple[str, int], None] = field(default_factory=dict)
+    puts: dict[tuple[str, int], Row] = field(default_factory=dict)
+    pins: dict[tuple[str, int], bool] = field(default_factory=dict)
+    sessions: dict[str, tuple[Session, int]] = field(default_factory=dict)
+    remembered: list[tuple[str, Remembered]] = field(default_factory=list)
+    forgotten: dict[str, int] = field(default_factory=dict)
+    rejected: list[RejectedRow] = field(default_factory=list)
+    defaults: tuple[Policy, list[str]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One batch's Postgres transaction: from P to ``next_offset``, under ``epoch``.
+
+    ``outbox`` is the batch's own entry; entries that end at or below ``emitted`` are confirmed and dropped.
+    """
+
+    epoch: int
+    expected_offset: int
+    next_offset: int
+    anchor: bytes
+    emitted: int
+    results_offset: int
+    outbox: StoredOutbox
+    changes: Changes
+
+
+class Store(Protocol):
+    """The database, as one partition's owner sees it."""
+
+    async def acquire(self, partitions: int) -> Claim:
+        """Raise the epoch and read everything under it, in one transaction (step 1).
+
+        Makes the partition's row on first sight, with ``partitions`` as the topic's partition count.
+        """
+        ...
+
+    async def record_claim(self, epoch: int, fence: Fence) -> None:
+        """Remember the producer id and epoch that belong to ``epoch``. FencedError if that is outdated."""
+        ...
+
+    async def save_position(self, epoch: int, emitted: int, results_offset: int) -> None:
+        """Save a results position that no batch carries (at release, after finishing the outbox).
+
+        Drops the outbox entries that it confirms. FencedError if ``epoch`` is outdated.
+        """
+        ...
+
+    async def load(self, session_ids: Sequence[str]) -> dict[str, Session]:
+        """The stored sessions among these; unknown ones are absent."""
+        ...
+
+    async def contents(self, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], tuple[bytes, bytes]]:
+        """Data and canonical metadata of stored checkpoints."""
+        ...
+
+    async def commit(self, commit: Commit) -> None:
+        """Apply all of a batch or nothing.
+
+        FencedError if the partition is no longer at (``expected_offset``, ``epoch``), UnavailableError if the
+        outcome is unknown.
+        """
+        ...
+
+
+class Clock(Protocol):
+    """Time for waiting and for the age of a proof of ownership; never part of what a command means."""
+
+    def boottime(self) -> float:
+        """Seconds that also pass while the machine is suspended (CLOCK_BOOTTIME)."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        ...
