@@ -1,0 +1,249 @@
+"""Taking a partition over: the steps of the protocol, in their order.
+
+Why the order matters: Postgres is fenced first (1), so no older owner can commit any more; then the results
+partition (2), so none can append behind the fence record; only then is the tail read (3), and what it shows
+is final. Everything above what the tail shows is made again from the outbox (5) or the log (6).
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from waypost.defaults import Defaults
+from waypost.envelope import KafkaRecord
+from waypost_worker.partition import outbox
+from waypost_worker.partition.anchor import anchor_of
+from waypost_worker.partition.encode import ResultEncoder
+from waypost_worker.partition.ports import (
+    Claim,
+    Clock,
+    CommandLog,
+    ForeignWriterError,
+    OwnerError,
+    RefusedError,
+    ResultRecord,
+    ResultsLog,
+    Store,
+)
+from waypost_worker.partition.tail import EmittedTail
+
+# Results per append while the outbox is finished, by bytes: below the results topic's max.message.bytes.
+EMIT_BYTES: Final = 4 * 1024 * 1024
+
+
+@dataclass(slots=True)
+class Position:
+    """Where an owner stands. ``emitted`` and ``results_offset`` are the results position (E, F)."""
+
+    epoch: int
+    next_offset: int
+    emitted: int
+    results_offset: int
+
+
+class RenewalDueError(OwnerError):
+    """The last proof of ownership is too old to act on: acquire again before anything else."""
+
+
+class Proof:
+    """When this owner last knew that it was the owner: the boot time at which it *asked* Postgres.
+
+    A process may sleep between knowing and acting, for so long that another owner came and its fence was
+    forgotten by the broker (``producer.id.expiration.ms``). Boot time goes on while a machine is suspended.
+    """
+
+    def __init__(self, clock: Clock, valid: float) -> None:
+        self._clock = clock
+        self._valid = valid
+        self._at = float("-inf")
+
+    @contextmanager
+    def renewed(self) -> Iterator[None]:
+        """Around a statement that only the owner can succeed with."""
+        asked_at = self._clock.boottime()
+        yield
+        self._at = asked_at
+
+    def check(self) -> None:
+        """RenewalDueError if the proof is too old to append on."""
+        age = self._clock.boottime() - self._at
+        if age > self._valid:
+            raise RenewalDueError(
+                f"ownership was last proved {age:.0f} s ago, at most {self._valid:.0f} s are trusted: was this "
+                "process suspended? Acquiring again"
+            )
+
+
+@dataclass(slots=True)
+class Acquired:
+    """What an owner holds when a term begins."""
+
+    position: Position
+    partitions: int
+    defaults: Defaults
+    tail: EmittedTail
+    proof: Proof
+    reemitted: int
+
+
+async def acquire(
+    log: CommandLog,
+    results: ResultsLog,
+    store: Store,
+    encoder: ResultEncoder,
+    clock: Clock,
+    *,
+    proof_valid: float = 300,
+    accept_trimmed_results: bool = False,
+) -> Acquired:
+    """Become the owner of the partition, or raise an OwnerError; RefusedError needs a person.
+
+    ``accept_trimmed_results`` is the operator's word that results which retention removed before they could
+    be looked at need not be told apart from ones never emitted.
+    """
+    partitions = await log.partitions()
+    proof = Proof(clock, proof_valid)
+
+    # 1. Fence Postgres: from here on no older owner commits.
+    with proof.renewed():
+        claim = await store.acquire(partitions)
+
+    # 4, the part that needs no fence in Kafka, comes early: a partition that must be refused is refused
+    # before a producer epoch is spent on it.
+    await _check_log(log, claim)
+
+    # 2. Fence Kafka: once the record is in, no older owner appends behind it.
+    fence = await results.claim()
+    await store.record_claim(claim.epoch, fence)
+    proof.check()
+    fence_offset = await results.append([encoder.acquired(claim.epoch, claim.next_offset)])
+    tail_end = fence_offset + 1
+    if claim.producer_id is not None and claim.producer_id != fence.producer_id:
+        # A new producer id fences nothing of the old one, so wait until nothing of it can be under way.
+        await clock.sleep(results.unanswered_append_seconds)
+        tail_end = (await results.bounds())[1]
+
+    # 3. Read the tail: what was emitted behind the stored position, for good.
+    tail = await _read_tail(results, claim, tail_end, accept_trimmed_results)
+
+    # 5. Finish the outbox: emit what was committed but is not in the topic. A long tail took its time, so
+    # the ownership is proved once more first.
+    position = Position(claim.epoch, claim.next_offset, tail.highest, tail_end)
+    with proof.renewed():
+        await store.save_position(claim.epoch, position.emitted, position.results_offset)
+    reemitted = await _finish_outbox(log, results, claim, encoder, position, proof)
+    if reemitted:
+        await store.save_position(claim.epoch, position.emitted, position.results_offset)
+
+    # 6. Consume from P; results up to R are compared instead of emitted.
+    await log.seek(claim.next_offset)
+    defaults = Defaults(claim.default_policy, list(claim.default_commands))
+    return Acquired(position, partitions, defaults, tail, proof, reemitted)
+
+
+async def _check_log(log: CommandLog, claim: Claim) -> None:
+    start, end = await log.bounds()
+    position = claim.next_offset
+    if position > end:
+        raise RefusedError(
+            f"Postgres has applied commands up to offset {position - 1}, but the command topic ends at "
+            f"{end}: the topic was recreated or cut, or this is another cluster. Nothing was changed. Point the "
+            "worker at the right cluster, or rebuild with 'waypost replay' into an empty database"
+        )
+    if position < start:
+        raise RefusedError(
+            f"the command topic starts at offset {start}, but Postgres has applied only up to "
+            f"{position - 1}: retention removed {start - position} offsets before they were applied. Nothing was changed. "
+            "Restore a newer backup or snapshot of Postgres and run 'waypost replay', then raise the topic's "
+            "retention"
+        )
+    if claim.anchor is None or position == start:
+        return  # nothing applied yet, or the anchored record was removed by retention after it was applied
+    records = await log.read(position - 1, position)
+    if not records or anchor_of(records[-1]) != claim.anchor:
+        raise RefusedError(
+            f"the command record at offset {position - 1} is not the one that Postgres applied: the topic "
+            "was recreated, or this is another cluster. Nothing was changed. Point the worker at the right "
+            "cluster, or rebuild with 'waypost replay' into an empty database"
+        )
+
+
+async def _read_tail(
+    results: ResultsLog, claim: Claim, end: int, accept_trimmed_results: bool
+) -> EmittedTail:
+    start, _ = await results.bounds()
+    first = claim.results_offset
+    if first > end:
+        raise RefusedError(
+            f"the results topic ends at {end}, before the stored position {first}: it was recreated or cut. "
+            "Nothing was changed; use another topic prefix, or rebuild with 'waypost replay'"
+        )
+    if first < start:
+        if not accept_trimmed_results:
+            raise RefusedError(
+                f"retention removed results {first} to {start - 1} before this worker could see whether they "
+                "answer all applied commands. Nothing was changed. To go on, accepting that some results of "
+                "that time may be missing or come twice, start with WAYPOST_ACCEPT_TRIMMED_RESULTS=true once"
+            )
+        first = start
+    tail = EmittedTail(claim.emitted)
+    async for records in results.read(first, end):
+        tail.take(records, claim.next_offset)
+    return tail
+
+
+async def _finish_outbox(
+    log: CommandLog,
+    results: ResultsLog,
+    claim: Claim,
+    encoder: ResultEncoder,
+    position: Position,
+    proof: Proof,
+) -> int:
+    reemitted = 0
+    for entry in claim.outbox:
+        if entry.last_offset <= position.emitted:
+            continue
+        items = [item for item in outbox.unpack(entry.payload) if item[0] > position.emitted]
+        needed = outbox.needs_log(items)
+        records: dict[int, KafkaRecord] = {}
+        if needed:
+            wanted = set(needed)
+            for record in await log.read(needed[0], needed[-1] + 1):
+                if record.offset in wanted:
+                    records[record.offset] = record
+        made = outbox.results(items, records, encoder)
+        await emit(results, made, position, proof)
+        reemitted += len(made)
+    return reemitted
+
+
+async def emit(
+    results: ResultsLog, made: Sequence[tuple[int, ResultRecord]], position: Position, proof: Proof
+) -> None:
+    """Append results and move ``position`` on; ForeignWriterError if they land where they should not."""
+    for piece in _pieces(made):
+        proof.check()
+        base = await results.append([record for _, record in piece])
+        if base != position.results_offset:
+            raise ForeignWriterError(
+                f"results landed at offset {base} instead of {position.results_offset}: something else "
+                "writes to the results topic, or it was cut; the partition is read anew"
+            )
+        position.results_offset = base + len(piece)
+        position.emitted = piece[-1][0]
+
+
+def _pieces(made: Sequence[tuple[int, ResultRecord]]) -> list[Sequence[tuple[int, ResultRecord]]]:
+    pieces = []
+    first = size = 0
+    for index, (_, record) in enumerate(made):
+        weight = len(record.value) + 600
+        if size + weight > EMIT_BYTES and index > first:
+            pieces.append(made[first:index])
+            first, size = index, 0
+        size += weight
+    if first < len(made):
+        pieces.append(made[first:])
+    return pieces

@@ -1,0 +1,279 @@
+"""One batch of command records, folded over sessions: decisions, results, and what the store must change.
+
+No I/O: the sessions that a batch touches are loaded before, the data that rollbacks return after. The worker
+and replay both fold the log with this code.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from waypost.bodies import parse_body
+from waypost.commands import Action, Command, ConfigureDefaults, Create
+from waypost.defaults import Defaults
+from waypost.envelope import Envelope, KafkaRecord, glimpse, open_envelope, recorded_at
+from waypost.errors import InvalidCommandError
+from waypost.session import (
+    Accepted,
+    Created,
+    Deleted,
+    Duplicate,
+    Entry,
+    Imported,
+    Pinned,
+    Rejected,
+    RolledBack,
+    Session,
+    Unpinned,
+    decide,
+    evolve,
+)
+from waypost.topics import partition_of
+from waypost_worker.partition import outbox
+from waypost_worker.partition.encode import Content, ResultEncoder
+from waypost_worker.partition.ports import Changes, RejectedRow, ResultRecord, Row
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A record as far as it can be understood without state: a command, or why it is none."""
+
+    record: KafkaRecord
+    envelope: Envelope | None
+    action: Action | None
+    rejection: Rejected | None
+
+    @property
+    def session_id(self) -> str | None:
+        """The session whose state is needed to decide, or None."""
+        if self.rejection is None and self.envelope is not None:
+            return self.envelope.session_id
+        return None
+
+
+def decode(record: KafkaRecord, partition: int, partitions: int) -> Decoded:
+    """Understand a record. Never raises for bad input: what is wrong becomes a rejection."""
+    envelope: Envelope | None = None
+    try:
+        envelope = open_envelope(record)
+        action = parse_body(envelope.type, envelope.body)
+        session_id = envelope.session_id
+        if isinstance(action, ConfigureDefaults):
+            if session_id is not None:
+                raise InvalidCommandError(
+                    "invalid-envelope",
+                    "waypost.defaults.configure concerns a whole partition: send it without a key",
+                )
+        elif session_id is None:
+            raise InvalidCommandError(
+                "invalid-envelope", "the record has no key: send the session id as UTF-8 key"
+            )
+        elif (home := partition_of(session_id, partitions)) != partition:
+            raise InvalidCommandError(
+                "misrouted",
+                f"session {session_id!r} belongs to partition {home}, this is {partition}: publish with "
+                "Kafka's murmur2 partitioner; librdkafka clients set partitioner=murmur2_random",
+            )
+    except InvalidCommandError as refusal:
+        return Decoded(record, envelope, None, Rejected(refusal.code, refusal.message))
+    return Decoded(record, envelope, action, None)
+
+
+@dataclass(slots=True)
+class _Rollback:
+    """A rollback's result that waits for its checkpoint's data."""
+
+    envelope: Envelope
+    offset: int
+    decision: RolledBack
+    entry: Entry
+    content: Content | None
+
+
+class Batch:
+    """Folds decoded records over loaded sessions, in log order, and collects the consequences."""
+
+    def __init__(self, encoder: ResultEncoder, sessions: dict[str, Session], defaults: Defaults) -> None:
+        self.changes = Changes()
+        self._encoder = encoder
+        self._sessions = sessions
+        self._defaults = defaults
+        self._made: list[tuple[int, ResultRecord | _Rollback]] = []
+        self._items: list[outbox.Item] = []
+
+    def add(self, decoded: Decoded) -> None:
+        """Decide on one record and take its consequences over."""
+        offset = decoded.record.offset
+        envelope, action = decoded.envelope, decoded.action
+        if envelope is None or action is None:
+            self._reject(decoded, decoded.rejection or Rejected("invalid-envelope", "unreadable"))
+            return
+        command = Command(envelope.id, offset, envelope.taken_at, envelope.recorded_at, action)
+        if isinstance(action, ConfigureDefaults):
+            self._configure_defaults(decoded, envelope, command, action)
+            return
+        session_id = envelope.session_id or ""
+        session = self._sessions.get(session_id)
+        if session is None:
+            session = self._sessions[session_id] = Session(session_id)
+        decision = decide(session, command, self._defaults.policy)
+        match decision:
+            case Rejected():
+                self._reject(decoded, decision)
+            case Duplicate():
+                self._keep(offset, self._encoder.duplicate(envelope, offset, decision))
+            case Created() if isinstance(action, Create):
+                content = (action.data, action.metadata)
+                result = self._encoder.created(envelope, offset, decision.entry, content, decision.removed)
+                self._made.append((offset, result))
+                self._items.append(outbox.created_item(offset, decision.entry.number, decision.removed))
+                self._put(session_id, decision.entry, content)
+                self._evolve(session, command, decision)
+            case RolledBack():
+                entry = session.entries[decision.number]
+                put = self.changes.puts.get((session_id, entry.number))
+                # The result shows the checkpoint as it is now; a later command of this batch may change it.
+                content_now = None if put is None else (put.data, put.metadata)
+                waiting = _Rollback(envelope, offset, decision, replace(entry), content_now)
+                self._made.append((offset, waiting))
+                self._evolve(session, command, decision)
+            case _:
+                self._keep(offset, self._encoder.accepted(envelope, offset, decision))
+                self._store(session_id, decision)
+                self._evolve(session, command, decision)
+
+    def wanted(self) -> list[tuple[str, int]]:
+        """Checkpoints whose stored data is needed for results, as they are before this batch is stored."""
+        return [
+            (made.envelope.session_id or "", made.entry.number)
+            for _, made in self._made
+            if isinstance(made, _Rollback) and made.content is None
+        ]
+
+    def finish(
+        self, contents: Mapping[tuple[str, int], Content]
+    ) -> tuple[list[tuple[int, ResultRecord]], list[outbox.Item]]:
+        """The results with their command offsets, and the outbox items, both in log order."""
+        results: list[tuple[int, ResultRecord]] = []
+        for offset, made in self._made:
+            if isinstance(made, _Rollback):
+                content = made.content or contents[made.envelope.session_id or "", made.entry.number]
+                record = self._encoder.accepted(made.envelope, offset, made.decision, (made.entry, content))
+                self._items.append(outbox.whole_item(offset, record))
+                results.append((offset, record))
+            else:
+                results.append((offset, made))
+        self._items.sort(key=lambda item: int(item[0]))
+        return results, self._items
+
+    def _evolve(self, session: Session, command: Command, decision: Accepted) -> None:
+        changes = self.changes
+        session_id = session.session_id
+        memory = evolve(session, command, decision)
+        for number in decision.removed:
+            self._drop(session_id, number)
+        for remembered in memory.added:
+            changes.remembered.append((session_id, remembered))
+        if memory.forgotten_below is not None:
+            changes.forgotten[session_id] = memory.forgotten_below
+        changes.sessions[session_id] = (session, command.recorded_at)
+
+    def _store(self, session_id: str, decision: Accepted) -> None:
+        match decision:
+            case Pinned() | Unpinned():
+                # A checkpoint of this very batch carries its pin itself: its row is written at the end.
+                if (session_id, decision.number) not in self.changes.puts:
+                    pinned = isinstance(decision, Pinned)
+                    self.changes.pins[session_id, decision.number] = pinned
+            case Deleted():
+                self._drop(session_id, decision.number)
+            case Imported():
+                for placed in decision.placed:
+                    if placed.entry is not None:
+                        if placed.outcome == "replaced":
+                            self._drop(session_id, placed.number)
+                        self._put(session_id, placed.entry, (placed.item.data, placed.item.metadata))
+            case _:
+                pass
+
+    def _put(self, session_id: str, entry: Entry, content: Content) -> None:
+        self.changes.puts[session_id, entry.number] = Row(session_id, entry, *content)
+
+    def _drop(self, session_id: str, number: int) -> None:
+        # What this batch put was never stored; if it replaced a stored row, that one is in drops already.
+        key = (session_id, number)
+        if self.changes.puts.pop(key, None) is None:
+            self.changes.drops[key] = None
+            self.changes.pins.pop(key, None)
+
+    def _configure_defaults(
+        self, decoded: Decoded, envelope: Envelope, command: Command, action: ConfigureDefaults
+    ) -> None:
+        decision = self._defaults.decide(command, action)
+        if isinstance(decision, Rejected):
+            self._reject(decoded, decision)
+        elif isinstance(decision, Duplicate):
+            self._keep(command.position, self._encoder.duplicate(envelope, command.position, decision))
+        else:
+            self._defaults.evolve(command, decision)
+            self.changes.defaults = (self._defaults.policy, list(self._defaults.recent))
+            result = self._encoder.defaults_configured(envelope, command.position, decision.policy)
+            self._keep(command.position, result)
+
+    def _reject(self, decoded: Decoded, rejection: Rejected) -> None:
+        record = decoded.record
+        command_id, session_id = glimpse(record)
+        at = recorded_at(record)
+        traceparent = decoded.envelope.traceparent if decoded.envelope else None
+        result = self._encoder.rejected(
+            rejection,
+            record.offset,
+            at,
+            key=record.key,
+            session_id=session_id,
+            command_id=command_id,
+            traceparent=traceparent,
+        )
+        self._keep(record.offset, result)
+        self.changes.rejected.append(
+            RejectedRow(
+                record.offset,
+                session_id,
+                command_id,
+                rejection.code,
+                rejection.message,
+                record.key,
+                record.value,
+                list(record.headers),
+                at,
+            )
+        )
+
+    def _keep(self, offset: int, record: ResultRecord) -> None:
+        self._made.append((offset, record))
+        self._items.append(outbox.whole_item(offset, record))
+
+
+def missing_sessions(decoded: Iterable[Decoded], present: Mapping[str, Session]) -> list[str]:
+    """The sessions that a batch touches and ``present`` lacks, in order of first appearance."""
+    wanted: dict[str, None] = {}
+    for one in decoded:
+        session_id = one.session_id
+        if session_id is not None and session_id not in present:
+            wanted[session_id] = None
+    return list(wanted)
+
+
+def cut(decoded: Sequence[Decoded], most_bytes: int) -> int:
+    """How many of these records make one batch: bounded by bytes, at least one.
+
+    A rollback may answer with the largest data there is, so it counts as that. Where a batch is cut never
+    changes what its commands mean.
+    """
+    total = 0
+    for index, one in enumerate(decoded):
+        total += len(one.record.value or b"") + 200
+        if one.envelope is not None and one.envelope.type == "waypost.session.rollback":
+            total += 1024 * 1024
+        if total > most_bytes and index > 0:
+            return index
+    return len(decoded)

@@ -1,0 +1,283 @@
+"""From a decision to the one result record of its command. Pure, and the same bytes after every replay.
+
+The result types and bodies are the contract's (:mod:`waypost.results`); a test holds what is made here
+against those models. ``ce_id`` is a UUIDv5 (RFC 9562) of results topic, command partition and offset.
+"""
+
+import hashlib
+from typing import Any, Final
+from uuid import NAMESPACE_URL
+
+import orjson
+
+from waypost.checkpoint import checkpoint_id
+from waypost.envelope import JSON, Envelope
+from waypost.retention import Policy
+from waypost.session import (
+    Accepted,
+    Cleared,
+    Configured,
+    Created,
+    Deleted,
+    Duplicate,
+    Entry,
+    Imported,
+    Pinned,
+    Rejected,
+    RolledBack,
+    Unpinned,
+    removed_ids,
+)
+from waypost.times import format_micros
+from waypost_worker.partition.ports import ResultRecord
+
+ACQUIRED: Final = b"waypost.partition.acquired"
+CREATED: Final = b"waypost.checkpoint.created"
+_TYPES: Final[dict[type, bytes]] = {
+    Pinned: b"waypost.checkpoint.pinned",
+    Unpinned: b"waypost.checkpoint.unpinned",
+    Deleted: b"waypost.checkpoint.deleted",
+    Cleared: b"waypost.session.cleared",
+    RolledBack: b"waypost.session.rolled_back",
+    Imported: b"waypost.session.imported",
+    Configured: b"waypost.session.configured",
+}
+Content = tuple[bytes, bytes]  # data and canonical metadata, both JSON
+
+
+class ResultEncoder:
+    """Makes the result records of one partition."""
+
+    def __init__(self, results_topic: str, partition: int) -> None:
+        self.partition = partition
+        self._source = f"/{results_topic}/{partition}".encode()
+        # The SHA-1 of the constant part is taken once; each id then hashes only its offset.
+        self._identity = hashlib.sha1(NAMESPACE_URL.bytes, usedforsecurity=False)
+        self._identity.update(f"{results_topic}:{partition}:".encode())
+
+    def event_id(self, offset: int) -> bytes:
+        """The CloudEvents id of the result of the command at ``offset``: a UUIDv5."""
+        hashed = self._identity.copy()
+        hashed.update(b"%d" % offset)
+        value = int.from_bytes(hashed.digest()[:16], "big")
+        value = value & ~(0xF000 << 64) & ~(0xC000 << 48) | 5 << 76 | 0x8000 << 48
+        text = b"%032x" % value
+        return b"%b-%b-%b-%b-%b" % (text[:8], text[8:12], text[12:16], text[16:20], text[20:])
+
+    def created(
+        self,
+        envelope: Envelope,
+        offset: int,
+        entry: Entry,
+        content: Content,
+        removed: tuple[int, ...],
+    ) -> ResultRecord:
+        """The result of a create: the whole checkpoint and what retention dropped."""
+        session_id = envelope.session_id or ""
+        session = orjson.dumps(session_id)
+        quoted_id = b'%b:%d"' % (session[:-1], entry.number)
+        recorded = format_micros(entry.recorded_at).encode()
+        gone = b",".join([b'%b:%d"' % (session[:-1], number) for number in removed])
+        name = orjson.dumps(entry.name)
+        body = (
+            b'{"session_id":%b,"checkpoint":{"id":%b,"name":%b,"timestamp":"%b","recorded_at":"%b","data":%b,'
+            b'"metadata":%b,"pinned":false},"removed":[%b],"command":{"id":%b,"partition":%d,"offset":%d}}'
+            % (
+                session,
+                quoted_id,
+                name,
+                format_micros(entry.taken_at).encode(),
+                recorded,
+                content[0],
+                content[1],
+                gone,
+                orjson.dumps(envelope.id),
+                self.partition,
+                offset,
+            )
+        )
+        key = session_id.encode()
+        headers = [
+            ("ce_specversion", b"1.0"),
+            ("ce_id", self.event_id(offset)),
+            ("ce_source", self._source),
+            ("ce_type", CREATED),
+            ("ce_time", recorded),
+            ("ce_subject", b"%b:%d" % (key, entry.number)),
+            ("ce_sessionid", key),
+            ("ce_checkpointname", entry.name.encode()),
+            ("content-type", JSON),
+        ]
+        if envelope.traceparent is not None:
+            headers.append(("traceparent", envelope.traceparent))
+        return ResultRecord(key, body, headers)
+
+    def accepted(
+        self, envelope: Envelope, offset: int, decision: Accepted, about: tuple[Entry, Content] | None = None
+    ) -> ResultRecord:
+        """The result of any accepted command but a create; ``about`` is a rollback's checkpoint."""
+        session_id = envelope.session_id or ""
+        body: dict[str, Any] = {"session_id": session_id}
+        subject, name = session_id, None
+        match decision:
+            case Pinned() | Unpinned() | Deleted():
+                subject = body["checkpoint_id"] = checkpoint_id(session_id, decision.number)
+            case Cleared():
+                body["count"] = len(decision.removed)
+            case RolledBack():
+                if about is None:
+                    raise AssertionError("the result of a rollback needs its checkpoint")
+                entry, content = about
+                subject, name = checkpoint_id(session_id, entry.number), entry.name
+                body["checkpoint"] = checkpoint_fields(session_id, entry, content)
+            case Imported():
+                for outcome in ("imported", "replaced", "skipped"):
+                    body[outcome] = decision.count(outcome)
+                body["ids"] = [checkpoint_id(session_id, placed.number) for placed in decision.placed]
+            case Configured():
+                body["policy"] = policy_fields(decision.policy)
+            case Created():
+                raise AssertionError("a create has a method of its own")
+        body["removed"] = removed_ids(session_id, decision.removed)
+        return self._record(
+            envelope.session_id, _TYPES[type(decision)], envelope, offset, body, subject, name
+        )
+
+    def defaults_configured(self, envelope: Envelope, offset: int, policy: Policy) -> ResultRecord:
+        """The result of a change of the partition's default policy."""
+        return self._record(
+            None, b"waypost.defaults.configured", envelope, offset, {"policy": policy_fields(policy)}
+        )
+
+    def duplicate(self, envelope: Envelope, offset: int, decision: Duplicate) -> ResultRecord:
+        """The result of a command that was accepted before."""
+        session_id = envelope.session_id
+        known = None
+        if session_id is not None and decision.number is not None:
+            known = checkpoint_id(session_id, decision.number)
+        body = {"session_id": session_id, "checkpoint_id": known}
+        return self._record(
+            session_id, b"waypost.command.duplicate", envelope, offset, body, known or session_id
+        )
+
+    def rejected(
+        self,
+        rejection: Rejected,
+        offset: int,
+        recorded_at: int,
+        *,
+        key: bytes | None,
+        session_id: str | None,
+        command_id: str | None,
+        traceparent: bytes | None = None,
+    ) -> ResultRecord:
+        """The result of a refused command; its record has the key of the command, whatever that is."""
+        body = {"session_id": session_id, "code": rejection.code, "message": rejection.message}
+        return self._build(
+            key,
+            b"waypost.command.rejected",
+            offset,
+            recorded_at,
+            body,
+            command_id,
+            session_id,
+            session_id,
+            traceparent=traceparent,
+        )
+
+    def acquired(self, epoch: int, next_offset: int) -> ResultRecord:
+        """The fence record. It carries no clock and no command; its id names the epoch."""
+        body = {"partition": self.partition, "epoch": epoch, "next_offset": next_offset}
+        headers = [
+            ("ce_specversion", b"1.0"),
+            ("ce_id", b"acquired-%d-%d" % (self.partition, epoch)),
+            ("ce_source", self._source),
+            ("ce_type", ACQUIRED),
+            ("content-type", JSON),
+        ]
+        return ResultRecord(None, orjson.dumps(body), headers)
+
+    def _record(
+        self,
+        session_id: str | None,
+        result_type: bytes,
+        envelope: Envelope,
+        offset: int,
+        body: dict[str, Any],
+        subject: str | None = None,
+        name: str | None = None,
+    ) -> ResultRecord:
+        return self._build(
+            None if session_id is None else session_id.encode(),
+            result_type,
+            offset,
+            envelope.recorded_at,
+            body,
+            envelope.id,
+            session_id,
+            subject,
+            name,
+            envelope.traceparent,
+        )
+
+    def _build(
+        self,
+        key: bytes | None,
+        result_type: bytes,
+        offset: int,
+        recorded_at: int,
+        body: dict[str, Any],
+        command_id: str | None,
+        session_id: str | None,
+        subject: str | None,
+        name: str | None = None,
+        traceparent: bytes | None = None,
+    ) -> ResultRecord:
+        body["command"] = {"id": command_id, "partition": self.partition, "offset": offset}
+        headers = [
+            ("ce_specversion", b"1.0"),
+            ("ce_id", self.event_id(offset)),
+            ("ce_source", self._source),
+            ("ce_type", result_type),
+            ("ce_time", format_micros(recorded_at).encode()),
+        ]
+        if subject is not None:
+            headers.append(("ce_subject", subject.encode()))
+        if session_id is not None:
+            headers.append(("ce_sessionid", session_id.encode()))
+        if name is not None:
+            headers.append(("ce_checkpointname", name.encode()))
+        headers.append(("content-type", JSON))
+        if traceparent is not None:
+            headers.append(("traceparent", traceparent))
+        return ResultRecord(key, orjson.dumps(body), headers)
+
+
+def checkpoint_fields(session_id: str, entry: Entry, content: Content) -> dict[str, Any]:
+    """A checkpoint as results show it; data stays byte for byte what was stored."""
+    fields: dict[str, Any] = {
+        "id": checkpoint_id(session_id, entry.number),
+        "name": entry.name,
+        "timestamp": format_micros(entry.taken_at),
+        "recorded_at": format_micros(entry.recorded_at),
+        "data": orjson.Fragment(content[0]),
+        "metadata": orjson.Fragment(content[1]),
+        "pinned": entry.pinned,
+    }
+    if entry.imported_id is not None:
+        fields["imported_id"] = entry.imported_id
+    return fields
+
+
+def policy_fields(policy: Policy) -> dict[str, Any]:
+    """A policy as results show it: ``max_age`` in seconds, whole where it is whole."""
+    age: int | float | None = policy.max_age
+    if policy.max_age is not None:
+        seconds, rest = divmod(policy.max_age, 1_000_000)
+        age = policy.max_age / 1_000_000 if rest else seconds
+    return {
+        "max_checkpoints": policy.max_checkpoints,
+        "compress_after": policy.compress_after,
+        "keep_recent": policy.keep_recent,
+        "max_age": age,
+    }

@@ -1,0 +1,88 @@
+"""What a committed batch still owes the results topic, and how to make its results again. Pure.
+
+A create's result is almost wholly its own command, which the log still holds: the outbox keeps only the
+number and what was removed (some 20 bytes instead of more than the data). Any other result is kept whole.
+The payload is JSON: ``[offset, number, [removed…]]`` or ``[offset, key, [[header, value]…], body]``, bytes
+as Latin-1 text, in order of offsets.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import orjson
+
+from waypost.bodies import parse_body
+from waypost.commands import Create
+from waypost.envelope import KafkaRecord, open_envelope
+from waypost.session import Entry
+from waypost_worker.partition.encode import ResultEncoder
+from waypost_worker.partition.ports import RefusedError, ResultRecord
+
+Item = list[Any]
+_MISSING: Final = (
+    "results of committed commands are still to be emitted, and the command topic no longer holds the record "
+    "at offset {offset} that they are made from: nothing was emitted or changed; see 'waypost replay'"
+)
+
+
+def created_item(offset: int, number: int, removed: tuple[int, ...]) -> Item:
+    """What is kept of a create."""
+    return [offset, number, removed]
+
+
+def whole_item(offset: int, record: ResultRecord) -> Item:
+    """What is kept of any other command: its whole result."""
+    key = None if record.key is None else record.key.decode("latin-1")
+    return [
+        offset,
+        key,
+        [[name, value.decode("latin-1")] for name, value in record.headers],
+        record.value.decode(),
+    ]
+
+
+def pack(items: Iterable[Item]) -> bytes:
+    """The payload of a batch's outbox entry."""
+    return orjson.dumps(list(items))
+
+
+def unpack(payload: bytes) -> list[Item]:
+    """The items of a payload, in order of offsets."""
+    items: list[Item] = orjson.loads(payload)
+    return items
+
+
+def needs_log(items: Iterable[Item]) -> list[int]:
+    """The command offsets whose records are needed to make the results again."""
+    return [item[0] for item in items if len(item) == 3]
+
+
+def results(
+    items: Iterable[Item], log: Mapping[int, KafkaRecord], encoder: ResultEncoder
+) -> list[tuple[int, ResultRecord]]:
+    """The results of ``items`` with their command offsets; ``log`` holds the records that creates need.
+
+    RefusedError if a needed record is gone.
+    """
+    return [(item[0], _result(item, log, encoder)) for item in items]
+
+
+def _result(item: Item, log: Mapping[int, KafkaRecord], encoder: ResultEncoder) -> ResultRecord:
+    offset = item[0]
+    if len(item) == 4:
+        key = None if item[1] is None else item[1].encode("latin-1")
+        return ResultRecord(
+            key, item[3].encode(), [(name, value.encode("latin-1")) for name, value in item[2]]
+        )
+    record = log.get(offset)
+    if record is None or record.value is None:
+        raise RefusedError(_MISSING.format(offset=offset))
+    envelope = open_envelope(record)
+    action = parse_body(envelope.type, envelope.body)
+    if not isinstance(action, Create):
+        raise RefusedError(
+            f"the outbox says that the command at offset {offset} is a create, but the topic holds another: "
+            "nothing was emitted; the command topic was replaced, see 'waypost replay'"
+        )
+    entry = Entry(item[1], action.name, envelope.taken_at, envelope.recorded_at, offset, envelope.id)
+    return encoder.created(envelope, offset, entry, (action.data, action.metadata), tuple(item[2]))

@@ -1,0 +1,315 @@
+"""The owner of one partition: acquire, then fetch, apply, commit and emit, batch after batch, until told to
+stop.
+
+A *term* is the time from one acquisition to the next. Whatever goes wrong ends the term, never the command:
+memory and producer are dropped, and the next term reads the truth from Postgres and Kafka again.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Final, Protocol, TypeVar
+
+from waypost.session import Session
+from waypost_worker.partition import outbox
+from waypost_worker.partition.acquire import Acquired, RenewalDueError, acquire, emit
+from waypost_worker.partition.anchor import anchor_of
+from waypost_worker.partition.apply import Batch, Decoded, cut, decode, missing_sessions
+from waypost_worker.partition.cache import SessionCache
+from waypost_worker.partition.encode import ResultEncoder
+from waypost_worker.partition.ports import (
+    Clock,
+    CommandLog,
+    Commit,
+    OwnerError,
+    RefusedError,
+    ResultRecord,
+    ResultsLog,
+    Store,
+    StoredOutbox,
+)
+
+_T = TypeVar("_T")
+_FIRST_WAIT: Final = 0.05
+_LONGEST_WAIT: Final = 5.0
+
+
+class StuckError(OwnerError):
+    """The consumer gives nothing although the log goes on, a known failure of Kafka clients."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one owner. Times in seconds. None of them changes what a command means."""
+
+    batch_records: int = 1000
+    batch_bytes: int = 4 * 1024 * 1024
+    cache_items: int = 400_000
+    # Both producer ids and idle epochs expire, after 7 days and 1 day by default (doctor holds brokers to
+    # at least 24 hours): a renewal writes a fence record long before.
+    renew_after: float = 12 * 3600
+    # An owner that was frozen for longer must not append on the strength of what it knew before.
+    proof_valid: float = 300
+    stuck_after: float = 30
+    refused_wait: float = 30
+    accept_trimmed_results: bool = False
+
+
+class Observer(Protocol):
+    """Told what happens; must return at once and never raise."""
+
+    def acquired(self, partition: int, acquired: Acquired, seconds: float) -> None:
+        """A term began."""
+        ...
+
+    def applied(self, partition: int, results: list[tuple[int, ResultRecord]], seconds: float) -> None:
+        """A batch was committed; its results are about to be emitted."""
+        ...
+
+    def emitted(self, partition: int, records: int, seconds: float) -> None:
+        """A batch's results are in the topic."""
+        ...
+
+    def ended(self, partition: int, why: OwnerError | None, wait: float) -> None:
+        """A term ended: for good (None), or with an error; the next one begins after ``wait`` seconds."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """How an owner reaches the outside. Log and results are made anew for each term."""
+
+    make_log: Callable[[], CommandLog]
+    make_results: Callable[[], ResultsLog]
+    store: Store
+    clock: Clock
+
+
+class Owner:
+    """Owns one partition as long as :meth:`run` runs."""
+
+    def __init__(
+        self,
+        partition: int,
+        results_topic: str,
+        ports: Ports,
+        observer: Observer,
+        limits: Limits | None = None,
+        random: Random | None = None,
+    ) -> None:
+        self.partition = partition
+        self.next_offset: int | None = None
+        self.refused: str | None = None
+        self._ports = ports
+        self._observer = observer
+        self._limits = limits or Limits()
+        self._random = random or Random()
+        self._encoder = ResultEncoder(results_topic, partition)
+        self._stop = asyncio.Event()
+        self._waiting: asyncio.Future[Any] | None = None
+        self._stuck_terms = 0
+
+    def stop(self) -> None:
+        """Drain: finish the batch in hand, emit it, and end."""
+        self._stop.set()
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    async def until_stop(self, waiting: Awaitable[_T]) -> _T | None:
+        """The outcome of something that may be given up without loss, or None once :meth:`stop` was called."""
+        if self._stop.is_set():
+            asyncio.ensure_future(waiting).cancel()
+            return None
+        self._waiting = asyncio.ensure_future(waiting)
+        try:
+            return await self._waiting
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._stop.is_set() and (task is None or not task.cancelling()):
+                return None
+            self._waiting.cancel()
+            raise
+        finally:
+            self._waiting = None
+
+    async def run(self) -> None:
+        """Terms until :meth:`stop`. StuckError if two terms in a row end with a stuck consumer."""
+        wait = _FIRST_WAIT
+        while not self._stop.is_set():
+            term = _Term(self, self._ports, self._limits)
+            why: OwnerError | None = None
+            try:
+                await term.run()
+            except OwnerError as error:
+                why = error
+            finally:
+                await term.close()
+            self.refused = str(why) if isinstance(why, RefusedError) else None
+            if term.progressed:
+                wait, self._stuck_terms = _FIRST_WAIT, 0
+            if isinstance(why, StuckError):
+                self._stuck_terms += 1
+                if self._stuck_terms > 1:
+                    self._observer.ended(self.partition, why, 0)
+                    raise why
+            pause = 0.0
+            if isinstance(why, RefusedError):
+                pause = self._limits.refused_wait
+            elif why is not None and not isinstance(why, RenewalDueError | StuckError):
+                pause = wait * (0.5 + self._random.random())
+                wait = min(wait * 2, _LONGEST_WAIT)
+            self._observer.ended(self.partition, why, pause)
+            if pause and not self._stop.is_set():
+                await self.until_stop(self._ports.clock.sleep(pause))
+
+
+class _Term:
+    """One term: its ports, position and memory, all dropped together."""
+
+    def __init__(self, owner: Owner, ports: Ports, limits: Limits) -> None:
+        self.progressed = False
+        self._owner = owner
+        self._limits = limits
+        self._clock = ports.clock
+        self._store = ports.store
+        self._log = ports.make_log()
+        self._results = ports.make_results()
+        self._cache = SessionCache(limits.cache_items)
+        self._emission: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Acquire, then batch after batch; returns when the owner is to stop or the term is old enough."""
+        began = self._clock.boottime()
+        acquired = await acquire(
+            self._log,
+            self._results,
+            self._store,
+            self._owner._encoder,
+            self._clock,
+            proof_valid=self._limits.proof_valid,
+            accept_trimmed_results=self._limits.accept_trimmed_results,
+        )
+        self._acquired = acquired
+        self._position = acquired.position
+        self._suppressed_up_to = acquired.tail.highest
+        self._owner.next_offset = acquired.position.next_offset
+        self._owner._observer.acquired(self._owner.partition, acquired, self._clock.boottime() - began)
+        moved_at = self._clock.boottime()
+        seen_end = self._position.next_offset
+        while self._clock.boottime() - began <= self._limits.renew_after:
+            records = await self._owner.until_stop(self._log.fetch(self._limits.batch_records))
+            if records is None:
+                break
+            if not records:
+                self._raise_failed_emission()
+                if self._clock.boottime() - moved_at > self._limits.stuck_after:
+                    seen_end = await self._check_stuck(seen_end)
+                    moved_at = self._clock.boottime()
+                continue
+            waiting = [
+                decode(record, self._owner.partition, acquired.partitions)
+                for record in records
+                if record.offset >= self._position.next_offset
+            ]
+            while waiting:
+                size = cut(waiting, self._limits.batch_bytes)
+                await self._apply(waiting[:size])
+                waiting = waiting[size:]
+            moved_at = self._clock.boottime()
+            self.progressed = True
+        await self._release()
+
+    async def _apply(self, decoded: list[Decoded]) -> None:
+        """One batch: load, decide and evolve, commit, start emitting."""
+        began = self._clock.boottime()
+        acquired, position, cached = self._acquired, self._position, self._cache.sessions
+        missing = missing_sessions(decoded, cached)
+        if missing:
+            stored = await self._store.load(missing)
+            for session_id in missing:
+                cached[session_id] = stored.get(session_id) or Session(session_id)
+
+        batch = Batch(self._owner._encoder, cached, acquired.defaults)
+        for one in decoded:
+            batch.add(one)
+        wanted = batch.wanted()
+        results, items = batch.finish(await self._store.contents(wanted) if wanted else {})
+
+        first, last = decoded[0].record, decoded[-1].record
+        if first.offset <= self._suppressed_up_to:
+            results, items = self._compare(results, items)
+        self._raise_failed_emission()
+        commit = Commit(
+            epoch=position.epoch,
+            expected_offset=position.next_offset,
+            next_offset=last.offset + 1,
+            anchor=anchor_of(last),
+            emitted=position.emitted,
+            results_offset=position.results_offset,
+            outbox=StoredOutbox(first.offset, last.offset, outbox.pack(items)),
+            changes=batch.changes,
+        )
+        with acquired.proof.renewed():
+            await self._store.commit(commit)
+        position.next_offset = last.offset + 1
+        self._owner.next_offset = position.next_offset
+        self._cache.touch(dict.fromkeys(one.session_id for one in decoded if one.session_id))
+        self._owner._observer.applied(self._owner.partition, results, self._clock.boottime() - began)
+
+        # One emission at a time keeps the order; it overlaps with the next batch's application.
+        await self._emission_done()
+        if results:
+            self._emission = asyncio.create_task(self._emit(results))
+
+    def _compare(
+        self, results: list[tuple[int, ResultRecord]], items: list[outbox.Item]
+    ) -> tuple[list[tuple[int, ResultRecord]], list[outbox.Item]]:
+        """Hold results that are in the topic already against it; what remains is to be emitted."""
+        for offset, record in results:
+            if offset <= self._suppressed_up_to:
+                self._acquired.tail.compare(offset, record)
+        return (
+            [one for one in results if one[0] > self._suppressed_up_to],
+            [item for item in items if item[0] > self._suppressed_up_to],
+        )
+
+    async def _emit(self, results: list[tuple[int, ResultRecord]]) -> None:
+        now = self._clock.boottime()
+        await emit(self._results, results, self._position, self._acquired.proof)
+        self._owner._observer.emitted(self._owner.partition, len(results), self._clock.boottime() - now)
+
+    def _raise_failed_emission(self) -> None:
+        if self._emission is not None and self._emission.done():
+            self._emission.result()
+
+    async def _emission_done(self) -> None:
+        if self._emission is not None:
+            await self._emission
+            self._emission = None
+
+    async def _check_stuck(self, seen_end: int) -> int:
+        """StuckError if the log holds records that the consumer does not give; else the end looked at.
+
+        An end beyond the position may be nothing but transaction markers and aborted records.
+        """
+        first = max(seen_end, self._position.next_offset)
+        end = min((await self._log.bounds())[1], first + 10_000)
+        if end > first and await self._log.read(first, end):
+            raise StuckError(
+                f"the log has records from {first} on, but the consumer gave none for "
+                f"{self._limits.stuck_after:.0f} s: starting it anew"
+            )
+        return end
+
+    async def _release(self) -> None:
+        await self._emission_done()
+        position = self._position
+        await self._store.save_position(position.epoch, position.emitted, position.results_offset)
+
+    async def close(self) -> None:
+        """Drop everything that this term held."""
+        if self._emission is not None:
+            self._emission.cancel()
+            await asyncio.gather(self._emission, return_exceptions=True)
+        await asyncio.gather(self._log.close(), self._results.close())

@@ -1,0 +1,89 @@
+"""What the results topic already holds behind the stored position: the truth about what was emitted. Pure."""
+
+import hashlib
+from array import array
+from collections.abc import Sequence
+from typing import Final
+
+import orjson
+
+from waypost_worker.partition.encode import ACQUIRED
+from waypost_worker.partition.ports import FetchedResult, RefusedError, ResultRecord
+
+_REJECTED: Final = b"waypost.command.rejected"
+_DIGEST_BYTES: Final = 16
+
+
+def digest(record: FetchedResult | ResultRecord) -> bytes:
+    """16 bytes that two results of one command share exactly when they say the same.
+
+    The wording of a rejection may improve from one version to the next; its code and place may not.
+    """
+    headers = dict(record.headers)
+    kind = headers.get("ce_type", b"")
+    hashed = hashlib.blake2b(headers.get("ce_id", b"") + b"\0" + kind + b"\0", digest_size=_DIGEST_BYTES)
+    value = record.value
+    if kind == _REJECTED:
+        value = orjson.loads(value)["code"].encode()
+    hashed.update(value)
+    return hashed.digest()
+
+
+class EmittedTail:
+    """Command offsets and digests of the results found between the stored position and the fence.
+
+    24 bytes a result: after a restore of Postgres the tail may be millions of records long.
+    """
+
+    def __init__(self, emitted: int) -> None:
+        self.highest = emitted  # R: the highest command offset that was emitted
+        self._offsets = array("q")
+        self._digests = bytearray()
+        self._next = 0
+
+    def take(self, records: Sequence[FetchedResult], from_offset: int) -> None:
+        """Note these results; digests are kept only for commands from ``from_offset`` on.
+
+        RefusedError where a result is unreadable or out of command order: it is not of this service.
+        """
+        for record in records:
+            if dict(record.headers).get("ce_type") == ACQUIRED:
+                continue
+            offset = _command_offset(record)
+            if self._offsets and offset <= self._offsets[-1]:
+                raise RefusedError(
+                    f"the result at offset {record.offset} is of command {offset}, behind one of command "
+                    f"{self._offsets[-1]}: somebody else wrote to the results topic; nothing was changed; "
+                    "find and stop that writer"
+                )
+            self.highest = max(self.highest, offset)
+            if offset >= from_offset:
+                self._offsets.append(offset)
+                self._digests += digest(record)
+
+    def compare(self, offset: int, record: ResultRecord) -> None:
+        """Hold a result that is not emitted again against the one in the topic, in rising offsets.
+
+        RefusedError if they differ: the command topic is then not the one these results came from.
+        """
+        while self._next < len(self._offsets) and self._offsets[self._next] < offset:
+            self._next += 1
+        if self._next == len(self._offsets) or self._offsets[self._next] != offset:
+            return
+        at = self._next * _DIGEST_BYTES
+        if bytes(self._digests[at : at + _DIGEST_BYTES]) != digest(record):
+            raise RefusedError(
+                f"the result of the command at offset {offset} in the results topic differs from what the "
+                "command log gives now: one of them was changed; nothing was written, run 'waypost verify'"
+            )
+
+
+def _command_offset(record: FetchedResult) -> int:
+    try:
+        offset = orjson.loads(record.value)["command"]["offset"]
+        return int(offset)
+    except (ValueError, KeyError, TypeError):
+        raise RefusedError(
+            f"the record at offset {record.offset} of the results topic is no result of this service: "
+            "nothing was changed; find and stop the other writer"
+        ) from None
