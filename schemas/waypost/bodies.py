@@ -41,6 +41,7 @@ from waypost.text import (
     check_json,
     has_long_number,
     metadata_problem,
+    nests_deeper,
     text_problem,
 )
 from waypost.times import parse_micros
@@ -72,7 +73,8 @@ def parse_body(command_type: str, body: bytes) -> Action:
 
 def _plain_create(body: bytes) -> Create | None:
     matched = _PLAIN_CREATE.match(body)
-    if matched is None or not body.endswith(b"}"):
+    # White space after the data is not data: only the general way knows where to cut it off.
+    if matched is None or not body.endswith(b"}}"):
         return None
     data = body[matched.end() : -1]
     if len(data) > MAX_DATA_BYTES:
@@ -83,7 +85,7 @@ def _plain_create(body: bytes) -> Create | None:
         name = matched[1].decode()
     except ValueError:
         return None
-    if data.count(b"{") + data.count(b"[") > MAX_NESTING or has_long_number(body):
+    if nests_deeper(body, MAX_NESTING + 1) or has_long_number(body):
         return None  # a suspect: the general way looks closely
     if text_problem(name, MAX_NAME) is not None:
         return None

@@ -9,7 +9,7 @@ from typing import Any, Self, TypedDict
 import orjson
 
 from waypost.errors import InvalidCommandError
-from waypost.text import MAX_NUMBER, canonical_metadata, check_json, dump_object
+from waypost.text import canonical_metadata, check_json, dump_object
 from waypost.times import format_micros, from_micros, parse_micros, to_micros
 
 
@@ -47,10 +47,9 @@ def own_number(session_id: str, identifier: str) -> int | None:
     prefix, colon, digits = identifier.rpartition(":")
     if not colon or prefix != session_id or not (digits.isascii() and digits.isdigit()):
         return None
-    if digits.startswith("0") or len(digits) > 16:
+    if digits.startswith("0") or len(digits) > 18:
         return None
-    number = int(digits)
-    return number if number <= MAX_NUMBER else None
+    return int(digits)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,7 @@ from waypost.session import (
     decide,
     evolve,
 )
-from waypost.times import from_micros, to_micros
+from waypost.times import from_micros, taken_micros, to_micros
 
 log = logging.getLogger("waypost")
 _A = TypeVar("_A", bound=Accepted)
@@ -67,7 +67,7 @@ class CheckpointManager:
         self._default = Policy(max_checkpoints, compress_after, keep_recent)
         self._stored: dict[int, tuple[bytes, bytes]] = {}
         self._position = -1
-        self._callbacks: list[Callable[[Checkpoint], None]] = []
+        self._callbacks: dict[object, Callable[[Checkpoint], None]] = {}
 
     @property
     def session_id(self) -> str:
@@ -131,18 +131,24 @@ class CheckpointManager:
 
     def import_checkpoints(self, json_text: str | bytes, on_conflict: OnConflict = "skip") -> int:
         """Take over an exported list; how many checkpoints were imported or replaced."""
-        listed = json_text.encode() if isinstance(json_text, str) else json_text
+        # A lone surrogate is refused as what it is, text that is not UTF-8, with all other broken JSON.
+        listed = json_text.encode(errors="surrogatepass") if isinstance(json_text, str) else json_text
         body = b'{"checkpoints":' + listed + b',"on_conflict":"' + str(on_conflict).encode() + b'"}'
         action = parse_body(IMPORT, body)
         if not isinstance(action, Import):
             raise AssertionError("an import body parses to an import")
         imported = self._apply(action, Imported)
+        created: dict[int, Checkpoint] = {}
         for placed in imported.placed:
-            if placed.entry is not None:
-                self._stored[placed.number] = (placed.item.data, placed.item.metadata)
-        created = [self._checkpoint(p.entry) for p in imported.placed if p.entry and p.outcome == "imported"]
+            if placed.entry is None:
+                continue
+            content = (placed.item.data, placed.item.metadata)
+            self._stored[placed.number] = content
+            # A later item of the list may replace an earlier one: what is announced is what came out.
+            if placed.outcome == "imported" or placed.number in created:
+                created[placed.number] = make_checkpoint(self.session_id, placed.entry, *content)
         self._discard(imported.removed)
-        for checkpoint in created:
+        for checkpoint in created.values():
             self._announce(checkpoint)
         return imported.count("imported") + imported.count("replaced")
 
@@ -151,11 +157,11 @@ class CheckpointManager:
 
         A callback that raises is logged to the logger ``waypost`` and stops nobody.
         """
-        self._callbacks.append(callback)
+        registration = object()
+        self._callbacks[registration] = callback
 
         def stop() -> None:
-            if callback in self._callbacks:
-                self._callbacks.remove(callback)
+            self._callbacks.pop(registration, None)
 
         return stop
 
@@ -214,7 +220,7 @@ class CheckpointManager:
         command = Command(
             id=None,
             position=self._position,
-            taken_at=now if timestamp is None else to_micros(timestamp),
+            taken_at=now if timestamp is None else taken_micros(timestamp),
             recorded_at=now,
             action=action,
         )
@@ -236,7 +242,7 @@ class CheckpointManager:
             del self._stored[number]
 
     def _announce(self, checkpoint: Checkpoint) -> None:
-        for callback in tuple(self._callbacks):
+        for callback in tuple(self._callbacks.values()):
             try:
                 callback(checkpoint)
             except Exception:

@@ -36,7 +36,7 @@ def create_action(name: str, data: dict[str, Any], metadata: dict[str, Any] | No
             f"data has {len(raw)} bytes, at most {MAX_DATA_BYTES} are allowed: "
             "store the large part elsewhere and keep a reference to it",
         )
-    return Create(name, raw, metadata_json(metadata) if metadata else b"{}")
+    return Create(name, raw, b"{}" if metadata is None else metadata_json(metadata))
 
 
 def metadata_json(metadata: dict[str, Any]) -> bytes:

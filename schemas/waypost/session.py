@@ -29,6 +29,7 @@ from waypost.commands import (
 )
 from waypost.errors import InvalidCommandError
 from waypost.retention import Policy, removed_by_age, retention
+from waypost.text import MAX_CLAIMED_NUMBER
 
 REMEMBERED: Final = 256  # command ids that are remembered besides those of live checkpoints
 # Forgetting waits until this many are there, so that a session at its cap forgets 64 at a time.
@@ -387,7 +388,8 @@ def _import(session: Session, command: Command, action: Import, policy: Policy) 
     for item in action.checkpoints:
         number = own_number(session.session_id, item.id)
         imported_id = None
-        if number is None:
+        # A claim far above the counter would use up the numbers: that item is placed like a foreign one.
+        if number is None or number > max(MAX_CLAIMED_NUMBER, counter):
             number, imported_id = counter + 1, item.id
         there = taken.get(number)
         if there is not None and action.on_conflict == "reject":

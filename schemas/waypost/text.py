@@ -7,7 +7,9 @@ Both sides use the same limits, so what the publisher lets through the worker ac
 import json
 import math
 import re
+from enum import Enum
 from typing import Any, Final
+from uuid import UUID
 
 import orjson
 
@@ -16,21 +18,25 @@ from waypost.errors import InvalidCommandError
 MAX_SESSION_ID: Final = 200  # characters
 MAX_NAME: Final = 200  # characters
 MAX_COMMAND_ID: Final = 64  # characters
-MAX_CHECKPOINT_ID: Final = 256  # characters; own ids need at most 217
+MAX_CHECKPOINT_ID: Final = 256  # characters; own ids need at most 219
 MAX_DATA_BYTES: Final = 900 * 1024
 MAX_METADATA_BYTES: Final = 16 * 1024
 MAX_NESTING: Final = 100
 MIN_INTEGER: Final = -(2**63)
 MAX_INTEGER: Final = 2**64 - 1
-# A number that an import may claim; the counter can then never reach 2**63.
-MAX_NUMBER: Final = 10**15
+# What an import may claim as a number. A counter goes on from there, so ids with larger numbers exist; it
+# can never come near 10**18, let alone 2**63.
+MAX_CLAIMED_NUMBER: Final = 10**15
 
 # Unicode category Cc. NUL cannot be stored as text in Postgres, and CloudEvents forbids all of them.
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 _DIGITS_ONLY: Final = bytes(48 if 48 <= byte <= 57 else 32 for byte in range(256))
 _LONG_DIGITS: Final = b"0" * 19  # the shortest run of digits that can leave 64 bits
-_STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_BRACES_ALIKE: Final = bytes.maketrans(b"[]", b"{}")
+_ALL_BUT_MARKS: Final = bytes(byte for byte in range(256) if byte not in b'{}[]"')
+_STRINGS: Final = re.compile(rb'"[^"]*"')
+_NEVER_NAN: Final = frozenset({str, int, bool, type(None)})
 _DUMP_OPTIONS: Final = (
     orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
 )
@@ -62,9 +68,7 @@ def check_json(raw: bytes, around: int = 1) -> Any:
         if "depth" in str(error):
             raise _too_deep() from None
         raise InvalidCommandError("invalid-body", f"the body is not JSON: {error}") from None
-    # Counting is far cheaper than walking; only a suspect is looked at closely.
-    deepest = MAX_NESTING + around
-    if raw.count(b"{") + raw.count(b"[") > deepest and nesting(raw) > deepest:
+    if nests_deeper(raw, MAX_NESTING + around):
         raise _too_deep()
     if has_long_number(raw):
         _check_integers(raw)
@@ -72,8 +76,17 @@ def check_json(raw: bytes, around: int = 1) -> Any:
 
 
 def has_long_number(raw: bytes) -> bool:
-    """Whether 19 digits stand in a row somewhere, so that an integer may not fit in 64 bits."""
-    return _LONG_DIGITS in raw.translate(_DIGITS_ONLY)
+    """Whether digits stand in a row somewhere that, as an integer, may not fit in 64 bits."""
+    digits = raw.translate(_DIGITS_ONLY)
+    start = digits.find(_LONG_DIGITS)
+    while start >= 0:
+        end = digits.find(b" ", start)
+        run = raw[start:end] if end >= 0 else raw[start:]
+        # Clocks in nanoseconds have 19 digits and fit; only what is larger is worth a second look.
+        if len(run) > 19 or int(run) >= 2**63:
+            return True
+        start = digits.find(_LONG_DIGITS, start + 19)
+    return False
 
 
 def _too_deep() -> InvalidCommandError:
@@ -82,16 +95,18 @@ def _too_deep() -> InvalidCommandError:
     )
 
 
-def nesting(raw: bytes) -> int:
-    """How deep valid JSON nests: ``{}`` is 1, ``[[1]]`` is 2, a bare number 0."""
-    depth = deepest = 0
-    for byte in _STRINGS.sub(b"", raw):
-        if byte in b"{[":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif byte in b"}]":
-            depth -= 1
-    return deepest
+def nests_deeper(raw: bytes, levels: int) -> bool:
+    """Whether valid JSON nests deeper than ``levels``: ``{}`` is 1 level, ``[[1]]`` 2, a bare number 0."""
+    # Counting is cheap and settles nearly all; the rest is taken down to its brackets without a loop over
+    # bytes, for an agent's list of messages easily has more brackets than levels are allowed.
+    if raw.count(b"{") + raw.count(b"[") <= levels:
+        return False
+    marks = raw.replace(rb"\\", b"").replace(rb"\"", b"")  # every quote left starts or ends a string
+    marks = marks.translate(_BRACES_ALIKE, _ALL_BUT_MARKS).replace(b'""', b"")
+    marks = _STRINGS.sub(b"", marks)
+    for _ in range(levels):
+        marks = marks.replace(b"{}", b"")  # the innermost level
+    return bool(marks)
 
 
 def _check_integers(raw: bytes) -> None:
@@ -163,15 +178,42 @@ def dump_object(value: Any, field: str) -> bytes:
         raise InvalidCommandError("invalid-body", f"{field} must be a dict, not {type(value).__name__}")
     try:
         raw = orjson.dumps(value, option=_DUMP_OPTIONS, default=_plain)
-    except TypeError as error:
-        path, problem = find_problem(value, field) or (field, str(error))
-        raise InvalidCommandError("invalid-body", f"{path}: {problem}") from None
+    except TypeError:
+        if found := find_problem(value, field):
+            raise InvalidCommandError("invalid-body", f"{found[0]}: {found[1]}") from None
+        raw = _dump_text_keys(value, field)
     # orjson writes NaN and infinities as null without a word.
-    if b"null" in raw and (found := find_problem(value, field)):
+    if b"null" in raw and not _all_finite(value) and (found := find_problem(value, field)):
         raise InvalidCommandError("invalid-body", f"{found[0]}: {found[1]}")
-    if raw.count(b"{") + raw.count(b"[") > MAX_NESTING and nesting(raw) > MAX_NESTING:
+    if nests_deeper(raw, MAX_NESTING):
         raise InvalidCommandError("invalid-body", f"{field} nests deeper than {MAX_NESTING} levels")
     return raw
+
+
+def _dump_text_keys(value: dict[str, Any], field: str) -> bytes:
+    # A key of a subclass of str, such as a StrEnum, needs orjson's slower way. All keys are strings here.
+    try:
+        return orjson.dumps(value, option=_DUMP_OPTIONS | orjson.OPT_NON_STR_KEYS, default=_plain)
+    except TypeError as error:
+        raise InvalidCommandError("invalid-body", f"{field}: {error}") from None
+
+
+def _all_finite(value: dict[str, Any]) -> bool:
+    # A null is common and a NaN is rare, so the usual walk builds no paths and recurses nowhere.
+    waiting: list[Any] = [value]
+    while waiting:
+        item = waiting.pop()
+        for child in item.values() if isinstance(item, dict) else item:
+            if type(child) in _NEVER_NAN:
+                continue
+            if isinstance(child, float):
+                if not math.isfinite(child):
+                    return False
+            elif isinstance(child, dict | list | tuple):
+                waiting.append(child)
+            elif isinstance(child, Enum):
+                waiting.append((child.value,))
+    return True
 
 
 def _plain(value: Any) -> Any:
@@ -184,15 +226,17 @@ def _plain(value: Any) -> Any:
         return float(value)
     if isinstance(value, dict):
         return dict(value)
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return list(value)
     raise TypeError(f"{type(value).__name__} is not a JSON type")
 
 
 def find_problem(value: Any, path: str, depth: int = 1) -> tuple[str, str] | None:
     """The path of the first value in ``value`` that JSON cannot carry, and why; None if there is none."""
-    if value is None or isinstance(value, bool):
+    if value is None or isinstance(value, bool | UUID):
         return None
+    if isinstance(value, Enum):
+        return find_problem(value.value, path, depth)
     if isinstance(value, str):
         return (path, "contains a lone surrogate") if _SURROGATE.search(value) else None
     if isinstance(value, int):

@@ -8,15 +8,15 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from waypost.errors import NaiveDatetimeError
+from waypost.errors import InvalidCommandError, NaiveDatetimeError
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 # RFC 3339 section 5.6, T and Z in either case; fromisoformat alone takes week dates and more.
 _RFC3339: Final = re.compile(
-    r"\d{4}-\d\d-\d\d[Tt](?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.(\d+))?(?:[Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)"
+    r"\d{4}-\d\d-\d\d[Tt](?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.(\d+))?(?:[Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)",
+    re.ASCII,
 )
-_CANONICAL_LENGTH: Final = 27
 _EARLIEST: Final = -62_135_596_800_000_000  # 0001-01-01T00:00:00Z
 _LATEST: Final = 253_402_300_799_999_999  # 9999-12-31T23:59:59.999999Z
 
@@ -29,6 +29,19 @@ def to_micros(moment: datetime) -> int:
             "moment.replace(tzinfo=UTC) if it was meant as UTC"
         )
     return (moment - EPOCH) // _MICROSECOND
+
+
+def taken_micros(moment: datetime) -> int:
+    """Like :func:`to_micros`, for a timestamp to be stored: it must lie in the years 1 to 9999 in UTC.
+
+    Raises NaiveDatetimeError, or InvalidCommandError (``invalid-envelope``) where UTC has no such year.
+    """
+    micros = to_micros(moment)
+    if not _EARLIEST <= micros <= _LATEST:
+        raise InvalidCommandError(
+            "invalid-envelope", f"the timestamp {moment.isoformat()} lies outside the years 1 to 9999 in UTC"
+        )
+    return micros
 
 
 def from_micros(micros: int) -> datetime:
@@ -49,14 +62,13 @@ def parse_micros(text: str) -> int:
     matched = _RFC3339.fullmatch(text)
     if matched is None:
         raise ValueError(f"{text[:64]!r} is not an RFC 3339 time with a zone, such as 2026-11-24T08:24:59.5Z")
-    if len(text) != _CANONICAL_LENGTH:
-        fraction = matched[1]
-        if fraction is not None and len(fraction) > 6:
-            start = matched.start(1)
-            text = text[: start + 6] + text[start + len(fraction) :]
-        text = text.upper()
+    fraction = matched[1]
+    whole = text
+    if fraction is not None and len(fraction) > 6:
+        start = matched.start(1)
+        whole = text[: start + 6] + text[start + len(fraction) :]
     try:
-        micros = (datetime.fromisoformat(text) - EPOCH) // _MICROSECOND
+        micros = (datetime.fromisoformat(whole.upper()) - EPOCH) // _MICROSECOND
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{text[:64]!r} is not a moment of the years 1 to 9999: {error}") from None
     if not _EARLIEST <= micros <= _LATEST:

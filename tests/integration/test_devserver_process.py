@@ -46,15 +46,19 @@ def python(code: str, log: Path, stop: StopSteps = PATIENT) -> SupervisedProcess
 
 
 def wait_for_line(log: Path) -> None:
-    with subprocess.Popen(["tail", "--pid", str(os.getpid()), "-n", "+1", "-F", log], stdout=-1) as tail:
+    follow = ["timeout", "30", "tail", "-n", "+1", "-F", str(log)]
+    with subprocess.Popen(follow, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as tail:
         assert tail.stdout is not None
         assert tail.stdout.readline() == b"up\n"
-        tail.kill()
+        tail.terminate()
 
 
 def start_owner(log: Path, code: str, then: str) -> tuple[subprocess.Popen[str], int]:
     owner = subprocess.Popen(
-        [sys.executable, "-c", OWNER.format(then=then), str(log), code], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", OWNER.format(then=then), str(log), code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert owner.stdout is not None
     pid = int(owner.stdout.readline())
@@ -79,8 +83,9 @@ def test_it_ends_when_its_owner_is_killed(log: Path) -> None:
 
 
 def test_it_ends_when_its_owner_just_returns(log: Path) -> None:
-    owner, pid = start_owner(log, SLEEP, "")
-    owner.wait()
+    owner, pid = start_owner(log, SLEEP, "input()")
+    owner.communicate("\n")
+    assert owner.returncode == 0
     assert wait_until_gone([pid], 10) == []
 
 

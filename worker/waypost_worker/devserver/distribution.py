@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from waypost_worker.devserver.jars import (
     no_progress,
 )
 from waypost_worker.devserver.jvm import FAST_START, Runtime, java_version
-from waypost_worker.devserver.locks import exclusive
+from waypost_worker.devserver.locks import exclusive, workspace
 from waypost_worker.devserver.node import (
     KafkaNode,
     default_properties,
@@ -63,8 +62,7 @@ def prepare(progress: Progress = no_progress) -> Runtime:
 
 def _format_once(runtime: Runtime, checkpoint: Path) -> None:
     """Have Kafka's own tool format a directory, and keep the checkpoint that it writes."""
-    with tempfile.TemporaryDirectory(prefix="format-", dir=checkpoint.parent) as name:
-        work = Path(name)
+    with workspace(checkpoint.parent / "format") as work:
         configuration = work / "server.properties"
         write_properties(
             configuration,
@@ -101,9 +99,9 @@ def _format_once(runtime: Runtime, checkpoint: Path) -> None:
 def _train(runtime: Runtime, class_cache: Path, log: Path) -> None:
     """Record what a broker loads in its first second, so that others start in half the time."""
     properties = default_properties(1)
-    with tempfile.TemporaryDirectory(prefix="training-", dir=class_cache.parent) as name:
-        output = Path(name) / "classes.aot"
-        node = KafkaNode(1, Path(name), 0, runtime, FAST_START)
+    with workspace(class_cache.parent / "training") as work:
+        output = work / "classes.aot"
+        node = KafkaNode(1, work, 0, runtime, FAST_START)
         try:
             node.configure(
                 new_id(),

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from waypost_worker.devserver.errors import DevServerError
-from waypost_worker.devserver.locks import exclusive
+from waypost_worker.devserver.locks import exclusive, workspace
 
 ROOTS = ("org.apache.kafka:kafka_2.13:4.3.1", "org.slf4j:slf4j-simple:2.0.17")
 """What jars.lock is resolved from: the broker, and a log backend that writes to standard error."""
@@ -100,8 +100,8 @@ def ensure_jars(progress: Progress = no_progress, lock_file: Path = LOCK_FILE) -
                 _require_digest(path, jar)
                 stamps.add(path)
         done = len(jars) - len(missing)
-        with tempfile.TemporaryDirectory(prefix="download-", dir=root) as staging:
-            for jar, downloaded in _download(missing, Path(staging)):
+        with workspace(root / "download") as staging:
+            for jar, downloaded in _download(missing, staging):
                 _require_digest(downloaded, jar)
                 path = directory / jar.file_name
                 downloaded.replace(path)

@@ -1,12 +1,13 @@
 """Advisory file locks: who may use a directory, and who prepares the cache.
 
-Owns flock and the owner's process id inside the lock file. Knows nothing of servers.
+Owns flock, the scratch directories used under it, and the owner's process id inside the lock file. Knows nothing of servers.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,20 @@ def exclusive(path: Path) -> Iterator[None]:
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def workspace(path: Path) -> Iterator[Path]:
+    """An empty directory `path` that is removed afterwards; what a killed process left there goes first.
+
+    The caller holds a lock on it.
+    """
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 class DirectoryLock:

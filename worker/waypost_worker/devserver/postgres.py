@@ -199,6 +199,7 @@ class EmbeddedPostgres:
         if immediate:
             self._process.signal(signal.SIGQUIT)
             self._process.wait(self._start_timeout)
+        self.resume()
         self._process.stop()
         self._launch()
 
@@ -262,12 +263,19 @@ class EmbeddedPostgres:
                 lock_fd=self._lock.fd,
                 sync=self._settings.get("fsync") != "off",
             )
+        if not password_file.exists():
+            raise DevServerError(
+                f"{password_file} is missing, and without it nobody can connect. The data is kept. "
+                "Put the file back, or remove the whole directory to start anew."
+            )
         self._password = password_file.read_text(encoding="ascii").strip()
 
     def _launch(self) -> None:
-        # The directory lock says that no server runs here: a pid file is that of a dead one. Postgres
+        # The directory lock says that no server runs here: pid files are those of a dead one. Postgres
         # itself can't be sure of that where another process has the same id today.
         (self.data_directory / "postmaster.pid").unlink(missing_ok=True)
+        for stale in self._socket_directory.glob(".s.PGSQL.*"):
+            stale.unlink()
         settings = {
             **self._settings,
             "listen_addresses": HOST,

@@ -154,8 +154,8 @@ async def _check_log(log: CommandLog, claim: Claim) -> None:
     if position < start:
         raise RefusedError(
             f"the command topic starts at offset {start}, but Postgres has applied only up to "
-            f"{position - 1}: retention removed {start - position} offsets before they were applied. Nothing was changed. "
-            "Restore a newer backup or snapshot of Postgres and run 'waypost replay', then raise the topic's "
+            f"{position - 1}: retention removed {start - position} offsets before they were applied. Nothing "
+            "was changed. Restore a newer backup or snapshot of Postgres and run 'waypost replay', then raise the topic's "
             "retention"
         )
     if claim.anchor is None or position == start:

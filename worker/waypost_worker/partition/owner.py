@@ -121,14 +121,14 @@ class Owner:
         if self._stop.is_set():
             asyncio.ensure_future(waiting).cancel()
             return None
-        self._waiting = asyncio.ensure_future(waiting)
+        future = self._waiting = asyncio.ensure_future(waiting)
         try:
-            return await self._waiting
+            return await future
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if self._stop.is_set() and (task is None or not task.cancelling()):
                 return None
-            self._waiting.cancel()
+            future.cancel()
             raise
         finally:
             self._waiting = None
