@@ -155,8 +155,8 @@ async def _check_log(log: CommandLog, claim: Claim) -> None:
         raise RefusedError(
             f"the command topic starts at offset {start}, but Postgres has applied only up to "
             f"{position - 1}: retention removed {start - position} offsets before they were applied. Nothing "
-            "was changed. Restore a newer backup or snapshot of Postgres and run 'waypost replay', then raise the topic's "
-            "retention"
+            "was changed. Restore a newer backup or snapshot of Postgres and run 'waypost replay', then raise "
+            "the topic's retention"
         )
     if claim.anchor is None or position == start:
         return  # nothing applied yet, or the anchored record was removed by retention after it was applied

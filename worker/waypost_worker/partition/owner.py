@@ -121,7 +121,8 @@ class Owner:
         if self._stop.is_set():
             asyncio.ensure_future(waiting).cancel()
             return None
-        future = self._waiting = asyncio.ensure_future(waiting)
+        future: asyncio.Future[_T] = asyncio.ensure_future(waiting)
+        self._waiting = future
         try:
             return await future
         except asyncio.CancelledError:
