@@ -1,0 +1,188 @@
+"""Settings: flags, then ``WAYPOST_*`` variables, then a TOML file, then defaults; the first that says so wins.
+
+No setting here changes what a command does: that is in the log alone.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from waypost.errors import InvalidCommandError, WaypostError
+from waypost.topics import Topics
+
+CONFIG_FILE_VARIABLE: Final = "WAYPOST_CONFIG_FILE"
+DEFAULT_CONFIG_FILE: Final = "waypost.toml"
+_PREFIX: Final = "WAYPOST_"
+
+
+class SettingsError(WaypostError):
+    """Settings that can't be used; the message is one line that says which and why."""
+
+
+def _servers(value: str) -> str:
+    for server in value.split(","):
+        host, colon, port = server.strip().rpartition(":")
+        if not (host and colon and port.isdigit() and 0 < int(port) < 65536):
+            raise ValueError(f"{server.strip()!r} is not host:port; separate several by commas")
+    return value
+
+
+def _topic_prefix(value: str) -> str:
+    try:
+        Topics(value)
+    except InvalidCommandError as error:
+        raise ValueError(error.message) from None
+    return value
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Times in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="ignore", env_ignore_empty=True)
+
+    bootstrap_servers: Annotated[str, AfterValidator(_servers)] = Field(
+        default="localhost:9092", description="Kafka brokers to start from, host:port, comma-separated"
+    )
+    postgres_dsn: SecretStr = Field(
+        default=SecretStr("postgresql://localhost/waypost"), description="where Postgres is"
+    )
+    topic_prefix: Annotated[str, AfterValidator(_topic_prefix)] = Field(
+        default="waypost", description="the topics are {prefix}.commands and {prefix}.results"
+    )
+    group_id: str = Field(default="waypost", min_length=1, description="Kafka consumer group of the workers")
+    group_instance_id: str | None = Field(
+        default=None, description="static membership: a name that survives a restart of this worker"
+    )
+    session_timeout: float = Field(
+        default=10, ge=1, le=300, description="a worker silent for this long loses its partitions"
+    )
+    request_timeout: float = Field(
+        default=10, ge=1, le=120, description="longest wait for one answer of Kafka or Postgres"
+    )
+    drain_timeout: float = Field(
+        default=20, ge=0, le=600, description="time to finish the work in hand after SIGTERM"
+    )
+    stuck_after: float = Field(
+        default=30, ge=1, le=3600, description="a consumer without progress in spite of lag is started anew"
+    )
+    batch_records: int = Field(default=1000, ge=1, le=10_000, description="most commands in one transaction")
+    batch_bytes: int = Field(
+        default=4 * 1024 * 1024, ge=65_536, le=64 * 1024 * 1024, description="most bytes in one transaction"
+    )
+    cache_items: int = Field(
+        default=400_000,
+        ge=1_000,
+        description="checkpoints and command ids remembered in memory, all partitions",
+    )
+    postgres_pool_size: int = Field(default=8, ge=2, le=200, description="most connections to Postgres")
+    postgres_statement_cache: int = Field(
+        default=100, ge=0, le=10_000, description="0 behind pgbouncer in transaction mode"
+    )
+    migrate: bool = Field(default=False, description="apply pending migrations when the worker starts")
+    accept_trimmed_results: bool = Field(
+        default=False, description="go on although retention removed results before they were checked"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info")
+    log_format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="auto: console on a terminal, JSON elsewhere"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, environment, file."""
+        sources = [init_settings, env_settings]
+        file = config_file()
+        if file is not None:
+            sources.append(TomlConfigSettingsSource(settings_cls, file))
+        return tuple(sources)
+
+    @property
+    def topics(self) -> Topics:
+        """The names of the two topics."""
+        return Topics(self.topic_prefix)
+
+
+def config_file() -> Path | None:
+    """The TOML file in use: the one that WAYPOST_CONFIG_FILE names, or waypost.toml here if it exists."""
+    named = os.environ.get(CONFIG_FILE_VARIABLE)
+    if named:
+        return Path(named)
+    default = Path(DEFAULT_CONFIG_FILE)
+    return default if default.exists() else None
+
+
+def load_settings(**flags: Any) -> Settings:
+    """The settings in force; flags that are None count as not given.
+
+    Raises SettingsError with one line that names the setting, where it came from as far as that can be told,
+    and what is wrong with it. A mistyped WAYPOST_ variable or key of the file is an error, not ignored.
+    """
+    _check_names()
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        field = str(first["loc"][0]) if first["loc"] else "settings"
+        raise SettingsError(f"{_origin(field, given)}: {_plainly(first['msg'])}") from None
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{config_file() or 'settings'} can't be read: {error}") from None
+
+
+def _check_names() -> None:
+    known = {f"{_PREFIX}{name}".upper() for name in Settings.model_fields} | {CONFIG_FILE_VARIABLE}
+    known |= {"WAYPOST_CACHE_DIR", "WAYPOST_STATE_DIR"}
+    for name in sorted(os.environ):
+        if name.startswith(_PREFIX) and name not in known:
+            raise SettingsError(f"{name} is not a setting; 'waypost config show' lists them")
+    file = config_file()
+    if file is None:
+        return
+    if not file.exists():
+        raise SettingsError(f"{CONFIG_FILE_VARIABLE} names {file}, which does not exist")
+    import tomllib
+
+    try:
+        keys = tomllib.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{file} can't be read as TOML: {error}") from None
+    unknown = sorted(set(keys) - set(Settings.model_fields))
+    if unknown:
+        raise SettingsError(f"{file}: {unknown[0]!r} is not a setting; 'waypost config show' lists them")
+
+
+def _origin(field: str, flags: dict[str, Any]) -> str:
+    if field in flags:
+        return "--" + field.replace("_", "-")
+    variable = f"{_PREFIX}{field}".upper()
+    if variable in os.environ:
+        return variable
+    file = config_file()
+    return f"{file}: {field}" if file else field
+
+
+def _plainly(message: str) -> str:
+    return message.removeprefix("Value error, ").replace("\n", " ")
+
+
+def masked_dsn(dsn: str) -> str:
+    """A connection string with its password, wherever it stands, replaced by ``***``."""
+    import re
+
+    masked = re.sub(r"(://[^:/@?]*):[^@]*@", r"\1:***@", dsn)
+    return re.sub(r"(password\s*=\s*)('[^']*'|[^\s&]+)", r"\1***", masked)
