@@ -1,6 +1,7 @@
 """Advisory file locks: who may use a directory, and who prepares the cache.
 
-Owns flock, the scratch directories used under it, and the owner's process id inside the lock file. Knows nothing of servers.
+Owns flock, the scratch directories used under it, and the owner's process id inside the lock file.
+Knows nothing of servers.
 """
 
 from __future__ import annotations
