@@ -9,6 +9,7 @@ Fixtures (conftest.py makes them known to all tests):
 A test that uses any of them gets the mark `servers`.
 """
 
+import asyncio
 import itertools
 import os
 import uuid
@@ -18,6 +19,7 @@ from typing import NoReturn
 import pytest
 
 from waypost_worker.devserver import DevServerError, Servers
+from waypost_worker.postgres.migrate import migrate_dsn
 
 TEMPLATE = "waypost_template"
 
@@ -29,6 +31,7 @@ _numbers = itertools.count(1)
 
 def migrate_template(dsn: str) -> None:
     """Prepare the database that every test's own is copied from."""
+    asyncio.run(migrate_dsn(dsn))
 
 
 def unavailable(reason: str) -> NoReturn:

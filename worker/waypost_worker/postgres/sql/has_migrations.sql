@@ -1,0 +1,1 @@
+select to_regclass('waypost.migrations') is not null
