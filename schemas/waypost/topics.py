@@ -43,5 +43,5 @@ class Topics:
 @lru_cache(maxsize=65_536)
 def partition_of(session_id: str, partitions: int) -> int:
     """The partition of a session: Kafka's standard partitioner (murmur2) over the UTF-8 key."""
-    hashed: int = murmur2(session_id.encode())  # type: ignore[no-untyped-call]
+    hashed: int = murmur2(session_id.encode())
     return (hashed & 0x7FFFFFFF) % partitions
