@@ -65,6 +65,11 @@ class Envelope:
     body: bytes
 
 
+def _headers(record: KafkaRecord) -> dict[str, bytes]:
+    # A header may have a null value; it then says no more than one that is absent.
+    return {name: value for name, value in record.headers if value is not None}
+
+
 def recorded_at(record: KafkaRecord) -> int:
     """The broker's clock for this record, in microseconds."""
     return clamp_micros(record.timestamp * 1000)
@@ -75,7 +80,7 @@ def open_envelope(record: KafkaRecord) -> Envelope:
     value = record.value
     if value is None:
         raise _invalid("the record has a null value: send the command's JSON body")
-    headers = dict(record.headers)
+    headers = _headers(record)
     content_type = headers.get("content-type")
     if content_type is not None and content_type.startswith(STRUCTURED):
         return _open_structured(record, value, headers)
@@ -150,7 +155,7 @@ def session_of(record: KafkaRecord) -> str | None:
 
 def glimpse(record: KafkaRecord) -> tuple[str | None, str | None]:
     """The command id and session id of a record that is refused, each None where it cannot be told."""
-    headers = dict(record.headers)
+    headers = _headers(record)
     raw = headers.get("ce_id")
     if raw is None and record.value and headers.get("content-type", b"").startswith(STRUCTURED):
         try:

@@ -14,9 +14,18 @@ class InvalidCommandError(WaypostError, ValueError):
     """
 
     def __init__(self, code: str, message: str) -> None:
+        # A message may quote what was sent; it is shown on terminals and stored as text, so it stays printable.
+        message = message if message.isprintable() else _printable(message)
         super().__init__(message)
         self.code = code
         self.message = message
+
+
+def _printable(text: str) -> str:
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
 
 
 class UnknownCheckpointError(WaypostError, LookupError):

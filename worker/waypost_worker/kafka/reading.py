@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
 from waypost_worker.kafka.connection import Connection, kafka_errors, quietly
+from waypost_worker.kafka.odd_records import read_odd_batch
 from waypost_worker.partition.ports import RefusedError, UnavailableError
 
 FETCH_BYTES = 8 * 1024 * 1024
@@ -44,6 +45,24 @@ async def consumer_at(
         await quietly(consumer.stop(), 1.0)
 
 
+async def get_records(
+    consumer: AIOKafkaConsumer, partition: TopicPartition, wait_ms: int, most: int, timeout: float
+) -> list[Any]:
+    """The next records, at most ``most`` (one odd batch may be more); none if none came in time.
+
+    OffsetOutOfRangeError if the position is not in the log.
+    """
+    try:
+        found = await consumer.getmany(partition, timeout_ms=wait_ms, max_records=most)
+    except UnicodeDecodeError:
+        position = await consumer.position(partition)
+        records, behind = await read_odd_batch(consumer, partition, position, timeout)
+        consumer.seek(partition, behind)
+        return records
+    records = found.get(partition, [])
+    return records
+
+
 async def read_range(
     connection: Connection, partition: TopicPartition, isolation_level: str, first: int, end: int
 ) -> AsyncIterator[list[Any]]:
@@ -53,30 +72,26 @@ async def read_range(
     """
     if first >= end:
         return
+    seconds = connection.request_timeout
+    name = f"{partition.topic}/{partition.partition}"
     async with consumer_at(connection, partition, isolation_level) as consumer:
         consumer.seek(partition, first)
-        while True:
-            async with kafka_errors(f"reading {partition.topic}/{partition.partition}"):
+        position = first
+        while position < end:
+            before = position
+            async with kafka_errors(f"reading {name}"):
                 try:
-                    found = await asyncio.wait_for(
-                        consumer.getmany(
-                            partition, timeout_ms=int(connection.request_timeout * 1000), max_records=5000
-                        ),
-                        2 * connection.request_timeout,
-                    )
+                    records = await get_records(consumer, partition, int(seconds * 1000), 5000, seconds)
                 except OffsetOutOfRangeError:
                     raise RefusedError(
-                        f"{partition.topic}/{partition.partition} does not hold offset {first}: retention "
-                        "removed it, or the topic was recreated; nothing was changed"
+                        f"{name} does not hold offset {position}: retention removed it, or the topic was "
+                        "recreated; nothing was changed"
                     ) from None
                 position = await consumer.position(partition)
-            records = [record for record in found.get(partition, []) if record.offset < end]
-            if records:
-                yield records
-            if position >= end:
-                return
-            if not found:
+            if wanted := [record for record in records if record.offset < end]:
+                yield wanted
+            if position == before:
                 raise UnavailableError(
-                    f"Kafka gave nothing of {partition.topic}/{partition.partition} from {position} on for "
-                    f"{connection.request_timeout:.0f} s, though the log goes on to {end}"
+                    f"Kafka gave nothing of {name} from {position} on for {seconds:.0f} s, though the log goes "
+                    f"on to {end}"
                 )
