@@ -240,7 +240,11 @@ def find_problem(value: Any, path: str, depth: int = 1) -> tuple[str, str] | Non
     if isinstance(value, str):
         return (path, "contains a lone surrogate") if _SURROGATE.search(value) else None
     if isinstance(value, int):
-        return None if MIN_INTEGER <= value <= MAX_INTEGER else (path, f"{value} does not fit in 64 bits")
+        if MIN_INTEGER <= value <= MAX_INTEGER:
+            return None
+        # Python refuses to print integers of thousands of digits, so only its size is told.
+        size = value.bit_length()
+        return path, f"an integer of {size} bits lies outside -2**63 to 2**64-1: pass it as a string"
     if isinstance(value, float):
         return None if math.isfinite(value) else (path, f"{value} is not a JSON number")
     if not isinstance(value, dict | list | tuple):
@@ -250,9 +254,9 @@ def find_problem(value: Any, path: str, depth: int = 1) -> tuple[str, str] | Non
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
-                return path, f"the key {key!r} is not a string"
+                return path, f"a key is a {type(key).__name__}, not a string"
             if _SURROGATE.search(key):
-                return path, f"the key {key!r} contains a lone surrogate"
+                return path, f"the key {key[:64]!r} contains a lone surrogate"
             if found := find_problem(item, f"{path}.{key}", depth + 1):
                 return found
         return None
