@@ -1,0 +1,177 @@
+"""The memory of command ids: what is a duplicate, for how long, and what it names."""
+
+import pytest
+from tests.unit.life import Life, duplicate_of, expect, item
+
+from waypost.commands import Action, Clear, Command, Configure, Create, Delete, Import, Pin, Rollback, Unpin
+from waypost.retention import Policy
+from waypost.session import FORGET_ABOVE, REMEMBERED, Accepted, Created, Rejected, Session, decide, evolve
+
+A = Create("a", b"{}")
+
+
+def test_a_repeated_create_changes_nothing_and_names_the_first_ones_checkpoint() -> None:
+    life = Life()
+    life.creates("x")
+    life.does(A, id="again")
+    before = life.everything()
+    assert duplicate_of(life.does(A, id="again")) == 2
+    assert life.everything() == before
+
+
+@pytest.mark.parametrize(
+    ("action", "about"),
+    [
+        (Pin("s:1"), 1),
+        (Unpin("s:2"), 2),
+        (Delete("s:2"), 2),
+        (Rollback("s:1", discard_later=True), 1),
+        (Clear(), None),
+        (Configure((("max_checkpoints", 5),)), None),
+        (Import((item("s:9"),)), None),
+    ],
+)
+def test_every_accepted_command_is_remembered_with_the_checkpoint_it_was_about(
+    action: Action, about: int | None
+) -> None:
+    life = Life()
+    life.creates("a", "b")
+    life.does(action, id="again")
+    before = life.everything()
+    assert duplicate_of(life.does(action, id="again")) == about
+    assert life.everything() == before
+
+
+def test_the_id_decides_not_the_content() -> None:
+    life = Life()
+    life.does(A, id="again")
+    assert duplicate_of(life.does(Clear(), id="again")) == 1
+    assert life.numbers == [1]
+
+
+def test_a_rejected_command_is_not_remembered_and_is_judged_again() -> None:
+    life = Life()
+    assert expect(Rejected, life.does(Pin("s:1"), id="again")).code == "unknown-checkpoint"
+    life.creates("a")
+    life.does(Pin("s:1"), id="again")
+    assert life.names == "a*"
+
+
+def test_a_duplicate_is_not_remembered_anew() -> None:
+    life = Life()
+    life.does(Clear(), id="first")
+    for _ in range(FORGET_ABOVE):
+        duplicate_of(life.does(Clear(), id="first"))
+    assert life.session.weight() == 1
+
+
+@pytest.mark.parametrize("removal", [Delete("s:1"), Clear(), Rollback("s:1", discard_later=True)])
+def test_a_create_is_still_known_after_its_checkpoint_is_gone(removal: Action) -> None:
+    life = Life()
+    life.does(A, id="one")
+    life.does(A, id="two")
+    life.does(removal)
+    assert duplicate_of(life.does(A, id="one")) == 1
+    assert duplicate_of(life.does(A, id="two")) == 2
+
+
+def test_a_create_that_retention_dropped_is_still_known() -> None:
+    life = Life(Policy(max_checkpoints=2))
+    for name in "abc":
+        life.does(Create(name, b"{}"), id=name)
+    assert life.numbers == [1, 3]
+    assert duplicate_of(life.does(A, id="b")) == 2
+
+
+def test_a_replaced_checkpoint_still_carries_the_command_that_made_it() -> None:
+    life = Life()
+    life.does(A, id="again")
+    life.imports(item("s:1"), on_conflict="replace")
+    assert duplicate_of(life.does(A, id="again")) == 1
+
+
+def test_commands_without_an_id_are_never_duplicates() -> None:
+    session = Session("s")
+    for position in range(3):
+        command = Command(None, position, 0, 0, A)
+        decision = decide(session, command, Policy())
+        assert isinstance(decision, Accepted)
+        evolve(session, command, decision)
+    assert len(session) == 3
+    assert session.recent == []
+
+
+class TestTheWindow:
+    def pins(self, life: Life, count: int, prefix: str = "pin") -> None:
+        for index in range(count):
+            life.does(Pin("s:1"), id=f"{prefix}-{index}")
+
+    def test_live_checkpoints_are_remembered_however_many_commands_follow(self) -> None:
+        life = Life()
+        life.does(A, id="old")
+        self.pins(life, 1_000)
+        assert duplicate_of(life.does(A, id="old")) == 1
+
+    def test_the_last_256_other_commands_are_remembered(self) -> None:
+        life = Life()
+        life.creates("a")
+        self.pins(life, 1_000)
+        assert all(life.session.knows(f"pin-{index}") for index in range(1_000 - REMEMBERED, 1_000))
+        assert (REMEMBERED, FORGET_ABOVE) == (256, 320)
+
+    def test_forgetting_is_lazy_up_to_320_then_down_to_256(self) -> None:
+        life = Life()
+        life.creates("a")
+        self.pins(life, 320)
+        assert len(life.session.recent) == 320
+        assert life.session.knows("pin-0")
+        life.does(Pin("s:1"), id="pin-320")
+        assert [remembered.command_id for remembered in life.session.recent] == [
+            f"pin-{index}" for index in range(65, 321)
+        ]
+        assert not life.session.knows("pin-64")
+
+    def test_what_is_forgotten_counts_as_new(self) -> None:
+        life = Life()
+        life.creates("a")
+        life.does(A, id="again")
+        life.does(Delete("s:2"))
+        self.pins(life, 400)
+        assert expect(Created, life.does(A, id="again")).entry.number == 3
+
+    def test_rejected_commands_do_not_push_anything_out(self) -> None:
+        life = Life()
+        life.creates("a")
+        life.does(Pin("s:1"), id="keep")
+        for _ in range(1_000):
+            expect(Rejected, life.does(Pin("s:99")))
+        assert life.session.knows("keep")
+
+    def test_clearing_300_checkpoints_remembers_all_their_commands(self) -> None:
+        life = Life(Policy(max_checkpoints=400, compress_after=400))
+        for index in range(300):
+            life.does(A, id=f"create-{index}")
+        life.does(Clear(), id="clear")
+        assert life.session.counter == 300
+        assert duplicate_of(life.does(Clear(), id="clear")) is None
+        for index in range(300):
+            assert duplicate_of(life.does(A, id=f"create-{index}")) == index + 1
+        assert life.numbers == []
+
+    def test_clearing_400_remembers_the_last_256_commands_the_clear_among_them(self) -> None:
+        life = Life(Policy(max_checkpoints=400, compress_after=400))
+        for index in range(400):
+            life.does(A, id=f"create-{index}")
+        life.does(Clear(), id="clear")
+        known = [index for index in range(400) if life.session.knows(f"create-{index}")]
+        assert known == list(range(400 - 255, 400))
+        assert life.session.knows("clear")
+
+    def test_order_is_that_of_the_log_so_an_old_create_dropped_late_is_forgotten_first(self) -> None:
+        life = Life()
+        life.does(A, id="old")
+        life.creates("b")
+        self.pins(life, 320)
+        life.does(Delete("s:1"), id="delete")
+        assert not life.session.knows("old")
+        assert life.session.knows("delete")

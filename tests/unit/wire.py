@@ -1,0 +1,27 @@
+"""Bodies as they come from the wire, and how they are refused."""
+
+from typing import Any
+
+import orjson
+import pytest
+
+from waypost import commands
+from waypost.bodies import parse_body
+from waypost.commands import Create
+from waypost.errors import InvalidCommandError
+
+KB = 1024
+ITEM = {"id": "a:1", "name": "n", "timestamp": "2026-11-24T08:24:59Z", "data": {}}
+
+
+def refusal(command_type: str, body: bytes | dict[str, Any]) -> tuple[str, str]:
+    """The code and the message with which a body is refused."""
+    with pytest.raises(InvalidCommandError) as caught:
+        parse_body(command_type, body if isinstance(body, bytes) else orjson.dumps(body))
+    return caught.value.code, caught.value.message
+
+
+def create(body: bytes | dict[str, Any]) -> Create:
+    action = parse_body(commands.CREATE, body if isinstance(body, bytes) else orjson.dumps(body))
+    assert isinstance(action, Create)
+    return action
