@@ -1,0 +1,146 @@
+"""Random sessions' lives: commands with clocks, ids and repetitions, for hypothesis."""
+
+import random
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hypothesis import strategies as st
+
+from waypost.commands import (
+    Action,
+    Clear,
+    Command,
+    Configure,
+    ConfigureDefaults,
+    Create,
+    Delete,
+    Import,
+    ImportItem,
+    Pin,
+    Rollback,
+    Unpin,
+)
+
+SESSION = "run:7"  # a colon inside, for ids are split at their last one
+
+_names = st.sampled_from(["started", "tool_called", "done"])
+_own_ids = st.integers(1, 14).map(lambda number: f"{SESSION}:{number}")
+_foreign_ids = st.sampled_from(["other:1", "other:2", "plain", "run:7", "run:3", "x:run:7:1"])
+_odd_ids = st.sampled_from(
+    [f"{SESSION}:{tail}" for tail in ("0", "01", "+1", "-1", "", " 1", "1 ", "²", "٣", "1_0", "1.0", "x")]
+)
+_huge_ids = st.sampled_from([f"{SESSION}:{10**15 + more}" for more in (0, 1, 2)] + [f"{SESSION}:{10**18}"])
+
+
+def weighted(*options: tuple[int, st.SearchStrategy[Any]]) -> st.SearchStrategy[Any]:
+    """One of the options, each as often as its weight says (``one_of`` takes equal ones as one)."""
+    drawn = [index for index, (weight, _) in enumerate(options) for _ in range(weight)]
+    return st.sampled_from(drawn).flatmap(lambda index: options[index][1])
+
+
+def long_lists(elements: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Any]]:
+    """About 30 elements, and still shrinking to few: hypothesis alone would draw about five."""
+    parts = st.tuples(*[st.lists(elements, max_size=10) for _ in range(6)])
+    return parts.map(lambda lists: [element for part in lists for element in part])
+
+
+# Most commands should hit something: `~3` becomes the id of the third last create (see log).
+_recent = st.integers(0, 7).map(lambda back: f"~{back}")
+identifiers = weighted((9, _recent), (3, _own_ids), (3, _foreign_ids), (1, _odd_ids))
+_imported_ids = weighted((30, _own_ids), (12, _foreign_ids), (3, _odd_ids), (1, _huge_ids))
+
+_ages = st.one_of(st.none(), st.integers(1, 60))
+policies = st.fixed_dictionaries(
+    {},
+    optional={
+        "max_checkpoints": st.integers(2, 8),
+        "compress_after": st.integers(1, 6),
+        "keep_recent": st.integers(0, 8),
+        "max_age": _ages,
+    },
+)
+changes = policies.map(lambda fields: tuple(fields.items()))
+
+creates = st.builds(Create, _names, st.just(b"{}"))
+_items = st.builds(ImportItem, _imported_ids, _names, st.integers(-50, 50), st.just(b"{}"))
+imports = st.builds(
+    Import, st.lists(_items, max_size=6).map(tuple), st.sampled_from(["skip", "replace", "reject"])
+)
+session_actions: st.SearchStrategy[Action] = weighted(
+    (20, creates),
+    (6, st.builds(Pin, identifiers)),
+    (3, st.builds(Unpin, identifiers)),
+    (4, st.builds(Delete, identifiers)),
+    (3, st.builds(Rollback, identifiers, st.booleans())),
+    (5, imports),
+    (4, st.builds(Configure, changes)),
+    (1, st.just(Clear())),
+)
+any_actions: st.SearchStrategy[Action] = weighted(
+    (12, session_actions), (1, st.builds(ConfigureDefaults, changes))
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command before it has a place in the log; ``passed`` moves the broker's clock, seldom backwards."""
+
+    action: Action
+    command_id: str | None
+    taken_at: int
+    passed: int
+
+
+def steps(actions: st.SearchStrategy[Action]) -> st.SearchStrategy[Step]:
+    repeated = st.sampled_from([f"again-{number}" for number in range(6)])
+    ids = weighted((4, st.uuids().map(str)), (2, repeated), (1, st.none()))
+    passed = weighted((3, st.integers(0, 9)), (1, st.integers(-20, 40)))
+    return st.builds(Step, actions, ids, st.integers(-50, 50), passed)
+
+
+def log(steps: list[Step]) -> list[Command]:
+    """The steps as commands at rising positions."""
+    now = 1_000
+    created = 0
+    commands = []
+    for index, step in enumerate(steps):
+        now += step.passed
+        action = step.action
+        created += isinstance(action, Create)
+        if isinstance(action, Pin | Unpin | Delete | Rollback) and action.checkpoint_id.startswith("~"):
+            back = int(action.checkpoint_id[1:])
+            action = replace(action, checkpoint_id=f"{SESSION}:{max(created - back, 1)}")
+        commands.append(Command(step.command_id, index * 3, step.taken_at, now, action))
+    return commands
+
+
+lives = long_lists(steps(session_actions)).map(log)
+lives_with_defaults = long_lists(steps(any_actions)).map(log)
+
+
+def _repetitive(runs: list[tuple[str, int]], seed: int) -> list[Command]:
+    chance = random.Random(seed)  # drawing thousands of choices from hypothesis would exhaust it
+    kinds: dict[str, Action] = {
+        "create": Create("started", b"{}"),
+        "pin": Pin("~0"),
+        "rollback": Rollback("~3"),
+        "clear": Clear(),
+    }
+    planned: list[Step] = []
+    for kind, times in runs:
+        for _ in range(1 if kind == "clear" else times):
+            back = chance.randrange(500) if chance.random() < 0.25 else 0
+            planned.append(Step(kinds[kind], f"id-{max(0, len(planned) - back)}", 0, 1))
+    return log(planned)
+
+
+# Runs of one kind that fill the memory of command ids several times; one command in four repeats an id.
+long_lives = st.builds(
+    _repetitive,
+    st.lists(
+        st.tuples(st.sampled_from(["create", "pin", "rollback", "clear"]), st.integers(50, 200)),
+        min_size=4,
+        max_size=8,
+    ),
+    st.integers(0, 999),
+)

@@ -1,0 +1,216 @@
+"""What holds for every session whatever happened to it: order, limits, memory, restarts."""
+
+import random
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.properties.generate import SESSION, lives, long_lives
+from tests.properties.views import plain_decision, plain_state
+
+from waypost.commands import Command
+from waypost.retention import Policy
+from waypost.session import (
+    FORGET_ABOVE,
+    REMEMBERED,
+    Accepted,
+    Configured,
+    Created,
+    Decision,
+    Deleted,
+    Duplicate,
+    Entry,
+    Imported,
+    Memory,
+    Pinned,
+    Rejected,
+    Remembered,
+    Session,
+    Unpinned,
+    decide,
+    evolve,
+)
+
+DEFAULT = Policy(max_checkpoints=12, compress_after=9, keep_recent=3)
+many_examples = settings(deadline=None, max_examples=80)
+
+
+def apply(session: Session, command: Command) -> tuple[Decision, Memory | None]:
+    decision = decide(session, command, DEFAULT)
+    if isinstance(decision, Rejected | Duplicate):
+        return decision, None
+    return decision, evolve(session, command, decision)
+
+
+@many_examples
+@given(lives)
+def test_deciding_changes_nothing_and_a_refusal_changes_nothing(commands: list[Command]) -> None:
+    session = Session(SESSION)
+    for command in commands:
+        before = plain_state(session)
+        decision = decide(session, command, DEFAULT)
+        assert plain_state(session) == before
+        assert plain_decision(decide(session, command, DEFAULT)) == plain_decision(decision)
+        if not isinstance(decision, Rejected | Duplicate):
+            evolve(session, command, decision)
+
+
+@many_examples
+@given(lives)
+def test_folding_the_same_log_twice_gives_the_same_session_and_the_same_decisions(
+    commands: list[Command],
+) -> None:
+    first, second = Session(SESSION), Session(SESSION)
+    decisions = [plain_decision(apply(first, command)[0]) for command in commands]
+    assert [plain_decision(apply(second, command)[0]) for command in commands] == decisions
+    assert plain_state(first) == plain_state(second)
+
+
+@many_examples
+@given(lives)
+def test_retention_keeps_its_promises_after_every_command(commands: list[Command]) -> None:
+    session = Session(SESSION)
+    for command in commands:
+        pinned = {entry.number for entry in session.live() if entry.pinned}
+        counter = session.counter
+        decision, _ = apply(session, command)
+        numbers = [entry.number for entry in session.live()]
+        policy = session.policy or DEFAULT
+        assert len(numbers) <= policy.max_checkpoints
+        assert session.pins() <= policy.max_checkpoints - 2
+        assert numbers == sorted(set(numbers)) == sorted(session.entries)
+        assert numbers == session.live_in_order() == session.live_in_order(latest_first=True)[::-1]
+        assert session.counter >= max([counter, *numbers])
+        if isinstance(decision, Created):
+            assert decision.entry.number == counter + 1 == numbers[-1]
+        if isinstance(decision, Created | Pinned | Imported | Configured):
+            assert pinned <= set(numbers)
+        if isinstance(decision, Accepted):
+            assert list(decision.removed) == sorted(set(decision.removed))
+            assert not set(decision.removed) & set(numbers)
+
+
+@many_examples
+@given(lives)
+def test_a_number_means_one_checkpoint_for_ever_unless_an_import_says_otherwise(
+    commands: list[Command],
+) -> None:
+    session = Session(SESSION)
+    made_by: dict[int, str | None] = {}
+    for command in commands:
+        decision, _ = apply(session, command)
+        if isinstance(decision, Created):
+            assert decision.entry.number not in made_by
+        for entry in session.live():
+            if isinstance(decision, Imported):
+                made_by[entry.number] = entry.name
+            assert made_by.setdefault(entry.number, entry.name) == entry.name
+
+
+class Stored:
+    """What a store keeps of a session, updated from decisions and from nothing else."""
+
+    def __init__(self) -> None:
+        self.entries: dict[int, Entry] = {}
+        self.remembered: dict[str, Remembered] = {}
+        self.policy: Policy | None = None
+        self.counter = 0
+
+    def take(self, session: Session, decision: Accepted, memory: Memory) -> None:
+        match decision:
+            case Created():
+                self.entries[decision.entry.number] = replace(decision.entry)
+            case Pinned() | Unpinned():
+                self.entries[decision.number].pinned = isinstance(decision, Pinned)
+            case Deleted():
+                del self.entries[decision.number]
+            case Imported():
+                for placed in decision.placed:
+                    if placed.entry is not None:
+                        self.entries[placed.number] = replace(placed.entry)
+            case Configured():
+                self.policy = decision.policy
+            case _:
+                pass
+        for number in decision.removed:
+            del self.entries[number]
+        for remembered in memory.added:
+            assert remembered.command_id not in self.remembered
+            self.remembered[remembered.command_id] = remembered
+        if memory.forgotten_below is not None:
+            below = memory.forgotten_below
+            self.remembered = {i: r for i, r in self.remembered.items() if r.position >= below}
+        self.counter = session.counter
+
+    def restored(self, shuffle: random.Random) -> Session:
+        """The session as a worker loads it: rows come in any order."""
+        entries = [replace(entry) for entry in self.entries.values()]
+        remembered = list(self.remembered.values())
+        shuffle.shuffle(entries)
+        shuffle.shuffle(remembered)
+        return Session.restore(SESSION, self.counter, self.policy, entries, remembered)
+
+
+def check_restored_at_every_step(commands: list[Command], shuffle: random.Random, every: int = 1) -> None:
+    session, stored = Session(SESSION), Stored()
+    restored = session
+    for index, command in enumerate(commands):
+        if index % every == 0:
+            restored = stored.restored(shuffle)
+        decision, memory = apply(session, command)
+        decision_restored, memory_restored = apply(restored, command)
+        assert plain_decision(decision_restored) == plain_decision(decision)
+        assert memory_restored == memory
+        assert plain_state(restored) == plain_state(session)
+        if isinstance(decision, Accepted) and memory is not None:
+            stored.take(session, decision, memory)
+
+
+@many_examples
+@given(lives, st.randoms(use_true_random=False), st.integers(1, 9))
+def test_a_session_restored_from_its_stored_parts_goes_on_as_if_never_away(
+    commands: list[Command], shuffle: random.Random, every: int
+) -> None:
+    check_restored_at_every_step(commands, shuffle, every)
+
+
+@settings(deadline=None, max_examples=15)
+@given(long_lives, st.randoms(use_true_random=False))
+def test_restoring_also_holds_while_commands_are_forgotten(
+    commands: list[Command], shuffle: random.Random
+) -> None:
+    check_restored_at_every_step(commands, shuffle, every=37)
+
+
+@settings(deadline=None, max_examples=15)
+@given(long_lives)
+def test_every_live_checkpoint_and_the_last_256_other_commands_are_remembered(
+    commands: list[Command],
+) -> None:
+    session = Session(SESSION)
+    accepted: dict[int, str] = {}
+    for command in commands:
+        decision, _ = apply(session, command)
+        if isinstance(decision, Accepted):
+            assert command.id is not None
+            accepted[command.position] = command.id
+        live = {entry.position for entry in session.live()}
+        others = sorted(position for position in accepted if position not in live)
+        for position in [*live, *others[-REMEMBERED:]]:
+            assert session.knows(accepted[position])
+        assert len(session.recent) <= FORGET_ABOVE
+
+
+@many_examples
+@given(lives)
+def test_a_repeated_command_is_a_duplicate_about_the_same_checkpoint(commands: list[Command]) -> None:
+    session = Session(SESSION)
+    last = len(commands) * 3
+    for command in commands:
+        decision, _ = apply(session, command)
+        if isinstance(decision, Accepted) and command.id is not None:
+            again = replace(command, position=last, recorded_at=command.recorded_at + 99)
+            about = getattr(decision, "number", None)
+            if isinstance(decision, Created):
+                about = decision.entry.number
+            assert apply(session, again) == (Duplicate(about), None)

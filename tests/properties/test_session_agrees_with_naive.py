@@ -1,0 +1,44 @@
+"""The state machine and the naive model, command by command: same decisions, same session."""
+
+from hypothesis import event, given, settings
+from tests.properties.generate import SESSION, lives_with_defaults, long_lives
+from tests.properties.naive import DEFAULT_POLICY, NaiveSession
+from tests.properties.views import plain_decision, plain_entries, plain_policy
+
+from waypost.commands import Command, ConfigureDefaults
+from waypost.retention import Policy
+from waypost.session import Duplicate, Rejected, Session, decide, evolve
+
+
+def run_both(commands: list[Command]) -> None:
+    session, naive = Session(SESSION), NaiveSession(SESSION)
+    default, naive_default = Policy(), dict(DEFAULT_POLICY)
+    for command in commands:
+        if isinstance(command.action, ConfigureDefaults):
+            default = default.changed(command.action.changes)
+            naive_default |= dict(command.action.changes)
+            continue
+        decision = decide(session, command, default)
+        if not isinstance(decision, Rejected | Duplicate):
+            evolve(session, command, decision)
+        expected = naive.handle(command, naive_default)
+        event(expected[0])
+        assert plain_decision(decision) == expected, command
+        assert plain_entries(session) == naive.checkpoints, command
+        assert len(session) == len(naive.checkpoints)
+        assert session.counter == naive.counter
+        assert (session.policy and plain_policy(session.policy)) == naive.policy
+        assert session.pins() == sum(checkpoint["pinned"] for checkpoint in naive.checkpoints)
+        assert [list(remembered) for remembered in session.recent] == naive.others
+
+
+@settings(deadline=None, max_examples=150)
+@given(lives_with_defaults)
+def test_random_lives(commands: list[Command]) -> None:
+    run_both(commands)
+
+
+@settings(deadline=None, max_examples=15)
+@given(long_lives)
+def test_lives_long_enough_to_forget(commands: list[Command]) -> None:
+    run_both(commands)
