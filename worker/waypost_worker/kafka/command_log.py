@@ -12,7 +12,7 @@ from aiokafka.errors import OffsetOutOfRangeError
 
 from waypost.envelope import KafkaRecord
 from waypost_worker.kafka.connection import Connection, kafka_errors, quietly
-from waypost_worker.kafka.reading import new_consumer, read_range
+from waypost_worker.kafka.reading import get_records, new_consumer, read_range
 from waypost_worker.partition.ports import RefusedError, UnavailableError
 
 _FETCH_WAIT_MS = 1000
@@ -60,15 +60,15 @@ class KafkaCommandLog:
         consumer = await self._started()
         async with kafka_errors("fetching commands"):
             try:
-                found = await consumer.getmany(self._partition, timeout_ms=_FETCH_WAIT_MS, max_records=most)
+                return await get_records(
+                    consumer, self._partition, _FETCH_WAIT_MS, most, self._connection.request_timeout
+                )
             except OffsetOutOfRangeError as error:
                 raise RefusedError(
                     f"the command topic no longer holds the next offset ({error}): retention removed commands "
                     "before they were applied, or the topic was recreated. Nothing was skipped; the partition "
                     "is looked at again"
                 ) from None
-        records: Sequence[KafkaRecord] = found.get(self._partition, [])
-        return records
 
     async def close(self) -> None:
         """See the port."""
