@@ -1,1 +1,89 @@
-"""Waypost."""
+"""Waypost: asynchronous, message-driven checkpoints for LLM agents.
+
+Agents publish with :class:`Publisher` or :class:`SyncPublisher`, services react with :class:`Subscriber`,
+sessions are read back with :class:`Reader`, and :class:`CheckpointManager` does all of it in memory. What is
+named here is loaded when it is first used, so importing the package costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from waypost.awaiting import WaitedResult
+    from waypost.checkpoint import Checkpoint
+    from waypost.errors import (
+        BufferFullError,
+        DeliveryError,
+        InvalidCommandError,
+        NaiveDatetimeError,
+        PublisherClosedError,
+        ResultTimeoutError,
+        UnknownCheckpointError,
+        WaypostError,
+    )
+    from waypost.manager import CheckpointManager
+    from waypost.publisher import Publisher, PublisherStats
+    from waypost.reader import Page, Reader, SessionInfo, SessionReader
+    from waypost.retention import Policy
+    from waypost.subscriber import Deduplicator, Event, Subscriber
+    from waypost.sync_publisher import SyncPublisher
+    from waypost.topics import Topics
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "awaiting": ("WaitedResult",),
+    "checkpoint": ("Checkpoint",),
+    "errors": (
+        "BufferFullError",
+        "DeliveryError",
+        "InvalidCommandError",
+        "NaiveDatetimeError",
+        "PublisherClosedError",
+        "ResultTimeoutError",
+        "UnknownCheckpointError",
+        "WaypostError",
+    ),
+    "manager": ("CheckpointManager",),
+    "publisher": ("Publisher", "PublisherStats"),
+    "reader": ("Page", "Reader", "SessionInfo", "SessionReader"),
+    "retention": ("Policy",),
+    "subscriber": ("Deduplicator", "Event", "Subscriber"),
+    "sync_publisher": ("SyncPublisher",),
+    "topics": ("Topics",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "BufferFullError",
+    "Checkpoint",
+    "CheckpointManager",
+    "Deduplicator",
+    "DeliveryError",
+    "Event",
+    "InvalidCommandError",
+    "NaiveDatetimeError",
+    "Page",
+    "Policy",
+    "Publisher",
+    "PublisherClosedError",
+    "PublisherStats",
+    "Reader",
+    "ResultTimeoutError",
+    "SessionInfo",
+    "SessionReader",
+    "Subscriber",
+    "SyncPublisher",
+    "Topics",
+    "UnknownCheckpointError",
+    "WaitedResult",
+    "WaypostError",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'waypost' has no attribute {name!r}")
+    found = getattr(import_module(f"waypost.{_HOME[name]}"), name)
+    globals()[name] = found
+    return found

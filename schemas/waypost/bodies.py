@@ -114,7 +114,7 @@ def _import(body: bytes) -> Import:
     model = cast(ImportBody, validate_body(ImportBody, value))
     if len(model.checkpoints) > 10_000:
         raise InvalidCommandError("invalid-body", "checkpoints: at most 10000 in one command, split the list")
-    raw_items = _elements(members(body)["checkpoints"])
+    raw_items = elements(members(body)["checkpoints"])
     items = []
     for index, (raw, item) in enumerate(zip(raw_items, model.checkpoints, strict=True)):
         field = f"checkpoints.{index}"
@@ -203,7 +203,7 @@ def members(raw: bytes) -> dict[str, str]:
     return members
 
 
-def _elements(text: str) -> list[str]:
+def elements(text: str) -> list[str]:
     """The text of each element of a valid JSON array."""
     elements = []
     at = _skip(text, 1)

@@ -1,0 +1,1 @@
+select count(*) from waypost.checkpoints where session_id = $1

@@ -1,0 +1,1 @@
+select next_offset from waypost.partitions where partition = $1
