@@ -65,7 +65,7 @@ class Reader:
         self._dsn = dsn
         self._schema = schema
         self._pool: Any = None
-        self._options = {
+        self._options: dict[str, Any] = {
             "min_size": 0,
             "max_size": pool_size,
             "command_timeout": timeout,

@@ -1,0 +1,152 @@
+"""The contract as files: JSON Schema of every body, and one AsyncAPI 3.0 document, made from the models.
+
+``export`` writes them, ``check`` says where the files in a checkout differ from the models.
+"""
+
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from pydantic import BaseModel
+
+from waypost.commands import BODIES, CONFIGURE_DEFAULTS
+from waypost.results import RESULTS
+from waypost.topics import Topics
+
+_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+_CODES: Final = (
+    "invalid-envelope",
+    "invalid-body",
+    "too-large",
+    "unsupported-type",
+    "unknown-checkpoint",
+    "conflict",
+    "pin-limit",
+    "misrouted",
+)
+
+
+def documents() -> dict[str, bytes]:
+    """File names and contents."""
+    made = {}
+    for kind, model in {**BODIES, **RESULTS}.items():
+        made[f"{kind}.schema.json"] = _text(json_schema(kind, model))
+    made["asyncapi.json"] = _text(asyncapi())
+    return made
+
+
+def export(directory: Path) -> list[Path]:
+    """Write all files into ``directory``, which is made if need be; their paths."""
+    directory.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, content in documents().items():
+        path = directory / name
+        path.write_bytes(content)
+        written.append(path)
+    return written
+
+
+def check(directory: Path) -> list[str]:
+    """Differences between the files in ``directory`` and the models, one line each."""
+    wanted = documents()
+    found = {path.name: path.read_bytes() for path in directory.glob("*.json")} if directory.exists() else {}
+    problems = [f"{name} is missing" for name in sorted(set(wanted) - set(found))]
+    problems += [f"{name} belongs to no model" for name in sorted(set(found) - set(wanted))]
+    problems += [
+        f"{name} differs from its model"
+        for name in sorted(set(found) & set(wanted))
+        if found[name] != wanted[name]
+    ]
+    return problems
+
+
+def json_schema(kind: str, model: type[BaseModel]) -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a body."""
+    mode: Any = "validation" if kind in BODIES else "serialization"
+    return {"$schema": _DIALECT, "$id": f"urn:waypost:{kind}", **model.model_json_schema(mode=mode)}
+
+
+def asyncapi(topics: Topics | None = None) -> dict[str, Any]:
+    """The AsyncAPI 3.0 document of the two topics."""
+    topics = topics or Topics()
+    messages = {kind: _message(kind, model) for kind, model in {**BODIES, **RESULTS}.items()}
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Waypost",
+            "version": "1.0.0",
+            "description": "Checkpoint commands in, one result event per command out, in order per session.",
+        },
+        "defaultContentType": "application/json",
+        "channels": {
+            "commands": _channel(topics.commands, "Where agents publish commands.", BODIES),
+            "results": _channel(topics.results, "One event per command, in command order.", RESULTS),
+        },
+        "operations": {
+            "publishCommand": _operation("receive", "commands", BODIES),
+            "receiveResult": _operation("send", "results", RESULTS),
+        },
+        "components": {"messages": messages, "schemas": {"headers": _headers()}},
+    }
+
+
+def _channel(address: str, description: str, kinds: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "address": address,
+        "description": description,
+        "messages": {kind: {"$ref": f"#/components/messages/{kind}"} for kind in kinds},
+        "bindings": {"kafka": {"topic": address, "bindingVersion": "0.5.0"}},
+    }
+
+
+def _operation(action: str, channel: str, kinds: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "action": action,
+        "channel": {"$ref": f"#/channels/{channel}"},
+        "messages": [{"$ref": f"#/channels/{channel}/messages/{kind}"} for kind in kinds],
+    }
+
+
+def _message(kind: str, model: type[BaseModel]) -> dict[str, Any]:
+    summary = (model.__doc__ or "").strip().splitlines()[0].replace("``", "")
+    message: dict[str, Any] = {
+        "name": kind,
+        "title": kind,
+        "summary": summary,
+        "contentType": "application/json",
+        "headers": {"$ref": "#/components/schemas/headers"},
+        "payload": {
+            "schemaFormat": "application/schema+json;version=draft-2020-12",
+            "schema": json_schema(kind, model),
+        },
+    }
+    if kind not in (CONFIGURE_DEFAULTS, "waypost.partition.acquired"):
+        key = {"type": "string", "description": "the session id, UTF-8"}
+        message["bindings"] = {"kafka": {"key": key, "bindingVersion": "0.5.0"}}
+    if kind == "waypost.command.rejected":
+        message["description"] = f"Codes: {', '.join(_CODES)}."
+    return message
+
+
+def _headers() -> dict[str, Any]:
+    return {
+        "type": "object",
+        "description": "CloudEvents 1.0, Kafka binding, binary content mode.",
+        "required": ["ce_specversion", "ce_id", "ce_source", "ce_type"],
+        "properties": {
+            "ce_specversion": {"const": "1.0"},
+            "ce_id": {"type": "string", "minLength": 1, "maxLength": 64},
+            "ce_source": {"type": "string", "minLength": 1},
+            "ce_type": {"type": "string"},
+            "ce_time": {"type": "string", "format": "date-time"},
+            "ce_subject": {"type": "string", "description": "results: the checkpoint or session id"},
+            "ce_sessionid": {"type": "string", "description": "results: the session id"},
+            "ce_checkpointname": {"type": "string", "description": "results: the checkpoint's name"},
+            "content-type": {"type": "string"},
+            "traceparent": {"type": "string"},
+        },
+    }
+
+
+def _text(document: dict[str, Any]) -> bytes:
+    return orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n"
