@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from aiokafka.partitioner import murmur2
-
 from waypost.errors import InvalidCommandError
 
 DEFAULT_PREFIX: Final = "waypost"
+_M: Final = 0x5BD1E995
+_MASK: Final = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,5 +43,25 @@ class Topics:
 @lru_cache(maxsize=65_536)
 def partition_of(session_id: str, partitions: int) -> int:
     """The partition of a session: Kafka's standard partitioner (murmur2) over the UTF-8 key."""
-    hashed: int = murmur2(session_id.encode())
-    return (hashed & 0x7FFFFFFF) % partitions
+    return (murmur2(session_id.encode()) & 0x7FFFFFFF) % partitions
+
+
+def murmur2(key: bytes) -> int:
+    """Kafka's 32-bit MurmurHash2 (org.apache.kafka.common.utils.Utils.murmur2), unsigned.
+
+    Written here because the worker's core, which checks where a command belongs, must not import a Kafka
+    client; a test holds it against the client's own.
+    """
+    length = len(key)
+    hashed = 0x9747B28C ^ length
+    whole = length & ~3
+    for at in range(0, whole, 4):
+        k = int.from_bytes(key[at : at + 4], "little") * _M & _MASK
+        k = (k ^ k >> 24) * _M & _MASK
+        hashed = hashed * _M & _MASK ^ k
+    if whole < length:
+        hashed ^= int.from_bytes(key[whole:], "little")
+        hashed = hashed * _M & _MASK
+    hashed ^= hashed >> 13
+    hashed = hashed * _M & _MASK
+    return hashed ^ hashed >> 15

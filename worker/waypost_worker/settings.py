@@ -4,6 +4,8 @@ No setting here changes what a command does: that is in the log alone.
 """
 
 import os
+import re
+import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -155,8 +157,6 @@ def _check_names() -> None:
         return
     if not file.exists():
         raise SettingsError(f"{CONFIG_FILE_VARIABLE} names {file}, which does not exist")
-    import tomllib
-
     try:
         keys = tomllib.loads(file.read_text())
     except (OSError, ValueError) as error:
@@ -164,6 +164,17 @@ def _check_names() -> None:
     unknown = sorted(set(keys) - set(Settings.model_fields))
     if unknown:
         raise SettingsError(f"{file}: {unknown[0]!r} is not a setting; 'waypost config show' lists them")
+
+
+def config_origin(field: str) -> str:
+    """Where the value of a setting comes from, flags aside: a variable, the file, or the default."""
+    variable = f"{_PREFIX}{field}".upper()
+    if os.environ.get(variable):
+        return variable
+    file = config_file()
+    if file is not None and field in tomllib.loads(file.read_text()):
+        return str(file)
+    return "default"
 
 
 def _origin(field: str, flags: dict[str, Any]) -> str:
@@ -182,7 +193,5 @@ def _plainly(message: str) -> str:
 
 def masked_dsn(dsn: str) -> str:
     """A connection string with its password, wherever it stands, replaced by ``***``."""
-    import re
-
     masked = re.sub(r"(://[^:/@?]*):[^@]*@", r"\1:***@", dsn)
     return re.sub(r"(password\s*=\s*)('[^']*'|[^\s&]+)", r"\1***", masked)

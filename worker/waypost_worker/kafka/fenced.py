@@ -5,23 +5,36 @@ A Kafka leader checks the epoch of every data batch, transactional or not (Produ
 out of the partition, and no transaction is needed, which would cost a round trip to the coordinator and
 markers in the log (KIP-98 describes ids and epochs).
 
-The only module that touches private attributes of aiokafka: the producer id and epoch, which it neither
-shows nor takes. A contract test holds them against the real broker; pyproject bounds aiokafka's version.
+The only module that touches private attributes of aiokafka's producer: its producer id and epoch, which it
+neither shows nor takes, and its sender task, which would otherwise retry for ever. A contract test holds them
+against the real broker; pyproject bounds aiokafka's version.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced
+from aiokafka.errors import (
+    InvalidProducerEpoch,
+    MessageSizeTooLargeError,
+    ProducerFenced,
+    RecordListTooLargeError,
+)
 
-from waypost_worker.kafka.connection import Connection, kafka_errors, quietly
-from waypost_worker.partition.ports import Fence, FencedError, ResultRecord, UnavailableError
+from waypost_worker.kafka.connection import PASSING, Connection, kafka_errors, meaning, quietly
+from waypost_worker.partition.ports import (
+    Fence,
+    FencedError,
+    ForeignWriterError,
+    RefusedError,
+    ResultRecord,
+    UnavailableError,
+)
 
 MAX_BATCH_BYTES: Final = 16 * 1024 * 1024
 # aiokafka lets sequence numbers wrap wrongly at 2**31; a new claim starts again from 0.
-_LAST_SEQUENCE: Final = 2**30
+LAST_SEQUENCE: Final = 2**30
 _CLOSE_SECONDS: Final = 1.0
 
 
@@ -30,7 +43,7 @@ async def claim_epoch(connection: Connection, transactional_id: str) -> Fence:
     producer = AIOKafkaProducer(**connection.options(), transactional_id=transactional_id)
     try:
         async with kafka_errors(f"claiming the producer epoch of {transactional_id!r}"):
-            await asyncio.wait_for(producer.start(), 2 * connection.request_timeout)
+            await asyncio.wait_for(producer.start(), connection.start_timeout)
         manager: Any = producer._txn_manager
         return Fence(manager.producer_id, manager.producer_epoch)
     finally:
@@ -41,7 +54,7 @@ class FencedProducer:
     """Appends to one partition under a claimed epoch. Of no use any more after the first error."""
 
     def __init__(self, connection: Connection, topic: str, partition: int, fence: Fence) -> None:
-        self._timeout = connection.request_timeout
+        self._connection = connection
         self._topic = topic
         self._partition = partition
         self._sequence = 0
@@ -50,7 +63,7 @@ class FencedProducer:
             **connection.options(),
             enable_idempotence=True,
             acks="all",
-            max_batch_size=MAX_BATCH_BYTES + 1024,
+            max_batch_size=MAX_BATCH_BYTES,
             max_request_size=MAX_BATCH_BYTES + 65_536,
             linger_ms=0,
         )
@@ -60,41 +73,92 @@ class FencedProducer:
     async def start(self) -> None:
         """Connect. UnavailableError if the cluster can't be reached in time."""
         async with kafka_errors("connecting the results producer"):
-            await asyncio.wait_for(self._producer.start(), 2 * self._timeout)
+            await asyncio.wait_for(self._producer.start(), self._connection.start_timeout)
 
     async def append(self, records: Sequence[ResultRecord]) -> int:
-        """Append all records as one batch; the offset of the first."""
+        """Append all records in order, and only them; the offset of the first.
+
+        One batch of Kafka's, which is in the log as a whole or not at all. Only what is larger than
+        MAX_BATCH_BYTES becomes several, one after the other.
+        """
+        if not records:
+            raise ValueError("nothing to append")
         if not self._usable:
             raise UnavailableError("this producer failed before; its sequence is not to be trusted any more")
-        if self._sequence + len(records) > _LAST_SEQUENCE:
+        if self._sequence + len(records) > LAST_SEQUENCE:
             raise UnavailableError("the sequence numbers of this producer are used up: claiming a new epoch")
+        first, *more = self._batches(records)
+        self._usable = False
+        try:
+            base = await self._send(first)
+            expected = base + first.record_count()
+            for batch in more:
+                offset = await self._send(batch)
+                if offset != expected:
+                    raise ForeignWriterError(
+                        f"results landed at offset {offset} of {self._topic}/{self._partition} instead of "
+                        f"{expected}: something else writes to the results topic; the partition is read anew"
+                    )
+                expected += batch.record_count()
+        except BaseException:
+            self._stop_sending()
+            raise
+        self._usable = True
+        self._sequence += len(records)
+        return base
+
+    def _batches(self, records: Sequence[ResultRecord]) -> Iterator[Any]:
         batch = self._producer.create_batch()
         for record in records:
-            appended = batch.append(
-                timestamp=None, key=record.key, value=record.value, headers=list(record.headers)
-            )
-            if appended is None:
-                raise UnavailableError(f"{len(records)} results do not fit into one batch of Kafka's")
+            content = {"key": record.key, "value": record.value, "headers": list(record.headers)}
+            if batch.append(timestamp=None, **content) is None:
+                yield batch
+                batch = self._producer.create_batch()
+                batch.append(timestamp=None, **content)
         batch.close()
-        self._usable = False
+        yield batch
+
+    async def _send(self, batch: Any) -> int:
         try:
             # An idempotent producer of aiokafka retries for ever, so the limit is set here. What happens to
             # the batch after that is unknown, as after any lost reply.
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._connection.request_timeout):
                 future = await self._producer.send_batch(batch, self._topic, partition=self._partition)
-                metadata = await future
+                offset = int((await future).offset)
         except (ProducerFenced, InvalidProducerEpoch):
             raise FencedError(
                 f"another worker took partition {self._partition} over in Kafka: its epoch is higher now"
             ) from None
-        except (KafkaError, OSError, TimeoutError, AssertionError) as error:
-            raise UnavailableError(f"Kafka, appending results: {type(error).__name__}: {error}") from error
-        self._usable = True
-        self._sequence += len(records)
-        return int(metadata.offset)
+        except (MessageSizeTooLargeError, RecordListTooLargeError) as error:
+            raise RefusedError(
+                f"a batch of {batch.size()} bytes is too large for {self._topic} ({error}). Nothing of it was "
+                f"written, and its commands stay applied; set max.message.bytes={MAX_BATCH_BYTES} on the topic"
+            ) from None
+        except PASSING as error:
+            raise meaning(f"appending to {self._topic}/{self._partition}", error) from error
+        if offset < 0:
+            # DuplicateSequenceNumber: the broker has the batch already but has forgotten where.
+            raise UnavailableError(
+                f"Kafka has a batch of {self._topic}/{self._partition} but does not know where any more"
+            )
+        return offset
+
+    def _stop_sending(self) -> None:
+        """From here on nothing is sent again; the request under way, if any, is still waited for."""
+        self._usable = False
+        sender: asyncio.Task[None] | None = self._producer._sender.sender_task
+        if sender is not None and not sender.done():
+            sender.cancel()
 
     async def close(self) -> None:
-        """Give up. An append still under way may or may not take effect."""
-        await quietly(self._producer.stop(), _CLOSE_SECONDS)
-        # A sender that retries against a dead broker holds stop() up; its connections go all the same.
+        """Give up. A request still under way may or may not take effect."""
+        # stop() would wait for batches that can't be delivered; what it does besides is done here.
+        self._producer._closed = True
+        sender: asyncio.Task[None] | None = self._producer._sender.sender_task
+        self._stop_sending()
+        if sender is not None:
+            # Cancelled once it waits for its request in flight, cancelled twice it does not.
+            await asyncio.wait({sender}, timeout=0.05)
+            self._stop_sending()
+            await asyncio.wait({sender}, timeout=_CLOSE_SECONDS)
         await quietly(self._producer.client.close(), _CLOSE_SECONDS)

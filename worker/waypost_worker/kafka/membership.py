@@ -5,22 +5,28 @@ lacks their partition: the fence makes an overlap harmless, and a partition that
 """
 
 import asyncio
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Coroutine, Mapping
+from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from aiokafka.errors import KafkaError
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from aiokafka.protocol.group import LeaveGroupRequest
 
-from waypost_worker.kafka.connection import Connection, kafka_errors, quietly
+from waypost_worker.kafka.connection import PASSING, Connection, kafka_errors, quietly
+from waypost_worker.partition.ports import UnavailableError
 
 # How soon a member notices that another one left: a takeover after a drain takes about this long.
 _HEARTBEAT_MS: Final = 300
 _POLL_MS: Final = 500
+_LEAVE_SECONDS: Final = 1.0
 
 
 class Membership:
-    """This worker as a member of the group. ``assigned`` is the last assignment that is known."""
+    """This worker as a member of the group.
+
+    ``assigned`` is the last assignment that is known, also while ``rebalancing``. ``failed`` is set when this
+    membership is of no use any more: :meth:`leave` it and make a new one.
+    """
 
     def __init__(
         self,
@@ -34,37 +40,46 @@ class Membership:
         self.assigned: frozenset[int] = frozenset()
         self.rebalancing = True
         self.failed: BaseException | None = None
+        self._connection = connection
         self._topic = topic
-        self._timeout = connection.request_timeout
+        self._group_id = group_id
+        self._static = group_instance_id is not None
         self._change = asyncio.Event()
         self._polling: asyncio.Task[None] | None = None
+        session_ms = int(session_timeout * 1000)
+        rebalance_ms = max(10_000, session_ms)
+        # No rebalance takes longer than this, unless the cluster is away or the client is stuck.
+        self._longest_rebalance = 2 * (rebalance_ms + session_ms) / 1000 + 2 * connection.request_timeout
         self._consumer = AIOKafkaConsumer(
             **connection.options(),
             group_id=group_id,
             group_instance_id=group_instance_id,
             enable_auto_commit=False,
             auto_offset_reset="latest",
-            # Sticky assignment keeps its state in a class attribute; round robin is plain and even.
-            partition_assignment_strategy=(RoundRobinPartitionAssignor,),
-            session_timeout_ms=int(session_timeout * 1000),
-            heartbeat_interval_ms=min(_HEARTBEAT_MS, int(session_timeout * 1000 / 3)),
-            rebalance_timeout_ms=max(10_000, int(session_timeout * 1000)),
+            partition_assignment_strategy=(_own_assignor(),),
+            session_timeout_ms=session_ms,
+            heartbeat_interval_ms=min(_HEARTBEAT_MS, session_ms // 3),
+            rebalance_timeout_ms=rebalance_ms,
             max_poll_interval_ms=24 * 3600 * 1000,
-            # What is fetched before the pause takes effect is thrown away: let it be little.
-            max_partition_fetch_bytes=4096,
         )
 
     async def start(self) -> None:
-        """Connect and join. UnavailableError if the cluster can't be reached."""
+        """Connect and join. UnavailableError if the cluster can't be reached or lacks the topic."""
         async with kafka_errors("joining the worker group"):
-            await asyncio.wait_for(self._consumer.start(), 2 * self._timeout)
+            async with asyncio.timeout(self._connection.start_timeout):
+                await self._consumer.start()
+                # A group that subscribes to a missing topic would notice only minutes later that it is there.
+                await self._consumer._client.add_topic(self._topic)
+        if not self._consumer.partitions_for_topic(self._topic):
+            raise UnavailableError(
+                f"the topic {self._topic!r} does not exist yet: make it with 'waypost topics create'"
+            )
         self._consumer.subscribe([self._topic], listener=_Listener(self))
-        self._polling = asyncio.create_task(self._poll())
+        self._polling = asyncio.create_task(self._poll(), name="membership")
 
-    async def changed(self) -> None:
-        """Wait for the next change of ``assigned``, ``rebalancing`` or ``failed``."""
-        change = self._change
-        await change.wait()
+    def changed(self) -> Coroutine[Any, Any, object]:
+        """Await it to wait for a change of ``assigned``, ``rebalancing`` or ``failed`` after this call."""
+        return self._change.wait()
 
     async def commit(self, offsets: Mapping[int, int]) -> None:
         """Commit group offsets, for lag monitors only; that it may fail is harmless."""
@@ -75,30 +90,54 @@ class Membership:
         }
         if owned and not self.rebalancing:
             try:
-                await asyncio.wait_for(self._consumer.commit(owned), self._timeout)
-            except (KafkaError, OSError, TimeoutError):
+                await asyncio.wait_for(self._consumer.commit(owned), self._connection.request_timeout)
+            except PASSING:
                 return
 
     async def leave(self) -> None:
-        """Leave the group, so that others take over at once (a static member only goes silent)."""
+        """Leave the group, so that others take over at once (a static member only goes silent).
+
+        Never raises, and takes a few seconds at most.
+        """
         if self._polling is not None:
             self._polling.cancel()
             await asyncio.gather(self._polling, return_exceptions=True)
-        await quietly(self._consumer.stop(), self._timeout)
+        consumer: Any = self._consumer
+        stopping = asyncio.ensure_future(consumer.stop())
+        await asyncio.wait({stopping}, timeout=_LEAVE_SECONDS)
+        if stopping.done():
+            await asyncio.gather(stopping, return_exceptions=True)
+            return
+        # A join that waits for other members, or a coordinator that is away, holds stop() up.
+        if not self._static:
+            await quietly(self._say_goodbye(), _LEAVE_SECONDS)
+        await quietly(stopping, _LEAVE_SECONDS)
+        await quietly(consumer._coordinator._stop_heartbeat_task(), _LEAVE_SECONDS)
+        await quietly(consumer._fetcher.close(), _LEAVE_SECONDS)
+        await quietly(consumer._client.close(), _LEAVE_SECONDS)
+
+    async def _say_goodbye(self) -> None:
+        """Leave over another connection: on its own, the coordinator would first answer the join."""
+        coordinator: Any = self._consumer._coordinator
+        if coordinator.coordinator_id is not None and coordinator.member_id:
+            request: Any = LeaveGroupRequest(self._group_id, coordinator.member_id)
+            await self._consumer._client.send(coordinator.coordinator_id, request)
 
     async def _poll(self) -> None:
-        # Nothing ever comes, for all partitions are paused; polling keeps the membership and shows its errors.
+        # Nothing ever comes, for all partitions are paused; polling keeps the membership and shows its errors,
+        # the end of the client's coordination task among them.
         try:
             while True:
-                await self._consumer.getmany(timeout_ms=_POLL_MS)
-                coordination = getattr(self._consumer._coordinator, "_coordination_task", None)
-                if coordination is not None and coordination.done():
-                    raise RuntimeError("the group coordination of the Kafka client has ended")
-        except asyncio.CancelledError:
-            raise
+                async with asyncio.timeout(self._longest_rebalance):
+                    await self._consumer.getmany(timeout_ms=_POLL_MS)
+        except TimeoutError:
+            self._fail(UnavailableError(f"no rebalance ended for {self._longest_rebalance:.0f} s"))
         except Exception as error:
-            self.failed = error
-            self._tell()
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self.failed = error
+        self._tell()
 
     def _tell(self) -> None:
         self._change.set()
@@ -114,7 +153,17 @@ class _Listener(ConsumerRebalanceListener):
         self._membership._tell()
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        # Before the first position is known, so nothing is ever fetched.
         self._membership._consumer.pause(*assigned)
         self._membership.assigned = frozenset(partition.partition for partition in assigned)
         self._membership.rebalancing = False
         self._membership._tell()
+
+
+def _own_assignor() -> type[StickyPartitionAssignor]:
+    """aiokafka's sticky assignor keeps a member's last assignment in a class attribute: a class for each."""
+
+    class StickyAssignor(StickyPartitionAssignor):
+        member_assignment = None
+
+    return StickyAssignor

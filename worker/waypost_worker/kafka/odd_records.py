@@ -1,22 +1,26 @@
 """Records that aiokafka cannot read: a header name that is not UTF-8 makes it raise, again at every try.
 
-Java clients can't produce such a record, librdkafka ones can. It must not stop a partition, so the batch that
-holds it is fetched once more and read with the names' odd bytes shown as escapes (``\\xff``).
+Java clients can't produce such a record, librdkafka ones can. It must not stop a partition, so what is there
+is fetched once more and read with the names' odd bytes shown as escapes (``\\xff``).
+
+Stands on internals of aiokafka's reader; a test with a real record of that kind holds them.
 """
 
 import asyncio
 from typing import Any, Final, SupportsIndex
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import for_code
+from aiokafka.consumer.fetcher import PartitionRecords
+from aiokafka.errors import CorruptRecordException, for_code
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.record.default_records import _DefaultRecordBatchPy
-from aiokafka.structs import ConsumerRecord
 
 from waypost_worker.partition.ports import UnavailableError
 
-_FETCH_BYTES: Final = 32 * 1024 * 1024
-_READ_COMMITTED: Final = 1
+# At least one batch comes whole, however large it is.
+_FETCH_BYTES: Final = 1024 * 1024
+_BATCH_OVERHEAD: Final = 12
+_ISOLATION: Final = {"read_uncommitted": 0, "read_committed": 1}
 
 
 class _Lenient(bytearray):
@@ -31,43 +35,47 @@ class _Lenient(bytearray):
         return super().decode(encoding, "backslashreplace")
 
 
-async def read_odd_batch(
-    consumer: AIOKafkaConsumer, partition: TopicPartition, offset: int, timeout: float
+class _LenientBatches:
+    """The whole batches in a fetched piece of a log, as aiokafka's PartitionRecords takes them."""
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+
+    def _size(self) -> int:
+        return _BATCH_OVERHEAD + int.from_bytes(self._raw[8:_BATCH_OVERHEAD], "big")
+
+    def has_next(self) -> bool:
+        """Whether another batch is there to its end."""
+        return len(self._raw) > _BATCH_OVERHEAD and len(self._raw) >= self._size()
+
+    def next_batch(self) -> Any:
+        """The next batch. CorruptRecordException if its checksum is wrong."""
+        size = self._size()
+        batch: Any = _DefaultRecordBatchPy(self._raw[:size])
+        self._raw = self._raw[size:]
+        if not batch.validate_crc():
+            raise CorruptRecordException(f"the batch at offset {batch.base_offset} has a wrong checksum")
+        batch._maybe_uncompress()
+        batch._buffer = _Lenient(batch._buffer)
+        return batch
+
+
+async def read_oddly(
+    consumer: AIOKafkaConsumer, partition: TopicPartition, isolation_level: str, offset: int, timeout: float
 ) -> tuple[list[Any], int]:
-    """The records from ``offset`` on of the batch that holds it, and the offset behind that batch."""
+    """The next records from ``offset`` on, and the offset to go on from. Aborted ones are left out."""
     client: Any = consumer._client
     node = client.cluster.leader_for_partition(partition)
     if node is None or node < 0:
         raise UnavailableError(f"{partition.topic}/{partition.partition} has no leader just now")
+    isolation = _ISOLATION[isolation_level]
     asked = [(partition.topic, [(partition.partition, offset, _FETCH_BYTES)])]
-    request: Any = FetchRequest(500, 1, _FETCH_BYTES, _READ_COMMITTED, asked, rack_id="")
+    request: Any = FetchRequest(500, 1, _FETCH_BYTES, isolation, asked, rack_id="")
     response = await asyncio.wait_for(client.send(node, request), timeout)
     _, code, _, *rest = response.topics[0][1][0]
     if code:
         raise UnavailableError(f"Kafka, fetching a batch: {for_code(code).__name__}")
-    raw = bytes(rest[-1])
-    while len(raw) >= 12:
-        size = 12 + int.from_bytes(raw[8:12], "big")
-        batch: Any = _DefaultRecordBatchPy(raw[:size])
-        if batch.next_offset > offset and not batch.is_control_batch:
-            batch._maybe_uncompress()
-            batch._buffer = _Lenient(batch._buffer)
-            return [_record(partition, r) for r in batch if r.offset >= offset], batch.next_offset
-        raw = raw[size:]
-    raise UnavailableError(f"the batch at offset {offset} of {partition.topic} did not come whole")
-
-
-def _record(partition: TopicPartition, record: Any) -> Any:
-    return ConsumerRecord(
-        partition.topic,
-        partition.partition,
-        record.offset,
-        record.timestamp,
-        record.timestamp_type,
-        record.key,
-        record.value,
-        None,
-        -1 if record.key is None else len(record.key),
-        -1 if record.value is None else len(record.value),
-        tuple(record.headers),
-    )
+    aborted = rest[2] if response.API_VERSION >= 11 else rest[-2]
+    batches = _LenientBatches(bytes(rest[-1]))
+    records = PartitionRecords(partition, batches, aborted, offset, None, None, False, isolation)
+    return list(records), records.next_fetch_offset

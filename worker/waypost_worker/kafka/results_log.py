@@ -1,13 +1,14 @@
 """The ResultsLog port: one partition of the results topic."""
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 
 from aiokafka import TopicPartition
 
 from waypost.topics import Topics
-from waypost_worker.kafka.connection import Connection, kafka_errors
+from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.fenced import FencedProducer, claim_epoch
-from waypost_worker.kafka.reading import consumer_at, read_range
+from waypost_worker.kafka.reading import PartitionReader
 from waypost_worker.partition.ports import Fence, FetchedResult, ResultRecord
 
 
@@ -19,14 +20,17 @@ class KafkaResultsLog:
         self._transactional_id = topics.transactional_id(partition)
         self._partition = TopicPartition(topics.results, partition)
         self._producer: FencedProducer | None = None
+        self._reader = PartitionReader(connection, self._partition, "read_uncommitted")
 
     async def claim(self) -> Fence:
         """See the port."""
         fence = await claim_epoch(self._connection, self._transactional_id)
-        self._producer = FencedProducer(
-            self._connection, self._partition.topic, self._partition.partition, fence
-        )
-        await self._producer.start()
+        topic, partition = self._partition
+        producer = FencedProducer(self._connection, topic, partition, fence)
+        former, self._producer = self._producer, producer
+        if former is not None:
+            await former.close()
+        await producer.start()
         return fence
 
     async def append(self, records: Sequence[ResultRecord]) -> int:
@@ -37,25 +41,27 @@ class KafkaResultsLog:
 
     async def bounds(self) -> tuple[int, int]:
         """See the port."""
-        async with (
-            consumer_at(self._connection, self._partition, "read_uncommitted") as consumer,
-            kafka_errors("asking for the bounds of the results topic"),
-        ):
-            start = await consumer.beginning_offsets([self._partition])
-            end = await consumer.end_offsets([self._partition])
-        return start[self._partition], end[self._partition]
+        return await self._reader.bounds()
 
     async def read(self, first: int, end: int) -> AsyncIterator[Sequence[FetchedResult]]:
         """See the port."""
-        async for records in read_range(self._connection, self._partition, "read_uncommitted", first, end):
-            yield [FetchedResult(r.offset, r.key, r.value, r.headers) for r in records]
+        async with aclosing(self._reader.read(first, end)) as pieces:
+            async for records in pieces:
+                yield [FetchedResult(r.offset, r.key, r.value, r.headers) for r in records]
+        # An owner reads once, when it acquires: let nothing be fetched ahead that nobody wants.
+        await self._reader.close()
 
     @property
     def unanswered_append_seconds(self) -> float:
-        """See the port: the broker gives a produce request up to this long, and the client no longer."""
-        return self._connection.request_timeout
+        """See the port.
+
+        The client sends nothing of an append later than request_timeout after its begin. What it sent last
+        may still lie in a socket or in the broker's queue, for which the same time again is allowed.
+        """
+        return 2 * self._connection.request_timeout
 
     async def close(self) -> None:
         """See the port."""
+        await self._reader.close()
         if self._producer is not None:
             await self._producer.close()

@@ -13,10 +13,13 @@ from aiokafka.errors import TopicAlreadyExistsError, for_code
 from waypost.topics import Topics
 from waypost_worker.kafka.connection import Connection, kafka_errors, quietly
 from waypost_worker.kafka.fenced import MAX_BATCH_BYTES
-from waypost_worker.partition.ports import UnavailableError
+from waypost_worker.partition.ports import RefusedError, UnavailableError
 
 COMMAND_BYTES: Final = 1_048_588  # Kafka's own default
 _DAY_MS: Final = 24 * 3600 * 1000
+FOR_EVER: Final = -1
+RESULTS_RETENTION_MS: Final = 7 * _DAY_MS
+_REPLICAS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +32,16 @@ class Finding:
     mend: str = ""
 
 
-def topic_settings(topics: Topics, brokers: int) -> dict[str, dict[str, str]]:
-    """The settings of each topic by name."""
+def topic_settings(
+    topics: Topics,
+    replicas: int,
+    *,
+    commands_retention_ms: int = FOR_EVER,
+    results_retention_ms: int = RESULTS_RETENTION_MS,
+) -> dict[str, dict[str, str]]:
+    """The settings of each topic by name, for topics of so many replicas."""
     common = {"cleanup.policy": "delete", "unclean.leader.election.enable": "false"}
-    if brokers >= 3:
+    if replicas >= _REPLICAS:
         common["min.insync.replicas"] = "2"
     return {
         # The broker's clock orders and dates commands. The log is the source of truth: it is kept for ever
@@ -40,35 +49,64 @@ def topic_settings(topics: Topics, brokers: int) -> dict[str, dict[str, str]]:
         topics.commands: {
             **common,
             "message.timestamp.type": "LogAppendTime",
-            "retention.ms": "-1",
-            "retention.bytes": "-1",
+            "retention.ms": str(commands_retention_ms),
+            "retention.bytes": str(FOR_EVER),
             "max.message.bytes": str(COMMAND_BYTES),
         },
         # A result that lists everything that retention dropped from a full session can be large.
         topics.results: {
             **common,
-            "retention.ms": str(7 * _DAY_MS),
+            "retention.ms": str(results_retention_ms),
             "max.message.bytes": str(MAX_BATCH_BYTES),
         },
     }
 
 
-async def create_topics(connection: Connection, topics: Topics, partitions: int) -> list[str]:
-    """Make the topics that are missing; their names. Existing ones stay as they are (see check_topics)."""
-    made = []
+async def create_topics(
+    connection: Connection,
+    topics: Topics,
+    partitions: int,
+    *,
+    replicas: int | None = None,
+    commands_retention_ms: int = FOR_EVER,
+    results_retention_ms: int = RESULTS_RETENTION_MS,
+) -> list[str]:
+    """Make the topics that are missing; their names. Existing ones stay as they are (see check_topics).
+
+    ``replicas`` is 3, or the number of brokers where that is less. Retention in milliseconds, -1 for ever.
+    RefusedError if a topic exists with another number of partitions, UnavailableError if Kafka refuses.
+    """
     async with _admin(connection) as admin:
-        brokers = len((await admin.describe_cluster())["brokers"])
-        replication = min(3, brokers)
-        for name, settings in topic_settings(topics, brokers).items():
-            new = NewTopic(name, partitions, replication, topic_configs=settings)
-            answer: Any = await admin.create_topics([new])
-            code = answer.topic_errors[0][1]
-            if code == 0:
+        if replicas is None:
+            replicas = min(_REPLICAS, len((await admin.describe_cluster())["brokers"]))
+        wanted = topic_settings(
+            topics,
+            replicas,
+            commands_retention_ms=commands_retention_ms,
+            results_retention_ms=results_retention_ms,
+        )
+        made = []
+        for name, settings in wanted.items():
+            if await _create(admin, NewTopic(name, partitions, replicas, topic_configs=settings)):
                 made.append(name)
-            elif for_code(code) is not TopicAlreadyExistsError:
-                raise UnavailableError(f"Kafka would not make the topic {name!r}: {for_code(code).__name__}")
-        await _until_led(admin, list(topic_settings(topics, brokers)), connection.request_timeout)
+        await _until_led(admin, list(wanted), connection.request_timeout)
+        for topic in await admin.describe_topics(list(wanted)):
+            if len(topic["partitions"]) != partitions:
+                raise RefusedError(
+                    f"the topic {topic['topic']!r} exists with {len(topic['partitions'])} partitions, not "
+                    f"{partitions}. It was left as it is: ask for as many, or use another topic prefix"
+                )
     return made
+
+
+async def _create(admin: AIOKafkaAdminClient, new: NewTopic) -> bool:
+    """Whether it was made; False if it exists."""
+    answer: Any = await admin.create_topics([new])
+    code, *said = answer.topic_errors[0][1:]
+    if code and for_code(code) is not TopicAlreadyExistsError:
+        reason = (said[0] if said else "") or for_code(code).description
+        raise UnavailableError(f"Kafka would not make the topic {new.name!r}: {reason}")
+    return code == 0
 
 
 async def _until_led(admin: AIOKafkaAdminClient, names: list[str], seconds: float) -> None:
@@ -86,20 +124,22 @@ async def _until_led(admin: AIOKafkaAdminClient, names: list[str], seconds: floa
 async def check_topics(connection: Connection, topics: Topics) -> list[Finding]:
     """Compare topics and broker settings with what the protocol needs."""
     async with _admin(connection) as admin:
-        cluster = await admin.describe_cluster()
-        brokers = len(cluster["brokers"])
+        brokers = (await admin.describe_cluster())["brokers"]
         described = {
             topic["topic"]: topic
             for topic in await admin.describe_topics([topics.commands, topics.results])
             if topic["error_code"] == 0
         }
         findings = _check_existence(topics, described)
-        for name in described:
+        wanted = topic_settings(topics, min(_REPLICAS, len(brokers)))
+        for name, topic in described.items():
             settings = await _settings(admin, ConfigResourceType.TOPIC, name)
-            findings += _check_topic(name, topic_settings(topics, brokers)[name], settings)
-            findings += _check_replication(name, described[name], brokers)
-        node = str(cluster["brokers"][0]["node_id"])
-        findings += _check_broker(await _settings(admin, ConfigResourceType.BROKER, node))
+            findings += _check_topic(name, wanted[name], settings)
+            findings += _check_replication(name, topic, len(brokers))
+        for broker in brokers:
+            node = broker["node_id"]
+            settings = await _settings(admin, ConfigResourceType.BROKER, str(node))
+            findings += _check_broker(f"broker {node}", settings, len(brokers))
     return findings
 
 
@@ -131,63 +171,74 @@ def _check_topic(name: str, wanted: dict[str, str], found: dict[str, str]) -> li
 
 
 def _level(key: str, wanted: str, actual: str) -> Literal["ok", "warning", "error"]:
+    if actual == wanted:
+        return "ok"
     if key in ("cleanup.policy", "message.timestamp.type"):
-        return "ok" if actual == wanted else "error"
+        return "error"
     if key == "max.message.bytes":
         return "ok" if int(actual or 0) >= int(wanted) else "error"
     if key in ("retention.ms", "retention.bytes"):
-        enough = actual == "-1" or (wanted != "-1" and int(actual or 0) >= int(wanted))
+        enough = int(actual or 0) == FOR_EVER or FOR_EVER < int(wanted) <= int(actual or 0)
         return "ok" if enough else "warning"
-    return "ok" if actual == wanted else "warning"
+    return "warning"
 
 
 def _check_replication(name: str, topic: dict[str, Any], brokers: int) -> list[Finding]:
     replicas = min(len(partition["replicas"]) for partition in topic["partitions"])
-    if brokers >= 3 and replicas < 3:
+    if brokers >= _REPLICAS > replicas:
+        message = f"{replicas} replica(s) on {brokers} brokers: the loss of one can lose data"
+        return [Finding("warning", name, message, f"give it {_REPLICAS} replicas")]
+    if lacking := [p["partition"] for p in topic["partitions"] if len(p["isr"]) < len(p["replicas"])]:
+        message = f"partitions {lacking} have replicas that are not in sync"
         return [
-            Finding("warning", name, f"{replicas} replicas", "give it 3: one broker's loss loses data now")
+            Finding("warning", name, message, "wait for the brokers to catch up, or look for what is down")
         ]
-    return [Finding("ok", name, f"{replicas} replicas on {brokers} broker(s)")]
+    return [Finding("ok", name, f"{replicas} replica(s) on {brokers} broker(s)")]
 
 
-def _check_broker(found: dict[str, str]) -> list[Finding]:
+def _check_broker(subject: str, found: dict[str, str], brokers: int) -> list[Finding]:
     findings = []
     for key in ("transactional.id.expiration.ms", "producer.id.expiration.ms"):
-        value = int(found.get(key, 0))
+        value = int(found.get(key) or 0)
         if value >= _DAY_MS:
-            findings.append(Finding("ok", "brokers", f"{key}={value}"))
+            findings.append(Finding("ok", subject, f"{key}={value}"))
         else:
-            findings.append(
-                Finding(
-                    "error",
-                    "brokers",
-                    f"{key}={value} is less than a day: the fence of an idle partition would be forgotten",
-                    f"set {key} to at least {_DAY_MS}",
-                )
-            )
+            message = f"{key}={value} is less than a day: the fence of an idle partition would be forgotten"
+            findings.append(Finding("error", subject, message, f"set {key} to at least {_DAY_MS}"))
+    # Epochs are kept in this topic: losing it forgets every fence.
+    key = "transaction.state.log.replication.factor"
+    value = int(found.get(key) or 0)
+    if brokers >= _REPLICAS > value:
+        message = f"{key}={value} on {brokers} brokers: the loss of one stops all takeovers"
+        findings.append(
+            Finding("warning", subject, message, f"give __transaction_state {_REPLICAS} replicas")
+        )
     return findings
 
 
 async def delete_topic(connection: Connection, name: str) -> None:
-    """Remove a topic and all that is in it."""
+    """Remove a topic and all that is in it. UnavailableError if Kafka refuses."""
     async with _admin(connection) as admin:
-        await admin.delete_topics([name])
+        answer: Any = await admin.delete_topics([name])
+        code = answer.topic_error_codes[0][1]
+        if code:
+            raise UnavailableError(f"Kafka would not remove {name!r}: {for_code(code).description}")
 
 
 async def create_scratch_topic(connection: Connection, name: str) -> None:
     """A topic of one partition for a test of the cluster."""
     async with _admin(connection) as admin:
         brokers = len((await admin.describe_cluster())["brokers"])
-        answer: Any = await admin.create_topics([NewTopic(name, 1, min(3, brokers))])
-        code = answer.topic_errors[0][1]
-        if code:
-            raise UnavailableError(f"Kafka would not make the topic {name!r}: {for_code(code).__name__}")
+        await _create(admin, NewTopic(name, 1, min(_REPLICAS, brokers)))
         await _until_led(admin, [name], connection.request_timeout)
 
 
 async def _settings(admin: AIOKafkaAdminClient, kind: ConfigResourceType, name: str) -> dict[str, str]:
     answers: Any = await admin.describe_configs([ConfigResource(kind, name)])
-    return {entry[0]: entry[1] for answer in answers for entry in answer.resources[0][4]}
+    code, message, _, _, entries = answers[0].resources[0]
+    if code:
+        raise UnavailableError(f"Kafka would not tell the settings of {kind.name.lower()} {name}: {message}")
+    return {entry[0]: entry[1] for entry in entries}
 
 
 @asynccontextmanager
@@ -195,7 +246,7 @@ async def _admin(connection: Connection) -> AsyncIterator[AIOKafkaAdminClient]:
     admin = AIOKafkaAdminClient(**connection.options())
     try:
         async with kafka_errors("administering topics"):
-            await asyncio.wait_for(admin.start(), 2 * connection.request_timeout)
+            await asyncio.wait_for(admin.start(), connection.start_timeout)
             yield admin
     finally:
         await quietly(admin.close(), 1.0)

@@ -1,0 +1,200 @@
+"""The fold of one command partition: expected rows, and one expected result body for each command."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from tests.properties.naive import DEFAULT_POLICY, NaiveSession
+
+from waypost.bodies import parse_body
+from waypost.commands import Command, ConfigureDefaults, Create, Import
+from waypost.envelope import KafkaRecord, open_envelope, session_of
+from waypost.errors import InvalidCommandError
+from waypost.times import format_micros
+from waypost.topics import partition_of
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Expected:
+    """What a partition's log amounts to. ``results`` in command order, each a (type, body) pair."""
+
+    rows: dict[tuple[str, int], Row] = field(default_factory=dict)
+    counters: dict[str, int] = field(default_factory=dict)
+    results: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    rejected: list[tuple[int, str]] = field(default_factory=list)
+
+
+def fold(records: list[KafkaRecord], partition: int, partitions: int) -> Expected:
+    """Fold ``records``, the whole of a partition's log, in order."""
+    return _Fold(partition, partitions).run(records)
+
+
+class _Fold:
+    def __init__(self, partition: int, partitions: int) -> None:
+        self.partition = partition
+        self.partitions = partitions
+        self.sessions: dict[str, NaiveSession] = {}
+        self.contents: dict[tuple[str, int], tuple[bytes, Any]] = {}
+        self.default = dict(DEFAULT_POLICY)
+        self.default_ids: list[str] = []
+        self.expected = Expected()
+
+    def run(self, records: list[KafkaRecord]) -> Expected:
+        for record in records:
+            kind, body = self.one(record)
+            command = body.setdefault("command", {})
+            command["partition"], command["offset"] = self.partition, record.offset
+            self.expected.results.append((kind, body))
+        for session_id, session in self.sessions.items():
+            self.expected.counters[session_id] = session.counter
+            for checkpoint in session.checkpoints:
+                key = (session_id, checkpoint["number"])
+                data, metadata = self.contents[key]
+                self.expected.rows[key] = {**checkpoint, "data": data, "metadata": metadata}
+        return self.expected
+
+    def one(self, record: KafkaRecord) -> tuple[str, dict[str, Any]]:
+        try:
+            envelope = open_envelope(record)
+            action = parse_body(envelope.type, envelope.body)
+            self.check_place(envelope.session_id, isinstance(action, ConfigureDefaults))
+        except InvalidCommandError as error:
+            return self.reject(record, error.code)
+        command = Command(envelope.id, record.offset, envelope.taken_at, envelope.recorded_at, action)
+        if isinstance(action, ConfigureDefaults):
+            return self.configure_defaults(command, action)
+        session_id = envelope.session_id or ""
+        session = self.sessions.setdefault(session_id, NaiveSession(session_id))
+        before = {c["number"]: dict(c) for c in session.checkpoints}
+        decision = session.handle(command, self.default)
+        if decision[0] == "rejected":
+            return self.reject(record, decision[1])
+        if decision[0] == "duplicate":
+            known = None if decision[1] is None else f"{session_id}:{decision[1]}"
+            return "waypost.command.duplicate", {
+                "session_id": session_id,
+                "checkpoint_id": known,
+                "command": {"id": command.id},
+            }
+        kind, body = self.accepted(session, command, decision, before)
+        return kind, {"session_id": session_id, **body, "command": {"id": command.id}}
+
+    def check_place(self, session_id: str | None, is_defaults: bool) -> None:
+        if is_defaults != (session_id is None):
+            raise InvalidCommandError("invalid-envelope", "key")
+        if session_id is not None and partition_of(session_id, self.partitions) != self.partition:
+            raise InvalidCommandError("misrouted", "partition")
+
+    def accepted(
+        self, session: NaiveSession, command: Command, decision: tuple[Any, ...], before: dict[int, Row]
+    ) -> tuple[str, dict[str, Any]]:
+        session_id = session.session_id
+
+        def ids(numbers: list[int]) -> list[str]:
+            return [f"{session_id}:{number}" for number in numbers]
+
+        action = command.action
+        kind = decision[0]
+        if isinstance(action, Create):
+            number = decision[1]
+            self.contents[session_id, number] = (action.data, orjson.loads(action.metadata))
+            made = {
+                "number": number,
+                "name": action.name,
+                "taken_at": command.taken_at,
+                "recorded_at": command.recorded_at,
+                "pinned": False,
+                "imported_id": None,
+            }
+            return "waypost.checkpoint.created", {
+                "checkpoint": self.shown(session_id, made),
+                "removed": ids(decision[5]),
+            }
+        if kind in ("pinned", "unpinned", "deleted"):
+            about = {"checkpoint_id": f"{session_id}:{decision[1]}", "removed": ids(decision[2])}
+            return f"waypost.checkpoint.{kind}", about
+        if kind == "cleared":
+            return "waypost.session.cleared", {"count": len(decision[1]), "removed": ids(decision[1])}
+        if kind == "rolled back":
+            shown = self.shown(session_id, before[decision[1]])
+            return "waypost.session.rolled_back", {"checkpoint": shown, "removed": ids(decision[2])}
+        if isinstance(action, Import):
+            for item, (number, outcome) in zip(action.checkpoints, decision[1], strict=True):
+                if outcome != "skipped":
+                    self.contents[session_id, number] = (item.data, orjson.loads(item.metadata))
+            counts = {
+                outcome: sum(found == outcome for _, found in decision[1])
+                for outcome in ("imported", "replaced", "skipped")
+            }
+            placed = ids([number for number, _ in decision[1]])
+            return "waypost.session.imported", {**counts, "ids": placed, "removed": ids(decision[2])}
+        assert kind == "configured", decision
+        return "waypost.session.configured", {
+            "policy": _policy(dict(decision[1])),
+            "removed": ids(decision[2]),
+        }
+
+    def shown(self, session_id: str, checkpoint: Row) -> dict[str, Any]:
+        data, metadata = self.contents[session_id, checkpoint["number"]]
+        shown = {
+            "id": f"{session_id}:{checkpoint['number']}",
+            "name": checkpoint["name"],
+            "timestamp": format_micros(checkpoint["taken_at"]),
+            "recorded_at": format_micros(checkpoint["recorded_at"]),
+            "data": orjson.loads(data),
+            "metadata": metadata,
+            "pinned": checkpoint["pinned"],
+        }
+        if checkpoint["imported_id"] is not None:
+            shown["imported_id"] = checkpoint["imported_id"]
+        return shown
+
+    def configure_defaults(self, command: Command, action: ConfigureDefaults) -> tuple[str, dict[str, Any]]:
+        if command.id in self.default_ids:
+            body = {"session_id": None, "checkpoint_id": None, "command": {"id": command.id}}
+            return "waypost.command.duplicate", body
+        self.default.update(dict(action.changes))
+        self.default_ids = [*self.default_ids, str(command.id)][-256:]
+        return "waypost.defaults.configured", {
+            "policy": _policy(self.default),
+            "command": {"id": command.id},
+        }
+
+    def reject(self, record: KafkaRecord, code: str) -> tuple[str, dict[str, Any]]:
+        self.expected.rejected.append((record.offset, code))
+        try:
+            session_id = session_of(record)
+        except InvalidCommandError:
+            session_id = None
+        return "waypost.command.rejected", {"session_id": session_id, "code": code}
+
+
+def _policy(policy: dict[str, Any]) -> dict[str, Any]:
+    age = policy["max_age"]
+    return {**policy, "max_age": None if age is None else age / 1_000_000}
+
+
+def differences(expected: Expected, found: list[tuple[str, dict[str, Any]]]) -> list[str]:
+    """Where the results of a partition (type and parsed body, in topic order) are not the expected ones.
+
+    The wording of a rejection and the id of a refused command are left out: they are not semantics.
+    """
+    problems = []
+    for (kind, body), (found_kind, found_body) in zip(expected.results, found, strict=False):
+        offset = body["command"]["offset"]
+        if kind != found_kind:
+            problems.append(f"command {offset}: expected {kind}, found {found_kind}")
+            continue
+        if kind == "waypost.command.rejected":
+            shown = {key: value for key, value in found_body.items() if key != "message"}
+            shown["command"] = {k: v for k, v in found_body["command"].items() if k != "id"}
+        else:
+            shown = found_body
+        if body != shown:
+            problems.append(f"command {offset} ({kind}): expected {body}, found {shown}"[:600])
+    missing = len(expected.results) - len(found)
+    if missing:
+        problems.append(f"{abs(missing)} results {'missing' if missing > 0 else 'too many'}")
+    return problems
