@@ -74,7 +74,7 @@ async def create_topics(
     """Make the topics that are missing; their names. Existing ones stay as they are (see check_topics).
 
     ``replicas`` is 3, or the number of brokers where that is less. Retention in milliseconds, -1 for ever.
-    RefusedError if a topic exists with another number of partitions, UnavailableError if Kafka refuses.
+    RefusedError if only one exists and has another number of partitions, UnavailableError if Kafka refuses.
     """
     async with _admin(connection) as admin:
         if replicas is None:
@@ -85,28 +85,30 @@ async def create_topics(
             commands_retention_ms=commands_retention_ms,
             results_retention_ms=results_retention_ms,
         )
+        present = [topic for topic in await admin.describe_topics(list(wanted)) if topic["error_code"] == 0]
+        for topic in present:
+            if len(present) < len(wanted) and len(topic["partitions"]) != partitions:
+                raise RefusedError(
+                    f"the topic {topic['topic']!r} exists with {len(topic['partitions'])} partitions and the "
+                    f"other one needs as many, not {partitions}. Nothing was made"
+                )
         made = []
         for name, settings in wanted.items():
             if await _create(admin, NewTopic(name, partitions, replicas, topic_configs=settings)):
                 made.append(name)
         await _until_led(admin, list(wanted), connection.request_timeout)
-        for topic in await admin.describe_topics(list(wanted)):
-            if len(topic["partitions"]) != partitions:
-                raise RefusedError(
-                    f"the topic {topic['topic']!r} exists with {len(topic['partitions'])} partitions, not "
-                    f"{partitions}. It was left as it is: ask for as many, or use another topic prefix"
-                )
     return made
 
 
 async def _create(admin: AIOKafkaAdminClient, new: NewTopic) -> bool:
     """Whether it was made; False if it exists."""
     answer: Any = await admin.create_topics([new])
+    code: int
     code, *said = answer.topic_errors[0][1:]
     if code and for_code(code) is not TopicAlreadyExistsError:
         reason = (said[0] if said else "") or for_code(code).description
         raise UnavailableError(f"Kafka would not make the topic {new.name!r}: {reason}")
-    return code == 0
+    return not code
 
 
 async def _until_led(admin: AIOKafkaAdminClient, names: list[str], seconds: float) -> None:

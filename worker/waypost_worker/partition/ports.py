@@ -71,17 +71,21 @@ class CommandLog(Protocol):
         ...
 
     async def read(self, first: int, end: int) -> Sequence[KafkaRecord]:
-        """All records from ``first`` up to but without ``end``; offsets may have gaps. Bounded in time."""
+        """All records from ``first`` up to but without ``end``; offsets may have gaps.
+
+        RefusedError if ``first`` lies before the log start or behind its end. Bounded in time.
+        """
         ...
 
     async def seek(self, offset: int) -> None:
-        """Make ``fetch`` go on from ``offset``."""
+        """Make ``fetch`` go on from ``offset``. Whether the log holds it shows at the next ``fetch``."""
         ...
 
     async def fetch(self, most: int) -> Sequence[KafkaRecord]:
         """The next records, at most ``most``, in order, each exactly once since ``seek``.
 
-        Waits for the first for a bounded time (about a second) and returns nothing if none came.
+        Waits for the first for a bounded time (about a second) and returns nothing if none came. May return
+        a few more than ``most``. RefusedError if the log does not hold the next offset: never a reset.
         """
         ...
 
@@ -98,10 +102,15 @@ class ResultsLog(Protocol):
         ...
 
     async def append(self, records: Sequence[ResultRecord]) -> int:
-        """Append under the claimed epoch, atomically per call; the offset of the first record.
+        """Append under the claimed epoch, in order and without gaps; the offset of the first record.
+
+        What fits into one batch of Kafka's (16 MiB) is visible as a whole or not at all; of more, a prefix
+        may be, which is harmless: what was emitted is told per command, not per call.
 
         FencedError if a newer epoch has appended. UnavailableError if the outcome is unknown; then the
-        records may be in the log, all, some or none, and nothing more may be appended under this claim.
+        records may be in the log, all, some or none. RefusedError if the topic does not take them.
+        ForeignWriterError if somebody else wrote between them. After any of these, and after a cancelled
+        call, nothing more may be appended under this claim.
         """
         ...
 
@@ -110,7 +119,10 @@ class ResultsLog(Protocol):
         ...
 
     def read(self, first: int, end: int) -> AsyncIterator[Sequence[FetchedResult]]:
-        """All records from ``first`` up to but without ``end``, in pieces."""
+        """All records from ``first`` up to but without ``end``, in pieces; offsets may have gaps.
+
+        RefusedError if ``first`` lies before the log start or behind its end.
+        """
         ...
 
     @property
