@@ -1,0 +1,240 @@
+"""What an owner may rely on in any CommandLog: every record once and in order, and never a silent reset."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from tests.conformance.worlds import PARTITIONS, World
+
+from waypost.envelope import KafkaRecord
+from waypost_worker.partition.ports import CommandLog, RefusedError
+
+
+def values(count: int, first: int = 0) -> list[bytes | None]:
+    return [b"%d" % n for n in range(first, first + count)]
+
+
+async def fetch(log: CommandLog, count: int, most: int = 1000) -> list[KafkaRecord]:
+    """Fetch until so many records are there; at most a minute's worth of empty fetches."""
+    found: list[KafkaRecord] = []
+    for _ in range(60):
+        found += await log.fetch(most)
+        if len(found) >= count:
+            break
+    return found
+
+
+def offsets(records: Sequence[KafkaRecord]) -> list[int]:
+    return [record.offset for record in records]
+
+
+async def at(world: World, offset: int) -> CommandLog:
+    log = world.commands()
+    await log.seek(offset)
+    return log
+
+
+# Where the log begins and ends.
+
+
+async def test_the_partition_count_is_the_topics(world: World) -> None:
+    assert await world.commands().partitions() == PARTITIONS
+
+
+async def test_bounds_follow_what_is_published_and_trimmed(world: World) -> None:
+    log = world.commands()
+    assert await log.bounds() == (0, 0)
+    await world.publish(values(10))
+    assert await log.bounds() == (0, 10)
+    await world.trim_commands(6)
+    assert await log.bounds() == (6, 10)
+
+
+async def test_the_end_is_what_a_reader_may_see(world: World) -> None:
+    await world.publish(values(2))
+    transaction = await world.begin([b"open"])
+    await world.publish(values(2))
+    log = world.commands()
+    assert await log.bounds() == (0, 2)
+    await transaction.commit()
+    assert await log.bounds() == (0, 6)
+
+
+# Fetching.
+
+
+async def test_fetching_gives_every_record_once_and_in_order(world: World) -> None:
+    await world.publish(values(2500))
+    log = await at(world, 0)
+    found = await fetch(log, 2500, most=700)
+    assert offsets(found) == list(range(2500))
+    assert [record.value for record in found] == values(2500)
+
+
+async def test_a_fetch_gives_no_more_than_was_asked_for(world: World) -> None:
+    await world.publish(values(10))
+    log = await at(world, 0)
+    assert offsets(await log.fetch(4)) == [0, 1, 2, 3]
+    assert offsets(await log.fetch(100)) == [4, 5, 6, 7, 8, 9]
+
+
+async def test_fetching_goes_on_with_what_is_published_meanwhile(world: World) -> None:
+    log = await at(world, 0)
+    waiting = asyncio.create_task(fetch(log, 3))
+    await world.publish(values(3))
+    assert offsets(await waiting) == [0, 1, 2]
+    await world.publish(values(2, first=3))
+    assert offsets(await fetch(log, 2)) == [3, 4]
+
+
+async def test_a_fetch_from_the_end_gives_nothing_after_a_bounded_time(world: World) -> None:
+    await world.publish(values(3))
+    log = await at(world, 3)
+    async with asyncio.timeout(30):
+        assert await log.fetch(10) == []
+
+
+async def test_seek_goes_forward_and_back(world: World) -> None:
+    await world.publish(values(10))
+    log = await at(world, 7)
+    assert offsets(await fetch(log, 3)) == [7, 8, 9]
+    await log.seek(2)
+    assert offsets(await fetch(log, 8)) == [2, 3, 4, 5, 6, 7, 8, 9]
+    await log.seek(4)
+    assert offsets(await log.fetch(1)) == [4]
+    await log.seek(9)
+    assert offsets(await fetch(log, 1)) == [9]
+
+
+async def test_two_owners_fetch_independently(world: World) -> None:
+    await world.publish(values(5))
+    one, other = await at(world, 0), await at(world, 3)
+    assert offsets(await fetch(one, 5)) == [0, 1, 2, 3, 4]
+    assert offsets(await fetch(other, 2)) == [3, 4]
+
+
+async def test_a_record_comes_as_it_was_written(world: World) -> None:
+    await world.publish([b"\x00\xff", None, b""])
+    records = await fetch(await at(world, 0), 3)
+    assert [record.value for record in records] == [b"\x00\xff", None, b""]
+    assert {record.key for record in records} == {b"key"}
+    assert {tuple(record.headers) for record in records} == {(("name", b"value"),)}
+
+
+async def test_a_record_carries_the_time_of_the_log_and_always_the_same(world: World) -> None:
+    await world.publish(values(3))
+    log = await at(world, 0)
+    times = [record.timestamp for record in await fetch(log, 3)]
+    assert times == sorted(times)
+    assert times[0] > 0
+    await log.seek(0)
+    assert [record.timestamp for record in await fetch(log, 3)] == times
+    assert [record.timestamp for record in await log.read(0, 3)] == times
+
+
+# Agents' transactions.
+
+
+async def test_aborted_commands_are_never_seen(world: World) -> None:
+    await world.publish(values(2))
+    await (await world.begin([b"aborted", b"aborted"])).abort()
+    (behind,) = await world.publish([b"behind"])
+    found = await fetch(await at(world, 0), 3)
+    assert [record.value for record in found] == [b"0", b"1", b"behind"]
+    assert offsets(found) == [0, 1, behind]
+    assert behind > 4
+
+
+async def test_commands_of_an_open_transaction_hold_back_what_follows(world: World) -> None:
+    transaction = await world.begin([b"open"])
+    await world.publish([b"behind"])
+    log = await at(world, 0)
+    assert await log.fetch(10) == []
+    await transaction.commit()
+    assert [record.value for record in await fetch(log, 2)] == [b"open", b"behind"]
+
+
+async def test_seek_into_a_gap_goes_on_behind_it(world: World) -> None:
+    await (await world.begin([b"aborted"])).abort()
+    (behind,) = await world.publish([b"behind"])
+    assert offsets(await fetch(await at(world, 1), 1)) == [behind]
+
+
+# Reading a stretch.
+
+
+async def test_reading_gives_exactly_the_stretch(world: World) -> None:
+    await world.publish(values(20))
+    log = world.commands()
+    assert offsets(await log.read(5, 9)) == [5, 6, 7, 8]
+    assert offsets(await log.read(19, 20)) == [19]
+    assert await log.read(7, 7) == []
+
+
+async def test_reading_does_not_disturb_fetching(world: World) -> None:
+    await world.publish(values(20))
+    log = await at(world, 10)
+    assert offsets(await log.fetch(2)) == [10, 11]
+    assert offsets(await log.read(0, 3)) == [0, 1, 2]
+    assert offsets(await log.fetch(2)) == [12, 13]
+
+
+async def test_a_stretch_may_begin_and_end_in_gaps(world: World) -> None:
+    await (await world.begin([b"aborted"])).abort()
+    (between,) = await world.publish([b"between"])
+    await (await world.begin([b"aborted"])).abort()
+    log = world.commands()
+    _, end = await log.bounds()
+    assert offsets(await log.read(1, end)) == [between]
+    assert await log.read(between + 1, end) == []
+
+
+async def test_many_records_are_read_in_order_and_once(world: World) -> None:
+    await world.publish(values(12_000))
+    assert offsets(await world.commands().read(100, 11_900)) == list(range(100, 11_900))
+
+
+# Never a silent reset.
+
+
+async def test_a_position_that_retention_removed_is_refused_and_not_reset(world: World) -> None:
+    await world.publish(values(10))
+    await world.trim_commands(6)
+    log = await at(world, 5)
+    for _ in range(2):
+        with pytest.raises(RefusedError, match="5"):
+            await fetch(log, 1)
+    with pytest.raises(RefusedError, match="5"):
+        await log.read(5, 6)
+    await log.seek(6)
+    assert offsets(await fetch(log, 4)) == [6, 7, 8, 9]
+
+
+async def test_a_position_behind_the_end_is_refused_and_not_reset(world: World) -> None:
+    await world.publish(values(3))
+    log = await at(world, 50)
+    with pytest.raises(RefusedError, match="50"):
+        await fetch(log, 1)
+    with pytest.raises(RefusedError, match="50"):
+        await log.read(50, 51)
+
+
+async def test_a_position_that_is_trimmed_while_it_waits_is_refused(world: World) -> None:
+    await world.publish(values(10))
+    log = await at(world, 2)
+    assert offsets(await log.fetch(2)) == [2, 3]
+    await world.trim_commands(8)
+    await log.seek(4)
+    with pytest.raises(RefusedError):
+        await fetch(log, 1)
+
+
+# Closing.
+
+
+async def test_closing_is_fine_at_any_time_and_twice(world: World) -> None:
+    never_used = world.commands()
+    await never_used.close()
+    used = await at(world, 0)
+    await used.close()
+    await used.close()
