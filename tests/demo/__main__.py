@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from tests.demo.books import Books, balance, read_all, topic_ends
+from tests.oracle.books import Books, balance, read_all, topic_ends
 
 from waypost import Subscriber, Topics
 from waypost_worker.cli.dev import prepare

@@ -1,0 +1,225 @@
+"""A deployment of a test's own on the shared servers: topics, a database, owners in this process.
+
+Owners run with the real ports; a test wraps or replaces one to break something. At the end `balanced` folds
+the command topic independently and compares with Postgres and the results.
+"""
+
+import asyncio
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from tests.oracle.books import Books, Records, balance, read_all
+
+from waypost import Topics
+from waypost.envelope import command_headers
+from waypost.outgoing import create_body
+from waypost.topics import partition_of
+from waypost_worker.clock import SystemClock
+from waypost_worker.devserver import Endpoints
+from waypost_worker.kafka.command_log import KafkaCommandLog
+from waypost_worker.kafka.connection import Connection
+from waypost_worker.kafka.results_log import KafkaResultsLog
+from waypost_worker.kafka.topics import create_topics
+from waypost_worker.partition.acquire import Acquired
+from waypost_worker.partition.owner import Limits, Owner, Ports
+from waypost_worker.partition.ports import OwnerError, ResultRecord
+from waypost_worker.postgres.pool import open_pool
+from waypost_worker.postgres.store import PostgresStore
+
+CREATE = b"waypost.checkpoint.create"
+TIME = b"2026-11-24T08:24:59.123456Z"
+
+
+@dataclass
+class Recorder:
+    """An observer that remembers; `changed` is set whenever something happens."""
+
+    terms: list[Acquired] = field(default_factory=list)
+    ends: list[OwnerError | None] = field(default_factory=list)
+    applied_count: int = 0
+    emitted_count: int = 0
+    hooks: list[Callable[[], None]] = field(default_factory=list)
+
+    def acquired(self, partition: int, acquired: Acquired, seconds: float) -> None:
+        self.terms.append(acquired)
+
+    def applied(self, partition: int, results: list[tuple[int, ResultRecord]], seconds: float) -> None:
+        self.applied_count += len(results)
+        for hook in self.hooks:
+            hook()
+
+    def emitted(self, partition: int, records: int, seconds: float) -> None:
+        self.emitted_count += records
+
+    def ended(self, partition: int, why: OwnerError | None, wait: float) -> None:
+        self.ends.append(why)
+
+    def errors(self, kind: type[OwnerError]) -> list[OwnerError]:
+        return [why for why in self.ends if isinstance(why, kind)]
+
+
+class Running:
+    """An owner with its task and what it told."""
+
+    def __init__(self, owner: Owner, recorder: Recorder) -> None:
+        self.owner = owner
+        self.told = recorder
+        self.task = asyncio.create_task(owner.run())
+
+    async def stop(self) -> None:
+        self.owner.stop()
+        await asyncio.wait_for(self.task, 20)
+
+    async def crash(self) -> None:
+        """As near to SIGKILL as it gets inside a process: no release, no farewell."""
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+class Deployment:
+    """Topics, a database, and what a test does with them."""
+
+    def __init__(self, endpoints: Endpoints, dsn: str, prefix: str, partitions: int, timeout: float) -> None:
+        self.endpoints = endpoints
+        self.dsn = dsn
+        self.topics = Topics(prefix)
+        self.partitions = partitions
+        self.connection = Connection(endpoints.bootstrap_servers, request_timeout=timeout)
+        self.pool: Any = None
+        self.producer: Any = None
+        self._owners: list[Running] = []
+
+    # Commands.
+
+    def sessions(self, partition: int, count: int = 3) -> list[str]:
+        """Session ids that belong to a partition."""
+        names = (f"session-{number}" for number in range(10_000))
+        return [name for name in names if partition_of(name, self.partitions) == partition][:count]
+
+    async def create(
+        self, session_id: str, name: str = "n", *, command_id: str | None = None, **data: Any
+    ) -> int:
+        """Publish a create; its offset."""
+        return await self.send(create_body(name, data), session_id.encode(), command_id=command_id)
+
+    async def send(
+        self,
+        value: bytes | None,
+        key: bytes | None,
+        kind: bytes = CREATE,
+        *,
+        command_id: str | None = None,
+        headers: list[tuple[str, bytes]] | None = None,
+        partition: int | None = None,
+    ) -> int:
+        """Publish a record as it is; its offset."""
+        if headers is None:
+            headers = command_headers(command_id or str(uuid.uuid4()), b"/test", kind, TIME)
+        if partition is None:
+            partition = partition_of((key or b"").decode(), self.partitions)
+        sent = await self.producer.send_and_wait(
+            self.topics.commands, value, key=key, headers=headers, partition=partition
+        )
+        return int(sent.offset)
+
+    # Owners.
+
+    def ports(self, partition: int = 0) -> Ports:
+        return Ports(
+            make_log=lambda: KafkaCommandLog(self.connection, self.topics.commands, partition),
+            make_results=lambda: KafkaResultsLog(self.connection, self.topics, partition),
+            store=PostgresStore(self.pool, partition),
+            clock=SystemClock(),
+        )
+
+    def own(self, partition: int = 0, ports: Ports | None = None, limits: Limits | None = None) -> Running:
+        """Start an owner."""
+        recorder = Recorder()
+        owner = Owner(partition, self.topics.results, ports or self.ports(partition), recorder, limits)
+        running = Running(owner, recorder)
+        self._owners.append(running)
+        return running
+
+    # Looking.
+
+    async def until(self, condition: Callable[[], bool | Awaitable[bool]], seconds: float = 20) -> None:
+        """Wait for a condition; the assertion names it if it never holds."""
+        async with asyncio.timeout(seconds):
+            while True:
+                found = condition()
+                if found if isinstance(found, bool) else await found:
+                    return
+                await asyncio.sleep(0.02)
+
+    async def results(self) -> Records:
+        return await read_all(self.endpoints, self.topics.results)
+
+    async def answered(self, count: int) -> None:
+        """Wait until so many commands have a result."""
+
+        async def enough() -> bool:
+            return sum(_commands(await self.results()).values()) >= count
+
+        await self.until(enough)
+
+    async def balanced(self) -> Books:
+        """Fold the log and compare; fails with what differs."""
+        commands = await read_all(self.endpoints, self.topics.commands)
+        total = sum(len(records) for records in commands.values())
+        await self.answered(total)
+        results = await self.results()
+        books = await balance(self.dsn, commands, results, _ids(results))
+        assert not books.row_problems, books.row_problems
+        assert not books.result_problems, books.result_problems
+        assert (books.lost, books.doubled) == (0, 0)
+        return books
+
+    async def close(self) -> None:
+        for running in self._owners:
+            await running.crash()
+        await self.producer.stop()
+        await self.pool.close()
+
+
+@asynccontextmanager
+async def deployment(
+    endpoints: Endpoints, dsn: str, prefix: str, partitions: int = 1, timeout: float = 5
+) -> AsyncIterator[Deployment]:
+    """Make topics and connections, and take everything down at the end."""
+    made = Deployment(endpoints, dsn, prefix, partitions, timeout)
+    await create_topics(made.connection, made.topics, partitions)
+    made.pool = await open_pool(dsn, timeout=timeout)
+    made.producer = AIOKafkaProducer(
+        bootstrap_servers=endpoints.bootstrap_servers,
+        enable_idempotence=True,
+        max_request_size=2 * 1024 * 1024,
+    )
+    await made.producer.start()
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+def _is_result(record: Any) -> bool:
+    return dict(record.headers).get("ce_type") != b"waypost.partition.acquired"
+
+
+def _ids(results: Records) -> Counter[str]:
+    return Counter(
+        dict(record.headers)["ce_id"].decode()
+        for records in results.values()
+        for record in records
+        if _is_result(record)
+    )
+
+
+def _commands(results: Records) -> Counter[int]:
+    return Counter(
+        partition for partition, records in results.items() for record in records if _is_result(record)
+    )
