@@ -37,6 +37,8 @@ def outcome(parse: Callable[[bytes], Action], body: bytes) -> Action | str:
 @example(b'{"name":"x","data":{} }')
 @example(b'{"name":"x","metadata":{"a":' + b"[" * 101 + b"]" * 101 + b'},"data":{}}')
 @example(b'{"name":"x","metadata":{"a":"}"},"data":{}}')
+@example(b'{"name":"x","data":{"a":18446744073709551616}}')
+@example(b'{"name":"x","metadata":{"a":-9223372036854775809},"data":{}}')
 def test_the_fast_way_and_the_general_way_agree(body: bytes) -> None:
     found = outcome(parse_create, body)
     event(found if isinstance(found, str) else "accepted")
