@@ -1,0 +1,154 @@
+"""Agents that publish commands: every kind, repeated ones, and every kind of mistake. Determined by the seed."""
+
+from collections.abc import Callable
+from functools import cache
+from random import Random
+
+import orjson
+
+from waypost.envelope import command_headers, structured_event
+from waypost.times import format_micros
+from waypost.topics import partition_of
+
+EPOCH_MS = 1_795_000_000_000  # when virtual time begins, milliseconds since the Unix epoch
+NAMES = ("task_started", "tool_called", "decision", "task_done")
+Message = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]  # key, value, headers
+
+_KINDS = (
+    ("create", 60),
+    ("pin", 6),
+    ("unpin", 3),
+    ("delete", 4),
+    ("rollback", 7),
+    ("import", 4),
+    ("configure", 3),
+    ("clear", 1),
+    ("again", 8),
+    ("mistake", 4),
+    ("defaults", 1),
+)
+_CHOICES = tuple(kind for kind, weight in _KINDS for _ in range(weight))
+
+
+@cache
+def sessions_of(partition: int, partitions: int, count: int) -> tuple[str, ...]:
+    """Session ids that belong to a partition."""
+    names = (f"run-{number}" for number in range(10_000))
+    return tuple([name for name in names if partition_of(name, partitions) == partition][:count])
+
+
+class Agents:
+    """Makes the commands of one partition's sessions, one after the other."""
+
+    def __init__(self, random: Random, partition: int, partitions: int, sessions: int) -> None:
+        self._random = random
+        self._partition = partition
+        self._partitions = partitions
+        self._sessions = sessions_of(partition, partitions, sessions)
+        self._made = 0
+        self._sent: list[Message] = []
+        self._numbers = dict.fromkeys(self._sessions, 0)
+
+    def next(self, now_ms: int) -> Message:
+        """The next command, as a Kafka record."""
+        kind = self._random.choice(_CHOICES)
+        if kind == "again" and self._sent:
+            return self._random.choice(self._sent[-12:])
+        self._made += 1
+        if kind == "mistake":
+            return self._mistake(now_ms)
+        if kind == "defaults":
+            body = self._policy()
+            return None, body, self._headers(b"waypost.defaults.configure", now_ms)
+        session_id = self._random.choice(self._sessions)
+        command_type, body = self._command(kind, session_id, now_ms)
+        message = (session_id.encode(), body, self._headers(command_type, now_ms))
+        if self._random.random() < 0.05:
+            message = self._structured(session_id, command_type, body, now_ms)
+        self._sent.append(message)
+        return message
+
+    def _command(self, kind: str, session_id: str, now_ms: int) -> tuple[bytes, bytes]:
+        random = self._random
+        target = f"{session_id}:{max(1, self._numbers[session_id] - random.randrange(5))}"
+        match kind:
+            case "pin" | "unpin" | "delete":
+                return b"waypost.checkpoint." + kind.encode(), orjson.dumps({"checkpoint_id": target})
+            case "rollback":
+                body = {"checkpoint_id": target, "discard_later": random.random() < 0.4}
+                return b"waypost.session.rollback", orjson.dumps(body)
+            case "import":
+                return b"waypost.session.import", self._import(session_id, now_ms)
+            case "configure":
+                return b"waypost.session.configure", self._policy()
+            case "clear":
+                return b"waypost.session.clear", b"{}"
+            case _:
+                self._numbers[session_id] += 1
+                metadata = b',"metadata":{"step":%d}' % self._made if random.random() < 0.3 else b""
+                name = random.choice(NAMES).encode()
+                # Odd but legal bytes: data must come back as it went in.
+                data = b'{"step": %d, "text":"\\u00e4 %s"}' % (self._made, b"x" * random.randrange(40))
+                return b"waypost.checkpoint.create", b'{"name":"%b"%b,"data":%b}' % (name, metadata, data)
+
+    def _import(self, session_id: str, now_ms: int) -> bytes:
+        random = self._random
+        highest = self._numbers[session_id]
+        items = [
+            {
+                "id": random.choice(
+                    [f"{session_id}:{random.randrange(1, highest + 3)}", f"old:{self._made}"]
+                ),
+                "name": "imported",
+                "timestamp": format_micros((now_ms - 5000) * 1000),
+                "data": {"from": self._made},
+            }
+            for _ in range(random.randrange(1, 4))
+        ]
+        return orjson.dumps(
+            {"checkpoints": items, "on_conflict": random.choice(("skip", "replace", "reject"))}
+        )
+
+    def _policy(self) -> bytes:
+        random = self._random
+        policy = {
+            "max_checkpoints": random.randrange(2, 9),
+            "compress_after": random.randrange(1, 7),
+            "keep_recent": random.randrange(0, 6),
+            "max_age": random.choice((None, 1, 3, 10)),
+        }
+        return orjson.dumps({field: policy[field] for field in policy if random.random() < 0.6})
+
+    def _headers(self, command_type: bytes, now_ms: int) -> list[tuple[str, bytes]]:
+        taken = format_micros((now_ms - self._random.randrange(200)) * 1000).encode()
+        traceparent = b"00-%032x-%016x-01" % (self._made, self._made) if self._made % 7 == 0 else None
+        command_id = f"c{self._partition}-{self._made}"
+        return command_headers(command_id, b"/simulation", command_type, taken, traceparent)
+
+    def _structured(self, session_id: str, command_type: bytes, body: bytes, now_ms: int) -> Message:
+        attributes = {
+            "id": f"c{self._partition}-{self._made}",
+            "source": "/simulation",
+            "type": command_type.decode(),
+        }
+        event = structured_event(attributes, now_ms * 1000, body)
+        return session_id.encode(), event, [("content-type", b"application/cloudevents+json")]
+
+    def _mistake(self, now_ms: int) -> Message:
+        random = self._random
+        session_id = random.choice(self._sessions).encode()
+        headers = self._headers(b"waypost.checkpoint.create", now_ms)
+        good = b'{"name":"n","data":{}}'
+        elsewhere = sessions_of((self._partition + 1) % self._partitions, self._partitions, 1)[0].encode()
+        unknown = self._headers(b"waypost.checkpoint.explode", now_ms)
+        makers: tuple[Callable[[], Message], ...] = (
+            lambda: (session_id, b'{"name": "n", "data": {', headers),
+            lambda: (session_id, b'{"name":"n","data":{},"colour":"red"}', headers),
+            lambda: (session_id, None, headers),
+            lambda: (None, good, headers),
+            lambda: (b"\xff\xfe", good, headers),
+            lambda: (elsewhere, good, headers) if self._partitions > 1 else (session_id, b"[]", headers),
+            lambda: (session_id, good, []),
+            lambda: (session_id, good, unknown),
+        )
+        return random.choice(makers)()

@@ -1,0 +1,282 @@
+"""A simulated Postgres, and the Store port over it.
+
+A statement takes effect as a whole when it lands, or not at all. Every transaction is kept with what it
+changed, so that a failover or a restore can lose the last ones. What the real schema would refuse (a key that
+is there already, say) is noted as a violation, for no owner may ever do it.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from tests.simulation.network import Server
+
+from waypost.retention import Policy
+from waypost.session import Entry, Remembered, Session
+from waypost_worker.partition.ports import (
+    Claim,
+    Commit,
+    Fence,
+    FencedError,
+    RefusedError,
+    RejectedRow,
+    StoredOutbox,
+)
+
+Key = tuple[str, int]
+
+
+@dataclass(slots=True)
+class SessionRow:
+    """A row of ``sessions``. ``recent`` stands for its rows in ``recent_commands``, by position."""
+
+    counter: int
+    policy: Policy | None
+    checkpoints: int
+    first_recorded_at: int
+    last_recorded_at: int
+    recent: dict[int, Remembered] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Tables:
+    """All rows of one partition. Never changed in place once a transaction is done: see :meth:`copy`."""
+
+    partitions: int
+    epoch: int = 0
+    next_offset: int = 0
+    anchor: bytes | None = None
+    emitted: int = -1
+    results_offset: int = 0
+    producer_id: int | None = None
+    default_policy: Policy = field(default_factory=Policy)
+    default_commands: list[str] = field(default_factory=list)
+    outbox: dict[int, StoredOutbox] = field(default_factory=dict)
+    checkpoints: dict[Key, tuple[Entry, bytes, bytes]] = field(default_factory=dict)
+    sessions: dict[str, SessionRow] = field(default_factory=dict)
+    rejected: dict[int, RejectedRow] = field(default_factory=dict)
+
+    def copy(self) -> "Tables":
+        """A copy whose rows may be replaced, not changed."""
+        return replace(
+            self,
+            outbox=dict(self.outbox),
+            checkpoints=dict(self.checkpoints),
+            sessions=dict(self.sessions),
+            rejected=dict(self.rejected),
+        )
+
+
+class Database:
+    """The server: tables by partition, and the transactions that made them."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.tables: dict[int, Tables] = {}
+        self.violations: list[str] = []
+        self._history: list[tuple[int, Tables | None]] = []  # what each transaction replaced, oldest first
+
+    def fail_over(self, lost: int) -> int:
+        """Lose the last ``lost`` transactions, and all connections; how many were there to lose."""
+        self.server.break_connections()
+        lost = min(lost, len(self._history))
+        for _ in range(lost):
+            partition, before = self._history.pop()
+            if before is None:
+                del self.tables[partition]
+            else:
+                self.tables[partition] = before
+        return lost
+
+    def put(self, partition: int, tables: Tables) -> None:
+        """Commit a transaction that makes these the partition's tables."""
+        self._history.append((partition, self.tables.get(partition)))
+        self.tables[partition] = tables
+
+    def owned(self, partition: int, epoch: int) -> Tables:
+        """The tables, for a statement that only the owner of ``epoch`` may do."""
+        tables = self.tables.get(partition)
+        if tables is None or tables.epoch != epoch:
+            raise FencedError(f"partition {partition} has epoch {tables and tables.epoch}, not {epoch}")
+        return tables
+
+    def violated(self, what: str) -> None:
+        """Note what the schema would have refused, and refuse it."""
+        self.violations.append(what)
+        raise AssertionError(what)
+
+
+class SimulatedStore:
+    """One partition in the simulated Postgres, for one process."""
+
+    def __init__(self, database: Database, partition: int) -> None:
+        self._database = database
+        self._partition = partition
+
+    async def acquire(self, partitions: int) -> Claim:
+        return await self._call("acquire", partial(self._acquire, partitions))
+
+    def _acquire(self, partitions: int) -> Claim:
+        before = self._database.tables.get(self._partition)
+        tables = Tables(partitions) if before is None else before.copy()
+        if tables.partitions != partitions:
+            raise RefusedError(f"made for {tables.partitions} partitions, the topic has {partitions}")
+        tables.epoch += 1
+        self._database.put(self._partition, tables)
+        return Claim(
+            epoch=tables.epoch,
+            next_offset=tables.next_offset,
+            anchor=tables.anchor,
+            emitted=tables.emitted,
+            results_offset=tables.results_offset,
+            partitions=tables.partitions,
+            producer_id=tables.producer_id,
+            default_policy=tables.default_policy,
+            default_commands=list(tables.default_commands),
+            outbox=[tables.outbox[first] for first in sorted(tables.outbox)],
+        )
+
+    async def record_claim(self, epoch: int, fence: Fence) -> None:
+        await self._call(f"record {fence} for epoch {epoch}", partial(self._record_claim, epoch, fence))
+
+    def _record_claim(self, epoch: int, fence: Fence) -> None:
+        tables = self._database.owned(self._partition, epoch).copy()
+        tables.producer_id = fence.producer_id
+        self._database.put(self._partition, tables)
+
+    async def save_position(self, epoch: int, emitted: int, results_offset: int) -> None:
+        await self._call(
+            f"save position ({emitted}, {results_offset}) under epoch {epoch}",
+            partial(self._save_position, epoch, emitted, results_offset),
+        )
+
+    def _save_position(self, epoch: int, emitted: int, results_offset: int) -> None:
+        tables = self._database.owned(self._partition, epoch).copy()
+        tables.emitted, tables.results_offset = emitted, results_offset
+        _drop_confirmed(tables)
+        self._database.put(self._partition, tables)
+
+    async def load(self, session_ids: Sequence[str]) -> dict[str, Session]:
+        # Three statements, as in the real store: another owner may commit between them.
+        rows = await self._call(f"load {list(session_ids)}", partial(self._sessions, session_ids))
+        if not rows:
+            return {}
+        entries = await self._call("load entries", partial(self._entries, list(rows)))
+        recent = await self._call("load recent", partial(self._recent, list(rows)))
+        return {
+            session_id: Session.restore(session_id, counter, policy, entries[session_id], recent[session_id])
+            for session_id, (counter, policy) in rows.items()
+        }
+
+    def _sessions(self, session_ids: Sequence[str]) -> dict[str, tuple[int, Policy | None]]:
+        found = self._tables().sessions
+        return {
+            session_id: (found[session_id].counter, found[session_id].policy)
+            for session_id in session_ids
+            if session_id in found
+        }
+
+    def _entries(self, session_ids: list[str]) -> dict[str, list[Entry]]:
+        found: dict[str, list[Entry]] = {session_id: [] for session_id in session_ids}
+        for (session_id, _), (entry, _, _) in self._tables().checkpoints.items():
+            if session_id in found:
+                found[session_id].append(replace(entry))
+        return found
+
+    def _recent(self, session_ids: list[str]) -> dict[str, list[Remembered]]:
+        sessions = self._tables().sessions
+        return {
+            session_id: list(sessions[session_id].recent.values()) if session_id in sessions else []
+            for session_id in session_ids
+        }
+
+    async def contents(self, keys: Iterable[Key]) -> dict[Key, tuple[bytes, bytes]]:
+        listed = list(keys)
+        return await self._call(f"contents of {listed}", partial(self._contents, listed))
+
+    def _contents(self, keys: list[Key]) -> dict[Key, tuple[bytes, bytes]]:
+        found = self._tables().checkpoints
+        return {key: found[key][1:] for key in keys if key in found}
+
+    async def commit(self, commit: Commit) -> None:
+        what = f"commit {commit.expected_offset} to {commit.next_offset} under epoch {commit.epoch}"
+        await self._call(what, partial(self._commit, commit, _frozen(commit)))
+
+    def _commit(self, commit: Commit, write: Callable[["Database", Tables], None]) -> None:
+        tables = self._database.owned(self._partition, commit.epoch)
+        if tables.next_offset != commit.expected_offset:
+            raise FencedError(f"next offset is {tables.next_offset}, not {commit.expected_offset}")
+        tables = tables.copy()
+        tables.next_offset, tables.anchor = commit.next_offset, commit.anchor
+        tables.emitted, tables.results_offset = commit.emitted, commit.results_offset
+        _drop_confirmed(tables)
+        if commit.outbox.first_offset in tables.outbox:
+            self._database.violated(f"outbox entry {commit.outbox.first_offset} twice")
+        tables.outbox[commit.outbox.first_offset] = commit.outbox
+        write(self._database, tables)
+        self._database.put(self._partition, tables)
+
+    def _tables(self) -> Tables:
+        return self._database.tables.get(self._partition) or Tables(0)
+
+    async def _call(self, what: str, effect: Callable[[], Any]) -> Any:
+        return await self._database.server.call(f"p{self._partition} {what}", effect)
+
+
+def _drop_confirmed(tables: Tables) -> None:
+    for first in [first for first, entry in tables.outbox.items() if entry.last_offset <= tables.emitted]:
+        del tables.outbox[first]
+
+
+def _frozen(commit: Commit) -> Callable[[Database, Tables], None]:
+    """The changes as they are now: what is sent does not change while it is under way."""
+    changes = commit.changes
+    puts = {key: (replace(row.entry), row.data, row.metadata) for key, row in changes.puts.items()}
+    sessions = {
+        session_id: (session.counter, session.policy, len(session), at)
+        for session_id, (session, at) in changes.sessions.items()
+    }
+    pins, drops = dict(changes.pins), list(changes.drops)
+    forgotten = dict(changes.forgotten)
+    remembered = [
+        (session_id, one)
+        for session_id, one in changes.remembered
+        if one.position >= forgotten.get(session_id, 0)
+    ]
+    rejected = list(changes.rejected)
+    defaults = None if changes.defaults is None else (changes.defaults[0], list(changes.defaults[1]))
+
+    def write(database: Database, tables: Tables) -> None:
+        for key in drops:
+            tables.checkpoints.pop(key, None)
+        for key, row in puts.items():
+            if key in tables.checkpoints:
+                database.violated(f"checkpoint {key} twice")
+            tables.checkpoints[key] = row
+        for key, pinned in pins.items():
+            if key in tables.checkpoints:
+                entry, data, metadata = tables.checkpoints[key]
+                tables.checkpoints[key] = (replace(entry, pinned=pinned), data, metadata)
+        for session_id, (counter, policy, checkpoints, at) in sessions.items():
+            before = tables.sessions.get(session_id)
+            first = at if before is None else before.first_recorded_at
+            recent = {} if before is None else dict(before.recent)
+            tables.sessions[session_id] = SessionRow(counter, policy, checkpoints, first, at, recent)
+        for session_id, below in forgotten.items():
+            recent = tables.sessions[session_id].recent
+            for position in [position for position in recent if position < below]:
+                del recent[position]
+        for session_id, one in remembered:
+            recent = tables.sessions[session_id].recent
+            if one.position in recent:
+                database.violated(f"remembered command {session_id} {one.position} twice")
+            recent[one.position] = one
+        for rejection in rejected:
+            if rejection.offset in tables.rejected:
+                database.violated(f"rejected command {rejection.offset} twice")
+            tables.rejected[rejection.offset] = rejection
+        if defaults is not None:
+            tables.default_policy, tables.default_commands = defaults
+
+    return write

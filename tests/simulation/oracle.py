@@ -1,0 +1,215 @@
+"""What must hold once a world has come to rest, worked out from the command log without any of the owner's code.
+
+The fold is tests/oracle/fold.py over the naive session of tests/properties/naive.py.
+"""
+
+import uuid
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import orjson
+from tests.oracle import fold as folding
+from tests.simulation.broker import CommandRecord
+from tests.simulation.database import Tables
+from tests.simulation.world import RESULTS_TOPIC, World
+
+from waypost_worker.partition.anchor import anchor_of
+from waypost_worker.partition.encode import ACQUIRED
+from waypost_worker.partition.ports import FetchedResult
+
+
+@dataclass
+class Verdict:
+    """``problems`` is empty where all is well; each begins with the check that found it."""
+
+    commands: int = 0
+    lost: int = 0
+    doubled: int = 0
+    out_of_order: int = 0
+    stuck: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def judge(world: World) -> Verdict:
+    """Compare everything with everything."""
+    verdict = Verdict()
+    verdict.problems += world.problems
+    verdict.problems += [f"owner died: {text}" for text in world.deaths]
+    verdict.problems += [f"schema violated: {text}" for text in world.database.violations]
+    verdict.stuck = sum(problem.startswith("stuck") for problem in world.problems)
+    for partition, log in enumerate(world.commands):
+        judged = _Partition(world, partition, log.records)
+        judged.results(verdict)
+        judged.store(verdict)
+        judged.subscriber(verdict)
+    return verdict
+
+
+class _Partition:
+    def __init__(self, world: World, partition: int, records: list[CommandRecord]) -> None:
+        self.partition = partition
+        self.records = records
+        self.fold = folding._Fold(partition, world.plan.partitions)
+        self.expected = self.fold.run(list(records))
+        self.results_log = world.results[partition]
+        self.tables = world.database.tables.get(partition) or Tables(0)
+        self.seen = world.seen[partition]
+        self.found = [
+            record for record in self.results_log.records if dict(record.headers).get("ce_type") != ACQUIRED
+        ]
+
+    def results(self, verdict: Verdict) -> None:
+        """One result per command, in command order, and each is what the fold gives."""
+        bodies = [orjson.loads(record.value) for record in self.found]
+        offsets = [body["command"]["offset"] for body in bodies]
+        counted = Counter(offsets)
+        wanted = [record.offset for record in self.records]
+        lost = [offset for offset in wanted if offset not in counted]
+        doubled = [offset for offset, count in counted.items() if count > 1]
+        disorder = sum(later <= earlier for earlier, later in pairwise(offsets))
+        verdict.commands += len(wanted)
+        verdict.lost += len(lost)
+        verdict.doubled += len(doubled)
+        if lost:
+            self.problem(verdict, "result lost", lost)
+        if doubled:
+            self.problem(verdict, "result doubled", doubled)
+        elif disorder:
+            self.problem(verdict, "results out of order", offsets)
+            verdict.out_of_order += disorder
+        if unknown := [offset for offset in counted if offset not in set(wanted)]:
+            self.problem(verdict, "result of no command", unknown)
+        if offsets == wanted:
+            kinds = [dict(record.headers)["ce_type"].decode() for record in self.found]
+            differences = folding.differences(self.expected, list(zip(kinds, bodies, strict=True)))
+            if differences:
+                self.problem(verdict, "result differs from the fold", differences)
+            for record, result in zip(self.records, self.found, strict=True):
+                self.envelope(verdict, record, result)
+
+    def envelope(self, verdict: Verdict, record: CommandRecord, result: FetchedResult) -> None:
+        """What the contract says of every result's headers and key."""
+        headers = dict(result.headers)
+        name = f"{RESULTS_TOPIC}:{self.partition}:{record.offset}"
+        if headers["ce_id"].decode() != str(uuid.uuid5(uuid.NAMESPACE_URL, name)):
+            self.problem(verdict, "event id differs", [record.offset, headers["ce_id"]])
+        body = orjson.loads(result.value)
+        session_id = body.get("session_id")
+        if headers.get("ce_sessionid") != (None if session_id is None else session_id.encode()):
+            self.problem(verdict, "session header differs", [record.offset, headers])
+        rejected = headers["ce_type"] == b"waypost.command.rejected"
+        if result.key != (record.key if rejected or session_id is None else session_id.encode()):
+            self.problem(verdict, "key differs", [record.offset, result.key])
+        traceparent = dict(record.headers).get("traceparent")
+        if not rejected and headers.get("traceparent") != traceparent:
+            self.problem(verdict, "traceparent differs", [record.offset, headers])
+
+    def store(self, verdict: Verdict) -> None:
+        """Postgres equals the fold, to the byte of data."""
+        tables, expected = self.tables, self.expected
+        rows = {}
+        for key, (entry, data, metadata) in tables.checkpoints.items():
+            rows[key] = {
+                "number": entry.number,
+                "name": entry.name,
+                "taken_at": entry.taken_at,
+                "recorded_at": entry.recorded_at,
+                "position": entry.position,
+                "command_id": entry.command_id,
+                "imported_id": entry.imported_id,
+                "pinned": entry.pinned,
+                "data": data,
+                "metadata": orjson.loads(metadata),
+            }
+        self.same(verdict, "checkpoints", rows, expected.rows)
+        touched = {
+            session_id: session
+            for session_id, session in self.fold.sessions.items()
+            if session.counter or session.policy or session.others
+        }
+        self.same(
+            verdict,
+            "sessions",
+            {
+                session_id: (row.counter, _policy(row.policy), row.checkpoints)
+                for session_id, row in tables.sessions.items()
+            },
+            {
+                session_id: (session.counter, session.policy, len(session.checkpoints))
+                for session_id, session in touched.items()
+            },
+        )
+        self.same(
+            verdict,
+            "remembered commands",
+            {name: sorted(list(one) for one in row.recent.values()) for name, row in tables.sessions.items()},
+            {session_id: sorted(session.others) for session_id, session in touched.items()},
+        )
+        self.same(verdict, "default policy", _policy(tables.default_policy), self.fold.default)
+        self.same(verdict, "default commands", tables.default_commands, self.fold.default_ids)
+        self.same(
+            verdict,
+            "rejected commands",
+            [(offset, row.code) for offset, row in sorted(tables.rejected.items())],
+            expected.rejected,
+        )
+        by_offset = {record.offset: record for record in self.records}
+        for offset, row in tables.rejected.items():
+            record = by_offset.get(offset)
+            if record is not None and (row.key, row.value, list(row.headers)) != (
+                record.key,
+                record.value,
+                list(record.headers),
+            ):
+                self.problem(verdict, "rejected command not kept as it came", [offset, row])
+        self.position(verdict)
+
+    def position(self, verdict: Verdict) -> None:
+        """The row of ``partitions`` and the outbox tell the truth about the logs."""
+        tables = self.tables
+        if not self.records:
+            return
+        last = self.records[-1]
+        self.same(verdict, "next offset", tables.next_offset, last.offset + 1)
+        self.same(verdict, "anchor", tables.anchor, anchor_of(last))
+        below = [record for record in self.found if record.offset < tables.results_offset]
+        highest = max((orjson.loads(record.value)["command"]["offset"] for record in below), default=-1)
+        self.same(verdict, "results position", tables.emitted, highest)
+        waiting = [entry for entry in tables.outbox.values() if entry.last_offset <= tables.emitted]
+        self.same(verdict, "confirmed outbox entries left", waiting, [])
+
+    def subscriber(self, verdict: Verdict) -> None:
+        """Who read the results as they came saw each once, and what is in the topic now."""
+        counted = Counter(event_id for _, event_id in self.seen)
+        repeated = [event_id for event_id, count in counted.items() if count > 1]
+        if repeated:
+            self.problem(verdict, "subscriber saw a result twice", repeated)
+        there = {dict(record.headers)["ce_id"].decode() for record in self.found}
+        if phantoms := [event_id for event_id in counted if event_id not in there]:
+            self.problem(verdict, "subscriber saw what is not in the topic", phantoms)
+        if missed := [event_id for event_id in sorted(there) if event_id not in counted]:
+            self.problem(verdict, "subscriber missed", missed)
+
+    def same(self, verdict: Verdict, what: str, found: Any, expected: Any) -> None:
+        if found != expected:
+            shown: Any = [found, expected]
+            if isinstance(found, dict) and isinstance(expected, dict):
+                keys = [key for key in {**found, **expected} if found.get(key) != expected.get(key)]
+                shown = [(key, found.get(key), expected.get(key)) for key in keys]
+            self.problem(verdict, f"store: {what} differ", shown)
+
+    def problem(self, verdict: Verdict, check: str, details: Any) -> None:
+        verdict.problems.append(f"{check}: p{self.partition}: {details}"[:500])
+
+
+def _policy(policy: Any) -> dict[str, Any] | None:
+    if policy is None:
+        return None
+    return {
+        "max_checkpoints": policy.max_checkpoints,
+        "compress_after": policy.compress_after,
+        "keep_recent": policy.keep_recent,
+        "max_age": policy.max_age,
+    }

@@ -1,0 +1,126 @@
+"""Running seeds: one, or many over all cores, with the figures of a whole run."""
+
+import gc
+import json
+import multiprocessing
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.simulation.chaos import chaos
+from tests.simulation.oracle import Verdict, judge
+from tests.simulation.plan import plan_of
+from tests.simulation.world import World
+
+REPORT = Path("build/simulation.json")
+_TASKS_PER_CHUNK = 20
+
+
+@dataclass
+class Outcome:
+    """What one seed came to."""
+
+    seed: int
+    verdict: Verdict
+    terms: int
+    batches: int
+    reemitted: int
+    faults: dict[str, int]
+    ends: dict[str, int]
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.verdict.problems)
+
+
+@dataclass
+class Report:
+    """The figures of many seeds. ``lost``, ``doubled`` and ``out_of_order`` count commands; ``stuck``
+    partitions.
+    """
+
+    seeds: int = 0
+    first_seed: int = 0
+    commands: int = 0
+    lost: int = 0
+    doubled: int = 0
+    out_of_order: int = 0
+    stuck: int = 0
+    terms: int = 0
+    batches: int = 0
+    reemitted: int = 0
+    seconds: float = 0.0
+    seeds_per_minute: float = 0.0
+    faults: dict[str, int] = field(default_factory=dict)
+    terms_ended_by: dict[str, int] = field(default_factory=dict)
+    failing_seeds: list[int] = field(default_factory=list)
+
+    def add(self, outcome: Outcome) -> None:
+        """Take one seed in."""
+        verdict = outcome.verdict
+        self.seeds += 1
+        for name in ("commands", "lost", "doubled", "out_of_order", "stuck"):
+            setattr(self, name, getattr(self, name) + getattr(verdict, name))
+        for name in ("terms", "batches", "reemitted"):
+            setattr(self, name, getattr(self, name) + getattr(outcome, name))
+        self.faults = dict(sorted((Counter(self.faults) + Counter(outcome.faults)).items()))
+        self.terms_ended_by = dict(sorted((Counter(self.terms_ended_by) + Counter(outcome.ends)).items()))
+        if outcome.failed:
+            self.failing_seeds.append(outcome.seed)
+
+
+def run_seed(seed: int, trace: Any = None) -> Outcome:
+    """One world from beginning to end."""
+    world = World(plan_of(seed), trace)
+    world.run(chaos)
+    return Outcome(seed, judge(world), world.terms, world.batches, world.reemitted, world.faults, world.ends)
+
+
+def run_many(seeds: Iterable[int], jobs: int) -> Iterator[Outcome]:
+    """Outcomes in the order of seeds, ``jobs`` at a time."""
+    if jobs <= 1:
+        yield from map(run_seed, seeds)
+        return
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    # Without pauses of the garbage collector; each process lives for some hundred worlds only.
+    with context.Pool(jobs, initializer=gc.freeze, maxtasksperchild=25) as pool:
+        yield from pool.imap(run_seed, seeds, chunksize=_TASKS_PER_CHUNK)
+
+
+def replay_command(seed: int) -> str:
+    """What replays exactly this seed, with a trace."""
+    return f"python -m tests.simulation --seed {seed} --trace"
+
+
+def run_and_report(first: int, count: int, jobs: int, out: Path = REPORT) -> Report:
+    """Run seeds ``first`` to ``first + count - 1``, show progress, write the report."""
+    report = Report(first_seed=first)
+    began = shown = time.monotonic()
+    for outcome in run_many(range(first, first + count), jobs):
+        report.add(outcome)
+        report.seconds = round(time.monotonic() - began, 1)
+        report.seeds_per_minute = round(report.seeds * 60 / max(report.seconds, 0.1), 0)
+        if outcome.failed:
+            _progress("")
+            print(f"seed {outcome.seed} FAILED; replay it with: {replay_command(outcome.seed)}")
+            for problem in outcome.verdict.problems[:3]:
+                print(f"    {problem[:200]}")
+        if time.monotonic() - shown > 0.5:
+            shown = time.monotonic()
+            _progress(
+                f"{report.seeds}/{count} seeds, {report.seeds_per_minute:.0f} a minute, "
+                f"{len(report.failing_seeds)} failed"
+            )
+    _progress("")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(asdict(report), indent=2) + "\n")
+    return report
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
