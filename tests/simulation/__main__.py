@@ -33,7 +33,9 @@ def main() -> int:
     print(f"faults: {report.faults}")
     print(f"terms ended by: {report.terms_ended_by}")
     if report.failing_seeds:
-        print(f"{len(report.failing_seeds)} seeds failed; replay the first: {replay_command(report.failing_seeds[0])}")
+        print(
+            f"{len(report.failing_seeds)} seeds failed; replay the first: {replay_command(report.failing_seeds[0])}"
+        )
     return 1 if report.failing_seeds else 0
 
 

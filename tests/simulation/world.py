@@ -20,6 +20,8 @@ from tests.simulation.loop import OUTSIDE, Process, SimulatedLoop
 from tests.simulation.network import Server
 from tests.simulation.plan import Plan
 
+from waypost.envelope import command_headers
+from waypost.times import format_micros
 from waypost_worker.partition import acquire as acquire_module
 from waypost_worker.partition.acquire import Acquired
 from waypost_worker.partition.encode import ACQUIRED
@@ -219,6 +221,15 @@ class World:
                 f"agent publishes p{partition} {offset}: {headers[3:4]} {key!r} {(value or b'')[:60]!r}"
             )
         return offset
+
+    def send(self, partition: int, session_id: str, command_type: str, body: bytes) -> int:
+        """Publish one command; the offset."""
+        now = self.now_ms()
+        headers = command_headers(
+            f"sent-{self.published}", b"/test", command_type.encode(), format_micros(now * 1000).encode()
+        )
+        self.published += 1
+        return self.commands[partition].append(now, session_id.encode(), body, headers)
 
     async def agents_at_work(self) -> None:
         """Publish the planned number of commands, spread over the planned time."""

@@ -229,7 +229,9 @@ class _Term:
         if missing:
             stored = await self._store.load(missing)
             for session_id in missing:
-                cached[session_id] = stored.get(session_id) or Session(session_id)
+                # Not "or": a session without live checkpoints is falsy, and still has counter and policy.
+                found = stored.get(session_id)
+                cached[session_id] = Session(session_id) if found is None else found
 
         batch = Batch(self._owner._encoder, cached, acquired.defaults)
         for one in decoded:

@@ -1,0 +1,29 @@
+"""What the simulation found in the owner, each as the smallest world that shows it."""
+
+from tests.simulation.agents import sessions_of
+from tests.simulation.oracle import judge
+from tests.simulation.plan import Plan
+from tests.simulation.world import World
+
+CREATE = b'{"name":"n","data":{}}'
+
+
+def quiet(**changes: object) -> World:
+    """One process, one partition, no agents and no faults."""
+    plan = Plan(seed=1, processes=1, partitions=1, commands=0, duration=5.0)
+    for name, value in changes.items():
+        setattr(plan, name, value)
+    return World(plan)
+
+
+def test_a_session_without_live_checkpoints_keeps_its_counter_when_it_is_loaded_again() -> None:
+    world = quiet(cache_items=1)
+    cleared, other = sessions_of(0, 1, 2)
+    for at, (session_id, kind) in enumerate(
+        [(cleared, "checkpoint.create"), (cleared, "session.clear"), (other, "checkpoint.create")] * 2
+    ):
+        body = CREATE if kind.endswith("create") else b"{}"
+        world.loop.call_at(at * 0.5, world.send, 0, session_id, f"waypost.{kind}", body)
+    world.run()
+    assert judge(world).problems == []
+    assert f"{cleared}:2" in world.results[0].records[4].value.decode()
