@@ -47,7 +47,8 @@ async def zombie_test(connection: Connection, topics: Topics) -> Verdict:
     if passed:
         message = (
             f"the cluster let {' and '.join(passed)} append behind a newer epoch: results could be doubled "
-            "after a takeover. Do not run workers on it; use Apache Kafka 2.5 or newer"
+            "after a takeover. Do not run workers on it; use Apache Kafka 2.5 or newer, and see 'waypost doctor' "
+            "for how long it remembers producers"
         )
     else:
         message = "the cluster refuses owners with an outdated epoch"

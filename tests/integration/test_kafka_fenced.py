@@ -1,0 +1,154 @@
+"""The fenced producer on the real broker: what it takes from aiokafka's inside, and what errors mean."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.client import AIOKafkaClient
+from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.record.default_records import _DefaultRecordBatchPy
+
+from waypost_worker.devserver import Servers
+from waypost_worker.kafka import fenced
+from waypost_worker.kafka.connection import Connection
+from waypost_worker.kafka.fenced import FencedProducer, claim_epoch
+from waypost_worker.kafka.topics import create_scratch_topic
+from waypost_worker.partition.ports import (
+    Fence,
+    FencedError,
+    RefusedError,
+    ResultRecord,
+    UnavailableError,
+)
+
+
+@pytest.fixture
+def connection(servers: Servers) -> Connection:
+    return Connection(servers.kafka.bootstrap_servers)
+
+
+@pytest.fixture
+async def topic(connection: Connection, topic_prefix: str) -> str:
+    await create_scratch_topic(connection, topic_prefix)
+    return topic_prefix
+
+
+@asynccontextmanager
+async def producer(connection: Connection, topic: str, fence: Fence) -> AsyncIterator[FencedProducer]:
+    made = FencedProducer(connection, topic, 0, fence)
+    try:
+        await made.start()
+        yield made
+    finally:
+        await made.close()
+
+
+def records(count: int) -> list[ResultRecord]:
+    return [ResultRecord(b"key", b"%d" % n, []) for n in range(count)]
+
+
+async def first_batch(connection: Connection, topic: str) -> Any:
+    """The batch at offset 0, as it lies in the log."""
+    client = AIOKafkaClient(bootstrap_servers=connection.bootstrap_servers)
+    await client.bootstrap()
+    try:
+        request = FetchRequest(500, 1, 1 << 20, 0, [(topic, [(0, 0, 1 << 20)])], rack_id="")
+        response = await client.send(client.get_random_node(), request)
+    finally:
+        await client.close()
+    return _DefaultRecordBatchPy(bytes(response.topics[0][1][0][-1]))
+
+
+async def test_a_batch_in_the_log_carries_the_claimed_id_and_epoch_and_no_transaction(
+    connection: Connection, topic: str
+) -> None:
+    await claim_epoch(connection, topic)
+    fence = await claim_epoch(connection, topic)
+    async with producer(connection, topic, fence) as owner:
+        await owner.append(records(3))
+    batch = await first_batch(connection, topic)
+    assert (batch.producer_id, batch.producer_epoch) == fence
+    assert fence.producer_epoch == 1
+    assert batch.base_sequence == 0
+    assert not batch.is_transactional
+    assert len(list(batch)) == 3
+
+
+async def test_a_new_producer_object_with_an_old_epoch_is_fenced_too(
+    connection: Connection, topic: str
+) -> None:
+    old = await claim_epoch(connection, topic)
+    async with producer(connection, topic, await claim_epoch(connection, topic)) as owner:
+        await owner.append(records(1))
+        async with producer(connection, topic, old) as reborn:
+            with pytest.raises(FencedError, match="took partition 0 over"):
+                await reborn.append(records(1))
+        assert await owner.append(records(1)) == 1
+
+
+async def test_an_error_in_the_sequence_ends_the_claim_and_is_no_fencing(
+    connection: Connection, topic: str
+) -> None:
+    fence = await claim_epoch(connection, topic)
+    async with producer(connection, topic, fence) as owner, producer(connection, topic, fence) as double:
+        await owner.append(records(2))
+        with pytest.raises(UnavailableError, match="Sequence"):
+            await double.append(records(3))
+        with pytest.raises(UnavailableError, match="failed before"):
+            await double.append(records(3))
+        assert await owner.append(records(1)) == 2
+
+
+async def test_sequence_numbers_are_given_up_long_before_aiokafka_wraps_them(
+    connection: Connection, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert fenced.LAST_SEQUENCE < 2**31
+    monkeypatch.setattr(fenced, "LAST_SEQUENCE", 5)
+    async with producer(connection, topic, await claim_epoch(connection, topic)) as owner:
+        await owner.append(records(3))
+        with pytest.raises(UnavailableError, match="used up"):
+            await owner.append(records(3))
+    async with producer(connection, topic, await claim_epoch(connection, topic)) as renewed:
+        assert await renewed.append(records(3)) == 3
+
+
+async def test_a_topic_that_takes_no_large_batches_is_for_a_person_to_mend(
+    connection: Connection, topic_prefix: str
+) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=connection.bootstrap_servers)
+    await admin.start()
+    try:
+        small = NewTopic(topic_prefix, 1, 1, topic_configs={"max.message.bytes": "10000"})
+        await admin.create_topics([small])
+    finally:
+        await admin.close()
+    async with producer(connection, topic_prefix, await claim_epoch(connection, topic_prefix)) as owner:
+        with pytest.raises(RefusedError, match=r"set max\.message\.bytes=16777216"):
+            await owner.append([ResultRecord(b"key", b"x" * 20_000, [])])
+
+
+async def test_a_missing_topic_is_waited_for_no_longer_than_the_time_limit(
+    servers: Servers, topic_prefix: str
+) -> None:
+    connection = Connection(servers.kafka.bootstrap_servers, request_timeout=0.5)
+    async with producer(connection, topic_prefix, Fence(1, 0)) as owner:
+        async with asyncio.timeout(10):
+            with pytest.raises(UnavailableError):
+                await owner.append(records(1))
+
+
+async def test_closing_a_producer_leaves_no_task_behind(connection: Connection, topic: str) -> None:
+    before = asyncio.all_tasks()
+    async with producer(connection, topic, await claim_epoch(connection, topic)) as owner:
+        await owner.append(records(1))
+        assert asyncio.all_tasks() - before
+    assert asyncio.all_tasks() == before
+
+
+async def test_nothing_listens_there(topic_prefix: str, servers: Servers) -> None:
+    nowhere = Connection("127.0.0.1:1", request_timeout=0.5)
+    with pytest.raises(UnavailableError, match=r"127\.0\.0\.1"):
+        await claim_epoch(nowhere, topic_prefix)
