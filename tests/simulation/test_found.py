@@ -1,5 +1,7 @@
 """What the simulation found in the owner, each as the smallest world that shows it."""
 
+from typing import Any
+
 from tests.simulation.agents import sessions_of
 from tests.simulation.oracle import judge
 from tests.simulation.plan import Plan
@@ -27,3 +29,19 @@ def test_a_session_without_live_checkpoints_keeps_its_counter_when_it_is_loaded_
     world.run()
     assert judge(world).problems == []
     assert f"{cleared}:2" in world.results[0].records[4].value.decode()
+
+
+def test_a_command_that_comes_during_the_check_for_a_stuck_consumer_is_not_taken_for_withheld() -> None:
+    world = quiet(duration=20.0)
+    call = world.kafka.call
+
+    async def call_with_a_command_before_it(what: str, *effects: Any) -> Any:
+        if what == "bounds of commands" and world.loop.time() > 1:
+            world.send(0, sessions_of(0, 1, 1)[0], "waypost.checkpoint.create", CREATE)
+        return await call(what, *effects)
+
+    world.kafka.call = call_with_a_command_before_it  # type: ignore[method-assign]
+    world.run()
+    assert judge(world).problems == []
+    assert world.published >= 3
+    assert world.ends == {}

@@ -197,7 +197,7 @@ class _Term:
         self._owner.next_offset = acquired.position.next_offset
         self._owner._observer.acquired(self._owner.partition, acquired, self._clock.boottime() - began)
         moved_at = self._clock.boottime()
-        seen_end = self._position.next_offset
+        self._seen_end = self._empty_up_to = self._position.next_offset
         while self._clock.boottime() - began <= self._limits.renew_after:
             records = await self._owner.until_stop(self._log.fetch(self._limits.batch_records))
             if records is None:
@@ -205,7 +205,7 @@ class _Term:
             if not records:
                 self._raise_failed_emission()
                 if self._clock.boottime() - moved_at > self._limits.stuck_after:
-                    seen_end = await self._check_stuck(seen_end)
+                    await self._check_stuck()
                     moved_at = self._clock.boottime()
                 continue
             waiting = [
@@ -291,19 +291,21 @@ class _Term:
             await self._emission
             self._emission = None
 
-    async def _check_stuck(self, seen_end: int) -> int:
-        """StuckError if the log holds records that the consumer does not give; else the end looked at.
+    async def _check_stuck(self) -> None:
+        """StuckError if the log holds records that were there at the last check and never came.
 
-        An end beyond the position may be nothing but transaction markers and aborted records.
+        Records that came to the log since then may be on their way. Offsets before the end may also be
+        nothing but transaction markers and aborted records; those are looked at once.
         """
-        first = max(seen_end, self._position.next_offset)
-        end = min((await self._log.bounds())[1], first + 10_000)
+        first = max(self._empty_up_to, self._position.next_offset)
+        end = min(self._seen_end, first + 10_000)
         if end > first and await self._log.read(first, end):
             raise StuckError(
                 f"the log has records from {first} on, but the consumer gave none for "
                 f"{self._limits.stuck_after:.0f} s: starting it anew"
             )
-        return end
+        self._empty_up_to = max(first, end)
+        self._seen_end = (await self._log.bounds())[1]
 
     async def _release(self) -> None:
         await self._emission_done()
