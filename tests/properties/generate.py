@@ -120,17 +120,15 @@ lives_with_defaults = long_lists(steps(any_actions)).map(log)
 
 def _repetitive(runs: list[tuple[str, int]], seed: int) -> list[Command]:
     chance = random.Random(seed)  # drawing thousands of choices from hypothesis would exhaust it
-    kinds: dict[str, Action] = {
-        "create": Create("started", b"{}"),
-        "pin": Pin("~0"),
-        "rollback": Rollback("~3"),
-        "clear": Clear(),
-    }
+    create = Create("started", b"{}")
+    kinds: dict[str, Action] = {"create": create, "pin": Pin("~0"), "rollback": Rollback("~0")}
     planned: list[Step] = []
     for kind, times in runs:
-        for _ in range(1 if kind == "clear" else times):
+        # There is always a newest checkpoint to pin or to roll back to.
+        actions: list[Action] = [Clear(), create] if kind == "clear" else [create] + [kinds[kind]] * times
+        for action in actions:
             back = chance.randrange(500) if chance.random() < 0.25 else 0
-            planned.append(Step(kinds[kind], f"id-{max(0, len(planned) - back)}", 0, 1))
+            planned.append(Step(action, f"id-{max(0, len(planned) - back)}", 0, 1))
     return log(planned)
 
 
@@ -139,7 +137,7 @@ long_lives = st.builds(
     _repetitive,
     st.lists(
         st.tuples(st.sampled_from(["create", "pin", "rollback", "clear"]), st.integers(50, 200)),
-        min_size=4,
+        min_size=5,
         max_size=8,
     ),
     st.integers(0, 999),

@@ -201,6 +201,23 @@ def test_a_session_is_empty_before_its_first_command() -> None:
     assert session.find("s:1") is None
 
 
+def test_a_session_is_restored_from_rows_in_any_order() -> None:
+    life = Life()
+    life.creates(*"abc")
+    life.imports(item("old:1", "d"), item("old:1", "e"))
+    life.pins(2)
+    life.does(Delete("s:1"))
+    session = life.session
+    restored = Session.restore("s", 5, None, session.live()[::-1], session.recent[::-1])
+    assert restored.live() == session.live()
+    assert restored.recent == session.recent
+    assert (restored.counter, restored.pins(), restored.find("old:1")) == (5, 1, session.entries[5])
+    for index in range(1, life.position + 1):
+        command_id = f"command-{index}"
+        assert restored.knows(command_id)
+        assert restored.number_of(command_id) == session.number_of(command_id)
+
+
 def test_weight_counts_entries_and_remembered_ids() -> None:
     life = Life()
     life.creates(*"abc")

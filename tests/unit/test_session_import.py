@@ -86,7 +86,7 @@ class TestConflicts:
         life.imports(item("s:1", "b"), on_conflict="replace")
         found = life.session.find("old:1")
         assert found is not None
-        assert (found.number, found.name) == (1, "b")
+        assert (found.number, found.name, found.imported_id) == (1, "b", "old:1")
 
     def test_reject_refuses_the_whole_command(self) -> None:
         life = self.life()
