@@ -1,159 +1,105 @@
-"""The commands, and how their failures look: one line on stderr, exit code 1, or 2 for usage and settings."""
+"""The commands, and how a failure looks: one line on stderr; exit code 1, or 2 for usage and settings.
+
+A command's module is imported when the command is run; ``waypost --help`` needs none of them.
+"""
 
 import logging
-import os
 import sys
-from typing import Annotated, Any
+from typing import Final
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter
 
 from waypost import __version__
-from waypost.errors import WaypostError
-from waypost_worker.cli import dev, doctor, publish, rejected, schema, sessions, tail, topics
-from waypost_worker.cli.common import Common
-from waypost_worker.cli.output import DONE, FAILED, USAGE, CommandError, fail, note, show_rows
-from waypost_worker.settings import Settings, SettingsError, config_origin, masked_dsn
+from waypost_worker.cli.output import DONE, FAILED, USAGE, CommandError, StdoutClosedError, note
+
+_RUN: Final = Group("Run", sort_key=1)
+_USE: Final = Group("Use", sort_key=2)
+_LOOK: Final = Group("Look after", sort_key=3)
+_DEBUG: Final = "--debug"
+_INTERRUPTED: Final = 130
+
+# Name, where it is, and what it does in a few words (the first line of its own help says the same at length).
+COMMANDS: Final = {
+    _RUN: (
+        ("dev", "dev:dev", "Kafka, Postgres and workers on this machine, until Ctrl-C."),
+        ("worker", "worker:worker", "Run one worker until SIGTERM or Ctrl-C."),
+        ("migrate", "migrate:migrate", "Bring the database's schema up to this version."),
+        ("topics", "topics:app", "Make and check the two topics."),
+    ),
+    _USE: (
+        ("publish", "publish:publish", "Publish commands; --wait shows their results."),
+        ("tail", "tail:tail", "Watch results as they come."),
+        ("session", "sessions:app", "List, show, export, import and roll back sessions."),
+        ("rejected", "rejected:app", "Look at the commands that were refused."),
+        ("defaults", "defaults:defaults", "Set the retention of sessions without a policy of their own."),
+    ),
+    _LOOK: (
+        ("doctor", "doctor:doctor", "Check Kafka, the topics and Postgres, and say how to mend them."),
+        ("config", "config:app", "Show the settings and where they come from."),
+        ("schema", "schema:app", "The contract as JSON Schema and AsyncAPI files."),
+    ),
+}
 
 app = App(
     name="waypost",
     version=__version__,
-    help="Checkpoints for LLM agents: Kafka in, Postgres behind, one result event per command.",
+    help=(
+        "Checkpoints for LLM agents: Kafka in, Postgres behind, one result event per command.\n\n"
+        "Try 'waypost dev' first. Every command has --help with examples, and -o json for programs; "
+        "--debug shows the traceback of an error."
+    ),
     help_format="plaintext",
+    result_action="return_value",
+    default_parameter=Parameter(
+        negative=(), show_default=lambda value: None if value in (None, False) else value
+    ),
 )
-app.command(dev.dev)
-app.command(topics.app)
-app.command(publish.publish)
-app.command(publish.defaults)
-app.command(sessions.app)
-app.command(tail.tail)
-app.command(rejected.app)
-app.command(doctor.doctor)
-app.command(schema.app)
-config = App(name="config", help="Look at the settings.")
-app.command(config)
-
-
-@app.command
-def worker(
-    *,
-    migrate: Annotated[bool | None, Parameter(help="apply pending migrations first")] = None,
-    log_level: Annotated[str | None, Parameter(help="debug, info, warning or error")] = None,
-    common: Common | None = None,
-) -> int:
-    """Run one worker until SIGTERM or SIGINT; a second signal ends it at once.
-
-    For example:
-
-      waypost worker --migrate --bootstrap-servers kafka:9092
-    """
-    from waypost_worker.service import run_worker
-    from waypost_worker.telemetry.logs import configure_logs
-
-    settings = (common or Common()).settings(migrate=migrate, log_level=log_level)
-    configure_logs(settings.log_level, settings.log_format)
-    return run_worker(settings)
-
-
-@app.command
-def migrate(
-    *,
-    dry_run: Annotated[bool, Parameter(help="show what is pending and change nothing")] = False,
-    common: Common | None = None,
-) -> int:
-    """Bring the database's schema up to this version. Safe to run from several places at once.
-
-    For example:
-
-      waypost migrate --dry-run
-    """
-    import asyncpg
-
-    from waypost_worker.cli.common import run
-    from waypost_worker.postgres.migrate import migrate as apply
-    from waypost_worker.postgres.migrate import pending
-
-    common = common or Common()
-    settings = common.settings()
-
-    async def work() -> list[Any]:
-        connection = await asyncpg.connect(
-            settings.postgres_dsn.get_secret_value(), timeout=settings.request_timeout
-        )
-        try:
-            return await (pending(connection) if dry_run else apply(connection))
-        finally:
-            await connection.close()
-
-    rows = [
-        {"number": found.number, "name": found.name, "sha256": found.sha256[:12]} for found in run(work())
-    ]
-    show_rows(rows, common.output, ("number", "name", "sha256"), "nothing is pending")
-    if rows and common.output == "table":
-        note(f"{len(rows)} pending" if dry_run else f"{len(rows)} applied")
-    return DONE
-
-
-@config.command
-def show(*, common: Common | None = None) -> int:
-    """Print every setting, its value and where it came from; secrets are masked.
-
-    For example:
-
-      waypost config show -o json
-    """
-    common = common or Common()
-    settings = common.settings()
-    rows = []
-    for name, field in Settings.model_fields.items():
-        value = getattr(settings, name)
-        if name == "postgres_dsn":
-            value = masked_dsn(value.get_secret_value())
-        flag = getattr(common, name, None) is not None
-        rows.append(
-            {
-                "setting": name,
-                "value": value,
-                "from": "flag" if flag else config_origin(name),
-                "meaning": field.description,
-            }
-        )
-    show_rows(rows, common.output, ("setting", "value", "from"), "")
-    return DONE
+for _group, _commands in COMMANDS.items():
+    for _name, _path, _help in _commands:
+        app.command(f"waypost_worker.cli.{_path}", name=_name, help=_help, group=_group)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit."""
-    tokens = sys.argv[1:] if arguments is None else arguments
-    debug = "--debug" in tokens
-    tokens = [token for token in tokens if token != "--debug"]  # noqa: S105
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    debug = _DEBUG in tokens
+    if debug:
+        tokens.remove(_DEBUG)
     # What clients say while they try again is not for a person at a terminal.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     logging.getLogger("waypost").addHandler(logging.NullHandler())
     try:
         code = app(tokens, exit_on_error=False, print_error=False)
-    except CycloptsError as error:
-        fail(f"{error} (see 'waypost --help')", USAGE)
-    except SettingsError as error:
-        fail(str(error), USAGE)
-    except CommandError as error:
-        fail(str(error), error.code)
     except KeyboardInterrupt:
-        note("")
-        raise SystemExit(130) from None
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(_INTERRUPTED) from None
+    except StdoutClosedError:
         raise SystemExit(DONE) from None
     except Exception as error:
         if debug:
             raise
-        fail(_one_line(error), FAILED)
+        line, code = _failure(error)
+        note("waypost: " + " ".join(line.split()))
     raise SystemExit(code if isinstance(code, int) else DONE)
 
 
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    if isinstance(error, WaypostError) and text:
-        return text
-    if isinstance(error, TimeoutError):
-        text = text or "Kafka or Postgres did not answer in time"
-    return f"{type(error).__name__}: {text} (run again with --debug for the traceback)"
+def _failure(error: Exception) -> tuple[str, int]:
+    """What to say, and the exit code."""
+    from waypost.errors import InvalidCommandError, WaypostError
+    from waypost_worker.partition.ports import OwnerError
+    from waypost_worker.settings import SettingsError
+
+    match error:
+        case CommandError():
+            return str(error), error.code
+        case CycloptsError():
+            error.verbose = False
+            command = " ".join(["waypost", *(error.command_chain or ())])
+            return f"{error} See '{command} --help'.", USAGE
+        case SettingsError() | InvalidCommandError():
+            return str(error), USAGE
+        case WaypostError() | OwnerError():
+            return str(error) or type(error).__name__, FAILED
+        case ModuleNotFoundError():
+            return f"{error}: install the extra that has it, as in pip install 'waypost[dev]'", FAILED
+    return f"{type(error).__name__}: {error} (run again with {_DEBUG} for the traceback)", FAILED

@@ -1,38 +1,87 @@
-"""What all commands share: the connection flags, and the settings that result."""
+"""What all commands share: the flags for connections and output, and the settings that result."""
 
-import asyncio
-from collections.abc import Coroutine
-from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from waypost_worker.cli.output import Format
-from waypost_worker.settings import Settings, load_settings
+from waypost_worker.settings import Settings, SettingsError, config_origin, load_settings
 
-_T = TypeVar("_T")
+if TYPE_CHECKING:
+    from waypost_worker.devserver import Endpoints
+
+STATE_DIR_VARIABLE: Final = "WAYPOST_STATE_DIR"
+DEFAULT_STATE_DIR: Final = Path(".waypost")
+
+_CONNECTION: Final = Group("Connection and output", sort_key=10)
+OutputFlag = Annotated[Format, Parameter(name=["--output", "-o"], help="how to print", group=_CONNECTION)]
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Common:
-    """Flags of every command; what is not given comes from WAYPOST_ variables, waypost.toml or defaults."""
+class Target:
+    """Which deployment a command works on.
 
-    bootstrap_servers: Annotated[str | None, Parameter(help="Kafka, host:port[,host:port]")] = None
-    postgres_dsn: Annotated[str | None, Parameter(help="Postgres, postgresql://…")] = None
-    topic_prefix: Annotated[str | None, Parameter(help="prefix of the two topics")] = None
-    output: Annotated[Format, Parameter(name=["--output", "-o"], help="table, json or jsonl")] = "table"
+    What no flag says comes from WAYPOST_ variables, then waypost.toml. Where none of them names a Kafka or a
+    Postgres, the dev server whose state directory is here (or named by WAYPOST_STATE_DIR) is taken.
+    """
+
+    bootstrap_servers: Annotated[
+        str | None, Parameter(help="Kafka, host:port[,host:port]", group=_CONNECTION)
+    ] = None
+    postgres_dsn: Annotated[str | None, Parameter(help="postgresql://…", group=_CONNECTION)] = None
+    topic_prefix: Annotated[str | None, Parameter(help="of the two topics", group=_CONNECTION)] = None
 
     def settings(self, **flags: Any) -> Settings:
         """The settings in force; SettingsError if they can't be used."""
-        return load_settings(
-            bootstrap_servers=self.bootstrap_servers,
-            postgres_dsn=self.postgres_dsn,
-            topic_prefix=self.topic_prefix,
-            **flags,
-        )
+        given = {field.name: getattr(self, field.name) for field in fields(Target)}
+        settings = load_settings(**given, **flags)
+        found = self._dev_server()
+        return settings if found is None else load_settings(**{**given, **asdict(found)}, **flags)
+
+    def origin(self, name: str) -> str:
+        """Where the value of a setting comes from."""
+        if getattr(self, name, None) is not None:
+            return "flag"
+        if name in ("bootstrap_servers", "postgres_dsn") and self._dev_server() is not None:
+            return str(_endpoints_file())
+        return config_origin(name)
+
+    def _dev_server(self) -> "Endpoints | None":
+        # Both or none: a Kafka of one deployment with the Postgres of another is never meant.
+        for name in ("bootstrap_servers", "postgres_dsn"):
+            if getattr(self, name) is not None or config_origin(name) != "default":
+                return None
+        if not _endpoints_file().exists():
+            return None
+        # Only here: a worker in production neither has nor needs what the embedded servers are made of.
+        from waypost_worker.devserver.endpoints import Endpoints
+
+        try:
+            return Endpoints.read(state_dir())
+        except (OSError, ValueError, TypeError) as error:
+            raise SettingsError(f"{_endpoints_file()} can't be read: {error}") from None
 
 
-def run(call: Coroutine[Any, Any, _T]) -> _T:
-    """Run a command's coroutine."""
-    return asyncio.run(call)
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Common(Target):
+    """The flags of most commands."""
+
+    output: OutputFlag = "table"
+
+
+NOTHING_GIVEN: Final = Common()
+NO_TARGET: Final = Target()
+
+
+def state_dir() -> Path:
+    """Where a dev server keeps its state unless told otherwise."""
+    return Path(os.environ.get(STATE_DIR_VARIABLE) or DEFAULT_STATE_DIR)
+
+
+def _endpoints_file() -> Path:
+    return state_dir() / "endpoints.json"

@@ -1,168 +1,207 @@
 """``waypost dev``: a real Kafka, a real Postgres and workers, on a laptop."""
 
-import os
+import asyncio
+import shlex
 import signal
-import subprocess
-import sys
 import threading
+import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from waypost.topics import Topics
-from waypost_worker.cli.common import run
-from waypost_worker.cli.output import DONE, FAILED, CommandError, note
-from waypost_worker.devserver import DevServerError, Endpoints, Servers
+from waypost_worker.cli.common import OutputFlag, state_dir
+from waypost_worker.cli.dev_workers import DevWorkers
+from waypost_worker.cli.output import DONE, USAGE, CommandError, Format, note, show_fields
+from waypost_worker.cli.progress import DownloadProgress
+from waypost_worker.settings import Settings, config_origin, load_settings, masked_dsn
 
-_STOP_SECONDS = 25
+if TYPE_CHECKING:
+    from waypost_worker.devserver import Endpoints
+
+_PORT = validators.Number(gte=0, lte=65_535)
+_LOOK_SECONDS: Final = 0.2
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def dev(
     *,
-    state_dir: Annotated[Path | None, Parameter(help="where data is kept (default .waypost)")] = None,
+    state_dir: Annotated[
+        Path | None, Parameter(help="where all data is kept (default WAYPOST_STATE_DIR or .waypost)")
+    ] = None,
     ephemeral: Annotated[bool, Parameter(help="keep nothing")] = False,
-    workers: Annotated[int, Parameter(help="worker processes, 0 for none")] = 1,
-    partitions: Annotated[int, Parameter(help="partitions of new topics")] = 3,
-    topic_prefix: Annotated[str, Parameter(help="prefix of the two topics")] = "waypost",
-    kafka_port: Annotated[int, Parameter(help="0 lets the system choose")] = 0,
-    postgres_port: Annotated[int, Parameter(help="0 lets the system choose")] = 0,
+    workers: Annotated[
+        int, Parameter(help="worker processes, 0 for none", validator=validators.Number(gte=0, lte=64))
+    ] = 1,
+    partitions: Annotated[
+        int | None, Parameter(help="of new topics (default 3)", validator=validators.Number(gte=1, lte=1000))
+    ] = None,
+    topic_prefix: Annotated[str | None, Parameter(help="of the two topics (default waypost)")] = None,
+    kafka_port: Annotated[int, Parameter(help="0 lets the system choose", validator=_PORT)] = 0,
+    postgres_port: Annotated[int, Parameter(help="0 lets the system choose", validator=_PORT)] = 0,
+    log_level: Annotated[str | None, Parameter(help="of the workers (default warning)")] = None,
+    output: OutputFlag = "table",
 ) -> int:
-    """Start an embedded Kafka and Postgres, make topics and schema, and run workers, until Ctrl-C.
+    """Kafka, Postgres and workers on this machine, until Ctrl-C.
 
-    Needs neither Docker nor Java. The first start fetches Kafka (44 MB) and takes about half a minute.
-    endpoints.json in the state directory says where the servers are.
+    Needs neither Docker nor Java. The first start fetches Kafka (44 MB, about half a minute); after that it takes
+    a few seconds. Topics and schema are made where they are missing. Other waypost commands that run in the same
+    directory find the servers by themselves; other programs read endpoints.json in the state directory, which is
+    there as long as everything is ready. With -o json the same and more is printed when it is.
 
     For example:
 
-      waypost dev --ephemeral --workers 2
+      waypost dev
+      waypost dev --ephemeral --workers 2 --log-level info
     """
     if ephemeral and state_dir is not None:
-        raise CommandError("--ephemeral keeps nothing, so it can't be combined with --state-dir", 2)
-    if workers < 0 or partitions < 1:
-        raise CommandError("--workers must be at least 0 and --partitions at least 1", 2)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    progress = _Progress()
-    directory = None if ephemeral else (state_dir or Path(".waypost"))
-    servers = Servers(directory, kafka_port=kafka_port, postgres_port=postgres_port, progress=progress.show)
-    try:
-        note("starting Kafka and Postgres …")
-        servers.start()
-        progress.end()
-        endpoints = servers.endpoints
-        run(prepare(endpoints, Topics(topic_prefix), partitions))
-        children = [_start_worker(endpoints, topic_prefix) for _ in range(workers)]
-        _banner(endpoints, servers.state_dir, topic_prefix, workers)
+        raise CommandError("--ephemeral keeps nothing, so it can't be combined with --state-dir", USAGE)
+    settings = load_settings(topic_prefix=topic_prefix, log_level=log_level)
+    if log_level is None and config_origin("log_level") == "default":
+        settings = settings.model_copy(update={"log_level": "warning"})
+    return _Dev(settings, _directory(state_dir, ephemeral), kafka_port, postgres_port).run(
+        workers, partitions, output
+    )
+
+
+def _directory(given: Path | None, ephemeral: bool) -> Path | None:
+    return None if ephemeral else given or state_dir()
+
+
+class _Dev:
+    """One run of the dev server."""
+
+    def __init__(
+        self, settings: Settings, directory: Path | None, kafka_port: int, postgres_port: int
+    ) -> None:
+        from waypost_worker.devserver import Servers
+
+        self._settings = settings
+        self._progress = DownloadProgress()
+        self._servers = Servers(
+            directory, kafka_port=kafka_port, postgres_port=postgres_port, progress=self._progress.show
+        )
+        self._workers = DevWorkers()
+        self._stop = threading.Event()
+        self._began = False
+        self._ready = False
+
+    def run(self, workers: int, partitions: int | None, output: Format) -> int:
+        """Until a signal; the exit code."""
+        from waypost_worker.devserver import DevServerError
+
+        for number in _SIGNALS:
+            signal.signal(number, self._on_signal)
+        began = time.monotonic()
         try:
-            return _until(stop, children)
+            note("starting Kafka and Postgres …")
+            endpoints = self._start(partitions)
+            self._workers.start(workers, self._environment(endpoints))
+            endpoints.write(self._servers.state_dir)
+            self._ready = True
+            if output == "table":
+                _banner(endpoints, self._servers.state_dir, self._settings, self._workers.pids, began)
+            else:
+                show_fields(self._for_programs(endpoints, self._workers.pids), output)
+            while not self._stop.wait(_LOOK_SECONDS):
+                self._workers.look_after()
+            return DONE
+        except KeyboardInterrupt:
+            return DONE
+        except DevServerError as error:
+            raise CommandError(str(error)) from None
         finally:
+            self._end()
+
+    def _start(self, partitions: int | None) -> "Endpoints":
+        from waypost_worker.devserver import endpoints as file
+
+        found = self._servers.start()
+        self._began = True
+        self._progress.end()
+        # Whoever waits for endpoints.json finds topics and schema, too: it is written again when they are there.
+        file.remove(self._servers.state_dir)
+        asyncio.run(prepare(found, self._settings.topics, partitions))
+        return found
+
+    def _environment(self, endpoints: "Endpoints") -> dict[str, str]:
+        return {
+            "WAYPOST_BOOTSTRAP_SERVERS": endpoints.bootstrap_servers,
+            "WAYPOST_POSTGRES_DSN": endpoints.postgres_dsn,
+            "WAYPOST_TOPIC_PREFIX": self._settings.topic_prefix,
+            "WAYPOST_LOG_LEVEL": self._settings.log_level,
+        }
+
+    def _for_programs(self, endpoints: "Endpoints", pids: list[int]) -> dict[str, Any]:
+        return {
+            "bootstrap_servers": endpoints.bootstrap_servers,
+            "postgres_dsn": endpoints.postgres_dsn,
+            "topic_prefix": self._settings.topic_prefix,
+            "state_dir": str(self._servers.state_dir),
+            "worker_pids": pids,
+        }
+
+    def _on_signal(self, *_: object) -> None:
+        if self._stop.is_set():
+            # Asked twice: don't wait for work in hand.
+            self._workers.kill()
+            return
+        self._stop.set()
+        if not self._ready:
             note("stopping …")
-            _stop(children)
-    except DevServerError as error:
-        raise CommandError(str(error)) from None
-    finally:
-        progress.end()
-        servers.stop()
+            raise KeyboardInterrupt
+
+    def _end(self) -> None:
+        self._stop.set()
+        self._progress.end()
+        if self._began:
+            note("stopping …")
+        self._workers.stop()
+        self._servers.stop()
+        if self._began:
+            note("everything is stopped")
 
 
-async def prepare(endpoints: Endpoints, topics: Topics, partitions: int) -> None:
-    """Make the topics and bring the schema up to date."""
-    from waypost_worker.kafka.connection import Connection
-    from waypost_worker.kafka.topics import create_topics
+async def prepare(endpoints: "Endpoints", topics: Topics, partitions: int | None) -> None:
+    """Make the topics and bring the schema up to date. CommandError if the topics have another count."""
+    from waypost_worker.cli.topics import make_topics
     from waypost_worker.postgres.migrate import migrate_dsn
 
-    await create_topics(Connection(endpoints.bootstrap_servers), topics, partitions)
+    settings = load_settings(
+        bootstrap_servers=endpoints.bootstrap_servers,
+        postgres_dsn=endpoints.postgres_dsn,
+        topic_prefix=topics.prefix,
+    )
+    await make_topics(settings, partitions, default=3, zombie_test=False)
     await migrate_dsn(endpoints.postgres_dsn)
 
 
-def _start_worker(endpoints: Endpoints, prefix: str) -> "subprocess.Popen[bytes]":
-    environment = {
-        **os.environ,
-        "WAYPOST_BOOTSTRAP_SERVERS": endpoints.bootstrap_servers,
-        "WAYPOST_POSTGRES_DSN": endpoints.postgres_dsn,
-        "WAYPOST_TOPIC_PREFIX": prefix,
-    }
-    # The parent's death must end the worker: its standard input closes then, and worker_child waits for that.
-    return subprocess.Popen(
-        [sys.executable, "-m", "waypost_worker.cli.worker_child"],
-        env=environment,
-        stdin=subprocess.PIPE,
-        start_new_session=True,
-    )
-
-
-def _until(stop: threading.Event, children: "list[subprocess.Popen[bytes]]") -> int:
-    while not stop.wait(0.2):
-        for child in children:
-            if child.poll() is not None:
-                note(f"a worker ended with exit code {child.returncode}; stopping")
-                return FAILED
-    return DONE
-
-
-def _stop(children: "list[subprocess.Popen[bytes]]") -> None:
-    for child in children:
-        child.terminate()
-    for child in children:
-        try:
-            child.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-
-
-def _banner(endpoints: Endpoints, state_dir: Path, prefix: str, workers: int) -> None:
-    from waypost_worker.settings import masked_dsn
-
+def _banner(
+    endpoints: "Endpoints", directory: Path, settings: Settings, pids: list[int], began: float
+) -> None:
+    workers = f"{len(pids)} worker{'' if len(pids) == 1 else 's'}"
+    if pids:
+        workers += f" (pid {', '.join(map(str, pids))})"
+    exports = ""
+    if directory != state_dir().absolute():
+        exports = f"\n    export WAYPOST_STATE_DIR={shlex.quote(str(directory))}"
+    if settings.topic_prefix != "waypost":
+        exports += f"\n    export WAYPOST_TOPIC_PREFIX={settings.topic_prefix}"
+    where = "in another terminal" if exports else "in another terminal, in this directory"
     note(
         f"""
-  Waypost is running with {workers} worker{"" if workers == 1 else "s"}. Ctrl-C stops everything.
+  Waypost runs with {workers}, ready in {time.monotonic() - began:.1f} s.
 
-    Kafka     {endpoints.bootstrap_servers}   topics {prefix}.commands, {prefix}.results
+    Kafka     {endpoints.bootstrap_servers}  {settings.topics.commands}, {settings.topics.results}
     Postgres  {masked_dsn(endpoints.postgres_dsn)}
-    both in   {state_dir / "endpoints.json"}
+    State     {directory}
 
-  In another terminal:
-
-    export WAYPOST_BOOTSTRAP_SERVERS={endpoints.bootstrap_servers}
-    waypost tail --from-beginning
+  Next, {where}:
+{exports}
+    waypost tail
     waypost publish session-1 task_started --data '{{"step": 1}}' --wait
-"""
+    waypost session show session-1
+
+  Ctrl-C stops everything."""
     )
-
-
-class _Progress:
-    """A line that grows while Kafka comes down, on a terminal; plain lines elsewhere."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self._task: Any = None
-        self._last = -1
-
-    def show(self, done: int, total: int, name: str) -> None:
-        """Called by the servers while they prepare."""
-        if sys.stderr.isatty():
-            if self._bar is None:
-                from rich.console import Console
-                from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-                self._bar = Progress(
-                    TextColumn("{task.description:<30}"),
-                    BarColumn(),
-                    MofNCompleteColumn(),
-                    console=Console(stderr=True),
-                )
-                self._bar.start()
-                self._task = self._bar.add_task("", total=total)
-            self._bar.update(self._task, completed=done, total=total, description=name[:30])
-        elif done * 10 // max(total, 1) != self._last:
-            self._last = done * 10 // max(total, 1)
-            note(f"  {name} ({done} of {total})")
-
-    def end(self) -> None:
-        """Leave the terminal as it was."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None

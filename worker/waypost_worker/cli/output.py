@@ -1,13 +1,33 @@
-"""What commands print: tables for people, JSON for programs, one line for errors."""
+"""What commands print: tables for people, JSON for programs, on stdout; everything else on stderr.
 
+With ``-o json`` a command writes one JSON document, with ``-o jsonl`` one JSON value a line. Knows no command.
+"""
+
+import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NoReturn
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import orjson
 
+if TYPE_CHECKING:
+    from rich.text import Text
+
 Format = Literal["table", "json", "jsonl"]
-DONE, FAILED, USAGE = 0, 1, 2
+Row = Mapping[str, Any]
+DONE: Final = 0
+FAILED: Final = 1
+USAGE: Final = 2
+
+_JSON: Final = orjson.OPT_UTC_Z  # times end in Z, as they do in the contract
+_LEVELS: Final = {
+    "ok": "green",
+    "warning": "yellow",
+    "error": "red",
+    "rejected": "red",
+    "duplicate": "yellow",
+}
 
 
 class CommandError(Exception):
@@ -18,19 +38,34 @@ class CommandError(Exception):
         self.code = code
 
 
+class StdoutClosedError(Exception):
+    """Nobody reads standard output any more, as behind ``| head``."""
+
+
 def note(message: str) -> None:
     """Something for people, on stderr, so that stdout stays clean."""
-    print(message, file=sys.stderr)  # noqa: T201
+    print(message, file=sys.stderr, flush=True)  # noqa: T201
 
 
-def fail(message: str, code: int = FAILED) -> NoReturn:
-    """End the process with one line on stderr."""
-    note("waypost: " + " ".join(message.split()))
-    raise SystemExit(code)
+def write(text: str | bytes) -> None:
+    """Write to stdout; StdoutClosedError where nobody reads it any more."""
+    try:
+        sys.stdout.buffer.write(text.encode(errors="backslashreplace") if isinstance(text, str) else text)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        # What is still buffered must not fail again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise StdoutClosedError from None
 
 
-def show_rows(rows: Sequence[Mapping[str, Any]], output: Format, columns: Sequence[str], empty: str) -> None:
-    """Rows as a table of ``columns``, or all their fields as a JSON list or JSON lines."""
+def show_rows(
+    rows: Sequence[Row], output: Format, columns: Sequence[str], empty: str = "", wrap: Sequence[str] = ()
+) -> None:
+    """Rows as a table of ``columns``, or all their fields as a JSON list or JSON lines.
+
+    ``empty`` is said on stderr where a table would have no rows. Only the columns in ``wrap`` give way where the
+    terminal is narrow; without any, all do.
+    """
     if output == "json":
         show_json(list(rows))
     elif output == "jsonl":
@@ -39,13 +74,13 @@ def show_rows(rows: Sequence[Mapping[str, Any]], output: Format, columns: Sequen
     elif not rows:
         note(empty)
     else:
-        _table(rows, columns)
+        _table(rows, columns, wrap)
 
 
-def show_fields(fields: Mapping[str, Any], output: Format) -> None:
-    """One thing: a table of names and values, or a JSON object."""
+def show_fields(fields: Row, output: Format) -> None:
+    """One thing: its fields below each other, or a JSON object."""
     if output == "table":
-        _table([{"": name, "value": value} for name, value in fields.items()], ("", "value"))
+        _fields(fields)
     elif output == "json":
         show_json(fields)
     else:
@@ -53,36 +88,129 @@ def show_fields(fields: Mapping[str, Any], output: Format) -> None:
 
 
 def show_json(value: Any) -> None:
-    """Indented JSON on stdout."""
-    sys.stdout.write(orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2).decode() + "\n")
+    """Indented JSON."""
+    write(orjson.dumps(value, default=str, option=_JSON | orjson.OPT_INDENT_2) + b"\n")
 
 
 def show_json_line(value: Any) -> None:
-    """One line of JSON on stdout, at once."""
-    sys.stdout.write(orjson.dumps(value, default=str).decode() + "\n")
-    sys.stdout.flush()
+    """One line of JSON, at once."""
+    write(orjson.dumps(value, default=str, option=_JSON) + b"\n")
 
 
-def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+class Stream:
+    """Rows that come one by one: lines for people (made by ``line``), or JSON lines, or one JSON list.
+
+    Use it with ``with``: leaving it, for whatever reason, completes the list.
+    """
+
+    def __init__(self, output: Format) -> None:
+        self._output = output
+        self._begun = False
+
+    def __enter__(self) -> "Stream":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._output == "json" and kind is not StdoutClosedError:
+            write("\n]\n" if self._begun else "[]\n")
+
+    def show(self, row: Row, line: str) -> None:
+        """One more row, seen at once."""
+        if self._output == "table":
+            write(line + "\n")
+        elif self._output == "jsonl":
+            show_json_line(row)
+        else:
+            write(
+                ("," if self._begun else "[").encode() + b"\n" + orjson.dumps(row, default=str, option=_JSON)
+            )
+            self._begun = True
+
+
+def event_line(time: datetime | None, kind: str, subject: str | None, about: str) -> str:
+    """A result event as a line for people, cut where the terminal ends; times in UTC."""
+    when = "" if time is None else time.strftime("%H:%M:%S.%f")[:12] + "  "
+    rest = f"{printable(subject or '-'):<24} {printable(about)}".rstrip()
+    if not sys.stdout.isatty():
+        return f"{when}{kind:<11} {rest}"
+    room = (os.get_terminal_size(sys.stdout.fileno()).columns or 80) - len(when) - 12
+    if len(rest) > room:
+        rest = rest[: max(room - 1, 1)] + "…"
+    return f"{_dim(when)}{_coloured(f'{kind:<11}', _LEVELS.get(kind))} {rest}"
+
+
+def printable(text: str) -> str:
+    """``text`` with what could steer a terminal written out as an escape; new lines stay."""
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text
+    )
+
+
+def _coloured(text: str, colour: str | None) -> str:
+    codes = {"green": "32", "yellow": "33", "red": "31"}
+    if colour is None or "NO_COLOR" in os.environ:
+        return text
+    return f"\x1b[{codes[colour]}m{text}\x1b[0m"
+
+
+def _dim(text: str) -> str:
+    return text if "NO_COLOR" in os.environ else f"\x1b[2m{text}\x1b[0m"
+
+
+def _table(rows: Sequence[Row], columns: Sequence[str], wrap: Sequence[str]) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    for column in columns:
+        numbers = all(type(row.get(column)) is int for row in rows)
+        table.add_column(
+            column.replace("_", " "),
+            justify="right" if numbers else "left",
+            overflow="fold",
+            no_wrap=bool(wrap) and column not in wrap,
+        )
+    for row in rows:
+        table.add_row(*(_cell(row.get(column)) for column in columns))
+    _render(table)
+
+
+def _fields(fields: Row) -> None:
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in fields.items():
+        table.add_row(name.replace("_", " "), _cell(value, option=orjson.OPT_INDENT_2))
+    _render(table)
+
+
+def _render(table: Any) -> None:
+    from rich.console import Console
+
+    console = Console()
+    with console.capture() as captured:
+        console.print(table)
+    write("\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n")
+
+
+def _cell(value: Any, option: int = 0) -> "Text":
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        numbers = all(isinstance(row.get(column), int) for row in rows)
-        table.add_column(column.replace("_", " "), justify="right" if numbers else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_cell(row.get(column))) for column in columns))
-    Console().print(table)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, dict | list):
-        return orjson.dumps(value).decode()
-    if hasattr(value, "isoformat"):
-        return str(value.isoformat(timespec="seconds")).replace("+00:00", "Z")
-    return str(value)
+    match value:
+        case None:
+            return Text("-", style="dim")
+        case bool():
+            return Text("yes" if value else "no")
+        case datetime():
+            return Text(value.isoformat(timespec="seconds").replace("+00:00", "Z"))
+        case [*texts] if all(isinstance(text, str) for text in texts):
+            return Text(printable(", ".join(texts)) or "-")
+        case dict() | list():
+            short = orjson.dumps(value, default=str).decode()
+            long = orjson.dumps(value, default=str, option=option).decode() if len(short) > 60 else short
+            return Text(printable(long))
+        case _:
+            text = printable(str(value))
+            return Text(text, style=_LEVELS.get(text, ""))

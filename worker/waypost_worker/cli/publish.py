@@ -1,181 +1,186 @@
-"""``waypost publish`` and ``waypost defaults``: send commands."""
+"""``waypost publish``: one command, or one for each line of standard input."""
 
+import asyncio
 import sys
-from pathlib import Path
-from typing import Annotated, Any, cast
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Final
 
-import orjson
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
-from waypost import commands
-from waypost.errors import InvalidCommandError
-from waypost.publisher import Publisher
-from waypost_worker.cli.common import Common, run
-from waypost_worker.cli.output import DONE, FAILED, USAGE, CommandError, note, show_fields, show_json_line
+from waypost.errors import InvalidCommandError, ResultTimeoutError
+from waypost_worker.cli.commandline import TYPES, Prepared, from_arguments, from_line
+from waypost_worker.cli.common import NOTHING_GIVEN, Common
+from waypost_worker.cli.output import (
+    DONE,
+    FAILED,
+    USAGE,
+    CommandError,
+    Format,
+    Stream,
+    event_line,
+    note,
+    show_fields,
+)
+from waypost_worker.cli.reach import publishing
+from waypost_worker.cli.results import about, for_programs, short, show_result, subject
+from waypost_worker.cli.stdin import lines
 from waypost_worker.settings import Settings
 
-_TYPES = {kind.rpartition(".")[2]: kind for kind in commands.BODIES if kind != commands.CONFIGURE_DEFAULTS}
-_TYPES["configure"] = commands.CONFIGURE
+if TYPE_CHECKING:
+    from waypost.awaiting import WaitedResult
+    from waypost.publisher import Publisher
+
+_IN_FLIGHT: Final = 500
+TimeoutFlag = Annotated[float, Parameter(help="seconds to wait for Kafka", validator=validators.Number(gt=0))]
+
+
+def _json(what: str) -> Parameter:
+    return Parameter(help=what, allow_leading_hyphen=True)  # a lone - is standard input
 
 
 def publish(
     session: Annotated[str | None, Parameter(help="session id")] = None,
-    name: Annotated[str | None, Parameter(help="checkpoint name, for a create")] = None,
+    name: Annotated[str | None, Parameter(help="name of the checkpoint to create")] = None,
+    /,
     *,
-    data: Annotated[str, Parameter(help="JSON object, @file, or - for standard input")] = "{}",
-    metadata: Annotated[str | None, Parameter(help="JSON object")] = None,
-    type: Annotated[str | None, Parameter(help=f"instead of create: {', '.join(_TYPES)}")] = None,
-    body: Annotated[str | None, Parameter(help="JSON body of the command, with --type")] = None,
-    stdin: Annotated[bool, Parameter(help="one JSON object a line: session, name, data, metadata")] = False,
+    data: Annotated[str | None, _json("JSON object, @FILE, or - for stdin")] = None,
+    metadata: Annotated[str | None, _json("JSON object, @FILE, or - for stdin")] = None,
+    type: Annotated[str, Parameter(help=", ".join(TYPES))] = "create",
+    body: Annotated[str | None, _json("the command's whole JSON body, with --type")] = None,
+    stdin: Annotated[bool, Parameter(help="a command from each line, see above")] = False,
     wait: Annotated[bool, Parameter(help="wait for the result and show it")] = False,
-    timeout: Annotated[float, Parameter(help="seconds to wait")] = 10,
-    common: Common | None = None,
+    timeout: TimeoutFlag = 10,
+    common: Common = NOTHING_GIVEN,
 ) -> int:
-    """Publish one command, or one a line with --stdin.
+    """Publish commands; --wait shows their results.
+
+    With --stdin, each line is a JSON object with session, name, data and metadata, or with session, type and
+    body. What is wrong with a command is said here and it is not sent; exit code 1 also for one that is refused
+    later, with --wait.
 
     For example:
 
       waypost publish session-1 task_started --data '{"step": 1}' --wait
-      waypost publish session-1 --type rollback --body '{"checkpoint_id": "session-1:3"}' --wait
-      waypost publish --stdin < commands.jsonl
+      waypost publish session-1 report --data @report.json
+      waypost publish session-1 --type pin \\
+          --body '{"checkpoint_id": "session-1:1"}'
+      waypost publish --stdin --wait -o jsonl < commands.jsonl
     """
-    common = common or Common()
     settings = common.settings()
     if stdin:
-        return run(_publish_lines(settings))
+        if (session, name, data, metadata, body, type) != (None, None, None, None, None, "create"):
+            raise CommandError("with --stdin, session, name and the rest come from the lines", USAGE)
+        if sys.stdin.isatty():
+            note("reading commands, one JSON object a line; Ctrl-D ends")
+        work = _publish_and_show if wait else _publish_lines
+        return asyncio.run(work(settings, timeout, common.output))
     if session is None:
-        raise CommandError("name a session, or use --stdin (see 'waypost publish --help')", USAGE)
-    kind, raw = _one(name, data, metadata, type, body)
-    return run(_publish_one(settings, common, session, kind, raw, wait, timeout))
+        raise CommandError("name a SESSION, or use --stdin. See 'waypost publish --help'.", USAGE)
+    command = from_arguments(session, name, data, metadata, type, body)
+    return asyncio.run(_publish_one(settings, command, wait, timeout, common.output))
 
 
-def _one(
-    name: str | None, data: str, metadata: str | None, kind: str | None, body: str | None
-) -> tuple[str, bytes]:
-    if kind is not None:
-        full = _TYPES.get(kind, kind)
-        if full not in commands.BODIES:
-            raise CommandError(f"--type {kind}: known are {', '.join(_TYPES)}", USAGE)
-        return full, _text(body or "{}")
-    if name is None:
-        raise CommandError("a create needs the name of the checkpoint", USAGE)
-    fields: dict[str, Any] = {"name": name, "data": _json(_text(data), "--data")}
-    if metadata is not None:
-        fields["metadata"] = _json(_text(metadata), "--metadata")
-    return commands.CREATE, orjson.dumps(fields)
-
-
-def _text(given: str) -> bytes:
-    if given == "-":
-        return sys.stdin.buffer.read()
-    if given.startswith("@"):
-        try:
-            return Path(given[1:]).read_bytes()
-        except OSError as error:
-            raise CommandError(f"{given[1:]} can't be read: {error.strerror}", USAGE) from None
-    return given.encode()
-
-
-def _json(raw: bytes, flag: str) -> Any:
+async def result_of(publisher: "Publisher", command: Prepared, timeout: float) -> "WaitedResult":
+    """Publish and wait for the result; CommandError if none comes in time."""
     try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise CommandError(f"{flag} is not JSON: {error}", USAGE) from None
+        return await publisher.publish_and_wait(command.session, command.type, command.body, timeout=timeout)
+    except ResultTimeoutError as error:
+        raise CommandError(f"{error}. Is a worker running?") from None
+
+
+async def require_delivered(publisher: "Publisher", timeout: float) -> None:
+    """Wait until Kafka has everything that was published; CommandError if it does not take it in time."""
+    left = await publisher.flush(timeout)
+    stats = publisher.stats()
+    if left or stats.failed:
+        why = f" ({stats.last_error})" if stats.last_error else ""
+        raise CommandError(
+            f"Kafka did not take {left + stats.failed} of {stats.accepted} command(s) within {timeout:g} s{why}; "
+            "what was not taken is dropped"
+        )
 
 
 async def _publish_one(
-    settings: Settings, common: Common, session: str, kind: str, raw: bytes, wait: bool, timeout: float
+    settings: Settings, command: Prepared, wait: bool, timeout: float, output: Format
 ) -> int:
-    from waypost.bodies import parse_body
-
-    parse_body(kind, raw)
-    async with Publisher(
-        settings.bootstrap_servers, prefix=settings.topic_prefix, source="/waypost/cli"
-    ) as p:
+    async with publishing(settings) as publisher:
         if wait:
-            result = await p.publish_and_wait(session, kind, raw, timeout=timeout)
-            short = result.type.rpartition(".")[2]
-            show_fields({"result": short, **result.body}, common.output)
-            return FAILED if short == "rejected" else DONE
-        identifier = p.publish(session, kind, raw)
-        left = await p.flush(timeout)
+            return show_result(await result_of(publisher, command, timeout), output)
+        identifier = publisher.publish(command.session, command.type, command.body)
+        await require_delivered(publisher, timeout)
+    show_fields({"command_id": identifier}, output)
+    return DONE
+
+
+async def _publish_lines(settings: Settings, timeout: float, output: Format) -> int:
+    refused = 0
+    async with publishing(settings) as publisher:
+        number = 0
+        async for line in lines():
+            number += 1
+            if (command := _read(number, line)) is not None:
+                await publisher.room()
+                publisher.publish(command.session, command.type, command.body)
+            elif line.strip():
+                refused += 1
+        left = await publisher.flush(timeout)
+        stats = publisher.stats()
+    show_fields({"published": stats.delivered, "refused": refused, "lost": left + stats.failed}, output)
     if left:
-        raise CommandError(f"Kafka did not take the command within {timeout:g} s; it is not published")
-    show_fields({"command_id": identifier}, common.output)
-    return DONE
+        note(
+            f"waypost: Kafka did not take the last {left} within {timeout:g} s of waiting: {stats.last_error}"
+        )
+    return FAILED if refused or left or stats.failed else DONE
 
 
-async def _publish_lines(settings: Settings) -> int:
-    sent = bad = 0
-    async with Publisher(
-        settings.bootstrap_servers, prefix=settings.topic_prefix, source="/waypost/cli"
-    ) as p:
-        for number, line in enumerate(sys.stdin.buffer, 1):
-            if not line.strip():
-                continue
-            try:
-                fields = cast(dict[str, Any], orjson.loads(line))
-                await p.room()
-                p.create(fields["session"], fields["name"], fields.get("data", {}), fields.get("metadata"))
-                sent += 1
-            except (orjson.JSONDecodeError, KeyError, TypeError, InvalidCommandError) as error:
-                bad += 1
-                note(f"line {number} was not published: {type(error).__name__}: {error}")
-        left = await p.flush(60)
-    show_json_line({"published": sent - left, "refused": bad, "left": left})
-    return DONE if not bad and not left else FAILED
+async def _publish_and_show(settings: Settings, timeout: float, output: Format) -> int:
+    """Results in the order of the lines, each as soon as it and all before it are there."""
+    counts: Counter[str] = Counter()
+    async with publishing(settings) as publisher:
+        waiting: asyncio.Queue[asyncio.Task[WaitedResult] | None] = asyncio.Queue(_IN_FLIGHT)
+        reading = asyncio.create_task(_read_all(publisher, timeout, waiting, counts))
+        try:
+            with Stream(output) as stream:
+                while (task := await waiting.get()) is not None:
+                    result = await task
+                    counts[short(result.type)] += 1
+                    stream.show(for_programs(result.type, result.body), _line(result))
+            await reading
+        finally:
+            reading.cancel()
+    note(", ".join(f"{count} {kind}" for kind, count in sorted(counts.items())) or "no commands")
+    return FAILED if counts["not sent"] or counts["rejected"] else DONE
 
 
-def defaults(
-    *,
-    max_checkpoints: int | None = None,
-    compress_after: int | None = None,
-    keep_recent: int | None = None,
-    max_age: Annotated[float | None, Parameter(help="seconds")] = None,
-    forever: Annotated[bool, Parameter(help="no max_age any more")] = False,
-    yes: Annotated[bool, Parameter(help="don't ask")] = False,
-    common: Common | None = None,
-) -> int:
-    """Set the retention policy of all sessions without one of their own, as a command in the log.
-
-    For example:
-
-      waypost defaults --max-checkpoints 500 --compress-after 200
-    """
-    common = common or Common()
-    settings = common.settings()
-    named = {
-        "max_checkpoints": max_checkpoints,
-        "compress_after": compress_after,
-        "keep_recent": keep_recent,
-        "max_age": max_age,
-    }
-    changes = {name: value for name, value in named.items() if value is not None}
-    if forever:
-        changes["max_age"] = None  # type: ignore[assignment]
-    if not changes:
-        raise CommandError("name at least one field to change", USAGE)
-    confirm("this changes what every session without a policy of its own keeps", yes)
-
-    async def work() -> list[str]:
-        async with Publisher(
-            settings.bootstrap_servers, prefix=settings.topic_prefix, source="/waypost/cli"
-        ) as publisher:
-            sent = await publisher.configure_defaults(**changes)
-            if await publisher.flush(10):
-                raise CommandError("Kafka did not take all commands in time; repeat this command")
-            return sent
-
-    show_fields({"partitions": len(run(work())), **changes}, common.output)
-    return DONE
+async def _read_all(
+    publisher: "Publisher",
+    timeout: float,
+    waiting: "asyncio.Queue[asyncio.Task[WaitedResult] | None]",
+    counts: Counter[str],
+) -> None:
+    number = 0
+    try:
+        async for line in lines():
+            number += 1
+            if (command := _read(number, line)) is not None:
+                await waiting.put(asyncio.create_task(result_of(publisher, command, timeout)))
+            elif line.strip():
+                counts["not sent"] += 1
+    finally:
+        await waiting.put(None)
 
 
-def confirm(what: str, yes: bool) -> None:
-    """Ask on a terminal, unless ``yes``; elsewhere refuse without it."""
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise CommandError(f"{what}: say --yes to go on without a terminal", USAGE)
-    note(f"{what}. Go on? [y/N] ")
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise CommandError("nothing was changed")
+def _line(result: "WaitedResult") -> str:
+    kind, body = result.type, result.body
+    return event_line(None, short(kind), subject(kind, body), about(kind, body))
+
+
+def _read(number: int, line: bytes) -> Prepared | None:
+    """The command in a line, or None after saying what is wrong with it."""
+    if not line.strip():
+        return None
+    try:
+        return from_line(line)
+    except (InvalidCommandError, CommandError) as error:
+        note(f"line {number} was not published: {error}")
+        return None

@@ -1,76 +1,93 @@
 """``waypost rejected``: the commands that were refused, kept as they came."""
 
-from importlib.resources import files
-from typing import Annotated, Any
+import asyncio
+from base64 import b64encode
+from typing import Annotated, Any, Final
 
 import orjson
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, validators
 
-from waypost_worker.cli.common import Common, run
-from waypost_worker.cli.output import DONE, CommandError, show_fields, show_rows
+from waypost_worker.cli.common import NOTHING_GIVEN, Common
+from waypost_worker.cli.output import DONE, USAGE, CommandError, note, show_fields, show_rows
+from waypost_worker.cli.reach import connected, query
 from waypost_worker.settings import Settings
 
-app = App(name="rejected", help="The commands that were refused, kept as they came.")
-
-
-async def _rows(settings: Settings, statement: str, *arguments: Any) -> list[Any]:
-    import asyncpg
-
-    sql = files("waypost_worker.cli").joinpath("sql", f"{statement}.sql").read_text()
-    connection: Any = await asyncpg.connect(
-        settings.postgres_dsn.get_secret_value(), timeout=settings.request_timeout
-    )
-    try:
-        rows: list[Any] = await connection.fetch(sql, *arguments)
-    finally:
-        await connection.close()
-    return rows
+app = App(name="rejected", help="Look at the commands that were refused.")
+_HIGHEST: Final = (2**31 - 1, 2**63 - 1)
 
 
 @app.command(name="list")
 def list_rejected(
     *,
     session: Annotated[str | None, Parameter(help="only of this session")] = None,
-    code: Annotated[str | None, Parameter(help="only with this code")] = None,
-    limit: Annotated[int, Parameter(help="the newest so many")] = 50,
-    common: Common | None = None,
+    code: Annotated[str | None, Parameter(help="only with this code, such as invalid-body")] = None,
+    limit: Annotated[
+        int, Parameter(help="the newest so many", validator=validators.Number(gte=1, lte=1_000_000))
+    ] = 50,
+    common: Common = NOTHING_GIVEN,
 ) -> int:
     """List refused commands, newest first.
 
     For example:
 
       waypost rejected list --code invalid-body
+      waypost rejected list --session session-1 -o jsonl
     """
-    common = common or Common()
-    found = run(_rows(common.settings(), "list_rejected", session, code, limit))
-    rows = [{**row, "command": f"{row['partition']}/{row['offset']}"} for row in found]
-    show_rows(rows, common.output, ("command", "session_id", "code", "message"), "nothing was refused")
+    found = asyncio.run(_rows(common.settings(), "list_rejected", session, code, limit))
+    rows = [{"place": f"{row['partition']}/{row['offset']}", **row} for row in found]
+    columns = ("place", "session_id", "code", "message")
+    show_rows(rows, common.output, columns, "nothing was refused", wrap=("session_id", "message"))
+    if len(rows) == limit:
+        note(f"there may be more than {limit}: see --limit")
     return DONE
 
 
 @app.command
 def show(
-    command: Annotated[str, Parameter(help="partition/offset, as the list shows it")],
+    place: Annotated[str, Parameter(help="partition/offset, as the list shows it")],
+    /,
     *,
-    common: Common | None = None,
+    common: Common = NOTHING_GIVEN,
 ) -> int:
-    """Show one refused command with its raw key, headers and value.
+    """Show one refused command with its key, headers and value as they came.
+
+    For programs, a key or value that is not UTF-8 is null and comes as key_base64 or value_base64.
 
     For example:
 
       waypost rejected show 2/1841
     """
-    common = common or Common()
-    partition, _, offset = command.partition("/")
-    if not (partition.isdigit() and offset.isdigit()):
-        raise CommandError(f"{command!r} is not partition/offset", 2)
-    found = run(_rows(common.settings(), "show_rejected", int(partition), int(offset)))
+    partition, _, offset = place.partition("/")
+    if not (_is_at_most(partition, _HIGHEST[0]) and _is_at_most(offset, _HIGHEST[1])):
+        raise CommandError(f"{place!r} is not a place, which looks like partition/offset: 2/1841", USAGE)
+    found = asyncio.run(_rows(common.settings(), "show_rejected", int(partition), int(offset)))
     if not found:
-        raise CommandError(f"no refused command {command} is kept")
+        raise CommandError(f"no refused command {place} is kept; 'waypost rejected list' shows which are")
     row = dict(found[0])
+    people = common.output == "table"
     headers = orjson.loads(row["headers"])
-    row["headers"] = dict(headers)
+    row["headers"] = "\n".join(f"{name}: {value}" for name, value in headers) if people else headers
     for field in ("key", "value"):
-        row[field] = None if row[field] is None else row[field].decode(errors="backslashreplace")
-    show_fields(row, common.output)
+        row |= _as_text(field, row[field], people)
+    show_fields({"place": place, **row}, common.output)
     return DONE
+
+
+def _is_at_most(digits: str, highest: int) -> bool:
+    return digits.isdecimal() and digits.isascii() and len(digits) < 20 and int(digits) <= highest
+
+
+def _as_text(field: str, raw: bytes | None, for_people: bool) -> dict[str, Any]:
+    if raw is None:
+        return {field: None}
+    if for_people:
+        return {field: raw.decode(errors="backslashreplace")}
+    try:
+        return {field: raw.decode()}
+    except UnicodeDecodeError:
+        return {field: None, f"{field}_base64": b64encode(raw).decode()}
+
+
+async def _rows(settings: Settings, statement: str, *arguments: Any) -> list[Any]:
+    async with connected(settings) as connection:
+        return list(await connection.fetch(query(statement), *arguments))

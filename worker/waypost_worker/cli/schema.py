@@ -1,19 +1,24 @@
 """``waypost schema``: the contract as JSON Schema and AsyncAPI files."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from cyclopts import App, Parameter
 
-from waypost_worker.cli.output import DONE, FAILED, note
+from waypost_worker.cli.common import OutputFlag
+from waypost_worker.cli.output import DONE, FAILED, CommandError, note, show_rows
 
-app = App(name="schema", help="The contract as JSON Schema and AsyncAPI 3 files.")
-_DEFAULT = Path("schemas/json")
+app = App(name="schema", help="The contract as JSON Schema and AsyncAPI files.")
+_DEFAULT: Final = Path("schemas/json")
 
 
 @app.command
-def export(*, directory: Annotated[Path, Parameter(help="where to")] = _DEFAULT) -> int:
-    """Write the files.
+def export(
+    *,
+    directory: Annotated[Path, Parameter(help="where to; made if need be")] = _DEFAULT,
+    output: OutputFlag = "table",
+) -> int:
+    """Write one JSON Schema for every command and result, and an AsyncAPI 3 document.
 
     For example:
 
@@ -21,14 +26,20 @@ def export(*, directory: Annotated[Path, Parameter(help="where to")] = _DEFAULT)
     """
     from waypost import contract
 
-    written = contract.export(directory)
+    try:
+        written = contract.export(directory)
+    except OSError as error:
+        raise CommandError(f"{directory} can't be written: {error.strerror}") from None
+    show_rows([{"file": str(path)} for path in written], output, ("file",))
     note(f"{len(written)} files written to {directory}")
     return DONE
 
 
 @app.command
-def check(*, directory: Annotated[Path, Parameter(help="where they are")] = _DEFAULT) -> int:
-    """Compare the files with this version's models; exit 1 if they differ.
+def check(
+    *, directory: Annotated[Path, Parameter(help="where they are")] = _DEFAULT, output: OutputFlag = "table"
+) -> int:
+    """Compare the files with this version's models; exit code 1 if they differ.
 
     For example:
 
@@ -37,10 +48,8 @@ def check(*, directory: Annotated[Path, Parameter(help="where they are")] = _DEF
     from waypost import contract
 
     problems = contract.check(directory)
-    for problem in problems:
-        note(f"{directory}: {problem}")
+    good = f"{directory}: {len(contract.documents())} files agree with the models"
+    show_rows([{"problem": problem} for problem in problems], output, ("problem",), good)
     if problems:
-        note("run 'make schemas' and commit what it writes")
-        return FAILED
-    note(f"{directory}: {len(contract.documents())} files agree with the models")
-    return DONE
+        note(f"write them anew with 'waypost schema export --directory {directory}' ('make schemas' here)")
+    return FAILED if problems else DONE

@@ -1,251 +1,185 @@
-"""``waypost session``: look at sessions, take them out and in, roll them back."""
+"""``waypost session``: look at sessions, and take them out."""
 
-import sys
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, validators
 
-from waypost import commands
-from waypost.outgoing import rollback_body
-from waypost.publisher import Publisher
-from waypost.reader import Reader, SessionReader
-from waypost_worker.cli.common import Common, run
+from waypost_worker.cli.common import NOTHING_GIVEN, Common
 from waypost_worker.cli.output import (
     DONE,
-    FAILED,
-    USAGE,
     CommandError,
     note,
     show_fields,
     show_rows,
+    write,
 )
-from waypost_worker.cli.publish import confirm
+from waypost_worker.cli.reach import reading
 from waypost_worker.settings import Settings
 
-app = App(name="session", help="Look at sessions, take them out and in, roll them back.")
+if TYPE_CHECKING:
+    from waypost.checkpoint import Checkpoint
+    from waypost.reader import Reader
 
-
-def _reader(settings: Settings) -> Reader:
-    return Reader(settings.postgres_dsn.get_secret_value(), timeout=settings.request_timeout)
+app = App(name="session", help="List, show, export, import and roll back sessions.")
+app.command(
+    "waypost_worker.cli.session_changes:import_session", name="import", help="Import an exported list."
+)
+app.command("waypost_worker.cli.session_changes:rollback", name="rollback", help="Go back to a checkpoint.")
+_Limit = Annotated[int, Parameter(help="at most so many", validator=validators.Number(gte=1, lte=1_000_000))]
 
 
 @app.command(name="list")
 def list_sessions(
     *,
-    prefix: Annotated[str, Parameter(help="ids that begin with this")] = "",
-    limit: Annotated[int, Parameter(help="most sessions to show")] = 50,
+    prefix: Annotated[str, Parameter(help="only ids that begin with this")] = "",
+    limit: _Limit = 50,
     cursor: Annotated[str, Parameter(help="go on after this session id")] = "",
-    common: Common | None = None,
+    common: Common = NOTHING_GIVEN,
 ) -> int:
-    """List sessions by id.
+    """List sessions, by id.
 
     For example:
 
       waypost session list --prefix team-a/ --limit 20
     """
-    common = common or Common()
-    settings = common.settings()
-
-    async def work() -> list[dict[str, Any]]:
-        async with _reader(settings) as reader:
-            found = await reader.sessions(prefix=prefix, limit=limit, cursor=cursor)
-            return [asdict(session) for session in found]
-
-    rows = run(work())
-    columns = ("session_id", "partition", "checkpoints", "counter", "last_recorded_at")
-    show_rows(rows, common.output, columns, "no sessions")
-    if len(rows) == limit and common.output == "table":
-        note(f"there may be more: --cursor {rows[-1]['session_id']!r}")
+    rows = asyncio.run(_sessions(common.settings(), prefix, limit, cursor))
+    columns = ("session_id", "checkpoints", "counter", "partition", "last_recorded_at")
+    show_rows(rows, common.output, columns, "no sessions", wrap=("session_id",))
+    if len(rows) == limit:
+        note(f"there may be more: go on with --cursor {rows[-1]['session_id']!r}")
     return DONE
+
+
+async def _sessions(settings: Settings, prefix: str, limit: int, cursor: str) -> list[dict[str, Any]]:
+    async with reading(settings) as reader:
+        return [asdict(each) for each in await reader.sessions(prefix=prefix, limit=limit, cursor=cursor)]
 
 
 @app.command
 def show(
-    session: Annotated[str, Parameter(help="session id, or a checkpoint id to show its data")],
+    session: Annotated[str, Parameter(help="session id, or checkpoint id for its data")],
+    /,
     *,
     name: Annotated[str | None, Parameter(help="only checkpoints of this name")] = None,
-    limit: Annotated[int, Parameter(help="the newest so many")] = 50,
-    common: Common | None = None,
+    limit: _Limit = 50,
+    common: Common = NOTHING_GIVEN,
 ) -> int:
     """Show a session's checkpoints, newest first, or one checkpoint with its data.
 
     For example:
 
       waypost session show session-1
-      waypost session show session-1:12 -o json
+      waypost session show session-1:12 -o json | jq .data
     """
-    common = common or Common()
-    settings = common.settings()
-
-    async def work() -> list[dict[str, Any]] | dict[str, Any]:
-        async with _reader(settings) as reader:
-            if await reader.session_info(session) is None:
-                owner, _, number = session.rpartition(":")
-                found = await reader.session(owner).get(session) if number.isdigit() else None
-                if found is None:
-                    raise CommandError(f"no session and no checkpoint {session!r} is known")
-                return {**found.to_dict(), "recorded_at": found.recorded_at, "pinned": found.pinned}
-            page = await reader.session(session).page(name=name, limit=limit, newest_first=True)
-            return [
-                {
-                    "id": c.id,
-                    "name": c.name,
-                    "timestamp": c.timestamp,
-                    "pinned": c.pinned,
-                    "bytes": len(c.raw_data),
-                    "metadata": c.metadata,
-                }
-                for c in page.checkpoints
-            ]
-
-    found = run(work())
+    found = asyncio.run(_look(common.settings(), session, name, limit))
     if isinstance(found, dict):
         show_fields(found, common.output)
-    else:
-        columns = ("id", "name", "timestamp", "pinned", "bytes", "metadata")
-        show_rows(found, common.output, columns, "the session holds no checkpoints")
+        return DONE
+    columns = ("id", "name", "timestamp", "pinned", "bytes", "metadata")
+    empty = f"{session} holds no checkpoints" if name is None else f"{session} holds none named {name}"
+    show_rows(found, common.output, columns, empty, wrap=("id", "name", "metadata"))
+    if len(found) == limit:
+        note(f"there may be more than {limit}: see --limit")
     return DONE
+
+
+async def _look(
+    settings: Settings, session: str, name: str | None, limit: int
+) -> list[dict[str, Any]] | dict[str, Any]:
+    async with reading(settings) as reader:
+        if await reader.session_info(session) is not None:
+            page = await reader.session(session).page(name=name, limit=limit, newest_first=True)
+            return [_row(checkpoint) for checkpoint in page.checkpoints]
+        found = await reader.session(session.rpartition(":")[0]).get(session)
+        if found is None:
+            raise CommandError(f"neither a session nor a checkpoint {session!r} is known")
+        return {
+            **found.to_dict(),
+            "recorded_at": found.recorded_at,
+            "pinned": found.pinned,
+            "imported_id": found.imported_id,
+        }
+
+
+def _row(checkpoint: "Checkpoint") -> dict[str, Any]:
+    return {
+        "id": checkpoint.id,
+        "name": checkpoint.name,
+        "timestamp": checkpoint.timestamp,
+        "recorded_at": checkpoint.recorded_at,
+        "pinned": checkpoint.pinned,
+        "bytes": len(checkpoint.raw_data),
+        "metadata": checkpoint.metadata,
+        "imported_id": checkpoint.imported_id,
+    }
 
 
 @app.command
 def export(
     session: Annotated[str, Parameter(help="session id")],
+    /,
     *,
     to: Annotated[Path | None, Parameter(help="file, instead of standard output")] = None,
-    common: Common | None = None,
+    common: Common = NOTHING_GIVEN,
 ) -> int:
-    """Write a session as the interchange JSON list.
+    """Write a session as the interchange JSON list; with -o jsonl a checkpoint a line.
+
+    'waypost session import' reads the list.
 
     For example:
 
       waypost session export session-1 --to session-1.json
     """
-    settings = (common or Common()).settings()
-
-    async def work(out: Any) -> int:
-        async with _reader(settings) as reader:
-            if await reader.session_info(session) is None:
-                raise CommandError(f"no session {session!r} is known")
-            async for piece in reader.session(session).export_stream():
-                out.write(piece)
-            out.write(b"\n")
-            return await reader.session(session).count()
-
+    settings = common.settings()
+    by_line = common.output == "jsonl"
     if to is None:
-        run(work(sys.stdout.buffer))
-        sys.stdout.flush()
+        asyncio.run(_export(settings, session, by_line, write))
         return DONE
+    # Whoever finds the file finds all of it.
     part = to.with_name(to.name + ".part")
     try:
         with part.open("wb") as out:
-            count = run(work(out))
+            count = asyncio.run(_export(settings, session, by_line, lambda piece: _put(out.write, piece, to)))
         part.replace(to)
     except OSError as error:
-        raise CommandError(f"{to} can't be written: {error.strerror}") from None
+        raise _unwritable(to, error) from None
     finally:
         part.unlink(missing_ok=True)
-    note(f"{count} checkpoints written to {to}")
+    note(f"{count} checkpoint{'' if count == 1 else 's'} written to {to}")
     return DONE
 
 
-@app.command(name="import")
-def import_session(
-    session: Annotated[str, Parameter(help="session id to import into")],
-    file: Annotated[Path, Parameter(help="an exported list; - for standard input")],
-    *,
-    on_conflict: Annotated[str, Parameter(help="skip, replace or reject")] = "skip",
-    timeout: Annotated[float, Parameter(help="seconds to wait for each part")] = 30,
-    common: Common | None = None,
-) -> int:
-    """Take over an exported list, through the log, and wait until it is applied.
+async def _export(settings: Settings, session: str, by_line: bool, put: Callable[[bytes], object]) -> int:
+    async with reading(settings) as reader:
+        if await reader.session_info(session) is None:
+            raise CommandError(f"no session {session!r} is known")
+        async for piece in _pieces(reader, session, by_line):
+            put(piece)
+        return await reader.session(session).count()
 
-    For example:
 
-      waypost session import session-1 session-1.json --on-conflict replace
-    """
-    from waypost.outgoing import import_body
-    from waypost.publisher import split_import
+async def _pieces(reader: "Reader", session: str, by_line: bool) -> AsyncIterator[bytes]:
+    import orjson
 
-    common = common or Common()
-    settings = common.settings()
-    if on_conflict not in ("skip", "replace", "reject"):
-        raise CommandError("--on-conflict is one of skip, replace, reject", USAGE)
+    if by_line:
+        async for checkpoint in reader.session(session):
+            yield orjson.dumps(checkpoint.to_dict()) + b"\n"
+        return
+    async for piece in reader.session(session).export_stream():
+        yield piece
+    yield b"\n"
+
+
+def _put(write_to: Callable[[bytes], object], piece: bytes, path: Path) -> None:
     try:
-        text = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+        write_to(piece)
     except OSError as error:
-        raise CommandError(f"{file} can't be read: {error.strerror}", USAGE) from None
-    total = {"imported": 0, "replaced": 0, "skipped": 0}
-
-    async def work() -> None:
-        async with _publisher(settings) as publisher:
-            for part in split_import(text):
-                body = import_body(part, on_conflict)  # type: ignore[arg-type]
-                result = await publisher.publish_and_wait(session, commands.IMPORT, body, timeout=timeout)
-                if result.type.endswith("rejected"):
-                    raise CommandError(f"{result.body['code']}: {result.body['message']}")
-                for key in total:
-                    total[key] += result.body.get(key, 0)
-
-    run(work())
-    show_fields({"session_id": session, **total}, common.output)
-    return DONE
+        raise _unwritable(path, error) from None
 
 
-@app.command
-def rollback(
-    checkpoint: Annotated[str, Parameter(help="checkpoint id, session:number")],
-    *,
-    discard_later: Annotated[bool, Parameter(help="drop every later checkpoint, pinned ones too")] = False,
-    dry_run: Annotated[bool, Parameter(help="show what would be dropped and change nothing")] = False,
-    yes: Annotated[bool, Parameter(help="don't ask")] = False,
-    timeout: Annotated[float, Parameter(help="seconds to wait for the result")] = 10,
-    common: Common | None = None,
-) -> int:
-    """Record a rollback and show the checkpoint's data.
-
-    For example:
-
-      waypost session rollback session-1:12 --discard-later --dry-run
-      waypost session rollback session-1:12 --discard-later --yes
-    """
-    common = common or Common()
-    settings = common.settings()
-    session = checkpoint.rpartition(":")[0]
-    if not session:
-        raise CommandError(f"{checkpoint!r} is not a checkpoint id, which looks like session:number", USAGE)
-    later = run(_later(settings, session, checkpoint)) if discard_later else []
-    if dry_run:
-        columns = ("id", "name", "timestamp", "pinned")
-        show_rows(later, common.output, columns, "nothing would be dropped")
-        return DONE
-    if later:
-        confirm(f"this drops {len(later)} checkpoints after {checkpoint}", yes)
-
-    async def work() -> int:
-        async with _publisher(settings) as publisher:
-            body = rollback_body(checkpoint, discard_later)
-            result = await publisher.publish_and_wait(session, commands.ROLLBACK, body, timeout=timeout)
-            short = result.type.rpartition(".")[2]
-            show_fields({"result": short, **result.body}, common.output)
-            return FAILED if short == "rejected" else DONE
-
-    return run(work())
-
-
-async def _later(settings: Settings, session: str, checkpoint: str) -> list[dict[str, Any]]:
-    async with _reader(settings) as reader:
-        found: SessionReader = reader.session(session)
-        target = await found.get(checkpoint)
-        if target is None:
-            raise CommandError(f"{session!r} holds no checkpoint {checkpoint!r}")
-        return [
-            {"id": c.id, "name": c.name, "timestamp": c.timestamp, "pinned": c.pinned}
-            async for c in found
-            if c.number > target.number
-        ]
-
-
-def _publisher(settings: Settings) -> Publisher:
-    return Publisher(settings.bootstrap_servers, prefix=settings.topic_prefix, source="/waypost/cli")
+def _unwritable(path: Path, error: OSError) -> CommandError:
+    return CommandError(f"{path} can't be written: {error.strerror}; nothing is left of it")

@@ -1,86 +1,117 @@
-"""``waypost tail``: watch results as they come."""
+"""``waypost tail``: results as they come."""
 
+import asyncio
+import os
 import signal
-from datetime import UTC, datetime
-from typing import Annotated
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
-from waypost.subscriber import Event, Subscriber
 from waypost.times import from_micros, parse_micros
-from waypost_worker.cli.common import Common, run
-from waypost_worker.cli.output import DONE, USAGE, CommandError, show_json_line
+from waypost_worker.cli.common import NOTHING_GIVEN, Common
+from waypost_worker.cli.output import DONE, USAGE, CommandError, Format, Stream, event_line, note
+from waypost_worker.cli.reach import kafka_errors, require_topics
+from waypost_worker.cli.results import about, short
+from waypost_worker.settings import Settings
+
+if TYPE_CHECKING:
+    from waypost.subscriber import Event, Subscriber
+
+_TYPES: Final = (
+    "created, pinned, unpinned, deleted, cleared, rolled_back, imported, configured, rejected, duplicate"
+)
 
 
 def tail(
     *,
-    session: Annotated[list[str] | None, Parameter(help="only these sessions")] = None,
+    session: Annotated[list[str] | None, Parameter(help="only these; may be repeated")] = None,
     name: Annotated[list[str] | None, Parameter(help="only checkpoints of these names")] = None,
-    type: Annotated[list[str] | None, Parameter(help="only these results: created, rejected, …")] = None,
-    from_beginning: Annotated[bool, Parameter(help="all that the topic still holds")] = False,
+    type: Annotated[list[str] | None, Parameter(help=f"only these: {_TYPES}")] = None,
+    from_beginning: Annotated[bool, Parameter(help="all that the topic still holds, too")] = False,
     since: Annotated[str | None, Parameter(help="from this time on, RFC 3339")] = None,
-    count: Annotated[int | None, Parameter(name=["--count", "-n"], help="end after so many")] = None,
-    common: Common | None = None,
+    count: Annotated[
+        int | None,
+        Parameter(name=["--count", "-n"], help="end after so many", validator=validators.Number(gte=1)),
+    ] = None,
+    common: Common = NOTHING_GIVEN,
 ) -> int:
-    """Print result events as they come, until Ctrl-C.
+    """Watch results as they come, until Ctrl-C. Times are UTC.
+
+    Filters work together: an event must pass all that are given.
 
     For example:
 
       waypost tail --session session-1 --from-beginning
-      waypost tail --type rejected -o jsonl
+      waypost tail --type rejected --type duplicate -o jsonl
+      waypost tail -n 1 --name task_done -o json
     """
-    common = common or Common()
     settings = common.settings()
     try:
         start = None if since is None else from_micros(parse_micros(since))
     except ValueError as error:
         raise CommandError(f"--since: {error}", USAGE) from None
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-
-    async def work() -> None:
-        subscriber = Subscriber(
-            settings.bootstrap_servers,
-            prefix=settings.topic_prefix,
-            sessions=session,
-            names=name,
-            types=type,
-            from_beginning=from_beginning,
-            since=start,
-        )
-        seen = 0
-        async with subscriber:
-            async for event in subscriber:
-                _show(event, common.output)
-                seen += 1
-                if seen == count:
-                    return
-
+    unknown = sorted({short(kind) for kind in type or ()} - set(_TYPES.split(", ")))
+    if unknown:
+        raise CommandError(f"--type {unknown[0]}: there are {_TYPES}", USAGE)
+    filters = {"sessions": session, "names": name, "types": type}
     try:
-        run(work())
+        asyncio.run(_tail(settings, filters, from_beginning, start, count, common.output))
     except KeyboardInterrupt:
         return DONE
     return DONE
 
 
-def _show(event: Event, output: str) -> None:
-    if output != "table":
-        show_json_line(
-            {
-                "id": event.id,
-                "type": event.type,
-                "time": event.time,
-                "subject": event.subject,
-                "partition": event.partition,
-                "offset": event.offset,
-                "body": event.body,
-            }
+async def _tail(
+    settings: Settings,
+    filters: dict[str, Any],
+    from_beginning: bool,
+    since: datetime | None,
+    count: int | None,
+    output: Format,
+) -> None:
+    from waypost.subscriber import Subscriber
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, os.kill, os.getpid(), signal.SIGINT)
+    await require_topics(settings)
+    async with kafka_errors(settings):
+        subscriber = Subscriber(
+            settings.bootstrap_servers,
+            prefix=settings.topic_prefix,
+            from_beginning=from_beginning,
+            since=since,
+            **filters,
         )
-        return
-    time = (event.time or datetime.now(UTC)).strftime("%H:%M:%S.%f")[:12]
-    short = event.type.rpartition(".")[2]
-    about = event.name or ""
-    if short == "rejected":
-        about = f"{event.body['code']}: {event.body['message']}"
-    elif event.removed:
-        about += f"  (dropped {len(event.removed)})"
-    print(f"{time}  {short:<11} {event.subject or '-':<28} {about}", flush=True)  # noqa: T201
+        async with subscriber:
+            if output == "table":
+                note(f"watching {settings.topics.results}; Ctrl-C ends")
+            await _show(subscriber, count, output)
+
+
+async def _show(subscriber: "Subscriber", count: int | None, output: Format) -> None:
+    seen = 0
+    with Stream(output) as stream:
+        async for event in subscriber:
+            kind = short(event.type)
+            said = about(event.type, event.body) if output == "table" else ""
+            subject = event.subject or event.session_id
+            stream.show(_for_programs(event), event_line(event.time, kind, subject, said))
+            seen += 1
+            if seen == count:
+                return
+
+
+def _for_programs(event: "Event") -> dict[str, Any]:
+    return {
+        "id": event.id,
+        "result": short(event.type),
+        "type": event.type,
+        "time": event.time,
+        "subject": event.subject,
+        "session_id": event.session_id,
+        "name": event.name,
+        "partition": event.partition,
+        "offset": event.offset,
+        "body": event.body,
+    }

@@ -1,69 +1,126 @@
 """``waypost topics``: make and check the two topics."""
 
-from dataclasses import asdict
-from typing import Annotated
+import asyncio
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
 
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, validators
 
-from waypost_worker.cli.common import Common, run
-from waypost_worker.cli.output import DONE, FAILED, note, show_rows
+from waypost_worker.cli.common import NOTHING_GIVEN, Common
+from waypost_worker.cli.findings import show_findings
+from waypost_worker.cli.output import DONE, CommandError, show_rows
+from waypost_worker.cli.reach import kafka_connection, kafka_errors, topic_partitions
+from waypost_worker.settings import Settings
 
 app = App(name="topics", help="Make and check the two topics.")
+_PARTITIONS: Final = 12
+_DAY_MS: Final = 24 * 3600 * 1000
+_Days = Annotated[float | None, Parameter(validator=validators.Number(gt=0))]
 
 
 @app.command
 def create(
     *,
-    partitions: Annotated[int, Parameter(help="of each topic; can't be changed later")] = 12,
-    skip_zombie_test: Annotated[
-        bool, Parameter(help="don't test that the cluster fences old owners")
-    ] = False,
-    common: Common | None = None,
+    partitions: Annotated[
+        int | None,
+        Parameter(
+            help=f"of each topic; can't be changed later (default {_PARTITIONS})",
+            validator=validators.Number(gte=1, lte=10_000),
+        ),
+    ] = None,
+    replicas: Annotated[
+        int | None,
+        Parameter(help="default 3, or as many as brokers", validator=validators.Number(gte=1, lte=100)),
+    ] = None,
+    commands_retention_days: Annotated[_Days, Parameter(help="default for ever")] = None,
+    results_retention_days: Annotated[_Days, Parameter(help="default 7")] = None,
+    skip_zombie_test: Annotated[bool, Parameter(help="don't test that the cluster fences")] = False,
+    common: Common = NOTHING_GIVEN,
 ) -> int:
-    """Make the topics that are missing, after a test that the cluster fences old owners.
+    """Make the topics that are missing, with the settings that the protocol needs.
+
+    Before that, the zombie test shows on a topic of its own that this cluster fences former owners; without
+    that, nothing is made. Topics that exist are left as they are: see 'waypost topics check'.
 
     For example:
 
       waypost topics create --partitions 24
     """
-    from waypost_worker.kafka.connection import Connection
-    from waypost_worker.kafka.topics import create_topics
-    from waypost_worker.kafka.zombie import zombie_test
-
-    common = common or Common()
     settings = common.settings()
-    connection = Connection(settings.bootstrap_servers, settings.request_timeout)
-
-    async def work() -> list[str]:
-        if not skip_zombie_test:
-            verdict = await zombie_test(connection, settings.topics)
-            if not verdict.fenced:
-                note(f"waypost: {verdict.message}")
-                raise SystemExit(FAILED)
-        return await create_topics(connection, settings.topics, partitions)
-
-    made = run(work())
-    rows = [{"topic": name, "partitions": partitions} for name in made]
-    show_rows(rows, common.output, ("topic", "partitions"), "both topics exist already")
+    retention = {
+        name: round(days * _DAY_MS)
+        for name, days in (
+            ("commands_retention_ms", commands_retention_days),
+            ("results_retention_ms", results_retention_days),
+        )
+        if days is not None
+    }
+    rows = asyncio.run(
+        make_topics(
+            settings, partitions, replicas=replicas, retention=retention, zombie_test=not skip_zombie_test
+        )
+    )
+    show_rows(rows, common.output, ("topic", "partitions", "state"))
     return DONE
 
 
+async def make_topics(
+    settings: Settings,
+    partitions: int | None,
+    *,
+    default: int = _PARTITIONS,
+    replicas: int | None = None,
+    retention: Mapping[str, int] | None = None,
+    zombie_test: bool = True,
+) -> list[dict[str, Any]]:
+    """Make what is missing; each topic with its partitions and whether it was made.
+
+    ``default`` is the count where none is asked for and no topic exists. CommandError if an existing topic has
+    another count than asked for, or if the cluster does not fence.
+    """
+    from waypost_worker.kafka.topics import create_topics
+    from waypost_worker.kafka.zombie import zombie_test as test
+
+    present = await topic_partitions(settings)
+    for name, count in present.items():
+        if partitions not in (None, count):
+            raise CommandError(
+                f"the topic {name!r} exists with {count} partitions, not {partitions}, and that can't be changed: "
+                "sessions would move to other partitions. Nothing was made; for another count use another "
+                "--topic-prefix"
+            )
+    connection = kafka_connection(settings)
+    wanted = partitions or max(present.values(), default=default)
+    async with kafka_errors(settings):
+        if zombie_test:
+            verdict = await test(connection, settings.topics)
+            if not verdict.fenced:
+                raise CommandError(f"{verdict.message}. Nothing was made")
+        made = await create_topics(
+            connection, settings.topics, wanted, replicas=replicas, **(retention or {})
+        )
+    return [
+        {"topic": name, "partitions": present.get(name, wanted), "state": "made" if name in made else "kept"}
+        for name in (settings.topics.commands, settings.topics.results)
+    ]
+
+
 @app.command
-def check(*, common: Common | None = None) -> int:
-    """Compare the topics and the brokers with what the protocol needs; exit 1 if something is wrong.
+def check(*, common: Common = NOTHING_GIVEN) -> int:
+    """Compare topics and brokers with what the protocol needs; exit code 1 if something is wrong.
+
+    'waypost doctor' checks this and more.
 
     For example:
 
       waypost topics check -o json
     """
-    from waypost_worker.kafka.connection import Connection
-    from waypost_worker.kafka.topics import check_topics
-
-    common = common or Common()
     settings = common.settings()
-    connection = Connection(settings.bootstrap_servers, settings.request_timeout)
-    findings = run(check_topics(connection, settings.topics))
-    show_rows(
-        [asdict(found) for found in findings], common.output, ("level", "subject", "message", "mend"), ""
-    )
-    return FAILED if any(found.level == "error" for found in findings) else DONE
+
+    async def examine() -> list[Any]:
+        from waypost_worker.kafka.topics import check_topics
+
+        async with kafka_errors(settings):
+            return await check_topics(kafka_connection(settings), settings.topics)
+
+    return show_findings(asyncio.run(examine()), common.output)

@@ -8,11 +8,12 @@ import signal
 import sys
 import threading
 import time
+from typing import Final
 
-from waypost_worker.cli.output import USAGE, fail
+from waypost_worker.cli.output import USAGE, note
 from waypost_worker.settings import SettingsError, load_settings
 
-_DRAIN_SECONDS = 5
+_DRAIN_SECONDS: Final = 5
 
 
 def _watch_parent() -> None:
@@ -32,9 +33,10 @@ def main() -> None:
     try:
         settings = load_settings()
     except SettingsError as error:
-        fail(str(error), USAGE)
+        note(f"waypost: {error}")
+        raise SystemExit(USAGE) from None
     configure_logs(settings.log_level, settings.log_format)
-    threading.Thread(target=_watch_parent, daemon=True).start()
+    threading.Thread(target=_watch_parent, name="parent", daemon=True).start()
     raise SystemExit(run_worker(settings))
 
 

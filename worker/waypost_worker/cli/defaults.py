@@ -1,0 +1,69 @@
+"""``waypost defaults``: the retention policy of the deployment, as commands in the log."""
+
+import asyncio
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from waypost.outgoing import policy_body
+from waypost_worker.cli.common import NOTHING_GIVEN, Common
+from waypost_worker.cli.confirm import confirm
+from waypost_worker.cli.output import DONE, USAGE, CommandError, show_fields
+from waypost_worker.cli.publish import TimeoutFlag, require_delivered
+from waypost_worker.cli.reach import publishing
+from waypost_worker.settings import Settings
+
+
+def defaults(
+    *,
+    max_checkpoints: Annotated[int | None, Parameter(help="most that a session keeps")] = None,
+    compress_after: Annotated[int | None, Parameter(help="beyond so many, keep one of a name")] = None,
+    keep_recent: Annotated[int | None, Parameter(help="but always the last so many")] = None,
+    max_age: Annotated[float | None, Parameter(help="seconds after which checkpoints go")] = None,
+    no_max_age: Annotated[bool, Parameter(help="age no longer matters")] = False,
+    dry_run: Annotated[bool, Parameter(help="check and show what would be sent, and send nothing")] = False,
+    yes: Annotated[bool, Parameter(help="don't ask")] = False,
+    timeout: TimeoutFlag = 10,
+    common: Common = NOTHING_GIVEN,
+) -> int:
+    """Set the retention of sessions without a policy of their own.
+
+    One command goes to every partition, so the policy is part of the log. It changes the fields that are named,
+    and a session follows it from its next command on: what is then too much is dropped.
+
+    For example:
+
+      waypost defaults --max-checkpoints 500 --compress-after 200
+    """
+    if no_max_age and max_age is not None:
+        raise CommandError("--max-age and --no-max-age contradict each other", USAGE)
+    named: dict[str, int | float | None] = {
+        "max_checkpoints": max_checkpoints,
+        "compress_after": compress_after,
+        "keep_recent": keep_recent,
+        "max_age": max_age,
+    }
+    changes: dict[str, int | float | None] = {
+        name: value for name, value in named.items() if value is not None
+    }
+    if no_max_age:
+        changes["max_age"] = None
+    if not changes:
+        raise CommandError("name at least one field to change. See 'waypost defaults --help'.", USAGE)
+    policy_body(changes)
+    settings = common.settings()
+    shown: dict[str, Any] = dict(changes)
+    if dry_run:
+        show_fields({**shown, "sent": False}, common.output)
+        return DONE
+    confirm("this can drop checkpoints of every session without a policy of its own", yes)
+    sent = asyncio.run(_configure(settings, changes, timeout))
+    show_fields({**shown, "partitions": len(sent), "command_ids": sent}, common.output)
+    return DONE
+
+
+async def _configure(settings: Settings, changes: dict[str, int | float | None], timeout: float) -> list[str]:
+    async with publishing(settings) as publisher:
+        sent = await publisher.configure_defaults(**changes)
+        await require_delivered(publisher, timeout)
+        return sent

@@ -1,0 +1,38 @@
+"""How what was checked is shown, and the exit code that follows."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from waypost_worker.cli.output import DONE, FAILED, Format, note, show_rows
+
+if TYPE_CHECKING:
+    from waypost_worker.kafka.topics import Finding
+
+
+def show_findings(findings: "Sequence[Finding]", output: Format) -> int:
+    """Print them; exit code 1 if one is an error."""
+    if output == "table":
+        rows = [
+            {
+                "": found.level,
+                "subject": found.subject,
+                "finding": f"{found.message}\n-> {found.mend}" if found.mend else found.message,
+            }
+            for found in findings
+        ]
+        show_rows(rows, output, ("", "subject", "finding"), wrap=("finding",))
+        note(_verdict(findings))
+    else:
+        show_rows([asdict(found) for found in findings], output, ())
+    return FAILED if any(found.level == "error" for found in findings) else DONE
+
+
+def _verdict(findings: "Sequence[Finding]") -> str:
+    levels = [found.level for found in findings]
+    bad = [
+        f"{count} {word}{'' if count == 1 else 's'}"
+        for word, count in (("error", levels.count("error")), ("warning", levels.count("warning")))
+        if count
+    ]
+    return f"{len(levels)} checks: {' and '.join(bad) or 'all is well'}"

@@ -1,0 +1,41 @@
+"""``waypost migrate``: the database's schema."""
+
+import asyncio
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from waypost_worker.cli.common import NOTHING_GIVEN, Common
+from waypost_worker.cli.output import DONE, note, show_rows
+from waypost_worker.cli.reach import connected
+from waypost_worker.settings import Settings
+
+
+def migrate(
+    *,
+    dry_run: Annotated[bool, Parameter(help="show what is pending and change nothing")] = False,
+    common: Common = NOTHING_GIVEN,
+) -> int:
+    """Bring the database's schema up to this version.
+
+    All pending migrations are applied, or none. Safe to run from several places at once.
+
+    For example:
+
+      waypost migrate --dry-run
+      waypost migrate --postgres-dsn postgresql://waypost@db/waypost
+    """
+    found = asyncio.run(_migrate(common.settings(), dry_run))
+    rows = [{"number": each.number, "name": each.name, "sha256": each.sha256} for each in found]
+    show_rows(rows, common.output, ("number", "name"), "the schema is up to date")
+    if rows:
+        note(f"{len(rows)} pending, nothing was changed" if dry_run else f"{len(rows)} applied")
+    return DONE
+
+
+async def _migrate(settings: Settings, dry_run: bool) -> list[Any]:
+    from waypost_worker.postgres.migrate import migrate as apply
+    from waypost_worker.postgres.migrate import pending
+
+    async with connected(settings) as connection:
+        return list(await (pending(connection) if dry_run else apply(connection)))

@@ -1,0 +1,154 @@
+"""How commands reach Kafka and Postgres, and what it means in one line when they can't."""
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from waypost_worker.cli.output import USAGE, CommandError
+from waypost_worker.settings import Settings, masked_dsn
+
+if TYPE_CHECKING:
+    from waypost.publisher import Publisher
+    from waypost.reader import Reader
+    from waypost_worker.kafka.connection import Connection
+
+_WHERE = "'waypost config show' says where the address comes from"
+_SOURCE = "/waypost/cli"
+
+
+def kafka_connection(settings: Settings) -> "Connection":
+    """What the worker's Kafka modules are called with."""
+    from waypost_worker.kafka.connection import Connection
+
+    return Connection(settings.bootstrap_servers, settings.request_timeout, client_id="waypost-cli")
+
+
+@asynccontextmanager
+async def kafka_errors(settings: Settings) -> AsyncIterator[None]:
+    """CommandError for a Kafka that is away or refuses."""
+    from aiokafka.errors import KafkaConnectionError, KafkaError
+
+    from waypost.errors import WaypostError
+    from waypost_worker.partition.ports import UnavailableError
+
+    try:
+        yield
+    except (KafkaConnectionError, TimeoutError) as error:
+        if isinstance(error, WaypostError):
+            raise
+        raise _kafka_away(settings) from None
+    except UnavailableError as error:
+        if isinstance(error.__cause__, KafkaConnectionError | TimeoutError):
+            raise _kafka_away(settings) from None
+        raise CommandError(str(error)) from None
+    except KafkaError as error:
+        text = f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise CommandError(f"Kafka at {settings.bootstrap_servers}: {text}") from None
+
+
+def _kafka_away(settings: Settings) -> CommandError:
+    return CommandError(f"Kafka at {settings.bootstrap_servers} does not answer; {_WHERE}")
+
+
+async def topic_partitions(settings: Settings) -> Mapping[str, int]:
+    """How many partitions each of the two topics has; a missing topic is left out."""
+    from aiokafka.admin import AIOKafkaAdminClient
+
+    async with kafka_errors(settings):
+        admin = AIOKafkaAdminClient(**kafka_connection(settings).options())
+        try:
+            await admin.start()
+            described = await admin.describe_topics([settings.topics.commands, settings.topics.results])
+        finally:
+            await admin.close()
+    return {topic["topic"]: len(topic["partitions"]) for topic in described if topic["error_code"] == 0}
+
+
+async def require_topics(settings: Settings) -> None:
+    """CommandError unless both topics are there: clients would wait for a missing one without a word."""
+    present = await topic_partitions(settings)
+    for name in (settings.topics.commands, settings.topics.results):
+        if name not in present:
+            raise CommandError(
+                f"the topic {name!r} does not exist on {settings.bootstrap_servers}: "
+                "run 'waypost topics create', or see --topic-prefix"
+            )
+
+
+@asynccontextmanager
+async def publishing(settings: Settings) -> "AsyncIterator[Publisher]":
+    """A publisher, once the topics are there. It is closed without waiting: flush it."""
+    from waypost.publisher import Publisher
+
+    await require_topics(settings)
+    async with kafka_errors(settings):
+        publisher = Publisher(settings.bootstrap_servers, prefix=settings.topic_prefix, source=_SOURCE)
+        await publisher.start()
+        try:
+            yield publisher
+        finally:
+            await publisher.close(timeout=0)
+
+
+@asynccontextmanager
+async def reading(settings: Settings) -> "AsyncIterator[Reader]":
+    """A reader."""
+    from waypost.reader import Reader
+
+    async with (
+        postgres_errors(settings),
+        Reader(
+            settings.postgres_dsn.get_secret_value(),
+            timeout=settings.request_timeout,
+            statement_cache_size=settings.postgres_statement_cache,
+        ) as reader,
+    ):
+        yield reader
+
+
+@asynccontextmanager
+async def connected(settings: Settings) -> AsyncIterator[Any]:
+    """A connection to Postgres."""
+    import asyncpg
+
+    async with postgres_errors(settings):
+        connection = await asyncpg.connect(
+            settings.postgres_dsn.get_secret_value(),
+            timeout=settings.request_timeout,
+            command_timeout=settings.request_timeout,
+            statement_cache_size=settings.postgres_statement_cache,
+        )
+        try:
+            yield connection
+        finally:
+            await connection.close(timeout=settings.request_timeout)
+
+
+@asynccontextmanager
+async def postgres_errors(settings: Settings) -> AsyncIterator[None]:
+    """CommandError for a Postgres that is away, refuses, or has no Waypost schema."""
+    import asyncpg
+
+    where = masked_dsn(settings.postgres_dsn.get_secret_value())
+    try:
+        yield
+    except asyncpg.exceptions.ClientConfigurationError as error:
+        raise CommandError(f"the Postgres DSN {where} can't be used: {error}", USAGE) from None
+    except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
+        raise CommandError(f"the database {where} has no Waypost schema: run 'waypost migrate'") from None
+    except (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as error:
+        # TimeoutError, often without a text, is an OSError.
+        number = getattr(error, "errno", None)
+        reason = os.strerror(number) if number else str(error) or "no answer in time"
+        raise CommandError(f"Postgres at {where} can't be reached: {reason}; {_WHERE}") from None
+    except asyncpg.PostgresError as error:
+        raise CommandError(f"Postgres at {where}: {error}") from None
+
+
+@cache
+def query(name: str) -> str:
+    """The statement in ``sql/{name}.sql``."""
+    return files("waypost_worker.cli").joinpath("sql", f"{name}.sql").read_text()

@@ -1,0 +1,1 @@
+select distinct partitions from waypost.partitions order by partitions
