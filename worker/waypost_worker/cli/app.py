@@ -15,10 +15,11 @@ from waypost_worker.cli.output import DONE, FAILED, USAGE, CommandError, StdoutC
 _RUN: Final = Group("Run", sort_key=1)
 _USE: Final = Group("Use", sort_key=2)
 _LOOK: Final = Group("Look after", sort_key=3)
+_OTHER: Final = Group("Other", sort_key=4)
 _DEBUG: Final = "--debug"
 _INTERRUPTED: Final = 130
 
-# Name, where it is, and what it does in a few words (the first line of its own help says the same at length).
+# Name, where it is, and the first line of its help.
 COMMANDS: Final = {
     _RUN: (
         ("dev", "dev:dev", "Kafka, Postgres and workers on this machine, until Ctrl-C."),
@@ -40,23 +41,36 @@ COMMANDS: Final = {
     ),
 }
 
-app = App(
-    name="waypost",
-    version=__version__,
-    help=(
-        "Checkpoints for LLM agents: Kafka in, Postgres behind, one result event per command.\n\n"
-        "Try 'waypost dev' first. Every command has --help with examples, and -o json for programs; "
-        "--debug shows the traceback of an error."
-    ),
-    help_format="plaintext",
-    result_action="return_value",
-    default_parameter=Parameter(
-        negative=(), show_default=lambda value: None if value in (None, False) else value
-    ),
-)
-for _group, _commands in COMMANDS.items():
-    for _name, _path, _help in _commands:
-        app.command(f"waypost_worker.cli.{_path}", name=_name, help=_help, group=_group)
+
+def build(chosen: str | None = None) -> App:
+    """The command line. ``chosen`` is the command that will run, whose own help then comes from its module."""
+    app = App(
+        name="waypost",
+        version=__version__,
+        help=(
+            "Checkpoints for LLM agents: Kafka in, Postgres behind, one result event per command.\n\n"
+            "Try 'waypost dev' first. Every command has --help with examples, and -o json for programs; "
+            "--debug shows the traceback of an error."
+        ),
+        help_format="plaintext",
+        result_action="return_value",
+        default_parameter=Parameter(
+            negative=(), show_default=lambda value: None if value in (None, False) else value
+        ),
+    )
+    for group, listed in COMMANDS.items():
+        for place, (name, path, said) in enumerate(listed):
+            app.command(
+                f"waypost_worker.cli.{path}",
+                name=name,
+                # A text given here would replace the one that the command's own --help shows.
+                help=None if name == chosen else said,
+                group=group,
+                sort_key=place,
+            )
+    for flag in ("--help", "--version"):
+        app[flag].group = _OTHER
+    return app
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -70,7 +84,8 @@ def main(arguments: list[str] | None = None) -> None:
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     logging.getLogger("waypost").addHandler(logging.NullHandler())
     try:
-        code = app(tokens, exit_on_error=False, print_error=False)
+        chosen = next((token for token in tokens if not token.startswith("-")), None)
+        code = build(chosen)(tokens, exit_on_error=False, print_error=False)
     except KeyboardInterrupt:
         raise SystemExit(_INTERRUPTED) from None
     except StdoutClosedError:

@@ -28,8 +28,9 @@ def defaults(
 ) -> int:
     """Set the retention of sessions without a policy of their own.
 
-    One command goes to every partition, so the policy is part of the log. It changes the fields that are named,
-    and a session follows it from its next command on: what is then too much is dropped.
+    One command goes to every partition, so the policy is part of the log. It
+    changes the fields that are named, and a session follows it from its next
+    command on: what is then too much is dropped.
 
     For example:
 

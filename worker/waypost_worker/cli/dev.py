@@ -45,10 +45,12 @@ def dev(
 ) -> int:
     """Kafka, Postgres and workers on this machine, until Ctrl-C.
 
-    Needs neither Docker nor Java. The first start fetches Kafka (44 MB, about half a minute); after that it takes
-    a few seconds. Topics and schema are made where they are missing. Other waypost commands that run in the same
-    directory find the servers by themselves; other programs read endpoints.json in the state directory, which is
-    there as long as everything is ready. With -o json the same and more is printed when it is.
+    Needs neither Docker nor Java. The first start fetches Kafka (44 MB, about
+    half a minute); after that it takes a few seconds. Topics and schema are
+    made where they are missing. Other waypost commands that run in the same
+    directory find the servers by themselves; other programs read endpoints.json
+    in the state directory, which is there as long as everything is ready. With
+    -o json the same and more is printed when it is.
 
     For example:
 

@@ -20,8 +20,8 @@ _DURABILITY: Final = ("fsync", "full_page_writes", "synchronous_commit")
 def doctor(*, common: Common = NOTHING_GIVEN) -> int:
     """Check Kafka, the topics and Postgres, and say how to mend them.
 
-    Among the checks is the zombie test, on a topic of its own: this cluster must refuse a former owner.
-    Exit code 1 if anything is wrong.
+    Among the checks is the zombie test, on a topic of its own: this cluster
+    must refuse a former owner. Exit code 1 if anything is wrong.
 
     For example:
 

@@ -18,7 +18,8 @@ def migrate(
 ) -> int:
     """Bring the database's schema up to this version.
 
-    All pending migrations are applied, or none. Safe to run from several places at once.
+    All pending migrations are applied, or none. Safe to run from several places
+    at once.
 
     For example:
 

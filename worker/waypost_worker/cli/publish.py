@@ -54,8 +54,9 @@ def publish(
 ) -> int:
     """Publish commands; --wait shows their results.
 
-    With --stdin, each line is a JSON object with session, name, data and metadata, or with session, type and
-    body. What is wrong with a command is said here and it is not sent; exit code 1 also for one that is refused
+    With --stdin, each line is a JSON object with session, name, data and
+    metadata, or with session, type and body. What is wrong with a command is
+    said here and it is not sent; exit code 1 also for one that is refused
     later, with --wait.
 
     For example:

@@ -51,7 +51,8 @@ def show(
 ) -> int:
     """Show one refused command with its key, headers and value as they came.
 
-    For programs, a key or value that is not UTF-8 is null and comes as key_base64 or value_base64.
+    For programs, a key or value that is not UTF-8 is null and comes as
+    key_base64 or value_base64.
 
     For example:
 

@@ -18,7 +18,8 @@ def export(
     directory: Annotated[Path, Parameter(help="where to; made if need be")] = _DEFAULT,
     output: OutputFlag = "table",
 ) -> int:
-    """Write one JSON Schema for every command and result, and an AsyncAPI 3 document.
+    """Write one JSON Schema for every command and result, and an AsyncAPI 3
+    document.
 
     For example:
 

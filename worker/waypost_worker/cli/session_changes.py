@@ -33,10 +33,12 @@ def import_session(
     timeout: TimeoutFlag = 30,
     common: Common = NOTHING_GIVEN,
 ) -> int:
-    """Import an exported list through the log, and wait until it is applied.
+    """Import an exported list.
 
-    Into an empty session of the same name, ids, order, times and data come out the same; ids of another session
-    get new numbers. A list that is larger than one message is sent in parts.
+    It goes through the log, and this waits until it is applied. Into an empty
+    session of the same name, ids, order, times and data come out the same; ids
+    of another session get new numbers. A list that is larger than one message
+    is sent in parts.
 
     For example:
 
@@ -95,9 +97,10 @@ def rollback(
     timeout: TimeoutFlag = 10,
     common: Common = NOTHING_GIVEN,
 ) -> int:
-    """Go back to a checkpoint: record it in the log, and show the checkpoint with its data.
+    """Go back to a checkpoint, and show its data.
 
-    Nothing is dropped without --discard-later.
+    The rollback is recorded in the log and has a result, for agents and
+    subscribers to follow. Nothing is dropped without --discard-later.
 
     For example:
 

@@ -18,6 +18,7 @@ from waypost_worker.cli.output import (
     write,
 )
 from waypost_worker.cli.reach import reading
+from waypost_worker.cli.session_changes import import_session, rollback
 from waypost_worker.settings import Settings
 
 if TYPE_CHECKING:
@@ -25,10 +26,8 @@ if TYPE_CHECKING:
     from waypost.reader import Reader
 
 app = App(name="session", help="List, show, export, import and roll back sessions.")
-app.command(
-    "waypost_worker.cli.session_changes:import_session", name="import", help="Import an exported list."
-)
-app.command("waypost_worker.cli.session_changes:rollback", name="rollback", help="Go back to a checkpoint.")
+app.command(import_session, name="import")
+app.command(rollback)
 _Limit = Annotated[int, Parameter(help="at most so many", validator=validators.Number(gte=1, lte=1_000_000))]
 
 
@@ -126,7 +125,8 @@ def export(
     to: Annotated[Path | None, Parameter(help="file, instead of standard output")] = None,
     common: Common = NOTHING_GIVEN,
 ) -> int:
-    """Write a session as the interchange JSON list; with -o jsonl a checkpoint a line.
+    """Write a session as the interchange JSON list; with -o jsonl a checkpoint a
+    line.
 
     'waypost session import' reads the list.
 

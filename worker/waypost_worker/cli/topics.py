@@ -39,8 +39,9 @@ def create(
 ) -> int:
     """Make the topics that are missing, with the settings that the protocol needs.
 
-    Before that, the zombie test shows on a topic of its own that this cluster fences former owners; without
-    that, nothing is made. Topics that exist are left as they are: see 'waypost topics check'.
+    Before that, the zombie test shows on a topic of its own that this cluster
+    fences former owners; without that, nothing is made. Topics that exist are
+    left as they are: see 'waypost topics check'.
 
     For example:
 
@@ -107,7 +108,8 @@ async def make_topics(
 
 @app.command
 def check(*, common: Common = NOTHING_GIVEN) -> int:
-    """Compare topics and brokers with what the protocol needs; exit code 1 if something is wrong.
+    """Compare topics and brokers with what the protocol needs; exit code 1 if
+    something is wrong.
 
     'waypost doctor' checks this and more.
 

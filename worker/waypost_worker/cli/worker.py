@@ -15,8 +15,9 @@ def worker(
 ) -> int:
     """Run one worker until SIGTERM or Ctrl-C.
 
-    It finishes the work in hand before it ends; a second signal ends it at once. Any number of workers share
-    the partitions. Exit code 0 after a clean end. The other settings: 'waypost config show'.
+    It finishes the work in hand before it ends; a second signal ends it at
+    once. Any number of workers share the partitions. Exit code 0 after a clean
+    end. The other settings: 'waypost config show'.
 
     For example:
 
