@@ -40,9 +40,7 @@ def topic_settings(
     results_retention_ms: int = RESULTS_RETENTION_MS,
 ) -> dict[str, dict[str, str]]:
     """The settings of each topic by name, for topics of so many replicas."""
-    common = {"cleanup.policy": "delete", "unclean.leader.election.enable": "false"}
-    if replicas >= _REPLICAS:
-        common["min.insync.replicas"] = "2"
+    common = {"cleanup.policy": "delete", "unclean.leader.election.enable": "false", **_in_sync(replicas)}
     return {
         # The broker's clock orders and dates commands. The log is the source of truth: it is kept for ever
         # until snapshots make less enough.
@@ -60,6 +58,11 @@ def topic_settings(
             "max.message.bytes": str(MAX_BATCH_BYTES),
         },
     }
+
+
+def _in_sync(replicas: int) -> dict[str, str]:
+    # Said in any case: a broker's default of 2 would make a topic of one replica refuse everything.
+    return {"min.insync.replicas": "2" if replicas >= _REPLICAS else "1"}
 
 
 async def create_topics(
@@ -137,7 +140,7 @@ async def check_topics(connection: Connection, topics: Topics) -> list[Finding]:
         for name, topic in described.items():
             settings = await _settings(admin, ConfigResourceType.TOPIC, name)
             findings += _check_topic(name, wanted[name], settings)
-            findings += _check_replication(name, topic, len(brokers))
+            findings += _check_replication(name, topic, settings, len(brokers))
         for broker in brokers:
             node = broker["node_id"]
             settings = await _settings(admin, ConfigResourceType.BROKER, str(node))
@@ -185,8 +188,15 @@ def _level(key: str, wanted: str, actual: str) -> Literal["ok", "warning", "erro
     return "warning"
 
 
-def _check_replication(name: str, topic: dict[str, Any], brokers: int) -> list[Finding]:
+def _check_replication(
+    name: str, topic: dict[str, Any], settings: dict[str, str], brokers: int
+) -> list[Finding]:
     replicas = min(len(partition["replicas"]) for partition in topic["partitions"])
+    if (needed := int(settings.get("min.insync.replicas") or 1)) > replicas:
+        message = f"{replicas} replica(s), but min.insync.replicas={needed}: nothing can be written"
+        return [
+            Finding("error", name, message, f"give it {_REPLICAS} replicas, or set min.insync.replicas=1")
+        ]
     if brokers >= _REPLICAS > replicas:
         message = f"{replicas} replica(s) on {brokers} brokers: the loss of one can lose data"
         return [Finding("warning", name, message, f"give it {_REPLICAS} replicas")]
@@ -230,8 +240,8 @@ async def delete_topic(connection: Connection, name: str) -> None:
 async def create_scratch_topic(connection: Connection, name: str) -> None:
     """A topic of one partition for a test of the cluster."""
     async with _admin(connection) as admin:
-        brokers = len((await admin.describe_cluster())["brokers"])
-        await _create(admin, NewTopic(name, 1, min(_REPLICAS, brokers)))
+        replicas = min(_REPLICAS, len((await admin.describe_cluster())["brokers"]))
+        await _create(admin, NewTopic(name, 1, replicas, topic_configs=_in_sync(replicas)))
         await _until_led(admin, [name], connection.request_timeout)
 
 

@@ -1,0 +1,211 @@
+"""The Kafka side on three brokers: replicated topics, and a fence that outlives the leader that took it."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import aclosing
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError
+from tests.servers import unavailable
+
+from waypost.topics import Topics
+from waypost_worker.devserver import DevServerError, EmbeddedKafka
+from waypost_worker.kafka.connection import Connection
+from waypost_worker.kafka.membership import Membership
+from waypost_worker.kafka.results_log import KafkaResultsLog
+from waypost_worker.kafka.topics import check_topics, create_topics, topic_settings
+from waypost_worker.kafka.zombie import zombie_test
+from waypost_worker.partition.ports import FencedError, ResultRecord, UnavailableError
+
+pytestmark = pytest.mark.servers
+
+PATIENCE = 90
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
+    made = EmbeddedKafka(tmp_path_factory.mktemp("cluster"), nodes=3)
+    try:
+        made.start()
+    except DevServerError as error:
+        unavailable(str(error))
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def connection(cluster: EmbeddedKafka) -> Connection:
+    return Connection(cluster.bootstrap_servers, request_timeout=5.0)
+
+
+@pytest.fixture
+async def topics(connection: Connection, topic_prefix: str) -> Topics:
+    topics = Topics(topic_prefix)
+    await create_topics(connection, topics, 2)
+    return topics
+
+
+async def leader_of(connection: Connection, topic: str) -> int:
+    """The leader of partition 0, asked until a living broker answers that there is one."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            admin = AIOKafkaAdminClient(bootstrap_servers=connection.bootstrap_servers)
+            try:
+                await admin.start()
+                (described,) = await admin.describe_topics([topic])
+            except KafkaError:
+                continue
+            finally:
+                await admin.close()
+            leader: int = next(one["leader"] for one in described["partitions"] if one["partition"] == 0)
+            if leader >= 0:
+                return leader
+
+
+def record(text: str) -> ResultRecord:
+    return ResultRecord(b"key", text.encode(), [])
+
+
+async def append_once_possible(connection: Connection, topics: Topics, text: str) -> KafkaResultsLog:
+    """As an owner does while a partition has no leader: claim and append again until it works."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            log = KafkaResultsLog(connection, topics, 0)
+            try:
+                await log.claim()
+                await log.append([record(text)])
+            except UnavailableError:
+                await log.close()
+            else:
+                return log
+
+
+async def test_topics_get_three_replicas_of_which_two_must_answer(
+    connection: Connection, topics: Topics
+) -> None:
+    findings = await check_topics(connection, topics)
+    assert {found.level for found in findings} == {"ok"}
+    messages = {found.message for found in findings if found.subject == topics.results}
+    assert {"min.insync.replicas=2", "3 replica(s) on 3 broker(s)"} <= messages
+    assert {f"broker {node}" for node in (1, 2, 3)} <= {found.subject for found in findings}
+
+
+async def test_too_few_replicas_are_found_and_work_all_the_same(
+    connection: Connection, topic_prefix: str
+) -> None:
+    topics = Topics(topic_prefix)
+    await create_topics(connection, topics, 1, replicas=1)
+    await (await append_once_possible(connection, topics, "taken")).close()
+    warnings = [found for found in await check_topics(connection, topics) if found.level == "warning"]
+    assert {(found.subject, found.mend) for found in warnings} >= {
+        (topics.commands, "give it 3 replicas"),
+        (topics.results, "give it 3 replicas"),
+        (topics.results, "set min.insync.replicas=2 on the topic"),
+    }
+
+
+async def test_a_topic_that_can_never_be_written_is_found(connection: Connection, topic_prefix: str) -> None:
+    topics = Topics(topic_prefix)
+    await create_topics(connection, topics, 1)
+    admin = AIOKafkaAdminClient(bootstrap_servers=connection.bootstrap_servers)
+    await admin.start()
+    try:
+        await admin.delete_topics([topics.results])
+        settings = {**topic_settings(topics, 1)[topics.results], "min.insync.replicas": "2"}
+        await admin.create_topics([NewTopic(topics.results, 1, 1, topic_configs=settings)])
+    finally:
+        await admin.close()
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            errors = [found for found in await check_topics(connection, topics) if found.level == "error"]
+            if errors and errors[0].message != "does not exist":  # as a broker says that has not heard yet
+                break
+    assert [(found.subject, "nothing can be written" in found.message) for found in errors] == [
+        (topics.results, True)
+    ]
+
+
+async def test_zombies_are_refused(connection: Connection, topic_prefix: str) -> None:
+    verdict = await zombie_test(connection, Topics(topic_prefix))
+    assert verdict.fenced, verdict.message
+
+
+async def test_the_fence_holds_after_the_leader_that_took_it_was_killed(
+    cluster: EmbeddedKafka, connection: Connection, topics: Topics
+) -> None:
+    zombie = KafkaResultsLog(connection, topics, 0)
+    await zombie.claim()
+    await zombie.append([record("before")])
+    owner = await append_once_possible(connection, topics, "fence")
+    killed = await leader_of(connection, topics.results)
+    node = next(one for one in cluster.nodes if one.node_id == killed)
+    node.kill()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while await leader_of(connection, topics.results) == killed:
+                pass
+        with pytest.raises(FencedError):
+            await zombie.append([record("zombie")])
+        successor = await append_once_possible(connection, topics, "successor")
+        _, end = await successor.bounds()
+        async with aclosing(successor.read(0, end)) as pieces:
+            found = [one.value.decode() async for piece in pieces for one in piece]
+        assert [text for text in found if text != "successor"] == ["before", "fence"]
+        assert found[-1] == "successor"
+        await successor.close()
+    finally:
+        await asyncio.to_thread(cluster.restart_node, node)
+    await zombie.close()
+    await owner.close()
+
+
+async def test_an_owner_appends_on_while_the_brokers_restart_in_turn(
+    cluster: EmbeddedKafka, connection: Connection, topics: Topics
+) -> None:
+    restart = asyncio.create_task(asyncio.to_thread(cluster.restart))
+    log = await append_once_possible(connection, topics, "0")
+    written, terms = ["0"], 1
+    while not restart.done() or len(written) < 10:
+        text = str(len(written))
+        try:
+            await log.append([record(text)])
+        except UnavailableError:
+            await log.close()
+            log = await append_once_possible(connection, topics, text)
+            terms += 1
+        written.append(text)
+    await restart
+    _, end = await log.bounds()
+    found = [one.value.decode() async for piece in log.read(0, end) for one in piece]
+    await log.close()
+    # An append without an answer may be there as well as its repetition; nothing else may be doubled or lost.
+    assert list(dict.fromkeys(found)) == written
+    assert len(found) - len(written) < terms
+
+
+async def test_a_membership_outlives_its_coordinator(
+    cluster: EmbeddedKafka, connection: Connection, topics: Topics
+) -> None:
+    first = Membership(connection, topics.commands, topics.prefix, session_timeout=30)
+    await first.start()
+    other = Membership(connection, topics.commands, topics.prefix, session_timeout=30)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while first.rebalancing:
+                await first.changed()
+        killed = first._consumer._coordinator.coordinator_id
+        node = next(one for one in cluster.nodes if one.node_id == killed)
+        node.kill()
+        try:
+            await other.start()
+            async with asyncio.timeout(PATIENCE):
+                while sorted([*first.assigned, *other.assigned]) != [0, 1] or first.rebalancing:
+                    changes = {asyncio.ensure_future(one.changed()) for one in (first, other)}
+                    await asyncio.wait(changes, return_when=asyncio.FIRST_COMPLETED)
+            assert first.failed is None
+        finally:
+            await asyncio.to_thread(cluster.restart_node, node)
+    finally:
+        await other.leave()
+        await first.leave()
