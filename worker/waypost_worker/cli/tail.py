@@ -36,9 +36,10 @@ def tail(
     ] = None,
     common: Common = NOTHING_GIVEN,
 ) -> int:
-    """Watch results as they come, until Ctrl-C. Times are UTC.
+    """Watch results as they come.
 
-    Filters work together: an event must pass all that are given.
+    Until Ctrl-C, or --count of them. Filters work together: an event must pass
+    all that are given. Times are UTC.
 
     For example:
 

@@ -1,0 +1,197 @@
+"""What every command promises: help with examples, exit codes, one line for a failure, never a traceback."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cyclopts import App
+from tests.cli import WAYPOST, CommandLine, environment
+
+from waypost_worker.cli.app import COMMANDS, build, main
+
+NAMES = [(name, path, said) for listed in COMMANDS.values() for name, path, said in listed]
+SUBCOMMANDS = {
+    "topics": ("create", "check"),
+    "session": ("list", "show", "export", "import", "rollback"),
+    "rejected": ("list", "show"),
+    "config": ("show",),
+    "schema": ("export", "check"),
+}
+ALL = [
+    [name, *rest]
+    for name, _, _ in NAMES
+    for rest in ([[sub] for sub in SUBCOMMANDS[name]] if name in SUBCOMMANDS else [[]])
+]
+
+
+@pytest.fixture(autouse=True)
+def nothing_configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    out, err = capsys.readouterr()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code, out, err
+
+
+def fails(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    code, out, err = run(capsys, *arguments)
+    assert out == ""
+    (line,) = err.splitlines()
+    assert line.startswith("waypost: ")
+    return code, line
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "--help")
+    assert code == 0
+    for name, _, said in NAMES:
+        assert name in out
+        assert said in out
+
+
+def test_help_needs_no_command_and_no_client_library() -> None:
+    script = (
+        "import sys; from waypost_worker.cli.app import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'aiokafka', 'asyncpg', 'pydantic', 'structlog', 'waypost_worker.devserver'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ended.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize(("name", "path", "said"), NAMES, ids=[name for name, _, _ in NAMES])
+def test_the_list_says_what_the_command_itself_says(name: str, path: str, said: str) -> None:
+    module, _, attribute = path.partition(":")
+    found = getattr(importlib.import_module(f"waypost_worker.cli.{module}"), attribute)
+    text = found.help if isinstance(found, App) else found.__doc__
+    assert text.splitlines()[0] == said
+
+
+@pytest.mark.parametrize("command", ALL, ids=" ".join)
+def test_help_of_a_command_has_examples_and_fits_the_terminal(
+    capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    code, out, _ = run(capsys, *command, "--help")
+    assert code == 0
+    assert f"\n  waypost {' '.join(command)}" in out.partition("For example:")[2]
+    assert max(len(line) for line in out.splitlines()) <= 80
+
+
+@pytest.mark.parametrize("command", sorted(SUBCOMMANDS))
+def test_the_subcommands_are_those_of_the_contract(command: str) -> None:
+    found = build(command)[command]
+    assert {name for name in found if not name.startswith("-")} == set(SUBCOMMANDS[command])
+
+
+def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys)
+    assert code == 0
+    assert "Usage: waypost COMMAND" in out
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    from waypost import __version__
+
+    assert run(capsys, "--version") == (0, f"{__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nonsense"], 'Unknown command "nonsense"'),
+        (["session", "nonsense"], 'Unknown command "nonsense"'),
+        (["session", "list", "--limt", "3"], "Unknown option: --limt. Did you mean --limit?"),
+        (["session", "list", "--limit", "x"], "--limit"),
+        (["session", "list", "--limit", "0"], "Must be >= 1"),
+        (["session", "show"], "requires an argument"),
+        (["session", "rollback", "nope"], "looks like session:number"),
+        (["session", "import", "s", "/does/not/exist"], "can't be read"),
+        (["rejected", "show", "nope"], "looks like partition/offset"),
+        (["rejected", "show", "99999999999/1"], "looks like partition/offset"),
+        (["tail", "--since", "yesterday"], "not an RFC 3339 time"),
+        (["tail", "--type", "nonsense"], "there are created, "),
+        (["tail", "-n", "0"], "Must be >= 1"),
+        (["dev", "--ephemeral", "--state-dir", "x"], "can't be combined"),
+        (["dev", "--workers", "-1"], "Must be >= 0"),
+        (["dev", "--partitions", "0"], "Must be >= 1"),
+        (["defaults"], "name at least one field"),
+        (["defaults", "--max-checkpoints", "1"], "max_checkpoints"),
+        (["defaults", "--max-age", "5", "--no-max-age"], "contradict"),
+        (["topics", "create", "--partitions", "0"], "Must be >= 1"),
+        (["session", "list", "-o", "yaml"], "yaml"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    code, line = fails(capsys, *arguments)
+    assert code == 2
+    assert said in line
+
+
+def test_a_usage_error_names_the_help_of_that_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert fails(capsys, "session", "list", "--nope")[1].endswith("See 'waypost session list --help'.")
+
+
+def break_tail(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    async def broken(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("waypost_worker.cli.tail._tail", broken)
+
+
+def test_an_unexpected_error_is_one_line_that_says_how_to_see_more(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_tail(monkeypatch, RuntimeError("on\ntwo lines"))
+    assert fails(capsys, "tail") == (
+        1,
+        "waypost: RuntimeError: on two lines (run again with --debug for the traceback)",
+    )
+
+
+def test_with_debug_it_is_the_error_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    break_tail(monkeypatch, RuntimeError("boom"))
+    with pytest.raises(RuntimeError, match="boom"):
+        main(["--debug", "tail"])
+
+
+def test_ctrl_c_ends_a_command_without_a_word(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("waypost_worker.cli.config.show_rows", interrupted)
+    assert run(capsys, "config", "show") == (130, "", "")
+
+
+def test_a_closed_pipe_is_no_failure(tmp_path: Path) -> None:
+    import subprocess
+
+    process = subprocess.Popen(
+        [*WAYPOST, "config", "show"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env=environment(),
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(30) == 0
+
+
+def test_it_runs_as_a_module_and_as_a_program(tmp_path: Path) -> None:
+    assert CommandLine(tmp_path, {}).run("--version").code == 0

@@ -1,0 +1,119 @@
+"""What commands print: tables that fit, JSON that parses, and nothing that steers a terminal."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from waypost_worker.cli.output import Stream, event_line, printable, show_fields, show_rows
+from waypost_worker.kafka.topics import Finding
+
+ROWS: list[dict[str, Any]] = [
+    {"session_id": "a", "count": 1, "at": datetime(2026, 11, 24, 8, 0, 1, 5000, tzinfo=UTC), "extra": None},
+    {"session_id": "b" * 200, "count": 22, "at": None, "extra": {"x": [1]}},
+]
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+def test_rows_as_json_are_one_list_with_all_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    show_rows(ROWS, "json", ("session_id",))
+    found = json.loads(capsys.readouterr().out)
+    assert found[0] == {"session_id": "a", "count": 1, "at": "2026-11-24T08:00:01.005000Z", "extra": None}
+    assert len(found) == 2
+
+
+def test_rows_as_jsonl_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    show_rows(ROWS, "jsonl", ("session_id",))
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["count"] for line in lines] == [1, 22]
+
+
+def test_no_rows_are_an_empty_list_for_programs_and_a_word_for_people(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    show_rows([], "json", ("session_id",), "no sessions")
+    assert capsys.readouterr() == ("[]\n", "")
+    show_rows([], "jsonl", ("session_id",), "no sessions")
+    assert capsys.readouterr() == ("", "")
+    show_rows([], "table", ("session_id",), "no sessions")
+    assert capsys.readouterr() == ("", "no sessions\n")
+
+
+def test_a_table_shows_the_columns_within_the_terminal_and_loses_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    show_rows(ROWS, "table", ("session_id", "count", "at"), wrap=("session_id",))
+    out = capsys.readouterr().out
+    assert out.splitlines()[0].split() == ["session", "id", "count", "at"]
+    assert max(len(line) for line in out.splitlines()) <= 80
+    assert out.count("b") == 200
+    assert "2026-11-24T08:00:01Z" in out
+
+
+def test_one_thing_is_an_object_or_its_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    show_fields({"data": {"x": 1}, "pinned": True, "removed": ["s:1", "s:2"], "none": None}, "json")
+    assert json.loads(capsys.readouterr().out)["removed"] == ["s:1", "s:2"]
+    show_fields({"data": {"x": 1}, "pinned": True, "removed": ["s:1", "s:2"], "none": None}, "table")
+    assert capsys.readouterr().out.splitlines() == [
+        'data     {"x":1}',
+        "pinned   yes",
+        "removed  s:1, s:2",
+        "none     -",
+    ]
+
+
+@pytest.mark.parametrize("text", ["\x1b[31mred", "a\x9bb", "bell\a", "back\b\b", "\u202eright to left"])
+def test_nothing_that_was_sent_steers_the_terminal(capsys: pytest.CaptureFixture[str], text: str) -> None:
+    assert printable(text).isprintable()
+    show_fields({"value": text, "data": {"x": text}, "list": [text]}, "table")
+    show_rows([{"value": text}], "table", ("value",))
+    out = capsys.readouterr().out.replace("\n", "")
+    assert out.replace("─", "").isprintable()
+    assert event_line(None, "created", text, text).isprintable()
+
+
+def test_a_stream_as_json_is_one_list_whatever_ends_it(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted() -> None:
+        with Stream("json") as stream:
+            stream.show({"n": 1}, "one")
+            stream.show({"n": 2}, "two")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert json.loads(capsys.readouterr().out) == [{"n": 1}, {"n": 2}]
+    with Stream("json"):
+        pass
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_a_stream_shows_each_row_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with Stream("jsonl") as stream:
+        stream.show({"n": 1}, "one")
+        assert json.loads(capsys.readouterr().out) == {"n": 1}
+    with Stream("table") as stream:
+        stream.show({"n": 1}, "one")
+        assert capsys.readouterr().out == "one\n"
+
+
+def test_findings_say_how_to_mend_and_errors_are_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+    from waypost_worker.cli.findings import show_findings
+
+    well = Finding("ok", "topic", "3 partitions")
+    doubtful = Finding("warning", "topic", "retention.ms=1", "set retention.ms=-1")
+    wrong = Finding("error", "topic", "cleanup.policy=compact", "set cleanup.policy=delete")
+    assert show_findings([well, doubtful], "table") == 0
+    out, err = capsys.readouterr()
+    assert "-> set retention.ms=-1" in out
+    assert err == "2 checks: 1 warning\n"
+    assert show_findings([well, doubtful, wrong], "json") == 1
+    out, err = capsys.readouterr()
+    assert [row["level"] for row in json.loads(out)] == ["ok", "warning", "error"]
+    assert err == ""
+    assert show_findings([well], "table") == 0
+    assert capsys.readouterr().err == "1 checks: all is well\n"
