@@ -111,7 +111,7 @@ async def play(endpoints: Endpoints, logs: Path, seed: int) -> dict[str, Any]:
     for worker in workers:
         await worker.start()
     console.print("waiting until the workers own all partitions …")
-    while not all((await topic_ends(endpoints, topics.results)).values()):
+    while not all((await topic_ends(endpoints, topics.results)).values()):  # noqa: ASYNC110 - other processes
         await asyncio.sleep(0.2)
     watcher = Watcher(endpoints, prefix)
     watching = asyncio.create_task(watcher.watch())
