@@ -1,0 +1,142 @@
+"""Child processes of the benchmark and the few lines they exchange with it.
+
+A child is ``python -m tests.bench.NAME JOB``, JOB in JSON. It prints one JSON object a line; a line on its
+standard input is a word of its parent, and the end of standard input means that it is to end.
+"""
+
+import asyncio
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import uvloop
+
+_LINE_BYTES = 64 * 1024 * 1024
+_PATIENCE = 20.0
+
+
+class ChildFailedError(RuntimeError):
+    """A child process ended before it said what was waited for."""
+
+
+class Child:
+    """A child process, from the parent's side. Leaving the context ends it."""
+
+    def __init__(
+        self, module: str, job: dict[str, Any], *, environment: dict[str, str] | None = None
+    ) -> None:
+        self._arguments = ["-m", module, *([json.dumps(job)] if job else [])]
+        self._environment = environment
+        self._name = module
+        self.exit_code: int | None = None
+
+    async def __aenter__(self) -> Self:
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *self._arguments,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=_LINE_BYTES,
+            env=self._environment,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        process = self._process
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            self.exit_code = await asyncio.wait_for(process.wait(), _PATIENCE)
+        except (TimeoutError, asyncio.CancelledError):
+            with suppress(ProcessLookupError):
+                process.kill()
+            self.exit_code = await process.wait()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.returncode is None
+
+    async def answer(self) -> dict[str, Any]:
+        """The next object that it prints. ChildFailedError if it ends instead."""
+        assert self._process.stdout is not None
+        line = await self._process.stdout.readline()
+        if not line:
+            raise ChildFailedError(f"{self._name} ended with exit code {await self._process.wait()}")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def tell(self, word: str) -> None:
+        """Send it a word."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(word.encode() + b"\n")
+
+
+class WorkerChild(Child):
+    """A real worker process; it drains when it is left."""
+
+    def __init__(self, environment: dict[str, str], log: Path) -> None:
+        super().__init__("waypost_worker.cli.worker_child", {}, environment=environment)
+        self._log = log
+
+    async def __aenter__(self) -> Self:
+        with self._log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *self._arguments,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+            )
+        return self
+
+
+# The child's side.
+
+_GRACE = 10.0
+_words: asyncio.Queue[str] = asyncio.Queue()
+
+
+def say(**answer: Any) -> None:
+    """Print one object for the parent."""
+    print(json.dumps(answer), flush=True)
+
+
+async def word() -> str:
+    """The parent's next word; empty once it wants an end."""
+    return await _words.get()
+
+
+def run_child(main: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
+    """Run a child's main function with its job, on the event loop that the service uses too."""
+
+    async def start() -> None:
+        threading.Thread(target=_listen, args=(asyncio.get_running_loop(),), daemon=True).start()
+        await main(json.loads(sys.argv[1]))
+
+    uvloop.run(start())
+
+
+def _listen(loop: asyncio.AbstractEventLoop) -> None:
+    with suppress(RuntimeError):  # the loop has ended
+        for line in sys.stdin:
+            loop.call_soon_threadsafe(_words.put_nowait, line.strip())
+        loop.call_soon_threadsafe(_words.put_nowait, "")
+    # The parent wants an end, or is gone and the servers with it: then some clients would retry for ever.
+    time.sleep(_GRACE)
+    os._exit(1)

@@ -1,0 +1,63 @@
+"""CPU seconds of the processes that take part, from /proc; and of everything else on the machine."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+
+
+def process_seconds(pid: int) -> float:
+    """User and system time of a process and of its children that ended; 0 once it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return sum(int(field) for field in fields[11:15]) / _TICKS
+
+
+def children_of(pid: int) -> list[int]:
+    """Its living children."""
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [int(child) for child in text.split()]
+
+
+def is_backend(pid: int) -> bool:
+    """Whether a child of the postmaster serves a client; the others write, sync and clean up."""
+    try:
+        title = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return b"127.0.0.1(" in title
+
+
+def machine_seconds() -> float:
+    """CPU time that the whole machine spent on anything."""
+    fields = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:]
+    user, nice, system, _, _, irq, softirq, steal = (int(field) for field in fields[:8])
+    return (user + nice + system + irq + softirq + steal) / _TICKS
+
+
+def snapshot(processes: Mapping[str, int], postmaster: int) -> dict[str, float]:
+    """CPU seconds by role: each of ``processes`` by its name, Postgres in two parts, this process, the machine."""
+    seconds = {name: process_seconds(pid) for name, pid in processes.items()}
+    seconds["postgres_backends"] = seconds["postgres_background"] = 0.0
+    for child in children_of(postmaster):
+        role = "postgres_backends" if is_backend(child) else "postgres_background"
+        seconds[role] += process_seconds(child)
+    seconds["postgres_background"] += process_seconds(postmaster)
+    seconds["observer"] = process_seconds(os.getpid())
+    seconds["machine"] = machine_seconds()
+    return seconds
+
+
+def spent(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+    """CPU seconds by role between two snapshots; ``elsewhere`` is what others on this machine used."""
+    seconds = {role: max(0.0, after[role] - before.get(role, 0.0)) for role in after}
+    machine = seconds.pop("machine")
+    seconds["elsewhere"] = max(0.0, machine - sum(seconds.values()))
+    return seconds
