@@ -254,6 +254,18 @@ async def test_a_dead_coordination_task_is_noticed(group: Group) -> None:
         await until(lambda: member.failed is not None, member)
 
 
+async def test_a_rebalance_without_end_is_noticed(group: Group) -> None:
+    async with group.member(session_timeout=60) as dead:
+        await until(settled(dead), dead)
+        fall_silent(dead)
+        waits = Membership(group.connection, group.topics.commands, group.name, session_timeout=60)
+        waits._longest_rebalance = 0.5
+        await waits.start()
+        await until(lambda: waits.failed is not None, waits)
+        assert "no rebalance ended" in str(waits.failed)
+        await waits.leave()
+
+
 async def test_leaving_leaves_no_task_behind(group: Group) -> None:
     before = asyncio.all_tasks()
     async with group.member() as member:

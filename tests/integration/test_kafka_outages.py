@@ -1,8 +1,10 @@
 """The Kafka side while the broker is frozen, killed or restarted: what is unknown is said, nothing is doubled."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -54,6 +56,21 @@ async def claimed(connection: Connection, topics: Topics) -> AsyncIterator[Resul
         yield log
     finally:
         await log.close()
+
+
+def freeze(kafka: EmbeddedKafka) -> None:
+    """Suspend the broker and wait until each of its threads stands still: a busy machine takes its time."""
+    kafka.suspend()
+    deadline = time.monotonic() + PATIENCE
+    while not all(stands_still(task) for task in Path(f"/proc/{kafka.pid}/task").iterdir()):
+        assert time.monotonic() < deadline
+
+
+def stands_still(task: Path) -> bool:
+    try:
+        return (task / "stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except (FileNotFoundError, ProcessLookupError):
+        return True  # it has ended
 
 
 def record(text: str) -> ResultRecord:
@@ -123,7 +140,7 @@ async def test_an_append_to_a_frozen_broker_is_told_to_be_unknown_and_stays_befo
 ) -> None:
     async with claimed(connection, topics) as owner:
         await owner.append([record("before")])
-        kafka.suspend()
+        freeze(kafka)
         try:
             async with asyncio.timeout(20):
                 with pytest.raises(UnavailableError):
@@ -144,7 +161,7 @@ async def test_every_question_to_a_frozen_broker_ends_in_time(
 ) -> None:
     log = KafkaCommandLog(connection, topics.commands, 0)
     await log.bounds()
-    kafka.suspend()
+    freeze(kafka)
     try:
         async with asyncio.timeout(PATIENCE):
             for question in (

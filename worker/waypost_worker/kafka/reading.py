@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import CorruptRecordException, OffsetOutOfRangeError
@@ -139,7 +139,7 @@ class PartitionReader:
             self._consumer = consumer
         return self._consumer
 
-    async def _refuse(self, position: int) -> None:
+    async def _refuse(self, position: int) -> NoReturn:
         start, end = await self.bounds()
         raise RefusedError(
             f"{self._name} holds offsets {start} to {end - 1}, and {position} is to be read next: retention "
