@@ -39,6 +39,7 @@ class CommandPartition:
         self.start = 0
         self.end = 0
         self.records: list[CommandRecord] = []
+        self.trimmed: list[CommandRecord] = []  # what retention removed
         self.waiting: list[Callable[[], None]] = []  # fetches that wait for more
         self._offsets: list[int] = []
         self.transactions: dict[int, int] = {}  # open ones: id to first offset
@@ -91,8 +92,13 @@ class CommandPartition:
     def trim(self, start: int) -> None:
         """Retention removes what lies before ``start``."""
         self.start = max(self.start, start)
+        self.trimmed += [record for record in self.records if record.offset < self.start]
         self.records = [record for record in self.records if record.offset >= self.start]
         self._offsets = [record.offset for record in self.records]
+
+    def everything(self) -> list[CommandRecord]:
+        """The records with those that retention removed."""
+        return self.trimmed + self.records
 
     def cut(self, end: int) -> None:
         """An unclean leader election: what lies at ``end`` and behind it was never there."""
@@ -135,6 +141,7 @@ class ResultsPartition:
         self.start = 0
         self.end = 0
         self.records: list[FetchedResult] = []
+        self.trimmed: list[FetchedResult] = []  # what retention removed
         self.producers: dict[int, _Producer] = {}
         self._expiry = expiry
         self._time = time
@@ -183,6 +190,7 @@ class ResultsPartition:
     def trim(self, start: int) -> None:
         """Retention removes what lies before ``start``."""
         self.start = max(self.start, start)
+        self.trimmed += [record for record in self.records if record.offset < self.start]
         self.records = [record for record in self.records if record.offset >= self.start]
 
     def cut(self, end: int) -> None:

@@ -1,7 +1,222 @@
-"""What goes wrong in a world while agents are at work, chosen by its plan."""
+"""What goes wrong in a world while agents are at work.
 
-from tests.simulation.world import World
+Half of the crashes, freezes and failovers come at a random moment. The other half lie in ambush at the n-th
+request from now, and strike when it is sent, when it lands, or when its answer is there: between any two steps
+of an owner. All that waits is undone, or is done with, when the world heals.
+"""
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+
+from tests.simulation.disasters import strike
+from tests.simulation.loop import OUTSIDE, Process
+from tests.simulation.network import STAGES, Server, Weather
+from tests.simulation.world import Host, World
+
+_AMBUSHED = ("crash", "pause", "long_pause", "leader_change", "postgres_cut", "failover", "race")
 
 
 async def chaos(world: World) -> None:
-    """Nothing yet."""
+    """Faults of the planned kinds, one after the other, until cancelled."""
+    trouble = _Trouble(world)
+    if world.plan.disaster is not None:
+        at = world.plan.duration * (0.2 + 0.6 * trouble.random.random())
+        world.loop.call_at(at, strike, world, world.plan.disaster, trouble.random, context=OUTSIDE)
+    kinds = list(world.plan.faults)
+    while kinds:
+        await asyncio.sleep(trouble.random.expovariate(1 / world.plan.calm))
+        kind = trouble.random.choice(kinds)
+        if kind == "all_asleep":
+            kinds.remove(kind)
+            await asyncio.sleep(trouble.all_asleep())
+        elif kind in _AMBUSHED and trouble.random.random() < 0.6:
+            trouble.ambush(kind)
+        else:
+            trouble.make(kind, None)
+
+
+class _Trouble:
+    """Makes one fault of each kind."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.random = Random(world.plan.seed + 7)
+
+    def ambush(self, kind: str) -> None:
+        """Strike at one of the next requests."""
+        server = self.random.choice((self.world.kafka, self.world.postgres))
+        stage = self.random.choice(STAGES)
+        server.lie_in_wait(self.random.randrange(1, 12), stage, lambda process: self.make(kind, process))
+
+    def make(self, kind: str, process: Process | None) -> None:
+        """One fault now, to ``process`` where it concerns one."""
+        if self.world.healed:
+            return
+        self.world.faults[kind] = self.world.faults.get(kind, 0) + 1
+        self.world.say(f"fault: {kind}")
+        make: Callable[[Host], None] = getattr(self, f"_{kind}")
+        make(self._host(process))
+
+    def _host(self, process: Process | None) -> Host:
+        hosts = self.world.hosts
+        for host in hosts:
+            if host.process is process:
+                return host
+        return self.random.choice(hosts)
+
+    def _later(self, longest: float, action: Callable[[], None], at_least: float = 0.0) -> None:
+        delay = at_least + longest * self.random.random()
+        self.world.loop.call_later(delay, self._unless_healed, action, context=OUTSIDE)
+
+    def _unless_healed(self, action: Callable[[], None]) -> None:
+        if not self.world.healed:
+            action()
+
+    # Processes.
+
+    def _crash(self, host: Host, away: float = 0.0) -> None:
+        if host.process.dead:
+            return
+        owned = list(host.owners)
+        self.world.crash(host)
+        index = self.world.hosts.index(host)
+        if not away and self.random.random() < 0.5:
+            self._take_over(owned, host)
+
+        def restart() -> None:
+            if self.world.hosts[index] is host:
+                reborn = self.world.boot(index)
+                for partition in owned:
+                    self.world.own(reborn, partition)
+
+        self._later(5, restart, away)
+
+    def _pause(self, host: Host, longest: float = 9.0) -> None:
+        if host.process.dead or host.process.paused:
+            return
+        host.process.paused = True
+        self.world.say(f"{host.process.name} freezes")
+        self._take_over(list(host.owners), host)
+        self._later(longest, lambda: self.world.wake(host))
+
+    def _long_pause(self, host: Host) -> None:
+        self._pause(host, 200.0)
+
+    def all_asleep(self) -> float:
+        """Nobody is there for so long that brokers forget producers, and perhaps transactional ids."""
+        world, random = self.world, self.random
+        seconds = random.choice((100.0, 150.0, 700.0))
+        if world.healed:
+            return seconds
+        world.faults["all_asleep"] = 1
+        world.say(f"fault: all are away for {seconds:.0f} s")
+        for host in world.hosts:
+            if not host.process.dead and random.random() < 0.7:
+                host.process.paused = True
+            else:
+                self._crash(host, seconds)
+        world.ends_at += seconds
+
+        def wake() -> None:
+            for host in world.hosts:
+                world.wake(host)
+
+        world.loop.call_later(seconds, wake, context=OUTSIDE)
+        return seconds
+
+    def _take_over(self, partitions: list[int], without: Host) -> None:
+        for partition in partitions:
+            if self.random.random() < 0.8:
+                others = [host for host in self.world.hosts if host is not without and not host.process.dead]
+                if others:
+                    host = self.random.choice(others)
+                    self._later(3, lambda host=host, partition=partition: self.world.own(host, partition))
+
+    def _race(self, host: Host) -> None:
+        """One more owner of a partition, for a while."""
+        partition = self.random.randrange(self.world.plan.partitions)
+        self.world.own(host, partition)
+        self._later(10, lambda: self._disown_if_others(host, partition))
+
+    def _disown_if_others(self, host: Host, partition: int) -> None:
+        if any(partition in other.owners for other in self.world.hosts if other is not host):
+            self.world.disown(host, partition)
+
+    def _handover(self, host: Host) -> None:
+        """A rebalance: perhaps the new owner starts before the old one ends."""
+        partition = self.random.randrange(self.world.plan.partitions)
+        for old in self.world.hosts:
+            if old is not host:
+                self._later(0.5, lambda old=old: self.world.disown(old, partition))
+        self._later(0.5, lambda: self.world.own(host, partition))
+
+    def _stuck(self, host: Host) -> None:
+        """A consumer that gives nothing any more."""
+        logs = [log for log in self.world.logs if not log.closed]
+        if logs:
+            self.random.choice(logs).stuck = True
+
+    # Servers.
+
+    def _kafka_weather(self, host: Host) -> None:
+        self._storm(self.world.kafka)
+
+    def _postgres_weather(self, host: Host) -> None:
+        self._storm(self.world.postgres)
+
+    def _storm(self, server: Server) -> None:
+        random = self.random
+        weather = Weather()
+        for mishap in ("refused", "lost", "unheard", "reset", "late", "twice", "slow"):
+            if random.random() < 0.5:
+                setattr(weather, mishap, random.choice((0.02, 0.1, 0.25)))
+        if server is self.world.postgres:
+            weather.twice = 0.0  # no client of Postgres repeats a statement by itself
+        server.weather = weather
+        self._later(6, lambda: setattr(server, "weather", Weather()))
+
+    def _kafka_outage(self, host: Host) -> None:
+        self._outage(self.world.kafka, 8)
+
+    def _postgres_outage(self, host: Host) -> None:
+        self._outage(self.world.postgres, 8)
+
+    def _outage(self, server: Server, longest: float) -> None:
+        server.down = True
+        self._later(longest, lambda: setattr(server, "down", False))
+
+    def _leader_change(self, host: Host) -> None:
+        self.world.kafka.break_connections()
+        self._outage(self.world.kafka, 0.5)
+
+    def _postgres_cut(self, host: Host) -> None:
+        self.world.postgres.break_connections()
+
+    def _failover(self, host: Host) -> None:
+        self._lose(self.random.randrange(1, 7))
+
+    def _restore(self, host: Host) -> None:
+        self._lose(self.random.choice((10, 30, 1000)))
+
+    def _lose(self, most: int) -> None:
+        lost = self.world.database.fail_over(most)
+        self.world.say(f"postgres lost its last {lost} transactions")
+        self._outage(self.world.postgres, 1)
+
+    # Retention that does its work without harm.
+
+    def _trim_answered(self, host: Host) -> None:
+        world = self.world
+        if {"failover", "restore"} & set(world.plan.faults):
+            return  # what was answered may have to be answered again
+        partition = self.random.randrange(world.plan.partitions)
+        tables = world.database.tables.get(partition)
+        if tables is None:
+            return
+        needed = min((entry.first_offset for entry in tables.outbox.values()), default=tables.next_offset)
+        log, results = world.commands[partition], world.results[partition]
+        log.trim(self.random.randint(log.start, needed))
+        seen = min(tables.results_offset, world.cursors[partition])
+        results.trim(self.random.randint(results.start, max(results.start, seen)))
+        world.say(f"p{partition}: commands begin at {log.start}, results at {results.start}")

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
 from tests.simulation.broker import CommandPartition, Coordinator, ResultsPartition
-from tests.simulation.loop import OUTSIDE, SimulatedLoop
+from tests.simulation.loop import OUTSIDE, SimulatedLoop, current_process
 from tests.simulation.network import Server
 
 from waypost.envelope import KafkaRecord
@@ -47,6 +47,7 @@ class SimulatedCommandLog:
         self._at: int | None = None
         self.stuck = False
         self.closed = False
+        self.process = current_process()
 
     async def partitions(self) -> int:
         return await self._server.call("partitions", lambda: self._topic.count)
@@ -115,6 +116,7 @@ class SimulatedResultsLog:
         self._sequence = 0
         self._usable = False
         self.closed = False
+        self.process = current_process()
 
     async def claim(self) -> Fence:
         self._usable = False

@@ -28,6 +28,7 @@ class Process:
 
 
 _process: ContextVar[Process | None] = ContextVar("process", default=None)
+_MOST_STEPS = 200_000
 # What happens outside all processes: in brokers, in the database, on the way between them.
 OUTSIDE = Context()
 
@@ -35,6 +36,10 @@ OUTSIDE = Context()
 def current_process() -> Process | None:
     """The process that the running code belongs to."""
     return _process.get()
+
+
+class RunawayError(Exception):
+    """A world does far more than it should: something goes round in circles."""
 
 
 class Handle:
@@ -158,6 +163,7 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
         Every port of a dead process refuses to do anything, so this changes nothing any more.
         """
         self._timers.clear()
+        self.steps = 0
         for process in processes:
             process.dead = False
             self.resume(process)
@@ -197,6 +203,8 @@ class SimulatedLoop(asyncio.AbstractEventLoop):
                 process.held.append(handle)
                 continue
             self.steps += 1
+            if self.steps > _MOST_STEPS:
+                raise RunawayError(f"more than {_MOST_STEPS} callbacks by {self._now:.3f} s")
             handle.context.run(callback, *handle.args)
 
     def _pick(self) -> Handle:

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeVar
 
-from tests.simulation.loop import OUTSIDE, SimulatedLoop, current_process
+from tests.simulation.loop import OUTSIDE, Process, SimulatedLoop, current_process
 
 from waypost_worker.partition.ports import UnavailableError
 
 T = TypeVar("T")
+STAGES = ("sent", "landing", "answered")
 
 
 @dataclass(slots=True)
@@ -50,6 +51,11 @@ class Server:
         self.loop = loop
         self.random = random
         self.tell: Callable[[str], None] | None = None
+        self._ambush: tuple[int, str, Callable[[Process | None], None]] | None = None
+
+    def lie_in_wait(self, requests: int, stage: str, strike: Callable[[Process | None], None]) -> None:
+        """Call ``strike`` with the sender of the n-th request from now (fetches do not count), at a stage."""
+        self._ambush = (requests, stage, strike)
 
     def break_connections(self) -> None:
         """Nothing that is under way lands any more."""
@@ -72,6 +78,8 @@ class Server:
         tell = self.tell
         if tell:
             tell(f"{_name(process)} → {self.name}: {what}")
+        if self._ambush is not None and not what.startswith("fetch"):
+            self._creep(process, there, back)
         if self.down:
             self._fail(future, now + 0.01, what, "cannot be reached")
         elif weather.fair:
@@ -79,6 +87,18 @@ class Server:
         else:
             self._draw(future, effect, again or effect, there, back, what)
         return await future
+
+    def _creep(self, process: Process | None, there: float, back: float) -> None:
+        assert self._ambush is not None
+        left, stage, strike = self._ambush
+        if left > 1:
+            self._ambush = (left - 1, stage, strike)
+            return
+        self._ambush = None
+        if stage == "sent":
+            self.loop.call_soon(strike, process, context=OUTSIDE)
+        else:
+            self.loop.call_at(there if stage == "landing" else back, strike, process, context=OUTSIDE)
 
     def _draw(
         self,

@@ -19,6 +19,8 @@ from waypost_worker.partition.anchor import anchor_of
 from waypost_worker.partition.encode import ACQUIRED
 from waypost_worker.partition.ports import FetchedResult
 
+_RESULTS_DISASTERS = ("cut_results", "recreate_results", "trim_results", "foreign_writer")
+
 
 @dataclass
 class Verdict:
@@ -40,54 +42,93 @@ def judge(world: World) -> Verdict:
     verdict.problems += [f"schema violated: {text}" for text in world.database.violations]
     verdict.stuck = sum(problem.startswith("stuck") for problem in world.problems)
     for partition, log in enumerate(world.commands):
-        judged = _Partition(world, partition, log.records)
-        judged.results(verdict)
-        judged.store(verdict)
-        judged.subscriber(verdict)
+        judged = _Partition(world, partition, log.everything())
+        if partition in world.refusable and partition in world.refusals:
+            _judge_refused(world, judged, verdict)
+        else:
+            judged.results(verdict)
+            judged.store(verdict)
+            judged.subscriber(verdict)
     return verdict
+
+
+def _judge_refused(world: World, judged: "_Partition", verdict: Verdict) -> None:
+    """A refused partition may be incomplete, but what was done is right for one of the logs there were."""
+    judged.order(verdict)
+    partition = judged.partition
+    candidates = [judged]
+    if partition in world.originals:
+        candidates.append(_Partition(world, partition, world.originals[partition]))
+    outcomes = []
+    for candidate in candidates:
+        outcome = Verdict()
+        applied = [record for record in candidate.records if record.offset < judged.tables.next_offset]
+        done = _Partition(world, partition, applied)
+        done.answers(outcome)
+        done.store(outcome)
+        outcomes.append(outcome.problems)
+    if all(outcomes):
+        verdict.problems += [f"refused, and {text}" for text in outcomes[0]]
 
 
 class _Partition:
     def __init__(self, world: World, partition: int, records: list[CommandRecord]) -> None:
+        self.world = world
         self.partition = partition
         self.records = records
         self.fold = folding._Fold(partition, world.plan.partitions)
         self.expected = self.fold.run(list(records))
-        self.results_log = world.results[partition]
         self.tables = world.database.tables.get(partition) or Tables(0)
         self.seen = world.seen[partition]
-        self.found = [
-            record for record in self.results_log.records if dict(record.headers).get("ce_type") != ACQUIRED
-        ]
+        log = world.results[partition]
+        self.found = [record for record in log.trimmed + log.records if _is_result(record)]
 
     def results(self, verdict: Verdict) -> None:
         """One result per command, in command order, and each is what the fold gives."""
-        bodies = [orjson.loads(record.value) for record in self.found]
-        offsets = [body["command"]["offset"] for body in bodies]
+        offsets = self.order(verdict)
         counted = Counter(offsets)
-        wanted = [record.offset for record in self.records]
-        lost = [offset for offset in wanted if offset not in counted]
-        doubled = [offset for offset, count in counted.items() if count > 1]
-        disorder = sum(later <= earlier for earlier, later in pairwise(offsets))
-        verdict.commands += len(wanted)
+        lost = [record.offset for record in self.records if record.offset not in counted]
+        verdict.commands += len(self.records)
         verdict.lost += len(lost)
-        verdict.doubled += len(doubled)
         if lost:
             self.problem(verdict, "result lost", lost)
+        known = {record.offset for record in self.records}
+        if unknown := [offset for offset in counted if offset not in known]:
+            self.problem(verdict, "result of no command", unknown)
+        self.answers(verdict)
+
+    def order(self, verdict: Verdict) -> list[int]:
+        """No command is answered twice, none before an earlier one; the command offsets of the results."""
+        offsets = [_command_offset(record) for record in self.found]
+        doubled = [offset for offset, count in Counter(offsets).items() if count > 1]
+        disorder = sum(later < earlier for earlier, later in pairwise(offsets))
+        verdict.doubled += len(doubled)
+        verdict.out_of_order += disorder
         if doubled:
             self.problem(verdict, "result doubled", doubled)
-        elif disorder:
+        if disorder:
             self.problem(verdict, "results out of order", offsets)
-            verdict.out_of_order += disorder
-        if unknown := [offset for offset in counted if offset not in set(wanted)]:
-            self.problem(verdict, "result of no command", unknown)
-        if offsets == wanted:
-            kinds = [dict(record.headers)["ce_type"].decode() for record in self.found]
-            differences = folding.differences(self.expected, list(zip(kinds, bodies, strict=True)))
-            if differences:
-                self.problem(verdict, "result differs from the fold", differences)
-            for record, result in zip(self.records, self.found, strict=True):
-                self.envelope(verdict, record, result)
+        return offsets
+
+    def answers(self, verdict: Verdict) -> None:
+        """Each result that is there says what the fold gives for its command."""
+        found = {_command_offset(record): record for record in self.found}
+        answered = [
+            (record, expected, found[record.offset])
+            for record, expected in zip(self.records, self.expected.results, strict=True)
+            if record.offset in found
+        ]
+        differences = folding.differences(
+            folding.Expected(results=[expected for _, expected, _ in answered]),
+            [
+                (dict(result.headers)["ce_type"].decode(), orjson.loads(result.value))
+                for _, _, result in answered
+            ],
+        )
+        if differences:
+            self.problem(verdict, "result differs from the fold", differences)
+        for record, _, result in answered:
+            self.envelope(verdict, record, result)
 
     def envelope(self, verdict: Verdict, record: CommandRecord, result: FetchedResult) -> None:
         """What the contract says of every result's headers and key."""
@@ -174,9 +215,10 @@ class _Partition:
         last = self.records[-1]
         self.same(verdict, "next offset", tables.next_offset, last.offset + 1)
         self.same(verdict, "anchor", tables.anchor, anchor_of(last))
-        below = [record for record in self.found if record.offset < tables.results_offset]
-        highest = max((orjson.loads(record.value)["command"]["offset"] for record in below), default=-1)
-        self.same(verdict, "results position", tables.emitted, highest)
+        if self.world.plan.disaster not in _RESULTS_DISASTERS:
+            below = [record for record in self.found if record.offset < tables.results_offset]
+            highest = max((_command_offset(record) for record in below), default=-1)
+            self.same(verdict, "results position", tables.emitted, highest)
         waiting = [entry for entry in tables.outbox.values() if entry.last_offset <= tables.emitted]
         self.same(verdict, "confirmed outbox entries left", waiting, [])
 
@@ -184,8 +226,10 @@ class _Partition:
         """Who read the results as they came saw each once, and what is in the topic now."""
         counted = Counter(event_id for _, event_id in self.seen)
         repeated = [event_id for event_id, count in counted.items() if count > 1]
-        if repeated:
+        if repeated and self.world.plan.disaster not in _RESULTS_DISASTERS:
             self.problem(verdict, "subscriber saw a result twice", repeated)
+        if self.world.plan.disaster in _RESULTS_DISASTERS:
+            return
         there = {dict(record.headers)["ce_id"].decode() for record in self.found}
         if phantoms := [event_id for event_id in counted if event_id not in there]:
             self.problem(verdict, "subscriber saw what is not in the topic", phantoms)
@@ -202,6 +246,15 @@ class _Partition:
 
     def problem(self, verdict: Verdict, check: str, details: Any) -> None:
         verdict.problems.append(f"{check}: p{self.partition}: {details}"[:500])
+
+
+def _is_result(record: FetchedResult) -> bool:
+    headers = dict(record.headers)
+    return headers.get("ce_type") != ACQUIRED and headers["ce_id"] != b"rogue"
+
+
+def _command_offset(record: FetchedResult) -> int:
+    return int(orjson.loads(record.value)["command"]["offset"])
 
 
 def _policy(policy: Any) -> dict[str, Any] | None:

@@ -1,9 +1,38 @@
-"""What one seed is about: how many of everything, and which faults (a few at a time, so that they combine)."""
+"""What one seed is about: how many of everything, and which faults. A few kinds at a time, so that they meet."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 
-FAULTS = ()
+# Each kind of fault with how often it is part of a seed; the chaos says what each does.
+FAULTS: dict[str, float] = {
+    "crash": 0.5,
+    "pause": 0.5,
+    "long_pause": 0.15,
+    "race": 0.5,
+    "handover": 0.4,
+    "kafka_weather": 0.5,
+    "postgres_weather": 0.5,
+    "kafka_outage": 0.2,
+    "postgres_outage": 0.2,
+    "leader_change": 0.3,
+    "postgres_cut": 0.3,
+    "failover": 0.3,
+    "restore": 0.1,
+    "stuck": 0.1,
+    "all_asleep": 0.1,
+    "trim_answered": 0.2,
+}
+# What changes a log underneath an owner; at most one of these in a seed, and only in some seeds.
+DISASTERS = (
+    "trim_commands",
+    "cut_commands",
+    "recreate_commands",
+    "trim_results",
+    "cut_results",
+    "recreate_results",
+    "add_partitions",
+    "foreign_writer",
+)
 
 
 @dataclass(slots=True)
@@ -24,7 +53,10 @@ class Plan:
     transactional_expiry: float = 600.0
     epochs: int = 32_767
     shuffle: bool = False
-    faults: frozenset[str] = field(default_factory=frozenset)
+    calm: float = 2.0  # mean time between two faults
+    faults: tuple[str, ...] = ()
+    disaster: str | None = None
+    late_zombies: float = 0.0  # how likely sleepers sleep on while the world heals
 
 
 def plan_of(seed: int) -> Plan:
@@ -43,5 +75,10 @@ def plan_of(seed: int) -> Plan:
         batch_bytes=random.choice((1000, 4 * 1024 * 1024)),
         cache_items=random.choice((1, 40, 400_000)),
         emit_bytes=random.choice((1, 2000, 4 * 1024 * 1024)),
+        epochs=random.choice((2, 5, 32_767, 32_767, 32_767)),
         shuffle=chance() < 0.5,
+        calm=random.choice((0.3, 1.0, 3.0)),
+        faults=tuple(fault for fault, share in FAULTS.items() if chance() < share),
+        disaster=random.choice(DISASTERS) if chance() < 0.15 else None,
+        late_zombies=random.choice((0.0, 0.5, 1.0)),
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 from tests.simulation.agents import EPOCH_MS, Agents
-from tests.simulation.broker import CommandPartition, Coordinator, ResultsPartition
+from tests.simulation.broker import CommandPartition, CommandRecord, Coordinator, ResultsPartition
 from tests.simulation.clients import SimulatedClock, SimulatedCommandLog, SimulatedResultsLog, Topic
 from tests.simulation.database import Database, SimulatedStore
 from tests.simulation.loop import OUTSIDE, Process, SimulatedLoop
@@ -109,12 +109,17 @@ class World:
         self.logs: list[SimulatedCommandLog] = []
         self.opened: list[SimulatedCommandLog | SimulatedResultsLog] = []
         self.seen: list[list[tuple[int, str]]] = [[] for _ in range(plan.partitions)]
+        self.cursors = [0] * plan.partitions  # how far the subscriber has read
         self.deaths: list[str] = []  # owners that ended by an error nobody foresaw
         self.problems: list[str] = []
         self.refusable: set[int] = set()  # partitions that may, or must, end refused
         self.terms = self.batches = self.reemitted = self.published = 0
         self.ends: dict[str, int] = {}
         self.faults: dict[str, int] = {}
+        self.originals: dict[int, list[CommandRecord]] = {}  # commands before a disaster
+        self.refusals: dict[int, str] = {}  # what owners said at the end
+        self.healed = False
+        self.ends_at = plan.duration  # when the faults end
         self._settled = False
         self._agents = [
             Agents(Random(plan.seed * 31 + p), p, plan.partitions, plan.sessions)
@@ -241,7 +246,7 @@ class World:
             else:
                 for _ in range(random.choice((1, 1, 1, 4))):
                     self.publish(partition)
-            remaining = plan.duration * 0.9 - self.loop.time()
+            remaining = self.ends_at * 0.9 - self.loop.time()
             await asyncio.sleep(max(0.0, remaining / left) * 2 * random.random())
 
     async def _transaction(self, partition: int) -> None:
@@ -260,7 +265,7 @@ class World:
     async def subscriber(self) -> None:
         """Reads the results as they come, with Kafka's default isolation, and notes every event id."""
         random = Random(self.plan.seed + 5)
-        cursors = [0] * self.plan.partitions
+        cursors = self.cursors
         while True:
             for partition, log in enumerate(self.results):
                 cursors[partition] = self._look(log, cursors[partition], self.seen[partition])
@@ -280,21 +285,24 @@ class World:
     def run(self, chaos: Callable[["World"], Any] | None = None) -> None:
         """The whole life of this world; what went wrong on the way is in ``problems``."""
         loop, plan = self.loop, self.plan
-        with _emit_bytes(plan.emit_bytes):
-            outside = [self._outside(self.agents_at_work()), self._outside(self.subscriber())]
-            for index in range(plan.processes):
-                self.boot(index)
-            for partition in range(plan.partitions):
-                self.own(self.hosts[partition % plan.processes], partition)
-            if chaos is not None:
-                outside.append(self._outside(chaos(self)))
-            loop.run(lambda: False, plan.duration)
-            self._heal()
-            outside.append(self._outside(self._watch()))
-            if not loop.run(lambda: self._settled, loop.time() + SETTLE_SECONDS):
-                self.problems += [f"stuck: {text}" for text in self._unsettled()]
-            self._stop(outside)
-        self._bury(outside)
+        outside = [self._outside(self.agents_at_work()), self._outside(self.subscriber())]
+        try:
+            with _emit_bytes(plan.emit_bytes):
+                for index in range(plan.processes):
+                    self.boot(index)
+                for partition in range(plan.partitions):
+                    self.own(self.hosts[partition % plan.processes], partition)
+                if chaos is not None:
+                    outside.append(self._outside(chaos(self)))
+                while loop.time() < self.ends_at:
+                    loop.run(lambda: False, self.ends_at)
+                self._heal()
+                outside.append(self._outside(self._watch()))
+                if not loop.run(lambda: self._settled, loop.time() + SETTLE_SECONDS):
+                    self.problems += [f"stuck: {text}" for text in self._unsettled()]
+                self._stop()
+        finally:
+            self._bury(outside)
 
     def _outside(self, coroutine: Any) -> asyncio.Task[Any]:
         return self.loop.create_task(coroutine, context=OUTSIDE.copy())
@@ -302,6 +310,7 @@ class World:
     def _heal(self) -> None:
         """All faults end. One process keeps each partition, the others give it up. Sleepers may sleep on."""
         self.say("all faults heal")
+        self.healed = True
         for server in (self.kafka, self.postgres):
             server.down = False
             server.weather = type(server.weather)()
@@ -313,7 +322,7 @@ class World:
             if host.process.dead:
                 self.boot(index)
         awake = [host for host in self.hosts if not host.process.paused]
-        if not awake or self.random.random() < 0.5:
+        if not awake or self.random.random() >= self.plan.late_zombies:
             for host in self.hosts:
                 self.wake(host)
             awake = self.hosts
@@ -362,17 +371,21 @@ class World:
 
     def last_answered(self, partition: int) -> int:
         """The command offset of the last result in the topic, or -1."""
-        for record in reversed(self.results[partition].records):
-            if dict(record.headers).get("ce_type") != ACQUIRED:
+        log = self.results[partition]
+        for record in reversed(log.trimmed + log.records):
+            if dict(record.headers).get("ce_type") != ACQUIRED and record.key != b"rogue":
                 return int(orjson.loads(record.value)["command"]["offset"])
         return -1
 
-    def _stop(self, outside: list[asyncio.Task[Any]]) -> None:
+    def _stop(self) -> None:
         """Wake all sleepers, let them do their worst, and then drain everything."""
         loop = self.loop
         for host in self.hosts:
             self.wake(host)
         loop.run(lambda: False, loop.time() + 8)
+        for partition in range(self.plan.partitions):
+            if (refusal := self.refused(partition)) is not None:
+                self.refusals[partition] = refusal
         for host in self.hosts:
             for partition in list(host.owners):
                 self.disown(host, partition)
@@ -382,9 +395,8 @@ class World:
         if not loop.run(lambda: all(task.done() for task in alive), loop.time() + 60):
             self.problems.append("stuck: an owner that was told to stop did not end within 60 s")
         loop.run(lambda: False, loop.time() + self.kafka.latest + 2)
-        left = [log for log in self.opened if not log.closed]
-        dead = sum(process.dead for process in self.processes)
-        if left and not dead:
+        left = [log for log in self.opened if not (log.closed or log.process.dead)]
+        if left:
             self.problems.append(f"leaked: {len(left)} logs were never closed")
 
     def _bury(self, outside: list[asyncio.Task[Any]]) -> None:
