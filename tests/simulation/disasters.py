@@ -1,0 +1,42 @@
+"""What changes a log underneath its owner. It must end in a refusal, or be without consequence: never in a
+command that is silently skipped or a result that is silently missing.
+"""
+
+from random import Random
+
+from tests.simulation.world import World
+
+from waypost_worker.partition.ports import ResultRecord
+
+
+def strike(world: World, disaster: str, random: Random) -> None:
+    """Let one disaster happen to one partition."""
+    partition = random.randrange(world.plan.partitions)
+    log, results = world.commands[partition], world.results[partition]
+    world.refusable = {partition}
+    world.originals[partition] = log.everything()
+    match disaster:
+        case "trim_commands":
+            log.trim(random.randint(log.start, log.end))
+        case "cut_commands":
+            log.end_transactions()
+            log.cut(random.randint(log.start, log.end))
+        case "recreate_commands":
+            log.end_transactions()
+            log.cut(0)
+        case "trim_results":
+            results.trim(random.randint(results.start, results.end))
+        case "cut_results":
+            results.cut(random.randint(results.start, results.end))
+        case "recreate_results":
+            results.cut(0)
+        case "add_partitions":
+            world.topic.count += 1
+            world.refusable = set(range(world.plan.partitions))
+        case "foreign_writer":
+            results.write([ResultRecord(b"rogue", b'{"who":"somebody else"}', [("ce_id", b"rogue")])])
+    world.faults[disaster] = 1
+    world.say(
+        f"disaster: {disaster} of p{partition}: commands {log.start} to {log.end}, "
+        f"results {results.start} to {results.end}"
+    )
