@@ -45,3 +45,32 @@ def test_a_command_that_comes_during_the_check_for_a_stuck_consumer_is_not_taken
     assert judge(world).problems == []
     assert world.published >= 3
     assert world.ends == {}
+
+
+def commands(world: World, *times: float) -> None:
+    session_id = sessions_of(0, 1, 1)[0]
+    for at in times:
+        world.loop.call_at(at, world.send, 0, session_id, "waypost.checkpoint.create", CREATE)
+
+
+def test_a_results_topic_that_was_cut_is_refused_however_often_it_is_looked_at() -> None:
+    world = quiet(duration=40.0, disaster="cut_results")
+    commands(world, 0.5, 1, 1.5, 2, 2.5, 3, 4)
+    world.refusable = {0}
+    world.loop.call_at(3.5, world.results[0].cut, 2)
+    world.run()
+    assert "recreated or cut" in world.refusals[0]
+    assert world.ends["RefusedError"] > 10
+    assert judge(world).problems == []
+    assert len(world.results[0].records) < 6, "every attempt added a fence record"
+
+
+def test_a_recreated_results_topic_is_refused_although_it_is_longer_than_the_former_one() -> None:
+    world = quiet(duration=10.0)
+    commands(world, 0.5, 1, 1.5)
+    world.refusable = {0}
+    world.loop.call_at(3, world.results[0].cut, 0)
+    commands(world, *[3.5] * 10)
+    world.run()
+    assert "recreated or cut" in world.refusals[0]
+    assert len(world.results[0].records) > 4

@@ -30,6 +30,8 @@ from waypost_worker.partition.tail import EmittedTail
 
 # Results per append while the outbox is finished, by bytes: below the results topic's max.message.bytes.
 EMIT_BYTES: Final = 4 * 1024 * 1024
+# How far before the stored position the tail is read, to see whether it is still the same results topic.
+LOOK_BACK: Final = 8
 
 
 @dataclass(slots=True)
@@ -110,8 +112,10 @@ async def acquire(
         claim = await store.acquire(partitions)
 
     # 4, the part that needs no fence in Kafka, comes early: a partition that must be refused is refused
-    # before a producer epoch is spent on it.
+    # before anything is appended. Otherwise each attempt would add a fence record to a results topic that was
+    # cut, until it is long enough to look whole.
     await _check_log(log, claim)
+    results_start = await _check_results(results, claim, accept_trimmed_results)
 
     # 2. Fence Kafka: once the record is in, no older owner appends behind it.
     fence = await results.claim()
@@ -125,7 +129,7 @@ async def acquire(
         tail_end = (await results.bounds())[1]
 
     # 3. Read the tail: what was emitted behind the stored position, for good.
-    tail = await _read_tail(results, claim, tail_end, accept_trimmed_results)
+    tail = await _read_tail(results, claim, results_start, tail_end)
 
     # 5. Finish the outbox: emit what was committed but is not in the topic. A long tail took its time, so
     # the ownership is proved once more first.
@@ -169,27 +173,34 @@ async def _check_log(log: CommandLog, claim: Claim) -> None:
         )
 
 
-async def _read_tail(
-    results: ResultsLog, claim: Claim, end: int, accept_trimmed_results: bool
-) -> EmittedTail:
-    start, _ = await results.bounds()
-    first = claim.results_offset
-    if first > end:
+async def _check_results(results: ResultsLog, claim: Claim, accept_trimmed_results: bool) -> int:
+    """The offset from which results can be read."""
+    start, end = await results.bounds()
+    _check_results_end(claim, end)
+    if claim.results_offset < start and not accept_trimmed_results:
         raise RefusedError(
-            f"the results topic ends at {end}, before the stored position {first}: it was recreated or cut. "
-            "Nothing was changed; use another topic prefix, or rebuild with 'waypost replay'"
+            f"retention removed results {claim.results_offset} to {start - 1} before this worker could see "
+            "whether they answer all applied commands. Nothing was changed. To go on, accepting that some "
+            "results of that time may be missing or come twice, start with "
+            "WAYPOST_ACCEPT_TRIMMED_RESULTS=true once"
         )
-    if first < start:
-        if not accept_trimmed_results:
-            raise RefusedError(
-                f"retention removed results {first} to {start - 1} before this worker could see whether they "
-                "answer all applied commands. Nothing was changed. To go on, accepting that some results of "
-                "that time may be missing or come twice, start with WAYPOST_ACCEPT_TRIMMED_RESULTS=true once"
-            )
-        first = start
-    tail = EmittedTail(claim.emitted)
-    async for records in results.read(first, end):
+    return start
+
+
+def _check_results_end(claim: Claim, end: int) -> None:
+    if claim.results_offset > end:
+        raise RefusedError(
+            f"the results topic ends at {end}, before the stored position {claim.results_offset}: it was "
+            "recreated or cut. Nothing was changed; use another topic prefix, or rebuild with 'waypost replay'"
+        )
+
+
+async def _read_tail(results: ResultsLog, claim: Claim, start: int, end: int) -> EmittedTail:
+    _check_results_end(claim, end)
+    tail = EmittedTail(claim.emitted, claim.results_offset)
+    async for records in results.read(max(start, claim.results_offset - LOOK_BACK), end):
         tail.take(records, claim.next_offset)
+    tail.check_position()
     return tail
 
 

@@ -35,8 +35,11 @@ class EmittedTail:
     24 bytes a result: after a restore of Postgres the tail may be millions of records long.
     """
 
-    def __init__(self, emitted: int) -> None:
+    def __init__(self, emitted: int, results_offset: int = 0) -> None:
         self.highest = emitted  # R: the highest command offset that was emitted
+        self._emitted = emitted
+        self._results_offset = results_offset
+        self._last_below: int | None = None
         self._offsets = array("q")
         self._digests = bytearray()
         self._next = 0
@@ -50,6 +53,9 @@ class EmittedTail:
             if dict(record.headers).get("ce_type") == ACQUIRED:
                 continue
             offset = _command_offset(record)
+            if record.offset < self._results_offset:
+                self._last_below = offset
+                continue
             if self._offsets and offset <= self._offsets[-1]:
                 raise RefusedError(
                     f"the result at offset {record.offset} is of command {offset}, behind one of command "
@@ -60,6 +66,15 @@ class EmittedTail:
             if offset >= from_offset:
                 self._offsets.append(offset)
                 self._digests += digest(record)
+
+    def check_position(self) -> None:
+        """RefusedError if a result just below F is there, and the last one is not that of command E."""
+        if self._last_below is not None and self._last_below != self._emitted:
+            raise RefusedError(
+                f"the last result below offset {self._results_offset} of the results topic is of command "
+                f"{self._last_below}, but Postgres knows it as that of {self._emitted}: the topic was recreated "
+                "or cut. Nothing was changed; use another topic prefix, or rebuild with 'waypost replay'"
+            )
 
     def compare(self, offset: int, record: ResultRecord) -> None:
         """Hold a result that is not emitted again against the one in the topic, in rising offsets.
