@@ -3,6 +3,8 @@
 from typing import Any
 
 from tests.simulation.agents import sessions_of
+from tests.simulation.database import Tables
+from tests.simulation.loop import OUTSIDE
 from tests.simulation.oracle import judge
 from tests.simulation.plan import Plan
 from tests.simulation.world import World
@@ -74,3 +76,22 @@ def test_a_recreated_results_topic_is_refused_although_it_is_longer_than_the_for
     world.run()
     assert "recreated or cut" in world.refusals[0]
     assert len(world.results[0].records) > 4
+
+
+def test_an_owner_that_wakes_up_with_another_producer_id_doubles_nothing() -> None:
+    world = quiet(epochs=1, duration=30.0, processes=2)
+    put = world.database.put
+
+    def put_and_freeze(partition: int, tables: Tables) -> None:
+        put(partition, tables)
+        owner, heir = world.hosts
+        if tables.next_offset == 1 and tables.epoch == 1 and not owner.process.paused:
+            # Between the commit of a batch and its emission; the proof of ownership holds for 6 s.
+            owner.process.paused = True
+            world.loop.call_later(0.5, world.own, heir, partition, context=OUTSIDE)
+            world.loop.call_later(4.5, world.wake, owner, context=OUTSIDE)
+
+    world.database.put = put_and_freeze  # type: ignore[method-assign]
+    commands(world, 1, 6)
+    world.run()
+    assert judge(world).problems == []

@@ -5,7 +5,7 @@ partition (2), so none can append behind the fence record; only then is the tail
 is final. Everything above what the tail shows is made again from the outbox (5) or the log (6).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -96,11 +96,13 @@ async def acquire(
     encoder: ResultEncoder,
     clock: Clock,
     *,
+    sleep: Callable[[float], Awaitable[None]],
     proof_valid: float = 300,
     accept_trimmed_results: bool = False,
 ) -> Acquired:
     """Become the owner of the partition, or raise an OwnerError; RefusedError needs a person.
 
+    ``sleep`` waits for minutes if the producer id changed; it may raise to give up.
     ``accept_trimmed_results`` is the operator's word that results which retention removed before they could
     be looked at need not be told apart from ones never emitted.
     """
@@ -119,14 +121,17 @@ async def acquire(
 
     # 2. Fence Kafka: once the record is in, no older owner appends behind it.
     fence = await results.claim()
-    await store.record_claim(claim.epoch, fence)
     proof.check()
     fence_offset = await results.append([encoder.acquired(claim.epoch, claim.next_offset)])
     tail_end = fence_offset + 1
     if claim.producer_id is not None and claim.producer_id != fence.producer_id:
-        # A new producer id fences nothing of the old one, so wait until nothing of it can be under way.
-        await clock.sleep(results.unanswered_append_seconds)
+        # A new producer id fences nothing of the old one, so wait: an older owner, though fenced in Postgres,
+        # may append for as long as it trusts its proof, and what it sent last may then still be under way.
+        await sleep(proof_valid)
+        await sleep(results.unanswered_append_seconds)
         tail_end = (await results.bounds())[1]
+    # Recorded only now: the stored id tells the next owner that nobody appends under another any more.
+    await store.record_claim(claim.epoch, fence)
 
     # 3. Read the tail: what was emitted behind the stored position, for good.
     tail = await _read_tail(results, claim, results_start, tail_end)

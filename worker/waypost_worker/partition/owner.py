@@ -39,6 +39,10 @@ class StuckError(OwnerError):
     """The consumer gives nothing although the log goes on, a known failure of Kafka clients."""
 
 
+class _StoppedError(Exception):
+    """The owner is to stop, and waits where nothing needs to be finished first."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Bounds of one owner. Times in seconds. None of them changes what a command means."""
@@ -116,6 +120,11 @@ class Owner:
         if self._waiting is not None:
             self._waiting.cancel()
 
+    @property
+    def stopping(self) -> bool:
+        """Whether :meth:`stop` was called."""
+        return self._stop.is_set()
+
     async def until_stop(self, waiting: Awaitable[_T]) -> _T | None:
         """The outcome of something that may be given up without loss, or None once :meth:`stop` was called."""
         if self._stop.is_set():
@@ -144,6 +153,8 @@ class Owner:
                 await term.run()
             except OwnerError as error:
                 why = error
+            except _StoppedError:
+                pass
             finally:
                 await term.close()
             self.refused = str(why) if isinstance(why, RefusedError) else None
@@ -188,6 +199,7 @@ class _Term:
             self._store,
             self._owner._encoder,
             self._clock,
+            sleep=self._sleep,
             proof_valid=self._limits.proof_valid,
             accept_trimmed_results=self._limits.accept_trimmed_results,
         )
@@ -220,6 +232,11 @@ class _Term:
             moved_at = self._clock.boottime()
             self.progressed = True
         await self._release()
+
+    async def _sleep(self, seconds: float) -> None:
+        await self._owner.until_stop(self._clock.sleep(seconds))
+        if self._owner.stopping:
+            raise _StoppedError
 
     async def _apply(self, decoded: list[Decoded]) -> None:
         """One batch: load, decide and evolve, commit, start emitting."""

@@ -232,7 +232,10 @@ class Store(Protocol):
         ...
 
     async def record_claim(self, epoch: int, fence: Fence) -> None:
-        """Remember the producer id and epoch that belong to ``epoch``. FencedError if that is outdated."""
+        """Remember the producer id and epoch that belong to ``epoch``. FencedError if that is outdated.
+
+        Called once nobody can append under another producer id any more.
+        """
         ...
 
     async def save_position(self, epoch: int, emitted: int, results_offset: int) -> None:
