@@ -114,8 +114,21 @@ def log(steps: list[Step]) -> list[Command]:
     return commands
 
 
-lives = long_lists(steps(session_actions)).map(log)
-lives_with_defaults = long_lists(steps(any_actions)).map(log)
+# A tight policy of its own from the start, more often than not: that is where rules meet.
+_tight = st.builds(
+    lambda cap, age: (("max_checkpoints", cap), ("max_age", age)), st.integers(3, 8), st.integers(5, 40)
+)
+_first = weighted(
+    (2, st.builds(Configure, _tight).map(lambda action: [Step(action, None, 0, 0)])), (1, st.just([]))
+)
+
+
+def _lives(actions: st.SearchStrategy[Action]) -> st.SearchStrategy[list[Command]]:
+    return st.builds(lambda first, rest: log(first + rest), _first, long_lists(steps(actions)))
+
+
+lives = _lives(session_actions)
+lives_with_defaults = _lives(any_actions)
 
 
 def _repetitive(runs: list[tuple[str, int]], seed: int) -> list[Command]:

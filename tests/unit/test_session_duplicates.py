@@ -5,7 +5,18 @@ from tests.unit.life import Life, duplicate_of, expect, item
 
 from waypost.commands import Action, Clear, Command, Configure, Create, Delete, Import, Pin, Rollback, Unpin
 from waypost.retention import Policy
-from waypost.session import FORGET_ABOVE, REMEMBERED, Accepted, Created, Rejected, Session, decide, evolve
+from waypost.session import (
+    FORGET_ABOVE,
+    REMEMBERED,
+    Accepted,
+    Created,
+    Memory,
+    Rejected,
+    Remembered,
+    Session,
+    decide,
+    evolve,
+)
 
 A = Create("a", b"{}")
 
@@ -175,3 +186,40 @@ class TestTheWindow:
         life.does(Delete("s:1"), id="delete")
         assert not life.session.knows("old")
         assert life.session.knows("delete")
+
+
+class TestWhatAStoreIsTold:
+    """``evolve`` answers with the changes to the memory, so that a store writes those rows and no others."""
+
+    def evolve(self, life: Life, action: Action, id: str) -> Memory:
+        life.position += 1
+        command = Command(id, life.position, 0, 0, action)
+        decision = decide(life.session, command, life.default)
+        assert isinstance(decision, Accepted)
+        return evolve(life.session, command, decision)
+
+    def test_a_create_is_remembered_by_its_checkpoint(self) -> None:
+        assert self.evolve(Life(), A, "a") == Memory((), None)
+
+    def test_any_other_command_is_added_after_what_it_dropped(self) -> None:
+        life = Life()
+        life.does(A, id="a")
+        life.does(A, id="b")
+        assert self.evolve(life, Clear(), "clear") == Memory(
+            (Remembered(1, "a", 1), Remembered(2, "b", 2), Remembered(3, "clear", None)), None
+        )
+
+    def test_retention_adds_the_creates_of_what_it_dropped(self) -> None:
+        life = Life(Policy(max_checkpoints=2))
+        life.does(A, id="a")
+        life.does(A, id="b")
+        assert self.evolve(life, A, "c") == Memory((Remembered(2, "b", 2),), None)
+
+    def test_forgetting_names_the_lowest_position_still_kept(self) -> None:
+        life = Life()
+        life.does(A, id="a")
+        for index in range(FORGET_ABOVE):
+            life.does(Pin("s:1"), id=f"pin-{index}")
+        memory = self.evolve(life, Pin("s:1"), "last")
+        assert memory.added == (Remembered(FORGET_ABOVE + 2, "last", 1),)
+        assert memory.forgotten_below == life.session.recent[0].position == FORGET_ABOVE + 3 - REMEMBERED
