@@ -1,15 +1,25 @@
-"""The command line as a test uses it: a process with its own environment, and what it printed."""
+"""The command line as a test uses it: what it is given, what it printed, how it ended.
 
+:meth:`CommandLine.run` runs a command inside this process, which takes a tenth of the time; :meth:`CommandLine.start`
+starts a real one.
+"""
+
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
+
+from waypost_worker.cli.app import main
 
 WAYPOST = (sys.executable, "-m", "waypost_worker.cli")
 
@@ -57,19 +67,26 @@ class CommandLine:
     directory: Path
     settings: Mapping[str, str]
 
-    def run(self, *arguments: str, stdin: str = "", timeout: float = 60) -> Outcome:
+    def run(self, *arguments: str, stdin: str = "") -> Outcome:
         """Run a command to its end."""
-        ended = subprocess.run(
-            [*WAYPOST, *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            cwd=self.directory,
-            env=environment(self.settings),
-            timeout=timeout,
-            check=False,
-        )
-        return Outcome(ended.returncode, ended.stdout, ended.stderr)
+        out, err = io.TextIOWrapper(io.BytesIO()), io.StringIO()
+        with (
+            tempfile.TemporaryFile("w+") as given,
+            chdir(self.directory),
+            mock.patch.dict(os.environ, environment(self.settings), clear=True),
+            mock.patch.object(sys, "stdin", given),
+            redirect_stdout(out),
+            redirect_stderr(err),
+        ):
+            given.write(stdin)
+            given.seek(0)
+            code: Any = None
+            try:
+                main(list(arguments))
+            except SystemExit as ended:
+                code = ended.code
+        out.flush()
+        return Outcome(code, out.buffer.getvalue().decode(), err.getvalue())  # type: ignore[attr-defined]
 
     def start(self, *arguments: str) -> "Started":
         """Start a command that goes on."""

@@ -119,6 +119,7 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["rejected", "show", "99999999999/1"], "looks like partition/offset"),
         (["tail", "--since", "yesterday"], "not an RFC 3339 time"),
         (["tail", "--type", "nonsense"], "there are created, "),
+        (["tail", "--since", "2026-11-24T08:00:00Z", "--from-beginning"], "contradict"),
         (["tail", "-n", "0"], "Must be >= 1"),
         (["dev", "--ephemeral", "--state-dir", "x"], "can't be combined"),
         (["dev", "--workers", "-1"], "Must be >= 0"),
@@ -193,5 +194,5 @@ def test_a_closed_pipe_is_no_failure(tmp_path: Path) -> None:
     assert process.wait(30) == 0
 
 
-def test_it_runs_as_a_module_and_as_a_program(tmp_path: Path) -> None:
-    assert CommandLine(tmp_path, {}).run("--version").code == 0
+def test_it_runs_as_a_program(tmp_path: Path) -> None:
+    assert CommandLine(tmp_path, {}).start("--version").wait().code == 0

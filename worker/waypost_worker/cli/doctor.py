@@ -110,7 +110,8 @@ async def _schema(connection: Any, settings: Settings) -> "list[Finding]":
         return findings  # Kafka's own findings say so
     made_for = {row["partitions"] for row in await connection.fetch(query("partition_counts"))}
     if count is not None and made_for - {count}:
-        message = f"the database was used with {made_for} partitions, the topic has {count}"
+        counts = " and ".join(map(str, sorted(made_for)))
+        message = f"the database was used with {counts} partitions, the topic has {count}"
         mend = "use the database and the topics that belong together: --topic-prefix, --postgres-dsn"
         findings.append(Finding("error", "schema", message, mend))
     return findings

@@ -86,7 +86,8 @@ async def result_of(publisher: "Publisher", command: Prepared, timeout: float) -
     try:
         return await publisher.publish_and_wait(command.session, command.type, command.body, timeout=timeout)
     except ResultTimeoutError as error:
-        raise CommandError(f"{error}. Is a worker running?") from None
+        text = str(error)
+        raise CommandError(text if "worker" in text else f"{text}. Is a worker running?") from None
 
 
 async def require_delivered(publisher: "Publisher", timeout: float) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Parameter, validators
 
+from waypost.results import ACQUIRED, RESULTS
 from waypost.times import from_micros, parse_micros
 from waypost_worker.cli.common import NOTHING_GIVEN, Common
 from waypost_worker.cli.output import DONE, USAGE, CommandError, Format, Stream, event_line, note
@@ -18,16 +19,15 @@ from waypost_worker.settings import Settings
 if TYPE_CHECKING:
     from waypost.subscriber import Event, Subscriber
 
-_TYPES: Final = (
-    "created, pinned, unpinned, deleted, cleared, rolled_back, imported, configured, rejected, duplicate"
-)
+_TYPES: Final = tuple(kind for kind in RESULTS if kind != ACQUIRED)  # a takeover is not a command's result
+_SHORT_TYPES: Final = ", ".join(dict.fromkeys(map(short, _TYPES)))
 
 
 def tail(
     *,
     session: Annotated[list[str] | None, Parameter(help="only these; may be repeated")] = None,
     name: Annotated[list[str] | None, Parameter(help="only checkpoints of these names")] = None,
-    type: Annotated[list[str] | None, Parameter(help=f"only these: {_TYPES}")] = None,
+    type: Annotated[list[str] | None, Parameter(help=f"only these: {_SHORT_TYPES}")] = None,
     from_beginning: Annotated[bool, Parameter(help="all that the topic still holds, too")] = False,
     since: Annotated[str | None, Parameter(help="from this time on, RFC 3339")] = None,
     count: Annotated[
@@ -52,15 +52,23 @@ def tail(
         start = None if since is None else from_micros(parse_micros(since))
     except ValueError as error:
         raise CommandError(f"--since: {error}", USAGE) from None
-    unknown = sorted({short(kind) for kind in type or ()} - set(_TYPES.split(", ")))
-    if unknown:
-        raise CommandError(f"--type {unknown[0]}: there are {_TYPES}", USAGE)
-    filters = {"sessions": session, "names": name, "types": type}
+    if start is not None and from_beginning:
+        raise CommandError("--from-beginning and --since contradict each other", USAGE)
+    types = None if type is None else [whole for given in type for whole in _whole_types(given)]
+    filters = {"sessions": session, "names": name, "types": types}
     try:
         asyncio.run(_tail(settings, filters, from_beginning, start, count, common.output))
     except KeyboardInterrupt:
         return DONE
     return DONE
+
+
+def _whole_types(given: str) -> list[str]:
+    """``configured`` means both, ``session.configured`` one of them."""
+    found = [kind for kind in _TYPES if given in (kind, kind.removeprefix("waypost."), short(kind))]
+    if not found:
+        raise CommandError(f"--type {given}: there are {_SHORT_TYPES}", USAGE)
+    return found
 
 
 async def _tail(
