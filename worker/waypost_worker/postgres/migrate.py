@@ -1,7 +1,11 @@
-"""Numbered, checksummed migrations, applied all or none under an advisory lock."""
+"""Numbered, checksummed migrations, applied all or none under an advisory lock.
+
+Owns the schema's history; knows nothing of what the tables are for.
+"""
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final
@@ -13,10 +17,13 @@ from waypost_worker.postgres.statements import DEFAULT_SCHEMA, for_schema, state
 
 Connection = Any  # an asyncpg connection, pooled or not
 _FILE_NAME: Final = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
+_OLDEST_SERVER: Final = 15  # the oldest that Waypost was run on
+# Statements of a migration may rewrite tables; a connection's own time limit is for those of a worker.
+_LONGEST_STATEMENT: Final = 6 * 3600.0
 
 
 class SchemaError(WaypostError):
-    """The database's schema is not the one that this version works with; nothing was changed."""
+    """The database is not one that this version can work with; nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +46,7 @@ def migrations() -> list[Migration]:
     for file in files("waypost_worker.postgres").joinpath("migrations").iterdir():
         matched = _FILE_NAME.fullmatch(file.name)
         if matched is not None:
-            found.append(Migration(int(matched[1]), matched[2], file.read_text()))
+            found.append(Migration(int(matched[1]), matched[2], file.read_text("utf-8")))
     found.sort(key=lambda migration: migration.number)
     if [migration.number for migration in found] != list(range(1, len(found) + 1)):
         raise AssertionError("the migration files are not numbered 0001, 0002, … without gaps")
@@ -47,41 +54,39 @@ def migrations() -> list[Migration]:
 
 
 async def pending(connection: Connection, schema: str = DEFAULT_SCHEMA) -> list[Migration]:
-    """The migrations that this database lacks.
+    """The migrations that this database lacks; nothing is changed, and no lock is waited for.
 
-    SchemaError if it has one that this version does not know, or one whose text was another.
+    SchemaError if it has one that this version does not know or one whose text was another, or if the server
+    is too old or stores another encoding than UTF-8.
     """
-    applied: list[Any] = []
-    if await connection.fetchval(statement("has_migrations", schema)):
-        applied = await connection.fetch(statement("read_migrations", schema))
-    known = migrations()
-    for row in applied:
-        if row["number"] > len(known):
-            raise SchemaError(
-                f"the database has migration {row['number']} ({row['name']}), this version knows only "
-                f"{len(known)}: it was migrated by a newer Waypost. Nothing was changed; run that version"
-            )
-        migration = known[row["number"] - 1]
-        if migration.sha256 != row["sha256"]:
-            raise SchemaError(
-                f"migration {row['number']} ({row['name']}) was applied with another text than this version "
-                "has. Nothing was changed; install the version that made this database, or restore the file"
-            )
-    return known[len(applied) :]
+    return _missing(await _applied(connection, schema), migrations())
 
 
 async def migrate(connection: Connection, schema: str = DEFAULT_SCHEMA) -> list[Migration]:
-    """Apply what is pending, all in one transaction; what was applied. Safe from several workers at once."""
-    async with connection.transaction():
-        await connection.execute(statement("lock_migrations"))
-        await connection.execute(statement("create_migrations", schema))
-        todo = await pending(connection, schema)
-        for migration in todo:
-            await connection.execute(for_schema(migration.sql, schema))
-            await connection.execute(
-                statement("add_migration", schema), migration.number, migration.name, migration.sha256
-            )
-    return todo
+    """Apply what is pending, all in one transaction; what was applied. Safe from several workers at once.
+
+    SchemaError as for :func:`pending`, or if others hold locks for too long. A role that may not change the
+    schema can call this where nothing is pending.
+    """
+    if not await pending(connection, schema):
+        return []
+    try:
+        # Whatever the database's default is: what others did while we waited for the lock must be seen.
+        async with connection.transaction(isolation="read_committed"):
+            await connection.execute(statement("lock_migrations"), timeout=_LONGEST_STATEMENT)
+            todo = await pending(connection, schema)  # another worker may have been faster
+            await _prepare_schema(connection, schema)
+            for migration in todo:
+                await connection.execute(for_schema(migration.sql, schema), timeout=_LONGEST_STATEMENT)
+                await connection.execute(
+                    statement("add_migration", schema), migration.number, migration.name, migration.sha256
+                )
+            return todo
+    except asyncpg.LockNotAvailableError as error:
+        raise SchemaError(
+            f"the schema {schema!r} was not migrated: another migration, or somebody who uses its tables, held "
+            f"a lock for too long ({error}). Nothing was changed; try again, or look into pg_stat_activity"
+        ) from error
 
 
 async def check_schema(connection: Connection, schema: str = DEFAULT_SCHEMA) -> None:
@@ -89,15 +94,63 @@ async def check_schema(connection: Connection, schema: str = DEFAULT_SCHEMA) -> 
     missing = await pending(connection, schema)
     if missing:
         raise SchemaError(
-            f"the database lacks {len(missing)} migration(s), from {missing[0].number} ({missing[0].name}) on: "
-            "run 'waypost migrate', or start the worker with WAYPOST_MIGRATE=true"
+            f"the database lacks {len(missing)} migration(s), from {missing[0].number} ({missing[0].name}) on. "
+            "Nothing was changed: run 'waypost migrate', or start the worker with WAYPOST_MIGRATE=true"
         )
 
 
 async def migrate_dsn(dsn: str, schema: str = DEFAULT_SCHEMA, timeout: float = 10) -> list[Migration]:
-    """:func:`migrate` over a connection of its own."""
+    """:func:`migrate` over a connection of its own; ``timeout`` is for connecting."""
     connection = await asyncpg.connect(dsn, timeout=timeout)
     try:
         return await migrate(connection, schema)
     finally:
         await connection.close(timeout=timeout)
+
+
+async def _applied(connection: Connection, schema: str) -> list[Any]:
+    """The rows of the table of migrations; SchemaError if the server can't be used at all."""
+    found = await connection.fetchrow(statement("inspect", schema), schema)
+    if found["version"] < _OLDEST_SERVER * 10_000:
+        raise SchemaError(
+            f"the server is PostgreSQL {found['version'] // 10_000}, Waypost needs {_OLDEST_SERVER} or newer. "
+            "Nothing was changed"
+        )
+    if found["encoding"] != "UTF8":
+        raise SchemaError(
+            f"the database stores text as {found['encoding']}, which cannot hold every session id. Nothing was "
+            "changed: create one with ENCODING 'UTF8'"
+        )
+    if not found["has_migrations"]:
+        return []
+    return list(await connection.fetch(statement("read_migrations", schema)))
+
+
+def _missing(applied: Sequence[Any], known: list[Migration]) -> list[Migration]:
+    for at, row in enumerate(applied):
+        number, name = row["number"], row["name"]
+        if number > len(known):
+            raise SchemaError(
+                f"the database has migration {number} ({name}), this version knows only {len(known)}: it was "
+                "migrated by a newer Waypost. Nothing was changed: run that version or a newer one"
+            )
+        if number != at + 1:
+            raise SchemaError(
+                f"the database has migration {number} ({name}) but not {at + 1}: its table of migrations was "
+                "tampered with. Nothing was changed: restore that table"
+            )
+        if known[at].sha256 != row["sha256"]:
+            raise SchemaError(
+                f"migration {number} ({name}) was applied with another text than this version has. Nothing was "
+                "changed: install the version that made this database, or undo the change to the file"
+            )
+    return known[len(applied) :]
+
+
+async def _prepare_schema(connection: Connection, schema: str) -> None:
+    # A schema that an administrator made for us needs no right to make schemas.
+    found = await connection.fetchrow(statement("inspect", schema), schema)
+    if not found["has_schema"]:
+        await connection.execute(statement("create_schema", schema))
+    if not found["has_migrations"]:
+        await connection.execute(statement("create_migrations", schema))

@@ -5,6 +5,7 @@ from typing import Any, Final
 import asyncpg
 
 from waypost_worker.postgres.migrate import check_schema
+from waypost_worker.postgres.statements import statement
 
 __all__ = ["Pool", "check_schema", "open_pool", "prepare"]
 
@@ -39,12 +40,22 @@ async def prepare(connection: Any) -> None:
 
 
 async def _no_reset(_: Any) -> None:
-    # Nothing of ours outlives a transaction, so the round trip that resets a session is saved.
+    # What is set stays as set_up made it, so the round trip that would reset a session is saved.
     return None
 
 
 async def open_pool(dsn: str, *, size: int = 8, timeout: float = 10, statement_cache_size: int = 100) -> Pool:
-    """A pool of at most ``size`` connections; no statement waits longer than ``timeout`` seconds."""
+    """A pool of at most ``size`` connections; no statement waits longer than ``timeout`` seconds.
+
+    ``statement_cache_size=0`` is for poolers that give each transaction another server connection: nothing is
+    prepared ahead then, and nothing is set for a session that others would get.
+    """
+
+    async def set_up(connection: Any) -> None:
+        await prepare(connection)
+        if statement_cache_size:
+            await connection.execute(statement("session"))
+
     return await asyncpg.create_pool(
         dsn,
         min_size=1,
@@ -52,7 +63,7 @@ async def open_pool(dsn: str, *, size: int = 8, timeout: float = 10, statement_c
         timeout=timeout,
         command_timeout=timeout,
         statement_cache_size=statement_cache_size,
-        init=prepare,
+        init=set_up,
         reset=_no_reset,
         server_settings={"application_name": "waypost"},
     )

@@ -1,5 +1,5 @@
 create table waypost.sessions (
-    session_id        text        primary key,
+    session_id        text        collate "C" primary key,
     partition         integer     not null,
     counter           bigint      not null,
     policy            jsonb,                 -- null: the partition's default policy applies
@@ -9,7 +9,7 @@ create table waypost.sessions (
 ) with (fillfactor = 70); -- updated by every batch that touches the session: room for HOT updates
 
 create table waypost.checkpoints (
-    session_id  text        not null,
+    session_id  text        collate "C" not null,
     number      bigint      not null,
     imported_id text,
     name        text        not null,
@@ -40,7 +40,7 @@ $$;
 
 -- Command ids that no live checkpoint carries: the memory that makes a repeated command harmless.
 create table waypost.recent_commands (
-    session_id text   not null,
+    session_id text   collate "C" not null,
     position   bigint not null,
     command_id text   not null,
     number     bigint,
@@ -66,7 +66,7 @@ create table waypost.outbox (
     first_offset bigint  not null,
     last_offset  bigint  not null,
     payload      bytea   not null,
-    primary key (partition, first_offset)
+    primary key (partition, last_offset)     -- confirmed, and deleted, by last offset
 ) with (autovacuum_vacuum_threshold = 500, autovacuum_vacuum_scale_factor = 0);
 
 -- Written once, read almost never: compressing it would cost more than it saves.

@@ -1,5 +1,4 @@
-create schema if not exists waypost;
-create table if not exists waypost.migrations (
+create table waypost.migrations (
     number     integer     primary key,
     name       text        not null,
     sha256     text        not null,

@@ -1,0 +1,158 @@
+"""A batch as the parameters of ``sql/commit.sql``: columns of values, netted so that no row is touched twice.
+
+Knows the order of that file's parameters, and nothing of connections.
+"""
+
+from itertools import accumulate
+from typing import Any, Final
+
+import orjson
+
+from waypost.retention import Policy
+from waypost.session import Remembered
+from waypost_worker.partition.ports import Changes, Commit, RejectedRow
+
+_NONE_OF: Final[tuple[list[Any], ...]] = ([], [], [], [], [], [], [], [], [])
+
+
+def commit_parameters(partition: int, commit: Commit) -> list[Any]:
+    """All parameters, in order."""
+    changes = commit.changes
+    policy, commands = changes.defaults or (None, None)
+    return [
+        partition,
+        commit.epoch,
+        commit.expected_offset,
+        commit.next_offset,
+        commit.anchor,
+        commit.emitted,
+        commit.results_offset,
+        *commit.outbox,
+        policy_json(policy),
+        None if commands is None else orjson.dumps(commands),
+        *_keys(changes.drops),
+        *_checkpoints(changes),
+        *_pins(changes),
+        *_sessions(changes),
+        *_keys(changes.forgotten.items()),
+        *_remembered(changes),
+        *_rejected(changes.rejected),
+    ]
+
+
+def policy_of(raw: bytes | None) -> Policy | None:
+    """A policy as it was stored; None where there is none."""
+    return None if raw is None else Policy(**orjson.loads(raw))
+
+
+def policy_json(policy: Policy | None) -> bytes | None:
+    """A policy as it is stored."""
+    if policy is None:
+        return None
+    return orjson.dumps(
+        {
+            "max_checkpoints": policy.max_checkpoints,
+            "compress_after": policy.compress_after,
+            "keep_recent": policy.keep_recent,
+            "max_age": policy.max_age,
+        }
+    )
+
+
+def _keys(keys: Any) -> tuple[list[str], list[int]]:
+    return [key[0] for key in keys], [key[1] for key in keys]
+
+
+def _checkpoints(changes: Changes) -> tuple[Any, ...]:
+    rows = changes.puts.values()
+    entries = [row.entry for row in rows]
+    sizes = [len(row.data) for row in rows]
+    pins = changes.pins
+    pinned = [entry.pinned for entry in entries]
+    if pins:
+        pinned = [pins.get(key, own) for key, own in zip(changes.puts, pinned, strict=True)]
+    return (
+        [row.session_id for row in rows],
+        [entry.number for entry in entries],
+        [entry.imported_id for entry in entries],
+        [entry.name for entry in entries],
+        [entry.taken_at for entry in entries],
+        [entry.recorded_at for entry in entries],
+        b"".join([row.data for row in rows]),
+        list(accumulate(sizes[:-1], initial=1)) if sizes else [],
+        sizes,
+        [row.metadata for row in rows],
+        pinned,
+        [entry.command_id for entry in entries],
+        [entry.position for entry in entries],
+    )
+
+
+def _pins(changes: Changes) -> tuple[list[Any], ...]:
+    # Pins of rows that are put travel with the row; those of rows that go are of no use.
+    pins = {
+        key: pinned
+        for key, pinned in changes.pins.items()
+        if key not in changes.puts and key not in changes.drops
+    }
+    return (*_keys(pins), list(pins.values()))
+
+
+def _sessions(changes: Changes) -> tuple[list[Any], ...]:
+    touched = [session for session, _ in changes.sessions.values()]
+    return (
+        [session.session_id for session in touched],
+        [session.counter for session in touched],
+        [policy_json(session.policy) for session in touched],
+        [len(session) for session in touched],
+        [recorded_at for _, recorded_at in changes.sessions.values()],
+    )
+
+
+def _remembered(changes: Changes) -> tuple[list[Any], ...]:
+    """What is still remembered when the batch is over.
+
+    What one batch adds and forgets is never written. Positions alone don't tell which that is: a checkpoint
+    that is dropped after the forgetting brings back a command id that is older than all that was forgotten.
+    """
+    if not changes.remembered:
+        return _NONE_OF[:4]
+    forgetful: dict[str, set[Remembered]] = {
+        session_id: set(changes.sessions[session_id][0].recent) for session_id in changes.forgotten
+    }
+    kept = [
+        (session_id, one)
+        for session_id, one in changes.remembered
+        if session_id not in forgetful or one in forgetful[session_id]
+    ]
+    return (
+        [session_id for session_id, _ in kept],
+        [one.position for _, one in kept],
+        [one.command_id for _, one in kept],
+        [one.number for _, one in kept],
+    )
+
+
+def _rejected(rows: list[RejectedRow]) -> tuple[list[Any], ...]:
+    if not rows:
+        return _NONE_OF
+    return (
+        [row.offset for row in rows],
+        [row.session_id for row in rows],
+        [row.command_id for row in rows],
+        [row.code for row in rows],
+        [_storable(row.message) for row in rows],
+        [row.key for row in rows],
+        [row.value for row in rows],
+        [_headers_json(row) for row in rows],
+        [row.recorded_at for row in rows],
+    )
+
+
+def _storable(message: str) -> str:
+    # A message may quote what was wrong with a command, and Postgres takes no U+0000 in text.
+    return message.replace("\0", "\ufffd").encode(errors="replace").decode()
+
+
+def _headers_json(row: RejectedRow) -> bytes:
+    return orjson.dumps([[name, None if raw is None else raw.decode("latin-1")] for name, raw in row.headers])

@@ -1,1 +1,0 @@
-select to_regclass('waypost.migrations') is not null

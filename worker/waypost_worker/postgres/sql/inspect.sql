@@ -1,0 +1,6 @@
+-- $1 the schema's name
+select
+    current_setting('server_version_num')::integer as version,
+    current_setting('server_encoding') as encoding,
+    exists (select from pg_namespace where nspname = $1) as has_schema,
+    to_regclass('waypost.migrations') is not null as has_migrations
