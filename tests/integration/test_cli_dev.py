@@ -113,7 +113,15 @@ def test_state_is_kept_between_runs_and_is_one_run_s_alone(line: CommandLine, st
     assert again.workers() == []
     found = kept.run("session", "list", "-o", "json").json
     assert [(row["session_id"], row["checkpoints"]) for row in found] == [("s", 1)]
-    assert again.command.stop().code == 0
+
+    # A server that ends by itself ends the rest, and says where to look.
+    everything = descendants(again.pid)
+    (java,) = [pid for pid in everything if program_of(pid) == "java"]
+    os.kill(java, signal.SIGKILL)
+    ended = again.command.wait()
+    assert ended.code == 1
+    assert "Kafka ended by itself" in ended.err.splitlines()[-1]
+    assert wait_until_gone(everything, 20) == []
 
 
 def test_with_json_the_endpoints_are_on_stdout_and_an_ephemeral_run_leaves_nothing(

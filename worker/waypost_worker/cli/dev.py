@@ -94,7 +94,9 @@ class _Dev:
         from waypost_worker.devserver import DevServerError
 
         for number in _SIGNALS:
-            signal.signal(number, self._on_signal)
+            # Under nohup a hang-up is ignored, and stays so.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._on_signal)
         began = time.monotonic()
         try:
             note("starting Kafka and Postgres …")
@@ -107,6 +109,7 @@ class _Dev:
             else:
                 show_fields(self._for_programs(endpoints, self._workers.pids), output)
             while not self._stop.wait(_LOOK_SECONDS):
+                self._require_servers()
                 self._workers.look_after()
             return DONE
         except KeyboardInterrupt:
@@ -126,6 +129,11 @@ class _Dev:
         file.remove(self._servers.state_dir)
         asyncio.run(prepare(found, self._settings.topics, partitions))
         return found
+
+    def _require_servers(self) -> None:
+        for name, server in (("Kafka", self._servers.kafka), ("Postgres", self._servers.postgres)):
+            if not server.running:
+                raise CommandError(f"{name} ended by itself; {server.log_path} says why")
 
     def _environment(self, endpoints: "Endpoints") -> dict[str, str]:
         return {
