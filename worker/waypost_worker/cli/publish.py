@@ -86,8 +86,16 @@ async def result_of(publisher: "Publisher", command: Prepared, timeout: float) -
     try:
         return await publisher.publish_and_wait(command.session, command.type, command.body, timeout=timeout)
     except ResultTimeoutError as error:
-        text = str(error)
-        raise CommandError(text if "worker" in text else f"{text}. Is a worker running?") from None
+        stats = publisher.stats()
+        if stats.buffered:
+            raise CommandError(
+                f"Kafka did not take command {error.command_id} within {timeout:g} s ({stats.last_error}); "
+                "it is not sent any more"
+            ) from None
+        raise CommandError(
+            f"no result of command {error.command_id} within {timeout:g} s. Kafka has it, and it will be applied: "
+            "is a worker running?"
+        ) from None
 
 
 async def require_delivered(publisher: "Publisher", timeout: float) -> None:
@@ -98,7 +106,7 @@ async def require_delivered(publisher: "Publisher", timeout: float) -> None:
         why = f" ({stats.last_error})" if stats.last_error else ""
         raise CommandError(
             f"Kafka did not take {left + stats.failed} of {stats.accepted} command(s) within {timeout:g} s{why}; "
-            "what was not taken is dropped"
+            "it is not sent any more"
         )
 
 
