@@ -158,38 +158,23 @@ class SimulatedStore:
         self._database.put(self._partition, tables)
 
     async def load(self, session_ids: Sequence[str]) -> dict[str, Session]:
-        # Three statements, as in the real store: another owner may commit between them.
-        rows = await self._call(f"load {list(session_ids)}", partial(self._sessions, session_ids))
-        if not rows:
-            return {}
-        entries = await self._call("load entries", partial(self._entries, list(rows)))
-        recent = await self._call("load recent", partial(self._recent, list(rows)))
-        return {
-            session_id: Session.restore(session_id, counter, policy, entries[session_id], recent[session_id])
-            for session_id, (counter, policy) in rows.items()
-        }
+        return await self._call(f"load {list(session_ids)}", partial(self._load, session_ids))
 
-    def _sessions(self, session_ids: Sequence[str]) -> dict[str, tuple[int, Policy | None]]:
-        found = self._tables().sessions
-        return {
-            session_id: (found[session_id].counter, found[session_id].policy)
-            for session_id in session_ids
-            if session_id in found
-        }
-
-    def _entries(self, session_ids: list[str]) -> dict[str, list[Entry]]:
-        found: dict[str, list[Entry]] = {session_id: [] for session_id in session_ids}
-        for (session_id, _), (entry, _, _) in self._tables().checkpoints.items():
-            if session_id in found:
-                found[session_id].append(replace(entry))
+    def _load(self, session_ids: Sequence[str]) -> dict[str, Session]:
+        tables = self._tables()
+        entries: dict[str, list[Entry]] = {session_id: [] for session_id in session_ids}
+        for (session_id, _), (entry, _, _) in tables.checkpoints.items():
+            if session_id in entries:
+                entries[session_id].append(replace(entry))
+        found = {}
+        for session_id in session_ids:
+            row = tables.sessions.get(session_id)
+            if row is not None:
+                recent = list(row.recent.values())
+                found[session_id] = Session.restore(
+                    session_id, row.counter, row.policy, entries[session_id], recent
+                )
         return found
-
-    def _recent(self, session_ids: list[str]) -> dict[str, list[Remembered]]:
-        sessions = self._tables().sessions
-        return {
-            session_id: list(sessions[session_id].recent.values()) if session_id in sessions else []
-            for session_id in session_ids
-        }
 
     async def contents(self, keys: Iterable[Key]) -> dict[Key, tuple[bytes, bytes]]:
         listed = list(keys)

@@ -1,10 +1,11 @@
 """What the simulation found in the owner, each as the smallest world that shows it."""
 
+import asyncio
 from typing import Any
 
 from tests.simulation.agents import sessions_of
 from tests.simulation.database import Tables
-from tests.simulation.loop import OUTSIDE
+from tests.simulation.loop import OUTSIDE, current_process
 from tests.simulation.oracle import judge
 from tests.simulation.plan import Plan
 from tests.simulation.world import World
@@ -94,4 +95,62 @@ def test_an_owner_that_wakes_up_with_another_producer_id_doubles_nothing() -> No
     world.database.put = put_and_freeze  # type: ignore[method-assign]
     commands(world, 1, 6)
     world.run()
+    assert judge(world).problems == []
+
+
+def freeze_at(world: World, request: str, seconds: float) -> list[str]:
+    """Freeze the first process just before such a request of its; the second one takes over meanwhile."""
+    call = world.postgres.call
+    frozen: list[str] = []
+
+    async def call_after_a_freeze(what: str, *effects: Any) -> Any:
+        owner, heir = world.hosts
+        if what.startswith(request) and current_process() is owner.process and not frozen:
+            frozen.append(what)
+            owner.process.paused = True
+            world.loop.call_later(0.5, world.own, heir, 0, context=OUTSIDE)
+            world.loop.call_later(seconds, world.wake, owner, context=OUTSIDE)
+            await asyncio.sleep(0)
+        return await call(what, *effects)
+
+    world.postgres.call = call_after_a_freeze  # type: ignore[method-assign]
+    return frozen
+
+
+def test_an_owner_that_misses_a_checkpoint_which_its_heir_dropped_is_fenced() -> None:
+    world = quiet(processes=2, duration=15.0)
+    session_id = sessions_of(0, 1, 1)[0]
+    frozen = freeze_at(world, "p0 contents", seconds=4)
+    commands(world, 1)
+    target = b'{"checkpoint_id":"%b:1"}' % session_id.encode()
+    world.loop.call_at(2, world.send, 0, session_id, "waypost.session.rollback", target)
+    world.loop.call_at(2.5, world.send, 0, session_id, "waypost.checkpoint.delete", target)
+    world.run()
+    assert frozen
+    assert set(world.ends) == {"FencedError"}
+    assert judge(world).problems == []
+
+
+def test_what_an_heir_did_and_postgres_lost_is_not_taken_over_by_the_former_owner() -> None:
+    world = quiet(processes=2, duration=15.0)
+    frozen = freeze_at(world, "p0 load", seconds=4)
+    lost: list[str] = []
+    call = world.postgres.call
+
+    async def call_and_fail_over(what: str, *effects: Any) -> Any:
+        answer = await call(what, *effects)
+        owner, heir = world.hosts
+        if frozen and not lost and current_process() is owner.process:
+            lost.append(what)
+            assert world.database.tables[0].next_offset == 2, "the heir did not get anywhere"
+            while world.database.tables[0].epoch > 1:
+                world.database.fail_over(1)
+            heir.process.paused = True
+            world.loop.call_later(3, world.wake, heir, context=OUTSIDE)
+        return answer
+
+    world.postgres.call = call_and_fail_over  # type: ignore[method-assign]
+    commands(world, 1, 1.5)
+    world.run()
+    assert lost
     assert judge(world).problems == []

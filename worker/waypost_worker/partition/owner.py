@@ -17,11 +17,12 @@ from waypost_worker.partition.acquire import Acquired, RenewalDueError, acquire,
 from waypost_worker.partition.anchor import anchor_of
 from waypost_worker.partition.apply import Batch, Decoded, cut, decode, missing_sessions
 from waypost_worker.partition.cache import SessionCache
-from waypost_worker.partition.encode import ResultEncoder
+from waypost_worker.partition.encode import Content, ResultEncoder
 from waypost_worker.partition.ports import (
     Clock,
     CommandLog,
     Commit,
+    FencedError,
     OwnerError,
     RefusedError,
     ResultRecord,
@@ -248,13 +249,12 @@ class _Term:
             for session_id in missing:
                 # Not "or": a session without live checkpoints is falsy, and still has counter and policy.
                 found = stored.get(session_id)
-                cached[session_id] = Session(session_id) if found is None else found
+                cached[session_id] = Session(session_id) if found is None else self._not_ahead(found)
 
         batch = Batch(self._owner._encoder, cached, acquired.defaults)
         for one in decoded:
             batch.add(one)
-        wanted = batch.wanted()
-        results, items = batch.finish(await self._store.contents(wanted) if wanted else {})
+        results, items = batch.finish(await self._contents(batch.wanted()))
 
         first, last = decoded[0].record, decoded[-1].record
         if first.offset <= self._suppressed_up_to:
@@ -281,6 +281,24 @@ class _Term:
         await self._emission_done()
         if results:
             self._emission = asyncio.create_task(self._emit(results))
+
+    def _not_ahead(self, session: Session) -> Session:
+        # The commit would fail, but not if Postgres then fails over and loses what the other owner did.
+        if session.last_position() >= self._position.next_offset:
+            raise self._overtaken()
+        return session
+
+    async def _contents(self, wanted: list[tuple[str, int]]) -> dict[tuple[str, int], Content]:
+        contents = await self._store.contents(wanted) if wanted else {}
+        if any(key not in contents for key in wanted):
+            raise self._overtaken()
+        return contents
+
+    def _overtaken(self) -> FencedError:
+        return FencedError(
+            f"Postgres is ahead of command {self._position.next_offset}: another worker took partition "
+            f"{self._owner.partition} over; the partition is read anew"
+        )
 
     def _compare(
         self, results: list[tuple[int, ResultRecord]], items: list[outbox.Item]
