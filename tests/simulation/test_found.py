@@ -154,3 +154,20 @@ def test_what_an_heir_did_and_postgres_lost_is_not_taken_over_by_the_former_owne
     world.run()
     assert lost
     assert judge(world).problems == []
+
+
+def test_a_refusal_to_replay_another_log_stands_when_the_partition_is_acquired_again() -> None:
+    world = quiet(duration=20.0, disaster="cut_commands")
+    world.refusable = {0}
+    commands(world, 1, 1.5, 2)
+
+    def replace_the_log_and_lose_the_database() -> None:
+        world.commands[0].cut(0)
+        world.database.fail_over(1000)
+
+    world.loop.call_at(3, replace_the_log_and_lose_the_database)
+    commands(world, 3.1, 3.2, 3.3, 3.4, 3.5)
+    world.run()
+    assert world.ends["RefusedError"] > 3
+    assert "differs from what the command log gives now" in world.refusals[0]
+    assert world.database.tables[0].next_offset == 0

@@ -36,12 +36,26 @@ LOOK_BACK: Final = 8
 
 @dataclass(slots=True)
 class Position:
-    """Where an owner stands. ``emitted`` and ``results_offset`` are the results position (E, F)."""
+    """Where an owner stands. ``emitted`` and ``results_offset`` are the results position (E, F) as it is now;
+    ``found`` is the one that was stored, and ``suppressed_up_to`` is R.
+    """
 
     epoch: int
     next_offset: int
     emitted: int
     results_offset: int
+    found: tuple[int, int]
+    suppressed_up_to: int
+
+    def to_store(self, next_offset: int) -> tuple[int, int]:
+        """The results position to be stored with ``next_offset``.
+
+        Until the log is past R, that is the one that was found: results that are only compared must still lie
+        behind it if another owner takes over. It would else go on where this one had to refuse.
+        """
+        if next_offset <= self.suppressed_up_to:
+            return self.found
+        return self.emitted, self.results_offset
 
 
 class RenewalDueError(OwnerError):
@@ -138,9 +152,16 @@ async def acquire(
 
     # 5. Finish the outbox: emit what was committed but is not in the topic. A long tail took its time, so
     # the ownership is proved once more first.
-    position = Position(claim.epoch, claim.next_offset, tail.highest, tail_end)
+    position = Position(
+        claim.epoch,
+        claim.next_offset,
+        tail.highest,
+        tail_end,
+        found=(claim.emitted, claim.results_offset),
+        suppressed_up_to=tail.highest,
+    )
     with proof.renewed():
-        await store.save_position(claim.epoch, position.emitted, position.results_offset)
+        await store.save_position(claim.epoch, *position.to_store(claim.next_offset))
     reemitted = await _finish_outbox(log, results, claim, encoder, position, proof)
     if reemitted:
         await store.save_position(claim.epoch, position.emitted, position.results_offset)

@@ -206,7 +206,6 @@ class _Term:
         )
         self._acquired = acquired
         self._position = acquired.position
-        self._suppressed_up_to = acquired.tail.highest
         self._owner.next_offset = acquired.position.next_offset
         self._owner._observer.acquired(self._owner.partition, acquired, self._clock.boottime() - began)
         moved_at = self._clock.boottime()
@@ -257,16 +256,17 @@ class _Term:
         results, items = batch.finish(await self._contents(batch.wanted()))
 
         first, last = decoded[0].record, decoded[-1].record
-        if first.offset <= self._suppressed_up_to:
+        if first.offset <= self._position.suppressed_up_to:
             results, items = self._compare(results, items)
         self._raise_failed_emission()
+        emitted, results_offset = position.to_store(last.offset + 1)
         commit = Commit(
             epoch=position.epoch,
             expected_offset=position.next_offset,
             next_offset=last.offset + 1,
             anchor=anchor_of(last),
-            emitted=position.emitted,
-            results_offset=position.results_offset,
+            emitted=emitted,
+            results_offset=results_offset,
             outbox=StoredOutbox(first.offset, last.offset, outbox.pack(items)),
             changes=batch.changes,
         )
@@ -305,11 +305,11 @@ class _Term:
     ) -> tuple[list[tuple[int, ResultRecord]], list[outbox.Item]]:
         """Hold results that are in the topic already against it; what remains is to be emitted."""
         for offset, record in results:
-            if offset <= self._suppressed_up_to:
+            if offset <= self._position.suppressed_up_to:
                 self._acquired.tail.compare(offset, record)
         return (
-            [one for one in results if one[0] > self._suppressed_up_to],
-            [item for item in items if item[0] > self._suppressed_up_to],
+            [one for one in results if one[0] > self._position.suppressed_up_to],
+            [item for item in items if item[0] > self._position.suppressed_up_to],
         )
 
     async def _emit(self, results: list[tuple[int, ResultRecord]]) -> None:
@@ -345,7 +345,7 @@ class _Term:
     async def _release(self) -> None:
         await self._emission_done()
         position = self._position
-        await self._store.save_position(position.epoch, position.emitted, position.results_offset)
+        await self._store.save_position(position.epoch, *position.to_store(position.next_offset))
 
     async def close(self) -> None:
         """Drop everything that this term held."""
