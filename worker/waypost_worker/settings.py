@@ -148,7 +148,7 @@ def load_settings(**flags: Any) -> Settings:
 
 def _check_names() -> None:
     known = {f"{_PREFIX}{name}".upper() for name in Settings.model_fields} | {CONFIG_FILE_VARIABLE}
-    known |= {"WAYPOST_CACHE_DIR", "WAYPOST_STATE_DIR"}
+    known |= {"WAYPOST_CACHE_DIR", "WAYPOST_MAVEN_REPOSITORY", "WAYPOST_STATE_DIR"}
     for name in sorted(os.environ):
         if name.startswith(_PREFIX) and name not in known:
             raise SettingsError(f"{name} is not a setting; 'waypost config show' lists them")

@@ -32,7 +32,7 @@ async def kafka_errors(settings: Settings) -> AsyncIterator[None]:
     from aiokafka.errors import KafkaConnectionError, KafkaError
 
     from waypost.errors import WaypostError
-    from waypost_worker.partition.ports import UnavailableError
+    from waypost_worker.partition.ports import RefusedError, UnavailableError
 
     try:
         yield
@@ -43,6 +43,8 @@ async def kafka_errors(settings: Settings) -> AsyncIterator[None]:
     except UnavailableError as error:
         if isinstance(error.__cause__, KafkaConnectionError | TimeoutError):
             raise _kafka_away(settings) from None
+        raise CommandError(str(error)) from None
+    except RefusedError as error:
         raise CommandError(str(error)) from None
     except KafkaError as error:
         text = f"{type(error).__name__}: {error}".removesuffix(": ")
