@@ -38,7 +38,9 @@ class Dev:
 
     def workers(self) -> list[int]:
         return [
-            pid for pid in descendants(self.pid) if arguments_of(pid)[-1] == "waypost_worker.cli.worker_child"
+            pid
+            for pid in descendants(self.pid)
+            if arguments_of(pid)[-1:] == ["waypost_worker.cli.worker_child"]
         ]
 
     def endpoints(self, directory: str = ".waypost") -> Any:
