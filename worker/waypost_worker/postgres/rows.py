@@ -15,12 +15,11 @@ from waypost_worker.partition.ports import Changes, Commit, RejectedRow
 _NONE_OF: Final[tuple[list[Any], ...]] = ([], [], [], [], [], [], [], [], [])
 
 
-def commit_parameters(partition: int, commit: Commit) -> list[Any]:
-    """All parameters, in order."""
+def commit_parameters(commit: Commit) -> list[Any]:
+    """All parameters from the third on, the epoch: the first two say which row of ``partitions``."""
     changes = commit.changes
     policy, commands = changes.defaults or (None, None)
     return [
-        partition,
         commit.epoch,
         commit.expected_offset,
         commit.next_offset,

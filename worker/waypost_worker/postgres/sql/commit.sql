@@ -4,42 +4,46 @@
 -- matters, the later part reads the earlier one. No part touches a row that another part touches (see rows.py),
 -- but for a checkpoint that is dropped and put again.
 
--- $1 partition, $2 epoch, $3 expected offset; $4 next offset, $5 anchor, $6 emitted, $7 results offset,
--- $11 default policy, $12 ids of the commands that set it, both null where they stay
+-- $1 partition, $2 where its row is (see store.py) or null, $3 epoch, $4 expected offset; $5 next offset,
+-- $6 anchor, $7 emitted, $8 results offset, $12 default policy, $13 ids of the commands that set it, both null
+-- where they stay
 with owner as materialized (
     update waypost.partitions
-    set next_offset = $4,
-        anchor = $5,
-        emitted = $6,
-        results_offset = $7,
-        default_policy = coalesce($11, default_policy),
-        default_commands = coalesce($12, default_commands)
-    where partition = $1 and epoch = $2 and next_offset = $3
-    returning partition
+    set next_offset = $5,
+        anchor = $6,
+        emitted = $7,
+        results_offset = $8,
+        default_policy = coalesce($12, default_policy),
+        default_commands = coalesce($13, default_commands)
+    where ctid = coalesce($2::tid, (select ctid from waypost.partitions where partition = $1))
+      and partition = $1
+      and epoch = $3
+      and next_offset = $4
+    returning partition, ctid as place
 ),
 -- What ended at or below the old "emitted" is gone already. Starting there keeps clear of dead index entries,
 -- of which there are many while a backup or a long query holds old rows.
 confirmed as (
     delete from waypost.outbox o
     using owner, waypost.partitions old
-    where old.partition = owner.partition
+    where old.ctid = coalesce($2::tid, (select ctid from waypost.partitions where partition = $1))
       and o.partition = owner.partition
       and o.last_offset > old.emitted
-      and o.last_offset <= $6
+      and o.last_offset <= $7
 ),
--- $8 first offset, $9 last offset, $10 payload
+-- $9 first offset, $10 last offset, $11 payload
 owed as (
     insert into waypost.outbox (partition, first_offset, last_offset, payload)
-    select partition, $8, $9, $10 from owner where $9 > $6
+    select partition, $9, $10, $11 from owner where $10 > $7
 ),
--- $13 session ids, $14 numbers
+-- $14 session ids, $15 numbers
 dropped as (
     delete from waypost.checkpoints c
-    using owner, unnest($13::text[], $14::bigint[]) as d (session_id, number)
+    using owner, unnest($14::text[], $15::bigint[]) as d (session_id, number)
     where c.session_id = d.session_id and c.number = d.number
     returning c.number
 ),
--- $15 to $27: one array for each column; $21 is all data in a row, cut by $22 starts and $23 lengths. An array of
+-- $16 to $28: one array for each column; $22 is all data in a row, cut by $23 starts and $24 lengths. An array of
 -- bytea would be copied element by element on both sides, which costs several times as much.
 put as (
     insert into waypost.checkpoints (
@@ -47,28 +51,28 @@ put as (
         position
     )
     select
-        unnest($15::text[]),
-        unnest($16::bigint[]),
-        unnest($17::text[]),
+        unnest($16::text[]),
+        unnest($17::bigint[]),
         unnest($18::text[]),
-        unnest($19::timestamptz[]),
+        unnest($19::text[]),
         unnest($20::timestamptz[]),
-        substring($21::bytea from unnest($22::integer[]) for unnest($23::integer[])),
-        unnest($24::jsonb[]),
-        unnest($25::boolean[]),
-        unnest($26::text[]),
-        unnest($27::bigint[])
+        unnest($21::timestamptz[]),
+        substring($22::bytea from unnest($23::integer[]) for unnest($24::integer[])),
+        unnest($25::jsonb[]),
+        unnest($26::boolean[]),
+        unnest($27::text[]),
+        unnest($28::bigint[])
     from owner
     where (select count(*) from dropped) >= 0 -- always so, and known only when the drops are done
 ),
--- $28 session ids, $29 numbers, $30 pins
+-- $29 session ids, $30 numbers, $31 pins
 pinned as (
     update waypost.checkpoints c
     set pinned = p.pinned
-    from owner, unnest($28::text[], $29::bigint[], $30::boolean[]) as p (session_id, number, pinned)
+    from owner, unnest($29::text[], $30::bigint[], $31::boolean[]) as p (session_id, number, pinned)
     where c.session_id = p.session_id and c.number = p.number
 ),
--- $31 session ids, $32 counters, $33 policies, $34 live checkpoints, $35 recorded_at of the last commands
+-- $32 session ids, $33 counters, $34 policies, $35 live checkpoints, $36 recorded_at of the last commands
 touched as (
     insert into waypost.sessions (
         session_id, partition, counter, policy, checkpoints, first_recorded_at, last_recorded_at
@@ -76,7 +80,7 @@ touched as (
     select t.session_id, owner.partition, t.counter, t.policy, t.checkpoints, t.recorded_at, t.recorded_at
     from
         owner,
-        unnest($31::text[], $32::bigint[], $33::jsonb[], $34::integer[], $35::timestamptz[])
+        unnest($32::text[], $33::bigint[], $34::jsonb[], $35::integer[], $36::timestamptz[])
             as t (session_id, counter, policy, checkpoints, recorded_at)
     on conflict (session_id) do update
     set counter = excluded.counter,
@@ -84,22 +88,22 @@ touched as (
         checkpoints = excluded.checkpoints,
         last_recorded_at = excluded.last_recorded_at
 ),
--- $36 session ids, $37 the lowest positions still remembered
+-- $37 session ids, $38 the lowest positions still remembered
 forgotten as (
     delete from waypost.recent_commands r
-    using owner, unnest($36::text[], $37::bigint[]) as f (session_id, below)
+    using owner, unnest($37::text[], $38::bigint[]) as f (session_id, below)
     where r.session_id = f.session_id and r.position < f.below
 ),
--- $38 session ids, $39 positions, $40 command ids, $41 numbers
+-- $39 session ids, $40 positions, $41 command ids, $42 numbers
 remembered as (
     insert into waypost.recent_commands (session_id, position, command_id, number)
     select t.session_id, t.position, t.command_id, t.number
     from
         owner,
-        unnest($38::text[], $39::bigint[], $40::text[], $41::bigint[])
+        unnest($39::text[], $40::bigint[], $41::text[], $42::bigint[])
             as t (session_id, position, command_id, number)
 ),
--- $42 to $50: one array for each column
+-- $43 to $51: one array for each column
 refused as (
     insert into waypost.rejected_commands (
         partition, "offset", session_id, command_id, code, message, key, value, headers, recorded_at
@@ -108,9 +112,9 @@ refused as (
     from
         owner,
         unnest(
-            $42::bigint[], $43::text[], $44::text[], $45::text[], $46::text[], $47::bytea[], $48::bytea[],
-            $49::bytea[], $50::timestamptz[]
+            $43::bigint[], $44::text[], $45::text[], $46::text[], $47::text[], $48::bytea[], $49::bytea[],
+            $50::bytea[], $51::timestamptz[]
         ) as t
 )
 
-select partition from owner
+select place from owner

@@ -1,5 +1,7 @@
--- $1 partition, $2 epoch, $3 producer id, $4 producer epoch
+-- $1 partition, $2 where its row is (see store.py) or null, $3 epoch, $4 producer id, $5 producer epoch
 update waypost.partitions
-set producer_id = $3, producer_epoch = $4
-where partition = $1 and epoch = $2
-returning partition
+set producer_id = $4, producer_epoch = $5
+where ctid = coalesce($2::tid, (select ctid from waypost.partitions where partition = $1))
+  and partition = $1
+  and epoch = $3
+returning ctid as place
