@@ -21,11 +21,12 @@ if TYPE_CHECKING:
         UnknownCheckpointError,
         WaypostError,
     )
+    from waypost.events import Deduplicator, Event
     from waypost.manager import CheckpointManager
     from waypost.publisher import Publisher, PublisherStats
     from waypost.reader import Page, Reader, SessionInfo, SessionReader
     from waypost.retention import Policy
-    from waypost.subscriber import Deduplicator, Event, Subscriber
+    from waypost.subscriber import Subscriber
     from waypost.sync_publisher import SyncPublisher
     from waypost.topics import Topics
 
@@ -44,11 +45,12 @@ _HOMES = {
         "UnknownCheckpointError",
         "WaypostError",
     ),
+    "events": ("Deduplicator", "Event"),
     "manager": ("CheckpointManager",),
     "publisher": ("Publisher", "PublisherStats"),
     "reader": ("Page", "Reader", "SessionInfo", "SessionReader"),
     "retention": ("Policy",),
-    "subscriber": ("Deduplicator", "Event", "Subscriber"),
+    "subscriber": ("Subscriber",),
     "sync_publisher": ("SyncPublisher",),
     "topics": ("Topics",),
 }

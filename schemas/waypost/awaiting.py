@@ -1,17 +1,36 @@
-"""Waiting for the result of a command that this process publishes: one consumer for all who wait."""
+"""Waiting for the results of commands that this process publishes: one consumer for all who wait.
+
+A command is published first and its result looked for afterwards, so that accepting it never depends on the
+results topic. Since results of a partition are in command order, one look at where reading began tells whether
+a result may lie before that; reading then begins again further back. Only partitions with somebody waiting are
+read, and a little longer, so that the next one finds the reading under way.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from waypost.errors import ResultTimeoutError
+from waypost.errors import InvalidCommandError
+from waypost.results import REJECTED
 from waypost.topics import Topics
+
+log = logging.getLogger("waypost")
+_PASSING: Final = (KafkaError, OSError, TimeoutError, AssertionError, KeyError)
+_LOOK_BACK: Final = 4  # records before the end, where reading begins
+_LINGER_SECONDS: Final = 5.0
+_POLL_MS: Final = 250
+_WAIT_SECONDS: Final = 0.2
+_CLOSE_SECONDS: Final = 1.0
+# A partition that somebody begins to wait for must not wait for the long poll of another.
+_LONG_POLL_MS: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +52,34 @@ class WaitedResult:
         checkpoint = self.body.get("checkpoint")
         return checkpoint["id"] if checkpoint else self.body.get("checkpoint_id")
 
+    def accepted(self) -> "WaitedResult":
+        """This result; InvalidCommandError with the worker's code and message if it is a rejection."""
+        if self.type == REJECTED:
+            raise InvalidCommandError(self.body["code"], self.body["message"])
+        return self
+
+
+@dataclass(slots=True)
+class _Track:
+    """Reading of one results partition. ``wanted`` are command offsets by command id."""
+
+    partition: TopicPartition
+    log_start: int
+    start: int  # where reading began
+    step: int = _LOOK_BACK
+    first: int | None = None  # command offset of the first result read since
+    wanted: dict[str, int] = field(default_factory=dict)
+    idle_since: float = 0.0
+
+    def may_lie_before(self) -> bool:
+        """Whether a wanted result may lie before where reading began."""
+        if self.start <= self.log_start or not self.wanted:
+            return False
+        return self.first is None or self.first > min(self.wanted.values())
+
 
 class ResultWaiter:
-    """Reads the results topic from now on and hands each result to whoever waits for its command id."""
+    """Hands each result to whoever waits for its command id."""
 
     def __init__(self, topics: Topics, options: Mapping[str, Any]) -> None:
         self._topic = topics.results
@@ -44,57 +88,93 @@ class ResultWaiter:
             key: value for key, value in options.items() if key in names or key.startswith("sasl_")
         }
         self._waiting: dict[str, asyncio.Future[WaitedResult]] = {}
+        self._keys: Counter[bytes] = Counter()
+        self._tracks: dict[int, _Track] = {}
         self._consumer: AIOKafkaConsumer | None = None
         self._task: asyncio.Task[None] | None = None
-        self._starting = asyncio.Lock()
+        self._opening = asyncio.Lock()
 
-    @asynccontextmanager
-    async def expecting(self, command_id: str, timeout: float) -> AsyncIterator[Awaitable[WaitedResult]]:
-        """Wait for this command's result. Enter it before publishing: then no result can be missed."""
-        future: asyncio.Future[WaitedResult] = asyncio.get_running_loop().create_future()
-        self._waiting[command_id] = future
+    async def wait(
+        self, command_id: str, session_id: str, landing: "asyncio.Future[tuple[int, int]]"
+    ) -> WaitedResult:
+        """The result of a command that is on its way; ``landing`` gets its partition and offset.
+
+        Waits without limit. Raises what ``landing`` raises.
+        """
+        result: asyncio.Future[WaitedResult] = asyncio.get_running_loop().create_future()
+        key = session_id.encode()
+        self._waiting[command_id] = result
+        self._keys[key] += 1
+        attending = asyncio.create_task(self._attend(command_id, landing))
         try:
-            async with asyncio.timeout(timeout):
-                await self._started()
-                yield future
-        except TimeoutError:
-            raise ResultTimeoutError(
-                command_id,
-                f"no result of command {command_id} within {timeout} s. If it was accepted it is kept and may "
-                "still be applied; publishing it again with this command id is safe",
-            ) from None
+            either: set[asyncio.Future[Any]] = {result, attending}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not result.done():
+                attending.result()
+            return await result
         finally:
-            self._waiting.pop(command_id, None)
-            future.cancel()
+            attending.cancel()
+            await asyncio.wait({attending})
+            del self._waiting[command_id]
+            self._keys -= Counter([key])
+            self._release(command_id)
 
     async def stop(self) -> None:
-        """End; whoever still waits is cancelled."""
+        """End. Whoever still waits does so until it is cancelled."""
         if self._task is not None:
             self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        if self._consumer is not None:
-            await self._consumer.stop()
+            await asyncio.wait({self._task})
 
-    async def _started(self) -> None:
-        async with self._starting:
-            if self._consumer is not None and self._task is not None and not self._task.done():
+    async def _attend(self, command_id: str, landing: "asyncio.Future[tuple[int, int]]") -> None:
+        """See to it that the partition of a command is read from where its result may be."""
+        partition, offset = await asyncio.shield(landing)
+        while True:
+            try:
+                async with self._opening:
+                    if partition not in self._tracks:
+                        self._tracks[partition] = await self._open(partition)
+                    self._tracks[partition].wanted[command_id] = offset
                 return
+            except _PASSING as error:
+                log.debug("results can't be read yet: %r", error)
+                await asyncio.sleep(_WAIT_SECONDS)
+
+    def _release(self, command_id: str) -> None:
+        for track in self._tracks.values():
+            if track.wanted.pop(command_id, None) is not None and not track.wanted:
+                track.idle_since = asyncio.get_running_loop().time()
+
+    async def _open(self, number: int) -> _Track:
+        consumer = await self._connected()
+        partition = TopicPartition(self._topic, number)
+        starts = await consumer.beginning_offsets([partition])
+        ends = await consumer.end_offsets([partition])
+        track = _Track(partition, starts[partition], max(starts[partition], ends[partition] - _LOOK_BACK))
+        consumer.seek(partition, track.start)
+        consumer.resume(partition)
+        return track
+
+    async def _connected(self) -> AIOKafkaConsumer:
+        if self._consumer is None:
             consumer = AIOKafkaConsumer(
-                **self._options, group_id=None, enable_auto_commit=False, auto_offset_reset="latest"
+                **self._options,
+                group_id=None,
+                enable_auto_commit=False,
+                # Where retention overtakes the reading, what is left must be read.
+                auto_offset_reset="earliest",
+                fetch_max_wait_ms=_LONG_POLL_MS,
             )
             try:
                 await consumer.start()
                 partitions = await self._partitions(consumer)
                 consumer.assign(partitions)
-                await consumer.seek_to_end(*partitions)
-                # A position is where reading begins only once it is known, not merely asked for.
-                for partition in partitions:
-                    await consumer.position(partition)
+                consumer.pause(*partitions)
             except BaseException:
-                await consumer.stop()
+                await _close(consumer)
                 raise
             self._consumer = consumer
             self._task = asyncio.create_task(self._read(consumer), name="waypost-results")
+        return self._consumer
 
     async def _partitions(self, consumer: AIOKafkaConsumer) -> list[TopicPartition]:
         # Metadata of a topic comes once it is asked for; a missing topic keeps us here until the time-out.
@@ -103,23 +183,62 @@ class ResultWaiter:
             found = consumer.partitions_for_topic(self._topic)
             if found:
                 return [TopicPartition(self._topic, number) for number in sorted(found)]
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(_WAIT_SECONDS)
 
     async def _read(self, consumer: AIOKafkaConsumer) -> None:
-        while True:
-            try:
-                found = await consumer.getmany(timeout_ms=1000)
-            except KafkaError:
-                await asyncio.sleep(0.1)
-                continue
-            for records in found.values():
-                for record in records:
-                    if self._waiting:
-                        self._hand_over(record)
+        """Read as long as a partition is wanted, or was a moment ago; then give the connection up."""
+        try:
+            while self._waiting or self._tracks:
+                try:
+                    found = await consumer.getmany(timeout_ms=_POLL_MS)
+                except KafkaError as error:
+                    log.debug("results can't be read just now: %r", error)
+                    await asyncio.sleep(_WAIT_SECONDS)
+                    continue
+                for partition, records in found.items():
+                    if (track := self._tracks.get(partition.partition)) is not None:
+                        self._look(consumer, track, records)
+                self._let_idle_go(consumer)
+        finally:
+            self._consumer = None
+            self._tracks.clear()
+            await _close(consumer)
 
-    def _hand_over(self, record: Any) -> None:
-        body = orjson.loads(record.value)
-        command = body.get("command")
-        future = self._waiting.get(command.get("id")) if command else None
-        if future is not None and not future.done():
-            future.set_result(WaitedResult(dict(record.headers)["ce_type"].decode(), body))
+    def _look(self, consumer: AIOKafkaConsumer, track: _Track, records: list[Any]) -> None:
+        for record in records:
+            if track.first is not None and record.key not in self._keys:
+                continue
+            body = _result_body(record.value)
+            if body is None:
+                continue
+            if track.first is None:
+                track.first = body["command"]["offset"]
+            result = self._waiting.get(body["command"]["id"])
+            if result is not None and not result.done():
+                result.set_result(WaitedResult(dict(record.headers)["ce_type"].decode(), body))
+        if track.may_lie_before():
+            track.step *= 4
+            track.start = max(track.log_start, track.start - track.step)
+            track.first = None
+            consumer.seek(track.partition, track.start)
+
+    def _let_idle_go(self, consumer: AIOKafkaConsumer) -> None:
+        now = asyncio.get_running_loop().time()
+        for number, track in list(self._tracks.items()):
+            if not track.wanted and now - track.idle_since > _LINGER_SECONDS:
+                consumer.pause(track.partition)
+                del self._tracks[number]
+
+
+def _result_body(value: bytes | None) -> dict[str, Any] | None:
+    """The body of a command's result; None for the fence record of an owner and for what is no result."""
+    try:
+        body = orjson.loads(value or b"")
+        return body if {"id", "offset"} <= body["command"].keys() else None
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+async def _close(consumer: AIOKafkaConsumer) -> None:
+    with suppress(Exception):
+        await asyncio.wait_for(consumer.stop(), _CLOSE_SECONDS)

@@ -1,49 +1,45 @@
 """The agent's side: checkpoint commands, fire and forget.
 
 A call validates, encodes, puts the command into a bounded buffer and returns its id; it never waits for
-Kafka and works while Kafka is away. :class:`Publisher` belongs to an event loop, :class:`SyncPublisher` brings
-a thread of its own.
+Kafka and works while Kafka is away. :class:`Publisher` belongs to an event loop, which must not be held up for
+long; :class:`waypost.SyncPublisher` brings a thread of its own.
 """
 
 import asyncio
 import logging
 import os
 import threading
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, Self
 
 from waypost import commands
 from waypost.awaiting import ResultWaiter, WaitedResult
-from waypost.bodies import elements
 from waypost.buffer import Buffer, OnFull, Pending
-from waypost.commands import OnConflict
-from waypost.envelope import command_headers
-from waypost.errors import DeliveryError, InvalidCommandError, PublisherClosedError
-from waypost.outgoing import (
-    check_session_id,
-    checkpoint_body,
-    create_body,
-    import_body,
-    policy_body,
-    rollback_body,
-)
+from waypost.calls import CommandCalls
+from waypost.calls import split_import as split_import
+from waypost.errors import DeliveryError, PublisherClosedError, ResultTimeoutError
+from waypost.outgoing import create_body, policy_body
 from waypost.sender import Sender
-from waypost.text import check_json
-from waypost.times import format_micros, to_micros
+from waypost.stamps import new_id
 from waypost.topics import DEFAULT_PREFIX, Topics
 
 log = logging.getLogger("waypost")
 OnDelivery = Callable[[str, BaseException | None], None]
-_IMPORT_PART_BYTES: Final = 900_000
-_IMPORT_PART_COUNT: Final = 10_000
+DEFAULT_SOURCE: Final = "/waypost/publisher"
+DEFAULT_COUNT: Final = 100_000
+DEFAULT_BYTES: Final = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class PublisherStats:
-    """Counts of commands since the publisher was made; ``buffered`` and its bytes are as of now."""
+    """Counts of commands since the publisher was made, and its state now.
+
+    ``accepted = delivered + failed + dropped + buffered``. ``connected``: there is a connection, or was one
+    until Kafka went away; ``waiting_seconds`` is how long Kafka has left the oldest batch unanswered, and
+    ``last_error`` what went wrong since the last batch that it took.
+    """
 
     accepted: int
     delivered: int
@@ -52,122 +48,21 @@ class PublisherStats:
     buffered: int
     buffered_bytes: int
     connected: bool
+    waiting_seconds: float
     last_error: str | None
 
 
-class _Ids:
-    """Random UUIDs (version 4, RFC 9562) as text; the system is asked for 256 of them at a time."""
-
-    def __init__(self) -> None:
-        self._hex = ""
-        self._at = 0
-        self._lock = threading.Lock()
-
-    def next(self) -> str:
-        with self._lock:
-            if self._at + 32 > len(self._hex):
-                self._hex, self._at = os.urandom(4096).hex(), 0
-            h = self._hex[self._at : self._at + 32]
-            self._at += 32
-        return f"{h[:8]}-{h[8:12]}-4{h[13:16]}-{'89ab'[int(h[16], 16) & 3]}{h[17:20]}-{h[20:]}"
-
-
-class CommandCalls(ABC):
-    """The commands as plain calls. Each returns the command id; each raises InvalidCommandError, naming the
-    argument, or BufferFullError, or PublisherClosedError, and then the command was not accepted.
-    """
-
-    _source: bytes
-
-    def create(
-        self,
-        session_id: str,
-        name: str,
-        data: dict[str, Any],
-        metadata: dict[str, Any] | None = None,
-        *,
-        timestamp: datetime | None = None,
-    ) -> str:
-        """Append a checkpoint. ``timestamp`` (aware) is now where none is given."""
-        return self._send(commands.CREATE, session_id, create_body(name, data, metadata), timestamp)
-
-    def pin(self, session_id: str, checkpoint_id: str) -> str:
-        """Exempt a checkpoint from retention."""
-        return self._send(commands.PIN, session_id, checkpoint_body(checkpoint_id))
-
-    def unpin(self, session_id: str, checkpoint_id: str) -> str:
-        """Give a checkpoint back to retention."""
-        return self._send(commands.UNPIN, session_id, checkpoint_body(checkpoint_id))
-
-    def delete(self, session_id: str, checkpoint_id: str) -> str:
-        """Drop one checkpoint."""
-        return self._send(commands.DELETE, session_id, checkpoint_body(checkpoint_id))
-
-    def clear(self, session_id: str) -> str:
-        """Drop all checkpoints of a session, pinned ones too."""
-        return self._send(commands.CLEAR, session_id, b"{}")
-
-    def rollback(self, session_id: str, checkpoint_id: str, *, discard_later: bool = False) -> str:
-        """Record a rollback; with ``discard_later`` drop every higher number."""
-        return self._send(commands.ROLLBACK, session_id, rollback_body(checkpoint_id, discard_later))
-
-    def configure(self, session_id: str, **changes: int | float | None) -> str:
-        """Change fields of the session's policy: max_checkpoints, compress_after, keep_recent, max_age (s)."""
-        return self._send(commands.CONFIGURE, session_id, policy_body(changes))
-
-    def import_checkpoints(
-        self, session_id: str, json_text: str | bytes, on_conflict: OnConflict = "skip"
-    ) -> list[str]:
-        """Take over an exported list. A long one is split; each part is one command; their ids."""
-        parts = split_import(json_text)
-        return [self._send(commands.IMPORT, session_id, import_body(part, on_conflict)) for part in parts]
-
-    def publish(
-        self,
-        session_id: str,
-        command_type: str,
-        body: bytes,
-        *,
-        timestamp: datetime | None = None,
-        command_id: str | None = None,
-    ) -> str:
-        """Publish a body as it is. With the ``command_id`` of an earlier try, a repetition has no effect."""
-        return self._send(command_type, session_id, body, timestamp, command_id)
-
-    def _send(
-        self,
-        command_type: str,
-        session_id: str,
-        body: bytes,
-        timestamp: datetime | None = None,
-        command_id: str | None = None,
-    ) -> str:
-        check_session_id(session_id)
-        if timestamp is None:
-            at = datetime.now(UTC).isoformat(timespec="microseconds")[:26] + "Z"
-        else:
-            at = format_micros(to_micros(timestamp))
-        identifier = command_id or self._next_id()
-        headers = command_headers(
-            identifier, self._source, command_type.encode(), at.encode(), current_traceparent()
-        )
-        self._accept(Pending(identifier, session_id, body, headers))
-        return identifier
-
-    @abstractmethod
-    def _next_id(self) -> str: ...
-
-    @abstractmethod
-    def _accept(self, pending: Pending) -> None: ...
-
-
 class Publisher(CommandCalls):
-    """Publishes commands from an event loop.
+    """Publishes commands from an event loop: ``async with waypost.Publisher("localhost:9092") as publisher``.
 
-    ``options`` go to the Kafka client (security, client_id, compression_type). ``on_delivery`` is called with
-    each command id and None once Kafka has it, or the error if it never will. ``on_full`` says what a call does
-    when the buffer is full: ``"raise"`` BufferFullError, or ``"drop_oldest"``. To wait instead:
-    ``await publisher.room()`` before the call.
+    ``on_full`` says what a call does when the buffer is full: ``"raise"`` BufferFullError (the default), or
+    ``"drop_oldest"`` of those that are not yet on their way. A plain call can't wait on an event loop, so
+    there is no ``"block"`` here: ``await publisher.room()`` before the call instead.
+
+    ``on_delivery`` is called with each command id and None once Kafka has the command, or a DeliveryError if
+    it was refused, dropped, or left when the publisher closed. ``options`` go to the Kafka client
+    (``security_protocol``, ``ssl_context``, ``sasl_…``, ``client_id``, ``compression_type``,
+    ``request_timeout_ms``).
     """
 
     def __init__(
@@ -175,9 +70,9 @@ class Publisher(CommandCalls):
         bootstrap_servers: str,
         *,
         prefix: str = DEFAULT_PREFIX,
-        source: str = "/waypost/publisher",
-        max_buffer_count: int = 100_000,
-        max_buffer_bytes: int = 64 * 1024 * 1024,
+        source: str = DEFAULT_SOURCE,
+        max_buffer_count: int = DEFAULT_COUNT,
+        max_buffer_bytes: int = DEFAULT_BYTES,
         on_full: OnFull = "raise",
         on_delivery: OnDelivery | None = None,
         options: Mapping[str, Any] | None = None,
@@ -206,25 +101,28 @@ class Publisher(CommandCalls):
         on_delivery: OnDelivery | None,
         options: Mapping[str, Any] | None,
     ) -> None:
+        super().__init__()
         self._topics = Topics(prefix)
         self._source = source.encode()
         self._max_bytes = max_buffer_bytes
         self._max_count = max_buffer_count
         self._options = {"bootstrap_servers": bootstrap_servers, **(options or {})}
         self._on_delivery = on_delivery
-        self._ids = _Ids()
         self._buffer = Buffer(max_buffer_count, max_buffer_bytes, on_full, self._wake, self._dropped)
         self._sender: Sender | None = None
         self._waiter: ResultWaiter | None = None
+        self._landings: dict[str, asyncio.Future[tuple[int, int]]] = {}
         self._pid = os.getpid()
+        self._thread = 0
         self._closed = False
         self._delivered = self._failed = self._drops = 0
 
     async def start(self) -> Self:
         """Begin to send. Returns at once, even while Kafka is away."""
         if self._sender is None:
-            self._sender = Sender(self._buffer, self._topics, self._options, self._finished)
-            self._sender.start()
+            self._thread = threading.get_ident()
+            self._loop = asyncio.get_running_loop()
+            self._sender = Sender(self._buffer, self._topics, self._source, self._options, self._done)
         return self
 
     async def __aenter__(self) -> Self:
@@ -234,36 +132,54 @@ class Publisher(CommandCalls):
         await self.close()
 
     async def flush(self, timeout: float | None = None) -> int:
-        """Wait until Kafka has all that was accepted before this call; how many it has not got in time."""
+        """Wait until Kafka has all that was accepted before this call; how many it has not got in time.
+
+        ``timeout`` in seconds; None waits as long as it takes.
+        """
         target = self._buffer.accepted
-        if self._sender is not None:
+        if self._sender is not None and self._sender.alive:
             try:
-                await asyncio.wait_for(self._sender.until(target), timeout)
+                async with asyncio.timeout(timeout):
+                    await self._sender.until(lambda: not self._buffer.holds(target))
             except TimeoutError:
-                return target - self._buffer.taken
-        return target - self._buffer.taken
+                pass
+        return len(self._buffer.left(target))
 
     async def room(self) -> None:
         """Wait until the buffer is at most half full: the way to slow down with Kafka."""
-        while self._sender is not None and (
-            len(self._buffer) > self._max_count // 2 or self._buffer.bytes > self._max_bytes // 2
-        ):
-            await self._sender.until(self._buffer.taken + 1)
+
+        def half_empty() -> bool:
+            return 2 * len(self._buffer) <= self._max_count and 2 * self._buffer.bytes <= self._max_bytes
+
+        if not half_empty():
+            await self._working().until(half_empty)
 
     async def close(self, timeout: float = 10) -> int:
-        """Flush for at most so many seconds, then end; how many accepted commands were left undelivered."""
+        """Flush for at most so many seconds, then end; how many accepted commands were left undelivered.
+
+        Of those, some may have reached Kafka without its answer reaching us. ``on_delivery`` is told of each.
+        """
         if self._closed:
-            return 0
+            return len(self._buffer)
         self._closed = True
-        left = await self.flush(timeout)
-        if self._sender is not None:
+        await self.flush(timeout)
+        if self._sender is not None and self._sender.alive:
             await self._sender.stop()
         if self._waiter is not None:
             await self._waiter.stop()
         self._buffer.close()
+        left = self._buffer.left(self._buffer.accepted)
+        for pending in left:
+            self._tell(pending, "left when the publisher closed; Kafka may have it or not")
         if left:
-            log.error("%d accepted commands were not delivered to Kafka before the publisher closed", left)
-        return left
+            reason = self._sender.last_error if self._sender is not None else None
+            log.error(
+                "%d accepted commands were not acknowledged by Kafka before the publisher closed (last error: "
+                "%s)",
+                len(left),
+                reason,
+            )
+        return len(left)
 
     def stats(self) -> PublisherStats:
         """Counts, for your metrics."""
@@ -276,6 +192,7 @@ class Publisher(CommandCalls):
             buffered=len(self._buffer),
             buffered_bytes=self._buffer.bytes,
             connected=sender is not None and sender.connected,
+            waiting_seconds=0.0 if sender is None else sender.waiting_seconds(),
             last_error=None if sender is None else sender.last_error,
         )
 
@@ -291,12 +208,15 @@ class Publisher(CommandCalls):
     ) -> WaitedResult:
         """Create a checkpoint and wait for its result, for those who need the id at once.
 
-        ResultTimeoutError after ``timeout`` seconds: the command is accepted and may still be applied.
+        ResultTimeoutError after ``timeout`` seconds says how far the command is known to have come: it is
+        accepted and may still be applied. InvalidCommandError if the worker rejected it, DeliveryError if it
+        will never reach the worker.
         """
         body = create_body(name, data, metadata)
-        return await self.publish_and_wait(
+        result = await self.publish_and_wait(
             session_id, commands.CREATE, body, timestamp=timestamp, timeout=timeout
         )
+        return result.accepted()
 
     async def publish_and_wait(
         self,
@@ -305,94 +225,109 @@ class Publisher(CommandCalls):
         body: bytes,
         *,
         timestamp: datetime | None = None,
+        command_id: str | None = None,
         timeout: float = 10,
     ) -> WaitedResult:
-        """Publish any command and wait for its result, as :meth:`create_and_wait` does."""
-        if self._waiter is None:
-            self._waiter = ResultWaiter(self._topics, self._options)
-        identifier = self._ids.next()
-        async with self._waiter.expecting(identifier, timeout) as result:
-            self._send(command_type, session_id, body, timestamp, identifier)
-            return await result
+        """Publish any command and wait for its result, whatever it says; otherwise as create_and_wait."""
+        pending = self._pending(command_type, session_id, body, timestamp, command_id)
+        landing: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
+        self._landings[pending.command_id] = landing
+        try:
+            self._accept(pending)
+            if self._waiter is None:
+                self._waiter = ResultWaiter(self._topics, self._options)
+            async with asyncio.timeout(timeout):
+                return await self._waiter.wait(pending.command_id, session_id, landing)
+        except TimeoutError:
+            raise self._overdue(pending.command_id, landing, timeout) from None
+        finally:
+            del self._landings[pending.command_id]
+            if landing.done() and not landing.cancelled():
+                landing.exception()  # looked at, whether or not somebody waited for it
+
+    def _overdue(
+        self, command_id: str, landing: "asyncio.Future[tuple[int, int]]", timeout: float
+    ) -> ResultTimeoutError:
+        if landing.done():
+            partition, offset = landing.result()
+            known = f"Kafka has it, at offset {offset} of partition {partition}; is a worker running?"
+        else:
+            error = None if self._sender is None else self._sender.last_error
+            known = f"it is still in this publisher's buffer and will be sent (last error: {error})"
+        return ResultTimeoutError(
+            command_id,
+            f"no result of command {command_id} within {timeout} s. It was accepted, {known}. Publishing it "
+            "again with this command id is safe",
+        )
 
     async def configure_defaults(self, **changes: int | float | None) -> list[str]:
-        """Set the default policy of the deployment: one command to every partition; their ids."""
+        """Set the default policy of the deployment: one command to every partition; their ids.
+
+        Waits until Kafka tells how many partitions there are.
+        """
         body = policy_body(changes)
-        if self._sender is None:
-            raise PublisherClosedError("the publisher is not started: use 'async with', or await start()")
-        sent = []
-        for partition in range(await self._sender.partitions()):
-            identifier = self._ids.next()
-            at = datetime.now(UTC).isoformat(timespec="microseconds")[:26] + "Z"
-            kind = commands.CONFIGURE_DEFAULTS.encode()
-            headers = command_headers(identifier, self._source, kind, at.encode())
-            self._accept(Pending(identifier, None, body, headers, partition))
-            sent.append(identifier)
-        return sent
+        partitions = await self._working().partitions()
+        pending = [
+            Pending(new_id(), commands.CONFIGURE_DEFAULTS, None, body, self._clock.now(), None, partition)
+            for partition in range(partitions)
+        ]
+        self._accept(*pending)
+        return [each.command_id for each in pending]
 
-    def _next_id(self) -> str:
-        return self._ids.next()
-
-    def _accept(self, pending: Pending) -> None:
+    def _working(self) -> Sender:
         if self._sender is None or self._closed:
             raise PublisherClosedError(
                 "the publisher is closed or was not started, so the command was not accepted: use 'async with'"
             )
         if os.getpid() != self._pid:
             raise PublisherClosedError(
-                "this publisher was made before a fork and belongs to the parent: make one in this process"
+                "this publisher was made before a fork and belongs to the parent process, so the command was "
+                "not accepted: make one in this process"
             )
-        self._buffer.put(pending)
+        if not self._sender.alive:
+            raise PublisherClosedError(
+                "the event loop of this publisher is closed, so the command was not accepted: make a publisher "
+                "for each event loop"
+            )
+        return self._sender
+
+    def _accept(self, *pending: Pending, timeout: float | None = None) -> None:
+        self._working()
+        self._buffer.put(*pending, timeout=timeout)
 
     def _wake(self) -> None:
-        if self._sender is not None:
-            self._sender.wake()
+        sender = self._working()
+        if threading.get_ident() == self._thread:
+            sender.wake()
+        else:
+            self._loop.call_soon_threadsafe(sender.wake)
 
-    def _finished(self, pending: Pending, error: BaseException | None) -> None:
+    def _done(self, pending: Pending, partition: int, offset: int, error: BaseException | None) -> None:
         if error is None:
             self._delivered += 1
+            if (landing := self._landings.get(pending.command_id)) is not None and not landing.done():
+                landing.set_result((partition, offset))
+            if self._on_delivery is not None:
+                self._call_back(pending.command_id, None)
         else:
             self._failed += 1
             log.error("Kafka refused command %s for good: %r", pending.command_id, error)
-        self._tell(pending, None if error is None else DeliveryError(pending.command_id, repr(error)))
+            self._tell(pending, f"Kafka refused it for good: {error!r}")
 
     def _dropped(self, pending: Pending) -> None:
         self._drops += 1
-        self._tell(pending, DeliveryError(pending.command_id, "dropped: the buffer was full"))
+        self._tell(pending, "dropped: the buffer was full, and on_full is 'drop_oldest'")
 
-    def _tell(self, pending: Pending, error: BaseException | None) -> None:
+    def _tell(self, pending: Pending, reason: str) -> None:
+        error = DeliveryError(pending.command_id, f"command {pending.command_id}: {reason}")
+        if (landing := self._landings.get(pending.command_id)) is not None and not landing.done():
+            landing.set_exception(error)
         if self._on_delivery is not None:
-            try:
-                self._on_delivery(pending.command_id, error)
-            except Exception:
-                log.exception("the delivery callback failed for %s", pending.command_id)
+            self._call_back(pending.command_id, error)
 
-
-def split_import(json_text: str | bytes) -> Sequence[list[bytes]]:
-    """An exported list as parts that each fit into one command. InvalidCommandError if it is no JSON list."""
-    raw = json_text.encode() if isinstance(json_text, str) else json_text
-    if not isinstance(check_json(raw, around=2), list):
-        raise InvalidCommandError("invalid-body", "an import is a JSON list of checkpoints")
-    parts: list[list[bytes]] = [[]]
-    size = 0
-    for element in elements(raw.decode().strip()):
-        item = element.encode()
-        if parts[-1] and (size + len(item) > _IMPORT_PART_BYTES or len(parts[-1]) >= _IMPORT_PART_COUNT):
-            parts.append([])
-            size = 0
-        parts[-1].append(item)
-        size += len(item) + 1
-    return parts
-
-
-def current_traceparent() -> bytes | None:
-    """The W3C trace context of the active OpenTelemetry span, where the application uses OpenTelemetry."""
-    import sys
-
-    trace = sys.modules.get("opentelemetry.trace")
-    if trace is None:
-        return None
-    context = trace.get_current_span().get_span_context()
-    if not context.is_valid:
-        return None
-    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}".encode()
+    def _call_back(self, command_id: str, error: BaseException | None) -> None:
+        try:
+            if self._on_delivery is not None:
+                self._on_delivery(command_id, error)
+        except Exception:
+            log.exception("the delivery callback failed for %s", command_id)

@@ -1,8 +1,9 @@
-"""Moves what was accepted from the buffer to Kafka: in order per session, until it is acknowledged.
+"""Moves what was accepted from the buffer to Kafka, in order per session, until it is acknowledged.
 
-One flight at a time: the oldest commands, one batch per partition. What Kafka acknowledged leaves the
-buffer; the rest stays at its front and flies again. After an error that leaves the outcome open a command may
-be in the topic twice; its id makes the second one a duplicate without effect.
+Partitions are independent: each has a :class:`Lane`, so that one without a leader holds up no other. An error
+that leaves the outcome of a batch open ends the producer; its successor sends everything again that was not
+acknowledged, from the oldest on. A command may then be in the topic twice, the first time in its right place,
+and its id makes the second one a duplicate without effect.
 """
 
 import asyncio
@@ -12,178 +13,229 @@ from contextlib import suppress
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import InvalidMessageError, KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 
 from waypost.buffer import Buffer, Pending
-from waypost.topics import Topics, partition_of
+from waypost.lane import Lane
+from waypost.topics import Topics
 
 log = logging.getLogger("waypost")
-_FLIGHT_COUNT: Final = 8_000
-_FLIGHT_BYTES: Final = 8 * 1024 * 1024
-_BATCH_BYTES: Final = 1_000_000  # below the topic's max.message.bytes of 1,048,588
+# Between two looks at the event loop: about a millisecond of work.
+_STEP: Final = 250
+# Below the topic's max.message.bytes, which bounds a batch (1,048,588 by default); a larger command goes alone.
+_BATCH_BYTES: Final = 256 * 1024
+# aiokafka lets sequence numbers wrap wrongly at 2**31; a new producer starts again from 0.
+_LAST_SEQUENCE: Final = 2**30
+_REQUEST_MS: Final = 30_000
+_TOPIC_SECONDS: Final = 5.0
 _FIRST_WAIT: Final = 0.05
 _LONGEST_WAIT: Final = 2.0
-_REFUSED: Final = (MessageSizeTooLargeError, InvalidMessageError)
+_CLOSE_SECONDS: Final = 1.0
+_TOO_LARGE: Final = (MessageSizeTooLargeError, RecordListTooLargeError)
+
+#: Called with a command that left the buffer, its partition and offset (-1 if unknown), and the error that
+#: keeps it out of Kafka for good, or None.
+OnDone = Callable[[Pending, int, int, BaseException | None], None]
+
+
+class _RefusedOne(Exception):
+    """A command was refused for good: the producer's sequence has a gap now, so another must go on."""
 
 
 class Sender:
-    """The background task of a publisher."""
+    """The background task of a publisher. It ends only when it is stopped."""
 
     def __init__(
-        self,
-        buffer: Buffer,
-        topics: Topics,
-        options: Mapping[str, Any],
-        on_done: Callable[[Pending, BaseException | None], None],
+        self, buffer: Buffer, topics: Topics, source: bytes, options: Mapping[str, Any], on_done: OnDone
     ) -> None:
-        self.connected = False
         self.last_error: str | None = None
         self._buffer = buffer
         self._topic = topics.commands
-        self._options = dict(options)
+        self._source = source
+        self._options = {"request_timeout_ms": _REQUEST_MS, "retry_backoff_ms": 100, **options}
+        self._patience = 1.5 * self._options["request_timeout_ms"] / 1000
         self._on_done = on_done
-        self._work = asyncio.Event()
+        self._batch_bytes = _BATCH_BYTES
+        self._news = asyncio.Event()
         self._progress = asyncio.Event()
-        self._producer: AIOKafkaProducer | None = None
-        self._task: asyncio.Task[None] | None = None
-
-    def start(self) -> None:
-        """Begin; returns at once, whether Kafka is there or not."""
+        self._partitions = 0
+        self._landings = 0
+        self._lanes: list[Lane] = []
         self._task = asyncio.create_task(self._run(), name="waypost-sender")
+
+    @property
+    def connected(self) -> bool:
+        """Whether a producer is connected. Right after Kafka went away it still is; see ``waiting_seconds``."""
+        return bool(self._lanes)
+
+    @property
+    def alive(self) -> bool:
+        """Whether this task still runs: not stopped, and its event loop not closed underneath it."""
+        return not (self._task.done() or self._task.get_loop().is_closed())
+
+    def waiting_seconds(self) -> float:
+        """How long the oldest batch has been in flight, unanswered; 0 where none is."""
+        launched = [lane.launched_at for lane in self._lanes if lane.in_flight]
+        return self._task.get_loop().time() - min(launched) if launched else 0.0
 
     def wake(self) -> None:
         """Something was put into the buffer. To be called in the loop's thread."""
-        self._work.set()
+        self._news.set()
 
-    async def until(self, target: int) -> None:
-        """Wait until so many commands, ever, have left the buffer."""
-        while self._buffer.taken < target:
-            progress = self._progress
-            await progress.wait()
+    async def until(self, reached: Callable[[], bool]) -> None:
+        """Wait until this holds; it is looked at after each step forward."""
+        while not reached():
+            await self._progress.wait()
 
     async def partitions(self) -> int:
         """How many partitions the command topic has; waits until Kafka tells."""
-        producer = await self._connected()
-        return len(await producer.partitions_for(self._topic))
+        await self.until(lambda: self._partitions > 0)
+        return self._partitions
 
     async def stop(self) -> None:
         """End without waiting for what is in the buffer."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        await self._drop_producer()
+        self._task.cancel()
+        await asyncio.wait({self._task})
 
     async def _run(self) -> None:
         wait = _FIRST_WAIT
         while True:
-            if not len(self._buffer):
-                self._work.clear()
-                if not len(self._buffer):
-                    await self._work.wait()
+            landings = self._landings
             try:
-                await self._fly()
+                await self._one_producer()
+                continue
+            except _RefusedOne:
+                continue
+            except _TOO_LARGE as error:
+                self._batch_bytes = max(1, self._batch_bytes // 2)
+                log.info("batches of the publisher are halved to %d bytes: %r", self._batch_bytes, error)
+                continue
+            except (KafkaError, OSError, TimeoutError, AssertionError, KeyError) as error:
+                # aiokafka asserts, and misses a key, where a connection closes underneath it.
+                self._complain(error)
+            except Exception as error:
+                log.exception("the publisher goes on with a new connection; commands stay in the buffer")
+                self._complain(error)
+            if self._landings > landings:
                 wait = _FIRST_WAIT
-                self.last_error = None
-            except (KafkaError, OSError, TimeoutError, AssertionError) as error:
-                if self.last_error is None:
-                    log.warning("Kafka is not taking commands, they stay in the buffer: %r", error)
-                self.last_error = f"{type(error).__name__}: {error}"
-                await self._drop_producer()
-                await asyncio.sleep(wait)
-                wait = min(2 * wait, _LONGEST_WAIT)
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, _LONGEST_WAIT)
 
-    async def _fly(self) -> None:
-        """Send the oldest commands and take out what Kafka acknowledged or refused for good."""
-        producer = await self._connected()
-        partitions = len(await producer.partitions_for(self._topic))
-        flight = self._buffer.peek(_FLIGHT_COUNT, _FLIGHT_BYTES)
-        lanes: dict[int, list[int]] = {}
-        for index, pending in enumerate(flight):
-            partition = pending.partition
-            if partition is None:
-                partition = partition_of(pending.session_id or "", partitions)
-            lanes.setdefault(partition, []).append(index)
-        finished: dict[int, BaseException | None] = {}
+    def _complain(self, error: Exception) -> None:
+        kind, said = type(error).__name__, str(error)
+        if not said.startswith(kind):  # as errors of aiokafka do
+            said = f"{kind}: {said}"
+        if self.last_error is None:
+            log.warning("Kafka does not take commands now; they stay in the buffer: %s", said)
+        self.last_error = said
+
+    async def _one_producer(self) -> None:
+        """The life of one producer; returns when it is used up."""
+        producer = AIOKafkaProducer(
+            **{
+                "max_batch_size": _BATCH_BYTES,
+                **self._options,
+                "enable_idempotence": True,
+                "acks": "all",
+                "linger_ms": 0,
+            }
+        )
         try:
-            outcomes = await asyncio.gather(
-                *(self._lane(producer, lane, places, flight, finished) for lane, places in lanes.items()),
-                return_exceptions=True,
-            )
-        finally:
-            self._buffer.done(set(finished), len(flight))
-            self._progress.set()
-            self._progress = asyncio.Event()
-        for index in sorted(finished):
-            self._on_done(flight[index], finished[index])
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                raise outcome
-
-    async def _lane(
-        self,
-        producer: AIOKafkaProducer,
-        partition: int,
-        places: list[int],
-        flight: list[Pending],
-        finished: dict[int, BaseException | None],
-    ) -> None:
-        """Send one partition's commands batch after batch; the first failure ends the lane, keeping order."""
-        at = 0
-        while at < len(places):
-            batch = producer.create_batch()
-            first = at
-            while at < len(places):
-                pending = flight[places[at]]
-                key = None if pending.session_id is None else pending.session_id.encode()
-                added = batch.append(timestamp=None, key=key, value=pending.value, headers=pending.headers)
-                if added is None:
-                    break
-                at += 1
-            batch.close()
-            chosen = places[first:at]
-            try:
-                await (await producer.send_batch(batch, self._topic, partition=partition))
-            except _REFUSED as error:
-                if len(chosen) > 1:
-                    # One of them is too large: alone, each shows whether it is the one.
-                    for place in chosen:
-                        await self._lane(producer, partition, [place], flight, finished)
-                    continue
-                finished[chosen[0]] = error
-            else:
-                for place in chosen:
-                    finished[place] = None
-
-    async def _connected(self) -> AIOKafkaProducer:
-        if self._producer is None:
-            producer = AIOKafkaProducer(
-                **{
-                    "max_batch_size": _BATCH_BYTES,
-                    "max_request_size": 2 * _BATCH_BYTES,
-                    "retry_backoff_ms": 50,
-                    **self._options,
-                    "enable_idempotence": True,
-                    "acks": "all",
-                    "linger_ms": 0,
-                }
-            )
-            try:
+            async with asyncio.timeout(self._patience):
                 await producer.start()
-            except BaseException:
-                await self._quietly_stop(producer)
-                raise
-            self._producer = producer
-            self.connected = True
-        return self._producer
+            await self._open_lanes(producer)
+            while await self._step():
+                pass
+        finally:
+            self._lanes = []
+            self._buffer.give_all_back()
+            await _discard(producer)
 
-    async def _drop_producer(self) -> None:
-        producer, self._producer = self._producer, None
-        self.connected = False
-        if producer is not None:
-            await self._quietly_stop(producer)
+    async def _open_lanes(self, producer: AIOKafkaProducer) -> None:
+        try:
+            async with asyncio.timeout(_TOPIC_SECONDS):
+                partitions = len(await producer.partitions_for(self._topic))
+        except TimeoutError:
+            raise TimeoutError(
+                f"Kafka does not tell of a topic {self._topic!r}; 'waypost topics create' makes it"
+            ) from None
+        self._buffer.lay_out(partitions)
+        self._lanes = [
+            Lane(producer, self._topic, partition, self._source, self._buffer, self._news.set)
+            for partition in range(partitions)
+        ]
+        self._partitions = partitions
+        self._tell_progress()
 
-    async def _quietly_stop(self, producer: AIOKafkaProducer) -> None:
-        with suppress(Exception):
-            await asyncio.wait_for(producer.stop(), 1.0)
-        with suppress(Exception):
-            await asyncio.wait_for(producer.client.close(), 1.0)
+    async def _step(self) -> bool:
+        """Land, fill, launch, and rest if there is nothing to do. False when the producer is used up."""
+        self._news.clear()
+        failures = [error for lane in self._lanes if (error := self._land(lane)) is not None]
+        if failures:
+            raise failures[0]
+        used_up = any(lane.sent > _LAST_SEQUENCE for lane in self._lanes)
+        if used_up and not any(lane.in_flight for lane in self._lanes):
+            return False
+        busy = self._buffer.route(_STEP)
+        for lane in self._lanes:
+            busy += lane.fill(_STEP, self._batch_bytes)
+            if lane.ready and not used_up:
+                await lane.launch()
+        if busy >= _STEP:
+            await asyncio.sleep(0)
+        elif self._buffer.rest():
+            await self._until_news()
+        return True
+
+    def _land(self, lane: Lane) -> Exception | None:
+        """Take out what Kafka has of a lane's batch, if it has landed; the error if it failed."""
+        try:
+            offset = lane.land()
+        except _TOO_LARGE as error:
+            if lane.in_flight > 1:
+                return error
+            (refused,) = self._buffer.acknowledge(lane.partition, 1)
+            self._on_done(refused, lane.partition, -1, error)
+            self._tell_progress()
+            return _RefusedOne()
+        except Exception as error:
+            return error
+        if offset is not None:
+            landed, lane.in_flight = lane.in_flight, 0
+            self._landings += 1
+            self.last_error = None
+            for index, pending in enumerate(self._buffer.acknowledge(lane.partition, landed)):
+                # The broker answers -1 if it knows that it has the batch but no longer where.
+                self._on_done(pending, lane.partition, offset + index if offset >= 0 else -1, None)
+            self._tell_progress()
+        return None
+
+    def _tell_progress(self) -> None:
+        self._progress.set()
+        self._progress = asyncio.Event()
+
+    async def _until_news(self) -> None:
+        # The Kafka client tries for ever. After this long its view of the cluster is not to be trusted any
+        # more (all brokers may have new addresses), and a new one begins with the bootstrap servers.
+        patience = self._patience - self.waiting_seconds() if any(x.in_flight for x in self._lanes) else None
+        try:
+            async with asyncio.timeout(patience):
+                await self._news.wait()
+        except TimeoutError:
+            raise TimeoutError(f"Kafka did not answer for {self._patience:.0f} s") from None
+
+
+async def _discard(producer: AIOKafkaProducer) -> None:
+    """Give a producer up. Unlike ``stop()`` this waits for nothing that can't be delivered."""
+    producer._closed = True
+    sender: asyncio.Task[None] | None = producer._sender.sender_task
+    if sender is not None:
+        # Cancelled once it waits for its request in flight, cancelled twice it does not.
+        for seconds in (0.05, _CLOSE_SECONDS):
+            if not sender.done():
+                sender.cancel()
+                await asyncio.wait({sender}, timeout=seconds)
+        if sender.done() and not sender.cancelled():
+            sender.exception()
+    with suppress(Exception):
+        await asyncio.wait_for(producer.client.close(), _CLOSE_SECONDS)

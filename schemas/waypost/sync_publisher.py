@@ -1,49 +1,61 @@
 """The publisher for code without an event loop: a thread of its own, calls safe from several threads."""
 
 import asyncio
+import atexit
+import os
 import threading
 from collections.abc import Coroutine, Mapping
-from typing import Any, Self, TypeVar
+from datetime import datetime
+from typing import Any, Final, Self, TypeVar
 
+from waypost.awaiting import WaitedResult
 from waypost.buffer import OnFull, Pending
-from waypost.publisher import CommandCalls, OnDelivery, Publisher, PublisherStats
+from waypost.calls import CommandCalls
+from waypost.errors import PublisherClosedError
+from waypost.publisher import (
+    DEFAULT_BYTES,
+    DEFAULT_COUNT,
+    DEFAULT_SOURCE,
+    OnDelivery,
+    Publisher,
+    PublisherStats,
+)
 from waypost.topics import DEFAULT_PREFIX
 
+_EXIT_SECONDS: Final = 5.0
 _T = TypeVar("_T")
 
 
 class _Threaded(Publisher):
-    """A publisher whose commands come from other threads than its loop's."""
+    """The publisher in the thread. Its calls come from other threads, so they may wait for room."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *arguments: Any) -> None:
-        self._loop = loop
+    def __init__(self, *arguments: Any) -> None:
         self._init(*arguments)
-
-    def _wake(self) -> None:
-        if self._sender is not None:
-            self._loop.call_soon_threadsafe(self._sender.wake)
 
 
 class SyncPublisher(CommandCalls):
-    """As :class:`waypost.Publisher`, with plain ``close()`` and ``flush()``. ``on_full="block"`` waits."""
+    """As :class:`waypost.Publisher`, with plain ``flush()`` and ``close()``; ready to use once it is made.
+
+    ``on_full="block"`` makes a call wait for room, at most ``block_timeout`` seconds. ``on_delivery`` is called
+    in the publisher's own thread. A publisher that is still open when the interpreter exits is closed then,
+    within 5 seconds.
+    """
 
     def __init__(
         self,
         bootstrap_servers: str,
         *,
         prefix: str = DEFAULT_PREFIX,
-        source: str = "/waypost/publisher",
-        max_buffer_count: int = 100_000,
-        max_buffer_bytes: int = 64 * 1024 * 1024,
+        source: str = DEFAULT_SOURCE,
+        max_buffer_count: int = DEFAULT_COUNT,
+        max_buffer_bytes: int = DEFAULT_BYTES,
         on_full: OnFull = "raise",
+        block_timeout: float | None = None,
         on_delivery: OnDelivery | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        self._source = source.encode()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="waypost-publisher", daemon=True)
+        super().__init__()
         self._publisher = _Threaded(
-            self._loop,
             bootstrap_servers,
             prefix,
             source,
@@ -53,9 +65,15 @@ class SyncPublisher(CommandCalls):
             on_delivery,
             options,
         )
-        self._closed = False
+        self._block_timeout = block_timeout
+        self._closing = threading.Lock()
+        self._left: int | None = None
+        self._pid = os.getpid()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="waypost-publisher", daemon=True)
         self._thread.start()
         self._run(self._publisher.start())
+        atexit.register(self._close_at_exit)
 
     def __enter__(self) -> Self:
         return self
@@ -64,29 +82,72 @@ class SyncPublisher(CommandCalls):
         self.close()
 
     def flush(self, timeout: float | None = None) -> int:
-        """Wait until Kafka has all that was accepted before; how many it has not got in time."""
+        """Wait until Kafka has all that was accepted before; how many it has not got in time (seconds)."""
         return self._run(self._publisher.flush(timeout))
 
     def stats(self) -> PublisherStats:
         """Counts, for your metrics."""
         return self._publisher.stats()
 
+    def create_and_wait(
+        self,
+        session_id: str,
+        name: str,
+        data: dict[str, Any],
+        metadata: dict[str, Any] | None = None,
+        *,
+        timestamp: datetime | None = None,
+        timeout: float = 10,
+    ) -> WaitedResult:
+        """Create a checkpoint and wait for its result; see :meth:`waypost.Publisher.create_and_wait`."""
+        return self._run(
+            self._publisher.create_and_wait(
+                session_id, name, data, metadata, timestamp=timestamp, timeout=timeout
+            )
+        )
+
+    def publish_and_wait(
+        self,
+        session_id: str,
+        command_type: str,
+        body: bytes,
+        *,
+        timestamp: datetime | None = None,
+        command_id: str | None = None,
+        timeout: float = 10,
+    ) -> WaitedResult:
+        """Publish any command and wait for its result; see :meth:`waypost.Publisher.publish_and_wait`."""
+        return self._run(
+            self._publisher.publish_and_wait(
+                session_id, command_type, body, timestamp=timestamp, command_id=command_id, timeout=timeout
+            )
+        )
+
     def close(self, timeout: float = 10) -> int:
         """Flush for at most so many seconds, then end; how many accepted commands were left undelivered."""
-        if self._closed:
-            return 0
-        self._closed = True
-        left = self._run(self._publisher.close(timeout))
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-        return left
+        with self._closing:
+            if self._left is None:
+                self._left = self._run(self._publisher.close(timeout))
+                self._loop.call_soon_threadsafe(self._loop.stop)
+                self._thread.join()
+                self._loop.close()
+                atexit.unregister(self._close_at_exit)
+            return self._left
 
     def _run(self, call: Coroutine[Any, Any, _T]) -> _T:
+        if os.getpid() != self._pid or self._loop.is_closed() or threading.current_thread() is self._thread:
+            call.close()
+            raise PublisherClosedError(
+                "this publisher is closed, belongs to the parent of this process, or is asked to wait in its own "
+                "thread (a delivery callback)"
+            )
         return asyncio.run_coroutine_threadsafe(call, self._loop).result()
 
-    def _next_id(self) -> str:
-        return self._publisher._next_id()
+    def _accept(self, *pending: Pending) -> None:
+        # A delivery callback runs in the thread that makes room, so it must not wait for room.
+        own = threading.current_thread() is self._thread
+        self._publisher._accept(*pending, timeout=0 if own else self._block_timeout)
 
-    def _accept(self, pending: Pending) -> None:
-        self._publisher._accept(pending)
+    def _close_at_exit(self) -> None:
+        if os.getpid() == self._pid:
+            self.close(_EXIT_SECONDS)

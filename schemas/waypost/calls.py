@@ -1,0 +1,153 @@
+"""The commands as plain calls, the same for every publisher: validate, encode, stamp, hand over."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from waypost import commands
+from waypost.bodies import elements, parse_body
+from waypost.buffer import Pending
+from waypost.commands import OnConflict
+from waypost.errors import InvalidCommandError
+from waypost.outgoing import (
+    check_session_id,
+    checkpoint_body,
+    create_body,
+    import_body,
+    policy_body,
+    rollback_body,
+)
+from waypost.stamps import Clock, current_traceparent, new_id
+from waypost.text import MAX_COMMAND_ID, check_json, text_problem
+from waypost.times import format_micros, taken_micros
+
+_IMPORT_PART_BYTES: Final = 900_000
+_IMPORT_PART_COUNT: Final = 10_000
+
+
+class CommandCalls(ABC):
+    """The commands as plain calls. Each returns the command id; each raises InvalidCommandError, naming the
+    argument, or BufferFullError, or PublisherClosedError, and then the command was not accepted.
+    """
+
+    def __init__(self) -> None:
+        self._clock = Clock()
+
+    def create(
+        self,
+        session_id: str,
+        name: str,
+        data: dict[str, Any],
+        metadata: dict[str, Any] | None = None,
+        *,
+        timestamp: datetime | None = None,
+    ) -> str:
+        """Append a checkpoint. ``timestamp`` (aware) is now where none is given."""
+        return self._send(commands.CREATE, session_id, create_body(name, data, metadata), timestamp)
+
+    def pin(self, session_id: str, checkpoint_id: str) -> str:
+        """Exempt a checkpoint from retention."""
+        return self._send(commands.PIN, session_id, checkpoint_body(checkpoint_id))
+
+    def unpin(self, session_id: str, checkpoint_id: str) -> str:
+        """Give a checkpoint back to retention."""
+        return self._send(commands.UNPIN, session_id, checkpoint_body(checkpoint_id))
+
+    def delete(self, session_id: str, checkpoint_id: str) -> str:
+        """Drop one checkpoint."""
+        return self._send(commands.DELETE, session_id, checkpoint_body(checkpoint_id))
+
+    def clear(self, session_id: str) -> str:
+        """Drop all checkpoints of a session, pinned ones too."""
+        return self._send(commands.CLEAR, session_id, b"{}")
+
+    def rollback(self, session_id: str, checkpoint_id: str, *, discard_later: bool = False) -> str:
+        """Record a rollback; with ``discard_later`` drop every higher number."""
+        return self._send(commands.ROLLBACK, session_id, rollback_body(checkpoint_id, discard_later))
+
+    def configure(self, session_id: str, **changes: int | float | None) -> str:
+        """Change fields of the session's policy: max_checkpoints, compress_after, keep_recent, max_age (s)."""
+        return self._send(commands.CONFIGURE, session_id, policy_body(changes))
+
+    def import_checkpoints(
+        self, session_id: str, json_text: str | bytes, on_conflict: OnConflict = "skip"
+    ) -> list[str]:
+        """Take over an exported list. A long one is split; each part is one command; their ids.
+
+        All parts are accepted or, with the error, none.
+        """
+        parts = []
+        first = 0
+        for part in split_import(json_text):
+            body = import_body(part, on_conflict)
+            try:
+                parse_body(commands.IMPORT, body)
+            except InvalidCommandError as error:
+                where = f"in the checkpoints from number {first} of the list on: " if first else ""
+                raise InvalidCommandError(error.code, where + error.message) from None
+            parts.append(self._pending(commands.IMPORT, session_id, body))
+            first += len(part)
+        self._accept(*parts)
+        return [part.command_id for part in parts]
+
+    def publish(
+        self,
+        session_id: str,
+        command_type: str,
+        body: bytes,
+        *,
+        timestamp: datetime | None = None,
+        command_id: str | None = None,
+    ) -> str:
+        """Publish a body as it is. With the ``command_id`` of an earlier try, a repetition has no effect."""
+        return self._send(command_type, session_id, body, timestamp, command_id)
+
+    def _send(
+        self,
+        command_type: str,
+        session_id: str,
+        body: bytes,
+        timestamp: datetime | None = None,
+        command_id: str | None = None,
+    ) -> str:
+        pending = self._pending(command_type, session_id, body, timestamp, command_id)
+        self._accept(pending)
+        return pending.command_id
+
+    def _pending(
+        self,
+        command_type: str,
+        session_id: str,
+        body: bytes,
+        timestamp: datetime | None = None,
+        command_id: str | None = None,
+    ) -> Pending:
+        check_session_id(session_id)
+        if command_id is None:
+            command_id = new_id()
+        elif (problem := text_problem(command_id, MAX_COMMAND_ID)) is not None:
+            raise InvalidCommandError("invalid-envelope", f"the command id {problem}")
+        at = self._clock.now() if timestamp is None else format_micros(taken_micros(timestamp)).encode()
+        return Pending(command_id, command_type, session_id, body, at, current_traceparent())
+
+    @abstractmethod
+    def _accept(self, *pending: Pending) -> None: ...
+
+
+def split_import(json_text: str | bytes) -> Sequence[list[bytes]]:
+    """An exported list as parts that each fit into one command. InvalidCommandError if it is no JSON list."""
+    # A lone surrogate is refused as what it is, text that is not UTF-8, with all other broken JSON.
+    raw = json_text.encode(errors="surrogatepass") if isinstance(json_text, str) else json_text
+    if not isinstance(check_json(raw, around=2), list):
+        raise InvalidCommandError("invalid-body", "an import is a JSON list of checkpoints")
+    parts: list[list[bytes]] = [[]]
+    size = 0
+    for element in elements(raw.decode().strip()):
+        item = element.encode()
+        if parts[-1] and (size + len(item) > _IMPORT_PART_BYTES or len(parts[-1]) >= _IMPORT_PART_COUNT):
+            parts.append([])
+            size = 0
+        parts[-1].append(item)
+        size += len(item) + 1
+    return parts

@@ -1,0 +1,178 @@
+"""Result events as subscribers see them: what headers say at once, the body when it is looked at."""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Final
+
+import orjson
+
+from waypost.bodies import members
+from waypost.checkpoint import Checkpoint
+from waypost.results import ACQUIRED, RESULTS
+from waypost.text import canonical_metadata
+from waypost.times import from_micros, parse_micros
+
+_TYPE: Final = "ce_type"
+_SHORT: Final = {kind: kind.removeprefix("waypost.") for kind in RESULTS}
+
+
+@dataclass(frozen=True)
+class Event:
+    """One result. Headers are decoded, the body is parsed when it is first looked at.
+
+    ``subject`` is the checkpoint or session that it is about, ``name`` the checkpoint's name where there is
+    one, ``time`` the broker's clock at the command. ``partition`` and ``offset`` are the event's own place.
+    """
+
+    id: str
+    type: str
+    session_id: str | None
+    subject: str | None
+    name: str | None
+    time: datetime | None
+    partition: int
+    offset: int
+    traceparent: str | None
+    raw_body: bytes
+
+    @cached_property
+    def body(self) -> dict[str, Any]:
+        """The whole result, parsed."""
+        body: dict[str, Any] = orjson.loads(self.raw_body)
+        return body
+
+    @property
+    def removed(self) -> list[str]:
+        """Ids of the checkpoints that retention (or a rollback) dropped with this command."""
+        removed: list[str] = self.body.get("removed", [])
+        return removed
+
+    @property
+    def command_id(self) -> str | None:
+        """The id of the command that this is the result of; None where it could not be read."""
+        identifier: str | None = self.body["command"]["id"]
+        return identifier
+
+    @property
+    def token(self) -> tuple[int, int]:
+        """(partition, offset) of the command, for ``Reader.wait_for``."""
+        command = self.body["command"]
+        return command["partition"], command["offset"]
+
+    @cached_property
+    def checkpoint(self) -> Checkpoint | None:
+        """The checkpoint of a created or rolled_back event, its data byte for byte; else None."""
+        found = self.body.get("checkpoint")
+        if found is None:
+            return None
+        raw = members(members(self.raw_body)["checkpoint"].encode())["data"]
+        return Checkpoint(
+            id=found["id"],
+            name=found["name"],
+            timestamp=from_micros(parse_micros(found["timestamp"])),
+            recorded_at=from_micros(parse_micros(found["recorded_at"])),
+            raw_data=raw.encode(),
+            raw_metadata=canonical_metadata(found["metadata"]),
+            pinned=found["pinned"],
+            imported_id=found.get("imported_id"),
+        )
+
+
+def read_event(record: Any) -> Event:
+    """The event in a record of the results topic."""
+    headers = {name: value.decode(errors="replace") for name, value in record.headers if value is not None}
+    return Event(
+        id=headers.get("ce_id", ""),
+        type=headers.get(_TYPE, ""),
+        session_id=headers.get("ce_sessionid"),
+        subject=headers.get("ce_subject"),
+        name=headers.get("ce_checkpointname"),
+        time=_time(headers.get("ce_time")),
+        partition=record.partition,
+        offset=record.offset,
+        traceparent=headers.get("traceparent"),
+        raw_body=record.value,
+    )
+
+
+def _time(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        return from_micros(parse_micros(text))
+    except ValueError:
+        return None
+
+
+class EventFilter:
+    """Which records are wanted, told by their headers alone.
+
+    ``types`` are whole (``waypost.checkpoint.created``), without the prefix, or the last word if that names
+    only one; ValueError lists them all for one that is unknown. Without ``types`` all are wanted but the fence
+    records of owners.
+    """
+
+    def __init__(
+        self,
+        names: Iterable[str] | None = None,
+        types: Iterable[str] | None = None,
+        sessions: Iterable[str] | None = None,
+    ) -> None:
+        self._names = _encoded(names)
+        self._types = {
+            kind.encode()
+            for kind in (RESULTS.keys() - {ACQUIRED} if types is None else map(_whole_type, _listed(types)))
+        }
+        self._sessions = _encoded(sessions)
+
+    def wants(self, headers: Iterable[tuple[str, bytes]]) -> bool:
+        """Whether a record with these headers is wanted."""
+        found = dict(headers)
+        if found.get(_TYPE) not in self._types:
+            return False
+        if self._names is not None and found.get("ce_checkpointname") not in self._names:
+            return False
+        return self._sessions is None or found.get("ce_sessionid") in self._sessions
+
+
+def _listed(texts: Iterable[str]) -> list[str]:
+    if isinstance(texts, str):
+        raise TypeError(f"pass a list of strings, not the string {texts!r}")
+    return list(texts)
+
+
+def _encoded(texts: Iterable[str] | None) -> set[bytes] | None:
+    return None if texts is None else {text.encode() for text in _listed(texts)}
+
+
+def _whole_type(given: str) -> str:
+    for kind, short in _SHORT.items():
+        if given in (kind, short):
+            return kind
+    named = [kind for kind in RESULTS if kind.rpartition(".")[2] == given]
+    if len(named) != 1:
+        raise ValueError(f"{given!r} is not one result type; there are {', '.join(_SHORT.values())}")
+    return named[0]
+
+
+class Deduplicator:
+    """Remembers the last ``size`` event ids: ``deduplicator.seen(event)`` is True for a repetition.
+
+    It lives in memory. Where a repetition after a crash matters, keep ``event.id`` with your own writes.
+    """
+
+    def __init__(self, size: int = 100_000) -> None:
+        self._size = size
+        self._ids: OrderedDict[str, None] = OrderedDict()
+
+    def seen(self, event: Event) -> bool:
+        """Whether this event's id came before; notes it."""
+        if event.id in self._ids:
+            return True
+        self._ids[event.id] = None
+        if len(self._ids) > self._size:
+            self._ids.popitem(last=False)
+        return False

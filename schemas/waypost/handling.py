@@ -1,0 +1,170 @@
+"""Calling a handler with events: in order per session, many sessions at once, again when it fails.
+
+Knows nothing of Kafka but what it must mark: the position of a partition moves only over events that are done,
+however they finish among each other.
+"""
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from waypost.consuming import Batch, Consuming
+from waypost.events import Event, EventFilter, read_event
+
+log = logging.getLogger("waypost")
+Handler = Callable[[Event], Awaitable[None]]
+OnFailure = Callable[[Event, Exception], Awaitable[None]]
+_FIRST_WAIT: Final = 0.1
+_LONGEST_WAIT: Final = 30.0
+_BACKLOG: Final = 1_000
+#: How long a rebalance waits for handlers under way; less than the group's rebalance timeout.
+_FINISH_SECONDS: Final = 30.0
+
+
+class _Place:
+    """An offset and whether it is done with."""
+
+    __slots__ = ("done", "offset", "partition", "term")
+
+    def __init__(self, term: int, partition: Any, offset: int) -> None:
+        self.term = term
+        self.partition = partition
+        self.offset = offset
+        self.done = False
+
+
+class Handling:
+    """One run of a handler."""
+
+    def __init__(
+        self,
+        consuming: Consuming,
+        wanted: EventFilter,
+        handler: Handler,
+        concurrency: int,
+        retries: int,
+        on_failure: OnFailure | None,
+    ) -> None:
+        self._consuming = consuming
+        self._wanted = wanted
+        self._handler = handler
+        self._slots = asyncio.Semaphore(concurrency)
+        self._retries = retries
+        self._on_failure = on_failure
+        self._places: dict[Any, deque[_Place]] = {}
+        self._sessions: dict[str | None, deque[tuple[_Place, Event]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._backlog = 0
+        self._step = asyncio.Event()
+        self._finished_term = -1  # nothing of this term or an earlier one is begun any more
+        self._failed = asyncio.Event()
+        self._failure: Exception | None = None
+
+    async def run(self) -> None:
+        """Until the consumer is closed or a handler has failed for good; raises what it raised then."""
+        self._consuming.before_revoke = self._finish
+        ends = [asyncio.create_task(self._read()), asyncio.create_task(self._failed.wait())]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if self._failure is None:
+                await ends[0]
+            await self._finish()
+        finally:
+            self._consuming.before_revoke = None
+            await _cancel({*ends, *self._tasks})
+        if self._failure is not None:
+            raise self._failure
+
+    async def _read(self) -> None:
+        async for batch in self._consuming.batches():
+            self._take(batch)
+            while self._backlog >= _BACKLOG:
+                self._step.clear()
+                await self._step.wait()
+
+    def _take(self, batch: Batch) -> None:
+        places = self._places.setdefault(batch.partition, deque())
+        for record in batch.records:
+            place = _Place(batch.term, batch.partition, record.offset)
+            places.append(place)
+            if self._wanted.wants(record.headers):
+                self._enqueue(place, read_event(record))
+            else:
+                place.done = True
+        self._advance(batch.partition)
+
+    def _enqueue(self, place: _Place, event: Event) -> None:
+        self._backlog += 1
+        queue = self._sessions.get(event.session_id)
+        if queue is not None:
+            queue.append((place, event))
+            return
+        self._sessions[event.session_id] = queue = deque([(place, event)])
+        task = asyncio.create_task(self._work(event.session_id, queue))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _work(self, session_id: str | None, queue: deque[tuple[_Place, Event]]) -> None:
+        """Handle what waits of one session, one after the other."""
+        while queue:
+            place, event = queue[0]
+            async with self._slots:
+                if self._may_begin(place):
+                    try:
+                        await self._handle(event)
+                    except Exception as error:
+                        self._failure = self._failure or error
+                        self._failed.set()
+                    else:
+                        place.done = True
+                        self._advance(place.partition)
+            queue.popleft()
+            self._backlog -= 1
+            self._step.set()
+        del self._sessions[session_id]
+
+    def _may_begin(self, place: _Place) -> bool:
+        # What is not begun comes again: in the partition's next term, here or elsewhere.
+        return self._failure is None and self._finished_term < place.term == self._consuming.term
+
+    async def _handle(self, event: Event) -> None:
+        wait = _FIRST_WAIT
+        for attempt in range(self._retries + 1):
+            try:
+                await self._handler(event)
+            except Exception as error:
+                if attempt < self._retries:
+                    log.warning("the handler failed for event %s and is tried again: %r", event.id, error)
+                    await asyncio.sleep(wait * random.uniform(0.5, 1.0))
+                    wait = min(2 * wait, _LONGEST_WAIT)
+                elif self._on_failure is None:
+                    raise
+                else:
+                    await self._on_failure(event, error)
+            else:
+                return
+
+    def _advance(self, partition: Any) -> None:
+        """Mark as far as everything is done."""
+        places = self._places[partition]
+        last = None
+        while places and (places[0].done or places[0].term != self._consuming.term):
+            last = places.popleft()
+        if last is not None:
+            self._consuming.mark(last.term, partition, last.offset)
+
+    async def _finish(self) -> None:
+        """Begin nothing more, and let handlers under way end, within a time."""
+        self._finished_term = self._consuming.term
+        # A handler that closes its own subscriber is not waited for.
+        if others := self._tasks - {asyncio.current_task()}:
+            await asyncio.wait(others, timeout=_FINISH_SECONDS)
+
+
+async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

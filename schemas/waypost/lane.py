@@ -1,0 +1,105 @@
+"""One partition of the command topic, as the sender serves it: a batch in flight and the next one filling.
+
+Only one batch of a partition is with the Kafka client at a time. Were there two, and the first refused, the
+broker could still take the second (a producer without a history in the partition may begin at any sequence
+number), and the order of a session would be lost.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+
+from waypost.buffer import Buffer, Pending
+from waypost.envelope import command_headers
+
+
+class Lane:
+    """Fills batches from the buffer's queue of one partition and launches them. ``landed`` tells of the end."""
+
+    def __init__(
+        self,
+        producer: AIOKafkaProducer,
+        topic: str,
+        partition: int,
+        source: bytes,
+        buffer: Buffer,
+        landed: Callable[[], None],
+    ) -> None:
+        self.partition = partition
+        self.sent = 0  # records, ever: what the producer's sequence number counts
+        self.in_flight = 0
+        self.launched_at = 0.0
+        self._producer = producer
+        self._topic = topic
+        self._source = source
+        self._buffer = buffer
+        self._landed = landed
+        self._flight: asyncio.Future[Any] | None = None
+        self._batch: Any = None
+        self._filled = 0
+        self._full = False
+
+    def fill(self, most_count: int, batch_bytes: int) -> int:
+        """Encode up to ``most_count`` waiting commands into the next batch; how many."""
+        if self._full or not self._buffer.waits(self.partition):
+            return 0
+        if self._batch is None:
+            self._batch = self._producer.create_batch()
+        room = batch_bytes - self._batch.size()
+        taken = self._buffer.take(self.partition, most_count, room, first=not self._filled)
+        self._full = not taken
+        added = 0
+        for pending in taken:
+            if not self._add(pending):
+                break
+            added += 1
+        self._filled += added
+        if added < len(taken):
+            self._buffer.give_back(self.partition, len(taken) - added)
+            self._full = True
+        return added
+
+    def _add(self, pending: Pending) -> bool:
+        headers = command_headers(
+            pending.command_id,
+            self._source,
+            pending.command_type.encode(),
+            pending.time,
+            pending.traceparent,
+        )
+        key = None if pending.session_id is None else pending.session_id.encode()
+        added = self._batch.append(timestamp=None, key=key, value=pending.value, headers=headers)
+        return added is not None
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to launch and nothing in flight."""
+        return self._filled > 0 and self._flight is None
+
+    async def launch(self) -> None:
+        """Hand the batch to the Kafka client."""
+        batch, self._batch = self._batch, None
+        self.in_flight, self._filled, self._full = self._filled, 0, False
+        self.sent += self.in_flight
+        self.launched_at = asyncio.get_running_loop().time()
+        batch.close()
+        self._flight = await self._producer.send_batch(batch, self._topic, partition=self.partition)
+        self._flight.add_done_callback(self._on_landed)
+
+    def _on_landed(self, flight: "asyncio.Future[Any]") -> None:
+        if not flight.cancelled():
+            flight.exception()  # looked at, so that asyncio does not complain about a lane that was given up
+        self._landed()
+
+    def land(self) -> int | None:
+        """The offset of the first record of a batch that Kafka took since the last call, None if there is none.
+
+        Raises what the Kafka client says if it failed. ``in_flight`` tells how many records landed.
+        """
+        if self._flight is None or not self._flight.done():
+            return None
+        offset = int(self._flight.result().offset)
+        self._flight = None
+        return offset

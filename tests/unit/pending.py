@@ -1,0 +1,12 @@
+"""Commands for tests of what lies behind the publisher's calls."""
+
+from waypost.buffer import Pending
+from waypost.commands import CREATE
+
+TIME = b"2026-11-24T08:24:59.123456Z"
+
+
+def pending(
+    command_id: str, session_id: str = "session", value: bytes = b'{"name":"n","data":{}}'
+) -> Pending:
+    return Pending(command_id, CREATE, session_id, value, TIME)
