@@ -236,13 +236,13 @@ async def test_a_producer_is_replaced_before_its_sequence_numbers_run_out(
 ) -> None:
     monkeypatch.setattr("waypost.sender._LAST_SEQUENCE", 100)
     sent = []
-    producers = set()
+    producers: dict[int, Any] = {}  # held, so that no address is used twice
     for number in range(1000):
         sent.append(publisher.create("s", "n", {"number": number}))
         if number % 90 == 0:
             assert await publisher.flush(20) == 0
             assert publisher._sender is not None
-            producers |= {id(lane._producer) for lane in publisher._sender._lanes}
+            producers |= {id(lane._producer): lane._producer for lane in publisher._sender._lanes}
     assert await publisher.flush(20) == 0
     assert len(producers) > 1
     assert await ids_by_session(world) == {"s": sent}
