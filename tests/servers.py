@@ -14,6 +14,7 @@ import itertools
 import os
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
 
 import pytest
@@ -31,7 +32,9 @@ _numbers = itertools.count(1)
 
 def migrate_template(dsn: str) -> None:
     """Prepare the database that every test's own is copied from."""
-    asyncio.run(migrate_dsn(dsn))
+    # In a thread, for a fixture may ask for its first database while an event loop runs here.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, migrate_dsn(dsn)).result()
 
 
 def unavailable(reason: str) -> NoReturn:

@@ -1,0 +1,132 @@
+"""What the Store's conformance suite needs besides the port: databases, and a hand that commits batches.
+
+A world is one database for any number of processes. `postgres_stores` is the real one; a simulated one offers
+the same members, and is added to STORES.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+import pytest
+
+from waypost.session import Entry, Session
+from waypost_worker.partition.ports import Changes, Claim, Commit, Row, Store, StoredOutbox
+from waypost_worker.postgres.pool import open_pool
+from waypost_worker.postgres.store import PostgresStore
+
+PARTITIONS = 4
+MOMENT = 1_764_000_000_000_000
+
+
+class Stores(Protocol):
+    """One database."""
+
+    async def open(self, partition: int = 0) -> Store:
+        """A partition's store as one more process sees it, over connections of its own."""
+        ...
+
+
+class PostgresStores:
+    """A migrated database on the real Postgres."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._pools: list[Any] = []
+
+    async def open(self, partition: int = 0) -> Store:
+        pool = await open_pool(self._dsn, size=2, timeout=10)
+        self._pools.append(pool)
+        return PostgresStore(pool, partition)
+
+    async def close(self) -> None:
+        for pool in self._pools:
+            await pool.close()
+
+
+@asynccontextmanager
+async def postgres_stores(request: pytest.FixtureRequest) -> AsyncIterator[Stores]:
+    stores = PostgresStores(request.getfixturevalue("database"))
+    try:
+        yield stores
+    finally:
+        await stores.close()
+
+
+STORES = [pytest.param(postgres_stores, id="postgres", marks=pytest.mark.servers)]
+
+
+class Hand:
+    """An owner without Kafka: it acquires, and commits batches one after the other."""
+
+    def __init__(self, store: Store, claim: Claim) -> None:
+        self.store = store
+        self.claim = claim
+        self.next_offset = claim.next_offset
+        self.emitted = claim.emitted
+        self.results_offset = claim.results_offset
+
+    def batch(self, changes: Changes | None = None, *, offsets: int = 10) -> Commit:
+        """The next batch, of so many offsets."""
+        first = self.next_offset
+        return Commit(
+            epoch=self.claim.epoch,
+            expected_offset=first,
+            next_offset=first + offsets,
+            anchor=b"anchor of %d" % (first + offsets - 1),
+            emitted=self.emitted,
+            results_offset=self.results_offset,
+            outbox=StoredOutbox(first, first + offsets - 1, b"owed from %d" % first),
+            changes=changes or Changes(),
+        )
+
+    async def commit(self, changes: Changes | None = None, *, offsets: int = 10) -> Commit:
+        """Commit the next batch."""
+        batch = self.batch(changes, offsets=offsets)
+        await self.store.commit(batch)
+        self.next_offset = batch.next_offset
+        return batch
+
+    def emit(self, up_to: int) -> None:
+        """Results up to this command offset are in the topic; the next batch says so."""
+        self.emitted = up_to
+        self.results_offset += 1
+
+
+async def acquired(stores: Stores, partition: int = 0) -> Hand:
+    """A process that just acquired the partition."""
+    store = await stores.open(partition)
+    return Hand(store, await store.acquire(PARTITIONS))
+
+
+def entry(number: int, name: str = "step", **changes: Any) -> Entry:
+    """A checkpoint as a create makes it."""
+    fields = {
+        "taken_at": MOMENT + number,
+        "recorded_at": MOMENT + number + 5,
+        "position": number,
+        "command_id": f"command-{number}",
+    }
+    return Entry(number, name, **{**fields, **changes})
+
+
+def data_of(number: int) -> bytes:
+    return b'{"of": %d}' % number
+
+
+def puts(session_id: str, entries: Sequence[Entry], **contents: bytes) -> Changes:
+    """The changes of a batch after which the session holds exactly these entries, all of them new."""
+    changes = Changes()
+    changes.sessions[session_id] = (Session.restore(session_id, 0, None, list(entries), []), MOMENT)
+    for one in entries:
+        content = {"data": data_of(one.number), "metadata": b"{}", **contents}
+        changes.puts[session_id, one.number] = Row(session_id, one, **content)
+    return changes
+
+
+def facts(sessions: Mapping[str, Session]) -> dict[str, tuple[Any, ...]]:
+    """Sessions as values that compare."""
+    return {
+        session_id: (session.counter, session.policy, session.live(), session.recent)
+        for session_id, session in sessions.items()
+    }

@@ -1,0 +1,187 @@
+"""What an owner may rely on in any Store: one owner at a time, its batches in order, and what it still owes."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from tests.conformance.stores import PARTITIONS, Hand, Stores, acquired, entry, puts
+
+from waypost.retention import Policy
+from waypost_worker.partition.ports import Claim, Fence, FencedError, RefusedError, StoredOutbox
+
+# Acquiring.
+
+
+async def test_an_unknown_partition_begins_at_the_beginning(stores: Stores) -> None:
+    claim = (await acquired(stores)).claim
+    assert (claim.epoch, claim.next_offset, claim.anchor) == (1, 0, None)
+    assert (claim.emitted, claim.results_offset, claim.producer_id) == (-1, 0, None)
+    assert (claim.partitions, claim.default_policy, claim.default_commands) == (PARTITIONS, Policy(), [])
+    assert list(claim.outbox) == []
+
+
+async def test_every_claim_raises_the_epoch_of_its_partition_alone(stores: Stores) -> None:
+    assert [(await acquired(stores)).claim.epoch for _ in range(3)] == [1, 2, 3]
+    assert (await acquired(stores, 1)).claim.epoch == 1
+
+
+async def test_of_racing_claims_each_gets_an_epoch_of_its_own(stores: Stores) -> None:
+    opened = [await stores.open() for _ in range(6)]
+    claims = await asyncio.gather(*(store.acquire(PARTITIONS) for store in opened))
+    assert sorted(claim.epoch for claim in claims) == [1, 2, 3, 4, 5, 6]
+
+
+async def test_another_partition_count_is_refused_and_the_owner_stays(stores: Stores) -> None:
+    hand = await acquired(stores)
+    with pytest.raises(RefusedError, match=f"{PARTITIONS + 1} partitions.*made for {PARTITIONS}"):
+        await (await stores.open()).acquire(PARTITIONS + 1)
+    await hand.commit()
+    assert (await acquired(stores)).claim.epoch == 2
+
+
+async def test_a_new_process_finds_the_position_of_the_last_batch(stores: Stores) -> None:
+    hand = await acquired(stores)
+    await hand.commit()
+    hand.emit(9)
+    last = await hand.commit()
+    claim = (await acquired(stores)).claim
+    assert (claim.next_offset, claim.anchor) == (20, last.anchor)
+    assert (claim.emitted, claim.results_offset) == (9, 1)
+
+
+async def test_the_recorded_producer_is_found_again(stores: Stores) -> None:
+    hand = await acquired(stores)
+    await hand.store.record_claim(1, Fence(4_000_000_000_000, 32_767))
+    assert (await acquired(stores)).claim.producer_id == 4_000_000_000_000
+
+
+# Fences.
+
+
+async def test_a_batch_of_an_older_epoch_changes_nothing(stores: Stores) -> None:
+    zombie = await acquired(stores)
+    await zombie.commit(puts("s", [entry(1)]))
+    owner = await acquired(stores)
+    with pytest.raises(FencedError):
+        await zombie.commit(puts("s", [entry(2)]))
+    with pytest.raises(FencedError):
+        await zombie.commit()
+    assert [one.number for one in (await owner.store.load(["s"]))["s"].live()] == [1]
+    await owner.commit(puts("t", [entry(1)]))
+    assert list(await owner.store.load(["t"])) == ["t"]
+
+
+async def test_a_batch_at_another_offset_changes_nothing(stores: Stores) -> None:
+    hand = await acquired(stores)
+    batch = await hand.commit(puts("s", [entry(1)]))
+    for expected in (0, 9, 11):
+        with pytest.raises(FencedError):
+            await hand.store.commit(
+                replace(batch, expected_offset=expected, changes=puts("t", [entry(1)], data=b"[]"))
+            )
+    assert await hand.store.load(["t"]) == {}
+    assert (await acquired(stores)).claim.next_offset == 10
+
+
+async def test_a_batch_that_is_committed_again_counts_once(stores: Stores) -> None:
+    hand = await acquired(stores)
+    batch = await hand.commit(puts("s", [entry(1)]))
+    with pytest.raises(FencedError):
+        await hand.store.commit(batch)
+    await hand.commit(puts("s", [entry(2)]))
+    assert len((await acquired(stores)).claim.outbox) == 2
+
+
+async def test_of_two_commits_of_the_same_batch_at_once_one_counts(stores: Stores) -> None:
+    hand = await acquired(stores)
+    other = await stores.open()
+    batch = hand.batch(puts("s", [entry(1)]))
+    outcomes = await asyncio.gather(hand.store.commit(batch), other.commit(batch), return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {FencedError, type(None)}
+    assert len((await other.load(["s"]))["s"]) == 1
+
+
+async def test_commits_that_race_with_a_claim_are_in_it_or_fenced(stores: Stores) -> None:
+    store, rival = await stores.open(), await stores.open()
+    for _ in range(20):
+        hand = Hand(store, await store.acquire(PARTITIONS))
+        before = hand.next_offset
+        outcome, claim = await asyncio.gather(
+            hand.commit(), rival.acquire(PARTITIONS), return_exceptions=True
+        )
+        assert isinstance(claim, Claim)
+        counted = not isinstance(outcome, FencedError)
+        assert claim.next_offset == (before + 10 if counted else before)
+        assert ((before, before + 9) in [(kept[0], kept[1]) for kept in claim.outbox]) is counted
+
+
+async def test_only_the_owner_records_a_producer_or_saves_a_position(stores: Stores) -> None:
+    zombie = await acquired(stores)
+    await zombie.commit()
+    await acquired(stores)
+    with pytest.raises(FencedError):
+        await zombie.store.record_claim(1, Fence(7, 7))
+    with pytest.raises(FencedError):
+        await zombie.store.save_position(1, 9, 10)
+    claim = (await acquired(stores)).claim
+    assert (claim.producer_id, claim.emitted, len(claim.outbox)) == (None, -1, 1)
+
+
+async def test_partitions_do_not_touch_each_other(stores: Stores) -> None:
+    here, there = await acquired(stores, 0), await acquired(stores, 1)
+    await here.commit(puts("s", [entry(1)]))
+    there.emit(100)
+    await there.commit(puts("t", [entry(1)]))
+    claim = (await acquired(stores, 0)).claim
+    assert (claim.next_offset, claim.emitted) == (10, -1)
+    assert [kept.payload for kept in claim.outbox] == [b"owed from 0"]
+
+
+# The outbox and the position of results.
+
+
+async def test_an_outbox_entry_stays_until_its_last_result_is_emitted(stores: Stores) -> None:
+    hand = await acquired(stores)
+    for emitted in (-1, 8, 9, 9, 29):
+        hand.emit(emitted)
+        await hand.commit()
+    kept = (await acquired(stores)).claim.outbox
+    assert [(one.first_offset, one.last_offset) for one in kept] == [(30, 39), (40, 49)]
+
+
+async def test_before_the_confirmation_every_entry_is_there_in_order(stores: Stores) -> None:
+    hand = await acquired(stores)
+    for offsets in (1, 300, 2):
+        await hand.commit(offsets=offsets)
+    hand.emit(0)
+    await hand.commit()
+    assert (await acquired(stores)).claim.outbox == [
+        StoredOutbox(1, 300, b"owed from 1"),
+        StoredOutbox(301, 302, b"owed from 301"),
+        StoredOutbox(303, 312, b"owed from 303"),
+    ]
+
+
+async def test_a_batch_whose_results_are_all_in_the_topic_owes_nothing(stores: Stores) -> None:
+    hand = await acquired(stores)
+    hand.emit(25)
+    for _ in range(3):
+        await hand.commit()
+    assert [one.first_offset for one in (await acquired(stores)).claim.outbox] == [20]
+
+
+async def test_a_saved_position_confirms_entries(stores: Stores) -> None:
+    hand = await acquired(stores)
+    for _ in range(3):
+        await hand.commit()
+    await hand.store.save_position(1, 19, 20)
+    claim = (await acquired(stores)).claim
+    assert (claim.next_offset, claim.emitted, claim.results_offset) == (30, 19, 20)
+    assert [one.first_offset for one in claim.outbox] == [20]
+
+
+async def test_a_large_payload_comes_back_byte_for_byte(stores: Stores) -> None:
+    hand = await acquired(stores)
+    payload = bytes(range(256)) * 20_000
+    await hand.store.commit(replace(hand.batch(), outbox=StoredOutbox(0, 9, payload)))
+    assert (await acquired(stores)).claim.outbox == [StoredOutbox(0, 9, payload)]
