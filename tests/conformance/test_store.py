@@ -39,6 +39,14 @@ async def test_another_partition_count_is_refused_and_the_owner_stays(stores: St
     assert (await acquired(stores)).claim.epoch == 2
 
 
+async def test_an_added_partition_is_refused_though_it_was_never_seen(stores: Stores) -> None:
+    await acquired(stores)
+    added = await stores.open(PARTITIONS)
+    with pytest.raises(RefusedError, match=f"{PARTITIONS + 1} partitions.*made for {PARTITIONS}"):
+        await added.acquire(PARTITIONS + 1)
+    assert (await acquired(stores, 1)).claim.epoch == 1
+
+
 async def test_a_new_process_finds_the_position_of_the_last_batch(stores: Stores) -> None:
     hand = await acquired(stores)
     await hand.commit()

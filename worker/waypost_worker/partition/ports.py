@@ -228,6 +228,7 @@ class Store(Protocol):
         """Raise the epoch and read everything under it, in one transaction (step 1).
 
         Makes the partition's row on first sight, with ``partitions`` as the topic's partition count.
+        RefusedError if the row of any partition has another count, above all that of an added partition.
         """
         ...
 

@@ -21,12 +21,6 @@ _PASSING: Final = (
 _NO_SCHEMA: Final = ("3F000", "42P01")
 _NO_RIGHT: Final = "42501"
 _CLIENT_SIDE: Final = (OSError, TimeoutError, asyncpg.InternalClientError)
-_PROGRAMMING: Final = (
-    asyncpg.DataError,
-    asyncpg.exceptions.ClientConfigurationError,
-    asyncpg.exceptions.UnsupportedClientFeatureError,
-    asyncpg.UnsupportedServerFeatureError,
-)
 
 
 @asynccontextmanager
@@ -37,7 +31,7 @@ async def owner_errors(pool: Any) -> AsyncIterator[None]:
     except _CLIENT_SIDE as error:
         raise _unavailable(error) from error
     except asyncpg.InterfaceError as error:
-        if isinstance(error, _PROGRAMMING) or not _lost_connection(error, pool):
+        if not _lost_connection(error, pool):
             raise
         raise _unavailable(error) from error
     except asyncpg.PostgresError as error:

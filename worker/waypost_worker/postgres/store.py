@@ -48,10 +48,10 @@ class PostgresStore:
         async with self._connection() as connection, connection.transaction():
             await connection.execute(self._sql("limit_idling"))
             row = await connection.fetchrow(self._sql("acquire"), self._partition, partitions)
-            if row["partitions"] != partitions:
+            if row["other_count"] is not None:
                 raise RefusedError(
                     f"the command topic has {partitions} partitions, but this database was made for "
-                    f"{row['partitions']}: with another count sessions move to other partitions and lose their "
+                    f"{row['other_count']}: with another count sessions move to other partitions and lose their "
                     "order. Nothing was changed. Make a topic with the old count, or publish to a new topic "
                     "prefix with a new database"
                 )

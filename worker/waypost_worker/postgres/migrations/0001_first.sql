@@ -22,10 +22,17 @@ create table waypost.checkpoints (
     position    bigint      not null,        -- offset of the command that made it
     primary key (session_id, number)
 ) with (
-    -- Retention deletes as fast as agents create: dead rows are to be reused soon, not at a fifth of the table.
+    -- Retention deletes as fast as agents create: dead rows are to be reused soon, not at a fifth of the table,
+    -- and by a vacuum that is not slowed down below the rate of the deletes.
     autovacuum_vacuum_scale_factor = 0.02,
-    autovacuum_vacuum_insert_scale_factor = 0.1
+    autovacuum_vacuum_insert_scale_factor = 0.1,
+    autovacuum_vacuum_cost_limit = 2000
 );
+
+-- For get(id) of what was imported. Costs a create nothing. Reads by name or time look through the session, which
+-- has at most max_checkpoints rows: an index for them would cost every create.
+create index checkpoints_imported on waypost.checkpoints (session_id, imported_id, number)
+where imported_id is not null;
 
 -- lz4 is about three times as fast as pglz, where the server was built with it.
 do $$

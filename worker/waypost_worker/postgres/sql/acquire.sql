@@ -1,4 +1,5 @@
--- $1 partition, $2 partition count. Raises the epoch: from here on no older owner commits.
+-- $1 partition, $2 partition count. Raises the epoch: from here on no older owner commits. "other_count" is of
+-- any partition: one that was added has no row yet that could tell.
 insert into waypost.partitions as p (partition, partitions, epoch)
 values ($1, $2, 1)
 on conflict (partition) do update set epoch = p.epoch + 1
@@ -10,6 +11,7 @@ returning
     emitted,
     results_offset,
     partitions,
+    (select o.partitions from waypost.partitions o where o.partitions <> $2 limit 1) as other_count,
     producer_id,
     default_policy,
     default_commands

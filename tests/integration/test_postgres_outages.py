@@ -1,0 +1,174 @@
+"""The store while a server or another worker is frozen, killed or restarted: nothing waits without end."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from tests.conformance.stores import PARTITIONS, Hand, entry, puts
+from tests.servers import POSTGRES_SETTINGS, unavailable
+
+from waypost_worker.devserver import DevServerError, EmbeddedPostgres
+from waypost_worker.partition.ports import Fence, UnavailableError
+from waypost_worker.postgres.migrate import migrate_dsn
+from waypost_worker.postgres.pool import open_pool
+from waypost_worker.postgres.statements import statement
+from waypost_worker.postgres.store import PostgresStore
+
+pytestmark = pytest.mark.servers
+
+PATIENCE = 60
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    made = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), settings=POSTGRES_SETTINGS)
+    try:
+        made.start()
+    except DevServerError as error:
+        unavailable(str(error))
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+async def dsn(postgres: EmbeddedPostgres) -> AsyncIterator[str]:
+    dsn = postgres.create_database("outages")
+    await migrate_dsn(dsn)
+    yield dsn
+    postgres.drop_database("outages")
+
+
+@asynccontextmanager
+async def impatient(dsn: str, timeout: float = 0.5) -> AsyncIterator[Any]:
+    pool = await open_pool(dsn, size=2, timeout=timeout)
+    try:
+        yield pool
+    finally:
+        pool.terminate()
+
+
+def calls(store: PostgresStore, hand: Hand) -> list[Callable[[], Awaitable[Any]]]:
+    """Everything that an owner asks of a store."""
+    return [
+        lambda: store.acquire(PARTITIONS),
+        lambda: store.record_claim(hand.claim.epoch, Fence(1, 1)),
+        lambda: store.save_position(hand.claim.epoch, 0, 1),
+        lambda: store.load(["s"]),
+        lambda: store.contents([("s", 1)]),
+        lambda: hand.commit(puts("s", [entry(2)])),
+    ]
+
+
+async def until_available(store: PostgresStore) -> Hand:
+    """Acquire as an owner does: again, as long as that is unavailable."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                return Hand(store, await store.acquire(PARTITIONS))
+            except UnavailableError:
+                continue
+
+
+async def test_a_frozen_server_makes_every_call_unavailable_and_the_pool_recovers(
+    postgres: EmbeddedPostgres, dsn: str
+) -> None:
+    async with impatient(dsn) as pool:
+        store = PostgresStore(pool, 0, timeout=2)
+        hand = await until_available(store)
+        await hand.commit(puts("s", [entry(1)]))
+        postgres.suspend()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                for call in calls(store, hand):
+                    with pytest.raises(UnavailableError):
+                        await call()
+        finally:
+            postgres.resume()
+        hand = await until_available(store)
+        # What was under way may have taken effect or not, whole in either case.
+        assert len((await store.load(["s"]))["s"]) == (2 if hand.next_offset == 20 else 1)
+        await hand.commit(puts("t", [entry(1)]))
+
+
+async def test_a_killed_server_makes_every_call_unavailable_and_keeps_what_was_committed(
+    postgres: EmbeddedPostgres, dsn: str
+) -> None:
+    async with impatient(dsn) as pool:
+        store = PostgresStore(pool, 0)
+        hand = await until_available(store)
+        await hand.commit(puts("s", [entry(1)]))
+        postgres.kill()
+        for call in calls(store, hand):
+            with pytest.raises(UnavailableError):
+                await call()
+        postgres.restart()
+        hand = await until_available(store)
+        assert hand.next_offset == 10
+        assert len((await store.load(["s"]))["s"]) == 1
+
+
+async def test_a_restart_of_the_server_costs_no_more_than_unavailable_calls(
+    postgres: EmbeddedPostgres, dsn: str
+) -> None:
+    async with impatient(dsn) as pool:
+        store = PostgresStore(pool, 0)
+        for number in (1, 2, 3):
+            hand = await until_available(store)
+            await hand.commit(puts("s", [entry(number)]))
+            await asyncio.to_thread(postgres.restart)
+        hand = await until_available(store)
+        assert hand.next_offset == 30
+        assert len((await store.load(["s"]))["s"]) == 3
+
+
+# A worker that freezes. A process that is stopped keeps its connections; so does a virtual machine that pauses.
+
+
+@asynccontextmanager
+async def committing(dsn: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.integration.committer",
+        dsn,
+        cwd=REPOSITORY,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def test_a_worker_that_froze_while_committing_does_not_hold_up_its_successor(dsn: str) -> None:
+    async with committing(dsn) as frozen, impatient(dsn, timeout=5) as pool:
+        assert frozen.stdout is not None
+        for _ in range(12):
+            for _ in range(3):
+                assert await asyncio.wait_for(frozen.stdout.readline(), PATIENCE) == b"committing\n"
+            os.kill(frozen.pid, signal.SIGSTOP)
+            successor = PostgresStore(pool, 0)
+            hand = Hand(successor, await successor.acquire(PARTITIONS))
+            await hand.commit()
+            os.kill(frozen.pid, signal.SIGCONT)
+
+
+async def test_a_worker_that_froze_while_acquiring_loses_the_row_that_it_locked(dsn: str) -> None:
+    frozen: Any = await asyncpg.connect(dsn)
+    await frozen.transaction().start()
+    await frozen.execute(statement("limit_idling"))
+    await frozen.fetchrow(statement("acquire"), 0, PARTITIONS)
+    async with impatient(dsn, timeout=PATIENCE) as pool:
+        assert (await PostgresStore(pool, 0, timeout=PATIENCE).acquire(PARTITIONS)).epoch == 1
+    with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
+        await frozen.execute("select 1")
+    frozen.terminate()

@@ -1,0 +1,257 @@
+"""The store on the real Postgres: which errors pass, which don't, and what its statements look at."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+from tests.conformance.stores import MOMENT, PARTITIONS, Hand, entry, puts
+
+from waypost_worker.partition.ports import (
+    Changes,
+    Fence,
+    FencedError,
+    RefusedError,
+    RejectedRow,
+    UnavailableError,
+)
+from waypost_worker.postgres.errors import owner_errors
+from waypost_worker.postgres.migrate import SchemaError
+from waypost_worker.postgres.pool import check_schema, open_pool
+from waypost_worker.postgres.statements import statement
+from waypost_worker.postgres.store import PostgresStore
+
+
+@pytest.fixture
+async def pool(database: str) -> AsyncIterator[Any]:
+    made = await open_pool(database, size=3)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def hand(pool: Any) -> Hand:
+    store = PostgresStore(pool, 0)
+    return Hand(store, await store.acquire(PARTITIONS))
+
+
+# Errors.
+
+
+async def fail_with(pool: Any, state: str) -> None:
+    async with owner_errors(pool), pool.acquire() as connection:
+        await connection.execute(f"do $$ begin raise exception 'as told' using errcode = '{state}'; end $$")
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        "08006",
+        "08P01",
+        "25006",
+        "25P03",
+        "25P04",
+        "28P01",
+        "3D000",
+        "40001",
+        "40P01",
+        "53100",
+        "53300",
+        "55P03",
+        "57014",
+        "57P01",
+        "57P03",
+        "58030",
+    ],
+)
+async def test_what_passes_is_unavailable(pool: Any, state: str) -> None:
+    with pytest.raises(UnavailableError, match=r"^Postgres: .*as told"):
+        await fail_with(pool, state)
+
+
+@pytest.mark.parametrize(
+    ("state", "advice"),
+    [("42P01", "waypost migrate"), ("3F000", "waypost migrate"), ("42501", "grant its role")],
+)
+async def test_what_needs_a_person_is_refused_with_advice(pool: Any, state: str, advice: str) -> None:
+    with pytest.raises(RefusedError, match=f"as told.*{advice}"):
+        await fail_with(pool, state)
+
+
+@pytest.mark.parametrize("state", ["23505", "22021", "22P05", "42601", "42703", "0A000", "P0001", "XX000"])
+async def test_what_is_a_mistake_of_ours_is_not_hidden(pool: Any, state: str) -> None:
+    with pytest.raises(asyncpg.PostgresError, match="as told"):
+        await fail_with(pool, state)
+
+
+@pytest.mark.parametrize(
+    ("query", "arguments"),
+    [("select $1::integer", ("text",)), ("select 1", (2,)), ("select $1::text", ("\ud800",))],
+    ids=["wrong type", "too many", "surrogate"],
+)
+async def test_a_wrong_call_is_not_hidden(pool: Any, query: str, arguments: tuple[Any, ...]) -> None:
+    with pytest.raises((asyncpg.InterfaceError, asyncpg.DataError)):
+        async with owner_errors(pool), pool.acquire() as connection:
+            await connection.fetchval(query, *arguments)
+
+
+KILL_ME = "select pg_terminate_backend(pg_backend_pid())"
+
+
+async def run(pool: Any, *queries: str, terminated: bool = False) -> None:
+    async with owner_errors(pool), pool.acquire() as connection:
+        if terminated:
+            connection.terminate()
+        for query in queries:
+            await connection.execute(query)
+
+
+async def test_a_connection_that_is_killed_in_use_is_unavailable_and_replaced(pool: Any, hand: Hand) -> None:
+    for _ in range(5):
+        with pytest.raises(UnavailableError):
+            await run(pool, KILL_ME)
+    await hand.commit()
+
+
+async def test_a_connection_that_was_lost_before_is_unavailable(pool: Any) -> None:
+    with pytest.raises(UnavailableError):
+        await run(pool, "select 1", terminated=True)
+
+
+async def test_a_closed_pool_is_unavailable(database: str) -> None:
+    pool = await open_pool(database)
+    await pool.close()
+    with pytest.raises(UnavailableError):
+        await PostgresStore(pool, 0).load(["s"])
+
+
+async def test_a_free_connection_is_not_waited_for_without_end(database: str) -> None:
+    pool = await open_pool(database, size=1)
+    async with pool.acquire():
+        with pytest.raises(UnavailableError):
+            await PostgresStore(pool, 0, timeout=0.05).load(["s"])
+    assert await PostgresStore(pool, 0).load(["s"]) == {}
+    await pool.close()
+
+
+async def test_a_lock_is_not_waited_for_without_end(database: str, pool: Any, hand: Hand) -> None:
+    hasty_pool = await open_pool(database, size=1, timeout=0.2)
+    hasty = PostgresStore(hasty_pool, 0)
+    async with pool.acquire() as holder, holder.transaction():
+        await holder.execute("select from waypost.partitions for update")
+        for call in (hasty.commit(hand.batch()), hasty.acquire(PARTITIONS), hasty.save_position(1, 0, 1)):
+            with pytest.raises(UnavailableError):
+                await call
+    await hand.commit()
+    assert (await hasty.acquire(PARTITIONS)).epoch == 2
+    await hasty_pool.close()
+
+
+async def test_a_missing_schema_is_told_at_the_start(database: str, pool: Any) -> None:
+    async with pool.acquire() as connection:
+        await check_schema(connection)
+        await connection.execute("drop schema waypost cascade")
+        with pytest.raises(SchemaError, match="run 'waypost migrate'"):
+            await check_schema(connection)
+    with pytest.raises(RefusedError, match="no Waypost schema any more"):
+        await PostgresStore(pool, 0).load(["s"])
+
+
+# The row of a partition, found by its place.
+
+
+async def test_a_row_that_was_moved_looks_like_a_lost_partition_and_is_found_by_acquiring(
+    pool: Any, hand: Hand
+) -> None:
+    await hand.commit()
+    await PostgresStore(pool, 1).acquire(PARTITIONS)
+    await PostgresStore(pool, 0).record_claim(1, Fence(1, 1))  # over another place than the hand knows
+    with pytest.raises(FencedError):
+        await hand.commit()
+    hand = Hand(hand.store, await hand.store.acquire(PARTITIONS))
+    await hand.commit()
+    async with pool.acquire() as connection:
+        await connection.execute("vacuum full waypost.partitions")
+    with pytest.raises(FencedError):
+        await hand.commit()
+    hand = Hand(hand.store, await hand.store.acquire(PARTITIONS))
+    await hand.commit()
+    assert hand.next_offset == 30
+
+
+async def test_vacuum_does_not_move_the_row(pool: Any, hand: Hand) -> None:
+    for _ in range(200):
+        await hand.commit()
+    async with pool.acquire() as connection:
+        await connection.execute("vacuum freeze waypost.partitions")
+    await hand.commit()
+    await hand.store.record_claim(1, Fence(1, 1))
+    await hand.store.save_position(1, 5, 6)
+    await hand.commit()
+
+
+# Refused commands.
+
+
+async def test_a_refused_command_is_kept_as_it_came(pool: Any, hand: Hand) -> None:
+    row = RejectedRow(
+        3, "s", "id", "invalid-body", "a\0b", b"\xff", None, [("h", b"\x00\xff"), ("n", None)], MOMENT
+    )  # type: ignore[list-item]
+    await hand.commit(Changes(rejected=[row, row._replace(offset=4, session_id=None, key=None)]))
+    first, second = await pool.fetch('select * from waypost.rejected_commands order by "offset"')
+    assert (first["partition"], first["offset"], first["message"]) == (0, 3, "a\ufffdb")
+    assert (first["key"], first["value"], first["recorded_at"]) == (b"\xff", None, MOMENT)
+    assert first["headers"] == b'[["h","\\u0000\xc3\xbf"],["n",null]]'
+    assert (second["session_id"], second["key"]) == (None, None)
+
+
+# Plans.
+
+STATEMENTS = ["commit", "save_position", "record_claim", "load", "contents", "read_outbox"]
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+async def test_no_statement_of_the_worker_reads_a_whole_table(pool: Any, hand: Hand, name: str) -> None:
+    # The tables are next to empty, which is when reading all of them looks cheapest.
+    sql = statement(name)
+    count = max(number for number in range(1, 60) if f"${number}" in sql)
+    async with pool.acquire() as connection:
+        await connection.execute(f"prepare guarded as {sql}")
+        nothing = ", ".join(["null"] * count)
+        plan = [row[0] for row in await connection.fetch(f"explain execute guarded({nothing})")]
+        await connection.execute("deallocate guarded")
+    assert any("Index Scan" in line or "Tid Scan" in line for line in plan)
+    assert not [line for line in plan if "Seq Scan" in line or "Hash" in line or "Merge" in line], plan
+
+
+async def test_growing_tables_are_never_read_whole(pool: Any, hand: Hand) -> None:
+    await pool.execute("select pg_stat_reset()")
+    for first in range(1, 1001, 100):
+        changes = puts("s", [entry(number) for number in range(first, first + 100)])
+        changes.drops = {("s", first - 100): None}
+        changes.pins = {("s", first - 50): True}
+        await hand.commit(changes)
+        await hand.store.load(["s"])
+        await hand.store.contents([("s", first)])
+    await pool.execute("select pg_stat_force_next_flush()")
+    rows = await pool.fetch(
+        "select relname, seq_tup_read from pg_stat_user_tables where schemaname = 'waypost' and seq_tup_read > 0"
+    )
+    assert [tuple(row) for row in rows] == []
+
+
+# Poolers.
+
+
+async def test_without_a_statement_cache_nothing_is_set_for_a_session(database: str) -> None:
+    plain = await open_pool(database, statement_cache_size=0)
+    ours = await open_pool(database)
+    settings = "select current_setting('plan_cache_mode'), current_setting('enable_seqscan')"
+    assert tuple(await plain.fetchrow(settings)) == ("auto", "on")
+    assert tuple(await ours.fetchrow(settings)) == ("force_generic_plan", "off")
+    store = PostgresStore(plain, 0)
+    hand = Hand(store, await store.acquire(PARTITIONS))
+    await hand.commit(puts("s", [entry(1)]))
+    assert len((await store.load(["s"]))["s"]) == 1
+    await asyncio.gather(plain.close(), ours.close())
