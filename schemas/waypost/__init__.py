@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from waypost.events import Deduplicator, Event
     from waypost.manager import CheckpointManager
     from waypost.publisher import Publisher, PublisherStats
-    from waypost.reader import Page, Reader, SessionInfo, SessionReader
+    from waypost.reader import Reader, SessionInfo
     from waypost.retention import Policy
+    from waypost.session_reader import Page, SessionReader
     from waypost.subscriber import Subscriber
     from waypost.sync_publisher import SyncPublisher
     from waypost.topics import Topics
@@ -48,8 +49,9 @@ _HOMES = {
     "events": ("Deduplicator", "Event"),
     "manager": ("CheckpointManager",),
     "publisher": ("Publisher", "PublisherStats"),
-    "reader": ("Page", "Reader", "SessionInfo", "SessionReader"),
+    "reader": ("Reader", "SessionInfo"),
     "retention": ("Policy",),
+    "session_reader": ("Page", "SessionReader"),
     "subscriber": ("Subscriber",),
     "sync_publisher": ("SyncPublisher",),
     "topics": ("Topics",),

@@ -77,6 +77,7 @@ class Buffer:
         on_drop: Callable[[Pending], None],
     ) -> None:
         self.accepted = 0  # ever; also the number of the newest command
+        self.dropped = 0  # ever
         self.bytes = 0
         self._count = 0
         self._arrivals: deque[Pending] = deque()
@@ -142,6 +143,7 @@ class Buffer:
         if not queues:
             return None
         oldest = min(queues, key=lambda queue: queue[0].number).popleft()
+        self.dropped += 1
         self._forget(oldest)
         return oldest
 

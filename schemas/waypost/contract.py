@@ -8,9 +8,10 @@ from typing import Any, Final
 
 import orjson
 from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
 
 from waypost.commands import BODIES, CONFIGURE_DEFAULTS
-from waypost.results import RESULTS
+from waypost.results import ACQUIRED, REJECTED, RESULTS
 from waypost.topics import Topics
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -62,14 +63,30 @@ def check(directory: Path) -> list[str]:
 
 def json_schema(kind: str, model: type[BaseModel]) -> dict[str, Any]:
     """The JSON Schema (2020-12) of a body."""
-    mode: Any = "validation" if kind in BODIES else "serialization"
-    return {"$schema": _DIALECT, "$id": f"urn:waypost:{kind}", **model.model_json_schema(mode=mode)}
+    return {"$schema": _DIALECT, "$id": f"urn:waypost:{kind}", **_standard(model.model_json_schema())}
+
+
+def _standard(schema: Any) -> Any:
+    """``schema`` with the bounds of a union, which pydantic leaves under its own names, under JSON Schema's."""
+    if isinstance(schema, list):
+        return [_standard(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    names = {"ge": "minimum", "le": "maximum"}
+    return {names.get(key, key): _standard(value) for key, value in schema.items()}
 
 
 def asyncapi(topics: Topics | None = None) -> dict[str, Any]:
     """The AsyncAPI 3.0 document of the two topics."""
     topics = topics or Topics()
-    messages = {kind: _message(kind, model) for kind, model in {**BODIES, **RESULTS}.items()}
+    models = {**BODIES, **RESULTS}
+    # One place for all schemas: a reference within the document must not depend on a base URI of its own.
+    references, schemas = models_json_schema(
+        [(model, "validation") for model in models.values()], ref_template="#/components/schemas/{model}"
+    )
+    messages = {
+        kind: _message(kind, model, references[model, "validation"]) for kind, model in models.items()
+    }
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -86,7 +103,14 @@ def asyncapi(topics: Topics | None = None) -> dict[str, Any]:
             "publishCommand": _operation("receive", "commands", BODIES),
             "receiveResult": _operation("send", "results", RESULTS),
         },
-        "components": {"messages": messages, "schemas": {"headers": _headers()}},
+        "components": {
+            "messages": messages,
+            "schemas": {
+                **_standard(schemas["$defs"]),
+                "CommandHeaders": _headers(_COMMAND_HEADERS),
+                "ResultHeaders": _headers(_RESULT_HEADERS),
+            },
+        },
     }
 
 
@@ -107,43 +131,53 @@ def _operation(action: str, channel: str, kinds: dict[str, Any]) -> dict[str, An
     }
 
 
-def _message(kind: str, model: type[BaseModel]) -> dict[str, Any]:
+def _message(kind: str, model: type[BaseModel], payload: dict[str, Any]) -> dict[str, Any]:
     summary = (model.__doc__ or "").strip().splitlines()[0].replace("``", "")
+    headers = "CommandHeaders" if kind in BODIES else "ResultHeaders"
     message: dict[str, Any] = {
         "name": kind,
         "title": kind,
         "summary": summary,
         "contentType": "application/json",
-        "headers": {"$ref": "#/components/schemas/headers"},
-        "payload": {
-            "schemaFormat": "application/schema+json;version=draft-2020-12",
-            "schema": json_schema(kind, model),
-        },
+        "headers": {"$ref": f"#/components/schemas/{headers}"},
+        "payload": payload,
     }
-    if kind not in (CONFIGURE_DEFAULTS, "waypost.partition.acquired"):
+    if kind not in (CONFIGURE_DEFAULTS, ACQUIRED):
         key = {"type": "string", "description": "the session id, UTF-8"}
         message["bindings"] = {"kafka": {"key": key, "bindingVersion": "0.5.0"}}
-    if kind == "waypost.command.rejected":
+    if kind == REJECTED:
         message["description"] = f"Codes: {', '.join(_CODES)}."
     return message
 
 
-def _headers() -> dict[str, Any]:
+_TRACE: Final = {"traceparent": {"type": "string", "description": "W3C trace context, where there is one"}}
+_TIME: Final = {"type": "string", "format": "date-time"}
+_COMMAND_HEADERS: Final[dict[str, Any]] = {
+    "ce_id": {"type": "string", "minLength": 1, "maxLength": 64, "description": "the command id"},
+    "ce_time": {**_TIME, "description": "when the agent took it"},
+    **_TRACE,
+}
+_RESULT_HEADERS: Final[dict[str, Any]] = {
+    "ce_id": {"type": "string", "description": "the same after every replay"},
+    "ce_time": {**_TIME, "description": "the broker's clock at the command"},
+    "ce_subject": {"type": "string", "description": "the checkpoint or session id"},
+    "ce_sessionid": {"type": "string", "description": "the session id"},
+    "ce_checkpointname": {"type": "string", "description": "the checkpoint's name"},
+    **_TRACE,
+}
+
+
+def _headers(own: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": "object",
-        "description": "CloudEvents 1.0, Kafka binding, binary content mode.",
+        "description": "CloudEvents 1.0, Kafka protocol binding, binary content mode.",
         "required": ["ce_specversion", "ce_id", "ce_source", "ce_type"],
         "properties": {
-            "ce_specversion": {"const": "1.0"},
-            "ce_id": {"type": "string", "minLength": 1, "maxLength": 64},
+            "ce_specversion": {"type": "string", "const": "1.0"},
             "ce_source": {"type": "string", "minLength": 1},
-            "ce_type": {"type": "string"},
-            "ce_time": {"type": "string", "format": "date-time"},
-            "ce_subject": {"type": "string", "description": "results: the checkpoint or session id"},
-            "ce_sessionid": {"type": "string", "description": "results: the session id"},
-            "ce_checkpointname": {"type": "string", "description": "results: the checkpoint's name"},
-            "content-type": {"type": "string"},
-            "traceparent": {"type": "string"},
+            "ce_type": {"type": "string", "description": "the name of the message"},
+            "content-type": {"type": "string", "const": "application/json"},
+            **own,
         },
     }
 

@@ -115,7 +115,7 @@ class Publisher(CommandCalls):
         self._pid = os.getpid()
         self._thread = 0
         self._closed = False
-        self._delivered = self._failed = self._drops = 0
+        self._delivered = self._failed = 0
 
     async def start(self) -> Self:
         """Begin to send. Returns at once, even while Kafka is away."""
@@ -162,12 +162,14 @@ class Publisher(CommandCalls):
         if self._closed:
             return len(self._buffer)
         self._closed = True
-        await self.flush(timeout)
-        if self._sender is not None and self._sender.alive:
-            await self._sender.stop()
-        if self._waiter is not None:
-            await self._waiter.stop()
-        self._buffer.close()
+        try:
+            await self.flush(timeout)
+        finally:
+            if self._sender is not None and self._sender.alive:
+                await self._sender.stop()
+            if self._waiter is not None:
+                await self._waiter.stop()
+            self._buffer.close()
         left = self._buffer.left(self._buffer.accepted)
         for pending in left:
             self._tell(pending, "left when the publisher closed; Kafka may have it or not")
@@ -188,7 +190,7 @@ class Publisher(CommandCalls):
             accepted=self._buffer.accepted,
             delivered=self._delivered,
             failed=self._failed,
-            dropped=self._drops,
+            dropped=self._buffer.dropped,
             buffered=len(self._buffer),
             buffered_bytes=self._buffer.bytes,
             connected=sender is not None and sender.connected,
@@ -315,8 +317,11 @@ class Publisher(CommandCalls):
             self._tell(pending, f"Kafka refused it for good: {error!r}")
 
     def _dropped(self, pending: Pending) -> None:
-        self._drops += 1
-        self._tell(pending, "dropped: the buffer was full, and on_full is 'drop_oldest'")
+        reason = "dropped: the buffer was full, and on_full is 'drop_oldest'"
+        if threading.get_ident() == self._thread:
+            self._tell(pending, reason)
+        else:
+            self._loop.call_soon_threadsafe(self._tell, pending, reason)
 
     def _tell(self, pending: Pending, reason: str) -> None:
         error = DeliveryError(pending.command_id, f"command {pending.command_id}: {reason}")

@@ -60,6 +60,7 @@ class Sender:
         self._progress = asyncio.Event()
         self._partitions = 0
         self._landings = 0
+        self._stopping = False
         self._lanes: list[Lane] = []
         self._task = asyncio.create_task(self._run(), name="waypost-sender")
 
@@ -94,10 +95,22 @@ class Sender:
 
     async def stop(self) -> None:
         """End without waiting for what is in the buffer."""
+        self._stopping = True
         self._task.cancel()
         await asyncio.wait({self._task})
 
     async def _run(self) -> None:
+        try:
+            await self._one_producer_after_another()
+        finally:
+            if not self._stopping and len(self._buffer):
+                log.error(
+                    "the event loop of a publisher ended before the publisher was closed: %d accepted commands "
+                    "were not acknowledged by Kafka. Close the publisher first: use 'async with'",
+                    len(self._buffer),
+                )
+
+    async def _one_producer_after_another(self) -> None:
         wait = _FIRST_WAIT
         while True:
             landings = self._landings

@@ -196,7 +196,9 @@ async def test_a_closed_publisher_accepts_nothing() -> None:
         publisher.create("s", "n", {})
 
 
-def test_a_publisher_whose_loop_was_closed_underneath_it_accepts_nothing() -> None:
+def test_a_publisher_whose_loop_was_closed_underneath_it_says_what_is_lost_and_accepts_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     loop = asyncio.new_event_loop()
     publisher = loop.run_until_complete(Publisher(NOWHERE).start())
     publisher.create("s", "n", {})
@@ -205,6 +207,7 @@ def test_a_publisher_whose_loop_was_closed_underneath_it_accepts_nothing() -> No
         task.cancel()
     loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
     loop.close()
+    assert "1 accepted commands were not acknowledged" in caplog.text
     with pytest.raises(PublisherClosedError, match="event loop"):
         publisher.create("s", "n", {})
 

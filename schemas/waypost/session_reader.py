@@ -1,0 +1,212 @@
+"""The reads of one session from Postgres: names and results of the in-memory manager, with filters and pages."""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from waypost.checkpoint import Checkpoint, Summary, checkpoint_id, export_json, own_number
+from waypost.outgoing import metadata_json
+from waypost.text import canonical_metadata
+from waypost.times import to_micros
+
+if TYPE_CHECKING:
+    from waypost.reader import Reader
+
+_PAGE: Final = 100  # checkpoints may have 900 KB each
+_HIGHEST: Final = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some checkpoints, and the ``cursor`` to pass for the next ones, None at the end."""
+
+    checkpoints: list[Checkpoint]
+    cursor: str | None
+
+
+class SessionReader:
+    """The reads of one session, with the names and results of :class:`waypost.CheckpointManager`.
+
+    ``name``, ``metadata`` (containment) and the page arguments narrow a list. Lists come oldest first unless
+    they say otherwise. Naive datetimes raise NaiveDatetimeError.
+    """
+
+    def __init__(self, reader: "Reader", session_id: str) -> None:
+        self.session_id = session_id
+        self._reader = reader
+
+    async def get(self, checkpoint_id: str) -> Checkpoint | None:
+        """The checkpoint with this id, or the newest that was imported under it, or None."""
+        number = own_number(self.session_id, checkpoint_id)
+        rows = [] if number is None else await self._reader.fetch("get", self.session_id, number)
+        rows = rows or await self._reader.fetch("get_imported", self.session_id, checkpoint_id)
+        return _checkpoint(rows[0]) if rows else None
+
+    async def get_by_name(self, name: str, *, metadata: Mapping[str, Any] | None = None) -> list[Checkpoint]:
+        """All of that name, newest first."""
+        return await self._all("newest_first", name=name, metadata=metadata)
+
+    async def get_latest(self, name: str | None = None) -> Checkpoint | None:
+        """The highest number, optionally of that name, or None."""
+        rows = await self._reader.fetch("latest", self.session_id, name)
+        return _checkpoint(rows[0]) if rows else None
+
+    async def get_all(
+        self, *, name: str | None = None, metadata: Mapping[str, Any] | None = None
+    ) -> list[Checkpoint]:
+        """All live checkpoints, oldest first."""
+        return await self._all("oldest_first", name=name, metadata=metadata)
+
+    async def get_since(
+        self, t: datetime, *, name: str | None = None, metadata: Mapping[str, Any] | None = None
+    ) -> list[Checkpoint]:
+        """Those with a timestamp strictly after ``t`` (aware), in order of number."""
+        return await self._all("oldest_first", after=t, name=name, metadata=metadata)
+
+    async def get_between(
+        self,
+        a: datetime,
+        b: datetime,
+        *,
+        name: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> list[Checkpoint]:
+        """Those with a timestamp from ``a`` to ``b``, both included, in order of number."""
+        return await self._all("oldest_first", first=a, last=b, name=name, metadata=metadata)
+
+    async def page(
+        self,
+        *,
+        cursor: str | None = None,
+        limit: int = _PAGE,
+        newest_first: bool = False,
+        name: str | None = None,
+        since: datetime | None = None,
+        between: tuple[datetime, datetime] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Page:
+        """At most ``limit`` checkpoints after ``cursor``, filtered."""
+        checked_limit(limit)
+        first, last = between or (None, None)
+        statement = "newest_first" if newest_first else "oldest_first"
+        found = await self._some(statement, _number(cursor), limit, name, since, first, last, metadata)
+        full = len(found) == limit
+        return Page(found, str(found[-1].number) if full else None)
+
+    async def rollback_to(self, checkpoint_id: str) -> dict[str, Any] | None:
+        """That checkpoint's data, or None. Changes nothing."""
+        found = await self.get(checkpoint_id)
+        return None if found is None else found.data
+
+    async def get_summary(self) -> Summary:
+        """Counts, names, first and last checkpoint, and the span in seconds."""
+        async with self._reader.snapshot() as snapshot:
+            rows = await snapshot.fetch("summary", self.session_id)
+            ends = [_checkpoint(row).to_dict() for row in await snapshot.fetch("ends", self.session_id)]
+        span = max(row["latest"] for row in rows) - min(row["earliest"] for row in rows) if rows else None
+        return {
+            "total_count": sum(row["count"] for row in rows),
+            "unique_names": len(rows),
+            "names": {row["name"]: row["count"] for row in rows},
+            "first_checkpoint": ends[0] if ends else None,
+            "last_checkpoint": ends[-1] if ends else None,
+            "duration_seconds": span.total_seconds() if span is not None else 0.0,
+        }
+
+    async def export(self) -> str:
+        """The interchange list as JSON text, indented by 2."""
+        return export_json(await self.get_all())
+
+    async def export_stream(self) -> AsyncIterator[bytes]:
+        """The same text as :meth:`export`, of one moment, in pieces: without holding all of it.
+
+        Holds a connection until it is read to its end or closed.
+        """
+        opened = False
+        unfiltered = (None, None, None, None, None)
+        async with self._reader.snapshot() as snapshot:
+            async for row in snapshot.rows("oldest_first", self.session_id, 0, *unfiltered, _HIGHEST):
+                raw = orjson.dumps(_checkpoint(row).to_dict(), option=orjson.OPT_INDENT_2)
+                yield (b",\n  " if opened else b"[\n  ") + raw.replace(b"\n", b"\n  ")
+                opened = True
+        yield b"\n]" if opened else b"[]"
+
+    async def count(self) -> int:
+        """How many live checkpoints there are."""
+        rows = await self._reader.fetch("count", self.session_id)
+        return int(rows[0]["count"])
+
+    async def __aiter__(self) -> AsyncIterator[Checkpoint]:
+        cursor: str | None = None
+        while True:
+            page = await self.page(cursor=cursor)
+            for checkpoint in page.checkpoints:
+                yield checkpoint
+            cursor = page.cursor
+            if cursor is None:
+                return
+
+    async def _all(
+        self,
+        statement: str,
+        *,
+        name: str | None = None,
+        after: datetime | None = None,
+        first: datetime | None = None,
+        last: datetime | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> list[Checkpoint]:
+        return await self._some(statement, None, _HIGHEST, name, after, first, last, metadata)
+
+    async def _some(
+        self,
+        statement: str,
+        at: int | None,
+        limit: int,
+        name: str | None,
+        after: datetime | None,
+        first: datetime | None,
+        last: datetime | None,
+        metadata: Mapping[str, Any] | None,
+    ) -> list[Checkpoint]:
+        for moment in (after, first, last):
+            if moment is not None:
+                to_micros(moment)  # refuses naive ones
+        if at is None:
+            at = _HIGHEST if statement == "newest_first" else 0
+        wanted = None if metadata is None else metadata_json(dict(metadata)).decode()
+        rows = await self._reader.fetch(
+            statement, self.session_id, at, name, after, first, last, wanted, limit
+        )
+        return [_checkpoint(row) for row in rows]
+
+
+def checked_limit(limit: int) -> int:
+    """``limit``, or ValueError."""
+    if limit < 1:
+        raise ValueError(f"limit must be at least 1, not {limit}")
+    return limit
+
+
+def _number(cursor: str | None) -> int | None:
+    if cursor is None:
+        return None
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
+        raise ValueError(f"{cursor!r} is not a cursor of this list: pass the one that a page gave")
+    return int(cursor)
+
+
+def _checkpoint(row: Any) -> Checkpoint:
+    return Checkpoint(
+        id=checkpoint_id(row["session_id"], row["number"]),
+        name=row["name"],
+        timestamp=row["taken_at"],
+        recorded_at=row["recorded_at"],
+        raw_data=row["data"],
+        raw_metadata=canonical_metadata(orjson.loads(row["metadata"])),
+        pinned=row["pinned"],
+        imported_id=row["imported_id"],
+    )

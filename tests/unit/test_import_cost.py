@@ -1,0 +1,64 @@
+"""What ``import waypost`` costs an agent, and that every name it offers is there."""
+
+import subprocess
+import sys
+
+import pytest
+
+import waypost
+
+HEAVY = {"aiokafka", "asyncpg", "pydantic", "orjson", "asyncio"}
+
+LOADED = """
+import sys
+before = set(sys.modules)
+import waypost
+{}
+print(*sorted({{name.partition(".")[0] for name in set(sys.modules) - before}}))
+"""
+
+COST = """
+import time
+began = time.process_time()
+import waypost
+print(time.process_time() - began)
+"""
+
+
+def run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+def test_importing_the_package_loads_nothing_that_was_not_asked_for() -> None:
+    assert not set(run(LOADED.format("")).split()) & HEAVY
+
+
+def test_an_error_class_does_not_load_the_kafka_client() -> None:
+    assert not set(run(LOADED.format("waypost.BufferFullError")).split()) & HEAVY
+
+
+def test_a_publisher_does_not_load_what_only_readers_need() -> None:
+    loaded = set(run(LOADED.format("waypost.Publisher")).split())
+    assert "aiokafka" in loaded
+    assert "asyncpg" not in loaded
+
+
+def test_importing_the_package_takes_far_less_than_100_ms() -> None:
+    # Processor time of the import alone; it is about 5 ms.
+    assert float(run(COST)) < 0.1
+
+
+@pytest.mark.parametrize("name", waypost.__all__)
+def test_every_name_that_is_offered_exists(name: str) -> None:
+    assert getattr(waypost, name).__name__ == name
+
+
+def test_other_names_do_not() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Publischer'"):
+        _ = waypost.Publischer
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    from importlib.metadata import version
+
+    assert waypost.__version__ == version("waypost")
