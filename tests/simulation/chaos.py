@@ -212,7 +212,7 @@ class _Trouble:
             return  # what was answered may have to be answered again
         partition = self.random.randrange(world.plan.partitions)
         tables = world.database.tables.get(partition)
-        if tables is None:
+        if tables is None or partition in world.refusable:
             return
         needed = min((entry.first_offset for entry in tables.outbox.values()), default=tables.next_offset)
         log, results = world.commands[partition], world.results[partition]

@@ -120,8 +120,9 @@ class SimulatedStore:
     def _acquire(self, partitions: int) -> Claim:
         before = self._database.tables.get(self._partition)
         tables = Tables(partitions) if before is None else before.copy()
-        if tables.partitions != partitions:
-            raise RefusedError(f"made for {tables.partitions} partitions, the topic has {partitions}")
+        for known in (tables, *self._database.tables.values()):
+            if known.partitions != partitions:
+                raise RefusedError(f"made for {known.partitions} partitions, the topic has {partitions}")
         tables.epoch += 1
         self._database.put(self._partition, tables)
         return Claim(

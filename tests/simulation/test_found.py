@@ -171,3 +171,46 @@ def test_a_refusal_to_replay_another_log_stands_when_the_partition_is_acquired_a
     assert world.ends["RefusedError"] > 3
     assert "differs from what the command log gives now" in world.refusals[0]
     assert world.database.tables[0].next_offset == 0
+
+
+def test_a_frozen_owner_notices_that_the_command_topic_was_replaced_meanwhile() -> None:
+    world = quiet(duration=15.0, disaster="cut_commands")
+    world.refusable = {0}
+    commands(world, 1, 1.5)
+
+    def freeze_and_replace_the_log() -> None:
+        world.hosts[0].process.paused = True
+        world.commands[0].cut(0)
+        world.loop.call_later(6, world.wake, world.hosts[0], context=OUTSIDE)
+
+    world.loop.call_at(2, freeze_and_replace_the_log)
+    commands(world, *[4] * 5)
+    world.run()
+    assert "is not the one that Postgres applied" in world.refusals[0]
+    assert world.database.tables[0].next_offset == 2
+
+
+def test_results_of_commands_that_the_command_topic_does_not_have_are_refused() -> None:
+    world = quiet(duration=15.0, disaster="recreate_commands")
+    world.refusable = {0}
+    commands(world, 1, 1.5)
+    world.loop.call_at(2, world.commands[0].cut, 0)
+    world.loop.call_at(2, world.database.fail_over, 1000)
+    world.run()
+    assert "answers commands up to offset 1, but the command topic ends at 0" in world.refusals[0]
+
+
+def test_a_result_that_is_missing_in_the_middle_is_refused_when_the_log_is_replayed() -> None:
+    world = quiet(duration=15.0, disaster="cut_results")
+    world.refusable = {0}
+    commands(world, 1, 1.5, 2)
+
+    def remove_a_result_and_lose_the_database() -> None:
+        (missing,) = [record for record in world.results[0].records if b'"offset":1}' in record.value]
+        world.results[0].records.remove(missing)
+        world.database.fail_over(1000)
+
+    world.loop.call_at(3, remove_a_result_and_lose_the_database)
+    commands(world, 3.5)
+    world.run()
+    assert "or there is none" in world.refusals[0]

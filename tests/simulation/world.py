@@ -31,7 +31,13 @@ from waypost_worker.partition.ports import OwnerError, ResultRecord
 RESULTS_TOPIC = "sim.results"
 TIMEOUT = 1.5  # request timeout of every client, seconds
 PRODUCER_EXPIRY = 90.0  # producer.id.expiration; renewals come after 40 s, as 12 h stand to 24 h
-LIMITS = {"renew_after": 40.0, "proof_valid": 6.0, "stuck_after": 4.0, "refused_wait": 2.0}
+LIMITS = {
+    "renew_after": 40.0,
+    "proof_valid": 6.0,
+    "stuck_after": 4.0,
+    "look_again_after": 2.0,
+    "refused_wait": 2.0,
+}
 SETTLE_SECONDS = 90.0
 
 
@@ -109,6 +115,7 @@ class World:
         self.logs: list[SimulatedCommandLog] = []
         self.opened: list[SimulatedCommandLog | SimulatedResultsLog] = []
         self.seen: list[list[tuple[int, str]]] = [[] for _ in range(plan.partitions)]
+        self.away_until = [0.0] * plan.partitions  # nothing is published before
         self.cursors = [0] * plan.partitions  # how far the subscriber has read
         self.deaths: list[str] = []  # owners that ended by an error nobody foresaw
         self.problems: list[str] = []
@@ -215,8 +222,10 @@ class World:
         """The broker's clock."""
         return EPOCH_MS + int(self.loop.time() * 1000)
 
-    def publish(self, partition: int) -> int:
-        """An agent publishes its next command; the offset."""
+    def publish(self, partition: int) -> int | None:
+        """An agent publishes its next command; the offset, or None if the partition is not there."""
+        if self.loop.time() < self.away_until[partition]:
+            return None
         key, value, headers = self._agents[partition].next(self.now_ms())
         skew = self.random.randrange(50) if self.random.random() < 0.05 else 0  # another leader's clock
         offset = self.commands[partition].append(self.now_ms() - skew, key, value, headers)
@@ -253,7 +262,8 @@ class World:
         log = self.commands[partition]
         transaction = self.published
         log.open(transaction)
-        offsets = [self.publish(partition) for _ in range(self.random.randrange(1, 4))]
+        published = [self.publish(partition) for _ in range(self.random.randrange(1, 4))]
+        offsets = [offset for offset in published if offset is not None]
         await asyncio.sleep(self.random.random() * 0.3)
         if log is not self.commands[partition] or transaction not in log.transactions:
             return
@@ -297,9 +307,11 @@ class World:
                 while loop.time() < self.ends_at:
                     loop.run(lambda: False, self.ends_at)
                 self._heal()
-                outside.append(self._outside(self._watch()))
-                if not loop.run(lambda: self._settled, loop.time() + SETTLE_SECONDS):
-                    self.problems += [f"stuck: {text}" for text in self._unsettled()]
+                outside.append(self._settle())
+                for host in self.hosts:
+                    self.wake(host)  # the last sleepers do their worst
+                loop.run(lambda: False, loop.time() + 8)
+                outside.append(self._settle())
                 self._stop()
         finally:
             self._bury(outside)
@@ -340,6 +352,13 @@ class World:
             self.say(f"{host.process.name} goes on")
             self.loop.resume(host.process)
 
+    def _settle(self) -> asyncio.Task[None]:
+        self._settled = False
+        watch = self._outside(self._watch())
+        if not self.loop.run(lambda: self._settled, self.loop.time() + SETTLE_SECONDS):
+            self.problems += [f"stuck: {text}" for text in self._unsettled()]
+        return watch
+
     async def _watch(self) -> None:
         behind = self._unsettled()
         while behind:
@@ -378,11 +397,8 @@ class World:
         return -1
 
     def _stop(self) -> None:
-        """Wake all sleepers, let them do their worst, and then drain everything."""
+        """Drain everything."""
         loop = self.loop
-        for host in self.hosts:
-            self.wake(host)
-        loop.run(lambda: False, loop.time() + 8)
         for partition in range(self.plan.partitions):
             if (refusal := self.refused(partition)) is not None:
                 self.refusals[partition] = refusal

@@ -96,6 +96,7 @@ class Acquired:
     """What an owner holds when a term begins."""
 
     position: Position
+    anchor: bytes | None
     partitions: int
     defaults: Defaults
     tail: EmittedTail
@@ -130,7 +131,7 @@ async def acquire(
     # 4, the part that needs no fence in Kafka, comes early: a partition that must be refused is refused
     # before anything is appended. Otherwise each attempt would add a fence record to a results topic that was
     # cut, until it is long enough to look whole.
-    await _check_log(log, claim)
+    log_end = await check_log(log, claim.next_offset, claim.anchor)
     results_start = await _check_results(results, claim, accept_trimmed_results)
 
     # 2. Fence Kafka: once the record is in, no older owner appends behind it.
@@ -149,6 +150,12 @@ async def acquire(
 
     # 3. Read the tail: what was emitted behind the stored position, for good.
     tail = await _read_tail(results, claim, results_start, tail_end)
+    if tail.highest >= log_end and tail.highest >= (log_end := (await log.bounds())[1]):
+        raise RefusedError(
+            f"the results topic answers commands up to offset {tail.highest}, but the command topic ends at "
+            f"{log_end}: the command topic was recreated or cut, or this is another cluster. Nothing was changed. "
+            "Point the worker at the right cluster, or use another topic prefix"
+        )
 
     # 5. Finish the outbox: emit what was committed but is not in the topic. A long tail took its time, so
     # the ownership is proved once more first.
@@ -169,12 +176,14 @@ async def acquire(
     # 6. Consume from P; results up to R are compared instead of emitted.
     await log.seek(claim.next_offset)
     defaults = Defaults(claim.default_policy, list(claim.default_commands))
-    return Acquired(position, partitions, defaults, tail, proof, reemitted)
+    return Acquired(position, claim.anchor, partitions, defaults, tail, proof, reemitted)
 
 
-async def _check_log(log: CommandLog, claim: Claim) -> None:
+async def check_log(log: CommandLog, position: int, anchor: bytes | None) -> int:
+    """RefusedError unless the log reaches to ``position`` and holds the record that was applied before it; the
+    end of the log.
+    """
     start, end = await log.bounds()
-    position = claim.next_offset
     if position > end:
         raise RefusedError(
             f"Postgres has applied commands up to offset {position - 1}, but the command topic ends at "
@@ -188,15 +197,16 @@ async def _check_log(log: CommandLog, claim: Claim) -> None:
             "was changed. Restore a newer backup or snapshot of Postgres and run 'waypost replay', then raise "
             "the topic's retention"
         )
-    if claim.anchor is None or position == start:
-        return  # nothing applied yet, or the anchored record was removed by retention after it was applied
+    if anchor is None or position == start:
+        return end  # nothing applied yet, or the anchored record was removed by retention since
     records = await log.read(position - 1, position)
-    if not records or anchor_of(records[-1]) != claim.anchor:
+    if not records or anchor_of(records[-1]) != anchor:
         raise RefusedError(
             f"the command record at offset {position - 1} is not the one that Postgres applied: the topic "
             "was recreated, or this is another cluster. Nothing was changed. Point the worker at the right "
             "cluster, or rebuild with 'waypost replay' into an empty database"
         )
+    return end
 
 
 async def _check_results(results: ResultsLog, claim: Claim, accept_trimmed_results: bool) -> int:

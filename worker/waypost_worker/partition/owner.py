@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from waypost.session import Session
 from waypost_worker.partition import outbox
-from waypost_worker.partition.acquire import Acquired, RenewalDueError, acquire, emit
+from waypost_worker.partition.acquire import Acquired, RenewalDueError, acquire, check_log, emit
 from waypost_worker.partition.anchor import anchor_of
 from waypost_worker.partition.apply import Batch, Decoded, cut, decode, missing_sessions
 from waypost_worker.partition.cache import SessionCache
@@ -57,6 +57,8 @@ class Limits:
     # An owner that was frozen for longer must not append on the strength of what it knew before.
     proof_valid: float = 300
     stuck_after: float = 30
+    # Who did not look at the log for so long was frozen, and the log may have been replaced meanwhile.
+    look_again_after: float = 10
     refused_wait: float = 30
     accept_trimmed_results: bool = False
 
@@ -205,15 +207,20 @@ class _Term:
             accept_trimmed_results=self._limits.accept_trimmed_results,
         )
         self._acquired = acquired
+        self._anchor = acquired.anchor
         self._position = acquired.position
         self._owner.next_offset = acquired.position.next_offset
         self._owner._observer.acquired(self._owner.partition, acquired, self._clock.boottime() - began)
         moved_at = self._clock.boottime()
         self._seen_end = self._empty_up_to = self._position.next_offset
+        looked_at = began
         while self._clock.boottime() - began <= self._limits.renew_after:
             records = await self._owner.until_stop(self._log.fetch(self._limits.batch_records))
             if records is None:
                 break
+            if self._clock.boottime() - looked_at > self._limits.look_again_after:
+                await check_log(self._log, self._position.next_offset, self._anchor)
+            looked_at = self._clock.boottime()
             if not records:
                 self._raise_failed_emission()
                 if self._clock.boottime() - moved_at > self._limits.stuck_after:
@@ -273,6 +280,7 @@ class _Term:
         with acquired.proof.renewed():
             await self._store.commit(commit)
         position.next_offset = last.offset + 1
+        self._anchor = commit.anchor
         self._owner.next_offset = position.next_offset
         self._cache.touch(dict.fromkeys(one.session_id for one in decoded if one.session_id))
         self._owner._observer.applied(self._owner.partition, results, self._clock.boottime() - began)

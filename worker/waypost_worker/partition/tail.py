@@ -77,19 +77,21 @@ class EmittedTail:
             )
 
     def compare(self, offset: int, record: ResultRecord) -> None:
-        """Hold a result that is not emitted again against the one in the topic, in rising offsets.
+        """Hold a result that is not emitted again against the one in the topic, for every command in turn.
 
-        RefusedError if they differ: the command topic is then not the one these results came from.
+        RefusedError if they differ, or if either has no counterpart: the command topic is then not the one
+        that these results came from.
         """
-        while self._next < len(self._offsets) and self._offsets[self._next] < offset:
-            self._next += 1
-        if self._next == len(self._offsets) or self._offsets[self._next] != offset:
-            return
+        if offset <= self._emitted:
+            return  # below the stored position, where it was not read
+        found = self._offsets[self._next] if self._next < len(self._offsets) else None
         at = self._next * _DIGEST_BYTES
-        if bytes(self._digests[at : at + _DIGEST_BYTES]) != digest(record):
+        self._next += 1
+        if found != offset or bytes(self._digests[at : at + _DIGEST_BYTES]) != digest(record):
             raise RefusedError(
                 f"the result of the command at offset {offset} in the results topic differs from what the "
-                "command log gives now: one of them was changed; nothing was written, run 'waypost verify'"
+                "command log gives now, or there is none: one of the topics was changed; nothing was written, "
+                "run 'waypost verify'"
             )
 
 
