@@ -39,9 +39,8 @@ from waypost.text import (
     MAX_NESTING,
     canonical_metadata,
     check_json,
-    has_long_number,
+    is_plain,
     metadata_problem,
-    nests_deeper,
     text_problem,
 )
 from waypost.times import parse_micros
@@ -85,7 +84,7 @@ def _plain_create(body: bytes) -> Create | None:
         name = matched[1].decode()
     except ValueError:
         return None
-    if nests_deeper(body, MAX_NESTING + 1) or has_long_number(body):
+    if not is_plain(body, MAX_NESTING + 1):
         return None  # a suspect: the general way looks closely
     if text_problem(name, MAX_NAME) is not None:
         return None

@@ -6,7 +6,7 @@ JSON as bytes, are what the state machine decides on. Pure; knows neither Kafka 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
@@ -36,8 +36,7 @@ OnConflict = Literal["skip", "replace", "reject"]
 # The values: what a command means, checked and ready to decide on.
 
 
-@dataclass(frozen=True, slots=True)
-class Create:
+class Create(NamedTuple):
     """Append a checkpoint. ``data`` is its JSON as received, ``metadata`` canonical JSON."""
 
     name: str

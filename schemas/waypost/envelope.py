@@ -5,8 +5,8 @@ the rest. What is wrong with a record is said in an InvalidCommandError with cod
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from functools import lru_cache
+from typing import Any, Final, NamedTuple, Protocol
 
 import orjson
 
@@ -49,8 +49,7 @@ class KafkaRecord(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(NamedTuple):
     """The attributes of a command and its body. Times in microseconds.
 
     ``session_id`` is None where the record has no key; only ``waypost.defaults.configure`` may lack one.
@@ -80,6 +79,73 @@ def open_envelope(record: KafkaRecord) -> Envelope:
     value = record.value
     if value is None:
         raise _invalid("the record has a null value: send the command's JSON body")
+    return _open_plain(record, value) or _open_any(record, value)
+
+
+# The headers of a command in binary mode, in the order in which command_headers writes them.
+_ORDER: Final = ("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "content-type")
+
+
+def _open_plain(record: KafkaRecord, value: bytes) -> Envelope | None:
+    """The envelope of a record as the publisher writes it; None for anything else, be it right or wrong."""
+    headers = record.headers
+    traceparent = None
+    if len(headers) == 7:
+        last, traceparent = headers[6]
+        if last != "traceparent" or not traceparent:
+            return None
+    elif len(headers) != 6:
+        return None
+    (n0, version), (n1, identifier), (n2, source), (n3, kind), (n4, time), (n5, content) = headers[:6]
+    if (n0, n1, n2, n3, n4, n5) != _ORDER or version != b"1.0" or content != JSON or record.key is None:
+        return None
+    command_type, session_id = _type(kind), _session(record.key)
+    if command_type is None or session_id is None or not _is_source(source):
+        return None
+    try:
+        command_id = identifier.decode()
+        taken_at = parse_micros(time.decode())
+    except (ValueError, AttributeError):
+        return None
+    if not 0 < len(command_id) <= MAX_COMMAND_ID or not command_id.isprintable():
+        return None
+    return Envelope(command_id, command_type, session_id, taken_at, recorded_at(record), traceparent, value)
+
+
+# Sources, types and sessions come again and again. What is too long to be right is not kept.
+
+
+def _session(raw: bytes) -> str | None:
+    return _kept_session(raw) if len(raw) <= 4 * MAX_SESSION_ID else None
+
+
+def _type(raw: bytes | None) -> str | None:
+    return _kept_text(raw) if raw is not None and len(raw) <= 256 else None
+
+
+def _is_source(raw: bytes | None) -> bool:
+    return raw is not None and len(raw) <= 256 and _kept_text(raw) is not None
+
+
+@lru_cache(maxsize=65_536)
+def _kept_session(raw: bytes) -> str | None:
+    return _text(raw, MAX_SESSION_ID)
+
+
+@lru_cache(maxsize=1024)
+def _kept_text(raw: bytes) -> str | None:
+    return _text(raw, 256)
+
+
+def _text(raw: bytes, longest: int) -> str | None:
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        return None
+    return text if text_problem(text, longest) is None else None
+
+
+def _open_any(record: KafkaRecord, value: bytes) -> Envelope:
     headers = _headers(record)
     content_type = headers.get("content-type")
     if content_type is not None and content_type.startswith(STRUCTURED):

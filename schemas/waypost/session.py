@@ -181,8 +181,7 @@ class Session:
 # Decisions: all that evolve, storage and the result event need to know.
 
 
-@dataclass(frozen=True, slots=True)
-class Created:
+class Created(NamedTuple):
     """A checkpoint was appended; ``removed`` are the numbers that retention dropped."""
 
     entry: Entry

@@ -33,6 +33,9 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 _DIGITS_ONLY: Final = bytes(48 if 48 <= byte <= 57 else 32 for byte in range(256))
 _LONG_DIGITS: Final = b"0" * 19  # the shortest run of digits that can leave 64 bits
+_DIGITS_AND_OPENINGS: Final = bytes(
+    48 if 48 <= byte <= 57 else 91 if byte in b"[{" else 32 for byte in range(256)
+)
 _BRACES_ALIKE: Final = bytes.maketrans(b"[]", b"{}")
 _ALL_BUT_MARKS: Final = bytes(byte for byte in range(256) if byte not in b'{}[]"')
 _STRINGS: Final = re.compile(rb'"[^"]*"')
@@ -73,6 +76,17 @@ def check_json(raw: bytes, around: int = 1) -> Any:
     if has_long_number(raw):
         _check_integers(raw)
     return value
+
+
+def is_plain(raw: bytes, levels: int) -> bool:
+    """Whether valid JSON neither nests deeper than ``levels`` nor may hold integers beyond 64 bits.
+
+    What :func:`nests_deeper` and :func:`has_long_number` say together, in one look at the common case.
+    """
+    marks = raw.translate(_DIGITS_AND_OPENINGS)
+    if marks.count(b"[") > levels and nests_deeper(raw, levels):
+        return False
+    return _LONG_DIGITS not in marks or not has_long_number(raw)
 
 
 def has_long_number(raw: bytes) -> bool:

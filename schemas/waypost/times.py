@@ -6,6 +6,7 @@ Text is RFC 3339 in UTC with six decimals and a ``Z``, always 27 characters, so 
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 from waypost.errors import InvalidCommandError, NaiveDatetimeError
@@ -51,7 +52,19 @@ def from_micros(micros: int) -> datetime:
 
 def format_micros(micros: int) -> str:
     """``2026-11-24T08:24:59.123456Z``."""
-    return from_micros(micros).isoformat(timespec="microseconds")[:26] + "Z"
+    second, rest = divmod(micros, 1_000_000)
+    return f"{_text_of_second(second)}.{rest:06d}Z"
+
+
+@lru_cache(maxsize=4096)
+def _text_of_second(second: int) -> str:
+    # Moments of one log lie close together: few seconds are asked for, again and again.
+    return from_micros(second * 1_000_000).isoformat(timespec="seconds")[:19]
+
+
+@lru_cache(maxsize=4096)
+def _micros_of_second(text: str) -> int:
+    return _parse(text + "Z")
 
 
 def parse_micros(text: str) -> int:
@@ -59,6 +72,17 @@ def parse_micros(text: str) -> int:
 
     ValueError says what is wrong: no time zone, not RFC 3339, or outside the years 1 to 9999 in UTC.
     """
+    # The form that format_micros writes.
+    rest = text[20:26]
+    if len(text) == 27 and text[19] == "." and text[26] == "Z" and rest.isdecimal() and rest.isascii():
+        try:
+            return _micros_of_second(text[:19]) + int(rest)
+        except ValueError:
+            return _parse(text)  # says what is wrong, with the whole text
+    return _parse(text)
+
+
+def _parse(text: str) -> int:
     if _RFC3339.fullmatch(text) is None:
         raise ValueError(f"{text[:64]!r} is not an RFC 3339 time with a zone, such as 2026-11-24T08:24:59.5Z")
     try:

@@ -75,7 +75,7 @@ class Settings(BaseSettings):
     stuck_after: float = Field(
         default=30, ge=1, le=3600, description="a consumer without progress in spite of lag is started anew"
     )
-    batch_records: int = Field(default=1000, ge=1, le=10_000, description="most commands in one transaction")
+    batch_records: int = Field(default=2000, ge=1, le=10_000, description="most commands in one transaction")
     batch_bytes: int = Field(
         default=4 * 1024 * 1024, ge=65_536, le=64 * 1024 * 1024, description="most bytes in one transaction"
     )

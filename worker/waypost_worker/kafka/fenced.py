@@ -110,11 +110,11 @@ class FencedProducer:
     def _batches(self, records: Sequence[ResultRecord]) -> Iterator[Any]:
         batch = self._producer.create_batch()
         for record in records:
-            content = {"key": record.key, "value": record.value, "headers": list(record.headers)}
-            if batch.append(timestamp=None, **content) is None:
+            key, value, headers = record
+            if batch.append(timestamp=None, key=key, value=value, headers=headers) is None:
                 yield batch
                 batch = self._producer.create_batch()
-                batch.append(timestamp=None, **content)
+                batch.append(timestamp=None, key=key, value=value, headers=headers)
         batch.close()
         yield batch
 

@@ -6,6 +6,7 @@ and replay both fold the log with this code.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from waypost.bodies import parse_body
 from waypost.commands import Action, Command, ConfigureDefaults, Create
@@ -33,8 +34,7 @@ from waypost_worker.partition.encode import Content, ResultEncoder
 from waypost_worker.partition.ports import Changes, RejectedRow, ResultRecord, Row
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
+class Decoded(NamedTuple):
     """A record as far as it can be understood without state: a command, or why it is none."""
 
     record: KafkaRecord
@@ -116,18 +116,14 @@ class Batch:
         if session is None:
             session = self._sessions[session_id] = Session(session_id)
         decision = decide(session, command, self._defaults.policy)
+        if type(decision) is Created and type(action) is Create:
+            self._created(session, envelope, command, decision, action)
+            return
         match decision:
             case Rejected():
                 self._reject(decoded, decision)
             case Duplicate():
                 self._keep(offset, self._encoder.duplicate(envelope, offset, decision))
-            case Created() if isinstance(action, Create):
-                content = (action.data, action.metadata)
-                result = self._encoder.created(envelope, offset, decision.entry, content, decision.removed)
-                self._made.append((offset, result))
-                self._items.append(outbox.created_item(offset, decision.entry.number, decision.removed))
-                self._put(session_id, decision.entry, content)
-                self._evolve(session, command, decision)
             case RolledBack():
                 entry = session.entries[decision.number]
                 put = self.changes.puts.get((session_id, entry.number))
@@ -140,6 +136,22 @@ class Batch:
                 self._keep(offset, self._encoder.accepted(envelope, offset, decision))
                 self._store(session_id, decision)
                 self._evolve(session, command, decision)
+
+    def _created(
+        self, session: Session, envelope: Envelope, command: Command, decision: Created, action: Create
+    ) -> None:
+        """By far the most frequent case."""
+        entry, removed = decision
+        offset, session_id, changes = command.position, session.session_id, self.changes
+        content = (action.data, action.metadata)
+        self._made.append((offset, self._encoder.created(envelope, offset, entry, content, removed)))
+        self._items.append(outbox.created_item(offset, entry.number, removed))
+        changes.puts[session_id, entry.number] = Row(session_id, entry, action.data, action.metadata)
+        if removed:
+            self._evolve(session, command, decision)
+        else:
+            evolve(session, command, decision)
+            changes.sessions[session_id] = (session, command.recorded_at)
 
     def wanted(self) -> list[tuple[str, int]]:
         """Checkpoints whose stored data is needed for results, as they are before this batch is stored."""

@@ -5,6 +5,7 @@ against those models. ``ce_id`` is a UUIDv5 (RFC 9562) of results topic, command
 """
 
 import hashlib
+from functools import lru_cache
 from typing import Any, Final
 from uuid import NAMESPACE_URL
 
@@ -42,7 +43,21 @@ _TYPES: Final[dict[type, bytes]] = {
     Imported: b"waypost.session.imported",
     Configured: b"waypost.session.configured",
 }
+# The two highest bits of the ninth byte are 10 (RFC 9562, section 4.1).
+_VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 Content = tuple[bytes, bytes]  # data and canonical metadata, both JSON
+
+
+@lru_cache(maxsize=1024)
+def _name(name: str) -> tuple[bytes, bytes]:
+    # Agents have few names: as JSON, and as a header.
+    return orjson.dumps(name), name.encode()
+
+
+@lru_cache(maxsize=16)
+def _time(micros: int) -> bytes:
+    # All records of one append to the log have the same time.
+    return format_micros(micros).encode()
 
 
 class ResultEncoder:
@@ -50,6 +65,7 @@ class ResultEncoder:
 
     def __init__(self, results_topic: str, partition: int) -> None:
         self.partition = partition
+        self._place = b',"partition":%d,"offset":' % partition
         self._source = f"/{results_topic}/{partition}".encode()
         # The SHA-1 of the constant part is taken once; each id then hashes only its offset.
         self._identity = hashlib.sha1(NAMESPACE_URL.bytes, usedforsecurity=False)
@@ -59,10 +75,8 @@ class ResultEncoder:
         """The CloudEvents id of the result of the command at ``offset``: a UUIDv5."""
         hashed = self._identity.copy()
         hashed.update(b"%d" % offset)
-        value = int.from_bytes(hashed.digest()[:16], "big")
-        value = value & ~(0xF000 << 64) & ~(0xC000 << 48) | 5 << 76 | 0x8000 << 48
-        text = b"%032x" % value
-        return b"%b-%b-%b-%b-%b" % (text[:8], text[8:12], text[12:16], text[16:20], text[20:])
+        h = hashed.hexdigest()
+        return f"{h[:8]}-{h[8:12]}-5{h[13:16]}-{_VARIANT[h[16]]}{h[17:20]}-{h[20:32]}".encode()
 
     def created(
         self,
@@ -74,29 +88,36 @@ class ResultEncoder:
     ) -> ResultRecord:
         """The result of a create: the whole checkpoint and what retention dropped."""
         session_id = envelope.session_id or ""
+        key = session_id.encode()
         session = orjson.dumps(session_id)
-        quoted_id = b'%b:%d"' % (session[:-1], entry.number)
-        recorded = format_micros(entry.recorded_at).encode()
-        gone = b",".join([b'%b:%d"' % (session[:-1], number) for number in removed])
-        name = orjson.dumps(entry.name)
-        body = (
-            b'{"session_id":%b,"checkpoint":{"id":%b,"name":%b,"timestamp":"%b","recorded_at":"%b","data":%b,'
-            b'"metadata":%b,"pinned":false},"removed":[%b],"command":{"id":%b,"partition":%d,"offset":%d}}'
-            % (
+        opened = session[:-1]
+        recorded = _time(entry.recorded_at)
+        name, name_header = _name(entry.name)
+        gone = b",".join([b'%b:%d"' % (opened, number) for number in removed]) if removed else b""
+        body = b"".join(
+            (
+                b'{"session_id":',
                 session,
-                quoted_id,
+                b',"checkpoint":{"id":',
+                b'%b:%d"' % (opened, entry.number),
+                b',"name":',
                 name,
+                b',"timestamp":"',
                 format_micros(entry.taken_at).encode(),
+                b'","recorded_at":"',
                 recorded,
+                b'","data":',
                 content[0],
+                b',"metadata":',
                 content[1],
+                b',"pinned":false},"removed":[',
                 gone,
+                b'],"command":{"id":',
                 orjson.dumps(envelope.id),
-                self.partition,
-                offset,
+                self._place,
+                b"%d}}" % offset,
             )
         )
-        key = session_id.encode()
         headers = [
             ("ce_specversion", b"1.0"),
             ("ce_id", self.event_id(offset)),
@@ -105,7 +126,7 @@ class ResultEncoder:
             ("ce_time", recorded),
             ("ce_subject", b"%b:%d" % (key, entry.number)),
             ("ce_sessionid", key),
-            ("ce_checkpointname", entry.name.encode()),
+            ("ce_checkpointname", name_header),
             ("content-type", JSON),
         ]
         if envelope.traceparent is not None:

@@ -48,7 +48,7 @@ class _StoppedError(Exception):
 class Limits:
     """Bounds of one owner. Times in seconds. None of them changes what a command means."""
 
-    batch_records: int = 1000
+    batch_records: int = 2000
     batch_bytes: int = 4 * 1024 * 1024
     cache_items: int = 400_000
     # Both producer ids and idle epochs expire, after 7 days and 1 day by default (doctor holds brokers to
