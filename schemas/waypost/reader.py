@@ -4,6 +4,7 @@ Read-only: a role with select on the schema is enough. Needs the extra ``reader`
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from waypost.session_reader import SessionReader as SessionReader
 from waypost.session_reader import checked_limit
 
 DEFAULT_SCHEMA: Final = "waypost"
+_SCHEMA_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _SESSIONS: Final = 500
 _PREFETCH: Final = 20
 _T = TypeVar("_T")
@@ -53,7 +55,7 @@ class Reader:
         timeout: float = 30,
         statement_cache_size: int = 100,
     ) -> None:
-        if not (schema.isidentifier() and schema.islower() and schema.isascii()):
+        if _SCHEMA_NAME.fullmatch(schema) is None:
             raise ValueError(f"the schema name {schema!r} must be a plain lower-case identifier")
         self._dsn = dsn
         self._schema = schema
@@ -208,4 +210,4 @@ def _session_info(row: Any) -> SessionInfo:
 @cache
 def _statement(name: str, schema: str) -> str:
     text = files("waypost").joinpath("sql", f"{name}.sql").read_text()
-    return text if schema == DEFAULT_SCHEMA else text.replace("waypost.", f"{schema}.")
+    return text if schema == DEFAULT_SCHEMA else text.replace("waypost.", f'"{schema}".')

@@ -94,6 +94,20 @@ def test_migrate_shows_then_does_then_has_nothing_to_do(line: CommandLine, empty
     assert line.run("session", "list", "-o", "json", *flag).json == []
 
 
+def test_another_schema_is_a_database_of_its_own(line: CommandLine) -> None:
+    flag = ("--schema", "side")
+    missing = line.run("session", "list", *flag)
+    assert (missing.code, missing.out) == (1, "")
+    assert "has no Waypost schema 'side'" in missing.error
+    assert line.run("migrate", "-o", "json", *flag).json[0]["number"] == 1
+    assert line.run("migrate", "-o", "json", *flag).json == []
+    assert line.run("session", "list", "-o", "json", *flag).json == []
+    assert line.run("rejected", "list", "-o", "json", *flag).json == []
+    wrong = line.run("session", "list", "--schema", "Side; drop")
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "--postgres-schema: the schema name" in wrong.error
+
+
 # Doctor.
 
 

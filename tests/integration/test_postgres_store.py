@@ -255,3 +255,17 @@ async def test_without_a_statement_cache_nothing_is_set_for_a_session(database: 
     await hand.commit(puts("s", [entry(1)]))
     assert len((await store.load(["s"]))["s"]) == 1
     await asyncio.gather(plain.close(), ours.close())
+
+
+# What a batch says.
+
+
+async def test_where_a_batch_is_cut_does_not_show_in_the_first_time_of_a_session(
+    hand: Hand, pool: Any
+) -> None:
+    changes = puts("s", [entry(1), entry(2)])
+    changes.begun["s"] = MOMENT - 7
+    await hand.commit(changes)
+    async with pool.acquire() as connection:
+        row = await connection.fetchrow("select * from waypost.sessions where session_id = 's'")
+    assert (row["first_recorded_at"], row["last_recorded_at"]) == (MOMENT - 7, MOMENT)

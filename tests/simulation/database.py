@@ -220,7 +220,7 @@ def _frozen(commit: Commit) -> Callable[[Database, Tables], None]:
     changes = commit.changes
     puts = {key: (replace(row.entry), row.data, row.metadata) for key, row in changes.puts.items()}
     sessions = {
-        session_id: (session.counter, session.policy, len(session), at)
+        session_id: (session.counter, session.policy, len(session), changes.begun.get(session_id, at), at)
         for session_id, (session, at) in changes.sessions.items()
     }
     pins, drops = dict(changes.pins), list(changes.drops)
@@ -244,9 +244,9 @@ def _frozen(commit: Commit) -> Callable[[Database, Tables], None]:
             if key in tables.checkpoints:
                 entry, data, metadata = tables.checkpoints[key]
                 tables.checkpoints[key] = (replace(entry, pinned=pinned), data, metadata)
-        for session_id, (counter, policy, checkpoints, at) in sessions.items():
+        for session_id, (counter, policy, checkpoints, begun, at) in sessions.items():
             before = tables.sessions.get(session_id)
-            first = at if before is None else before.first_recorded_at
+            first = begun if before is None else before.first_recorded_at
             recent = {} if before is None else dict(before.recent)
             tables.sessions[session_id] = SessionRow(counter, policy, checkpoints, first, at, recent)
         for session_id, below in forgotten.items():

@@ -171,8 +171,8 @@ class Worker:
         try:
             async with pool.acquire() as connection:
                 if settings.migrate:
-                    await migrate(connection)
-                await check_schema(connection)
+                    await migrate(connection, settings.postgres_schema)
+                await check_schema(connection, settings.postgres_schema)
         except BaseException:
             await pool.close()
             raise
@@ -228,7 +228,7 @@ class Worker:
         ports = Ports(
             make_log=lambda: KafkaCommandLog(self._connection, self._topics.commands, partition),
             make_results=lambda: KafkaResultsLog(self._connection, self._topics, partition),
-            store=PostgresStore(self._pool, partition),
+            store=PostgresStore(self._pool, partition, settings.postgres_schema),
             clock=SystemClock(),
         )
         limits = Limits(

@@ -19,6 +19,7 @@ from pydantic_settings import (
 
 from waypost.errors import InvalidCommandError, WaypostError
 from waypost.topics import Topics
+from waypost_worker.postgres.statements import DEFAULT_SCHEMA, check_schema_name
 
 CONFIG_FILE_VARIABLE: Final = "WAYPOST_CONFIG_FILE"
 DEFAULT_CONFIG_FILE: Final = "waypost.toml"
@@ -55,6 +56,9 @@ class Settings(BaseSettings):
     )
     postgres_dsn: SecretStr = Field(
         default=SecretStr("postgresql://localhost/waypost"), description="where Postgres is"
+    )
+    postgres_schema: Annotated[str, AfterValidator(check_schema_name)] = Field(
+        default=DEFAULT_SCHEMA, description="where Waypost's tables are in the database"
     )
     topic_prefix: Annotated[str, AfterValidator(_topic_prefix)] = Field(
         default="waypost", description="the topics are {prefix}.commands and {prefix}.results"

@@ -34,6 +34,14 @@ class Target:
     ] = None
     postgres_dsn: Annotated[str | None, Parameter(help="postgresql://…", group=_CONNECTION)] = None
     topic_prefix: Annotated[str | None, Parameter(help="of the two topics", group=_CONNECTION)] = None
+    postgres_schema: Annotated[
+        str | None,
+        Parameter(
+            name=["--schema", "--postgres-schema"],
+            help="of Waypost's tables, such as one that replay built",
+            group=_CONNECTION,
+        ),
+    ] = None
 
     def settings(self, **flags: Any) -> Settings:
         """The settings in force; SettingsError if they can't be used."""

@@ -14,7 +14,7 @@ app = App(name="config", help="Show the settings and where they come from.")
 def show(*, common: Common = NOTHING_GIVEN) -> int:
     """Print every setting, its value and where it comes from; secrets are masked.
 
-    A setting is named --like-this as a flag (the three below),
+    A setting is named --like-this as a flag (the four below),
     WAYPOST_LIKE_THIS as a variable, and like_this in waypost.toml (or the file
     that WAYPOST_CONFIG_FILE names). The first that is given wins.
 

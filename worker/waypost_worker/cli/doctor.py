@@ -100,7 +100,7 @@ async def _schema(connection: Any, settings: Settings) -> "list[Finding]":
     from waypost_worker.postgres.migrate import SchemaError, check_schema
 
     try:
-        await check_schema(connection)
+        await check_schema(connection, settings.postgres_schema)
     except SchemaError as error:
         return [Finding("error", "schema", str(error), "run 'waypost migrate'")]
     findings = [Finding("ok", "schema", "up to date")]
@@ -108,7 +108,8 @@ async def _schema(connection: Any, settings: Settings) -> "list[Finding]":
         count = (await topic_partitions(settings)).get(settings.topics.commands)
     except CommandError:
         return findings  # Kafka's own findings say so
-    made_for = {row["partitions"] for row in await connection.fetch(query("partition_counts"))}
+    counts_of = query("partition_counts", settings.postgres_schema)
+    made_for = {row["partitions"] for row in await connection.fetch(counts_of)}
     if count is not None and made_for - {count}:
         counts = " and ".join(map(str, sorted(made_for)))
         message = f"the database was used with {counts} partitions, the topic has {count}"

@@ -39,4 +39,5 @@ async def _migrate(settings: Settings, dry_run: bool) -> list[Any]:
     from waypost_worker.postgres.migrate import pending
 
     async with connected(settings) as connection:
-        return list(await (pending(connection) if dry_run else apply(connection)))
+        schema = settings.postgres_schema
+        return list(await (pending(connection, schema) if dry_run else apply(connection, schema)))

@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from waypost_worker.cli.output import USAGE, CommandError
+from waypost_worker.postgres.statements import DEFAULT_SCHEMA, for_schema
 from waypost_worker.settings import Settings, masked_dsn
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ async def reading(settings: Settings) -> "AsyncIterator[Reader]":
         postgres_errors(settings),
         Reader(
             settings.postgres_dsn.get_secret_value(),
+            schema=settings.postgres_schema,
             timeout=settings.request_timeout,
             statement_cache_size=settings.postgres_statement_cache,
         ) as reader,
@@ -140,7 +142,9 @@ async def postgres_errors(settings: Settings) -> AsyncIterator[None]:
     except asyncpg.exceptions.ClientConfigurationError as error:
         raise CommandError(f"the Postgres DSN {where} can't be used: {error}", USAGE) from None
     except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
-        raise CommandError(f"the database {where} has no Waypost schema: run 'waypost migrate'") from None
+        schema = settings.postgres_schema
+        named = "Waypost schema" if schema == DEFAULT_SCHEMA else f"Waypost schema {schema!r}"
+        raise CommandError(f"the database {where} has no {named}: run 'waypost migrate'") from None
     except (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as error:
         # TimeoutError, often without a text, is an OSError.
         number = getattr(error, "errno", None)
@@ -151,6 +155,6 @@ async def postgres_errors(settings: Settings) -> AsyncIterator[None]:
 
 
 @cache
-def query(name: str) -> str:
-    """The statement in ``sql/{name}.sql``."""
-    return files("waypost_worker.cli").joinpath("sql", f"{name}.sql").read_text()
+def query(name: str, schema: str = DEFAULT_SCHEMA) -> str:
+    """The statement in ``sql/{name}.sql``, for another schema than ``waypost`` where that is wanted."""
+    return for_schema(files("waypost_worker.cli").joinpath("sql", f"{name}.sql").read_text(), schema)

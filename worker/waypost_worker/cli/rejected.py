@@ -91,4 +91,4 @@ def _as_text(field: str, raw: bytes | None, for_people: bool) -> dict[str, Any]:
 
 async def _rows(settings: Settings, statement: str, *arguments: Any) -> list[Any]:
     async with connected(settings) as connection:
-        return list(await connection.fetch(query(statement), *arguments))
+        return list(await connection.fetch(query(statement, settings.postgres_schema), *arguments))

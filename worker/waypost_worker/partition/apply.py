@@ -151,6 +151,8 @@ class Batch:
             self._evolve(session, command, decision)
         else:
             evolve(session, command, decision)
+            if session_id not in changes.sessions:
+                changes.begun[session_id] = command.recorded_at
             changes.sessions[session_id] = (session, command.recorded_at)
 
     def wanted(self) -> list[tuple[str, int]]:
@@ -187,6 +189,7 @@ class Batch:
             changes.remembered.append((session_id, remembered))
         if memory.forgotten_below is not None:
             changes.forgotten[session_id] = memory.forgotten_below
+        changes.begun.setdefault(session_id, command.recorded_at)
         changes.sessions[session_id] = (session, command.recorded_at)
 
     def _store(self, session_id: str, decision: Accepted) -> None:

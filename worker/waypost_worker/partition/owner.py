@@ -11,18 +11,16 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Final, Protocol, TypeVar
 
-from waypost.session import Session
 from waypost_worker.partition import outbox
 from waypost_worker.partition.acquire import Acquired, RenewalDueError, acquire, check_log, emit
 from waypost_worker.partition.anchor import anchor_of
-from waypost_worker.partition.apply import Batch, Decoded, cut, decode, missing_sessions
-from waypost_worker.partition.cache import SessionCache
-from waypost_worker.partition.encode import Content, ResultEncoder
+from waypost_worker.partition.apply import Decoded, cut, decode
+from waypost_worker.partition.encode import ResultEncoder
+from waypost_worker.partition.fold import Folder
 from waypost_worker.partition.ports import (
     Clock,
     CommandLog,
     Commit,
-    FencedError,
     OwnerError,
     RefusedError,
     ResultRecord,
@@ -190,7 +188,6 @@ class _Term:
         self._store = ports.store
         self._log = ports.make_log()
         self._results = ports.make_results()
-        self._cache = SessionCache(limits.cache_items)
         self._emission: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -207,6 +204,7 @@ class _Term:
             accept_trimmed_results=self._limits.accept_trimmed_results,
         )
         self._acquired = acquired
+        self._folder = Folder(self._owner._encoder, self._store, acquired.defaults, self._limits.cache_items)
         self._anchor = acquired.anchor
         self._position = acquired.position
         self._owner.next_offset = acquired.position.next_offset
@@ -248,19 +246,8 @@ class _Term:
     async def _apply(self, decoded: list[Decoded]) -> None:
         """One batch: load, decide and evolve, commit, start emitting."""
         began = self._clock.boottime()
-        acquired, position, cached = self._acquired, self._position, self._cache.sessions
-        missing = missing_sessions(decoded, cached)
-        if missing:
-            stored = await self._store.load(missing)
-            for session_id in missing:
-                # Not "or": a session without live checkpoints is falsy, and still has counter and policy.
-                found = stored.get(session_id)
-                cached[session_id] = Session(session_id) if found is None else self._not_ahead(found)
-
-        batch = Batch(self._owner._encoder, cached, acquired.defaults)
-        for one in decoded:
-            batch.add(one)
-        results, items = batch.finish(await self._contents(batch.wanted()))
+        acquired, position = self._acquired, self._position
+        changes, results, items = await self._folder.fold(decoded, position.next_offset)
 
         first, last = decoded[0].record, decoded[-1].record
         if first.offset <= self._position.suppressed_up_to:
@@ -275,38 +262,20 @@ class _Term:
             emitted=emitted,
             results_offset=results_offset,
             outbox=StoredOutbox(first.offset, last.offset, outbox.pack(items)),
-            changes=batch.changes,
+            changes=changes,
         )
         with acquired.proof.renewed():
             await self._store.commit(commit)
         position.next_offset = last.offset + 1
         self._anchor = commit.anchor
         self._owner.next_offset = position.next_offset
-        self._cache.touch(dict.fromkeys(one.session_id for one in decoded if one.session_id))
+        self._folder.settle(decoded)
         self._owner._observer.applied(self._owner.partition, results, self._clock.boottime() - began)
 
         # One emission at a time keeps the order; it overlaps with the next batch's application.
         await self._emission_done()
         if results:
             self._emission = asyncio.create_task(self._emit(results))
-
-    def _not_ahead(self, session: Session) -> Session:
-        # The commit would fail, but not if Postgres then fails over and loses what the other owner did.
-        if session.last_position() >= self._position.next_offset:
-            raise self._overtaken()
-        return session
-
-    async def _contents(self, wanted: list[tuple[str, int]]) -> dict[tuple[str, int], Content]:
-        contents = await self._store.contents(wanted) if wanted else {}
-        if any(key not in contents for key in wanted):
-            raise self._overtaken()
-        return contents
-
-    def _overtaken(self) -> FencedError:
-        return FencedError(
-            f"Postgres is ahead of command {self._position.next_offset}: another worker took partition "
-            f"{self._owner.partition} over; the partition is read anew"
-        )
 
     def _compare(
         self, results: list[tuple[int, ResultRecord]], items: list[outbox.Item]

@@ -191,13 +191,15 @@ class RejectedRow(NamedTuple):
 class Changes:
     """All that one batch changes in the store, netted: apply ``drops`` first, then ``puts``, then the rest.
 
-    ``sessions`` maps each touched session to the recorded_at (microseconds) of its last command.
+    ``sessions`` maps each touched session to the recorded_at (microseconds) of its last command, ``begun`` to
+    that of its first one in the batch.
     """
 
     drops: dict[tuple[str, int], None] = field(default_factory=dict)
     puts: dict[tuple[str, int], Row] = field(default_factory=dict)
     pins: dict[tuple[str, int], bool] = field(default_factory=dict)
     sessions: dict[str, tuple[Session, int]] = field(default_factory=dict)
+    begun: dict[str, int] = field(default_factory=dict)
     remembered: list[tuple[str, Remembered]] = field(default_factory=list)
     forgotten: dict[str, int] = field(default_factory=dict)
     rejected: list[RejectedRow] = field(default_factory=list)

@@ -36,6 +36,7 @@ def commit_parameters(commit: Commit) -> list[Any]:
         *_keys(changes.forgotten.items()),
         *_remembered(changes),
         *_rejected(changes.rejected),
+        [changes.begun.get(name, last) for name, (_, last) in changes.sessions.items()],
     ]
 
 

@@ -20,11 +20,16 @@ def for_schema(text: str, schema: str) -> str:
     """``text`` with ``schema`` in place of ``waypost``; ValueError unless that is a plain identifier."""
     if schema == DEFAULT_SCHEMA:
         return text
+    return _SCHEMA_IN_SQL.sub(f'"{check_schema_name(schema)}"', text)
+
+
+def check_schema_name(schema: str) -> str:
+    """``schema``; ValueError unless it is a plain identifier."""
     if _SCHEMA_NAME.fullmatch(schema) is None:
         raise ValueError(
             f"the schema name {schema!r} can't be used: take a-z, 0-9 and _, no digit first, at most 63 characters"
         )
-    return _SCHEMA_IN_SQL.sub(f'"{schema}"', text)
+    return schema
 
 
 @cache

@@ -72,16 +72,18 @@ pinned as (
     from owner, unnest($29::text[], $30::bigint[], $31::boolean[]) as p (session_id, number, pinned)
     where c.session_id = p.session_id and c.number = p.number
 ),
--- $32 session ids, $33 counters, $34 policies, $35 live checkpoints, $36 recorded_at of the last commands
+-- $32 session ids, $33 counters, $34 policies, $35 live checkpoints, $36 recorded_at of the last commands and $52
+-- of the first: where a batch is cut must not show in what is stored
 touched as (
     insert into waypost.sessions (
         session_id, partition, counter, policy, checkpoints, first_recorded_at, last_recorded_at
     )
-    select t.session_id, owner.partition, t.counter, t.policy, t.checkpoints, t.recorded_at, t.recorded_at
+    select t.session_id, owner.partition, t.counter, t.policy, t.checkpoints, t.begun, t.recorded_at
     from
         owner,
-        unnest($32::text[], $33::bigint[], $34::jsonb[], $35::integer[], $36::timestamptz[])
-            as t (session_id, counter, policy, checkpoints, recorded_at)
+        unnest(
+            $32::text[], $33::bigint[], $34::jsonb[], $35::integer[], $36::timestamptz[], $52::timestamptz[]
+        ) as t (session_id, counter, policy, checkpoints, recorded_at, begun)
     on conflict (session_id) do update
     set counter = excluded.counter,
         policy = excluded.policy,

@@ -1,0 +1,75 @@
+"""Folding batches of one partition over stored sessions: load what is missing, decide and evolve, and read what
+results show. The owner and replay both advance with this; what is done with the outcome is theirs.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from waypost.defaults import Defaults
+from waypost.session import Session
+from waypost_worker.partition import outbox
+from waypost_worker.partition.apply import Batch, Decoded, missing_sessions
+from waypost_worker.partition.cache import SessionCache
+from waypost_worker.partition.encode import Content, ResultEncoder
+from waypost_worker.partition.ports import Changes, FencedError, ResultRecord, Store
+
+
+class Folded(NamedTuple):
+    """What one batch amounts to. ``results`` come with their command offsets; all in log order."""
+
+    changes: Changes
+    results: list[tuple[int, ResultRecord]]
+    items: list[outbox.Item]
+
+
+class Folder:
+    """Sessions in memory between batches, ``cache_items`` of them (entries and command ids) at most."""
+
+    def __init__(self, encoder: ResultEncoder, store: Store, defaults: Defaults, cache_items: int) -> None:
+        self._encoder = encoder
+        self._store = store
+        self._defaults = defaults
+        self._cache = SessionCache(cache_items)
+
+    async def fold(self, decoded: Sequence[Decoded], next_offset: int) -> Folded:
+        """One batch, the first command of which is the next to be applied, at or behind ``next_offset``.
+
+        FencedError if the store turns out to be ahead: somebody else advances the partition.
+        """
+        cached = self._cache.sessions
+        missing = missing_sessions(decoded, cached)
+        if missing:
+            stored = await self._store.load(missing)
+            for session_id in missing:
+                # Not "or": a session without live checkpoints is falsy, and still has counter and policy.
+                found = stored.get(session_id)
+                if found is None:
+                    cached[session_id] = Session(session_id)
+                elif found.last_position() >= next_offset:
+                    # The commit would fail, but not if Postgres then fails over and loses what the other did.
+                    raise self._overtaken(next_offset)
+                else:
+                    cached[session_id] = found
+        batch = Batch(self._encoder, cached, self._defaults)
+        for one in decoded:
+            batch.add(one)
+        results, items = batch.finish(await self._contents(batch.wanted(), next_offset))
+        return Folded(batch.changes, results, items)
+
+    def settle(self, decoded: Sequence[Decoded]) -> None:
+        """The batch is committed: sessions used long ago may be dropped from memory."""
+        self._cache.touch(dict.fromkeys(one.session_id for one in decoded if one.session_id))
+
+    async def _contents(
+        self, wanted: list[tuple[str, int]], next_offset: int
+    ) -> dict[tuple[str, int], Content]:
+        contents = await self._store.contents(wanted) if wanted else {}
+        if any(key not in contents for key in wanted):
+            raise self._overtaken(next_offset)
+        return contents
+
+    def _overtaken(self, next_offset: int) -> FencedError:
+        return FencedError(
+            f"Postgres is ahead of command {next_offset}: another worker took partition "
+            f"{self._encoder.partition} over; the partition is read anew"
+        )
