@@ -26,10 +26,12 @@ from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.results_log import KafkaResultsLog
 from waypost_worker.kafka.topics import create_topics
 from waypost_worker.partition.acquire import Acquired
+from waypost_worker.partition.observer import AppliedBatch, Observer
 from waypost_worker.partition.owner import Limits, Owner, Ports
-from waypost_worker.partition.ports import OwnerError, ResultRecord
+from waypost_worker.partition.ports import OwnerError
 from waypost_worker.postgres.pool import open_pool
 from waypost_worker.postgres.store import PostgresStore
+from waypost_worker.telemetry.observers import Observers
 
 CREATE = b"waypost.checkpoint.create"
 TIME = b"2026-11-24T08:24:59.123456Z"
@@ -48,13 +50,13 @@ class Recorder:
     def acquired(self, partition: int, acquired: Acquired, seconds: float) -> None:
         self.terms.append(acquired)
 
-    def applied(self, partition: int, results: list[tuple[int, ResultRecord]], seconds: float) -> None:
-        self.applied_count += len(results)
+    def applied(self, partition: int, batch: AppliedBatch) -> None:
+        self.applied_count += len(batch.results)
         for hook in self.hooks:
             hook()
 
-    def emitted(self, partition: int, records: int, seconds: float) -> None:
-        self.emitted_count += records
+    def emitted(self, partition: int, batch: AppliedBatch, seconds: float) -> None:
+        self.emitted_count += len(batch.results)
 
     def ended(self, partition: int, why: OwnerError | None, wait: float) -> None:
         self.ends.append(why)
@@ -137,10 +139,17 @@ class Deployment:
             clock=SystemClock(),
         )
 
-    def own(self, partition: int = 0, ports: Ports | None = None, limits: Limits | None = None) -> Running:
-        """Start an owner."""
+    def own(
+        self,
+        partition: int = 0,
+        ports: Ports | None = None,
+        limits: Limits | None = None,
+        observer: Observer | None = None,
+    ) -> Running:
+        """Start an owner; ``observer`` is told besides the recorder."""
         recorder = Recorder()
-        owner = Owner(partition, self.topics.results, ports or self.ports(partition), recorder, limits)
+        told = recorder if observer is None else Observers(recorder, observer)
+        owner = Owner(partition, self.topics.results, ports or self.ports(partition), told, limits)
         running = Running(owner, recorder)
         self._owners.append(running)
         return running

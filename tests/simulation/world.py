@@ -25,8 +25,9 @@ from waypost.times import format_micros
 from waypost_worker.partition import acquire as acquire_module
 from waypost_worker.partition.acquire import Acquired
 from waypost_worker.partition.encode import ACQUIRED
+from waypost_worker.partition.observer import AppliedBatch
 from waypost_worker.partition.owner import Limits, Owner, Ports, StuckError
-from waypost_worker.partition.ports import OwnerError, ResultRecord
+from waypost_worker.partition.ports import OwnerError
 
 RESULTS_TOPIC = "sim.results"
 TIMEOUT = 1.5  # request timeout of every client, seconds
@@ -76,10 +77,10 @@ class Observer:
                 f" results from {at.results_offset}, {acquired.reemitted} emitted again"
             )
 
-    def applied(self, partition: int, results: list[tuple[int, ResultRecord]], seconds: float) -> None:
+    def applied(self, partition: int, batch: AppliedBatch) -> None:
         self._world.batches += 1
 
-    def emitted(self, partition: int, records: int, seconds: float) -> None:
+    def emitted(self, partition: int, batch: AppliedBatch, seconds: float) -> None:
         pass
 
     def ended(self, partition: int, why: OwnerError | None, wait: float) -> None:

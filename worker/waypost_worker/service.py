@@ -9,9 +9,10 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import asyncpg
 import structlog
@@ -21,71 +22,34 @@ from waypost_worker.kafka.command_log import KafkaCommandLog
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.membership import Membership
 from waypost_worker.kafka.results_log import KafkaResultsLog
-from waypost_worker.partition.acquire import Acquired
+from waypost_worker.partition.observer import Observer
 from waypost_worker.partition.owner import Limits, Owner, Ports, StuckError
-from waypost_worker.partition.ports import (
-    FencedError,
-    OwnerError,
-    RefusedError,
-    ResultRecord,
-    UnavailableError,
-)
+from waypost_worker.partition.ports import UnavailableError
 from waypost_worker.postgres.migrate import SchemaError, migrate
 from waypost_worker.postgres.pool import Pool, check_schema, open_pool
 from waypost_worker.postgres.store import PostgresStore
 from waypost_worker.settings import Settings, masked_dsn
+from waypost_worker.telemetry.health import Health
+from waypost_worker.telemetry.heartbeat import heartbeat
+from waypost_worker.telemetry.logs import LogLevel
+from waypost_worker.telemetry.measured import MeasuredStore
+from waypost_worker.telemetry.metrics import Metrics
+from waypost_worker.telemetry.observers import LogObserver, Observers
+from waypost_worker.telemetry.tracing import TracingObserver, configured_provider, start_exporting
 
 log = structlog.get_logger("waypost.worker")
-_LAG_COMMIT_SECONDS: Final = 5.0
+_LOOK_SECONDS: Final = 5.0
 _LONGEST_START_WAIT: Final = 10.0
 _LONGEST_OWNER_WAIT: Final = 30.0
+# A consumer that is stuck is started anew, twice, before its worker ends by itself: only then is it dead.
+_LIVE_PATIENCE: Final = 4
 _T = TypeVar("_T")
+# What serves probes and metrics while the worker runs; given by who knows HTTP.
+Serve = Callable[[Settings, Health, Metrics], AbstractAsyncContextManager[object]]
 
 
 class _Stopped(Exception):
     """The worker was told to stop while it waited for a server."""
-
-
-class LoggingObserver:
-    """Tells the log what owners do. Per-batch events are debug, terms are info, refusals are errors."""
-
-    def acquired(self, partition: int, acquired: Acquired, seconds: float) -> None:
-        """A term began."""
-        log.info(
-            "partition_acquired",
-            partition=partition,
-            epoch=acquired.position.epoch,
-            next_offset=acquired.position.next_offset,
-            reemitted=acquired.reemitted,
-            milliseconds=round(seconds * 1000),
-        )
-
-    def applied(self, partition: int, results: list[tuple[int, ResultRecord]], seconds: float) -> None:
-        """A batch was committed."""
-        log.debug("batch", partition=partition, commands=len(results), milliseconds=round(seconds * 1000, 1))
-
-    def emitted(self, partition: int, records: int, seconds: float) -> None:
-        """A batch's results are in the topic."""
-
-    def ended(self, partition: int, why: OwnerError | None, wait: float) -> None:
-        """A term ended."""
-        match why:
-            case None:
-                log.info("partition_released", partition=partition)
-            case RefusedError():
-                log.error(
-                    "partition_refused", partition=partition, reason=str(why), retry_seconds=round(wait)
-                )
-            case FencedError():
-                log.info("partition_fenced", partition=partition, reason=str(why))
-            case _:
-                log.warning(
-                    "term_ended",
-                    partition=partition,
-                    kind=type(why).__name__,
-                    reason=str(why),
-                    retry_seconds=round(wait, 2),
-                )
 
 
 @dataclass(slots=True)
@@ -99,11 +63,16 @@ class _Run:
 class Worker:
     """A worker process between start and stop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, metrics: Metrics | None = None, tracing: Observer | None = None
+    ) -> None:
+        self.health = Health(_LIVE_PATIENCE * settings.stuck_after)
         self._settings = settings
+        self._metrics = metrics
         self._topics = settings.topics
         self._connection = Connection(settings.bootstrap_servers, request_timeout=settings.request_timeout)
-        self._observer = LoggingObserver()
+        told = (LogObserver(), self.health, metrics, tracing)
+        self._observer = Observers(*(one for one in told if one is not None))
         self._stop = asyncio.Event()
         self._runs: dict[int, _Run] = {}
         self._changed = asyncio.Event()
@@ -112,6 +81,7 @@ class Worker:
 
     def stop(self) -> None:
         """Begin to drain. Calling it again changes nothing."""
+        self.health.stage = "draining"
         self._stop.set()
         self._changed.set()
 
@@ -125,19 +95,29 @@ class Worker:
             topics=settings.topic_prefix,
             pid=os.getpid(),
         )
+        beating = asyncio.create_task(heartbeat(self._beat), name="heartbeat")
+        try:
+            return await self._work()
+        finally:
+            beating.cancel()
+
+    async def _work(self) -> int:
         try:
             pool = await self._until_available("postgres", self._open_store)
         except _Stopped:
             return 0
+        self.health.check_store = lambda: self._check_store(pool)
         try:
             membership = await self._until_available("kafka", self._join)
         except _Stopped:
             await pool.close()
             return 0
         log.info("worker_ready")
+        if not self._stop.is_set():
+            self.health.stage = "running"
         self._pool = pool
         clean = False
-        lag = asyncio.create_task(self._commit_lag(lambda: membership))
+        looking = asyncio.create_task(self._look_around(lambda: membership), name="look-around")
         try:
             while not self._stop.is_set():
                 self._changed.clear()
@@ -147,11 +127,12 @@ class Worker:
                     membership = await self._until_available("kafka", self._join)
                 elif not membership.rebalancing:
                     self._reconcile(membership.assigned)
+                self.health.assignment(membership.assigned, membership.rebalancing)
                 await self._until_changed(membership)
         except _Stopped:
             pass
         finally:
-            lag.cancel()
+            looking.cancel()
             clean = await self._drain()
             await membership.leave()
             await self._close_pool(pool)
@@ -225,10 +206,11 @@ class Worker:
 
     def _start_owner(self, partition: int) -> _Run:
         settings = self._settings
+        store = PostgresStore(self._pool, partition, settings.postgres_schema)
         ports = Ports(
             make_log=lambda: KafkaCommandLog(self._connection, self._topics.commands, partition),
             make_results=lambda: KafkaResultsLog(self._connection, self._topics, partition),
-            store=PostgresStore(self._pool, partition, settings.postgres_schema),
+            store=store if self._metrics is None else MeasuredStore(store, self._metrics),
             clock=SystemClock(),
         )
         limits = Limits(
@@ -273,11 +255,38 @@ class Worker:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
 
-    async def _commit_lag(self, membership: Callable[[], Membership]) -> None:
-        """Group offsets are for lag monitors only; the position that counts is in Postgres."""
+    async def _look_around(self, membership: Callable[[], Membership]) -> None:
+        """Every few seconds: how far behind partitions are, and what the pool does.
+
+        Group offsets are for lag monitors only; the position that counts is in Postgres.
+        """
         while True:
-            await asyncio.sleep(_LAG_COMMIT_SECONDS)
-            await membership().commit(self._offsets(membership().assigned))
+            await asyncio.sleep(_LOOK_SECONDS)
+            group = membership()
+            await group.commit(self._offsets(group.assigned))
+            ends = await group.ends()
+            # Positions are read after the ends: a partition then looks ahead of them rather than behind.
+            for partition, offset in self._offsets(group.assigned).items():
+                if partition in ends:
+                    self._tell_lag(partition, max(0, ends[partition] - offset))
+            if self._metrics is not None:
+                self._metrics.assignment(group.assigned)
+                size, idle = self._pool.get_size(), self._pool.get_idle_size()
+                self._metrics.pool(size - idle, idle, self._pool.get_max_size())
+
+    def _tell_lag(self, partition: int, commands: int) -> None:
+        self.health.lag(partition, commands)
+        if self._metrics is not None:
+            self._metrics.lag(partition, commands)
+
+    def _beat(self, delay: float) -> None:
+        self.health.beat()
+        if self._metrics is not None:
+            self._metrics.loop_delay(delay)
+
+    async def _check_store(self, pool: Pool) -> None:
+        async with pool.acquire() as connection:
+            await check_schema(connection, self._settings.postgres_schema)
 
     def _offsets(self, assigned: frozenset[int]) -> dict[int, int]:
         return {
@@ -315,32 +324,72 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {text}" if not isinstance(error, UnavailableError) else text
 
 
-def run_worker(settings: Settings) -> int:
-    """Run one worker in this process until SIGTERM or SIGINT; its exit code. A second signal ends at once."""
+def run_worker(settings: Settings, level: LogLevel | None = None, serve: Serve | None = None) -> int:
+    """Run one worker in this process until SIGTERM or SIGINT; its exit code. A second signal ends at once.
 
-    async def main() -> int:
-        worker = Worker(settings)
-        loop = asyncio.get_running_loop()
-        stopping = False
+    SIGUSR1 makes the log say everything, SIGUSR2 what the settings say again. ``serve`` is entered while the
+    worker runs; without it nothing is counted.
+    """
 
-        def on_signal(number: int) -> None:
-            nonlocal stopping
-            if stopping:
-                log.warning("worker_killed", signal=signal.Signals(number).name)
-                sys.stderr.flush()
-                os._exit(1)
-            stopping = True
-            log.info("worker_draining", signal=signal.Signals(number).name)
-            worker.stop()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, on_signal, number)
-        return await worker.run()
+    async def main(tracing: Observer | None) -> int:
+        metrics = Metrics() if serve is not None else None
+        worker = Worker(settings, metrics, tracing)
+        _handle_signals(worker)
+        if level is not None:
+            _change_level_on_signals(level)
+        beside: AbstractAsyncContextManager[Any] = nullcontext()
+        if serve is not None and metrics is not None:
+            beside = serve(settings, worker.health, metrics)
+        async with beside:
+            return await worker.run()
 
     # Sessions in the cache are many small objects that live long: looking at all of them often is waste.
     gc.set_threshold(50_000, 20, 50)
+    with _tracing(settings) as tracing:
+        try:
+            import uvloop
+        except ImportError:
+            return asyncio.run(main(tracing))
+        return uvloop.run(main(tracing))
+
+
+@contextmanager
+def _tracing(settings: Settings) -> Iterator[Observer | None]:
+    """What makes spans, where somebody collects them."""
+    commands = settings.topics.commands
+    if settings.otlp_endpoint is None:
+        provider = configured_provider()
+        yield None if provider is None else TracingObserver(provider, commands)
+        return
+    exporting = start_exporting(settings.otlp_endpoint)
     try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(main())
-    return uvloop.run(main())
+        yield TracingObserver(exporting, commands)
+    finally:
+        exporting.shutdown()
+
+
+def _handle_signals(worker: Worker) -> None:
+    stopping = False
+
+    def on_signal(number: int) -> None:
+        nonlocal stopping
+        if stopping:
+            log.warning("worker_killed", signal=signal.Signals(number).name)
+            sys.stderr.flush()
+            os._exit(1)
+        stopping = True
+        log.info("worker_draining", signal=signal.Signals(number).name)
+        worker.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
+
+
+def _change_level_on_signals(level: LogLevel) -> None:
+    def change(name: str) -> None:
+        level.set(name)
+        log.warning("log_level_changed", level=name)
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGUSR1, change, "debug")
+    loop.add_signal_handler(signal.SIGUSR2, change, level.configured)

@@ -68,7 +68,10 @@ class Settings(BaseSettings):
         default=None, description="static membership: a name that survives a restart of this worker"
     )
     session_timeout: float = Field(
-        default=10, ge=1, le=300, description="a worker silent for this long loses its partitions"
+        default=10,
+        ge=1,
+        le=300,
+        description="a worker silent for this long loses its partitions; brokers refuse less than 6 by default",
     )
     request_timeout: float = Field(
         default=10, ge=1, le=120, description="longest wait for one answer of Kafka or Postgres"
@@ -95,6 +98,17 @@ class Settings(BaseSettings):
     migrate: bool = Field(default=False, description="apply pending migrations when the worker starts")
     accept_trimmed_results: bool = Field(
         default=False, description="go on although retention removed results before they were checked"
+    )
+    http_host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description="where probes and metrics are served; 0.0.0.0: everywhere",
+    )
+    http_port: int | None = Field(
+        default=None, ge=0, le=65535, description="port of probes and metrics, 0: any free one; unset: none"
+    )
+    otlp_endpoint: str | None = Field(
+        default=None, description="OTLP/HTTP collector for traces, as in http://localhost:4318; unset: none"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info")
     log_format: Literal["auto", "json", "console"] = Field(

@@ -23,9 +23,6 @@ def worker(
 
       waypost worker --migrate --bootstrap-servers kafka:9092
     """
-    from waypost_worker.service import run_worker
-    from waypost_worker.telemetry.logs import configure_logs
+    from waypost_worker.cli.worker_process import run
 
-    settings = target.settings(migrate=migrate, log_level=log_level)
-    configure_logs(settings.log_level, settings.log_format)
-    return run_worker(settings)
+    return run(target.settings(migrate=migrate, log_level=log_level))

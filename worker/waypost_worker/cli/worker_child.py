@@ -27,17 +27,15 @@ def _watch_parent() -> None:
 
 def main() -> None:
     """Run the worker."""
-    from waypost_worker.service import run_worker
-    from waypost_worker.telemetry.logs import configure_logs
+    from waypost_worker.cli.worker_process import run
 
     try:
         settings = load_settings()
+        threading.Thread(target=_watch_parent, name="parent", daemon=True).start()
+        raise SystemExit(run(settings))
     except SettingsError as error:
         note(f"waypost: {error}")
         raise SystemExit(USAGE) from None
-    configure_logs(settings.log_level, settings.log_format)
-    threading.Thread(target=_watch_parent, name="parent", daemon=True).start()
-    raise SystemExit(run_worker(settings))
 
 
 if __name__ == "__main__":

@@ -94,6 +94,18 @@ class Membership:
             except PASSING:
                 return
 
+    async def ends(self) -> dict[int, int]:
+        """The end offsets of the assigned partitions; empty if Kafka does not tell in time."""
+        partitions = [TopicPartition(self._topic, partition) for partition in sorted(self.assigned)]
+        if not partitions or self.rebalancing:
+            return {}
+        try:
+            async with asyncio.timeout(self._connection.request_timeout):
+                found = await self._consumer.end_offsets(partitions)
+        except PASSING:
+            return {}
+        return {partition.partition: offset for partition, offset in found.items()}
+
     async def leave(self) -> None:
         """Leave the group, so that others take over at once (a static member only goes silent).
 

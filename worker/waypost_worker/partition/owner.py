@@ -9,14 +9,15 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 from waypost_worker.partition import outbox
-from waypost_worker.partition.acquire import Acquired, RenewalDueError, acquire, check_log, emit
+from waypost_worker.partition.acquire import RenewalDueError, acquire, check_log, emit
 from waypost_worker.partition.anchor import anchor_of
 from waypost_worker.partition.apply import Decoded, cut, decode
 from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.fold import Folder
+from waypost_worker.partition.observer import AppliedBatch, Observer
 from waypost_worker.partition.ports import (
     Clock,
     CommandLog,
@@ -59,26 +60,6 @@ class Limits:
     look_again_after: float = 10
     refused_wait: float = 30
     accept_trimmed_results: bool = False
-
-
-class Observer(Protocol):
-    """Told what happens; must return at once and never raise."""
-
-    def acquired(self, partition: int, acquired: Acquired, seconds: float) -> None:
-        """A term began."""
-        ...
-
-    def applied(self, partition: int, results: list[tuple[int, ResultRecord]], seconds: float) -> None:
-        """A batch was committed; its results are about to be emitted."""
-        ...
-
-    def emitted(self, partition: int, records: int, seconds: float) -> None:
-        """A batch's results are in the topic."""
-        ...
-
-    def ended(self, partition: int, why: OwnerError | None, wait: float) -> None:
-        """A term ended: for good (None), or with an error; the next one begins after ``wait`` seconds."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,11 +228,12 @@ class _Term:
         """One batch: load, decide and evolve, commit, start emitting."""
         began = self._clock.boottime()
         acquired, position = self._acquired, self._position
-        changes, results, items = await self._folder.fold(decoded, position.next_offset)
+        changes, made, items = await self._folder.fold(decoded, position.next_offset)
 
         first, last = decoded[0].record, decoded[-1].record
+        results = made
         if first.offset <= self._position.suppressed_up_to:
-            results, items = self._compare(results, items)
+            results, items = self._compare(made, items)
         self._raise_failed_emission()
         emitted, results_offset = position.to_store(last.offset + 1)
         commit = Commit(
@@ -264,18 +246,21 @@ class _Term:
             outbox=StoredOutbox(first.offset, last.offset, outbox.pack(items)),
             changes=changes,
         )
+        commit_began = self._clock.boottime()
         with acquired.proof.renewed():
             await self._store.commit(commit)
+        now = self._clock.boottime()
         position.next_offset = last.offset + 1
         self._anchor = commit.anchor
         self._owner.next_offset = position.next_offset
         self._folder.settle(decoded)
-        self._owner._observer.applied(self._owner.partition, results, self._clock.boottime() - began)
+        told = AppliedBatch(decoded, made, results, changes.rejected, now - began, now - commit_began)
+        self._owner._observer.applied(self._owner.partition, told)
 
         # One emission at a time keeps the order; it overlaps with the next batch's application.
         await self._emission_done()
         if results:
-            self._emission = asyncio.create_task(self._emit(results))
+            self._emission = asyncio.create_task(self._emit(told))
 
     def _compare(
         self, results: list[tuple[int, ResultRecord]], items: list[outbox.Item]
@@ -289,10 +274,10 @@ class _Term:
             [item for item in items if item[0] > self._position.suppressed_up_to],
         )
 
-    async def _emit(self, results: list[tuple[int, ResultRecord]]) -> None:
-        now = self._clock.boottime()
-        await emit(self._results, results, self._position, self._acquired.proof)
-        self._owner._observer.emitted(self._owner.partition, len(results), self._clock.boottime() - now)
+    async def _emit(self, batch: AppliedBatch) -> None:
+        began = self._clock.boottime()
+        await emit(self._results, batch.results, self._position, self._acquired.proof)
+        self._owner._observer.emitted(self._owner.partition, batch, self._clock.boottime() - began)
 
     def _raise_failed_emission(self) -> None:
         if self._emission is not None and self._emission.done():

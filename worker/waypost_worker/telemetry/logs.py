@@ -2,12 +2,42 @@
 
 import logging
 import sys
+from collections.abc import MutableMapping
+from typing import Any, Final
 
 import structlog
 
+# structlog's methods that are not named like a level.
+_SAME: Final = {"exception": "error", "warn": "warning"}
 
-def configure_logs(level: str = "info", form: str = "auto") -> None:
-    """Set up structlog and the root logger of this process; for commands, never called by the library."""
+
+class LogLevel:
+    """The level in force, which may change while the process runs. Drops what is below it."""
+
+    def __init__(self, name: str) -> None:
+        self.configured = name
+        self.set(name)
+
+    def set(self, name: str) -> None:
+        """Log ``debug``, ``info``, ``warning`` or ``error`` and what is above."""
+        self.name = name
+        self._number = logging.getLevelNamesMapping()[name.upper()]
+        logging.getLogger().setLevel(self._number)
+
+    def __call__(
+        self, logger: object, method: str, event: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        """As a processor of structlog, the first of all."""
+        if logging.getLevelNamesMapping()[_SAME.get(method, method).upper()] < self._number:
+            raise structlog.DropEvent
+        return event
+
+
+def configure_logs(level: str = "info", form: str = "auto") -> LogLevel:
+    """Set up structlog and the root logger of this process; for commands, never called by the library.
+
+    What is returned changes the level later.
+    """
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -17,15 +47,16 @@ def configure_logs(level: str = "info", form: str = "auto") -> None:
     renderer: structlog.types.Processor = (
         structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer(sort_keys=False)
     )
-    number = logging.getLevelNamesMapping()[level.upper()]
+    in_force = LogLevel(level)
     structlog.configure(
         processors=[
+            in_force,
             *shared,
             structlog.processors.StackInfoRenderer(),
             *([] if console else [structlog.processors.format_exc_info]),
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
@@ -36,8 +67,7 @@ def configure_logs(level: str = "info", form: str = "auto") -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(number)
+    logging.getLogger().handlers[:] = [handler]
     # aiokafka logs each reconnect attempt as an error; the owner says the same once, with what it means.
-    logging.getLogger("aiokafka").setLevel(max(number, logging.CRITICAL))
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    return in_force

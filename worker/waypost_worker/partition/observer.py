@@ -1,0 +1,42 @@
+"""What an owner tells about its work. It knows no metrics and no traces: who listens makes them of this."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from waypost_worker.partition.acquire import Acquired
+from waypost_worker.partition.apply import Decoded
+from waypost_worker.partition.ports import OwnerError, RejectedRow, ResultRecord
+
+
+class AppliedBatch(NamedTuple):
+    """A committed batch. ``made`` are the results of all ``commands``, in the same order, with their offsets;
+    ``results`` those of them that are to be emitted, ``rejected`` the refused commands. Times in seconds:
+    the whole from decoding to the end of the commit, and of it the commit.
+    """
+
+    commands: Sequence[Decoded]
+    made: Sequence[tuple[int, ResultRecord]]
+    results: Sequence[tuple[int, ResultRecord]]
+    rejected: Sequence[RejectedRow]
+    seconds: float
+    commit_seconds: float
+
+
+class Observer(Protocol):
+    """Told what happens; must return at once and never raise. Called once per batch, never per command."""
+
+    def acquired(self, partition: int, acquired: Acquired, seconds: float) -> None:
+        """A term began."""
+        ...
+
+    def applied(self, partition: int, batch: AppliedBatch) -> None:
+        """A batch was committed; its results are about to be emitted."""
+        ...
+
+    def emitted(self, partition: int, batch: AppliedBatch, seconds: float) -> None:
+        """A batch's results are in the topic."""
+        ...
+
+    def ended(self, partition: int, why: OwnerError | None, wait: float) -> None:
+        """A term ended: for good (None), or with an error; the next one begins after ``wait`` seconds."""
+        ...

@@ -1,0 +1,147 @@
+"""Every metric that a worker has: name, kind, labels, meaning. Made from here: the metrics themselves, the
+reference in docs/metrics.md, and the check of dashboard and alert rules.
+
+No label ever names a session, a command or anything else that agents choose.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+_FAST: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric. ``name`` is without the suffix that its kind adds (``_total``, ``_bucket``, …)."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    meaning: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+    @property
+    def series(self) -> tuple[str, ...]:
+        """The names that a query uses."""
+        suffixes = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
+        return tuple(self.name + suffix for suffix in suffixes[self.kind])
+
+
+COMMANDS: Final = Metric(
+    "waypost_commands",
+    "counter",
+    "Commands applied. type: the command's type without 'waypost.', 'other' for an unknown or unreadable one; "
+    "outcome: accepted, duplicate or rejected",
+    ("type", "outcome"),
+)
+REJECTED: Final = Metric(
+    "waypost_rejected_commands", "counter", "Commands refused, by rejection code", ("code",)
+)
+BATCH_COMMANDS: Final = Metric(
+    "waypost_batch_commands",
+    "histogram",
+    "Commands in one batch",
+    buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000),
+)
+BATCH_SECONDS: Final = Metric(
+    "waypost_batch_seconds", "histogram", "From decoding a batch to the end of its commit", buckets=_FAST
+)
+POSTGRES_SECONDS: Final = Metric(
+    "waypost_postgres_seconds",
+    "histogram",
+    "One answered call of Postgres. operation: load (sessions that are not in memory), contents (data that a "
+    "rollback returns), commit (a batch), acquire, record_claim or save_position",
+    ("operation",),
+    _FAST,
+)
+EMIT_SECONDS: Final = Metric(
+    "waypost_emit_seconds", "histogram", "Appending a batch's results until Kafka has them", buckets=_FAST
+)
+END_TO_END_SECONDS: Final = Metric(
+    "waypost_end_to_end_seconds",
+    "histogram",
+    "From a command's record timestamp (the broker's clock) to its result being in Kafka (this worker's "
+    "clock), per command",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800),
+)
+LAG: Final = Metric(
+    "waypost_lag_commands",
+    "gauge",
+    "Records of the command log that are not applied yet, looked at every few seconds",
+    ("partition",),
+)
+RECORD_AGE: Final = Metric(
+    "waypost_record_age_seconds",
+    "gauge",
+    "How old the newest applied command was when it was committed; 0 once the partition has caught up",
+    ("partition",),
+)
+LAST_PROGRESS: Final = Metric(
+    "waypost_last_progress_timestamp_seconds",
+    "gauge",
+    "When a partition last committed a batch, was acquired, or had nothing left to do",
+    ("partition",),
+)
+ASSIGNED: Final = Metric(
+    "waypost_assigned_partitions", "gauge", "Partitions that the consumer group gives this worker"
+)
+OWNED: Final = Metric("waypost_owned_partitions", "gauge", "Partitions that this worker has acquired")
+REFUSED: Final = Metric(
+    "waypost_refused_partitions",
+    "gauge",
+    "Partitions that are stopped until a person looks; the log says why",
+)
+ACQUISITIONS: Final = Metric("waypost_acquisitions", "counter", "Terms begun: partitions acquired")
+ACQUIRE_SECONDS: Final = Metric(
+    "waypost_acquire_seconds",
+    "histogram",
+    "From asking for a partition to being its owner",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900),
+)
+TERMS_ENDED: Final = Metric(
+    "waypost_terms_ended",
+    "counter",
+    "Terms ended, after which a partition is acquired again here or elsewhere. reason: released, renewal, "
+    "fenced, unavailable, refused, foreign_writer, stuck or error",
+    ("reason",),
+)
+REEMITTED: Final = Metric(
+    "waypost_reemitted_results", "counter", "Results of a former owner that were emitted when taking over"
+)
+POOL: Final = Metric(
+    "waypost_postgres_pool_connections",
+    "gauge",
+    "Connections to Postgres. state: used or idle",
+    ("state",),
+)
+POOL_MOST: Final = Metric("waypost_postgres_pool_limit", "gauge", "Most connections to Postgres")
+LOOP_DELAY: Final = Metric(
+    "waypost_loop_delay_seconds",
+    "gauge",
+    "Longest time in the last ten seconds that something ready to run had to wait for the event loop",
+)
+BUILD: Final = Metric("waypost_build_info", "gauge", "Always 1", ("version", "python"))
+
+METRICS: Final = (
+    COMMANDS,
+    REJECTED,
+    BATCH_COMMANDS,
+    BATCH_SECONDS,
+    POSTGRES_SECONDS,
+    EMIT_SECONDS,
+    END_TO_END_SECONDS,
+    LAG,
+    RECORD_AGE,
+    LAST_PROGRESS,
+    ASSIGNED,
+    OWNED,
+    REFUSED,
+    ACQUISITIONS,
+    ACQUIRE_SECONDS,
+    TERMS_ENDED,
+    REEMITTED,
+    POOL,
+    POOL_MOST,
+    LOOP_DELAY,
+    BUILD,
+)

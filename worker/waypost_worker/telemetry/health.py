@@ -1,0 +1,142 @@
+"""What the probes answer. Told by owners (as their observer) and by the worker; asks nobody but the store.
+
+- started: the worker has connected to Postgres and Kafka once.
+- live: the event loop turns, and no partition stands still that could move. A server that is away does not
+  make a worker dead: a restart would not bring it back.
+- ready: Postgres answers with this version's schema, and every assigned partition is owned.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, Literal, NamedTuple
+
+from waypost_worker.partition.acquire import Acquired
+from waypost_worker.partition.observer import AppliedBatch
+from waypost_worker.partition.ports import OwnerError
+
+HEARTBEAT_SECONDS: Final = 10.0
+_STORE_SECONDS: Final = 2.0
+Stage = Literal["starting", "running", "draining"]
+CheckStore = Callable[[], Awaitable[object]]
+
+
+class Verdict(NamedTuple):
+    """An answer, and what it rests on: the word ``ok`` or what is wrong, by check."""
+
+    ok: bool
+    checks: dict[str, str]
+
+
+class Health:
+    """The health of one worker. ``patience`` is how many seconds a partition with lag may stand still."""
+
+    def __init__(self, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.stage: Stage = "starting"
+        self.check_store: CheckStore | None = None
+        self._patience = patience
+        self._clock = clock
+        self._beat = clock()
+        self._assigned: frozenset[int] | None = None
+        self._rebalancing = True
+        self._progress: dict[int, float] = {}  # of owned partitions
+        self._lag: dict[int, int] = {}
+        self._ended: dict[int, str] = {}
+
+    # What owners tell.
+
+    def acquired(self, partition: int, acquired: Acquired, seconds: float) -> None:
+        """A term began."""
+        self._progress[partition] = self._clock()
+        self._ended.pop(partition, None)
+
+    def applied(self, partition: int, batch: AppliedBatch) -> None:
+        """A batch was committed."""
+        self._progress[partition] = self._clock()
+
+    def emitted(self, partition: int, batch: AppliedBatch, seconds: float) -> None:
+        """A batch's results are in the topic."""
+
+    def ended(self, partition: int, why: OwnerError | None, wait: float) -> None:
+        """A term ended."""
+        self._progress.pop(partition, None)
+        self._lag.pop(partition, None)
+        if why is None:
+            self._ended.pop(partition, None)
+        else:
+            self._ended[partition] = f"{type(why).__name__.removesuffix('Error').lower()}: {why}"
+
+    # What the worker tells.
+
+    def beat(self) -> None:
+        """The event loop turns."""
+        self._beat = self._clock()
+
+    def assignment(self, partitions: frozenset[int], rebalancing: bool) -> None:
+        """What the group gives this worker."""
+        self._assigned = partitions
+        self._rebalancing = rebalancing
+        for gone in set(self._ended) - partitions:
+            del self._ended[gone]
+
+    def lag(self, partition: int, commands: int) -> None:
+        """How many records wait in the log."""
+        self._lag[partition] = commands
+        if commands == 0 and partition in self._progress:
+            self._progress[partition] = self._clock()
+
+    # The answers.
+
+    def started(self) -> Verdict:
+        """For a startup probe."""
+        return _verdict({"worker": "ok" if self.stage != "starting" else "waiting for Postgres and Kafka"})
+
+    def live(self) -> Verdict:
+        """For a liveness probe."""
+        now = self._clock()
+        silent = now - self._beat
+        still = [
+            f"partition {partition}: {self._lag[partition]} commands wait, none applied for {now - at:.0f} s"
+            for partition, at in sorted(self._progress.items())
+            if self._lag.get(partition) and now - at > self._patience
+        ]
+        return _verdict(
+            {
+                "heartbeat": "ok" if silent < HEARTBEAT_SECONDS else f"silent for {silent:.0f} s",
+                "progress": "; ".join(still) or "ok",
+            }
+        )
+
+    async def ready(self) -> Verdict:
+        """For a readiness probe."""
+        if self.stage != "running":
+            return _verdict({"worker": self.stage})
+        return _verdict({"postgres": await self._store(), "partitions": self._partitions()})
+
+    async def _store(self) -> str:
+        if self.check_store is None:
+            return "no connection yet"
+        try:
+            async with asyncio.timeout(_STORE_SECONDS):
+                await self.check_store()
+        except TimeoutError:
+            return f"no answer within {_STORE_SECONDS:.0f} s"
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+        return "ok"
+
+    def _partitions(self) -> str:
+        if self._assigned is None or self._rebalancing:
+            return "waiting for the group's assignment"
+        missing = sorted(self._assigned - set(self._progress))
+        return (
+            "; ".join(
+                f"partition {partition}: {self._ended.get(partition, 'being acquired')}"
+                for partition in missing
+            )
+            or "ok"
+        )
+
+
+def _verdict(checks: dict[str, str]) -> Verdict:
+    return Verdict(all(found == "ok" for found in checks.values()), checks)

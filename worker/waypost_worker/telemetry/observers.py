@@ -1,0 +1,93 @@
+"""Who listens to owners: several at once, none of whom may do them harm; and the log as one of them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from waypost_worker.partition.acquire import Acquired
+from waypost_worker.partition.observer import AppliedBatch, Observer
+from waypost_worker.partition.ports import FencedError, OwnerError, RefusedError
+
+log = structlog.get_logger("waypost.worker")
+
+
+class Observers:
+    """Passes everything on to several observers. One that raises is logged and left out from then on:
+    telemetry must not end a term.
+    """
+
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = list(observers)
+
+    def acquired(self, partition: int, acquired: Acquired, seconds: float) -> None:
+        """A term began."""
+        self._tell(lambda observer: observer.acquired(partition, acquired, seconds))
+
+    def applied(self, partition: int, batch: AppliedBatch) -> None:
+        """A batch was committed."""
+        self._tell(lambda observer: observer.applied(partition, batch))
+
+    def emitted(self, partition: int, batch: AppliedBatch, seconds: float) -> None:
+        """A batch's results are in the topic."""
+        self._tell(lambda observer: observer.emitted(partition, batch, seconds))
+
+    def ended(self, partition: int, why: OwnerError | None, wait: float) -> None:
+        """A term ended."""
+        self._tell(lambda observer: observer.ended(partition, why, wait))
+
+    def _tell(self, call: Callable[[Observer], Any]) -> None:
+        for observer in tuple(self._observers):
+            try:
+                call(observer)
+            except Exception:
+                self._observers.remove(observer)
+                log.exception("observer_failed", observer=type(observer).__name__)
+
+
+class LogObserver:
+    """Tells the log what owners do. Per-batch events are debug, terms are info, refusals are errors."""
+
+    def acquired(self, partition: int, acquired: Acquired, seconds: float) -> None:
+        """A term began."""
+        log.info(
+            "partition_acquired",
+            partition=partition,
+            epoch=acquired.position.epoch,
+            next_offset=acquired.position.next_offset,
+            reemitted=acquired.reemitted,
+            milliseconds=round(seconds * 1000),
+        )
+
+    def applied(self, partition: int, batch: AppliedBatch) -> None:
+        """A batch was committed."""
+        log.debug(
+            "batch",
+            partition=partition,
+            commands=len(batch.commands),
+            rejected=len(batch.rejected),
+            milliseconds=round(batch.seconds * 1000, 1),
+        )
+
+    def emitted(self, partition: int, batch: AppliedBatch, seconds: float) -> None:
+        """A batch's results are in the topic."""
+
+    def ended(self, partition: int, why: OwnerError | None, wait: float) -> None:
+        """A term ended."""
+        match why:
+            case None:
+                log.info("partition_released", partition=partition)
+            case RefusedError():
+                log.error(
+                    "partition_refused", partition=partition, reason=str(why), retry_seconds=round(wait)
+                )
+            case FencedError():
+                log.info("partition_fenced", partition=partition, reason=str(why))
+            case _:
+                log.warning(
+                    "term_ended",
+                    partition=partition,
+                    kind=type(why).__name__,
+                    reason=str(why),
+                    retry_seconds=round(wait, 2),
+                )

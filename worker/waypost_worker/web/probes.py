@@ -1,0 +1,38 @@
+"""``/livez``, ``/readyz``, ``/startupz`` and ``/metrics``: what an orchestrator and Prometheus ask for.
+
+Probes answer 200 or 503, with what was checked as JSON.
+"""
+
+from prometheus_client.exposition import choose_encoder
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from waypost_worker.telemetry.health import Health, Verdict
+from waypost_worker.telemetry.metrics import Metrics
+
+
+def probes(health: Health, metrics: Metrics) -> Starlette:
+    """The ASGI application."""
+
+    async def livez(_: Request) -> Response:
+        return _answer(health.live())
+
+    async def readyz(_: Request) -> Response:
+        return _answer(await health.ready())
+
+    async def startupz(_: Request) -> Response:
+        return _answer(health.started())
+
+    async def exposed(request: Request) -> Response:
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(metrics.registry), media_type=content_type)
+
+    paths = {"/livez": livez, "/readyz": readyz, "/startupz": startupz, "/metrics": exposed}
+    return Starlette(routes=[Route(path, endpoint) for path, endpoint in paths.items()])
+
+
+def _answer(verdict: Verdict) -> Response:
+    body = {"status": "ok" if verdict.ok else "failed", **verdict.checks}
+    return JSONResponse(body, 200 if verdict.ok else 503, {"cache-control": "no-store"})
