@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help setup demo test check bench schemas lock clean
+.PHONY: help setup demo test check faults bench schemas lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,6 +32,9 @@ check: setup  ## lint, format, strict types, layers, generated files
 
 test: check  ## everything that CI runs: check, then all tests
 	$(BIN)/pytest
+
+faults: setup  ## every fault on real servers and workers, with a table; writes build/faults.json (20 min)
+	@$(BIN)/pytest tests/faults -m 'long or not long' -q --faults-report build/faults.json
 
 bench: setup  ## the service beside the bare loop in one run; writes build/bench.json
 	@$(BIN)/python -m tests.bench

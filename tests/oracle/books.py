@@ -17,7 +17,9 @@ Records = dict[int, list[Any]]  # by partition
 
 @dataclass
 class Books:
-    """What balance found. ``lost`` and ``doubled`` count commands without a result, and with more than one."""
+    """What balance found. ``lost`` and ``doubled`` count commands without a result, and with more than one;
+    ``out_of_order`` counts results behind one of a later command.
+    """
 
     commands: int = 0
     applied: int = 0
@@ -25,6 +27,7 @@ class Books:
     duplicates: int = 0
     lost: int = 0
     doubled: int = 0
+    out_of_order: int = 0
     rows: int = 0
     row_problems: list[str] = field(default_factory=list)
     result_problems: list[str] = field(default_factory=list)
@@ -74,6 +77,7 @@ async def balance(dsn: str, commands: Records, results: Records, seen: Counter[s
         one = expected[partition] = fold(records, partition, len(commands))
         found = []
         answered: Counter[int] = Counter()
+        highest = -1
         for record in results[partition]:
             headers = {name: value.decode() for name, value in record.headers}
             if headers["ce_type"] == "waypost.partition.acquired":
@@ -81,7 +85,10 @@ async def balance(dsn: str, commands: Records, results: Records, seen: Counter[s
             body = orjson.loads(record.value)
             found.append((headers["ce_type"], body))
             ids[headers["ce_id"]] += 1
-            answered[body["command"]["offset"]] += 1
+            offset = body["command"]["offset"]
+            answered[offset] += 1
+            books.out_of_order += offset < highest
+            highest = max(highest, offset)
         books.commands += len(records)
         books.lost += sum(record.offset not in answered for record in records)
         books.doubled += sum(count - 1 for count in answered.values())

@@ -1,0 +1,331 @@
+"""A scenario's stage: topics, workers in processes, publishers, a live subscriber; and the verdict at its end.
+
+The verdict comes from tests/oracle, which shares no code with the worker.
+"""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import asyncpg
+from tests.faults.load import Load
+from tests.faults.processes import WorkerProcess
+from tests.oracle.books import balance, read_all
+from tests.oracle.live import LiveSubscriber
+
+from waypost import Topics
+from waypost_worker.devserver import Endpoints
+from waypost_worker.kafka.connection import Connection
+from waypost_worker.kafka.topics import create_topics
+
+RESUME_WITHIN: Final = 30.0  # seconds after a fault heals
+LONGEST_WAIT: Final = 90.0  # a scenario that takes longer to resume is stuck
+POOL_SIZE: Final = 8
+# What a worker holds at rest: for each partition one producer and one consumer, and the membership's consumer.
+# Measured at rest: 13 tasks and 11 for each partition, 20 files and 2 for each partition, with one broker.
+TASKS_OF_ALL, TASKS_PER_OWNER = 18, 12
+FILES_OF_ALL, FILES_PER_OWNER = 28, 4
+
+
+@dataclass
+class Row:
+    """A line of the table."""
+
+    scenario: str
+    commands: int = 0
+    lost: int = 0
+    doubled: int = 0
+    out_of_order: int = 0
+    stuck: int = 0
+    seconds: float = 0.0
+    resumed_after: float | None = None
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def good(self) -> bool:
+        return not (self.lost or self.doubled or self.out_of_order or self.stuck or self.problems)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "good": self.good}
+
+
+class Scene:
+    """What a scenario does things with."""
+
+    def __init__(
+        self, name: str, endpoints: Endpoints, prefix: str, directory: Path, seed: str, partitions: int
+    ) -> None:
+        self.endpoints = endpoints
+        self.topics = Topics(prefix)
+        self.partitions = partitions
+        self.directory = directory
+        self.random = Random(seed)
+        self.row = Row(name)
+        self.workers: list[WorkerProcess] = []
+        self.load: Load
+        self.live: LiveSubscriber
+        # What workers are told in place of the endpoints: where a proxy stands between.
+        self.worker_dsn = endpoints.postgres_dsn
+        self.worker_arguments: tuple[str, ...] = ()
+        self.judged = False
+        self._seed = seed
+        self._began = time.monotonic()
+
+    async def open(self, per_second: float) -> None:
+        connection = Connection(self.endpoints.bootstrap_servers, request_timeout=5)
+        await create_topics(connection, self.topics, self.partitions)
+        self.live = LiveSubscriber(self.endpoints.bootstrap_servers, self.topics.results, self.partitions)
+        self.load = Load(
+            self.endpoints.bootstrap_servers, self.topics, self.partitions, self._seed, per_second
+        )
+        await self.load.start()
+
+    async def close(self) -> None:
+        for worker in self.workers:
+            await worker.end(signal.SIGKILL)
+        await self.load.close()
+        await asyncio.to_thread(self.live.close)
+
+    # Workers.
+
+    async def worker(self, *arguments: str, **settings: str) -> WorkerProcess:
+        """Start one more worker."""
+        environment = {
+            "WAYPOST_BOOTSTRAP_SERVERS": self.endpoints.bootstrap_servers,
+            "WAYPOST_POSTGRES_DSN": self.worker_dsn,
+            "WAYPOST_TOPIC_PREFIX": self.topics.prefix,
+            "WAYPOST_GROUP_ID": self.topics.prefix,
+            "WAYPOST_POSTGRES_POOL_SIZE": str(POOL_SIZE),
+            **{f"WAYPOST_{name.upper()}": value for name, value in settings.items()},
+        }
+        made = WorkerProcess(
+            f"worker-{len(self.workers) + 1}",
+            self.directory,
+            environment,
+            (*self.worker_arguments, *arguments),
+        )
+        self.workers.append(made)
+        return await made.start()
+
+    async def crew(self, count: int) -> list[WorkerProcess]:
+        """Start workers and wait until every one owns something and every partition is owned."""
+        crew = [await self.worker() for _ in range(count)]
+        await self.until(lambda: all(worker.says("partition_acquired") for worker in crew))
+        await self.until(lambda: all(self.live.terms[one] for one in range(self.partitions)))
+        return crew
+
+    @property
+    def alive(self) -> list[WorkerProcess]:
+        return [worker for worker in self.workers if worker.alive]
+
+    # Waiting.
+
+    async def until(
+        self, condition: Callable[[], bool | Awaitable[bool]], seconds: float = LONGEST_WAIT
+    ) -> None:
+        """Wait for a condition; the traceback names it if it never holds."""
+        async with asyncio.timeout(seconds):
+            while True:
+                found = condition()
+                if found if isinstance(found, bool) else await found:
+                    return
+                await asyncio.sleep(0.02)
+
+    async def answered(self, more: int) -> None:
+        """Wait until so many more results have come."""
+        goal = self.live.count + more
+        await self.until(lambda: self.live.count >= goal)
+
+    async def for_a_while(self, seconds: float) -> None:
+        """The fault's duration, or the random moment of a blow: time itself is what is wanted here."""
+        await asyncio.sleep(seconds)
+
+    async def healed(self) -> None:
+        """The fault is over: measure how long it takes until what is published now is answered."""
+        healed_at = time.monotonic()
+        everything = range(self.partitions)
+        async with asyncio.timeout(LONGEST_WAIT):
+            marks = await asyncio.gather(*(self.load.mark(partition) for partition in everything))
+            await self.until(lambda: all(self.live.answered[one] >= marks[one] for one in everything))
+        took = time.monotonic() - healed_at
+        self.row.resumed_after = max(self.row.resumed_after or 0.0, round(took, 2))
+
+    # The verdict.
+
+    async def judge(self) -> Row:
+        """Stop everything in good order, and ask the oracle. Fails with what is wrong."""
+        row = self.row
+        await self.load.stop()
+        await self._all_answered()
+        row.problems += await self._leaks()
+        row.problems += await self._drain()
+        await self._balance()
+        self._finish()
+        return row
+
+    async def judge_refused(self) -> Row:
+        """The same where partitions are refused: what was applied before is whole, and nothing else happened."""
+        await self.load.stop()
+        self.row.problems += await self._drain()
+        await self._balance(applied_only=True)
+        self._finish()
+        return self.row
+
+    def _finish(self) -> None:
+        row = self.row
+        row.seconds = round(time.monotonic() - self._began, 1)
+        self.judged = True
+        if (row.resumed_after or 0) > RESUME_WITHIN:
+            row.problems.append(f"resumed only {row.resumed_after} s after the fault was over")
+        assert row.good, row
+
+    async def _all_answered(self) -> None:
+        last = {partition: max(entries) for partition, entries in self.load.ledger.entries.items()}
+        try:
+            await self.until(
+                lambda: all(self.live.answered[partition] >= offset for partition, offset in last.items()),
+                RESUME_WITHIN,
+            )
+        except TimeoutError:
+            behind = {p: offset - self.live.answered[p] for p, offset in last.items()}
+            self.row.stuck = sum(behind.values())
+            self.row.problems.append(f"stuck, commands without a result by partition: {behind}")
+
+    async def _leaks(self) -> list[str]:
+        """What workers hold beyond what the partitions they own account for, once it no longer shrinks."""
+        problems: list[str] = []
+        brokers = self.endpoints.bootstrap_servers.count(",") + 1
+
+        async def at_rest() -> bool:
+            problems.clear()
+            for worker in self.alive:
+                problems.extend(_excess(worker.name, await worker.counts(), brokers))
+            connections = await self._connections()
+            if connections > POOL_SIZE * len(self.alive):
+                problems.append(f"{connections} connections to Postgres for {len(self.alive)} workers")
+            return not problems
+
+        try:
+            await self.until(at_rest, 15)
+        except TimeoutError:
+            return problems
+        return []
+
+    async def _drain(self) -> list[str]:
+        names = [worker.name for worker in self.alive]
+        codes = await asyncio.gather(*(worker.end(signal.SIGTERM) for worker in self.alive))
+        problems = [
+            f"{name} ended with {code} after SIGTERM" for name, code in zip(names, codes, strict=True) if code
+        ]
+        problems += [
+            f"{worker.name} died of an error" for worker in self.workers if worker.says("owner_failed")
+        ]
+
+        async def none_left() -> bool:
+            return await self._connections() == 0
+
+        try:
+            await self.until(none_left, 15)
+        except TimeoutError:
+            problems.append(f"{await self._connections()} connections to Postgres are left without workers")
+        return problems
+
+    async def _connections(self) -> int:
+        """Connections of workers to this scenario's database."""
+        connection: Any = await asyncpg.connect(self.endpoints.postgres_dsn)
+        try:
+            return int(
+                await connection.fetchval(
+                    "select count(*) from pg_stat_activity "
+                    "where datname = current_database() and application_name = 'waypost'"
+                )
+            )
+        finally:
+            await connection.close()
+
+    async def _balance(self, applied_only: bool = False) -> None:
+        row, live = self.row, self.live
+        commands = await read_all(self.endpoints, self.topics.commands)
+        results = await read_all(self.endpoints, self.topics.results)
+        row.problems += self.load.ledger.missing(commands)[:5]
+        if applied_only:
+            applied = await self.applied()
+            commands = {
+                partition: [record for record in records if record.offset < applied.get(partition, 0)]
+                for partition, records in commands.items()
+                if partition < self.partitions
+            }
+        ends = {partition: records[-1].offset + 1 for partition, records in results.items() if records}
+        await self.until(lambda: all(live.position[one] >= end for one, end in ends.items()))
+        row.problems += live.problems(results)
+        books = await balance(self.endpoints.postgres_dsn, commands, results, live.ids)
+        row.commands, row.lost, row.doubled = books.commands, books.lost, books.doubled
+        row.out_of_order = books.out_of_order
+        row.problems += [*books.row_problems[:5], *books.result_problems[:5]]
+
+    async def applied(self) -> dict[int, int]:
+        """The next offset of each partition, as Postgres has it."""
+        connection: Any = await asyncpg.connect(self.endpoints.postgres_dsn)
+        try:
+            rows = await connection.fetch("select partition, next_offset from waypost.partitions")
+        finally:
+            await connection.close()
+        return {row["partition"]: row["next_offset"] for row in rows}
+
+
+def _excess(name: str, counts: dict[str, int], brokers: int) -> list[str]:
+    owners = counts["owners"]
+    clients = 2 * owners + 1
+    more = (brokers - 1) * clients  # a client may keep a connection to each broker, read by a task
+    allowed = {
+        "producers": owners,
+        "consumers": owners + 1,
+        "tasks": TASKS_OF_ALL + TASKS_PER_OWNER * owners + more,
+        "files": FILES_OF_ALL + FILES_PER_OWNER * owners + more,
+    }
+    return [
+        f"{name} holds {counts[what]} {what} for {owners} partitions, at most {most} are accounted for"
+        for what, most in allowed.items()
+        if counts[what] > most
+    ]
+
+
+@asynccontextmanager
+async def scene(
+    name: str,
+    endpoints: Endpoints,
+    prefix: str,
+    directory: Path,
+    seed: str,
+    rows: list[Row],
+    *,
+    partitions: int = 4,
+    per_second: float = 100,
+) -> AsyncIterator[Scene]:
+    """A stage of its own for one scenario; its row is written down however it ends."""
+    made = Scene(name, endpoints, prefix, directory, seed, partitions)
+    rows.append(made.row)
+    try:
+        await made.open(per_second)
+        yield made
+    finally:
+        if not made.judged:
+            made.row.problems.append("ended before the verdict")
+        await made.close()
+
+
+def pick(workers: Sequence[WorkerProcess], random: Random) -> WorkerProcess:
+    """One of them."""
+    return workers[random.randrange(len(workers))]
+
+
+def seed_of_run() -> str:
+    """The seed of this run of the scenarios: WAYPOST_FAULTS_SEED, or one that is drawn once."""
+    return os.environ.setdefault("WAYPOST_FAULTS_SEED", str(Random().randrange(2**31)))

@@ -1,0 +1,209 @@
+"""A real worker process that can be made to die or freeze between two steps of the protocol.
+
+Run as ``python -m tests.faults.worker``; settings come from the environment, as for ``waypost worker``. The
+worker's code is as it ships: what is put in its way here are subclasses of its ports.
+
+- ``--point NAME --how kill|stop --hits N``: SIGKILL or SIGSTOP to itself the Nth time it comes to the point.
+- ``--note FILE``: the point's name is written there just before.
+- ``--counts FILE``: at SIGUSR1, numbers of tasks, clients and open files are written there as JSON.
+- ``--redirect PORT=PORT``: connect to another loopback port in place of a broker's, where a proxy listens.
+"""
+
+import argparse
+import asyncio
+import gc
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiokafka.client
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from tests.faults.points import POINTS
+
+from waypost.envelope import KafkaRecord
+from waypost.session import Session
+from waypost_worker import service
+from waypost_worker.kafka.command_log import KafkaCommandLog
+from waypost_worker.kafka.results_log import KafkaResultsLog
+from waypost_worker.partition.ports import Claim, Commit, Fence, FetchedResult, ResultRecord
+from waypost_worker.postgres.store import PostgresStore
+from waypost_worker.settings import load_settings
+from waypost_worker.telemetry.logs import configure_logs
+
+_ACQUIRED = b"waypost.partition.acquired"
+
+
+class Trap:
+    """Where, how and at which visit this process is to be caught."""
+
+    def __init__(self, point: str | None, how: str, hits: int, note: Path | None) -> None:
+        self._point = point
+        self._signal = signal.SIGKILL if how == "kill" else signal.SIGSTOP
+        self._left = hits
+        self._note = note
+        # Partitions between step 1 and step 6, and those of them whose tail was read.
+        self.acquiring: set[int] = set()
+        self.saved: set[int] = set()
+
+    def reached(self, name: str) -> None:
+        """The process is at this point now."""
+        if name != self._point:
+            return
+        self._left -= 1
+        if self._left == 0:
+            if self._note is not None:
+                self._note.write_text(name)
+            os.kill(os.getpid(), self._signal)
+
+
+class TrappedLog(KafkaCommandLog):
+    trap: Trap
+
+    async def partitions(self) -> int:
+        found = await super().partitions()
+        self.trap.reached("acquire-0-begun")
+        return found
+
+    async def seek(self, offset: int) -> None:
+        await super().seek(offset)
+        self.trap.acquiring.discard(self._partition.partition)
+        self.trap.reached("acquire-6-positioned")
+
+    async def fetch(self, most: int) -> Sequence[KafkaRecord]:
+        found = await super().fetch(most)
+        if found:
+            self.trap.reached("batch-1-fetched")
+        return found
+
+
+class TrappedResults(KafkaResultsLog):
+    trap: Trap
+
+    async def bounds(self) -> tuple[int, int]:
+        found = await super().bounds()
+        self.trap.reached("acquire-1-log-checked")
+        return found
+
+    async def claim(self) -> Fence:
+        fence = await super().claim()
+        self.trap.reached("acquire-2-epoch-claimed")
+        return fence
+
+    async def append(self, records: Sequence[ResultRecord]) -> int:
+        if dict(records[0].headers).get("ce_type") == _ACQUIRED:
+            base = await super().append(records)
+            self.trap.reached("acquire-2-fence-appended")
+            return base
+        acquiring = self._partition.partition in self.trap.acquiring
+        self.trap.reached("acquire-5-before-reemission" if acquiring else "batch-5-before-append")
+        base = await super().append(records)
+        self.trap.reached("acquire-5-reemitted" if acquiring else "batch-6-appended")
+        return base
+
+    async def read(self, first: int, end: int) -> AsyncIterator[Sequence[FetchedResult]]:
+        async for piece in super().read(first, end):
+            yield piece
+        self.trap.reached("acquire-3-tail-read")
+
+
+class TrappedStore(PostgresStore):
+    trap: Trap
+
+    async def acquire(self, partitions: int) -> Claim:
+        claim = await super().acquire(partitions)
+        self.trap.acquiring.add(self._partition)
+        self.trap.saved.discard(self._partition)
+        self.trap.reached("acquire-1-postgres-fenced")
+        return claim
+
+    async def record_claim(self, epoch: int, fence: Fence) -> None:
+        await super().record_claim(epoch, fence)
+        self.trap.reached("acquire-2-claim-recorded")
+
+    async def save_position(self, epoch: int, emitted: int, results_offset: int) -> None:
+        name = "release-2-position-saved"
+        if self._partition in self.trap.acquiring:
+            again = self._partition in self.trap.saved
+            name = "acquire-5-reemission-confirmed" if again else "acquire-3-position-saved"
+            self.trap.saved.add(self._partition)
+        else:
+            self.trap.reached("release-1-emitted")
+        await super().save_position(epoch, emitted, results_offset)
+        self.trap.reached(name)
+
+    async def load(self, session_ids: Sequence[str]) -> dict[str, Session]:
+        found = await super().load(session_ids)
+        self.trap.reached("batch-2-loaded")
+        return found
+
+    async def commit(self, commit: Commit) -> None:
+        self.trap.reached("batch-3-decided")
+        await super().commit(commit)
+        self.trap.reached("batch-4-committed")
+
+
+def counts() -> dict[str, int]:
+    """What a leak would make grow: tasks, open Kafka clients, open files, owners at work."""
+    gc.collect()
+    kinds = {"producers": AIOKafkaProducer, "consumers": AIOKafkaConsumer}
+    found = dict.fromkeys(kinds, 0)
+    for thing in gc.get_objects():
+        for name, kind in kinds.items():
+            if isinstance(thing, kind) and not thing._closed:
+                found[name] += 1
+    tasks = asyncio.all_tasks()
+    owners = sum(task.get_name().startswith("owner-") for task in tasks)
+    return {**found, "tasks": len(tasks), "owners": owners, "files": len(os.listdir("/proc/self/fd"))}
+
+
+class CountedWorker(service.Worker):
+    counts_file: Path
+
+    async def run(self) -> int:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._write_counts)
+        return await super().run()
+
+    def _write_counts(self) -> None:
+        new = self.counts_file.with_suffix(".new")
+        new.write_text(json.dumps(counts()))
+        new.replace(self.counts_file)
+
+
+def redirect(ports: dict[int, int]) -> None:
+    """Make every Kafka client of this process connect to other ports than those that brokers advertise."""
+    create: Any = aiokafka.client.create_conn
+
+    async def create_conn(host: str, port: int, **options: Any) -> Any:
+        return await create(host, ports.get(port, port), **options)
+
+    aiokafka.client.create_conn = create_conn
+
+
+def main() -> None:
+    """Parse, arm, run."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--point", choices=POINTS)
+    parser.add_argument("--how", choices=("kill", "stop"), default="kill")
+    parser.add_argument("--hits", type=int, default=1)
+    parser.add_argument("--note", type=Path)
+    parser.add_argument("--counts", type=Path, required=True)
+    parser.add_argument("--redirect", action="append", default=[])
+    arguments = parser.parse_args()
+    trap = Trap(arguments.point, arguments.how, arguments.hits, arguments.note)
+    TrappedLog.trap = TrappedResults.trap = TrappedStore.trap = trap
+    CountedWorker.counts_file = arguments.counts
+    names: Any = service
+    names.KafkaCommandLog, names.KafkaResultsLog = TrappedLog, TrappedResults
+    names.PostgresStore, names.Worker = TrappedStore, CountedWorker
+    if arguments.redirect:
+        redirect({int(a): int(b) for a, b in (text.split("=") for text in arguments.redirect)})
+    settings = load_settings()
+    configure_logs(settings.log_level, settings.log_format)
+    raise SystemExit(service.run_worker(settings))
+
+
+if __name__ == "__main__":
+    main()
