@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from waypost.checkpoint import Checkpoint
     from waypost.errors import (
         BufferFullError,
+        DeadLetterError,
         DeliveryError,
         InvalidCommandError,
         NaiveDatetimeError,
@@ -38,6 +39,7 @@ _HOMES = {
     "checkpoint": ("Checkpoint",),
     "errors": (
         "BufferFullError",
+        "DeadLetterError",
         "DeliveryError",
         "InvalidCommandError",
         "NaiveDatetimeError",
@@ -62,6 +64,7 @@ __all__ = [
     "BufferFullError",
     "Checkpoint",
     "CheckpointManager",
+    "DeadLetterError",
     "Deduplicator",
     "DeliveryError",
     "Event",

@@ -2,16 +2,19 @@
 
 Every term (from one assignment of partitions to the next) has a number. Records and marks of an earlier term
 are void: the partition may be another member's by now, and if it is ours again, it is read again from the
-position that was committed.
+position that was committed. A consumer that is stuck is replaced by a new one; that ends a term too.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, KafkaError
+
+from waypost.progress import Progress
 
 log = logging.getLogger("waypost")
 _COMMIT_SECONDS: Final = 1.0
@@ -19,6 +22,8 @@ _POLL_MS: Final = 500
 _MOST: Final = 500
 _WAIT_SECONDS: Final = 0.2
 _LAST_COMMIT_SECONDS: Final = 5.0
+_STOP_SECONDS: Final = 10.0
+_REBALANCE_MS: Final = 60_000
 
 
 class Start(NamedTuple):
@@ -26,6 +31,13 @@ class Start(NamedTuple):
 
     from_beginning: bool
     since: int | None
+
+
+class Watch(NamedTuple):
+    """After how many seconds of asking in vain a consumer is suspect, and whom to tell that it was replaced."""
+
+    patience: float
+    on_restart: Callable[[str], None] | None
 
 
 class Batch(NamedTuple):
@@ -37,24 +49,40 @@ class Batch(NamedTuple):
 
 
 class Consuming:
-    """One consumer, with or without a group. Made anew for each start of a subscriber."""
+    """One subscription, with or without a group. Made anew for each start of a subscriber."""
 
-    def __init__(self, topic: str, group: str | None, start: Start, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, topic: str, group: str | None, start: Start, options: Mapping[str, Any], watch: Watch
+    ) -> None:
         self.term = 0
+        self.restarts = 0
         #: Awaited before partitions are given up, so that what is under way can be finished.
         self.before_revoke: Callable[[], Awaitable[None]] | None = None
         self._topic = topic
         self._group = group
         self._start = start
+        self._watch = watch
         self._ready = False
         self._closed = False
         self._done: dict[TopicPartition, int] = {}
         self._committed: dict[TopicPartition, int] = {}
         self._committed_at = 0.0
-        self._consumer = AIOKafkaConsumer(
+        self._options = options
+        self._progress: Progress[TopicPartition] = Progress(watch.patience)
+        #: Where a subscription without a group goes on in a new consumer.
+        self._kept: dict[TopicPartition, int] = {}
+        self._asking: asyncio.Task[dict[TopicPartition, list[Any]]] | None = None
+        self._asking_since = 0.0
+        self._ready_at = 0.0
+        self._watching: asyncio.Task[None] | None = None
+        self._connected = asyncio.Event()
+        self._consumer = self._made(group)
+
+    def _made(self, group: str | None) -> AIOKafkaConsumer:
+        return AIOKafkaConsumer(
             **{
-                "rebalance_timeout_ms": 60_000,
-                **options,
+                "rebalance_timeout_ms": _REBALANCE_MS,
+                **self._options,
                 "group_id": group,
                 "enable_auto_commit": False,
                 # Where reading begins is always said; this is for a position that retention has overtaken.
@@ -64,45 +92,88 @@ class Consuming:
 
     async def open(self) -> None:
         """Connect; KafkaError if the cluster can't be reached. Without a group, wait for the topic."""
+        await self._connect()
+        self._watching = asyncio.create_task(self._watch_it(), name="waypost-watchdog")
+
+    async def _connect(self) -> None:
+        self._ready_at = asyncio.get_running_loop().time()
         try:
             await self._consumer.start()
             if self._group is None:
                 await self._take_all()
             else:
-                self._consumer.subscribe([self._topic], listener=_Listener(self))
+                self._consumer.subscribe([self._topic], listener=_Listener(self, self._consumer))
         except BaseException:
             await self._consumer.stop()
             raise
+        self._connected.set()
 
     async def close(self) -> None:
         """Let what is under way end, commit what is done, and leave."""
         if not self._closed:
             self._closed = True
-            if self.before_revoke is not None:
-                await self.before_revoke()
-            await self.commit()
+            self._connected.set()
+            if self._watching is not None:
+                self._watching.cancel()
+                await asyncio.wait({self._watching})
+            await self._finish()
             await self._consumer.stop()
 
     async def batches(self) -> AsyncIterator[Batch]:
         """What comes, until closed; commits what was marked from time to time."""
         while not self._closed:
-            try:
-                found = await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=_MOST)
-            except ConsumerStoppedError:
-                return  # closed meanwhile
+            if self._watching is not None and self._watching.done():
+                self._watching.result()  # raises what ended the watchdog
+            found = await self._ask(timeout_ms=_POLL_MS, max_records=_MOST)
             # Before a term has begun, positions are not set yet: these records come again.
             term = self.term if self._ready else None
             for partition, records in found.items():
-                if term is not None:
+                if term is not None and term == self.term:
+                    self._progress.came(partition, records[-1].offset + 1)
                     yield Batch(term, partition, records)
             if asyncio.get_running_loop().time() - self._committed_at > _COMMIT_SECONDS:
                 await self.commit()
+
+    async def stay(self) -> None:
+        """Take nothing, but remain a member of the group: to ask is what shows that a member lives."""
+        await self._ask(TopicPartition(self._topic, -1))
+
+    async def _ask(self, *partitions: TopicPartition, **limits: Any) -> dict[TopicPartition, list[Any]]:
+        """The consumer's next records; none if it was replaced or closed meanwhile, or can't read just now."""
+        clock = asyncio.get_running_loop().time
+        await self._connected.wait()
+        if self._closed:
+            return {}
+        term = self.term
+        self._asking_since = clock()
+        self._asking = asking = asyncio.create_task(self._consumer.getmany(*partitions, **limits))
+        try:
+            await asyncio.wait({asking})
+        finally:
+            self._asking = None
+            asking.cancel()
+        if asking.cancelled():
+            return {}  # by the watchdog: there is another consumer, or soon will be
+        try:
+            found = asking.result()
+        except ConsumerStoppedError:
+            return {}
+        except KafkaError as error:
+            if not error.retriable:
+                raise
+            log.info("results can't be read just now: %r", error)
+            await asyncio.sleep(_WAIT_SECONDS)
+            return {}
+        if term == self.term and not partitions:
+            self._progress.asked(clock() - self._asking_since, found.keys())
+        return found
 
     def rewind(self) -> None:
         """What was read but not marked comes again."""
         if self._ready and not self._closed:
             for partition, offset in self._done.items():
                 self._consumer.seek(partition, offset)
+            self._progress.begin(self._done)
 
     def mark(self, term: int, partition: TopicPartition, offset: int) -> None:
         """All records of a partition up to this offset are done with."""
@@ -126,22 +197,32 @@ class Consuming:
         except (KafkaError, TimeoutError) as error:
             log.info("positions were not committed, events may come again: %r", error)
 
+    def reads_with(self, consumer: AIOKafkaConsumer) -> bool:
+        """Whether this is the consumer in use."""
+        return consumer is self._consumer
+
     async def give_up(self) -> None:
         """The partitions are about to go: finish, commit, and end the term."""
+        await self._finish()
+        self._end_term()
+
+    async def _finish(self) -> None:
         if self.before_revoke is not None:
             await self.before_revoke()
         await self.commit()
-        self._end_term()
 
     def _end_term(self) -> None:
         self._ready = False
+        self._ready_at = asyncio.get_running_loop().time()
         self.term += 1
         self._done.clear()
         self._committed.clear()
+        self._progress.begin({})
 
     async def take(self, partitions: list[TopicPartition]) -> None:
         """Partitions came: set every position, and begin the term. Tries until Kafka answers."""
-        while not self._closed:
+        consumer = self._consumer
+        while not self._closed and consumer is self._consumer:
             try:
                 positions = await self._positions(partitions)
                 break
@@ -151,7 +232,8 @@ class Consuming:
         else:
             return
         for partition, position in positions.items():
-            self._consumer.seek(partition, position)
+            consumer.seek(partition, position)
+        self._progress.begin(positions)
         self._ready = True
         # A position that was only decided here must be there after a crash: events may come before the first
         # regular commit.
@@ -159,7 +241,7 @@ class Consuming:
         await self.commit()
 
     async def _positions(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
-        positions: dict[TopicPartition, int] = {}
+        positions = {partition: self._kept[partition] for partition in partitions if partition in self._kept}
         if self._group is not None:
             for partition in partitions:
                 committed = await self._consumer.committed(partition)
@@ -180,22 +262,113 @@ class Consuming:
         return positions
 
     async def _take_all(self) -> None:
-        # Metadata of a topic comes once it is asked for.
-        while not (found := self._consumer.partitions_for_topic(self._topic)):
-            await self._consumer._client.add_topic(self._topic)
-            if not self._consumer.partitions_for_topic(self._topic):
-                await asyncio.sleep(_WAIT_SECONDS)
-        partitions = [TopicPartition(self._topic, number) for number in sorted(found)]
+        partitions = await _partitions(self._consumer, self._topic)
         self._consumer.assign(partitions)
         await self.take(partitions)
 
+    # The watchdog.
+
+    async def _watch_it(self) -> None:
+        while True:
+            await asyncio.sleep(self._progress.patience / 4)
+            try:
+                why = await self._trouble()
+            except Exception as error:
+                log.info("the watchdog could not look: %r", error)
+                continue
+            if why is not None:
+                await self._replace(why)
+
+    async def _trouble(self) -> str | None:
+        """What is wrong with the consumer, None if nothing is or if Kafka itself does not answer."""
+        asking_for = 0.0
+        if self._asking is not None:
+            asking_for = asyncio.get_running_loop().time() - self._asking_since
+        if not self._ready:
+            waited = asyncio.get_running_loop().time() - self._ready_at
+            # A rebalance takes as long as the slowest member may take to finish.
+            longest = int(self._options.get("rebalance_timeout_ms", _REBALANCE_MS)) / 1000
+            if waited > longest + self._watch.patience and await self._ends(()) is not None:
+                return f"it has waited {waited:.0f} s for its partitions"
+            return None
+        hungry = self._progress.hungry(asking_for)
+        ends = await self._ends(hungry) if hungry else None
+        behind = {} if ends is None else self._progress.stuck(ends)
+        if not behind:
+            return None
+        listed = ", ".join(f"{p.partition} ({lag})" for p, lag in sorted(behind.items()))
+        self._progress.restarted(behind)
+        return f"nothing came of partitions whose logs go on; partition (records waiting): {listed}"
+
+    async def _ends(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int] | None:
+        """Where the logs end, asked over a connection of its own; None if Kafka does not answer."""
+        probe = self._made(None)
+        try:
+            async with asyncio.timeout(_STOP_SECONDS):
+                await probe.start()
+                wanted = list(partitions) or await _partitions(probe, self._topic)
+                ends: dict[TopicPartition, int] = await probe.end_offsets(wanted)
+                return ends
+        except (KafkaError, TimeoutError) as error:
+            log.debug("the ends of %s can't be read: %r", self._topic, error)
+            return None
+        finally:
+            await _abandon(probe)
+
+    async def _replace(self, why: str) -> None:
+        """Give the consumer up and go on with a new one, from what was done."""
+        self.restarts += 1
+        told = f"the Kafka consumer of {self._topic} was stuck and is replaced: {why}"
+        log.warning(told)
+        if self._watch.on_restart is not None:
+            self._watch.on_restart(told)
+        await self._finish()
+        self._kept = dict(self._done) if self._group is None else {}
+        self._end_term()
+        self._connected.clear()
+        old, self._consumer = self._consumer, self._made(self._group)
+        if self._asking is not None:
+            self._asking.cancel()
+        await _abandon(old)
+        while True:
+            try:
+                await self._connect()
+                return
+            except KafkaError as error:
+                log.warning("the new consumer of %s can't connect yet: %r", self._topic, error)
+                await asyncio.sleep(_WAIT_SECONDS)
+                self._consumer = self._made(self._group)
+
+
+async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> list[TopicPartition]:
+    # Metadata of a topic comes once it is asked for.
+    while not (found := consumer.partitions_for_topic(topic)):
+        await consumer._client.add_topic(topic)
+        if not consumer.partitions_for_topic(topic):
+            await asyncio.sleep(_WAIT_SECONDS)
+    return [TopicPartition(topic, number) for number in sorted(found)]
+
+
+async def _abandon(consumer: AIOKafkaConsumer) -> None:
+    """Stop it if it can be stopped; else cut it off, so that its group sees it go."""
+    with suppress(Exception):
+        try:
+            await asyncio.wait_for(consumer.stop(), _STOP_SECONDS)
+        finally:
+            await consumer._client.close()
+
 
 class _Listener(ConsumerRebalanceListener):
-    def __init__(self, consuming: Consuming) -> None:
+    def __init__(self, consuming: Consuming, consumer: AIOKafkaConsumer) -> None:
         self._consuming = consuming
+        self._consumer = consumer
+
+    # One that was replaced has no say any more, however long it lives on.
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        await self._consuming.give_up()
+        if self._consuming.reads_with(self._consumer):
+            await self._consuming.give_up()
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        await self._consuming.take(sorted(assigned))
+        if self._consuming.reads_with(self._consumer):
+            await self._consuming.take(sorted(assigned))

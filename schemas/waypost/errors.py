@@ -58,3 +58,10 @@ class ResultTimeoutError(WaypostError, TimeoutError):
     def __init__(self, command_id: str, message: str) -> None:
         super().__init__(message)
         self.command_id = command_id
+
+
+class DeadLetterError(WaypostError):
+    """An event that its handler could not handle was not taken by the dead-letter topic either.
+
+    It is not lost: the subscriber's position stays before it. The handler's error is the ``__cause__``.
+    """

@@ -24,7 +24,8 @@ class Event:
     """One result. Headers are decoded, the body is parsed when it is first looked at.
 
     ``subject`` is the checkpoint or session that it is about, ``name`` the checkpoint's name where there is
-    one, ``time`` the broker's clock at the command. ``partition`` and ``offset`` are the event's own place.
+    one, ``time`` the broker's clock at the command. ``topic``, ``partition`` and ``offset`` are the event's own
+    place; ``key``, ``headers`` and ``raw_body`` are the record as it came.
     """
 
     id: str
@@ -33,9 +34,12 @@ class Event:
     subject: str | None
     name: str | None
     time: datetime | None
+    topic: str
     partition: int
     offset: int
     traceparent: str | None
+    key: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
     raw_body: bytes
 
     @cached_property
@@ -91,9 +95,12 @@ def read_event(record: Any) -> Event:
         subject=headers.get("ce_subject"),
         name=headers.get("ce_checkpointname"),
         time=_time(headers.get("ce_time")),
+        topic=record.topic,
         partition=record.partition,
         offset=record.offset,
         traceparent=headers.get("traceparent"),
+        key=record.key,
+        headers=tuple(record.headers),
         raw_body=record.value,
     )
 

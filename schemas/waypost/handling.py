@@ -9,6 +9,9 @@ import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
 from typing import Any, Final
 
 from waypost.consuming import Batch, Consuming
@@ -17,11 +20,31 @@ from waypost.events import Event, EventFilter, read_event
 log = logging.getLogger("waypost")
 Handler = Callable[[Event], Awaitable[None]]
 OnFailure = Callable[[Event, Exception], Awaitable[None]]
+Bury = Callable[[Event, Exception, int], Awaitable[None]]
 _FIRST_WAIT: Final = 0.1
 _LONGEST_WAIT: Final = 30.0
 _BACKLOG: Final = 1_000
+_BACKLOG_BYTES: Final = 64 * 1024 * 1024
 #: How long a rebalance waits for handlers under way; less than the group's rebalance timeout.
 _FINISH_SECONDS: Final = 30.0
+#: How often a subscriber that takes nothing shows its group that it lives.
+_STAY_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do with events: ``handler``, for how many sessions at once, and what follows its failures."""
+
+    handler: Handler
+    concurrency: int
+    retries: int
+    on_failure: OnFailure | None
+
+    def __post_init__(self) -> None:
+        if self.concurrency < 1:
+            raise ValueError(f"concurrency must be at least 1, not {self.concurrency}")
+        if self.retries < 0:
+            raise ValueError(f"retries must be at least 0, not {self.retries}")
 
 
 class _Place:
@@ -37,34 +60,27 @@ class _Place:
 
 
 class Handling:
-    """One run of a handler."""
+    """One run of a handler. ``bury`` takes what failed for good, before the plan's callback does."""
 
-    def __init__(
-        self,
-        consuming: Consuming,
-        wanted: EventFilter,
-        handler: Handler,
-        concurrency: int,
-        retries: int,
-        on_failure: OnFailure | None,
-    ) -> None:
+    def __init__(self, consuming: Consuming, wanted: EventFilter, plan: Plan, bury: Bury | None) -> None:
         self._consuming = consuming
         self._wanted = wanted
-        self._handler = handler
-        self._slots = asyncio.Semaphore(concurrency)
-        self._retries = retries
-        self._on_failure = on_failure
+        self._plan = plan
+        self._bury = bury
+        self._slots = asyncio.Semaphore(plan.concurrency)
         self._places: dict[Any, deque[_Place]] = {}
         self._sessions: dict[str | None, deque[tuple[_Place, Event]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._backlog = 0
+        self._backlog_bytes = 0
         self._step = asyncio.Event()
         self._finished_term = -1  # nothing of this term or an earlier one is begun any more
+        self._finishing = asyncio.Event()  # ends the pauses between tries; a new one for each term
         self._failed = asyncio.Event()
         self._failure: Exception | None = None
 
     async def run(self) -> None:
-        """Until the consumer is closed or a handler has failed for good; raises what it raised then."""
+        """Until the consumer is closed or an event has failed for good; raises what it raised then."""
         self._consuming.before_revoke = self._finish
         ends = [asyncio.create_task(self._read()), asyncio.create_task(self._failed.wait())]
         try:
@@ -81,9 +97,15 @@ class Handling:
     async def _read(self) -> None:
         async for batch in self._consuming.batches():
             self._take(batch)
-            while self._backlog >= _BACKLOG:
+            while self._full():
                 self._step.clear()
-                await self._step.wait()
+                try:
+                    await asyncio.wait_for(self._step.wait(), _STAY_SECONDS)
+                except TimeoutError:
+                    await self._consuming.stay()
+
+    def _full(self) -> bool:
+        return self._backlog >= _BACKLOG or self._backlog_bytes >= _BACKLOG_BYTES
 
     def _take(self, batch: Batch) -> None:
         places = self._places.setdefault(batch.partition, deque())
@@ -98,6 +120,7 @@ class Handling:
 
     def _enqueue(self, place: _Place, event: Event) -> None:
         self._backlog += 1
+        self._backlog_bytes += len(event.raw_body)
         queue = self._sessions.get(event.session_id)
         if queue is not None:
             queue.append((place, event))
@@ -111,18 +134,16 @@ class Handling:
         """Handle what waits of one session, one after the other."""
         while queue:
             place, event = queue[0]
-            async with self._slots:
-                if self._may_begin(place):
-                    try:
-                        await self._handle(event)
-                    except Exception as error:
-                        self._failure = self._failure or error
-                        self._failed.set()
-                    else:
-                        place.done = True
-                        self._advance(place.partition)
+            try:
+                place.done = await self._settle(place, event)
+            except Exception as error:
+                self._failure = self._failure or error
+                self._failed.set()
+            if place.done:
+                self._advance(place.partition)
             queue.popleft()
             self._backlog -= 1
+            self._backlog_bytes -= len(event.raw_body)
             self._step.set()
         del self._sessions[session_id]
 
@@ -130,22 +151,36 @@ class Handling:
         # What is not begun comes again: in the partition's next term, here or elsewhere.
         return self._failure is None and self._finished_term < place.term == self._consuming.term
 
-    async def _handle(self, event: Event) -> None:
+    async def _settle(self, place: _Place, event: Event) -> bool:
+        """Until the event is done with; False if it is left to come again."""
+        finishing = self._finishing
         wait = _FIRST_WAIT
-        for attempt in range(self._retries + 1):
-            try:
-                await self._handler(event)
-            except Exception as error:
-                if attempt < self._retries:
+        for attempt in count(1):
+            async with self._slots:
+                if not self._may_begin(place):
+                    return False
+                try:
+                    await self._plan.handler(event)
+                    return True
+                except Exception as error:
+                    if attempt > self._plan.retries:
+                        await self._give_up(event, error, attempt)
+                        return True
                     log.warning("the handler failed for event %s and is tried again: %r", event.id, error)
-                    await asyncio.sleep(wait * random.uniform(0.5, 1.0))
-                    wait = min(2 * wait, _LONGEST_WAIT)
-                elif self._on_failure is None:
-                    raise
-                else:
-                    await self._on_failure(event, error)
-            else:
-                return
+            # Without a slot: a session that fails does not hold up the others.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(finishing.wait(), wait * random.uniform(0.5, 1.0))
+            wait = min(2 * wait, _LONGEST_WAIT)
+        raise AssertionError("unreachable")
+
+    async def _give_up(self, event: Event, error: Exception, attempts: int) -> None:
+        on_failure = self._plan.on_failure
+        if self._bury is None and on_failure is None:
+            raise error
+        if self._bury is not None:
+            await self._bury(event, error, attempts)
+        if on_failure is not None:
+            await on_failure(event, error)
 
     def _advance(self, partition: Any) -> None:
         """Mark as far as everything is done."""
@@ -159,6 +194,8 @@ class Handling:
     async def _finish(self) -> None:
         """Begin nothing more, and let handlers under way end, within a time."""
         self._finished_term = self._consuming.term
+        self._finishing.set()
+        self._finishing = asyncio.Event()
         # A handler that closes its own subscriber is not waited for.
         if others := self._tasks - {asyncio.current_task()}:
             await asyncio.wait(others, timeout=_FINISH_SECONDS)

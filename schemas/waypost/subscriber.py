@@ -5,15 +5,17 @@ asks for the next one, with :meth:`Subscriber.run` when its handler has returned
 the events since then come again; their ids are the same, see :class:`waypost.Deduplicator`.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import Any, Self
 
-from waypost.consuming import Consuming, Start
+from waypost.consuming import Consuming, Start, Watch
+from waypost.dead_letters import DeadLetters
 from waypost.events import Deduplicator as Deduplicator
 from waypost.events import Event as Event
 from waypost.events import EventFilter, read_event
-from waypost.handling import Handler, Handling, OnFailure
+from waypost.handling import Handler, Handling, OnFailure, Plan
 from waypost.times import to_micros
 from waypost.topics import DEFAULT_PREFIX, Topics
 
@@ -27,7 +29,12 @@ class Subscriber:
     datetime, by the timestamps of the results topic) at the first event from then on. ``names`` (of
     checkpoints), ``types`` (``"created"``, ``"checkpoint.created"`` or whole) and ``sessions`` filter by
     header, without parsing a body. ``options`` go to the Kafka client. A group's member that takes no event
-    for ``max_poll_interval_ms`` (5 minutes) loses its partitions to the others.
+    for ``max_poll_interval_ms`` (5 minutes) loses its partitions to the others; with :meth:`run` that holds for
+    a single handler only where it keeps the whole subscriber waiting.
+
+    A Kafka consumer can get stuck: its log goes on, and nothing comes. One that was asked in vain for
+    ``stuck_after`` seconds and is still behind at a second look is replaced by a new one, which goes on from what
+    was done. That is logged, counted in ``restarts`` and told to ``on_restart``.
     """
 
     def __init__(
@@ -42,7 +49,11 @@ class Subscriber:
         from_beginning: bool = False,
         since: datetime | None = None,
         options: Mapping[str, Any] | None = None,
+        stuck_after: float = 30.0,
+        on_restart: Callable[[str], None] | None = None,
     ) -> None:
+        if stuck_after <= 0:
+            raise ValueError(f"stuck_after must be above 0 seconds, not {stuck_after}")
         if from_beginning and since is not None:
             raise ValueError("from_beginning and since contradict each other: pass one of them")
         self._topic = Topics(prefix).results
@@ -50,8 +61,15 @@ class Subscriber:
         self._filter = EventFilter(names, types, sessions)
         self._start = Start(from_beginning, None if since is None else max(0, -(-to_micros(since) // 1000)))
         self._options = {**(options or {}), "bootstrap_servers": bootstrap_servers}
+        self._watch = Watch(stuck_after, on_restart)
         self._consuming: Consuming | None = None
+        self._earlier_restarts = 0
         self._entered = False
+
+    @property
+    def restarts(self) -> int:
+        """How often a stuck Kafka consumer was replaced."""
+        return self._earlier_restarts + (0 if self._consuming is None else self._consuming.restarts)
 
     async def start(self) -> Self:
         """Connect and take up the position; KafkaError if the cluster can't be reached."""
@@ -60,7 +78,7 @@ class Subscriber:
 
     async def _started(self) -> Consuming:
         if self._consuming is None:
-            consuming = Consuming(self._topic, self._group, self._start, self._options)
+            consuming = Consuming(self._topic, self._group, self._start, self._options, self._watch)
             await consuming.open()
             self._consuming = consuming
         return self._consuming
@@ -69,6 +87,7 @@ class Subscriber:
         """Commit what is done and leave. An iteration or run that is under way ends."""
         consuming, self._consuming = self._consuming, None
         if consuming is not None:
+            self._earlier_restarts += consuming.restarts
             await consuming.close()
 
     async def __aenter__(self) -> Self:
@@ -101,17 +120,27 @@ class Subscriber:
         concurrency: int = 16,
         retries: int = 5,
         on_failure: OnFailure | None = None,
+        dead_letters: str | None = None,
     ) -> None:
         """Call ``handler`` with each event until cancelled or closed.
 
         Up to ``concurrency`` sessions at a time, the events of one session one after the other. A handler that
-        raises is tried again up to ``retries`` times, with growing pauses (0.1 to 30 s); after that
-        ``on_failure`` gets the event and the error, or, without it, the error ends the run with the position
-        before that event. A rebalance waits up to 30 s for handlers under way.
+        raises is tried again up to ``retries`` times, with growing pauses (0.1 to 30 s) in which others are
+        handled. What fails for good goes to the topic ``dead_letters``, which must exist, as the record that it
+        was with headers ``deadletter-…`` that say why, whence and when; then ``on_failure`` gets the event and
+        the error. The position moves on once both are through. Without both, and where one of them fails, the
+        error (DeadLetterError for the topic) ends the run with the position before that event. A rebalance
+        waits up to 30 s for handlers under way; retries are left to whoever has the partition next.
         """
+        plan = Plan(handler, concurrency, retries, on_failure)
         consuming = await self._started()
         try:
-            await Handling(consuming, self._filter, handler, concurrency, retries, on_failure).run()
+            async with AsyncExitStack() as stack:
+                bury = None
+                if dead_letters is not None:
+                    letters = DeadLetters(dead_letters, self._group, self._options)
+                    bury = (await stack.enter_async_context(letters)).put
+                await Handling(consuming, self._filter, plan, bury).run()
         finally:
             await self._left(consuming)
 

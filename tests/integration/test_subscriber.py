@@ -2,65 +2,31 @@
 
 import asyncio
 import itertools
-from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import orjson
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from tests.harness import Deployment, deployment
+from tests.integration.subscribing import (
+    GROUP,
+    NOW,
+    PARTITIONS,
+    Results,
+    assigned,
+    by_session,
+    committed,
+    drain,
+    subjects,
+    subscriber,
+)
 
 from waypost import Deduplicator, Event, Subscriber
 from waypost.envelope import Envelope
 from waypost.session import Entry
 from waypost.topics import partition_of
 from waypost_worker.devserver import Servers
-from waypost_worker.partition.encode import ResultEncoder
-
-PARTITIONS = 3
-GROUP = "billing"
-NOW = 1_795_508_699_123_456
-
-
-class Results:
-    """Writes results as a worker would, command after command."""
-
-    def __init__(self, world: Deployment) -> None:
-        self.world = world
-        self.encoders = [ResultEncoder(world.topics.results, number) for number in range(PARTITIONS)]
-        self.offsets = Counter[int]()
-        self.numbers = Counter[str]()
-
-    async def created(self, session: str, name: str = "n", data: bytes = b"{}") -> str:
-        """One created event; the checkpoint's id."""
-        partition = partition_of(session, PARTITIONS)
-        self.numbers[session] += 1
-        checkpoint_id = f"{session}:{self.numbers[session]}"
-        envelope = Envelope(f"c-{self.offsets[partition]}", "", session, NOW, NOW, None, b"")
-        entry = Entry(self.numbers[session], name, NOW, NOW, self.offsets[partition])
-        record = self.encoders[partition].created(envelope, self.offsets[partition], entry, (data, b"{}"), ())
-        self.offsets[partition] += 1
-        await self.append(partition, record)
-        return checkpoint_id
-
-    async def append(self, partition: int, record: Any, **more: Any) -> None:
-        await self.world.producer.send_and_wait(
-            self.world.topics.results,
-            record.value,
-            key=record.key,
-            headers=list(record.headers),
-            partition=partition,
-            **more,
-        )
-
-    async def many(self, count: int, sessions: int = 10) -> list[str]:
-        """So many created events, over so many sessions; their checkpoint ids."""
-        return list(
-            await asyncio.gather(*(self.created(f"session-{number % sessions}") for number in range(count)))
-        )
 
 
 @pytest.fixture
@@ -72,59 +38,6 @@ async def world(servers: Servers, database: str, topic_prefix: str) -> AsyncIter
 @pytest.fixture
 def results(world: Deployment) -> Results:
     return Results(world)
-
-
-def subscriber(world: Deployment, **options: Any) -> Subscriber:
-    return Subscriber(world.endpoints.bootstrap_servers, prefix=world.topics.prefix, **options)
-
-
-async def drain(events: Subscriber, count: int, seconds: float = 20) -> list[Event]:
-    """At least so many events, all of them done with."""
-    found: list[Event] = []
-    enough = asyncio.Event()
-
-    async def collect() -> None:
-        async for event in events:
-            found.append(event)
-            if len(found) >= count:
-                enough.set()
-
-    task = asyncio.create_task(collect())
-    waiting = asyncio.create_task(enough.wait())
-    try:
-        async with asyncio.timeout(seconds):
-            await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        waiting.cancel()
-        task.cancel()
-        (outcome,) = await asyncio.gather(task, return_exceptions=True)
-    if isinstance(outcome, Exception):
-        raise outcome
-    return found
-
-
-async def committed(world: Deployment, group: str = GROUP) -> dict[int, int | None]:
-    """The group's position by partition."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=world.endpoints.bootstrap_servers, group_id=group)
-    await consumer.start()
-    try:
-        return {
-            number: await consumer.committed(TopicPartition(world.topics.results, number))
-            for number in range(PARTITIONS)
-        }
-    finally:
-        await consumer.stop()
-
-
-def subjects(events: list[Event]) -> list[str]:
-    return [event.subject or "" for event in events]
-
-
-def by_session(ids: list[str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for checkpoint_id in ids:
-        found.setdefault(checkpoint_id.rpartition(":")[0], []).append(checkpoint_id)
-    return found
 
 
 async def test_an_event_says_all_that_its_result_says(world: Deployment, results: Results) -> None:
@@ -155,13 +68,6 @@ async def test_without_a_position_it_begins_at_the_end(world: Deployment, result
                 await assigned(world, events)
             late = await results.created("s")
             assert subjects(await drain(events, 1)) == [late]
-
-
-async def assigned(world: Deployment, events: Subscriber) -> None:
-    """Wait until a member of a group has its partitions and their positions."""
-    consuming = events._consuming
-    assert consuming is not None
-    await world.until(lambda: consuming._ready)
 
 
 async def test_since_begins_at_the_first_event_from_then_on(world: Deployment, results: Results) -> None:
@@ -302,139 +208,6 @@ async def test_members_share_the_partitions_and_nothing_is_lost_when_one_joins(
     # At least once, and the first time in order.
     assert by_session(list(dict.fromkeys(subjects(found)))) == by_session(sent)
     assert sum(offset or 0 for offset in (await committed(world)).values()) == len(sent)
-
-
-async def test_a_handler_gets_each_session_in_order_and_many_sessions_at_once(
-    world: Deployment, results: Results
-) -> None:
-    sent = await results.many(200, sessions=20)
-    found: list[Event] = []
-    running: Counter[str] = Counter()
-    most = 0
-
-    async def handler(event: Event) -> None:
-        nonlocal most
-        running[event.session_id or ""] += 1
-        most = max(most, running.total())
-        assert running[event.session_id or ""] == 1
-        await asyncio.sleep(0.001)
-        found.append(event)
-        running[event.session_id or ""] -= 1
-        if len(found) == 200:
-            finished.set()
-
-    finished = asyncio.Event()
-    events = subscriber(world, group=GROUP, from_beginning=True)
-    task = asyncio.create_task(events.run(handler, concurrency=8))
-    async with asyncio.timeout(20):
-        await finished.wait()
-    await events.close()
-    await task
-    assert by_session(subjects(found)) == by_session(sent)
-    assert 2 <= most <= 8
-    assert sum(offset or 0 for offset in (await committed(world)).values()) == 200
-
-
-async def test_a_handler_that_fails_is_tried_again_and_then_the_callback_gets_the_event(
-    world: Deployment, results: Results, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("waypost.handling._FIRST_WAIT", 0.001)
-    await results.many(3, sessions=1)
-    tries: Counter[str] = Counter()
-    failed: list[tuple[str | None, str]] = []
-
-    async def handler(event: Event) -> None:
-        tries[event.subject or ""] += 1
-        if event.subject == "session-0:2" or tries[event.subject or ""] == 1:
-            raise RuntimeError("not now")
-        if event.subject == "session-0:3":
-            finished.set()
-
-    async def on_failure(event: Event, error: Exception) -> None:
-        failed.append((event.subject, str(error)))
-
-    finished = asyncio.Event()
-    events = subscriber(world, group=GROUP, from_beginning=True)
-    task = asyncio.create_task(events.run(handler, retries=3, on_failure=on_failure))
-    async with asyncio.timeout(20):
-        await finished.wait()
-    await events.close()
-    await task
-    assert tries == {"session-0:1": 2, "session-0:2": 4, "session-0:3": 2}
-    assert failed == [("session-0:2", "not now")]
-
-
-async def test_without_a_callback_the_error_ends_the_run_before_its_event(
-    world: Deployment, results: Results
-) -> None:
-    sent = await results.many(10, sessions=1)
-
-    async def handler(event: Event) -> None:
-        if event.subject == sent[4]:
-            raise RuntimeError("for good")
-
-    with pytest.raises(RuntimeError, match="for good"):
-        await subscriber(world, group=GROUP, from_beginning=True).run(handler, retries=0)
-    again = await drain(subscriber(world, group=GROUP), 6)
-    assert subjects(again) == sent[4:]
-
-
-async def test_a_rebalance_waits_for_the_handlers_under_way(world: Deployment, results: Results) -> None:
-    sent = await results.many(30, sessions=10)
-    handled: Counter[str] = Counter()
-    entered, leave = asyncio.Event(), asyncio.Event()
-
-    async def slow(event: Event) -> None:
-        entered.set()
-        await leave.wait()
-        handled[event.subject or ""] += 1
-
-    async def quick(event: Event) -> None:
-        handled[event.subject or ""] += 1
-
-    first = subscriber(world, group=GROUP, from_beginning=True)
-    second = subscriber(world, group=GROUP, from_beginning=True)
-    running = [asyncio.create_task(first.run(slow, concurrency=3))]
-    async with asyncio.timeout(20):
-        await entered.wait()
-    consuming = first._consuming
-    assert consuming is not None
-    finish = consuming.before_revoke
-    assert finish is not None
-    revoking = asyncio.Event()
-
-    async def told() -> None:
-        revoking.set()
-        await finish()
-
-    consuming.before_revoke = told
-    running.append(asyncio.create_task(second.run(quick)))
-    async with asyncio.timeout(20):
-        await revoking.wait()
-    leave.set()
-    await world.until(lambda: handled.total() >= len(sent))
-    await first.close()
-    await second.close()
-    await asyncio.gather(*running)
-    # Everything under way was finished and committed before the partitions went, so nothing came twice.
-    assert handled == dict.fromkeys(sent, 1)
-
-
-async def test_cancelling_a_run_leaves_what_was_not_done(world: Deployment, results: Results) -> None:
-    sent = await results.many(5, sessions=1)
-    entered = asyncio.Event()
-
-    async def handler(event: Event) -> None:
-        if event.subject == sent[2]:
-            entered.set()
-            await asyncio.Event().wait()
-
-    task = asyncio.create_task(subscriber(world, group=GROUP, from_beginning=True).run(handler))
-    async with asyncio.timeout(20):
-        await entered.wait()
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    assert subjects(await drain(subscriber(world, group=GROUP), 3)) == sent[2:]
 
 
 async def test_a_deduplicator_knows_a_repetition_by_its_id(world: Deployment, results: Results) -> None:

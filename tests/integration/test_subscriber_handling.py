@@ -1,0 +1,365 @@
+"""Handlers on a real Kafka: in order per session, many sessions at once, again when they fail."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from tests.harness import Deployment, deployment
+from tests.integration.subscribing import (
+    GROUP,
+    PARTITIONS,
+    Results,
+    beneath,
+    by_session,
+    committed,
+    drain,
+    subjects,
+    subscriber,
+)
+
+from waypost import DeadLetterError, Event
+from waypost_worker.devserver import Servers
+
+
+@pytest.fixture
+async def world(servers: Servers, database: str, topic_prefix: str) -> AsyncIterator[Deployment]:
+    async with deployment(servers.endpoints, database, topic_prefix, PARTITIONS) as made:
+        yield made
+
+
+@pytest.fixture
+def results(world: Deployment) -> Results:
+    return Results(world)
+
+
+async def test_a_handler_gets_each_session_in_order_and_many_sessions_at_once(
+    world: Deployment, results: Results
+) -> None:
+    sent = await results.many(200, sessions=20)
+    found: list[Event] = []
+    running: Counter[str] = Counter()
+    most = 0
+
+    async def handler(event: Event) -> None:
+        nonlocal most
+        running[event.session_id or ""] += 1
+        most = max(most, running.total())
+        assert running[event.session_id or ""] == 1
+        await asyncio.sleep(0.001)
+        found.append(event)
+        running[event.session_id or ""] -= 1
+        if len(found) == 200:
+            finished.set()
+
+    finished = asyncio.Event()
+    events = subscriber(world, group=GROUP, from_beginning=True)
+    task = asyncio.create_task(events.run(handler, concurrency=8))
+    async with asyncio.timeout(20):
+        await finished.wait()
+    await events.close()
+    await task
+    assert by_session(subjects(found)) == by_session(sent)
+    assert 2 <= most <= 8
+    assert sum(offset or 0 for offset in (await committed(world)).values()) == 200
+
+
+async def test_a_handler_that_fails_is_tried_again_and_then_the_callback_gets_the_event(
+    world: Deployment, results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("waypost.handling._FIRST_WAIT", 0.001)
+    await results.many(3, sessions=1)
+    tries: Counter[str] = Counter()
+    failed: list[tuple[str | None, str]] = []
+
+    async def handler(event: Event) -> None:
+        tries[event.subject or ""] += 1
+        if event.subject == "session-0:2" or tries[event.subject or ""] == 1:
+            raise RuntimeError("not now")
+        if event.subject == "session-0:3":
+            finished.set()
+
+    async def on_failure(event: Event, error: Exception) -> None:
+        failed.append((event.subject, str(error)))
+
+    finished = asyncio.Event()
+    events = subscriber(world, group=GROUP, from_beginning=True)
+    task = asyncio.create_task(events.run(handler, retries=3, on_failure=on_failure))
+    async with asyncio.timeout(20):
+        await finished.wait()
+    await events.close()
+    await task
+    assert tries == {"session-0:1": 2, "session-0:2": 4, "session-0:3": 2}
+    assert failed == [("session-0:2", "not now")]
+
+
+async def test_without_a_callback_the_error_ends_the_run_before_its_event(
+    world: Deployment, results: Results
+) -> None:
+    sent = await results.many(10, sessions=1)
+
+    async def handler(event: Event) -> None:
+        if event.subject == sent[4]:
+            raise RuntimeError("for good")
+
+    with pytest.raises(RuntimeError, match="for good"):
+        await subscriber(world, group=GROUP, from_beginning=True).run(handler, retries=0)
+    again = await drain(subscriber(world, group=GROUP), 6)
+    assert subjects(again) == sent[4:]
+
+
+async def test_a_rebalance_waits_for_the_handlers_under_way(world: Deployment, results: Results) -> None:
+    sent = await results.many(30, sessions=10)
+    handled: Counter[str] = Counter()
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def slow(event: Event) -> None:
+        entered.set()
+        await leave.wait()
+        handled[event.subject or ""] += 1
+
+    async def quick(event: Event) -> None:
+        handled[event.subject or ""] += 1
+
+    first = subscriber(world, group=GROUP, from_beginning=True)
+    second = subscriber(world, group=GROUP, from_beginning=True)
+    running = [asyncio.create_task(first.run(slow, concurrency=3))]
+    async with asyncio.timeout(20):
+        await entered.wait()
+    consuming = beneath(first)
+    finish = consuming.before_revoke
+    assert finish is not None
+    revoking = asyncio.Event()
+
+    async def told() -> None:
+        revoking.set()
+        await finish()
+
+    consuming.before_revoke = told
+    running.append(asyncio.create_task(second.run(quick)))
+    async with asyncio.timeout(20):
+        await revoking.wait()
+    leave.set()
+    await world.until(lambda: handled.total() >= len(sent))
+    await first.close()
+    await second.close()
+    await asyncio.gather(*running)
+    # Everything under way was finished and committed before the partitions went, so nothing came twice.
+    assert handled == dict.fromkeys(sent, 1)
+
+
+async def test_cancelling_a_run_leaves_what_was_not_done(world: Deployment, results: Results) -> None:
+    sent = await results.many(5, sessions=1)
+    entered = asyncio.Event()
+
+    async def handler(event: Event) -> None:
+        if event.subject == sent[2]:
+            entered.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(subscriber(world, group=GROUP, from_beginning=True).run(handler))
+    async with asyncio.timeout(20):
+        await entered.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert subjects(await drain(subscriber(world, group=GROUP), 3)) == sent[2:]
+
+
+async def test_a_session_that_fails_does_not_hold_up_the_others(world: Deployment, results: Results) -> None:
+    sent = await results.many(40, sessions=4)
+    handled: Counter[str] = Counter()
+
+    async def handler(event: Event) -> None:
+        if event.session_id != "session-3":
+            raise RuntimeError("not now")
+        handled[event.subject or ""] += 1
+
+    async with subscriber(world, group=GROUP, from_beginning=True) as events:
+        # One slot, and three sessions that wait for their next try.
+        task = asyncio.create_task(events.run(handler, concurrency=1, retries=20))
+        await world.until(lambda: len(handled) == 10)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert handled == dict.fromkeys([each for each in sent if each.startswith("session-3:")], 1)
+
+
+async def test_a_rebalance_does_not_wait_for_the_next_try(
+    world: Deployment, results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("waypost.handling._FIRST_WAIT", 3600.0)
+    (sent,) = await results.many(1)
+    tried, again = asyncio.Event(), asyncio.Event()
+
+    async def failing(event: Event) -> None:
+        tried.set()
+        raise RuntimeError("not now")
+
+    async def good(event: Event) -> None:
+        assert event.subject == sent
+        again.set()
+
+    first = subscriber(world, group=GROUP, from_beginning=True)
+    running = asyncio.create_task(first.run(failing))
+    async with asyncio.timeout(20):
+        await tried.wait()
+        await first.close()
+        await running
+        second = asyncio.create_task(subscriber(world, group=GROUP).run(good))
+        await again.wait()
+    second.cancel()
+    await asyncio.gather(second, return_exceptions=True)
+
+
+async def test_a_slow_handler_keeps_its_partitions(
+    world: Deployment, results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("waypost.handling._BACKLOG", 5)
+    monkeypatch.setattr("waypost.handling._STAY_SECONDS", 0.1)
+    sent = await results.many(10, sessions=1)
+    handled: list[str] = []
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def handler(event: Event) -> None:
+        entered.set()
+        await leave.wait()
+        handled.append(event.subject or "")
+
+    options = {"max_poll_interval_ms": 500, "heartbeat_interval_ms": 100}
+    async with subscriber(world, group=GROUP, from_beginning=True, options=options) as events:
+        task = asyncio.create_task(events.run(handler))
+        async with asyncio.timeout(20):
+            await entered.wait()
+        term = beneath(events).term
+        idle = beneath(events)._consumer._subscription
+        # Far longer than max_poll_interval_ms: as many signs of life as it takes.
+        signs = 0
+
+        def alive() -> bool:
+            nonlocal signs
+            signs += idle.fetcher_idle_time < 0.5
+            return signs > 50
+
+        await world.until(alive)
+        leave.set()
+        await world.until(lambda: len(handled) == 10)
+        assert beneath(events).term == term
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert handled == sent
+
+
+@pytest.mark.parametrize("wrong", [{"concurrency": 0}, {"retries": -1}])
+async def test_a_plan_that_cannot_work_is_refused(world: Deployment, wrong: dict[str, Any]) -> None:
+    async def handler(event: Event) -> None:
+        raise AssertionError
+
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        await subscriber(world).run(handler, **wrong)
+
+
+# Dead letters.
+
+
+async def create(world: Deployment, topic: str, **settings: str) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=world.endpoints.bootstrap_servers)
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(topic, 2, 1, topic_configs=settings)])
+    finally:
+        await admin.close()
+
+
+async def read(world: Deployment, topic: str, count: int) -> list[Any]:
+    consumer = AIOKafkaConsumer(
+        topic, bootstrap_servers=world.endpoints.bootstrap_servers, auto_offset_reset="earliest"
+    )
+    await consumer.start()
+    try:
+        async with asyncio.timeout(20):
+            return [await consumer.getone() for _ in range(count)]
+    finally:
+        await consumer.stop()
+
+
+async def test_what_keeps_failing_goes_to_the_dead_letter_topic_with_its_reason(
+    world: Deployment, results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("waypost.handling._FIRST_WAIT", 0.001)
+    topic = f"{world.topics.prefix}.dead"
+    await create(world, topic)
+    sent = await results.many(6, sessions=1)
+    seen: list[Event] = []
+    told: list[tuple[str | None, str]] = []
+
+    async def handler(event: Event) -> None:
+        seen.append(event)
+        if event.subject in sent[1:3]:
+            raise RuntimeError(f"no {event.subject} \udcff")
+        if event.subject == sent[-1]:
+            finished.set()
+
+    async def on_failure(event: Event, error: Exception) -> None:
+        told.append((event.subject, str(error)))
+
+    finished = asyncio.Event()
+    began = datetime.now(UTC)
+    events = subscriber(world, group=GROUP, from_beginning=True)
+    task = asyncio.create_task(events.run(handler, retries=2, on_failure=on_failure, dead_letters=topic))
+    async with asyncio.timeout(20):
+        await finished.wait()
+    await events.close()
+    await task
+    assert [subject for subject, _ in told] == sent[1:3]
+    assert sum(offset or 0 for offset in (await committed(world)).values()) == 6
+    first, second = await read(world, topic, 2)
+    event = next(event for event in seen if event.subject == sent[1])
+    assert (first.key, first.value) == (event.key, event.raw_body)
+    assert first.headers[: len(event.headers)] == event.headers
+    added = {name: value.decode() for name, value in first.headers[len(event.headers) :]}
+    at = datetime.fromisoformat(added.pop("deadletter-time"))
+    assert began <= at <= datetime.now(UTC)
+    assert added == {
+        "deadletter-error": "RuntimeError",
+        "deadletter-message": f"no {sent[1]} \\udcff",
+        "deadletter-attempts": "3",
+        "deadletter-group": GROUP,
+        "deadletter-topic": world.topics.results,
+        "deadletter-partition": str(event.partition),
+        "deadletter-offset": str(event.offset),
+    }
+    assert dict(second.headers)["deadletter-offset"] == str(event.offset + 1).encode()
+
+
+async def test_a_dead_letter_that_is_not_taken_ends_the_run_before_its_event(
+    world: Deployment, results: Results
+) -> None:
+    topic = f"{world.topics.prefix}.dead"
+    await create(world, topic, **{"max.message.bytes": "100"})
+    sent = await results.many(5, sessions=1)
+
+    async def handler(event: Event) -> None:
+        if event.subject == sent[2]:
+            raise RuntimeError("for good")
+
+    with pytest.raises(DeadLetterError, match="The position stays before it") as caught:
+        await subscriber(world, group=GROUP, from_beginning=True).run(handler, retries=0, dead_letters=topic)
+    assert str(caught.value.__cause__) == "for good"
+    assert subjects(await drain(subscriber(world, group=GROUP), 3)) == sent[2:]
+
+
+async def test_a_dead_letter_topic_that_is_missing_is_told_before_an_event_is_taken(
+    world: Deployment, results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("waypost.dead_letters._TOPIC_SECONDS", 0.5)
+    sent = await results.many(3, sessions=1)
+
+    async def handler(event: Event) -> None:
+        raise AssertionError
+
+    with pytest.raises(DeadLetterError, match=r"can't be used.*create it.*No event was taken"):
+        await subscriber(world, group=GROUP, from_beginning=True).run(handler, dead_letters="no.such.topic")
+    assert subjects(await drain(subscriber(world, group=GROUP, from_beginning=True), 3)) == sent

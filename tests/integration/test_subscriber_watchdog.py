@@ -1,0 +1,173 @@
+"""A Kafka consumer that stopped without an error is replaced, and no event is missed by that.
+
+aiokafka's consumers are known to do so. Here the part of the client that does the work is ended from outside, in
+a client that is otherwise alive and connected.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from tests.harness import Deployment, deployment
+from tests.integration.subscribing import (
+    GROUP,
+    PARTITIONS,
+    Results,
+    assigned,
+    beneath,
+    by_session,
+    committed,
+    subjects,
+    subscriber,
+)
+
+from waypost import Event, Subscriber
+from waypost_worker.devserver import Servers
+
+PATIENCE = 0.6
+
+
+@pytest.fixture
+async def world(servers: Servers, database: str, topic_prefix: str) -> AsyncIterator[Deployment]:
+    async with deployment(servers.endpoints, database, topic_prefix, PARTITIONS) as made:
+        yield made
+
+
+@pytest.fixture
+def results(world: Deployment) -> Results:
+    return Results(world)
+
+
+async def still(events: Subscriber) -> None:
+    """End what fetches records, as the known bugs do."""
+    fetcher = beneath(events)._consumer._fetcher
+    tasks: set[asyncio.Task[Any]] = {fetcher._fetch_task, *fetcher._pending_tasks}
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    fetcher._pending_tasks.clear()
+
+
+@pytest.mark.parametrize("group", [None, GROUP])
+async def test_an_iteration_goes_on_after_its_consumer_stopped_fetching(
+    world: Deployment, results: Results, group: str | None
+) -> None:
+    told: list[str] = []
+    found: list[Event] = []
+    sent = await results.many(60)
+    events = subscriber(world, group=group, from_beginning=True, stuck_after=PATIENCE, on_restart=told.append)
+
+    async def collect() -> None:
+        async for event in events:
+            found.append(event)
+
+    async with events:
+        task = asyncio.create_task(collect())
+        await world.until(lambda: len(found) >= 60)
+        await still(events)
+        sent += await results.many(60)
+        await world.until(lambda: set(subjects(found)) == set(sent))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert events.restarts == len(told) >= 1
+    why = told[0]
+    assert "was stuck and is replaced" in why
+    assert world.topics.results in why
+    assert by_session(list(dict.fromkeys(subjects(found)))) == by_session(sent)
+
+
+async def test_handlers_under_way_are_finished_before_the_consumer_is_replaced(
+    world: Deployment, results: Results
+) -> None:
+    sent = await results.many(30)
+    handled: list[str] = []
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def handler(event: Event) -> None:
+        if event.subject == sent[-1]:
+            entered.set()
+            await leave.wait()
+        handled.append(event.subject or "")
+
+    def on_restart(_: str) -> None:
+        leave.set()
+
+    async with subscriber(
+        world, group=GROUP, from_beginning=True, stuck_after=PATIENCE, on_restart=on_restart
+    ) as events:
+        task = asyncio.create_task(events.run(handler))
+        async with asyncio.timeout(20):
+            await entered.wait()
+        await still(events)
+        sent += await results.many(30)
+        await world.until(lambda: len(handled) >= 60)
+        assert by_session(list(dict.fromkeys(handled))) == by_session(sent)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert sum(offset or 0 for offset in (await committed(world)).values()) == 60
+
+
+async def test_a_member_that_never_gets_its_partitions_begins_anew(
+    world: Deployment, results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("waypost.consuming._STOP_SECONDS", 2.0)
+    sent = await results.many(30)
+    found: list[Event] = []
+    events = subscriber(
+        world, group=GROUP, from_beginning=True, stuck_after=PATIENCE, options={"rebalance_timeout_ms": 1000}
+    )
+
+    async def collect() -> None:
+        async for event in events:
+            found.append(event)
+
+    async with events:
+        # Joining a group is what the coordination task does.
+        joining = beneath(events)._consumer._coordinator
+        joining._coordination_task.cancel()
+        joining._coordination_task = asyncio.create_task(asyncio.Event().wait())
+        task = asyncio.create_task(collect())
+        await world.until(lambda: len(found) >= 30, 40)
+        assert events.restarts >= 1
+        joining._coordination_task.cancel()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert by_session(subjects(found)) == by_session(sent)
+
+
+async def test_one_that_is_merely_idle_or_has_a_slow_application_is_left_alone(
+    world: Deployment, results: Results
+) -> None:
+    sent = await results.many(3, sessions=1)
+    async with subscriber(world, group=GROUP, from_beginning=True, stuck_after=0.05) as events:
+        await assigned(world, events)
+        consuming = beneath(events)
+        looked: list[Any] = []
+        trouble = consuming._trouble
+
+        async def counted() -> str | None:
+            looked.append(await trouble())
+            return None
+
+        consuming._trouble = counted  # type: ignore[method-assign]
+        taken = []
+        async for event in events:
+            taken.append(event.subject)
+            # The application takes its time, while more has come.
+            many = len(looked) + 10
+            await world.until(lambda many=many: len(looked) >= many)
+            if len(taken) == 3:
+                break
+        assert taken == sent
+        waiting = asyncio.create_task(anext(aiter(events)))
+        many = len(looked) + 10
+        await world.until(lambda: len(looked) >= many)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert set(looked) == {None}
+
+
+def test_a_patience_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="stuck_after"):
+        Subscriber("127.0.0.1:1", stuck_after=0)
