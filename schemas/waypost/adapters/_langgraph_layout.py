@@ -1,0 +1,298 @@
+"""How LangGraph's checkpoints, channel values and writes lie in a session, and what may leave it. Pure.
+
+A put is one record, ``checkpoint``: the checkpoint without its channel values, and the values that are new in it.
+So a value is stored once per version, not once per checkpoint. A large value gets a record of its own, ``values``,
+before it. Metadata links them by digests of (namespace, channel, version): a checkpoint ``needs`` those of all its
+channels, a record ``holds`` those of its values. ``writes`` are the writes of one task.
+"""
+
+import base64
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final, cast
+
+import orjson
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    WRITES_IDX_MAP,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    PendingWrite,
+    writes_sort_key,
+)
+from langgraph.checkpoint.serde.base import SerializerProtocol
+
+from waypost.adapters.records import PART, Record, Row, gone_with_parts
+
+CHECKPOINT: Final = "checkpoint"
+VALUES: Final = "values"
+WRITES: Final = "writes"
+# What nothing refers to may be on its way: a value before its checkpoint, writes before theirs.
+_GRACE: Final = timedelta(minutes=10)
+_LARGE: Final = 16 * 1024  # bytes in base64 from which a value gets a record of its own
+_TOGETHER: Final = 128 * 1024  # bytes of values in one record
+_FACT_KEY: Final = 64
+_FACT_TEXT: Final = 256
+_FACTS_BYTES: Final = 4_000
+Key = tuple[str, str]  # namespace, checkpoint id
+Entry = dict[str, Any]  # a value: its digest, type and base64
+
+
+def digest(ns: str, channel: str, version: Any) -> str:
+    """What a value is found by."""
+    named = orjson.dumps([ns, channel, version])
+    return base64.urlsafe_b64encode(hashlib.blake2b(named, digest_size=9).digest()).decode()
+
+
+def checkpoint_records(
+    serde: SerializerProtocol,
+    config: Mapping[str, Any],
+    checkpoint: Checkpoint,
+    metadata: CheckpointMetadata,
+    new_versions: ChannelVersions,
+) -> tuple[list[Record], Record]:
+    """The records of large values, which go first, and the record of the checkpoint.
+
+    ``config`` is the ``configurable`` part, whose checkpoint id is the parent's.
+    """
+    ns = config.get("checkpoint_ns", "")
+    values = checkpoint["channel_values"]
+    bare = {key: value for key, value in checkpoint.items() if key != "channel_values"}
+    entries = [
+        {"digest": digest(ns, channel, version), **_typed(serde, values[channel])}
+        for channel, version in new_versions.items()
+        if channel in values
+    ]
+    *before, inline = _packed(entries) or [[]]
+    if inline and len(inline[0]["base64"]) > _LARGE:
+        before, inline = [*before, inline], []
+    facts, more = _facts(metadata)
+    described: dict[str, Any] = {
+        "ns": ns,
+        "id": checkpoint["id"],
+        "needs": sorted({digest(ns, channel, v) for channel, v in checkpoint["channel_versions"].items()}),
+        "holds": [entry["digest"] for entry in inline],
+        "facts": facts,
+        **({"more": True} if more else {}),
+    }
+    if parent := config.get("checkpoint_id"):
+        described["parent"] = parent
+    if deltas := metadata.get("counters_since_delta_snapshot"):
+        described["deltas"] = sorted(deltas)
+    data = {"checkpoint": _typed(serde, bare), "metadata": _typed(serde, metadata), "values": inline}
+    return [values_record(group) for group in before], Record(CHECKPOINT, data, described)
+
+
+def values_record(entries: Sequence[Entry]) -> Record:
+    """A record of values alone."""
+    return Record(VALUES, {"values": list(entries)}, {"holds": [entry["digest"] for entry in entries]})
+
+
+def writes_record(
+    serde: SerializerProtocol,
+    config: Mapping[str, Any],
+    writes: Sequence[tuple[str, Any]],
+    task_id: str,
+    task_path: str,
+) -> Record:
+    """The record of what a task wrote."""
+    data = {
+        "task_id": task_id,
+        "task_path": task_path,
+        "writes": [
+            {"idx": WRITES_IDX_MAP.get(channel, idx), "channel": channel, **_typed(serde, value)}
+            for idx, (channel, value) in enumerate(writes)
+        ],
+    }
+    return Record(WRITES, data, {"ns": config.get("checkpoint_ns", ""), "id": config["checkpoint_id"]})
+
+
+def tuples(thread_id: str, rows: Sequence[Row], serde: SerializerProtocol) -> list[CheckpointTuple]:
+    """The chosen checkpoints among ``rows`` (rising), newest first, with their values and writes."""
+    parsed = [(row, row.data) for row in rows]
+    held = {entry["digest"]: entry for _, data in parsed for entry in data.get("values", ())}
+    writes: dict[Key, list[dict[str, Any]]] = {}
+    for row, data in parsed:
+        if row.name == WRITES:
+            writes.setdefault(_key(row), []).append(data)
+    return [
+        _tuple(thread_id, row, data, held, writes.get(_key(row), []), serde)
+        for row, data in reversed(parsed)
+        if row.chosen
+    ]
+
+
+def matching(wanted: Mapping[str, Any], metadata: Mapping[str, Any]) -> bool:
+    """Whether LangGraph's metadata passes a filter of ``alist``."""
+    return all(metadata.get(key) == value for key, value in wanted.items())
+
+
+def searchable(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a filter that Postgres can judge: no record that passes the filter lacks these facts."""
+    return {key: value for key, value in wanted.items() if _is_fact(key, value)}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do so that checkpoints leave: first store anew what others need, then delete."""
+
+    carry: set[str]  # digests
+    carriers: list[int]  # numbers of the records that hold them
+    gone: list[int]
+
+
+def plan(rows: Sequence[Row], dropped: set[Key]) -> Plan:
+    """How the ``dropped`` checkpoints leave with their writes and the values that no other one needs.
+
+    ``rows`` are all of the session, rising, without data.
+    """
+    grace = rows[-1].recorded_at - _GRACE if rows else None
+    checkpoints = [row for row in rows if row.name == CHECKPOINT]
+    present = {_key(row) for row in checkpoints}
+    needed = {need for row in checkpoints if _key(row) not in dropped for need in row.metadata["needs"]}
+    released = {need for row in checkpoints if _key(row) in dropped for need in row.metadata["needs"]}
+    batches = {row.batch for row in rows if row.name != PART}
+
+    def leaves(row: Row) -> bool:
+        old = grace is not None and row.recorded_at < grace
+        if row.name == CHECKPOINT:
+            return _key(row) in dropped
+        if row.name == WRITES:
+            return _key(row) in dropped or (old and _key(row) not in present)
+        if row.name == VALUES:
+            held = set(row.metadata["holds"])
+            return not held & needed and (old or bool(held & released))
+        return old and row.batch not in batches
+
+    gone = {row.number for row in rows if leaves(row)}
+    kept = {held for row in rows if row.number not in gone for held in row.metadata.get("holds", ())}
+    carry = needed - kept
+    carriers = [row for row in rows if row.number in gone and carry & set(row.metadata.get("holds", ()))]
+    carry &= {held for row in carriers for held in row.metadata["holds"]}
+    return Plan(carry, [row.number for row in carriers], gone_with_parts(rows, gone))
+
+
+def carried(rows: Iterable[Row], carry: set[str]) -> list[Record]:
+    """Records of the values in ``carry``, taken out of the records that leave."""
+    entries = {entry["digest"]: entry for row in rows for entry in row.data["values"]}
+    return [values_record(group) for group in _packed([entries[each] for each in sorted(carry)])]
+
+
+def older_than_newest(rows: Sequence[Row], keep: int) -> set[Key]:
+    """All checkpoints but the newest ``keep`` of each namespace, and but what their delta channels go back to.
+
+    A delta channel is stored now and then; in between it is built from the writes of the checkpoints before.
+    """
+    by_key = {_key(row): row for row in rows if row.name == CHECKPOINT}
+    kept: dict[str, list[Key]] = {}
+    for row in sorted(by_key.values(), key=lambda row: row.number, reverse=True):
+        newest = kept.setdefault(row.metadata["ns"], [])
+        if len(newest) < keep:
+            newest.append(_key(row))
+    staying = {key for keys in kept.values() for key in keys}
+    for key in list(staying):
+        staying |= ancestry(by_key, key, set(by_key[key].metadata.get("deltas", ())))
+    return set(by_key) - staying
+
+
+def ancestry(by_key: Mapping[Key, Row], key: Key, channels: set[str]) -> set[Key]:
+    """The checkpoints before ``key`` that its delta ``channels`` are built from."""
+    found: set[Key] = set()
+    while channels and (parent := by_key[key].metadata.get("parent")) is not None:
+        key = (key[0], parent)
+        if key not in by_key or key in found:
+            break
+        found.add(key)
+        channels = channels & set(by_key[key].metadata.get("deltas", ()))
+    return found
+
+
+def _tuple(
+    thread_id: str,
+    row: Row,
+    data: dict[str, Any],
+    held: Mapping[str, Entry],
+    writes: Sequence[dict[str, Any]],
+    serde: SerializerProtocol,
+) -> CheckpointTuple:
+    ns, checkpoint_id = _key(row)
+    bare = _loaded(serde, data["checkpoint"])
+    values = {}
+    for channel, version in bare["channel_versions"].items():
+        if (entry := held.get(digest(ns, channel, version))) is not None:
+            values[channel] = _loaded(serde, entry)
+    parent = row.metadata.get("parent")
+    return CheckpointTuple(
+        config=config_of(thread_id, ns, checkpoint_id),
+        checkpoint=cast(Checkpoint, {**bare, "channel_values": values}),
+        metadata=_loaded(serde, data["metadata"]),
+        parent_config=None if parent is None else config_of(thread_id, ns, parent),
+        pending_writes=_pending(writes, serde),
+    )
+
+
+def config_of(thread_id: str, ns: str, checkpoint_id: str) -> RunnableConfig:
+    """The config that names a checkpoint."""
+    return {
+        "configurable": {"thread_id": thread_id, "checkpoint_ns": ns, "checkpoint_id": checkpoint_id},
+    }
+
+
+def _pending(records: Sequence[dict[str, Any]], serde: SerializerProtocol) -> list[PendingWrite]:
+    # Of a task's write sent twice the first counts; of an error or interrupt, which have places of their own
+    # below zero, the last.
+    found: dict[tuple[str, int], tuple[str, dict[str, Any]]] = {}
+    for record in records:
+        for write in record["writes"]:
+            place = (record["task_id"], write["idx"])
+            if place[1] < 0 or place not in found:
+                found[place] = (record["task_path"], write)
+    ordered = sorted(found.items(), key=lambda item: writes_sort_key(item[1][0], *item[0]))
+    return [(task_id, write["channel"], _loaded(serde, write)) for (task_id, _), (_, write) in ordered]
+
+
+def _packed(entries: Sequence[Entry]) -> list[list[Entry]]:
+    # Large ones alone and first: what is small and old must not be read together with what is large and outdated.
+    groups: list[list[Entry]] = []
+    size = 0
+    for entry in sorted(entries, key=lambda entry: -len(entry["base64"])):
+        length = len(entry["base64"])
+        if not groups or length > _LARGE or size + length > _TOGETHER:
+            groups.append([])
+            size = 0
+        groups[-1].append(entry)
+        size = _TOGETHER if length > _LARGE else size + length
+    return groups
+
+
+def _facts(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    facts = searchable(metadata)
+    if len(orjson.dumps(facts)) <= _FACTS_BYTES:
+        return facts, False
+    run_id = facts.get("run_id")
+    return ({} if run_id is None else {"run_id": run_id}), True
+
+
+def _is_fact(key: str, value: Any) -> bool:
+    if not isinstance(key, str) or len(key) > _FACT_KEY or "\0" in key:
+        return False
+    if isinstance(value, str):
+        return len(value) <= _FACT_TEXT and "\0" not in value and value.isprintable()
+    return type(value) is int and abs(value) < 2**53
+
+
+def _typed(serde: SerializerProtocol, value: Any) -> dict[str, str]:
+    kind, raw = serde.dumps_typed(value)
+    return {"type": kind, "base64": base64.b64encode(raw).decode()}
+
+
+def _loaded(serde: SerializerProtocol, typed: Mapping[str, str]) -> Any:
+    return serde.loads_typed((typed["type"], base64.b64decode(typed["base64"])))
+
+
+def _key(row: Row) -> Key:
+    return row.metadata["ns"], row.metadata["id"]

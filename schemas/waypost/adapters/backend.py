@@ -1,0 +1,327 @@
+"""What the adapters share: one publisher and one reader, writes that are visible once they return, bounds.
+
+A write is published, and its result awaited; results come after the commit. A read waits for this process's own
+last write to that session first, so it sees it on a replica too. Knows no framework.
+"""
+
+import asyncio
+import threading
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Self, TypeVar
+
+import orjson
+
+from waypost import commands
+from waypost.adapters.records import (
+    FULL,
+    POLICY,
+    Grouping,
+    Record,
+    Row,
+    divided,
+    import_item,
+    whole,
+)
+from waypost.awaiting import WaitedResult
+from waypost.errors import PublisherClosedError, WaypostError
+from waypost.outgoing import checkpoint_body, import_body
+from waypost.publisher import Publisher
+from waypost.reader import DEFAULT_SCHEMA, Reader
+from waypost.results import DELETED
+from waypost.text import dump_object
+from waypost.times import format_micros, to_micros
+from waypost.topics import DEFAULT_PREFIX
+
+_REMEMBERED: Final = 10_000  # sessions
+_DUE_EVERY: Final = 64  # records
+_AT_ONCE: Final = 8  # parts of a large record
+_T = TypeVar("_T")
+
+
+class SessionFullError(WaypostError):
+    """A session holds as many records as an adapter puts into one. Nothing was added, nothing was dropped."""
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is known of a session: how many records it held when its counter stood at ``counter``."""
+
+    counter: int
+    live: int
+    last: int
+    token: tuple[int, int] | None = None
+
+    def at_most(self) -> int:
+        """No more records than these can be there, whoever added them."""
+        return self.live + self.last - self.counter
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """Numbers of the records that were added. ``due``: it is this call's turn to look after old ones."""
+
+    numbers: list[int]
+    due: bool
+
+
+class Backend:
+    """Kafka and Postgres for the adapters: ``async with Backend("localhost:9092", dsn) as backend: …``
+
+    In code without an event loop, ``with Backend(…) as backend`` runs one in a thread of its own; the plain
+    methods of the adapters then work from any thread. ``timeout``: seconds that a write waits for its result
+    (then ResultTimeoutError: it was accepted and may still be applied) and a read for this process's own
+    writes. ``publisher_options`` and ``reader_options`` are those of :class:`waypost.Publisher` (``options``
+    for TLS and SASL) and :class:`waypost.Reader`.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        dsn: str,
+        *,
+        prefix: str = DEFAULT_PREFIX,
+        schema: str = DEFAULT_SCHEMA,
+        timeout: float = 30,
+        publisher_options: Mapping[str, Any] | None = None,
+        reader_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._make_publisher: Callable[[], Publisher] = lambda: Publisher(
+            bootstrap_servers, prefix=prefix, source="/waypost/adapter", **(publisher_options or {})
+        )
+        self._make_reader: Callable[[], Reader] = lambda: Reader(dsn, schema=schema, **(reader_options or {}))
+        self._timeout = timeout
+        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._publisher = await self._make_publisher().start()
+        self._reader = self._make_reader()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._loop = None
+        await self._publisher.close()
+        await self._reader.close()
+
+    def __enter__(self) -> Self:
+        loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=loop.run_forever, name="waypost-adapter", daemon=True)
+        self._thread.start()
+        self._loop = loop
+        return self.run(self.__aenter__())
+
+    def __exit__(self, *_: object) -> None:
+        loop, thread = self._loop, self._thread
+        if loop is not None and thread is not None:
+            self.run(self.__aexit__())
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
+            self._thread = None
+
+    # From any thread, from any loop.
+
+    def run(self, call: Coroutine[Any, Any, _T]) -> _T:
+        """Run ``call`` on this backend's loop and wait; RuntimeError in that loop's own thread."""
+        loop = self._living(call)
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if here is loop:
+            call.close()
+            raise RuntimeError(
+                "a plain method was called on the event loop of its own backend, which it would stop: use the "
+                "async method (ainvoke, aget_tuple, …), or call it from another thread"
+            )
+        return asyncio.run_coroutine_threadsafe(call, loop).result()
+
+    async def join(self, call: Coroutine[Any, Any, _T]) -> _T:
+        """Await ``call`` on this backend's loop, from whatever loop."""
+        loop = self._living(call)
+        if asyncio.get_running_loop() is loop:
+            return await call
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call, loop))
+
+    def _living(self, call: Coroutine[Any, Any, Any]) -> asyncio.AbstractEventLoop:
+        if self._loop is None or self._loop.is_closed():
+            call.close()
+            raise PublisherClosedError(
+                "the backend is closed or was not started, so nothing was read or accepted: use "
+                "'async with Backend(...)' or 'with Backend(...)'"
+            )
+        return self._loop
+
+    # Writes.
+
+    async def append(
+        self, session_id: str, records: Sequence[Record], timestamp: datetime | None = None
+    ) -> Appended:
+        """Add records, visible once this returns; SessionFullError if they may not fit.
+
+        One record is one create. Several are one import, there together or not at all, as long as they have
+        less than 880 KB. ``timestamp`` is when a single record was taken, now by default.
+        """
+        sent = [divided(record) for record in records]
+        parts = [part for each in sent for part in each.parts]
+        await self._make_room(session_id, len(sent) + len(parts))
+        numbers: list[int] = []
+        for start in range(0, len(parts), _AT_ONCE):
+            creating = [self._create(session_id, part, None) for part in parts[start : start + _AT_ONCE]]
+            numbers += await asyncio.gather(*creating)
+        mains = [each.main for each in sent]
+        if len(mains) == 1:
+            numbers.append(await self._create(session_id, mains[0], timestamp))
+        else:
+            now = format_micros(to_micros(timestamp or datetime.now().astimezone()))
+            items = [
+                import_item(main.name, dump_object(main.data, "data"), main.metadata, now) for main in mains
+            ]
+            groups = Grouping()
+            for item in items:
+                if full := groups.add(item):
+                    numbers += await self._import(session_id, full)
+            numbers += await self._import(session_id, groups.group)
+        return Appended(numbers, any(number % _DUE_EVERY == 0 for number in numbers))
+
+    async def delete(self, session_id: str, numbers: Sequence[int]) -> bool:
+        """Delete records in this order; whether the last one was still there."""
+        for number in numbers[:-1]:
+            await self._publisher.room()
+            self._publisher.delete(session_id, f"{session_id}:{number}")
+        body = checkpoint_body(f"{session_id}:{numbers[-1]}")
+        return (await self._wait(session_id, commands.DELETE, body)).type == DELETED
+
+    async def clear(self, session_id: str) -> None:
+        """Delete all records of a session. A session that never was stays unknown."""
+        if await self._reader.session_info(session_id) is not None:
+            await self._wait(session_id, commands.CLEAR, b"{}")
+
+    async def copy(
+        self, source: str, target: str, remade: Callable[[dict[str, Any]], dict[str, Any]]
+    ) -> None:
+        """Add all records of one moment of ``source`` to ``target``, in order, with ``remade`` metadata."""
+        await self.caught_up(source)
+        info = await self._reader.session_info(source)
+        if info is None or info.checkpoints == 0:
+            return
+        await self._make_room(target, info.checkpoints)
+        async with self._reader.snapshot() as snapshot:
+            groups = Grouping()
+            async for row in snapshot.rows("adapters/everything", source):
+                taken_at = format_micros(to_micros(row["taken_at"]))
+                metadata = remade(orjson.loads(row["metadata"]))
+                item = import_item(row["name"], bytes(row["data"]), metadata, taken_at)
+                if full := groups.add(item):
+                    await self._import(target, full)
+        await self._import(target, groups.group)
+
+    # Reads.
+
+    async def rows(self, session_id: str, statement: str, *arguments: Any) -> list[Row]:
+        """Rows of one of the adapters' statements, large ones put together."""
+        await self.caught_up(session_id)
+        rows = await self._fetch(statement, session_id, *arguments)
+        batches = sorted({row.batch for row in rows if row.batch is not None and row.raw})
+        if not batches:
+            return rows
+        return whole(rows, await self._fetch("parts", session_id, batches))
+
+    async def values(self, session_id: str, statement: str, *arguments: Any) -> list[Any]:
+        """The first column of one of the adapters' statements."""
+        await self.caught_up(session_id)
+        return [row[0] for row in await self._reader.fetch(f"adapters/{statement}", session_id, *arguments)]
+
+    async def sessions(self, prefix: str) -> AsyncIterator[str]:
+        """Ids of the sessions with records whose id begins with ``prefix``."""
+        cursor = ""
+        while page := await self._reader.sessions(prefix=prefix, cursor=cursor):
+            for info in page:
+                if info.checkpoints:
+                    yield info.session_id
+            cursor = page[-1].session_id
+
+    async def caught_up(self, session_id: str) -> None:
+        """Wait until this process's own last write to the session can be read."""
+        known = self._known.get(session_id)
+        if known is not None and known.token is not None:
+            await self._reader.wait_for(known.token, self._timeout)
+
+    async def _fetch(self, statement: str, *arguments: Any) -> list[Row]:
+        return [
+            Row(
+                row["number"],
+                row["name"],
+                bytes(row["data"]),
+                orjson.loads(row["metadata"]),
+                row["recorded_at"],
+                row["chosen"],
+            )
+            for row in await self._reader.fetch(f"adapters/{statement}", *arguments)
+        ]
+
+    async def _make_room(self, session_id: str, count: int) -> None:
+        known = self._known.get(session_id)
+        if known is not None and known.at_most() + count <= FULL:
+            self._known.move_to_end(session_id)
+            return
+        await self.caught_up(session_id)
+        info = await self._reader.session_info(session_id)
+        if info is None or info.policy is None or any(info.policy.get(k) != v for k, v in POLICY.items()):
+            self._publisher.configure(session_id, **POLICY)  # before the records, so nothing leaves meanwhile
+        counter, live = (0, 0) if info is None else (info.counter, info.checkpoints)
+        token = None if known is None else known.token
+        self._known[session_id] = _Known(counter, live, counter, token)
+        while len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
+        if live + count > FULL:
+            raise SessionFullError(
+                f"the session {session_id!r} holds {live} records and {count} more would exceed {FULL}. Nothing "
+                "was added or dropped: prune or clear it, or let the adapter keep less (keep=…)"
+            )
+
+    async def _create(self, session_id: str, record: Record, timestamp: datetime | None) -> int:
+        result = await self._publisher.create_and_wait(
+            session_id,
+            record.name,
+            record.data,
+            record.metadata,
+            timestamp=timestamp,
+            timeout=self._timeout,
+        )
+        self._note(session_id, result)
+        return self._numbered(session_id, [result.body["checkpoint"]["id"]])[0]
+
+    async def _import(self, session_id: str, group: list[bytes]) -> list[int]:
+        result = await self._wait(session_id, commands.IMPORT, import_body(group))
+        return self._numbered(session_id, result.accepted().body["ids"])
+
+    async def _wait(self, session_id: str, kind: str, body: bytes) -> WaitedResult:
+        result = await self._publisher.publish_and_wait(session_id, kind, body, timeout=self._timeout)
+        self._note(session_id, result)
+        return result
+
+    def _note(self, session_id: str, result: WaitedResult) -> None:
+        if (known := self._known.get(session_id)) is None:
+            known = self._known[session_id] = _Known(0, FULL, 0)  # as good as full, until it is looked at
+        known.token = max(known.token or result.token, result.token)
+        if (
+            result.type in ("waypost.checkpoint.created", "waypost.session.imported")
+            and result.body["removed"]
+        ):
+            raise SessionFullError(
+                f"the session {session_id!r} has lost {len(result.body['removed'])} records to its retention, "
+                f"the first {result.body['removed'][0]}: its policy was changed, or far too many processes add "
+                "to it at once"
+            )
+
+    def _numbered(self, session_id: str, ids: Iterable[str]) -> list[int]:
+        numbers = [int(each.rpartition(":")[2]) for each in ids]
+        known = self._known[session_id]
+        known.last = max(known.last, *numbers)
+        return numbers

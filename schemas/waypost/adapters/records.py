@@ -1,0 +1,159 @@
+"""What adapters keep in a session: records, and how one that is too large for a command is cut into parts.
+
+Pure; knows neither a framework nor how records travel.
+"""
+
+import base64
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from waypost.stamps import new_id
+from waypost.text import MAX_SESSION_ID, dump_object, text_problem
+
+# Nothing leaves a session of an adapter by itself: the largest cap, no compression, no age. Well below the cap
+# the adapters refuse to add, so that the cap never drops anything, also with many processes adding at once.
+POLICY: Final[dict[str, int | float | None]] = {
+    "max_checkpoints": 10_000,
+    "compress_after": 10_000,
+    "keep_recent": 10_000,
+    "max_age": None,
+}
+FULL: Final = 9_800
+PART: Final = "part"
+_WHOLE_BYTES: Final = 800 * 1024  # of JSON, below the 900 KB of a command
+_PART_BYTES: Final = 600 * 1024  # 800 KB in base64
+_IMPORT_BYTES: Final = 880_000
+_IMPORT_COUNT: Final = 1_000
+_HASHED: Final = "sha256:"
+
+
+class Record(NamedTuple):
+    """Something to keep: its name, data and searchable metadata."""
+
+    name: str
+    data: dict[str, Any]
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A record as it was read. ``chosen``: asked for itself, not because another needs it."""
+
+    number: int
+    name: str
+    raw: bytes
+    metadata: dict[str, Any]
+    recorded_at: datetime
+    chosen: bool = False
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The data, parsed anew at each access."""
+        data: dict[str, Any] = orjson.loads(self.raw)
+        return data
+
+    @property
+    def batch(self) -> str | None:
+        """What the parts of this record have in common, None where it is whole."""
+        return self.metadata.get("batch")
+
+
+@dataclass(frozen=True, slots=True)
+class Divided:
+    """A record as it is sent: ``parts`` go first, so whoever sees ``main`` finds all of them."""
+
+    main: Record
+    parts: list[Record] = field(default_factory=list)
+
+
+def divided(record: Record) -> Divided:
+    """``record``, cut into parts if its JSON exceeds 800 KB."""
+    raw = dump_object(record.data, "data")
+    if len(raw) <= _WHOLE_BYTES:
+        return Divided(record)
+    batch = new_id()
+    parts = [
+        Record(
+            PART,
+            {"base64": base64.b64encode(raw[start : start + _PART_BYTES]).decode()},
+            {"batch": batch, "part": index},
+        )
+        for index, start in enumerate(range(0, len(raw), _PART_BYTES))
+    ]
+    return Divided(Record(record.name, {}, {**record.metadata, "batch": batch, "parts": len(parts)}), parts)
+
+
+def whole(rows: Iterable[Row], parts: Iterable[Row]) -> list[Row]:
+    """``rows`` with the data of their ``parts`` put together.
+
+    A row whose parts are gone is left out: it is being deleted, and its own row went first.
+    """
+    pieces: dict[str, dict[int, bytes]] = {}
+    for part in parts:
+        chunk = base64.b64decode(part.data["base64"])
+        pieces.setdefault(str(part.batch), {})[part.metadata["part"]] = chunk
+    found = []
+    for row in rows:
+        if row.batch is not None:
+            chunks = pieces.get(row.batch, {})
+            if len(chunks) < row.metadata["parts"]:
+                continue
+            raw = b"".join(chunks[index] for index in range(len(chunks)))
+            found.append(replace(row, raw=raw))
+        else:
+            found.append(row)
+    return found
+
+
+def import_item(name: str, data: bytes, metadata: Mapping[str, Any], timestamp: str) -> bytes:
+    """One element of an import; its id says that it comes from elsewhere, so it gets the next number."""
+    head = orjson.dumps({"id": new_id(), "name": name, "timestamp": timestamp, "metadata": metadata})
+    return head[:-1] + b',"data":' + data + b"}"
+
+
+class Grouping:
+    """Elements of an import, put into groups that fit into one command each."""
+
+    def __init__(self) -> None:
+        self.group: list[bytes] = []
+        self._bytes = 0
+
+    def add(self, item: bytes) -> list[bytes]:
+        """Add an element; the group that it no longer fitted into, or nothing."""
+        full: list[bytes] = []
+        if self.group and (self._bytes + len(item) > _IMPORT_BYTES or len(self.group) == _IMPORT_COUNT):
+            full, self.group, self._bytes = self.group, [], 0
+        self.group.append(item)
+        self._bytes += len(item) + 1
+        return full
+
+
+def session_of(prefix: str, name: str) -> str:
+    """The session id for a framework's own id: readable where it fits, else its hash."""
+    session_id = f"{prefix}{name}"
+    if name.startswith(_HASHED) or text_problem(session_id, MAX_SESSION_ID) is not None:
+        encoded = name.encode(errors="surrogatepass")
+        return f"{prefix}{_HASHED}{hashlib.sha256(encoded).hexdigest()}"
+    return session_id
+
+
+def is_hashed(prefix: str, session_id: str) -> bool:
+    """Whether the framework's own id can't be read from ``session_id``."""
+    return session_id.startswith(prefix + _HASHED)
+
+
+def prefix_end(prefix: str) -> str:
+    """The first session id after all that begin with ``prefix``."""
+    return prefix[:-1] + chr(ord(prefix[-1]) + 1)
+
+
+def gone_with_parts(rows: Sequence[Row], gone: set[int]) -> list[int]:
+    """``gone`` and the parts that belong to it, each record before its parts."""
+    batches = {row.batch for row in rows if row.number in gone and row.name != PART}
+    parts = [row.number for row in rows if row.name == PART and row.batch in batches]
+    return [*sorted(gone), *(number for number in parts if number not in gone)]

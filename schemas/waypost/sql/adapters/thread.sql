@@ -1,0 +1,26 @@
+-- Checkpoints of a thread, newest first, with what they need: the records that hold their values, and their writes.
+-- $2 metadata that the checkpoints contain, $3 facts likewise or null, $4 before this number, $5 at most so many
+with chosen as (
+    select number, metadata
+    from waypost.checkpoints
+    where session_id = $1
+      and name = 'checkpoint'
+      and number < $4
+      and metadata @> $2::jsonb
+      and ($3::jsonb is null or metadata @> $3::jsonb or metadata ? 'more')
+    order by number desc
+    limit $5
+), needed as (
+    select array_agg(distinct digest) as digests
+    from chosen, jsonb_array_elements_text(metadata -> 'needs') as digest
+)
+select number, name, data, metadata, recorded_at, number in (select number from chosen) as chosen
+from waypost.checkpoints
+where session_id = $1
+  and (
+    number in (select number from chosen)
+    or metadata -> 'holds' ?| (select digests from needed)
+    or name = 'writes'
+       and (metadata ->> 'ns', metadata ->> 'id') in (select metadata ->> 'ns', metadata ->> 'id' from chosen)
+  )
+order by number
