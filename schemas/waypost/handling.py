@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from waypost.consuming import Batch, Consuming
 from waypost.events import Event, EventFilter, read_event
+from waypost.spans import continued_trace
 
 log = logging.getLogger("waypost")
 Handler = Callable[[Event], Awaitable[None]]
@@ -160,7 +161,8 @@ class Handling:
                 if not self._may_begin(place):
                     return False
                 try:
-                    await self._plan.handler(event)
+                    with continued_trace(event):
+                        await self._plan.handler(event)
                     return True
                 except Exception as error:
                     if attempt > self._plan.retries:

@@ -2,7 +2,7 @@
 
 from contextlib import AbstractAsyncContextManager
 
-from waypost_worker.service import run_worker
+from waypost_worker.process import run_worker
 from waypost_worker.settings import Settings
 from waypost_worker.telemetry.health import Health
 from waypost_worker.telemetry.logs import configure_logs

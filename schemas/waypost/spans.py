@@ -1,0 +1,38 @@
+"""Going on with the trace that an event carries, where the application uses OpenTelemetry."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from waypost.events import Event
+
+
+@contextmanager
+def continued_trace(event: Event) -> Iterator[None]:
+    """What is done within belongs to the trace of the agent who sent the command of ``event``.
+
+    :meth:`waypost.Subscriber.run` does this around its handler; with the iterator it is yours to do. A span
+    ``waypost handle`` is made by the application's own tracer provider. Without OpenTelemetry, or for an event
+    without ``traceparent``, nothing happens.
+    """
+    trace: Any = sys.modules.get("opentelemetry.trace")
+    if trace is None or event.traceparent is None:
+        yield
+        return
+    # Only now, and only where the application has it loaded already.
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    parent = TraceContextTextMapPropagator().extract({"traceparent": event.traceparent})
+    attributes = {
+        "messaging.system": "kafka",
+        "messaging.operation.type": "process",
+        "messaging.destination.partition.id": str(event.partition),
+        "messaging.kafka.offset": event.offset,
+        "cloudevents.event_id": event.id,
+        "cloudevents.event_type": event.type,
+    }
+    with trace.get_tracer("waypost").start_as_current_span(
+        "waypost handle", parent, trace.SpanKind.CONSUMER, attributes
+    ):
+        yield

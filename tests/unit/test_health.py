@@ -1,0 +1,182 @@
+"""The probes' answers, and observers that fail."""
+
+import asyncio
+import logging
+
+import pytest
+import structlog
+from tests.unit.test_metrics import CREATE, batch, command
+
+from waypost import commands
+from waypost_worker.partition.observer import AppliedBatch
+from waypost_worker.partition.ports import RefusedError, UnavailableError
+from waypost_worker.telemetry.health import HEARTBEAT_SECONDS, Health
+from waypost_worker.telemetry.heartbeat import heartbeat
+from waypost_worker.telemetry.logs import configure_logs
+from waypost_worker.telemetry.metrics import Metrics
+from waypost_worker.telemetry.observers import Observers
+
+PATIENCE = 120.0
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def health(clock: Clock) -> Health:
+    return Health(PATIENCE, clock)
+
+
+def told() -> AppliedBatch:
+    return batch(command(0, commands.CREATE, CREATE))
+
+
+async def answers() -> None:
+    """A store that is well."""
+
+
+def test_a_worker_has_started_once_it_is_connected(health: Health) -> None:
+    assert not health.started().ok
+    health.stage = "running"
+    assert health.started().ok
+    health.stage = "draining"
+    assert health.started().ok
+
+
+def test_a_silent_event_loop_is_dead(health: Health, clock: Clock) -> None:
+    clock.now += HEARTBEAT_SECONDS - 1
+    assert health.live().ok
+    clock.now += 2
+    assert health.live().checks["heartbeat"] == "silent for 11 s"
+    health.beat()
+    assert health.live().ok
+
+
+def test_a_partition_that_stands_still_in_spite_of_lag_is_dead(health: Health, clock: Clock) -> None:
+    health.applied(4, told())
+    health.lag(4, 17)
+    clock.now += PATIENCE + 1
+    health.beat()
+    assert health.live().checks["progress"] == "partition 4: 17 commands wait, none applied for 121 s"
+    health.applied(4, told())
+    assert health.live().ok
+
+
+def test_standing_still_is_no_fault_without_lag_or_while_a_server_is_away(
+    health: Health, clock: Clock
+) -> None:
+    health.applied(1, told())
+    health.applied(2, told())
+    health.lag(1, 0)
+    health.lag(2, 99)
+    health.ended(2, UnavailableError("Postgres is away"), 5)
+    clock.now += 10 * PATIENCE
+    health.beat()
+    assert health.live().ok
+
+
+async def test_ready_means_that_the_store_answers_and_every_assigned_partition_is_owned(
+    health: Health,
+) -> None:
+    assert (await health.ready()).checks == {"worker": "starting"}
+    health.stage = "running"
+    health.check_store = answers
+    assert (await health.ready()).checks["partitions"] == "waiting for the group's assignment"
+    health.assignment(frozenset({0, 1}), rebalancing=False)
+    health.applied(0, told())
+    assert (await health.ready()).checks["partitions"] == "partition 1: being acquired"
+    health.ended(1, RefusedError("the topic was cut"), 30)
+    assert (await health.ready()).checks["partitions"] == "partition 1: refused: the topic was cut"
+    health.applied(1, told())
+    assert (await health.ready()).ok
+    health.stage = "draining"
+    assert not (await health.ready()).ok
+
+
+async def test_a_worker_without_partitions_is_ready(health: Health) -> None:
+    health.stage, health.check_store = "running", answers
+    health.assignment(frozenset(), rebalancing=False)
+    assert (await health.ready()).ok
+
+
+async def test_a_store_that_fails_makes_a_worker_unready(health: Health) -> None:
+    async def fails() -> None:
+        raise OSError("no route")
+
+    health.stage, health.check_store = "running", fails
+    health.assignment(frozenset(), rebalancing=False)
+    assert (await health.ready()).checks["postgres"] == "OSError: no route"
+
+
+async def test_the_heartbeat_tells_how_long_the_loop_was_blocked() -> None:
+    delays: list[float] = []
+    told = asyncio.Event()
+
+    def beat(delay: float) -> None:
+        delays.append(delay)
+        told.set()
+
+    task = asyncio.create_task(heartbeat(beat))
+    await asyncio.sleep(0)
+    asyncio.get_running_loop().call_later(0.2, lambda: _block(0.2))
+    await asyncio.wait_for(told.wait(), 10)
+    task.cancel()
+    assert delays[0] > 0.1
+
+
+def _block(seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    while loop.time() < end:
+        pass
+
+
+def test_an_observer_that_fails_is_left_out_and_the_others_are_told() -> None:
+    class Failing(Metrics):
+        calls = 0
+
+        def applied(self, partition: int, batch: AppliedBatch) -> None:
+            type(self).calls += 1
+            raise RuntimeError("no disk")
+
+    health = Health(PATIENCE)
+    both = Observers(Failing(), health)
+    with structlog.testing.capture_logs() as logs:
+        both.applied(7, told())
+        both.applied(7, told())
+    assert Failing.calls == 1
+    assert [line["event"] for line in logs] == ["observer_failed"]
+    health.stage, health.check_store = "running", answers
+    health.assignment(frozenset({7}), rebalancing=False)
+    assert asyncio.run(health.ready()).ok
+
+
+def test_the_log_level_can_change_while_the_process_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    handlers, before = logging.getLogger().handlers[:], logging.getLogger().level
+    try:
+        level = configure_logs("warning", "json")
+        log = structlog.get_logger("test")
+        log.info("one")
+        level.set("debug")
+        log.debug("two")
+        logging.getLogger("library").debug("three")
+        level.set(level.configured)
+        log.info("four")
+        log.warning("five")
+        said = capsys.readouterr().err
+        seen = [word for word in ("one", "two", "three", "four", "five") if f'"{word}"' in said]
+        assert seen == ["two", "three", "five"]
+    finally:
+        structlog.reset_defaults()
+        logging.getLogger().handlers[:] = handlers
+        logging.getLogger().setLevel(before)

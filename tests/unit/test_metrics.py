@@ -1,0 +1,182 @@
+"""Metrics: what batches and terms amount to, that the catalogue is all there is, and that labels are bounded."""
+
+from dataclasses import dataclass, field
+
+import pytest
+from prometheus_client.samples import Sample
+
+from waypost import commands
+from waypost.defaults import Defaults
+from waypost.envelope import command_headers
+from waypost_worker.partition.acquire import RenewalDueError
+from waypost_worker.partition.apply import Batch, decode
+from waypost_worker.partition.encode import ResultEncoder
+from waypost_worker.partition.observer import AppliedBatch
+from waypost_worker.partition.owner import StuckError
+from waypost_worker.partition.ports import (
+    FencedError,
+    ForeignWriterError,
+    OwnerError,
+    RefusedError,
+    UnavailableError,
+)
+from waypost_worker.telemetry.catalogue import METRICS
+from waypost_worker.telemetry.metrics import Metrics
+
+NOW = 1_800_000_000.0
+CREATE = b'{"name": "n", "data": {}}'
+
+
+@dataclass
+class Record:
+    offset: int
+    value: bytes | None
+    key: bytes | None = b"session"
+    timestamp: int = int(NOW * 1000) - 250
+    headers: list[tuple[str, bytes]] = field(default_factory=list)
+
+
+def command(offset: int, kind: str, body: bytes, command_id: str | None = None, age_ms: int = 250) -> Record:
+    headers = command_headers(command_id or f"c{offset}", b"/t", kind.encode(), b"2026-11-24T08:24:59Z")
+    return Record(offset, body, timestamp=int(NOW * 1000) - age_ms, headers=headers)
+
+
+def batch(*records: Record) -> AppliedBatch:
+    decoded = [decode(record, 0, 1) for record in records]
+    folding = Batch(ResultEncoder("waypost.results", 0), {}, Defaults())
+    for one in decoded:
+        folding.add(one)
+    made, _ = folding.finish({})
+    return AppliedBatch(decoded, made, made, folding.changes.rejected, 0.004, 0.003)
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics(lambda: NOW)
+
+
+def samples(metrics: Metrics, name: str) -> dict[tuple[str, ...], float]:
+    found: list[Sample] = [s for family in metrics.registry.collect() for s in family.samples]
+    return {tuple(s.labels.values()): s.value for s in found if s.name == name}
+
+
+def value(metrics: Metrics, name: str, *labels: str) -> float:
+    return samples(metrics, name)[labels]
+
+
+def test_the_registry_holds_what_the_catalogue_says(metrics: Metrics) -> None:
+    told = batch(command(0, commands.CREATE, CREATE), Record(1, b"?"))
+    metrics.applied(0, told)
+    metrics.emitted(0, told, 0.001)
+    metrics.ended(0, None, 0)
+    metrics.postgres("commit", 0.003)
+    metrics.pool(1, 2, 3)
+    metrics.lag(0, 5)
+    families = {
+        family.name: family for family in metrics.registry.collect() if not family.name.startswith("process_")
+    }
+    assert set(families) == {metric.name for metric in METRICS}
+    for metric in METRICS:
+        family = families[metric.name]
+        assert (family.type, family.documentation) == (metric.kind, metric.meaning)
+        for sample in family.samples:
+            assert set(sample.labels) - {"le"} == set(metric.labels)
+            assert sample.name in metric.series or sample.name == f"{metric.name}_created"
+
+
+def test_no_label_can_name_what_agents_choose() -> None:
+    allowed = {"type", "outcome", "code", "operation", "partition", "reason", "state", "version", "python"}
+    assert {label for metric in METRICS for label in metric.labels} <= allowed
+
+
+def test_commands_are_counted_by_type_and_outcome(metrics: Metrics) -> None:
+    metrics.applied(
+        0,
+        batch(
+            command(0, commands.CREATE, CREATE, "same"),
+            command(1, commands.CREATE, CREATE, "same"),
+            command(2, commands.CREATE, b"{}"),
+            command(3, commands.PIN, b'{"checkpoint_id": "session:1"}'),
+            command(4, "waypost.session.destroy", b"{}"),
+            Record(5, b"no headers"),
+        ),
+    )
+    assert samples(metrics, "waypost_commands_total") == {
+        ("checkpoint.create", "accepted"): 1,
+        ("checkpoint.create", "duplicate"): 1,
+        ("checkpoint.create", "rejected"): 1,
+        ("checkpoint.pin", "accepted"): 1,
+        ("other", "rejected"): 2,
+    }
+    assert samples(metrics, "waypost_rejected_commands_total") == {
+        ("invalid-body",): 1,
+        ("unsupported-type",): 1,
+        ("invalid-envelope",): 1,
+    }
+    assert value(metrics, "waypost_batch_commands_sum") == 6
+
+
+def test_types_that_agents_invent_share_one_series_and_are_not_remembered(metrics: Metrics) -> None:
+    for number in range(50):
+        metrics.applied(0, batch(command(number, f"made.up.{number}", b"{}")))
+    assert samples(metrics, "waypost_commands_total") == {("other", "rejected"): 50}
+    assert not metrics._known
+
+
+def test_end_to_end_latency_is_counted_per_command(metrics: Metrics) -> None:
+    ages = (3, 3, 40, 40, 40, 100_000_000, -2000)  # a clock that is behind the broker's counts as no time
+    records = [command(n, commands.CREATE, CREATE, age_ms=age) for n, age in enumerate(ages)]
+    metrics.emitted(0, batch(*records), 0.001)
+    buckets = samples(metrics, "waypost_end_to_end_seconds_bucket")
+    assert buckets["0.0025",] == 1
+    assert buckets["0.005",] == 3
+    assert buckets["0.05",] == 6
+    assert buckets["1800.0",] == 6
+    assert buckets["+Inf",] == 7
+    assert value(metrics, "waypost_end_to_end_seconds_count") == 7
+    assert value(metrics, "waypost_end_to_end_seconds_sum") == pytest.approx(100_000.126)
+
+
+def test_results_that_were_only_compared_do_not_count_as_emitted(metrics: Metrics) -> None:
+    whole = batch(*(command(n, commands.CREATE, CREATE) for n in range(4)))
+    metrics.emitted(0, whole._replace(results=whole.made[3:]), 0.001)
+    assert value(metrics, "waypost_end_to_end_seconds_count") == 1
+
+
+@pytest.mark.parametrize(
+    ("why", "reason"),
+    [
+        (None, "released"),
+        (RenewalDueError("x"), "renewal"),
+        (FencedError("x"), "fenced"),
+        (UnavailableError("x"), "unavailable"),
+        (RefusedError("x"), "refused"),
+        (ForeignWriterError("x"), "foreign_writer"),
+        (StuckError("x"), "stuck"),
+        (OwnerError("x"), "error"),
+    ],
+)
+def test_terms_end_for_a_reason(metrics: Metrics, why: OwnerError | None, reason: str) -> None:
+    metrics.ended(3, why, 1)
+    assert samples(metrics, "waypost_terms_ended_total") == {(reason,): 1}
+    assert value(metrics, "waypost_refused_partitions") == (1 if reason == "refused" else 0)
+
+
+def test_a_partition_that_went_elsewhere_leaves_no_series(metrics: Metrics) -> None:
+    for partition in (0, 1):
+        metrics.lag(partition, 7)
+        metrics.applied(partition, batch(command(0, commands.CREATE, CREATE)))
+        metrics.ended(partition, RefusedError("x"), 1)
+    metrics.assignment(frozenset({1}))
+    for name in ("waypost_lag_commands", "waypost_record_age_seconds"):
+        assert set(samples(metrics, name)) == {("1",)}
+    assert value(metrics, "waypost_assigned_partitions") == 1
+    assert value(metrics, "waypost_refused_partitions") == 1
+
+
+def test_the_record_age_is_that_of_the_newest_command_until_caught_up(metrics: Metrics) -> None:
+    old = [command(n, commands.CREATE, CREATE, age_ms=age) for n, age in enumerate((9000, 4000))]
+    metrics.applied(0, batch(*old))
+    assert value(metrics, "waypost_record_age_seconds", "0") == pytest.approx(4)
+    metrics.lag(0, 0)
+    assert value(metrics, "waypost_record_age_seconds", "0") == 0
