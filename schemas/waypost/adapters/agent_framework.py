@@ -1,0 +1,139 @@
+"""A checkpoint storage of the Microsoft Agent Framework: one record per workflow checkpoint.
+
+Needs the extra ``agent-framework``. Values that JSON can't carry are in the framework's own encoding, which is a
+pickle, and are always read with its restricted unpickler, as its own file storage does.
+"""
+
+from collections.abc import Collection
+from typing import Any, Final
+
+import orjson
+
+try:
+    from agent_framework import WorkflowCheckpoint, WorkflowCheckpointException
+    from agent_framework._workflows._checkpoint_encoding import (
+        decode_checkpoint_value,
+        encode_checkpoint_value,
+    )
+except ImportError as error:
+    raise ImportError(
+        "waypost.adapters.agent_framework needs agent-framework-core: install it with "
+        "pip install 'waypost[agent-framework]'"
+    ) from error
+
+from waypost.adapters.backend import Backend
+from waypost.adapters.records import Record, Row, gone_with_parts, session_of
+from waypost.errors import InvalidCommandError
+
+PREFIX: Final = "agent-framework/"
+CHECKPOINT: Final = "checkpoint"
+_ALL: Final = 2**31
+
+
+class WaypostCheckpointStorage:
+    """Workflow checkpoints: ``WorkflowBuilder(…, checkpoint_storage=WaypostCheckpointStorage(backend, "run-7"))``.
+
+    ``scope`` names the session that holds them: take one per conversation or run rather than one for all, since
+    each is bounded. ``keep``: how many checkpoints of each workflow name stay at least; older ones leave from time
+    to time. None keeps all, and a scope that is full then raises SessionFullError at the next save.
+    ``allowed_checkpoint_types`` are the types of yours in the state, as for the framework's file storage:
+    ``"module:qualname"``.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        scope: str,
+        *,
+        keep: int | None = 100,
+        allowed_checkpoint_types: Collection[str] = (),
+    ) -> None:
+        if keep is not None and keep < 1:
+            raise ValueError(f"keep must be at least 1, or None to keep all, not {keep}")
+        self._backend = backend
+        self._session = session_of(PREFIX, scope)
+        self._keep = keep
+        self._allowed = frozenset(allowed_checkpoint_types)
+
+    async def save(self, checkpoint: WorkflowCheckpoint) -> str:
+        """Store a copy, visible to all once this returns; its id. One with the same id is replaced.
+
+        WorkflowCheckpointException if it could not be read back.
+        """
+        return await self._backend.join(self._save(checkpoint))
+
+    async def load(self, checkpoint_id: str) -> WorkflowCheckpoint:
+        """The checkpoint with this id; WorkflowCheckpointException if there is none."""
+        found = await self._backend.join(self._find({"id": checkpoint_id}, 1))
+        if not found:
+            raise WorkflowCheckpointException(f"No checkpoint found with ID {checkpoint_id}")
+        return self._decoded(found[0])
+
+    async def list_checkpoints(self, *, workflow_name: str) -> list[WorkflowCheckpoint]:
+        """All of a workflow, in the order in which they were saved."""
+        found = await self._backend.join(self._find({"workflow": workflow_name}, _ALL))
+        newest = {row.metadata["id"]: row for row in reversed(found)}
+        return [self._decoded(row) for row in newest.values()]
+
+    async def delete(self, checkpoint_id: str) -> bool:
+        """Delete a checkpoint; whether there was one."""
+        return await self._backend.join(self._delete(checkpoint_id))
+
+    async def get_latest(self, *, workflow_name: str) -> WorkflowCheckpoint | None:
+        """The one saved last. Clocks of different machines take no part in that."""
+        found = await self._backend.join(self._find({"workflow": workflow_name}, 1))
+        return self._decoded(found[0]) if found else None
+
+    async def list_checkpoint_ids(self, *, workflow_name: str) -> list[str]:
+        """The ids of :meth:`list_checkpoints`, without reading the checkpoints."""
+        rows = await self._backend.join(self._backend.rows(self._session, "index"))
+        return list(dict.fromkeys(row.metadata["id"] for row in _of_workflow(rows, workflow_name)))
+
+    async def _save(self, checkpoint: WorkflowCheckpoint) -> str:
+        try:
+            encoded = encode_checkpoint_value(checkpoint.to_dict())
+            decode_checkpoint_value(encoded, allowed_types=self._allowed)
+            record = Record(CHECKPOINT, {"checkpoint": encoded}, _described(checkpoint))
+            appended = await self._backend.append(self._session, [record])
+        except InvalidCommandError as error:
+            raise WorkflowCheckpointException(
+                f"Checkpoint {checkpoint.checkpoint_id} can't be stored: {error}"
+            ) from error
+        if self._keep is not None and appended.due:
+            await self._drop_old(self._keep)
+        return checkpoint.checkpoint_id
+
+    async def _drop_old(self, keep: int) -> None:
+        rows = await self._backend.rows(self._session, "index")
+        outdated: set[int] = set()
+        for name in {row.metadata["workflow"] for row in rows if row.name == CHECKPOINT}:
+            outdated.update(row.number for row in _of_workflow(rows, name)[:-keep])
+        if outdated:
+            await self._backend.delete(self._session, gone_with_parts(rows, outdated))
+
+    async def _find(self, metadata: dict[str, str], limit: int) -> list[Row]:
+        wanted = orjson.dumps(metadata).decode()
+        return await self._backend.rows(self._session, "newest", CHECKPOINT, wanted, limit)
+
+    async def _delete(self, checkpoint_id: str) -> bool:
+        rows = await self._backend.rows(self._session, "index")
+        found = {row.number for row in rows if row.name == CHECKPOINT and row.metadata["id"] == checkpoint_id}
+        return bool(found) and await self._backend.delete(self._session, gone_with_parts(rows, found))
+
+    def _decoded(self, row: Row) -> WorkflowCheckpoint:
+        decoded: dict[str, Any] = decode_checkpoint_value(row.data["checkpoint"], allowed_types=self._allowed)
+        return WorkflowCheckpoint.from_dict(decoded)
+
+
+def _of_workflow(rows: list[Row], workflow_name: str) -> list[Row]:
+    return [row for row in rows if row.name == CHECKPOINT and row.metadata["workflow"] == workflow_name]
+
+
+def _described(checkpoint: WorkflowCheckpoint) -> dict[str, Any]:
+    """What checkpoints are found by, and what one may search for."""
+    return {
+        "id": checkpoint.checkpoint_id,
+        "workflow": checkpoint.workflow_name,
+        "previous": checkpoint.previous_checkpoint_id,
+        "iteration": checkpoint.iteration_count,
+    }

@@ -1,0 +1,102 @@
+"""A session of the OpenAI Agents SDK: one record per item of the conversation.
+
+Needs the extra ``openai-agents``.
+"""
+
+from typing import TYPE_CHECKING, Any, Final, cast
+
+try:
+    from agents.memory.session_settings import SessionSettings, resolve_session_limit
+except ImportError as error:
+    raise ImportError(
+        "waypost.adapters.openai_agents needs openai-agents: install it with pip install 'waypost[openai-agents]'"
+    ) from error
+
+from waypost.adapters.backend import Backend
+from waypost.adapters.records import Record, gone_with_parts, session_of
+
+if TYPE_CHECKING:
+    from agents.items import TResponseInputItem
+
+PREFIX: Final = "openai-agents/"
+ITEM: Final = "item"
+_ALL: Final = 2**31
+
+
+class WaypostSession:
+    """The history of a conversation: ``await Runner.run(agent, "Hi", session=WaypostSession("user-7", backend))``.
+
+    The items of one ``add_items`` are there together or not at all, as long as they have less than 880 KB. Of
+    several who pop at once each gets another item. ``keep``: how many items stay at least; older ones leave from
+    time to time. None keeps all, and a session that is full then raises SessionFullError until it is cleared.
+    """
+
+    session_settings: SessionSettings | None
+
+    def __init__(
+        self,
+        session_id: str,
+        backend: Backend,
+        *,
+        keep: int | None = None,
+        session_settings: SessionSettings | None = None,
+    ) -> None:
+        if keep is not None and keep < 1:
+            raise ValueError(f"keep must be at least 1, or None to keep all, not {keep}")
+        self.session_id = session_id
+        self.session_settings = session_settings or SessionSettings()
+        self._session = session_of(PREFIX, session_id)
+        self._backend = backend
+        self._keep = keep
+
+    async def get_items(self, limit: int | None = None) -> "list[TResponseInputItem]":
+        """The newest ``limit`` items, oldest first; without a limit that of the settings, or all."""
+        return await self._backend.join(self._get(resolve_session_limit(limit, self.session_settings)))
+
+    async def add_items(self, items: "list[TResponseInputItem]") -> None:
+        """Add items to the end."""
+        await self._backend.join(self._add(cast("list[dict[str, Any]]", items)))
+
+    async def pop_item(self) -> "TResponseInputItem | None":
+        """Remove the newest item and return it; None if there is none."""
+        return await self._backend.join(self._pop())
+
+    async def clear_session(self) -> None:
+        """Remove all items."""
+        await self._backend.join(self._backend.clear(self._session))
+
+    async def _get(self, limit: int | None) -> "list[TResponseInputItem]":
+        if limit is not None and limit <= 0:
+            return []
+        rows = await self._backend.rows(self._session, "newest", ITEM, "{}", limit or _ALL)
+        return [row.data["item"] for row in reversed(rows)]
+
+    async def _add(self, items: list[dict[str, Any]]) -> None:
+        if not items:
+            return
+        records = [Record(ITEM, {"item": item}, _described(item)) for item in items]
+        appended = await self._backend.append(self._session, records)
+        if self._keep is not None and appended.due:
+            rows = await self._backend.rows(self._session, "index")
+            numbers = [row.number for row in rows if row.name == ITEM]
+            if outdated := gone_with_parts(rows, set(numbers[: -self._keep])):
+                await self._backend.delete(self._session, outdated)
+
+    async def _pop(self) -> "TResponseInputItem | None":
+        while True:
+            rows = await self._backend.rows(self._session, "newest", ITEM, "{}", 1)
+            if not rows:
+                return None
+            # The item is whose delete finds it: somebody else may have been faster.
+            if await self._backend.delete(self._session, [rows[0].number]):
+                if rows[0].batch is not None:
+                    parts = await self._backend.values(self._session, "part_numbers", [rows[0].batch])
+                    await self._backend.delete(self._session, parts)
+                item: TResponseInputItem = rows[0].data["item"]
+                return item
+
+
+def _described(item: dict[str, Any]) -> dict[str, Any]:
+    """What one may search for."""
+    told = {key: item.get(key) for key in ("type", "role")}
+    return {key: value for key, value in told.items() if isinstance(value, str) and len(value) <= 64}

@@ -1,0 +1,56 @@
+"""Each example of an adapter runs as it stands, in a process of its own, against real servers."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from tests.harness import deployment
+
+from waypost_worker.devserver import Servers
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+PRINTED = {
+    "langgraph_thread.py": [
+        "asked: publish?",
+        "notes: ['found three sources', 'reviewer: yes']",
+        "checkpoints, newest first: [2, 1, 0, -1]",
+    ],
+    "openai_agents_session.py": [
+        "hello -> I see 1 messages",
+        "and now? -> I see 3 messages",
+        "still there? -> I see 5 messages",
+        "items left: 5 the last two: 2",
+    ],
+    "agent_framework_resume.py": [
+        "gathering whales",
+        "stopped: the machine went away",
+        "going on from step 1",
+        "a report from 3 sources",
+    ],
+}
+
+
+def test_every_example_is_run() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == set(PRINTED)
+
+
+@pytest.mark.parametrize("name", PRINTED)
+async def test_an_example_runs(servers: Servers, database: str, topic_prefix: str, name: str) -> None:
+    async with deployment(servers.endpoints, database, topic_prefix) as here:
+        here.own()
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, EXAMPLES / name),
+            env={
+                **os.environ,
+                "WAYPOST_BOOTSTRAP_SERVERS": here.endpoints.bootstrap_servers,
+                "WAYPOST_POSTGRES_DSN": database,
+                "WAYPOST_TOPIC_PREFIX": topic_prefix,
+            },
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0, err.decode()
+    assert out.decode().splitlines() == PRINTED[name]
