@@ -22,8 +22,8 @@ from waypost.stamps import Clock, current_traceparent, new_id
 from waypost.text import MAX_COMMAND_ID, check_json, text_problem
 from waypost.times import format_micros, taken_micros
 
-_IMPORT_PART_BYTES: Final = 900_000
-_IMPORT_PART_COUNT: Final = 10_000
+IMPORT_PART_BYTES: Final = 900_000
+IMPORT_PART_COUNT: Final = 10_000
 
 
 class CommandCalls(ABC):
@@ -145,7 +145,7 @@ def split_import(json_text: str | bytes) -> Sequence[list[bytes]]:
     size = 0
     for element in elements(raw.decode().strip()):
         item = element.encode()
-        if parts[-1] and (size + len(item) > _IMPORT_PART_BYTES or len(parts[-1]) >= _IMPORT_PART_COUNT):
+        if parts[-1] and (size + len(item) > IMPORT_PART_BYTES or len(parts[-1]) >= IMPORT_PART_COUNT):
             parts.append([])
             size = 0
         parts[-1].append(item)

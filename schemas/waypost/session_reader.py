@@ -13,7 +13,7 @@ from waypost.text import canonical_metadata
 from waypost.times import to_micros
 
 if TYPE_CHECKING:
-    from waypost.reader import Reader
+    from waypost.reader import Reader, Snapshot
 
 _PAGE: Final = 100  # checkpoints may have 900 KB each
 _HIGHEST: Final = 2**63 - 1
@@ -126,10 +126,9 @@ class SessionReader:
         Holds a connection until it is read to its end or closed.
         """
         opened = False
-        unfiltered = (None, None, None, None, None)
         async with self._reader.snapshot() as snapshot:
-            async for row in snapshot.rows("oldest_first", self.session_id, 0, *unfiltered, _HIGHEST):
-                raw = orjson.dumps(_checkpoint(row).to_dict(), option=orjson.OPT_INDENT_2)
+            async for checkpoint in checkpoints_of(snapshot, self.session_id):
+                raw = orjson.dumps(checkpoint.to_dict(), option=orjson.OPT_INDENT_2)
                 yield (b",\n  " if opened else b"[\n  ") + raw.replace(b"\n", b"\n  ")
                 opened = True
         yield b"\n]" if opened else b"[]"
@@ -182,6 +181,13 @@ class SessionReader:
             statement, self.session_id, at, name, after, first, last, wanted, limit
         )
         return [_checkpoint(row) for row in rows]
+
+
+async def checkpoints_of(snapshot: "Snapshot", session_id: str) -> AsyncIterator[Checkpoint]:
+    """A session's live checkpoints at the moment of ``snapshot``, oldest first, a few in memory at a time."""
+    unfiltered = (None, None, None, None, None)
+    async for row in snapshot.rows("oldest_first", session_id, 0, *unfiltered, _HIGHEST):
+        yield _checkpoint(row)
 
 
 def checked_limit(limit: int) -> int:

@@ -14,7 +14,17 @@ from waypost_worker.cli.app import COMMANDS, build, main
 NAMES = [(name, path, said) for listed in COMMANDS.values() for name, path, said in listed]
 SUBCOMMANDS = {
     "topics": ("create", "check"),
-    "session": ("list", "show", "export", "import", "rollback"),
+    "session": (
+        "list",
+        "show",
+        "timeline",
+        "diff",
+        "export",
+        "import",
+        "copy",
+        "fork",
+        "rollback",
+    ),
     "rejected": ("list", "show"),
     "config": ("show",),
     "schema": ("export", "check"),

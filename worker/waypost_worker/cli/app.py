@@ -30,7 +30,7 @@ COMMANDS: Final = {
     _USE: (
         ("publish", "publish:publish", "Publish commands; --wait shows their results."),
         ("tail", "tail:tail", "Watch results as they come."),
-        ("session", "sessions:app", "List, show, export, import and roll back sessions."),
+        ("session", "sessions:app", "Look at sessions; export, import, copy, fork and roll them back."),
         ("rejected", "rejected:app", "Look at the commands that were refused."),
         ("defaults", "defaults:defaults", "Set the retention of sessions without a policy of their own."),
     ),

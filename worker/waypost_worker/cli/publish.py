@@ -81,10 +81,14 @@ def publish(
     return asyncio.run(_publish_one(settings, command, wait, timeout, common.output))
 
 
-async def result_of(publisher: "Publisher", command: Prepared, timeout: float) -> "WaitedResult":
+async def result_of(
+    publisher: "Publisher", command: Prepared, timeout: float, command_id: str | None = None
+) -> "WaitedResult":
     """Publish and wait for the result; CommandError if none comes in time."""
     try:
-        return await publisher.publish_and_wait(command.session, command.type, command.body, timeout=timeout)
+        return await publisher.publish_and_wait(
+            command.session, command.type, command.body, command_id=command_id, timeout=timeout
+        )
     except ResultTimeoutError as error:
         stats = publisher.stats()
         if stats.buffered:

@@ -1,32 +1,32 @@
-"""``waypost session``: look at sessions, and take them out."""
+"""``waypost session``: look at sessions; the commands that move or change them are in modules of their own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter, validators
 
 from waypost_worker.cli.common import NOTHING_GIVEN, Common
-from waypost_worker.cli.output import (
-    DONE,
-    CommandError,
-    note,
-    show_fields,
-    show_rows,
-    write,
-)
+from waypost_worker.cli.output import DONE, CommandError, note, show_fields, show_rows
 from waypost_worker.cli.reach import reading
-from waypost_worker.cli.session_changes import import_session, rollback
+from waypost_worker.cli.session_copy import copy, fork
+from waypost_worker.cli.session_diff import diff
+from waypost_worker.cli.session_export import export
+from waypost_worker.cli.session_import import import_session
+from waypost_worker.cli.session_rollback import rollback
+from waypost_worker.cli.session_timeline import timeline
 from waypost_worker.settings import Settings
 
 if TYPE_CHECKING:
     from waypost.checkpoint import Checkpoint
-    from waypost.reader import Reader
 
-app = App(name="session", help="List, show, export, import and roll back sessions.")
+app = App(name="session", help="Look at sessions; export, import, copy, fork and roll them back.")
+app.command(export)
 app.command(import_session, name="import")
+app.command(copy)
+app.command(fork)
+app.command(diff)
+app.command(timeline)
 app.command(rollback)
 _Limit = Annotated[int, Parameter(help="at most so many", validator=validators.Number(gte=1, lte=1_000_000))]
 
@@ -115,71 +115,3 @@ def _row(checkpoint: "Checkpoint") -> dict[str, Any]:
         "metadata": checkpoint.metadata,
         "imported_id": checkpoint.imported_id,
     }
-
-
-@app.command
-def export(
-    session: Annotated[str, Parameter(help="session id")],
-    /,
-    *,
-    to: Annotated[Path | None, Parameter(help="file, instead of standard output")] = None,
-    common: Common = NOTHING_GIVEN,
-) -> int:
-    """Write a session as the interchange JSON list; with -o jsonl a checkpoint a
-    line.
-
-    'waypost session import' reads the list.
-
-    For example:
-
-      waypost session export session-1 --to session-1.json
-    """
-    settings = common.settings()
-    by_line = common.output == "jsonl"
-    if to is None:
-        asyncio.run(_export(settings, session, by_line, write))
-        return DONE
-    # Whoever finds the file finds all of it.
-    part = to.with_name(to.name + ".part")
-    try:
-        with part.open("wb") as out:
-            count = asyncio.run(_export(settings, session, by_line, lambda piece: _put(out.write, piece, to)))
-        part.replace(to)
-    except OSError as error:
-        raise _unwritable(to, error) from None
-    finally:
-        part.unlink(missing_ok=True)
-    note(f"{count} checkpoint{'' if count == 1 else 's'} written to {to}")
-    return DONE
-
-
-async def _export(settings: Settings, session: str, by_line: bool, put: Callable[[bytes], object]) -> int:
-    async with reading(settings) as reader:
-        if await reader.session_info(session) is None:
-            raise CommandError(f"no session {session!r} is known")
-        async for piece in _pieces(reader, session, by_line):
-            put(piece)
-        return await reader.session(session).count()
-
-
-async def _pieces(reader: "Reader", session: str, by_line: bool) -> AsyncIterator[bytes]:
-    import orjson
-
-    if by_line:
-        async for checkpoint in reader.session(session):
-            yield orjson.dumps(checkpoint.to_dict()) + b"\n"
-        return
-    async for piece in reader.session(session).export_stream():
-        yield piece
-    yield b"\n"
-
-
-def _put(write_to: Callable[[bytes], object], piece: bytes, path: Path) -> None:
-    try:
-        write_to(piece)
-    except OSError as error:
-        raise _unwritable(path, error) from None
-
-
-def _unwritable(path: Path, error: OSError) -> CommandError:
-    return CommandError(f"{path} can't be written: {error.strerror}; nothing is left of it")

@@ -1,89 +1,21 @@
-"""``waypost session import`` and ``rollback``: changes of a session, as commands in the log."""
+"""``waypost session rollback``: going back, as a command in the log."""
 
 import asyncio
-import sys
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from waypost import commands
-from waypost.bodies import parse_body
-from waypost.outgoing import check_session_id, import_body, rollback_body
+from waypost.outgoing import check_session_id, rollback_body
 from waypost_worker.cli.commandline import Prepared
 from waypost_worker.cli.common import NOTHING_GIVEN, Common
 from waypost_worker.cli.confirm import confirm
+from waypost_worker.cli.differences import contents, differences, show_changes, shown
 from waypost_worker.cli.output import DONE, USAGE, CommandError, show_fields
 from waypost_worker.cli.publish import TimeoutFlag, result_of
 from waypost_worker.cli.reach import publishing, reading
-from waypost_worker.cli.results import short, show_result
+from waypost_worker.cli.results import show_result
 from waypost_worker.settings import Settings
-
-
-def import_session(
-    session: Annotated[str, Parameter(help="session id to import into")],
-    file: Annotated[
-        Path, Parameter(help="an exported list; - for standard input", allow_leading_hyphen=True)
-    ],
-    /,
-    *,
-    on_conflict: Annotated[
-        Literal["skip", "replace", "reject"], Parameter(help="where an id is taken already")
-    ] = "skip",
-    timeout: TimeoutFlag = 30,
-    common: Common = NOTHING_GIVEN,
-) -> int:
-    """Import an exported list.
-
-    It goes through the log, and this waits until it is applied. Into an empty
-    session of the same name, ids, order, times and data come out the same; ids
-    of another session get new numbers. A list that is larger than one message
-    is sent in parts.
-
-    For example:
-
-      waypost session import session-1 session-1.json --on-conflict replace
-      waypost session export session-1 | waypost session import copy -
-    """
-    settings = common.settings()
-    check_session_id(session)
-    bodies = _bodies(_read(file), on_conflict)
-    total = asyncio.run(_import(settings, session, bodies, timeout))
-    show_fields({"session_id": session, **total}, common.output)
-    return DONE
-
-
-def _read(file: Path) -> bytes:
-    try:
-        return sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-    except OSError as error:
-        raise CommandError(f"{file} can't be read: {error.strerror}", USAGE) from None
-
-
-def _bodies(text: bytes, on_conflict: Literal["skip", "replace", "reject"]) -> list[bytes]:
-    """The bodies of the commands; all are checked before the first is sent."""
-    from waypost.publisher import split_import
-
-    bodies = [import_body(part, on_conflict) for part in split_import(text)]
-    for body in bodies:
-        parse_body(commands.IMPORT, body)
-    return bodies
-
-
-async def _import(settings: Settings, session: str, bodies: list[bytes], timeout: float) -> dict[str, int]:
-    total = {"imported": 0, "replaced": 0, "skipped": 0}
-    async with publishing(settings) as publisher:
-        for number, body in enumerate(bodies, 1):
-            result = await result_of(publisher, Prepared(session, commands.IMPORT, body), timeout)
-            if short(result.type) == "rejected":
-                before = f"; the {number - 1} part(s) before it are applied" if number > 1 else ""
-                raise CommandError(
-                    f"part {number} of {len(bodies)} was refused, {result.body['code']}: "
-                    f"{result.body['message']}{before}"
-                )
-            for key in total:
-                total[key] += result.body.get(key, 0)
-    return total
 
 
 def rollback(
@@ -101,6 +33,8 @@ def rollback(
 
     The rollback is recorded in the log and has a result, for agents and
     subscribers to follow. Nothing is dropped without --discard-later.
+    --dry-run shows what would be dropped, and how the newest checkpoint's
+    data differs from what an agent would go on with.
 
     For example:
 
@@ -118,7 +52,14 @@ def rollback(
     if dry_run or discard_later:
         plan = asyncio.run(_plan(settings, owner, checkpoint, discard_later))
         if dry_run:
-            show_fields(plan, common.output)
+            changes = plan["would_change"]
+            people = common.output == "table"
+            show_fields(
+                {**plan, "would_change": f"{len(changes)}, below"} if people and changes else plan,
+                common.output,
+            )
+            if people and changes:
+                show_changes(changes, common.output)
             return DONE
         if plan["would_remove"]:
             count = len(plan["would_remove"])
@@ -140,10 +81,13 @@ async def _plan(settings: Settings, session: str, checkpoint: str, discard_later
         if target is None:
             raise CommandError(f"{session!r} holds no checkpoint {checkpoint!r}; nothing was changed")
         later = [each.id async for each in found if each.number > target.number]
+        newest = await found.get_latest()
+    changes = [] if newest is None else differences(contents(newest), contents(target))
     return {
         "would_go_back_to": target.id,
         "name": target.name,
         "timestamp": target.timestamp,
         "would_remove": later if discard_later else [],
         "would_keep_later": [] if discard_later else later,
+        "would_change": [shown(change) for change in changes],
     }

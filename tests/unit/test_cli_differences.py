@@ -1,0 +1,71 @@
+"""Structural differences of JSON values."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from waypost_worker.cli.differences import Change, differences, shown
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 5)
+    | st.sampled_from([0.5, 1.0])
+    | st.text("ab/~0", max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text("ab/~0", max_size=2), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+OBJECTS = st.dictionaries(st.text("ab/~0", max_size=2), VALUES, max_size=4)
+
+
+def test_each_place_is_said_once_with_what_was_there() -> None:
+    before = {"step": 1, "plan": ["a", "b"], "gone": True, "same": {"deep": [1]}}
+    after = {"step": 2, "plan": ["a", "b", "c"], "new": {"x": 1}, "same": {"deep": [1]}}
+    assert differences(before, after) == [
+        Change("removed", "/gone", True, None),
+        Change("added", "/new", None, {"x": 1}),
+        Change("added", "/plan/2", None, "c"),
+        Change("changed", "/step", 1, 2),
+    ]
+
+
+def test_objects_that_share_little_are_still_compared_inside() -> None:
+    before = {"state": {"a": 1, "b": 2, "c": 3, "kept": {"x": 1}}}
+    after = {"state": {"d": 1, "e": 2, "f": 3, "kept": {"x": 2}}}
+    assert Change("changed", "/state/kept/x", 1, 2) in differences(before, after)
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 1.0), (1, True), (0, False), (0, None), ("1", 1)])
+def test_values_that_python_takes_for_equal_differ_where_json_does(before: object, after: object) -> None:
+    assert differences({"v": before}, {"v": after}) == [Change("changed", "/v", before, after)]
+
+
+def test_paths_are_json_pointers() -> None:
+    assert [change.path for change in differences({"a/b": {"~": 1}}, {"a/b": {"~": 2}})] == ["/a~1b/~0"]
+
+
+def test_numbered_places_come_in_their_order() -> None:
+    changes = differences({"v": list(range(12))}, {"v": [n + 100 for n in range(12)]})
+    assert [change.path for change in changes] == [f"/v/{n}" for n in range(12)]
+
+
+def test_programs_see_only_the_sides_that_exist() -> None:
+    assert shown(Change("added", "/a", None, 1)) == {"change": "added", "path": "/a", "after": 1}
+    assert shown(Change("removed", "/a", 1, None)) == {"change": "removed", "path": "/a", "before": 1}
+
+
+@given(OBJECTS)
+def test_a_value_does_not_differ_from_itself(value: dict[str, object]) -> None:
+    assert differences(value, value) == []
+
+
+@given(OBJECTS, OBJECTS)
+def test_values_differ_if_and_only_if_their_json_does(
+    before: dict[str, object], after: dict[str, object]
+) -> None:
+    import orjson
+
+    dump = lambda value: orjson.dumps(value, option=orjson.OPT_SORT_KEYS)  # noqa: E731
+    assert (differences(before, after) == []) == (dump(before) == dump(after))

@@ -1,0 +1,125 @@
+"""``waypost session export``: one session as a list, or many as lines."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+from cyclopts import Parameter
+
+from waypost_worker.cli.common import NOTHING_GIVEN, Common
+from waypost_worker.cli.output import DONE, USAGE, CommandError, note, write
+from waypost_worker.cli.reach import reading
+from waypost_worker.settings import Settings
+
+if TYPE_CHECKING:
+    from waypost.reader import Reader, Snapshot
+
+_SESSIONS: Final = 500
+
+
+def export(
+    session: Annotated[str | None, Parameter(help="session id")] = None,
+    /,
+    *,
+    prefix: Annotated[str | None, Parameter(help="all sessions whose ids begin with this")] = None,
+    every: Annotated[bool, Parameter(name="--all", help="all sessions")] = False,
+    to: Annotated[Path | None, Parameter(help="file, instead of standard output")] = None,
+    common: Common = NOTHING_GIVEN,
+) -> int:
+    """Write a session as the interchange JSON list; with -o jsonl a checkpoint a
+    line.
+
+    With --prefix or --all, many sessions as they are at one moment, always a
+    checkpoint a line. 'waypost session import' reads both.
+
+    For example:
+
+      waypost session export session-1 --to session-1.json
+      waypost session export --all --to all.jsonl
+    """
+    settings = common.settings()
+    if [session is not None, prefix is not None, every].count(True) != 1:
+        raise CommandError("name a SESSION, or give --prefix, or --all", USAGE)
+    if session is None and common.output == "json":
+        raise CommandError("many sessions are written as JSON lines: use -o jsonl", USAGE)
+    pieces = _Pieces(session, prefix or "", by_line=session is None or common.output == "jsonl")
+    if to is None:
+        asyncio.run(_export(settings, pieces, write))
+        return DONE
+    # Whoever finds the file finds all of it.
+    part = to.with_name(to.name + ".part")
+    try:
+        with part.open("wb") as out:
+            asyncio.run(_export(settings, pieces, lambda piece: _put(out.write, piece, to)))
+        part.replace(to)
+    except OSError as error:
+        raise _unwritable(to, error) from None
+    finally:
+        part.unlink(missing_ok=True)
+    of = f" of {pieces.sessions} session{'' if pieces.sessions == 1 else 's'}" if session is None else ""
+    note(f"{pieces.count} checkpoint{'' if pieces.count == 1 else 's'}{of} written to {to}")
+    return DONE
+
+
+class _Pieces:
+    """What is to be written, and how much it turned out to be."""
+
+    def __init__(self, session: str | None, prefix: str, *, by_line: bool) -> None:
+        self.count = self.sessions = 0
+        self._session = session
+        self._prefix = prefix
+        self._by_line = by_line
+
+    async def of(self, reader: "Reader") -> AsyncIterator[bytes]:
+        if self._session is None:
+            async with reader.snapshot() as snapshot:
+                async for session in _ids(snapshot, self._prefix):
+                    self.sessions += 1
+                    async for line in self._lines(snapshot, session):
+                        yield line
+            return
+        if await reader.session_info(self._session) is None:
+            raise CommandError(f"no session {self._session!r} is known")
+        if self._by_line:
+            async with reader.snapshot() as snapshot:
+                async for line in self._lines(snapshot, self._session):
+                    yield line
+            return
+        async for piece in reader.session(self._session).export_stream():
+            yield piece
+        yield b"\n"
+        self.count = await reader.session(self._session).count()
+
+    async def _lines(self, snapshot: "Snapshot", session: str) -> AsyncIterator[bytes]:
+        from waypost.session_reader import checkpoints_of
+        from waypost_worker.cli.interchange import line_of
+
+        async for checkpoint in checkpoints_of(snapshot, session):
+            self.count += 1
+            yield line_of(checkpoint) + b"\n"
+
+
+async def _ids(snapshot: "Snapshot", prefix: str) -> AsyncIterator[str]:
+    cursor = ""
+    while rows := await snapshot.fetch("sessions", cursor, prefix, _SESSIONS):
+        for row in rows:
+            yield row["session_id"]
+        cursor = rows[-1]["session_id"]
+
+
+async def _export(settings: Settings, pieces: _Pieces, put: Callable[[bytes], object]) -> None:
+    async with reading(settings) as reader:
+        async for piece in pieces.of(reader):
+            put(piece)
+
+
+def _put(write_to: Callable[[bytes], object], piece: bytes, path: Path) -> None:
+    try:
+        write_to(piece)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> CommandError:
+    return CommandError(f"{path} can't be written: {error.strerror}; nothing is left of it")

@@ -1,0 +1,124 @@
+"""``waypost session import``: exported checkpoints, of one session or of many, as commands in the log."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Annotated
+
+from cyclopts import Parameter
+
+from waypost import commands
+from waypost.commands import OnConflict
+from waypost.errors import InvalidCommandError
+from waypost.outgoing import check_session_id
+from waypost.stamps import new_id
+from waypost_worker.cli.common import NOTHING_GIVEN, Common
+from waypost_worker.cli.interchange import Part, parts_of_lines, parts_of_list
+from waypost_worker.cli.output import DONE, USAGE, CommandError, note, show_fields
+from waypost_worker.cli.publish import TimeoutFlag
+from waypost_worker.cli.transfer import Step, Totals, Transfer
+from waypost_worker.settings import Settings
+
+
+def import_session(
+    session: Annotated[
+        str, Parameter(help="session id to import into, or the file", allow_leading_hyphen=True)
+    ],
+    file: Annotated[
+        Path | None, Parameter(help="what was exported; - for standard input", allow_leading_hyphen=True)
+    ] = None,
+    /,
+    *,
+    on_conflict: Annotated[OnConflict, Parameter(help="where an id is taken already")] = "skip",
+    resume: Annotated[str | None, Parameter(help="go on with the import of this id")] = None,
+    timeout: TimeoutFlag = 30,
+    common: Common = NOTHING_GIVEN,
+) -> int:
+    """Import an exported list, or lines of checkpoints.
+
+    It goes through the log, and this waits until it is applied. Into an empty
+    session of the same name, ids, order, times and data come out the same; ids
+    of another session get new numbers. What is larger than one message is sent
+    in parts. Without a SESSION, each line goes to the session in its id.
+
+    An import of several parts tells its id at the beginning: --resume with it
+    and the same file goes on after an interruption, and imports nothing twice.
+
+    For example:
+
+      waypost session import session-1 session-1.json --on-conflict replace
+      waypost session export session-1 | waypost session import copy -
+      waypost session import all.jsonl
+    """
+    settings = common.settings()
+    owner = None if file is None else check_session_id(session)
+    path = Path(session) if file is None else file
+    with _opened(path) as source:
+        first = _first_byte(source)
+        if first == b"[":
+            if owner is None:
+                raise CommandError(f"{path} is a list: name the SESSION to import it into", USAGE)
+            listed = parts_of_list(source.read(), owner, on_conflict)
+            total = _run(settings, iter(listed), len(listed), resume, timeout)
+        elif first in (b"{", b""):
+            count = _checked(source, owner, on_conflict)
+            total = _run(settings, parts_of_lines(source, owner, on_conflict), count, resume, timeout)
+        else:
+            raise InvalidCommandError("invalid-body", f"{path} is neither a JSON list nor lines of JSON")
+    subject = {"sessions": len(total.sessions)} if owner is None else {"session_id": owner}
+    show_fields({**subject, **total.shown()}, common.output)
+    return DONE
+
+
+def _run(
+    settings: Settings, parts: Iterator[Part], count: int | None, resume: str | None, timeout: float
+) -> Totals:
+    identifier = resume or new_id()
+    if count is None or count > 1:
+        note(f"import {identifier}: after an interruption go on with --resume {identifier}")
+    return asyncio.run(Transfer(identifier, timeout).run(settings, _steps(parts, count)))
+
+
+async def _steps(parts: Iterator[Part], count: int | None) -> AsyncIterator[Step]:
+    of = "" if count is None else f" of {count}"
+    number = 0
+    # In a thread: results are waited for meanwhile, however slowly the lines of a pipe come.
+    while (part := await asyncio.to_thread(next, parts, None)) is not None:
+        number += 1
+        yield Step(part.session, commands.IMPORT, part.body, f"part {number}{of} ({part.where})")
+
+
+def _checked(source: IO[bytes], session: str | None, on_conflict: OnConflict) -> int | None:
+    """How many parts there will be, all looked at before the first is sent; None for what comes only once."""
+    if not source.seekable():
+        return None
+    count = sum(1 for _ in parts_of_lines(source, session, on_conflict))
+    source.seek(0)
+    return count
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    if str(path) == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        source = path.open("rb")
+    except OSError as error:
+        raise CommandError(f"{path} can't be read: {error.strerror}", USAGE) from None
+    with source:
+        yield source
+
+
+def _first_byte(source: IO[bytes]) -> bytes:
+    """The first byte that is no white space, left to be read."""
+    if source.seekable():
+        while (found := source.read(1)) and found.isspace():
+            pass
+        source.seek(0)
+        return found
+    # A pipe: as much as it has by now. White space in front of the first line is not looked behind.
+    peeked: bytes = source.peek(64) if hasattr(source, "peek") else b""
+    return peeked.lstrip()[:1]

@@ -1,0 +1,130 @@
+"""Commands that belong together, sent so that the whole can be started again after any interruption.
+
+Each command's id follows from the transfer's id, its place and its content. What was applied before is then a
+duplicate, which changes nothing, for as long as the session remembers it: at least its last 256 commands.
+"""
+
+import asyncio
+import hashlib
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from waypost.awaiting import WaitedResult
+from waypost.publisher import Publisher
+from waypost_worker.cli.commandline import Prepared
+from waypost_worker.cli.output import CommandError
+from waypost_worker.cli.publish import result_of
+from waypost_worker.cli.reach import publishing
+from waypost_worker.cli.results import short
+from waypost_worker.settings import Settings
+
+_SESSIONS_AT_ONCE: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One command of a transfer. ``may_fail``: a refusal is counted and does not end the transfer."""
+
+    session: str
+    type: str
+    body: bytes
+    what: str
+    may_fail: bool = False
+
+
+@dataclass(slots=True)
+class Totals:
+    """What the results said. ``repeated`` commands were applied by an earlier run of the same transfer."""
+
+    imported: int = 0
+    replaced: int = 0
+    skipped: int = 0
+    removed: int = 0
+    repeated: int = 0
+    sessions: set[str] = field(default_factory=set)
+    refused: list[str] = field(default_factory=list)
+
+    def take(self, step: Step, result: WaitedResult) -> None:
+        """Count one result."""
+        self.sessions.add(step.session)
+        match short(result.type):
+            case "duplicate":
+                self.repeated += 1
+            case "rejected":
+                self.refused.append(f"{step.what}: {result.body['code']}: {result.body['message']}")
+            case _:
+                self.imported += result.body.get("imported", 0)
+                self.replaced += result.body.get("replaced", 0)
+                self.skipped += result.body.get("skipped", 0)
+                self.removed += len(result.body.get("removed", ()))
+
+    def shown(self) -> dict[str, Any]:
+        """For output; ``repeated`` only where there were any."""
+        fields = {name: getattr(self, name) for name in ("imported", "replaced", "skipped", "removed")}
+        return fields | ({"repeated": self.repeated} if self.repeated else {})
+
+
+class Transfer:
+    """Sends steps: those of a session one after the other, those of different sessions side by side."""
+
+    def __init__(self, transfer_id: str, timeout: float) -> None:
+        self.totals = Totals()
+        self._id = transfer_id
+        self._timeout = timeout
+        self._failed: Exception | None = None
+        self._numbers: Counter[str] = Counter()
+        self._room = asyncio.Semaphore(_SESSIONS_AT_ONCE)
+        self._last: dict[str, asyncio.Task[None]] = {}
+
+    async def run(self, settings: Settings, steps: AsyncIterator[Step]) -> Totals:
+        """Send all; CommandError at the first refusal, once what was under way has its result."""
+        async with publishing(settings) as publisher:
+            try:
+                async for step in steps:
+                    await self._room.acquire()
+                    if self._failed is not None:
+                        break
+                    before = self._last.get(step.session)
+                    self._last[step.session] = asyncio.create_task(self._send(publisher, step, before))
+            finally:
+                # What was sent will be applied: its outcome is waited for, whatever ended the rest.
+                await asyncio.gather(*self._last.values(), return_exceptions=True)
+        if self._failed is not None:
+            raise self._failed
+        return self.totals
+
+    async def _send(self, publisher: Publisher, step: Step, before: asyncio.Task[None] | None) -> None:
+        try:
+            if before is not None:
+                await before
+            if self._failed is None:
+                self._take(step, await self._result(publisher, step))
+        except Exception as error:
+            self._failed = self._failed or error  # raised once all is quiet
+        finally:
+            if self._last.get(step.session) is asyncio.current_task():
+                del self._last[step.session]
+            self._room.release()
+
+    async def _result(self, publisher: Publisher, step: Step) -> WaitedResult:
+        identifier = self._command_id(step)
+        command = Prepared(step.session, step.type, step.body)
+        return await result_of(publisher, command, self._timeout, identifier)
+
+    def _take(self, step: Step, result: WaitedResult) -> None:
+        self.totals.take(step, result)
+        if short(result.type) == "rejected" and not step.may_fail:
+            raise CommandError(
+                f"{step.what} of {step.session!r} was refused, {result.body['code']}: "
+                f"{result.body['message']}; what came before is applied, what comes after was not sent"
+            )
+
+    def _command_id(self, step: Step) -> str:
+        self._numbers[step.session] += 1
+        hashed = hashlib.blake2b(digest_size=16)
+        number = str(self._numbers[step.session]).encode()
+        for part in (self._id.encode(), step.session.encode(), number, step.type.encode(), step.body):
+            hashed.update(b"%d:" % len(part) + part)
+        return hashed.hexdigest()
