@@ -78,6 +78,30 @@ class _Track:
         return self.first is None or self.first > min(self.wanted.values())
 
 
+class _Wait:
+    """Somebody who waits for one command. Its id alone does not tell its result: the id of an earlier try has
+    that try's result as well, which may be read on the way, and before it is known where this command landed.
+    """
+
+    def __init__(self) -> None:
+        self.result: asyncio.Future[WaitedResult] = asyncio.get_running_loop().create_future()
+        self._offset: int | None = None
+        self._seen: dict[int, WaitedResult] = {}
+
+    def landed(self, offset: int) -> None:
+        """The command is at this offset of its partition."""
+        self._offset = offset
+        if offset in self._seen:
+            self.offer(offset, self._seen[offset])
+
+    def offer(self, offset: int, result: WaitedResult) -> None:
+        """A result of this command id, for the command at ``offset``."""
+        if self._offset is None:
+            self._seen[offset] = result
+        elif offset == self._offset and not self.result.done():
+            self.result.set_result(result)
+
+
 class ResultWaiter:
     """Hands each result to whoever waits for its command id."""
 
@@ -87,7 +111,7 @@ class ResultWaiter:
         self._options = {
             key: value for key, value in options.items() if key in names or key.startswith("sasl_")
         }
-        self._waiting: dict[str, asyncio.Future[WaitedResult]] = {}
+        self._waiting: dict[str, _Wait] = {}
         self._keys: Counter[bytes] = Counter()
         self._tracks: dict[int, _Track] = {}
         self._consumer: AIOKafkaConsumer | None = None
@@ -101,11 +125,11 @@ class ResultWaiter:
 
         Waits without limit. Raises what ``landing`` raises.
         """
-        result: asyncio.Future[WaitedResult] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting[command_id] = _Wait()
+        result = waiting.result
         key = session_id.encode()
-        self._waiting[command_id] = result
         self._keys[key] += 1
-        attending = asyncio.create_task(self._attend(command_id, landing))
+        attending = asyncio.create_task(self._attend(command_id, waiting, landing))
         try:
             either: set[asyncio.Future[Any]] = {result, attending}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -125,9 +149,12 @@ class ResultWaiter:
             self._task.cancel()
             await asyncio.wait({self._task})
 
-    async def _attend(self, command_id: str, landing: "asyncio.Future[tuple[int, int]]") -> None:
+    async def _attend(
+        self, command_id: str, waiting: _Wait, landing: "asyncio.Future[tuple[int, int]]"
+    ) -> None:
         """See to it that the partition of a command is read from where its result may be."""
         partition, offset = await asyncio.shield(landing)
+        waiting.landed(offset)
         while True:
             try:
                 async with self._opening:
@@ -213,9 +240,10 @@ class ResultWaiter:
                 continue
             if track.first is None:
                 track.first = body["command"]["offset"]
-            result = self._waiting.get(body["command"]["id"])
-            if result is not None and not result.done():
-                result.set_result(WaitedResult(dict(record.headers)["ce_type"].decode(), body))
+            waiting = self._waiting.get(body["command"]["id"])
+            if waiting is not None:
+                result = WaitedResult(dict(record.headers)["ce_type"].decode(), body)
+                waiting.offer(body["command"]["offset"], result)
         if track.may_lie_before():
             track.step *= 4
             track.start = max(track.log_start, track.start - track.step)

@@ -26,7 +26,7 @@ from waypost import commands as kinds
 from waypost.awaiting import ResultWaiter
 from waypost.bodies import parse_body
 from waypost.envelope import open_envelope
-from waypost.outgoing import checkpoint_body
+from waypost.outgoing import checkpoint_body, create_body
 from waypost.topics import partition_of
 from waypost_worker.devserver import Servers
 
@@ -335,6 +335,20 @@ async def test_a_command_sent_again_with_its_id_gets_the_first_ones_checkpoint(
     command_id = first.body["command"]["id"]
     again = await publisher.publish_and_wait("s", kinds.CREATE, body, command_id=command_id, timeout=20)
     assert (again.type, again.checkpoint_id) == ("waypost.command.duplicate", "s:1")
+
+
+async def test_the_result_of_an_earlier_try_is_not_taken_for_that_of_its_repetition(
+    world: Deployment,
+) -> None:
+    world.own(partition_of("s", PARTITIONS))
+    results = []
+    for _ in range(2):  # as two processes would: the second reads from behind where the first result is
+        async with publisher_of(world) as publisher:
+            body = create_body("n", {})
+            result = await publisher.publish_and_wait("s", kinds.CREATE, body, command_id="same", timeout=20)
+            results.append(result)
+    assert [result.type.rpartition(".")[2] for result in results] == ["created", "duplicate"]
+    assert results[0].token < results[1].token
 
 
 async def test_waiting_in_vain_says_that_kafka_has_the_command(

@@ -1,26 +1,30 @@
-"""``waypost rejected``: the commands that were refused, kept as they came."""
+"""``waypost rejected``: look at the commands that were refused, kept as they came."""
 
 import asyncio
 from base64 import b64encode
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import orjson
 from cyclopts import App, Parameter, validators
 
 from waypost_worker.cli.common import NOTHING_GIVEN, Common
-from waypost_worker.cli.output import DONE, USAGE, CommandError, note, show_fields, show_rows
+from waypost_worker.cli.output import DONE, CommandError, note, show_fields, show_rows
 from waypost_worker.cli.reach import connected, query
+from waypost_worker.cli.rejected_filters import CodeFlag, SessionFlag, place_of
+from waypost_worker.cli.rejected_purge import purge
+from waypost_worker.cli.rejected_retry import retry
 from waypost_worker.settings import Settings
 
-app = App(name="rejected", help="Look at the commands that were refused.")
-_HIGHEST: Final = (2**31 - 1, 2**63 - 1)
+app = App(name="rejected", help="Look at the commands that were refused; retry or purge them.")
+app.command(retry)
+app.command(purge)
 
 
 @app.command(name="list")
 def list_rejected(
     *,
-    session: Annotated[str | None, Parameter(help="only of this session")] = None,
-    code: Annotated[str | None, Parameter(help="only with this code, such as invalid-body")] = None,
+    session: SessionFlag = None,
+    code: CodeFlag = None,
     limit: Annotated[
         int, Parameter(help="the newest so many", validator=validators.Number(gte=1, lte=1_000_000))
     ] = 50,
@@ -58,10 +62,7 @@ def show(
 
       waypost rejected show 2/1841
     """
-    partition, _, offset = place.partition("/")
-    if not (_is_at_most(partition, _HIGHEST[0]) and _is_at_most(offset, _HIGHEST[1])):
-        raise CommandError(f"{place!r} is not a place, which looks like partition/offset: 2/1841", USAGE)
-    found = asyncio.run(_rows(common.settings(), "show_rejected", int(partition), int(offset)))
+    found = asyncio.run(_rows(common.settings(), "show_rejected", *place_of(place)))
     if not found:
         raise CommandError(f"no refused command {place} is kept; 'waypost rejected list' shows which are")
     row = dict(found[0])
@@ -72,10 +73,6 @@ def show(
         row |= _as_text(field, row[field], people)
     show_fields({"place": place, **row}, common.output)
     return DONE
-
-
-def _is_at_most(digits: str, highest: int) -> bool:
-    return digits.isdecimal() and digits.isascii() and len(digits) < 20 and int(digits) <= highest
 
 
 def _as_text(field: str, raw: bytes | None, for_people: bool) -> dict[str, Any]:

@@ -39,11 +39,9 @@ def timeline(
     more = len(found) > limit
     rows = [_row(found[at - 1] if at else None, found[at]) for at in range(more, len(found))]
     if common.output == "table":
-        columns = ("id", "timestamp", "since", "name", "data", "marks")
+        columns = ("number", "timestamp", "since", "name", "data", "marks")
         empty = f"{session} holds no checkpoints"
-        show_rows(
-            [_for_people(row) for row in rows], "table", columns, empty, wrap=("id", "name", "data", "marks")
-        )
+        show_rows([_for_people(row) for row in rows], "table", columns, empty, wrap=("name", "data", "marks"))
     else:
         show_rows(rows, common.output, ())
     if more:
@@ -64,6 +62,7 @@ def _row(before: "Checkpoint | None", checkpoint: "Checkpoint") -> dict[str, Any
     since = (checkpoint.timestamp - before.timestamp).total_seconds() if before else None
     return {
         "id": checkpoint.id,
+        "number": checkpoint.number,
         "name": checkpoint.name,
         "timestamp": checkpoint.timestamp,
         "recorded_at": checkpoint.recorded_at,

@@ -1,0 +1,94 @@
+"""Which refused commands ``rejected retry`` and ``rejected purge`` are about."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final, Self
+
+from cyclopts import Parameter
+
+from waypost.times import from_micros, parse_micros
+from waypost_worker.cli.output import USAGE, CommandError
+
+_HIGHEST: Final = (2**31 - 1, 2**63 - 1)
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+Place = Annotated[str, Parameter(help="partition/offset, as the list shows it")]
+SessionFlag = Annotated[str | None, Parameter(help="only of this session")]
+CodeFlag = Annotated[str | None, Parameter(help="only with this code, such as invalid-body")]
+SinceFlag = Annotated[str | None, Parameter(help="refused from this time on, RFC 3339")]
+UntilFlag = Annotated[str | None, Parameter(help="refused before this time, RFC 3339")]
+AllFlag = Annotated[bool, Parameter(name="--all", help="all of them")]
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What has to match; None where it does not count. Times are the broker's, when it took the command."""
+
+    session: str | None
+    code: str | None
+    since: datetime | None
+    until: datetime | None
+    places: tuple[tuple[int, int], ...] | None
+
+    @classmethod
+    def chosen(
+        cls,
+        places: Sequence[str],
+        session: str | None,
+        code: str | None,
+        since: str | None,
+        until: str | None,
+        every: bool,
+    ) -> Self:
+        """CommandError if nothing was chosen, or --all and something else."""
+        filters = cls(
+            session,
+            code,
+            _moment("--since", since),
+            _moment("--until", until),
+            tuple(place_of(place) for place in places) or None,
+        )
+        if every == (filters != cls(None, None, None, None, None)):
+            raise CommandError(
+                "say which: PLACES, --code, --session, --since, --until, or --all alone", USAGE
+            )
+        return filters
+
+    def parameters(self) -> list[Any]:
+        """The first six of the statements."""
+        places = ([], []) if self.places is None else tuple(zip(*self.places, strict=True))
+        listed = [None, None] if self.places is None else [list(column) for column in places]
+        return [self.session, self.code, self.since, self.until, *listed]
+
+
+def place_of(place: str) -> tuple[int, int]:
+    """The partition and offset that ``2/1841`` stands for."""
+    partition, _, offset = place.partition("/")
+    if not (_is_at_most(partition, _HIGHEST[0]) and _is_at_most(offset, _HIGHEST[1])):
+        raise CommandError(f"{place!r} is not a place, which looks like partition/offset: 2/1841", USAGE)
+    return int(partition), int(offset)
+
+
+def before(age: str) -> str:
+    """The moment so long ago, as text; ``age`` is a number and one of s, m, h, d, w."""
+    matched = re.fullmatch(r"(\d{1,6})([smhdw])", age)
+    if matched is None:
+        raise CommandError(f"--older-than: {age!r} is not an age, which looks like 30d, 12h or 90m", USAGE)
+    seconds = int(matched[1]) * _SECONDS[matched[2]]
+    try:
+        return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()
+    except OverflowError:
+        raise CommandError(f"--older-than: {age} is longer than there is time", USAGE) from None
+
+
+def _moment(flag: str, text: str | None) -> datetime | None:
+    try:
+        return None if text is None else from_micros(parse_micros(text))
+    except ValueError as error:
+        raise CommandError(f"{flag}: {error}", USAGE) from None
+
+
+def _is_at_most(digits: str, highest: int) -> bool:
+    return digits.isdecimal() and digits.isascii() and len(digits) < 20 and int(digits) <= highest

@@ -1,0 +1,86 @@
+"""``waypost rejected purge``: refused commands that nobody needs any more."""
+
+import asyncio
+from typing import Annotated, Any, Final
+
+from cyclopts import Parameter
+
+from waypost_worker.cli.common import NOTHING_GIVEN, Common
+from waypost_worker.cli.confirm import confirm
+from waypost_worker.cli.output import DONE, USAGE, CommandError, note, show_fields, show_rows
+from waypost_worker.cli.reach import connected, query
+from waypost_worker.cli.rejected_filters import (
+    AllFlag,
+    CodeFlag,
+    Filters,
+    Place,
+    SessionFlag,
+    SinceFlag,
+    UntilFlag,
+    before,
+)
+from waypost_worker.settings import Settings
+
+_BATCH: Final = 1000
+
+
+def purge(
+    *places: Place,
+    session: SessionFlag = None,
+    code: CodeFlag = None,
+    since: SinceFlag = None,
+    until: UntilFlag = None,
+    older_than: Annotated[str | None, Parameter(help="an age: 30d, 12h")] = None,
+    every: AllFlag = False,
+    dry_run: Annotated[bool, Parameter(help="count them and drop nothing")] = False,
+    yes: Annotated[bool, Parameter(help="don't ask")] = False,
+    common: Common = NOTHING_GIVEN,
+) -> int:
+    """Drop refused commands from the list.
+
+    Only the copies in Postgres go: the command topic and the results stay as
+    they are. In small batches, so it disturbs no worker; a scheduler can run
+    it with --older-than.
+
+    For example:
+
+      waypost rejected purge --older-than 30d --yes
+      waypost rejected purge --code invalid-body --dry-run
+      waypost rejected purge 2/1841
+    """
+    settings = common.settings()
+    if older_than is not None:
+        if until is not None:
+            raise CommandError("--until and --older-than say the same: choose one", USAGE)
+        until = before(older_than)
+    filters = Filters.chosen(places, session, code, since, until, every)
+    counts = asyncio.run(_counts(settings, filters))
+    total = sum(row["commands"] for row in counts)
+    if dry_run:
+        show_rows(counts, common.output, ("code", "commands", "oldest", "newest"), "none matches")
+        return DONE
+    if total:
+        confirm(f"this drops {total} refused command{'' if total == 1 else 's'} for good", yes)
+    show_fields({"dropped": asyncio.run(_purge(settings, filters, total))}, common.output)
+    return DONE
+
+
+async def _counts(settings: Settings, filters: Filters) -> list[dict[str, Any]]:
+    async with connected(settings) as connection:
+        sql = query("count_rejected", settings.postgres_schema)
+        return [dict(row) for row in await connection.fetch(sql, *filters.parameters())]
+
+
+async def _purge(settings: Settings, filters: Filters, total: int) -> int:
+    dropped, said = 0, 0
+    async with connected(settings) as connection:
+        sql = query("purge_rejected", settings.postgres_schema)
+        while True:
+            status = await connection.execute(sql, *filters.parameters(), _BATCH)
+            batch = int(status.rpartition(" ")[2])
+            dropped += batch
+            if total > 10 * _BATCH and dropped * 10 // total > said:
+                said = dropped * 10 // total
+                note(f"  {dropped} of {total} dropped")
+            if batch < _BATCH:
+                return dropped

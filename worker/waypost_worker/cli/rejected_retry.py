@@ -1,0 +1,302 @@
+"""``waypost rejected retry``: refused commands published once more, each with its own id and headers.
+
+The new place of a command tells its fate: once its partition is applied beyond that, either there is a refused
+command at that place, or it was accepted. Only then does the old one go. A retry that is interrupted anywhere can be
+started again: a command that was accepted meanwhile is a duplicate then, which changes nothing.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import orjson
+from cyclopts import Parameter
+
+from waypost import commands
+from waypost.bodies import parse_body
+from waypost.envelope import open_envelope
+from waypost.errors import InvalidCommandError
+from waypost.topics import partition_of
+from waypost_worker.cli.common import NOTHING_GIVEN, Common
+from waypost_worker.cli.confirm import confirm
+from waypost_worker.cli.output import (
+    DONE,
+    FAILED,
+    USAGE,
+    CommandError,
+    Stream,
+    event_line,
+    note,
+)
+from waypost_worker.cli.publish import TimeoutFlag
+from waypost_worker.cli.reach import (
+    connected,
+    kafka_connection,
+    kafka_errors,
+    query,
+    reading,
+    require_topics,
+    topic_partitions,
+)
+from waypost_worker.cli.rejected_filters import (
+    AllFlag,
+    CodeFlag,
+    Filters,
+    Place,
+    SessionFlag,
+    SinceFlag,
+    UntilFlag,
+)
+from waypost_worker.settings import Settings
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaProducer
+
+_PAGE: Final = 200
+_LARGEST: Final = 16 * 1024 * 1024  # the broker's own limit decides
+_BAD: Final = ("refused again", "would be refused", "not sent")
+
+
+def retry(
+    *places: Place,
+    session: SessionFlag = None,
+    code: CodeFlag = None,
+    since: SinceFlag = None,
+    until: UntilFlag = None,
+    every: AllFlag = False,
+    value: Annotated[
+        Path | None, Parameter(help="for one PLACE: a file to send instead of what was sent")
+    ] = None,
+    dry_run: Annotated[bool, Parameter(help="show what would be published, and publish nothing")] = False,
+    yes: Annotated[bool, Parameter(help="don't ask")] = False,
+    timeout: TimeoutFlag = 30,
+    common: Common = NOTHING_GIVEN,
+) -> int:
+    """Publish refused commands once more.
+
+    Each keeps its command id and headers, and goes to the partition that its
+    session belongs to. What can't be read any better than before is left
+    alone. A command that is accepted goes from the list; one that is refused
+    again is there at its new place. Exit code 1 if any was not accepted.
+
+    For example:
+
+      waypost rejected retry --code misrouted --dry-run
+      waypost rejected retry 2/1841 --value mended.json
+      waypost rejected retry --since 2026-11-24T08:00:00Z --yes
+    """
+    settings = common.settings()
+    filters = Filters.chosen(places, session, code, since, until, every)
+    if value is not None and len(places) != 1:
+        raise CommandError("--value mends one command: name its PLACE", USAGE)
+    try:
+        mended = None if value is None else value.read_bytes()
+    except OSError as error:
+        raise CommandError(f"{value} can't be read: {error.strerror}", USAGE) from None
+    if not dry_run:
+        confirm("this publishes refused commands again", yes)
+    counts: Counter[str] = Counter()
+    with Stream(common.output) as stream:
+        asyncio.run(_Retry(settings, filters, mended, timeout, stream, counts).run(dry_run))
+    note(", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())) or "none matches")
+    return FAILED if any(counts[outcome] for outcome in _BAD) else DONE
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """A refused command; a record as far as reading its envelope needs one."""
+
+    partition: int
+    offset: int
+    session_id: str | None
+    command_id: str | None
+    code: str
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, Any]]  # a value may be null
+    timestamp: int = 0
+
+    @property
+    def place(self) -> str:
+        return f"{self.partition}/{self.offset}"
+
+    def problem(self) -> InvalidCommandError | None:
+        """Why it would be refused whatever its session holds; None if it can be read."""
+        try:
+            envelope = open_envelope(self)
+            parse_body(envelope.type, envelope.body)
+        except InvalidCommandError as error:
+            return error
+        if envelope.session_id is None and envelope.type != commands.CONFIGURE_DEFAULTS:
+            return InvalidCommandError("invalid-envelope", "the record has no key")
+        return None
+
+    def target(self, partitions: int) -> int:
+        """The partition that it belongs to."""
+        return self.partition if self.key is None else partition_of(self.key.decode(), partitions)
+
+
+class _Retry:
+    """A run of the command, page after page."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        filters: Filters,
+        mended: bytes | None,
+        timeout: float,
+        stream: Stream,
+        counts: Counter[str],
+    ) -> None:
+        self._settings = settings
+        self._filters = filters
+        self._mended = mended
+        self._timeout = timeout
+        self._stream = stream
+        self._counts = counts
+
+    async def run(self, dry_run: bool) -> None:
+        await require_topics(self._settings)
+        partitions = (await topic_partitions(self._settings))[self._settings.topics.commands]
+        async with connected(self._settings) as connection, _producing(self._settings) as producer:
+            async for page in self._pages(connection):
+                fit = []
+                for refused in page:
+                    if (problem := refused.problem()) is not None:
+                        self._tell(refused, "would be refused", problem.code, problem.message)
+                    elif dry_run:
+                        self._tell(refused, "would be published", partition=refused.target(partitions))
+                    else:
+                        fit.append(refused)
+                if fit:
+                    await self._publish(connection, producer, fit, partitions)
+
+    async def _pages(self, connection: Any) -> AsyncIterator[list[_Refused]]:
+        positions = await connection.fetch(self._sql("positions"))
+        bounds = [list(column) for column in zip(*positions, strict=True)] or [[], []]
+        after = (-1, -1)
+        while True:
+            rows = await connection.fetch(
+                self._sql("select_rejected"), *self._filters.parameters(), *bounds, *after, _PAGE
+            )
+            if not rows:
+                return
+            yield [self._refused(row) for row in rows]
+            after = (rows[-1]["partition"], rows[-1]["offset"])
+
+    def _refused(self, row: Any) -> _Refused:
+        stored = orjson.loads(row["headers"])
+        headers = [(name, None if text is None else text.encode("latin-1")) for name, text in stored]
+        return _Refused(
+            row["partition"],
+            row["offset"],
+            row["session_id"],
+            row["command_id"],
+            row["code"],
+            row["key"],
+            row["value"] if self._mended is None else self._mended,
+            headers,
+        )
+
+    async def _publish(
+        self, connection: Any, producer: "AIOKafkaProducer", page: Sequence[_Refused], partitions: int
+    ) -> None:
+        from aiokafka.errors import MessageSizeTooLargeError
+
+        sent: list[tuple[_Refused, Any]] = []
+        async with kafka_errors(self._settings):
+            for refused in page:
+                try:
+                    future = await producer.send(
+                        self._settings.topics.commands,
+                        refused.value,
+                        refused.key,
+                        partition=refused.target(partitions),
+                        headers=refused.headers,
+                    )
+                except MessageSizeTooLargeError as error:
+                    self._tell(refused, "not sent", message=str(error))
+                else:
+                    sent.append((refused, future))
+            acknowledged = await asyncio.gather(*(future for _, future in sent), return_exceptions=True)
+        landed: dict[tuple[int, int], _Refused] = {}
+        for (refused, _), record in zip(sent, acknowledged, strict=True):
+            if isinstance(record, BaseException):
+                self._tell(refused, "not sent", message=f"{type(record).__name__}: {record}")
+            else:
+                landed[record.partition, record.offset] = refused
+        await self._applied(landed)
+        await self._settle(connection, landed)
+
+    async def _applied(self, landed: dict[tuple[int, int], _Refused]) -> None:
+        """Wait until all of them have been judged."""
+        last: dict[int, int] = {}
+        for partition, offset in landed:
+            last[partition] = max(offset, last.get(partition, -1))
+        async with reading(self._settings) as reader:
+            for token in last.items():
+                try:
+                    await reader.wait_for(token, self._timeout)
+                except TimeoutError as error:
+                    raise CommandError(
+                        f"{len(landed)} commands are published, but {error}. They are still in the list; when a "
+                        "worker has caught up, start this again"
+                    ) from None
+
+    async def _settle(self, connection: Any, landed: dict[tuple[int, int], _Refused]) -> None:
+        """Tell what became of them, and drop the old ones: those refused again have new ones."""
+        if not landed:
+            return
+        again = {
+            (row["partition"], row["offset"]): row
+            for row in await connection.fetch(self._sql("refused_at"), *_columns(landed))
+        }
+        for place, refused in landed.items():
+            new = f"{place[0]}/{place[1]}"
+            if (row := again.get(place)) is None:
+                self._tell(refused, "accepted", new_place=new)
+            else:
+                self._tell(refused, "refused again", row["code"], row["message"], new_place=new)
+        old = [(refused.partition, refused.offset) for refused in landed.values()]
+        await connection.execute(self._sql("drop_rejected"), *_columns(old))
+
+    def _tell(self, refused: _Refused, outcome: str, code: str = "", message: str = "", **more: Any) -> None:
+        self._counts[outcome] += 1
+        said = {"code": code, "message": message} if message else {}
+        row = {
+            "place": refused.place,
+            "session_id": refused.session_id,
+            "command_id": refused.command_id,
+            "was": refused.code,
+            "outcome": outcome,
+            **said,
+            **more,
+        }
+        about = f"{outcome} {code and f'{code}: '}{message}{more.get('new_place') or ''}".strip()
+        self._stream.show(row, event_line(None, refused.place, refused.session_id, about))
+
+    def _sql(self, name: str) -> str:
+        return query(name, self._settings.postgres_schema)
+
+
+def _columns(places: Any) -> tuple[list[int], list[int]]:
+    return [place[0] for place in places], [place[1] for place in places]
+
+
+@asynccontextmanager
+async def _producing(settings: Settings) -> "AsyncIterator[AIOKafkaProducer]":
+    from aiokafka import AIOKafkaProducer
+
+    async with kafka_errors(settings):
+        producer = AIOKafkaProducer(
+            **kafka_connection(settings).options(), enable_idempotence=True, max_request_size=_LARGEST
+        )
+        await producer.start()
+        try:
+            yield producer
+        finally:
+            await producer.stop()
