@@ -1,0 +1,17 @@
+"""All mutants: those of the protocol, of the model and the publisher, and of the ports on real servers."""
+
+from tests.mutants.catalogue.client import CLIENT
+from tests.mutants.catalogue.model import MODEL
+from tests.mutants.catalogue.protocol import PROTOCOL
+from tests.mutants.catalogue.servers import SERVERS
+from tests.mutants.mutant import Mutant
+
+MUTANTS: tuple[Mutant, ...] = (*PROTOCOL, *MODEL, *CLIENT, *SERVERS)
+
+
+def named(name: str) -> Mutant:
+    """The mutant of this name; LookupError if there is none."""
+    for mutant in MUTANTS:
+        if mutant.name == name:
+            return mutant
+    raise LookupError(f"no mutant is called {name!r}; there are {', '.join(one.name for one in MUTANTS)}")

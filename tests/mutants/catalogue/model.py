@@ -1,0 +1,88 @@
+"""Mutants of what is folded from the log: the memory of command ids, and what a batch changes in the store."""
+
+from tests.mutants.mutant import Edit, Mutant
+
+SESSION = "waypost.session:"
+BATCH = "waypost_worker.partition.apply:Batch."
+
+MODEL: tuple[Mutant, ...] = (
+    Mutant(
+        "duplicates-applied",
+        "a command whose id was seen before is applied again",
+        (Edit(SESSION + "decide", "if command.id is not None and session.knows(command.id):", "if False:"),),
+    ),
+    Mutant(
+        "duplicates-window-too-small",
+        "only the last two command ids are remembered",
+        (
+            Edit(
+                SESSION + "Session._forget",
+                "if len(self.recent) <= FORGET_ABOVE:",
+                "if len(self.recent) < 3:",
+            ),
+            Edit(SESSION + "Session._forget", "in self.recent[:-REMEMBERED]:", "in self.recent[:-2]:"),
+            Edit(SESSION + "Session._forget", "del self.recent[:-REMEMBERED]", "del self.recent[:-2]"),
+        ),
+    ),
+    Mutant(
+        "forgotten-in-memory-only",
+        "command ids that are forgotten stay in the store",
+        (
+            Edit(
+                BATCH + "_evolve",
+                "changes.forgotten[session_id] = memory.forgotten_below",
+                "pass",
+            ),
+        ),
+        tests=("tests/conformance/test_store_lives.py",),
+    ),
+    Mutant(
+        "ids-of-dropped-checkpoints-forgotten",
+        "the command id of a checkpoint that retention dropped is not remembered",
+        (Edit(SESSION + "Session._drop", "if entry.command_id is None:", "if True:"),),
+    ),
+    Mutant(
+        "retention-not-stored",
+        "what retention drops stays in the store",
+        (Edit(BATCH + "_evolve", "self._drop(session_id, number)", "pass"),),
+    ),
+    Mutant(
+        "dropped-in-its-own-batch-stored",
+        "what a batch both made and dropped is stored",
+        (
+            Edit(
+                BATCH + "_drop",
+                "if self.changes.puts.pop(key, None) is None:",
+                "if key not in self.changes.puts:",
+            ),
+        ),
+    ),
+    Mutant(
+        "numbers-used-again",
+        "the counter of a session goes back when its newest checkpoint is deleted",
+        (
+            Edit(
+                SESSION + "Session._drop",
+                "del self._numbers[bisect_left(self._numbers, number)]",
+                "del self._numbers[bisect_left(self._numbers, number)]\n"
+                "    self.counter = self._numbers[-1] if self._numbers else 0",
+            ),
+        ),
+    ),
+    Mutant(
+        "rollback-shows-later-state",
+        "the result of a rollback shows its checkpoint as later commands of the batch left it",
+        (Edit(BATCH + "add", "replace(entry), content_now)", "entry, content_now)"),),
+    ),
+    Mutant(
+        "defaults-not-stored",
+        "a new default policy is kept in memory only",
+        (
+            Edit(
+                BATCH + "_configure_defaults",
+                "self.changes.defaults = (self._defaults.policy, list(self._defaults.recent))",
+                "pass",
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,371 @@
+"""Mutants of the protocol: every guard and every order taken away, one at a time. The simulation hunts them."""
+
+from tests.mutants.mutant import Edit, Mutant
+
+ACQUIRE = "waypost_worker.partition.acquire:"
+OWNER = "waypost_worker.partition.owner:"
+TAIL = "waypost_worker.partition.tail:"
+DATABASE = "tests.simulation.database:"
+BROKER = "tests.simulation.broker:"
+FOUND = "tests/simulation/test_found.py::"
+
+_NO_WAIT = Edit(ACQUIRE + "acquire", "await sleep(proof_valid)\n", "pass\n")
+_NO_PROOF = Edit(ACQUIRE + "Proof.check", "if age > self._valid:", "if False:")
+_NO_RENEWAL = Edit(
+    OWNER + "_Term.run", "while self._clock.boottime() - began <= self._limits.renew_after:", "while True:"
+)
+_CAS_WITHOUT_EPOCH = Edit(
+    DATABASE + "SimulatedStore._commit",
+    "tables = self._database.owned(self._partition, commit.epoch)",
+    "tables = self._tables()",
+)
+_CAS_WITHOUT_OFFSET = Edit(
+    DATABASE + "SimulatedStore._commit", "if tables.next_offset != commit.expected_offset:", "if False:"
+)
+
+PROTOCOL: tuple[Mutant, ...] = (
+    # The compare-and-set in Postgres.
+    Mutant("cas-without-epoch", "the compare-and-set looks at the offset only", (_CAS_WITHOUT_EPOCH,)),
+    Mutant("cas-without-offset", "the compare-and-set looks at the epoch only", (_CAS_WITHOUT_OFFSET,)),
+    Mutant("no-cas", "batches are committed unconditionally", (_CAS_WITHOUT_EPOCH, _CAS_WITHOUT_OFFSET)),
+    Mutant(
+        "epoch-not-raised",
+        "acquiring leaves the epoch as it is",
+        (Edit(DATABASE + "SimulatedStore._acquire", "tables.epoch += 1", "tables.epoch += 0"),),
+    ),
+    Mutant(
+        "position-without-epoch",
+        "the results position is saved by whoever comes",
+        (
+            Edit(
+                DATABASE + "SimulatedStore._save_position",
+                "self._database.owned(self._partition, epoch)",
+                "self._tables()",
+            ),
+        ),
+    ),
+    # The fence in Kafka.
+    Mutant(
+        "broker-without-epochs",
+        "the broker takes plain batches of any epoch",
+        (Edit(BROKER + "ResultsPartition.append", "if fence.producer_epoch < producer.epoch:", "if False:"),),
+    ),
+    Mutant(
+        "no-fence-record",
+        "acquiring claims an epoch, but appends nothing under it before the tail is read",
+        (
+            Edit(
+                ACQUIRE + "acquire",
+                "fence_offset = await results.append([encoder.acquired(claim.epoch, claim.next_offset)])",
+                "fence_offset = (await results.bounds())[1] - 1",
+            ),
+        ),
+    ),
+    Mutant(
+        "tail-to-the-old-end",
+        "the tail is read up to where the topic ended before the fence",
+        (
+            Edit(
+                ACQUIRE + "acquire",
+                "fence = await results.claim()",
+                "old_end = (await results.bounds())[1]\n    fence = await results.claim()",
+            ),
+            Edit(ACQUIRE + "acquire", "results_start, tail_end)", "results_start, old_end)"),
+        ),
+    ),
+    Mutant(
+        "tail-not-read",
+        "what was emitted is taken from the stored position alone",
+        (Edit(ACQUIRE + "_read_tail", "tail.take(records, claim.next_offset)", "pass"),),
+    ),
+    Mutant(
+        "no-wait-for-the-old-producer-id",
+        "a new producer id is used at once",
+        (_NO_WAIT, Edit(ACQUIRE + "acquire", "await sleep(results.unanswered_append_seconds)", "pass")),
+    ),
+    Mutant(
+        "wait-only-for-what-is-under-way",
+        "with a new producer id, owners that still trust their proof are not waited for",
+        (_NO_WAIT,),
+        tests=(FOUND + "test_an_owner_that_wakes_up_with_another_producer_id_doubles_nothing",),
+    ),
+    Mutant(
+        "new-producer-id-stored-at-once",
+        "the new producer id is stored before the old one is waited out",
+        (
+            Edit(
+                ACQUIRE + "acquire",
+                "    proof.check()\n",
+                "    await store.record_claim(claim.epoch, fence)\n    proof.check()\n",
+            ),
+        ),
+    ),
+    Mutant("no-proof", "an owner that was frozen appends on what it knew before", (_NO_PROOF,)),
+    Mutant(
+        "proof-from-the-answer",
+        "the proof of ownership counts from when the answer was read, not from when it was asked for",
+        (
+            Edit(
+                ACQUIRE + "Proof.renewed",
+                "self._at = asked_at",
+                "self._at = max(asked_at, self._clock.boottime())",
+            ),
+        ),
+    ),
+    Mutant("no-renewal", "a term never ends by itself", (_NO_RENEWAL,)),
+    Mutant(
+        "no-renewal-no-proof",
+        "a term never ends by itself, and a frozen owner trusts what it knew",
+        (_NO_RENEWAL, _NO_PROOF),
+    ),
+    # Emission.
+    Mutant(
+        "emission-before-commit",
+        "results are emitted while the batch is being committed",
+        (
+            Edit(
+                OWNER + "_Term._apply",
+                "with acquired.proof.renewed():",
+                "await self._emission_done()\n"
+                "    if results:\n"
+                "        self._emission = asyncio.create_task(self._emit(results))\n"
+                "    results = []\n"
+                "    with acquired.proof.renewed():",
+            ),
+        ),
+    ),
+    Mutant(
+        "emission-not-awaited",
+        "whether results were appended is never looked at",
+        (
+            Edit(OWNER + "_Term._raise_failed_emission", "self._emission.result()", "pass"),
+            Edit(
+                OWNER + "_Term._emission_done",
+                "await self._emission",
+                "await asyncio.wait({self._emission})",
+            ),
+        ),
+    ),
+    Mutant(
+        "base-offset-unchecked",
+        "results may land at any offset",
+        (Edit(ACQUIRE + "emit", "if base != position.results_offset:", "if False:"),),
+    ),
+    Mutant(
+        "piece-counted-before-it-is-appended",
+        "the results position moves on before Kafka has answered",
+        (
+            Edit(
+                ACQUIRE + "emit",
+                "        base = await",
+                "        position.emitted = piece[-1][0]\n        base = await",
+            ),
+        ),
+    ),
+    # The outbox.
+    Mutant(
+        "outbox-dropped-early",
+        "a commit confirms the results of its own batch",
+        (Edit(OWNER + "_Term._apply", "emitted=emitted,", "emitted=last.offset,"),),
+    ),
+    Mutant(
+        "outbox-empty",
+        "nothing is kept of the results that are to be emitted",
+        (Edit(OWNER + "_Term._apply", "outbox.pack(items)", "outbox.pack([])"),),
+    ),
+    Mutant(
+        "outbox-in-a-transaction-of-its-own",
+        "the outbox entry is written after the batch",
+        (
+            Edit(
+                DATABASE + "SimulatedStore.commit",
+                "await self._call(what, partial(self._commit, commit, _frozen(commit)))",
+                "empty = replace(commit, outbox=commit.outbox._replace(payload=b'[]'))\n"
+                "    await self._call(what, partial(self._commit, empty, _frozen(commit)))\n"
+                "    def write() -> None:\n"
+                "        tables = self._database.owned(self._partition, commit.epoch).copy()\n"
+                "        tables.outbox[commit.outbox.first_offset] = commit.outbox\n"
+                "        self._database.put(self._partition, tables)\n"
+                "    await self._call('outbox', write)",
+            ),
+        ),
+    ),
+    Mutant(
+        "outbox-ignored",
+        "an outbox found when acquiring is not finished",
+        (Edit(ACQUIRE + "_finish_outbox", "for entry in claim.outbox:", "for entry in ():"),),
+    ),
+    Mutant(
+        "outbox-emitted-whole",
+        "an outbox entry is emitted again also where some of it is in the topic",
+        (Edit(ACQUIRE + "_finish_outbox", " if item[0] > position.emitted]", "]"),),
+    ),
+    Mutant(
+        "outbox-skipped-whole",
+        "an outbox entry of which some is in the topic is taken for emitted",
+        (
+            Edit(
+                ACQUIRE + "_finish_outbox",
+                "if entry.last_offset <= position.emitted:",
+                "if entry.first_offset <= position.emitted:",
+            ),
+        ),
+    ),
+    # The results position (E, F).
+    Mutant(
+        "position-without-its-command",
+        "F is saved without its E",
+        (
+            Edit(
+                ACQUIRE + "Position.to_store",
+                "return self.emitted, self.results_offset",
+                "return self.found[0], self.results_offset",
+            ),
+        ),
+    ),
+    Mutant(
+        "position-moves-during-replay",
+        "the results position moves on while results are only compared",
+        (Edit(ACQUIRE + "Position.to_store", "if next_offset <= self.suppressed_up_to:", "if False:"),),
+    ),
+    Mutant(
+        "nothing-suppressed",
+        "after Postgres lost commits, results that are in the topic are emitted again",
+        (Edit(ACQUIRE + "acquire", "suppressed_up_to=tail.highest", "suppressed_up_to=-1"),),
+    ),
+    Mutant(
+        "nothing-compared",
+        "replayed results are not held against the topic",
+        (Edit(OWNER + "_Term._compare", "self._acquired.tail.compare(offset, record)", "pass"),),
+    ),
+    Mutant(
+        "missing-result-not-noticed",
+        "a command below R that has no result in the topic is passed over",
+        (
+            Edit(
+                TAIL + "EmittedTail.compare",
+                "if offset <= self._emitted:",
+                "if offset <= self._emitted or offset not in self._offsets:",
+            ),
+        ),
+        tests=(FOUND + "test_a_result_that_is_missing_in_the_middle_is_refused_when_the_log_is_replayed",),
+    ),
+    # Logs that change underneath.
+    Mutant(
+        "anchor-unchecked",
+        "the last applied record is not looked for in the command topic",
+        (
+            Edit(
+                ACQUIRE + "check_log",
+                "if not records or anchor_of(records[-1]) != anchor:",
+                "if False:",
+            ),
+        ),
+    ),
+    Mutant(
+        "end-of-commands-unchecked",
+        "a command topic that ends before the stored position is accepted when acquiring",
+        (Edit(ACQUIRE + "check_log", "if position > end:", "if False:"),),
+        harmless="the anchored record is then missing too, and fetching behind the end is refused as well",
+    ),
+    Mutant(
+        "start-of-commands-unchecked",
+        "a command topic that begins behind the stored position is accepted when acquiring",
+        (Edit(ACQUIRE + "check_log", "if position < start:", "if False:"),),
+        harmless="reading the anchored record, and fetching from the position, are refused by the log itself",
+    ),
+    Mutant(
+        "results-behind-the-commands-accepted",
+        "results of commands that the command topic does not have are accepted",
+        (Edit(ACQUIRE + "acquire", "if tail.highest >= log_end and", "if False and"),),
+        tests=(FOUND + "test_results_of_commands_that_the_command_topic_does_not_have_are_refused",),
+    ),
+    Mutant(
+        "results-end-checked-after-the-fence",
+        "the end of the results topic is only looked at once a fence record was appended",
+        (
+            Edit(
+                ACQUIRE + "_check_results",
+                "_check_results_end(claim, end)",
+                "pass",
+            ),
+        ),
+    ),
+    Mutant(
+        "results-topic-not-recognised",
+        "the last result below F is not looked at",
+        (Edit(ACQUIRE + "_read_tail", "tail.check_position()", "pass"),),
+    ),
+    Mutant(
+        "no-second-look",
+        "an owner that was frozen does not look whether the command topic is still the same",
+        (
+            Edit(
+                OWNER + "_Term.run",
+                "if self._clock.boottime() - looked_at > self._limits.look_again_after:",
+                "if False:",
+            ),
+        ),
+    ),
+    # Memory.
+    Mutant(
+        "cache-kept",
+        "sessions stay in memory after a failure",
+        (
+            Edit(
+                OWNER + "_Term.__init__",
+                "self._cache = SessionCache(limits.cache_items)",
+                "self._cache = owner.__dict__.setdefault('kept', SessionCache(limits.cache_items))",
+            ),
+        ),
+    ),
+    Mutant(
+        "rows-ahead-accepted",
+        "a session that another owner has carried on is taken as loaded",
+        (
+            Edit(
+                OWNER + "_Term._not_ahead",
+                "if session.last_position() >= self._position.next_offset:",
+                "if False:",
+            ),
+        ),
+        tests=(FOUND + "test_what_an_heir_did_and_postgres_lost_is_not_taken_over_by_the_former_owner",),
+    ),
+    Mutant(
+        "empty-session-taken-for-absent",
+        "a loaded session without checkpoints is made anew",
+        (Edit(OWNER + "_Term._apply", "if found is None", "if not found"),),
+    ),
+    # The rest of a term.
+    Mutant(
+        "no-watch-over-the-consumer",
+        "a consumer that gives nothing any more is never started anew",
+        (
+            Edit(
+                OWNER + "_Term.run",
+                "if self._clock.boottime() - moved_at > self._limits.stuck_after:",
+                "if False:",
+            ),
+            _NO_RENEWAL,
+        ),
+    ),
+    Mutant(
+        "kafka-before-postgres",
+        "acquiring fences Kafka first and Postgres second",
+        (
+            Edit(
+                ACQUIRE + "acquire",
+                "    with proof.renewed():\n        claim = await store.acquire(partitions)\n",
+                "    fence = await results.claim()\n"
+                "    fence_offset = await results.append([encoder.acquired(0, 0)])\n"
+                "    with proof.renewed():\n        claim = await store.acquire(partitions)\n",
+            ),
+            Edit(
+                ACQUIRE + "acquire",
+                "    fence = await results.claim()\n    proof.check()\n    fence_offset = await "
+                "results.append([encoder.acquired(claim.epoch, claim.next_offset)])\n",
+                "",
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,137 @@
+"""Mutants of the ports on real servers, for conformance and integration tests to catch."""
+
+from tests.mutants.mutant import Edit, Mutant
+
+COMMIT = "sql:commit"
+STORE = "tests/conformance/test_store.py::"
+RESULTS = "tests/conformance/test_results_log.py::"
+COMMANDS = "tests/conformance/test_command_log.py::"
+PRODUCER = "waypost_worker.kafka.fenced:FencedProducer."
+
+
+def _in(file: str, *tests: str) -> tuple[str, ...]:
+    return tuple(file + test for test in tests)
+
+
+SERVERS: tuple[Mutant, ...] = (
+    Mutant(
+        "sql-commit-without-epoch",
+        "the compare-and-set in commit.sql looks at the offset only",
+        (Edit(COMMIT, "and epoch = $3", "and $3::bigint is not null"),),
+        tests=_in(STORE, "test_a_batch_of_an_older_epoch_changes_nothing"),
+    ),
+    Mutant(
+        "sql-commit-without-offset",
+        "the compare-and-set in commit.sql looks at the epoch only",
+        (Edit(COMMIT, "and next_offset = $4", "and $4::bigint is not null"),),
+        tests=_in(STORE, "test_a_batch_at_another_offset_changes_nothing"),
+    ),
+    Mutant(
+        "sql-commit-of-rows-without-ownership",
+        "checkpoints are written also where the compare-and-set failed",
+        (
+            Edit(
+                COMMIT,
+                "    from owner\n    where (select count(*) from dropped) >= 0",
+                "    where (select count(*) from dropped) >= 0",
+            ),
+        ),
+        tests=_in(STORE, "test_a_batch_of_an_older_epoch_changes_nothing"),
+    ),
+    Mutant(
+        "sql-epoch-not-raised",
+        "acquire.sql leaves the epoch as it is",
+        (Edit("sql:acquire", "set epoch = p.epoch + 1", "set epoch = p.epoch"),),
+        tests=_in(STORE, "test_every_claim_raises_the_epoch_of_its_partition_alone"),
+    ),
+    Mutant(
+        "sql-partition-count-unchecked",
+        "acquire.sql finds no other partition count",
+        (Edit("sql:acquire", "where o.partitions <> $2", "where o.partitions < 0 * $2"),),
+        tests=_in(STORE, "test_another_partition_count_is_refused_and_the_owner_stays"),
+    ),
+    Mutant(
+        "sql-position-without-epoch",
+        "save_position.sql lets any owner save a results position",
+        (Edit("sql:save_position", "and epoch = $3", "and $3::bigint is not null"),),
+        tests=_in(STORE, "test_only_the_owner_records_a_producer_or_saves_a_position"),
+    ),
+    Mutant(
+        "sql-claim-without-epoch",
+        "record_claim.sql lets any owner record its producer id",
+        (Edit("sql:record_claim", "and epoch = $3", "and $3::bigint is not null"),),
+        tests=_in(STORE, "test_only_the_owner_records_a_producer_or_saves_a_position"),
+    ),
+    Mutant(
+        "sql-outbox-dropped-early",
+        "commit.sql drops an outbox entry once its first result is confirmed",
+        (Edit(COMMIT, "and o.last_offset <= $7", "and o.first_offset <= $7"),),
+        tests=_in(STORE, "test_an_outbox_entry_stays_until_its_last_result_is_emitted"),
+    ),
+    Mutant(
+        "sql-outbox-out-of-order",
+        "the outbox is read in no particular order",
+        (Edit("sql:read_outbox", "order by first_offset", "order by first_offset desc"),),
+        tests=_in(STORE, "test_before_the_confirmation_every_entry_is_there_in_order"),
+    ),
+    Mutant(
+        "fence-in-postgres-not-noticed",
+        "that a statement did nothing is taken for success",
+        (Edit("waypost_worker.postgres.store:PostgresStore._as_owner", "if place is None:", "if False:"),),
+        tests=_in(STORE, "test_a_batch_that_is_committed_again_counts_once"),
+    ),
+    Mutant(
+        "producer-without-the-claimed-epoch",
+        "results are appended under a producer id of the client's own",
+        (
+            Edit(
+                PRODUCER + "__init__",
+                "manager.set_pid_and_epoch(fence.producer_id, fence.producer_epoch)",
+                "assert manager",
+            ),
+        ),
+        tests=_in(RESULTS, "test_a_zombie_cannot_append_behind_the_fence_record"),
+    ),
+    Mutant(
+        "producer-used-after-a-failure",
+        "a producer whose append failed is used again",
+        (
+            Edit(PRODUCER + "append", "if not self._usable:", "if False:"),
+            Edit(PRODUCER + "_stop_sending", "sender.cancel()", "pass"),
+        ),
+        tests=_in(RESULTS, "test_after_a_cancelled_append_nothing_more_is_appended"),
+    ),
+    Mutant(
+        "sequence-wraps",
+        "a producer is used beyond the sequence numbers that aiokafka counts rightly",
+        (Edit(PRODUCER + "append", "if self._sequence + len(records) > LAST_SEQUENCE:", "if False:"),),
+        tests=(
+            "tests/integration/test_kafka_fenced.py::"
+            "test_sequence_numbers_are_given_up_long_before_aiokafka_wraps_them",
+        ),
+    ),
+    Mutant(
+        "consumer-resets-itself",
+        "a position that is not in the log is reset to the beginning",
+        (
+            Edit(
+                "waypost_worker.kafka.reading:PartitionReader._started",
+                'auto_offset_reset="none"',
+                'auto_offset_reset="earliest"',
+            ),
+        ),
+        tests=_in(COMMANDS, "test_a_position_that_retention_removed_is_refused_and_not_reset"),
+    ),
+    Mutant(
+        "aborted-commands-read",
+        "commands of aborted transactions are read",
+        (
+            Edit(
+                "waypost_worker.kafka.command_log:KafkaCommandLog.__init__",
+                "self._partition, _ISOLATION)",
+                'self._partition, "read_uncommitted")',
+            ),
+        ),
+        tests=_in(COMMANDS, "test_aborted_commands_are_never_seen"),
+    ),
+)
