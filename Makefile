@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help setup demo test check faults bench schemas lock clean
+.PHONY: help setup demo test check faults bench simulation mutants schemas lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,13 @@ faults: setup  ## every fault on real servers and workers, with a table; writes 
 
 bench: setup  ## the service beside the bare loop in one run; writes build/bench.json
 	@$(BIN)/python -m tests.bench
+
+SEEDS ?= 10000
+simulation: setup  ## SEEDS=n worlds on virtual time, over all cores; writes build/simulation.json
+	@$(BIN)/python -m tests.simulation --seeds $(SEEDS)
+
+mutants: setup  ## deliberate bugs, and what catches each; writes build/mutants.json
+	@$(BIN)/python -m tests.mutants
 
 schemas: setup  ## regenerate the JSON Schema and AsyncAPI files from the models
 	$(BIN)/waypost schema export --directory schemas/json

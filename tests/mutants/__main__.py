@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from tests.mutants.catalogue import MUTANTS, named
 from tests.mutants.hunting import Catch, UnfitTestsError, check_tests, hunt
+from tests.mutants.mutant import StaleEditError
 
 REPORT = Path("build/mutants.json")
 
@@ -37,7 +38,7 @@ def main() -> int:
             with console.status(f"{len(catches)} of {len(chosen)}: hunting {mutant.name}"):
                 catches.append(hunt(mutant, arguments.seeds, arguments.jobs))
             console.print(_line(catches[-1]), highlight=False, soft_wrap=True)
-    except UnfitTestsError as error:
+    except (UnfitTestsError, StaleEditError) as error:
         console.print(str(error), markup=False)
         return 1
     return _report(catches, console)

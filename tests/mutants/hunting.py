@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.mutants.mutant import Mutant, apply
+from tests.mutants.mutant import Mutant, apply, mutated_sources
 from tests.simulation.run import Outcome, run_seed
 
 ROOT = Path(__file__).parents[2]
@@ -48,8 +48,12 @@ class UnfitTestsError(Exception):
 
 
 def hunt(mutant: Mutant, seeds: int, jobs: int) -> Catch:
-    """Run the mutant's tests, or seeds from 0 up, until something fails that does not fail without the bug."""
+    """Run the mutant's tests, or seeds from 0 up, until something fails that does not fail without the bug.
+
+    StaleEditError if the mutant does not fit the code any more.
+    """
     began = time.monotonic()
+    mutated_sources(mutant)
     if mutant.tests:
         by, evidence = _hunt_with_tests(mutant)
         return _catch(mutant, by, evidence, None, 0, began)
@@ -115,13 +119,16 @@ def run_tests(tests: Sequence[str], mutant: str | None) -> tuple[int, str]:
     if mutant is not None:
         environment[MUTANT_VARIABLE] = mutant
     command = [sys.executable, "-m", "pytest", "-p", "tests.mutants.plugin", "-p", "no:cacheprovider"]
-    ran = subprocess.run(
-        [*command, "-x", "-q", "--tb=line", *tests],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=_TEST_SECONDS,
-        check=False,
-    )
+    try:
+        ran = subprocess.run(
+            [*command, "-x", "-q", "--tb=line", *tests],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=_TEST_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise UnfitTestsError(f"{mutant}: its tests did not end within {_TEST_SECONDS} s: {tests}") from None
     return ran.returncode, ran.stdout + ran.stderr

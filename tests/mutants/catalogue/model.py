@@ -25,18 +25,6 @@ MODEL: tuple[Mutant, ...] = (
         ),
     ),
     Mutant(
-        "forgotten-in-memory-only",
-        "command ids that are forgotten stay in the store",
-        (
-            Edit(
-                BATCH + "_evolve",
-                "changes.forgotten[session_id] = memory.forgotten_below",
-                "pass",
-            ),
-        ),
-        tests=("tests/conformance/test_store_lives.py",),
-    ),
-    Mutant(
         "ids-of-dropped-checkpoints-forgotten",
         "the command id of a checkpoint that retention dropped is not remembered",
         (Edit(SESSION + "Session._drop", "if entry.command_id is None:", "if True:"),),

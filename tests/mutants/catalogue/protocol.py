@@ -4,6 +4,7 @@ from tests.mutants.mutant import Edit, Mutant
 
 ACQUIRE = "waypost_worker.partition.acquire:"
 OWNER = "waypost_worker.partition.owner:"
+FOLDER = "waypost_worker.partition.fold:Folder."
 TAIL = "waypost_worker.partition.tail:"
 DATABASE = "tests.simulation.database:"
 BROKER = "tests.simulation.broker:"
@@ -313,28 +314,23 @@ PROTOCOL: tuple[Mutant, ...] = (
         "sessions stay in memory after a failure",
         (
             Edit(
-                OWNER + "_Term.__init__",
-                "self._cache = SessionCache(limits.cache_items)",
-                "self._cache = owner.__dict__.setdefault('kept', SessionCache(limits.cache_items))",
+                OWNER + "_Term.run",
+                "self._anchor = acquired.anchor\n",
+                "self._anchor = acquired.anchor\n"
+                "    self._folder._cache = self._owner.__dict__.setdefault('kept', self._folder._cache)\n",
             ),
         ),
     ),
     Mutant(
         "rows-ahead-accepted",
         "a session that another owner has carried on is taken as loaded",
-        (
-            Edit(
-                OWNER + "_Term._not_ahead",
-                "if session.last_position() >= self._position.next_offset:",
-                "if False:",
-            ),
-        ),
+        (Edit(FOLDER + "fold", "elif found.last_position() >= next_offset:", "elif False:"),),
         tests=(FOUND + "test_what_an_heir_did_and_postgres_lost_is_not_taken_over_by_the_former_owner",),
     ),
     Mutant(
         "empty-session-taken-for-absent",
         "a loaded session without checkpoints is made anew",
-        (Edit(OWNER + "_Term._apply", "if found is None", "if not found"),),
+        (Edit(FOLDER + "fold", "if found is None", "if not found"),),
     ),
     # The rest of a term.
     Mutant(
