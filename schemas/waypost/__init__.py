@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         NaiveDatetimeError,
         PublisherClosedError,
         ResultTimeoutError,
+        SpoolError,
         UnknownCheckpointError,
         WaypostError,
     )
@@ -45,6 +46,7 @@ _HOMES = {
         "NaiveDatetimeError",
         "PublisherClosedError",
         "ResultTimeoutError",
+        "SpoolError",
         "UnknownCheckpointError",
         "WaypostError",
     ),
@@ -79,6 +81,7 @@ __all__ = [
     "ResultTimeoutError",
     "SessionInfo",
     "SessionReader",
+    "SpoolError",
     "Subscriber",
     "SyncPublisher",
     "Topics",

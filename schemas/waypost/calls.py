@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from waypost import commands
 from waypost.bodies import elements, parse_body
-from waypost.buffer import Pending
 from waypost.commands import OnConflict
 from waypost.errors import InvalidCommandError
 from waypost.outgoing import (
@@ -18,6 +17,7 @@ from waypost.outgoing import (
     policy_body,
     rollback_body,
 )
+from waypost.pending import Pending
 from waypost.stamps import Clock, current_traceparent, new_id
 from waypost.text import MAX_COMMAND_ID, check_json, text_problem
 from waypost.times import format_micros, taken_micros

@@ -1,5 +1,9 @@
 """Every error that the library raises on purpose, derived from :class:`WaypostError`."""
 
+from typing import Literal
+
+Reached = Literal["waiting", "sent", "acknowledged"]
+
 
 class WaypostError(Exception):
     """Base of all errors of this library."""
@@ -40,6 +44,10 @@ class BufferFullError(WaypostError):
     """The publisher's buffer is full and its policy is to say so; the command was not accepted."""
 
 
+class SpoolError(WaypostError):
+    """A spool on the local disk can't be used; the message says which file, why, and what was kept."""
+
+
 class PublisherClosedError(WaypostError):
     """A call on a publisher that is closed or was never started; the command was not accepted."""
 
@@ -53,11 +61,25 @@ class DeliveryError(WaypostError):
 
 
 class ResultTimeoutError(WaypostError, TimeoutError):
-    """No result of a command came in time. The command was accepted and may still be applied."""
+    """No result of a command came in time. The command was accepted and may still be applied.
 
-    def __init__(self, command_id: str, message: str) -> None:
+    ``reached`` is how far it is known to have come: ``"waiting"`` in the publisher, ``"sent"`` to ``partition``
+    and not answered, or ``"acknowledged"`` at ``offset`` of ``partition``.
+    """
+
+    def __init__(
+        self,
+        command_id: str,
+        message: str,
+        reached: Reached,
+        partition: int | None = None,
+        offset: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.command_id = command_id
+        self.reached = reached
+        self.partition = partition
+        self.offset = offset
 
 
 class DeadLetterError(WaypostError):

@@ -11,8 +11,9 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
-from waypost.buffer import Buffer, Pending
+from waypost.buffer import Buffer
 from waypost.envelope import command_headers
+from waypost.pending import Pending
 
 
 class Lane:
@@ -40,6 +41,7 @@ class Lane:
         self._batch: Any = None
         self._filled = 0
         self._full = False
+        self._sessions: dict[str | None, int] = {}  # what the batch that is filling holds of each
 
     def fill(self, most_count: int, batch_bytes: int) -> int:
         """Encode up to ``most_count`` waiting commands into the next batch; how many."""
@@ -48,7 +50,7 @@ class Lane:
         if self._batch is None:
             self._batch = self._producer.create_batch()
         room = batch_bytes - self._batch.size()
-        taken = self._buffer.take(self.partition, most_count, room, first=not self._filled)
+        taken = self._buffer.take(self.partition, most_count, room, self._sessions)
         self._full = not taken
         added = 0
         for pending in taken:
@@ -64,7 +66,7 @@ class Lane:
     def _add(self, pending: Pending) -> bool:
         headers = command_headers(
             pending.command_id,
-            self._source,
+            pending.source or self._source,
             pending.command_type.encode(),
             pending.time,
             pending.traceparent,
@@ -81,7 +83,7 @@ class Lane:
     async def launch(self) -> None:
         """Hand the batch to the Kafka client."""
         batch, self._batch = self._batch, None
-        self.in_flight, self._filled, self._full = self._filled, 0, False
+        self.in_flight, self._filled, self._full, self._sessions = self._filled, 0, False, {}
         self.sent += self.in_flight
         self.launched_at = asyncio.get_running_loop().time()
         batch.close()

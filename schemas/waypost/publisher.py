@@ -6,109 +6,91 @@ long; :class:`waypost.SyncPublisher` brings a thread of its own.
 """
 
 import asyncio
+import atexit
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Self
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from waypost import commands
 from waypost.awaiting import ResultWaiter, WaitedResult
-from waypost.buffer import Buffer, OnFull, Pending
+from waypost.buffer import Buffer
 from waypost.calls import CommandCalls
 from waypost.calls import split_import as split_import
-from waypost.errors import DeliveryError, PublisherClosedError, ResultTimeoutError
+from waypost.errors import DeliveryError, PublisherClosedError, Reached, ResultTimeoutError
 from waypost.outgoing import create_body, policy_body
+from waypost.pending import Pending
+from waypost.publisher_options import PublisherOptions, Settings
 from waypost.sender import Sender
 from waypost.stamps import new_id
-from waypost.topics import DEFAULT_PREFIX, Topics
+from waypost.topics import Topics
+
+if TYPE_CHECKING:
+    from waypost.spooler import Spooler
 
 log = logging.getLogger("waypost")
-OnDelivery = Callable[[str, BaseException | None], None]
-DEFAULT_SOURCE: Final = "/waypost/publisher"
-DEFAULT_COUNT: Final = 100_000
-DEFAULT_BYTES: Final = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class PublisherStats:
     """Counts of commands since the publisher was made, and its state now.
 
-    ``accepted = delivered + failed + dropped + buffered``. ``connected``: there is a connection, or was one
-    until Kafka went away; ``waiting_seconds`` is how long Kafka has left the oldest batch unanswered, and
-    ``last_error`` what went wrong since the last batch that it took.
+    ``accepted + recovered = delivered + failed + dropped + buffered``, where ``recovered`` are those that dead
+    publishers left in the spool, and ``buffered`` those that Kafka has not acknowledged. Of these ``spooled``
+    are on the disk. ``buffered_bytes`` is what is in memory, ``spooled_bytes`` what is on the disk.
+    ``connected``: there is a connection, or was one until Kafka went away; ``waiting_seconds`` is how long Kafka
+    has left the oldest batch unanswered, and ``last_error`` what went wrong since the last batch that it took.
+    ``spool_error`` is what is wrong with the disk now.
     """
 
     accepted: int
+    recovered: int
     delivered: int
     failed: int
     dropped: int
     buffered: int
     buffered_bytes: int
+    spooled: int
+    spooled_bytes: int
     connected: bool
     waiting_seconds: float
     last_error: str | None
+    spool_error: str | None
 
 
 class Publisher(CommandCalls):
     """Publishes commands from an event loop: ``async with waypost.Publisher("localhost:9092") as publisher``.
 
-    ``on_full`` says what a call does when the buffer is full: ``"raise"`` BufferFullError (the default), or
-    ``"drop_oldest"`` of those that are not yet on their way. A plain call can't wait on an event loop, so
-    there is no ``"block"`` here: ``await publisher.room()`` before the call instead.
-
-    ``on_delivery`` is called with each command id and None once Kafka has the command, or a DeliveryError if
-    it was refused, dropped, or left when the publisher closed. ``options`` go to the Kafka client
-    (``security_protocol``, ``ssl_context``, ``sasl_…``, ``client_id``, ``compression_type``,
-    ``request_timeout_ms``).
+    The options are those of :class:`waypost.publisher_options.PublisherOptions`. A plain call can't wait on an
+    event loop, so there is no ``on_full="block"`` here: ``await publisher.room()`` before the call instead.
+    With ``durability="spool"`` a call holds the event loop up for one write to the disk (tens of microseconds,
+    with ``spool_fsync`` as long as the disk takes); ``await publisher.saved()`` after a number of calls writes
+    them together, off the loop.
     """
 
-    def __init__(
-        self,
-        bootstrap_servers: str,
-        *,
-        prefix: str = DEFAULT_PREFIX,
-        source: str = DEFAULT_SOURCE,
-        max_buffer_count: int = DEFAULT_COUNT,
-        max_buffer_bytes: int = DEFAULT_BYTES,
-        on_full: OnFull = "raise",
-        on_delivery: OnDelivery | None = None,
-        options: Mapping[str, Any] | None = None,
-    ) -> None:
-        if on_full == "block":
-            raise ValueError("on_full='block' would stop the event loop: await publisher.room() instead")
-        self._init(
-            bootstrap_servers,
-            prefix,
-            source,
-            max_buffer_count,
-            max_buffer_bytes,
-            on_full,
-            on_delivery,
-            options,
-        )
+    _may_block = False
 
-    def _init(
-        self,
-        bootstrap_servers: str,
-        prefix: str,
-        source: str,
-        max_buffer_count: int,
-        max_buffer_bytes: int,
-        on_full: OnFull,
-        on_delivery: OnDelivery | None,
-        options: Mapping[str, Any] | None,
-    ) -> None:
+    def __init__(self, bootstrap_servers: str, **options: Unpack[PublisherOptions]) -> None:
         super().__init__()
-        self._topics = Topics(prefix)
-        self._source = source.encode()
-        self._max_bytes = max_buffer_bytes
-        self._max_count = max_buffer_count
-        self._options = {"bootstrap_servers": bootstrap_servers, **(options or {})}
-        self._on_delivery = on_delivery
-        self._buffer = Buffer(max_buffer_count, max_buffer_bytes, on_full, self._wake, self._dropped)
+        settings = self._settings = Settings(**options)
+        if settings.on_full == "block" and not self._may_block:
+            raise ValueError("on_full='block' would stop the event loop: await publisher.room() instead")
+        self._topics = Topics(settings.prefix)
+        self._source = settings.source.encode()
+        self._options = {"bootstrap_servers": bootstrap_servers, **(settings.options or {})}
+        self._on_delivery = settings.on_delivery
+        self._spooler: Spooler | None = None
+        # With a spool, replaced at the start, once it is known what dead publishers left.
+        self._buffer = Buffer(
+            settings.max_buffer_count, settings.max_buffer_bytes, settings.on_full, self._wake, self._dropped
+        )
         self._sender: Sender | None = None
         self._waiter: ResultWaiter | None = None
         self._landings: dict[str, asyncio.Future[tuple[int, int]]] = {}
@@ -118,12 +100,30 @@ class Publisher(CommandCalls):
         self._delivered = self._failed = 0
 
     async def start(self) -> Self:
-        """Begin to send. Returns at once, even while Kafka is away."""
+        """Begin to send. Does not wait for Kafka. SpoolError if the spool's directory can't be used."""
         if self._sender is None:
             self._thread = threading.get_ident()
             self._loop = asyncio.get_running_loop()
-            self._sender = Sender(self._buffer, self._topics, self._source, self._options, self._done)
+            if (directory := self._settings.spool) is not None:
+                self._spooler = await asyncio.to_thread(self._open_spool, directory)
+            self._sender = Sender(
+                self._buffer, self._topics, self._source, self._options, self._done, self._abandoned
+            )
         return self
+
+    def _open_spool(self, directory: "str | os.PathLike[str]") -> "Spooler":
+        from waypost.spooling import open_spool  # brings sqlite3, which nobody else needs
+
+        spooler, self._buffer = open_spool(
+            Path(directory).absolute(),
+            self._settings,
+            self._topics.commands,
+            self._source,
+            self._wake,
+            self._dropped,
+        )
+        atexit.register(_close_at_exit, weakref.ref(spooler), os.getpid())
+        return spooler
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -134,33 +134,66 @@ class Publisher(CommandCalls):
     async def flush(self, timeout: float | None = None) -> int:
         """Wait until Kafka has all that was accepted before this call; how many it has not got in time.
 
-        ``timeout`` in seconds; None waits as long as it takes.
+        ``timeout`` in seconds; None waits as long as it takes. What dead publishers left counts too.
         """
-        target = self._buffer.accepted
+        target = self._buffer.newest
         if self._sender is not None and self._sender.alive:
             try:
                 async with asyncio.timeout(timeout):
                     await self._sender.until(lambda: not self._buffer.holds(target))
             except TimeoutError:
                 pass
-        return len(self._buffer.left(target))
+        return self._buffer.count_left(target)
+
+    async def saved(self) -> None:
+        """Wait until all that was accepted before this call is safe from a crash: in the spool or in Kafka.
+
+        One write for all, off the event loop. ValueError without a spool. Waits for as long as the spool is
+        full or its disk does not work.
+        """
+        if self._spooler is None:
+            raise ValueError("without a spool nothing can be saved: spool=…")
+        self._working()
+        await self._told(partial(self._spooler.when_saved, self._buffer.newest))
+
+    async def _told(self, ask: Callable[[Callable[[], None]], None]) -> None:
+        done = asyncio.Event()
+
+        def tell() -> None:
+            with suppress(RuntimeError):  # the loop was closed meanwhile, and nobody waits
+                self._loop.call_soon_threadsafe(done.set)
+
+        ask(tell)
+        await done.wait()
 
     async def room(self) -> None:
-        """Wait until the buffer is at most half full: the way to slow down with Kafka."""
+        """Wait until the buffer is at most half full: the way to slow down with Kafka.
+
+        With a spool, until a quarter of the memory is free (the disk takes what Kafka does not), or with
+        ``durability="spool"`` a quarter of the disk.
+        """
 
         def half_empty() -> bool:
-            return 2 * len(self._buffer) <= self._max_count and 2 * self._buffer.bytes <= self._max_bytes
+            count, size = self._settings.max_buffer_count, self._settings.max_buffer_bytes
+            return 2 * len(self._buffer) <= count and 2 * self._buffer.bytes <= size
 
         if not half_empty():
-            await self._working().until(half_empty)
+            sender = self._working()
+            if self._spooler is None:
+                await sender.until(half_empty)
+            else:
+                await self._told(self._spooler.when_roomy)
 
     async def close(self, timeout: float = 10) -> int:
-        """Flush for at most so many seconds, then end; how many accepted commands were left undelivered.
+        """Flush for at most so many seconds, then end; how many accepted commands Kafka has not acknowledged.
 
-        Of those, some may have reached Kafka without its answer reaching us. ``on_delivery`` is told of each.
+        Of those, some may have reached Kafka without its answer reaching us. With a spool they are kept in it for
+        the next publisher of its directory, as far as there is room; ``on_delivery`` is told of each that is
+        not.
         """
         if self._closed:
             return len(self._buffer)
+        self._own_process()
         self._closed = True
         try:
             await self.flush(timeout)
@@ -170,32 +203,52 @@ class Publisher(CommandCalls):
             if self._waiter is not None:
                 await self._waiter.stop()
             self._buffer.close()
-        left = self._buffer.left(self._buffer.accepted)
-        for pending in left:
+            if self._spooler is not None:
+                await asyncio.to_thread(self._spooler.close)
+        lost = [pending for pending in self._buffer.left() if pending.home is None]
+        for pending in lost:
             self._tell(pending, "left when the publisher closed; Kafka may have it or not")
-        if left:
-            reason = self._sender.last_error if self._sender is not None else None
+        if left := len(self._buffer):
             log.error(
-                "%d accepted commands were not acknowledged by Kafka before the publisher closed (last error: "
-                "%s)",
-                len(left),
-                reason,
+                "%d accepted commands were not acknowledged by Kafka before the publisher closed, of which %d are "
+                "kept in the spool (last error: %s)",
+                left,
+                left - len(lost),
+                self._sender.last_error if self._sender is not None else None,
             )
-        return len(left)
+        return left
+
+    def _abandoned(self) -> None:
+        """The event loop ends with this publisher still open. What can be kept is kept."""
+        if self._spooler is not None:
+            self._spooler.close()
+        if left := len(self._buffer):
+            lost = sum(pending.home is None for pending in self._buffer.left())
+            log.error(
+                "the event loop of a publisher ended before the publisher was closed: %d accepted commands were "
+                "not acknowledged by Kafka, of which %d are kept in the spool. Close the publisher first: use "
+                "'async with'",
+                left,
+                left - lost,
+            )
 
     def stats(self) -> PublisherStats:
         """Counts, for your metrics."""
-        sender = self._sender
+        sender, spooler, buffer = self._sender, self._spooler, self._buffer
         return PublisherStats(
-            accepted=self._buffer.accepted,
+            accepted=buffer.accepted,
+            recovered=buffer.recovered,
             delivered=self._delivered,
             failed=self._failed,
-            dropped=self._buffer.dropped,
-            buffered=len(self._buffer),
-            buffered_bytes=self._buffer.bytes,
+            dropped=buffer.dropped,
+            buffered=len(buffer),
+            buffered_bytes=buffer.bytes,
+            spooled=buffer.disk_count,
+            spooled_bytes=buffer.disk_bytes,
             connected=sender is not None and sender.connected,
             waiting_seconds=0.0 if sender is None else sender.waiting_seconds(),
             last_error=None if sender is None else sender.last_error,
+            spool_error=None if spooler is None else spooler.last_error,
         )
 
     async def create_and_wait(
@@ -241,25 +294,40 @@ class Publisher(CommandCalls):
             async with asyncio.timeout(timeout):
                 return await self._waiter.wait(pending.command_id, session_id, landing)
         except TimeoutError:
-            raise self._overdue(pending.command_id, landing, timeout) from None
+            raise self._overdue(pending, landing, timeout) from None
         finally:
             del self._landings[pending.command_id]
             if landing.done() and not landing.cancelled():
                 landing.exception()  # looked at, whether or not somebody waited for it
 
     def _overdue(
-        self, command_id: str, landing: "asyncio.Future[tuple[int, int]]", timeout: float
+        self, pending: Pending, landing: "asyncio.Future[tuple[int, int]]", timeout: float
     ) -> ResultTimeoutError:
+        sender, kept = self._sender, " and in the spool" if pending.home is not None else ""
+        reached: Reached
+        partition = offset = None
         if landing.done():
+            reached = "acknowledged"
             partition, offset = landing.result()
             known = f"Kafka has it, at offset {offset} of partition {partition}; is a worker running?"
+        elif sender is not None and (partition := sender.where(pending)) is not None:
+            reached = "sent"
+            known = (
+                f"it was sent to partition {partition}, and Kafka has not answered for "
+                f"{sender.waiting_seconds():.1f} s; it is still in this publisher's buffer{kept}"
+            )
         else:
-            error = None if self._sender is None else self._sender.last_error
-            known = f"it is still in this publisher's buffer and will be sent (last error: {error})"
+            reached = "waiting"
+            before = "was sent before and will be sent again" if pending.tries else "will be sent"
+            error = None if sender is None else sender.last_error
+            known = f"it is still in this publisher's buffer{kept} and {before} (last error: {error})"
         return ResultTimeoutError(
-            command_id,
-            f"no result of command {command_id} within {timeout} s. It was accepted, {known}. Publishing it "
-            "again with this command id is safe",
+            pending.command_id,
+            f"no result of command {pending.command_id} within {timeout} s. It was accepted, {known}. "
+            "Publishing it again with this command id is safe",
+            reached,
+            partition,
+            offset,
         )
 
     async def configure_defaults(self, **changes: int | float | None) -> list[str]:
@@ -281,11 +349,7 @@ class Publisher(CommandCalls):
             raise PublisherClosedError(
                 "the publisher is closed or was not started, so the command was not accepted: use 'async with'"
             )
-        if os.getpid() != self._pid:
-            raise PublisherClosedError(
-                "this publisher was made before a fork and belongs to the parent process, so the command was "
-                "not accepted: make one in this process"
-            )
+        self._own_process()
         if not self._sender.alive:
             raise PublisherClosedError(
                 "the event loop of this publisher is closed, so the command was not accepted: make a publisher "
@@ -293,16 +357,26 @@ class Publisher(CommandCalls):
             )
         return self._sender
 
+    def _own_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise PublisherClosedError(
+                "this publisher was made before a fork and belongs to the parent process, so the command was "
+                "not accepted: make one in this process"
+            )
+
     def _accept(self, *pending: Pending, timeout: float | None = None) -> None:
         self._working()
         self._buffer.put(*pending, timeout=timeout)
 
     def _wake(self) -> None:
-        sender = self._working()
+        sender = self._sender
+        if sender is None:
+            return
         if threading.get_ident() == self._thread:
             sender.wake()
         else:
-            self._loop.call_soon_threadsafe(sender.wake)
+            with suppress(RuntimeError):  # the loop was closed meanwhile: nobody can be woken any more
+                self._loop.call_soon_threadsafe(sender.wake)
 
     def _done(self, pending: Pending, partition: int, offset: int, error: BaseException | None) -> None:
         if error is None:
@@ -321,7 +395,8 @@ class Publisher(CommandCalls):
         if threading.get_ident() == self._thread:
             self._tell(pending, reason)
         else:
-            self._loop.call_soon_threadsafe(self._tell, pending, reason)
+            with suppress(RuntimeError):  # as above
+                self._loop.call_soon_threadsafe(self._tell, pending, reason)
 
     def _tell(self, pending: Pending, reason: str) -> None:
         error = DeliveryError(pending.command_id, f"command {pending.command_id}: {reason}")
@@ -336,3 +411,8 @@ class Publisher(CommandCalls):
                 self._on_delivery(command_id, error)
         except Exception:
             log.exception("the delivery callback failed for %s", command_id)
+
+
+def _close_at_exit(spooler: "weakref.ref[Spooler]", pid: int) -> None:
+    if os.getpid() == pid and (still := spooler()) is not None:
+        still.close()

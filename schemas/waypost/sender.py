@@ -8,15 +8,18 @@ and its id makes the second one a duplicate without effect.
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 
-from waypost.buffer import Buffer, Pending
+from waypost.buffer import Buffer
 from waypost.lane import Lane
+from waypost.pending import Pending
 from waypost.topics import Topics
 
 log = logging.getLogger("waypost")
@@ -46,7 +49,13 @@ class Sender:
     """The background task of a publisher. It ends only when it is stopped."""
 
     def __init__(
-        self, buffer: Buffer, topics: Topics, source: bytes, options: Mapping[str, Any], on_done: OnDone
+        self,
+        buffer: Buffer,
+        topics: Topics,
+        source: bytes,
+        options: Mapping[str, Any],
+        on_done: OnDone,
+        on_abandoned: Callable[[], None],
     ) -> None:
         self.last_error: str | None = None
         self._buffer = buffer
@@ -55,6 +64,8 @@ class Sender:
         self._options = {"request_timeout_ms": _REQUEST_MS, "retry_backoff_ms": 100, **options}
         self._patience = 1.5 * self._options["request_timeout_ms"] / 1000
         self._on_done = on_done
+        self._on_abandoned = on_abandoned
+        self._unsettled: Counter[int] = Counter()  # batches by partition, acknowledged and still on the disk
         self._batch_bytes = _BATCH_BYTES
         self._news = asyncio.Event()
         self._progress = asyncio.Event()
@@ -103,12 +114,8 @@ class Sender:
         try:
             await self._one_producer_after_another()
         finally:
-            if not self._stopping and len(self._buffer):
-                log.error(
-                    "the event loop of a publisher ended before the publisher was closed: %d accepted commands "
-                    "were not acknowledged by Kafka. Close the publisher first: use 'async with'",
-                    len(self._buffer),
-                )
+            if not self._stopping:
+                self._on_abandoned()
 
     async def _one_producer_after_another(self) -> None:
         wait = _FIRST_WAIT
@@ -156,6 +163,9 @@ class Sender:
         try:
             async with asyncio.timeout(self._patience):
                 await producer.start()
+            while self._unsettled.total():
+                self._news.clear()
+                await self._until_news()
             await self._open_lanes(producer)
             while await self._step():
                 pass
@@ -192,7 +202,7 @@ class Sender:
         busy = self._buffer.route(_STEP)
         for lane in self._lanes:
             busy += lane.fill(_STEP, self._batch_bytes)
-            if lane.ready and not used_up:
+            if lane.ready and not used_up and self._unsettled[lane.partition] <= 1:
                 await lane.launch()
         if busy >= _STEP:
             await asyncio.sleep(0)
@@ -207,7 +217,7 @@ class Sender:
         except _TOO_LARGE as error:
             if lane.in_flight > 1:
                 return error
-            (refused,) = self._buffer.acknowledge(lane.partition, 1)
+            (refused,) = self._take_out(lane.partition, 1)
             self._on_done(refused, lane.partition, -1, error)
             self._tell_progress()
             return _RefusedOne()
@@ -217,10 +227,31 @@ class Sender:
             landed, lane.in_flight = lane.in_flight, 0
             self._landings += 1
             self.last_error = None
-            for index, pending in enumerate(self._buffer.acknowledge(lane.partition, landed)):
+            for index, pending in enumerate(self._take_out(lane.partition, landed)):
                 # The broker answers -1 if it knows that it has the batch but no longer where.
                 self._on_done(pending, lane.partition, offset + index if offset >= 0 else -1, None)
             self._tell_progress()
+        return None
+
+    def _take_out(self, partition: int, count: int) -> list[Pending]:
+        gone = self._buffer.acknowledge(partition, count)
+        if self._buffer.settle(gone, partial(self._settled_elsewhere, partition)):
+            self._unsettled[partition] += 1
+        return gone
+
+    def _settled_elsewhere(self, partition: int) -> None:
+        with suppress(RuntimeError):  # the loop was closed meanwhile, and nobody waits any more
+            self._task.get_loop().call_soon_threadsafe(self._settled, partition)
+
+    def _settled(self, partition: int) -> None:
+        self._unsettled[partition] -= 1
+        self._news.set()
+
+    def where(self, pending: Pending) -> int | None:
+        """The partition of the batch with this command that Kafka has not answered yet, None if there is none."""
+        for lane in self._lanes:
+            if self._buffer.in_flight(pending, lane.partition, lane.in_flight):
+                return lane.partition
         return None
 
     def _tell_progress(self) -> None:

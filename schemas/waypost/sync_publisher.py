@@ -4,23 +4,16 @@ import asyncio
 import atexit
 import os
 import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from datetime import datetime
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, Unpack
 
 from waypost.awaiting import WaitedResult
-from waypost.buffer import OnFull, Pending
 from waypost.calls import CommandCalls
 from waypost.errors import PublisherClosedError
-from waypost.publisher import (
-    DEFAULT_BYTES,
-    DEFAULT_COUNT,
-    DEFAULT_SOURCE,
-    OnDelivery,
-    Publisher,
-    PublisherStats,
-)
-from waypost.topics import DEFAULT_PREFIX
+from waypost.pending import Pending
+from waypost.publisher import Publisher, PublisherStats
+from waypost.publisher_options import PublisherOptions
 
 _EXIT_SECONDS: Final = 5.0
 _T = TypeVar("_T")
@@ -29,42 +22,27 @@ _T = TypeVar("_T")
 class _Threaded(Publisher):
     """The publisher in the thread. Its calls come from other threads, so they may wait for room."""
 
-    def __init__(self, *arguments: Any) -> None:
-        self._init(*arguments)
+    _may_block = True
 
 
 class SyncPublisher(CommandCalls):
     """As :class:`waypost.Publisher`, with plain ``flush()`` and ``close()``; ready to use once it is made.
 
-    ``on_full="block"`` makes a call wait for room, at most ``block_timeout`` seconds. ``on_delivery`` is called
-    in the publisher's own thread. A publisher that is still open when the interpreter exits is closed then,
-    within 5 seconds.
+    The options are those of :class:`waypost.publisher_options.PublisherOptions`. ``on_full="block"`` makes a
+    call wait for room, at most ``block_timeout`` seconds. With ``durability="spool"`` threads that call at the
+    same time share one write to the disk. ``on_delivery`` is called in the publisher's own thread. A publisher
+    that is still open when the interpreter exits is closed then, within 5 seconds.
     """
 
     def __init__(
         self,
         bootstrap_servers: str,
         *,
-        prefix: str = DEFAULT_PREFIX,
-        source: str = DEFAULT_SOURCE,
-        max_buffer_count: int = DEFAULT_COUNT,
-        max_buffer_bytes: int = DEFAULT_BYTES,
-        on_full: OnFull = "raise",
         block_timeout: float | None = None,
-        on_delivery: OnDelivery | None = None,
-        options: Mapping[str, Any] | None = None,
+        **options: Unpack[PublisherOptions],
     ) -> None:
         super().__init__()
-        self._publisher = _Threaded(
-            bootstrap_servers,
-            prefix,
-            source,
-            max_buffer_count,
-            max_buffer_bytes,
-            on_full,
-            on_delivery,
-            options,
-        )
+        self._publisher = _Threaded(bootstrap_servers, **options)
         self._block_timeout = block_timeout
         self._closing = threading.Lock()
         self._left: int | None = None
@@ -72,7 +50,11 @@ class SyncPublisher(CommandCalls):
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="waypost-publisher", daemon=True)
         self._thread.start()
-        self._run(self._publisher.start())
+        try:
+            self._run(self._publisher.start())
+        except BaseException:
+            self._end_loop()
+            raise
         atexit.register(self._close_at_exit)
 
     def __enter__(self) -> Self:
@@ -84,6 +66,10 @@ class SyncPublisher(CommandCalls):
     def flush(self, timeout: float | None = None) -> int:
         """Wait until Kafka has all that was accepted before; how many it has not got in time (seconds)."""
         return self._run(self._publisher.flush(timeout))
+
+    def saved(self) -> None:
+        """Wait until all that was accepted before is in the spool or in Kafka; see Publisher.saved."""
+        self._run(self._publisher.saved())
 
     def stats(self) -> PublisherStats:
         """Counts, for your metrics."""
@@ -128,11 +114,14 @@ class SyncPublisher(CommandCalls):
         with self._closing:
             if self._left is None:
                 self._left = self._run(self._publisher.close(timeout))
-                self._loop.call_soon_threadsafe(self._loop.stop)
-                self._thread.join()
-                self._loop.close()
+                self._end_loop()
                 atexit.unregister(self._close_at_exit)
             return self._left
+
+    def _end_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
     def _run(self, call: Coroutine[Any, Any, _T]) -> _T:
         if os.getpid() != self._pid or self._loop.is_closed() or threading.current_thread() is self._thread:

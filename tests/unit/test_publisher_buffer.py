@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.pending import pending
 
-from waypost.buffer import Buffer, OnFull, Pending
+from waypost.buffer import Buffer, OnFull
 from waypost.errors import BufferFullError
+from waypost.pending import Pending
 from waypost.topics import partition_of
 
 ALL = 1_000_000
@@ -27,7 +28,7 @@ def buffer(
 
 
 def take_all(one: Buffer, partition: int = 0) -> list[str]:
-    return [found.command_id for found in one.take(partition, ALL, ALL, first=True)]
+    return [found.command_id for found in one.take(partition, ALL, ALL, {})]
 
 
 def test_what_goes_in_comes_out_in_order() -> None:
@@ -47,7 +48,7 @@ def test_a_command_counts_until_it_is_acknowledged() -> None:
     assert size >= 100
     one.lay_out(1)
     one.route(1)
-    one.take(0, 1, ALL, first=True)
+    one.take(0, 1, ALL, {})
     assert (len(one), one.bytes) == (1, size)
     assert [gone.command_id for gone in one.acknowledge(0, 1)] == ["a"]
     assert (len(one), one.bytes) == (0, 0)
@@ -59,9 +60,9 @@ def test_a_batch_stops_before_the_command_that_does_not_fit() -> None:
         one.put(pending(name, value=value))
     one.lay_out(1)
     one.route(ALL)
-    assert [found.command_id for found in one.take(0, ALL, 2000, first=True)] == ["a"]
-    assert one.take(0, ALL, 1000, first=False) == []
-    assert [found.command_id for found in one.take(0, ALL, 1000, first=True)] == ["b"]
+    assert [found.command_id for found in one.take(0, ALL, 2000, {})] == ["a"]
+    assert one.take(0, ALL, 1000, {"other": 1}) == []
+    assert [found.command_id for found in one.take(0, ALL, 1000, {})] == ["b"]
     assert one.waits(0)
 
 
@@ -71,7 +72,7 @@ def test_what_was_given_back_comes_again_before_the_rest() -> None:
         one.put(pending(name))
     one.lay_out(1)
     one.route(ALL)
-    one.take(0, 3, ALL, first=True)
+    one.take(0, 3, ALL, {})
     one.give_back(0, 1)
     assert take_all(one) == ["c", "d"]
     one.give_all_back()
@@ -85,7 +86,7 @@ def test_another_number_of_partitions_keeps_the_order_of_each_session() -> None:
     for session, name in sent:
         one.put(pending(name, session))
     one.route(40)
-    one.take(1, 5, ALL, first=True)
+    one.take(1, 5, ALL, {})
     one.lay_out(4)
     one.route(ALL)
     found = {partition: take_all(one, partition) for partition in range(4)}
@@ -107,7 +108,7 @@ def test_the_bound_in_bytes_holds_too() -> None:
     one.put(pending("a", value=b"x" * 1000))
     with pytest.raises(BufferFullError):
         one.put(pending("b", value=b"x" * 1000))
-    assert [left.command_id for left in one.left(ALL)] == ["a"]
+    assert [left.command_id for left in one.left()] == ["a"]
 
 
 def test_several_commands_are_accepted_together_or_not_at_all() -> None:
@@ -117,7 +118,7 @@ def test_several_commands_are_accepted_together_or_not_at_all() -> None:
         one.put(pending("b"), pending("c"), pending("d"))
     assert len(one) == 1
     one.put(pending("b"), pending("c"))
-    assert [left.command_id for left in one.left(ALL)] == ["a", "b", "c"]
+    assert [left.command_id for left in one.left()] == ["a", "b", "c"]
 
 
 def test_drop_oldest_gives_up_the_oldest_that_still_waits() -> None:
@@ -127,10 +128,10 @@ def test_drop_oldest_gives_up_the_oldest_that_still_waits() -> None:
     for name in "abc":
         one.put(pending(name, "session"))
     one.route(2)
-    one.take(partition_of("session", 2), 1, ALL, first=True)
+    one.take(partition_of("session", 2), 1, ALL, {})
     one.put(pending("d", "session"))
     assert [gone.command_id for gone in dropped] == ["b"]  # a is on its way
-    assert [left.command_id for left in one.left(ALL)] == ["a", "c", "d"]
+    assert [left.command_id for left in one.left()] == ["a", "c", "d"]
 
 
 def test_drop_oldest_raises_where_everything_is_on_its_way() -> None:
@@ -138,7 +139,7 @@ def test_drop_oldest_raises_where_everything_is_on_its_way() -> None:
     one.put(pending("a"))
     one.lay_out(1)
     one.route(1)
-    one.take(0, 1, ALL, first=True)
+    one.take(0, 1, ALL, {})
     with pytest.raises(BufferFullError):
         one.put(pending("b"))
 
@@ -149,7 +150,7 @@ def test_what_can_never_fit_is_refused_at_once(on_full: OnFull) -> None:
     one.put(pending("a"))
     with pytest.raises(BufferFullError):
         one.put(pending("b", value=b"x" * 3000))
-    assert [left.command_id for left in one.left(ALL)] == ["a"]
+    assert [left.command_id for left in one.left()] == ["a"]
 
 
 def test_block_waits_until_there_is_room() -> None:
@@ -162,7 +163,7 @@ def test_block_waits_until_there_is_room() -> None:
     putting.start()
     one.acknowledge(0, 1)
     putting.join(10)
-    assert [left.command_id for left in one.left(ALL)] == ["b"]
+    assert [left.command_id for left in one.left()] == ["b"]
 
 
 def test_block_gives_up_after_its_time_and_when_the_buffer_closes() -> None:
@@ -208,11 +209,29 @@ def test_it_knows_whether_anything_up_to_a_number_is_left() -> None:
     target = one.accepted
     one.put(pending("c", sessions[1]))
     one.route(ALL)
-    one.take(1, ALL, ALL, first=True)
+    one.take(1, ALL, ALL, {})
     one.acknowledge(1, 2)
     # Two are gone, but not the first: counting would have said that all up to the second are.
     assert one.holds(target)
-    assert [left.command_id for left in one.left(target)] == ["a"]
+    assert one.count_left(target) == 1
+    assert [left.command_id for left in one.left()] == ["a"]
+
+
+def test_a_batch_holds_so_many_of_a_session_that_the_worker_still_knows_their_ids_when_they_come_again() -> (
+    None
+):
+    one = buffer(count=ALL)
+    one.lay_out(1)
+    for number in range(500):
+        one.put(pending(f"{number}", value=b"{}"))
+        one.put(pending(f"other-{number}", "other", value=b"{}"))
+    one.route(ALL)
+    batch: dict[str | None, int] = {}
+    taken = one.take(0, ALL, ALL, batch)
+    assert batch == {"session": 192, "other": 192}
+    assert one.take(0, ALL, ALL, batch) == []
+    one.acknowledge(0, len(taken))
+    assert [each.command_id for each in one.take(0, 1, ALL, {})] == ["192"]
 
 
 OPERATIONS = st.lists(
@@ -261,7 +280,7 @@ def test_whatever_the_sender_does_nothing_is_lost_or_doubled_and_sessions_stay_i
             for partition in range(partitions):
                 flies = flying.get(partition, 0)
                 if what == "take":
-                    flying[partition] = flies + len(one.take(partition, much, ALL, first=True))
+                    flying[partition] = flies + len(one.take(partition, much, ALL, {}))
                 elif what == "give_back":
                     one.give_back(partition, min(much, flies))
                     flying[partition] = flies - min(much, flies)
@@ -272,7 +291,7 @@ def test_whatever_the_sender_does_nothing_is_lost_or_doubled_and_sessions_stay_i
 
     for what, much in operations:
         apply(what, much)
-    left = [(str(each.session_id), each.command_id) for each in one.left(ALL)]
+    left = [(str(each.session_id), each.command_id) for each in one.left()]
     assert sorted(gone + left) == sorted(accepted)
     assert len(one) == len(left)
     for session in {session for session, _ in accepted}:

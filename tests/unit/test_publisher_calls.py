@@ -22,10 +22,10 @@ from waypost import (
     SyncPublisher,
 )
 from waypost.bodies import parse_body
-from waypost.buffer import Pending
 from waypost.calls import CommandCalls, split_import
 from waypost.commands import IMPORT, Import
 from waypost.outgoing import import_body
+from waypost.pending import Pending
 from waypost.stamps import Clock, new_id
 from waypost.text import MAX_DATA_BYTES
 from waypost.times import parse_micros

@@ -1,0 +1,58 @@
+"""An accepted command on its way to Kafka. Knows neither the queues it waits in nor the client that sends it."""
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from waypost.spool import SpoolFile
+
+_OVERHEAD: Final = 400  # what headers and objects, or a row, cost besides the body, in bytes
+
+
+class Pending:
+    """What a command's record will be made of, and its place in the order of acceptance.
+
+    ``session_id`` is None for a command of a whole partition, which ``partition`` then names. ``number`` counts
+    up in the order of acceptance and is given by the buffer. ``home`` is the spool file that holds the command
+    in ``row``, None while it is in memory alone; ``gone`` says that it has left the buffer. ``tries`` counts
+    how often it was put into a batch. ``source`` is that of the publisher that accepted it, None for this one.
+    """
+
+    __slots__ = (
+        "command_id",
+        "command_type",
+        "gone",
+        "home",
+        "number",
+        "partition",
+        "row",
+        "session_id",
+        "size",
+        "source",
+        "time",
+        "traceparent",
+        "tries",
+        "value",
+    )
+
+    def __init__(
+        self,
+        command_id: str,
+        command_type: str,
+        session_id: str | None,
+        value: bytes,
+        time: bytes,
+        traceparent: bytes | None = None,
+        partition: int | None = None,
+    ) -> None:
+        self.command_id = command_id
+        self.command_type = command_type
+        self.session_id = session_id
+        self.value = value
+        self.time = time
+        self.traceparent = traceparent
+        self.partition = partition
+        self.size = len(value) + _OVERHEAD
+        self.number = self.row = self.tries = 0
+        self.home: SpoolFile | None = None
+        self.source: bytes | None = None
+        self.gone = False

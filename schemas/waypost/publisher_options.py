@@ -1,0 +1,93 @@
+"""What both publishers can be told, once: names, types, defaults, and what is refused."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypedDict
+
+from waypost.buffer import OnFull
+from waypost.topics import DEFAULT_PREFIX
+
+#: Called with a command id, and None once Kafka has the command or the error that keeps it out.
+OnDelivery = Callable[[str, BaseException | None], None]
+Durability = Literal["memory", "spool"]
+DEFAULT_SOURCE: Final = "/waypost/publisher"
+DEFAULT_COUNT: Final = 100_000
+DEFAULT_BYTES: Final = 64 * 1024 * 1024
+DEFAULT_SPOOL_BYTES: Final = 1024 * 1024 * 1024
+
+
+class PublisherOptions(TypedDict, total=False):
+    """The keyword arguments of :class:`waypost.Publisher` and :class:`waypost.SyncPublisher`.
+
+    ``prefix``
+        of the topics (``waypost``).
+    ``source``
+        the ``ce_source`` of the commands (``/waypost/publisher``).
+    ``max_buffer_count``, ``max_buffer_bytes``
+        bounds of what is held in memory (100,000 and 64 MiB).
+    ``spool``
+        a directory on a local disk for what does not fit into memory, and for what a crash must not lose; one
+        for each deployment. None (the default) for none.
+    ``max_spool_bytes``
+        bound of the spool (1 GiB).
+    ``durability``
+        ``"memory"`` (the default): a call returns once the command is in memory, and the spool takes over what
+        Kafka does not take. ``"spool"``: a call returns once the command is in the spool.
+    ``spool_fsync``
+        whether each write to the spool is to survive a loss of power too, not just the death of the process
+        (False).
+    ``spool_after``
+        seconds without any answer from Kafka after which all that is in memory goes to the spool as well (1).
+    ``on_full``
+        what a call does when there is no room: ``"raise"`` BufferFullError (the default), ``"block"``, or
+        ``"drop_oldest"`` of those in memory that are not yet on their way.
+    ``on_delivery``
+        called with each command id and None once Kafka has the command, or a DeliveryError if it was refused,
+        dropped, or lost when the publisher closed. Not called for what stays in the spool.
+    ``options``
+        go to the Kafka client: ``security_protocol``, ``ssl_context``, ``sasl_…``, ``client_id``,
+        ``compression_type``, ``request_timeout_ms``.
+    """
+
+    prefix: str
+    source: str
+    max_buffer_count: int
+    max_buffer_bytes: int
+    spool: str | os.PathLike[str] | None
+    max_spool_bytes: int
+    durability: Durability
+    spool_fsync: bool
+    spool_after: float
+    on_full: OnFull
+    on_delivery: OnDelivery | None
+    options: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """:class:`PublisherOptions` with their defaults; ValueError names the option that is wrong."""
+
+    prefix: str = DEFAULT_PREFIX
+    source: str = DEFAULT_SOURCE
+    max_buffer_count: int = DEFAULT_COUNT
+    max_buffer_bytes: int = DEFAULT_BYTES
+    spool: str | os.PathLike[str] | None = None
+    max_spool_bytes: int = DEFAULT_SPOOL_BYTES
+    durability: Durability = "memory"
+    spool_fsync: bool = False
+    spool_after: float = 1.0
+    on_full: OnFull = "raise"
+    on_delivery: OnDelivery | None = None
+    options: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_buffer_count", "max_buffer_bytes", "max_spool_bytes", "spool_after"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0, not {getattr(self, name)!r}")
+        if self.on_full not in ("raise", "block", "drop_oldest"):
+            raise ValueError(f"on_full must be 'raise', 'block' or 'drop_oldest', not {self.on_full!r}")
+        if self.durability not in ("memory", "spool"):
+            raise ValueError(f"durability must be 'memory' or 'spool', not {self.durability!r}")
+        if self.durability == "spool" and self.spool is None:
+            raise ValueError("durability='spool' needs a directory: spool=…")

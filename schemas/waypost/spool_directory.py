@@ -1,0 +1,133 @@
+"""Which spool files of a directory belong to whom: one for each living publisher, and those of the dead.
+
+A publisher holds a lock on a file beside its spool, which the system releases however the process ends. What is
+not locked belongs to nobody: the next publisher for the same topic takes it over and sends it first, the
+oldest before the newer. The numbers in the names are the order in which the publishers were made.
+"""
+
+import fcntl
+import logging
+import os
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from waypost.errors import SpoolError
+from waypost.spool import SpoolFile
+
+log = logging.getLogger("waypost")
+_SUFFIX: Final = ".spool"
+_FILES: Final = ("", "-wal", "-shm")
+
+
+class _Lock:
+    """An advisory lock on a file of its own, held until it is released or the process dies."""
+
+    def __init__(self, path: Path, *, wait: bool) -> None:
+        self.path = path
+        self._fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BaseException:
+            os.close(self._fd)
+            raise
+        _locks.add(self)
+
+    def release(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            _locks.discard(self)
+
+
+_locks: weakref.WeakSet[_Lock] = weakref.WeakSet()
+
+
+def _let_go() -> None:
+    # The lock belongs to whoever holds the file open. A child that kept it would keep a dead parent's spool
+    # from being drained.
+    for lock in list(_locks):
+        lock.release()
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
+@dataclass(slots=True)
+class Claim:
+    """The spool files of one publisher: its ``own``, and those ``left`` by dead ones, oldest first."""
+
+    directory: Path
+    own: SpoolFile
+    left: list[SpoolFile]
+    locks: dict[SpoolFile, _Lock] = field(default_factory=dict)
+
+    def give_up(self, file: SpoolFile, *, empty: bool) -> None:
+        """Close a file. Where it is ``empty`` it is removed, else the next publisher takes it over."""
+        lock = self.locks.pop(file)
+        try:
+            file.close()
+            if empty:
+                with _alone(self.directory):
+                    for suffix in _FILES:
+                        file.path.with_name(file.path.name + suffix).unlink(missing_ok=True)
+                    lock.path.unlink(missing_ok=True)
+        finally:
+            lock.release()
+
+
+def claim(directory: Path, topic: str, source: bytes, *, fsync: bool) -> Claim:
+    """Make a spool of our own in ``directory``, and take over those that nobody holds any more.
+
+    Raises:
+        SpoolError: the directory can't be used. An old spool that can't be read is left and logged.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _alone(directory):
+            for draft in directory.glob(f"*{_SUFFIX}.new*"):
+                draft.unlink()  # of a publisher that died while it made its file
+            names = sorted(path for path in directory.glob(f"*{_SUFFIX}") if path.stem.isdigit())
+            locks: dict[SpoolFile, _Lock] = {}
+            for path in names:
+                _take_over(path, topic, locks)
+            last = int(names[-1].stem) if names else 0
+            path = directory / f"{last + 1:012d}{_SUFFIX}"
+            lock = _Lock(path.with_suffix(".lock"), wait=False)
+            SpoolFile.make(path, topic, source)
+            own = SpoolFile(path, fsync=fsync)
+            left = list(locks)
+            locks[own] = lock
+            return Claim(directory, own, left, locks)
+    except OSError as error:
+        raise SpoolError(f"the spool directory {directory} can't be used: {error}") from error
+
+
+def _take_over(path: Path, topic: str, locks: dict[SpoolFile, _Lock]) -> None:
+    try:
+        lock = _Lock(path.with_suffix(".lock"), wait=False)
+    except BlockingIOError:
+        return  # its publisher lives
+    try:
+        file = SpoolFile(path)
+    except SpoolError as error:
+        log.error("what a publisher left in %s can't be sent, and is kept: %s", path, error)
+        lock.release()
+        return
+    if file.topic == topic:
+        locks[file] = lock
+    else:
+        file.close()
+        lock.release()
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    lock = _Lock(directory / "directory.lock", wait=True)
+    try:
+        yield
+    finally:
+        lock.release()

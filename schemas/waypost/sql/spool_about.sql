@@ -1,0 +1,1 @@
+select topic, source from about;

@@ -1,0 +1,1 @@
+insert into commands (row, id, type, session, at, traceparent, partition, value) values (?, ?, ?, ?, ?, ?, ?, ?);

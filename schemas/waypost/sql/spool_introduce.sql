@@ -1,0 +1,1 @@
+insert into about (topic, source) values (?, ?);

@@ -1,0 +1,2 @@
+select count(*), coalesce(sum(length(value)), 0)
+from commands;

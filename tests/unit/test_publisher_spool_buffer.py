@@ -1,0 +1,328 @@
+"""The buffer with a spool behind it: one order through memory and disk, and books that balance."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.unit.pending import pending
+
+from waypost.buffer import OnFull
+from waypost.errors import BufferFullError, SpoolError
+from waypost.pending import Pending
+from waypost.spool_buffer import SpooledBuffer
+
+ALL = 1_000_000
+
+
+class Disk:
+    """A spool file in memory. Fails where it is told to."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, Pending] = {}
+        self.broken = False
+
+    def add(self, commands: list[Pending]) -> None:
+        if self.broken:
+            raise SpoolError("the disk is broken")
+        for each in commands:
+            assert each.row not in self.rows
+            self.rows[each.row] = each
+
+    def read(self, first: int, last: int, most: int) -> list[Pending]:
+        found = []
+        for row in sorted(row for row in self.rows if first <= row <= last)[:most]:
+            kept = self.rows[row]
+            again = pending(kept.command_id, str(kept.session_id), kept.value)
+            again.row, again.home = row, self  # type: ignore[assignment]
+            found.append(again)
+        return found
+
+
+class World:
+    """A spooled buffer, its disk, and the steps that the spooler's thread would take."""
+
+    def __init__(
+        self,
+        *,
+        through: bool = False,
+        max_count: int = 8,
+        max_disk_bytes: int = ALL,
+        on_full: OnFull = "raise",
+    ) -> None:
+        self.disk = Disk()
+        self.dropped: list[Pending] = []
+        self.hints = 0
+        self.buffer = SpooledBuffer(
+            max_count,
+            ALL,
+            on_full,
+            lambda: None,
+            self.dropped.append,
+            own=self.disk,  # type: ignore[arg-type]
+            through=through,
+            max_disk_bytes=max_disk_bytes,
+            recovered=(0, 0),
+            hint=self.hint,
+        )
+
+    def hint(self) -> None:
+        self.hints += 1
+
+    def remove(self) -> None:
+        for gone, settled in self.buffer.removals():
+            for each in gone:
+                self.disk.rows.pop(each.row, None)
+            if settled is not None:
+                settled()
+
+    def save(self) -> None:
+        chosen = self.buffer.save(self.buffer.unsaved())
+        if chosen:
+            self.disk.add(chosen)
+            self.buffer.saved(chosen, well=True)
+        self.remove()
+
+    def spill(self, most: int = 100) -> None:
+        self.remove()
+        count, new = self.buffer.spill(most)
+        if count:
+            self.disk.add(new)
+            self.buffer.spilled()
+        self.remove()
+
+    def load(self, most: int = 100) -> None:
+        self.remove()
+        if self.buffer.load_wanted():
+            found = self.disk.read(*self.buffer.next_stored(), min(most, self.buffer.load_most))
+            self.buffer.loaded(found)
+
+    def send_all(self) -> list[str]:
+        """Everything through Kafka that can be had, in order (of one partition)."""
+        sent: list[str] = []
+        while True:
+            self.spill()
+            self.load()
+            self.buffer.route(ALL)
+            taken = self.buffer.take(0, ALL, ALL, {})
+            if not taken:
+                return sent
+            gone = self.buffer.acknowledge(0, len(taken))
+            sent += [each.command_id for each in gone]
+            self.buffer.settle(gone, lambda: None)
+
+    def put(self, *names: int, session: str = "session") -> None:
+        for name in names:
+            self.buffer.put(pending(f"{name}", session))
+
+
+@pytest.mark.parametrize("through", [False, True])
+def test_the_order_holds_through_memory_and_disk(through: bool) -> None:
+    world = World(through=through)
+    for number in range(50):
+        world.put(number)
+        world.spill()
+    assert world.buffer.stored > 30
+    assert len(world.buffer) == 50
+    world.buffer.lay_out(1)
+    assert world.send_all() == [str(number) for number in range(50)]
+    world.remove()
+    assert (len(world.buffer), world.buffer.disk_count, world.buffer.disk_bytes) == (0, 0, 0)
+    assert world.disk.rows == {}
+
+
+def test_nothing_is_written_while_memory_is_not_half_full() -> None:
+    world = World()
+    world.put(1, 2, 3, 4)
+    world.spill()
+    assert (world.disk.rows, world.hints) == ({}, 0)
+    world.put(5)
+    assert world.hints == 1
+
+
+def test_with_write_through_a_command_is_on_the_disk_when_the_call_returns() -> None:
+    world = World(through=True)
+    world.put(*range(30))
+    assert [each.command_id for each in world.disk.rows.values()] == [str(number) for number in range(30)]
+    assert world.buffer.stored == 22  # eight are in memory as well
+
+
+def test_a_command_that_can_not_be_written_is_not_accepted() -> None:
+    world = World(through=True)
+    world.put(1)
+    world.disk.broken = True
+    with pytest.raises(SpoolError, match="broken"):
+        world.put(2)
+    world.disk.broken = False
+    world.put(3)
+    assert (world.buffer.accepted, world.buffer.disk_count) == (2, 2)
+    world.buffer.lay_out(1)
+    assert world.send_all() == ["1", "3"]
+    assert world.buffer.disk_bytes == 0
+
+
+def test_what_can_not_be_spilled_stays_in_memory() -> None:
+    world = World()
+    world.put(*range(8))
+    world.disk.broken = True
+    _, new = world.buffer.spill(100)
+    with pytest.raises(SpoolError):
+        world.disk.add(new)
+    world.buffer.spilled(new)
+    assert (len(world.buffer), world.buffer.disk_count, world.buffer.stored) == (8, 0, 0)
+    with pytest.raises(BufferFullError):
+        world.put(8)
+    world.disk.broken = False
+    world.buffer.lay_out(1)
+    assert world.send_all() == [str(number) for number in range(8)]
+
+
+@pytest.mark.parametrize("through", [False, True])
+def test_a_full_disk_and_a_full_memory_are_full(through: bool) -> None:
+    size = pending("x").size
+    world = World(through=through, max_disk_bytes=20 * size)
+    expected = 20 if through else 28
+    for number in range(expected):
+        world.put(number)
+        world.spill()
+    with pytest.raises(BufferFullError, match="full"):
+        world.put(100)
+    assert (world.buffer.accepted, len(world.buffer)) == (expected, expected)
+    world.buffer.lay_out(1)
+    assert world.send_all() == [str(number) for number in range(expected)]
+
+
+def test_drop_oldest_frees_the_disk_too_and_tells() -> None:
+    size = pending("x").size
+    world = World(through=True, max_disk_bytes=10 * size, on_full="drop_oldest")
+    world.put(*range(13))
+    assert [each.command_id for each in world.dropped] == ["0", "1", "2"]
+    world.buffer.lay_out(1)
+    assert world.send_all() == [str(number) for number in range(3, 13)]
+    assert world.buffer.disk_bytes == 0
+
+
+def test_what_is_saved_meanwhile_stays_in_memory_and_leaves_the_disk_with_its_acknowledgement() -> None:
+    world = World()
+    world.put(1, 2)
+    world.buffer.lay_out(1)
+    world.buffer.route(ALL)
+    world.buffer.take(0, 1, ALL, {})
+    world.put(3)
+    world.save()
+    assert sorted(each.command_id for each in world.disk.rows.values()) == ["1", "2", "3"]
+    assert (world.buffer.stored, world.buffer.unsaved()) == (0, [])
+    world.put(4)
+    assert [each.command_id for each in world.buffer.unsaved()] == ["4"]
+    gone = world.buffer.acknowledge(0, 1)
+    settled: list[int] = []
+    assert world.buffer.settle(gone, lambda: settled.append(1))
+    world.remove()
+    assert settled == [1]
+    assert sorted(each.command_id for each in world.disk.rows.values()) == ["2", "3"]
+
+
+def test_what_was_acknowledged_while_it_was_written_is_removed_again() -> None:
+    world = World()
+    world.put(1)
+    world.buffer.lay_out(1)
+    world.buffer.route(ALL)
+    world.buffer.take(0, 1, ALL, {})
+    chosen = world.buffer.save(world.buffer.unsaved())
+    assert world.buffer.settle(world.buffer.acknowledge(0, 1), lambda: None)
+    world.disk.add(chosen)
+    world.buffer.saved(chosen, well=True)
+    world.remove()
+    assert (world.disk.rows, world.buffer.disk_bytes) == ({}, 0)
+
+
+def test_a_batch_with_a_spool_holds_half_as_many_of_a_session() -> None:
+    # One batch may be acknowledged and not yet removed from the disk while the next is in flight.
+    world = World(max_count=1000)
+    world.put(*range(200))
+    world.buffer.lay_out(1)
+    world.buffer.route(ALL)
+    assert len(world.buffer.take(0, ALL, ALL, {})) == 96
+
+
+OPERATIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("put"), st.integers(0, 5)),
+        st.tuples(st.sampled_from(["route", "take", "acknowledge", "spill", "load"]), st.integers(1, 4)),
+        st.tuples(st.sampled_from(["save", "give_all_back", "remove"]), st.just(0)),
+        st.tuples(st.just("lay_out"), st.integers(1, 3)),
+    ),
+    max_size=80,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(OPERATIONS, st.booleans(), st.sampled_from(["raise", "drop_oldest"]))
+def test_whatever_happens_nothing_is_lost_or_doubled_and_sessions_stay_in_order(
+    operations: list[tuple[str, int]], through: bool, on_full: OnFull
+) -> None:
+    world = World(through=through, max_count=6, max_disk_bytes=12 * pending("x").size, on_full=on_full)
+    one = world.buffer
+    one.lay_out(2)
+    flying = [0, 0, 0]
+    accepted: list[tuple[str, str]] = []
+    gone: list[tuple[str, str]] = []
+
+    def acknowledge(partition: int, count: int) -> None:
+        finished = one.acknowledge(partition, count)
+        flying[partition] -= len(finished)
+        gone.extend((str(each.session_id), each.command_id) for each in finished)
+        one.settle(finished, lambda: None)
+
+    def lay_out(much: int) -> None:
+        one.give_all_back()
+        flying[:] = [0, 0, 0]
+        one.lay_out(much)
+
+    def put(much: int) -> None:
+        session, name = f"session-{much}", f"{len(accepted)}"
+        try:
+            one.put(pending(name, session))
+        except BufferFullError:
+            return
+        accepted.append((session, name))
+
+    steps: dict[str, Callable[[int], Any]] = {
+        "put": put,
+        "route": one.route,
+        "spill": world.spill,
+        "load": world.load,
+        "save": lambda _: world.save(),
+        "remove": lambda _: world.remove(),
+        "lay_out": lay_out,
+        "give_all_back": lambda _: (one.give_all_back(), flying.__setitem__(slice(None), [0, 0, 0])),
+    }
+    for what, much in operations:
+        if what == "take":
+            for partition in range(len(one._queues)):
+                flying[partition] += len(one.take(partition, much, ALL, {}))
+        elif what == "acknowledge":
+            for partition in range(len(one._queues)):
+                acknowledge(partition, min(much, flying[partition]))
+        else:
+            steps[what](much)
+        assert one.count_left(one.newest) == len(one)
+        assert len(world.disk.rows) >= one.stored
+    lay_out(1)
+    while True:
+        world.spill()
+        world.load()
+        one.route(ALL)
+        taken = len(one.take(0, ALL, ALL, {}))
+        if not taken:
+            break
+        flying[0] += taken
+        acknowledge(0, taken)
+    world.remove()
+    lost = [(str(each.session_id), each.command_id) for each in world.dropped]
+    assert sorted(gone + lost) == sorted(accepted)
+    for session in {session for session, _ in accepted}:
+        mine = [entry for entry in gone if entry[0] == session]
+        assert mine == [entry for entry in accepted if entry[0] == session and entry not in lost]
+    assert (len(one), one.bytes, one.disk_count, one.disk_bytes, world.disk.rows) == (0, 0, 0, 0, {})
