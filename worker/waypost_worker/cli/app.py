@@ -35,6 +35,7 @@ COMMANDS: Final = {
         ("defaults", "defaults:defaults", "Set the retention of sessions without a policy of their own."),
     ),
     _LOOK: (
+        ("replay", "replay:replay", "Rebuild Postgres from the command topic, or its state at some time."),
         ("doctor", "doctor:doctor", "Check Kafka, the topics and Postgres, and say how to mend them."),
         ("config", "config:app", "Show the settings and where they come from."),
         ("schema", "schema:app", "The contract as JSON Schema and AsyncAPI files."),

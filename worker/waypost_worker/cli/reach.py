@@ -14,6 +14,7 @@ from waypost_worker.settings import Settings, masked_dsn
 if TYPE_CHECKING:
     from waypost.publisher import Publisher
     from waypost.reader import Reader
+    from waypost.topics import Topics
     from waypost_worker.kafka.connection import Connection
 
 _WHERE = "'waypost config show' says where the address comes from"
@@ -56,15 +57,16 @@ def _kafka_away(settings: Settings) -> CommandError:
     return CommandError(f"Kafka at {settings.bootstrap_servers} does not answer; {_WHERE}")
 
 
-async def topic_partitions(settings: Settings) -> Mapping[str, int]:
-    """How many partitions each of the two topics has; a missing topic is left out."""
+async def topic_partitions(settings: Settings, topics: "Topics | None" = None) -> Mapping[str, int]:
+    """How many partitions each of the two topics has, or of two others; a missing topic is left out."""
     from aiokafka.admin import AIOKafkaAdminClient
 
     async with kafka_errors(settings):
         admin = AIOKafkaAdminClient(**kafka_connection(settings).options())
         try:
             await admin.start()
-            described = await admin.describe_topics([settings.topics.commands, settings.topics.results])
+            named = topics or settings.topics
+            described = await admin.describe_topics([named.commands, named.results])
         finally:
             await admin.close()
     return {topic["topic"]: len(topic["partitions"]) for topic in described if topic["error_code"] == 0}

@@ -37,6 +37,10 @@ class KafkaCommandLog:
         """See the port."""
         return await self._reader.bounds()
 
+    async def offset_at(self, milliseconds: int) -> int | None:
+        """The offset of the first record with this timestamp (ms since 1970) or a later one; None if none has."""
+        return await self._reader.offset_at(milliseconds)
+
     async def read(self, first: int, end: int) -> Sequence[KafkaRecord]:
         """See the port. With a consumer of its own: it also serves to find out whether the first is stuck."""
         fetch_bytes = _FEW_FETCH_BYTES if end - first <= _FEW else FETCH_BYTES

@@ -53,6 +53,14 @@ class PartitionReader:
             )
         return start[self._partition], end[self._partition]
 
+    async def offset_at(self, milliseconds: int) -> int | None:
+        """The offset of the first record with this timestamp or a later one; None where there is none."""
+        consumer = await self._started()
+        async with kafka_errors(f"asking for a time in {self._name}"):
+            found = await consumer.offsets_for_times({self._partition: milliseconds})
+        place = found.get(self._partition)
+        return None if place is None else int(place.offset)
+
     async def seek(self, offset: int) -> None:
         """Go on from ``offset``, which is first looked for at the next :meth:`get`."""
         consumer = await self._started()

@@ -126,6 +126,25 @@ async def _until_led(admin: AIOKafkaAdminClient, names: list[str], seconds: floa
             await asyncio.sleep(0.05)
 
 
+async def create_results_topic(connection: Connection, topics: Topics, partitions: int) -> bool:
+    """Make the results topic alone, if it is missing; whether it was.
+
+    RefusedError if it exists with another number of partitions.
+    """
+    async with _admin(connection) as admin:
+        replicas = min(_REPLICAS, len((await admin.describe_cluster())["brokers"]))
+        settings = topic_settings(topics, replicas)[topics.results]
+        made = await _create(admin, NewTopic(topics.results, partitions, replicas, topic_configs=settings))
+        await _until_led(admin, [topics.results], connection.request_timeout)
+        (described,) = await admin.describe_topics([topics.results])
+    if len(described["partitions"]) != partitions:
+        raise RefusedError(
+            f"the topic {topics.results!r} has {len(described['partitions'])} partitions, the command topic "
+            f"{partitions}: results go to the partition of the same number. Nothing was changed; name another"
+        )
+    return made
+
+
 async def check_topics(connection: Connection, topics: Topics) -> list[Finding]:
     """Compare topics and broker settings with what the protocol needs."""
     async with _admin(connection) as admin:

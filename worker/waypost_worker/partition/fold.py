@@ -26,7 +26,7 @@ class Folder:
     """Sessions in memory between batches, ``cache_items`` of them (entries and command ids) at most."""
 
     def __init__(self, encoder: ResultEncoder, store: Store, defaults: Defaults, cache_items: int) -> None:
-        self._encoder = encoder
+        self.encoder = encoder  # may be exchanged between batches
         self._store = store
         self._defaults = defaults
         self._cache = SessionCache(cache_items)
@@ -50,7 +50,7 @@ class Folder:
                     raise self._overtaken(next_offset)
                 else:
                     cached[session_id] = found
-        batch = Batch(self._encoder, cached, self._defaults)
+        batch = Batch(self.encoder, cached, self._defaults)
         for one in decoded:
             batch.add(one)
         results, items = batch.finish(await self._contents(batch.wanted(), next_offset))
@@ -71,5 +71,5 @@ class Folder:
     def _overtaken(self, next_offset: int) -> FencedError:
         return FencedError(
             f"Postgres is ahead of command {next_offset}: another worker took partition "
-            f"{self._encoder.partition} over; the partition is read anew"
+            f"{self.encoder.partition} over; the partition is read anew"
         )

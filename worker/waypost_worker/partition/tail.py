@@ -15,18 +15,24 @@ _DIGEST_BYTES: Final = 16
 
 
 def digest(record: FetchedResult | ResultRecord) -> bytes:
-    """16 bytes that two results of one command share exactly when they say the same.
+    """16 bytes that two results of one command share exactly when they say the same."""
+    event_id, kind, said = essence(record)
+    hashed = hashlib.blake2b(event_id + b"\0" + kind + b"\0", digest_size=_DIGEST_BYTES)
+    hashed.update(said)
+    return hashed.digest()
+
+
+def essence(record: FetchedResult | ResultRecord) -> tuple[bytes, bytes, bytes]:
+    """Event id, type, and what two results of one command must share.
 
     The wording of a rejection may improve from one version to the next; its code and place may not.
     """
     headers = dict(record.headers)
     kind = headers.get("ce_type", b"")
-    hashed = hashlib.blake2b(headers.get("ce_id", b"") + b"\0" + kind + b"\0", digest_size=_DIGEST_BYTES)
     value = record.value
     if kind == _REJECTED:
         value = orjson.loads(value)["code"].encode()
-    hashed.update(value)
-    return hashed.digest()
+    return headers.get("ce_id", b""), kind, value
 
 
 class EmittedTail:
@@ -52,7 +58,7 @@ class EmittedTail:
         for record in records:
             if dict(record.headers).get("ce_type") == ACQUIRED:
                 continue
-            offset = _command_offset(record)
+            offset = command_offset(record)
             if record.offset < self._results_offset:
                 self._last_below = offset
                 continue
@@ -95,7 +101,8 @@ class EmittedTail:
             )
 
 
-def _command_offset(record: FetchedResult) -> int:
+def command_offset(record: FetchedResult) -> int:
+    """The offset of the command that a result answers; RefusedError if it is no result of this service."""
     try:
         offset = orjson.loads(record.value)["command"]["offset"]
         return int(offset)

@@ -1,0 +1,266 @@
+"""``waypost replay``: what it rebuilds is what the workers had, it can be killed, and it refuses before it touches."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import orjson
+import pytest
+from tests import workload
+from tests.cli import CommandLine, Outcome
+from tests.harness import Deployment, deployment
+from tests.oracle.books import read_all
+from tests.state import state_hash
+
+from waypost.times import format_micros
+from waypost_worker.devserver import Servers
+from waypost_worker.kafka.topics import create_topics
+
+PARTITIONS = 3
+COUNT = 1500
+
+
+@pytest.fixture
+async def live(servers: Servers, database: str, topic_prefix: str) -> AsyncIterator[Deployment]:
+    async with deployment(servers.endpoints, database, topic_prefix, PARTITIONS) as made:
+        yield made
+
+
+@pytest.fixture
+def line(servers: Servers, database: str, topic_prefix: str, tmp_path: Path) -> CommandLine:
+    return CommandLine(
+        tmp_path,
+        {
+            "WAYPOST_BOOTSTRAP_SERVERS": servers.kafka.bootstrap_servers,
+            "WAYPOST_POSTGRES_DSN": database,
+            "WAYPOST_TOPIC_PREFIX": topic_prefix,
+            "WAYPOST_REQUEST_TIMEOUT": "5",
+        },
+    )
+
+
+async def worked(live: Deployment, seed: int = 1, count: int = COUNT) -> None:
+    """A log with everything in it, applied and answered by owners."""
+    published = await workload.publish(
+        live.producer, live.topics.commands, workload.commands(seed, count, PARTITIONS)
+    )
+    owners = [live.own(partition) for partition in range(PARTITIONS)]
+    await live.answered(published)
+    for owner in owners:
+        await owner.stop()
+
+
+async def run(line: CommandLine, *arguments: str) -> Outcome:
+    return await asyncio.to_thread(line.run, *arguments)
+
+
+async def execute(dsn: str, *statements: str) -> None:
+    connection: Any = await asyncpg.connect(dsn)
+    for statement in statements:
+        await connection.execute(statement)
+    await connection.close()
+
+
+async def test_a_replay_is_the_same_database_by_hash(live: Deployment, line: CommandLine) -> None:
+    await worked(live)
+    plan = await run(line, "replay", "--schema", "side", "--dry-run", "-o", "json")
+    assert plan.code == 0
+    assert sum(row["commands"] for row in plan.json) == COUNT
+    assert sum(row["owed"] for row in plan.json) == 0
+    missing = await run(line, "session", "list", "--schema", "side")
+    assert missing.code == 1, "a dry run leaves nothing behind"
+
+    replayed = await run(line, "replay", "--schema", "side", "-o", "json")
+    assert replayed.code == 0, replayed.err
+    assert sum(row["compared"] for row in replayed.json) == COUNT
+    assert {row["owed"] for row in replayed.json} == {0}
+    assert await state_hash(live.dsn, "side") == await state_hash(live.dsn)
+    again = await run(line, "replay", "--schema", "side", "-o", "json")
+    assert again.code == 0
+    assert sum(row["commands"] for row in again.json) == 0
+    listed = await run(line, "session", "list", "-o", "json", "--schema", "side")
+    assert listed.json == (await run(line, "session", "list", "-o", "json")).json
+
+
+async def test_a_replay_survives_sigkill(live: Deployment, line: CommandLine) -> None:
+    await worked(live, seed=2, count=3000)
+    for _ in range(2):
+        started = line.start("replay", "--schema", "side", "--batch-records", "20")
+        await asyncio.to_thread(started.until, "replay: ")
+        await asyncio.to_thread(started.stop, signal.SIGKILL)
+        half = await state_hash(live.dsn, "side")
+        assert half != await state_hash(live.dsn), "it was killed in the middle"
+    replayed = await run(line, "replay", "--schema", "side", "-o", "json")
+    assert replayed.code == 0, replayed.err
+    assert await state_hash(live.dsn, "side") == await state_hash(live.dsn)
+
+
+async def test_workers_go_on_with_a_rebuilt_database_and_emit_what_is_owed(
+    live: Deployment, line: CommandLine, servers: Servers
+) -> None:
+    await worked(live, count=400)
+    before = {partition: len(records) for partition, records in (await live.results()).items()}
+    # Published, and neither applied nor answered when Postgres was lost.
+    late = await workload.publish(live.producer, live.topics.commands, workload.commands(9, 200, PARTITIONS))
+    await execute(live.dsn, "drop schema waypost cascade")
+    replayed = await run(line, "replay", "-o", "json")
+    assert replayed.code == 0, replayed.err
+    assert sum(row["owed"] for row in replayed.json) == late
+    assert f"{late} results were never emitted" in replayed.err
+    assert {partition: len(records) for partition, records in (await live.results()).items()} == before
+    for partition in range(PARTITIONS):
+        live.own(partition)
+    await live.balanced()
+
+
+async def test_results_go_to_another_topic_once(live: Deployment, line: CommandLine) -> None:
+    await worked(live, count=600)
+    other = f"{live.topics.prefix}-copy.results"
+    first = await run(line, "replay", "--schema", "side", "--emit-to", other, "-o", "json")
+    assert first.code == 0, first.err
+    again = await run(line, "replay", "--schema", "side", "--emit-to", other, "-o", "json")
+    assert again.code == 0, again.err
+    assert await state_hash(live.dsn, "side") == await state_hash(live.dsn)
+
+    def said(records: dict[int, list[Any]]) -> dict[int, list[tuple[bytes, bytes]]]:
+        return {
+            partition: [
+                (dict(one.headers)["ce_type"], one.value)
+                for one in found
+                if dict(one.headers)["ce_type"] != b"waypost.partition.acquired"
+            ]
+            for partition, found in records.items()
+        }
+
+    assert said(await read_all(live.endpoints, other)) == said(await live.results())
+    same = await run(line, "replay", "--schema", "side", "--emit-to", live.topics.results)
+    assert same.code == 2
+
+
+# Time travel.
+
+
+async def test_up_to_a_checkpoint_an_offset_and_a_time(live: Deployment, line: CommandLine) -> None:
+    (mine, yours), (other,) = live.sessions(0, 2), live.sessions(1, 1)
+    await live.create(mine, "first")
+    await live.create(other, "before")
+    offset = await live.create(mine, "second")
+    await live.create(mine, "third")
+    await live.create(yours, "later")
+    for partition in range(PARTITIONS):
+        live.own(partition)
+    await live.answered(5)
+
+    async def names(schema: str, session: str) -> list[str]:
+        shown = await run(line, "session", "export", session, "--schema", schema)
+        return [one["name"] for one in orjson.loads(shown.out)]
+
+    by_checkpoint = await run(line, "replay", "--schema", "a", "--until-checkpoint", f"{mine}:2")
+    assert by_checkpoint.code == 0, by_checkpoint.err
+    assert await names("a", mine) == ["first", "second"]
+    assert await names("a", other) == ["before"]
+    by_offset = await run(line, "replay", "--schema", "b", "--until-offset", f"0/{offset}")
+    assert by_offset.code == 0, by_offset.err
+    assert await state_hash(live.dsn, "a") == await state_hash(live.dsn, "b")
+    records = (await read_all(live.endpoints, live.topics.commands))[0]
+    after = records[offset].timestamp + 1
+    by_time = await run(line, "replay", "--schema", "c", "--until-time", format_micros(after * 1000))
+    assert by_time.code == 0, by_time.err
+    assert (await names("c", mine))[:2] == ["first", "second"]
+    # A side schema can travel on, and not back.
+    assert (await run(line, "replay", "--schema", "a")).code == 0
+    assert await state_hash(live.dsn, "a") == await state_hash(live.dsn)
+    back = await run(line, "replay", "--schema", "a", "--until-offset", f"0/{offset}")
+    assert (back.code, "goes forward only" in back.error) == (1, True)
+
+
+# Refusals: a clear line, and nothing touched.
+
+
+async def test_what_can_not_be_replayed_is_refused_and_nothing_is_touched(
+    live: Deployment, line: CommandLine
+) -> None:
+    await worked(live, count=100)
+    session = live.sessions(0, 1)[0]
+    cases: list[tuple[list[str], int, str]] = [
+        (["--topic-prefix", "no-such"], 1, "'no-such.commands' does not exist"),
+        (["--until-offset", "0/999999"], 1, "no command is at offset 999999 of partition 0"),
+        (["--until-offset", "7/0"], 1, "there is no partition 7"),
+        (["--until-offset", "seven"], 2, "is not partition/offset"),
+        (["--until-checkpoint", f"{session}:12345"], 1, "the log never made a checkpoint"),
+        (["--until-checkpoint", "nonsense"], 1, "is not a checkpoint id"),
+        (["--until-time", "yesterday"], 2, "--until-time"),
+        (["--until-time", "2026-11-24T09:00:00Z", "--until-offset", "0/0"], 2, "give one of"),
+        (["--emit-to", "elsewhere"], 2, "must end in .results"),
+        (["--onto-backup"], 1, "no backup to go on from"),
+    ]
+    for arguments, code, said in cases:
+        refused = await run(line, "replay", "--schema", "side", *arguments)
+        assert (refused.code, refused.out) == (code, ""), arguments
+        assert said in refused.error, arguments
+    assert (await run(line, "session", "list", "--schema", "side")).code == 1
+    before = await state_hash(live.dsn)
+    worked_on = await run(line, "replay")
+    assert (worked_on.code, "workers have worked on" in worked_on.error) == (1, True)
+    assert await state_hash(live.dsn) == before
+
+
+async def test_a_target_of_another_log_is_refused(live: Deployment, line: CommandLine) -> None:
+    await worked(live, count=300)
+    assert (await run(line, "replay", "--schema", "side")).code == 0
+    before = await state_hash(live.dsn, "side")
+    other = type(live.topics)(f"{live.topics.prefix}-other")
+    await create_topics(live.connection, other, PARTITIONS)
+    await workload.publish(live.producer, other.commands, workload.commands(5, 900, PARTITIONS))
+    flags = ("--schema", "side", "--topic-prefix", other.prefix)
+    refused = await run(line, "replay", *flags)
+    assert (refused.code, "is not the one that Postgres applied" in refused.error) == (1, True)
+    fewer = type(live.topics)(f"{live.topics.prefix}-fewer")
+    await create_topics(live.connection, fewer, 2)
+    refused = await run(line, "replay", "--schema", "side", "--topic-prefix", fewer.prefix)
+    assert (refused.code, "was made for 3 partitions" in refused.error) == (1, True)
+    await execute(live.dsn, "create schema foreign_one", "create table foreign_one.mine (a int)")
+    refused = await run(line, "replay", "--schema", "foreign_one")
+    assert (refused.code, "tables that are not Waypost's" in refused.error) == (1, True)
+    await execute(live.dsn, "delete from side.partitions")
+    refused = await run(line, "replay", "--schema", "side")
+    assert (refused.code, "no position in any log" in refused.error) == (1, True)
+    await execute(live.dsn, "update side.migrations set number = 9999")
+    refused = await run(line, "replay", "--schema", "side")
+    assert (refused.code, "migrated by a newer Waypost" in refused.error) == (1, True)
+    assert {k: v for k, v in (await state_hash(live.dsn, "side")).items() if k != "partitions"} == {
+        k: v for k, v in before.items() if k != "partitions"
+    }
+
+
+# Results that are not those of the log.
+
+
+async def test_the_first_result_that_differs_is_shown(live: Deployment, line: CommandLine) -> None:
+    session = live.sessions(0, 1)[0]
+    offset = await live.create(session, "right", answer=42)
+    for partition in range(PARTITIONS):
+        live.own(partition)
+    await live.answered(1)
+    (result,) = [one for one in (await live.results())[0] if b"42" in one.value]
+    copy = type(live.topics)(f"{live.topics.prefix}-wrong")
+    await create_topics(live.connection, copy, PARTITIONS)
+    record = (await read_all(live.endpoints, live.topics.commands))[0][offset]
+    await live.producer.send_and_wait(
+        copy.commands, record.value, key=record.key, headers=list(record.headers), partition=0
+    )
+    await live.producer.send_and_wait(
+        copy.results,
+        result.value.replace(b"42", b"43"),
+        key=result.key,
+        headers=list(result.headers),
+        partition=0,
+    )
+    flags = ("--schema", "side", "--topic-prefix", copy.prefix)
+    differs = await run(line, "replay", *flags)
+    assert differs.code == 1
+    assert f"the result of command {offset}" in differs.err
+    assert (await run(line, "replay", *flags, "--no-compare")).code == 0

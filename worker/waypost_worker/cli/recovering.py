@@ -1,0 +1,65 @@
+"""What replay and verify share: logs and stores on the real Kafka and Postgres."""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from waypost_worker.cli.output import CommandError
+from waypost_worker.cli.reach import kafka_connection, topic_partitions
+from waypost_worker.settings import Settings
+
+if TYPE_CHECKING:
+    from waypost_worker.kafka.command_log import KafkaCommandLog
+
+# One statement of a replay carries thousands of commands.
+STATEMENT_SECONDS: Final = 120.0
+_T = TypeVar("_T")
+
+
+def run(work: Coroutine[Any, Any, _T]) -> _T:
+    """Run work that folds millions of commands."""
+    # Sessions in memory are many small objects that live long: looking at all of them often is waste.
+    gc.set_threshold(50_000, 20, 50)
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(work)
+    return uvloop.run(work)
+
+
+async def command_partitions(settings: Settings, *, needs_results: bool = True) -> int:
+    """How many partitions the command topic has; CommandError unless the topics are there and go together."""
+    present = await topic_partitions(settings)
+    names = [settings.topics.commands, *([settings.topics.results] if needs_results else [])]
+    for name in names:
+        if name not in present:
+            raise CommandError(
+                f"the topic {name!r} does not exist on {settings.bootstrap_servers}; nothing was changed; "
+                "see --topic-prefix"
+            )
+    if len({present[name] for name in names}) > 1:
+        raise CommandError(
+            f"{names[0]!r} has {present[names[0]]} partitions and {names[1]!r} {present[names[1]]}: they are no "
+            "topics of one deployment. Nothing was changed; see --topic-prefix"
+        )
+    return present[settings.topics.commands]
+
+
+def log_maker(settings: Settings, partition: int) -> "Callable[[], KafkaCommandLog]":
+    """Makes logs of one partition of the command topic."""
+    from waypost_worker.kafka.command_log import KafkaCommandLog
+
+    connection = kafka_connection(settings)
+    return lambda: KafkaCommandLog(connection, settings.topics.commands, partition)
+
+
+@asynccontextmanager
+async def command_logs(settings: Settings, partitions: int) -> "AsyncIterator[dict[int, KafkaCommandLog]]":
+    """A log of each partition."""
+    logs = {partition: log_maker(settings, partition)() for partition in range(partitions)}
+    try:
+        yield logs
+    finally:
+        await asyncio.gather(*(log.close() for log in logs.values()))

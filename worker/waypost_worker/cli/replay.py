@@ -1,0 +1,306 @@
+"""``waypost replay``: Postgres, rebuilt from the command topic."""
+
+import asyncio
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from cyclopts import Parameter, validators
+
+from waypost.errors import InvalidCommandError
+from waypost.times import parse_micros
+from waypost.topics import Topics
+from waypost_worker.cli.common import NOTHING_GIVEN, Common
+from waypost_worker.cli.output import DONE, USAGE, CommandError, Format, note, show_rows
+from waypost_worker.cli.reach import (
+    connected,
+    kafka_connection,
+    kafka_errors,
+    postgres_errors,
+    topic_partitions,
+)
+from waypost_worker.cli.recovering import (
+    STATEMENT_SECONDS,
+    command_logs,
+    command_partitions,
+    log_maker,
+    run,
+)
+from waypost_worker.cli.work_progress import WorkProgress
+from waypost_worker.settings import Settings
+
+if TYPE_CHECKING:
+    from waypost_worker.kafka.command_log import KafkaCommandLog
+    from waypost_worker.recovery.preflight import Plan
+    from waypost_worker.recovery.replay import Replayed
+
+_RESULTS: Final = ".results"
+_PLANNED: Final = ("partition", "begin", "end", "commands", "first_compared", "owed")
+_REPLAYED: Final = ("partition", "began", "next_offset", "commands", "compared", "owed")
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What was asked for, checked."""
+
+    until_micros: int | None
+    until_places: list[tuple[int, int]]
+    until_checkpoint: str | None
+    emit_to: Topics | None
+    compare: bool
+    onto_backup: bool
+    batch_records: int
+
+
+def replay(
+    *,
+    until_offset: Annotated[
+        list[str] | None, Parameter(help="partition/offset of the last command; may be repeated")
+    ] = None,
+    until_time: Annotated[str | None, Parameter(help="only commands before this time, RFC 3339")] = None,
+    until_checkpoint: Annotated[
+        str | None, Parameter(help="up to the command that made this one, session:number")
+    ] = None,
+    emit_to: Annotated[str | None, Parameter(help="emit all results into this topic, NAME.results")] = None,
+    no_compare: Annotated[bool, Parameter(help="don't look at what is in the results topic")] = False,
+    onto_backup: Annotated[
+        bool, Parameter(help="go on from a restored backup; stop all workers before")
+    ] = False,
+    batch_records: Annotated[
+        int,
+        Parameter(help="most commands in one transaction", validator=validators.Number(gte=1, lte=100_000)),
+    ] = 10_000,
+    dry_run: Annotated[bool, Parameter(help="check everything, show the plan, change nothing")] = False,
+    common: Common = NOTHING_GIVEN,
+) -> int:
+    """Rebuild Postgres from the command topic.
+
+    The target is an empty schema (--schema) or database (--postgres-dsn), and
+    all partitions are rebuilt at once. Killed and started again, it goes on
+    where it was. Results are not emitted again but compared with the results
+    topic; those that were never emitted are kept for the next worker to emit.
+
+    With --until-... the target becomes what Postgres was at that command or
+    time: other partitions are rebuilt up to the same time. Every command that
+    reads looks at it with --schema.
+
+    For example:
+
+      waypost replay --postgres-dsn postgresql://db/rebuilt
+      waypost replay --schema before --until-time 2026-11-24T09:00:00Z
+      waypost replay --schema at_12 --until-checkpoint session-1:12
+      waypost replay --schema copy --emit-to copy.results
+    """
+    options = _Options(
+        *_until(until_offset or [], until_time, until_checkpoint),
+        None if emit_to is None else _topics(emit_to),
+        not no_compare,
+        onto_backup,
+        batch_records,
+    )
+    settings = common.settings()
+    return run(_replay(settings, options, dry_run, common.output))
+
+
+def _until(
+    offsets: list[str], time: str | None, checkpoint: str | None
+) -> tuple[int | None, list[tuple[int, int]], str | None]:
+    if sum((bool(offsets), time is not None, checkpoint is not None)) > 1:
+        raise CommandError("give one of --until-offset, --until-time and --until-checkpoint", USAGE)
+    try:
+        micros = None if time is None else parse_micros(time)
+    except ValueError as error:
+        raise CommandError(f"--until-time: {error}", USAGE) from None
+    return micros, [_place(text) for text in offsets], checkpoint
+
+
+def _topics(emit_to: str) -> Topics:
+    if not emit_to.endswith(_RESULTS):
+        raise CommandError(
+            f"--emit-to {emit_to!r} must end in {_RESULTS}, so that workers with the prefix before it can go on "
+            "from there",
+            USAGE,
+        )
+    try:
+        return Topics(emit_to.removesuffix(_RESULTS))
+    except InvalidCommandError as error:
+        raise CommandError(f"--emit-to: {error.message}", USAGE) from None
+
+
+def _place(text: str) -> tuple[int, int]:
+    partition, slash, offset = text.partition("/")
+    if not (slash and partition.isdecimal() and offset.isdecimal() and len(partition + offset) < 30):
+        raise CommandError(f"--until-offset {text!r} is not partition/offset, which looks like 2/1841", USAGE)
+    return int(partition), int(offset)
+
+
+async def _replay(settings: Settings, options: _Options, dry_run: bool, output: Format) -> int:
+    if options.emit_to is not None and options.emit_to.results == settings.topics.results:
+        raise CommandError(
+            f"{settings.topics.results!r} is where workers emit: results would come twice. Name another topic",
+            USAGE,
+        )
+    async with kafka_errors(settings), postgres_errors(settings):
+        plans = await _plan(settings, options)
+        total = sum(plan.end - plan.begin for plan in plans)
+        if dry_run:
+            show_rows([_planned(plan) for plan in plans], output, _PLANNED)
+            note(f"{total} commands would be replayed; nothing was changed")
+            return DONE
+        await _prepare(settings, options, len(plans))
+        with WorkProgress("replay", total, "commands") as progress:
+            try:
+                outcomes = await _run(settings, options, plans, progress)
+            except asyncio.CancelledError:
+                note(f"replay: stopped after {progress.done} commands; started again, it goes on from there")
+                raise
+    _show(outcomes, output)
+    note(f"{progress.done} commands in {progress.seconds:.1f} s, {progress.rate:,.0f} a second")
+    failures = [error for _, error in outcomes if error is not None]
+    if failures:
+        more = f" ({len(failures) - 1} more partitions failed)" if len(failures) > 1 else ""
+        raise CommandError(f"{failures[0]}{more}")
+    if owed := sum(one.owed for one, _ in outcomes):
+        note(f"{owed} results were never emitted: the next worker on this schema emits them")
+    return DONE
+
+
+async def _plan(settings: Settings, options: _Options) -> "list[Plan]":
+    """Everything that can be refused is refused here, before the target is touched."""
+    from waypost_worker.kafka.results_log import KafkaResultsLog
+    from waypost_worker.postgres.target import look
+    from waypost_worker.recovery.preflight import check_target, plan_partition
+
+    partitions = await command_partitions(settings)
+    connection = kafka_connection(settings)
+    async with command_logs(settings, partitions) as logs:
+        ends = await _ends(options, logs)
+        async with connected(settings) as database:
+            standing = await look(database, settings.postgres_schema)
+        check_target(
+            standing,
+            partitions,
+            settings.postgres_schema,
+            onto_backup=options.onto_backup,
+            reemit=options.emit_to is not None,
+        )
+        rows = {row.partition: row for row in standing.rows}
+        topics = options.emit_to or settings.topics
+        held = await topic_partitions(settings, topics)
+        results = [
+            KafkaResultsLog(connection, topics, partition) for partition in range(held.get(topics.results, 0))
+        ]
+        try:
+            return list(
+                await asyncio.gather(
+                    *(
+                        plan_partition(
+                            partition,
+                            rows,
+                            ends[partition],
+                            logs[partition],
+                            results[partition] if partition < len(results) else None,
+                            reemit=options.emit_to is not None,
+                            compare=options.compare,
+                            accept_trimmed_results=settings.accept_trimmed_results,
+                        )
+                        for partition in range(partitions)
+                    )
+                )
+            )
+        finally:
+            await asyncio.gather(*(one.close() for one in results))
+
+
+async def _ends(options: _Options, logs: "dict[int, KafkaCommandLog]") -> dict[int, int]:
+    from waypost_worker.recovery.bounded import Place, find_checkpoint, until_end, until_places, until_time
+
+    if options.until_micros is not None:
+        return await until_time(logs, options.until_micros)
+    if options.until_checkpoint is not None:
+        return await until_places(logs, [await find_checkpoint(logs, options.until_checkpoint)])
+    if options.until_places:
+        return await until_places(logs, [Place(*place) for place in options.until_places])
+    return await until_end(logs)
+
+
+async def _prepare(settings: Settings, options: _Options, partitions: int) -> None:
+    from waypost_worker.kafka.topics import create_results_topic
+    from waypost_worker.postgres.migrate import migrate
+
+    if options.emit_to is not None:
+        await create_results_topic(kafka_connection(settings), options.emit_to, partitions)
+    async with connected(settings) as database:
+        await migrate(database, settings.postgres_schema)
+
+
+async def _run(
+    settings: Settings, options: _Options, plans: "list[Plan]", progress: WorkProgress
+) -> "list[tuple[Replayed, str | None]]":
+    from waypost_worker.partition.ports import OwnerError
+    from waypost_worker.postgres.pool import open_pool
+
+    pool = await open_pool(
+        settings.postgres_dsn.get_secret_value(),
+        size=max(2, min(settings.postgres_pool_size, len(plans))),
+        timeout=STATEMENT_SECONDS,
+        statement_cache_size=settings.postgres_statement_cache,
+    )
+
+    async def one(plan: "Plan") -> "tuple[Replayed, str | None]":
+        work = _work(settings, options, plan, len(plans), pool, progress)
+        try:
+            return await work.run(), None
+        except OwnerError as error:
+            return work.outcome, f"partition {plan.partition}: {error}"
+
+    try:
+        return list(await asyncio.gather(*(one(plan) for plan in plans)))
+    finally:
+        pool.terminate()
+
+
+def _work(
+    settings: Settings, options: _Options, plan: "Plan", partitions: int, pool: Any, progress: WorkProgress
+) -> Any:
+    """What replays one partition."""
+    from waypost_worker.clock import SystemClock
+    from waypost_worker.kafka.results_log import KafkaResultsLog
+    from waypost_worker.partition.owner import Limits, Ports
+    from waypost_worker.postgres.store import PostgresStore
+    from waypost_worker.recovery.reemit import ReemittingReplay
+    from waypost_worker.recovery.replay import PartitionReplay, ReplayLimits, ReplayPorts
+
+    connection, partition = kafka_connection(settings), plan.partition
+    topics = options.emit_to or settings.topics
+    make_log = log_maker(settings, partition)
+    store = PostgresStore(pool, partition, settings.postgres_schema, timeout=STATEMENT_SECONDS)
+    cache_items = max(1000, settings.cache_items // partitions)
+
+    def make_results() -> KafkaResultsLog:
+        return KafkaResultsLog(connection, topics, partition)
+
+    if options.emit_to is not None:
+        limits = Limits(cache_items=cache_items)
+        ports = Ports(make_log, make_results, store, SystemClock())
+        return ReemittingReplay(partition, topics.results, ports, plan.end, progress, limits)
+    return PartitionReplay(
+        partition,
+        topics.results,
+        ReplayPorts(make_log, make_results, store),
+        plan.end,
+        progress,
+        ReplayLimits(options.batch_records, cache_items=cache_items),
+        compare=options.compare,
+        accept_trimmed_results=settings.accept_trimmed_results,
+    )
+
+
+def _planned(plan: "Plan") -> dict[str, Any]:
+    commands = plan.end - plan.begin
+    return {**asdict(plan), "commands": commands, "owed": min(max(0, plan.end - 1 - plan.answered), commands)}
+
+
+def _show(outcomes: "list[tuple[Replayed, str | None]]", output: Format) -> None:
+    rows = [{**asdict(one), "error": error} for one, error in outcomes]
+    emitted = any(one.emitted for one, _ in outcomes)
+    show_rows(rows, output, (*_REPLAYED, "emitted") if emitted else _REPLAYED)

@@ -1,0 +1,74 @@
+"""Progress of long work on a known number of things: a bar on a terminal, a line for each tenth elsewhere."""
+
+import sys
+import time
+from typing import Any
+
+from waypost_worker.cli.output import note
+
+
+class WorkProgress:
+    """How far something is, how fast it goes, and how long it will take. Use it with ``with``."""
+
+    def __init__(self, doing: str, total: int, unit: str) -> None:
+        self._doing = doing
+        self._total = total
+        self._unit = unit
+        self._done = 0
+        self._tenth = 0
+        self._began = time.monotonic()
+        self._bar: Any = None
+        self._task: Any = None
+
+    def __enter__(self) -> "WorkProgress":
+        if sys.stderr.isatty():
+            self._draw()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def advanced(self, partition: int, count: int, position: int = 0) -> None:
+        """So many more are done, whatever the partition."""
+        self._done += count
+        if self._bar is not None:
+            rate = f"{self.rate:,.0f} {self._unit}/s"
+            self._bar.update(self._task, completed=self._done, rate=rate)
+        elif self._done * 10 // max(self._total, 1) != self._tenth:
+            self._tenth = self._done * 10 // max(self._total, 1)
+            left = max(0, self._total - self._done) / max(self.rate, 1e-9)
+            note(
+                f"{self._doing}: {self._done} of {self._total} {self._unit}, {self.rate:,.0f} a second, "
+                f"{left:.0f} s left"
+            )
+
+    @property
+    def done(self) -> int:
+        """How many are done."""
+        return self._done
+
+    @property
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return time.monotonic() - self._began
+
+    @property
+    def rate(self) -> float:
+        """How many a second."""
+        return self._done / max(self.seconds, 1e-6)
+
+    def _draw(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+        )
+        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        self._bar.start()
+        self._task = self._bar.add_task(self._doing, total=self._total, rate="")

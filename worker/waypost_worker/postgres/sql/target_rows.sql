@@ -1,0 +1,4 @@
+-- A worker, unlike a replay, notes its producer id.
+select partition, partitions, next_offset, anchor, emitted, results_offset, producer_id is not null as worked
+from waypost.partitions
+order by partition

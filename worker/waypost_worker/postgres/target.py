@@ -1,0 +1,19 @@
+"""A schema as the target of a replay: what is in it."""
+
+from typing import Any
+
+from waypost_worker.postgres.migrate import pending
+from waypost_worker.postgres.statements import statement
+from waypost_worker.recovery.preflight import PartitionRow, Standing
+
+
+async def look(connection: Any, schema: str) -> Standing:
+    """The target as it is, of one moment. SchemaError if a newer or another version made it."""
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        tables = await connection.fetchrow(statement("target_tables", schema), schema)
+        if not tables["exists"]:
+            return Standing(False, False, tables["has_tables"], ())
+        await pending(connection, schema)
+        rows = await connection.fetch(statement("target_rows", schema))
+        holds_rows = await connection.fetchval(statement("target_holds_rows", schema))
+    return Standing(True, holds_rows, False, [PartitionRow(*row) for row in rows])

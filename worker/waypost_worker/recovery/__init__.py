@@ -1,0 +1,3 @@
+"""Rebuilding state from the log, and doubting it: replay, verify, time travel. Knows the owner's ports and fold,
+no broker and no database.
+"""

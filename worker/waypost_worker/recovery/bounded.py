@@ -1,0 +1,142 @@
+"""Time travel: where each partition's replay ends, and a log that goes no further."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from waypost.checkpoint import own_number
+from waypost.envelope import KafkaRecord
+from waypost.topics import partition_of
+from waypost_worker.partition.ports import CommandLog, RefusedError
+from waypost_worker.recovery.memory import MemoryFold
+from waypost_worker.recovery.stretches import stretches
+
+
+class DatedLog(CommandLog, Protocol):
+    """A command log that can be asked for a time."""
+
+    async def offset_at(self, milliseconds: int) -> int | None:
+        """The offset of the first record with this timestamp (ms since 1970) or a later one; None if none has."""
+        ...
+
+
+class Place(NamedTuple):
+    """A record of the command topic."""
+
+    partition: int
+    offset: int
+
+
+async def until_end(logs: Mapping[int, DatedLog]) -> dict[int, int]:
+    """Each log's end as it is now."""
+    return {partition: (await log.bounds())[1] for partition, log in logs.items()}
+
+
+async def until_time(logs: Mapping[int, DatedLog], micros: int) -> dict[int, int]:
+    """For each partition the offset behind the last record that came before this time."""
+    ends = await until_end(logs)
+    for partition, log in logs.items():
+        found = await log.offset_at(max(0, math.ceil(micros / 1000)))
+        if found is not None:
+            ends[partition] = found
+    return ends
+
+
+async def until_places(logs: Mapping[int, DatedLog], places: Sequence[Place]) -> dict[int, int]:
+    """Up to these records and with them; other partitions up to the latest time among theirs.
+
+    RefusedError if a log does not hold one of them.
+    """
+    latest = 0
+    ends = {}
+    for place in places:
+        log = logs.get(place.partition)
+        if log is None:
+            raise RefusedError(
+                f"there is no partition {place.partition}: the topic has {len(logs)}. Nothing was changed"
+            )
+        start, end = await log.bounds()
+        held = start <= place.offset < end
+        records = await log.read(place.offset, place.offset + 1) if held else ()
+        if not records:
+            raise RefusedError(
+                f"no command is at offset {place.offset} of partition {place.partition}, which holds {start} to "
+                f"{end - 1}. Nothing was changed"
+            )
+        latest = max(latest, records[0].timestamp)
+        ends[place.partition] = place.offset + 1
+    rest = {partition: log for partition, log in logs.items() if partition not in ends}
+    return {**await until_time(rest, (latest + 1) * 1000), **ends}
+
+
+async def find_checkpoint(logs: Mapping[int, DatedLog], checkpoint_id: str) -> Place:
+    """Where the checkpoint was made. RefusedError if the log makes no such one."""
+    session_id, _, _ = checkpoint_id.rpartition(":")
+    number = own_number(session_id, checkpoint_id) if session_id else None
+    if number is None:
+        raise RefusedError(f"{checkpoint_id!r} is not a checkpoint id, which looks like session:number")
+    partition = partition_of(session_id, len(logs))
+    log = logs[partition]
+    start, end = await log.bounds()
+    if start > 0:
+        raise RefusedError(
+            f"retention removed the first {start} offsets of partition {partition}, so where {checkpoint_id!r} "
+            "was made can't be told from the log. Nothing was changed; use --until-offset or --until-time"
+        )
+    key = session_id.encode()
+    fold = MemoryFold(partition, len(logs), lambda found: found is None or found == key)
+    async for records in stretches(log, 0, end):
+        for record in records:
+            if record.key is not None and record.key != key:
+                continue
+            fold.take([record])
+            session = fold.sessions.get(session_id)
+            if session is not None and number in session.entries:
+                return Place(partition, record.offset)
+    raise RefusedError(f"the log never made a checkpoint {checkpoint_id!r}. Nothing was changed")
+
+
+class BoundedLog:
+    """A command log up to ``end``; ``drained`` is called when an owner asks for more."""
+
+    def __init__(self, log: CommandLog, end: int, drained: Callable[[], None]) -> None:
+        self._log = log
+        self._end = end
+        self._drained = drained
+        self._position = 0
+
+    async def partitions(self) -> int:
+        """See the port."""
+        return await self._log.partitions()
+
+    async def bounds(self) -> tuple[int, int]:
+        """See the port."""
+        start, end = await self._log.bounds()
+        return start, min(end, self._end)
+
+    async def read(self, first: int, end: int) -> Sequence[KafkaRecord]:
+        """See the port."""
+        return await self._log.read(first, min(end, self._end))
+
+    async def seek(self, offset: int) -> None:
+        """See the port."""
+        self._position = offset
+        await self._log.seek(offset)
+
+    async def fetch(self, most: int) -> Sequence[KafkaRecord]:
+        """See the port."""
+        if self._position >= self._end:
+            self._drained()
+            return ()
+        records = await self._log.fetch(most)
+        if not records and not await self._log.read(self._position, self._end):
+            self._position = self._end  # nothing but transaction markers and aborted records
+            return ()
+        kept = [record for record in records if record.offset < self._end]
+        if records:
+            self._position = records[-1].offset + 1
+        return kept
+
+    async def close(self) -> None:
+        """See the port."""
+        await self._log.close()

@@ -1,0 +1,200 @@
+"""Results that a replay makes again, held against the results topic as both go by, in command order.
+
+Owns the results position (E, F) while the log is replayed: E is the highest command offset among the results
+below results offset F, and everything below F was looked at. Results above ``highest``, the last that the
+topic answers, are owed: whoever works on the rebuilt database next emits them.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import suppress
+from typing import Final, cast
+
+from waypost_worker.partition.encode import ACQUIRED
+from waypost_worker.partition.ports import FetchedResult, OwnerError, RefusedError, ResultRecord, ResultsLog
+from waypost_worker.partition.tail import command_offset, essence
+from waypost_worker.recovery.readable import first_difference
+
+_FIRST_LOOK: Final = 64
+
+
+class DifferenceError(OwnerError):
+    """A result in the topic is not what the command log gives now, or one of the two is missing."""
+
+
+class Comparison:
+    """The results of one partition. ``emitted`` and ``results_offset`` are (E, F) as it is now."""
+
+    def __init__(
+        self, results: ResultsLog, emitted: int, results_offset: int, next_offset: int, contents: bool = True
+    ) -> None:
+        """From the stored position (E, F), with ``next_offset`` as the first command that will be replayed.
+
+        Without ``contents`` the results are not looked at, only how far they go.
+        """
+        self.emitted = emitted
+        self.results_offset = results_offset
+        self.highest = emitted
+        self.silent_below = emitted + 1  # results of commands below this need not be made
+        self.compared = 0
+        self.trimmed = 0
+        self._results = results
+        self._next_offset = next_offset
+        self._contents = contents
+        self._stream: AsyncIterator[Sequence[FetchedResult]] | None = None
+        self._piece: Sequence[FetchedResult] = ()
+        self._at = 0
+        self._end = results_offset
+
+    async def open(self, accept_trimmed: bool, last_command: int) -> None:
+        """Find what the topic holds. RefusedError if it does not go with the stored position.
+
+        Where retention removed all results, which commands were answered can't be told: with
+        ``accept_trimmed`` all up to ``last_command`` count as answered.
+        """
+        start, self._end = await self._results.bounds()
+        if self.results_offset > self._end:
+            raise RefusedError(
+                f"the results topic ends at {self._end}, before the stored position {self.results_offset}: it "
+                "was recreated or cut, or is another deployment's. Nothing was changed; see --topic-prefix"
+            )
+        self.trimmed = max(0, start - self.results_offset)
+        self.results_offset = max(start, self.results_offset)
+        first = await self._first_result(self.results_offset, self._end)
+        last = await self._last_result(self.results_offset, self._end)
+        if first is not None and last is not None:
+            self.highest = max(self.emitted, command_offset(last))
+            if not self._contents:
+                self.emitted, self.results_offset = self.highest, last.offset + 1
+            elif self.trimmed:
+                # What was removed answered commands before the first that is left.
+                self.emitted = max(self.emitted, command_offset(first) - 1)
+        elif self.trimmed and not accept_trimmed:
+            raise RefusedError(
+                f"retention removed results {self.results_offset - self.trimmed} to {start - 1} and no later "
+                "one is left, so which commands were answered can't be told. Nothing was changed. To go on, "
+                "taking all for answered, set WAYPOST_ACCEPT_TRIMMED_RESULTS=true"
+            )
+        elif self.trimmed:
+            self.emitted = self.highest = max(self.emitted, last_command)
+        self.silent_below = self.emitted + 1
+
+    async def hold(self, made: Sequence[tuple[int, ResultRecord]]) -> None:
+        """Hold a batch's results against the topic, as far as it goes. DifferenceError at the first difference."""
+        looked_again = False
+        for offset, record in made:
+            if offset > self.highest and not looked_again:
+                looked_again = True  # workers may have emitted more meanwhile
+                await self._look_again()
+            if offset > self.highest:
+                return
+            await self._hold(offset, record)
+
+    async def close(self) -> None:
+        """Stop reading."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            with suppress(OwnerError):
+                await cast("AsyncGenerator[Sequence[FetchedResult], None]", stream).aclose()
+
+    async def _hold(self, offset: int, record: ResultRecord) -> None:
+        found = await self._peek()
+        while found is not None and not _alike(found, record):
+            answered = command_offset(found)
+            if answered == offset:
+                break
+            if answered > offset:
+                found = None
+            elif answered < self._next_offset:
+                # Emitted before the stored position could say so.
+                self._take(found, answered)
+                found = await self._peek()
+            else:
+                raise DifferenceError(
+                    f"the results topic has a result of command {answered} (at offset {found.offset}), and the "
+                    "command topic no such command: one of the topics was changed. " + self._stopped(offset)
+                )
+        if found is None:
+            raise DifferenceError(
+                f"the results topic has no result of command {offset}, though one of command {self.highest}: "
+                "results were removed from it. " + self._stopped(offset)
+            )
+        if essence(found) != essence(record):
+            raise DifferenceError(
+                f"the result of command {offset} (at offset {found.offset} of the results topic) is not what the "
+                f"command log gives now: {_difference(found, record)}. " + self._stopped(offset)
+            )
+        self._take(found, offset)
+        self.compared += 1
+
+    def _stopped(self, offset: int) -> str:
+        return (
+            f"The partition is rebuilt up to a batch before command {offset} and not further; to rebuild all, "
+            "whatever the results say, use --no-compare"
+        )
+
+    def _take(self, found: FetchedResult, answered: int) -> None:
+        self._at += 1
+        self.emitted, self.results_offset = answered, found.offset + 1
+
+    async def _peek(self) -> FetchedResult | None:
+        """The next result in the topic; fence records are passed over."""
+        while True:
+            while self._at < len(self._piece):
+                found = self._piece[self._at]
+                if dict(found.headers).get("ce_type") != ACQUIRED:
+                    return found
+                self._at += 1
+            if self._stream is None:
+                self._stream = self._results.read(self.results_offset, self._end)
+            piece = await anext(self._stream, None)
+            if piece is None:
+                return None
+            self._piece, self._at = piece, 0
+
+    async def _look_again(self) -> None:
+        end = (await self._results.bounds())[1]
+        if end <= self._end:
+            return
+        await self.close()
+        last = await self._last_result(self._end, end)
+        if last is not None:
+            self.highest = max(self.highest, command_offset(last))
+        self._end, self._piece, self._at = end, (), 0
+
+    async def _first_result(self, start: int, end: int) -> FetchedResult | None:
+        step = _FIRST_LOOK
+        while start < end:
+            if found := await self._results_between(start, min(end, start + step)):
+                return found[0]
+            start, step = start + step, step * 8
+        return None
+
+    async def _last_result(self, start: int, end: int) -> FetchedResult | None:
+        step = _FIRST_LOOK
+        while end > start:
+            if found := await self._results_between(max(start, end - step), end):
+                return found[-1]
+            end, step = end - step, step * 8
+        return None
+
+    async def _results_between(self, first: int, end: int) -> list[FetchedResult]:
+        return [
+            record
+            async for piece in self._results.read(first, end)
+            for record in piece
+            if dict(record.headers).get("ce_type") != ACQUIRED
+        ]
+
+
+def _alike(found: FetchedResult, made: ResultRecord) -> bool:
+    """The usual case, told without parsing anything."""
+    return found.value == made.value and tuple(found.headers) == tuple(made.headers)
+
+
+def _difference(found: FetchedResult, made: ResultRecord) -> str:
+    was, now = dict(found.headers), dict(made.headers)
+    for name in ("ce_id", "ce_type"):
+        if was.get(name) != now.get(name):
+            had, has = (headers.get(name, b"").decode(errors="replace") for headers in (was, now))
+            return f"its {name} is {had!r} in the topic, and {has!r} from the log"
+    return first_difference(found.value, made.value, "the topic", "the log")

@@ -1,0 +1,121 @@
+"""What must hold before a replay touches its target, and what it will then do. Reads only."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from waypost_worker.partition.acquire import check_log
+from waypost_worker.partition.ports import CommandLog, RefusedError, ResultsLog
+from waypost_worker.recovery.comparing import Comparison
+
+
+class PartitionRow(NamedTuple):
+    """A partition as the target has it. ``worked`` tells that a worker, not only a replay, has owned it."""
+
+    partition: int
+    partitions: int
+    next_offset: int
+    anchor: bytes | None
+    emitted: int
+    results_offset: int
+    worked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A target as it is. ``exists`` is whether Waypost's tables are there, ``holds_rows`` whether any but those of
+    ``partitions`` has rows, ``holds_others`` whether tables that are not Waypost's are.
+    """
+
+    exists: bool
+    holds_rows: bool
+    holds_others: bool
+    rows: Sequence[PartitionRow]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What will happen to one partition: commands from ``begin`` up to ``end``; results up to ``answered`` are in
+    the topic, of which those from ``first_compared`` on are compared; later ones will be owed.
+    """
+
+    partition: int
+    begin: int
+    end: int
+    first_compared: int
+    answered: int
+
+
+def check_target(
+    standing: Standing, partitions: int, schema: str, *, onto_backup: bool, reemit: bool
+) -> None:
+    """RefusedError unless the target is empty, or this replay's own, or a backup that is to be continued.
+
+    A replay that emits (``reemit``) owns partitions as workers do, and is told from them by its results topic.
+    """
+    if not standing.exists:
+        if standing.holds_others:
+            raise RefusedError(
+                f"the schema {schema!r} has tables that are not Waypost's: nothing was changed; name another "
+                "with --schema"
+            )
+        if onto_backup:
+            raise RefusedError(
+                f"there is no Waypost schema {schema!r}, so no backup to go on from; see --schema, --postgres-dsn"
+            )
+        return
+    if standing.holds_rows and not standing.rows:
+        raise RefusedError(
+            f"the schema {schema!r} holds sessions, but no position in any log, so it is not known what they "
+            "come from: nothing was changed; empty it, or name another with --schema"
+        )
+    for row in standing.rows:
+        if row.partitions != partitions or row.partition >= partitions:
+            raise RefusedError(
+                f"the schema {schema!r} was made for {row.partitions} partitions, the command topic has "
+                f"{partitions}: it is of another log. Nothing was changed; see --topic-prefix and --schema"
+            )
+        if row.worked and not (onto_backup or reemit):
+            raise RefusedError(
+                f"workers have worked on the schema {schema!r}. Nothing was changed. Name an empty one with "
+                "--schema; or, where this is a restored backup and all workers are stopped, say --onto-backup"
+            )
+
+
+async def plan_partition(
+    partition: int,
+    rows: Mapping[int, PartitionRow],
+    end: int,
+    log: CommandLog,
+    results: ResultsLog | None,
+    *,
+    reemit: bool,
+    compare: bool,
+    accept_trimmed_results: bool,
+) -> Plan:
+    """The plan of one partition; RefusedError if log, results or target do not go together.
+
+    ``results`` are those to compare with or, with ``reemit``, those to emit to; None if that topic is to be made.
+    """
+    row = rows.get(partition)
+    begin, anchor = (0, None) if row is None else (row.next_offset, row.anchor)
+    await check_log(log, begin, anchor)
+    if begin > end:
+        raise RefusedError(
+            f"partition {partition} of the target is at offset {begin} already, behind {end}, where it is to "
+            "end: a replay goes forward only. Nothing was changed; name an empty schema with --schema"
+        )
+    emitted, results_offset = (-1, 0) if row is None else (row.emitted, row.results_offset)
+    if reemit:
+        held = 0 if results is None else (await results.bounds())[1]
+        if results_offset > held:
+            raise RefusedError(
+                f"partition {partition} of the target knows {results_offset} results, and the topic to emit to "
+                f"has {held}: the target was made with another results topic. Nothing was changed; name an empty "
+                "schema with --schema"
+            )
+    if results is None or reemit or begin == end:
+        return Plan(partition, begin, end, begin, end - 1)
+    comparison = Comparison(results, emitted, results_offset, begin, compare)
+    await comparison.open(accept_trimmed_results, end - 1)
+    return Plan(partition, begin, end, max(begin, comparison.silent_below), comparison.highest)

@@ -1,0 +1,62 @@
+"""A replay that emits: an owner over a log that ends, with results that go to another topic."""
+
+from waypost_worker.partition.acquire import Acquired
+from waypost_worker.partition.owner import Limits, Owner, Ports
+from waypost_worker.partition.ports import OwnerError, RefusedError, ResultRecord
+from waypost_worker.recovery.bounded import BoundedLog
+from waypost_worker.recovery.replay import Progress, Replayed
+
+
+class ReemittingReplay:
+    """Rebuilds one partition up to, and without, ``end``, and emits its results under the owner's protocol.
+
+    So it can be killed and started again, and each result appears once.
+    """
+
+    def __init__(
+        self, partition: int, results_topic: str, ports: Ports, end: int, progress: Progress, limits: Limits
+    ) -> None:
+        self.outcome = Replayed(partition, 0, 0)
+        self._progress = progress
+        self._refused: OwnerError | None = None
+        self._begun = False
+        bounded = Ports(
+            make_log=lambda: BoundedLog(ports.make_log(), end, self._drained),
+            make_results=ports.make_results,
+            store=ports.store,
+            clock=ports.clock,
+        )
+        self._owner = Owner(partition, results_topic, bounded, self, limits)
+
+    async def run(self) -> Replayed:
+        """Replay to the end. RefusedError if a person must look first."""
+        await self._owner.run()
+        if self._refused is not None:
+            raise self._refused
+        return self.outcome
+
+    def _drained(self) -> None:
+        self._owner.stop()
+
+    def acquired(self, partition: int, acquired: Acquired, seconds: float) -> None:
+        """See Observer."""
+        if not self._begun:
+            self._begun = True
+            self.outcome.began = self.outcome.next_offset = acquired.position.next_offset
+
+    def applied(self, partition: int, results: list[tuple[int, ResultRecord]], seconds: float) -> None:
+        """See Observer."""
+        before = self.outcome.next_offset
+        self.outcome.next_offset = self._owner.next_offset or before
+        self.outcome.commands += len(results)
+        self._progress.advanced(partition, len(results), self.outcome.next_offset)
+
+    def emitted(self, partition: int, records: int, seconds: float) -> None:
+        """See Observer."""
+        self.outcome.emitted += records
+
+    def ended(self, partition: int, why: OwnerError | None, wait: float) -> None:
+        """See Observer."""
+        if isinstance(why, RefusedError):
+            self._refused = why
+            self._owner.stop()

@@ -1,0 +1,220 @@
+"""Rebuilding one partition of a database from its command log, with the owner's own fold.
+
+Like an owner it is fenced by the partition's epoch and moves by compare-and-set, so it can be killed at any moment
+and started again, and two at once do no harm. Unlike an owner it emits nothing: results are compared with what
+is in the results topic, and those that the topic lacks are left in the outbox for the next owner.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Protocol
+
+from waypost.defaults import Defaults
+from waypost.envelope import KafkaRecord
+from waypost_worker.partition import outbox
+from waypost_worker.partition.acquire import check_log
+from waypost_worker.partition.anchor import anchor_of
+from waypost_worker.partition.apply import Decoded, cut, decode
+from waypost_worker.partition.encode import ResultEncoder
+from waypost_worker.partition.fold import Folder
+from waypost_worker.partition.ports import (
+    Claim,
+    CommandLog,
+    Commit,
+    ResultsLog,
+    Store,
+    StoredOutbox,
+    UnavailableError,
+)
+from waypost_worker.recovery.comparing import Comparison
+from waypost_worker.recovery.silence import SilentEncoder
+
+_FIRST_WAIT: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayLimits:
+    """Bounds of one partition's replay; none changes what comes out. Times in seconds.
+
+    Batches are large: what a batch makes and drops again is never written.
+    """
+
+    batch_records: int = 10_000
+    batch_bytes: int = 16 * 1024 * 1024
+    cache_items: int = 400_000
+    patience: float = 60
+
+
+class Progress(Protocol):
+    """Told how far a replay is; must return at once and never raise."""
+
+    def advanced(self, partition: int, commands: int, next_offset: int) -> None:
+        """So many more commands are committed."""
+        ...
+
+
+@dataclass(slots=True)
+class Replayed:
+    """What became of a partition. ``began`` and ``next_offset`` are offsets in the command topic.
+
+    ``compared`` results equal those in the topic; ``owed`` ones were never emitted, and the next owner does it;
+    ``emitted`` ones went to another topic.
+    """
+
+    partition: int
+    began: int
+    next_offset: int
+    commands: int = 0
+    compared: int = 0
+    owed: int = 0
+    emitted: int = 0
+
+
+class ReplayPorts(NamedTuple):
+    """How a replay reaches the outside. Logs are made anew after each failure that passes."""
+
+    make_log: Callable[[], CommandLog]
+    make_results: Callable[[], ResultsLog]
+    store: Store
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+
+class PartitionReplay:
+    """Rebuilds one partition up to, and without, ``end``."""
+
+    def __init__(
+        self,
+        partition: int,
+        results_topic: str,
+        ports: ReplayPorts,
+        end: int,
+        progress: Progress,
+        limits: ReplayLimits | None = None,
+        *,
+        compare: bool = True,
+        accept_trimmed_results: bool = False,
+    ) -> None:
+        self.outcome = Replayed(partition, 0, 0)
+        self._partition = partition
+        self._encoder = ResultEncoder(results_topic, partition)
+        self._ports = ports
+        self._end = end
+        self._progress = progress
+        self._limits = limits or ReplayLimits()
+        self._compare = compare
+        self._accept_trimmed = accept_trimmed_results
+        self._begun = False
+
+    async def run(self) -> Replayed:
+        """Replay to the end. What Kafka or Postgres do wrong for a while is waited for.
+
+        FencedError if another replay or a worker took the partition; RefusedError and DifferenceError as they
+        say.
+        """
+        wait = _FIRST_WAIT
+        waited = 0.0
+        while True:
+            before = self.outcome.commands
+            try:
+                await self._attempt()
+                return self.outcome
+            except UnavailableError:
+                if self.outcome.commands > before:
+                    wait, waited = _FIRST_WAIT, 0.0
+                if waited > self._limits.patience:
+                    raise
+                await self._ports.sleep(wait)
+                waited += wait
+                wait = min(2 * wait, 5.0)
+
+    async def _attempt(self) -> None:
+        log, results = self._ports.make_log(), self._ports.make_results()
+        comparison: Comparison | None = None
+        try:
+            partitions = await log.partitions()
+            claim = await self._ports.store.acquire(partitions)
+            if not self._begun:
+                self._begun = True
+                self.outcome.began = self.outcome.next_offset = claim.next_offset
+            if claim.next_offset >= self._end:
+                return
+            await check_log(log, claim.next_offset, claim.anchor)
+            comparison = Comparison(
+                results, claim.emitted, claim.results_offset, claim.next_offset, self._compare
+            )
+            await comparison.open(self._accept_trimmed, self._end - 1)
+            await self._batches(log, partitions, claim, comparison)
+        finally:
+            if comparison is not None:
+                await comparison.close()
+            await asyncio.gather(log.close(), results.close())
+
+    async def _batches(self, log: CommandLog, partitions: int, claim: Claim, comparison: Comparison) -> None:
+        store, limits = self._ports.store, self._limits
+        defaults = Defaults(claim.default_policy, list(claim.default_commands))
+        silent = SilentEncoder(self._partition)
+        folder = Folder(self._encoder, store, defaults, limits.cache_items)
+        next_offset = claim.next_offset
+        await log.seek(next_offset)
+        while records := await self._gather(log, next_offset):
+            waiting = [decode(record, self._partition, partitions) for record in records]
+            while waiting:
+                size = self._cut(waiting, comparison.silent_below)
+                decoded, waiting = waiting[:size], waiting[size:]
+                first, last = decoded[0].record, decoded[-1].record
+                unseen = last.offset < comparison.silent_below
+                folder.encoder = silent if unseen else self._encoder
+                changes, results, items = await folder.fold(decoded, next_offset)
+                if unseen:
+                    items = []
+                else:
+                    compared = comparison.compared
+                    await comparison.hold(results)
+                    self.outcome.compared += comparison.compared - compared
+                    items = [item for item in items if item[0] > comparison.highest]
+                    self.outcome.owed += len(items)
+                await store.commit(
+                    Commit(
+                        epoch=claim.epoch,
+                        expected_offset=next_offset,
+                        next_offset=last.offset + 1,
+                        anchor=anchor_of(last),
+                        # Where nothing is owed this is the batch's last command, or more: no entry is written.
+                        emitted=comparison.emitted,
+                        results_offset=comparison.results_offset,
+                        outbox=StoredOutbox(first.offset, last.offset, outbox.pack(items)),
+                        changes=changes,
+                    )
+                )
+                folder.settle(decoded)
+                next_offset = last.offset + 1
+                self.outcome.commands += len(decoded)
+                self.outcome.next_offset = next_offset
+                self._progress.advanced(self._partition, len(decoded), next_offset)
+
+    def _cut(self, waiting: Sequence[Decoded], silent_below: int) -> int:
+        size = cut(waiting, self._limits.batch_bytes)
+        if waiting[0].record.offset < silent_below <= waiting[size - 1].record.offset:
+            return next(at for at, one in enumerate(waiting) if one.record.offset >= silent_below)
+        return size
+
+    async def _gather(self, log: CommandLog, next_offset: int) -> list[KafkaRecord]:
+        """The next batch's records, all below the end; none once there are none."""
+        gathered: list[KafkaRecord] = []
+        size = 0
+        while len(gathered) < self._limits.batch_records and size < self._limits.batch_bytes:
+            if gathered and gathered[-1].offset >= self._end - 1:
+                break
+            records = await log.fetch(self._limits.batch_records - len(gathered))
+            if not records:
+                # What is left may be nothing but transaction markers and aborted records.
+                behind = gathered[-1].offset + 1 if gathered else next_offset
+                if behind >= self._end or not await log.read(behind, self._end):
+                    break
+                continue
+            gathered += [record for record in records if next_offset <= record.offset < self._end]
+            size += sum(len(record.value or b"") for record in records)
+            if records[-1].offset >= self._end - 1:
+                break
+        return gathered
