@@ -1,8 +1,9 @@
 """A replay that emits: an owner over a log that ends, with results that go to another topic."""
 
 from waypost_worker.partition.acquire import Acquired
+from waypost_worker.partition.observer import AppliedBatch
 from waypost_worker.partition.owner import Limits, Owner, Ports
-from waypost_worker.partition.ports import OwnerError, RefusedError, ResultRecord
+from waypost_worker.partition.ports import OwnerError, RefusedError
 from waypost_worker.recovery.bounded import BoundedLog
 from waypost_worker.recovery.replay import Progress, Replayed
 
@@ -44,16 +45,15 @@ class ReemittingReplay:
             self._begun = True
             self.outcome.began = self.outcome.next_offset = acquired.position.next_offset
 
-    def applied(self, partition: int, results: list[tuple[int, ResultRecord]], seconds: float) -> None:
+    def applied(self, partition: int, batch: AppliedBatch) -> None:
         """See Observer."""
-        before = self.outcome.next_offset
-        self.outcome.next_offset = self._owner.next_offset or before
-        self.outcome.commands += len(results)
-        self._progress.advanced(partition, len(results), self.outcome.next_offset)
+        self.outcome.next_offset = batch.commands[-1].record.offset + 1
+        self.outcome.commands += len(batch.commands)
+        self._progress.advanced(partition, len(batch.commands), self.outcome.next_offset)
 
-    def emitted(self, partition: int, records: int, seconds: float) -> None:
+    def emitted(self, partition: int, batch: AppliedBatch, seconds: float) -> None:
         """See Observer."""
-        self.outcome.emitted += records
+        self.outcome.emitted += len(batch.results)
 
     def ended(self, partition: int, why: OwnerError | None, wait: float) -> None:
         """See Observer."""
