@@ -18,7 +18,11 @@ $(STAMP): requirements.lock pyproject.toml
 	@echo "installing the pinned dependencies into $(VENV) (about a minute the first time)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@deploy/fetch-promtool $(BIN)
 	@touch $@
+
+promtool:  ## tool that tests the alert rules, from Debian's package (make setup tries it too)
+	@deploy/fetch-promtool $(BIN)
 
 demo: setup  ## the whole service on a real Kafka and Postgres, a worker killed in the middle
 	@$(BIN)/python -m tests.demo
@@ -29,6 +33,7 @@ check: setup  ## lint, format, strict types, layers, generated files
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m waypost_worker.cli schema check
+	$(BIN)/python deploy/reference.py --check
 
 test: check  ## everything that CI runs: check, then all tests
 	$(BIN)/pytest
@@ -48,6 +53,9 @@ mutants: setup  ## deliberate bugs, and what catches each; writes build/mutants.
 
 schemas: setup  ## regenerate the JSON Schema and AsyncAPI files from the models
 	$(BIN)/waypost schema export --directory schemas/json
+
+reference: setup  ## regenerate docs/metrics.md, docs/settings.md and the dashboard
+	@$(BIN)/python deploy/reference.py
 
 lock: setup  ## renew requirements.lock (hashes, no addresses)
 	$(BIN)/python -m pip install --quiet uv

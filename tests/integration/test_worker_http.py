@@ -4,18 +4,16 @@ import asyncio
 import json
 import signal
 import threading
-import urllib.error
-import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from prometheus_client.parser import text_string_to_metric_families
 from tests.harness import CREATE, TIME, Deployment, deployment
 from tests.integration.test_worker_process import Worker, publish
+from tests.integration.watched import Watched, ok
 
 from waypost.envelope import command_headers
 from waypost.outgoing import create_body
@@ -30,55 +28,6 @@ AGENT = "00f067aa0ba902b7"
 async def here(servers: Servers, database: str, topic_prefix: str) -> AsyncIterator[Deployment]:
     async with deployment(servers.endpoints, database, topic_prefix, partitions=2) as made:
         yield made
-
-
-class Watched(Worker):
-    """A worker with an HTTP port."""
-
-    def __init__(self, here: Deployment, log: Path, **environment: str) -> None:
-        super().__init__(here, log, WAYPOST_HTTP_PORT="0", **environment)
-        self.here = here
-
-    async def get(self, path: str) -> tuple[int, str]:
-        """Status and body."""
-        port = next(
-            json.loads(line)["port"] for line in self.log.read_text().splitlines() if "http_listening" in line
-        )
-        return await asyncio.to_thread(_get, f"http://127.0.0.1:{port}{path}")
-
-    async def answers(self, path: str, wanted: Callable[[int, str], bool]) -> str:
-        """Wait for an answer that is as wanted; the body."""
-        found = ""
-
-        async def seen() -> bool:
-            nonlocal found
-            status, found = await self.get(path)
-            return wanted(status, found)
-
-        await self.here.until(lambda: self.says("http_listening") > 0)
-        await self.here.until(seen)
-        return found
-
-    async def metrics(self) -> dict[tuple[str, ...], float]:
-        """Value by name and label values, in order of the labels' names."""
-        _, text = await self.get("/metrics")
-        return {
-            (sample.name, *sample.labels.values()): sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-        }
-
-
-def _get(address: str) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(address, timeout=10) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as refused:
-        return refused.code, refused.read().decode()
-
-
-def ok(status: int, body: str) -> bool:
-    return status == 200
 
 
 async def test_probes_and_metrics_of_a_worker_at_work(here: Deployment, tmp_path: Path) -> None:

@@ -1,0 +1,71 @@
+"""A worker process with probes and metrics, as tests ask it."""
+
+import asyncio
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+from tests.harness import Deployment
+from tests.integration.test_worker_process import Worker
+
+
+class Watched(Worker):
+    """A worker with an HTTP port."""
+
+    def __init__(self, here: Deployment, log: Path, **environment: str) -> None:
+        super().__init__(here, log, WAYPOST_HTTP_PORT="0", **environment)
+        self.here = here
+
+    async def get(self, path: str) -> tuple[int, str]:
+        """Status and body."""
+        port = next(
+            json.loads(line)["port"] for line in self.log.read_text().splitlines() if "http_listening" in line
+        )
+        return await asyncio.to_thread(_get, f"http://127.0.0.1:{port}{path}")
+
+    async def answers(self, path: str, wanted: Callable[[int, str], bool]) -> str:
+        """Wait for an answer that is as wanted; the body."""
+        found = ""
+
+        async def seen() -> bool:
+            nonlocal found
+            status, found = await self.get(path)
+            return wanted(status, found)
+
+        await self.here.until(lambda: self.says("http_listening") > 0)
+        await self.here.until(seen)
+        return found
+
+    async def samples(self) -> list[Sample]:
+        """All series as they are now."""
+        _, text = await self.get("/metrics")
+        return [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+
+    async def metrics(self) -> dict[tuple[str, ...], float]:
+        """Value by name and label values, in order of the labels' names."""
+        return {(sample.name, *sample.labels.values()): sample.value for sample in await self.samples()}
+
+    async def shows(self, wanted: Callable[[dict[tuple[str, ...], float]], bool]) -> None:
+        """Wait until the metrics are as wanted."""
+
+        async def seen() -> bool:
+            return wanted(await self.metrics())
+
+        await self.here.until(seen, 40)
+
+
+def _get(address: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as refused:
+        return refused.code, refused.read().decode()
+
+
+def ok(status: int, body: str) -> bool:
+    """An answer that a probe is content with."""
+    return status == 200
