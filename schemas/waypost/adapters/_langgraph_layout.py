@@ -81,7 +81,8 @@ def checkpoint_records(
     }
     if parent := config.get("checkpoint_id"):
         described["parent"] = parent
-    if deltas := metadata.get("counters_since_delta_snapshot"):
+    counted = metadata.get("counters_since_delta_snapshot", {})
+    if deltas := counted.keys() & checkpoint["channel_versions"].keys() - values.keys():
         described["deltas"] = sorted(deltas)
     data = {"checkpoint": _typed(serde, bare), "metadata": _typed(serde, metadata), "values": inline}
     return [values_record(group) for group in before], Record(CHECKPOINT, data, described)
@@ -118,9 +119,9 @@ def tuples(thread_id: str, rows: Sequence[Row], serde: SerializerProtocol) -> li
     writes: dict[Key, list[dict[str, Any]]] = {}
     for row, data in parsed:
         if row.name == WRITES:
-            writes.setdefault(_key(row), []).append(data)
+            writes.setdefault(key_of(row), []).append(data)
     return [
-        _tuple(thread_id, row, data, held, writes.get(_key(row), []), serde)
+        _tuple(thread_id, row, data, held, writes.get(key_of(row), []), serde)
         for row, data in reversed(parsed)
         if row.chosen
     ]
@@ -152,17 +153,17 @@ def plan(rows: Sequence[Row], dropped: set[Key]) -> Plan:
     """
     grace = rows[-1].recorded_at - _GRACE if rows else None
     checkpoints = [row for row in rows if row.name == CHECKPOINT]
-    present = {_key(row) for row in checkpoints}
-    needed = {need for row in checkpoints if _key(row) not in dropped for need in row.metadata["needs"]}
-    released = {need for row in checkpoints if _key(row) in dropped for need in row.metadata["needs"]}
+    present = {key_of(row) for row in checkpoints}
+    needed = {need for row in checkpoints if key_of(row) not in dropped for need in row.metadata["needs"]}
+    released = {need for row in checkpoints if key_of(row) in dropped for need in row.metadata["needs"]}
     batches = {row.batch for row in rows if row.name != PART}
 
     def leaves(row: Row) -> bool:
         old = grace is not None and row.recorded_at < grace
         if row.name == CHECKPOINT:
-            return _key(row) in dropped
+            return key_of(row) in dropped
         if row.name == WRITES:
-            return _key(row) in dropped or (old and _key(row) not in present)
+            return key_of(row) in dropped or (old and key_of(row) not in present)
         if row.name == VALUES:
             held = set(row.metadata["holds"])
             return not held & needed and (old or bool(held & released))
@@ -187,12 +188,12 @@ def older_than_newest(rows: Sequence[Row], keep: int) -> set[Key]:
 
     A delta channel is stored now and then; in between it is built from the writes of the checkpoints before.
     """
-    by_key = {_key(row): row for row in rows if row.name == CHECKPOINT}
+    by_key = {key_of(row): row for row in rows if row.name == CHECKPOINT}
     kept: dict[str, list[Key]] = {}
     for row in sorted(by_key.values(), key=lambda row: row.number, reverse=True):
         newest = kept.setdefault(row.metadata["ns"], [])
         if len(newest) < keep:
-            newest.append(_key(row))
+            newest.append(key_of(row))
     staying = {key for keys in kept.values() for key in keys}
     for key in list(staying):
         staying |= ancestry(by_key, key, set(by_key[key].metadata.get("deltas", ())))
@@ -219,19 +220,19 @@ def _tuple(
     writes: Sequence[dict[str, Any]],
     serde: SerializerProtocol,
 ) -> CheckpointTuple:
-    ns, checkpoint_id = _key(row)
-    bare = _loaded(serde, data["checkpoint"])
+    ns, checkpoint_id = key_of(row)
+    bare = loaded(serde, data["checkpoint"])
     values = {}
     for channel, version in bare["channel_versions"].items():
         if (entry := held.get(digest(ns, channel, version))) is not None:
-            values[channel] = _loaded(serde, entry)
+            values[channel] = loaded(serde, entry)
     parent = row.metadata.get("parent")
     return CheckpointTuple(
         config=config_of(thread_id, ns, checkpoint_id),
         checkpoint=cast(Checkpoint, {**bare, "channel_values": values}),
-        metadata=_loaded(serde, data["metadata"]),
+        metadata=loaded(serde, data["metadata"]),
         parent_config=None if parent is None else config_of(thread_id, ns, parent),
-        pending_writes=_pending(writes, serde),
+        pending_writes=pending(writes, serde),
     )
 
 
@@ -242,7 +243,10 @@ def config_of(thread_id: str, ns: str, checkpoint_id: str) -> RunnableConfig:
     }
 
 
-def _pending(records: Sequence[dict[str, Any]], serde: SerializerProtocol) -> list[PendingWrite]:
+def pending(
+    records: Sequence[dict[str, Any]], serde: SerializerProtocol, channel: str | None = None
+) -> list[PendingWrite]:
+    """The writes to a checkpoint, or those to one channel, in the order in which a run applies them."""
     # Of a task's write sent twice the first counts; of an error or interrupt, which have places of their own
     # below zero, the last.
     found: dict[tuple[str, int], tuple[str, dict[str, Any]]] = {}
@@ -252,7 +256,11 @@ def _pending(records: Sequence[dict[str, Any]], serde: SerializerProtocol) -> li
             if place[1] < 0 or place not in found:
                 found[place] = (record["task_path"], write)
     ordered = sorted(found.items(), key=lambda item: writes_sort_key(item[1][0], *item[0]))
-    return [(task_id, write["channel"], _loaded(serde, write)) for (task_id, _), (_, write) in ordered]
+    return [
+        (task_id, write["channel"], loaded(serde, write))
+        for (task_id, _), (_, write) in ordered
+        if channel is None or write["channel"] == channel
+    ]
 
 
 def _packed(entries: Sequence[Entry]) -> list[list[Entry]]:
@@ -290,9 +298,11 @@ def _typed(serde: SerializerProtocol, value: Any) -> dict[str, str]:
     return {"type": kind, "base64": base64.b64encode(raw).decode()}
 
 
-def _loaded(serde: SerializerProtocol, typed: Mapping[str, str]) -> Any:
+def loaded(serde: SerializerProtocol, typed: Mapping[str, str]) -> Any:
+    """What was stored as type and base64."""
     return serde.loads_typed((typed["type"], base64.b64decode(typed["base64"])))
 
 
-def _key(row: Row) -> Key:
+def key_of(row: Row) -> Key:
+    """The checkpoint that a record of a checkpoint or of writes is about."""
     return row.metadata["ns"], row.metadata["id"]

@@ -4,7 +4,7 @@ Needs the extra ``langgraph``. How it lies in a session: :mod:`waypost.adapters.
 """
 
 import random
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -17,6 +17,7 @@ try:
         Checkpoint,
         CheckpointMetadata,
         CheckpointTuple,
+        DeltaChannelHistory,
         get_checkpoint_id,
         get_checkpoint_metadata,
     )
@@ -26,12 +27,14 @@ except ImportError as error:
         "waypost.adapters.langgraph needs langgraph-checkpoint: install it with pip install 'waypost[langgraph]'"
     ) from error
 
+from waypost.adapters import _langgraph_delta as delta
 from waypost.adapters import _langgraph_layout as layout
 from waypost.adapters.backend import Appended, Backend
 from waypost.adapters.records import Row, is_hashed, prefix_end, session_of
 
 PREFIX: Final = "langgraph/"
 _PAGE: Final = 25  # checkpoints read at once
+_STEPS: Final = 100  # checkpoints looked at at once on the way back of a delta channel
 _NEWEST: Final = 2**63 - 1
 
 
@@ -79,6 +82,29 @@ class WaypostSaver(BaseCheckpointSaver[str]):
         while page := await self._backend.join(listing.page()):
             for each in page:
                 yield each
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """What delta channels are built from at a checkpoint; see the base class."""
+        return await self._backend.join(self._delta_history(config, channels))
+
+    async def _delta_history(
+        self, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        configurable = config["configurable"]
+        session_id = _session(str(configurable["thread_id"]))
+        rows = await self._backend.rows(session_id, "index")
+        ns = configurable.get("checkpoint_ns", "")
+        walk = delta.walk_from(rows, ns, get_checkpoint_id(config), channels)
+        for start in range(0, len(walk.path), _STEPS):
+            if not walk.open:
+                break
+            numbers = [row.number for row in walk.path[start : start + _STEPS]]
+            read = await self._backend.rows(session_id, "numbers", numbers)
+            delta.look_at(walk, start, read, self.serde)
+        read = await self._backend.rows(session_id, "numbers", walk.numbers())
+        return delta.histories(walk, channels, read, self.serde)
 
     async def _get(self, config: RunnableConfig) -> CheckpointTuple | None:
         configurable = config["configurable"]
@@ -207,6 +233,12 @@ class WaypostSaver(BaseCheckpointSaver[str]):
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """As :meth:`aget_tuple`."""
         return self._backend.run(self._get(config))
+
+    def get_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """As :meth:`aget_delta_channel_history`."""
+        return self._backend.run(self._delta_history(config, channels))
 
     def list(
         self,

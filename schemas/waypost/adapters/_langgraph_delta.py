@@ -1,0 +1,97 @@
+"""Reading what delta channels are built from: their nearest stored value and the writes since. Pure.
+
+LangGraph's own way asks for one checkpoint after the other; here the way back is walked on metadata alone, and what
+was found is read at once. The answers are the same.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from langgraph.checkpoint.base import DeltaChannelHistory
+from langgraph.checkpoint.serde.base import SerializerProtocol
+
+from waypost.adapters._langgraph_layout import CHECKPOINT, WRITES, Key, digest, key_of, loaded, pending
+from waypost.adapters.records import Row
+
+
+@dataclass(slots=True)
+class Walk:
+    """The way back from a checkpoint. ``path`` are its ancestors, nearest first."""
+
+    rows: Sequence[Row]
+    path: list[Row]
+    open: set[str]
+    ends: dict[str, tuple[int, int, str]] = field(default_factory=dict)  # place in path, record, digest
+
+    def numbers(self) -> list[int]:
+        """The records to read for an answer: writes along the way, and the values at its ends."""
+        keys = {key_of(row) for row in self.path[: self._length()]}
+        writes = [row.number for row in self.rows if row.name == WRITES and key_of(row) in keys]
+        return writes + [number for _, number, _ in self.ends.values()]
+
+    def _length(self) -> int:
+        return (
+            len(self.path)
+            if self.open
+            else max((place for place, _, _ in self.ends.values()), default=-1) + 1
+        )
+
+
+def walk_from(rows: Sequence[Row], ns: str, checkpoint_id: str | None, channels: Sequence[str]) -> Walk:
+    """The ancestors of a checkpoint, or of the newest one. ``rows`` are all of the session, without data."""
+    by_key: dict[Key, Row] = {key_of(row): row for row in rows if row.name == CHECKPOINT}
+    if checkpoint_id is None:
+        in_ns = (row for row in by_key.values() if row.metadata["ns"] == ns)
+        here = max(in_ns, key=lambda row: row.number, default=None)
+    else:
+        here = by_key.get((ns, checkpoint_id))
+    path: list[Row] = []
+    seen: set[int] = set()
+    while here is not None and (parent := here.metadata.get("parent")) is not None:
+        here = by_key.get((ns, parent))
+        if here is None or here.number in seen:
+            break
+        seen.add(here.number)
+        path.append(here)
+    return Walk(rows, path, set(channels))
+
+
+def look_at(walk: Walk, start: int, read: Sequence[Row], serde: SerializerProtocol) -> None:
+    """Close the channels whose value is stored at one of the checkpoints ``read``, which begin at ``start``."""
+    holders = {held: row.number for row in walk.rows for held in row.metadata.get("holds", ())}
+    by_number = {row.number: row for row in read}
+    for place, at in enumerate(walk.path[start : start + len(read)], start):
+        versions = loaded(serde, by_number[at.number].data["checkpoint"])["channel_versions"]
+        for channel in sorted(walk.open & versions.keys()):
+            named = digest(at.metadata["ns"], channel, versions[channel])
+            if named in holders:
+                walk.ends[channel] = (place, holders[named], named)
+                walk.open.discard(channel)
+
+
+def histories(
+    walk: Walk, channels: Sequence[str], read: Sequence[Row], serde: SerializerProtocol
+) -> Mapping[str, DeltaChannelHistory]:
+    """Each channel's writes, oldest first, since its nearest stored value, and that value."""
+    found: dict[str, DeltaChannelHistory] = {}
+    parsed = {row.number: (row, row.data) for row in read}
+    by_key: dict[Key, list[dict[str, Any]]] = {}
+    for row, data in parsed.values():
+        if row.name == WRITES:
+            by_key.setdefault(key_of(row), []).append(data)
+    for channel in channels:
+        end = walk.ends.get(channel)
+        path = walk.path if end is None else walk.path[: end[0] + 1]
+        found[channel] = {
+            "writes": [
+                write
+                for row in reversed(path)
+                for write in pending(by_key.get(key_of(row), []), serde, channel)
+            ]
+        }
+        if end is not None:
+            _, number, named = end
+            entries = {entry["digest"]: entry for entry in parsed[number][1]["values"]}
+            found[channel]["seed"] = loaded(serde, entries[named])
+    return found
