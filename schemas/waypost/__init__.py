@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from waypost.events import Deduplicator, Event
     from waypost.manager import CheckpointManager
     from waypost.publisher import Publisher, PublisherStats
-    from waypost.reader import Reader, SessionInfo
+    from waypost.reader import Reader, SessionInfo, SessionPage
     from waypost.retention import Policy
     from waypost.session_reader import Page, SessionReader
     from waypost.subscriber import Subscriber
@@ -53,7 +53,7 @@ _HOMES = {
     "events": ("Deduplicator", "Event"),
     "manager": ("CheckpointManager",),
     "publisher": ("Publisher", "PublisherStats"),
-    "reader": ("Reader", "SessionInfo"),
+    "reader": ("Reader", "SessionInfo", "SessionPage"),
     "retention": ("Policy",),
     "session_reader": ("Page", "SessionReader"),
     "subscriber": ("Subscriber",),
@@ -80,6 +80,7 @@ __all__ = [
     "Reader",
     "ResultTimeoutError",
     "SessionInfo",
+    "SessionPage",
     "SessionReader",
     "SpoolError",
     "Subscriber",

@@ -4,26 +4,26 @@ Read-only: a role with select on the schema is enough. Needs the extra ``reader`
 """
 
 import asyncio
-import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from datetime import datetime
-from functools import cache
-from importlib.resources import files
-from typing import Any, Final, Self, TypeVar
+from datetime import UTC, datetime
+from typing import Any, Final, Self
 
 import orjson
 
+from waypost.read_pool import DEFAULT_SCHEMA, ReadPool
+from waypost.read_pool import Snapshot as Snapshot
 from waypost.session_reader import Page as Page
 from waypost.session_reader import SessionReader as SessionReader
 from waypost.session_reader import checked_limit
+from waypost.text import MAX_SESSION_ID
+from waypost.times import from_micros, to_micros
 
-DEFAULT_SCHEMA: Final = "waypost"
-_SCHEMA_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _SESSIONS: Final = 500
-_PREFETCH: Final = 20
-_T = TypeVar("_T")
+#: Sorts after every session id: ids are compared by code point.
+_AFTER_ALL: Final = chr(0x10FFFF) * (MAX_SESSION_ID + 1)
+_LATEST: Final = datetime.max.replace(tzinfo=UTC)
+_EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +39,21 @@ class SessionInfo:
     last_recorded_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class SessionPage:
+    """Some sessions, and the ``cursor`` to pass for the next ones, None at the end."""
+
+    sessions: list[SessionInfo]
+    cursor: str | None
+
+
 class Reader:
     """A pool of read-only connections: ``async with waypost.Reader(dsn) as reader: …``
 
-    ``schema`` is another one than ``waypost`` where a replay built a side schema. Statements take at most
-    ``timeout`` seconds. Works behind pgbouncer in transaction mode with ``statement_cache_size=0``.
+    ``schema`` is another one than ``waypost`` where a replay built a side schema. At most ``pool_size``
+    connections; a statement, and the wait for a connection, take at most ``timeout`` seconds (TimeoutError says
+    which it was). While Postgres is away, reads wait up to ``reconnect`` seconds for it, unless it was never
+    reached. Works behind pgbouncer in transaction mode with ``statement_cache_size=0``.
     """
 
     def __init__(
@@ -53,24 +63,13 @@ class Reader:
         schema: str = DEFAULT_SCHEMA,
         pool_size: int = 4,
         timeout: float = 30,
+        reconnect: float = 10,
         statement_cache_size: int = 100,
     ) -> None:
-        if _SCHEMA_NAME.fullmatch(schema) is None:
-            raise ValueError(f"the schema name {schema!r} must be a plain lower-case identifier")
-        self._dsn = dsn
-        self._schema = schema
-        self._pool: Any = None
-        self._options: dict[str, Any] = {
-            "min_size": 0,
-            "max_size": pool_size,
-            "command_timeout": timeout,
-            "timeout": timeout,
-            "statement_cache_size": statement_cache_size,
-        }
-        self._opening = asyncio.Lock()
+        self._pool = ReadPool(dsn, schema, pool_size, timeout, reconnect, statement_cache_size)
 
     async def __aenter__(self) -> Self:
-        await self._opened()
+        await self._pool.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -78,24 +77,51 @@ class Reader:
 
     async def close(self) -> None:
         """Close the connections."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            await pool.close()
+        await self._pool.close()
 
-    def session(self, session_id: str) -> "SessionReader":
+    def session(self, session_id: str) -> SessionReader:
         """The reads of one session; it need not exist."""
-        return SessionReader(self, session_id)
+        return SessionReader(self._pool, session_id)
 
     async def sessions(
         self, *, prefix: str = "", limit: int = _SESSIONS, cursor: str = ""
     ) -> list[SessionInfo]:
         """Sessions by id, those that begin with ``prefix``; ``cursor`` is the last id of the page before."""
-        rows = await self.fetch("sessions", cursor, prefix, checked_limit(limit))
-        return [_session_info(row) for row in rows]
+        return await _sessions(self._pool, prefix, limit, cursor)
+
+    async def recent_sessions(
+        self,
+        *,
+        prefix: str = "",
+        active_since: datetime | None = None,
+        limit: int = _SESSIONS,
+        cursor: str | None = None,
+    ) -> SessionPage:
+        """Sessions by the time of their last accepted command, the latest first.
+
+        Those that begin with ``prefix``, and were active at ``active_since`` (aware) or later. A session that
+        becomes active while pages are turned moves ahead of the pages to come.
+        """
+        since = _EARLIEST if active_since is None else active_since
+        to_micros(since)  # refuses naive ones
+        at, session_id = (_LATEST, _AFTER_ALL) if cursor is None else _place(cursor)
+        rows = await self._pool.fetch(
+            "recent_sessions", at, session_id, prefix, _first_after(prefix), since, checked_limit(limit)
+        )
+        found = [_session_info(row) for row in rows]
+        return SessionPage(found, _cursor(found[-1]) if len(found) == limit else None)
+
+    async def fetch(self, statement: str, *arguments: Any) -> list[Any]:
+        """Rows of a named statement of this library."""
+        return await self._pool.fetch(statement, *arguments)
+
+    def snapshot(self) -> AbstractAsyncContextManager[Snapshot]:
+        """Reads that all see the same moment. Holds a connection meanwhile."""
+        return self._pool.snapshot()
 
     async def session_info(self, session_id: str) -> SessionInfo | None:
         """What is known of a session, or None if no command of it was ever accepted."""
-        rows = await self.fetch("session", session_id)
+        rows = await self._pool.fetch("session", session_id)
         return _session_info(rows[0]) if rows else None
 
     async def wait_for(self, token: tuple[int, int], timeout: float = 10) -> None:
@@ -104,110 +130,64 @@ class Reader:
         TimeoutError says how far the partition is.
         """
         partition, offset = token
+        position: int | None = None
         wait = 0.001
-        position = 0
-        deadline = asyncio.get_running_loop().time() + timeout
-        while True:
-            rows = await self.fetch("position", partition)
-            position = rows[0]["next_offset"] if rows else 0
-            if position > offset:
-                return
-            left = deadline - asyncio.get_running_loop().time()
-            if left <= 0:
+        try:
+            async with asyncio.timeout(timeout):
+                while True:
+                    rows = await self._pool.fetch("position", partition)
+                    position = rows[0]["next_offset"] if rows else 0
+                    if position > offset:
+                        return
+                    await asyncio.sleep(wait)
+                    wait = min(2 * wait, 0.1)
+        except TimeoutError as error:
+            if position is None:
                 raise TimeoutError(
-                    f"partition {partition} is applied up to offset {position - 1}, not yet to {offset}, after "
-                    f"{timeout} s: is a worker running?"
-                )
-            await asyncio.sleep(min(wait, left))
-            wait = min(2 * wait, 0.1)
-
-    async def fetch(self, statement: str, *arguments: Any) -> list[Any]:
-        """Rows of a named statement of this library. Reading is harmless, so it survives lost connections."""
-        sql = _statement(statement, self._schema)
-        pool = await self._opened()
-
-        async def read() -> list[Any]:
-            rows: list[Any] = await pool.fetch(sql, *arguments)
-            return rows
-
-        return await self._on_a_living_connection(read)
-
-    @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator["Snapshot"]:
-        """Statements that all see the same moment. Holds a connection and its transaction meanwhile."""
-        pool = await self._opened()
-
-        async def begin() -> tuple[Any, AsyncExitStack]:
-            async with AsyncExitStack() as stack:
-                connection = await stack.enter_async_context(pool.acquire())
-                transaction = connection.transaction(isolation="repeatable_read", readonly=True)
-                await stack.enter_async_context(transaction)
-                return connection, stack.pop_all()
-            raise AssertionError("the stack suppresses nothing")
-
-        connection, transaction = await self._on_a_living_connection(begin)
-        async with transaction:
-            yield Snapshot(connection, self._schema)
-
-    async def _on_a_living_connection(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
-        import asyncpg
-
-        lost = (
-            asyncpg.PostgresConnectionError,
-            asyncpg.AdminShutdownError,
-            asyncpg.CrashShutdownError,
-            asyncpg.InterfaceError,
-            asyncpg.InternalClientError,
-            ConnectionError,
-        )
-        # After a restart of Postgres each connection in the pool may be a dead one.
-        for _ in range(self._options["max_size"]):
-            try:
-                return await attempt()
-            except lost:
-                continue
-        return await attempt()
-
-    async def _opened(self) -> Any:
-        async with self._opening:
-            if self._pool is None:
-                try:
-                    import asyncpg
-                except ImportError:
-                    raise ImportError(
-                        "waypost.Reader needs asyncpg: install it with pip install 'waypost[reader]'"
-                    ) from None
-                self._pool = await asyncpg.create_pool(self._dsn, **self._options)
-            return self._pool
+                    f"how far partition {partition} is could not be read within {timeout:g} s"
+                ) from error
+            raise TimeoutError(
+                f"partition {partition} is applied up to offset {position - 1}, not yet to {offset}, after "
+                f"{timeout:g} s: is a worker running?"
+            ) from None
 
 
-class Snapshot:
-    """Reads within one transaction."""
+async def sessions_of(
+    snapshot: Snapshot, *, prefix: str = "", limit: int = _SESSIONS, cursor: str = ""
+) -> list[SessionInfo]:
+    """:meth:`Reader.sessions` as they were at the moment of a snapshot."""
+    return await _sessions(snapshot, prefix, limit, cursor)
 
-    def __init__(self, connection: Any, schema: str) -> None:
-        self._connection = connection
-        self._schema = schema
 
-    async def fetch(self, statement: str, *arguments: Any) -> list[Any]:
-        """Rows of a named statement."""
-        rows: list[Any] = await self._connection.fetch(_statement(statement, self._schema), *arguments)
-        return rows
+async def _sessions(source: ReadPool | Snapshot, prefix: str, limit: int, cursor: str) -> list[SessionInfo]:
+    rows = await source.fetch("sessions", cursor, prefix, _first_after(prefix), checked_limit(limit))
+    return [_session_info(row) for row in rows]
 
-    def rows(self, statement: str, *arguments: Any) -> AsyncIterator[Any]:
-        """Rows of a named statement, a few at a time."""
-        cursor: AsyncIterator[Any] = self._connection.cursor(
-            _statement(statement, self._schema), *arguments, prefetch=_PREFETCH
-        )
-        return cursor
+
+def _first_after(prefix: str) -> str:
+    """The least text above all that begin with ``prefix``; a range is what every index understands."""
+    while prefix:
+        last = ord(prefix[-1]) + 1
+        if last <= 0x10FFFF:
+            # Surrogates are no characters.
+            return prefix[:-1] + chr(0xE000 if last == 0xD800 else last)
+        prefix = prefix[:-1]
+    return _AFTER_ALL
+
+
+def _cursor(info: SessionInfo) -> str:
+    return f"{to_micros(info.last_recorded_at)} {info.session_id}"
+
+
+def _place(cursor: str) -> tuple[datetime, str]:
+    micros, _, session_id = cursor.partition(" ")
+    try:
+        return from_micros(int(micros)), session_id
+    except (ValueError, OverflowError):
+        raise ValueError(f"{cursor!r} is not a cursor of this list: pass the one that a page gave") from None
 
 
 def _session_info(row: Any) -> SessionInfo:
     policy = row["policy"]
     fields: dict[str, Any] = {**row, "policy": None if policy is None else orjson.loads(policy)}
     return SessionInfo(**fields)
-
-
-@cache
-def _statement(name: str, schema: str) -> str:
-    text = files("waypost").joinpath("sql", f"{name}.sql").read_text()
-    return text if schema == DEFAULT_SCHEMA else text.replace("waypost.", f'"{schema}".')

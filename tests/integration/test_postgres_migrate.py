@@ -27,7 +27,7 @@ TABLES = {
     "checkpoints": "session_id text, number bigint, imported_id text?, name text, taken_at timestamptz, "
     "recorded_at timestamptz, data bytea, metadata jsonb, pinned boolean, command_id text?, position bigint",
     "sessions": "session_id text, partition integer, counter bigint, policy jsonb?, checkpoints integer, "
-    "first_recorded_at timestamptz, last_recorded_at timestamptz",
+    "first_recorded_at timestamptz, last_recorded_at timestamptz, active_minute timestamptz",
     "recent_commands": "session_id text, position bigint, command_id text, number bigint?",
     "partitions": "partition integer, partitions integer, next_offset bigint, epoch bigint, emitted bigint, "
     "results_offset bigint, anchor bytea?, producer_id bigint?, producer_epoch integer?, "
@@ -176,7 +176,7 @@ async def test_a_gap_in_the_history_is_refused(database: str, monkeypatch: pytes
     number = with_one_more("select 1;", monkeypatch)
     async with connected(database) as connection:
         await connection.execute("update waypost.migrations set number = $1 where number = 1", number)
-        with pytest.raises(SchemaError, match=rf"migration {number} \(first\) but not 1"):
+        with pytest.raises(SchemaError, match=r"migration 2 \(\w+\) but not 1"):
             await migrate(connection)
 
 

@@ -101,11 +101,13 @@ class _Pieces:
 
 
 async def _ids(snapshot: "Snapshot", prefix: str) -> AsyncIterator[str]:
+    from waypost.reader import sessions_of
+
     cursor = ""
-    while rows := await snapshot.fetch("sessions", cursor, prefix, _SESSIONS):
-        for row in rows:
-            yield row["session_id"]
-        cursor = rows[-1]["session_id"]
+    while page := await sessions_of(snapshot, prefix=prefix, cursor=cursor, limit=_SESSIONS):
+        for session in page:
+            yield session.session_id
+        cursor = page[-1].session_id
 
 
 async def _export(settings: Settings, pieces: _Pieces, put: Callable[[bytes], object]) -> None:
