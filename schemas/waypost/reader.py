@@ -11,7 +11,8 @@ from typing import Any, Final, Self
 
 import orjson
 
-from waypost.read_pool import DEFAULT_SCHEMA, ReadPool
+from waypost.read_pool import DEFAULT_SCHEMA as DEFAULT_SCHEMA
+from waypost.read_pool import ReadPool
 from waypost.read_pool import Snapshot as Snapshot
 from waypost.session_reader import Page as Page
 from waypost.session_reader import SessionReader as SessionReader

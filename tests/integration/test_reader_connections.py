@@ -14,13 +14,12 @@ import asyncpg
 import pytest
 from tests.harness import Deployment, deployment
 from tests.integration.reading import varied
-from tests.servers import POSTGRES_SETTINGS, unavailable
+from tests.servers import POSTGRES_SETTINGS, migrate_template, unavailable
 
 from waypost import Reader
 from waypost_worker.devserver import DevServerError, EmbeddedPostgres, Servers
 from waypost_worker.devserver.ports import Port
 from waypost_worker.devserver.postgres_programs import unprivileged_user
-from waypost_worker.postgres.migrate import migrate_dsn
 
 
 @pytest.fixture
@@ -148,13 +147,14 @@ def test_a_pool_of_nothing_is_refused() -> None:
 # A server of our own, to be restarted.
 
 
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
-    made = EmbeddedPostgres(tmp_path, settings=POSTGRES_SETTINGS)
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    made = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), settings=POSTGRES_SETTINGS)
     try:
         made.start()
     except DevServerError as error:
         unavailable(str(error))
+    migrate_template(made.dsn)
     yield made
     made.stop()
 
@@ -162,7 +162,6 @@ def own(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
 @pytest.mark.servers
 @pytest.mark.parametrize("immediate", [False, True])
 async def test_reads_wait_for_a_server_that_restarts(own: EmbeddedPostgres, immediate: bool) -> None:
-    await migrate_dsn(own.dsn)
     async with Reader(own.dsn, reconnect=60) as reader:
         await asyncio.gather(*(reader.sessions() for _ in range(4)))
         restarting = asyncio.create_task(asyncio.to_thread(own.restart, immediate=immediate))
@@ -179,7 +178,6 @@ async def test_reads_wait_for_a_server_that_restarts(own: EmbeddedPostgres, imme
 async def test_a_server_that_is_gone_is_an_error_after_a_while_and_at_once_if_never_reached(
     own: EmbeddedPostgres,
 ) -> None:
-    await migrate_dsn(own.dsn)
     async with Reader(own.dsn, reconnect=0.3) as reader, Reader(own.dsn, reconnect=3600) as stranger:
         assert await reader.sessions() == []
         own.kill()
@@ -187,6 +185,8 @@ async def test_a_server_that_is_gone_is_an_error_after_a_while_and_at_once_if_ne
             await reader.sessions()
         with pytest.raises(OSError, match="Connect call failed"):
             await stranger.sessions()
+        own.restart()
+        assert await reader.sessions() == []
 
 
 # Behind a pooler.
