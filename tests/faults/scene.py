@@ -17,7 +17,7 @@ from typing import Any, Final
 import asyncpg
 from tests.faults.load import Load
 from tests.faults.processes import WorkerProcess
-from tests.oracle.books import balance, read_all
+from tests.oracle.books import Records, balance, read_all
 from tests.oracle.live import LiveSubscriber
 
 from waypost import Topics
@@ -159,24 +159,31 @@ class Scene:
 
     # The verdict.
 
-    async def judge(self) -> Row:
-        """Stop everything in good order, and ask the oracle. Fails with what is wrong."""
-        row = self.row
-        await self.load.stop()
-        await self._all_answered()
-        row.problems += await self._leaks()
-        row.problems += await self._drain()
-        await self._balance()
-        self._finish()
-        return row
+    async def judge(self, *, before: Records | None = None) -> None:
+        """Stop everything in good order, and ask the oracle. Fails with what is wrong.
 
-    async def judge_refused(self) -> Row:
-        """The same where partitions are refused: what was applied before is whole, and nothing else happened."""
+        ``before`` are commands that were in the log, should it not hold them any more.
+        """
+        await self.load.stop()
+        await self.all_answered()
+        self.row.problems += await self._leaks()
+        self.row.problems += await self._drain()
+        await self._balance(_joined(before, await self.commands()))
+        self._finish()
+
+    async def judge_refused(self, commands: Records | None = None) -> None:
+        """The same where partitions are refused: what was applied before is whole, and nothing else happened.
+
+        ``commands`` is the log as it was, should it not be there any more.
+        """
         await self.load.stop()
         self.row.problems += await self._drain()
-        await self._balance(applied_only=True)
+        await self._balance(commands or await self.commands(), applied_only=True)
         self._finish()
-        return self.row
+
+    async def commands(self) -> Records:
+        """The command log as it is now."""
+        return await read_all(self.endpoints, self.topics.commands)
 
     def _finish(self) -> None:
         row = self.row
@@ -186,7 +193,8 @@ class Scene:
             row.problems.append(f"resumed only {row.resumed_after} s after the fault was over")
         assert row.good, row
 
-    async def _all_answered(self) -> None:
+    async def all_answered(self) -> None:
+        """Wait until every acknowledged command has a result; what has none counts as stuck."""
         last = {partition: max(entries) for partition, entries in self.load.ledger.entries.items()}
         try:
             await self.until(
@@ -250,9 +258,8 @@ class Scene:
         finally:
             await connection.close()
 
-    async def _balance(self, applied_only: bool = False) -> None:
+    async def _balance(self, commands: Records, *, applied_only: bool = False) -> None:
         row, live = self.row, self.live
-        commands = await read_all(self.endpoints, self.topics.commands)
         results = await read_all(self.endpoints, self.topics.results)
         row.problems += self.load.ledger.missing(commands)[:5]
         if applied_only:
@@ -295,6 +302,18 @@ def _excess(name: str, counts: dict[str, int], brokers: int) -> list[str]:
         for what, most in allowed.items()
         if counts[what] > most
     ]
+
+
+def _joined(before: Records | None, now: Records) -> Records:
+    if before is None:
+        return now
+    return {
+        partition: [
+            *(one for one in before[partition] if not records or one.offset < records[0].offset),
+            *records,
+        ]
+        for partition, records in now.items()
+    }
 
 
 @asynccontextmanager

@@ -1,0 +1,68 @@
+"""Postgres is restored to an earlier moment while the results topic is ahead of it.
+
+Breaks: a base backup (pg_basebackup of the running server); commands go on and are answered; then the server is
+killed and comes back with the backup's data, while workers run on, or after they ended.
+Must hold: what was emitted after the backup is compared and not emitted again; nothing is lost, doubled or out of
+order; all goes on within 30 s.
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from tests.faults.scene import Scene
+
+from waypost_worker.devserver import EmbeddedPostgres
+from waypost_worker.devserver.postgres_programs import binary
+
+
+def base_backup(postgres: EmbeddedPostgres, to: Path) -> None:
+    subprocess.run(
+        [
+            *(str(binary("pg_basebackup")), "--dbname", postgres.dsn, "--pgdata", str(to)),
+            *("--checkpoint=fast", "--wal-method=stream", "--no-sync"),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+
+
+def restore(postgres: EmbeddedPostgres, backup: Path) -> None:
+    """Replace the data of a killed server, with the owner and the rights that it had."""
+    data = postgres.data_directory
+    owner = data.stat()
+    shutil.rmtree(data)
+    shutil.copytree(backup, data)
+    data.chmod(0o700)
+    for path in (data, *data.rglob("*")):
+        os.chown(path, owner.st_uid, owner.st_gid)
+    postgres.restart()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("workers", ["running", "ended"])
+async def test_restored_to_an_earlier_moment(
+    postgres_scene: Scene, breakable_postgres: EmbeddedPostgres, tmp_path: Path, workers: str
+) -> None:
+    stage = postgres_scene
+    crew = await stage.crew(2)
+    await stage.answered(100)
+    await asyncio.to_thread(base_backup, breakable_postgres, tmp_path / "backup")
+    at_backup = await stage.applied()
+    await stage.answered(400)
+    if workers == "ended":
+        for worker in crew:
+            assert await worker.end(signal.SIGTERM) == 0
+    emitted = dict(stage.live.answered)
+    breakable_postgres.kill()
+    assert any(emitted[one] > at_backup[one] for one in emitted), "nothing is ahead, so nothing was tested"
+    await asyncio.to_thread(restore, breakable_postgres, tmp_path / "backup")
+    if workers == "ended":
+        await stage.worker()
+    await stage.healed()
+    await stage.judge()

@@ -1,0 +1,44 @@
+"""Three brokers, restarted one after the other under load: every partition changes its leader.
+
+Breaks: topics with 3 replicas, min.insync.replicas=2. Each broker in turn is shut down, or killed, and started
+again, each as soon as the cluster is whole.
+Must hold: no acknowledged command is missing; the fence outlives its leader; nothing is lost, doubled or out of
+order; all goes on within 30 s after the last broker is back.
+"""
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from tests.faults.conftest import OpenScene
+from tests.faults.scene import Scene
+from tests.servers import unavailable
+
+from waypost_worker.devserver import DevServerError, EmbeddedKafka, Endpoints
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
+    made = EmbeddedKafka(tmp_path_factory.mktemp("cluster"), nodes=3)
+    try:
+        made.start()
+    except DevServerError as error:
+        unavailable(str(error))
+    yield made
+    made.stop()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
+async def test_rolling_restart(
+    cluster: EmbeddedKafka, database: str, open_scene: OpenScene, how: str
+) -> None:
+    stage: Scene
+    async with open_scene(Endpoints(cluster.bootstrap_servers, database)) as stage:
+        await stage.crew(2)
+        for node in cluster.nodes:
+            if how == "SIGKILL":
+                node.kill()
+            await asyncio.to_thread(cluster.restart_node, node)
+        await stage.healed()
+        await stage.judge()
