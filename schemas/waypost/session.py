@@ -126,13 +126,6 @@ class Session:
         """How many live checkpoints are pinned."""
         return sum(entry.pinned for entry in self.entries.values())
 
-    def last_position(self) -> int:
-        """The position of the last accepted command, -1 before the first. Every one leaves its position here."""
-        positions = [entry.position for entry in self.entries.values()]
-        if self.recent:
-            positions.append(self.recent[-1].position)
-        return max(positions, default=-1)
-
     def weight(self) -> int:
         """Entries and remembered ids together: what the session costs in memory, in items."""
         return len(self._numbers) + len(self.recent)

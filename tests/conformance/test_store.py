@@ -193,3 +193,28 @@ async def test_a_large_payload_comes_back_byte_for_byte(stores: Stores) -> None:
     payload = bytes(range(256)) * 20_000
     await hand.store.commit(replace(hand.batch(), outbox=StoredOutbox(0, 9, payload)))
     assert (await acquired(stores)).claim.outbox == [StoredOutbox(0, 9, payload)]
+
+
+async def test_an_owner_that_was_overtaken_reads_nothing(stores: Stores) -> None:
+    overtaken = await acquired(stores)
+    await overtaken.commit(puts("s", [entry(1)]))
+    assert list(await overtaken.store.load(["s"])) == ["s"]
+    await acquired(stores)
+    for read in (
+        overtaken.store.load(["s"]),
+        overtaken.store.load(["none"]),
+        overtaken.store.contents([("s", 1)]),
+    ):
+        with pytest.raises(FencedError):
+            await read
+
+
+async def test_an_owner_whose_epoch_came_again_reads_nothing_of_another_position(stores: Stores) -> None:
+    """After a failover that lost an acquisition two owners may have the same epoch."""
+    first = await acquired(stores)
+    await first.commit(puts("s", [entry(1)]))
+    twin = await stores.open()
+    await twin.commit(first.batch(puts("s", [entry(2)])))
+    with pytest.raises(FencedError):
+        await first.store.load(["s"])
+    assert list(await twin.load(["s"])) == ["s"]

@@ -113,9 +113,12 @@ class SimulatedStore:
     def __init__(self, database: Database, partition: int) -> None:
         self._database = database
         self._partition = partition
+        self._held: tuple[int, int] | None = None  # epoch and next offset, as the owner left them
 
     async def acquire(self, partitions: int) -> Claim:
-        return await self._call("acquire", partial(self._acquire, partitions))
+        claim: Claim = await self._call("acquire", partial(self._acquire, partitions))
+        self._held = (claim.epoch, claim.next_offset)
+        return claim
 
     def _acquire(self, partitions: int) -> Claim:
         before = self._database.tables.get(self._partition)
@@ -159,10 +162,10 @@ class SimulatedStore:
         self._database.put(self._partition, tables)
 
     async def load(self, session_ids: Sequence[str]) -> dict[str, Session]:
-        return await self._call(f"load {list(session_ids)}", partial(self._load, session_ids))
+        return await self._call(f"load {list(session_ids)}", partial(self._load, self._held, session_ids))
 
-    def _load(self, session_ids: Sequence[str]) -> dict[str, Session]:
-        tables = self._tables()
+    def _load(self, held: tuple[int, int] | None, session_ids: Sequence[str]) -> dict[str, Session]:
+        tables = self._tables(held)
         entries: dict[str, list[Entry]] = {session_id: [] for session_id in session_ids}
         for (session_id, _), (entry, _, _) in tables.checkpoints.items():
             if session_id in entries:
@@ -179,15 +182,16 @@ class SimulatedStore:
 
     async def contents(self, keys: Iterable[Key]) -> dict[Key, tuple[bytes, bytes]]:
         listed = list(keys)
-        return await self._call(f"contents of {listed}", partial(self._contents, listed))
+        return await self._call(f"contents of {listed}", partial(self._contents, self._held, listed))
 
-    def _contents(self, keys: list[Key]) -> dict[Key, tuple[bytes, bytes]]:
-        found = self._tables().checkpoints
+    def _contents(self, held: tuple[int, int] | None, keys: list[Key]) -> dict[Key, tuple[bytes, bytes]]:
+        found = self._tables(held).checkpoints
         return {key: found[key][1:] for key in keys if key in found}
 
     async def commit(self, commit: Commit) -> None:
         what = f"commit {commit.expected_offset} to {commit.next_offset} under epoch {commit.epoch}"
         await self._call(what, partial(self._commit, commit, _frozen(commit)))
+        self._held = (commit.epoch, commit.next_offset)
 
     def _commit(self, commit: Commit, write: Callable[["Database", Tables], None]) -> None:
         tables = self._database.owned(self._partition, commit.epoch)
@@ -203,8 +207,11 @@ class SimulatedStore:
         write(self._database, tables)
         self._database.put(self._partition, tables)
 
-    def _tables(self) -> Tables:
-        return self._database.tables.get(self._partition) or Tables(0)
+    def _tables(self, held: tuple[int, int] | None) -> Tables:
+        tables = self._database.tables.get(self._partition) or Tables(0)
+        if held is not None and (tables.epoch, tables.next_offset) != held:
+            raise FencedError(f"the partition is at {(tables.epoch, tables.next_offset)}, not at {held}")
+        return tables
 
     async def _call(self, what: str, effect: Callable[[], Any]) -> Any:
         return await self._database.server.call(f"p{self._partition} {what}", effect)

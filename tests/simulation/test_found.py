@@ -197,7 +197,7 @@ def test_results_of_commands_that_the_command_topic_does_not_have_are_refused() 
     world.loop.call_at(2, world.commands[0].cut, 0)
     world.loop.call_at(2, world.database.fail_over, 1000)
     world.run()
-    assert "answers commands up to offset 1, but the command topic ends at 0" in world.refusals[0]
+    assert "answers commands up to offset 1, but the command topic, which ends at 0" in world.refusals[0]
 
 
 def test_a_result_that_is_missing_in_the_middle_is_refused_when_the_log_is_replayed() -> None:
@@ -214,3 +214,19 @@ def test_a_result_that_is_missing_in_the_middle_is_refused_when_the_log_is_repla
     commands(world, 3.5)
     world.run()
     assert "or there is none" in world.refusals[0]
+
+
+def test_an_answered_command_whose_place_in_the_log_is_empty_is_refused() -> None:
+    """Seed 8400: the log was recreated, and an aborted record took the offset of the only answered command."""
+    world = quiet(duration=60.0, disaster="recreate_commands")  # until the renewal
+    world.refusable = {0}
+    commands(world, 1)
+
+    def recreate_and_lose_the_database() -> None:
+        world.commands[0].cut(0)
+        world.commands[0].gap()
+        world.database.fail_over(1000)
+
+    world.loop.call_at(2, recreate_and_lose_the_database)
+    world.run()
+    assert "up to offset 0, but the command topic, which ends at 1, has none there" in world.refusals[0]

@@ -150,12 +150,8 @@ async def acquire(
 
     # 3. Read the tail: what was emitted behind the stored position, for good.
     tail = await _read_tail(results, claim, results_start, tail_end)
-    if tail.highest >= log_end and tail.highest >= (log_end := (await log.bounds())[1]):
-        raise RefusedError(
-            f"the results topic answers commands up to offset {tail.highest}, but the command topic ends at "
-            f"{log_end}: the command topic was recreated or cut, or this is another cluster. Nothing was changed. "
-            "Point the worker at the right cluster, or use another topic prefix"
-        )
+    if tail.highest >= claim.next_offset:
+        await _check_answered(log, tail.highest, log_end)
 
     # 5. Finish the outbox: emit what was committed but is not in the topic. A long tail took its time, so
     # the ownership is proved once more first.
@@ -238,6 +234,23 @@ async def _read_tail(results: ResultsLog, claim: Claim, start: int, end: int) ->
         tail.take(records, claim.next_offset)
     tail.check_position()
     return tail
+
+
+async def _check_answered(log: CommandLog, highest: int, log_end: int) -> None:
+    """RefusedError unless the log has the last command that the results topic answers.
+
+    Without an anchor that reaches so far, this alone tells a log that was replaced by another while Postgres
+    lost what it knew: offsets of the new one may be taken up by records that no reader sees.
+    """
+    if highest >= log_end:
+        log_end = (await log.bounds())[1]  # it may have grown since
+    if highest < log_end and await log.read(highest, highest + 1):
+        return
+    raise RefusedError(
+        f"the results topic answers commands up to offset {highest}, but the command topic, which ends at "
+        f"{log_end}, has none there: it was recreated or cut, or this is another cluster. Nothing was changed. "
+        "Point the worker at the right cluster, or use another topic prefix"
+    )
 
 
 async def _finish_outbox(

@@ -5,13 +5,14 @@ results show. The owner and replay both advance with this; what is done with the
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from waypost.checkpoint import checkpoint_id
 from waypost.defaults import Defaults
 from waypost.session import Session
 from waypost_worker.partition import outbox
 from waypost_worker.partition.apply import Batch, Decoded, missing_sessions
 from waypost_worker.partition.cache import SessionCache
 from waypost_worker.partition.encode import Content, ResultEncoder
-from waypost_worker.partition.ports import Changes, FencedError, ResultRecord, Store
+from waypost_worker.partition.ports import Changes, RefusedError, ResultRecord, Store
 
 
 class Folded(NamedTuple):
@@ -34,7 +35,8 @@ class Folder:
     async def fold(self, decoded: Sequence[Decoded], next_offset: int) -> Folded:
         """One batch, the first command of which is the next to be applied, at or behind ``next_offset``.
 
-        FencedError if the store turns out to be ahead: somebody else advances the partition.
+        FencedError if the store is elsewhere: somebody else advances the partition. RefusedError if a
+        checkpoint that must be stored is not.
         """
         cached = self._cache.sessions
         missing = missing_sessions(decoded, cached)
@@ -43,13 +45,7 @@ class Folder:
             for session_id in missing:
                 # Not "or": a session without live checkpoints is falsy, and still has counter and policy.
                 found = stored.get(session_id)
-                if found is None:
-                    cached[session_id] = Session(session_id)
-                elif found.last_position() >= next_offset:
-                    # The commit would fail, but not if Postgres then fails over and loses what the other did.
-                    raise self._overtaken(next_offset)
-                else:
-                    cached[session_id] = found
+                cached[session_id] = Session(session_id) if found is None else found
         batch = Batch(self.encoder, cached, self._defaults)
         for one in decoded:
             batch.add(one)
@@ -64,12 +60,11 @@ class Folder:
         self, wanted: list[tuple[str, int]], next_offset: int
     ) -> dict[tuple[str, int], Content]:
         contents = await self._store.contents(wanted) if wanted else {}
-        if any(key not in contents for key in wanted):
-            raise self._overtaken(next_offset)
+        for session_id, number in wanted:
+            if (session_id, number) not in contents:
+                raise RefusedError(
+                    f"Postgres holds no row for checkpoint {checkpoint_id(session_id, number)!r}, which the commands "
+                    f"up to {next_offset - 1} left there: somebody removed it. Nothing was changed; run 'waypost "
+                    "verify', and rebuild with 'waypost replay' into an empty database"
+                )
         return contents
-
-    def _overtaken(self, next_offset: int) -> FencedError:
-        return FencedError(
-            f"Postgres is ahead of command {next_offset}: another worker took partition "
-            f"{self.encoder.partition} over; the partition is read anew"
-        )

@@ -42,6 +42,8 @@ class PostgresStore:
         # old version is looked at. A row that was moved (VACUUM FULL) is not found, which looks like a lost
         # partition: it is acquired again, and with it the place.
         self._place: tuple[int, int] | None = None
+        # Epoch and next offset, as the owner's last acquisition or commit left them.
+        self._held: tuple[int, int] | None = None
 
     async def acquire(self, partitions: int) -> Claim:
         """See :meth:`waypost_worker.partition.ports.Store.acquire`."""
@@ -58,6 +60,7 @@ class PostgresStore:
             # A statement of its own: it must see what an older owner committed while the one before waited.
             outbox = await connection.fetch(self._sql("read_outbox"), self._partition)
         self._place = row["place"]
+        self._held = (row["epoch"], row["next_offset"])
         return Claim(
             epoch=row["epoch"],
             next_offset=row["next_offset"],
@@ -81,17 +84,13 @@ class PostgresStore:
 
     async def load(self, session_ids: Sequence[str]) -> dict[str, Session]:
         """See the port."""
-        async with self._connection() as connection:
-            rows = await connection.fetch(self._sql("load"), session_ids)
+        rows = await self._held_rows("load", session_ids)
         return {row["session_id"]: _session(*row) for row in rows}
 
     async def contents(self, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], tuple[bytes, bytes]]:
         """See the port."""
         listed = list(keys)
-        async with self._connection() as connection:
-            rows = await connection.fetch(
-                self._sql("contents"), [key[0] for key in listed], [key[1] for key in listed]
-            )
+        rows = await self._held_rows("contents", [key[0] for key in listed], [key[1] for key in listed])
         return {
             (session_id, number): (data, canonical_metadata(orjson.loads(metadata)))
             for session_id, number, data, metadata in rows
@@ -100,6 +99,25 @@ class PostgresStore:
     async def commit(self, commit: Commit) -> None:
         """See the port."""
         await self._as_owner("commit", *commit_parameters(commit))
+        self._held = (commit.epoch, commit.next_offset)
+
+    async def _held_rows(self, name: str, *parameters: Any) -> list[Any]:
+        """Rows as they are where the owner left the partition. The guard is in the statement itself: looked at
+        apart, the partition might move between the look and the reading.
+        """
+        async with self._connection() as connection:
+            rows = await connection.fetch(
+                self._sql(name), self._partition, self._place, *(self._held or (None, None)), *parameters
+            )
+        if not rows:
+            raise self._overtaken()
+        return [row for row in rows if row["session_id"] is not None]
+
+    def _overtaken(self) -> FencedError:
+        return FencedError(
+            f"another worker took partition {self._partition} over in Postgres, or it was moved on there: "
+            "nothing was changed; the partition is read anew"
+        )
 
     async def _as_owner(self, name: str, *parameters: Any) -> None:
         """Run a statement that does nothing, and returns nothing, unless the partition is still this owner's."""
@@ -107,10 +125,7 @@ class PostgresStore:
         async with self._connection() as connection:
             place = await connection.fetchval(self._sql(name), self._partition, place, *parameters)
         if place is None:
-            raise FencedError(
-                f"another worker took partition {self._partition} over in Postgres, or it was moved on there: "
-                "nothing was changed; the partition is read anew"
-            )
+            raise self._overtaken()
         self._place = place
 
     def _sql(self, name: str) -> str:
