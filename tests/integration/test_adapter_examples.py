@@ -1,4 +1,4 @@
-"""Each example of an adapter runs as it stands, in a process of its own, against real servers."""
+"""Each example runs as it stands, in a process of its own, against real servers."""
 
 import asyncio
 import os
@@ -29,6 +29,7 @@ PRINTED = {
         "going on from step 1",
         "a report from 3 sources",
     ],
+    "confluent_producer.py": [f"run-{session}: in the log" for _ in range(3) for session in "abc"],
 }
 
 
