@@ -20,7 +20,7 @@ from waypost_worker.kafka.membership import Membership
 from waypost_worker.kafka.results_log import KafkaResultsLog
 from waypost_worker.partition.observer import Observer
 from waypost_worker.partition.owner import Limits, Owner, Ports, StuckError
-from waypost_worker.partition.ports import UnavailableError
+from waypost_worker.partition.ports import RefusedError, UnavailableError
 from waypost_worker.postgres.migrate import SchemaError, migrate
 from waypost_worker.postgres.pool import Pool, check_schema, open_pool
 from waypost_worker.postgres.store import PostgresStore
@@ -113,6 +113,10 @@ class Worker:
         try:
             while not self._stop.is_set():
                 self._changed.clear()
+                if isinstance(membership.failed, RefusedError):
+                    log.error("group_refused", reason=str(membership.failed))
+                    self._gave_up = True
+                    break
                 if membership.failed is not None:
                     log.warning("membership_restarting", reason=str(membership.failed))
                     await membership.leave()

@@ -12,9 +12,9 @@ from cyclopts import Parameter, validators
 
 from waypost.topics import Topics
 from waypost_worker.cli.common import OutputFlag, state_dir
-from waypost_worker.cli.dev_workers import DevWorkers
 from waypost_worker.cli.output import DONE, USAGE, CommandError, Format, note, show_fields
 from waypost_worker.cli.progress import DownloadProgress
+from waypost_worker.cli.worker_processes import WorkerProcesses
 from waypost_worker.settings import Settings, config_origin, load_settings, masked_dsn
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class _Dev:
         self._servers = Servers(
             directory, kafka_port=kafka_port, postgres_port=postgres_port, progress=self._progress.show
         )
-        self._workers = DevWorkers()
+        self._workers = WorkerProcesses()
         self._stop = threading.Event()
         self._began = False
         self._ready = False
@@ -101,7 +101,7 @@ class _Dev:
         try:
             note("starting Kafka and Postgres …")
             endpoints = self._start(partitions)
-            self._workers.start(workers, self._environment(endpoints))
+            self._workers.start([self._environment(endpoints)] * workers)
             endpoints.write(self._servers.state_dir)
             self._ready = True
             if output == "table":

@@ -1,15 +1,34 @@
-"""``waypost worker``: one worker process."""
+"""``waypost worker``: a worker in this process, or several in processes of their own."""
 
-from typing import Annotated
+import signal
+import threading
+from typing import Annotated, Final
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
+from pydantic import SecretStr
 
 from waypost_worker.cli.common import NO_TARGET, Target
+from waypost_worker.cli.output import DONE, FAILED, note
+from waypost_worker.settings import Settings, SettingsError
+
+_LOOK_SECONDS: Final = 0.2
+# Besides the drain: leaving the group, closing connections, and the start of Python.
+_STOP_SECONDS: Final = 10.0
 
 
 def worker(
     *,
+    processes: Annotated[
+        int,
+        Parameter(
+            help="run so many workers, each a process of its own",
+            validator=validators.Number(gte=1, lte=256),
+        ),
+    ] = 1,
     migrate: Annotated[bool | None, Parameter(help="apply pending migrations first")] = None,
+    http_port: Annotated[
+        int | None, Parameter(help="serve probes and metrics", validator=validators.Number(gte=0, lte=65_535))
+    ] = None,
     log_level: Annotated[str | None, Parameter(help="debug, info, warning or error")] = None,
     target: Target = NO_TARGET,
 ) -> int:
@@ -17,12 +36,81 @@ def worker(
 
     It finishes the work in hand before it ends; a second signal ends it at
     once. Any number of workers share the partitions. Exit code 0 after a clean
-    end. The other settings: 'waypost config show'.
+    end. SIGUSR1 makes the log say everything, SIGUSR2 takes that back. The
+    other settings: 'waypost config show'.
+
+    With --processes, each of them has the HTTP port after that of the one
+    before, and its own number at the end of the static member's name. One that
+    is killed is replaced; if one gives up, all end.
 
     For example:
 
       waypost worker --migrate --bootstrap-servers kafka:9092
-    """
-    from waypost_worker.cli.worker_process import run
 
-    return run(target.settings(migrate=migrate, log_level=log_level))
+      waypost worker --processes 4 --http-port 9464
+    """
+    settings = target.settings(migrate=migrate, http_port=http_port, log_level=log_level)
+    if processes == 1:
+        from waypost_worker.cli.worker_process import run
+
+        return run(settings)
+    return _Parent(settings).run(processes)
+
+
+class _Parent:
+    """Several workers, until a signal."""
+
+    def __init__(self, settings: Settings) -> None:
+        from waypost_worker.cli.worker_processes import WorkerProcesses
+
+        self._settings = settings
+        self._workers = WorkerProcesses(settings.drain_timeout + _STOP_SECONDS)
+        self._stop = threading.Event()
+
+    def run(self, count: int) -> int:
+        """The exit code."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_stop)
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, self._pass_on)
+        clean = False
+        try:
+            self._workers.start(environments(self._settings, count))
+            note(f"{count} workers: pid {', '.join(map(str, self._workers.pids))}")
+            while not self._stop.wait(_LOOK_SECONDS):
+                self._workers.look_after()
+        finally:
+            clean = self._workers.stop()
+        return DONE if clean else FAILED
+
+    def _on_stop(self, *_: object) -> None:
+        if self._stop.is_set():
+            self._workers.kill()
+        self._stop.set()
+
+    def _pass_on(self, number: int, _: object) -> None:
+        self._workers.signal(number)
+
+
+def environments(settings: Settings, count: int) -> list[dict[str, str]]:
+    """The settings of each of ``count`` workers, as variables; SettingsError if the ports do not suffice."""
+    common = {}
+    for name in settings.model_fields_set:
+        value = getattr(settings, name)
+        if value is not None:
+            shown = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            common[f"WAYPOST_{name}".upper()] = shown
+    port, member = settings.http_port, settings.group_instance_id
+    if port and port + count - 1 > 65_535:
+        raise SettingsError(
+            f"--processes {count} with port {port} for the first would need ports above 65535"
+        )
+    made = []
+    for index in range(count):
+        own = dict(common)
+        if port:
+            own["WAYPOST_HTTP_PORT"] = str(port + index)
+        if member is not None:
+            own["WAYPOST_GROUP_INSTANCE_ID"] = f"{member}-{index}"
+        made.append(own)
+    return made

@@ -10,10 +10,11 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from aiokafka.errors import InvalidSessionTimeoutError
 from aiokafka.protocol.group import LeaveGroupRequest
 
 from waypost_worker.kafka.connection import PASSING, Connection, kafka_errors, quietly
-from waypost_worker.partition.ports import UnavailableError
+from waypost_worker.partition.ports import RefusedError, UnavailableError
 
 # How soon a member notices that another one left: a takeover after a drain takes about this long.
 _HEARTBEAT_MS: Final = 300
@@ -44,6 +45,7 @@ class Membership:
         self._topic = topic
         self._group_id = group_id
         self._static = group_instance_id is not None
+        self._session_timeout = session_timeout
         self._change = asyncio.Event()
         self._polling: asyncio.Task[None] | None = None
         session_ms = int(session_timeout * 1000)
@@ -144,6 +146,14 @@ class Membership:
                     await self._consumer.getmany(timeout_ms=_POLL_MS)
         except TimeoutError:
             self._fail(UnavailableError(f"no rebalance ended for {self._longest_rebalance:.0f} s"))
+        except InvalidSessionTimeoutError:
+            self._fail(
+                RefusedError(
+                    f"Kafka does not accept a session timeout of {self._session_timeout:g} s: its brokers allow "
+                    "group.min.session.timeout.ms (6 s unless set otherwise) to group.max.session.timeout.ms. "
+                    "Nothing was changed; set WAYPOST_SESSION_TIMEOUT between them"
+                )
+            )
         except Exception as error:
             self._fail(error)
 

@@ -1,11 +1,11 @@
-"""The worker processes of a dev server: started, watched, replaced when killed, and stopped with their parent."""
+"""Worker processes of one parent: started, watched, replaced when killed, and stopped with their parent."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from waypost_worker.cli.output import CommandError, note
@@ -14,18 +14,19 @@ _STOP_SECONDS: Final = 25.0
 _POLL_SECONDS: Final = 0.1
 
 
-class DevWorkers:
-    """Workers with the same settings."""
+class WorkerProcesses:
+    """Workers of one deployment. What takes longer than ``stop_seconds`` to stop is killed."""
 
-    def __init__(self) -> None:
-        self._environment: dict[str, str] = {}
+    def __init__(self, stop_seconds: float = _STOP_SECONDS) -> None:
+        self._stop_seconds = stop_seconds
+        self._environments: list[dict[str, str]] = []
         self._children: list[subprocess.Popen[bytes]] = []
 
-    def start(self, count: int, settings: Mapping[str, str]) -> None:
-        """Start so many, with these environment variables besides one's own."""
-        self._environment = {**os.environ, **settings}
-        for _ in range(count):
-            self._children.append(self._start())
+    def start(self, settings: Sequence[Mapping[str, str]]) -> None:
+        """Start one for each of ``settings``, environment variables besides one's own."""
+        for index, own in enumerate(settings):
+            self._environments.append({**os.environ, **own})
+            self._children.append(self._start(index))
 
     @property
     def pids(self) -> list[int]:
@@ -41,14 +42,14 @@ class DevWorkers:
             if code >= 0:
                 raise CommandError(f"worker {child.pid} ended with exit code {code}; its log says why")
             name = signal.Signals(-code).name
-            replacement = self._children[index] = self._start()
+            replacement = self._children[index] = self._start(index)
             note(f"worker {child.pid} was killed by {name}; worker {replacement.pid} takes its place")
 
-    def stop(self) -> None:
-        """Let them finish the work in hand, and wait; what takes too long is killed."""
+    def stop(self) -> bool:
+        """Let them finish the work in hand, and wait; whether all did."""
         for child in self._children:
             child.terminate()
-        deadline = time.monotonic() + _STOP_SECONDS
+        deadline = time.monotonic() + self._stop_seconds
         for child in self._children:
             try:
                 child.wait(max(_POLL_SECONDS, deadline - time.monotonic()))
@@ -56,18 +57,24 @@ class DevWorkers:
                 note(f"worker {child.pid} did not end in time and is killed; nothing is lost by that")
                 child.kill()
                 child.wait()
+        return all(child.returncode == 0 for child in self._children)
+
+    def signal(self, number: int) -> None:
+        """Send all of them a signal."""
+        for child in self._children:
+            child.send_signal(number)
 
     def kill(self) -> None:
         """End them at once."""
         for child in self._children:
             child.kill()
 
-    def _start(self) -> "subprocess.Popen[bytes]":
+    def _start(self, index: int) -> "subprocess.Popen[bytes]":
         # The parent's death must end a worker: its standard input closes then, and worker_child waits for that.
         # A session of its own: Ctrl-C reaches the parent alone, and the parent decides.
         return subprocess.Popen(
             [sys.executable, "-m", "waypost_worker.cli.worker_child"],
-            env=self._environment,
+            env=self._environments[index],
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
