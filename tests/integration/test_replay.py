@@ -2,66 +2,21 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
-import asyncpg
 import orjson
-import pytest
-from tests import workload
-from tests.cli import CommandLine, Outcome
-from tests.harness import Deployment, deployment
+from tests.cli import CommandLine
+from tests.harness import Deployment
 from tests.oracle.books import read_all
+from tests.recovering import PARTITIONS, execute, line, live, published, run, worked
 from tests.state import state_hash
 
 from waypost.times import format_micros
-from waypost_worker.devserver import Servers
 from waypost_worker.kafka.topics import create_topics
 
-PARTITIONS = 3
+__all__ = ["line", "live"]
+
 COUNT = 1500
-
-
-@pytest.fixture
-async def live(servers: Servers, database: str, topic_prefix: str) -> AsyncIterator[Deployment]:
-    async with deployment(servers.endpoints, database, topic_prefix, PARTITIONS) as made:
-        yield made
-
-
-@pytest.fixture
-def line(servers: Servers, database: str, topic_prefix: str, tmp_path: Path) -> CommandLine:
-    return CommandLine(
-        tmp_path,
-        {
-            "WAYPOST_BOOTSTRAP_SERVERS": servers.kafka.bootstrap_servers,
-            "WAYPOST_POSTGRES_DSN": database,
-            "WAYPOST_TOPIC_PREFIX": topic_prefix,
-            "WAYPOST_REQUEST_TIMEOUT": "5",
-        },
-    )
-
-
-async def worked(live: Deployment, seed: int = 1, count: int = COUNT) -> None:
-    """A log with everything in it, applied and answered by owners."""
-    published = await workload.publish(
-        live.producer, live.topics.commands, workload.commands(seed, count, PARTITIONS)
-    )
-    owners = [live.own(partition) for partition in range(PARTITIONS)]
-    await live.answered(published)
-    for owner in owners:
-        await owner.stop()
-
-
-async def run(line: CommandLine, *arguments: str) -> Outcome:
-    return await asyncio.to_thread(line.run, *arguments)
-
-
-async def execute(dsn: str, *statements: str) -> None:
-    connection: Any = await asyncpg.connect(dsn)
-    for statement in statements:
-        await connection.execute(statement)
-    await connection.close()
 
 
 async def test_a_replay_is_the_same_database_by_hash(live: Deployment, line: CommandLine) -> None:
@@ -99,12 +54,12 @@ async def test_a_replay_survives_sigkill(live: Deployment, line: CommandLine) ->
 
 
 async def test_workers_go_on_with_a_rebuilt_database_and_emit_what_is_owed(
-    live: Deployment, line: CommandLine, servers: Servers
+    live: Deployment, line: CommandLine
 ) -> None:
     await worked(live, count=400)
     before = {partition: len(records) for partition, records in (await live.results()).items()}
     # Published, and neither applied nor answered when Postgres was lost.
-    late = await workload.publish(live.producer, live.topics.commands, workload.commands(9, 200, PARTITIONS))
+    late = await published(live, seed=9, count=200)
     await execute(live.dsn, "drop schema waypost cascade")
     replayed = await run(line, "replay", "-o", "json")
     assert replayed.code == 0, replayed.err
@@ -214,7 +169,7 @@ async def test_a_target_of_another_log_is_refused(live: Deployment, line: Comman
     before = await state_hash(live.dsn, "side")
     other = type(live.topics)(f"{live.topics.prefix}-other")
     await create_topics(live.connection, other, PARTITIONS)
-    await workload.publish(live.producer, other.commands, workload.commands(5, 900, PARTITIONS))
+    await published(live, seed=5, count=900, topic=other.commands)
     flags = ("--schema", "side", "--topic-prefix", other.prefix)
     refused = await run(line, "replay", *flags)
     assert (refused.code, "is not the one that Postgres applied" in refused.error) == (1, True)

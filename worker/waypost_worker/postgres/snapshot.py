@@ -1,0 +1,115 @@
+"""One partition's rows of one moment, streamed: what verify reads. Holds a transaction while it is open."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import asyncpg
+import orjson
+
+from waypost.retention import Policy
+from waypost.text import canonical_metadata
+from waypost_worker.partition.ports import RejectedRow, StoredOutbox
+from waypost_worker.postgres.pool import prepare
+from waypost_worker.postgres.rows import policy_of
+from waypost_worker.postgres.statements import statement
+from waypost_worker.recovery.stored import (
+    StoredCheckpoint,
+    StoredCommand,
+    StoredPartition,
+    StoredSession,
+    Stray,
+)
+
+_PREFETCH: Final = 500
+_EMPTY: Final = b"{}"
+
+
+class PostgresSnapshot:
+    """See :class:`waypost_worker.recovery.stored.Snapshot`."""
+
+    def __init__(self, connection: Any, schema: str, partition: int) -> None:
+        self._connection = connection
+        self._schema = schema
+        self._partition = partition
+
+    async def partition(self) -> StoredPartition | None:
+        """See the port."""
+        row = await self._connection.fetchrow(self._sql("verify_partition"), self._partition)
+        if row is None:
+            return None
+        fields = dict(row)
+        fields["default_policy"] = policy_of(row["default_policy"]) or Policy()
+        fields["default_commands"] = orjson.loads(row["default_commands"])
+        return StoredPartition(**fields)
+
+    async def sessions(self, below: int | None) -> AsyncIterator[StoredSession]:
+        """See the port."""
+        async for row in self._rows("verify_sessions", below):
+            session_id, counter, policy, *rest = row
+            yield StoredSession(session_id, counter, policy_of(policy), *rest)
+
+    async def checkpoints(self, below: int | None) -> AsyncIterator[StoredCheckpoint]:
+        """See the port."""
+        async for row in self._rows("verify_checkpoints", below):
+            stored = StoredCheckpoint(*row)
+            if stored.metadata != _EMPTY:
+                stored = stored._replace(metadata=canonical_metadata(orjson.loads(stored.metadata)))
+            yield stored
+
+    async def commands(self, below: int | None) -> AsyncIterator[StoredCommand]:
+        """See the port."""
+        async for row in self._rows("verify_commands", below):
+            yield StoredCommand(*row)
+
+    async def rejected(self, below: int | None) -> AsyncIterator[RejectedRow]:
+        """See the port."""
+        async for row in self._rows("verify_rejected", below):
+            headers = [
+                (name, None if text is None else text.encode("latin-1"))
+                for name, text in orjson.loads(row["headers"])
+            ]
+            yield RejectedRow(**{**row, "headers": headers})
+
+    async def outbox(self) -> Sequence[StoredOutbox]:
+        """See the port."""
+        rows = await self._connection.fetch(self._sql("read_outbox"), self._partition)
+        return [StoredOutbox(*row) for row in rows]
+
+    async def strays(self, partitions: int) -> Sequence[Stray]:
+        """See the port."""
+        return [Stray(*row) for row in await self._connection.fetch(self._sql("verify_strays"), partitions)]
+
+    def _rows(self, name: str, below: int | None) -> AsyncIterator[Any]:
+        cursor: AsyncIterator[Any] = self._connection.cursor(
+            self._sql(name), self._partition, below, prefetch=_PREFETCH
+        )
+        return cursor
+
+    def _sql(self, name: str) -> str:
+        return statement(name, self._schema)
+
+
+class Snapshots:
+    """Opens snapshots, each on a connection of its own with the planner as the server has it: tables are read
+    whole here, which a worker's connection is told never to do.
+    """
+
+    def __init__(self, dsn: str, schema: str, *, timeout: float, statement_seconds: float) -> None:
+        self._dsn = dsn
+        self._schema = schema
+        self._timeout = timeout
+        self._statement_seconds = statement_seconds
+
+    @asynccontextmanager
+    async def __call__(self, partition: int) -> AsyncIterator[PostgresSnapshot]:
+        """A snapshot of this moment."""
+        connection: Any = await asyncpg.connect(
+            self._dsn, timeout=self._timeout, command_timeout=self._statement_seconds, statement_cache_size=0
+        )
+        try:
+            await prepare(connection)
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                yield PostgresSnapshot(connection, self._schema, partition)
+        finally:
+            connection.terminate()

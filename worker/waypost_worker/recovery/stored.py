@@ -1,0 +1,103 @@
+"""What Postgres holds of one partition, as rows of one moment: the port that verify reads through."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import NamedTuple, Protocol
+
+from waypost.retention import Policy
+from waypost_worker.partition.ports import RejectedRow, StoredOutbox
+
+
+class StoredPartition(NamedTuple):
+    """A partition's row, without what the log does not decide."""
+
+    partitions: int
+    next_offset: int
+    anchor: bytes | None
+    emitted: int
+    results_offset: int
+    default_policy: Policy
+    default_commands: list[str]
+
+
+class StoredSession(NamedTuple):
+    """A row of ``sessions``. Times in microseconds."""
+
+    session_id: str
+    counter: int
+    policy: Policy | None
+    checkpoints: int
+    first_recorded_at: int
+    last_recorded_at: int
+
+
+class StoredCheckpoint(NamedTuple):
+    """A row of ``checkpoints``; ``metadata`` is canonical JSON. Times in microseconds."""
+
+    session_id: str
+    number: int
+    imported_id: str | None
+    name: str
+    taken_at: int
+    recorded_at: int
+    data: bytes
+    metadata: bytes
+    pinned: bool
+    command_id: str | None
+    position: int
+
+
+class StoredCommand(NamedTuple):
+    """A row of ``recent_commands``."""
+
+    session_id: str
+    position: int
+    command_id: str
+    number: int | None
+
+
+class Stray(NamedTuple):
+    """A row that belongs to no session, or to no partition of the log."""
+
+    table: str
+    key: str
+
+
+class Snapshot(Protocol):
+    """Rows of one partition, all of the same moment. ``below`` keeps to sampled sessions (see ``sampling``)."""
+
+    async def partition(self) -> StoredPartition | None:
+        """Where the partition stands; None if nothing was ever applied."""
+        ...
+
+    def sessions(self, below: int | None) -> AsyncIterator[StoredSession]:
+        """In no order."""
+        ...
+
+    def checkpoints(self, below: int | None) -> AsyncIterator[StoredCheckpoint]:
+        """In no order."""
+        ...
+
+    def commands(self, below: int | None) -> AsyncIterator[StoredCommand]:
+        """In no order."""
+        ...
+
+    def rejected(self, below: int | None) -> AsyncIterator[RejectedRow]:
+        """In no order."""
+        ...
+
+    async def outbox(self) -> Sequence[StoredOutbox]:
+        """In order of offsets."""
+        ...
+
+    async def strays(self, partitions: int) -> Sequence[Stray]:
+        """A few of the rows, of whatever partition, that belong nowhere."""
+        ...
+
+
+class OpenSnapshot(Protocol):
+    """Opens a snapshot of one partition."""
+
+    def __call__(self, partition: int) -> AbstractAsyncContextManager[Snapshot]:
+        """A snapshot of this very moment, until it is left."""
+        ...
