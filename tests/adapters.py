@@ -1,10 +1,26 @@
-"""What the tests of the adapters share."""
+"""What the tests of the adapters share: a deployment with a worker, and a backend of it."""
 
+from collections.abc import AsyncIterator
 from typing import Any
 
-from tests.harness import Deployment
+import pytest
+from tests.harness import Deployment, deployment
 
 from waypost.adapters import Backend
+from waypost_worker.devserver import Servers
+
+
+@pytest.fixture
+async def adapter_world(servers: Servers, database: str, topic_prefix: str) -> AsyncIterator[Deployment]:
+    async with deployment(servers.endpoints, database, topic_prefix) as made:
+        made.own()
+        yield made
+
+
+@pytest.fixture
+async def backend(adapter_world: Deployment) -> AsyncIterator[Backend]:
+    async with running_backend(adapter_world) as running:
+        yield running
 
 
 def running_backend(world: Deployment, **options: Any) -> Backend:

@@ -4,7 +4,6 @@ import asyncio
 import operator
 import sys
 import threading
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -25,19 +24,6 @@ from waypost.outgoing import policy_body
 from waypost_worker.devserver import Servers
 
 WRITER = Path(__file__).with_name("concurrent_writer.py")
-
-
-@pytest.fixture
-async def world(servers: Servers, database: str, topic_prefix: str) -> AsyncIterator[Deployment]:
-    async with deployment(servers.endpoints, database, topic_prefix) as made:
-        made.own()
-        yield made
-
-
-@pytest.fixture
-async def backend(world: Deployment) -> AsyncIterator[Backend]:
-    async with running_backend(world) as running:
-        yield running
 
 
 def thread(thread_id: str = "t", ns: str = "", checkpoint_id: str | None = None) -> Any:
@@ -64,8 +50,8 @@ async def history(saver: BaseCheckpointSaver[Any], config: Any) -> list[Checkpoi
     return [each async for each in saver.alist(config)]
 
 
-async def records(world: Deployment, session_id: str = "langgraph/t") -> dict[str, int]:
-    connection = await asyncpg.connect(world.dsn)
+async def records(adapter_world: Deployment, session_id: str = "langgraph/t") -> dict[str, int]:
+    connection = await asyncpg.connect(adapter_world.dsn)
     try:
         rows = await connection.fetch(
             "select name, count(*) as count from waypost.checkpoints where session_id = $1 group by name",
@@ -202,13 +188,13 @@ async def test_delta_channels_are_rebuilt_and_survive_pruning(backend: Backend) 
 
 
 async def test_two_processes_write_one_thread_and_nothing_is_lost(
-    world: Deployment, backend: Backend
+    adapter_world: Deployment, backend: Backend
 ) -> None:
     count = 40
     writers = [
         await asyncio.create_subprocess_exec(
             *(sys.executable, WRITER, name, str(count)),
-            *(world.endpoints.bootstrap_servers, world.dsn, world.topics.prefix),
+            *(adapter_world.endpoints.bootstrap_servers, adapter_world.dsn, adapter_world.topics.prefix),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )
@@ -240,11 +226,11 @@ async def test_two_processes_write_one_thread_and_nothing_is_lost(
     # They did write at the same time, or the test would show nothing.
     order = [dict(each.metadata)["writer"] for each in found]
     assert order not in ([*"a" * count, *"b" * count], [*"b" * count, *"a" * count])
-    await world.balanced()
+    await adapter_world.balanced()
 
 
 async def test_a_value_is_stored_once_however_many_checkpoints_have_it(
-    world: Deployment, backend: Backend
+    adapter_world: Deployment, backend: Backend
 ) -> None:
     saver = WaypostSaver(backend)
     config = await put(saver, {"document": "x" * 200_000, "step": 0})
@@ -252,18 +238,20 @@ async def test_a_value_is_stored_once_however_many_checkpoints_have_it(
         config = await put(saver, {"document": "x" * 200_000, "step": step}, config, {"step"})
     for each in await history(saver, thread()):
         assert each.checkpoint["channel_values"]["document"] == "x" * 200_000
-    connection = await asyncpg.connect(world.dsn)
+    connection = await asyncpg.connect(adapter_world.dsn)
     stored = await connection.fetchval("select sum(length(data)) from waypost.checkpoints")
     await connection.close()
     assert stored < 2 * 200_000
 
 
-async def test_what_exceeds_a_command_is_cut_and_put_together(world: Deployment, backend: Backend) -> None:
+async def test_what_exceeds_a_command_is_cut_and_put_together(
+    adapter_world: Deployment, backend: Backend
+) -> None:
     saver = WaypostSaver(backend)
     large = {"blob": bytes(range(256)) * 12_000, "text": "ü" * 1_000_000}
     config = await put(saver, {**large, "small": 1})
     await saver.aput_writes(config, [("blob", large["text"]), ("small", 2)], "task")
-    assert (await records(world))["part"] > 6
+    assert (await records(adapter_world))["part"] > 6
     found = await saver.aget_tuple(thread())
     assert found is not None
     assert found.checkpoint["channel_values"] == {**large, "small": 1}
@@ -274,11 +262,11 @@ async def test_what_exceeds_a_command_is_cut_and_put_together(world: Deployment,
     assert copied.checkpoint == found.checkpoint
     await put(saver, {"small": 3}, config, {"small"})
     await saver.aprune(["t"])
-    assert await records(world) == {"checkpoint": 1}
+    assert await records(adapter_world) == {"checkpoint": 1}
 
 
 async def test_deleting_a_run_leaves_other_checkpoints_their_values(
-    world: Deployment, backend: Backend
+    adapter_world: Deployment, backend: Backend
 ) -> None:
     saver = WaypostSaver(backend)
     values = {"small": "kept", "large": "x" * 30_000}
@@ -289,13 +277,13 @@ async def test_deleting_a_run_leaves_other_checkpoints_their_values(
     assert left.checkpoint["channel_values"] == {**values, "more": 1}
     await saver.adelete_for_runs(["two", "none"])
     assert await history(saver, thread()) == []
-    assert await records(world) == {}
+    assert await records(adapter_world) == {}
 
 
 async def test_a_deployment_that_keeps_little_drops_nothing_of_a_thread(
-    world: Deployment, backend: Backend
+    adapter_world: Deployment, backend: Backend
 ) -> None:
-    await world.send(
+    await adapter_world.send(
         policy_body({"max_checkpoints": 2, "max_age": 1}), None, commands.CONFIGURE_DEFAULTS.encode()
     )
     saver = WaypostSaver(backend)
@@ -306,7 +294,7 @@ async def test_a_deployment_that_keeps_little_drops_nothing_of_a_thread(
 
 
 async def test_a_full_thread_is_refused_and_goes_on_after_pruning(
-    world: Deployment, backend: Backend, monkeypatch: pytest.MonkeyPatch
+    adapter_world: Deployment, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("waypost.adapters.backend.FULL", 20)
     saver = WaypostSaver(backend)
@@ -320,7 +308,9 @@ async def test_a_full_thread_is_refused_and_goes_on_after_pruning(
     assert len(await history(saver, thread())) == 2
 
 
-async def test_keep_bounds_a_thread_without_anybody_pruning(world: Deployment, backend: Backend) -> None:
+async def test_keep_bounds_a_thread_without_anybody_pruning(
+    adapter_world: Deployment, backend: Backend
+) -> None:
     saver = WaypostSaver(backend, keep=5)
     config = await put(saver, {"document": "x" * 20_000, "step": 0})
     for step in range(1, 130):
@@ -329,12 +319,12 @@ async def test_keep_bounds_a_thread_without_anybody_pruning(world: Deployment, b
     assert 5 <= len(found) <= 5 + 64
     assert all(each.checkpoint["channel_values"]["document"] == "x" * 20_000 for each in found)
     assert [each.metadata["step"] for each in found] == list(reversed(range(130 - len(found), 130)))
-    assert (await records(world))["values"] == 1
+    assert (await records(adapter_world))["values"] == 1
 
 
-async def test_plain_methods_work_from_a_thread(world: Deployment) -> None:
+async def test_plain_methods_work_from_a_thread(adapter_world: Deployment) -> None:
     def story() -> list[Any]:
-        with running_backend(world) as backend:
+        with running_backend(adapter_world) as backend:
             saver = WaypostSaver(backend)
             graph = review_graph(saver)
             config = thread("plain")
@@ -376,8 +366,8 @@ async def test_a_plain_method_on_the_backends_own_loop_says_what_to_do(backend: 
         WaypostSaver(backend).get_tuple(thread())
 
 
-async def test_a_backend_that_is_not_running_says_so(world: Deployment) -> None:
-    backend = running_backend(world)
+async def test_a_backend_that_is_not_running_says_so(adapter_world: Deployment) -> None:
+    backend = running_backend(adapter_world)
     with pytest.raises(PublisherClosedError, match="async with Backend"):
         await WaypostSaver(backend).aget_tuple(thread())
     async with backend:
@@ -390,8 +380,8 @@ async def test_without_a_worker_a_put_says_what_is_known(
     servers: Servers, database: str, topic_prefix: str
 ) -> None:
     async with (
-        deployment(servers.endpoints, database, topic_prefix) as world,
-        running_backend(world, timeout=0.5) as backend,
+        deployment(servers.endpoints, database, topic_prefix) as adapter_world,
+        running_backend(adapter_world, timeout=0.5) as backend,
     ):
         with pytest.raises(ResultTimeoutError, match="is a worker running"):
             await put(WaypostSaver(backend), {})

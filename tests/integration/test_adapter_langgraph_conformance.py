@@ -1,16 +1,13 @@
 """LangGraph's public conformance suite for checkpointers, on real servers: all capabilities, all tests."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
 from langgraph.checkpoint.conformance import checkpointer_test, validate
 from langgraph.checkpoint.conformance.capabilities import Capability
 from tests.adapters import running_backend
-from tests.harness import Deployment, deployment
+from tests.harness import Deployment
 
 from waypost.adapters.langgraph import WaypostSaver
-from waypost_worker.devserver import Servers
 
 TESTS = {
     "put": 17,
@@ -24,18 +21,11 @@ TESTS = {
 }
 
 
-@pytest.fixture
-async def world(servers: Servers, database: str, topic_prefix: str) -> AsyncIterator[Deployment]:
-    async with deployment(servers.endpoints, database, topic_prefix) as made:
-        made.own()
-        yield made
-
-
-async def test_all_81_tests_of_the_public_suite_pass(world: Deployment) -> None:
+async def test_all_81_tests_of_the_public_suite_pass(adapter_world: Deployment) -> None:
     failed: list[str] = []
 
     async def savers() -> Any:
-        async with running_backend(world) as backend:
+        async with running_backend(adapter_world) as backend:
             yield WaypostSaver(backend)
 
     def note(capability: str, test: str, passed: bool, error: str | None) -> None:

@@ -1,0 +1,187 @@
+"""Checkpoint storage of the Microsoft Agent Framework: the same as its own in memory, shared and bounded."""
+
+import asyncio
+import random
+from dataclasses import dataclass
+from typing import Any, Never
+
+import pytest
+from agent_framework import (
+    Executor,
+    InMemoryCheckpointStorage,
+    WorkflowBuilder,
+    WorkflowCheckpoint,
+    WorkflowCheckpointException,
+    WorkflowContext,
+    handler,
+    response_handler,
+)
+
+from waypost.adapters import Backend, SessionFullError
+from waypost.adapters.agent_framework import WaypostCheckpointStorage
+
+
+@dataclass
+class Draft:
+    """State of the application, which JSON can't carry."""
+
+    text: str
+    marks: tuple[int, ...]
+
+
+DRAFT = f"{Draft.__module__}:{Draft.__qualname__}"
+
+
+def checkpoint(name: str = "flow", **fields: Any) -> WorkflowCheckpoint:
+    return WorkflowCheckpoint(workflow_name=name, graph_signature_hash="h", **fields)
+
+
+async def test_it_does_what_the_storage_in_memory_does(backend: Backend) -> None:
+    seed = random.randrange(1_000_000)
+    print("seed", seed)
+    chance = random.Random(seed)
+    ours, theirs = WaypostCheckpointStorage(backend, "twin"), InMemoryCheckpointStorage()
+    saved = ["unknown"]
+    for turn in range(50):
+        what = chance.choice(("save", "save", "load", "delete", "list"))
+        if what == "save":
+            made = checkpoint(chance.choice("ab"), state={"turn": turn, "set": {1, 2}}, iteration_count=turn)
+            assert await ours.save(made) == await theirs.save(made)
+            saved.append(made.checkpoint_id)
+        elif what == "load":
+            wanted = chance.choice(saved)
+            try:
+                expected = await theirs.load(wanted)
+            except WorkflowCheckpointException as error:
+                with pytest.raises(WorkflowCheckpointException, match=str(error)):
+                    await ours.load(wanted)
+            else:
+                assert await ours.load(wanted) == expected
+        elif what == "delete":
+            wanted = chance.choice(saved)
+            assert await ours.delete(wanted) == await theirs.delete(wanted)
+        else:
+            for name in ("a", "b", "none"):
+                assert await ours.list_checkpoints(workflow_name=name) == await theirs.list_checkpoints(
+                    workflow_name=name
+                )
+                ids = await ours.list_checkpoint_ids(workflow_name=name)
+                assert ids == await theirs.list_checkpoint_ids(workflow_name=name)
+                assert await ours.get_latest(workflow_name=name) == await theirs.get_latest(
+                    workflow_name=name
+                )
+
+
+class Ask(Executor):
+    """Asks a person, and remembers in a state of its own how often it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(id="ask")
+        self.asked = 0
+
+    @handler
+    async def ask(self, text: str, ctx: WorkflowContext[Draft, str]) -> None:
+        self.asked += 1
+        await ctx.request_info(Draft(text, (1, 2)), bool)
+
+    @response_handler
+    async def answered(self, draft: Draft, approved: bool, ctx: WorkflowContext[Never, str]) -> None:
+        await ctx.yield_output(f"{draft.text} {draft.marks} {approved} asked {self.asked}")
+
+    async def on_checkpoint_save(self) -> dict[str, Any]:
+        return {"asked": self.asked}
+
+    async def on_checkpoint_restore(self, state: dict[str, Any]) -> None:
+        self.asked = state["asked"]
+
+
+async def test_a_workflow_that_waits_for_a_person_goes_on_elsewhere(backend: Backend) -> None:
+    def storage() -> WaypostCheckpointStorage:
+        return WaypostCheckpointStorage(backend, "run", allowed_checkpoint_types=[DRAFT])
+
+    def workflow() -> Any:
+        return WorkflowBuilder(name="ask", start_executor=Ask(), checkpoint_storage=storage()).build()
+
+    stopped = await workflow().run("a draft")
+    (request,) = stopped.get_request_info_events()
+    latest = await storage().get_latest(workflow_name="ask")
+    assert latest is not None
+    done = await workflow().run(responses={request.request_id: True}, checkpoint_id=latest.checkpoint_id)
+    assert done.get_outputs() == ["a draft (1, 2) True asked 1"]
+
+
+async def test_a_type_that_was_not_allowed_is_refused_when_it_is_saved(backend: Backend) -> None:
+    storage = WaypostCheckpointStorage(backend, "types")
+    with pytest.raises(WorkflowCheckpointException, match="Draft"):
+        await storage.save(checkpoint(state={"draft": Draft("x", ())}))
+    with pytest.raises(WorkflowCheckpointException, match=r"can't be stored: data.checkpoint.state.score"):
+        await storage.save(checkpoint(state={"score": float("nan")}))
+    assert await storage.list_checkpoint_ids(workflow_name="flow") == []
+    allowed = WaypostCheckpointStorage(backend, "types", allowed_checkpoint_types=[DRAFT])
+    saved = await allowed.save(checkpoint(state={"draft": Draft("x", (3,))}))
+    assert (await allowed.load(saved)).state == {"draft": Draft("x", (3,))}
+    with pytest.raises(WorkflowCheckpointException, match="Draft"):
+        await storage.load(saved)
+
+
+async def test_saving_an_id_again_replaces_it(backend: Backend) -> None:
+    storage = WaypostCheckpointStorage(backend, "again")
+    for turn in (1, 2):
+        await storage.save(checkpoint(checkpoint_id="same", state={"turn": turn}))
+    assert (await storage.load("same")).state == {"turn": 2}
+    assert len(await storage.list_checkpoints(workflow_name="flow")) == 1
+    assert await storage.delete("same") is True
+    assert await storage.list_checkpoint_ids(workflow_name="flow") == []
+    assert await storage.delete("same") is False
+
+
+async def test_one_of_many_who_delete_is_told_that_it_did(backend: Backend) -> None:
+    storage = WaypostCheckpointStorage(backend, "deleted")
+    await storage.save(checkpoint(checkpoint_id="x"))
+    assert sorted(await asyncio.gather(*(storage.delete("x") for _ in range(6)))) == [False] * 5 + [True]
+
+
+async def test_the_latest_is_the_one_saved_last_whatever_the_clocks_say(backend: Backend) -> None:
+    storage = WaypostCheckpointStorage(backend, "clocks")
+    await storage.save(checkpoint(checkpoint_id="first", timestamp="2026-11-24T10:00:00+00:00"))
+    await storage.save(checkpoint(checkpoint_id="second", timestamp="2026-11-24T09:00:00+00:00"))
+    latest = await storage.get_latest(workflow_name="flow")
+    assert latest is not None
+    assert latest.checkpoint_id == "second"
+
+
+async def test_a_large_state_is_kept_and_deleted_whole(backend: Backend) -> None:
+    storage = WaypostCheckpointStorage(backend, "large")
+    made = checkpoint(state={"text": "x" * 1_500_000, "bytes": b"\0" * 1_000_000})
+    await storage.save(made)
+    assert await storage.load(made.checkpoint_id) == made
+    assert await storage.delete(made.checkpoint_id)
+    info = await backend._reader.session_info("agent-framework/large")
+    assert info is not None
+    assert info.checkpoints == 0
+
+
+async def test_keep_bounds_each_workflow(backend: Backend) -> None:
+    storage = WaypostCheckpointStorage(backend, "long", keep=7)
+    await storage.save(checkpoint("rare", checkpoint_id="rare"))
+    for turn in range(128):
+        await storage.save(checkpoint(checkpoint_id=str(turn)))
+    found = await storage.list_checkpoint_ids(workflow_name="flow")
+    assert 7 <= len(found) <= 7 + 64
+    assert found == [str(turn) for turn in range(128 - len(found), 128)]
+    assert await storage.list_checkpoint_ids(workflow_name="rare") == ["rare"]
+
+
+async def test_a_full_scope_says_so(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("waypost.adapters.backend.FULL", 3)
+    storage = WaypostCheckpointStorage(backend, "full", keep=None)
+    for _ in range(3):
+        await storage.save(checkpoint())
+    with pytest.raises(SessionFullError):
+        await storage.save(checkpoint())
+    assert len(await storage.list_checkpoint_ids(workflow_name="flow")) == 3
+
+
+def test_keep_must_keep_something(backend: Backend) -> None:
+    with pytest.raises(ValueError, match="keep must be at least 1"):
+        WaypostCheckpointStorage(backend, "s", keep=0)

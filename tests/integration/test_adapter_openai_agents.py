@@ -1,0 +1,162 @@
+"""Sessions of the OpenAI Agents SDK: what the SDK's own session does, and what only a shared one must do."""
+
+import asyncio
+import random
+from typing import Any
+
+import pytest
+from agents import Agent, Model, ModelResponse, Runner, Session, SQLiteSession, Usage, set_tracing_disabled
+from agents.memory.session_settings import SessionSettings
+from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage, ResponseOutputText
+from tests.harness import Deployment
+
+from waypost import InvalidCommandError
+from waypost.adapters import Backend, SessionFullError
+from waypost.adapters.openai_agents import WaypostSession
+
+
+def said(text: str, role: str = "user") -> Any:
+    return {"role": role, "content": text}
+
+
+async def test_it_is_a_session_and_does_what_that_of_the_sdk_does(backend: Backend) -> None:
+    seed = random.randrange(1_000_000)
+    print("seed", seed)
+    chance = random.Random(seed)
+    ours = WaypostSession("twin", backend)
+    theirs = SQLiteSession("twin")
+    assert isinstance(ours, Session)
+    for turn in range(60):
+        what = chance.choice(("add", "add", "pop", "get", "limit", "clear" if turn % 7 == 0 else "add"))
+        if what == "add":
+            items = [said(f"{turn}/{number} ü\0") for number in range(chance.randrange(4))]
+            for each in (ours, theirs):
+                await each.add_items(items)
+        elif what == "pop":
+            assert await ours.pop_item() == await theirs.pop_item()
+        elif what == "clear":
+            for each in (ours, theirs):
+                await each.clear_session()
+        else:
+            limit = None if what == "get" else chance.randrange(5)
+            assert await ours.get_items(limit) == await theirs.get_items(limit)
+    assert await ours.get_items() == await theirs.get_items()
+    theirs.close()
+
+
+class Scripted(Model):
+    """Calls the tool once, then answers; remembers what it was shown."""
+
+    def __init__(self) -> None:
+        self.shown: list[Any] = []
+
+    async def get_response(self, system_instructions: Any, input: Any, *_: Any, **__: Any) -> ModelResponse:
+        self.shown.append(input)
+        if any(item.get("type") == "function_call_output" for item in input):
+            text = ResponseOutputText(text="12 degrees", type="output_text", annotations=[])
+            output: Any = ResponseOutputMessage(
+                id="m", content=[text], role="assistant", status="completed", type="message"
+            )
+        else:
+            output = ResponseFunctionToolCall(
+                arguments='{"city":"Oslo"}', call_id="call-1", name="weather", type="function_call"
+            )
+        return ModelResponse(output=[output], usage=Usage(), response_id=None)
+
+    def stream_response(self, *_: Any, **__: Any) -> Any:
+        raise NotImplementedError
+
+
+async def test_the_runner_goes_on_where_another_process_stopped(backend: Backend) -> None:
+    from agents import function_tool
+
+    @function_tool
+    def weather(city: str) -> str:
+        return f"12 in {city}"
+
+    set_tracing_disabled(True)
+    model = Scripted()
+    agent = Agent(name="a", model=model, tools=[weather])
+    done = await Runner.run(agent, "how warm is it?", session=WaypostSession("user-1", backend))
+    assert done.final_output == "12 degrees"
+    kept = await WaypostSession("user-1", backend).get_items()
+    kinds = [item.get("type", item.get("role")) for item in kept]
+    assert kinds == ["user", "function_call", "function_call_output", "message"]
+    await Runner.run(agent, "and now?", session=WaypostSession("user-1", backend))
+    assert len(model.shown[-1]) == 5
+    short = WaypostSession("user-1", backend, session_settings=SessionSettings(limit=1))
+    assert [item.get("role") for item in await short.get_items()] == ["assistant"]
+
+
+async def test_each_of_many_who_pop_gets_another_item(backend: Backend) -> None:
+    session = WaypostSession("popular", backend)
+    await session.add_items([said(str(number)) for number in range(12)])
+    sessions = [WaypostSession("popular", backend) for _ in range(15)]
+    popped: list[Any] = await asyncio.gather(*(each.pop_item() for each in sessions))
+    texts = [each["content"] for each in popped if each is not None]
+    assert sorted(texts, key=int) == [str(number) for number in range(12)]
+    assert popped.count(None) == 3
+    assert await session.get_items() == []
+
+
+async def test_items_of_one_call_come_together_or_not_at_all(
+    adapter_world: Deployment, backend: Backend
+) -> None:
+    session = WaypostSession("atomic", backend)
+    await session.add_items([said("before")])
+    with pytest.raises(InvalidCommandError, match="data"):
+        await session.add_items([said("fine"), said("not"), {"content": float("nan")}])
+    assert await session.get_items() == [said("before")]
+    sent = [[said(f"{writer}/{number}") for number in range(5)] for writer in range(4)]
+    others = [WaypostSession("atomic", backend) for _ in sent]
+    await asyncio.gather(*(each.add_items(items) for each, items in zip(others, sent, strict=True)))
+    found = (await session.get_items())[1:]
+    groups = [found[at : at + 5] for at in range(0, 20, 5)]
+    assert sorted(groups, key=lambda group: str(group[0]["content"])) == sent
+    await adapter_world.balanced()
+
+
+async def test_a_large_item_is_kept_and_popped_whole(adapter_world: Deployment, backend: Backend) -> None:
+    session = WaypostSession("large", backend)
+    image = said("x" * 2_000_000)
+    await session.add_items([said("look"), image])
+    assert await session.get_items(1) == [image]
+    assert await session.pop_item() == image
+    assert await session.get_items() == [said("look")]
+    info = await backend._reader.session_info("openai-agents/large")
+    assert info is not None
+    assert info.checkpoints == 1
+
+
+async def test_keep_bounds_a_conversation(backend: Backend) -> None:
+    session = WaypostSession("long", backend, keep=10)
+    for turn in range(60):
+        await session.add_items([said(f"q{turn}"), said(f"a{turn}", "assistant")])
+    found = await session.get_items()
+    assert 10 <= len(found) <= 10 + 64 + 2
+    assert (
+        found
+        == [
+            said(f"{letter}{turn}", role)
+            for turn in range(60)
+            for letter, role in (("q", "user"), ("a", "assistant"))
+        ][-len(found) :]
+    )
+
+
+async def test_a_full_session_says_so_and_loses_nothing(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("waypost.adapters.backend.FULL", 5)
+    session = WaypostSession("full", backend)
+    await session.add_items([said(str(number)) for number in range(4)])
+    with pytest.raises(SessionFullError, match=r"holds 4 records and 2 more"):
+        await session.add_items([said("4"), said("5")])
+    assert len(await session.get_items()) == 4
+    await session.clear_session()
+    await session.add_items([said("4"), said("5")])
+
+
+def test_keep_must_keep_something(backend: Backend) -> None:
+    with pytest.raises(ValueError, match="keep must be at least 1"):
+        WaypostSession("s", backend, keep=0)
