@@ -12,8 +12,9 @@ from waypost_worker.devserver import Servers
 
 @pytest.fixture
 async def adapter_world(servers: Servers, database: str, topic_prefix: str) -> AsyncIterator[Deployment]:
-    async with deployment(servers.endpoints, database, topic_prefix) as made:
-        made.own()
+    async with deployment(servers.endpoints, database, topic_prefix, partitions=2) as made:
+        for partition in range(made.partitions):
+            made.own(partition)
         yield made
 
 

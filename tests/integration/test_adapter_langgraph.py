@@ -17,9 +17,10 @@ from langgraph.types import Command, interrupt
 from tests.adapters import running_backend
 from tests.harness import Deployment, deployment
 
-from waypost import PublisherClosedError, ResultTimeoutError, commands
+from waypost import InvalidCommandError, Publisher, PublisherClosedError, Reader, ResultTimeoutError, commands
 from waypost.adapters import Backend, SessionFullError
 from waypost.adapters.langgraph import WaypostSaver
+from waypost.adapters.records import POLICY
 from waypost.outgoing import policy_body
 from waypost_worker.devserver import Servers
 
@@ -283,9 +284,9 @@ async def test_deleting_a_run_leaves_other_checkpoints_their_values(
 async def test_a_deployment_that_keeps_little_drops_nothing_of_a_thread(
     adapter_world: Deployment, backend: Backend
 ) -> None:
-    await adapter_world.send(
-        policy_body({"max_checkpoints": 2, "max_age": 1}), None, commands.CONFIGURE_DEFAULTS.encode()
-    )
+    for partition in range(adapter_world.partitions):
+        body = policy_body({"max_checkpoints": 2, "max_age": 1})
+        await adapter_world.send(body, None, commands.CONFIGURE_DEFAULTS.encode(), partition=partition)
     saver = WaypostSaver(backend)
     config = None
     for step in range(12):
@@ -306,6 +307,49 @@ async def test_a_full_thread_is_refused_and_goes_on_after_pruning(
     await saver.aprune(["t"])
     await put(saver, {"step": 20})
     assert len(await history(saver, thread())) == 2
+
+
+async def test_a_write_that_cost_an_older_one_says_so(adapter_world: Deployment, backend: Backend) -> None:
+    saver = WaypostSaver(backend)
+    await put(saver, {"step": 0})
+    await adapter_world.send(policy_body({"max_checkpoints": 2}), b"langgraph/t", commands.CONFIGURE.encode())
+    await put(saver, {"step": 1})
+    with pytest.raises(SessionFullError, match=r"lost 1 records to its retention, the first langgraph/t:2"):
+        await put(saver, {"step": 2})
+
+
+async def test_as_many_channels_as_the_page_promises(backend: Backend) -> None:
+    saver = WaypostSaver(backend)
+    values = {f"a-channel-with-a-long-name-{number}": number for number in range(700)}
+    facts = {f"fact-{number}": "v" * 100 for number in range(32)}  # as many as are searchable
+    await put(saver, values, **facts)
+    found = await saver.aget_tuple(thread())
+    assert found is not None
+    assert found.checkpoint["channel_values"] == values
+    with pytest.raises(InvalidCommandError, match=r"metadata has \d+ bytes"):
+        await put(saver, {f"channel-{number}": number for number in range(1_100)})
+
+
+async def test_an_exported_thread_comes_back_whole(adapter_world: Deployment, backend: Backend) -> None:
+    saver = WaypostSaver(backend)
+    graph = review_graph(saver)
+    await graph.ainvoke({"notes": ["first"], "question": "sure?"}, thread())
+    before = await history(saver, thread())
+    server = adapter_world.endpoints.bootstrap_servers
+    async with (
+        Reader(adapter_world.dsn) as reader,
+        Publisher(server, prefix=adapter_world.topics.prefix) as to,
+    ):
+        exported = await reader.session("langgraph/t").export()
+        await saver.adelete_thread("t")
+        assert await saver.aget_tuple(thread()) is None
+        to.configure("langgraph/elsewhere", **POLICY)
+        to.import_checkpoints("langgraph/elsewhere", exported)
+        await to.create_and_wait("langgraph/elsewhere", "done", {})
+    after = await history(saver, thread("elsewhere"))
+    assert shown(after) == shown(before)
+    done = await graph.ainvoke(Command(resume="yes"), thread("elsewhere"))
+    assert done["notes"] == ["first", "left", "right", "yes"]
 
 
 async def test_keep_bounds_a_thread_without_anybody_pruning(

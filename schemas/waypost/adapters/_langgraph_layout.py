@@ -35,6 +35,7 @@ WRITES: Final = "writes"
 _GRACE: Final = timedelta(minutes=10)
 _LARGE: Final = 16 * 1024  # bytes in base64 from which a value gets a record of its own
 _TOGETHER: Final = 128 * 1024  # bytes of values in one record
+_COUNT: Final = 100  # values in one record: their digests must fit in its metadata
 _FACT_KEY: Final = 64
 _FACT_TEXT: Final = 256
 _FACTS_BYTES: Final = 4_000
@@ -269,7 +270,7 @@ def _packed(entries: Sequence[Entry]) -> list[list[Entry]]:
     size = 0
     for entry in sorted(entries, key=lambda entry: -len(entry["base64"])):
         length = len(entry["base64"])
-        if not groups or length > _LARGE or size + length > _TOGETHER:
+        if not groups or length > _LARGE or size + length > _TOGETHER or len(groups[-1]) == _COUNT:
             groups.append([])
             size = 0
         groups[-1].append(entry)

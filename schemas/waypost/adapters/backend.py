@@ -275,8 +275,10 @@ class Backend:
         if info is None or info.policy is None or any(info.policy.get(k) != v for k, v in POLICY.items()):
             self._publisher.configure(session_id, **POLICY)  # before the records, so nothing leaves meanwhile
         counter, live = (0, 0) if info is None else (info.counter, info.checkpoints)
-        token = None if known is None else known.token
-        self._known[session_id] = _Known(counter, live, counter, token)
+        known = self._known.get(session_id, known)  # somebody else may have written meanwhile
+        if known is None:
+            known = self._known[session_id] = _Known(counter, live, counter)
+        known.counter, known.live, known.last = counter, live, max(counter, known.last)
         while len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
         if live + count > FULL:
