@@ -26,6 +26,7 @@ SUBCOMMANDS = {
         "rollback",
     ),
     "rejected": ("list", "show", "retry", "purge"),
+    "snapshot": ("create", "list", "check", "restore", "prune"),
     "config": ("show",),
     "schema": ("export", "check"),
 }
@@ -133,6 +134,8 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["rejected", "purge"], "say which"),
         (["rejected", "purge", "--older-than", "soon"], "is not an age"),
         (["rejected", "purge", "--since", "yesterday"], "not an RFC 3339 time"),
+        (["snapshot", "create"], "say where snapshots are"),
+        (["snapshot", "prune", "--keep", "0"], "Must be >= 1"),
         (["session", "export"], "name a SESSION"),
         (["session", "export", "--all", "-o", "json"], "use -o jsonl"),
         (["session", "copy", "s"], "onto itself"),

@@ -99,6 +99,9 @@ class Settings(BaseSettings):
     accept_trimmed_results: bool = Field(
         default=False, description="go on although retention removed results before they were checked"
     )
+    snapshots: str | None = Field(
+        default=None, description="where snapshots are: a directory, or s3://bucket/path"
+    )
     http_host: str = Field(
         default="127.0.0.1",
         min_length=1,

@@ -38,6 +38,7 @@ COMMANDS: Final = {
         ("replay", "replay:replay", "Rebuild Postgres from the command topic, or its state at some time."),
         ("verify", "verify:verify", "Prove that Postgres is the fold of the command topic."),
         ("doctor", "doctor:doctor", "Check Kafka, the topics and Postgres, and say how to mend them."),
+        ("snapshot", "snapshot:app", "Take, list, check, restore and prune snapshots."),
         ("config", "config:app", "Show the settings and where they come from."),
         ("schema", "schema:app", "The contract as JSON Schema and AsyncAPI files."),
     ),

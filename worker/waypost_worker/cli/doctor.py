@@ -7,6 +7,7 @@ from waypost_worker.cli.common import NOTHING_GIVEN, Common
 from waypost_worker.cli.findings import show_findings
 from waypost_worker.cli.output import CommandError
 from waypost_worker.cli.reach import connected, kafka_connection, kafka_errors, query, topic_partitions
+from waypost_worker.cli.snapshot_place import overlap_with_newest
 from waypost_worker.settings import Settings
 
 if TYPE_CHECKING:
@@ -115,4 +116,5 @@ async def _schema(connection: Any, settings: Settings) -> "list[Finding]":
         message = f"the database was used with {counts} partitions, the topic has {count}"
         mend = "use the database and the topics that belong together: --topic-prefix, --postgres-dsn"
         findings.append(Finding("error", "schema", message, mend))
-    return findings
+        return findings
+    return [*findings, *await overlap_with_newest(settings)] if count is not None else findings

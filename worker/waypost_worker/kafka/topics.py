@@ -247,6 +247,14 @@ def _check_broker(subject: str, found: dict[str, str], brokers: int) -> list[Fin
     return findings
 
 
+async def retention_ms(connection: Connection, topic: str) -> int | None:
+    """How long a topic keeps records, in milliseconds; None for ever, as far as time is concerned."""
+    async with _admin(connection) as admin:
+        settings = await _settings(admin, ConfigResourceType.TOPIC, topic)
+    found = int(settings.get("retention.ms") or FOR_EVER)
+    return None if found == FOR_EVER else found
+
+
 async def delete_topic(connection: Connection, name: str) -> None:
     """Remove a topic and all that is in it. UnavailableError if Kafka refuses."""
     async with _admin(connection) as admin:

@@ -59,11 +59,14 @@ async def pending(connection: Connection, schema: str = DEFAULT_SCHEMA) -> list[
     SchemaError if it has one that this version does not know or one whose text was another, or if the server
     is too old or stores another encoding than UTF-8.
     """
-    return _missing(await _applied(connection, schema), migrations())
+    return _missing(await applied(connection, schema), migrations())
 
 
-async def migrate(connection: Connection, schema: str = DEFAULT_SCHEMA) -> list[Migration]:
-    """Apply what is pending, all in one transaction; what was applied. Safe from several workers at once.
+async def migrate(
+    connection: Connection, schema: str = DEFAULT_SCHEMA, last: int | None = None
+) -> list[Migration]:
+    """Apply what is pending, up to number ``last``, all in one transaction; what was applied. Safe from several
+    workers at once.
 
     SchemaError as for :func:`pending`, or if others hold locks for too long. A role that may not change the
     schema can call this where nothing is pending.
@@ -74,7 +77,12 @@ async def migrate(connection: Connection, schema: str = DEFAULT_SCHEMA) -> list[
         # Whatever the database's default is: what others did while we waited for the lock must be seen.
         async with connection.transaction(isolation="read_committed"):
             await connection.execute(statement("lock_migrations"), timeout=_LONGEST_STATEMENT)
-            todo = await pending(connection, schema)  # another worker may have been faster
+            # Another worker may have been faster.
+            todo = [
+                migration
+                for migration in await pending(connection, schema)
+                if last is None or migration.number <= last
+            ]
             await _prepare_schema(connection, schema)
             for migration in todo:
                 await connection.execute(for_schema(migration.sql, schema), timeout=_LONGEST_STATEMENT)
@@ -108,8 +116,8 @@ async def migrate_dsn(dsn: str, schema: str = DEFAULT_SCHEMA, timeout: float = 1
         await connection.close(timeout=timeout)
 
 
-async def _applied(connection: Connection, schema: str) -> list[Any]:
-    """The rows of the table of migrations; SchemaError if the server can't be used at all."""
+async def applied(connection: Connection, schema: str = DEFAULT_SCHEMA) -> list[Any]:
+    """Number, name and sha256 of each migration that the database has; SchemaError if the server can't be used."""
     found = await connection.fetchrow(statement("inspect", schema), schema)
     if found["version"] < _OLDEST_SERVER * 10_000:
         raise SchemaError(

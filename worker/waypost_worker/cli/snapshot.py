@@ -1,0 +1,243 @@
+"""``waypost snapshot``: what Postgres holds, at a stated position of the log, kept elsewhere."""
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, Parameter, validators
+
+from waypost_worker.cli.common import NOTHING_GIVEN, Common
+from waypost_worker.cli.confirm import confirm
+from waypost_worker.cli.findings import show_findings
+from waypost_worker.cli.output import DONE, note, show_fields, show_rows
+from waypost_worker.cli.reach import kafka_connection, kafka_errors
+from waypost_worker.cli.snapshot_place import (
+    AtFlag,
+    overlap,
+    partition_count,
+    patiently_connected,
+    storage_of,
+)
+from waypost_worker.cli.steps import Steps
+from waypost_worker.settings import Settings
+
+if TYPE_CHECKING:
+    from waypost_worker.snapshots.manifest import Manifest
+    from waypost_worker.snapshots.storage import Storage
+
+app = App(name="snapshot", help="Take, list, check, restore and prune snapshots.")
+_Name = Annotated[str, Parameter(help="a snapshot's name, or latest")]
+_Offline = Annotated[bool, Parameter(help="don't look at Kafka")]
+
+
+@app.command
+def create(*, at: AtFlag = None, common: Common = NOTHING_GIVEN) -> int:
+    """Take a snapshot of all partitions, as they are at one moment.
+
+    Workers go on meanwhile. It counts once its manifest is there, which is
+    written last: what is interrupted is no snapshot.
+
+    For example:
+
+      waypost snapshot create --at /var/backups/waypost
+      waypost snapshot create --at s3://bucket/waypost -o json
+    """
+    settings = common.settings()
+    storage = storage_of(settings, at)
+    show_fields(_about(asyncio.run(_create(settings, storage)), storage), common.output)
+    return DONE
+
+
+async def _create(settings: Settings, storage: "Storage") -> "Manifest":
+    from waypost_worker.snapshots.create import create as take
+
+    with Steps("partitions") as steps:
+
+        def tell(done: int, total: int, size: int) -> None:
+            steps.show(done, total, f"{size / 1e6:.1f} MB")
+
+        async with patiently_connected(settings) as connection:
+            return await take(connection, storage, settings.topics, settings.postgres_schema, tell)
+
+
+@app.command(name="list")
+def list_snapshots(*, at: AtFlag = None, common: Common = NOTHING_GIVEN) -> int:
+    """List snapshots, oldest first, also those that were never completed.
+
+    For example:
+
+      waypost snapshot list --at /var/backups/waypost
+    """
+    from waypost_worker.snapshots.catalog import listed
+
+    storage = storage_of(common.settings(), at)
+    rows = []
+    for each in asyncio.run(listed(storage)):
+        about = {} if each.manifest is None else _about(each.manifest, storage)
+        problem = {"problem": each.problem} if each.problem else {}
+        rows.append({"name": each.name, "state": each.state, **about, **problem})
+    columns = ("name", "state", "taken_at", "partitions", "sessions", "checkpoints", "bytes")
+    show_rows(rows, common.output, columns, f"{storage.where} holds no snapshots", wrap=("name", "taken_at"))
+    return DONE
+
+
+@app.command
+def check(
+    name: _Name = "latest",
+    /,
+    *,
+    at: AtFlag = None,
+    offline: _Offline = False,
+    common: Common = NOTHING_GIVEN,
+) -> int:
+    """Read all of a snapshot, and see whether it still fits the log.
+
+    Every file is compared with its checksum. Then, unless --offline, it is
+    looked whether the log still reaches back to its positions and holds the
+    records that it was taken behind. Exit code 1 if anything is wrong.
+
+    For example:
+
+      waypost snapshot check
+      waypost snapshot check 20261124T120000Z-1a2b3c --at s3://bucket/waypost
+    """
+    settings = common.settings()
+    return show_findings(
+        asyncio.run(_check(settings, storage_of(settings, at), name, offline)), common.output
+    )
+
+
+async def _check(settings: Settings, storage: "Storage", name: str, offline: bool) -> list[Any]:
+    from waypost_worker.kafka.topics import Finding
+
+    manifest = await _whole(settings, storage, name)
+    files = sum(len(part.files) for part in manifest.parts)
+    findings = [
+        Finding("ok", manifest.name, f"{files} files, {manifest.size} bytes, all as they were written")
+    ]
+    if offline:
+        return findings
+    await _check_log(settings, manifest)
+    findings.append(Finding("ok", manifest.name, f"its positions are in {settings.topics.commands}"))
+    return [*findings, *await overlap(settings, storage.where, manifest)]
+
+
+@app.command
+def restore(
+    name: _Name = "latest",
+    /,
+    *,
+    at: AtFlag = None,
+    offline: _Offline = False,
+    dry_run: Annotated[bool, Parameter(help="check everything and write nothing")] = False,
+    common: Common = NOTHING_GIVEN,
+) -> int:
+    """Fill an empty database, or an empty --schema, with a snapshot.
+
+    All of it in one transaction, or nothing. What the log holds beyond is then
+    applied by any worker, or by 'waypost replay'. Checked before: the topics
+    are the snapshot's (unless --offline), the database is empty.
+
+    For example:
+
+      waypost snapshot restore --at /var/backups/waypost --dry-run
+      waypost snapshot restore --postgres-dsn postgresql://new/waypost
+    """
+    settings = common.settings()
+    storage = storage_of(settings, at)
+    manifest = asyncio.run(_restore(settings, storage, name, offline, dry_run))
+    show_fields({"restored": not dry_run, **_about(manifest, storage)}, common.output)
+    if not dry_run:
+        note("now start a worker, or run 'waypost replay': both go on from where the snapshot ends")
+    return DONE
+
+
+async def _restore(
+    settings: Settings, storage: "Storage", name: str, offline: bool, dry_run: bool
+) -> "Manifest":
+    from waypost_worker.snapshots.catalog import chosen
+    from waypost_worker.snapshots.restore import check_origin, check_target
+    from waypost_worker.snapshots.restore import restore as fill
+
+    manifest = await chosen(storage, name)
+    check_origin(manifest, settings.topics)
+    if not offline:
+        await _check_log(settings, manifest)
+    async with patiently_connected(settings) as connection:
+        if dry_run:
+            await check_target(connection, manifest, settings.postgres_schema)
+            return await _whole(settings, storage, name)
+        with Steps("partitions") as steps:
+            await fill(connection, storage, manifest, settings.postgres_schema, steps.show)
+    return manifest
+
+
+@app.command
+def prune(
+    *,
+    keep: Annotated[int, Parameter(help="so many of the newest", validator=validators.Number(gte=1))],
+    at: AtFlag = None,
+    dry_run: Annotated[bool, Parameter(help="show what would go and remove nothing")] = False,
+    yes: Annotated[bool, Parameter(help="don't ask")] = False,
+    common: Common = NOTHING_GIVEN,
+) -> int:
+    """Remove old snapshots, and what is left of interrupted ones.
+
+    Kept are the newest complete ones, and what was begun after them.
+
+    For example:
+
+      waypost snapshot prune --keep 7 --dry-run
+      waypost snapshot prune --keep 7 --yes
+    """
+    from waypost_worker.snapshots.catalog import listed, superfluous
+
+    storage = storage_of(common.settings(), at)
+    going = superfluous(asyncio.run(listed(storage)), keep)
+    if going and not dry_run:
+        confirm(f"this removes {len(going)} snapshot{'' if len(going) == 1 else 's'} for good", yes)
+
+        async def remove() -> None:
+            for each in going:
+                await storage.remove(each.name)
+
+        asyncio.run(remove())
+    rows = [{"name": each.name, "state": each.state, "removed": not dry_run} for each in going]
+    show_rows(rows, common.output, ("name", "state", "removed"), "nothing to remove")
+    return DONE
+
+
+async def _whole(settings: Settings, storage: "Storage", name: str) -> "Manifest":
+    """The manifest of a snapshot that this version and these topics can use, with all files looked at."""
+    from waypost_worker.snapshots.catalog import check_files, chosen
+    from waypost_worker.snapshots.restore import check_origin
+
+    manifest = await chosen(storage, name)
+    check_origin(manifest, settings.topics)
+    with Steps("MB") as steps:
+        await check_files(
+            storage, manifest, lambda done, total: steps.show(done // 1_000_000, total // 1_000_000)
+        )
+    return manifest
+
+
+async def _check_log(settings: Settings, manifest: "Manifest") -> None:
+    from waypost_worker.snapshots.log import check_in_log
+
+    count = await partition_count(settings)
+    async with kafka_errors(settings):
+        await check_in_log(kafka_connection(settings), settings.topics, manifest, count)
+
+
+def _about(manifest: "Manifest", storage: "Storage") -> dict[str, Any]:
+    return {
+        "name": manifest.name,
+        "at": storage.where,
+        "taken_at": manifest.taken_at,
+        "topic": manifest.commands_topic,
+        "partitions": len(manifest.parts),
+        "sessions": manifest.rows("sessions"),
+        "checkpoints": manifest.rows("checkpoints"),
+        "rejected_commands": manifest.rows("rejected_commands"),
+        "bytes": manifest.size,
+        "positions": {str(part.partition): part.next_offset for part in manifest.parts},
+    }

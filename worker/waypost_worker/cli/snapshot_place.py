@@ -1,0 +1,99 @@
+"""Where snapshots are, and what of them still overlaps with the log: for ``snapshot`` and ``doctor``."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from waypost_worker.cli.output import USAGE, CommandError
+from waypost_worker.cli.reach import (
+    connected,
+    kafka_connection,
+    kafka_errors,
+    postgres_errors,
+    topic_partitions,
+)
+from waypost_worker.settings import Settings
+
+if TYPE_CHECKING:
+    from waypost_worker.kafka.topics import Finding
+    from waypost_worker.snapshots.manifest import Manifest
+    from waypost_worker.snapshots.storage import Storage
+
+AtFlag = Annotated[
+    str | None,
+    Parameter(name="--at", help="a directory or s3://bucket/path, instead of WAYPOST_SNAPSHOTS"),
+]
+
+
+def storage_of(settings: Settings, at: str | None) -> "Storage":
+    """The place that a flag or the settings name."""
+    from waypost_worker.snapshots.storage import open_storage
+
+    place = at if at is not None else settings.snapshots
+    if place is None:
+        raise CommandError("say where snapshots are: --at DIRECTORY, or WAYPOST_SNAPSHOTS", USAGE)
+    return open_storage(place)
+
+
+@asynccontextmanager
+async def patiently_connected(settings: Settings) -> AsyncIterator[Any]:
+    """A connection to Postgres whose statements may take as long as they need."""
+    import asyncpg
+
+    async with postgres_errors(settings):
+        connection = await asyncpg.connect(
+            settings.postgres_dsn.get_secret_value(),
+            timeout=settings.request_timeout,
+            statement_cache_size=settings.postgres_statement_cache,
+        )
+        try:
+            yield connection
+        finally:
+            await connection.close(timeout=settings.request_timeout)
+
+
+async def partition_count(settings: Settings) -> int:
+    """How many partitions the command topic has; CommandError if it does not exist."""
+    count = (await topic_partitions(settings)).get(settings.topics.commands)
+    if count is None:
+        raise CommandError(f"the topic {settings.topics.commands!r} does not exist: see --topic-prefix")
+    return count
+
+
+async def overlap(settings: Settings, place: str | None, manifest: "Manifest | None") -> "list[Finding]":
+    """What the log, the snapshot, the results and the outbox still cover together."""
+    from waypost_worker.kafka.topics import retention_ms
+    from waypost_worker.snapshots.log import reaches
+    from waypost_worker.snapshots.overlap import Latest, findings
+    from waypost_worker.snapshots.statements import statement
+
+    async with connected(settings) as connection:
+        rows = await connection.fetch(statement("oldest_owed", settings.postgres_schema))
+    stored = {row["partition"]: row for row in rows}
+    count = await partition_count(settings)
+    kafka = kafka_connection(settings)
+    async with kafka_errors(settings):
+        retention = await retention_ms(kafka, settings.topics.commands)
+        found = await reaches(kafka, settings.topics, count, stored, manifest)
+    latest = None
+    if manifest is not None:
+        age = datetime.now(UTC) - datetime.fromisoformat(manifest.taken_at)
+        latest = Latest(manifest.name, age.total_seconds())
+    return findings(found, None if retention is None else retention / 1000, latest, place)
+
+
+async def overlap_with_newest(settings: Settings) -> "list[Finding]":
+    """The same for ``doctor``, with the newest snapshot of the place in the settings."""
+    from waypost_worker.kafka.topics import Finding
+    from waypost_worker.snapshots.catalog import newest
+    from waypost_worker.snapshots.errors import SnapshotError
+
+    place = settings.snapshots
+    try:
+        manifest = None if place is None else await newest(storage_of(settings, None))
+    except SnapshotError as error:
+        return [Finding("error", "snapshots", str(error), "see WAYPOST_SNAPSHOTS")]
+    return await overlap(settings, place, manifest)

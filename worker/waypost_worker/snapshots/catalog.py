@@ -1,0 +1,97 @@
+"""The snapshots of a place: which there are, whether they are whole, and which may go."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from waypost_worker.snapshots.errors import SnapshotError
+from waypost_worker.snapshots.files import read
+from waypost_worker.snapshots.manifest import FILE_NAME, Manifest
+from waypost_worker.snapshots.storage import Storage
+
+LATEST: Final = "latest"
+# What doesn't look like this is somebody else's, and never touched.
+_NAME: Final = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A snapshot by its manifest. ``incomplete``: it has none; ``unreadable``: ``problem`` says why."""
+
+    name: str
+    state: Literal["complete", "incomplete", "unreadable"]
+    manifest: Manifest | None = None
+    problem: str = ""
+
+
+async def listed(storage: Storage) -> list[Listed]:
+    """All that lie there, oldest first."""
+    found = []
+    for name in await storage.names():
+        if _NAME.fullmatch(name) is None:
+            continue
+        try:
+            manifest = await _manifest(storage, name)
+        except SnapshotError as error:
+            found.append(Listed(name, "unreadable", problem=str(error)))
+        else:
+            found.append(Listed(name, "incomplete" if manifest is None else "complete", manifest))
+    return found
+
+
+async def newest(storage: Storage) -> Manifest | None:
+    """The newest complete one, or None."""
+    for each in reversed(await listed(storage)):
+        if each.manifest is not None:
+            return each.manifest
+    return None
+
+
+async def chosen(storage: Storage, name: str) -> Manifest:
+    """The manifest of a snapshot, or of the newest complete one for ``latest``. SnapshotError if there is none."""
+    if name == LATEST:
+        manifest = await newest(storage)
+        if manifest is None:
+            raise SnapshotError(f"{storage.where} holds no complete snapshot")
+        return manifest
+    if _NAME.fullmatch(name) is None or name not in await storage.names():
+        raise SnapshotError(
+            f"{storage.where} holds no snapshot {name!r}; 'waypost snapshot list' shows which"
+        )
+    manifest = await _manifest(storage, name)
+    if manifest is None:
+        raise SnapshotError(
+            f"the snapshot {name!r} has no manifest, which is written last: it was never completed. Use another one"
+        )
+    return manifest
+
+
+async def check_files(storage: Storage, manifest: Manifest, progress: Callable[[int, int], None]) -> None:
+    """Read everything. SnapshotError at the first file that is missing or not as it was written."""
+    done = 0
+    for part in manifest.parts:
+        for file in part.files:
+            await read(storage, manifest.name, file)
+            done += file.size
+            progress(done, manifest.size)
+
+
+def superfluous(found: Sequence[Listed], keep: int) -> list[Listed]:
+    """What may go if the newest ``keep`` complete ones stay: older ones, and what was begun before the newest and
+    never completed. What can't be read stays: another version may be able to.
+    """
+    complete = [each for each in found if each.state == "complete"]
+    kept = {each.name for each in complete[max(len(complete) - keep, 0) :]}
+    last = complete[-1].name if complete else ""
+    return [
+        each
+        for each in found
+        if (each.state == "complete" and each.name not in kept)
+        or (each.state == "incomplete" and each.name < last)
+    ]
+
+
+async def _manifest(storage: Storage, name: str) -> Manifest | None:
+    text = await storage.get(f"{name}/{FILE_NAME}")
+    return None if text is None else Manifest.from_json(text, name)

@@ -1,0 +1,107 @@
+"""Taking a snapshot: one transaction that sees one moment of the database, copied out partition by partition.
+
+No worker is held up. Postgres keeps old rows for as long as it takes, as for any backup.
+"""
+
+import secrets
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from waypost import __version__
+from waypost.topics import Topics
+from waypost_worker.postgres.migrate import applied, check_schema
+from waypost_worker.snapshots.errors import SnapshotError
+from waypost_worker.snapshots.files import PIECE_BYTES, TableWriter
+from waypost_worker.snapshots.manifest import FILE_NAME, TABLES, AppliedMigration, Manifest, Part
+from waypost_worker.snapshots.statements import statement
+from waypost_worker.snapshots.storage import Storage
+
+Progress = Callable[[int, int, int], None]  # partitions done, of, bytes written
+
+
+async def create(
+    connection: Any,
+    storage: Storage,
+    topics: Topics,
+    schema: str,
+    progress: Progress,
+    piece_bytes: int = PIECE_BYTES,
+) -> Manifest:
+    """Write a snapshot of all partitions, its manifest last; the manifest.
+
+    ``connection`` is asyncpg's, without a time limit for statements. SnapshotError if there is nothing to take or
+    the storage fails; what was written by then is no snapshot.
+    """
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        await connection.execute(statement("begin", schema))
+        await check_schema(connection, schema)
+        clock = await connection.fetchrow(statement("taken_at", schema))
+        positions = await connection.fetch(statement("positions", schema))
+        if not positions:
+            raise SnapshotError(
+                "the database holds no partition: no worker has used it yet, so there is nothing to take"
+            )
+        name = _name(clock["taken_at"])
+        parts: list[Part] = []
+        progress(0, len(positions), 0)
+        for row in positions:
+            parts.append(await _part(connection, storage, schema, name, row, piece_bytes))
+            written = sum(file.size for part in parts for file in part.files)
+            progress(len(parts), len(positions), written)
+        manifest = Manifest(
+            name=name,
+            taken_at=clock["taken_at"].isoformat(),
+            waypost=__version__,
+            postgres=clock["version"],
+            commands_topic=topics.commands,
+            results_topic=topics.results,
+            partitions=positions[0]["partitions"],
+            migrations=[AppliedMigration(*row) for row in await applied(connection, schema)],
+            columns=await _columns(connection, schema),
+            parts=parts,
+        )
+    await storage.put(f"{name}/{FILE_NAME}", manifest.to_json())
+    return manifest
+
+
+async def _part(
+    connection: Any, storage: Storage, schema: str, name: str, position: Any, piece_bytes: int
+) -> Part:
+    rows: dict[str, int] = {}
+    files = []
+    for table in TABLES:
+        writer = TableWriter(storage, name, position["partition"], table, piece_bytes)
+        sql = statement(f"copy_{table}", schema)
+        status = await connection.copy_from_query(
+            sql, position["partition"], output=writer.write, format="binary"
+        )
+        rows[table] = int(status.rpartition(" ")[2])
+        await writer.end(rows[table])
+        files += writer.files
+    anchor = position["anchor"]
+    return Part(
+        partition=position["partition"],
+        next_offset=position["next_offset"],
+        epoch=position["epoch"],
+        emitted=position["emitted"],
+        results_offset=position["results_offset"],
+        anchor=None if anchor is None else anchor.hex(),
+        rows=rows,
+        files=files,
+    )
+
+
+async def _columns(connection: Any, schema: str) -> dict[str, list[str]]:
+    return {
+        table: [
+            attribute.name
+            for attribute in (await connection.prepare(statement(f"copy_{table}", schema))).get_attributes()
+        ]
+        for table in TABLES
+    }
+
+
+def _name(taken_at: datetime) -> str:
+    """Names sort by time; two that are taken at once differ."""
+    return f"{taken_at:%Y%m%dT%H%M%S}Z-{secrets.token_hex(3)}"

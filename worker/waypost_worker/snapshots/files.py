@@ -1,0 +1,86 @@
+"""Rows as files: a stream of COPY data is cut into pieces, each compressed and with its checksum, and joined again.
+
+A piece is one Zstandard frame and one object, so that neither side ever holds more than one, and no store needs
+uploads in parts.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+import cramjam
+
+from waypost_worker.snapshots.errors import SnapshotError
+from waypost_worker.snapshots.manifest import File
+from waypost_worker.snapshots.storage import Storage
+
+PIECE_BYTES: Final = 16 * 1024 * 1024  # of rows, before compression
+_LEVEL: Final = 3
+
+
+class TableWriter:
+    """Takes one table's COPY stream of one partition, and stores it as files of the snapshot ``name``."""
+
+    def __init__(
+        self, storage: Storage, name: str, partition: int, table: str, piece_bytes: int = PIECE_BYTES
+    ) -> None:
+        self.files: list[File] = []
+        self._storage = storage
+        self._name = name
+        self._partition = partition
+        self._table = table
+        self._piece_bytes = piece_bytes
+        self._held = bytearray()
+
+    async def write(self, data: bytes) -> None:
+        """More of the stream."""
+        self._held += data
+        while len(self._held) >= self._piece_bytes:
+            piece = bytes(self._held[: self._piece_bytes])
+            del self._held[: self._piece_bytes]
+            await self._store(piece)
+
+    async def end(self, rows: int) -> None:
+        """The rest; a table without rows leaves no file."""
+        if rows and self._held:
+            await self._store(bytes(self._held))
+
+    async def _store(self, piece: bytes) -> None:
+        packed, checksum = await asyncio.to_thread(_pack, piece)
+        path = f"partition-{self._partition:05}/{self._table}-{len(self.files) + 1:06}.copy.zst"
+        self.files.append(File(path, self._table, len(packed), len(piece), checksum))
+        await self._storage.put(f"{self._name}/{path}", packed)
+
+
+async def stream_of(storage: Storage, name: str, files: Sequence[File]) -> AsyncIterator[bytes]:
+    """What a table's files of a partition hold, in order. SnapshotError at the first that is not as it was."""
+    for file in files:
+        yield await read(storage, name, file)
+
+
+async def read(storage: Storage, name: str, file: File) -> bytes:
+    """One file's rows. SnapshotError if it is missing, or not as it was written."""
+    path = f"{name}/{file.path}"
+    packed = await storage.get(path)
+    if packed is None:
+        raise SnapshotError(f"{storage.where}/{path} is missing: the snapshot is damaged. Use another one")
+    return await asyncio.to_thread(_unpack, packed, file, f"{storage.where}/{path}")
+
+
+def _pack(piece: bytes) -> tuple[bytes, str]:
+    packed = bytes(cramjam.zstd.compress(piece, level=_LEVEL))
+    return packed, hashlib.sha256(packed).hexdigest()
+
+
+def _unpack(packed: bytes, file: File, where: str) -> bytes:
+    if len(packed) != file.size:
+        raise SnapshotError(
+            f"{where} has {len(packed)} bytes instead of {file.size}: it was cut or changed. Use another snapshot"
+        )
+    if hashlib.sha256(packed).hexdigest() != file.sha256:
+        raise SnapshotError(
+            f"{where} has another checksum than when it was written: it was damaged or changed. Use another "
+            "snapshot"
+        )
+    return bytes(cramjam.zstd.decompress(packed, output_len=file.raw_size))

@@ -1,0 +1,104 @@
+"""Restoring a snapshot into an empty database: all of it, in one transaction, or nothing.
+
+The tables are made as they were when the snapshot was taken, filled, and brought up to this version. The rest of the
+log is then applied by a worker, or by a replay, which begin at the position that was restored.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from waypost.topics import Topics
+from waypost_worker.postgres.migrate import applied, migrate, migrations
+from waypost_worker.postgres.statements import statement as postgres_statement
+from waypost_worker.snapshots.errors import SnapshotError
+from waypost_worker.snapshots.files import stream_of
+from waypost_worker.snapshots.manifest import TABLES, Manifest, Part
+from waypost_worker.snapshots.statements import statement
+from waypost_worker.snapshots.storage import Storage
+
+Progress = Callable[[int, int], None]  # partitions done, of
+
+
+def check_origin(manifest: Manifest, topics: Topics) -> None:
+    """SnapshotError if the snapshot is of other topics, or of a database that this version does not know."""
+    if manifest.commands_topic != topics.commands:
+        raise SnapshotError(
+            f"the snapshot {manifest.name!r} is of the topic {manifest.commands_topic!r}, not of "
+            f"{topics.commands!r}. Nothing was changed: use one of this deployment, or see --topic-prefix"
+        )
+    known = migrations()
+    for migration in manifest.migrations:
+        if migration.number > len(known):
+            raise SnapshotError(
+                f"the snapshot {manifest.name!r} is of a database with migration {migration.number} "
+                f"({migration.name}), this version knows only {len(known)}. Nothing was changed: use Waypost "
+                f"{manifest.waypost} or newer"
+            )
+        if known[migration.number - 1].sha256 != migration.sha256:
+            raise SnapshotError(
+                f"the snapshot {manifest.name!r} is of a database whose migration {migration.number} "
+                f"({migration.name}) had another text than in this version. Nothing was changed: use the version "
+                f"that took it, Waypost {manifest.waypost}"
+            )
+
+
+async def check_target(connection: Any, manifest: Manifest, schema: str) -> None:
+    """SnapshotError unless the database has no Waypost schema, or an empty one as the snapshot's."""
+    have = [tuple(row) for row in await applied(connection, schema)]
+    if not have:
+        return
+    filled = await connection.fetchval(statement("rows_in_target", schema))
+    if filled is not None:
+        raise SnapshotError(
+            f"the schema {schema!r} is not empty: there are rows in {filled!r}. Nothing was changed: restore into "
+            "a new database, or another --schema"
+        )
+    if have != [(each.number, each.name, each.sha256) for each in manifest.migrations]:
+        raise SnapshotError(
+            f"the schema {schema!r} is empty, but has other migrations than the snapshot's database had. Nothing "
+            f"was changed: drop it ('drop schema {schema} cascade' in psql); restoring makes it anew, and brings "
+            "it up to date"
+        )
+
+
+async def restore(
+    connection: Any, storage: Storage, manifest: Manifest, schema: str, progress: Progress
+) -> None:
+    """Fill an empty database. SnapshotError, or what Postgres raises, and then nothing was changed.
+
+    ``connection`` is asyncpg's, without a time limit for statements.
+    """
+    async with connection.transaction(isolation="read_committed"):
+        # Held to the end, so that neither a migration nor another restore comes between.
+        await connection.execute(postgres_statement("lock_migrations", schema))
+        await check_target(connection, manifest, schema)
+        await migrate(connection, schema, last=len(manifest.migrations))
+        await connection.execute(statement("lock_target", schema))
+        await check_target(connection, manifest, schema)
+        progress(0, len(manifest.parts))
+        for done, part in enumerate(manifest.parts, 1):
+            await _restore_part(connection, storage, manifest, part, schema)
+            progress(done, len(manifest.parts))
+        await migrate(connection, schema)
+
+
+async def _restore_part(
+    connection: Any, storage: Storage, manifest: Manifest, part: Part, schema: str
+) -> None:
+    for table in TABLES:
+        files = [file for file in part.files if file.table == table]
+        rows = 0
+        if files:
+            status = await connection.copy_to_table(
+                table,
+                schema_name=schema,
+                columns=manifest.columns[table],
+                source=stream_of(storage, manifest.name, files),
+                format="binary",
+            )
+            rows = int(status.rpartition(" ")[2])
+        if rows != part.rows[table]:
+            raise SnapshotError(
+                f"partition {part.partition} of the snapshot {manifest.name!r} has {rows} rows of {table!r} instead "
+                f"of {part.rows[table]}. Nothing was changed: use another snapshot"
+            )

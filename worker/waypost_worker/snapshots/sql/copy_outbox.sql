@@ -1,0 +1,1 @@
+select * from waypost.outbox where partition = $1

@@ -1,0 +1,1 @@
+select * from waypost.partitions where partition = $1

@@ -1,0 +1,1 @@
+select * from waypost.rejected_commands where partition = $1

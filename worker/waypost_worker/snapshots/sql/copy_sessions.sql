@@ -1,0 +1,1 @@
+select * from waypost.sessions where partition = $1

@@ -1,0 +1,192 @@
+"""Where snapshots are: a directory, or a bucket of an object store. Whole files in, whole files out.
+
+A file is there with all its bytes or not at all, whatever happens to the process or the machine.
+"""
+
+import asyncio
+import os
+import shutil
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from waypost_worker.snapshots.errors import SnapshotError
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+_UNFINISHED: Final = ".part"
+
+
+class Storage(Protocol):
+    """What a place must be able to do. Paths are relative, with ``/``. Failures are SnapshotErrors."""
+
+    where: str
+
+    async def put(self, path: str, data: bytes) -> None:
+        """Store a file for good."""
+        ...
+
+    async def get(self, path: str) -> bytes | None:
+        """A file's bytes; None if there is no such file."""
+        ...
+
+    async def names(self) -> list[str]:
+        """What lies at the top, sorted: the names of snapshots, whole or not."""
+        ...
+
+    async def remove(self, name: str) -> None:
+        """Remove all below a name, the manifest first."""
+        ...
+
+
+def open_storage(where: str) -> Storage:
+    """The storage at a directory's path, or at a URL such as ``s3://bucket/path``.
+
+    Credentials and endpoints of object stores come from their usual environment variables (AWS_ACCESS_KEY_ID,
+    AWS_ENDPOINT_URL, GOOGLE_SERVICE_ACCOUNT, AZURE_STORAGE_ACCOUNT_NAME, …).
+    """
+    scheme, colon, rest = where.partition("://")
+    if not colon:
+        return DirectoryStorage(Path(where))
+    if scheme == "file":
+        return DirectoryStorage(Path(rest))
+    try:
+        from obstore.exceptions import BaseError
+        from obstore.store import from_url
+    except ImportError:
+        raise SnapshotError(
+            f"{where} is object storage, which needs the extra: pip install 'waypost[object-storage]'"
+        ) from None
+    try:
+        return ObjectStorage(from_url(where), where)
+    except (BaseError, ValueError) as error:
+        raise SnapshotError(f"{where} can't be used: {_plainly(error)}") from None
+
+
+class DirectoryStorage:
+    """Files below a directory, which is made when the first is written."""
+
+    def __init__(self, directory: Path) -> None:
+        self.where = str(directory)
+        self._directory = directory
+
+    async def put(self, path: str, data: bytes) -> None:
+        """See the protocol."""
+        try:
+            await asyncio.to_thread(self._put, self._directory / path, data)
+        except OSError as error:
+            raise SnapshotError(
+                f"{self._directory / path} can't be written: {error.strerror}. The snapshot is not complete and "
+                "doesn't count; 'waypost snapshot prune' removes what is there of it"
+            ) from None
+
+    def _put(self, path: Path, data: bytes) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(path.name + _UNFINISHED)
+        try:
+            with unfinished.open("wb") as out:
+                out.write(data)
+                out.flush()
+                os.fsync(out.fileno())
+            unfinished.replace(path)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
+        # The names of new files are in their directories, which have to reach the disk too.
+        for directory in (path.parent, *path.parent.parents):
+            _sync(directory)
+            if directory == self._directory:
+                break
+
+    async def get(self, path: str) -> bytes | None:
+        """See the protocol."""
+        try:
+            return await asyncio.to_thread((self._directory / path).read_bytes)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise SnapshotError(f"{self._directory / path} can't be read: {error.strerror}") from None
+
+    async def names(self) -> list[str]:
+        """See the protocol."""
+        try:
+            return sorted(each.name for each in self._directory.iterdir() if each.is_dir())
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise SnapshotError(f"{self.where} can't be read: {error.strerror}") from None
+
+    async def remove(self, name: str) -> None:
+        """See the protocol."""
+        try:
+            (self._directory / name / "manifest.json").unlink(missing_ok=True)
+            await asyncio.to_thread(shutil.rmtree, self._directory / name)
+        except OSError as error:
+            raise SnapshotError(f"{self._directory / name} can't be removed: {error.strerror}") from None
+
+
+class ObjectStorage:
+    """Objects below a prefix of a bucket."""
+
+    def __init__(self, store: "ObjectStore", where: str) -> None:
+        self.where = where
+        self._store = store
+
+    async def put(self, path: str, data: bytes) -> None:
+        """See the protocol."""
+        import obstore
+
+        await self._do("written", path, obstore.put_async(self._store, path, data))
+
+    async def get(self, path: str) -> bytes | None:
+        """See the protocol."""
+        import obstore
+
+        try:
+            found = await self._do("read", path, obstore.get_async(self._store, path))
+            return bytes(await self._do("read", path, found.bytes_async()))
+        except FileNotFoundError:
+            return None
+
+    async def names(self) -> list[str]:
+        """See the protocol."""
+        import obstore
+
+        listed = await self._do("listed", "", obstore.list_with_delimiter_async(self._store))
+        return sorted(PurePosixPath(prefix).name for prefix in listed["common_prefixes"])
+
+    async def remove(self, name: str) -> None:
+        """See the protocol."""
+        import obstore
+
+        paths = []
+        async for page in obstore.list(self._store, prefix=f"{name}/"):
+            paths += [each["path"] for each in page]
+        paths.sort(key=lambda path: not path.endswith("/manifest.json"))
+        if paths:
+            await self._do("removed", name, obstore.delete_async(self._store, paths[0]))
+            await self._do("removed", name, obstore.delete_async(self._store, paths[1:]))
+
+    async def _do(self, done: str, path: str, doing: Any) -> Any:
+        from obstore.exceptions import BaseError
+
+        try:
+            return await doing
+        except FileNotFoundError:
+            raise
+        except (BaseError, OSError, ValueError) as error:
+            what = f"{self.where}/{path}".rstrip("/")
+            raise SnapshotError(f"{what} can't be {done}: {_plainly(error)}") from None
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _plainly(error: Exception) -> str:
+    """The first line of what a client says; what follows it is its own inside."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
