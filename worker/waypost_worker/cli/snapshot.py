@@ -1,6 +1,8 @@
 """``waypost snapshot``: what Postgres holds, at a stated position of the log, kept elsewhere."""
 
 import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter, validators
@@ -10,14 +12,9 @@ from waypost_worker.cli.confirm import confirm
 from waypost_worker.cli.findings import show_findings
 from waypost_worker.cli.output import DONE, note, show_fields, show_rows
 from waypost_worker.cli.reach import kafka_connection, kafka_errors
-from waypost_worker.cli.snapshot_place import (
-    AtFlag,
-    overlap,
-    partition_count,
-    patiently_connected,
-    storage_of,
-)
-from waypost_worker.cli.steps import Steps
+from waypost_worker.cli.recovering import command_partitions
+from waypost_worker.cli.snapshot_place import AtFlag, overlap, patiently_connected, storage_of
+from waypost_worker.cli.work_progress import WorkProgress
 from waypost_worker.settings import Settings
 
 if TYPE_CHECKING:
@@ -50,11 +47,7 @@ def create(*, at: AtFlag = None, common: Common = NOTHING_GIVEN) -> int:
 async def _create(settings: Settings, storage: "Storage") -> "Manifest":
     from waypost_worker.snapshots.create import create as take
 
-    with Steps("partitions") as steps:
-
-        def tell(done: int, total: int, size: int) -> None:
-            steps.show(done, total, f"{size / 1e6:.1f} MB")
-
+    with _progress("taking", "partitions") as tell:
         async with patiently_connected(settings) as connection:
             return await take(connection, storage, settings.topics, settings.postgres_schema, tell)
 
@@ -98,7 +91,7 @@ def check(
     For example:
 
       waypost snapshot check
-      waypost snapshot check 20261124T120000Z-1a2b3c --at s3://bucket/waypost
+      waypost snapshot check 20261124T120000000Z-1a2b3c --at s3://bucket/waypost
     """
     settings = common.settings()
     return show_findings(
@@ -134,8 +127,8 @@ def restore(
     """Fill an empty database, or an empty --schema, with a snapshot.
 
     All of it in one transaction, or nothing. What the log holds beyond is then
-    applied by any worker, or by 'waypost replay'. Checked before: the topics
-    are the snapshot's (unless --offline), the database is empty.
+    applied by any worker, or by 'waypost replay --onto-backup'. Checked before:
+    the topics are the snapshot's (unless --offline), the database is empty.
 
     For example:
 
@@ -147,7 +140,7 @@ def restore(
     manifest = asyncio.run(_restore(settings, storage, name, offline, dry_run))
     show_fields({"restored": not dry_run, **_about(manifest, storage)}, common.output)
     if not dry_run:
-        note("now start a worker, or run 'waypost replay': both go on from where the snapshot ends")
+        note("now start a worker, or run 'waypost replay --onto-backup': both go on from where the snapshot ends")
     return DONE
 
 
@@ -166,8 +159,8 @@ async def _restore(
         if dry_run:
             await check_target(connection, manifest, settings.postgres_schema)
             return await _whole(settings, storage, name)
-        with Steps("partitions") as steps:
-            await fill(connection, storage, manifest, settings.postgres_schema, steps.show)
+        with _progress("restoring", "partitions") as tell:
+            await fill(connection, storage, manifest, settings.postgres_schema, tell)
     return manifest
 
 
@@ -213,17 +206,29 @@ async def _whole(settings: Settings, storage: "Storage", name: str) -> "Manifest
 
     manifest = await chosen(storage, name)
     check_origin(manifest, settings.topics)
-    with Steps("MB") as steps:
-        await check_files(
-            storage, manifest, lambda done, total: steps.show(done // 1_000_000, total // 1_000_000)
-        )
+    with _progress("checking", "files") as tell:
+        await check_files(storage, manifest, tell)
     return manifest
+
+
+@contextmanager
+def _progress(doing: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A function to be told how many are done, of how many."""
+    with ExitStack() as stack:
+        begun: list[WorkProgress] = []
+
+        def tell(done: int, total: int) -> None:
+            if not begun:
+                begun.append(stack.enter_context(WorkProgress(doing, total, unit)))
+            begun[0].advanced(0, done - begun[0].done)
+
+        yield tell
 
 
 async def _check_log(settings: Settings, manifest: "Manifest") -> None:
     from waypost_worker.snapshots.log import check_in_log
 
-    count = await partition_count(settings)
+    count = await command_partitions(settings)
     async with kafka_errors(settings):
         await check_in_log(kafka_connection(settings), settings.topics, manifest, count)
 

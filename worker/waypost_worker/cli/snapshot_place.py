@@ -8,13 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from waypost_worker.cli.output import USAGE, CommandError
-from waypost_worker.cli.reach import (
-    connected,
-    kafka_connection,
-    kafka_errors,
-    postgres_errors,
-    topic_partitions,
-)
+from waypost_worker.cli.reach import connected, kafka_connection, kafka_errors, postgres_errors
+from waypost_worker.cli.recovering import command_partitions
 from waypost_worker.settings import Settings
 
 if TYPE_CHECKING:
@@ -55,14 +50,6 @@ async def patiently_connected(settings: Settings) -> AsyncIterator[Any]:
             await connection.close(timeout=settings.request_timeout)
 
 
-async def partition_count(settings: Settings) -> int:
-    """How many partitions the command topic has; CommandError if it does not exist."""
-    count = (await topic_partitions(settings)).get(settings.topics.commands)
-    if count is None:
-        raise CommandError(f"the topic {settings.topics.commands!r} does not exist: see --topic-prefix")
-    return count
-
-
 async def overlap(settings: Settings, place: str | None, manifest: "Manifest | None") -> "list[Finding]":
     """What the log, the snapshot, the results and the outbox still cover together."""
     from waypost_worker.kafka.topics import retention_ms
@@ -73,7 +60,7 @@ async def overlap(settings: Settings, place: str | None, manifest: "Manifest | N
     async with connected(settings) as connection:
         rows = await connection.fetch(statement("oldest_owed", settings.postgres_schema))
     stored = {row["partition"]: row for row in rows}
-    count = await partition_count(settings)
+    count = await command_partitions(settings)
     kafka = kafka_connection(settings)
     async with kafka_errors(settings):
         retention = await retention_ms(kafka, settings.topics.commands)

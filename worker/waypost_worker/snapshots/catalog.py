@@ -12,7 +12,7 @@ from waypost_worker.snapshots.storage import Storage
 
 LATEST: Final = "latest"
 # What doesn't look like this is somebody else's, and never touched.
-_NAME: Final = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
+_NAME: Final = re.compile(r"\d{8}T\d{9}Z-[0-9a-f]{6}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,10 @@ async def listed(storage: Storage) -> list[Listed]:
 
 
 async def newest(storage: Storage) -> Manifest | None:
-    """The newest complete one, or None."""
+    """The newest complete one, or None. SnapshotError if a newer one can't be read, rather than passing it over."""
     for each in reversed(await listed(storage)):
+        if each.problem:
+            raise SnapshotError(each.problem)
         if each.manifest is not None:
             return each.manifest
     return None
@@ -69,12 +71,10 @@ async def chosen(storage: Storage, name: str) -> Manifest:
 
 async def check_files(storage: Storage, manifest: Manifest, progress: Callable[[int, int], None]) -> None:
     """Read everything. SnapshotError at the first file that is missing or not as it was written."""
-    done = 0
-    for part in manifest.parts:
-        for file in part.files:
-            await read(storage, manifest.name, file)
-            done += file.size
-            progress(done, manifest.size)
+    files = [file for part in manifest.parts for file in part.files]
+    for done, file in enumerate(files, 1):
+        await read(storage, manifest.name, file)
+        progress(done, len(files))
 
 
 def superfluous(found: Sequence[Listed], keep: int) -> list[Listed]:

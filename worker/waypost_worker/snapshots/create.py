@@ -5,7 +5,7 @@ No worker is held up. Postgres keeps old rows for as long as it takes, as for an
 
 import secrets
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from waypost import __version__
@@ -17,7 +17,7 @@ from waypost_worker.snapshots.manifest import FILE_NAME, TABLES, AppliedMigratio
 from waypost_worker.snapshots.statements import statement
 from waypost_worker.snapshots.storage import Storage
 
-Progress = Callable[[int, int, int], None]  # partitions done, of, bytes written
+Progress = Callable[[int, int], None]  # partitions done, of
 
 
 async def create(
@@ -42,13 +42,12 @@ async def create(
             raise SnapshotError(
                 "the database holds no partition: no worker has used it yet, so there is nothing to take"
             )
-        name = _name(clock["taken_at"])
+        name = _name(clock["taken_at"].astimezone(UTC))
         parts: list[Part] = []
-        progress(0, len(positions), 0)
+        progress(0, len(positions))
         for row in positions:
             parts.append(await _part(connection, storage, schema, name, row, piece_bytes))
-            written = sum(file.size for part in parts for file in part.files)
-            progress(len(parts), len(positions), written)
+            progress(len(parts), len(positions))
         manifest = Manifest(
             name=name,
             taken_at=clock["taken_at"].isoformat(),
@@ -104,4 +103,4 @@ async def _columns(connection: Any, schema: str) -> dict[str, list[str]]:
 
 def _name(taken_at: datetime) -> str:
     """Names sort by time; two that are taken at once differ."""
-    return f"{taken_at:%Y%m%dT%H%M%S}Z-{secrets.token_hex(3)}"
+    return f"{taken_at:%Y%m%dT%H%M%S}{taken_at.microsecond // 1000:03}Z-{secrets.token_hex(3)}"

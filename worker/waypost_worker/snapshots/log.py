@@ -76,13 +76,14 @@ async def reaches(
     parts = {part.partition: part for part in manifest.parts} if manifest is not None else {}
 
     async def reach(partition: int) -> Reach:
-        log_start = await _start(connection, topics.commands, partition)
-        results_start = await _start(connection, topics.results, partition)
+        log_start, _ = await _bounds(connection, topics.commands, partition)
+        results_start, results_end = await _bounds(connection, topics.results, partition)
         row, part = stored.get(partition), parts.get(partition)
         return Reach(
             partition,
             log_start,
             results_start,
+            results_end,
             position=None if row is None else row["next_offset"],
             results_position=None if row is None else row["results_offset"],
             owed=None if row is None else row["owed"],
@@ -93,10 +94,10 @@ async def reaches(
     return await _each(reach, range(partitions))
 
 
-async def _start(connection: Connection, topic: str, partition: int) -> int:
+async def _bounds(connection: Connection, topic: str, partition: int) -> tuple[int, int]:
     reader = PartitionReader(connection, TopicPartition(topic, partition), "read_uncommitted")
     try:
-        return (await reader.bounds())[0]
+        return await reader.bounds()
     finally:
         await reader.close()
 

@@ -101,7 +101,7 @@ class Manifest:
         try:
             fields = orjson.loads(text)
             kind, version, checksum = (fields.pop(key) for key in ("format", "version", "sha256"))
-        except (orjson.JSONDecodeError, AttributeError, KeyError) as error:
+        except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
             raise SnapshotError(
                 f"the snapshot {name!r} has a manifest that can't be read ({error!r})"
             ) from None

@@ -17,11 +17,16 @@ LOG: Final = "log and snapshots"
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """One partition. Offsets; None where there is none: no position in Postgres, nothing owed, no snapshot."""
+    """One partition. Offsets; None where there is none: no position in Postgres, nothing owed, no snapshot.
+
+    ``owed`` is the first command whose result Postgres does not know to be emitted. If results lie behind the
+    results position, it has been since; an owner finds that out.
+    """
 
     partition: int
     log_start: int
     results_start: int
+    results_end: int
     position: int | None = None
     results_position: int | None = None
     owed: int | None = None
@@ -60,7 +65,7 @@ def _going_on(reaches: Sequence[Reach]) -> list[Finding]:
                 "restore a snapshot that is newer than where the log begins, and raise retention.ms of the topic",
             )
         )
-    if bad := _where(reaches, lambda r: r.owed is not None and r.owed < r.log_start):
+    if bad := _where(reaches, _owes_what_is_gone):
         found.append(
             Finding(
                 "error",
@@ -82,6 +87,11 @@ def _going_on(reaches: Sequence[Reach]) -> list[Finding]:
             )
         )
     return found
+
+
+def _owes_what_is_gone(reach: Reach) -> bool:
+    nothing_since = reach.results_position is None or reach.results_end <= reach.results_position
+    return reach.owed is not None and reach.owed < reach.log_start and nothing_since
 
 
 def _rebuilding(

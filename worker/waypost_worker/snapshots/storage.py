@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 _UNFINISHED: Final = ".part"
+_LONGEST: Final = 300
 
 
 class Storage(Protocol):
@@ -143,10 +144,12 @@ class ObjectStorage:
         import obstore
 
         try:
-            found = await self._do("read", path, obstore.get_async(self._store, path))
-            return bytes(await self._do("read", path, found.bytes_async()))
+            found = await obstore.get_async(self._store, path)
         except FileNotFoundError:
             return None
+        except _failures() as error:
+            raise self._failed("read", path, error) from None
+        return bytes(await self._do("read", path, found.bytes_async()))
 
     async def names(self) -> list[str]:
         """See the protocol."""
@@ -168,15 +171,21 @@ class ObjectStorage:
             await self._do("removed", name, obstore.delete_async(self._store, paths[1:]))
 
     async def _do(self, done: str, path: str, doing: Any) -> Any:
-        from obstore.exceptions import BaseError
-
         try:
             return await doing
-        except FileNotFoundError:
-            raise
-        except (BaseError, OSError, ValueError) as error:
-            what = f"{self.where}/{path}".rstrip("/")
-            raise SnapshotError(f"{what} can't be {done}: {_plainly(error)}") from None
+        except _failures() as error:
+            raise self._failed(done, path, error) from None
+
+    def _failed(self, done: str, path: str, error: Exception) -> SnapshotError:
+        what = f"{self.where}/{path}".rstrip("/")
+        return SnapshotError(f"{what} can't be {done}: {_plainly(error)}")
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What a client of an object store raises."""
+    from obstore.exceptions import BaseError
+
+    return BaseError, OSError, ValueError
 
 
 def _sync(directory: Path) -> None:
@@ -188,5 +197,6 @@ def _sync(directory: Path) -> None:
 
 
 def _plainly(error: Exception) -> str:
-    """The first line of what a client says; what follows it is its own inside."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    """The beginning of what a client says; what follows it is its own inside."""
+    line = str(error).strip().partition("\n")[0] or type(error).__name__
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"

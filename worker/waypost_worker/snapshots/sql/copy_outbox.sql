@@ -1,1 +1,1 @@
-select * from waypost.outbox where partition = $1
+select partition, first_offset, last_offset, payload from waypost.outbox where partition = $1

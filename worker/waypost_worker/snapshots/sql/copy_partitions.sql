@@ -1,1 +1,5 @@
-select * from waypost.partitions where partition = $1
+select
+    partition, partitions, next_offset, epoch, emitted, results_offset, anchor, producer_id, producer_epoch,
+    default_policy, default_commands
+from waypost.partitions
+where partition = $1

@@ -1,1 +1,3 @@
-select * from waypost.rejected_commands where partition = $1
+select partition, "offset", session_id, command_id, code, message, key, value, headers, recorded_at
+from waypost.rejected_commands
+where partition = $1

@@ -1,1 +1,3 @@
-select * from waypost.sessions where partition = $1
+select session_id, partition, counter, policy, checkpoints, first_recorded_at, last_recorded_at
+from waypost.sessions
+where partition = $1
