@@ -140,7 +140,9 @@ def restore(
     manifest = asyncio.run(_restore(settings, storage, name, offline, dry_run))
     show_fields({"restored": not dry_run, **_about(manifest, storage)}, common.output)
     if not dry_run:
-        note("now start a worker, or run 'waypost replay --onto-backup': both go on from where the snapshot ends")
+        note(
+            "now start a worker, or run 'waypost replay --onto-backup': both go on from where the snapshot ends"
+        )
     return DONE
 
 
