@@ -5,7 +5,6 @@ a create is recognised by one regular expression and parsed once; everything els
 through the pydantic models. Both ways give the same answer (a property test holds them together).
 """
 
-import json
 import re
 from collections.abc import Callable
 from typing import Any, Final, cast
@@ -13,26 +12,30 @@ from typing import Any, Final, cast
 import orjson
 
 from waypost import commands
+from waypost.command_models import (
+    CheckpointBody,
+    ClearBody,
+    CreateBody,
+    ImportBody,
+    PolicyBody,
+    RollbackBody,
+    validate_body,
+)
 from waypost.commands import (
     Action,
-    CheckpointBody,
     Clear,
     Configure,
     ConfigureDefaults,
     Create,
-    CreateBody,
     Delete,
     Import,
-    ImportBody,
     ImportItem,
     Pin,
-    PolicyBody,
     Rollback,
-    RollbackBody,
     Unpin,
-    validate_body,
 )
 from waypost.errors import InvalidCommandError
+from waypost.json_spans import elements, members
 from waypost.text import (
     MAX_DATA_BYTES,
     MAX_NAME,
@@ -51,8 +54,6 @@ from waypost.times import parse_micros
 _PLAIN_CREATE: Final = re.compile(
     rb'\{"name":"([^"\\\x00-\x1f]+)"(?:,"metadata":(\{[^{}]*\}))?,"data":(?=\{)'
 )
-_whitespace: Final = re.compile(r"[ \t\n\r]*")
-_value_end: Final = json.JSONDecoder().raw_decode
 
 
 def parse_body(command_type: str, body: bytes) -> Action:
@@ -65,7 +66,7 @@ def parse_body(command_type: str, body: bytes) -> Action:
     if parse is None:
         raise InvalidCommandError(
             "unsupported-type",
-            f"{command_type[:100]!r} is not a known command; known are {', '.join(commands.BODIES)}",
+            f"{command_type[:100]!r} is not a known command; known are {', '.join(commands.COMMAND_TYPES)}",
         )
     return parse(body)
 
@@ -137,7 +138,7 @@ def _checkpoint_command(make: Callable[[str], Action]) -> Callable[[bytes], Acti
 
 
 def _clear(body: bytes) -> Clear:
-    validate_body(commands.ClearBody, check_json(body))
+    validate_body(ClearBody, check_json(body))
     return Clear()
 
 
@@ -182,38 +183,3 @@ def _metadata(metadata: dict[str, Any], field: str) -> bytes:
     if problem is not None:
         raise InvalidCommandError("too-large" if "bytes" in problem else "invalid-body", f"{field} {problem}")
     return raw
-
-
-def members(raw: bytes) -> dict[str, str]:
-    """The text of each member's value in a valid JSON object; a key that stands twice is refused."""
-    text = raw.decode()
-    members: dict[str, str] = {}
-    at = _skip(text, _skip(text, 0) + 1)
-    while text[at] != "}":
-        key, at = _value_end(text, at)
-        start = _skip(text, _skip(text, at) + 1)
-        _, end = _value_end(text, start)
-        if key in members:
-            raise InvalidCommandError("invalid-body", f"the key {key[:64]!r} stands twice: send it once")
-        members[key] = text[start:end]
-        at = _skip(text, end)
-        if text[at] == ",":
-            at = _skip(text, at + 1)
-    return members
-
-
-def elements(text: str) -> list[str]:
-    """The text of each element of a valid JSON array."""
-    elements = []
-    at = _skip(text, 1)
-    while text[at] != "]":
-        _, end = _value_end(text, at)
-        elements.append(text[at:end])
-        at = _skip(text, end)
-        if text[at] == ",":
-            at = _skip(text, at + 1)
-    return elements
-
-
-def _skip(text: str, at: int) -> int:
-    return cast(re.Match[str], _whitespace.match(text, at)).end()

@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Any, Final
 
 from waypost import commands
-from waypost.bodies import elements, parse_body
 from waypost.commands import OnConflict
 from waypost.errors import InvalidCommandError
+from waypost.json_spans import elements
 from waypost.outgoing import (
     check_session_id,
     checkpoint_body,
@@ -77,6 +77,9 @@ class CommandCalls(ABC):
 
         All parts are accepted or, with the error, none.
         """
+        # Here and not above: agents that import nothing need not load pydantic.
+        from waypost.bodies import parse_body
+
         parts = []
         first = 0
         for part in split_import(json_text):

@@ -1,24 +1,12 @@
-"""What agents can ask for: one pydantic model per command body, and the plain values they become.
+"""What agents can ask for: the names of the commands, and the plain values that their bodies become.
 
-The models are the contract (JSON Schema is generated from them). The values, small frozen classes that hold
-JSON as bytes, are what the state machine decides on. Pure; knows neither Kafka nor Postgres.
+The values, small frozen classes that hold JSON as bytes, are what the state machine decides on; how a body looks
+on the wire is :mod:`waypost.command_models`. Pure; knows neither Kafka nor Postgres, and no pydantic: a
+publisher needs none.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal, NamedTuple
-
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-
-from waypost.errors import InvalidCommandError
-from waypost.retention import (
-    COMPRESS_AFTER_BOUNDS,
-    KEEP_RECENT_BOUNDS,
-    MAX_AGE_BOUNDS_SECONDS,
-    MAX_CHECKPOINTS_BOUNDS,
-)
-from waypost.text import MAX_CHECKPOINT_ID, MAX_NAME, text_problem
-from waypost.times import parse_micros
+from typing import Final, Literal, NamedTuple
 
 CREATE: Final = "waypost.checkpoint.create"
 PIN: Final = "waypost.checkpoint.pin"
@@ -29,6 +17,17 @@ ROLLBACK: Final = "waypost.session.rollback"
 IMPORT: Final = "waypost.session.import"
 CONFIGURE: Final = "waypost.session.configure"
 CONFIGURE_DEFAULTS: Final = "waypost.defaults.configure"
+COMMAND_TYPES: Final = (
+    CREATE,
+    PIN,
+    UNPIN,
+    DELETE,
+    CLEAR,
+    ROLLBACK,
+    IMPORT,
+    CONFIGURE,
+    CONFIGURE_DEFAULTS,
+)
 
 OnConflict = Literal["skip", "replace", "reject"]
 
@@ -132,148 +131,3 @@ class Command:
     taken_at: int
     recorded_at: int
     action: Action
-
-
-# The models: what the bodies look like on the wire.
-
-
-def _text(longest: int) -> Callable[[str], str]:
-    def check(value: str) -> str:
-        problem = text_problem(value, longest)
-        if problem is not None:
-            raise ValueError(problem)
-        return value
-
-    return check
-
-
-Name = Annotated[
-    str, Field(json_schema_extra={"minLength": 1, "maxLength": MAX_NAME}), AfterValidator(_text(MAX_NAME))
-]
-CheckpointId = Annotated[
-    str,
-    Field(json_schema_extra={"minLength": 1, "maxLength": MAX_CHECKPOINT_ID}),
-    AfterValidator(_text(MAX_CHECKPOINT_ID)),
-]
-
-
-def _timestamp(value: str) -> str:
-    parse_micros(value)
-    return value
-
-
-Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"}), AfterValidator(_timestamp)]
-
-
-class Body(BaseModel):
-    """Base of all command bodies: unknown fields and loose types are refused."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class CreateBody(Body):
-    """Body of ``waypost.checkpoint.create``."""
-
-    name: Name = Field(description="semantic name such as task_started; names repeat")
-    data: dict[str, Any] = Field(description="the agent's working state, any JSON object, up to 900 KB")
-    metadata: dict[str, Any] = Field(default={}, description="small searchable JSON object, up to 16 KB")
-
-
-class CheckpointBody(Body):
-    """Body of the commands that concern one checkpoint: pin, unpin, delete."""
-
-    checkpoint_id: CheckpointId = Field(description="an id of this session, or the original id of an import")
-
-
-class ClearBody(Body):
-    """Body of ``waypost.session.clear``: an empty object."""
-
-
-class RollbackBody(Body):
-    """Body of ``waypost.session.rollback``."""
-
-    checkpoint_id: CheckpointId
-    discard_later: bool = Field(default=False, description="drop every higher number, pinned ones too")
-
-
-class ImportedCheckpoint(Body):
-    """One element of an import: the interchange format of an export."""
-
-    id: CheckpointId
-    name: Name
-    timestamp: Timestamp
-    data: dict[str, Any]
-    metadata: dict[str, Any] = {}
-
-
-class ImportBody(Body):
-    """Body of ``waypost.session.import``."""
-
-    checkpoints: list[ImportedCheckpoint] = Field(json_schema_extra={"maxItems": 10_000})
-    on_conflict: OnConflict = "skip"
-
-
-class PolicyBody(Body):
-    """Body of ``waypost.session.configure`` and ``waypost.defaults.configure``: the fields to change."""
-
-    max_checkpoints: int = Field(default=100, ge=MAX_CHECKPOINTS_BOUNDS[0], le=MAX_CHECKPOINTS_BOUNDS[1])
-    compress_after: int = Field(default=50, ge=COMPRESS_AFTER_BOUNDS[0], le=COMPRESS_AFTER_BOUNDS[1])
-    keep_recent: int = Field(default=20, ge=KEEP_RECENT_BOUNDS[0], le=KEEP_RECENT_BOUNDS[1])
-    max_age: int | float | None = Field(
-        default=None,
-        ge=MAX_AGE_BOUNDS_SECONDS[0],
-        le=MAX_AGE_BOUNDS_SECONDS[1],
-        description="seconds; null keeps for ever",
-    )
-
-    def changes(self) -> tuple[tuple[str, int | None], ...]:
-        """The named fields, in the order of the model, ``max_age`` in whole microseconds."""
-        changes: list[tuple[str, int | None]] = []
-        for field in PolicyBody.model_fields:
-            if field in self.model_fields_set:
-                value = getattr(self, field)
-                if field == "max_age" and value is not None:
-                    value = round(value * 1_000_000)
-                changes.append((field, value))
-        return tuple(changes)
-
-
-BODIES: Final[dict[str, type[Body]]] = {
-    CREATE: CreateBody,
-    PIN: CheckpointBody,
-    UNPIN: CheckpointBody,
-    DELETE: CheckpointBody,
-    CLEAR: ClearBody,
-    ROLLBACK: RollbackBody,
-    IMPORT: ImportBody,
-    CONFIGURE: PolicyBody,
-    CONFIGURE_DEFAULTS: PolicyBody,
-}
-
-
-def validate_body(model: type[Body], value: Any) -> Body:
-    """``value`` as ``model``; InvalidCommandError (``invalid-body``) names up to three fields and why."""
-    if not isinstance(value, dict):
-        raise InvalidCommandError(
-            "invalid-body", f"the body must be a JSON object, not {_json_type(value)}: send {{...}}"
-        )
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        problems = [
-            f"{'.'.join(str(part) for part in found['loc'])}: {_plainly(found['msg'])}"
-            for found in error.errors(include_url=False, include_context=False, include_input=False)
-        ]
-        shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
-        raise InvalidCommandError("invalid-body", shown[:1000]) from None
-
-
-def _plainly(message: str) -> str:
-    return message.removeprefix("Value error, ").replace(
-        "Extra inputs are not permitted", "unknown field; remove it"
-    )
-
-
-def _json_type(value: Any) -> str:
-    names = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "a string"}
-    return names.get(type(value), "an array")

@@ -10,8 +10,10 @@ import orjson
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from waypost.commands import BODIES, CONFIGURE_DEFAULTS
-from waypost.results import ACQUIRED, REJECTED, RESULTS
+from waypost.command_models import BODIES
+from waypost.commands import CONFIGURE_DEFAULTS
+from waypost.result_models import RESULTS
+from waypost.results import ACQUIRED, REJECTED
 from waypost.topics import Topics
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"

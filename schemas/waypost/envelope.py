@@ -10,8 +10,8 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import orjson
 
-from waypost.bodies import members
 from waypost.errors import InvalidCommandError
+from waypost.json_spans import members
 from waypost.text import MAX_COMMAND_ID, MAX_SESSION_ID, check_json, text_problem
 from waypost.times import clamp_micros, format_micros, parse_micros
 

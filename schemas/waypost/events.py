@@ -9,14 +9,14 @@ from typing import Any, Final
 
 import orjson
 
-from waypost.bodies import members
 from waypost.checkpoint import Checkpoint
-from waypost.results import ACQUIRED, RESULTS
+from waypost.json_spans import members
+from waypost.results import ACQUIRED, RESULT_TYPES
 from waypost.text import canonical_metadata
 from waypost.times import from_micros, parse_micros
 
 _TYPE: Final = "ce_type"
-_SHORT: Final = {kind: kind.removeprefix("waypost.") for kind in RESULTS}
+_SHORT: Final = {kind: kind.removeprefix("waypost.") for kind in RESULT_TYPES}
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,9 @@ class EventFilter:
         self._names = _encoded(names)
         self._types = {
             kind.encode()
-            for kind in (RESULTS.keys() - {ACQUIRED} if types is None else map(_whole_type, _listed(types)))
+            for kind in (
+                set(RESULT_TYPES) - {ACQUIRED} if types is None else map(_whole_type, _listed(types))
+            )
         }
         self._sessions = _encoded(sessions)
 
@@ -159,7 +161,7 @@ def _whole_type(given: str) -> str:
     for kind, short in _SHORT.items():
         if given in (kind, short):
             return kind
-    named = [kind for kind in RESULTS if kind.rpartition(".")[2] == given]
+    named = [kind for kind in RESULT_TYPES if kind.rpartition(".")[2] == given]
     if len(named) != 1:
         raise ValueError(f"{given!r} is not one result type; there are {', '.join(_SHORT.values())}")
     return named[0]

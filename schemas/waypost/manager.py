@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from waypost.bodies import parse_body
 from waypost.checkpoint import Checkpoint, Summary, checkpoint_id, export_json, summarise
 from waypost.commands import (
     IMPORT,
@@ -131,6 +130,9 @@ class CheckpointManager:
 
     def import_checkpoints(self, json_text: str | bytes, on_conflict: OnConflict = "skip") -> int:
         """Take over an exported list; how many checkpoints were imported or replaced."""
+        # Here and not above: whoever imports nothing need not load pydantic.
+        from waypost.bodies import parse_body
+
         # A lone surrogate is refused as what it is, text that is not UTF-8, with all other broken JSON.
         listed = json_text.encode(errors="surrogatepass") if isinstance(json_text, str) else json_text
         body = b'{"checkpoints":' + listed + b',"on_conflict":"' + str(on_conflict).encode() + b'"}'

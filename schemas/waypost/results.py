@@ -1,11 +1,6 @@
-"""What subscribers receive: one pydantic model per result type. Unknown fields are ignored: results may grow.
+"""The names of the results that subscribers receive; their bodies are :mod:`waypost.result_models`."""
 
-The worker builds results by hand for speed; a test holds every one of them against these models. Pure.
-"""
-
-from typing import Any, Final
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Final
 
 CREATED: Final = "waypost.checkpoint.created"
 PINNED: Final = "waypost.checkpoint.pinned"
@@ -19,134 +14,17 @@ DEFAULTS_CONFIGURED: Final = "waypost.defaults.configured"
 REJECTED: Final = "waypost.command.rejected"
 DUPLICATE: Final = "waypost.command.duplicate"
 ACQUIRED: Final = "waypost.partition.acquired"
-
-
-class Result(BaseModel):
-    """Base of all result bodies."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-
-class CommandPlace(Result):
-    """Which command a result answers; partition and offset are the read-your-writes token."""
-
-    id: str | None = Field(description="the command id; null where it could not be read")
-    partition: int
-    offset: int
-
-
-class ShownCheckpoint(Result):
-    """A checkpoint in a result."""
-
-    id: str
-    name: str
-    timestamp: str = Field(description="when the agent took it, RFC 3339, UTC")
-    recorded_at: str = Field(description="the broker's clock, RFC 3339, UTC")
-    data: dict[str, Any]
-    metadata: dict[str, Any]
-    pinned: bool
-    imported_id: str | None = None
-
-
-class ShownPolicy(Result):
-    """A retention policy in a result."""
-
-    max_checkpoints: int
-    compress_after: int
-    keep_recent: int
-    max_age: int | float | None = Field(description="seconds; null keeps for ever")
-
-
-class SessionResult(Result):
-    """Base of the results of accepted commands on a session."""
-
-    session_id: str
-    removed: list[str] = Field(description="ids of the checkpoints that were dropped along with this command")
-    command: CommandPlace
-
-
-class Created(SessionResult):
-    """A checkpoint was created."""
-
-    checkpoint: ShownCheckpoint
-
-
-class AboutCheckpoint(SessionResult):
-    """A checkpoint was pinned, unpinned or deleted."""
-
-    checkpoint_id: str
-
-
-class Cleared(SessionResult):
-    """All checkpoints of a session were dropped."""
-
-    count: int
-
-
-class RolledBack(SessionResult):
-    """A rollback was recorded; the checkpoint carries its data."""
-
-    checkpoint: ShownCheckpoint
-
-
-class Imported(SessionResult):
-    """An import was taken over; ``ids`` are where its items are now, in the order of the list."""
-
-    imported: int
-    replaced: int
-    skipped: int
-    ids: list[str]
-
-
-class Configured(SessionResult):
-    """The session has this policy of its own."""
-
-    policy: ShownPolicy
-
-
-class DefaultsConfigured(Result):
-    """Sessions of this partition without a policy of their own have this one from now on."""
-
-    policy: ShownPolicy
-    command: CommandPlace
-
-
-class Rejected(Result):
-    """A command was refused and changed nothing; the raw command is kept."""
-
-    session_id: str | None
-    code: str
-    message: str
-    command: CommandPlace
-
-
-class Duplicate(Result):
-    """A command id that was accepted before; nothing changed."""
-
-    session_id: str | None
-    checkpoint_id: str | None = Field(description="the checkpoint of the first one, where still known")
-    command: CommandPlace
-
-
-class Acquired(Result):
-    """A worker took the partition over. Subscribers skip it."""
-
-    partition: int
-    epoch: int
-    next_offset: int
-
-
-RESULTS: Final[dict[str, type[Result]]] = {
-    CREATED: Created,
-    PINNED: AboutCheckpoint,
-    UNPINNED: AboutCheckpoint,
-    DELETED: AboutCheckpoint,
-    CLEARED: Cleared,
-    ROLLED_BACK: RolledBack,
-    IMPORTED: Imported,
-    CONFIGURED: Configured,
-    DEFAULTS_CONFIGURED: DefaultsConfigured,
-    REJECTED: Rejected,
-    DUPLICATE: Duplicate,
-    ACQUIRED: Acquired,
-}
+RESULT_TYPES: Final = (
+    CREATED,
+    PINNED,
+    UNPINNED,
+    DELETED,
+    CLEARED,
+    ROLLED_BACK,
+    IMPORTED,
+    CONFIGURED,
+    DEFAULTS_CONFIGURED,
+    REJECTED,
+    DUPLICATE,
+    ACQUIRED,
+)

@@ -88,7 +88,7 @@ def test_data_of_imports_is_kept_byte_for_byte(texts: list[str], space: str) -> 
 
 @examples
 @given(
-    st.sampled_from([*commands.BODIES, "waypost.checkpoint.created", ""]),
+    st.sampled_from([*commands.COMMAND_TYPES, "waypost.checkpoint.created", ""]),
     st.one_of(st.binary(), create_bodies()),
 )
 def test_no_body_whatever_ends_in_another_error(command_type: str, body: bytes) -> None:

@@ -98,7 +98,7 @@ def test_white_space_around_data_is_not_part_of_it() -> None:
 
 
 class TestNotJSON:
-    @pytest.mark.parametrize("command_type", commands.BODIES)
+    @pytest.mark.parametrize("command_type", commands.COMMAND_TYPES)
     @pytest.mark.parametrize(
         "body",
         [
@@ -119,7 +119,7 @@ class TestNotJSON:
         assert code == "invalid-body"
         assert message.startswith("the body is not JSON: ")
 
-    @pytest.mark.parametrize("command_type", commands.BODIES)
+    @pytest.mark.parametrize("command_type", commands.COMMAND_TYPES)
     @pytest.mark.parametrize(
         ("body", "kind"),
         [
@@ -151,7 +151,7 @@ class TestNotJSON:
 def test_unknown_types_are_told_the_known_ones(command_type: str) -> None:
     code, message = refusal(command_type, b"{}")
     assert code == "unsupported-type"
-    assert all(known in message for known in commands.BODIES)
+    assert all(known in message for known in commands.COMMAND_TYPES)
 
 
 class TestFields:

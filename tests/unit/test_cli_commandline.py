@@ -58,7 +58,7 @@ def test_types_have_short_and_long_names(kind: str) -> None:
     }
     short = arguments(kind=kind, body=bodies[kind])
     assert short == arguments(kind=TYPES[kind], body=bodies[kind])
-    assert short.type in commands.BODIES
+    assert short.type in commands.COMMAND_TYPES
     assert (
         from_line(b'{"session":"s","type":"%b","body":%b}' % (kind.encode(), bodies[kind].encode())) == short
     )

@@ -8,10 +8,12 @@ import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
 from waypost import contract, results
-from waypost.commands import BODIES, ImportItem
+from waypost.command_models import BODIES
+from waypost.commands import COMMAND_TYPES, ImportItem
 from waypost.envelope import Envelope, command_headers
 from waypost.outgoing import checkpoint_body, create_body, import_body, policy_body, rollback_body
-from waypost.results import RESULTS
+from waypost.result_models import RESULTS
+from waypost.results import RESULT_TYPES
 from waypost.retention import Policy
 from waypost.session import (
     Accepted,
@@ -124,7 +126,8 @@ def test_every_difference_is_found(tmp_path: Path) -> None:
 
 
 def test_every_type_has_a_file_and_an_example_here() -> None:
-    assert COMMANDS.keys() == BODIES.keys()
+    assert COMMANDS.keys() == BODIES.keys() == set(COMMAND_TYPES)
+    assert RESULTS.keys() == set(RESULT_TYPES)
     assert EMITTED.keys() == RESULTS.keys()
     assert {path.name for path in DIRECTORY.iterdir()} == {
         "asyncapi.json",

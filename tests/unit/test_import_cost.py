@@ -37,10 +37,15 @@ def test_an_error_class_does_not_load_the_kafka_client() -> None:
     assert not set(run(LOADED.format("waypost.BufferFullError")).split()) & HEAVY
 
 
-def test_a_publisher_does_not_load_what_only_readers_need() -> None:
-    loaded = set(run(LOADED.format("waypost.Publisher")).split())
-    assert "aiokafka" in loaded
-    assert "asyncpg" not in loaded
+@pytest.mark.parametrize("name", ["Publisher", "SyncPublisher", "Subscriber"])
+def test_a_client_of_kafka_loads_nothing_but_that(name: str) -> None:
+    loaded = set(run(LOADED.format(f"waypost.{name}")).split())
+    assert loaded & HEAVY == {"aiokafka", "asyncio", "orjson"}
+
+
+@pytest.mark.parametrize("name", ["CheckpointManager", "Reader"])
+def test_what_needs_no_kafka_does_not_load_it(name: str) -> None:
+    assert not set(run(LOADED.format(f"waypost.{name}")).split()) & {"aiokafka", "asyncpg", "pydantic"}
 
 
 def test_importing_the_package_takes_far_less_than_100_ms() -> None:

@@ -7,13 +7,14 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from waypost import commands
-from waypost.bodies import members, parse_body
+from waypost.bodies import parse_body
 from waypost.errors import InvalidCommandError
+from waypost.json_spans import members
 from waypost.outgoing import check_session_id
 from waypost_worker.cli.output import USAGE, CommandError
 
 TYPES: Final = {
-    kind.rpartition(".")[2]: kind for kind in commands.BODIES if kind != commands.CONFIGURE_DEFAULTS
+    kind.rpartition(".")[2]: kind for kind in commands.COMMAND_TYPES if kind != commands.CONFIGURE_DEFAULTS
 }
 _FIELDS: Final = frozenset(("session", "name", "data", "metadata", "type", "body"))
 
@@ -79,7 +80,7 @@ def _full_type(kind: str) -> str:
     full = TYPES.get(kind, kind)
     if kind in ("defaults", "defaults.configure") or full == commands.CONFIGURE_DEFAULTS:
         raise CommandError("defaults belong to no session: use 'waypost defaults'", USAGE)
-    if full not in commands.BODIES:
+    if full not in commands.COMMAND_TYPES:
         raise CommandError(f"there is no command type {kind!r}; there are {', '.join(TYPES)}", USAGE)
     return full
 

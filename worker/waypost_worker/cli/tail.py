@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Parameter, validators
 
-from waypost.results import ACQUIRED, RESULTS
+from waypost.results import ACQUIRED, RESULT_TYPES
 from waypost.times import from_micros, parse_micros
 from waypost_worker.cli.common import NOTHING_GIVEN, Common
 from waypost_worker.cli.output import DONE, USAGE, CommandError, Format, Stream, event_line, note
@@ -19,7 +19,9 @@ from waypost_worker.settings import Settings
 if TYPE_CHECKING:
     from waypost.subscriber import Event, Subscriber
 
-_TYPES: Final = tuple(kind for kind in RESULTS if kind != ACQUIRED)  # a takeover is not a command's result
+_TYPES: Final = tuple(
+    kind for kind in RESULT_TYPES if kind != ACQUIRED
+)  # a takeover is not a command's result
 _SHORT_TYPES: Final = ", ".join(dict.fromkeys(map(short, _TYPES)))
 
 

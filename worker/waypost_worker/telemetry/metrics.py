@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.samples import Sample
 
 from waypost import __version__
-from waypost.commands import BODIES
+from waypost.commands import COMMAND_TYPES
 from waypost_worker.partition.acquire import Acquired, RenewalDueError
 from waypost_worker.partition.observer import AppliedBatch
 from waypost_worker.partition.owner import StuckError
@@ -162,9 +162,9 @@ class Metrics:
 
     def _child(self, pair: tuple[str | None, bytes]) -> Counter:
         kind, result = pair
-        label = kind.removeprefix("waypost.") if kind in BODIES else "other"
+        label = kind.removeprefix("waypost.") if kind in COMMAND_TYPES else "other"
         child = self._commands.labels(label, _OUTCOMES.get(result, "accepted"))
-        if kind is None or kind in BODIES:  # what agents invent is not remembered
+        if kind is None or kind in COMMAND_TYPES:  # what agents invent is not remembered
             self._known[pair] = child
         return child
 
