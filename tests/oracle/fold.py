@@ -14,6 +14,7 @@ from waypost.times import format_micros
 from waypost.topics import partition_of
 
 Row = dict[str, Any]
+REMEMBERED = 256  # ids of commands that set the default policy
 
 
 @dataclass
@@ -156,7 +157,7 @@ class _Fold:
             body = {"session_id": None, "checkpoint_id": None, "command": {"id": command.id}}
             return "waypost.command.duplicate", body
         self.default.update(dict(action.changes))
-        self.default_ids = [*self.default_ids, str(command.id)][-256:]
+        self.default_ids = [*self.default_ids, str(command.id)][-REMEMBERED:]
         return "waypost.defaults.configured", {
             "policy": _policy(self.default),
             "command": {"id": command.id},

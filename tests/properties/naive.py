@@ -20,6 +20,8 @@ from waypost.commands import (
     Unpin,
 )
 
+REMEMBERED = 256  # other commands, at least
+FORGET_ABOVE = 320
 DEFAULT_POLICY = {"max_checkpoints": 100, "compress_after": 50, "keep_recent": 20, "max_age": None}
 
 
@@ -251,5 +253,5 @@ class NaiveSession:
         if command.id is not None and not created:
             self.others.append([command.position, command.id, about])
         self.others.sort(key=lambda other: other[0])
-        if len(self.others) > known_before and len(self.others) > 320:
-            self.others = self.others[-256:]
+        if len(self.others) > known_before and len(self.others) > FORGET_ABOVE:
+            self.others = self.others[-REMEMBERED:]

@@ -30,6 +30,9 @@ def main() -> int:
     print(
         f"{report.terms} terms, {report.batches} batches, {report.reemitted} results finished from the outbox"
     )
+    print(
+        f"{report.accepted} commands through the publisher, {report.accepted_again} of them more than once in the log"
+    )
     print(f"faults: {report.faults}")
     print(f"terms ended by: {report.terms_ended_by}")
     if report.failing_seeds:

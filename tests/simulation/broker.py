@@ -1,25 +1,15 @@
 """What a Kafka cluster holds: partitions of commands and of results, and the transaction coordinator.
 
-Producers are judged as a Kafka 4 leader judges them (ProducerAppendInfo, ProducerStateManager): an older epoch
-is refused once a newer one has appended, a batch that came before is answered and not appended again, and an
-idle producer is forgotten. No I/O and no time of its own; clients are in the module of the ports.
+No I/O and no time of its own; clients are in the modules of the ports and of the publisher's producer.
 """
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from waypost_worker.partition.ports import (
-    Fence,
-    FencedError,
-    FetchedResult,
-    RefusedError,
-    ResultRecord,
-    UnavailableError,
-)
+from tests.simulation.producers import Producers
 
-REMEMBERED_BATCHES = 5
+from waypost_worker.partition.ports import Fence, FetchedResult, RefusedError, ResultRecord
 
 
 class CommandRecord(NamedTuple):
@@ -35,9 +25,10 @@ class CommandRecord(NamedTuple):
 class CommandPartition:
     """One partition of the command topic. Offsets may have gaps (transaction markers, aborted records)."""
 
-    def __init__(self) -> None:
+    def __init__(self, producers: Producers | None = None) -> None:
         self.start = 0
         self.end = 0
+        self.producers = producers or Producers()
         self.records: list[CommandRecord] = []
         self.trimmed: list[CommandRecord] = []  # what retention removed
         self.waiting: list[Callable[[], None]] = []  # fetches that wait for more
@@ -53,6 +44,19 @@ class CommandPartition:
         self.end += 1
         self._wake()
         return offset
+
+    def append_batch(
+        self, fence: Fence, first_sequence: int, timestamp: int, messages: Sequence[ResultRecord]
+    ) -> int:
+        """Append a batch of an idempotent producer; the base offset, also if the batch is there already."""
+        known = self.producers.judge(fence, first_sequence, len(messages))
+        if known is not None:
+            return known
+        base = self.end
+        for message in messages:
+            self.append(timestamp, *message)
+        self.producers.appended(fence, first_sequence, len(messages), base)
+        return base
 
     def _wake(self) -> None:
         waiting, self.waiting = self.waiting, []
@@ -106,6 +110,7 @@ class CommandPartition:
         self._offsets = [record.offset for record in self.records]
         self.end = end
         self.start = min(self.start, end)
+        self.producers.cut(end)
 
     def between(self, first: int, end: int, most: int | None = None) -> list[CommandRecord]:
         """The records from ``first`` up to but without ``end``; RefusedError if ``first`` is not in the log."""
@@ -125,15 +130,6 @@ class CommandPartition:
         return found, max(first, self.stable_end)
 
 
-@dataclass(slots=True)
-class _Producer:
-    """What a leader knows of a producer id. ``batches`` are (first sequence, last sequence, base offset)."""
-
-    epoch: int
-    at: float
-    batches: list[tuple[int, int, int]] = field(default_factory=list)
-
-
 class ResultsPartition:
     """One partition of the results topic, at its leader. ``expiry`` is producer.id.expiration, in seconds."""
 
@@ -142,37 +138,15 @@ class ResultsPartition:
         self.end = 0
         self.records: list[FetchedResult] = []
         self.trimmed: list[FetchedResult] = []  # what retention removed
-        self.producers: dict[int, _Producer] = {}
-        self._expiry = expiry
-        self._time = time
+        self.producers = Producers(expiry, time)
 
     def append(self, fence: Fence, first_sequence: int, records: Sequence[ResultRecord]) -> int:
         """Append a batch of a producer; the base offset, also if the batch is there already."""
-        now = self._time()
-        self._forget(now)
-        producer = self.producers.get(fence.producer_id)
-        last_sequence = first_sequence + len(records) - 1
-        if producer is not None and producer.epoch == fence.producer_epoch:
-            for first, last, base in producer.batches:
-                if (first, last) == (first_sequence, last_sequence):
-                    return base
-        if producer is not None:
-            if fence.producer_epoch < producer.epoch:
-                raise FencedError(
-                    f"epoch {fence.producer_epoch} of producer {fence.producer_id} is behind {producer.epoch}"
-                )
-            newer = fence.producer_epoch > producer.epoch
-            expected = 0 if newer else producer.batches[-1][1] + 1
-            if first_sequence != expected:
-                raise UnavailableError(f"out of order sequence {first_sequence}, expected {expected}")
-            if newer:
-                producer = None
-        if producer is None:
-            producer = self.producers[fence.producer_id] = _Producer(fence.producer_epoch, now)
+        known = self.producers.judge(fence, first_sequence, len(records))
+        if known is not None:
+            return known
         base = self.write(records)
-        producer.at = now
-        producer.batches.append((first_sequence, last_sequence, base))
-        del producer.batches[:-REMEMBERED_BATCHES]
+        self.producers.appended(fence, first_sequence, len(records), base)
         return base
 
     def write(self, records: Sequence[ResultRecord]) -> int:
@@ -198,9 +172,7 @@ class ResultsPartition:
         self.records = [record for record in self.records if record.offset < end]
         self.end = end
         self.start = min(self.start, end)
-        for producer in self.producers.values():
-            producer.batches = [batch for batch in producer.batches if batch[2] < end]
-        self.producers = {pid: producer for pid, producer in self.producers.items() if producer.batches}
+        self.producers.cut(end)
 
     def between(self, first: int, end: int) -> list[FetchedResult]:
         """The records from ``first`` up to but without ``end``; RefusedError if ``first`` is not in the log."""
@@ -211,11 +183,6 @@ class ResultsPartition:
         low = bisect_left(self.records, first, key=_offset)
         high = bisect_left(self.records, end, key=_offset)
         return self.records[low:high]
-
-    def _forget(self, now: float) -> None:
-        idle = [pid for pid, producer in self.producers.items() if now - producer.at > self._expiry]
-        for pid in idle:
-            del self.producers[pid]
 
 
 def _offset(record: FetchedResult) -> int:
@@ -236,13 +203,17 @@ class Coordinator:
         self._next_producer_id = 1000
         self._claims: dict[str, tuple[Fence, float]] = {}
 
+    def new_producer(self) -> Fence:
+        """A producer id for a producer without a transactional id."""
+        self._next_producer_id += 1
+        return Fence(self._next_producer_id, 0)
+
     def claim(self, transactional_id: str) -> Fence:
         """The next epoch of this id."""
         now = self._time()
         known = self._claims.get(transactional_id)
         if known is None or now - known[1] > self._expiry or known[0].producer_epoch + 1 >= self._epochs:
-            self._next_producer_id += 1
-            fence = Fence(self._next_producer_id, 0)
+            fence = self.new_producer()
         else:
             fence = Fence(known[0].producer_id, known[0].producer_epoch + 1)
         self._claims[transactional_id] = (fence, now)

@@ -232,10 +232,12 @@ def _frozen(commit: Commit) -> Callable[[Database, Tables], None]:
     }
     pins, drops = dict(changes.pins), list(changes.drops)
     forgotten = dict(changes.forgotten)
+    # Positions don't tell what is forgotten: a checkpoint that is dropped later brings an older id back.
+    recent = {session_id: set(changes.sessions[session_id][0].recent) for session_id in forgotten}
     remembered = [
         (session_id, one)
         for session_id, one in changes.remembered
-        if one.position >= forgotten.get(session_id, 0)
+        if session_id not in recent or one in recent[session_id]
     ]
     rejected = list(changes.rejected)
     defaults = None if changes.defaults is None else (changes.defaults[0], list(changes.defaults[1]))

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 from tests.oracle import fold as folding
+from tests.simulation.accepted import judge_lives
 from tests.simulation.broker import CommandRecord
 from tests.simulation.database import Tables
 from tests.simulation.world import RESULTS_TOPIC, World
@@ -19,6 +20,7 @@ from waypost_worker.partition.anchor import anchor_of
 from waypost_worker.partition.encode import ACQUIRED
 from waypost_worker.partition.ports import FetchedResult
 
+_COMMANDS_DISASTERS = ("cut_commands", "recreate_commands")
 _RESULTS_DISASTERS = ("cut_results", "recreate_results", "trim_results", "foreign_writer")
 
 
@@ -31,6 +33,8 @@ class Verdict:
     doubled: int = 0
     out_of_order: int = 0
     stuck: int = 0
+    accepted: int = 0  # commands that publishers accepted
+    accepted_again: int = 0  # of those, how many are in the log more than once
     problems: list[str] = field(default_factory=list)
 
 
@@ -49,6 +53,12 @@ def judge(world: World) -> Verdict:
             judged.results(verdict)
             judged.store(verdict)
             judged.subscriber(verdict)
+    if world.plan.disaster not in _COMMANDS_DISASTERS:
+        accepted = judge_lives(world.publishing.lives, [log.everything() for log in world.commands])
+        verdict.accepted, verdict.accepted_again = accepted.commands, accepted.again
+        verdict.lost += accepted.lost
+        verdict.out_of_order += accepted.out_of_order
+        verdict.problems += accepted.problems
     return verdict
 
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from random import Random
 
+from waypost.session import FORGET_ABOVE, REMEMBERED
+
 # Each kind of fault with how often it is part of a seed; the chaos says what each does.
 FAULTS: dict[str, float] = {
     "crash": 0.5,
@@ -57,6 +59,11 @@ class Plan:
     faults: tuple[str, ...] = ()
     disaster: str | None = None
     late_zombies: float = 0.0  # how likely sleepers sleep on while the world heals
+    publishers: int = (
+        0  # processes that publish with the real publisher; what else comes is appended directly
+    )
+    message_bytes: int = 1_048_588  # max.message.bytes of the command topic
+    remembered: tuple[int, int] = (REMEMBERED, FORGET_ABOVE)  # command ids kept, and how many may wait to go
 
 
 def plan_of(seed: int) -> Plan:
@@ -82,6 +89,10 @@ def plan_of(seed: int) -> Plan:
         disaster=random.choice(DISASTERS) if chance() < 0.15 else None,
         late_zombies=random.choice((0.0, 0.5, 1.0)),
     )
+    more = Random(f"more {seed}")  # so that what came before stays as it was
+    plan.publishers = more.choice((0, 0, 1, 2))
+    plan.message_bytes = more.choice((1_048_588, 1_048_588, 800))
+    plan.remembered = more.choice(((REMEMBERED, FORGET_ABOVE), (2, 5)))
     lossy = {"failover", "restore"} & set(plan.faults)
     if plan.disaster == "add_partitions" and lossy:
         # A database that lost everything rightly takes the new count for the first.

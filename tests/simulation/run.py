@@ -7,17 +7,24 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+from tests.oracle import fold
+from tests.properties import naive
 from tests.simulation.chaos import chaos
 from tests.simulation.oracle import Verdict, judge
 from tests.simulation.plan import plan_of
 from tests.simulation.world import World
 
+from waypost import defaults, session
+
 REPORT = Path("build/simulation.json")
 _TASKS_PER_CHUNK = 20
+_COUNTED = ("commands", "lost", "doubled", "out_of_order", "stuck", "accepted", "accepted_again")
 
 
 @dataclass
@@ -40,7 +47,8 @@ class Outcome:
 @dataclass
 class Report:
     """The figures of many seeds. ``lost``, ``doubled`` and ``out_of_order`` count commands; ``stuck``
-    partitions.
+    partitions. ``accepted`` counts the commands that went through the real publisher, ``accepted_again`` those of
+    them that it brought into the log more than once.
     """
 
     seeds: int = 0
@@ -50,6 +58,8 @@ class Report:
     doubled: int = 0
     out_of_order: int = 0
     stuck: int = 0
+    accepted: int = 0
+    accepted_again: int = 0
     terms: int = 0
     batches: int = 0
     reemitted: int = 0
@@ -63,7 +73,7 @@ class Report:
         """Take one seed in."""
         verdict = outcome.verdict
         self.seeds += 1
-        for name in ("commands", "lost", "doubled", "out_of_order", "stuck"):
+        for name in _COUNTED:
             setattr(self, name, getattr(self, name) + getattr(verdict, name))
         for name in ("terms", "batches", "reemitted"):
             setattr(self, name, getattr(self, name) + getattr(outcome, name))
@@ -75,9 +85,23 @@ class Report:
 
 def run_seed(seed: int, trace: Any = None) -> Outcome:
     """One world from beginning to end."""
-    world = World(plan_of(seed), trace)
-    world.run(chaos)
-    return Outcome(seed, judge(world), world.terms, world.batches, world.reemitted, world.faults, world.ends)
+    plan = plan_of(seed)
+    with remembering(*plan.remembered):
+        world = World(plan, trace)
+        world.run(chaos)
+        verdict = judge(world)
+    return Outcome(seed, verdict, world.terms, world.batches, world.reemitted, world.faults, world.ends)
+
+
+@contextmanager
+def remembering(count: int, forget_above: int) -> Iterator[None]:
+    """Sessions, and the oracle's own, remember so many command ids: a simulated life is short."""
+    with ExitStack() as stack:
+        for module in (session, defaults, naive, fold):
+            stack.enter_context(patch.object(module, "REMEMBERED", count))
+        for module in (session, naive):
+            stack.enter_context(patch.object(module, "FORGET_ABOVE", forget_above))
+        yield
 
 
 def run_many(seeds: Iterable[int], jobs: int) -> Iterator[Outcome]:

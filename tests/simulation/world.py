@@ -19,6 +19,9 @@ from tests.simulation.database import Database, SimulatedStore
 from tests.simulation.loop import OUTSIDE, Process, SimulatedLoop
 from tests.simulation.network import Server
 from tests.simulation.plan import Plan
+from tests.simulation.producer import Cluster
+from tests.simulation.producers import Producers
+from tests.simulation.publishing import Publishing
 
 from waypost.envelope import command_headers
 from waypost.times import format_micros
@@ -106,10 +109,16 @@ class World:
         self.kafka.latest = 2 * TIMEOUT
         self.kafka.tell = self.postgres.tell = self.tell
         self.database = Database(self.postgres)
-        self.commands = [CommandPartition() for _ in range(plan.partitions)]
+        self.commands = [
+            CommandPartition(Producers(PRODUCER_EXPIRY, self.loop.time)) for _ in range(plan.partitions)
+        ]
         self.results = [ResultsPartition(PRODUCER_EXPIRY, self.loop.time) for _ in range(plan.partitions)]
         self.topic = Topic(self.commands)
         self.coordinator = Coordinator(plan.transactional_expiry, plan.epochs, self.loop.time)
+        cluster = Cluster(
+            self.kafka, self.commands, self.coordinator, self._is_away, self.now_ms, plan.message_bytes
+        )
+        self.publishing = Publishing(self, cluster)
         self.hosts: list[Host] = []
         self.processes: list[Process] = []
         self.tasks: list[asyncio.Task[Any]] = []
@@ -129,6 +138,7 @@ class World:
         self.healed = False
         self.ends_at = plan.duration  # when the faults end
         self._settled = False
+        self._in_transaction: set[int] = set()
         self._agents = [
             Agents(Random(plan.seed * 31 + p), p, plan.partitions, plan.sessions)
             for p in range(plan.partitions)
@@ -224,10 +234,16 @@ class World:
         return EPOCH_MS + int(self.loop.time() * 1000)
 
     def publish(self, partition: int) -> int | None:
-        """An agent publishes its next command; the offset, or None if the partition is not there."""
-        if self.loop.time() < self.away_until[partition]:
+        """An agent publishes its next command; the offset, or None if the partition is not there, or a publisher
+        has accepted the command.
+        """
+        if self._is_away(partition):
             return None
-        key, value, headers = self._agents[partition].next(self.now_ms())
+        message = self._agents[partition].next(self.now_ms())
+        if partition not in self._in_transaction and self.publishing.takes(message):
+            self.published += 1
+            return None
+        key, value, headers = message
         skew = self.random.randrange(50) if self.random.random() < 0.05 else 0  # another leader's clock
         offset = self.commands[partition].append(self.now_ms() - skew, key, value, headers)
         self.published += 1
@@ -236,6 +252,9 @@ class World:
                 f"agent publishes p{partition} {offset}: {headers[3:4]} {key!r} {(value or b'')[:60]!r}"
             )
         return offset
+
+    def _is_away(self, partition: int) -> bool:
+        return self.loop.time() < self.away_until[partition]
 
     def send(self, partition: int, session_id: str, command_type: str, body: bytes) -> int:
         """Publish one command; the offset."""
@@ -263,7 +282,9 @@ class World:
         log = self.commands[partition]
         transaction = self.published
         log.open(transaction)
+        self._in_transaction.add(partition)
         published = [self.publish(partition) for _ in range(self.random.randrange(1, 4))]
+        self._in_transaction.discard(partition)
         offsets = [offset for offset in published if offset is not None]
         await asyncio.sleep(self.random.random() * 0.3)
         if log is not self.commands[partition] or transaction not in log.transactions:
@@ -295,27 +316,33 @@ class World:
 
     def run(self, chaos: Callable[["World"], Any] | None = None) -> None:
         """The whole life of this world; what went wrong on the way is in ``problems``."""
-        loop, plan = self.loop, self.plan
         outside = [self._outside(self.agents_at_work()), self._outside(self.subscriber())]
-        try:
-            with _emit_bytes(plan.emit_bytes):
-                for index in range(plan.processes):
-                    self.boot(index)
-                for partition in range(plan.partitions):
-                    self.own(self.hosts[partition % plan.processes], partition)
-                if chaos is not None:
-                    outside.append(self._outside(chaos(self)))
-                while loop.time() < self.ends_at:
-                    loop.run(lambda: False, self.ends_at)
-                self._heal()
-                outside.append(self._settle())
-                for host in self.hosts:
-                    self.wake(host)  # the last sleepers do their worst
-                loop.run(lambda: False, loop.time() + 8)
-                outside.append(self._settle())
-                self._stop()
-        finally:
-            self._bury(outside)
+        with _emit_bytes(self.plan.emit_bytes), self.publishing.simulated_client():
+            try:
+                self._live(chaos, outside)
+            finally:
+                self._bury(outside)
+
+    def _live(self, chaos: Callable[["World"], Any] | None, outside: list[asyncio.Task[Any]]) -> None:
+        loop, plan = self.loop, self.plan
+        for index in range(plan.processes):
+            self.boot(index)
+        for partition in range(plan.partitions):
+            self.own(self.hosts[partition % plan.processes], partition)
+        self.publishing.start()
+        if chaos is not None:
+            outside.append(self._outside(chaos(self)))
+            if plan.publishers:
+                outside.append(self._outside(self.publishing.chaos()))
+        while loop.time() < self.ends_at:
+            loop.run(lambda: False, self.ends_at)
+        self._heal()
+        outside.append(self._settle())
+        for host in self.hosts:
+            self.wake(host)  # the last sleepers do their worst
+        loop.run(lambda: False, loop.time() + 8)
+        outside.append(self._settle())
+        self._stop()
 
     def _outside(self, coroutine: Any) -> asyncio.Task[Any]:
         return self.loop.create_task(coroutine, context=OUTSIDE.copy())
@@ -329,6 +356,7 @@ class World:
             server.weather = type(server.weather)()
         for log in self.logs:
             log.stuck = False
+        self.publishing.heal()
         for partition in self.commands:
             partition.end_transactions()
         for index, host in enumerate(self.hosts):
@@ -369,7 +397,7 @@ class World:
 
     def _unsettled(self) -> list[str]:
         """Partitions that are behind, with how far; refused ones that may be refused are at rest."""
-        behind = []
+        behind = self.publishing.unsettled()
         for partition, log in enumerate(self.commands):
             if partition in self.refusable and self.refused(partition):
                 continue
@@ -400,6 +428,7 @@ class World:
     def _stop(self) -> None:
         """Drain everything."""
         loop = self.loop
+        self.publishing.stop()
         for partition in range(self.plan.partitions):
             if (refusal := self.refused(partition)) is not None:
                 self.refusals[partition] = refusal
@@ -415,9 +444,10 @@ class World:
         left = [log for log in self.opened if not (log.closed or log.process.dead)]
         if left:
             self.problems.append(f"leaked: {len(left)} logs were never closed")
+        self.problems += self.publishing.problems()
 
     def _bury(self, outside: list[asyncio.Task[Any]]) -> None:
-        self.loop.bury(self.processes, [*outside, *self.tasks])
+        self.loop.bury(self.processes, [*outside, *self.tasks, *self.publishing.all_tasks()])
         undone = [task for task in self.tasks if not task.done()]
         if undone:
             self.problems.append(f"leaked: {len(undone)} tasks do not end")

@@ -7,7 +7,7 @@ OWNER = "waypost_worker.partition.owner:"
 FOLDER = "waypost_worker.partition.fold:Folder."
 TAIL = "waypost_worker.partition.tail:"
 DATABASE = "tests.simulation.database:"
-BROKER = "tests.simulation.broker:"
+PRODUCERS = "tests.simulation.producers:"
 FOUND = "tests/simulation/test_found.py::"
 
 _NO_WAIT = Edit(ACQUIRE + "acquire", "await sleep(proof_valid)\n", "pass\n")
@@ -49,7 +49,7 @@ PROTOCOL: tuple[Mutant, ...] = (
     Mutant(
         "broker-without-epochs",
         "the broker takes plain batches of any epoch",
-        (Edit(BROKER + "ResultsPartition.append", "if fence.producer_epoch < producer.epoch:", "if False:"),),
+        (Edit(PRODUCERS + "Producers.judge", "if fence.producer_epoch < producer.epoch:", "if False:"),),
     ),
     Mutant(
         "no-fence-record",

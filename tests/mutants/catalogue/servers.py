@@ -66,7 +66,13 @@ SERVERS: tuple[Mutant, ...] = (
         "sql-outbox-dropped-early",
         "commit.sql drops an outbox entry once its first result is confirmed",
         (Edit(COMMIT, "and o.last_offset <= $7", "and o.first_offset <= $7"),),
-        tests=_in(STORE, "test_an_outbox_entry_stays_until_its_last_result_is_emitted"),
+        tests=_in(STORE, "test_an_entry_of_which_only_the_last_result_is_missing_stays_whole"),
+    ),
+    Mutant(
+        "sql-saved-position-drops-early",
+        "save_position.sql drops an outbox entry once its first result is confirmed",
+        (Edit("sql:save_position", "and o.last_offset <= $4", "and o.first_offset <= $4"),),
+        tests=_in(STORE, "test_a_saved_position_leaves_an_entry_of_which_the_last_result_is_missing"),
     ),
     Mutant(
         "sql-outbox-out-of-order",

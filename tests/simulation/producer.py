@@ -1,0 +1,155 @@
+"""aiokafka's idempotent producer as a publisher uses it, over the simulated cluster.
+
+It keeps one batch of each partition under way and, as aiokafka does, sends it again with the same sequence number
+until there is an answer. What it can't retry (a gap in the sequence, a batch that is too large) fails the batch.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    OutOfOrderSequenceNumber,
+    ProducerFenced,
+)
+from tests.simulation.broker import CommandPartition, Coordinator
+from tests.simulation.loop import current_process
+from tests.simulation.network import Server
+from tests.simulation.producers import OutOfOrderError
+
+from waypost_worker.partition.ports import Fence, FencedError, ResultRecord, UnavailableError
+
+BACKOFF = 0.1
+_OVERHEAD = 70  # of a batch, besides its records
+
+
+class Cluster:
+    """What a producer sees of the command topic: ``away(partition)`` says whether it has no leader just now.
+
+    ``most_bytes`` is the topic's max.message.bytes.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        partitions: Sequence[CommandPartition],
+        coordinator: Coordinator,
+        away: Callable[[int], bool],
+        now_ms: Callable[[], int],
+        most_bytes: int,
+    ) -> None:
+        self.server = server
+        self.partitions = partitions
+        self.coordinator = coordinator
+        self.most_bytes = most_bytes
+        self.producers: list[SimulatedProducer] = []  # all that ever were
+        self._away = away
+        self._now_ms = now_ms
+
+    def append(self, partition: int, fence: Fence, first_sequence: int, batch: "SimulatedBatch") -> int:
+        """What a leader does with a batch."""
+        if self._away(partition):
+            raise UnavailableError("not the leader")
+        if batch.size() > self.most_bytes:
+            raise MessageSizeTooLargeError(f"{batch.size()} bytes")
+        log = self.partitions[partition]
+        return log.append_batch(fence, first_sequence, self._now_ms(), tuple(batch.records))
+
+
+class SimulatedBatch:
+    """A batch builder."""
+
+    def __init__(self) -> None:
+        self.records: list[ResultRecord] = []
+        self._bytes = _OVERHEAD
+
+    def append(self, *, timestamp: None, key: bytes | None, value: bytes, headers: Any) -> object:
+        self.records.append(ResultRecord(key, value, headers))
+        self._bytes += len(key or b"") + len(value) + sum(len(name) + len(raw) for name, raw in headers)
+        return self
+
+    def size(self) -> int:
+        return self._bytes
+
+    def close(self) -> None: ...
+
+
+class SimulatedProducer:
+    """What the publisher's sender uses of an AIOKafkaProducer, its private attributes included."""
+
+    def __init__(self, cluster: Cluster, **options: Any) -> None:
+        self.process = current_process()
+        self.closed = False
+        self.client = self
+        self.task: asyncio.Task[None] | None = None
+        self._sender = SimpleNamespace(sender_task=None)
+        self._cluster = cluster
+        self._fence = Fence(-1, -1)
+        self._sequences = [0] * len(cluster.partitions)
+        self._waiting: list[tuple[int, SimulatedBatch, asyncio.Future[Any]]] = []
+        self._news = asyncio.Event()
+        cluster.producers.append(self)
+
+    async def start(self) -> None:
+        try:
+            self._fence = await self._cluster.server.call(
+                "claim a producer id", self._cluster.coordinator.new_producer
+            )
+        except UnavailableError as error:
+            raise KafkaConnectionError(str(error)) from error
+        self.task = self._sender.sender_task = asyncio.create_task(self._send())
+
+    async def partitions_for(self, topic: str) -> set[int]:
+        while True:
+            try:
+                count = await self._cluster.server.call(
+                    f"partitions of {topic}", lambda: len(self._cluster.partitions)
+                )
+                return set(range(count))
+            except UnavailableError:
+                await asyncio.sleep(BACKOFF)
+
+    def create_batch(self) -> SimulatedBatch:
+        return SimulatedBatch()
+
+    async def send_batch(self, batch: SimulatedBatch, topic: str, *, partition: int) -> "asyncio.Future[Any]":
+        landed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append((partition, batch, landed))
+        self._news.set()
+        return landed
+
+    async def close(self) -> None:
+        self.closed = True
+
+    async def _send(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            waiting, self._waiting = self._waiting, []
+            await asyncio.gather(*(self._produce(*one) for one in waiting))
+
+    async def _produce(self, partition: int, batch: SimulatedBatch, landed: "asyncio.Future[Any]") -> None:
+        first = self._sequences[partition]
+        self._sequences[partition] += len(batch.records)
+        effect = partial(self._cluster.append, partition, self._fence, first, batch)
+        what = (
+            f"produce {len(batch.records)} to p{partition}, producer {self._fence.producer_id}, from {first}"
+        )
+        while not landed.done():
+            try:
+                base = await self._cluster.server.call(what, effect)
+            except OutOfOrderError as error:
+                landed.set_exception(OutOfOrderSequenceNumber(str(error)))
+            except FencedError as error:
+                landed.set_exception(ProducerFenced(str(error)))
+            except UnavailableError:
+                await asyncio.sleep(BACKOFF)
+            except KafkaError as error:
+                landed.set_exception(error)
+            else:
+                landed.set_result(SimpleNamespace(offset=base))
