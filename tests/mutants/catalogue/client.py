@@ -1,9 +1,10 @@
-"""Mutants of the publisher: what was accepted and not acknowledged."""
+"""Mutants of the publisher: what was accepted and not acknowledged. The simulation hunts them."""
 
 from tests.mutants.mutant import Edit, Mutant
 
 BUFFER = "waypost.buffer:Buffer."
-_BUFFER_TESTS = ("tests/unit/test_publisher_buffer.py",)
+SENDER = "waypost.sender:Sender."
+LANE = "waypost.lane:Lane."
 
 CLIENT: tuple[Mutant, ...] = (
     Mutant(
@@ -16,12 +17,52 @@ CLIENT: tuple[Mutant, ...] = (
                 "queue.extendleft(in_flight)",
             ),
         ),
-        tests=_BUFFER_TESTS,
     ),
     Mutant(
         "unacknowledged-forgotten",
         "what was in flight when a producer died is not sent again",
         (Edit(BUFFER + "give_all_back", "queue.extendleft(reversed(in_flight))", "pass"),),
-        tests=_BUFFER_TESTS,
+    ),
+    Mutant(
+        "two-batches-in-flight",
+        "a batch of a partition is launched while another is on its way",
+        (Edit(LANE + "ready", "self._filled > 0 and self._flight is None", "self._filled > 0"),),
+    ),
+    Mutant(
+        "acknowledged-before-it-landed",
+        "a batch counts as delivered once it was handed to the Kafka client",
+        (
+            Edit(
+                LANE + "land",
+                "if self._flight is None or not self._flight.done():\n        return None\n",
+                "if self._flight is None:\n        return None\n    if not self._flight.done():\n"
+                "        self._flight = None\n        return -1\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "refused-batch-dropped-whole",
+        "of a batch that is too large all commands are given up, and one is reported",
+        (
+            Edit(
+                SENDER + "_land",
+                "if lane.in_flight > 1:\n            return error\n        (refused,) = self._take_out("
+                "lane.partition, 1)",
+                "refused, *_ = self._take_out(lane.partition, lane.in_flight)",
+            ),
+        ),
+    ),
+    Mutant(
+        "producer-kept-after-a-refusal",
+        "the producer whose batch was refused goes on, with a gap in its sequence",
+        (
+            Edit(
+                SENDER + "_land",
+                "self._tell_progress()\n        return _RefusedOne()",
+                "self._tell_progress()\n        lane._flight, lane.in_flight = None, 0\n        return None",
+            ),
+        ),
+        harmless="the gap makes the broker refuse the partition's next batch, and that error ends the producer as "
+        "well; a partition that does not know the producer takes any sequence, and nothing else is in flight",
     ),
 )

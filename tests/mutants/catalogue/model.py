@@ -25,6 +25,11 @@ MODEL: tuple[Mutant, ...] = (
         ),
     ),
     Mutant(
+        "forgotten-in-memory-only",
+        "command ids that are forgotten stay in the store",
+        (Edit(BATCH + "_evolve", "changes.forgotten[session_id] = memory.forgotten_below", "pass"),),
+    ),
+    Mutant(
         "ids-of-dropped-checkpoints-forgotten",
         "the command id of a checkpoint that retention dropped is not remembered",
         (Edit(SESSION + "Session._drop", "if entry.command_id is None:", "if True:"),),

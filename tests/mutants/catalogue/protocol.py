@@ -278,7 +278,7 @@ PROTOCOL: tuple[Mutant, ...] = (
     Mutant(
         "results-behind-the-commands-accepted",
         "results of commands that the command topic does not have are accepted",
-        (Edit(ACQUIRE + "acquire", "if tail.highest >= log_end and", "if False and"),),
+        (Edit(ACQUIRE + "acquire", "if tail.highest >= claim.next_offset:", "if False:"),),
         tests=(FOUND + "test_results_of_commands_that_the_command_topic_does_not_have_are_refused",),
     ),
     Mutant(
@@ -322,9 +322,9 @@ PROTOCOL: tuple[Mutant, ...] = (
         ),
     ),
     Mutant(
-        "rows-ahead-accepted",
-        "a session that another owner has carried on is taken as loaded",
-        (Edit(FOLDER + "fold", "elif found.last_position() >= next_offset:", "elif False:"),),
+        "reads-without-the-fence",
+        "an owner reads sessions and data also where the partition has moved on",
+        (Edit(DATABASE + "SimulatedStore._tables", "if held is not None and", "if False and"),),
         tests=(FOUND + "test_what_an_heir_did_and_postgres_lost_is_not_taken_over_by_the_former_owner",),
     ),
     Mutant(

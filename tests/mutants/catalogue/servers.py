@@ -81,6 +81,18 @@ SERVERS: tuple[Mutant, ...] = (
         tests=_in(STORE, "test_before_the_confirmation_every_entry_is_there_in_order"),
     ),
     Mutant(
+        "sql-load-without-the-fence",
+        "load.sql gives sessions to an owner that was overtaken",
+        (Edit("sql:load", "where $3::bigint is null", "where true or $3::bigint is null"),),
+        tests=_in(STORE, "test_an_owner_that_was_overtaken_reads_nothing"),
+    ),
+    Mutant(
+        "sql-contents-without-the-fence",
+        "contents.sql gives data to an owner that was overtaken",
+        (Edit("sql:contents", "where $3::bigint is null", "where true or $3::bigint is null"),),
+        tests=_in(STORE, "test_an_owner_that_was_overtaken_reads_nothing"),
+    ),
+    Mutant(
         "fence-in-postgres-not-noticed",
         "that a statement did nothing is taken for success",
         (Edit("waypost_worker.postgres.store:PostgresStore._as_owner", "if place is None:", "if False:"),),
