@@ -1,0 +1,251 @@
+"""How LangGraph threads lie in sessions: once per version, cut where large, bounded, found again."""
+
+import threading
+from importlib.resources import files
+from typing import Any
+
+import asyncpg
+import pytest
+from langgraph.checkpoint.base import empty_checkpoint
+from tests.harness import Deployment
+from tests.langgraph_threads import history, put, records, thread
+
+from waypost import InvalidCommandError, commands
+from waypost.adapters import Backend, SessionFullError
+from waypost.adapters.langgraph import WaypostSaver
+from waypost.outgoing import policy_body
+
+STATEMENTS: dict[str, list[Any]] = {
+    "everything": ["session-7"],
+    "index": ["session-7"],
+    "newest": ["session-7", "checkpoint", "{}", 1],
+    "numbers": ["session-7", [1, 2]],
+    "part_numbers": ["session-7", ["batch"]],
+    "parts": ["session-7", ["batch"]],
+    "place": ["session-7", "{}"],
+    "runs": ["session-7", "session-8", ["run"]],
+    "thread": ["session-7", "{}", None, 2**63 - 1, 1],
+}
+
+
+async def test_no_statement_reads_the_whole_table(database: str) -> None:
+    folder = files("waypost").joinpath("sql", "adapters")
+    assert {path.name for path in folder.iterdir()} == {f"{name}.sql" for name in STATEMENTS}
+    connection = await asyncpg.connect(database)
+    try:
+        await connection.execute(
+            "insert into waypost.checkpoints select 'session-' || n / 50, n % 50, null, 'checkpoint', now(), now(), "
+            "'{}', '{}', false, null, n from generate_series(1, 20000) n; analyze waypost.checkpoints"
+        )
+        for name, arguments in STATEMENTS.items():
+            statement = folder.joinpath(f"{name}.sql").read_text()
+            plan = await connection.fetch(f"explain {statement}", *arguments)
+            text = "\n".join(row[0] for row in plan)
+            assert "Seq Scan on checkpoints" not in text, text
+            assert "checkpoints_pkey" in text, text
+    finally:
+        await connection.close()
+
+
+async def test_a_value_is_stored_once_however_many_checkpoints_have_it(
+    adapter_world: Deployment, backend: Backend
+) -> None:
+    saver = WaypostSaver(backend)
+    config = await put(saver, {"document": "x" * 200_000, "step": 0})
+    for step in range(1, 20):
+        config = await put(saver, {"document": "x" * 200_000, "step": step}, config, {"step"})
+    for each in await history(saver, thread()):
+        assert each.checkpoint["channel_values"]["document"] == "x" * 200_000
+    connection = await asyncpg.connect(adapter_world.dsn)
+    stored = await connection.fetchval("select sum(length(data)) from waypost.checkpoints")
+    await connection.close()
+    assert stored < 2 * 200_000
+
+
+async def test_what_exceeds_a_command_is_cut_and_put_together(
+    adapter_world: Deployment, backend: Backend
+) -> None:
+    saver = WaypostSaver(backend)
+    large = {"blob": bytes(range(256)) * 12_000, "text": "ü" * 1_000_000}
+    config = await put(saver, {**large, "small": 1})
+    await saver.aput_writes(config, [("blob", large["text"]), ("small", 2)], "task")
+    assert (await records(adapter_world))["part"] > 6
+    found = await saver.aget_tuple(thread())
+    assert found is not None
+    assert found.checkpoint["channel_values"] == {**large, "small": 1}
+    assert found.pending_writes == [("task", "blob", large["text"]), ("task", "small", 2)]
+    await saver.acopy_thread("t", "copy")
+    copied = await saver.aget_tuple(thread("copy"))
+    assert copied is not None
+    assert copied.checkpoint == found.checkpoint
+    await put(saver, {"small": 3}, config, {"small"})
+    await saver.aprune(["t"])
+    assert await records(adapter_world) == {"checkpoint": 1}
+
+
+async def test_deleting_a_run_leaves_other_checkpoints_their_values(
+    adapter_world: Deployment, backend: Backend
+) -> None:
+    saver = WaypostSaver(backend)
+    values = {"small": "kept", "large": "x" * 30_000}
+    first = await put(saver, values, run_id="one")
+    await put(saver, {**values, "more": 1}, first, {"more"}, run_id="two")
+    await saver.adelete_for_runs(["one"])
+    (left,) = await history(saver, thread())
+    assert left.checkpoint["channel_values"] == {**values, "more": 1}
+    await saver.adelete_for_runs(["two", "none"])
+    assert await history(saver, thread()) == []
+    assert await records(adapter_world) == {}
+
+
+async def test_a_deployment_that_keeps_little_drops_nothing_of_a_thread(
+    adapter_world: Deployment, backend: Backend
+) -> None:
+    for partition in range(adapter_world.partitions):
+        body = policy_body({"max_checkpoints": 2, "max_age": 1})
+        await adapter_world.send(body, None, commands.CONFIGURE_DEFAULTS.encode(), partition=partition)
+    saver = WaypostSaver(backend)
+    config = None
+    for step in range(12):
+        config = await put(saver, {"step": step}, config, {"step"}, step=step)
+    assert [each.metadata["step"] for each in await history(saver, thread())] == list(reversed(range(12)))
+
+
+async def test_a_full_thread_is_refused_and_goes_on_after_pruning(
+    adapter_world: Deployment, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("waypost.adapters.backend.FULL", 20)
+    saver = WaypostSaver(backend)
+    for step in range(20):
+        await put(saver, {"step": step})
+    with pytest.raises(SessionFullError, match=r"holds 20 records.*prune"):
+        await put(saver, {"step": 20})
+    assert len(await history(saver, thread())) == 20
+    await saver.aprune(["t"])
+    await put(saver, {"step": 20})
+    assert len(await history(saver, thread())) == 2
+
+
+async def test_a_write_that_cost_an_older_one_says_so(adapter_world: Deployment, backend: Backend) -> None:
+    saver = WaypostSaver(backend)
+    await put(saver, {"step": 0})
+    await adapter_world.send(policy_body({"max_checkpoints": 2}), b"langgraph/t", commands.CONFIGURE.encode())
+    await put(saver, {"step": 1})
+    with pytest.raises(SessionFullError, match=r"lost 1 records to its retention, the first langgraph/t:2"):
+        await put(saver, {"step": 2})
+
+
+async def test_as_many_channels_as_the_page_promises(backend: Backend) -> None:
+    saver = WaypostSaver(backend)
+    values = {f"a-channel-with-a-long-name-{number}": number for number in range(700)}
+    facts = {f"fact-{number}": "v" * 100 for number in range(32)}  # as many as are searchable
+    await put(saver, values, **facts)
+    found = await saver.aget_tuple(thread())
+    assert found is not None
+    assert found.checkpoint["channel_values"] == values
+    with pytest.raises(InvalidCommandError, match=r"metadata has \d+ bytes"):
+        await put(saver, {f"channel-{number}": number for number in range(1_100)})
+
+
+async def test_keep_bounds_a_thread_without_anybody_pruning(
+    adapter_world: Deployment, backend: Backend
+) -> None:
+    saver = WaypostSaver(backend, keep=5)
+    config = await put(saver, {"document": "x" * 20_000, "step": 0})
+    for step in range(1, 130):
+        config = await put(saver, {"document": "x" * 20_000, "step": step}, config, {"step"}, step=step)
+    found = await history(saver, thread())
+    assert 5 <= len(found) <= 5 + 64
+    assert all(each.checkpoint["channel_values"]["document"] == "x" * 20_000 for each in found)
+    assert [each.metadata["step"] for each in found] == list(reversed(range(130 - len(found), 130)))
+    assert (await records(adapter_world))["values"] == 1
+
+
+async def test_all_threads_are_listed_whatever_they_are_called(backend: Backend) -> None:
+    saver = WaypostSaver(backend)
+    names = ["short", "long " * 100, "line\nbreak", "sha256:none", "ünï", "a/b:c"]
+    for name in names:
+        await put(saver, {"name": name}, thread(name))
+        await put(saver, {"name": name}, thread(name, "child:1"))
+    await saver.acopy_thread("long " * 100, "copied " * 50)
+    await saver.acopy_thread("line\nbreak", "plain")
+    found = [each async for each in saver.alist(None)]
+    assert sorted({each.config["configurable"]["thread_id"] for each in found}) == sorted(
+        [*names, "copied " * 50, "plain"]
+    )
+    assert len(found) == 2 * (len(names) + 2)
+    for name in names:
+        in_child = await history(saver, thread(name, "child:1"))
+        assert [each.checkpoint["channel_values"] for each in in_child] == [{"name": name}]
+
+
+async def test_filters_find_facts_that_postgres_holds_and_those_it_does_not(backend: Backend) -> None:
+    saver = WaypostSaver(backend)
+    many = {f"key-{number}": "v" * 200 for number in range(60)}  # too many to be searchable
+    told: list[dict[str, Any]] = [
+        {"user": "ann", "score": 1},
+        {"user": "ann", "score": 1.5},
+        {"user": "bob", "score": True, "nested": {"a": [1]}},
+        {"user": "ann", **many},
+    ]
+    for each in told:
+        await put(saver, {}, **each)
+    filters: list[dict[str, Any]] = [
+        {"user": "ann"},
+        {"user": "ann", "score": 1.5},
+        {"nested": {"a": [1]}},
+        {"key-7": "v" * 200, "user": "ann"},
+        {"score": None},
+        {"user": "nobody"},
+    ]
+    everything = await history(saver, thread())
+    for wanted in filters:
+        expected = [
+            each.config
+            for each in everything
+            if all(dict(each.metadata).get(key) == value for key, value in wanted.items())
+        ]
+        assert [each.config async for each in saver.alist(thread(), filter=wanted)] == expected
+        assert [each.config async for each in saver.alist(thread(), filter=wanted, limit=1)] == expected[:1]
+
+
+async def test_before_an_unknown_checkpoint_counts_by_id(backend: Backend) -> None:
+    saver = WaypostSaver(backend)
+    configs = [await put(saver, {}) for _ in range(3)]
+    ids = [config["configurable"]["checkpoint_id"] for config in configs]
+    listed = [each async for each in saver.alist(thread(), before=thread(checkpoint_id=ids[2][:-1]))]
+    assert [each.config["configurable"]["checkpoint_id"] for each in listed] == [ids[1], ids[0]]
+
+
+async def test_a_checkpoint_that_is_put_again_replaces_the_first(backend: Backend) -> None:
+    saver = WaypostSaver(backend)
+    checkpoint: Any = {**empty_checkpoint(), "channel_values": {}, "channel_versions": {}}
+    for step in (1, 2):
+        await saver.aput(thread(), checkpoint, {"source": "loop", "step": step}, {})
+    (found,) = await history(saver, thread())
+    assert found.metadata["step"] == 2
+
+
+async def test_clocks_that_disagree_hide_nothing(backend: Backend) -> None:
+    saver = WaypostSaver(backend)
+    early = {**empty_checkpoint(), "id": "1e000000-0000-6000-8000-000000000000"}
+    late = {**empty_checkpoint(), "id": "1f000000-0000-6000-8000-000000000000"}
+    for each in (late, early):  # the second writer's clock is behind
+        each["channel_values"], each["channel_versions"] = {}, {}
+        await saver.aput(thread(), each, {"source": "loop", "step": 0}, {})  # type: ignore[arg-type]
+    newest = await saver.aget_tuple(thread())
+    assert newest is not None
+    assert newest.checkpoint["id"] == early["id"]
+
+
+async def test_nothing_is_pickled(backend: Backend) -> None:
+    saver = WaypostSaver(backend)
+    assert saver.serde.pickle_fallback is False  # type: ignore[attr-defined]
+    with pytest.raises(TypeError):
+        await put(saver, {"lock": threading.Lock()})
+    assert await saver.aget_tuple(thread()) is None
+
+
+def test_keep_must_keep_something() -> None:
+    with pytest.raises(ValueError, match="keep must be at least 1"):
+        WaypostSaver(Backend("localhost:1", "postgresql://x"), keep=0)
