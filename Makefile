@@ -57,10 +57,15 @@ schemas: setup  ## regenerate the JSON Schema and AsyncAPI files from the models
 reference: setup  ## regenerate docs/metrics.md, docs/settings.md and the dashboard
 	@$(BIN)/python deploy/reference.py
 
-lock: setup  ## renew requirements.lock (hashes, no addresses)
+lock: setup  ## renew requirements.lock and the image's locks (hashes, no addresses)
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --no-header --extra test pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-annotate --no-header --constraint requirements.lock --extra worker --extra telemetry \
+	  pyproject.toml -o deploy/worker.lock
+	echo "hatchling>=1.27" | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-annotate --no-header --constraint requirements.lock - -o deploy/build.lock
 
 clean:  ## remove build products (the virtual environment stays)
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,4 +1,5 @@
-"""Writes what is made from the code: docs/metrics.md, docs/settings.md and the Grafana dashboard.
+"""Writes what is made from the code: docs/metrics.md, docs/settings.md, the Grafana dashboard; and the alert rules as
+the Prometheus operator wants them.
 
 ``python deploy/reference.py`` writes them, ``--check`` only says which are out of date (exit code 1).
 """
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import yaml
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -247,12 +249,26 @@ def _quantiles(metric: Metric) -> Iterator[tuple[str, str]]:
         yield _quantile(metric, quantile), f"{quantile:.0%}"
 
 
+def prometheus_rule() -> str:
+    """deploy/kubernetes/components/monitoring/prometheusrule.yaml: the rules in the operator's wrapping."""
+    rules = yaml.safe_load((ROOT / "deploy/prometheus/waypost.rules.yaml").read_text())
+    wrapped = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": "waypost"},
+        "spec": rules,
+    }
+    note = "# Made from deploy/prometheus/waypost.rules.yaml by `make reference`; change it there.\n"
+    return note + yaml.safe_dump(wrapped, sort_keys=False, width=110)
+
+
 def generated() -> dict[Path, str]:
     """Every file that is made from the code, by its path in the repository."""
     return {
         Path("docs/metrics.md"): metrics_page(),
         Path("docs/settings.md"): settings_page(),
         Path("deploy/grafana/waypost.json"): json.dumps(dashboard(), indent=2) + "\n",
+        Path("deploy/kubernetes/components/monitoring/prometheusrule.yaml"): prometheus_rule(),
     }
 
 

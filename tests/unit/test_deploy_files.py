@@ -1,0 +1,236 @@
+"""What deploys workers: valid by the tools of each format, and true to the code that it deploys."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from waypost import Topics
+from waypost_worker.kafka.topics import topic_settings
+from waypost_worker.settings import Settings
+from waypost_worker.telemetry.health import Health
+from waypost_worker.telemetry.metrics import Metrics
+from waypost_worker.web.probes import probes
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+KUBERNETES = DEPLOY / "kubernetes"
+VERSION = "1.33"
+BESIDE = Path(sys.executable).parent
+# Kinds of operators, whose schemas are not in kubernetes-validate.
+CUSTOM = {
+    ("kafka.strimzi.io/v1", "KafkaTopic"),
+    ("kafka.strimzi.io/v1", "KafkaUser"),
+    ("keda.sh/v1alpha1", "ScaledObject"),
+    ("monitoring.coreos.com/v1", "PrometheusRule"),
+    ("monitoring.coreos.com/v1", "ServiceMonitor"),
+}
+
+
+def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*map(str, command)], check=False, capture_output=True, text=True, timeout=60, cwd=ROOT
+    )
+
+
+def documents(path: Path) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(path.read_text()))
+
+
+def manifests() -> list[Path]:
+    return sorted(path for path in KUBERNETES.rglob("*.yaml") if path.name != "kustomization.yaml")
+
+
+def everything() -> Iterator[dict[str, Any]]:
+    for path in manifests():
+        yield from documents(path)
+
+
+def found(kind: str) -> dict[str, dict[str, Any]]:
+    return {one["metadata"]["name"]: one for one in everything() if one["kind"] == kind}
+
+
+def pods() -> list[dict[str, Any]]:
+    return [one["spec"]["template"]["spec"] for one in everything() if one["kind"] in ("Deployment", "Job")]
+
+
+def check_object(one: dict[str, Any]) -> None:
+    if (one["apiVersion"], one["kind"]) not in CUSTOM:
+        kubernetes_validate.validate(one, VERSION, strict=True)
+
+
+def test_hadolint_accepts_the_container_file(tmp_path: Path) -> None:
+    done = run(BESIDE / "hadolint", DEPLOY / "Containerfile")
+    assert done.returncode == 0, done.stdout
+    careless = tmp_path / "Containerfile"
+    careless.write_text("FROM python:latest\nRUN pip install waypost\n")
+    assert run(BESIDE / "hadolint", careless).returncode != 0
+
+
+def test_the_compose_file_is_one() -> None:
+    done = run(
+        BESIDE / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", DEPLOY / "compose.yaml"
+    )
+    assert done.returncode == 0, done.stdout
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    assert services["kafka"]["image"].startswith("apache/kafka:4.")
+    assert services["postgres"]["image"].startswith("postgres:18")
+    for name, service in services.items():
+        assert set(service.get("depends_on", {})) <= set(services), name
+
+
+@pytest.mark.parametrize("path", manifests(), ids=lambda path: str(path.relative_to(KUBERNETES)))
+def test_a_manifest_is_valid(path: Path) -> None:
+    for one in documents(path):
+        check_object(one)
+
+
+def test_the_check_of_manifests_sees_a_misspelt_field() -> None:
+    (deployment,) = documents(KUBERNETES / "base/deployment.yaml")
+    deployment["spec"]["template"]["spec"]["terminationGracePeriod"] = 40
+    with pytest.raises(kubernetes_validate.ValidationError):
+        check_object(deployment)
+
+
+def test_every_manifest_belongs_to_a_kustomization_and_every_reference_leads_somewhere() -> None:
+    used = set()
+    for file in KUBERNETES.rglob("kustomization.yaml"):
+        said = yaml.safe_load(file.read_text())
+        for name in [*said.get("resources", ()), *said.get("components", ())]:
+            target = (file.parent / name).resolve()
+            assert target.exists(), f"{file}: {name}"
+            assert target.is_file() or (target / "kustomization.yaml").exists(), f"{file}: {name}"
+            used.add(target)
+    assert set(manifests()) <= used
+
+
+@pytest.mark.parametrize("overlay", ["autoscaled", "static"])
+def test_an_overlay_renders_to_valid_objects(overlay: str) -> None:
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        pytest.skip("kubectl is not here, which renders kustomizations")
+    done = run(kubectl, "kustomize", KUBERNETES / "overlays" / overlay)
+    assert done.returncode == 0, done.stderr
+    rendered = list(yaml.safe_load_all(done.stdout))
+    for one in rendered:
+        check_object(one)
+    workers = [one for one in rendered if one["kind"] in ("Deployment", "StatefulSet")]
+    assert [one["kind"] for one in workers] == [
+        {"autoscaled": "Deployment", "static": "StatefulSet"}[overlay]
+    ]
+    (container,) = workers[0]["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == f"waypost:{version()}"
+    names = {variable["name"] for variable in container["env"]}
+    assert ("WAYPOST_GROUP_INSTANCE_ID" in names) == (overlay == "static")
+    assert ("replicas" in workers[0]["spec"]) == (overlay == "static")
+
+
+def version() -> str:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return str(project["version"])
+
+
+def test_variables_in_deployment_files_are_settings() -> None:
+    known = {f"WAYPOST_{name}".upper() for name in Settings.model_fields}
+    files = [DEPLOY / "Containerfile", DEPLOY / "compose.yaml", *KUBERNETES.rglob("*.yaml")]
+    named = {name for file in files for name in re.findall(r"\bWAYPOST_[A-Z_]+", file.read_text())}
+    assert named <= known
+    assert {"WAYPOST_BOOTSTRAP_SERVERS", "WAYPOST_POSTGRES_DSN", "WAYPOST_HTTP_PORT"} <= named
+
+
+def test_pods_may_write_nothing_and_become_nobody_else() -> None:
+    assert len(pods()) == 2
+    for pod in pods():
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["automountServiceAccountToken"] is False
+        for container in pod["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert "memory" in container["resources"]["limits"]
+
+
+def test_probes_ask_what_the_worker_answers_at_the_port_where_it_does() -> None:
+    routes = {route.path for route in probes(Health(1), Metrics()).routes}  # type: ignore[attr-defined]
+    (container,) = found("Deployment")["waypost-worker"]["spec"]["template"]["spec"]["containers"]
+    asked = {
+        container[probe]["httpGet"]["path"] for probe in ("startupProbe", "livenessProbe", "readinessProbe")
+    }
+    assert asked == {"/startupz", "/livez", "/readyz"}
+    (endpoint,) = found("ServiceMonitor")["waypost-worker"]["spec"]["endpoints"]
+    assert asked | {endpoint["path"]} <= routes
+    image = (DEPLOY / "Containerfile").read_text()
+    port = container["ports"][0]["containerPort"]
+    assert f"WAYPOST_HTTP_PORT={port}" in image
+    assert f"EXPOSE {port}" in image
+    assert found("Service")["waypost-worker"]["spec"]["ports"][0]["port"] == port
+
+
+def test_there_is_time_for_a_drain() -> None:
+    drain = Settings.model_fields["drain_timeout"].default
+    assert pods()[0]["terminationGracePeriodSeconds"] >= drain + 10
+    worker = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["worker"]
+    assert int(worker["stop_grace_period"].removesuffix("s")) >= drain + 10
+
+
+def test_strimzi_makes_the_topics_that_the_command_line_would() -> None:
+    topics = found("KafkaTopic")
+    for name, settings in topic_settings(Topics(), 3).items():
+        assert topics[name]["spec"]["config"] == settings
+        assert topics[name]["spec"]["replicas"] == 3
+    assert len({topic["spec"]["partitions"] for topic in topics.values()}) == 1
+    most = found("ScaledObject")["waypost-worker"]["spec"]["maxReplicaCount"]
+    assert most <= topics[Topics().commands]["spec"]["partitions"]
+
+
+def test_users_have_the_least_rights() -> None:
+    rights = {
+        name: {
+            (acl["resource"]["type"], acl["resource"]["name"], operation)
+            for acl in user["spec"]["authorization"]["acls"]
+            for operation in acl["operations"]
+        }
+        for name, user in found("KafkaUser").items()
+    }
+    topics = Topics()
+    assert rights["waypost-agent"] == {
+        ("topic", topics.commands, "Write"),
+        ("topic", topics.commands, "Describe"),
+    }
+    assert {
+        (name, operation) for kind, name, operation in rights["waypost-subscriber"] if kind == "topic"
+    } == {
+        (topics.results, "Read"),
+        (topics.results, "Describe"),
+    }
+    worker = rights["waypost-worker"]
+    assert ("topic", topics.commands, "Write") not in worker
+    assert ("group", Settings.model_fields["group_id"].default, "Read") in worker
+    (prefix,) = {name for kind, name, _ in worker if kind == "transactionalId"}
+    assert topics.transactional_id(7).startswith(prefix)
+
+
+@pytest.mark.parametrize("lock", ["worker.lock", "build.lock"])
+def test_what_the_image_installs_is_pinned_by_hash_to_what_was_tested(lock: str) -> None:
+    text = (DEPLOY / lock).read_text()
+    image, tested = pins(text), pins((ROOT / "requirements.lock").read_text())
+    assert image
+    for name, pinned in image.items():
+        assert tested[name] == pinned
+    assert text.count("--hash=sha256:") >= len(image)
+    requirements = re.split(r"\n(?=\S)", text.strip())
+    assert all("--hash=sha256:" in requirement for requirement in requirements)
+
+
+def pins(text: str) -> dict[str, str]:
+    return dict(re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", text, re.MULTILINE))
