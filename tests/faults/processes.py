@@ -29,6 +29,7 @@ class WorkerProcess:
             "WAYPOST_SESSION_TIMEOUT": str(SESSION_TIMEOUT),
             "WAYPOST_REQUEST_TIMEOUT": str(REQUEST_TIMEOUT),
             "WAYPOST_LOG_FORMAT": "json",
+            "WAYPOST_HTTP_PORT": "0",
             **settings,
         }
         self.process: asyncio.subprocess.Process | None = None
@@ -106,7 +107,7 @@ class WorkerProcess:
     async def counts(self) -> dict[str, int]:
         """Tasks, clients and files that it holds now (see tests.faults.worker)."""
         self._counts.unlink(missing_ok=True)
-        os.kill(self.pid, signal.SIGUSR1)
+        os.kill(self.pid, signal.SIGWINCH)
         async with asyncio.timeout(10):
             while not self._counts.exists():  # noqa: ASYNC110 - another process writes it
                 await asyncio.sleep(0.02)

@@ -29,8 +29,8 @@ RESUME_WITHIN: Final = 30.0  # seconds after a fault heals
 LONGEST_WAIT: Final = 90.0  # a scenario that takes longer to resume is stuck
 POOL_SIZE: Final = 8
 # What a worker holds at rest: for each partition one producer and one consumer, and the membership's consumer.
-# Measured at rest: 13 tasks and 11 for each partition, 20 files and 2 for each partition, with one broker.
-TASKS_OF_ALL, TASKS_PER_OWNER = 18, 12
+# Measured at rest: 15 tasks and 11 for each partition, 21 files and 2 for each partition, with one broker.
+TASKS_OF_ALL, TASKS_PER_OWNER = 20, 12
 FILES_OF_ALL, FILES_PER_OWNER = 28, 4
 
 
@@ -117,7 +117,13 @@ class Scene:
     async def crew(self, count: int) -> list[WorkerProcess]:
         """Start workers and wait until every one owns something and every partition is owned."""
         crew = [await self.worker() for _ in range(count)]
-        await self.until(lambda: all(worker.says("partition_acquired") for worker in crew))
+
+        def all_own() -> bool:
+            for worker in crew:
+                assert worker.alive, f"{worker.name} ended: {worker.log.read_text()[-2000:]}"
+            return all(worker.says("partition_acquired") for worker in crew)
+
+        await self.until(all_own)
         await self.until(lambda: all(self.live.terms[one] for one in range(self.partitions)))
         return crew
 

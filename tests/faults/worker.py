@@ -5,7 +5,7 @@ worker's code is as it ships: what is put in its way here are subclasses of its 
 
 - ``--point NAME --how kill|stop --hits N``: SIGKILL or SIGSTOP to itself the Nth time it comes to the point.
 - ``--note FILE``: the point's name is written there just before.
-- ``--counts FILE``: at SIGUSR1, numbers of tasks, clients and open files are written there as JSON.
+- ``--counts FILE``: at SIGWINCH, numbers of tasks, clients and open files are written there as JSON.
 - ``--redirect PORT=PORT``: connect to another loopback port in place of a broker's, where a proxy listens.
 """
 
@@ -17,6 +17,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import aiokafka.client
@@ -25,13 +26,13 @@ from tests.faults.points import POINTS
 
 from waypost.envelope import KafkaRecord
 from waypost.session import Session
-from waypost_worker import service
+from waypost_worker import process, service
+from waypost_worker.cli.worker_process import run
 from waypost_worker.kafka.command_log import KafkaCommandLog
 from waypost_worker.kafka.results_log import KafkaResultsLog
 from waypost_worker.partition.ports import Claim, Commit, Fence, FetchedResult, ResultRecord
 from waypost_worker.postgres.store import PostgresStore
 from waypost_worker.settings import load_settings
-from waypost_worker.telemetry.logs import configure_logs
 
 _ACQUIRED = b"waypost.partition.acquired"
 
@@ -163,13 +164,21 @@ class CountedWorker(service.Worker):
     counts_file: Path
 
     async def run(self) -> int:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._write_counts)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGWINCH, self._write_counts)
         return await super().run()
 
     def _write_counts(self) -> None:
         new = self.counts_file.with_suffix(".new")
         new.write_text(json.dumps(counts()))
         new.replace(self.counts_file)
+
+
+def put(module: ModuleType, *classes: type) -> None:
+    """Let a module use these in place of the classes that they extend."""
+    for one in classes:
+        name = one.__base__.__name__  # type: ignore[union-attr]
+        assert getattr(module, name) is one.__base__, f"{module.__name__} does not use {name} any more"
+        setattr(module, name, one)
 
 
 def redirect(ports: dict[int, int]) -> None:
@@ -195,14 +204,11 @@ def main() -> None:
     trap = Trap(arguments.point, arguments.how, arguments.hits, arguments.note)
     TrappedLog.trap = TrappedResults.trap = TrappedStore.trap = trap
     CountedWorker.counts_file = arguments.counts
-    names: Any = service
-    names.KafkaCommandLog, names.KafkaResultsLog = TrappedLog, TrappedResults
-    names.PostgresStore, names.Worker = TrappedStore, CountedWorker
+    put(service, TrappedLog, TrappedResults, TrappedStore)
+    put(process, CountedWorker)
     if arguments.redirect:
         redirect({int(a): int(b) for a, b in (text.split("=") for text in arguments.redirect)})
-    settings = load_settings()
-    configure_logs(settings.log_level, settings.log_format)
-    raise SystemExit(service.run_worker(settings))
+    raise SystemExit(run(load_settings()))
 
 
 if __name__ == "__main__":
