@@ -2,9 +2,10 @@
 
 import asyncio
 import json
+import signal
 import uuid
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from tests.cli import CommandLine
 from tests.deployed import create, line, own, own_worker, session, shared
 
@@ -39,6 +40,22 @@ def send(line: CommandLine, session: str, body: bytes, *, astray: bool = False, 
 
     asyncio.run(produce())
     return identifier
+
+
+def commands_in(line: CommandLine) -> int:
+    """How many records the command topic has."""
+
+    async def ends() -> int:
+        consumer = AIOKafkaConsumer(bootstrap_servers=line.settings["WAYPOST_BOOTSTRAP_SERVERS"])
+        await consumer.start()
+        try:
+            topic = f"{line.settings['WAYPOST_TOPIC_PREFIX']}.commands"
+            found = await consumer.end_offsets([TopicPartition(topic, number) for number in range(2)])
+            return sum(found.values())
+        finally:
+            await consumer.stop()
+
+    return asyncio.run(ends())
 
 
 def refused(line: CommandLine, session: str, count: int) -> list[dict[str, str]]:
@@ -142,6 +159,14 @@ def test_without_a_worker_the_list_stays_and_a_second_start_ends_well(own: Comma
     ended = own.run("rejected", "retry", "--all", "--timeout", "1")
     assert ended.code == 1
     assert "start this again" in ended.error
+    refused(own, session, 1)
+    killed = own.start("rejected", "retry", "--all", "--timeout", "60")
+    try:
+        while commands_in(own) < 3:
+            assert killed.process.poll() is None
+        killed.stop(signal.SIGKILL)
+    finally:
+        killed.end()
     refused(own, session, 1)
     worker = own.start("worker")
     try:

@@ -33,7 +33,7 @@ def test_many_sessions_go_out_as_lines_and_come_back_the_same(
         f"{name}:{n}" for name in names for n in (1, 2)
     ]
     back = own.run("session", "import", str(file), "-o", "json")
-    assert back.json == {"sessions": 3, "imported": 6, "replaced": 0, "skipped": 0, "removed": 0}
+    assert back.json == {"sessions": 3, "imported": 6, "replaced": 0, "skipped": 0}
     for name in names:
         assert exported(own, name) == exported(line, name)
     everything = own.run("session", "export", "--all", "-o", "jsonl")
@@ -134,7 +134,6 @@ def test_a_session_is_copied_to_another_deployment_with_its_policy_and_pins(
         "imported": 3,
         "replaced": 0,
         "skipped": 0,
-        "removed": 0,
     }
     assert exported(other, session) == exported(line, session)
     shown = other.run("session", "show", session, "-o", "json").json
@@ -155,6 +154,43 @@ def test_a_session_is_copied_to_another_deployment_with_its_policy_and_pins(
     ]
 
 
+def test_a_copy_and_a_fork_that_were_killed_end_well_when_started_again(
+    line: CommandLine, session: str
+) -> None:
+    file = line.directory / "large.jsonl"
+    file.write_text(lines_of_parts(session, 8).replace(f"{session}-from:", f"{session}:"))
+    assert line.run("session", "import", session, str(file)).code == 0
+    wanted = [f"{session}:{n}" for n in range(1, 17)]
+    for command in (
+        ("copy", session, "--as", f"{session}-copy"),
+        ("fork", f"{session}:16", f"{session}-fork"),
+    ):
+        name = command[-1]
+        begun = line.start("session", *command)
+        try:
+            while line.run("session", "show", name).code:
+                assert begun.process.poll() is None
+            begun.stop(signal.SIGKILL)
+        finally:
+            begun.end()
+        ended = line.run("session", *command, "-o", "json")
+        assert ended.code == 0, ended.err
+        assert ended.json["imported"] + 2 * ended.json["repeated"] == 16
+        assert ended.json["repeated"] >= 1
+        rows = line.run("session", "show", name, "-o", "json").json
+        assert [row["imported_id"] for row in rows[::-1]] == wanted
+
+
+def test_an_import_tells_what_retention_dropped_again(line: CommandLine, session: str) -> None:
+    policy = json.dumps({"max_checkpoints": 3, "compress_after": 3, "keep_recent": 1})
+    line.run("publish", session, "--type", "configure", "--body", policy, "--wait")
+    fields = {"name": "n", "timestamp": "2026-11-24T12:00:00Z", "data": {}}
+    text = "".join(json.dumps({"id": f"{session}:{n}", **fields}) + "\n" for n in range(1, 6))
+    ended = line.run("session", "import", session, "-", "-o", "json", stdin=text)
+    assert (ended.json["imported"], ended.json["removed"]) == (5, 2)
+    assert len(exported(line, session)) == 3
+
+
 def test_a_copy_refuses_what_it_cannot_do(line: CommandLine, session: str) -> None:
     assert "no session 'nobody' is known" in line.run("session", "copy", "nobody", "--as", "x").error
     bad = line.directory / "bad.toml"
@@ -173,7 +209,6 @@ def test_a_fork_says_where_it_comes_from_and_goes_its_own_way(line: CommandLine,
         "imported": 2,
         "replaced": 0,
         "skipped": 0,
-        "removed": 0,
     }
     shown = line.run("session", "show", f"{fork}:2", "-o", "json").json
     assert (shown["metadata"], shown["imported_id"]) == ({"forked_from": f"{session}:2"}, f"{session}:2")

@@ -61,9 +61,10 @@ class Totals:
                 self.removed += len(result.body.get("removed", ()))
 
     def shown(self) -> dict[str, Any]:
-        """For output; ``repeated`` only where there were any."""
-        fields = {name: getattr(self, name) for name in ("imported", "replaced", "skipped", "removed")}
-        return fields | ({"repeated": self.repeated} if self.repeated else {})
+        """For output; ``removed`` and ``repeated`` only where there were any."""
+        always = {"imported": self.imported, "replaced": self.replaced, "skipped": self.skipped}
+        also = {"removed": self.removed, "repeated": self.repeated}
+        return always | {name: count for name, count in also.items() if count}
 
 
 class Transfer:

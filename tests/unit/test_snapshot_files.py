@@ -1,0 +1,101 @@
+"""Rows cut into files and joined again, and a directory that holds them."""
+
+import hashlib
+import os
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from waypost_worker.snapshots.catalog import chosen, listed, newest
+from waypost_worker.snapshots.errors import SnapshotError
+from waypost_worker.snapshots.files import TableWriter, read, stream_of
+from waypost_worker.snapshots.storage import DirectoryStorage, open_storage
+
+NAME = "20261124T120000000Z-1a2b3c"
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_a_stream_comes_back_whole_however_it_was_cut(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    storage = DirectoryStorage(tmp_path)
+    writer = TableWriter(storage, NAME, 3, "checkpoints", piece_bytes=1000)
+    sent = b""
+    for _ in range(chance.randrange(1, 40)):
+        piece = chance.randbytes(chance.choice([0, 1, 10, 999, 1000, 1001, 2500]))
+        await writer.write(piece)
+        sent += piece
+    await writer.end(rows=1)
+    assert b"".join([piece async for piece in stream_of(storage, NAME, writer.files)]) == sent
+    assert all(file.raw_size <= 1000 for file in writer.files)
+    for file in writer.files:
+        stored = (tmp_path / NAME / file.path).read_bytes()
+        assert (len(stored), hashlib.sha256(stored).hexdigest()) == (file.size, file.sha256)
+
+
+async def test_a_table_without_rows_leaves_no_file(tmp_path: Path) -> None:
+    writer = TableWriter(DirectoryStorage(tmp_path), NAME, 0, "outbox")
+    await writer.write(b"only a header")
+    await writer.end(rows=0)
+    assert writer.files == []
+    assert os.listdir(tmp_path) == []
+
+
+async def test_each_single_flipped_bit_is_found(tmp_path: Path) -> None:
+    storage = DirectoryStorage(tmp_path)
+    writer = TableWriter(storage, NAME, 0, "sessions")
+    await writer.write(os.urandom(40))
+    await writer.end(rows=1)
+    (file,) = writer.files
+    path = tmp_path / NAME / file.path
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        for bit in range(8):
+            damaged = bytearray(whole)
+            damaged[place] ^= 1 << bit
+            path.write_bytes(damaged)
+            with pytest.raises(SnapshotError, match="another checksum"):
+                await read(storage, NAME, file)
+    path.write_bytes(whole)
+    assert len(await read(storage, NAME, file)) == 40
+    with pytest.raises(SnapshotError, match="bytes instead of"):
+        await read(storage, NAME, replace(file, size=file.size + 1))
+
+
+async def test_a_directory_shows_snapshots_and_nothing_else(tmp_path: Path) -> None:
+    storage = open_storage(f"file://{tmp_path}")
+    await storage.put(f"{NAME}/partition-00000/sessions-000001.copy.zst", b"x")
+    await storage.put("family-photos/manifest.json", b"{}")
+    (tmp_path / "notes.txt").write_text("mine")
+    assert [(each.name, each.state) for each in await listed(storage)] == [(NAME, "incomplete")]
+    assert await newest(storage) is None
+    for name in ("family-photos", "../etc", "latest"):
+        with pytest.raises(SnapshotError, match="holds no"):
+            await chosen(storage, name)
+    await storage.remove(NAME)
+    assert await listed(storage) == []
+    assert (tmp_path / "family-photos").exists()
+
+
+async def test_a_directory_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path / "none"))
+    assert await storage.names() == []
+    assert await storage.get("x/manifest.json") is None
+
+
+async def test_a_place_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    storage = open_storage(str(tmp_path / "file"))
+    with pytest.raises(SnapshotError, match="can't be written: Not a directory"):
+        await storage.put("a/b", b"x")
+    with pytest.raises(SnapshotError, match="can't be read"):
+        await storage.names()
+
+
+async def test_a_newer_snapshot_that_cannot_be_read_is_not_passed_over(tmp_path: Path) -> None:
+    storage = open_storage(str(tmp_path))
+    await storage.put(f"{NAME}/manifest.json", b"{")
+    assert [each.state for each in await listed(storage)] == ["unreadable"]
+    with pytest.raises(SnapshotError, match="can't be read"):
+        await newest(storage)
