@@ -7,6 +7,7 @@ through the pydantic models. Both ways give the same answer (a property test hol
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final, cast
 
 import orjson
@@ -82,20 +83,30 @@ def _plain_create(body: bytes) -> Create | None:
     try:
         if type(orjson.loads(data)) is not dict:
             return None
-        name = matched[1].decode()
     except ValueError:
         return None
     if not is_plain(body, MAX_NESTING + 1):
         return None  # a suspect: the general way looks closely
-    if text_problem(name, MAX_NAME) is not None:
+    raw_name, raw_metadata = matched.groups()
+    if len(raw_name) > 4 * MAX_NAME or (name := _plain_name(raw_name)) is None:
         return None
-    if matched[2] is None or matched[2] == b"{}":
+    if raw_metadata is None or raw_metadata == b"{}":
         return Create(name, data)
     try:
-        metadata = orjson.loads(matched[2])
+        metadata = orjson.loads(raw_metadata)
     except ValueError:
         return None
     return Create(name, data, _metadata(metadata, "metadata"))
+
+
+@lru_cache(maxsize=1024)
+def _plain_name(raw: bytes) -> str | None:
+    # Agents have few names.
+    try:
+        name = raw.decode()
+    except UnicodeDecodeError:
+        return None
+    return name if text_problem(name, MAX_NAME) is None else None
 
 
 def _general_create(body: bytes) -> Create:

@@ -117,8 +117,7 @@ class ConfigureDefaults:
 Action = Create | Pin | Unpin | Delete | Clear | Rollback | Import | Configure | ConfigureDefaults
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """An action with its place in the log.
 
     ``position`` rises with every command of a session: the Kafka offset, or a counter where there is no log.

@@ -88,53 +88,48 @@ _ORDER: Final = ("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "
 
 def _open_plain(record: KafkaRecord, value: bytes) -> Envelope | None:
     """The envelope of a record as the publisher writes it; None for anything else, be it right or wrong."""
-    headers = record.headers
+    headers, key = record.headers, record.key
     traceparent = None
     if len(headers) == 7:
         last, traceparent = headers[6]
         if last != "traceparent" or not traceparent:
             return None
+        headers = headers[:6]
     elif len(headers) != 6:
         return None
-    (n0, version), (n1, identifier), (n2, source), (n3, kind), (n4, time), (n5, content) = headers[:6]
-    if (n0, n1, n2, n3, n4, n5) != _ORDER or version != b"1.0" or content != JSON or record.key is None:
+    (n0, version), (n1, identifier), (n2, source), (n3, kind), (n4, time), (n5, content) = headers
+    if (n0, n1, n2, n3, n4, n5) != _ORDER or key is None or not identifier or not time:
         return None
-    command_type, session_id = _type(kind), _session(record.key)
-    if command_type is None or session_id is None or not _is_source(source):
+    # What is too long to be right is not kept.
+    if len(key) > 4 * MAX_SESSION_ID or len(source or b"") > 256 or len(kind or b"") > 256:
+        return None
+    command_type, session_id = _plain_kind(version, source, kind, content), _plain_session(key)
+    if command_type is None or session_id is None:
         return None
     try:
         command_id = identifier.decode()
         taken_at = parse_micros(time.decode())
-    except (ValueError, AttributeError):
+    except ValueError:
         return None
-    if not 0 < len(command_id) <= MAX_COMMAND_ID or not command_id.isprintable():
+    if len(command_id) > MAX_COMMAND_ID or not command_id.isprintable():
         return None
     return Envelope(command_id, command_type, session_id, taken_at, recorded_at(record), traceparent, value)
 
 
-# Sources, types and sessions come again and again. What is too long to be right is not kept.
-
-
-def _session(raw: bytes) -> str | None:
-    return _kept_session(raw) if len(raw) <= 4 * MAX_SESSION_ID else None
-
-
-def _type(raw: bytes | None) -> str | None:
-    return _kept_text(raw) if raw is not None and len(raw) <= 256 else None
-
-
-def _is_source(raw: bytes | None) -> bool:
-    return raw is not None and len(raw) <= 256 and _kept_text(raw) is not None
+# Sessions, sources and types come again and again.
 
 
 @lru_cache(maxsize=65_536)
-def _kept_session(raw: bytes) -> str | None:
+def _plain_session(raw: bytes) -> str | None:
     return _text(raw, MAX_SESSION_ID)
 
 
 @lru_cache(maxsize=1024)
-def _kept_text(raw: bytes) -> str | None:
-    return _text(raw, 256)
+def _plain_kind(version: bytes, source: bytes | None, kind: bytes | None, content: bytes) -> str | None:
+    """The command type, if the attributes that all records of an agent share are those of a plain command."""
+    if version != b"1.0" or content != JSON or source is None or kind is None:
+        return None
+    return _text(kind, 256) if _text(source, 256) is not None else None
 
 
 def _text(raw: bytes, longest: int) -> str | None:

@@ -97,4 +97,6 @@ def _parse(text: str) -> int:
 
 def clamp_micros(micros: int) -> int:
     """``micros`` moved into the years 1 to 9999 if a record's timestamp lies outside them."""
-    return min(max(micros, _EARLIEST), _LATEST)
+    if _EARLIEST <= micros <= _LATEST:
+        return micros
+    return _EARLIEST if micros < _EARLIEST else _LATEST

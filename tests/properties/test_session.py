@@ -209,7 +209,7 @@ def test_a_repeated_command_is_a_duplicate_about_the_same_checkpoint(commands: l
     for command in commands:
         decision, _ = apply(session, command)
         if isinstance(decision, Accepted) and command.id is not None:
-            again = replace(command, position=last, recorded_at=command.recorded_at + 99)
+            again = command._replace(position=last, recorded_at=command.recorded_at + 99)
             about = getattr(decision, "number", None)
             if isinstance(decision, Created):
                 about = decision.entry.number

@@ -145,8 +145,9 @@ class Batch:
         offset, session_id, changes = command.position, session.session_id, self.changes
         content = (action.data, action.metadata)
         self._made.append((offset, self._encoder.created(envelope, offset, entry, content, removed)))
-        self._items.append(outbox.created_item(offset, entry.number, removed))
-        changes.puts[session_id, entry.number] = Row(session_id, entry, action.data, action.metadata)
+        number = entry.number
+        self._items.append(outbox.created_item(offset, number, removed))
+        changes.puts[session_id, number] = Row(session_id, entry, action.data, action.metadata)
         if removed:
             self._evolve(session, command, decision)
         else:

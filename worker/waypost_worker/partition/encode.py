@@ -48,16 +48,20 @@ _VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abc
 Content = tuple[bytes, bytes]  # data and canonical metadata, both JSON
 
 
+Header = tuple[str, bytes]
+
+
 @lru_cache(maxsize=1024)
-def _name(name: str) -> tuple[bytes, bytes]:
+def _name(name: str) -> tuple[bytes, Header]:
     # Agents have few names: as JSON, and as a header.
-    return orjson.dumps(name), name.encode()
+    return orjson.dumps(name), ("ce_checkpointname", name.encode())
 
 
 @lru_cache(maxsize=16)
-def _time(micros: int) -> bytes:
+def _time(micros: int) -> tuple[bytes, Header]:
     # All records of one append to the log have the same time.
-    return format_micros(micros).encode()
+    text = format_micros(micros).encode()
+    return text, ("ce_time", text)
 
 
 class ResultEncoder:
@@ -67,14 +71,22 @@ class ResultEncoder:
         self.partition = partition
         self._place = b',"partition":%d,"offset":' % partition
         self._source = f"/{results_topic}/{partition}".encode()
+        # Headers that all results of creates share.
+        self._version = ("ce_specversion", b"1.0")
+        self._from = ("ce_source", self._source)
+        self._created = ("ce_type", CREATED)
+        self._content = ("content-type", JSON)
         # The SHA-1 of the constant part is taken once; each id then hashes only its offset.
         self._identity = hashlib.sha1(NAMESPACE_URL.bytes, usedforsecurity=False)
         self._identity.update(f"{results_topic}:{partition}:".encode())
 
     def event_id(self, offset: int) -> bytes:
         """The CloudEvents id of the result of the command at ``offset``: a UUIDv5."""
+        return self._event_id(b"%d" % offset)
+
+    def _event_id(self, offset: bytes) -> bytes:
         hashed = self._identity.copy()
-        hashed.update(b"%d" % offset)
+        hashed.update(offset)
         h = hashed.hexdigest()
         return f"{h[:8]}-{h[8:12]}-5{h[13:16]}-{_VARIANT[h[16]]}{h[17:20]}-{h[20:32]}".encode()
 
@@ -91,16 +103,19 @@ class ResultEncoder:
         key = session_id.encode()
         session = orjson.dumps(session_id)
         opened = session[:-1]
-        recorded = _time(entry.recorded_at)
+        number, place = b"%d" % entry.number, b"%d" % offset
+        recorded, time_header = _time(entry.recorded_at)
         name, name_header = _name(entry.name)
-        gone = b",".join([b'%b:%d"' % (opened, number) for number in removed]) if removed else b""
+        gone = b",".join([b'%b:%d"' % (opened, one) for one in removed]) if removed else b""
         body = b"".join(
             (
                 b'{"session_id":',
                 session,
                 b',"checkpoint":{"id":',
-                b'%b:%d"' % (opened, entry.number),
-                b',"name":',
+                opened,
+                b":",
+                number,
+                b'","name":',
                 name,
                 b',"timestamp":"',
                 format_micros(entry.taken_at).encode(),
@@ -115,19 +130,20 @@ class ResultEncoder:
                 b'],"command":{"id":',
                 orjson.dumps(envelope.id),
                 self._place,
-                b"%d}}" % offset,
+                place,
+                b"}}",
             )
         )
         headers = [
-            ("ce_specversion", b"1.0"),
-            ("ce_id", self.event_id(offset)),
-            ("ce_source", self._source),
-            ("ce_type", CREATED),
-            ("ce_time", recorded),
-            ("ce_subject", b"%b:%d" % (key, entry.number)),
+            self._version,
+            ("ce_id", self._event_id(place)),
+            self._from,
+            self._created,
+            time_header,
+            ("ce_subject", key + b":" + number),
             ("ce_sessionid", key),
-            ("ce_checkpointname", name_header),
-            ("content-type", JSON),
+            name_header,
+            self._content,
         ]
         if envelope.traceparent is not None:
             headers.append(("traceparent", envelope.traceparent))

@@ -15,6 +15,9 @@ from waypost_worker.partition.ports import Changes, Commit, RejectedRow
 _NONE_OF: Final[tuple[list[Any], ...]] = ([], [], [], [], [], [], [], [], [])
 
 
+_NO_METADATA: Final = b"{}"
+
+
 def commit_parameters(commit: Commit) -> list[Any]:
     """All parameters from the third on, the epoch: the first two say which row of ``partitions``."""
     changes = commit.changes
@@ -67,22 +70,23 @@ def _checkpoints(changes: Changes) -> tuple[Any, ...]:
     rows = changes.puts.values()
     entries = [row.entry for row in rows]
     sizes = [len(row.data) for row in rows]
-    pins = changes.pins
     pinned = [entry.pinned for entry in entries]
-    if pins:
-        pinned = [pins.get(key, own) for key, own in zip(changes.puts, pinned, strict=True)]
+    if changes.pins:
+        pinned = [changes.pins.get(key, own) for key, own in zip(changes.puts, pinned, strict=True)]
+    metadata = [row.metadata for row in rows]
+    imported_ids = [entry.imported_id for entry in entries]
     return (
         [row.session_id for row in rows],
         [entry.number for entry in entries],
-        [entry.imported_id for entry in entries],
+        imported_ids if any(imported_ids) else [],
         [entry.name for entry in entries],
         [entry.taken_at for entry in entries],
         [entry.recorded_at for entry in entries],
         b"".join([row.data for row in rows]),
         list(accumulate(sizes[:-1], initial=1)) if sizes else [],
         sizes,
-        [row.metadata for row in rows],
-        pinned,
+        [] if metadata.count(_NO_METADATA) == len(metadata) else metadata,
+        pinned if any(pinned) else [],
         [entry.command_id for entry in entries],
         [entry.position for entry in entries],
     )

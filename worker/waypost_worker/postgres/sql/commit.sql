@@ -44,26 +44,41 @@ dropped as (
     returning c.number
 ),
 -- $16 to $28: one array for each column; $22 is all data in a row, cut by $23 starts and $24 lengths. An array of
--- bytea would be copied element by element on both sides, which costs several times as much.
+-- bytea would be copied element by element on both sides, which costs several times as much. A column that has
+-- nothing to say comes empty ($18, $25, $26): unnest then gives nulls beside the others.
 put as (
     insert into waypost.checkpoints (
         session_id, number, imported_id, name, taken_at, recorded_at, data, metadata, pinned, command_id,
         position
     )
     select
-        unnest($16::text[]),
-        unnest($17::bigint[]),
-        unnest($18::text[]),
-        unnest($19::text[]),
-        unnest($20::timestamptz[]),
-        unnest($21::timestamptz[]),
-        substring($22::bytea from unnest($23::integer[]) for unnest($24::integer[])),
-        unnest($25::jsonb[]),
-        unnest($26::boolean[]),
-        unnest($27::text[]),
-        unnest($28::bigint[])
-    from owner
-    where (select count(*) from dropped) >= 0 -- always so, and known only when the drops are done
+        p.session_id,
+        p.number,
+        p.imported_id,
+        p.name,
+        p.taken_at,
+        p.recorded_at,
+        p.data,
+        coalesce(p.metadata, '{}'),
+        coalesce(p.pinned, false),
+        p.command_id,
+        p.position
+    from (
+        select
+            unnest($16::text[]) as session_id,
+            unnest($17::bigint[]) as number,
+            unnest($18::text[]) as imported_id,
+            unnest($19::text[]) as name,
+            unnest($20::timestamptz[]) as taken_at,
+            unnest($21::timestamptz[]) as recorded_at,
+            substring($22::bytea from unnest($23::integer[]) for unnest($24::integer[])) as data,
+            unnest($25::jsonb[]) as metadata,
+            unnest($26::boolean[]) as pinned,
+            unnest($27::text[]) as command_id,
+            unnest($28::bigint[]) as position
+        from owner
+        where (select count(*) from dropped) >= 0 -- always so, and known only when the drops are done
+    ) as p
 ),
 -- $29 session ids, $30 numbers, $31 pins
 pinned as (
