@@ -1,7 +1,7 @@
 """Result events as subscribers see them: what headers say at once, the body when it is looked at."""
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -168,8 +168,9 @@ def _whole_type(given: str) -> str:
 
 
 class Deduplicator:
-    """Remembers the last ``size`` event ids: ``deduplicator.seen(event)`` is True for a repetition.
+    """Remembers the last ``size`` event ids, so that a repetition is known.
 
+    In a loop ``if deduplicator.seen(event): continue``; for :meth:`Subscriber.run` ``deduplicator.once(handler)``.
     It lives in memory. Where a repetition after a crash matters, keep ``event.id`` with your own writes.
     """
 
@@ -178,10 +179,20 @@ class Deduplicator:
         self._ids: OrderedDict[str, None] = OrderedDict()
 
     def seen(self, event: Event) -> bool:
-        """Whether this event's id came before; notes it."""
+        """Whether this event's id came before; notes it at once, so a handler that is tried again needs `once`."""
         if event.id in self._ids:
             return True
         self._ids[event.id] = None
         if len(self._ids) > self._size:
             self._ids.popitem(last=False)
         return False
+
+    def once(self, handler: Callable[[Event], Awaitable[None]]) -> Callable[[Event], Awaitable[None]]:
+        """``handler``, called for no event that it has handled before. One that it failed at is not handled."""
+
+        async def handle(event: Event) -> None:
+            if event.id not in self._ids:
+                await handler(event)
+                self.seen(event)
+
+        return handle

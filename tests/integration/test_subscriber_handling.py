@@ -22,7 +22,7 @@ from tests.integration.subscribing import (
     subscriber,
 )
 
-from waypost import DeadLetterError, Event
+from waypost import DeadLetterError, Deduplicator, Event
 from waypost_worker.devserver import Servers
 
 
@@ -167,6 +167,29 @@ async def test_cancelling_a_run_leaves_what_was_not_done(world: Deployment, resu
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert subjects(await drain(subscriber(world, group=GROUP), 3)) == sent[2:]
+
+
+async def test_a_handler_wrapped_to_handle_once_is_still_tried_again(
+    world: Deployment, results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("waypost.handling._FIRST_WAIT", 0.001)
+    sent = await results.many(3, sessions=1)
+    tries: Counter[str] = Counter()
+
+    async def handler(event: Event) -> None:
+        tries[event.subject or ""] += 1
+        if tries[event.subject or ""] == 1:
+            raise RuntimeError("not now")
+
+    once = Deduplicator().once(handler)
+    for _ in range(2):
+        # Without a group everything comes again.
+        async with subscriber(world, from_beginning=True) as events:
+            task = asyncio.create_task(events.run(once))
+            await world.until(lambda: sum(beneath(events)._done.values()) == 3)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+    assert tries == dict.fromkeys(sent, 2)
 
 
 async def test_a_session_that_fails_does_not_hold_up_the_others(world: Deployment, results: Results) -> None:

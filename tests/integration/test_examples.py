@@ -29,6 +29,20 @@ PRINTED = {
         "going on from step 1",
         "a report from 3 sources",
     ],
+    "billing_subscriber.py": [
+        "billed run-1:1: 1200 tokens",
+        "kept in .billing.dead-letters: run-1:2 used -1 tokens",
+        "billed run-1:3: 300 tokens",
+    ],
+    "read_sessions.py": [
+        "latest: ('team-a/run-1:5', 'done', {'answer': 42})",
+        "even steps: [0, 2]",
+        "page: ['team-a/run-1:5', 'team-a/run-1:4']",
+        "page: ['team-a/run-1:3', 'team-a/run-1:2']",
+        "page: ['team-a/run-1:1']",
+        "active sessions: [('team-a/run-1', 5)]",
+        "exported: True",
+    ],
     "confluent_producer.py": [f"run-{session}: in the log" for _ in range(3) for session in "abc"],
 }
 

@@ -1,0 +1,20 @@
+"""A member of a group in a process of its own, to be killed: prints the subject of each event that it handled."""
+
+import asyncio
+import sys
+
+import waypost
+
+
+async def main(bootstrap_servers: str, prefix: str, group: str) -> None:
+    async def handler(event: waypost.Event) -> None:
+        print(event.subject, flush=True)
+
+    options = {"session_timeout_ms": 6000}
+    events = waypost.Subscriber(
+        bootstrap_servers, prefix=prefix, group=group, from_beginning=True, options=options
+    )
+    await events.run(handler)
+
+
+asyncio.run(main(*sys.argv[1:]))

@@ -1,0 +1,141 @@
+"""Subscribers while the broker is frozen or killed, or one of them is: nothing is missed, order is kept."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from tests.harness import Deployment, deployment
+from tests.integration.subscribing import (
+    GROUP,
+    PARTITIONS,
+    Results,
+    assigned,
+    beneath,
+    by_session,
+    committed,
+    subjects,
+    subscriber,
+)
+from tests.servers import unavailable
+
+from waypost import Event, Subscriber
+from waypost_worker.devserver import DevServerError, EmbeddedKafka, Endpoints
+
+MEMBER = Path(__file__).with_name("subscriber_process.py")
+PATIENCE = 60
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
+    made = EmbeddedKafka(tmp_path_factory.mktemp("kafka"))
+    try:
+        made.start()
+    except DevServerError as error:
+        unavailable(str(error))
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+async def world(kafka: EmbeddedKafka, database: str, topic_prefix: str) -> AsyncIterator[Deployment]:
+    endpoints = Endpoints(bootstrap_servers=kafka.bootstrap_servers, postgres_dsn=database)
+    async with deployment(endpoints, database, topic_prefix, PARTITIONS) as made:
+        yield made
+
+
+@pytest.fixture
+def results(world: Deployment) -> Results:
+    return Results(world)
+
+
+class Collecting:
+    """A subscriber whose events are collected in a task."""
+
+    def __init__(self, events: Subscriber) -> None:
+        self.events = events
+        self.found: list[Event] = []
+        self.task = asyncio.create_task(self._collect())
+
+    async def _collect(self) -> None:
+        async for event in self.events:
+            self.found.append(event)
+
+    def first_times(self) -> dict[str, list[str]]:
+        return by_session(list(dict.fromkeys(subjects(self.found))))
+
+    async def close(self) -> None:
+        await self.events.close()
+        await self.task
+
+
+async def test_a_broker_that_is_killed_and_comes_back_costs_no_event(
+    world: Deployment, results: Results, kafka: EmbeddedKafka
+) -> None:
+    both = [
+        Collecting(subscriber(world, group=group, from_beginning=True, stuck_after=5.0))
+        for group in (None, GROUP)
+    ]
+    sent = await results.many(60)
+    await world.until(lambda: all(len(each.found) >= 60 for each in both))
+    await asyncio.to_thread(kafka.kill)
+    publishing = asyncio.create_task(results.many(60))
+    await asyncio.to_thread(kafka.restart)
+    sent += await publishing
+    for each in both:
+        await world.until(lambda each=each: each.first_times() == by_session(sent), PATIENCE)
+        await each.close()
+    assert sum(offset or 0 for offset in (await committed(world)).values()) == len(sent)
+
+
+async def test_a_frozen_broker_is_not_taken_for_a_stuck_consumer(
+    world: Deployment, results: Results, kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("waypost.consuming._STOP_SECONDS", 1.0)
+    collecting = Collecting(subscriber(world, from_beginning=True, stuck_after=0.2))
+    sent = await results.many(30)
+    await world.until(lambda: len(collecting.found) == 30)
+    consuming = beneath(collecting.events)
+    looked: list[object] = []
+    ends = consuming._ends
+
+    async def counted(partitions: object) -> object:
+        looked.append(await ends(partitions))  # type: ignore[arg-type]
+        return looked[-1]
+
+    consuming._ends = counted  # type: ignore[assignment]
+    await asyncio.to_thread(kafka.suspend)
+    try:
+        await world.until(lambda: looked.count(None) >= 2)
+    finally:
+        await asyncio.to_thread(kafka.resume)
+    assert collecting.events.restarts == 0
+    sent += await results.many(30)
+    await world.until(lambda: collecting.first_times() == by_session(sent), PATIENCE)
+    await collecting.close()
+
+
+async def test_a_member_that_is_killed_is_replaced_by_another_from_its_last_commit(
+    world: Deployment, results: Results
+) -> None:
+    sent = await results.many(90)
+    command = [sys.executable, MEMBER, world.endpoints.bootstrap_servers, world.topics.prefix, GROUP]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    handled: list[str] = []
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while len(handled) < 30:
+                handled.append((await process.stdout.readline()).decode().strip())
+    finally:
+        process.kill()
+        handled += (await process.stdout.read()).decode().split()
+        await process.wait()
+    heir = Collecting(subscriber(world, group=GROUP, options={"session_timeout_ms": 6000}))
+    sent += await results.many(30)
+    await world.until(lambda: set(handled) | set(subjects(heir.found)) == set(sent), PATIENCE)
+    # What came twice came again in order, from the place that was committed.
+    assert by_session(list(dict.fromkeys(handled + subjects(heir.found)))) == by_session(sent)
+    await assigned(world, heir.events)
+    await heir.close()
