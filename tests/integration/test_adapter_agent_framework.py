@@ -41,7 +41,7 @@ async def test_it_does_what_the_storage_in_memory_does(backend: Backend) -> None
     print("seed", seed)
     chance = random.Random(seed)
     ours, theirs = WaypostCheckpointStorage(backend, "twin"), InMemoryCheckpointStorage()
-    saved = ["unknown"]
+    saved = ["unknown", "un\0known"]
     for turn in range(50):
         what = chance.choice(("save", "save", "load", "delete", "list"))
         if what == "save":

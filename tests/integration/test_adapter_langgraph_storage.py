@@ -226,6 +226,18 @@ async def test_a_checkpoint_that_is_put_again_replaces_the_first(backend: Backen
     assert found.metadata["step"] == 2
 
 
+async def test_ids_that_can_not_be_stored_are_not_found(backend: Backend) -> None:
+    saver = WaypostSaver(backend)
+    await put(saver, {}, run_id="run")
+    for config in (thread(checkpoint_id="1\0"), thread(ns="\0")):
+        assert await saver.aget_tuple(config) is None
+        assert await history(saver, config) == []
+    await saver.adelete_for_runs(["\0"])
+    assert len([each async for each in saver.alist(thread(), before=thread(checkpoint_id="~\0"))]) == 1
+    with pytest.raises(InvalidCommandError, match=r"U\+0000"):
+        await put(saver, {}, thread(ns="\0"))
+
+
 async def test_clocks_that_disagree_hide_nothing(backend: Backend) -> None:
     saver = WaypostSaver(backend)
     early = {**empty_checkpoint(), "id": "1e000000-0000-6000-8000-000000000000"}

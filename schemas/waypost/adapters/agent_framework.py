@@ -7,8 +7,6 @@ pickle, and are always read with its restricted unpickler, as its own file stora
 from collections.abc import Collection
 from typing import Any, Final
 
-import orjson
-
 try:
     from agent_framework import WorkflowCheckpoint, WorkflowCheckpointException
     from agent_framework._workflows._checkpoint_encoding import (
@@ -22,7 +20,7 @@ except ImportError as error:
     ) from error
 
 from waypost.adapters.backend import Backend
-from waypost.adapters.records import Record, Row, gone_with_parts, session_of
+from waypost.adapters.records import Record, Row, containing, gone_with_parts, session_of
 from waypost.errors import InvalidCommandError
 
 PREFIX: Final = "agent-framework/"
@@ -112,8 +110,7 @@ class WaypostCheckpointStorage:
             await self._backend.delete(self._session, gone_with_parts(rows, outdated))
 
     async def _find(self, metadata: dict[str, str], limit: int) -> list[Row]:
-        wanted = orjson.dumps(metadata).decode()
-        return await self._backend.rows(self._session, "newest", CHECKPOINT, wanted, limit)
+        return await self._backend.rows(self._session, "newest", CHECKPOINT, containing(metadata), limit)
 
     async def _delete(self, checkpoint_id: str) -> bool:
         rows = await self._backend.rows(self._session, "index")

@@ -7,8 +7,6 @@ import random
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-import orjson
-
 try:
     from langchain_core.runnables import RunnableConfig
     from langgraph.checkpoint.base import (
@@ -30,7 +28,7 @@ except ImportError as error:
 from waypost.adapters import _langgraph_delta as delta
 from waypost.adapters import _langgraph_layout as layout
 from waypost.adapters.backend import Appended, Backend
-from waypost.adapters.records import Row, is_hashed, prefix_end, session_of
+from waypost.adapters.records import Row, containing, is_hashed, prefix_end, session_of
 
 PREFIX: Final = "langgraph/"
 _PAGE: Final = 25  # checkpoints read at once
@@ -112,7 +110,7 @@ class WaypostSaver(BaseCheckpointSaver[str]):
         wanted = {"ns": configurable.get("checkpoint_ns", "")}
         if checkpoint_id := get_checkpoint_id(config):
             wanted["id"] = checkpoint_id
-        rows = await self._backend.rows(_session(thread_id), "thread", _json(wanted), None, _NEWEST, 1)
+        rows = await self._backend.rows(_session(thread_id), "thread", containing(wanted), None, _NEWEST, 1)
         found = layout.tuples(thread_id, rows, self.serde)
         return found[0] if found else None
 
@@ -196,7 +194,8 @@ class WaypostSaver(BaseCheckpointSaver[str]):
             await self._backend.delete(session_id, plan.gone)
 
     async def _delete_for_runs(self, run_ids: set[str]) -> None:
-        found = await self._backend.values(PREFIX, "runs", prefix_end(PREFIX), sorted(run_ids))
+        stored = sorted(run_id for run_id in run_ids if "\0" not in run_id)
+        found = await self._backend.values(PREFIX, "runs", prefix_end(PREFIX), stored)
         for session_id in found:
             rows = await self._backend.rows(session_id, "index")
             dropped = {
@@ -310,7 +309,7 @@ class _Listing:
         if checkpoint_id := configurable.get("checkpoint_id"):
             self._contained["id"] = checkpoint_id
         facts = layout.searchable(wanted)
-        self._facts = _json({"facts": facts}) if facts else None
+        self._facts = containing({"facts": facts}) if facts else None
         self._sessions: AsyncIterator[str] = (
             backend.sessions(PREFIX) if config is None else _only(_session(str(configurable["thread_id"])))
         )
@@ -326,7 +325,12 @@ class _Listing:
                 return []
             session_id = str(self._session_id)
             rows = await self._backend.rows(
-                session_id, "thread", _json(self._contained), self._facts, self._end, min(self._left, _PAGE)
+                session_id,
+                "thread",
+                containing(self._contained),
+                self._facts,
+                self._end,
+                min(self._left, _PAGE),
             )
             chosen = [row for row in rows if row.chosen]
             if not chosen:
@@ -358,7 +362,7 @@ class _Listing:
         async for session_id in self._sessions:
             self._session_id, self._end, self._seen = session_id, _NEWEST, set()
             if self._before is not None:
-                wanted = _json({**self._contained, "id": self._before})
+                wanted = containing({**self._contained, "id": self._before})
                 places = await self._backend.values(session_id, "place", wanted)
                 self._end = places[0] if places else _NEWEST
                 self._below = None if places else self._before
@@ -381,7 +385,3 @@ def _named(session_id: str, thread_id: str) -> dict[str, str]:
 
 def _thread(session_id: str, row: Row) -> str:
     return str(row.metadata.get("thread", session_id.removeprefix(PREFIX)))
-
-
-def _json(value: dict[str, Any]) -> str:
-    return orjson.dumps(value).decode()

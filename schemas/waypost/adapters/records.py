@@ -110,6 +110,12 @@ def whole(rows: Iterable[Row], parts: Iterable[Row]) -> list[Row]:
     return found
 
 
+def containing(metadata: Mapping[str, Any]) -> str:
+    """``metadata`` as the JSON that a statement looks for. U+0000, which no metadata holds, finds nothing."""
+    sought = {key: None if isinstance(each, str) and "\0" in each else each for key, each in metadata.items()}
+    return orjson.dumps(sought).decode()
+
+
 def import_item(name: str, data: bytes, metadata: Mapping[str, Any], timestamp: str) -> bytes:
     """One element of an import; its id says that it comes from elsewhere, so it gets the next number."""
     head = orjson.dumps({"id": new_id(), "name": name, "timestamp": timestamp, "metadata": metadata})
