@@ -35,7 +35,7 @@ COMMANDS: Final = {
         ("defaults", "defaults:defaults", "Set the retention of sessions without a policy of their own."),
     ),
     _LOOK: (
-        ("replay", "replay:replay", "Rebuild Postgres from the command topic, or its state at some time."),
+        ("replay", "replay:replay", "Rebuild Postgres from the command topic."),
         ("verify", "verify:verify", "Prove that Postgres is the fold of the command topic."),
         ("doctor", "doctor:doctor", "Check Kafka, the topics and Postgres, and say how to mend them."),
         ("snapshot", "snapshot:app", "Take, list, check, restore and prune snapshots."),

@@ -72,7 +72,7 @@ def replay(
     dry_run: Annotated[bool, Parameter(help="check everything, show the plan, change nothing")] = False,
     common: Common = NOTHING_GIVEN,
 ) -> int:
-    """Rebuild Postgres from the command topic, or its state at some time.
+    """Rebuild Postgres from the command topic.
 
     The target is an empty schema (--schema) or database (--postgres-dsn), and
     all partitions are rebuilt at once. Killed and started again, it goes on
