@@ -1,6 +1,7 @@
 """``waypost doctor``: is everything there that the promise rests on?"""
 
 import asyncio
+import platform
 from typing import TYPE_CHECKING, Any, Final
 
 from waypost_worker.cli.common import NOTHING_GIVEN, Common
@@ -11,18 +12,20 @@ from waypost_worker.cli.snapshot_place import overlap_with_newest
 from waypost_worker.settings import Settings
 
 if TYPE_CHECKING:
+    from waypost_worker.kafka.broker_clock import ClockReading
     from waypost_worker.kafka.topics import Finding
 
-_OLDEST_POSTGRES: Final = 14
-# What a crash of the server would lose without them was committed, and may have been emitted.
-_DURABILITY: Final = ("fsync", "full_page_writes", "synchronous_commit")
+# What a clock that is wrong by more would make of latencies, ages and alerts.
+_CLOCK_SECONDS: Final = 1.0
 
 
 def doctor(*, common: Common = NOTHING_GIVEN) -> int:
-    """Check Kafka, the topics and Postgres, and say how to mend them.
+    """Check Kafka, the topics, Postgres and clocks, and say how to mend them.
 
     Among the checks is the zombie test, on a topic of its own: this cluster
-    must refuse a former owner. Exit code 1 if anything is wrong.
+    must refuse a former owner. Run it where workers run, with their settings:
+    what the brokers, the server and the role allow is held against those.
+    Exit code 1 if anything is wrong; a warning is no error.
 
     For example:
 
@@ -34,10 +37,31 @@ def doctor(*, common: Common = NOTHING_GIVEN) -> int:
 
 async def _examine(settings: Settings) -> "list[Finding]":
     kafka, postgres = await asyncio.gather(_kafka(settings), _postgres(settings))
-    return [*kafka, *postgres]
+    return [*_versions(), *kafka, *postgres]
+
+
+def _versions() -> "list[Finding]":
+    from importlib.metadata import version
+
+    from waypost_worker.kafka.topics import Finding
+
+    named = ", ".join(f"{name} {version(name)}" for name in ("waypost", "aiokafka", "asyncpg"))
+    return [Finding("ok", "versions", f"{named}, Python {platform.python_version()}")]
+
+
+def _clock(subject: str, read: "ClockReading") -> "Finding":
+    from waypost_worker.kafka.topics import Finding
+
+    way = "ahead of" if read.ahead > 0 else "behind"
+    message = f"its clock is {abs(read.ahead):.3f} s {way} this machine's, give or take {read.within:.3f}"
+    if abs(read.ahead) <= _CLOCK_SECONDS + read.within:
+        return Finding("ok", subject, message)
+    mend = "let both follow a time server: latencies and ages are wrong by as much"
+    return Finding("warning", subject, message, mend)
 
 
 async def _kafka(settings: Settings) -> "list[Finding]":
+    from waypost_worker.kafka.broker_clock import broker_clock
     from waypost_worker.kafka.topics import Finding, check_topics
     from waypost_worker.kafka.zombie import zombie_test
     from waypost_worker.partition.ports import RefusedError
@@ -46,7 +70,8 @@ async def _kafka(settings: Settings) -> "list[Finding]":
     findings: list[Finding] = []
     try:
         async with kafka_errors(settings):
-            findings += await check_topics(connection, settings.topics)
+            findings += await check_topics(connection, settings.topics, settings.session_timeout)
+            findings.append(_clock("kafka", await broker_clock(connection, settings.topics)))
             verdict = await zombie_test(connection, settings.topics)
     except (CommandError, RefusedError) as error:
         mend = "see --bootstrap-servers, and the broker's log"
@@ -57,46 +82,22 @@ async def _kafka(settings: Settings) -> "list[Finding]":
 
 
 async def _postgres(settings: Settings) -> "list[Finding]":
+    from waypost_worker.cli.doctor_postgres import check_server, postgres_clock
     from waypost_worker.kafka.topics import Finding
 
     findings: list[Finding] = []
     try:
         async with connected(settings) as connection:
-            findings += await _server(connection)
+            findings += await check_server(connection, settings)
+            findings.append(_clock("postgres", await postgres_clock(connection)))
             findings += await _schema(connection, settings)
     except CommandError as error:
         findings.append(Finding("error", "postgres", str(error), "see --postgres-dsn, and the server's log"))
     return findings
 
 
-async def _server(connection: Any) -> "list[Finding]":
-    from waypost_worker.kafka.topics import Finding
-
-    version = connection.get_server_version()
-    findings = [Finding("ok", "postgres", f"version {version.major}.{version.minor}")]
-    if version.major < _OLDEST_POSTGRES:
-        mend = f"use PostgreSQL {_OLDEST_POSTGRES} or newer"
-        findings = [Finding("error", "postgres", f"version {version.major} is too old", mend)]
-    for name in _DURABILITY:
-        value = await connection.fetchval("select current_setting($1)", name)
-        mend = f"set {name}=on: a crash of the server loses what was committed"
-        findings.append(
-            Finding("error", "postgres", f"{name}={value}", mend)
-            if value == "off"
-            else Finding("ok", "postgres", f"{name}={value}")
-        )
-    encoding = await connection.fetchval("select current_setting($1)", "server_encoding")
-    findings.append(
-        Finding("ok", "postgres", f"server_encoding={encoding}")
-        if encoding == "UTF8"
-        else Finding(
-            "error", "postgres", f"server_encoding={encoding}", "make the database with encoding UTF8"
-        )
-    )
-    return findings
-
-
 async def _schema(connection: Any, settings: Settings) -> "list[Finding]":
+    from waypost_worker.cli.doctor_postgres import check_tables
     from waypost_worker.kafka.topics import Finding
     from waypost_worker.postgres.migrate import SchemaError, check_schema
 
@@ -104,7 +105,7 @@ async def _schema(connection: Any, settings: Settings) -> "list[Finding]":
         await check_schema(connection, settings.postgres_schema)
     except SchemaError as error:
         return [Finding("error", "schema", str(error), "run 'waypost migrate'")]
-    findings = [Finding("ok", "schema", "up to date")]
+    findings = [Finding("ok", "schema", "up to date"), *await check_tables(connection, settings)]
     try:
         count = (await topic_partitions(settings)).get(settings.topics.commands)
     except CommandError:

@@ -1,7 +1,7 @@
 """Making and checking the two topics and the broker settings that the protocol relies on."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -145,8 +145,12 @@ async def create_results_topic(connection: Connection, topics: Topics, partition
     return made
 
 
-async def check_topics(connection: Connection, topics: Topics) -> list[Finding]:
-    """Compare topics and broker settings with what the protocol needs."""
+async def check_topics(
+    connection: Connection, topics: Topics, session_timeout: float | None = None
+) -> list[Finding]:
+    """Compare topics and broker settings with what the protocol needs, and with a worker's session timeout in
+    seconds where one is given.
+    """
     async with _admin(connection) as admin:
         brokers = (await admin.describe_cluster())["brokers"]
         described = {
@@ -164,6 +168,8 @@ async def check_topics(connection: Connection, topics: Topics) -> list[Finding]:
             node = broker["node_id"]
             settings = await _settings(admin, ConfigResourceType.BROKER, str(node))
             findings += _check_broker(f"broker {node}", settings, len(brokers))
+            if session_timeout is not None:
+                findings.append(_check_group(f"broker {node}", settings, session_timeout))
     return findings
 
 
@@ -255,6 +261,19 @@ async def retention_ms(connection: Connection, topic: str) -> int | None:
     return None if found == FOR_EVER else found
 
 
+def _check_group(subject: str, found: dict[str, str], session_timeout: float) -> Finding:
+    """Whether the group's coordinator would take a member with this session timeout, in seconds."""
+    low, high = (int(found.get(f"group.{end}.session.timeout.ms") or 0) / 1000 for end in ("min", "max"))
+    if low <= session_timeout <= high:
+        return Finding("ok", subject, f"takes a session timeout of {session_timeout:g} s")
+    return Finding(
+        "error",
+        subject,
+        f"refuses a session timeout of {session_timeout:g} s: it takes {low:g} to {high:g}",
+        "set WAYPOST_SESSION_TIMEOUT between them",
+    )
+
+
 async def delete_topic(connection: Connection, name: str) -> None:
     """Remove a topic and all that is in it. UnavailableError if Kafka refuses."""
     async with _admin(connection) as admin:
@@ -264,11 +283,15 @@ async def delete_topic(connection: Connection, name: str) -> None:
             raise UnavailableError(f"Kafka would not remove {name!r}: {for_code(code).description}")
 
 
-async def create_scratch_topic(connection: Connection, name: str) -> None:
+async def create_scratch_topic(
+    connection: Connection, name: str, settings: Mapping[str, str] | None = None
+) -> None:
     """A topic of one partition for a test of the cluster."""
     async with _admin(connection) as admin:
         replicas = min(_REPLICAS, len((await admin.describe_cluster())["brokers"]))
-        await _create(admin, NewTopic(name, 1, replicas, topic_configs=_in_sync(replicas)))
+        await _create(
+            admin, NewTopic(name, 1, replicas, topic_configs={**_in_sync(replicas), **(settings or {})})
+        )
         await _until_led(admin, [name], connection.request_timeout)
 
 

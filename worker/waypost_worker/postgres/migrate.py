@@ -17,7 +17,7 @@ from waypost_worker.postgres.statements import DEFAULT_SCHEMA, for_schema, state
 
 Connection = Any  # an asyncpg connection, pooled or not
 _FILE_NAME: Final = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
-_OLDEST_SERVER: Final = 15  # the oldest that Waypost was run on
+OLDEST_SERVER: Final = 15  # the oldest that Waypost was run on
 # Statements of a migration may rewrite tables; a connection's own time limit is for those of a worker.
 _LONGEST_STATEMENT: Final = 6 * 3600.0
 
@@ -119,9 +119,9 @@ async def migrate_dsn(dsn: str, schema: str = DEFAULT_SCHEMA, timeout: float = 1
 async def applied(connection: Connection, schema: str = DEFAULT_SCHEMA) -> list[Any]:
     """Number, name and sha256 of each migration that the database has; SchemaError if the server can't be used."""
     found = await connection.fetchrow(statement("inspect", schema), schema)
-    if found["version"] < _OLDEST_SERVER * 10_000:
+    if found["version"] < OLDEST_SERVER * 10_000:
         raise SchemaError(
-            f"the server is PostgreSQL {found['version'] // 10_000}, Waypost needs {_OLDEST_SERVER} or newer. "
+            f"the server is PostgreSQL {found['version'] // 10_000}, Waypost needs {OLDEST_SERVER} or newer. "
             "Nothing was changed"
         )
     if found["encoding"] != "UTF8":

@@ -1,0 +1,158 @@
+"""``waypost doctor`` on servers, brokers and roles with something wrong: each is found, and said how to mend."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from tests.cli import CommandLine
+
+from waypost import Topics
+from waypost_worker.cli.doctor import _clock
+from waypost_worker.devserver import EmbeddedPostgres, Servers
+from waypost_worker.kafka.broker_clock import ClockReading, broker_clock
+from waypost_worker.kafka.connection import Connection
+from waypost_worker.kafka.topics import _check_group, create_topics
+
+
+@pytest.fixture
+def line(servers: Servers, database: str, topic_prefix: str, tmp_path: Path) -> CommandLine:
+    made = create_topics(Connection(servers.endpoints.bootstrap_servers), Topics(topic_prefix), 1)
+    asyncio.run(made)
+    settings = {
+        "WAYPOST_BOOTSTRAP_SERVERS": servers.endpoints.bootstrap_servers,
+        "WAYPOST_POSTGRES_DSN": database,
+        "WAYPOST_TOPIC_PREFIX": topic_prefix,
+    }
+    return CommandLine(tmp_path, settings)
+
+
+@pytest.fixture
+def own_postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
+    postgres = EmbeddedPostgres(
+        tmp_path / "postgres",
+        settings={"autovacuum": "off", "statement_timeout": "2s", "max_connections": "10"},
+    )
+    postgres.start()
+    yield postgres
+    postgres.stop()
+
+
+def execute(dsn: str, *statements: str) -> None:
+    async def run() -> None:
+        connection: Any = await asyncpg.connect(dsn)
+        for statement in statements:
+            await connection.execute(statement)
+        await connection.close()
+
+    asyncio.run(run())
+
+
+def findings(line: CommandLine, *flags: str) -> list[dict[str, str]]:
+    rows: list[dict[str, str]] = line.run("doctor", "-o", "json", *flags).json
+    return rows
+
+
+def said(rows: list[dict[str, str]], level: str, subject: str = "") -> list[str]:
+    return [
+        f"{row['message']} -> {row['mend']}"
+        for row in rows
+        if row["level"] == level and row["subject"].startswith(subject)
+    ]
+
+
+def test_versions_clocks_group_limits_and_tables_are_among_the_checks(line: CommandLine) -> None:
+    rows = findings(line)
+    well = {row["subject"]: row["message"] for row in rows if row["level"] == "ok"}
+    assert well["versions"].startswith("waypost ")
+    assert "with all rights that a worker needs" in well["tables"]
+    messages = [row["message"] for row in rows if row["level"] == "ok"]
+    assert "takes a session timeout of 10 s" in messages
+    assert sum("its clock is 0." in message for message in messages) == 2
+    # The embedded server's one role is a superuser, and this is no production.
+    assert said(rows, "warning") == [
+        "role 'postgres' is a superuser: a worker needs far less -> "
+        "give workers a role that may only use their schema, and migrate with another"
+    ]
+
+
+def test_a_session_timeout_that_brokers_refuse_is_an_error() -> None:
+    limits = {"group.min.session.timeout.ms": "6000", "group.max.session.timeout.ms": "1800000"}
+    found = _check_group("broker 1", limits, 5)
+    assert (found.level, found.message) == (
+        "error",
+        "refuses a session timeout of 5 s: it takes 6 to 1800",
+    )
+    assert _check_group("broker 1", limits, 6).level == "ok"
+
+
+def test_settings_of_the_server_that_hurt_are_found(
+    line: CommandLine, own_postgres: EmbeddedPostgres
+) -> None:
+    dsn = own_postgres.dsn
+    assert line.run("migrate", "--postgres-dsn", dsn).code == 0
+    execute(dsn, "alter table waypost.checkpoints set (autovacuum_enabled = off)")
+    rows = findings(
+        CommandLine(line.directory, {**line.settings, "WAYPOST_POSTGRES_POOL_SIZE": "40"}),
+        "--postgres-dsn",
+        dsn,
+    )
+    errors, warnings = "\n".join(said(rows, "error")), "\n".join(said(rows, "warning"))
+    assert "autovacuum=off -> set autovacuum=on" in errors
+    assert "a worker may open 40 connections, the server takes 7" in errors
+    assert "statement_timeout=2000 ms ends statements that a worker still waits for" in warnings
+    assert "alter table waypost.checkpoints reset (autovacuum_enabled)" in warnings
+
+
+def test_a_role_without_the_rights_of_a_worker_is_found(line: CommandLine, database: str) -> None:
+    execute(
+        database,
+        "drop role if exists half",
+        "create role half login password 'hush'",
+        "grant usage on schema waypost to half",
+        "grant select on all tables in schema waypost to half",
+        "grant insert on waypost.checkpoints to half",
+    )
+    try:
+        execute(database, "alter role half set default_transaction_read_only = on")
+        rows = findings(line, "--postgres-dsn", _as(database, "half", "hush"))
+        errors = said(rows, "error", "table")
+        assert (
+            "the role lacks UPDATE, DELETE -> "
+            "grant update, delete on waypost.checkpoints to the workers' role" in errors
+        )
+        assert not any("migrations" in error for error in errors)
+        assert any("transactions are read-only" in error for error in said(rows, "error", "postgres"))
+        assert "hush" not in str(rows)
+    finally:
+        execute(database, "drop owned by half", "drop role half")
+
+
+def _as(dsn: str, user: str, password: str) -> str:
+    from urllib.parse import urlsplit, urlunsplit
+
+    parts = urlsplit(dsn)
+    place = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{user}:{password}@{place}"))
+
+
+async def test_the_brokers_clock_is_this_machines(servers: Servers, topic_prefix: str) -> None:
+    connection = Connection(servers.endpoints.bootstrap_servers)
+    began = time.monotonic()
+    read = await broker_clock(connection, Topics(topic_prefix))
+    assert abs(read.ahead) <= read.within + 0.002
+    assert 0 < read.within <= time.monotonic() - began
+
+
+@pytest.mark.parametrize(
+    ("ahead", "within", "level"),
+    [(0.2, 0.01, "ok"), (-0.9, 0.0, "ok"), (1.5, 1.0, "ok"), (1.5, 0.1, "warning"), (-30, 0.1, "warning")],
+)
+def test_a_clock_that_is_surely_off_by_a_second_is_a_warning(ahead: float, within: float, level: str) -> None:
+    found = _clock("kafka", ClockReading(ahead, within))
+    assert found.level == level
+    assert ("ahead of" if ahead > 0 else "behind") in found.message
+    assert bool(found.mend) == (level == "warning")
