@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 
+from waypost.odd_records import ODD, read_each
 from waypost.progress import Progress
 
 log = logging.getLogger("waypost")
@@ -158,6 +159,8 @@ class Consuming:
             found = asking.result()
         except ConsumerStoppedError:
             return {}
+        except ODD:
+            return await self._ask_each()
         except KafkaError as error:
             if not error.retriable:
                 raise
@@ -167,6 +170,14 @@ class Consuming:
         if term == self.term and not partitions:
             self._progress.asked(clock() - self._asking_since, found.keys())
         return found
+
+    async def _ask_each(self) -> dict[TopicPartition, list[Any]]:
+        if not self._ready:
+            return {}
+        isolation_level = self._options.get("isolation_level", "read_uncommitted")
+        return await read_each(
+            self._consumer, self._progress.positions, isolation_level, _MOST, _LAST_COMMIT_SECONDS
+        )
 
     def rewind(self) -> None:
         """What was read but not marked comes again."""

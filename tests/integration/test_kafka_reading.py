@@ -1,20 +1,14 @@
 """Records that a Kafka client stumbles over: they are read, once and in order, or rightly left out."""
 
-import struct
-from collections.abc import Sequence
-
 import pytest
 from aiokafka import AIOKafkaProducer
-from aiokafka.record.util import calc_crc32c
+from tests.integration.odd_batches import send
 
 from waypost.envelope import KafkaRecord
 from waypost_worker.devserver import Servers
 from waypost_worker.kafka.command_log import KafkaCommandLog
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.topics import create_scratch_topic
-
-CRC_AT, CRC_FROM = 17, 21
-ODD_NAME = b"\xff\xfedd"
 
 
 @pytest.fixture
@@ -26,28 +20,6 @@ def connection(servers: Servers) -> Connection:
 async def topic(connection: Connection, topic_prefix: str) -> str:
     await create_scratch_topic(connection, topic_prefix)
     return topic_prefix
-
-
-def with_odd_names(raw: bytearray) -> bytearray:
-    """A batch whose header names ``odd!`` become bytes that are not UTF-8, as librdkafka lets a client write.
-
-    Kafka takes them: names are bytes to it.
-    """
-    odd = raw.replace(b"odd!", ODD_NAME)
-    struct.pack_into(">I", odd, CRC_AT, calc_crc32c(bytes(odd[CRC_FROM:])))
-    return odd
-
-
-async def send(producer: AIOKafkaProducer, topic: str, values: Sequence[bytes], odd: Sequence[int]) -> None:
-    """One batch; the records at the positions ``odd`` have an odd header name."""
-    batch = producer.create_batch()
-    for position, value in enumerate(values):
-        name = "odd!" if position in odd else "even"
-        batch.append(timestamp=None, key=b"key", value=value, headers=[(name, b"1"), ("other", b"2")])
-    batch.close()
-    build = batch._build
-    batch._build = lambda: with_odd_names(build())
-    await (await producer.send_batch(batch, topic, partition=0))
 
 
 async def fetch(log: KafkaCommandLog, count: int, most: int) -> list[KafkaRecord]:

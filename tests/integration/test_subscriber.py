@@ -9,6 +9,7 @@ import orjson
 import pytest
 from aiokafka.errors import KafkaError
 from tests.harness import Deployment, deployment
+from tests.integration.odd_batches import send
 from tests.integration.subscribing import (
     GROUP,
     NOW,
@@ -112,6 +113,18 @@ async def test_fence_records_and_foreign_records_are_skipped(world: Deployment, 
             last = await results.created(f"session-{number}")
             break
     assert subjects(await drain(subscriber(world, from_beginning=True), 1)) == [last]
+
+
+async def test_a_record_that_the_client_cannot_read_stops_nothing_and_costs_nothing(
+    world: Deployment, results: Results
+) -> None:
+    sent = await results.many(60)
+    for partition in range(PARTITIONS):
+        await send(world.producer, world.topics.results, [b"odd", b"odder"], odd=[1], partition=partition)
+    sent += await results.many(60)
+    for group in (None, GROUP):
+        found = await drain(subscriber(world, group=group, from_beginning=True), 120)
+        assert by_session(subjects(found)) == by_session(sent)
 
 
 async def test_the_next_member_goes_on_where_the_last_one_was_done(

@@ -7,8 +7,8 @@ from typing import Any, Final, NoReturn
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import CorruptRecordException, OffsetOutOfRangeError
 
+from waypost.odd_records import read_oddly
 from waypost_worker.kafka.connection import Connection, kafka_errors, quietly
-from waypost_worker.kafka.odd_records import read_oddly
 from waypost_worker.partition.ports import RefusedError, UnavailableError
 
 FETCH_BYTES: Final = 8 * 1024 * 1024

@@ -7,19 +7,22 @@ Stands on internals of aiokafka's reader; a test with a real record of that kind
 """
 
 import asyncio
+import logging
+from collections.abc import Mapping
 from typing import Any, Final, SupportsIndex
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer.fetcher import PartitionRecords
-from aiokafka.errors import CorruptRecordException, for_code
+from aiokafka.errors import CorruptRecordException, KafkaError, LeaderNotAvailableError, for_code
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 
-from waypost_worker.partition.ports import UnavailableError
-
+log = logging.getLogger("waypost")
 # At least one batch comes whole, however large it is.
 _FETCH_BYTES: Final = 1024 * 1024
 _BATCH_OVERHEAD: Final = 12
+ODD: Final = (UnicodeDecodeError, CorruptRecordException)
+"""What aiokafka raises at such a record."""
 _ISOLATION: Final = {"read_uncommitted": 0, "read_committed": 1}
 
 
@@ -63,19 +66,53 @@ class _LenientBatches:
 async def read_oddly(
     consumer: AIOKafkaConsumer, partition: TopicPartition, isolation_level: str, offset: int, timeout: float
 ) -> tuple[list[Any], int]:
-    """The next records from ``offset`` on, and the offset to go on from. Aborted ones are left out."""
+    """The next records from ``offset`` on, and the offset to go on from. Aborted ones are left out.
+
+    KafkaError or TimeoutError if Kafka does not give them now.
+    """
     client: Any = consumer._client
     node = client.cluster.leader_for_partition(partition)
     if node is None or node < 0:
-        raise UnavailableError(f"{partition.topic}/{partition.partition} has no leader just now")
+        raise LeaderNotAvailableError(f"{partition.topic}/{partition.partition} has no leader just now")
     isolation = _ISOLATION[isolation_level]
     asked = [(partition.topic, [(partition.partition, offset, _FETCH_BYTES)])]
     request: Any = FetchRequest(500, 1, _FETCH_BYTES, isolation, asked, rack_id="")
     response = await asyncio.wait_for(client.send(node, request), timeout)
     _, code, _, *rest = response.topics[0][1][0]
     if code:
-        raise UnavailableError(f"Kafka, fetching a batch: {for_code(code).__name__}")
+        raise for_code(code)("fetching a batch")
     aborted = rest[2] if response.API_VERSION >= 11 else rest[-2]
     batches = _LenientBatches(bytes(rest[-1]))
     records = PartitionRecords(partition, batches, aborted, offset, None, None, False, isolation)
     return list(records), records.next_fetch_offset
+
+
+async def read_each(
+    consumer: AIOKafkaConsumer,
+    positions: Mapping[TopicPartition, int],
+    isolation_level: str,
+    most: int,
+    timeout: float,
+) -> dict[TopicPartition, list[Any]]:
+    """What there is now from ``positions`` on, one partition after the other, odd records too.
+
+    For a consumer whose reading of all at once has raised one of ``ODD``: what it had taken of other partitions
+    by then is lost in it, so each is read from its position again.
+    """
+    found: dict[TopicPartition, list[Any]] = {}
+    for partition, position in positions.items():
+        consumer.seek(partition, position)
+        try:
+            try:
+                records = (await consumer.getmany(partition, timeout_ms=500, max_records=most)).get(
+                    partition, []
+                )
+            except ODD:
+                records, behind = await read_oddly(consumer, partition, isolation_level, position, timeout)
+                consumer.seek(partition, behind)
+        except (KafkaError, TimeoutError) as error:
+            log.warning("%s can't be read just now: %r", partition, error)
+            records = []
+        if records:
+            found[partition] = records
+    return found
