@@ -1,6 +1,7 @@
 """The commands on real servers, with a worker process that applies what they publish."""
 
 import json
+import re
 
 import pytest
 from tests.cli import CommandLine, Started
@@ -133,6 +134,22 @@ def test_sessions_are_listed_in_pages(line: CommandLine, session: str) -> None:
     second = line.run(*mine, "--cursor", ids[0], "-o", "json")
     assert [row["session_id"] for row in second.json] == ids[1:]
     assert line.run("session", "list", "--prefix", "none").err == "no sessions\n"
+
+
+def test_sessions_are_listed_by_their_last_activity(line: CommandLine, session: str) -> None:
+    for number in (1, 2, 3, 1):
+        create(line, f"{session}-{number}", "n")
+    mine = ("session", "list", "--recent", "--prefix", f"{session}-")
+    ids = [f"{session}-{number}" for number in (1, 3, 2)]
+    assert [row["session_id"] for row in line.run(*mine, "-o", "json").json] == ids
+    first = line.run(*mine, "--limit", "2")
+    cursor = re.search(r"--cursor '([^']+)'", first.err)
+    assert cursor is not None, first.err
+    second = line.run(*mine, "--cursor", cursor[1], "-o", "json")
+    assert [row["session_id"] for row in second.json] == ids[2:]
+    wrong = line.run(*mine, "--cursor", "yesterday")
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "'yesterday' is not a cursor of this list" in wrong.error
 
 
 def test_a_session_goes_out_and_in_again(line: CommandLine, session: str) -> None:

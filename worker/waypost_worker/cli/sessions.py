@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter, validators
 
 from waypost_worker.cli.common import NOTHING_GIVEN, Common
-from waypost_worker.cli.output import DONE, CommandError, note, show_fields, show_rows
+from waypost_worker.cli.output import DONE, USAGE, CommandError, note, show_fields, show_rows
 from waypost_worker.cli.reach import reading
 from waypost_worker.cli.session_copy import copy, fork
 from waypost_worker.cli.session_diff import diff
@@ -36,26 +36,42 @@ def list_sessions(
     *,
     prefix: Annotated[str, Parameter(help="only ids that begin with this")] = "",
     limit: _Limit = 50,
-    cursor: Annotated[str, Parameter(help="go on after this session id")] = "",
+    cursor: Annotated[str, Parameter(help="go on where the page before said")] = "",
+    recent: Annotated[bool, Parameter(help="by last activity, the latest first, instead of by id")] = False,
     common: Common = NOTHING_GIVEN,
 ) -> int:
-    """List sessions, by id.
+    """List sessions, by id or by last activity.
 
     For example:
 
       waypost session list --prefix team-a/ --limit 20
+      waypost session list --recent --limit 5
     """
-    rows = asyncio.run(_sessions(common.settings(), prefix, limit, cursor))
+    find = _recent if recent else _by_id
+    rows, following = asyncio.run(find(common.settings(), prefix, limit, cursor))
     columns = ("session_id", "checkpoints", "counter", "partition", "last_recorded_at")
     show_rows(rows, common.output, columns, "no sessions", wrap=("session_id",))
-    if len(rows) == limit:
-        note(f"there may be more: go on with --cursor {rows[-1]['session_id']!r}")
+    if following is not None:
+        note(f"there may be more: go on with --cursor {following!r}")
     return DONE
 
 
-async def _sessions(settings: Settings, prefix: str, limit: int, cursor: str) -> list[dict[str, Any]]:
+_Listed = tuple[list[dict[str, Any]], str | None]
+
+
+async def _by_id(settings: Settings, prefix: str, limit: int, cursor: str) -> _Listed:
     async with reading(settings) as reader:
-        return [asdict(each) for each in await reader.sessions(prefix=prefix, limit=limit, cursor=cursor)]
+        rows = [asdict(each) for each in await reader.sessions(prefix=prefix, limit=limit, cursor=cursor)]
+    return rows, rows[-1]["session_id"] if len(rows) == limit else None
+
+
+async def _recent(settings: Settings, prefix: str, limit: int, cursor: str) -> _Listed:
+    async with reading(settings) as reader:
+        try:
+            page = await reader.recent_sessions(prefix=prefix, limit=limit, cursor=cursor or None)
+        except ValueError as error:
+            raise CommandError(str(error), USAGE) from None
+    return [asdict(each) for each in page.sessions], page.cursor
 
 
 @app.command
