@@ -1,0 +1,1 @@
+"""Agent processes killed with SIGKILL under load, and what became of every command that they had accepted."""

@@ -1,0 +1,68 @@
+"""Agents killed with SIGKILL under load: what the spool promises, and what is lost without it.
+
+`make crash-tests` does the same 200 times.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from tests.crash.rounds import Rounds
+from tests.servers import unavailable
+
+from waypost import Topics
+from waypost_worker.devserver import DevServerError, EmbeddedKafka
+from waypost_worker.kafka.connection import Connection
+from waypost_worker.kafka.topics import create_topics
+
+pytestmark = pytest.mark.servers
+SEED = 20_261_124
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
+    """A broker of this file's own, for freezing."""
+    running = EmbeddedKafka(tmp_path_factory.mktemp("kafka"))
+    try:
+        running.start()
+    except DevServerError as error:
+        unavailable(str(error))
+    with running:
+        yield running
+
+
+@pytest.fixture
+async def rounds(kafka: EmbeddedKafka, topic_prefix: str, tmp_path: Path) -> AsyncIterator[Rounds]:
+    topics = Topics(topic_prefix)
+    await create_topics(Connection(kafka.bootstrap_servers), topics, 2)
+    yield Rounds(kafka, topics, tmp_path / "spool", SEED)
+    kafka.resume()
+
+
+async def test_with_write_through_each_accepted_command_is_applied_once_and_in_order(rounds: Rounds) -> None:
+    for state in ("up", "frozen", "down", "up"):
+        await rounds.kill(state, durability="spool")
+    await rounds.drain()
+    found = await rounds.verdict()
+    assert found.accepted > 100
+    assert (found.missing, found.applied_twice, found.out_of_order) == (0, 0, 0), found
+    assert found.farthest < 192, found
+
+
+async def test_by_default_only_what_was_in_memory_alone_is_lost(rounds: Rounds) -> None:
+    for state in ("up", "down", "frozen"):
+        await rounds.kill(state, spool_after=0.2)
+    await rounds.drain()
+    found = await rounds.verdict()
+    assert (found.missing_though_saved, found.missing_though_delivered) == (0, 0), found
+    assert (found.applied_twice, found.out_of_order) == (0, 0), found
+
+
+async def test_an_agent_that_lives_to_report_says_how_many_are_lost_or_left(rounds: Rounds) -> None:
+    assert await rounds.ends(300, spool=None) == 300
+    lost = await rounds.verdict()
+    assert lost.missing == 300
+    assert await rounds.ends(200) == 200
+    await asyncio.wait_for(rounds.drain(), 60)
+    assert (await rounds.verdict()).missing == 300
