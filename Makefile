@@ -51,6 +51,12 @@ simulation: setup  ## SEEDS=n worlds on virtual time, over all cores; writes bui
 mutants: setup  ## deliberate bugs, and what catches each; writes build/mutants.json
 	@$(BIN)/python -m tests.mutants
 
+bench-client: setup  ## what publishing costs an agent, and the spool; writes build/bench-client.json
+	@$(BIN)/python -m tests.bench.client
+
+crash-tests: setup  ## 200 agents killed under load, Kafka up, away and frozen; writes build/crash.json
+	@$(BIN)/python -m tests.crash
+
 schemas: setup  ## regenerate the JSON Schema and AsyncAPI files from the models
 	$(BIN)/waypost schema export --directory schemas/json
 

@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -122,14 +122,17 @@ async def word() -> str:
     return await _words.get()
 
 
-def run_child(main: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
-    """Run a child's main function with its job, on the event loop that the service uses too."""
+def run_child(
+    main: Callable[[dict[str, Any]], Awaitable[None]],
+    run: Callable[[Coroutine[Any, Any, None]], None] = uvloop.run,
+) -> None:
+    """Run a child's main function with its job, on the event loop that the service uses too if not told otherwise."""
 
     async def start() -> None:
         threading.Thread(target=_listen, args=(asyncio.get_running_loop(),), daemon=True).start()
         await main(json.loads(sys.argv[1]))
 
-    uvloop.run(start())
+    run(start())
 
 
 def _listen(loop: asyncio.AbstractEventLoop) -> None:

@@ -42,7 +42,8 @@ async def block(kafka: EmbeddedKafka, mode: str, kills: int, seed: int, director
             await asyncio.to_thread(kafka.restart)
         else:
             await rounds.kill(chooser.choice(STATES), **MODES[mode])
-        print(f"\r{mode}: {rounds.kills} of {kills} killed ", end="", file=sys.stderr, flush=True)
+        if sys.stderr.isatty():
+            print(f"\r{mode}: {rounds.kills} of {kills} killed ", end="", file=sys.stderr, flush=True)
     await rounds.drain()
     return await rounds.verdict()
 
@@ -79,7 +80,7 @@ def main() -> int:
                     )
                     problems = wrong(mode, verdict)
                     blocks.append({"mode": mode, **verdict.to_dict(), "problems": problems})
-                    print(f"\r{mode}: {verdict} {problems or 'as promised'}", file=sys.stderr)
+                    print(f"\r{mode}: {verdict}, {problems or 'as promised'}", file=sys.stderr)
         except DevServerError as error:
             print(f"Kafka can't start, nothing was tested: {error}", file=sys.stderr)
             return 1

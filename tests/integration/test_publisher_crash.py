@@ -4,19 +4,23 @@
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import orjson
 import pytest
 from tests.crash.rounds import Rounds
+from tests.harness import deployment
 from tests.servers import unavailable
 
 from waypost import Topics
-from waypost_worker.devserver import DevServerError, EmbeddedKafka
+from waypost_worker.devserver import DevServerError, EmbeddedKafka, Endpoints
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.topics import create_topics
 
 pytestmark = pytest.mark.servers
+PARTITIONS = 2
 SEED = 20_261_124
 
 
@@ -35,12 +39,14 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
 @pytest.fixture
 async def rounds(kafka: EmbeddedKafka, topic_prefix: str, tmp_path: Path) -> AsyncIterator[Rounds]:
     topics = Topics(topic_prefix)
-    await create_topics(Connection(kafka.bootstrap_servers), topics, 2)
+    await create_topics(Connection(kafka.bootstrap_servers), topics, PARTITIONS)
     yield Rounds(kafka, topics, tmp_path / "spool", SEED)
     kafka.resume()
 
 
-async def test_with_write_through_each_accepted_command_is_applied_once_and_in_order(rounds: Rounds) -> None:
+async def test_with_write_through_each_accepted_command_is_applied_once_and_in_order(
+    rounds: Rounds, kafka: EmbeddedKafka, database: str, topic_prefix: str
+) -> None:
     for state in ("up", "frozen", "down", "up"):
         await rounds.kill(state, durability="spool")
     await rounds.drain()
@@ -48,6 +54,18 @@ async def test_with_write_through_each_accepted_command_is_applied_once_and_in_o
     assert found.accepted > 100
     assert (found.missing, found.applied_twice, found.out_of_order) == (0, 0, 0), found
     assert found.farthest < 192, found
+    # And so says a worker.
+    endpoints = Endpoints(kafka.bootstrap_servers, database)
+    async with deployment(endpoints, database, topic_prefix, PARTITIONS) as world:
+        for partition in range(PARTITIONS):
+            world.own(partition)
+        await world.answered(found.arrived)
+        created: dict[str, list[int]] = defaultdict(list)
+        for record in (record for records in (await world.results()).values() for record in records):
+            if dict(record.headers)["ce_type"] == b"waypost.checkpoint.created":
+                created[record.key].append(orjson.loads(record.value)["checkpoint"]["data"]["number"])
+    assert all(numbers == sorted(set(numbers)) for numbers in created.values())
+    assert rounds.said.accepted <= {number for numbers in created.values() for number in numbers}
 
 
 async def test_by_default_only_what_was_in_memory_alone_is_lost(rounds: Rounds) -> None:

@@ -1,0 +1,191 @@
+"""``python -m tests.bench.client``: what publishing costs an agent; writes ``build/bench-client.json``.
+
+The time of a call at 1 KB with Kafka up, killed and stopped (SIGSTOP), in memory and with a spool; and what a
+publisher sustains beside a bare ``send`` loop, in turn in one run.
+"""
+
+import asyncio
+import json
+import sys
+import tempfile
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from tests.bench.children import Child, ChildFailedError
+from tests.bench.machine import machine, versions
+from tests.bench.plan import DATA_BYTES, PARTITIONS, SESSIONS
+from tests.bench.report import at_least, at_most, paired_ratio, percentile, spread
+
+from waypost import Topics
+from waypost_worker.devserver import THROUGHPUT, DevServerError, EmbeddedKafka
+from waypost_worker.kafka.connection import Connection
+from waypost_worker.kafka.topics import create_topics
+
+CALLS: Final = 20_000
+SUSTAINED: Final = 40_000
+REPEATS: Final = 3
+P50_US: Final = 10.0
+P99_US: Final = 50.0
+STATES: Final = ("up", "down", "stopped")
+#: Ways to publish: options, whether SyncPublisher, calls, and whether the promise of 10 and 50 us is about it.
+WAYS: Final[dict[str, tuple[dict[str, Any], bool, int, bool]]] = {
+    "memory": ({}, False, CALLS, True),
+    "memory, with a spool behind": ({"spool": True}, False, CALLS, True),
+    "memory, SyncPublisher": ({}, True, CALLS, False),
+    "spool": ({"spool": True, "durability": "spool"}, False, 5_000, False),
+    "spool, each write synced": (
+        {"spool": True, "durability": "spool", "spool_fsync": True},
+        False,
+        500,
+        False,
+    ),
+}
+
+
+class Bench:
+    """One Kafka, and a topic for each measurement."""
+
+    def __init__(self, kafka: EmbeddedKafka, directory: Path) -> None:
+        self._kafka = kafka
+        self._directory = directory
+
+    async def _job(self, kind: str, calls: int, options: dict[str, Any]) -> dict[str, Any]:
+        topics = Topics(f"client-{uuid.uuid4().hex[:8]}")
+        await create_topics(Connection(self._kafka.bootstrap_servers), topics, PARTITIONS)
+        if options.get("spool"):
+            options = {**options, "spool": str(self._directory / topics.prefix)}
+        return {
+            "kind": kind,
+            "bootstrap": self._kafka.bootstrap_servers,
+            "prefix": topics.prefix,
+            "calls": calls,
+            "options": options,
+        }
+
+    async def calls(self, state: str, way: str) -> list[int]:
+        """Nanoseconds of each call, rising, while Kafka is in this state."""
+        options, threaded, calls, _ = WAYS[way]
+        job = await self._job("calls", calls, options)
+        async with Child("tests.bench.client_child", {**job, "threaded": threaded, "pause": 0}) as child:
+            await child.answer()
+            if state == "down":
+                self._kafka.kill()
+            elif state == "stopped":
+                self._kafka.suspend()
+            child.tell("go")
+            times: list[int] = (await child.answer())["times"]
+            child.tell("end")
+        if state == "stopped":
+            self._kafka.resume()
+        elif state == "down":
+            await asyncio.to_thread(self._kafka.restart)
+        return sorted(times)
+
+    async def sustained(self, kind: str, options: dict[str, Any]) -> float:
+        """Commands a second until Kafka has acknowledged all."""
+        async with Child("tests.bench.client_child", await self._job(kind, SUSTAINED, options)) as child:
+            return SUSTAINED / float((await child.answer())["seconds"])
+
+
+def call_figures(runs: Sequence[Sequence[int]], promised: bool) -> dict[str, Any]:
+    """p50, p99 and p99.9 of some runs in microseconds, the first two with what is promised."""
+    figures: dict[str, Any] = {}
+    for name, part, limit in (("p50", 0.5, P50_US), ("p99", 0.99, P99_US), ("p99.9", 0.999, None)):
+        values = [percentile(run, part) / 1000 for run in runs]
+        figure = {"value": spread(values)["median"], "unit": "us", "spread": spread(values)}
+        figures[name] = at_most(figure, limit, limit) if promised and limit is not None else figure
+    return figures
+
+
+async def measure(bench: Bench) -> dict[str, Any]:
+    """All figures of a run."""
+    found: dict[str, Any] = {"calls_us": {}, "sustained": {}}
+    per_second: dict[str, list[float]] = {"bare": [], "publisher": [], "publisher, spool": []}
+    for repeat in range(REPEATS):
+        # The other way round each time, so that neither always has the other's leavings before it.
+        order = list(per_second)[:: 1 if repeat % 2 == 0 else -1]
+        for name in order:
+            options = {"spool": True, "durability": "spool"} if name == "publisher, spool" else {}
+            rate = await bench.sustained("bare" if name == "bare" else "publish", options)
+            per_second[name].append(rate)
+            print(f"  sustained, {name}: {rate:,.0f}/s", file=sys.stderr)
+    for name, rates in per_second.items():
+        found["sustained"][name] = {"per_second": spread(rates, 0), "runs": [round(rate) for rate in rates]}
+    found["sustained_publisher_over_bare"] = at_least(
+        paired_ratio(per_second["publisher"], per_second["bare"]), 0.9, 0.9
+    )
+    found["sustained_spool_over_bare"] = paired_ratio(per_second["publisher, spool"], per_second["bare"])
+    for way, (_, _, _, promised) in WAYS.items():
+        for state in STATES:
+            runs = [await bench.calls(state, way) for _ in range(REPEATS if promised else 1)]
+            figures = found["calls_us"].setdefault(way, {})[state] = call_figures(runs, promised)
+            print(f"  {way}, Kafka {state}: {_said(figures)}", file=sys.stderr)
+    return found
+
+
+def _said(figures: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {figure['value']:.1f} us" for name, figure in figures.items())
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report for people."""
+    lines = [f"{'time of a call at 1 KB, us':<32}{'Kafka':<10}{'p50':>8}{'p99':>8}{'p99.9':>9}"]
+    for way, states in report["calls_us"].items():
+        for state, figures in states.items():
+            marks = "".join(
+                "" if figure.get("met", True) else f"  {name} NOT" for name, figure in figures.items()
+            )
+            cells = "".join(
+                f"{figures[name]['value']:>{width}.1f}"
+                for name, width in (("p50", 8), ("p99", 8), ("p99.9", 9))
+            )
+            lines.append(f" {way:<31}{state:<10}{cells}{marks}")
+    for name, figures in report["sustained"].items():
+        lines.append(f" {name + ', sustained':<41}{figures['per_second']['median']:>8,.0f}/s")
+    for name in ("sustained_publisher_over_bare", "sustained_spool_over_bare"):
+        figure = report[name]
+        mark = {True: "  met", False: "  NOT", None: ""}[figure.get("met")]
+        lines.append(f" {name.replace('_', ' '):<41}{figure['value']:>8}{figure.get('target', ''):>8}{mark}")
+    load = report["machine"]["load_average_at_the_end"][0]
+    lines.append(
+        f"Targets: p50 <= {P50_US:.0f} and p99 <= {P99_US:.0f} in memory. Load average at the end {load}."
+    )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Start Kafka, measure, write, print."""
+    build = Path("build")
+    build.mkdir(exist_ok=True)
+    print("starting an embedded Kafka (the first time fetches 44 MB); some two minutes …", file=sys.stderr)
+    with tempfile.TemporaryDirectory() as name:
+        try:
+            with EmbeddedKafka(Path(name) / "kafka", profile=THROUGHPUT) as kafka:
+                measured = asyncio.run(measure(Bench(kafka, Path(name))))
+        except (DevServerError, ChildFailedError, AssertionError, TimeoutError) as error:
+            print(f"the benchmark can't go on, nothing was written: {error!r}", file=sys.stderr)
+            return 1
+    report = {
+        "machine": machine(),
+        "versions": versions("none"),
+        "configuration": {
+            "data_bytes": DATA_BYTES,
+            "sessions": SESSIONS,
+            "partitions": PARTITIONS,
+            "calls": CALLS,
+            "sustained_commands": SUSTAINED,
+            "repeats": REPEATS,
+            "targets": {"p50_us": P50_US, "p99_us": P99_US, "sustained_over_bare": 0.9},
+        },
+        **measured,
+    }
+    (build / "bench-client.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(table(report))
+    print(f"all figures: {build / 'bench-client.json'}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
