@@ -21,6 +21,7 @@ from waypost.spool_directory import Claim
 
 log = logging.getLogger("waypost")
 _CHUNK: Final = 500
+_REMOVE_CHUNK: Final = 100  # calls that write through wait for the commit of one such chunk
 _TICK: Final = 0.25
 _PATIENCE: Final = 1.0  # after so many seconds of trouble the next attempt
 
@@ -172,8 +173,8 @@ class Spooler:
                     rows.setdefault(pending.home, []).append(pending.row)
         try:
             for file, numbers in rows.items():
-                for start in range(0, len(numbers), _CHUNK):
-                    file.remove(numbers[start : start + _CHUNK])
+                for start in range(0, len(numbers), _REMOVE_CHUNK):
+                    file.remove(numbers[start : start + _REMOVE_CHUNK])
         except SpoolError:
             self._buffer.put_off(found)
             raise

@@ -4,12 +4,15 @@ The time of a call at 1 KB with Kafka up, killed and stopped (SIGSTOP), in memor
 publisher sustains beside a bare ``send`` loop, in turn in one run.
 """
 
+import argparse
 import asyncio
 import json
 import sys
 import tempfile
 import uuid
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,31 +26,47 @@ from waypost_worker.devserver import THROUGHPUT, DevServerError, EmbeddedKafka
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.topics import create_topics
 
-CALLS: Final = 20_000
-SUSTAINED: Final = 40_000
-REPEATS: Final = 3
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Sizes of a run. ``calls`` are timed in memory, a part of them with a spool; twice as many fit the buffer."""
+
+    calls: int
+    sustained: int
+    repeats: int
+
+
+FULL: Final = Plan(15_000, 40_000, 3)
+SHORT: Final = Plan(3_000, 8_000, 1)
 P50_US: Final = 10.0
 P99_US: Final = 50.0
-STATES: Final = ("up", "down", "stopped")
-#: Ways to publish: options, whether SyncPublisher, calls, and whether the promise of 10 and 50 us is about it.
-WAYS: Final[dict[str, tuple[dict[str, Any], bool, int, bool]]] = {
-    "memory": ({}, False, CALLS, True),
-    "memory, with a spool behind": ({"spool": True}, False, CALLS, True),
-    "memory, SyncPublisher": ({}, True, CALLS, False),
-    "spool": ({"spool": True, "durability": "spool"}, False, 5_000, False),
-    "spool, each write synced": (
-        {"spool": True, "durability": "spool", "spool_fsync": True},
-        False,
-        500,
-        False,
-    ),
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way to publish. ``part`` of the calls are timed; ``promised``: the 10 and 50 us are about it."""
+
+    options: dict[str, Any]
+    threaded: bool = False
+    part: float = 1.0
+    promised: bool = False
+
+
+_THROUGH: Final = {"spool": True, "durability": "spool"}
+WAYS: Final[dict[str, Way]] = {
+    "memory": Way({}, promised=True),
+    "memory, with a spool behind": Way({"spool": True}, promised=True),
+    "memory, SyncPublisher": Way({}, threaded=True),
+    "spool": Way(_THROUGH, part=1 / 3),
+    "spool, each write synced": Way({**_THROUGH, "spool_fsync": True}, part=1 / 30),
 }
 
 
 class Bench:
     """One Kafka, and a topic for each measurement."""
 
-    def __init__(self, kafka: EmbeddedKafka, directory: Path) -> None:
+    def __init__(self, kafka: EmbeddedKafka, directory: Path, plan: Plan) -> None:
+        self.plan = plan
         self._kafka = kafka
         self._directory = directory
 
@@ -64,29 +83,33 @@ class Bench:
             "options": options,
         }
 
-    async def calls(self, state: str, way: str) -> list[int]:
-        """Nanoseconds of each call, rising, while Kafka is in this state."""
-        options, threaded, calls, _ = WAYS[way]
-        job = await self._job("calls", calls, options)
-        async with Child("tests.bench.client_child", {**job, "threaded": threaded, "pause": 0}) as child:
+    async def calls_up(self, way: str) -> list[int]:
+        """Nanoseconds of each call, rising, while Kafka works."""
+        async with await self._child(way) as child:
             await child.answer()
-            if state == "down":
-                self._kafka.kill()
-            elif state == "stopped":
-                self._kafka.suspend()
-            child.tell("go")
-            times: list[int] = (await child.answer())["times"]
-            child.tell("end")
-        if state == "stopped":
-            self._kafka.resume()
-        elif state == "down":
-            await asyncio.to_thread(self._kafka.restart)
-        return sorted(times)
+            return await _go(child)
+
+    async def calls_stopped_and_down(self, ways: Sequence[str]) -> tuple[list[list[int]], list[list[int]]]:
+        """The same for several publishers that are connected when Kafka is stopped, and when it is killed then."""
+        async with AsyncExitStack() as stack:
+            children = [await stack.enter_async_context(await self._child(way)) for way in ways]
+            for child in children:
+                await child.answer()
+            self._kafka.suspend()
+            stopped = [await _go(child) for child in children]
+            self._kafka.kill()
+            return stopped, [await _go(child) for child in children]
+
+    async def _child(self, way: str) -> Child:
+        chosen = WAYS[way]
+        job = await self._job("calls", int(self.plan.calls * chosen.part), chosen.options)
+        return Child("tests.bench.client_child", {**job, "threaded": chosen.threaded})
 
     async def sustained(self, kind: str, options: dict[str, Any]) -> float:
         """Commands a second until Kafka has acknowledged all."""
-        async with Child("tests.bench.client_child", await self._job(kind, SUSTAINED, options)) as child:
-            return SUSTAINED / float((await child.answer())["seconds"])
+        job = await self._job(kind, self.plan.sustained, options)
+        async with Child("tests.bench.client_child", job) as child:
+            return self.plan.sustained / float((await child.answer())["seconds"])
 
 
 def call_figures(runs: Sequence[Sequence[int]], promised: bool) -> dict[str, Any]:
@@ -103,7 +126,7 @@ async def measure(bench: Bench) -> dict[str, Any]:
     """All figures of a run."""
     found: dict[str, Any] = {"calls_us": {}, "sustained": {}}
     per_second: dict[str, list[float]] = {"bare": [], "publisher": [], "publisher, spool": []}
-    for repeat in range(REPEATS):
+    for repeat in range(bench.plan.repeats):
         # The other way round each time, so that neither always has the other's leavings before it.
         order = list(per_second)[:: 1 if repeat % 2 == 0 else -1]
         for name in order:
@@ -117,16 +140,20 @@ async def measure(bench: Bench) -> dict[str, Any]:
         paired_ratio(per_second["publisher"], per_second["bare"]), 0.9, 0.9
     )
     found["sustained_spool_over_bare"] = paired_ratio(per_second["publisher, spool"], per_second["bare"])
-    for way, (_, _, _, promised) in WAYS.items():
-        for state in STATES:
-            runs = [await bench.calls(state, way) for _ in range(REPEATS if promised else 1)]
-            figures = found["calls_us"].setdefault(way, {})[state] = call_figures(runs, promised)
-            print(f"  {way}, Kafka {state}: {_said(figures)}", file=sys.stderr)
+    repeated = [name for name, way in WAYS.items() for _ in range(bench.plan.repeats if way.promised else 1)]
+    runs = {"up": [await bench.calls_up(name) for name in repeated]}
+    runs["stopped"], runs["down"] = await bench.calls_stopped_and_down(repeated)
+    for name, way in WAYS.items():
+        for state, of_state in runs.items():
+            mine = [run for one, run in zip(repeated, of_state, strict=True) if one == name]
+            found["calls_us"].setdefault(name, {})[state] = call_figures(mine, way.promised)
     return found
 
 
-def _said(figures: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {figure['value']:.1f} us" for name, figure in figures.items())
+async def _go(child: Child) -> list[int]:
+    child.tell("go")
+    times: list[int] = (await child.answer())["times"]
+    return sorted(times)
 
 
 def table(report: dict[str, Any]) -> str:
@@ -157,13 +184,16 @@ def table(report: dict[str, Any]) -> str:
 
 def main() -> int:
     """Start Kafka, measure, write, print."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.client", description=__doc__)
+    parser.add_argument("--short", action="store_true", help="a look, on a busy machine; each figure once")
+    plan = SHORT if parser.parse_args().short else FULL
     build = Path("build")
     build.mkdir(exist_ok=True)
-    print("starting an embedded Kafka (the first time fetches 44 MB); some two minutes …", file=sys.stderr)
+    print("starting an embedded Kafka (the first time fetches 44 MB); some minute …", file=sys.stderr)
     with tempfile.TemporaryDirectory() as name:
         try:
             with EmbeddedKafka(Path(name) / "kafka", profile=THROUGHPUT) as kafka:
-                measured = asyncio.run(measure(Bench(kafka, Path(name))))
+                measured = asyncio.run(measure(Bench(kafka, Path(name), plan)))
         except (DevServerError, ChildFailedError, AssertionError, TimeoutError) as error:
             print(f"the benchmark can't go on, nothing was written: {error!r}", file=sys.stderr)
             return 1
@@ -174,9 +204,7 @@ def main() -> int:
             "data_bytes": DATA_BYTES,
             "sessions": SESSIONS,
             "partitions": PARTITIONS,
-            "calls": CALLS,
-            "sustained_commands": SUSTAINED,
-            "repeats": REPEATS,
+            "plan": asdict(plan),
             "targets": {"p50_us": P50_US, "p99_us": P99_US, "sustained_over_bare": 0.9},
         },
         **measured,

@@ -7,6 +7,7 @@
 
 import asyncio
 import gc
+import logging
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -36,15 +37,14 @@ def one_call(publisher: Publisher | SyncPublisher) -> Callable[[int], None]:
 
 
 async def calls(job: dict[str, Any]) -> None:
-    """Say ``ready`` once Kafka has taken the warm-up; after a word, the time of each call in nanoseconds."""
+    """Say ``ready`` once Kafka has taken the warm-up; after each ``go``, the nanoseconds of each call."""
     options = {"prefix": job["prefix"], **job["options"]}
     if job["threaded"]:
         with SyncPublisher(job["bootstrap"], **options) as publisher:
             await asyncio.to_thread(_warm_up, publisher)
-            await _ready()
-            times = await asyncio.to_thread(_measure_in_a_thread, publisher, job["calls"])
-            say(times=times)
-            await word()
+            say(state="ready")
+            while await word() == "go":
+                say(times=await asyncio.to_thread(_measure_in_a_thread, publisher, job["calls"]))
             await asyncio.to_thread(publisher.close, 0)
         return
     async with Publisher(job["bootstrap"], **options) as looping:
@@ -52,23 +52,22 @@ async def calls(job: dict[str, Any]) -> None:
         for number in range(_WARM_UP):
             create(number)
         assert await looping.flush(60) == 0
-        await _ready()
-        times = []
-        for number in range(job["calls"]):
-            began = time.perf_counter_ns()
-            create(number)
-            times.append(time.perf_counter_ns() - began)
-            if number % _BURST == 0:
-                await asyncio.sleep(job["pause"])
-        say(times=times)
-        await word()
+        say(state="ready")
+        while await word() == "go":
+            say(times=await _measure_on_the_loop(create, job["calls"]))
         await looping.close(0)
 
 
-async def _ready() -> None:
+async def _measure_on_the_loop(create: Callable[[int], None], count: int) -> list[int]:
     gc.collect()
-    say(state="ready")
-    await word()
+    times = []
+    for number in range(count):
+        began = time.perf_counter_ns()
+        create(number)
+        times.append(time.perf_counter_ns() - began)
+        if number % _BURST == 0:
+            await asyncio.sleep(0)
+    return times
 
 
 def _warm_up(publisher: SyncPublisher) -> None:
@@ -80,6 +79,7 @@ def _warm_up(publisher: SyncPublisher) -> None:
 
 def _measure_in_a_thread(publisher: SyncPublisher, count: int) -> list[int]:
     create = one_call(publisher)
+    gc.collect()
     times = []
     for number in range(count):
         began = time.perf_counter_ns()
@@ -132,4 +132,5 @@ async def main(job: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    logging.disable()  # the Kafka client tells of each attempt to reconnect
     run_child(main, asyncio.run)

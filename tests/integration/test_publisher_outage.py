@@ -10,6 +10,7 @@ from tests.servers import unavailable
 
 from waypost import BufferFullError, DeliveryError, Publisher, ResultTimeoutError, SyncPublisher, Topics
 from waypost.envelope import open_envelope
+from waypost.topics import partition_of
 from waypost_worker.devserver import DevServerError, EmbeddedKafka, Endpoints
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.topics import create_topics
@@ -158,6 +159,21 @@ async def test_what_is_waited_for_while_kafka_is_away_is_known_to_be_in_the_buff
         await asyncio.to_thread(kafka.restart)
         assert await publisher.flush(60) == 0
         assert publisher.stats().delivered == 2
+
+
+async def test_what_is_waited_for_while_kafka_is_frozen_is_known_to_be_sent(
+    kafka: EmbeddedKafka, topics: Topics
+) -> None:
+    async with Publisher(kafka.bootstrap_servers, prefix=topics.prefix) as publisher:
+        publisher.create("session-0", "n", {})
+        assert await publisher.flush(30) == 0
+        kafka.suspend()
+        with pytest.raises(ResultTimeoutError, match="Kafka has not answered for") as caught:
+            await publisher.create_and_wait("session-0", "n", {}, timeout=0.5)
+        assert (caught.value.reached, caught.value.offset) == ("sent", None)
+        assert caught.value.partition == partition_of("session-0", PARTITIONS)
+        kafka.resume()
+        assert await publisher.flush(60) == 0
 
 
 async def test_closing_while_kafka_is_away_reports_what_is_left_and_ends_in_time(
