@@ -139,6 +139,11 @@ async def test_what_is_restored_is_what_was_taken_and_workers_go_on_from_there(
     before = await contents(here.dsn)
     made = await taken(line)
     assert (made["sessions"], made["checkpoints"], made["rejected_commands"]) == (6, 30, 6)
+    for command in (("list",), ("check",), ("check", made["name"], "--offline")):
+        people = await run(line, "snapshot", *command)
+        assert people.code == 0
+        assert made["name"] in people.out
+        assert max(len(row) for row in people.out.splitlines()) <= 80
     # The log goes on, and the results of what comes are in the topic already.
     await worked(here, 12)
     assert await contents(here.dsn) != before

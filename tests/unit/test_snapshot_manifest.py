@@ -1,5 +1,8 @@
 """The manifest of a snapshot, and what of a place may go."""
 
+import hashlib
+from dataclasses import asdict
+
 import orjson
 import pytest
 
@@ -54,6 +57,19 @@ def test_another_version_is_refused_with_what_to_use() -> None:
     fields = orjson.loads(manifest().to_json())
     with pytest.raises(SnapshotError, match=r"version 2; this Waypost reads .* version 1"):
         Manifest.from_json(orjson.dumps({**fields, "version": 2}), NAME)
+
+
+@pytest.mark.parametrize(
+    "change", [{"path": "../../secret"}, {"path": "/etc/passwd"}, {"table": "pg_authid"}, {"sort": "odd"}]
+)
+def test_a_manifest_does_not_choose_what_is_read(change: dict[str, str]) -> None:
+    fields = asdict(manifest())
+    fields["parts"][0]["files"][0].update(change)
+    fields = {"format": "waypost-snapshot", "version": 1, **fields}
+    option = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS
+    checksum = hashlib.sha256(orjson.dumps(fields, option=option)).hexdigest()
+    with pytest.raises(SnapshotError, match="can't be read"):
+        Manifest.from_json(orjson.dumps({**fields, "sha256": checksum}), NAME)
 
 
 def listed(*states: str) -> list[Listed]:

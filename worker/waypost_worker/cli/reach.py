@@ -116,15 +116,15 @@ async def reading(settings: Settings) -> "AsyncIterator[Reader]":
 
 
 @asynccontextmanager
-async def connected(settings: Settings) -> AsyncIterator[Any]:
-    """A connection to Postgres."""
+async def connected(settings: Settings, *, patiently: bool = False) -> AsyncIterator[Any]:
+    """A connection to Postgres; ``patiently``, its statements may take as long as they need."""
     import asyncpg
 
     async with postgres_errors(settings):
         connection = await asyncpg.connect(
             settings.postgres_dsn.get_secret_value(),
             timeout=settings.request_timeout,
-            command_timeout=settings.request_timeout,
+            command_timeout=None if patiently else settings.request_timeout,
             statement_cache_size=settings.postgres_statement_cache,
         )
         try:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter, validators
@@ -11,9 +12,9 @@ from waypost_worker.cli.common import NOTHING_GIVEN, Common
 from waypost_worker.cli.confirm import confirm
 from waypost_worker.cli.findings import show_findings
 from waypost_worker.cli.output import DONE, note, show_fields, show_rows
-from waypost_worker.cli.reach import kafka_connection, kafka_errors
+from waypost_worker.cli.reach import connected, kafka_connection, kafka_errors
 from waypost_worker.cli.recovering import command_partitions
-from waypost_worker.cli.snapshot_place import AtFlag, overlap, patiently_connected, storage_of
+from waypost_worker.cli.snapshot_place import AtFlag, overlap, storage_of
 from waypost_worker.cli.work_progress import WorkProgress
 from waypost_worker.settings import Settings
 
@@ -48,7 +49,7 @@ async def _create(settings: Settings, storage: "Storage") -> "Manifest":
     from waypost_worker.snapshots.create import create as take
 
     with _progress("taking", "partitions") as tell:
-        async with patiently_connected(settings) as connection:
+        async with connected(settings, patiently=True) as connection:
             return await take(connection, storage, settings.topics, settings.postgres_schema, tell)
 
 
@@ -68,8 +69,9 @@ def list_snapshots(*, at: AtFlag = None, common: Common = NOTHING_GIVEN) -> int:
         about = {} if each.manifest is None else _about(each.manifest, storage)
         problem = {"problem": each.problem} if each.problem else {}
         rows.append({"name": each.name, "state": each.state, **about, **problem})
-    columns = ("name", "state", "taken_at", "partitions", "sessions", "checkpoints", "bytes")
-    show_rows(rows, common.output, columns, f"{storage.where} holds no snapshots", wrap=("name", "taken_at"))
+    # Its name tells when it was taken.
+    columns = ("name", "state", "partitions", "sessions", "checkpoints", "bytes")
+    show_rows(rows, common.output, columns, f"{storage.where} holds no snapshots", wrap=("state",))
     return DONE
 
 
@@ -157,7 +159,7 @@ async def _restore(
     check_origin(manifest, settings.topics)
     if not offline:
         await _check_log(settings, manifest)
-    async with patiently_connected(settings) as connection:
+    async with connected(settings, patiently=True) as connection:
         if dry_run:
             await check_target(connection, manifest, settings.postgres_schema)
             return await _whole(settings, storage, name)
@@ -239,7 +241,7 @@ def _about(manifest: "Manifest", storage: "Storage") -> dict[str, Any]:
     return {
         "name": manifest.name,
         "at": storage.where,
-        "taken_at": manifest.taken_at,
+        "taken_at": datetime.fromisoformat(manifest.taken_at),
         "topic": manifest.commands_topic,
         "partitions": len(manifest.parts),
         "sessions": manifest.rows("sessions"),

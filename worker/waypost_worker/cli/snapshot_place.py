@@ -1,14 +1,12 @@
 """Where snapshots are, and what of them still overlaps with the log: for ``snapshot`` and ``doctor``."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from waypost_worker.cli.output import USAGE, CommandError
-from waypost_worker.cli.reach import connected, kafka_connection, kafka_errors, postgres_errors
+from waypost_worker.cli.reach import connected, kafka_connection, kafka_errors
 from waypost_worker.cli.recovering import command_partitions
 from waypost_worker.settings import Settings
 
@@ -31,23 +29,6 @@ def storage_of(settings: Settings, at: str | None) -> "Storage":
     if place is None:
         raise CommandError("say where snapshots are: --at DIRECTORY, or WAYPOST_SNAPSHOTS", USAGE)
     return open_storage(place)
-
-
-@asynccontextmanager
-async def patiently_connected(settings: Settings) -> AsyncIterator[Any]:
-    """A connection to Postgres whose statements may take as long as they need."""
-    import asyncpg
-
-    async with postgres_errors(settings):
-        connection = await asyncpg.connect(
-            settings.postgres_dsn.get_secret_value(),
-            timeout=settings.request_timeout,
-            statement_cache_size=settings.postgres_statement_cache,
-        )
-        try:
-            yield connection
-        finally:
-            await connection.close(timeout=settings.request_timeout)
 
 
 async def overlap(settings: Settings, place: str | None, manifest: "Manifest | None") -> "list[Finding]":

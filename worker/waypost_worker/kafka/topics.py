@@ -196,6 +196,8 @@ def _check_topic(name: str, wanted: dict[str, str], found: dict[str, str]) -> li
         actual = found.get(key, "")
         level = _level(key, value, actual)
         mend = "" if level == "ok" else f"set {key}={value} on the topic"
+        if mend and key.startswith("retention.") and value == str(FOR_EVER):
+            mend += ", or take snapshots more often than that (docs/snapshots.md)"
         findings.append(Finding(level, name, f"{key}={actual}", mend))
     return findings
 

@@ -4,6 +4,7 @@ It is written last, so a snapshot without one is none. It carries a checksum of 
 """
 
 import hashlib
+import re
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Self
 
@@ -16,6 +17,7 @@ FORMAT: Final = "waypost-snapshot"
 VERSION: Final = 1
 # In the order in which they are restored.
 TABLES: Final = ("partitions", "sessions", "checkpoints", "recent_commands", "outbox", "rejected_commands")
+_PATH: Final = re.compile(r"partition-\d{5,}/[a-z_]+-\d{6,}\.copy\.zst")
 _JSON: Final = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS
 
 
@@ -115,17 +117,25 @@ class Manifest:
                 f"the manifest of the snapshot {name!r} has another checksum than when it was written: it was "
                 "damaged or changed. Use another snapshot"
             )
-        return cls(
-            **{
-                **fields,
-                "migrations": [AppliedMigration(**each) for each in fields["migrations"]],
-                "parts": [_part(each) for each in fields["parts"]],
-            }
-        )
+        try:
+            return cls(
+                **{
+                    **fields,
+                    "migrations": [AppliedMigration(**each) for each in fields["migrations"]],
+                    "parts": [_part(each) for each in fields["parts"]],
+                }
+            )
+        except (TypeError, KeyError) as error:
+            raise SnapshotError(f"the manifest of the snapshot {name!r} can't be read ({error!r})") from None
 
 
 def _part(fields: dict[str, Any]) -> Part:
-    return Part(**{**fields, "files": [File(**each) for each in fields["files"]]})
+    files = [File(**each) for each in fields["files"]]
+    for file in files:
+        # Who wrote the manifest does not choose which files of this machine are read.
+        if file.table not in TABLES or _PATH.fullmatch(file.path) is None:
+            raise KeyError(file.path)
+    return Part(**{**fields, "files": files})
 
 
 def _checksum(fields: dict[str, Any]) -> str:
