@@ -2,10 +2,11 @@
 # PYTHON chooses the interpreter that makes it (3.11 or newer).
 PYTHON ?= python3
 VENV   ?= .venv
+MINUTES ?= 10
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help setup demo test check faults bench simulation mutants schemas lock clean
+.PHONY: help setup demo test check faults soak bench simulation mutants schemas lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +41,9 @@ test: check  ## everything that CI runs: check, then all tests
 
 faults: setup  ## every fault on real servers and workers, with a table; writes build/faults.json (20 min)
 	@$(BIN)/pytest tests/faults -m 'long or not long' -q --faults-report build/faults.json
+
+soak: setup  ## load and random faults together for MINUTES; writes build/soak.json and build/soak.png
+	@$(BIN)/python -m tests.faults.soak --minutes $(MINUTES)
 
 bench: setup  ## the service beside the bare loop in one run; writes build/bench.json
 	@$(BIN)/python -m tests.bench

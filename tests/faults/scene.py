@@ -87,9 +87,13 @@ class Scene:
         )
         await self.load.start()
 
-    async def close(self) -> None:
+    async def kill_all(self) -> None:
+        """SIGKILL every worker that is left."""
         for worker in self.workers:
             await worker.end(signal.SIGKILL)
+
+    async def close(self) -> None:
+        await self.kill_all()
         await self.load.close()
         await asyncio.to_thread(self.live.close)
 
@@ -143,6 +147,11 @@ class Scene:
                 if found if isinstance(found, bool) else await found:
                     return
                 await asyncio.sleep(0.02)
+
+    def lag(self) -> int:
+        """How many acknowledged commands have no result yet."""
+        entries = self.load.ledger.entries
+        return sum(max(entries[one]) - self.live.answered[one] for one in entries)
 
     async def answered(self, more: int) -> None:
         """Wait until so many more results have come."""

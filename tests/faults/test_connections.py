@@ -5,52 +5,21 @@ ms longer; requests get through and replies do not, or the other way round, with
 Must hold: nothing is lost, doubled or out of order; all partitions go on within 30 s after the way is clear.
 """
 
-import asyncio
-import signal
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 from tests.faults.processes import REQUEST_TIMEOUT
-from tests.faults.proxy import HOST, Proxy
 from tests.faults.scene import Scene
+from tests.faults.ways import Ways, ways_of
 
 WAYS = ("kafka", "postgres", "both")
 
 
-def port_of_dsn(dsn: str) -> int:
-    port = urlsplit(dsn).port
-    assert port is not None
-    return port
-
-
-def through(dsn: str, port: int) -> str:
-    """The connection string with another port."""
-    parts = urlsplit(dsn)
-    login = parts.netloc.rpartition("@")[0]
-    return urlunsplit(parts._replace(netloc=f"{login}@{HOST}:{port}"))
-
-
-class Ways:
-    """The proxies of a scene, by server."""
-
-    def __init__(self, kafka: Proxy, postgres: Proxy) -> None:
-        self.by_name = {"kafka": [kafka], "postgres": [postgres], "both": [kafka, postgres]}
-
-
 @pytest.fixture
 async def ways(shared: Scene) -> AsyncIterator[Ways]:
-    broker = int(shared.endpoints.bootstrap_servers.rpartition(":")[2])
-    async with AsyncExitStack() as stack:
-        kafka = await stack.enter_async_context(Proxy(broker))
-        postgres = await stack.enter_async_context(Proxy(port_of_dsn(shared.endpoints.postgres_dsn)))
-        shared.worker_arguments = ("--redirect", f"{broker}={kafka.port}")
-        shared.worker_dsn = through(shared.endpoints.postgres_dsn, postgres.port)
-        yield Ways(kafka, postgres)
-        # Proxies go first, and workers with them: none may wait for a way that is not there any more.
-        for worker in shared.alive:
-            await worker.end(signal.SIGKILL)
+    async with ways_of(shared) as made:
+        yield made
+        await shared.kill_all()  # before the proxies go
 
 
 @pytest.mark.parametrize(
@@ -60,9 +29,9 @@ async def test_cut_connections(shared: Scene, ways: Ways, way: str) -> None:
     await shared.crew(2)
     for _ in range(5):
         await shared.for_a_while(shared.random.random())
-        for proxy in ways.by_name[way]:
+        for proxy in ways.named(way):
             proxy.cut()
-    assert all(proxy.cuts for proxy in ways.by_name[way])
+    assert all(proxy.cuts for proxy in ways.named(way))
     await shared.healed()
     await shared.judge()
 
@@ -71,11 +40,11 @@ async def test_cut_connections(shared: Scene, ways: Ways, way: str) -> None:
 @pytest.mark.parametrize("way", WAYS)
 async def test_no_connection_for_a_while(shared: Scene, ways: Ways, way: str) -> None:
     await shared.crew(2)
-    for proxy in ways.by_name[way]:
+    for proxy in ways.named(way):
         proxy.refusing = True
         proxy.cut()
     await shared.for_a_while(6)
-    for proxy in ways.by_name[way]:
+    for proxy in ways.named(way):
         proxy.heal()
     await shared.healed()
     await shared.judge()
@@ -85,10 +54,10 @@ async def test_no_connection_for_a_while(shared: Scene, ways: Ways, way: str) ->
 @pytest.mark.parametrize("way", WAYS)
 async def test_delayed_connections(shared: Scene, ways: Ways, way: str) -> None:
     await shared.crew(2)
-    for proxy in ways.by_name[way]:
+    for proxy in ways.named(way):
         proxy.delay = 0.3
     await shared.answered(200)
-    for proxy in ways.by_name[way]:
+    for proxy in ways.named(way):
         proxy.heal()
     await shared.healed()
     await shared.judge()
@@ -99,10 +68,10 @@ async def test_delayed_connections(shared: Scene, ways: Ways, way: str) -> None:
 @pytest.mark.parametrize("direction", ["to server", "to client"])
 async def test_half_cut_connections(shared: Scene, ways: Ways, way: str, direction: str) -> None:
     await shared.crew(2)
-    for proxy in ways.by_name[way]:
+    for proxy in ways.named(way):
         proxy.swallowed.add(direction)  # type: ignore[arg-type]
-    await asyncio.sleep(2 * REQUEST_TIMEOUT)
-    for proxy in ways.by_name[way]:
+    await shared.for_a_while(2 * REQUEST_TIMEOUT)
+    for proxy in ways.named(way):
         proxy.heal()
     await shared.healed()
     await shared.judge()

@@ -7,14 +7,11 @@ although its worker can't know that it was appended; all goes on within 30 s.
 """
 
 import pytest
-from tests.faults.proxy import Proxy
 from tests.faults.scene import Scene
-from tests.faults.test_connections import port_of_dsn, through
-from tests.faults.wire import KafkaReplies, Losses, PostgresReplies
+from tests.faults.ways import ways_of
+from tests.faults.wire import COMMIT, KafkaReplies, Losses, PostgresReplies
 
 LOSSES = 12
-# Only the statement that applies a batch writes its outbox entry.
-COMMIT = b"insert into waypost.outbox"
 
 
 async def suffer(stage: Scene, losses: Losses) -> None:
@@ -27,16 +24,12 @@ async def suffer(stage: Scene, losses: Losses) -> None:
 
 async def test_lost_replies_to_commit(shared: Scene) -> None:
     losses = Losses(shared.random)
-    target = port_of_dsn(shared.endpoints.postgres_dsn)
-    async with Proxy(target, lambda: PostgresReplies(losses, COMMIT)) as proxy:
-        shared.worker_dsn = through(shared.endpoints.postgres_dsn, proxy.port)
+    async with ways_of(shared, postgres_wire=lambda: PostgresReplies(losses, COMMIT)):
         await suffer(shared, losses)
 
 
 @pytest.mark.long
 async def test_lost_replies_to_produce(shared: Scene) -> None:
     losses = Losses(shared.random)
-    broker = int(shared.endpoints.bootstrap_servers.rpartition(":")[2])
-    async with Proxy(broker, lambda: KafkaReplies(losses)) as proxy:
-        shared.worker_arguments = ("--redirect", f"{broker}={proxy.port}")
+    async with ways_of(shared, kafka_wire=lambda: KafkaReplies(losses)):
         await suffer(shared, losses)

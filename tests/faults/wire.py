@@ -10,6 +10,8 @@ from random import Random
 from typing import Final
 
 PRODUCE: Final = 0
+# Only the statement that applies a batch writes its outbox entry.
+COMMIT: Final = b"insert into waypost.outbox"
 _STARTUPS_WITHOUT_TYPE: Final = (80877103, 80877104)  # SSLRequest, GSSENCRequest: another startup follows
 
 
