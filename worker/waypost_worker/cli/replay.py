@@ -25,6 +25,7 @@ from waypost_worker.cli.recovering import (
     log_maker,
     run,
 )
+from waypost_worker.cli.replay_results import replay_results
 from waypost_worker.cli.work_progress import WorkProgress
 from waypost_worker.settings import Settings
 
@@ -62,6 +63,9 @@ def replay(
     ] = None,
     emit_to: Annotated[str | None, Parameter(help="emit all results into this topic, NAME.results")] = None,
     no_compare: Annotated[bool, Parameter(help="don't look at what is in the results topic")] = False,
+    from_results: Annotated[
+        bool, Parameter(help="rebuild from the results topic: what it does not hold is lost, and told")
+    ] = False,
     onto_backup: Annotated[
         bool, Parameter(help="go on from a restored backup; stop all workers before")
     ] = False,
@@ -89,7 +93,12 @@ def replay(
       waypost replay --schema before --until-time 2026-11-24T09:00:00Z
       waypost replay --schema at_12 --until-checkpoint session-1:12
       waypost replay --schema copy --emit-to copy.results
+      waypost replay --schema rebuilt --from-results --dry-run
     """
+    if from_results:
+        if until_offset or until_time or until_checkpoint or emit_to or no_compare:
+            raise CommandError("--from-results goes with --onto-backup, --dry-run and --schema only", USAGE)
+        return run(replay_results(common.settings(), onto_backup, dry_run, common.output))
     options = _Options(
         *_until(until_offset or [], until_time, until_checkpoint),
         None if emit_to is None else _topics(emit_to),

@@ -89,96 +89,29 @@ class _Rollback:
     content: Content | None
 
 
-class Batch:
-    """Folds decoded records over loaded sessions, in log order, and collects the consequences."""
+class Consequences:
+    """What accepted decisions change in sessions and in the store, whatever they are made from."""
 
-    def __init__(self, encoder: ResultEncoder, sessions: dict[str, Session], defaults: Defaults) -> None:
+    def __init__(self) -> None:
         self.changes = Changes()
-        self._encoder = encoder
-        self._sessions = sessions
-        self._defaults = defaults
-        self._made: list[tuple[int, ResultRecord | _Rollback]] = []
-        self._items: list[outbox.Item] = []
 
-    def add(self, decoded: Decoded) -> None:
-        """Decide on one record and take its consequences over."""
-        offset = decoded.record.offset
-        envelope, action = decoded.envelope, decoded.action
-        if envelope is None or action is None:
-            self._reject(decoded, decoded.rejection or Rejected("invalid-envelope", "unreadable"))
-            return
-        command = Command(envelope.id, offset, envelope.taken_at, envelope.recorded_at, action)
-        if isinstance(action, ConfigureDefaults):
-            self._configure_defaults(decoded, envelope, command, action)
-            return
-        session_id = envelope.session_id or ""
-        session = self._sessions.get(session_id)
-        if session is None:
-            session = self._sessions[session_id] = Session(session_id)
-        decision = decide(session, command, self._defaults.policy)
-        if type(decision) is Created and type(action) is Create:
-            self._created(session, envelope, command, decision, action)
-            return
-        match decision:
-            case Rejected():
-                self._reject(decoded, decision)
-            case Duplicate():
-                self._keep(offset, self._encoder.duplicate(envelope, offset, decision))
-            case RolledBack():
-                entry = session.entries[decision.number]
-                put = self.changes.puts.get((session_id, entry.number))
-                # The result shows the checkpoint as it is now; a later command of this batch may change it.
-                content_now = None if put is None else (put.data, put.metadata)
-                waiting = _Rollback(envelope, offset, decision, replace(entry), content_now)
-                self._made.append((offset, waiting))
-                self._evolve(session, command, decision)
-            case _:
-                self._keep(offset, self._encoder.accepted(envelope, offset, decision))
-                self._store(session_id, decision)
-                self._evolve(session, command, decision)
-
-    def _created(
-        self, session: Session, envelope: Envelope, command: Command, decision: Created, action: Create
-    ) -> None:
-        """By far the most frequent case."""
+    def take_created(self, session: Session, command: Command, decision: Created, content: Content) -> None:
+        """A checkpoint was made. By far the most frequent case."""
         entry, removed = decision
-        offset, session_id, changes = command.position, session.session_id, self.changes
-        content = (action.data, action.metadata)
-        self._made.append((offset, self._encoder.created(envelope, offset, entry, content, removed)))
-        number = entry.number
-        self._items.append(outbox.created_item(offset, number, removed))
-        changes.puts[session_id, number] = Row(session_id, entry, action.data, action.metadata)
+        session_id, changes = session.session_id, self.changes
+        changes.puts[session_id, entry.number] = Row(session_id, entry, *content)
         if removed:
             self._evolve(session, command, decision)
-        else:
-            evolve(session, command, decision)
-            if session_id not in changes.sessions:
-                changes.begun[session_id] = command.recorded_at
-            changes.sessions[session_id] = (session, command.recorded_at)
+            return
+        evolve(session, command, decision)
+        if session_id not in changes.sessions:
+            changes.begun[session_id] = command.recorded_at
+        changes.sessions[session_id] = (session, command.recorded_at)
 
-    def wanted(self) -> list[tuple[str, int]]:
-        """Checkpoints whose stored data is needed for results, as they are before this batch is stored."""
-        return [
-            (made.envelope.session_id or "", made.entry.number)
-            for _, made in self._made
-            if isinstance(made, _Rollback) and made.content is None
-        ]
-
-    def finish(
-        self, contents: Mapping[tuple[str, int], Content]
-    ) -> tuple[list[tuple[int, ResultRecord]], list[outbox.Item]]:
-        """The results with their command offsets, and the outbox items, both in log order."""
-        results: list[tuple[int, ResultRecord]] = []
-        for offset, made in self._made:
-            if isinstance(made, _Rollback):
-                content = made.content or contents[made.envelope.session_id or "", made.entry.number]
-                record = self._encoder.accepted(made.envelope, offset, made.decision, (made.entry, content))
-                self._items.append(outbox.whole_item(offset, record))
-                results.append((offset, record))
-            else:
-                results.append((offset, made))
-        self._items.sort(key=lambda item: int(item[0]))
-        return results, self._items
+    def take(self, session: Session, command: Command, decision: Accepted) -> None:
+        """Any other decision but a create."""
+        self._store(session.session_id, decision)
+        self._evolve(session, command, decision)
 
     def _evolve(self, session: Session, command: Command, decision: Accepted) -> None:
         changes = self.changes
@@ -220,6 +153,88 @@ class Batch:
         if self.changes.puts.pop(key, None) is None:
             self.changes.drops[key] = None
             self.changes.pins.pop(key, None)
+
+
+class Batch(Consequences):
+    """Folds decoded records over loaded sessions, in log order, and collects the consequences."""
+
+    def __init__(self, encoder: ResultEncoder, sessions: dict[str, Session], defaults: Defaults) -> None:
+        super().__init__()
+        self._encoder = encoder
+        self._sessions = sessions
+        self._defaults = defaults
+        self._made: list[tuple[int, ResultRecord | _Rollback]] = []
+        self._items: list[outbox.Item] = []
+
+    def add(self, decoded: Decoded) -> None:
+        """Decide on one record and take its consequences over."""
+        offset = decoded.record.offset
+        envelope, action = decoded.envelope, decoded.action
+        if envelope is None or action is None:
+            self._reject(decoded, decoded.rejection or Rejected("invalid-envelope", "unreadable"))
+            return
+        command = Command(envelope.id, offset, envelope.taken_at, envelope.recorded_at, action)
+        if isinstance(action, ConfigureDefaults):
+            self._configure_defaults(decoded, envelope, command, action)
+            return
+        session_id = envelope.session_id or ""
+        session = self._sessions.get(session_id)
+        if session is None:
+            session = self._sessions[session_id] = Session(session_id)
+        decision = decide(session, command, self._defaults.policy)
+        if type(decision) is Created and type(action) is Create:
+            self._created(session, envelope, command, decision, action)
+            return
+        match decision:
+            case Rejected():
+                self._reject(decoded, decision)
+            case Duplicate():
+                self._keep(offset, self._encoder.duplicate(envelope, offset, decision))
+            case RolledBack():
+                entry = session.entries[decision.number]
+                put = self.changes.puts.get((session_id, entry.number))
+                # The result shows the checkpoint as it is now; a later command of this batch may change it.
+                content_now = None if put is None else (put.data, put.metadata)
+                waiting = _Rollback(envelope, offset, decision, replace(entry), content_now)
+                self._made.append((offset, waiting))
+                self._evolve(session, command, decision)
+            case _:
+                self._keep(offset, self._encoder.accepted(envelope, offset, decision))
+                self.take(session, command, decision)
+
+    def _created(
+        self, session: Session, envelope: Envelope, command: Command, decision: Created, action: Create
+    ) -> None:
+        """By far the most frequent case."""
+        entry, removed = decision
+        offset, content = command.position, (action.data, action.metadata)
+        self._made.append((offset, self._encoder.created(envelope, offset, entry, content, removed)))
+        self._items.append(outbox.created_item(offset, entry.number, removed))
+        self.take_created(session, command, decision, content)
+
+    def wanted(self) -> list[tuple[str, int]]:
+        """Checkpoints whose stored data is needed for results, as they are before this batch is stored."""
+        return [
+            (made.envelope.session_id or "", made.entry.number)
+            for _, made in self._made
+            if isinstance(made, _Rollback) and made.content is None
+        ]
+
+    def finish(
+        self, contents: Mapping[tuple[str, int], Content]
+    ) -> tuple[list[tuple[int, ResultRecord]], list[outbox.Item]]:
+        """The results with their command offsets, and the outbox items, both in log order."""
+        results: list[tuple[int, ResultRecord]] = []
+        for offset, made in self._made:
+            if isinstance(made, _Rollback):
+                content = made.content or contents[made.envelope.session_id or "", made.entry.number]
+                record = self._encoder.accepted(made.envelope, offset, made.decision, (made.entry, content))
+                self._items.append(outbox.whole_item(offset, record))
+                results.append((offset, record))
+            else:
+                results.append((offset, made))
+        self._items.sort(key=lambda item: int(item[0]))
+        return results, self._items
 
     def _configure_defaults(
         self, decoded: Decoded, envelope: Envelope, command: Command, action: ConfigureDefaults

@@ -211,12 +211,13 @@ class Commit:
     """One batch's Postgres transaction: from P to ``next_offset``, under ``epoch``.
 
     ``outbox`` is the batch's own entry; entries that end at or below ``emitted`` are confirmed and dropped.
+    ``anchor`` is None only where the record before ``next_offset`` is not to be had any more.
     """
 
     epoch: int
     expected_offset: int
     next_offset: int
-    anchor: bytes
+    anchor: bytes | None
     emitted: int
     results_offset: int
     outbox: StoredOutbox

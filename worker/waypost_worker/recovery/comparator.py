@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from waypost.session import Entry
 from waypost.times import format_micros
-from waypost_worker.partition.ports import RejectedRow
+from waypost_worker.partition.ports import RefusedError, RejectedRow
 from waypost_worker.recovery.memory import Key, MemoryFold, content_digest, rejected_digest
 from waypost_worker.recovery.stored import StoredCheckpoint, StoredCommand, StoredPartition, StoredSession
 
@@ -118,6 +118,7 @@ class Comparator:
 
     def checkpoint(self, row: StoredCheckpoint) -> None:
         """Hold a checkpoint against the fold, its data by hash."""
+        _check_adopted(row.position)
         self._tally.saw("checkpoints", row)
         key, name = (row.session_id, row.number), f"{row.session_id}:{row.number}"
         if key not in self._checkpoints:
@@ -133,6 +134,7 @@ class Comparator:
 
     def command(self, row: StoredCommand) -> None:
         """Hold a remembered command id against the fold."""
+        _check_adopted(row.position)
         self._tally.saw("recent_commands", row)
         key, name = (row.session_id, row.position), f"{row.session_id} at {row.position}"
         expected = self._numbers.get(key)
@@ -195,6 +197,14 @@ class Comparator:
 
     def _missing(self, table: str, key: str, about: str = "") -> None:
         self._tally.differs(Difference(table, key, f"the row is missing in Postgres{about}"))
+
+
+def _check_adopted(position: int) -> None:
+    if position < 0:
+        raise RefusedError(
+            "this database began under other topics ('waypost topics adopt'), so the log at hand does not hold its "
+            "beginning. Nothing was compared"
+        )
 
 
 def _entry_fields(row: StoredCheckpoint, entry: Entry) -> Iterable[tuple[str, Any, Any]]:

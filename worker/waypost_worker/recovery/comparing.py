@@ -7,14 +7,12 @@ topic answers, are owed: whoever works on the rebuilt database next emits them.
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import suppress
-from typing import Final, cast
+from typing import cast
 
-from waypost_worker.partition.encode import ACQUIRED
 from waypost_worker.partition.ports import FetchedResult, OwnerError, RefusedError, ResultRecord, ResultsLog
 from waypost_worker.partition.tail import command_offset, essence
+from waypost_worker.recovery.finding import first_result, is_fence, last_result
 from waypost_worker.recovery.readable import first_difference
-
-_FIRST_LOOK: Final = 64
 
 
 class DifferenceError(OwnerError):
@@ -59,8 +57,8 @@ class Comparison:
             )
         self.trimmed = max(0, start - self.results_offset)
         self.results_offset = max(start, self.results_offset)
-        first = await self._first_result(self.results_offset, self._end)
-        last = await self._last_result(self.results_offset, self._end)
+        first = await first_result(self._results, self.results_offset, self._end)
+        last = await last_result(self._results, self.results_offset, self._end)
         if first is not None and last is not None:
             self.highest = max(self.emitted, command_offset(last))
             if not self._contents:
@@ -141,7 +139,7 @@ class Comparison:
         while True:
             while self._at < len(self._piece):
                 found = self._piece[self._at]
-                if dict(found.headers).get("ce_type") != ACQUIRED:
+                if not is_fence(found):
                     return found
                 self._at += 1
             if self._stream is None:
@@ -156,34 +154,10 @@ class Comparison:
         if end <= self._end:
             return
         await self.close()
-        last = await self._last_result(self._end, end)
+        last = await last_result(self._results, self._end, end)
         if last is not None:
             self.highest = max(self.highest, command_offset(last))
         self._end, self._piece, self._at = end, (), 0
-
-    async def _first_result(self, start: int, end: int) -> FetchedResult | None:
-        step = _FIRST_LOOK
-        while start < end:
-            if found := await self._results_between(start, min(end, start + step)):
-                return found[0]
-            start, step = start + step, step * 8
-        return None
-
-    async def _last_result(self, start: int, end: int) -> FetchedResult | None:
-        step = _FIRST_LOOK
-        while end > start:
-            if found := await self._results_between(max(start, end - step), end):
-                return found[-1]
-            end, step = end - step, step * 8
-        return None
-
-    async def _results_between(self, first: int, end: int) -> list[FetchedResult]:
-        return [
-            record
-            async for piece in self._results.read(first, end)
-            for record in piece
-            if dict(record.headers).get("ce_type") != ACQUIRED
-        ]
 
 
 def _alike(found: FetchedResult, made: ResultRecord) -> bool:

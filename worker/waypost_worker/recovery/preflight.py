@@ -46,6 +46,16 @@ class Plan:
     answered: int
 
 
+@dataclass(frozen=True, slots=True)
+class ResultsPlan:
+    """Which results of a partition will be read; ``log`` is whether there is a command topic to go on with."""
+
+    partition: int
+    begin: int
+    end: int
+    log: bool
+
+
 def check_target(
     standing: Standing, partitions: int, schema: str, *, onto_backup: bool, reemit: bool
 ) -> None:
@@ -119,3 +129,17 @@ async def plan_partition(
     comparison = Comparison(results, emitted, results_offset, begin, compare)
     await comparison.open(accept_trimmed_results, end - 1)
     return Plan(partition, begin, end, max(begin, comparison.silent_below), comparison.highest)
+
+
+async def plan_from_results(
+    partition: int, row: PartitionRow | None, results: ResultsLog, has_log: bool
+) -> ResultsPlan:
+    """The plan of a rebuild from results; RefusedError if target and results do not go together."""
+    start, end = await results.bounds()
+    known = 0 if row is None else row.results_offset
+    if known > end:
+        raise RefusedError(
+            f"partition {partition} of the target knows {known} results, and the results topic has {end}: it was "
+            "recreated or cut, or is another deployment's. Nothing was changed; see --topic-prefix"
+        )
+    return ResultsPlan(partition, max(start, known), end, has_log)

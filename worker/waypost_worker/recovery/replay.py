@@ -8,7 +8,7 @@ is in the results topic, and those that the topic lacks are left in the outbox f
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from waypost.defaults import Defaults
 from waypost.envelope import KafkaRecord
@@ -25,12 +25,10 @@ from waypost_worker.partition.ports import (
     ResultsLog,
     Store,
     StoredOutbox,
-    UnavailableError,
 )
 from waypost_worker.recovery.comparing import Comparison
+from waypost_worker.recovery.patience import patiently
 from waypost_worker.recovery.silence import SilentEncoder
-
-_FIRST_WAIT: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,21 +110,10 @@ class PartitionReplay:
         FencedError if another replay or a worker took the partition; RefusedError and DifferenceError as they
         say.
         """
-        wait = _FIRST_WAIT
-        waited = 0.0
-        while True:
-            before = self.outcome.commands
-            try:
-                await self._attempt()
-                return self.outcome
-            except UnavailableError:
-                if self.outcome.commands > before:
-                    wait, waited = _FIRST_WAIT, 0.0
-                if waited > self._limits.patience:
-                    raise
-                await self._ports.sleep(wait)
-                waited += wait
-                wait = min(2 * wait, 5.0)
+        await patiently(
+            self._attempt, lambda: self.outcome.commands, self._ports.sleep, self._limits.patience
+        )
+        return self.outcome
 
     async def _attempt(self) -> None:
         log, results = self._ports.make_log(), self._ports.make_results()

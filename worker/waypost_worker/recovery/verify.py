@@ -15,9 +15,10 @@ from waypost.envelope import KafkaRecord
 from waypost_worker.partition import outbox
 from waypost_worker.partition.apply import decode
 from waypost_worker.partition.encode import ResultEncoder
-from waypost_worker.partition.ports import CommandLog, FetchedResult, RefusedError, ResultsLog, StoredOutbox
+from waypost_worker.partition.ports import CommandLog, RefusedError, ResultsLog, StoredOutbox
 from waypost_worker.partition.tail import command_offset
 from waypost_worker.recovery.comparator import Comparator, Difference, Tally
+from waypost_worker.recovery.finding import is_fence
 from waypost_worker.recovery.memory import MemoryFold
 from waypost_worker.recovery.readable import first_difference
 from waypost_worker.recovery.replay import Progress
@@ -26,7 +27,6 @@ from waypost_worker.recovery.stored import OpenSnapshot, Snapshot, StoredCheckpo
 from waypost_worker.recovery.stretches import stretches
 
 _ROLLED_BACK = b"waypost.session.rolled_back"
-_ACQUIRED = b"waypost.partition.acquired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +172,7 @@ class Verification:
         start, end = await self._results.bounds()
         async for piece in self._results.read(max(start, min(row.results_offset, end)), end):
             for record in piece:
-                if not _is_fence(record):
+                if not is_fence(record):
                     missing.pop(command_offset(record), None)
         for offset in sorted(missing):
             text = "the row is missing in Postgres: the result is neither in the topic nor owed"
@@ -192,10 +192,6 @@ class Verification:
 
 def _settled(row: StoredPartition | None) -> int:
     return 0 if row is None else min(row.emitted + 1, row.next_offset)
-
-
-def _is_fence(record: FetchedResult) -> bool:
-    return dict(record.headers).get("ce_type") == _ACQUIRED
 
 
 def _same_item(stored: outbox.Item, expected: outbox.Item) -> bool:

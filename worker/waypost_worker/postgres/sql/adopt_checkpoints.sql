@@ -1,0 +1,1 @@
+update waypost.checkpoints set position = position - $1

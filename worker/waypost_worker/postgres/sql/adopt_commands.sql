@@ -1,0 +1,1 @@
+update waypost.recent_commands set position = position - $1

@@ -1,0 +1,1 @@
+delete from waypost.outbox

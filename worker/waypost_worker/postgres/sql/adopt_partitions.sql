@@ -1,0 +1,2 @@
+update waypost.partitions
+set next_offset = 0, anchor = null, emitted = -1, results_offset = 0, producer_id = null, producer_epoch = null

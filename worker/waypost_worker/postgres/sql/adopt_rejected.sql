@@ -1,0 +1,1 @@
+update waypost.rejected_commands set "offset" = "offset" - $1

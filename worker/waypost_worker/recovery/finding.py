@@ -1,0 +1,37 @@
+"""The first and the last result in a stretch of the results topic, without reading all of it."""
+
+from typing import Final
+
+from waypost_worker.partition.encode import ACQUIRED
+from waypost_worker.partition.ports import FetchedResult, ResultsLog
+
+_FIRST_LOOK: Final = 64
+
+
+def is_fence(record: FetchedResult) -> bool:
+    """Whether this is a record of a takeover, which answers no command."""
+    return dict(record.headers).get("ce_type") == ACQUIRED
+
+
+async def first_result(results: ResultsLog, start: int, end: int) -> FetchedResult | None:
+    """The first between ``start`` and ``end``, or None."""
+    step = _FIRST_LOOK
+    while start < end:
+        if found := await _between(results, start, min(end, start + step)):
+            return found[0]
+        start, step = start + step, step * 8
+    return None
+
+
+async def last_result(results: ResultsLog, start: int, end: int) -> FetchedResult | None:
+    """The last between ``start`` and ``end``, or None."""
+    step = _FIRST_LOOK
+    while end > start:
+        if found := await _between(results, max(start, end - step), end):
+            return found[-1]
+        end, step = end - step, step * 8
+    return None
+
+
+async def _between(results: ResultsLog, first: int, end: int) -> list[FetchedResult]:
+    return [record async for piece in results.read(first, end) for record in piece if not is_fence(record)]

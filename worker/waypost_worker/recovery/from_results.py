@@ -1,0 +1,186 @@
+"""Rebuilding one partition from its results, where the command topic no longer holds what is needed.
+
+Resumable like a replay, and fenced like one. The rebuilt partition stands behind the last command that was answered,
+so workers go on from there if the command topic holds what follows.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from waypost.defaults import Defaults
+from waypost.envelope import glimpse
+from waypost.events import Event
+from waypost_worker.partition import outbox
+from waypost_worker.partition.anchor import anchor_of
+from waypost_worker.partition.cache import SessionCache
+from waypost_worker.partition.ports import (
+    Claim,
+    CommandLog,
+    Commit,
+    FetchedResult,
+    RefusedError,
+    ResultsLog,
+    Store,
+    StoredOutbox,
+)
+from waypost_worker.recovery.finding import is_fence, last_result
+from waypost_worker.recovery.patience import patiently
+from waypost_worker.recovery.replay import Progress, ReplayLimits
+from waypost_worker.recovery.retold import Lost, Retold, retold_event
+
+_BATCH: Final = 5000
+
+
+@dataclass(slots=True)
+class Rebuilt:
+    """What became of a partition. ``missing`` results were removed by retention before they could be read.
+
+    ``log_continues`` tells whether the command topic holds what follows: then workers go on from there.
+    """
+
+    partition: int
+    began: int
+    next_offset: int
+    results: int = 0
+    missing: int = 0
+    lost: Lost = field(default_factory=Lost)
+    log_continues: bool = False
+
+
+class FromResultsPorts(NamedTuple):
+    """How it reaches the outside. ``make_log`` is None where the command topic does not exist any more."""
+
+    make_log: Callable[[], CommandLog] | None
+    make_results: Callable[[], ResultsLog]
+    store: Store
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+
+class FromResults:
+    """Rebuilds one partition from the results topic."""
+
+    def __init__(
+        self,
+        partition: int,
+        partitions: int,
+        ports: FromResultsPorts,
+        progress: Progress,
+        limits: ReplayLimits | None = None,
+    ) -> None:
+        self.outcome = Rebuilt(partition, 0, 0)
+        self._partition = partition
+        self._partitions = partitions
+        self._ports = ports
+        self._progress = progress
+        self._limits = limits or ReplayLimits()
+        self._begun = False
+
+    async def run(self) -> Rebuilt:
+        """To the end of the results topic. RefusedError if a record in it is no result."""
+        await patiently(self._attempt, lambda: self.outcome.results, self._ports.sleep, self._limits.patience)
+        return self.outcome
+
+    async def _attempt(self) -> None:
+        results = self._ports.make_results()
+        try:
+            claim = await self._ports.store.acquire(self._partitions)
+            if not self._begun:
+                self._begun = True
+                self.outcome.began = self.outcome.next_offset = claim.next_offset
+            start, end = await results.bounds()
+            if claim.results_offset > end:
+                raise RefusedError(
+                    f"the results topic ends at {end}, before the stored position {claim.results_offset}: it was "
+                    "recreated or cut, or is another deployment's. Nothing was changed; see --topic-prefix"
+                )
+            self.outcome.missing += max(0, start - claim.results_offset)
+            await self._batches(results, claim, max(start, claim.results_offset), end)
+        finally:
+            await results.close()
+
+    async def _batches(self, results: ResultsLog, claim: Claim, first: int, end: int) -> None:
+        defaults = Defaults(claim.default_policy, list(claim.default_commands))
+        cache = SessionCache(self._limits.cache_items)
+        next_offset = claim.next_offset
+        last = await last_result(results, first, end)
+        if last is None:
+            return
+        async for piece in results.read(first, end):
+            for at in range(0, len(piece), _BATCH):
+                next_offset = await self._batch(
+                    claim, cache, defaults, next_offset, piece[at : at + _BATCH], last.offset
+                )
+
+    async def _batch(
+        self,
+        claim: Claim,
+        cache: SessionCache,
+        defaults: Defaults,
+        next_offset: int,
+        records: Sequence[FetchedResult],
+        last_offset: int,
+    ) -> int:
+        events = [retold_event(self._partition, record) for record in records if not is_fence(record)]
+        # What was emitted before the stored position could say so is in Postgres already.
+        events = [event for event in events if event.token[1] >= next_offset]
+        if not events:
+            return next_offset
+        touched = list(dict.fromkeys(event.session_id for event in events if event.session_id is not None))
+        stored = await self._ports.store.load([one for one in touched if one not in cache.sessions])
+        cache.sessions.update(stored)
+        retold = Retold(cache.sessions, defaults, self.outcome.lost)
+        try:
+            for event in events:
+                retold.add(event)
+        except (ValueError, KeyError, TypeError) as error:
+            raise RefusedError(
+                f"a result between offsets {records[0].offset} and {records[-1].offset} of partition "
+                f"{self._partition} can't be read ({type(error).__name__}: {error}): it was kept as far as "
+                "before these; find out who wrote it"
+            ) from None
+        (_, begin), (_, last) = events[0].token, events[-1].token
+        is_end = events[-1].offset == last_offset
+        await self._ports.store.commit(
+            Commit(
+                epoch=claim.epoch,
+                expected_offset=next_offset,
+                next_offset=last + 1,
+                anchor=await self._anchor(events[-1]) if is_end else None,
+                emitted=last,
+                results_offset=events[-1].offset + 1,
+                outbox=StoredOutbox(begin, last, outbox.pack(())),
+                changes=retold.changes,
+            )
+        )
+        cache.touch(touched)
+        self.outcome.results += len(events)
+        self.outcome.next_offset = last + 1
+        self._progress.advanced(self._partition, len(events), last + 1)
+        return last + 1
+
+    async def _anchor(self, event: Event) -> bytes | None:
+        """The hash of the last command's record, if the topic still holds it, and tell whether the log goes on."""
+        if self._ports.make_log is None:
+            return None
+        log = self._ports.make_log()
+        try:
+            start, end = await log.bounds()
+            offset = event.token[1]
+            self.outcome.log_continues = start <= offset + 1 <= end
+            if not start <= offset < end:
+                return None
+            records = await log.read(offset, offset + 1)
+            if not records:
+                return None
+            if event.command_id is not None and glimpse(records[0])[0] != event.command_id:
+                self.outcome.log_continues = False
+                raise RefusedError(
+                    f"the command at offset {offset} of partition {self._partition} is not the one that the last "
+                    "result answers: the command topic was recreated, or is another deployment's. The last "
+                    "batch was not written; give the command topic back, or remove it"
+                )
+            return anchor_of(records[0])
+        finally:
+            await log.close()

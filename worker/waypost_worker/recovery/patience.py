@@ -1,0 +1,34 @@
+"""Trying again while Kafka or Postgres are away for a while."""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from waypost_worker.partition.ports import UnavailableError
+
+_FIRST_WAIT: Final = 0.2
+_LONGEST_WAIT: Final = 5.0
+
+
+async def patiently(
+    attempt: Callable[[], Awaitable[None]],
+    done: Callable[[], int],
+    sleep: Callable[[float], Awaitable[None]],
+    patience: float,
+) -> None:
+    """``attempt`` until it succeeds, with growing waits; UnavailableError once ``patience`` seconds of waiting
+    brought nothing. ``done`` counts what is finished: it is progress if that grows.
+    """
+    wait, waited = _FIRST_WAIT, 0.0
+    while True:
+        before = done()
+        try:
+            await attempt()
+            return
+        except UnavailableError:
+            if done() > before:
+                wait, waited = _FIRST_WAIT, 0.0
+            if waited > patience:
+                raise
+        await sleep(wait)
+        waited += wait
+        wait = min(2 * wait, _LONGEST_WAIT)

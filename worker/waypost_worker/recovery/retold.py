@@ -1,0 +1,190 @@
+"""What results tell of the decisions behind them: enough to evolve sessions by, but for the data of imports. Pure.
+
+The decisions are carried out by the model's own ``evolve``; no rule is applied here, for results say what every rule
+came to. What a result does not say is counted as lost.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, Final
+
+import orjson
+
+from waypost.bodies import members
+from waypost.checkpoint import own_number
+from waypost.commands import Clear, Command
+from waypost.defaults import Defaults
+from waypost.events import Event, read_event
+from waypost.results import (
+    CLEARED,
+    CONFIGURED,
+    CREATED,
+    DEFAULTS_CONFIGURED,
+    DELETED,
+    DUPLICATE,
+    IMPORTED,
+    PINNED,
+    REJECTED,
+    ROLLED_BACK,
+    UNPINNED,
+)
+from waypost.retention import Policy
+from waypost.session import (
+    Accepted,
+    Cleared,
+    Configured,
+    Created,
+    DefaultsConfigured,
+    Deleted,
+    Entry,
+    Pinned,
+    RolledBack,
+    Session,
+    Unpinned,
+)
+from waypost.text import canonical_metadata
+from waypost.times import parse_micros, to_micros
+from waypost_worker.partition.apply import Consequences
+from waypost_worker.partition.encode import Content
+from waypost_worker.partition.ports import FetchedResult
+
+_ABOUT: Final[dict[str, type[Pinned | Unpinned | Deleted]]] = {
+    PINNED: Pinned,
+    UNPINNED: Unpinned,
+    DELETED: Deleted,
+}
+_MICROS: Final = 1_000_000
+
+
+@dataclass(slots=True)
+class Lost:
+    """What results do not hold. ``imported`` are ids of checkpoints whose data only the import command had;
+    ``refused`` counts refused commands, of which only the reason is told; ``unknown`` counts changes of checkpoints
+    that were made before the first result that is left.
+    """
+
+    imported: dict[str, None] = field(default_factory=dict)
+    refused: int = 0
+    unknown: int = 0
+
+
+class Retold(Consequences):
+    """Takes results in command order and collects what they change."""
+
+    def __init__(self, sessions: dict[str, Session], defaults: Defaults, lost: Lost) -> None:
+        super().__init__()
+        self._sessions = sessions
+        self._defaults = defaults
+        self._lost = lost
+
+    def add(self, event: Event) -> None:
+        """One result; fence records must be left out."""
+        kind, body = event.type, event.body
+        if kind == REJECTED:
+            self._lost.refused += 1
+            return
+        if kind == DUPLICATE:
+            return
+        at = to_micros(event.time) if event.time is not None else 0
+        command = Command(event.command_id, body["command"]["offset"], at, at, Clear())
+        if kind == DEFAULTS_CONFIGURED:
+            self._defaults.evolve(command, DefaultsConfigured(_policy(body["policy"])))
+            self.changes.defaults = (self._defaults.policy, list(self._defaults.recent))
+            return
+        session_id = body["session_id"]
+        session = self._sessions.setdefault(session_id, Session(session_id))
+        if kind == CREATED:
+            entry, content = _shown(session, event, command)
+            removed = self._known(session, body["removed"], made=entry.number)
+            self.take_created(session, command, Created(entry, removed), content)
+            return
+        self.take(session, command, self._decision(session, event, command))
+
+    def _decision(self, session: Session, event: Event, command: Command) -> Accepted:
+        body = event.body
+        removed = self._known(session, body["removed"])
+        match event.type:
+            case kind if kind in _ABOUT:
+                number = self._number(session, body["checkpoint_id"])
+                if number in session.entries:
+                    return _ABOUT[kind](number, tuple(one for one in removed if one != number))
+                if event.type != DELETED or self._lost.imported.pop(body["checkpoint_id"], 0) == 0:
+                    self._lost.unknown += 1
+                # Nothing to change; that the command was seen is remembered all the same.
+                return RolledBack(number, removed)
+            case kind if kind == ROLLED_BACK:
+                entry, content = _shown(session, event, command)
+                if entry.number not in session.entries:
+                    # Imported, or made before the first result that is left, and shown here whole.
+                    self._lost.imported.pop(body["checkpoint"]["id"], None)
+                    self.take_created(session, command, Created(entry), content)
+                return RolledBack(entry.number, removed)
+            case kind if kind == CLEARED:
+                return Cleared(removed)
+            case kind if kind == IMPORTED:
+                return Cleared(tuple(sorted({*removed, *self._imported(session, body)})))
+            case kind if kind == CONFIGURED:
+                return Configured(_policy(body["policy"]), removed)
+        raise ValueError(f"unknown result type {event.type!r}")
+
+    def _imported(self, session: Session, body: dict[str, Any]) -> list[int]:
+        """What an import made is lost, and what it may have replaced is not to be trusted: the numbers that go."""
+        gone = []
+        for identifier in body["ids"]:
+            number = self._number(session, identifier)
+            if number not in session.entries:
+                self._lost.imported[identifier] = None
+            elif body["replaced"] and number not in gone:
+                self._lost.imported[identifier] = None
+                gone.append(number)
+        return gone
+
+    def _known(
+        self, session: Session, identifiers: Sequence[str], made: int | None = None
+    ) -> tuple[int, ...]:
+        """Those of the removed that are there; the others were made before the first result that is left."""
+        numbers = [self._number(session, identifier) for identifier in identifiers]
+        for identifier in identifiers:
+            self._lost.imported.pop(identifier, None)
+        return tuple(number for number in numbers if number in session.entries or number == made)
+
+    def _number(self, session: Session, identifier: str) -> int:
+        number = own_number(session.session_id, identifier)
+        if number is None:
+            raise ValueError(f"{identifier!r} is no checkpoint of {session.session_id!r}")
+        session.counter = max(session.counter, number)
+        return number
+
+
+def retold_event(partition: int, record: FetchedResult) -> Event:
+    """A record of the results topic as an event; which topic it was does not matter here."""
+    placed = SimpleNamespace(topic="", partition=partition, timestamp=0, **record._asdict())
+    return read_event(placed)
+
+
+def _shown(session: Session, event: Event, command: Command) -> tuple[Entry, Content]:
+    """The checkpoint in a result, its data to the byte."""
+    body = event.body["checkpoint"]
+    raw = members(members(event.raw_body)["checkpoint"].encode())
+    number = own_number(session.session_id, body["id"])
+    if number is None:
+        raise ValueError(f"{body['id']!r} is no checkpoint of {session.session_id!r}")
+    created = event.type == CREATED
+    entry = Entry(
+        number=number,
+        name=body["name"],
+        taken_at=parse_micros(body["timestamp"]),
+        recorded_at=parse_micros(body["recorded_at"]),
+        position=command.position,
+        command_id=command.id if created else None,
+        imported_id=body.get("imported_id"),
+        pinned=body["pinned"],
+    )
+    return entry, (raw["data"].encode(), canonical_metadata(orjson.loads(raw["metadata"])))
+
+
+def _policy(body: dict[str, Any]) -> Policy:
+    age = body["max_age"]
+    micros = None if age is None else round(age * _MICROS)
+    return Policy(body["max_checkpoints"], body["compress_after"], body["keep_recent"], micros)
