@@ -11,11 +11,11 @@ from typing import Any, Final
 
 import orjson
 
-from waypost.bodies import members
 from waypost.checkpoint import own_number
 from waypost.commands import Clear, Command
 from waypost.defaults import Defaults
 from waypost.events import Event, read_event
+from waypost.json_spans import members
 from waypost.results import (
     CLEARED,
     CONFIGURED,
