@@ -59,7 +59,9 @@ def found(kind: str) -> dict[str, dict[str, Any]]:
 
 
 def pods() -> list[dict[str, Any]]:
-    return [one["spec"]["template"]["spec"] for one in everything() if one["kind"] in ("Deployment", "Job")]
+    specs = [one["spec"] for one in everything() if one["kind"] in ("Deployment", "Job", "CronJob")]
+    specs = [spec["jobTemplate"]["spec"] if "jobTemplate" in spec else spec for spec in specs]
+    return [spec["template"]["spec"] for spec in specs]
 
 
 def check_object(one: dict[str, Any]) -> None:
@@ -147,7 +149,7 @@ def test_variables_in_deployment_files_are_settings() -> None:
 
 
 def test_pods_may_write_nothing_and_become_nobody_else() -> None:
-    assert len(pods()) == 2
+    assert len(pods()) == 3
     for pod in pods():
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["automountServiceAccountToken"] is False

@@ -282,7 +282,7 @@ class Worker:
 
     async def _check_store(self, pool: Pool) -> None:
         async with pool.acquire() as connection:
-            await check_schema(connection, self._settings.postgres_schema)
+            await check_schema(connection, self._settings.postgres_schema, newer=True)
 
     def _offsets(self, assigned: frozenset[int]) -> dict[int, int]:
         return {

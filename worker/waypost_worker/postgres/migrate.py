@@ -97,9 +97,13 @@ async def migrate(
         ) from error
 
 
-async def check_schema(connection: Connection, schema: str = DEFAULT_SCHEMA) -> None:
-    """SchemaError unless the database has exactly this version's migrations."""
-    missing = await pending(connection, schema)
+async def check_schema(connection: Connection, schema: str = DEFAULT_SCHEMA, *, newer: bool = False) -> None:
+    """SchemaError unless the database has exactly this version's migrations; with ``newer``, it may have more.
+
+    More is for a worker that is at work already while a newer version takes over: migrations only add.
+    """
+    found, known = await applied(connection, schema), migrations()
+    missing = _missing(found[: len(known)] if newer else found, known)
     if missing:
         raise SchemaError(
             f"the database lacks {len(missing)} migration(s), from {missing[0].number} ({missing[0].name}) on. "

@@ -1,0 +1,123 @@
+"""Two versions of the worker side by side, through an upgrade with a migration; and the commands of deploy/'s jobs."""
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.cli import CommandLine
+from tests.harness import Deployment, deployment
+from tests.integration.test_worker_process import publish
+from tests.integration.watched import Watched, ok
+
+from waypost import __version__
+from waypost_worker.devserver import Servers
+from waypost_worker.postgres.migrate import migrations
+
+ROOT = Path(__file__).parents[2]
+NEXT = "99.0.0"
+
+
+@pytest.fixture
+async def here(servers: Servers, database: str, topic_prefix: str) -> AsyncIterator[Deployment]:
+    async with deployment(servers.endpoints, database, topic_prefix, partitions=4) as made:
+        yield made
+
+
+@pytest.fixture
+def next_version(tmp_path: Path) -> str:
+    """A path with a newer version: another number, and a migration that adds to the schema."""
+    for room in ("schemas/waypost", "worker/waypost_worker"):
+        shutil.copytree(ROOT / room, tmp_path / "next" / room, ignore=shutil.ignore_patterns("__pycache__"))
+    package = tmp_path / "next/schemas/waypost/__init__.py"
+    text = package.read_text()
+    assert f'__version__ = "{__version__}"' in text
+    package.write_text(text.replace(f'__version__ = "{__version__}"', f'__version__ = "{NEXT}"'))
+    number = len(migrations()) + 1
+    added = tmp_path / f"next/worker/waypost_worker/postgres/migrations/{number:04}_next.sql"
+    added.write_text("alter table waypost.sessions add column note text;\n")
+    return os.pathsep.join(str(tmp_path / "next" / room) for room in ("schemas", "worker"))
+
+
+async def migrate(worker: Watched) -> None:
+    """Run ``waypost migrate`` of a worker's version."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "waypost_worker.cli", "migrate"),
+        env=worker.environment,
+        cwd=worker.log.parent,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    assert await process.wait() == 0
+
+
+async def test_workers_are_replaced_one_by_one_by_a_version_with_a_migration(
+    here: Deployment, tmp_path: Path, next_version: str
+) -> None:
+    old = [Watched(here, tmp_path / f"old-{number}") for number in range(2)]
+    new = [Watched(here, tmp_path / f"new-{number}", PYTHONPATH=next_version) for number in range(2)]
+    for worker in old:
+        await worker.start()
+        await worker.answers("/readyz", ok)
+    publishing = asyncio.create_task(publish(here, 300))
+    await here.answered(50)
+
+    await migrate(new[0])
+    assert await here.pool.fetchval("select max(number) from waypost.migrations") == len(migrations()) + 1
+    for leaving, coming in zip(old, new, strict=True):
+        # What runs goes on, and counts as ready: nothing of what it uses has changed.
+        assert (await leaving.get("/readyz"))[0] == 200
+        await coming.start()
+        await coming.answers("/readyz", ok)
+        assert await leaving.end(signal.SIGTERM) == 0
+    await publishing
+    await publish(here, 50, first=300)
+    await here.balanced()
+
+    found = [key for key in await new[1].metrics() if key[0] == "waypost_build_info"]
+    assert [key[-1] for key in found] == [NEXT]
+    again = await Watched(here, tmp_path / "again").start()
+    assert again.process is not None
+    assert await asyncio.wait_for(again.process.wait(), 30) == 1
+    assert "it was migrated by a newer Waypost" in again.log.read_text()
+    for worker in new:
+        assert await worker.end(signal.SIGTERM) == 0
+
+
+def containers() -> list[list[str]]:
+    """The arguments of what deploy/ runs once or now and then."""
+    base = ROOT / "deploy/kubernetes/base"
+    job: dict[str, Any] = yaml.safe_load((base / "migrate.yaml").read_text())
+    cron: dict[str, Any] = yaml.safe_load((base / "purge.yaml").read_text())
+    services = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())["services"]
+    return [
+        services["topics"]["command"],
+        services["migrate"]["command"],
+        job["spec"]["template"]["spec"]["containers"][0]["args"],
+        cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["args"],
+    ]
+
+
+def test_the_commands_of_jobs_run_on_an_empty_deployment_and_again(
+    servers: Servers, topic_prefix: str, tmp_path: Path
+) -> None:
+    name = f"jobs_{topic_prefix.removeprefix('test-')}"
+    settings = {
+        "WAYPOST_BOOTSTRAP_SERVERS": servers.endpoints.bootstrap_servers,
+        "WAYPOST_POSTGRES_DSN": servers.postgres.create_database(name),
+        "WAYPOST_TOPIC_PREFIX": topic_prefix,
+    }
+    line = CommandLine(tmp_path, settings)
+    try:
+        for arguments in (*containers(), *containers()):
+            outcome = line.run(*arguments)
+            assert outcome.code == 0, (arguments, outcome.err)
+        assert line.run("topics", "check").code == 0
+    finally:
+        servers.postgres.drop_database(name)
