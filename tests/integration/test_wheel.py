@@ -169,7 +169,7 @@ MEASURE = """
 import subprocess, sys, time
 def best(code):
     times = []
-    for _ in range(7):
+    for _ in range(5):
         began = time.perf_counter()
         subprocess.run([sys.executable, "-c", code], check=True)
         times.append(time.perf_counter() - began)
