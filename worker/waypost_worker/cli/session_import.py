@@ -87,7 +87,7 @@ async def _steps(parts: Iterator[Part], count: int | None) -> AsyncIterator[Step
     # In a thread: results are waited for meanwhile, however slowly the lines of a pipe come.
     while (part := await asyncio.to_thread(next, parts, None)) is not None:
         number += 1
-        yield Step(part.session, commands.IMPORT, part.body, f"part {number}{of} ({part.where})")
+        yield Step(part.session, commands.IMPORT, part.body, f"part {number}{of}", part.where)
 
 
 def _checked(source: IO[bytes], session: str | None, on_conflict: OnConflict) -> int | None:

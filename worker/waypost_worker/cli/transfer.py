@@ -25,12 +25,16 @@ _SESSIONS_AT_ONCE: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One command of a transfer. ``may_fail``: a refusal is counted and does not end the transfer."""
+    """One command of a transfer. ``may_fail``: a refusal is counted and does not end the transfer.
+
+    ``what`` names it in messages, ``where`` says which of the given things are in it.
+    """
 
     session: str
     type: str
     body: bytes
     what: str
+    where: str = ""
     may_fail: bool = False
 
 
@@ -118,8 +122,9 @@ class Transfer:
         self.totals.take(step, result)
         if short(result.type) == "rejected" and not step.may_fail:
             raise CommandError(
-                f"{step.what} of {step.session!r} was refused, {result.body['code']}: "
-                f"{result.body['message']}; what came before is applied, what comes after was not sent"
+                f"{step.what} was refused, {result.body['code']}: {result.body['message']}. It is for the session "
+                f"{step.session!r}{step.where and f', {step.where}'}; what came before is applied, what comes after "
+                "was not sent"
             )
 
     def _command_id(self, step: Step) -> str:
