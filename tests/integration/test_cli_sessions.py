@@ -158,12 +158,12 @@ def test_a_copy_and_a_fork_that_were_killed_end_well_when_started_again(
     line: CommandLine, session: str
 ) -> None:
     file = line.directory / "large.jsonl"
-    file.write_text(lines_of_parts(session, 8).replace(f"{session}-from:", f"{session}:"))
+    file.write_text(lines_of_parts(session, 5).replace(f"{session}-from:", f"{session}:"))
     assert line.run("session", "import", session, str(file)).code == 0
-    wanted = [f"{session}:{n}" for n in range(1, 17)]
+    wanted = [f"{session}:{n}" for n in range(1, 11)]
     for command in (
         ("copy", session, "--as", f"{session}-copy"),
-        ("fork", f"{session}:16", f"{session}-fork"),
+        ("fork", f"{session}:10", f"{session}-fork"),
     ):
         name = command[-1]
         begun = line.start("session", *command)
@@ -175,7 +175,7 @@ def test_a_copy_and_a_fork_that_were_killed_end_well_when_started_again(
             begun.end()
         ended = line.run("session", *command, "-o", "json")
         assert ended.code == 0, ended.err
-        assert ended.json["imported"] + 2 * ended.json["repeated"] == 16
+        assert ended.json["imported"] + 2 * ended.json["repeated"] == 10
         assert ended.json["repeated"] >= 1
         rows = line.run("session", "show", name, "-o", "json").json
         assert [row["imported_id"] for row in rows[::-1]] == wanted

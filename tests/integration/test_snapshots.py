@@ -196,6 +196,29 @@ async def test_a_replay_goes_on_from_a_restored_snapshot(
     ours, theirs = await contents(here.dsn), await contents(empty)
     for table in ("sessions", "checkpoints", "recent_commands", "rejected_commands"):
         assert theirs[table] == ours[table], table
+    verified = await run(line, "verify", "--postgres-dsn", empty)
+    assert verified.code == 0, verified.err
+
+
+async def test_a_log_cut_past_the_position_of_a_backup_is_bridged_by_a_snapshot(
+    here: Deployment, line: CommandLine, empty: str
+) -> None:
+    """Drill: Postgres is lost, its backup is older than where the log begins, a snapshot is not."""
+    await worked(here)
+    backup = await taken(line)
+    await worked(here, 12)
+    newer = await taken(line)
+    await worked(here, 12)
+    for partition, position in newer["positions"].items():
+        await _trim(here, here.topics.commands, int(partition), position)
+    refused = await restored(line, empty, backup["name"])
+    assert "retention removed what lies between" in said(refused)
+    assert (await restored(line, empty, newer["name"])).code == 0
+    ended = await run(line, "replay", "--onto-backup", "--postgres-dsn", empty)
+    assert ended.code == 0, ended.err
+    ours, theirs = await contents(here.dsn), await contents(empty)
+    for table in ("sessions", "checkpoints", "recent_commands", "rejected_commands"):
+        assert theirs[table] == ours[table], table
 
 
 async def test_a_schema_of_its_own_can_be_filled_beside_the_old_one(
