@@ -204,7 +204,8 @@ class Publisher(CommandCalls):
                 await self._waiter.stop()
             self._buffer.close()
             if self._spooler is not None:
-                await asyncio.to_thread(self._spooler.close)
+                # No executor: where the interpreter exits, it takes nothing any more.
+                await self._told(self._spooler.end)
         lost = [pending for pending in self._buffer.left() if pending.home is None]
         for pending in lost:
             self._tell(pending, "left when the publisher closed; Kafka may have it or not")

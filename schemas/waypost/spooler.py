@@ -72,7 +72,9 @@ class Spooler:
         self._to_load = deque(self._left.values())
         self.recovered = (sum(x.count for x in self._to_load), sum(x.size for x in self._to_load))
         self._news = threading.Event()
-        self._closing = False
+        self._closing = self._ended = False
+        self._ending = threading.Lock()
+        self._at_the_end: list[Callable[[], None]] = []
         self._asked: deque[_Question] = deque()
         self._thread = threading.Thread(target=self._run, name="waypost-spool", daemon=True)
 
@@ -112,10 +114,19 @@ class Spooler:
         self._asked.append(question)
         self._news.set()
 
+    def end(self, tell: Callable[[], None]) -> None:
+        """As :meth:`close`, without waiting: ``tell`` is called in the spool's thread at its end."""
+        with self._ending:
+            if not self._ended:
+                self._at_the_end.append(tell)
+                tell = _nothing
+            self._closing = True
+        self._news.set()
+        tell()
+
     def close(self) -> None:
         """Write what is in memory alone, as far as it fits, and close the files. From any thread but the spool's."""
-        self._closing = True
-        self._news.set()
+        self.end(_nothing)
         self._thread.join()
 
     def _run(self) -> None:
@@ -254,6 +265,21 @@ class Spooler:
             log.error("the spool could not be brought up to date at the end: %s", error)
         for file in (*self._left, self.own):
             try:
-                self._claim.give_up(file, empty=not file.read(0, most=1))
-            except SpoolError as error:
-                log.error("the spool could not be closed: %s", error)
+                self._claim.give_up(file, empty=_is_empty(file))
+            except (SpoolError, OSError) as error:
+                log.error("a spool could not be closed: %s", error)
+        with self._ending:
+            self._ended = True
+        for tell in self._at_the_end:
+            tell()
+
+
+def _nothing() -> None:
+    pass
+
+
+def _is_empty(file: SpoolFile) -> bool:
+    try:
+        return not file.read(0, most=1)
+    except SpoolError:
+        return False

@@ -13,7 +13,15 @@ from typing import Any
 import pytest
 from tests.unit.pending import pending
 
-from waypost import BufferFullError, DeliveryError, Publisher, PublisherClosedError, SpoolError, SyncPublisher
+from waypost import (
+    BufferFullError,
+    DeliveryError,
+    InvalidCommandError,
+    Publisher,
+    PublisherClosedError,
+    SpoolError,
+    SyncPublisher,
+)
 from waypost.group_commit import GroupCommit
 from waypost.pending import Pending
 from waypost.spool import SpoolFile
@@ -293,6 +301,99 @@ async def test_a_disk_that_refuses_is_an_error_at_the_call_and_the_next_call_goe
     assert kept(tmp_path) == [first, third]
 
 
+async def test_a_full_disk_is_an_error_at_the_call_and_room_helps(tmp_path: Path) -> None:
+    async with Publisher(NOWHERE, spool=tmp_path, durability="spool") as publisher:
+        assert publisher._spooler is not None
+        disk = publisher._spooler.own._writing
+        sent = [publisher.create("s", "n", {})]
+        disk.execute("pragma max_page_count = 5")
+        with pytest.raises(SpoolError, match="disk is full"):
+            publisher.create("s", "n", {"x": "d" * 90_000})
+        assert publisher.stats().accepted == publisher.stats().spooled == 1
+        disk.execute("pragma max_page_count = 1000000")
+        sent.append(publisher.create("s", "n", {}))
+        await publisher.close(0)
+    assert kept(tmp_path) == sent
+
+
+async def test_a_full_disk_behind_a_full_memory_is_said_and_room_helps(tmp_path: Path) -> None:
+    async with Publisher(NOWHERE, spool=tmp_path, max_buffer_count=100, spool_after=3600) as publisher:
+        assert publisher._spooler is not None
+        disk = publisher._spooler.own._writing
+        disk.execute("pragma max_page_count = 5")
+        sent = [publisher.create("s", "n", {"x": "d" * 900}) for _ in range(100)]
+        with pytest.raises(BufferFullError):
+            publisher.create("s", "n", {})
+        await until(lambda: publisher.stats().spool_error is not None)
+        assert "disk is full" in str(publisher.stats().spool_error)
+        assert (publisher.stats().buffered, publisher.stats().spooled) == (100, 0)
+        disk.execute("pragma max_page_count = 1000000")
+        await publisher.room()
+        sent.append(publisher.create("s", "n", {}))
+        await until(lambda: publisher.stats().spool_error is None)
+        await publisher.close(0)
+    assert kept(tmp_path) == sent
+
+
+async def test_what_becomes_unreadable_is_kept_and_the_rest_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Publisher(NOWHERE, spool=tmp_path) as publisher:
+        first = [publisher.create("s", "n", {}) for _ in range(1000)]
+        await publisher.close(0)
+    good = SpoolFile.read
+
+    def read(self: SpoolFile, after: int, *arguments: Any, **named: Any) -> list[Pending]:
+        if self.path.name.endswith("1.spool") and after >= 300:
+            raise SpoolError("the disk is broken")
+        return good(self, after, *arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SpoolFile, "read", read)
+        # 300 are loaded at a time with this much memory.
+        async with Publisher(NOWHERE, spool=tmp_path, max_buffer_count=1200) as publisher:
+            second = publisher.create("s", "n", {})
+            await until(lambda: publisher.stats().recovered == 300)
+            assert publisher.stats().buffered == 301
+            await publisher.close(0)
+    assert "can't be sent, and is kept" in caplog.text
+    assert kept(tmp_path) == [*first, second]
+
+
+@pytest.mark.parametrize("durability", ["memory", "spool"])
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("n", {"a": {"b": float("nan")}}, "data.a.b"),
+        ("n", {"a": object()}, "data.a"),
+        ("n", {"x": "d" * 1_000_000}, "data has"),
+        ("", {}, "name"),
+    ],
+)
+async def test_bad_input_leaves_buffer_and_spool_untouched(
+    tmp_path: Path, durability: Any, name: str, data: dict[str, Any], says: str
+) -> None:
+    async with Publisher(NOWHERE, spool=tmp_path, durability=durability) as publisher:
+        with pytest.raises(InvalidCommandError, match=says):
+            publisher.create("s", name, data)
+        stats = publisher.stats()
+        assert (stats.accepted, stats.buffered, stats.buffered_bytes, stats.spooled) == (0, 0, 0, 0)
+        await publisher.close(0)
+    assert kept(tmp_path) == []
+
+
+async def test_who_waits_for_a_result_and_is_cancelled_leaves_the_command_accepted(tmp_path: Path) -> None:
+    async with Publisher(NOWHERE, spool=tmp_path) as publisher:
+        waiting = asyncio.create_task(publisher.create_and_wait("s", "n", {}))
+        await until(lambda: publisher.stats().accepted == 1)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert publisher._landings == {}
+        assert await publisher.close(0) == 1
+    assert len(kept(tmp_path)) == 1
+
+
 async def test_the_next_publisher_counts_what_the_last_one_left(tmp_path: Path) -> None:
     async with Publisher(NOWHERE, spool=tmp_path) as publisher:
         first = [publisher.create("s", "n", {}) for _ in range(10)]
@@ -393,6 +494,31 @@ def test_a_publisher_that_is_still_open_at_the_end_keeps_its_commands(tmp_path: 
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) == 40
+    assert kept(tmp_path) == done.stdout.split()
+
+
+LEFT_OPEN_IN_A_THREAD = f"""
+import sys
+from waypost import SyncPublisher
+import waypost.sync_publisher
+waypost.sync_publisher._EXIT_SECONDS = 0.1
+publisher = SyncPublisher({NOWHERE!r}, spool=sys.argv[1], spool_after=3600)
+for number in range(40):
+    print(publisher.create("s", "n", {{"number": number}}), flush=True)
+"""
+
+
+def test_a_sync_publisher_that_is_still_open_at_the_end_keeps_its_commands(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT_OPEN_IN_A_THREAD, str(tmp_path)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
     assert len(done.stdout.split()) == 40
     assert kept(tmp_path) == done.stdout.split()
 
