@@ -107,8 +107,9 @@ class Publisher(CommandCalls):
             if (directory := self._settings.spool) is not None:
                 self._spooler = await asyncio.to_thread(self._open_spool, directory)
             self._sender = Sender(
-                self._buffer, self._topics, self._source, self._options, self._done, self._abandoned
+                self._buffer, self._topics, self._source, self._options, self._done, self._left_open
             )
+            _open.add(self)
         return self
 
     def _open_spool(self, directory: "str | os.PathLike[str]") -> "Spooler":
@@ -122,7 +123,6 @@ class Publisher(CommandCalls):
             self._wake,
             self._dropped,
         )
-        atexit.register(_close_at_exit, weakref.ref(spooler), os.getpid())
         return spooler
 
     async def __aenter__(self) -> Self:
@@ -195,6 +195,7 @@ class Publisher(CommandCalls):
             return len(self._buffer)
         self._own_process()
         self._closed = True
+        _open.discard(self)
         try:
             await self.flush(timeout)
         finally:
@@ -219,16 +220,19 @@ class Publisher(CommandCalls):
             )
         return left
 
-    def _abandoned(self) -> None:
-        """The event loop ends with this publisher still open. What can be kept is kept."""
+    def _left_open(self) -> None:
+        """The event loop or the interpreter ends with this publisher still open. What can be kept is kept."""
+        _open.discard(self)
+        if os.getpid() != self._pid:
+            return
         if self._spooler is not None:
             self._spooler.close()
         if left := len(self._buffer):
             lost = sum(pending.home is None for pending in self._buffer.left())
             log.error(
-                "the event loop of a publisher ended before the publisher was closed: %d accepted commands were "
-                "not acknowledged by Kafka, of which %d are kept in the spool. Close the publisher first: use "
-                "'async with'",
+                "the event loop of a publisher, or the program, ended before the publisher was closed: %d accepted "
+                "commands were not acknowledged by Kafka, of which %d are kept in the spool. Close the publisher "
+                "first: use 'async with'",
                 left,
                 left - lost,
             )
@@ -414,6 +418,11 @@ class Publisher(CommandCalls):
             log.exception("the delivery callback failed for %s", command_id)
 
 
-def _close_at_exit(spooler: "weakref.ref[Spooler]", pid: int) -> None:
-    if os.getpid() == pid and (still := spooler()) is not None:
-        still.close()
+#: Started and not closed: looked after where the interpreter ends first.
+_open: "weakref.WeakSet[Publisher]" = weakref.WeakSet()
+
+
+@atexit.register
+def _at_exit() -> None:
+    for publisher in list(_open):
+        publisher._left_open()

@@ -32,6 +32,15 @@ def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
 
 
+def _sync_directory(directory: Path) -> None:
+    # What is synced into a file is lost with the power all the same, if its name is not on the disk.
+    number = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
 @cache
 def _sql(name: str) -> str:
     return files("waypost").joinpath("sql", f"spool_{name}.sql").read_text()
@@ -77,6 +86,7 @@ class SpoolFile:
             finally:
                 connection.close()
             draft.rename(path)
+            _sync_directory(path.parent)
         except sqlite3.Error as error:
             raise SpoolError(f"the spool {path} can't be made: {error}") from error
 

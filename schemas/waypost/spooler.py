@@ -79,12 +79,17 @@ class Spooler:
         self._thread = threading.Thread(target=self._run, name="waypost-spool", daemon=True)
 
     def _counted(self, file: SpoolFile) -> _Left | None:
+        """What there is in the file of a dead publisher; None if nothing is to be had, and it was given up."""
+        empty = False
         try:
-            return _Left(file)
+            left = _Left(file)
+            if left.count:
+                return left
+            empty = True
         except SpoolError as error:
             log.error("what a publisher left can't be sent, and is kept: %s", error)
-            self._claim.give_up(file, empty=False)
-            return None
+        self._claim.give_up(file, empty=empty)
+        return None
 
     @property
     def own(self) -> SpoolFile:

@@ -50,11 +50,14 @@ async def block(kafka: EmbeddedKafka, mode: str, kills: int, seed: int, director
 
 def wrong(mode: str, verdict: Verdict) -> list[str]:
     """What breaks the promise of this mode."""
-    found = [
-        name
-        for name in ("applied_twice", "out_of_order", "missing_though_saved", "missing_though_delivered")
-        if getattr(verdict, name)
-    ]
+    promised = (
+        "applied_twice",
+        "out_of_order",
+        "missing_though_saved",
+        "missing_though_on_disk",
+        "missing_though_delivered",
+    )
+    found = [name for name in promised if getattr(verdict, name)]
     return found + (["missing"] if mode == "spool" and verdict.missing else [])
 
 

@@ -3,8 +3,10 @@
 import asyncio
 import json
 import random
+import sqlite3
 import sys
 from collections import defaultdict
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -26,11 +28,12 @@ STATES: tuple[KafkaState, ...] = ("up", "down", "frozen")
 
 @dataclass
 class Said:
-    """What the agents said, by number."""
+    """What the agents said and left, by number."""
 
     accepted: set[int] = field(default_factory=set)
     delivered: set[int] = field(default_factory=set)
     saved: set[int] = field(default_factory=set)
+    on_disk: set[int] = field(default_factory=set)  # found in the spool after a death
     left: int = 0
 
     def hear(self, line: bytes, first: int) -> None:
@@ -57,6 +60,7 @@ class Verdict:
     arrived: int
     missing: int
     missing_though_saved: int
+    missing_though_on_disk: int
     missing_though_delivered: int
     applied_twice: int
     out_of_order: int
@@ -95,10 +99,17 @@ class Rounds:
                 self._kafka.suspend()
             await asyncio.sleep(choose.random() * 0.5)
             agent.kill()
+        await asyncio.to_thread(self._look_at_the_disk)
         if state == "frozen":
             self._kafka.resume()
         self.kills += 1
         self._next = max(self.said.accepted) + threads + 2
+
+    def _look_at_the_disk(self) -> None:
+        for path in self._directory.glob("*.spool"):
+            with closing(sqlite3.connect(path)) as connection:
+                found = connection.execute("select id from commands").fetchall()
+            self.said.on_disk.update(int(command_id[2:]) for (command_id,) in found)
 
     async def ends(self, count: int, **options: Any) -> int:
         """One agent that can't reach Kafka, publishes so many, and lives to close; how many it says are left."""
@@ -156,6 +167,7 @@ class Rounds:
             arrived=sum(map(len, applied.values())) + sent_again,
             missing=len(missing),
             missing_though_saved=len(missing & self.said.saved),
+            missing_though_on_disk=len(self.said.on_disk - arrived),
             missing_though_delivered=len(missing & self.said.delivered),
             applied_twice=applied_twice,
             out_of_order=sum(

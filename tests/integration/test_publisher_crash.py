@@ -74,6 +74,7 @@ async def test_by_default_only_what_was_in_memory_alone_is_lost(rounds: Rounds) 
     await rounds.drain()
     found = await rounds.verdict()
     assert (found.missing_though_saved, found.missing_though_delivered) == (0, 0), found
+    assert found.missing_though_on_disk == 0, found
     assert (found.applied_twice, found.out_of_order) == (0, 0), found
 
 

@@ -212,6 +212,24 @@ def test_a_publisher_whose_loop_was_closed_underneath_it_says_what_is_lost_and_a
         publisher.create("s", "n", {})
 
 
+LEFT_OPEN = f"""
+import asyncio
+from waypost import Publisher
+loop = asyncio.new_event_loop()
+publisher = loop.run_until_complete(Publisher({NOWHERE!r}).start())
+for _ in range(7):
+    publisher.create("s", "n", {{}})
+"""
+
+
+def test_what_is_lost_with_a_program_that_ends_with_a_publisher_open_is_said() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT_OPEN], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0
+    assert "7 accepted commands were not acknowledged by Kafka" in done.stderr
+
+
 async def test_waiting_in_a_plain_call_is_not_offered_on_an_event_loop() -> None:
     with pytest.raises(ValueError, match="room"):
         Publisher(NOWHERE, on_full="block")

@@ -138,6 +138,14 @@ def test_what_the_dead_left_is_taken_over_by_one_only_the_oldest_first(tmp_path:
     assert second.left == []
 
 
+async def test_what_a_dead_publisher_left_empty_is_cleared_away(tmp_path: Path) -> None:
+    for number in (1, 2):
+        SpoolFile.make(tmp_path / f"{number:012d}.spool", TOPIC, b"/me")
+    async with Publisher(NOWHERE, spool=tmp_path) as publisher:
+        assert publisher.stats().recovered == 0
+        assert spool_in(tmp_path).name == "000000000003.spool"
+
+
 def test_another_topics_spool_is_left_alone(tmp_path: Path) -> None:
     one = claim(tmp_path, "other.commands", b"/me", fsync=False)
     one.give_up(one.own, empty=False)
