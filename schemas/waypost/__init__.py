@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     )
     from waypost.events import Deduplicator, Event
     from waypost.manager import CheckpointManager
-    from waypost.publisher import Publisher, PublisherStats
+    from waypost.publisher import Publisher
+    from waypost.publisher_stats import PublisherStats
     from waypost.reader import Reader, SessionInfo, SessionPage
     from waypost.retention import Policy
     from waypost.session_reader import Page, SessionReader
@@ -52,7 +53,8 @@ _HOMES = {
     ),
     "events": ("Deduplicator", "Event"),
     "manager": ("CheckpointManager",),
-    "publisher": ("Publisher", "PublisherStats"),
+    "publisher": ("Publisher",),
+    "publisher_stats": ("PublisherStats",),
     "reader": ("Reader", "SessionInfo", "SessionPage"),
     "retention": ("Policy",),
     "session_reader": ("Page", "SessionReader"),

@@ -13,7 +13,6 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -28,6 +27,7 @@ from waypost.errors import DeliveryError, PublisherClosedError, Reached, ResultT
 from waypost.outgoing import create_body, policy_body
 from waypost.pending import Pending
 from waypost.publisher_options import PublisherOptions, Settings
+from waypost.publisher_stats import PublisherStats
 from waypost.sender import Sender
 from waypost.stamps import new_id
 from waypost.topics import Topics
@@ -36,33 +36,6 @@ if TYPE_CHECKING:
     from waypost.spooler import Spooler
 
 log = logging.getLogger("waypost")
-
-
-@dataclass(frozen=True, slots=True)
-class PublisherStats:
-    """Counts of commands since the publisher was made, and its state now.
-
-    ``accepted + recovered = delivered + failed + dropped + buffered``, where ``recovered`` are those that dead
-    publishers left in the spool, and ``buffered`` those that Kafka has not acknowledged. Of these ``spooled``
-    are on the disk. ``buffered_bytes`` is what is in memory, ``spooled_bytes`` what is on the disk.
-    ``connected``: there is a connection, or was one until Kafka went away; ``waiting_seconds`` is how long Kafka
-    has left the oldest batch unanswered, and ``last_error`` what went wrong since the last batch that it took.
-    ``spool_error`` is what is wrong with the disk now.
-    """
-
-    accepted: int
-    recovered: int
-    delivered: int
-    failed: int
-    dropped: int
-    buffered: int
-    buffered_bytes: int
-    spooled: int
-    spooled_bytes: int
-    connected: bool
-    waiting_seconds: float
-    last_error: str | None
-    spool_error: str | None
 
 
 class Publisher(CommandCalls):
@@ -141,7 +114,7 @@ class Publisher(CommandCalls):
             try:
                 async with asyncio.timeout(timeout):
                     await self._sender.until(lambda: not self._buffer.holds(target))
-            except TimeoutError:
+            except (TimeoutError, PublisherClosedError):
                 pass
         return self._buffer.count_left(target)
 
@@ -149,12 +122,17 @@ class Publisher(CommandCalls):
         """Wait until all that was accepted before this call is safe from a crash: in the spool or in Kafka.
 
         One write for all, off the event loop. ValueError without a spool. Waits for as long as the spool is
-        full or its disk does not work.
+        full or its disk does not work; PublisherClosedError if the publisher is closed first, and not all fitted.
         """
         if self._spooler is None:
             raise ValueError("without a spool nothing can be saved: spool=…")
         self._working()
-        await self._told(partial(self._spooler.when_saved, self._buffer.newest))
+        number = self._buffer.newest
+        await self._told(partial(self._spooler.when_saved, number))
+        if self._closed and any(one.home is None and one.number <= number for one in self._buffer.left()):
+            raise PublisherClosedError(
+                "the publisher was closed, and not all that it held fitted into the spool"
+            )
 
     async def _told(self, ask: Callable[[Callable[[], None]], None]) -> None:
         done = asyncio.Event()

@@ -18,6 +18,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 
 from waypost.buffer import Buffer
+from waypost.errors import PublisherClosedError
 from waypost.lane import Lane
 from waypost.pending import Pending
 from waypost.topics import Topics
@@ -95,8 +96,10 @@ class Sender:
         self._news.set()
 
     async def until(self, reached: Callable[[], bool]) -> None:
-        """Wait until this holds; it is looked at after each step forward."""
+        """Wait until this holds; it is looked at after each step forward. PublisherClosedError if this ends first."""
         while not reached():
+            if self._task.done():
+                raise PublisherClosedError("the publisher was closed meanwhile")
             await self._progress.wait()
 
     async def partitions(self) -> int:
@@ -109,6 +112,7 @@ class Sender:
         self._stopping = True
         self._task.cancel()
         await asyncio.wait({self._task})
+        self._tell_progress()
 
     async def _run(self) -> None:
         try:

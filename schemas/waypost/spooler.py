@@ -116,8 +116,12 @@ class Spooler:
         self._ask(_Question(self._buffer.roomy, tell, save=False))
 
     def _ask(self, question: "_Question") -> None:
-        self._asked.append(question)
-        self._news.set()
+        with self._ending:
+            if not self._ended:
+                self._asked.append(question)
+                self._news.set()
+                return
+        question.tell()
 
     def end(self, tell: Callable[[], None]) -> None:
         """As :meth:`close`, without waiting: ``tell`` is called in the spool's thread at its end."""
@@ -275,7 +279,8 @@ class Spooler:
                 log.error("a spool could not be closed: %s", error)
         with self._ending:
             self._ended = True
-        for tell in self._at_the_end:
+        # Who asked is told too, and has to look for himself.
+        for tell in (*self._at_the_end, *(question.tell for question in self._asked)):
             tell()
 
 

@@ -12,8 +12,9 @@ from waypost.awaiting import WaitedResult
 from waypost.calls import CommandCalls
 from waypost.errors import PublisherClosedError
 from waypost.pending import Pending
-from waypost.publisher import Publisher, PublisherStats
+from waypost.publisher import Publisher
 from waypost.publisher_options import PublisherOptions
+from waypost.publisher_stats import PublisherStats
 
 _EXIT_SECONDS: Final = 5.0
 _T = TypeVar("_T")

@@ -1,0 +1,170 @@
+"""The ends of a publisher: closed, cancelled, left open, forked; its spool keeps what it can."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.unit.pending import pending
+from tests.unit.spools import NOWHERE, kept
+
+from waypost import (
+    Publisher,
+    PublisherClosedError,
+)
+
+LEFT_OPEN = f"""
+import asyncio, sys
+from waypost import Publisher
+async def main():
+    publisher = await Publisher({NOWHERE!r}, spool=sys.argv[1], spool_after=3600).start()
+    for number in range(40):
+        print(publisher.create("s", "n", {{"number": number}}), flush=True)
+    if sys.argv[2] == "stopped":
+        asyncio.get_running_loop().stop()
+        await asyncio.sleep(3600)
+if sys.argv[2] == "stopped":
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(main())
+    loop.run_forever()
+else:
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("how", ["finished", "stopped"])
+def test_a_publisher_that_is_still_open_at_the_end_keeps_its_commands(tmp_path: Path, how: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT_OPEN, str(tmp_path), how],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) == 40
+    assert kept(tmp_path) == done.stdout.split()
+
+
+LEFT_OPEN_IN_A_THREAD = f"""
+import sys
+from waypost import SyncPublisher
+import waypost.sync_publisher
+waypost.sync_publisher._EXIT_SECONDS = 0.1
+publisher = SyncPublisher({NOWHERE!r}, spool=sys.argv[1], spool_after=3600)
+for number in range(40):
+    print(publisher.create("s", "n", {{"number": number}}), flush=True)
+"""
+
+
+def test_a_sync_publisher_that_is_still_open_at_the_end_keeps_its_commands(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LEFT_OPEN_IN_A_THREAD, str(tmp_path)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stdout.split()) == 40
+    assert kept(tmp_path) == done.stdout.split()
+
+
+FORKED = f"""
+import os, sys, time
+from waypost import SyncPublisher, PublisherClosedError
+publisher = SyncPublisher({NOWHERE!r}, spool=sys.argv[1], durability="spool")
+sent = [publisher.create("s", "n", {{}}) for _ in range(10)]
+reading, writing = os.pipe()
+if os.fork() == 0:
+    try:
+        publisher.create("s", "n", {{}})
+    except PublisherClosedError:
+        own = SyncPublisher({NOWHERE!r}, spool=sys.argv[1], durability="spool")
+        own.create("s", "n", {{}})
+        assert own.stats().recovered == 0, "the parent lives"
+        os.write(writing, b"ok")
+    os.close(writing)
+    os.read(int(sys.argv[2]), 1)
+    os._exit(0)
+os.close(writing)
+assert os.read(reading, 10) == b"ok"
+print(*sent, flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_forked_child_neither_writes_to_the_parents_spool_nor_keeps_it_from_being_drained(
+    tmp_path: Path,
+) -> None:
+    hold, release = os.pipe()
+    try:
+        parent = _run_forked(tmp_path, hold)
+        # The parent is dead, its child lives on and holds nothing but its own.
+        assert kept(tmp_path) == parent
+    finally:
+        os.close(release)
+        os.close(hold)
+
+
+def _run_forked(directory: Path, hold: int) -> list[str]:
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKED, str(directory), str(hold)], stdout=subprocess.PIPE, pass_fds=[hold]
+    ) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline().decode().split()
+        assert process.wait(30) == -9
+        process.stdout.close()
+    return line
+
+
+async def test_a_publisher_from_before_a_fork_refuses_to_close(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Publisher(NOWHERE, spool=tmp_path) as publisher:
+        with monkeypatch.context() as patch:
+            patch.setattr("waypost.publisher.os.getpid", lambda: 1)
+            with pytest.raises(PublisherClosedError, match="fork"):
+                await publisher.close()
+        await publisher.close(0)
+
+
+async def test_a_cancelled_close_still_keeps_everything(tmp_path: Path) -> None:
+    publisher = await Publisher(NOWHERE, spool=tmp_path).start()
+    sent = [publisher.create("s", "n", {}) for _ in range(10)]
+    closing = asyncio.create_task(publisher.close(60))
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert kept(tmp_path) == sent
+
+
+def test_sqlite_is_loaded_only_with_a_spool() -> None:
+    code = (
+        "import sys, asyncio\nfrom waypost import Publisher\n"
+        f"asyncio.run(Publisher({NOWHERE!r}).start())\nprint('sqlite3' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "False\n"
+
+
+async def test_who_waits_is_told_when_the_publisher_is_closed(tmp_path: Path) -> None:
+    size = pending("x", value=b'{"name":"n","data":{}}').size
+    for options in ({}, {"spool": tmp_path, "max_spool_bytes": size}):
+        publisher = await Publisher(NOWHERE, max_buffer_count=4, **options).start()
+        for _ in range(4):
+            publisher.create("s", "n", {})
+        waiting = [asyncio.create_task(publisher.room()), asyncio.create_task(publisher.flush())]
+        if options:
+            waiting.append(asyncio.create_task(publisher.saved()))
+        await asyncio.sleep(0)
+        assert await publisher.close(0) == 4
+        async with asyncio.timeout(10):
+            room, flush, *saved = await asyncio.gather(*waiting, return_exceptions=True)
+        assert flush == 4
+        assert isinstance(room, PublisherClosedError) or options
+        assert all(isinstance(error, PublisherClosedError) for error in saved)
