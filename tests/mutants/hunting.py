@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.mutants.mutant import Mutant, apply, mutated_sources
+from tests.mutants.mutant import Mutant, StaleEditError, apply, mutated_sources
 from tests.simulation.run import Outcome, run_seed
 
 ROOT = Path(__file__).parents[2]
 MUTANT_VARIABLE = "WAYPOST_TEST_MUTANT"  # read by tests.mutants.plugin
 # Of all that the oracle says of a seed, what agents or readers of Postgres would suffer from comes first.
 _WORST_FIRST = ("result", "store", "schema", "subscriber", "accepted", "refused", "owner died", "stuck")
+_NO_BUG_OF_MEANING = ("TypeError(", "NameError(", "AttributeError(", "UnboundLocalError(")
 _TEST_SECONDS = 240
 
 
@@ -50,7 +51,7 @@ class UnfitTestsError(Exception):
 def hunt(mutant: Mutant, seeds: int, jobs: int) -> Catch:
     """Run the mutant's tests, or seeds from 0 up, until something fails that does not fail without the bug.
 
-    StaleEditError if the mutant does not fit the code any more.
+    StaleEditError if the mutant does not fit the code any more, or makes it fall over.
     """
     began = time.monotonic()
     mutated_sources(mutant)
@@ -58,6 +59,7 @@ def hunt(mutant: Mutant, seeds: int, jobs: int) -> Catch:
         by, evidence = _hunt_with_tests(mutant)
         return _catch(mutant, by, evidence, None, 0, began)
     for outcome in _failing_seeds(mutant, seeds, jobs):
+        _check_that_it_runs(mutant, outcome)
         if not run_seed(outcome.seed).failed:  # this process has no bug
             worst = min(outcome.verdict.problems, key=_severity)
             return _catch(mutant, _check(worst), worst[:300], outcome.seed, outcome.seed + 1, began)
@@ -82,6 +84,15 @@ def _failing_seeds(mutant: Mutant, seeds: int, jobs: int) -> Sequence[Outcome]:
             if failing and outcome.seed >= failing[0].seed + 8:
                 break
     return failing
+
+
+def _check_that_it_runs(mutant: Mutant, outcome: Outcome) -> None:
+    """A mutant is a bug of meaning: one that does not even run would be caught by anything, and proves nothing."""
+    for problem in outcome.verdict.problems:
+        if any(error in problem for error in _NO_BUG_OF_MEANING):
+            raise StaleEditError(
+                f"{mutant.name}: the mutant does not run, bring it up to date: {problem[:300]}"
+            )
 
 
 def _severity(problem: str) -> int:

@@ -125,7 +125,9 @@ class SimulatedStore:
         tables = Tables(partitions) if before is None else before.copy()
         for known in (tables, *self._database.tables.values()):
             if known.partitions != partitions:
-                raise RefusedError(f"made for {known.partitions} partitions, the topic has {partitions}")
+                raise RefusedError(
+                    f"the command topic has {partitions} partitions, the database was made for {known.partitions}"
+                )
         tables.epoch += 1
         self._database.put(self._partition, tables)
         return Claim(

@@ -1,6 +1,7 @@
-"""The simulated logs keep the promises that the real ones keep: the same suite, on the same tests.
+"""The simulated logs and store keep the promises that the real ones keep: the same suite, on the same tests.
 
-What the simulation finds is worth as much as this: a simulator that is kinder than Kafka would hide flaws.
+What the simulation finds is worth as much as this: a simulator that is kinder than Kafka or Postgres would hide
+flaws.
 """
 
 import asyncio
@@ -12,9 +13,13 @@ from typing import Any
 import pytest
 import tests.conformance.test_command_log as command_log_suite
 import tests.conformance.test_results_log as results_log_suite
+import tests.conformance.test_store as store_suite
+import tests.conformance.test_store_batches as store_batches_suite
+import tests.conformance.test_store_lives as store_lives_suite
 from tests.conformance.worlds import PARTITION, PARTITIONS
 from tests.simulation.broker import CommandPartition, Coordinator, ResultsPartition
 from tests.simulation.clients import SimulatedCommandLog, SimulatedResultsLog, Topic
+from tests.simulation.database import Database, SimulatedStore
 from tests.simulation.network import Server
 
 from waypost_worker.partition.ports import ResultRecord
@@ -68,6 +73,17 @@ class SimulatedWorld:
         self._results.gap()
 
 
+class SimulatedStores:
+    """One database, on the loop of the test instead of virtual time."""
+
+    def __init__(self) -> None:
+        loop: Any = asyncio.get_running_loop()
+        self._database = Database(Server("postgres", loop, Random(1), timeout=5))
+
+    async def open(self, partition: int = 0) -> SimulatedStore:
+        return SimulatedStore(self._database, partition)
+
+
 def _append(log: CommandPartition, value: bytes | None) -> int:
     return log.append(time.time_ns() // 1_000_000, b"key", value, [("name", b"value")])
 
@@ -77,8 +93,19 @@ async def world() -> SimulatedWorld:
     return SimulatedWorld()
 
 
+@pytest.fixture
+async def stores() -> SimulatedStores:
+    return SimulatedStores()
+
+
 def _suite() -> Iterator[tuple[str, Any]]:
-    for module in (command_log_suite, results_log_suite):
+    for module in (
+        command_log_suite,
+        results_log_suite,
+        store_suite,
+        store_batches_suite,
+        store_lives_suite,
+    ):
         for name, test in vars(module).items():
             if name.startswith("test_"):
                 yield name, test

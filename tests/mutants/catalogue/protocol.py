@@ -18,7 +18,7 @@ _NO_RENEWAL = Edit(
 _CAS_WITHOUT_EPOCH = Edit(
     DATABASE + "SimulatedStore._commit",
     "tables = self._database.owned(self._partition, commit.epoch)",
-    "tables = self._tables()",
+    "tables = self._tables(None)",
 )
 _CAS_WITHOUT_OFFSET = Edit(
     DATABASE + "SimulatedStore._commit", "if tables.next_offset != commit.expected_offset:", "if False:"
@@ -41,7 +41,7 @@ PROTOCOL: tuple[Mutant, ...] = (
             Edit(
                 DATABASE + "SimulatedStore._save_position",
                 "self._database.owned(self._partition, epoch)",
-                "self._tables()",
+                "self._tables(None)",
             ),
         ),
     ),
