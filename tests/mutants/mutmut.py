@@ -26,6 +26,7 @@ TESTS = (
     "tests/unit/test_session_duplicates.py",
     "tests/unit/test_session_import.py",
     "tests/unit/test_retention.py",
+    "tests/unit/test_defaults.py",
     "tests/unit/test_checkpoint.py",
     "tests/unit/test_manager.py",
 )
@@ -43,7 +44,7 @@ markers = ["servers"]
 """
 
 
-def prepare(modules: tuple[str, ...]) -> None:
+def prepare() -> None:
     """Copy what mutmut needs to a place of its own; results of an earlier run there are kept."""
     PLACE.mkdir(parents=True, exist_ok=True)
     for source, target in (("schemas/waypost", "src/waypost"), ("tests/unit", "tests/unit")):
@@ -54,7 +55,7 @@ def prepare(modules: tuple[str, ...]) -> None:
         (PLACE / test).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / test, PLACE / test)
     settings = _SETTINGS.format(
-        modules=json.dumps([f"src/waypost/{module}.py" for module in modules]), tests=json.dumps(list(TESTS))
+        modules=json.dumps([f"src/waypost/{module}.py" for module in MODULES]), tests=json.dumps(list(TESTS))
     )
     (PLACE / "pyproject.toml").write_text(settings)
 
@@ -80,7 +81,7 @@ def _mutmut(*arguments: str, capture: bool = False) -> str:
 def main() -> int:
     """Parse, run, report; 1 if something survived unexplained, or an explained one did not survive."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants.mutmut", description=__doc__)
-    parser.add_argument("--modules", nargs="*", default=list(MODULES), help="of the model (default: all)")
+    parser.add_argument("--modules", nargs="*", default=list(MODULES), help="only these (default: all)")
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
     )
@@ -89,9 +90,10 @@ def main() -> int:
     began = time.monotonic()
     if arguments.afresh:
         shutil.rmtree(PLACE, ignore_errors=True)
-    prepare(tuple(arguments.modules))
-    _mutmut("run", "--max-children", str(arguments.jobs))
-    found = verdicts()
+    prepare()
+    chosen = tuple(f"waypost.{module}." for module in arguments.modules)
+    _mutmut("run", "--max-children", str(arguments.jobs), *(f"{start}*" for start in chosen))
+    found = {name: verdict for name, verdict in verdicts().items() if name.startswith(chosen)}
     counted = Counter(found.values())
     survived = {name for name, verdict in found.items() if verdict not in ("killed", "timeout")}
     explained = {name for name in SURVIVORS if name in found}

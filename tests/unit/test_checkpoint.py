@@ -42,6 +42,7 @@ def test_the_id_is_session_and_number() -> None:
         ("s: 1", None),
         ("s:\N{SUPERSCRIPT ONE}", None),
         ("s:\N{ARABIC-INDIC DIGIT ONE}", None),
+        (f"s:{10**18 - 1}", 10**18 - 1),
         (f"s:{10**18}", None),
         ("s:" + "9" * 10_000, None),
         ("s:", None),
@@ -80,8 +81,9 @@ def test_timestamps_are_written_in_utc_whatever_the_zone() -> None:
 
 @pytest.mark.parametrize("key", ["id", "name", "timestamp", "data"])
 def test_a_missing_key_is_named(key: str) -> None:
-    with pytest.raises(InvalidCommandError, match=f"a checkpoint needs the key '{key}'"):
+    with pytest.raises(InvalidCommandError, match=f"^a checkpoint needs the key '{key}'$") as caught:
         Checkpoint.from_dict({k: v for k, v in PLAIN.items() if k != key})
+    assert caught.value.code == "invalid-body"
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from tests.unit.life import Life, expect, item
 
 from waypost.commands import Clear, Configure, Create, Delete, Pin, Rollback, Unpin
 from waypost.errors import InvalidCommandError
-from waypost.retention import Policy
-from waypost.session import Created, Deleted, Pinned, Rejected, RolledBack, Unpinned
+from waypost.retention import Policy, removed_by_cap, removed_by_compression, retention
+from waypost.session import Created, Deleted, Entry, Pinned, Rejected, RolledBack, Unpinned
 
 SECOND = 1_000_000
 
@@ -220,8 +220,41 @@ class TestAge:
 
     @pytest.mark.parametrize("wrong", [0, -1])
     def test_it_is_positive(self, wrong: int) -> None:
-        with pytest.raises(InvalidCommandError, match="max_age"):
+        with pytest.raises(InvalidCommandError, match=r"^max_age: must be more than 0 seconds") as caught:
             Policy(max_age=wrong)
+        assert caught.value.code == "invalid-body"
+
+    def test_one_microsecond_is_enough(self) -> None:
+        assert Policy(max_age=1).max_age == 1
+
+
+def entries(names: str) -> list[Entry]:
+    """Entries from number 1 on, with one-letter names."""
+    return [Entry(number, name, 0, 100, number) for number, name in enumerate(names, 1)]
+
+
+class TestTogether:
+    """Age, compression and cap see what the one before left, and all that goes is named once, in order."""
+
+    def test_the_cap_counts_what_compression_left(self) -> None:
+        policy = Policy(max_checkpoints=4, compress_after=4, keep_recent=2)
+        # first: 1; recent: 7, 8; between: latest c=4, a=5, b=6; down to four: 4 and 5 go as well
+        assert retention(entries("xabcabyz"), policy, 0, compress=True) == [2, 3, 4, 5]
+
+    def test_compression_and_the_cap_see_what_age_left(self) -> None:
+        policy = Policy(max_checkpoints=4, compress_after=4, keep_recent=2, max_age=50)
+        old, *young = entries("oxabcabyz")
+        old.recorded_at = 0
+        assert retention([old, *young], policy, 110, compress=True) == [1, 3, 4, 5, 6]
+
+    def test_compression_begins_above_compress_after_also_where_age_is_looked_at(self) -> None:
+        assert removed_by_compression(entries("aaa"), Policy(compress_after=3, keep_recent=1)) == []
+        assert removed_by_compression(entries("aaaa"), Policy(compress_after=3, keep_recent=1)) == [2]
+
+    def test_the_cap_names_the_first_first_where_it_must_go_too(self) -> None:
+        kept = entries("abcd")
+        kept[1].pinned = True
+        assert removed_by_cap(kept, Policy(max_checkpoints=2)) == [1, 3]
 
 
 class TestPinLimit:
