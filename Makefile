@@ -6,7 +6,7 @@ MINUTES ?= 10
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help setup demo test check faults soak bench simulation mutants schemas lock clean
+.PHONY: help setup demo test check faults soak bench simulation mutants mutmut schemas lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,9 @@ simulation: setup  ## SEEDS=n worlds on virtual time, over all cores; writes bui
 
 mutants: setup  ## deliberate bugs, and what catches each; writes build/mutants.json
 	@$(BIN)/python -m tests.mutants
+
+mutmut: setup  ## small changes to the pure model that no unit test notices; writes build/mutmut.json
+	@$(BIN)/python -m tests.mutants.mutmut
 
 bench-client: setup  ## what publishing costs an agent, and the spool; writes build/bench-client.json
 	@$(BIN)/python -m tests.bench.client

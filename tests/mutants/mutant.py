@@ -108,4 +108,8 @@ def _find(where: str) -> tuple[Any, str, Any]:
     *outer, name = where.partition(":")[2].split(".")
     for part in outer:
         holder = getattr(holder, part)
+    if isinstance(holder, type):  # the class itself or the base that has it
+        holder = next((one for one in holder.__mro__ if name in vars(one)), holder)
+    if name not in vars(holder):
+        raise StaleEditError(f"there is no {where} any more: bring the catalogue up to date")
     return holder, name, vars(holder)[name]

@@ -29,13 +29,7 @@ SERVERS: tuple[Mutant, ...] = (
     Mutant(
         "sql-commit-of-rows-without-ownership",
         "checkpoints are written also where the compare-and-set failed",
-        (
-            Edit(
-                COMMIT,
-                "    from owner\n    where (select count(*) from dropped) >= 0",
-                "    where (select count(*) from dropped) >= 0",
-            ),
-        ),
+        (Edit(COMMIT, "from owner\n        where (select", "where (select"),),
         tests=_in(STORE, "test_a_batch_of_an_older_epoch_changes_nothing"),
     ),
     Mutant(
