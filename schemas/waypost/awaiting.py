@@ -19,6 +19,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from waypost.errors import InvalidCommandError
+from waypost.odd_records import ODD, read_each
 from waypost.results import REJECTED
 from waypost.topics import Topics
 
@@ -27,6 +28,7 @@ _PASSING: Final = (KafkaError, OSError, TimeoutError, AssertionError, KeyError)
 _LOOK_BACK: Final = 4  # records before the end, where reading begins
 _LINGER_SECONDS: Final = 5.0
 _POLL_MS: Final = 250
+_MOST: Final = 500
 _WAIT_SECONDS: Final = 0.2
 _CLOSE_SECONDS: Final = 1.0
 # A partition that somebody begins to wait for must not wait for the long poll of another.
@@ -66,6 +68,7 @@ class _Track:
     partition: TopicPartition
     log_start: int
     start: int  # where reading began
+    position: int  # where it goes on
     step: int = _LOOK_BACK
     first: int | None = None  # command offset of the first result read since
     wanted: dict[str, int] = field(default_factory=dict)
@@ -176,7 +179,8 @@ class ResultWaiter:
         partition = TopicPartition(self._topic, number)
         starts = await consumer.beginning_offsets([partition])
         ends = await consumer.end_offsets([partition])
-        track = _Track(partition, starts[partition], max(starts[partition], ends[partition] - _LOOK_BACK))
+        start = max(starts[partition], ends[partition] - _LOOK_BACK)
+        track = _Track(partition, starts[partition], start, start)
         consumer.seek(partition, track.start)
         consumer.resume(partition)
         return track
@@ -218,6 +222,9 @@ class ResultWaiter:
             while self._waiting or self._tracks:
                 try:
                     found = await consumer.getmany(timeout_ms=_POLL_MS)
+                except ODD:
+                    positions = {track.partition: track.position for track in self._tracks.values()}
+                    found = await read_each(consumer, positions, "read_uncommitted", _MOST, _CLOSE_SECONDS)
                 except KafkaError as error:
                     log.debug("results can't be read just now: %r", error)
                     await asyncio.sleep(_WAIT_SECONDS)
@@ -232,6 +239,7 @@ class ResultWaiter:
             await _close(consumer)
 
     def _look(self, consumer: AIOKafkaConsumer, track: _Track, records: list[Any]) -> None:
+        track.position = records[-1].offset + 1
         for record in records:
             if track.first is not None and record.key not in self._keys:
                 continue
@@ -248,6 +256,7 @@ class ResultWaiter:
             track.step *= 4
             track.start = max(track.log_start, track.start - track.step)
             track.first = None
+            track.position = track.start
             consumer.seek(track.partition, track.start)
 
     def _let_idle_go(self, consumer: AIOKafkaConsumer) -> None:
