@@ -6,7 +6,7 @@ MINUTES ?= 10
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help setup demo test check faults soak bench simulation mutants mutmut schemas lock clean
+.PHONY: help setup demo test check faults soak bench bench-full simulation mutants mutmut schemas lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -63,6 +63,15 @@ bench-client: setup  ## what publishing costs an agent, and the spool; writes bu
 
 crash-tests: setup  ## 200 agents killed under load, Kafka up, away and frozen; writes build/crash.json
 	@$(BIN)/python -m tests.crash
+
+PEERS := .venv-peers
+
+bench-full: setup  ## the long run, then the service beside its peers; some 25 minutes
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+	  -r tests/bench/peers/requirements.lock
+	@$(BIN)/python -m tests.bench --full
+	@$(BIN)/python -m tests.bench.peers --python $(PEERS)/bin/python --commands 100000
 
 schemas: setup  ## regenerate the JSON Schema and AsyncAPI files from the models
 	$(BIN)/waypost schema export --directory schemas/json

@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -27,20 +27,28 @@ class ChildFailedError(RuntimeError):
 
 
 class Child:
-    """A child process, from the parent's side. Leaving the context ends it."""
+    """A child process, from the parent's side. Leaving the context ends it.
+
+    ``program`` runs in place of this Python's ``-m module JOB``.
+    """
 
     def __init__(
-        self, module: str, job: dict[str, Any], *, environment: dict[str, str] | None = None
+        self,
+        module: str,
+        job: dict[str, Any],
+        *,
+        environment: dict[str, str] | None = None,
+        program: Sequence[str] | None = None,
     ) -> None:
-        self._arguments = ["-m", module, *([json.dumps(job)] if job else [])]
+        python = [sys.executable, "-m", module, *([json.dumps(job)] if job else [])]
+        self._program = list(program) if program is not None else python
         self._environment = environment
         self._name = module
         self.exit_code: int | None = None
 
     async def __aenter__(self) -> Self:
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *self._arguments,
+            *self._program,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=_LINE_BYTES,
@@ -96,8 +104,7 @@ class WorkerChild(Child):
     async def __aenter__(self) -> Self:
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *self._arguments,
+                *self._program,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=log,
                 stderr=log,

@@ -15,8 +15,9 @@ from typing import Any, Final
 import orjson
 from aiokafka import AIOKafkaProducer
 from tests.bench.children import run_child, say, word
-from tests.bench.load import NAMES, session_name, states
+from tests.bench.load import NAMES
 from tests.bench.plan import DATA_BYTES, SESSIONS
+from tests.bench.states import session_name, states
 
 from waypost import Publisher, SyncPublisher, Topics
 

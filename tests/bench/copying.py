@@ -8,8 +8,9 @@ import asyncpg
 import orjson
 from tests.bench.bare import COLUMNS, TABLES
 from tests.bench.children import run_child, say
-from tests.bench.load import NAMES, session_name, states
+from tests.bench.load import NAMES
 from tests.bench.plan import DATA_BYTES, SESSIONS
+from tests.bench.states import session_name, states
 
 
 async def main(job: dict[str, Any]) -> None:

@@ -38,7 +38,8 @@ async def measure(stage: Stage, which: System, plan: Plan) -> list[Latencies]:
         # The publisher's first command was to connect it; the watcher begins behind its result.
         before = PARTITIONS if which == "service" else 0
         await stage.until(ground, child, lambda held: held > before)
-        watcher = await stack.enter_async_context(ground.watcher(sum(counts.values())))
+        isolation = "read_committed" if which in stage.peers else "read_uncommitted"
+        watcher = await stack.enter_async_context(ground.watcher(sum(counts.values()), isolation))
         await watcher.answer()
         load.tell("go")
         told = await load.answer()

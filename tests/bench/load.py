@@ -8,7 +8,6 @@ hidden by coordinated omission.
 
 import asyncio
 import os
-import random
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from aiokafka import AIOKafkaProducer
 from tests.bench.children import run_child, say, word
 from tests.bench.plan import DATA_BYTES, SESSIONS
+from tests.bench.states import session_name, states
 
 from waypost import Publisher, Topics
 from waypost.envelope import command_headers
@@ -27,31 +27,6 @@ NAMES = ("task_started", "plan_made", "tool_called", "observation", "decision", 
 CREATE = b"waypost.checkpoint.create"
 _BATCH_COMMANDS = 500
 _BATCH_BYTES = 1_000_000
-_TEMPLATES = 97
-
-
-def states(size: int, seed: int = 1) -> list[dict[str, Any]]:
-    """Working states whose JSON has about ``size`` bytes; text that compresses no better than prose."""
-    chooser = random.Random(seed)
-    made = []
-    for step in range(_TEMPLATES):
-        state: dict[str, Any] = {
-            "step": step,
-            "goal": "write the report",
-            "scores": [round(chooser.random(), 6) for _ in range(8)],
-            "messages": [],
-        }
-        left = max(0, size - 260)
-        for role in ("user", "assistant", "tool", "assistant"):
-            text = "".join(chooser.choices("abcdefghij klmnopq", k=left // 4))
-            state["messages"].append({"role": role, "content": text})
-        made.append(state)
-    return made
-
-
-def session_name(number: int) -> str:
-    """Ids as agents have them."""
-    return f"run-2026-11-24-{number:06d}"
 
 
 async def fill(job: dict[str, Any]) -> None:

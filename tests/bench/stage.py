@@ -22,7 +22,7 @@ from waypost_worker.devserver import Servers
 from waypost_worker.kafka.topics import topic_settings
 from waypost_worker.postgres.migrate import migrate_dsn
 
-System = Literal["bare", "service"]
+System = Literal["bare", "service", "streams", "quix"]
 ACQUIRED = b"waypost.partition.acquired"
 _PATIENCE = 60.0
 _POLL_SECONDS = 0.02
@@ -38,6 +38,8 @@ class Stage:
         self._worker_log = logs / "bench-worker.log"
         self._worker_log.unlink(missing_ok=True)
         self._numbers = itertools.count(1)
+        # How systems that are not ours start; their results are committed in transactions.
+        self.peers: dict[System, Callable[[Ground], Child]] = {}
 
     async def __aenter__(self) -> "Stage":
         self._admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
@@ -105,6 +107,8 @@ class Stage:
         if which == "service":
             await migrate_dsn(ground.dsn)
             child: Child = WorkerChild(self.worker_environment(ground), self._worker_log)
+        elif which in self.peers:
+            child = self.peers[which](ground)
         else:
             job = {
                 "bootstrap": self.bootstrap,
@@ -123,7 +127,7 @@ class Stage:
 
     async def ready(self, which: System, ground: "Ground", child: Child) -> None:
         """Wait until the system waits for commands."""
-        if which == "bare":
+        if which != "service":
             await child.answer()
         else:
             # Each partition's results begin with the fence of its owner.
@@ -170,10 +174,42 @@ class Ground:
         common = {"bootstrap": self._stage.bootstrap, "prefix": self.topics.prefix, "partitions": PARTITIONS}
         return Child("tests.bench.load", {"kind": kind, **common, **job})
 
-    def watcher(self, expected: int) -> Child:
+    @property
+    def bootstrap(self) -> str:
+        """The brokers."""
+        return self._stage.bootstrap
+
+    def watcher(self, expected: int, isolation_level: str) -> Child:
         """A subscriber on this ground."""
-        job = {"bootstrap": self._stage.bootstrap, "prefix": self.topics.prefix, "expected": expected}
+        job = {
+            "bootstrap": self._stage.bootstrap,
+            "prefix": self.topics.prefix,
+            "expected": expected,
+            "isolation_level": isolation_level,
+        }
         return Child("tests.bench.watch", job)
+
+    async def committed(self, expected: int) -> list[int]:
+        """Wait until so many results are there for a reader of committed ones; when each came, in milliseconds,
+        rising. Fence records left out.
+        """
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._stage.bootstrap,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            max_partition_fetch_bytes=8 * 1024 * 1024,
+        )
+        await consumer.start()
+        try:
+            consumer.assign(partitions_of(self.topics.results))
+            times: list[int] = []
+            async with asyncio.timeout(5 * _PATIENCE):
+                while len(times) < expected:
+                    for records in (await consumer.getmany(timeout_ms=200)).values():
+                        times += [record.timestamp for record in records if not _is_fence(record)]
+            return sorted(times)
+        finally:
+            await consumer.stop()
 
     async def results(self) -> int:
         """How many records the results topic holds."""

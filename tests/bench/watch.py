@@ -1,6 +1,7 @@
-"""A subscriber with a default Kafka consumer, in a process of its own: when each result became visible.
+"""A subscriber in a process of its own: when each result became visible to it.
 
-Notes arrival times only, and looks into the results once all are there.
+A default Kafka consumer, or one of committed records for a system that needs that. Notes arrival times only, and
+looks into the results once all are there.
 """
 
 import asyncio
@@ -16,7 +17,11 @@ from waypost import Topics
 
 async def main(job: dict[str, Any]) -> None:
     """Until ``expected`` results of paced commands came or the parent says a word; latencies by label, in ms."""
-    consumer = AIOKafkaConsumer(Topics(job["prefix"]).results, bootstrap_servers=job["bootstrap"])
+    consumer = AIOKafkaConsumer(
+        Topics(job["prefix"]).results,
+        bootstrap_servers=job["bootstrap"],
+        isolation_level=job["isolation_level"],
+    )
     await consumer.start()
     for partition in consumer.assignment():
         await consumer.position(partition)  # from here on nothing is missed

@@ -190,12 +190,11 @@ def _maven(repository: Path) -> Any:
     )
 
 
-def relock(lock_file: Path = LOCK_FILE) -> list[Jar]:
-    """Resolve ROOTS with all that they need at run time, and write the lock file."""
+def relock(lock_file: Path = LOCK_FILE, roots: Iterable[str] = ROOTS) -> list[Jar]:
+    """Resolve ``roots`` with all that they need at run time, and write the lock file."""
     with tempfile.TemporaryDirectory() as staging:
         context = _maven(Path(staging))
-        roots = [context.create_dependency(root) for root in ROOTS]
-        inputs, transitive = context.resolver.resolve(roots)
+        inputs, transitive = context.resolver.resolve([context.create_dependency(root) for root in roots])
         coordinates = [f"{item.groupId}:{item.artifactId}:{item.version}" for item in inputs + transitive]
         unverified = [Jar(coordinate, "") for coordinate in coordinates]
         digests = {jar.coordinate: _digest(path) for jar, path in _download(unverified, Path(staging))}

@@ -1,0 +1,1 @@
+"""Systems that users would otherwise take, doing the benchmark's job beside the service."""

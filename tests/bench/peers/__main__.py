@@ -1,0 +1,227 @@
+"""``python -m tests.bench.peers``: the service beside its peers in one run, in pairs on the same servers.
+
+Adds ``peers`` and its ratios to ``build/bench.json`` (a run of ``python -m tests.bench`` comes first) and prints
+a table. Needs an environment with the peers' packages, which ``make bench-full`` makes.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+from tests.bench import latency
+from tests.bench.children import Child, ChildFailedError
+from tests.bench.peers import streams
+from tests.bench.plan import DATA_BYTES, FROM_PART, POSTGRES_SETTINGS, SESSIONS, SHORT, TO_PART, Plan
+from tests.bench.report import percentile, spread
+from tests.bench.stage import Ground, Stage, System
+
+from waypost_worker.devserver import THROUGHPUT, DevServerError, Servers
+
+TITLES: Final = {
+    "service": "Waypost",
+    "streams": "Kafka Streams, exactly once",
+    "quix": "Quix Streams, exactly once",
+    "saver": "LangGraph AsyncPostgresSaver",
+}
+TOPICS: Final[tuple[System, ...]] = ("service", "streams", "quix")
+POOLS: Final = (4, 10, 20)
+TASKS: Final = 50
+THREADS: Final = (1, 3)
+RATE: Final = 1_000
+
+
+class Peers:
+    """The measurements of one run, kept as they come."""
+
+    def __init__(self, stage: Stage, python: Path, commands: int) -> None:
+        self.stage = stage
+        self.commands = commands
+        self.rates: dict[str, list[float]] = {name: [] for name in TITLES}
+        self.p50s: dict[str, list[float]] = {name: [] for name in TOPICS}
+        self.p99s: dict[str, list[float]] = {name: [] for name in TOPICS}
+        self.tried: dict[str, dict[str, float]] = {"streams_threads": {}, "saver_pools": {}}
+        self._python = python
+
+    async def throughput(self, which: System, commands: int) -> float:
+        """Commands a second from topic to topic, all of them waiting when the system starts."""
+        async with AsyncExitStack() as stack:
+            ground = await stack.enter_async_context(self.stage.ground())
+            load = await stack.enter_async_context(ground.load("fill", commands=commands))
+            await load.answer()
+            load.tell("go")
+            await load.answer()
+            await self.stage.checkpoint()
+            await stack.enter_async_context(self.stage.system(which, ground))
+            times = await ground.committed(commands)
+        if len(times) != commands:
+            raise RuntimeError(f"{which}: {commands} commands, {len(times)} results")
+        first, last = int(commands * FROM_PART), int(commands * TO_PART) - 1
+        return (last - first) * 1000 / (times[last] - times[first])
+
+    async def saver(self, pool: int) -> dict[str, Any]:
+        """Puts a second, and what one takes."""
+        async with self.stage.ground() as ground:
+            await self.stage.checkpoint()
+            job = {
+                "dsn": ground.dsn,
+                "puts": max(2_000, self.commands // 20),
+                "sessions": SESSIONS,
+                "data_bytes": DATA_BYTES,
+                "tasks": TASKS,
+                "pool": pool,
+            }
+            program = [str(self._python), "-m", "tests.bench.peers.saver", json.dumps(job)]
+            async with Child("saver", {}, program=program) as child:
+                return await child.answer()
+
+    async def late(self, which: System, plan: Plan) -> None:
+        """Publish to visible result at RATE commands a second."""
+        told = await latency.measure(self.stage, which, replace(plan, rates=(RATE,)))
+        self.p50s[which].append(percentile(told[0].ordered, 0.5))
+        self.p99s[which].append(percentile(told[0].ordered, 0.99))
+
+    def report(self) -> dict[str, Any]:
+        """For bench.json."""
+        return {
+            "commands": self.commands,
+            "commands_per_second": {name: spread(values) for name, values in self.rates.items()},
+            f"p50_ms_at_{RATE}_per_second": {name: spread(values, 2) for name, values in self.p50s.items()},
+            f"p99_ms_at_{RATE}_per_second": {name: spread(values, 2) for name, values in self.p99s.items()},
+            "tried": self.tried,
+        }
+
+    def ratios(self) -> dict[str, Any]:
+        """What the project promises beside its peers."""
+        rates = {name: median(values) for name, values in self.rates.items()}
+        p50s = {name: median(values) for name, values in self.p50s.items()}
+        found = {
+            "creates_service_over_saver": (rates["service"] / rates["saver"], 20, True),
+            "creates_service_over_streams": (
+                rates["service"] / max(rates["streams"], rates["quix"]),
+                2,
+                True,
+            ),
+            "p50_service_over_streams_at_1000_per_second": (
+                p50s["service"] / min(p50s["streams"], p50s["quix"]),
+                0.2,
+                False,
+            ),
+        }
+        return {
+            name: {
+                "value": round(value, 3),
+                "target": f"{'>=' if least else '<='} {target}",
+                "met": value >= target if least else value <= target,
+            }
+            for name, (value, target, least) in found.items()
+        }
+
+
+def starters(
+    python: Path, runtime: Any, threads: int, scratch: Path
+) -> dict[System, Callable[[Ground], Child]]:
+    """How each peer is started on a ground."""
+
+    def start_quix(ground: Ground) -> Child:
+        job = json.dumps({"bootstrap": ground.bootstrap, "prefix": ground.topics.prefix})
+        return Child("quix", {}, program=[str(python), "-m", "tests.bench.peers.quix", job])
+
+    def start_streams(ground: Ground) -> Child:
+        program = streams.command(runtime, ground.bootstrap, ground.topics.prefix, threads, scratch)
+        return Child("streams", {}, program=program)
+
+    return {"quix": start_quix, "streams": start_streams}
+
+
+def say(what: str, value: str) -> None:
+    """One line for each measurement."""
+    print(f"  {what:<52}{value:>16}", file=sys.stderr, flush=True)
+
+
+async def run(servers: Servers, build: Path, python: Path, plan: Plan) -> Peers:
+    """All measurements, the systems in turn."""
+    with tempfile.TemporaryDirectory() as directory:
+        scratch = Path(directory)
+        runtime = streams.compiled(scratch / "classes")
+        async with Stage(servers, build) as stage:
+            peers = Peers(stage, python, plan.commands)
+            best = THREADS[0]
+            for threads in THREADS:
+                stage.peers = starters(python, runtime, threads, scratch)
+                rate = await peers.throughput("streams", plan.probe)
+                peers.tried["streams_threads"][str(threads)] = round(rate, 1)
+                say(f"Kafka Streams tries {threads} threads", f"{rate:,.0f}/s")
+                if rate >= max(peers.tried["streams_threads"].values()):
+                    best = threads
+            stage.peers = starters(python, runtime, best, scratch)
+            pool = POOLS[0]
+            for size in POOLS:
+                rate = (await peers.saver(size))["per_second"]
+                peers.tried["saver_pools"][str(size)] = round(rate, 1)
+                say(f"AsyncPostgresSaver tries {size} connections", f"{rate:,.0f}/s")
+                if rate >= max(peers.tried["saver_pools"].values()):
+                    pool = size
+            for repeat in range(plan.repeats):
+                order = TOPICS if repeat % 2 == 0 else TOPICS[::-1]
+                for which in order:
+                    peers.rates[which].append(await peers.throughput(which, plan.commands))
+                    say(TITLES[which], f"{peers.rates[which][-1]:,.0f}/s")
+                peers.rates["saver"].append((await peers.saver(pool))["per_second"])
+                say(TITLES["saver"], f"{peers.rates['saver'][-1]:,.0f}/s")
+                for which in order:
+                    await peers.late(which, plan)
+                    say(f"{TITLES[which]}, p50 at {RATE}/s", f"{peers.p50s[which][-1]:.1f} ms")
+            return peers
+
+
+def table(peers: Peers) -> str:
+    """For people, at most 80 columns wide."""
+    lines = [f"{'the same job, beside':<32}{'commands a second':>22}{'p50 at 1,000/s':>16}{'p99':>8}"]
+    for name, title in TITLES.items():
+        rate = spread(peers.rates[name])
+        cells = f"{rate['median']:,.0f} ({rate['min']:,.0f} - {rate['max']:,.0f})"
+        p50 = f"{median(peers.p50s[name]):.1f} ms" if name in peers.p50s else ""
+        p99 = f"{median(peers.p99s[name]):.0f} ms" if name in peers.p99s else ""
+        lines.append(f" {title:<31}{cells:>22}{p50:>16}{p99:>8}")
+    for name, figure in peers.ratios().items():
+        mark = "met" if figure["met"] else "NOT"
+        lines.append(f" {name.replace('_', ' '):<52}{figure['value']:>8}{figure['target']:>10}  {mark}")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Start servers, measure, add to the report, print."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.peers", description=__doc__)
+    parser.add_argument("--python", type=Path, required=True, help="a Python with the peers' packages")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--commands", type=int, default=60_000)
+    asked = parser.parse_args()
+    plan = replace(SHORT, repeats=asked.repeats, commands=asked.commands)
+    build = Path("build")
+    build.mkdir(exist_ok=True)
+    print("the service beside its peers, some ten minutes …", file=sys.stderr)
+    try:
+        with Servers(kafka_profile=THROUGHPUT, postgres_settings=POSTGRES_SETTINGS) as servers:
+            peers = asyncio.run(run(servers, build, asked.python, plan))
+    except (DevServerError, ChildFailedError, RuntimeError, TimeoutError) as error:
+        print(f"\nthe benchmark can't go on, nothing was written: {error!r}", file=sys.stderr)
+        return 1
+    file = build / "bench.json"
+    report = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"ratios": {}}
+    report["peers"] = peers.report()
+    report["ratios"].update(peers.ratios())
+    file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(table(peers))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
