@@ -4,6 +4,7 @@ fire that are for the fault.
 
 import asyncio
 import re
+import signal
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -135,3 +136,23 @@ async def test_a_database_that_does_not_answer_raises_the_alert_of_unowned_parti
     finally:
         postgres.resume()
         postgres.stop()
+
+
+async def test_two_deployments_that_share_a_database_raise_the_alert_of_lost_terms(
+    here: Deployment, tmp_path: Path
+) -> None:
+    promtool()
+    one = Watched(here, tmp_path / "one")
+    other = Watched(here, tmp_path / "other", WAYPOST_GROUP_ID=f"{here.topics.prefix}-other")
+    for worker in (one, other):
+        await worker.start()
+        await worker.answers("/startupz", ok)
+    first = await one.samples()
+    publishing = asyncio.create_task(publish(here, 400))
+    # Each command that one of them applies shows the other that it was overtaken.
+    await one.shows(lambda found: found.get(("waypost_terms_ended_total", "fenced"), 0) >= 3)
+    await publishing
+    second = await one.samples()
+    assert "WaypostTermsEndOften" in await asyncio.to_thread(firing, first, second, tmp_path)
+    assert await other.end(signal.SIGTERM) == 0
+    await here.balanced()

@@ -1,6 +1,9 @@
 """Metrics: what batches and terms amount to, that the catalogue is all there is, and that labels are bounded."""
 
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 from prometheus_client.samples import Sample
@@ -21,7 +24,9 @@ from waypost_worker.partition.ports import (
     UnavailableError,
 )
 from waypost_worker.telemetry.catalogue import METRICS
+from waypost_worker.telemetry.health import Health
 from waypost_worker.telemetry.metrics import Metrics
+from waypost_worker.telemetry.observers import LogObserver, Observers
 
 NOW = 1_800_000_000.0
 CREATE = b'{"name": "n", "data": {}}'
@@ -180,3 +185,32 @@ def test_the_record_age_is_that_of_the_newest_command_until_caught_up(metrics: M
     assert value(metrics, "waypost_record_age_seconds", "0") == pytest.approx(4)
     metrics.lag(0, 0)
     assert value(metrics, "waypost_record_age_seconds", "0") == 0
+
+
+def calls(action: Callable[[], object]) -> int:
+    """How many Python functions an action calls."""
+    count = 0
+
+    def look(frame: object, event: str, argument: object) -> None:
+        nonlocal count
+        count += event == "call"
+
+    sys.setprofile(look)
+    try:
+        action()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_the_cost_is_per_batch_not_per_command(metrics: Metrics) -> None:
+    told = {
+        count: batch(*(command(n, commands.CREATE, CREATE) for n in range(count))) for count in (20, 2000)
+    }
+    observers = Observers(metrics, Health(60), LogObserver())
+    observers.applied(0, told[20])  # what is looked up once is known from here on
+    for one in (
+        lambda count: observers.applied(0, told[count]),
+        lambda count: observers.emitted(0, told[count], 0.001),
+    ):
+        assert calls(partial(one, 20)) == calls(partial(one, 2000)) < 100

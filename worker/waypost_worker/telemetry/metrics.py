@@ -105,7 +105,7 @@ class Metrics:
         self._emit_seconds.observe(seconds)
         now = self._clock()
         first = batch.results[0][0]
-        stamps = Count(d.record.timestamp for d in batch.commands if d.record.offset >= first)
+        stamps = Count([d.record.timestamp for d in batch.commands if d.record.offset >= first])
         for stamp, times in stamps.items():
             self._end_to_end.observe(max(0.0, now - stamp / 1000), times)
 
