@@ -5,13 +5,18 @@ from typing import Any
 
 import asyncpg
 
-TABLES = {
-    "sessions": "session_id",
-    "checkpoints": "session_id, number",
-    "recent_commands": "session_id, position",
-    "rejected_commands": 'partition, "offset"',
+# The columns that the log decides, in the order in which the first format had them.
+COLUMNS = {
+    "sessions": "session_id, partition, counter, policy, checkpoints, first_recorded_at, last_recorded_at",
+    "checkpoints": (
+        "session_id, number, imported_id, name, taken_at, recorded_at, data, metadata, pinned, command_id, position"
+    ),
+    "recent_commands": "session_id, position, command_id, number",
+    "rejected_commands": (
+        'partition, "offset", session_id, command_id, code, message, key, value, headers, recorded_at'
+    ),
+    "partitions": "partition, partitions, next_offset, anchor, default_policy, default_commands",
 }
-PARTITIONS = "partition, partitions, next_offset, anchor, default_policy, default_commands"
 
 
 async def state_hash(dsn: str, schema: str = "waypost") -> dict[str, str]:
@@ -19,12 +24,10 @@ async def state_hash(dsn: str, schema: str = "waypost") -> dict[str, str]:
     connection: Any = await asyncpg.connect(dsn)
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
-            hashes = {}
-            for table, order in TABLES.items():
-                hashes[table] = await _hash(connection, f'select * from "{schema}".{table} order by {order}')
-            query = f'select {PARTITIONS} from "{schema}".partitions order by partition'
-            hashes["partitions"] = await _hash(connection, query)
-            return hashes
+            return {
+                table: await _hash(connection, f'select {columns} from "{schema}".{table} order by 1, 2')
+                for table, columns in COLUMNS.items()
+            }
     finally:
         await connection.close()
 
