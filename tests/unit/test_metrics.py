@@ -26,7 +26,7 @@ from waypost_worker.partition.ports import (
 from waypost_worker.telemetry.catalogue import METRICS
 from waypost_worker.telemetry.health import Health
 from waypost_worker.telemetry.metrics import Metrics
-from waypost_worker.telemetry.observers import LogObserver, Observers
+from waypost_worker.telemetry.observers import Observers
 
 NOW = 1_800_000_000.0
 CREATE = b'{"name": "n", "data": {}}'
@@ -207,7 +207,7 @@ def test_the_cost_is_per_batch_not_per_command(metrics: Metrics) -> None:
     told = {
         count: batch(*(command(n, commands.CREATE, CREATE) for n in range(count))) for count in (20, 2000)
     }
-    observers = Observers(metrics, Health(60), LogObserver())
+    observers = Observers(metrics, Health(60))
     observers.applied(0, told[20])  # what is looked up once is known from here on
     for one in (
         lambda count: observers.applied(0, told[count]),
