@@ -348,7 +348,10 @@ class Publisher(CommandCalls):
             )
 
     def _accept(self, *pending: Pending, timeout: float | None = None) -> None:
-        self._working()
+        sender = self._sender
+        # One look for all that _working asks after; it says what is wrong.
+        if sender is None or self._closed or os.getpid() != self._pid or not sender.alive:
+            self._working()
         self._buffer.put(*pending, timeout=timeout)
 
     def _wake(self) -> None:

@@ -7,13 +7,24 @@ from typing import Final
 
 from waypost.times import format_micros
 
-_VARIANT: Final = "89ab"
+_VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+_AT_ONCE: Final = 64
+_random: list[str] = []  # fetched from the system for many ids at once, and never used twice
 
 
 def new_id() -> str:
-    """A random UUID (version 4, RFC 9562) as text. Straight from the system, so a fork never repeats one."""
-    h = os.urandom(16).hex()
-    return f"{h[:8]}-{h[8:12]}-4{h[13:16]}-{_VARIANT[int(h[16], 16) & 3]}{h[17:20]}-{h[20:]}"
+    """A random UUID (version 4, RFC 9562) as text. A fork never repeats one: the child begins with none."""
+    while True:
+        try:
+            h = _random.pop()  # atomic, so threads share them
+        except IndexError:
+            fetched = os.urandom(16 * _AT_ONCE).hex()
+            _random.extend([fetched[at : at + 32] for at in range(0, 32 * _AT_ONCE, 32)])
+        else:
+            return f"{h[:8]}-{h[8:12]}-4{h[13:16]}-{_VARIANT[h[16]]}{h[17:20]}-{h[20:]}"
+
+
+os.register_at_fork(after_in_child=_random.clear)
 
 
 class Clock:
