@@ -212,11 +212,11 @@ class Worker:
         limits = Limits(
             batch_records=settings.batch_records,
             batch_bytes=settings.batch_bytes,
-            cache_items=max(1000, settings.cache_items // max(1, len(self._runs) + 1)),
             stuck_after=settings.stuck_after,
             accept_trimmed_results=settings.accept_trimmed_results,
         )
-        owner = Owner(partition, self._topics.results, ports, self._observer, limits)
+        topic = self._topics.results
+        owner = Owner(partition, topic, ports, self._observer, limits, cache_room=self._cache_room)
         wait = min(_LONGEST_OWNER_WAIT, 2.0 ** self._failures.get(partition, 0) - 1)
 
         async def run() -> None:
@@ -227,6 +227,10 @@ class Worker:
         task = asyncio.create_task(run(), name=f"owner-{partition}")
         task.add_done_callback(lambda _: self._changed.set())
         return _Run(owner, task)
+
+    def _cache_room(self) -> int:
+        # An even share for each owner there is now: a rebalance makes it larger or smaller.
+        return max(1000, self._settings.cache_items // max(1, len(self._runs)))
 
     def _take_note(self, partition: int, run: _Run) -> None:
         """An owner's task ended: by stop, because its consumer is stuck, or by an error that nobody foresaw."""

@@ -87,7 +87,7 @@ class Settings(BaseSettings):
         default=4 * 1024 * 1024, ge=65_536, le=64 * 1024 * 1024, description="most bytes in one transaction"
     )
     cache_items: int = Field(
-        default=400_000,
+        default=1_000_000,
         ge=1_000,
         description="checkpoints and command ids remembered in memory, all partitions",
     )

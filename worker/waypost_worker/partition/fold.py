@@ -2,7 +2,7 @@
 results show. The owner and replay both advance with this; what is done with the outcome is theirs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from waypost.checkpoint import checkpoint_id
@@ -24,13 +24,15 @@ class Folded(NamedTuple):
 
 
 class Folder:
-    """Sessions in memory between batches, ``cache_items`` of them (entries and command ids) at most."""
+    """Sessions in memory between batches, ``cache_room()`` items of them (entries and command ids) at most."""
 
-    def __init__(self, encoder: ResultEncoder, store: Store, defaults: Defaults, cache_items: int) -> None:
+    def __init__(
+        self, encoder: ResultEncoder, store: Store, defaults: Defaults, cache_room: Callable[[], int]
+    ) -> None:
         self.encoder = encoder  # may be exchanged between batches
         self._store = store
         self._defaults = defaults
-        self._cache = SessionCache(cache_items)
+        self._cache = SessionCache(cache_room)
 
     async def fold(self, decoded: Sequence[Decoded], next_offset: int) -> Folded:
         """One batch, the first command of which is the next to be applied, at or behind ``next_offset``.

@@ -73,7 +73,11 @@ class Ports:
 
 
 class Owner:
-    """Owns one partition as long as :meth:`run` runs."""
+    """Owns one partition as long as :meth:`run` runs.
+
+    ``cache_room`` tells how many items of sessions it may remember now, where owners share a worker's memory;
+    ``limits.cache_items`` where they don't.
+    """
 
     def __init__(
         self,
@@ -83,6 +87,7 @@ class Owner:
         observer: Observer,
         limits: Limits | None = None,
         random: Random | None = None,
+        cache_room: Callable[[], int] | None = None,
     ) -> None:
         self.partition = partition
         self.next_offset: int | None = None
@@ -91,6 +96,7 @@ class Owner:
         self._observer = observer
         self._limits = limits or Limits()
         self._random = random or Random()
+        self._cache_room = cache_room or (lambda: self._limits.cache_items)
         self._encoder = ResultEncoder(results_topic, partition)
         self._stop = asyncio.Event()
         self._waiting: asyncio.Future[Any] | None = None
@@ -185,7 +191,7 @@ class _Term:
             accept_trimmed_results=self._limits.accept_trimmed_results,
         )
         self._acquired = acquired
-        self._folder = Folder(self._owner._encoder, self._store, acquired.defaults, self._limits.cache_items)
+        self._folder = Folder(self._owner._encoder, self._store, acquired.defaults, self._owner._cache_room)
         self._anchor = acquired.anchor
         self._position = acquired.position
         self._owner.next_offset = acquired.position.next_offset

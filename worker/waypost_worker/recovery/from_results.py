@@ -102,7 +102,7 @@ class FromResults:
 
     async def _batches(self, results: ResultsLog, claim: Claim, first: int, end: int) -> None:
         defaults = Defaults(claim.default_policy, list(claim.default_commands))
-        cache = SessionCache(self._limits.cache_items)
+        cache = SessionCache(lambda: self._limits.cache_items)
         next_offset = claim.next_offset
         last = await last_result(results, first, end)
         if last is None:

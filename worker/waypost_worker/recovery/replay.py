@@ -141,7 +141,7 @@ class PartitionReplay:
         store, limits = self._ports.store, self._limits
         defaults = Defaults(claim.default_policy, list(claim.default_commands))
         silent = SilentEncoder(self._partition)
-        folder = Folder(self._encoder, store, defaults, limits.cache_items)
+        folder = Folder(self._encoder, store, defaults, lambda: limits.cache_items)
         next_offset = claim.next_offset
         await log.seek(next_offset)
         while records := await self._gather(log, next_offset):
