@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Annotated
 
@@ -19,6 +19,7 @@ from waypost_worker.cli.interchange import Part, parts_of_lines, parts_of_list
 from waypost_worker.cli.output import DONE, USAGE, CommandError, note, show_fields
 from waypost_worker.cli.publish import TimeoutFlag
 from waypost_worker.cli.transfer import Step, Totals, Transfer
+from waypost_worker.cli.work_progress import WorkProgress
 from waypost_worker.settings import Settings
 
 
@@ -76,9 +77,16 @@ def _run(
     settings: Settings, parts: Iterator[Part], count: int | None, resume: str | None, timeout: float
 ) -> Totals:
     identifier = resume or new_id()
-    if count is None or count > 1:
-        note(f"import {identifier}: after an interruption go on with --resume {identifier}")
-    return asyncio.run(Transfer(identifier, timeout).run(settings, _steps(parts, count)))
+    if count == 1:
+        return asyncio.run(Transfer(identifier, timeout).run(settings, _steps(parts, count)))
+    note(f"import {identifier}: after an interruption go on with --resume {identifier}")
+    with ExitStack() as stack:
+        if count is None:  # nobody knows what a pipe still brings
+            transfer = Transfer(identifier, timeout)
+        else:
+            progress = stack.enter_context(WorkProgress("importing", count, "parts"))
+            transfer = Transfer(identifier, timeout, lambda: progress.advanced(0, 1))
+        return asyncio.run(transfer.run(settings, _steps(parts, count)))
 
 
 async def _steps(parts: Iterator[Part], count: int | None) -> AsyncIterator[Step]:

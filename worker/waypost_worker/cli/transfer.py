@@ -7,7 +7,7 @@ duplicate, which changes nothing, for as long as the session remembers it: at le
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -74,8 +74,10 @@ class Totals:
 class Transfer:
     """Sends steps: those of a session one after the other, those of different sessions side by side."""
 
-    def __init__(self, transfer_id: str, timeout: float) -> None:
+    def __init__(self, transfer_id: str, timeout: float, done: Callable[[], None] = lambda: None) -> None:
+        """``done`` is called for each command that has its result; ``timeout`` is for one result, in seconds."""
         self.totals = Totals()
+        self._done = done
         self._id = transfer_id
         self._timeout = timeout
         self._failed: Exception | None = None
@@ -106,6 +108,7 @@ class Transfer:
                 await before
             if self._failed is None:
                 self._take(step, await self._result(publisher, step))
+                self._done()
         except Exception as error:
             self._failed = self._failed or error  # raised once all is quiet
         finally:
