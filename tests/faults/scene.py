@@ -18,7 +18,7 @@ import asyncpg
 from tests.faults.load import Load
 from tests.faults.processes import WorkerProcess
 from tests.oracle.books import Records, balance, read_all
-from tests.oracle.live import LiveSubscriber
+from tests.oracle.live import LiveSubscriber, differences_seen
 
 from waypost import Topics
 from waypost_worker.devserver import Endpoints
@@ -286,7 +286,7 @@ class Scene:
             }
         ends = {partition: records[-1].offset + 1 for partition, records in results.items() if records}
         await self.until(lambda: all(live.position[one] >= end for one, end in ends.items()))
-        row.problems += live.problems(results)
+        row.problems += differences_seen(live.seen, results)
         books = await balance(self.endpoints.postgres_dsn, commands, results, live.ids)
         row.commands, row.lost, row.doubled = books.commands, books.lost, books.doubled
         row.out_of_order = books.out_of_order

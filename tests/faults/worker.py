@@ -6,6 +6,7 @@ worker's code is as it ships: what is put in its way here are subclasses of its 
 - ``--point NAME --how kill|stop --hits N``: SIGKILL or SIGSTOP to itself the Nth time it comes to the point.
 - ``--note FILE``: the point's name is written there just before.
 - ``--counts FILE``: at SIGWINCH, numbers of tasks, clients and open files are written there as JSON.
+- ``--sabotage drop-outbox|append-twice``: a bug on purpose, to see that the oracle sees it.
 - ``--redirect PORT=PORT``: connect to another loopback port in place of a broker's, where a proxy listens.
 """
 
@@ -16,6 +17,7 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -160,6 +162,26 @@ def counts() -> dict[str, int]:
     return {**found, "tasks": len(tasks), "owners": owners, "files": len(os.listdir("/proc/self/fd"))}
 
 
+class ForgetfulStore(TrappedStore):
+    """Takes a partition over and forgets what its predecessor had committed and not emitted."""
+
+    async def acquire(self, partitions: int) -> Claim:
+        return replace(await super().acquire(partitions), outbox=[])
+
+
+class RepeatingResults(TrappedResults):
+    """Appends every batch of results twice."""
+
+    async def append(self, records: Sequence[ResultRecord]) -> int:
+        base = await super().append(records)
+        if dict(records[0].headers).get("ce_type") != _ACQUIRED:
+            await super().append(records)
+        return base
+
+
+SABOTAGE = {"drop-outbox": ForgetfulStore, "append-twice": RepeatingResults}
+
+
 class CountedWorker(service.Worker):
     counts_file: Path
 
@@ -174,11 +196,11 @@ class CountedWorker(service.Worker):
 
 
 def put(module: ModuleType, *classes: type) -> None:
-    """Let a module use these in place of the classes that they extend."""
+    """Let a module use these in place of the product's classes that they extend."""
     for one in classes:
-        name = one.__base__.__name__  # type: ignore[union-attr]
-        assert getattr(module, name) is one.__base__, f"{module.__name__} does not use {name} any more"
-        setattr(module, name, one)
+        shipped = next(base for base in one.__mro__ if base.__module__.startswith("waypost_worker."))
+        assert hasattr(module, shipped.__name__), f"{module.__name__} has no {shipped.__name__} any more"
+        setattr(module, shipped.__name__, one)
 
 
 def redirect(ports: dict[int, int]) -> None:
@@ -199,6 +221,7 @@ def main() -> None:
     parser.add_argument("--hits", type=int, default=1)
     parser.add_argument("--note", type=Path)
     parser.add_argument("--counts", type=Path, required=True)
+    parser.add_argument("--sabotage", choices=SABOTAGE)
     parser.add_argument("--redirect", action="append", default=[])
     arguments = parser.parse_args()
     trap = Trap(arguments.point, arguments.how, arguments.hits, arguments.note)
@@ -206,6 +229,8 @@ def main() -> None:
     CountedWorker.counts_file = arguments.counts
     put(service, TrappedLog, TrappedResults, TrappedStore)
     put(process, CountedWorker)
+    if arguments.sabotage:
+        put(service, SABOTAGE[arguments.sabotage])
     if arguments.redirect:
         redirect({int(a): int(b) for a, b in (text.split("=") for text in arguments.redirect)})
     raise SystemExit(run(load_settings()))

@@ -62,24 +62,6 @@ class LiveSubscriber:
         self._stop.set()
         self._thread.join()
 
-    def problems(self, results: dict[int, Sequence[Any]]) -> list[str]:
-        """Where what was seen is not, in order and once each, what the topic holds."""
-        problems = []
-        for partition, records in sorted(results.items()):
-            held = [
-                (record.offset, headers["ce_id"].decode())
-                for record in records
-                if (headers := dict(record.headers)).get("ce_type") != _ACQUIRED
-            ]
-            seen = [(one.offset, one.event_id) for one in self.seen[partition]]
-            if held != seen:
-                at = next((i for i, (a, b) in enumerate(zip(held, seen, strict=False)) if a != b), None)
-                where = f"first at {at}: {held[at]} in the topic, {seen[at]} seen" if at is not None else ""
-                problems.append(
-                    f"partition {partition}: {len(held)} results in the topic, {len(seen)} seen live; {where}"
-                )
-        return problems
-
     def _watch(self) -> None:
         self._consumer.assign([TopicPartition(self._topic, partition, 0) for partition in self.seen])
         while not self._stop.is_set():
@@ -99,3 +81,22 @@ class LiveSubscriber:
             offset = orjson.loads(message.value())["command"]["offset"]
             self.answered[partition] = max(self.answered[partition], offset)
         self.position[partition] = message.offset() + 1
+
+
+def differences_seen(seen: dict[int, list[Seen]], results: dict[int, Sequence[Any]]) -> list[str]:
+    """Where what was seen is not, in order and once each, what the topic holds."""
+    problems = []
+    for partition, records in sorted(results.items()):
+        held = [
+            (record.offset, headers["ce_id"].decode())
+            for record in records
+            if (headers := dict(record.headers)).get("ce_type") != _ACQUIRED
+        ]
+        came = [(one.offset, one.event_id) for one in seen.get(partition, [])]
+        if held != came:
+            at = next((i for i, (a, b) in enumerate(zip(held, came, strict=False)) if a != b), None)
+            where = f"; first at {at}: {held[at]} in the topic, {came[at]} seen" if at is not None else ""
+            problems.append(
+                f"partition {partition}: {len(held)} results in the topic, {len(came)} seen live{where}"
+            )
+    return problems

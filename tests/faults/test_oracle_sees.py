@@ -1,0 +1,35 @@
+"""The oracle and the scenarios can fail: workers with a bug on purpose are found out.
+
+Breaks: a worker that forgets its predecessor's outbox; one that appends every batch of results twice.
+Must hold: the verdict says lost, and doubled.
+"""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from tests.faults.scene import Scene, scene, seed_of_run
+
+from waypost_worker.devserver import Endpoints, Servers
+
+
+@pytest.fixture
+async def unlisted(
+    servers: Servers, database: str, topic_prefix: str, tmp_path: Path
+) -> AsyncIterator[Scene]:
+    """A stage whose verdict does not go into the table."""
+    endpoints = Endpoints(servers.endpoints.bootstrap_servers, database)
+    async with scene("sabotage", endpoints, topic_prefix, tmp_path, seed_of_run(), []) as made:
+        yield made
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("sabotage", "found"), [("drop-outbox", "lost"), ("append-twice", "doubled")])
+async def test_a_bug_on_purpose_is_found(unlisted: Scene, sabotage: str, found: str) -> None:
+    first = await unlisted.worker("--point", "batch-4-committed")
+    await unlisted.until(lambda: not first.alive)
+    await unlisted.worker("--sabotage", sabotage)
+    await unlisted.answered(30)
+    with pytest.raises(AssertionError):
+        await unlisted.judge()
+    assert getattr(unlisted.row, found) > 0
