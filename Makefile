@@ -66,11 +66,12 @@ crash-tests: setup  ## 200 agents killed under load, Kafka up, away and frozen; 
 
 PEERS := .venv-peers
 
-bench-full: setup  ## the long run, then the service beside its peers; some 25 minutes
+bench-full: setup  ## the long run, other shapes of load, and the service beside its peers; an hour
 	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
 	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
 	  -r tests/bench/peers/requirements.lock
 	@$(BIN)/python -m tests.bench --full
+	@$(BIN)/python -m tests.bench.shapes
 	@$(BIN)/python -m tests.bench.peers --python $(PEERS)/bin/python --commands 100000
 
 schemas: setup  ## regenerate the JSON Schema and AsyncAPI files from the models

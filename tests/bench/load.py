@@ -7,6 +7,7 @@ hidden by coordinated omission.
 """
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from waypost.topics import partition_of
 
 NAMES = ("task_started", "plan_made", "tool_called", "observation", "decision", "draft", "task_done")
 CREATE = b"waypost.checkpoint.create"
+DEFAULTS = b"waypost.defaults.configure"
 _BATCH_COMMANDS = 500
 _BATCH_BYTES = 1_000_000
 
@@ -40,7 +42,7 @@ async def fill(job: dict[str, Any]) -> None:
     )
     await producer.start()
     try:
-        lanes = _encode(producer, job["commands"], job["partitions"])
+        lanes = _encode(producer, job)
         say(state="ready")
         await word()
         began = time.monotonic()
@@ -50,22 +52,34 @@ async def fill(job: dict[str, Any]) -> None:
         await producer.stop()
 
 
-def _encode(producer: AIOKafkaProducer, commands: int, partitions: int) -> dict[int, list[Any]]:
-    bodies = [create_body(NAMES[step % len(NAMES)], state) for step, state in enumerate(states(DATA_BYTES))]
+def _encode(producer: AIOKafkaProducer, job: dict[str, Any]) -> dict[int, list[Any]]:
+    """Batches by partition. ``sessions``, ``data_bytes`` and ``defaults`` (a policy) may be left out."""
+    partitions, sessions = job["partitions"], job.get("sessions", SESSIONS)
+    made = states(job.get("data_bytes", DATA_BYTES))
+    bodies = [create_body(NAMES[step % len(NAMES)], state) for step, state in enumerate(made)]
     lanes: dict[int, list[Any]] = {partition: [] for partition in range(partitions)}
     at = format_micros(time.time_ns() // 1000).encode()
     token = os.urandom(8).hex()
-    for number in range(commands):
-        session_id = session_name(number % SESSIONS)
-        batches = lanes[partition_of(session_id, partitions)]
-        headers = command_headers(f"{token}-{number:019d}", b"/bench/load", CREATE, at)
-        record = {"key": session_id.encode(), "value": bodies[number % len(bodies)], "headers": headers}
+
+    def add(partition: int, key: bytes | None, value: bytes, headers: Any) -> None:
+        batches = lanes[partition]
+        record = {"key": key, "value": value, "headers": headers}
         full = not batches or batches[-1].record_count() >= _BATCH_COMMANDS
         if full or batches[-1].append(timestamp=None, **record) is None:
             if batches:
                 batches[-1].close()
             batches.append(producer.create_batch())
             batches[-1].append(timestamp=None, **record)
+
+    if policy := job.get("defaults"):
+        for partition in lanes:
+            headers = command_headers(f"{token}-defaults-{partition}", b"/bench/load", DEFAULTS, at)
+            add(partition, None, json.dumps(policy).encode(), headers)
+    for number in range(job["commands"]):
+        session_id = session_name(number % sessions)
+        headers = command_headers(f"{token}-{number:019d}", b"/bench/load", CREATE, at)
+        partition = partition_of(session_id, partitions)
+        add(partition, session_id.encode(), bodies[number % len(bodies)], headers)
     for batches in lanes.values():
         if batches:
             batches[-1].close()

@@ -8,6 +8,7 @@ import itertools
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -102,6 +103,13 @@ class Stage:
         }
 
     @asynccontextmanager
+    async def worker(self, ground: "Ground") -> AsyncIterator[Child]:
+        """One worker more on this ground, which may be killed."""
+        await migrate_dsn(ground.dsn)
+        async with WorkerChild(self.worker_environment(ground), self._worker_log) as child:
+            yield child
+
+    @asynccontextmanager
     async def system(self, which: System, ground: "Ground", batch: int | None = None) -> AsyncIterator[Child]:
         """The bare loop or a worker at work on this ground, ready for commands."""
         if which == "service":
@@ -189,10 +197,29 @@ class Ground:
         }
         return Child("tests.bench.watch", job)
 
-    async def committed(self, expected: int) -> list[int]:
+    async def committed(self, expected: int, patience: float = 5 * _PATIENCE) -> list[int]:
         """Wait until so many results are there for a reader of committed ones; when each came, in milliseconds,
         rising. Fence records left out.
         """
+        times: list[int] = []
+        async with self._reader() as consumer, asyncio.timeout(patience):
+            while len(times) < expected:
+                for records in (await consumer.getmany(timeout_ms=200)).values():
+                    times += [record.timestamp for record in records if not _is_fence(record)]
+        return sorted(times)
+
+    async def gaps(self, expected: int) -> list[float]:
+        """Wait until so many results are there; the longest pause between two of each partition, in seconds."""
+        times: dict[int, list[int]] = {}
+        async with self._reader() as consumer, asyncio.timeout(5 * _PATIENCE):
+            while sum(map(len, times.values())) < expected:
+                for partition, records in (await consumer.getmany(timeout_ms=200)).items():
+                    kept = times.setdefault(partition.partition, [])
+                    kept += [record.timestamp for record in records if not _is_fence(record)]
+        return [max(b - a for a, b in pairwise(sorted(kept))) / 1000 for kept in times.values()]
+
+    @asynccontextmanager
+    async def _reader(self) -> AsyncIterator[AIOKafkaConsumer]:
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self._stage.bootstrap,
             auto_offset_reset="earliest",
@@ -202,12 +229,7 @@ class Ground:
         await consumer.start()
         try:
             consumer.assign(partitions_of(self.topics.results))
-            times: list[int] = []
-            async with asyncio.timeout(5 * _PATIENCE):
-                while len(times) < expected:
-                    for records in (await consumer.getmany(timeout_ms=200)).values():
-                        times += [record.timestamp for record in records if not _is_fence(record)]
-            return sorted(times)
+            yield consumer
         finally:
             await consumer.stop()
 
