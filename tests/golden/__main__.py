@@ -14,6 +14,7 @@ from typing import Any
 import asyncpg
 from tests import workload
 from tests.golden.files import HERE, write_records
+from tests.golden.snapshot import write_snapshot
 from tests.harness import deployment
 from tests.oracle.books import read_all
 from tests.state import state_hash
@@ -60,6 +61,7 @@ async def _write(servers: Servers, folder: Path, name: str, count: int) -> None:
     await connection.close()
     (folder / "database.sql").write_text(_dump(dsn))
     (folder / "state.json").write_text(json.dumps(await state_hash(dsn), indent=2) + "\n")
+    await write_snapshot(dsn, folder, name)
 
 
 async def _prepare(dsn: str, count: int) -> None:

@@ -1,5 +1,5 @@
 """The files of one format: ``commands.jsonl`` and ``results.jsonl`` (records, bytes as Latin-1 text),
-``database.sql`` (a dump of the schema ``waypost``) and ``state.json`` (hashes of the tables).
+``database.sql`` (a dump of the schema ``waypost``), ``state.json`` (hashes of the tables) and ``snapshot/``.
 """
 
 import json

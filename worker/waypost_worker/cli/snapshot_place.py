@@ -58,10 +58,13 @@ async def overlap_with_newest(settings: Settings) -> "list[Finding]":
     from waypost_worker.kafka.topics import Finding
     from waypost_worker.snapshots.catalog import newest
     from waypost_worker.snapshots.errors import SnapshotError
+    from waypost_worker.snapshots.overlap import LOG
 
     place = settings.snapshots
     try:
         manifest = None if place is None else await newest(storage_of(settings, None))
+        return await overlap(settings, place, manifest)
     except SnapshotError as error:
-        return [Finding("error", "snapshots", str(error), "see WAYPOST_SNAPSHOTS")]
-    return await overlap(settings, place, manifest)
+        return [Finding("error", LOG, str(error), "see WAYPOST_SNAPSHOTS")]
+    except CommandError as error:
+        return [Finding("error", LOG, f"it can't be told what overlaps: {error}", "see the other findings")]

@@ -154,3 +154,23 @@ class PartitionReader:
             "removed it, or the topic was recreated or cut. Nothing was skipped or changed; use the right "
             "cluster, or rebuild with 'waypost replay'"
         )
+
+
+async def topic_bounds(connection: Connection, topic: str, partitions: int) -> list[tuple[int, int]]:
+    """For each partition of a topic, the offset of its first record and the one behind its last.
+
+    One consumer for all of them. UnavailableError or RefusedError, as for a :class:`PartitionReader`.
+    """
+    wanted = [TopicPartition(topic, number) for number in range(partitions)]
+    consumer = AIOKafkaConsumer(**connection.options(), group_id=None, enable_auto_commit=False)
+    try:
+        async with kafka_errors(f"asking where {topic} begins and ends"):
+            async with asyncio.timeout(connection.start_timeout):
+                await consumer.start()
+                await consumer._client.add_topic(topic)
+            starts, ends = await asyncio.gather(
+                consumer.beginning_offsets(wanted), consumer.end_offsets(wanted)
+            )
+    finally:
+        await quietly(consumer.stop(), _CLOSE_SECONDS)
+    return [(starts[partition], ends[partition]) for partition in wanted]

@@ -1,15 +1,13 @@
 """A snapshot and the database beside the topics as they are now."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Final, TypeVar
-
-from aiokafka import TopicPartition
+from collections.abc import Mapping
+from typing import Any, Final
 
 from waypost.topics import Topics
 from waypost_worker.kafka.command_log import KafkaCommandLog
 from waypost_worker.kafka.connection import Connection
-from waypost_worker.kafka.reading import PartitionReader
+from waypost_worker.kafka.reading import topic_bounds
 from waypost_worker.partition.acquire import check_log
 from waypost_worker.partition.ports import RefusedError
 from waypost_worker.snapshots.errors import SnapshotError
@@ -17,8 +15,6 @@ from waypost_worker.snapshots.manifest import Manifest, Part
 from waypost_worker.snapshots.overlap import Reach
 
 _AT_ONCE: Final = 8
-_A = TypeVar("_A")
-_T = TypeVar("_T")
 
 
 async def check_in_log(connection: Connection, topics: Topics, manifest: Manifest, partitions: int) -> None:
@@ -44,7 +40,13 @@ async def check_in_log(connection: Connection, topics: Topics, manifest: Manifes
         finally:
             await log.close()
 
-    await _each(check, manifest.parts)
+    room = asyncio.Semaphore(_AT_ONCE)  # each opens connections of its own
+
+    async def check_in_turn(part: Part) -> None:
+        async with room:
+            await check(part)
+
+    await asyncio.gather(*map(check_in_turn, manifest.parts))
 
 
 def _why(manifest: Manifest, part: Part, topics: Topics, start: int, end: int) -> str:
@@ -74,16 +76,16 @@ async def reaches(
 ) -> list[Reach]:
     """Where everything begins and ends, by partition. ``stored`` are the rows of ``sql/oldest_owed.sql``."""
     parts = {part.partition: part for part in manifest.parts} if manifest is not None else {}
+    commands = await topic_bounds(connection, topics.commands, partitions)
+    results = await topic_bounds(connection, topics.results, partitions)
 
-    async def reach(partition: int) -> Reach:
-        log_start, _ = await _bounds(connection, topics.commands, partition)
-        results_start, results_end = await _bounds(connection, topics.results, partition)
+    def reach(partition: int) -> Reach:
         row, part = stored.get(partition), parts.get(partition)
         return Reach(
             partition,
-            log_start,
-            results_start,
-            results_end,
+            log_start=commands[partition][0],
+            results_start=results[partition][0],
+            results_end=results[partition][1],
             position=None if row is None else row["next_offset"],
             results_position=None if row is None else row["results_offset"],
             owed=None if row is None else row["owed"],
@@ -91,23 +93,4 @@ async def reaches(
             snapshot_results=None if part is None else part.results_offset,
         )
 
-    return await _each(reach, range(partitions))
-
-
-async def _bounds(connection: Connection, topic: str, partition: int) -> tuple[int, int]:
-    reader = PartitionReader(connection, TopicPartition(topic, partition), "read_uncommitted")
-    try:
-        return await reader.bounds()
-    finally:
-        await reader.close()
-
-
-async def _each(do: Callable[[_A], Awaitable[_T]], items: Iterable[_A]) -> list[_T]:
-    """A few at once: each opens connections of its own."""
-    room = asyncio.Semaphore(_AT_ONCE)
-
-    async def one(item: _A) -> _T:
-        async with room:
-            return await do(item)
-
-    return list(await asyncio.gather(*(one(item) for item in items)))
+    return [reach(partition) for partition in range(partitions)]
