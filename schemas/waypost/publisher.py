@@ -23,8 +23,9 @@ from waypost.awaiting import ResultWaiter, WaitedResult
 from waypost.buffer import Buffer
 from waypost.calls import CommandCalls
 from waypost.calls import split_import as split_import
-from waypost.errors import DeliveryError, PublisherClosedError, Reached, ResultTimeoutError
+from waypost.errors import DeliveryError, PublisherClosedError
 from waypost.outgoing import create_body, policy_body
+from waypost.overdue import overdue
 from waypost.pending import Pending
 from waypost.publisher_options import PublisherOptions, Settings
 from waypost.publisher_stats import PublisherStats
@@ -78,7 +79,13 @@ class Publisher(CommandCalls):
             self._thread = threading.get_ident()
             self._loop = asyncio.get_running_loop()
             if (directory := self._settings.spool) is not None:
-                self._spooler = await asyncio.to_thread(self._open_spool, directory)
+                opening = asyncio.ensure_future(asyncio.to_thread(self._open_spool, directory))
+                try:
+                    self._spooler = await asyncio.shield(opening)
+                except asyncio.CancelledError:
+                    # The thread can't be stopped. What it takes over is for the next publisher.
+                    opening.add_done_callback(_give_up)
+                    raise
             self._sender = Sender(
                 self._buffer, self._topics, self._source, self._options, self._done, self._left_open
             )
@@ -277,41 +284,11 @@ class Publisher(CommandCalls):
             async with asyncio.timeout(timeout):
                 return await self._waiter.wait(pending.command_id, session_id, landing)
         except TimeoutError:
-            raise self._overdue(pending, landing, timeout) from None
+            raise overdue(pending, landing, self._sender, timeout) from None
         finally:
             del self._landings[pending.command_id]
             if landing.done() and not landing.cancelled():
                 landing.exception()  # looked at, whether or not somebody waited for it
-
-    def _overdue(
-        self, pending: Pending, landing: "asyncio.Future[tuple[int, int]]", timeout: float
-    ) -> ResultTimeoutError:
-        sender, kept = self._sender, " and in the spool" if pending.home is not None else ""
-        reached: Reached
-        partition = offset = None
-        if landing.done():
-            reached = "acknowledged"
-            partition, offset = landing.result()
-            known = f"Kafka has it, at offset {offset} of partition {partition}; is a worker running?"
-        elif sender is not None and (partition := sender.where(pending)) is not None:
-            reached = "sent"
-            known = (
-                f"it was sent to partition {partition}, and Kafka has not answered for "
-                f"{sender.waiting_seconds():.1f} s; it is still in this publisher's buffer{kept}"
-            )
-        else:
-            reached = "waiting"
-            before = "was sent before and will be sent again" if pending.tries else "will be sent"
-            error = None if sender is None else sender.last_error
-            known = f"it is still in this publisher's buffer{kept} and {before} (last error: {error})"
-        return ResultTimeoutError(
-            pending.command_id,
-            f"no result of command {pending.command_id} within {timeout} s. It was accepted, {known}. "
-            "Publishing it again with this command id is safe",
-            reached,
-            partition,
-            offset,
-        )
 
     async def configure_defaults(self, **changes: int | float | None) -> list[str]:
         """Set the default policy of the deployment: one command to every partition; their ids.
@@ -397,6 +374,11 @@ class Publisher(CommandCalls):
                 self._on_delivery(command_id, error)
         except Exception:
             log.exception("the delivery callback failed for %s", command_id)
+
+
+def _give_up(opening: "asyncio.Future[Spooler]") -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().end(lambda: None)
 
 
 #: Started and not closed: looked after where the interpreter ends first.

@@ -24,7 +24,8 @@ def new_id() -> str:
             return f"{h[:8]}-{h[8:12]}-4{h[13:16]}-{_VARIANT[h[16]]}{h[17:20]}-{h[20:]}"
 
 
-os.register_at_fork(after_in_child=_random.clear)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_random.clear)
 
 
 class Clock:

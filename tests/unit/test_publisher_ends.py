@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.unit.pending import pending
-from tests.unit.spools import NOWHERE, kept
+from tests.unit.spools import NOWHERE, kept, until
 
 from waypost import (
     Publisher,
@@ -168,3 +168,16 @@ async def test_who_waits_is_told_when_the_publisher_is_closed(tmp_path: Path) ->
         assert flush == 4
         assert isinstance(room, PublisherClosedError) or options
         assert all(isinstance(error, PublisherClosedError) for error in saved)
+
+
+async def test_a_cancelled_start_leaves_the_spool_to_the_next_publisher(tmp_path: Path) -> None:
+    async with Publisher(NOWHERE, spool=tmp_path) as publisher:
+        sent = [publisher.create("s", "n", {}) for _ in range(10)]
+        await publisher.close(0)
+    starting = asyncio.create_task(Publisher(NOWHERE, spool=tmp_path).start())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    await until(lambda: kept(tmp_path) == sent)

@@ -1,0 +1,39 @@
+"""What is known of a command whose result did not come in time. Looks, and changes nothing."""
+
+import asyncio
+
+from waypost.errors import Reached, ResultTimeoutError
+from waypost.pending import Pending
+from waypost.sender import Sender
+
+
+def overdue(
+    pending: Pending, landing: "asyncio.Future[tuple[int, int]]", sender: Sender | None, timeout: float
+) -> ResultTimeoutError:
+    """The error for who waited ``timeout`` seconds; ``landing`` has partition and offset once Kafka has it."""
+    kept = " and in the spool" if pending.home is not None else ""
+    reached: Reached
+    partition = offset = None
+    if landing.done():
+        reached = "acknowledged"
+        partition, offset = landing.result()
+        known = f"Kafka has it, at offset {offset} of partition {partition}; is a worker running?"
+    elif sender is not None and (partition := sender.where(pending)) is not None:
+        reached = "sent"
+        known = (
+            f"it was sent to partition {partition}, and Kafka has not answered for "
+            f"{sender.waiting_seconds():.1f} s; it is still in this publisher's buffer{kept}"
+        )
+    else:
+        reached = "waiting"
+        before = "was sent before and will be sent again" if pending.tries else "will be sent"
+        error = None if sender is None else sender.last_error
+        known = f"it is still in this publisher's buffer{kept} and {before} (last error: {error})"
+    return ResultTimeoutError(
+        pending.command_id,
+        f"no result of command {pending.command_id} within {timeout} s. It was accepted, {known}. Publishing it "
+        "again with this command id is safe",
+        reached,
+        partition,
+        offset,
+    )
