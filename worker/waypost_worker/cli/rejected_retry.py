@@ -56,7 +56,7 @@ from waypost_worker.settings import Settings
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaProducer
 
-_PAGE: Final = 200
+_PAGE: Final = 100  # a command may have a megabyte
 _LARGEST: Final = 16 * 1024 * 1024  # the broker's own limit decides
 _BAD: Final = ("refused again", "would be refused", "not sent")
 
