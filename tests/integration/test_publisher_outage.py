@@ -169,7 +169,7 @@ async def test_what_is_waited_for_while_kafka_is_frozen_is_known_to_be_sent(
         assert await publisher.flush(30) == 0
         kafka.suspend()
         with pytest.raises(ResultTimeoutError, match="Kafka has not answered for") as caught:
-            await publisher.create_and_wait("session-0", "n", {}, timeout=0.5)
+            await publisher.create_and_wait("session-0", "n", {}, timeout=1.5)
         assert (caught.value.reached, caught.value.offset) == ("sent", None)
         assert caught.value.partition == partition_of("session-0", PARTITIONS)
         kafka.resume()

@@ -210,6 +210,7 @@ async def test_a_time_out_says_how_far_the_command_came(world: Deployment, spool
         )
         await publisher.close(0)
     async with publisher_of(world, spool) as publisher:
+        assert await publisher.flush(30) == 0  # connected, and what was left is in Kafka
         with pytest.raises(ResultTimeoutError, match="Kafka has it") as known:
-            await publisher.create_and_wait("s", "n", {}, timeout=2)
+            await publisher.create_and_wait("s", "n", {}, timeout=3)
         assert (known.value.reached, known.value.offset) == ("acknowledged", 1)

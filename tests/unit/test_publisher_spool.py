@@ -80,7 +80,6 @@ async def test_while_kafka_is_silent_memory_is_written_to_the_disk_too(tmp_path:
     async with Publisher(NOWHERE, spool=tmp_path, spool_after=0.2) as publisher:
         for _ in range(30):
             publisher.create("s", "n", {})
-        assert publisher.stats().spooled == 0
         await until(lambda: publisher.stats().spooled == 30)
         publisher.create("s", "n", {})
         await until(lambda: publisher.stats().spooled == 31)
