@@ -6,7 +6,7 @@ MINUTES ?= 10
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help setup demo test check faults soak bench bench-full simulation mutants mutmut schemas lock clean
+.PHONY: round-trip help setup demo test check faults soak bench bench-full simulation mutants mutmut schemas lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,9 @@ bench: setup  ## the service beside the bare loop in one run; writes build/bench
 	@$(BIN)/python -m tests.bench
 
 SEEDS ?= 10000
+round-trip: setup  ## COMMANDS=n through a worker, replayed, verified, killed; writes build/round-trip.json
+	@$(BIN)/python -m tests.roundtrip --commands $(COMMANDS)
+
 simulation: setup  ## SEEDS=n worlds on virtual time, over all cores; writes build/simulation.json
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
