@@ -49,6 +49,17 @@ def commands(
         yield Command(home, key, headers, value)
 
 
+def creates(
+    seed: int, count: int, partitions: int, sessions: int = 2000, size: int = 1000
+) -> Iterator[Command]:
+    """``count`` creates, as agents at work publish them."""
+    body = create_body("tool_called", {"text": "x" * size})
+    for number in range(count):
+        session = f"agent-{seed}-{number % sessions}"
+        headers = command_headers(f"{seed}-{number}", b"/workload", b"waypost.checkpoint.create", TIME)
+        yield Command(partition_of(session, partitions), session.encode(), headers, body)
+
+
 def _one(chance: random.Random, session: str, made: dict[str, int], size: int) -> tuple[str, Any]:
     recent = f"{session}:{max(1, made[session] - chance.randrange(6))}"
     roll = chance.random()

@@ -110,6 +110,7 @@ async def _verify(
                         verdicts.append(await verification.run())
                     finally:
                         await asyncio.gather(results.close(), logs[number].close())
+        note(f"{progress.done} commands in {progress.seconds:.1f} s, {progress.rate:,.0f} a second")
         return verdicts
 
 
