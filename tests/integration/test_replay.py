@@ -53,6 +53,20 @@ async def test_a_replay_survives_sigkill(live: Deployment, line: CommandLine) ->
     assert await state_hash(live.dsn, "side") == await state_hash(live.dsn)
 
 
+async def test_several_processes_share_the_partitions_and_end_with_their_parent(
+    live: Deployment, line: CommandLine
+) -> None:
+    await worked(live, count=900)
+    flags = ("--schema", "side", "--processes", "2")
+    started = line.start("replay", *flags, "--batch-records", "10")
+    await asyncio.to_thread(started.until, "replay: ")
+    await asyncio.to_thread(started.stop, signal.SIGKILL)
+    replayed = await run(line, "replay", *flags, "-o", "json")
+    assert replayed.code == 0, replayed.err
+    assert [row["partition"] for row in replayed.json] == list(range(PARTITIONS))
+    assert await state_hash(live.dsn, "side") == await state_hash(live.dsn)
+
+
 async def test_workers_go_on_with_a_rebuilt_database_and_emit_what_is_owed(
     live: Deployment, line: CommandLine
 ) -> None:
@@ -183,7 +197,10 @@ async def test_a_target_of_another_log_is_refused(live: Deployment, line: Comman
     await execute(live.dsn, "delete from side.partitions")
     refused = await run(line, "replay", "--schema", "side")
     assert (refused.code, "no position in any log" in refused.error) == (1, True)
-    await execute(live.dsn, "update side.migrations set number = 9999")
+    await execute(
+        live.dsn,
+        "update side.migrations set number = 9999 where number = (select max(number) from side.migrations)",
+    )
     refused = await run(line, "replay", "--schema", "side")
     assert (refused.code, "migrated by a newer Waypost" in refused.error) == (1, True)
     assert {k: v for k, v in (await state_hash(live.dsn, "side")).items() if k != "partitions"} == {

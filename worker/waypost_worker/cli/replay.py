@@ -1,6 +1,7 @@
 """``waypost replay``: Postgres, rebuilt from the command topic."""
 
 import asyncio
+import os
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -18,23 +19,20 @@ from waypost_worker.cli.reach import (
     postgres_errors,
     topic_partitions,
 )
-from waypost_worker.cli.recovering import (
-    STATEMENT_SECONDS,
-    command_logs,
-    command_partitions,
-    log_maker,
-    run,
-)
+from waypost_worker.cli.recovering import command_logs, command_partitions, run
 from waypost_worker.cli.replay_results import replay_results
 from waypost_worker.cli.work_progress import WorkProgress
 from waypost_worker.settings import Settings
 
 if TYPE_CHECKING:
+    from waypost_worker.cli.replay_work import Outcome
     from waypost_worker.kafka.command_log import KafkaCommandLog
     from waypost_worker.recovery.preflight import Plan
-    from waypost_worker.recovery.replay import Replayed
 
 _RESULTS: Final = ".results"
+# Below this a process takes longer to start than it saves; above so many, Postgres is what limits.
+_WORTH_PROCESSES: Final = 100_000
+_MOST_PROCESSES: Final = 8
 _PLANNED: Final = ("partition", "begin", "end", "commands", "first_compared", "owed")
 _REPLAYED: Final = ("partition", "began", "next_offset", "commands", "compared", "owed")
 
@@ -50,6 +48,7 @@ class _Options:
     compare: bool
     onto_backup: bool
     batch_records: int
+    processes: int | None
 
 
 def replay(
@@ -73,6 +72,13 @@ def replay(
         int,
         Parameter(help="most commands in one transaction", validator=validators.Number(gte=1, lte=100_000)),
     ] = 10_000,
+    processes: Annotated[
+        int | None,
+        Parameter(
+            help="spread over so many (default: one for each core if it pays)",
+            validator=validators.Number(gte=1, lte=64),
+        ),
+    ] = None,
     dry_run: Annotated[bool, Parameter(help="check everything, show the plan, change nothing")] = False,
     common: Common = NOTHING_GIVEN,
 ) -> int:
@@ -105,6 +111,7 @@ def replay(
         not no_compare,
         onto_backup,
         batch_records,
+        processes,
     )
     settings = common.settings()
     return run(_replay(settings, options, dry_run, common.output))
@@ -244,64 +251,29 @@ async def _prepare(settings: Settings, options: _Options, partitions: int) -> No
 
 async def _run(
     settings: Settings, options: _Options, plans: "list[Plan]", progress: WorkProgress
-) -> "list[tuple[Replayed, str | None]]":
-    from waypost_worker.partition.ports import OwnerError
-    from waypost_worker.postgres.pool import open_pool
+) -> "list[Outcome]":
+    from waypost_worker.cli.replay_work import Job, replay_here, replay_spread
 
-    pool = await open_pool(
-        settings.postgres_dsn.get_secret_value(),
-        size=max(2, min(settings.postgres_pool_size, len(plans))),
-        timeout=STATEMENT_SECONDS,
-        statement_cache_size=settings.postgres_statement_cache,
+    total = sum(plan.end - plan.begin for plan in plans)
+    processes = options.processes or (
+        1 if total < _WORTH_PROCESSES else min(_MOST_PROCESSES, os.cpu_count() or 1)
     )
-
-    async def one(plan: "Plan") -> "tuple[Replayed, str | None]":
-        work = _work(settings, options, plan, len(plans), pool, progress)
-        try:
-            return await work.run(), None
-        except OwnerError as error:
-            return work.outcome, f"partition {plan.partition}: {error}"
-
-    try:
-        return list(await asyncio.gather(*(one(plan) for plan in plans)))
-    finally:
-        pool.terminate()
-
-
-def _work(
-    settings: Settings, options: _Options, plan: "Plan", partitions: int, pool: Any, progress: WorkProgress
-) -> Any:
-    """What replays one partition."""
-    from waypost_worker.clock import SystemClock
-    from waypost_worker.kafka.results_log import KafkaResultsLog
-    from waypost_worker.partition.owner import Limits, Ports
-    from waypost_worker.postgres.store import PostgresStore
-    from waypost_worker.recovery.reemit import ReemittingReplay
-    from waypost_worker.recovery.replay import PartitionReplay, ReplayLimits, ReplayPorts
-
-    connection, partition = kafka_connection(settings), plan.partition
-    topics = options.emit_to or settings.topics
-    make_log = log_maker(settings, partition)
-    store = PostgresStore(pool, partition, settings.postgres_schema, timeout=STATEMENT_SECONDS)
-    cache_items = max(1000, settings.cache_items // partitions)
-
-    def make_results() -> KafkaResultsLog:
-        return KafkaResultsLog(connection, topics, partition)
-
-    if options.emit_to is not None:
-        limits = Limits(cache_items=cache_items)
-        ports = Ports(make_log, make_results, store, SystemClock())
-        return ReemittingReplay(partition, topics.results, ports, plan.end, progress, limits)
-    return PartitionReplay(
-        partition,
-        topics.results,
-        ReplayPorts(make_log, make_results, store),
-        plan.end,
-        progress,
-        ReplayLimits(options.batch_records, cache_items=cache_items),
-        compare=options.compare,
-        accept_trimmed_results=settings.accept_trimmed_results,
-    )
+    # The longest first, so that each process gets its share.
+    ordered = sorted(plans, key=lambda plan: plan.begin - plan.end)
+    jobs = [
+        Job(
+            [(plan.partition, plan.end) for plan in ordered[at::processes]],
+            len(plans),
+            None if options.emit_to is None else options.emit_to.prefix,
+            options.compare,
+            options.batch_records,
+        )
+        for at in range(min(processes, len(plans)))
+    ]
+    if len(jobs) == 1:
+        outcomes = await replay_here(settings, jobs[0], progress)
+        return sorted(outcomes, key=lambda one: one[0].partition)
+    return await replay_spread(settings, jobs, progress)
 
 
 def _planned(plan: "Plan") -> dict[str, Any]:
@@ -309,7 +281,7 @@ def _planned(plan: "Plan") -> dict[str, Any]:
     return {**asdict(plan), "commands": commands, "owed": min(max(0, plan.end - 1 - plan.answered), commands)}
 
 
-def _show(outcomes: "list[tuple[Replayed, str | None]]", output: Format) -> None:
+def _show(outcomes: "list[Outcome]", output: Format) -> None:
     rows = [{**asdict(one), "error": error} for one, error in outcomes]
     emitted = any(one.emitted for one, _ in outcomes)
     show_rows(rows, output, (*_REPLAYED, "emitted") if emitted else _REPLAYED)

@@ -10,7 +10,7 @@ _FIRST_LOOK: Final = 64
 
 def is_fence(record: FetchedResult) -> bool:
     """Whether this is a record of a takeover, which answers no command."""
-    return dict(record.headers).get("ce_type") == ACQUIRED
+    return record.key is None and dict(record.headers).get("ce_type") == ACQUIRED
 
 
 async def first_result(results: ResultsLog, start: int, end: int) -> FetchedResult | None:
