@@ -106,7 +106,8 @@ def _allowed(field: FieldInfo) -> str:
 
 def _literals(annotation: Any) -> tuple[str, ...]:
     found = getattr(annotation, "__args__", ())
-    return tuple(one for one in found if isinstance(one, str))
+    nested = (text for one in found for text in _literals(one))
+    return (*(one for one in found if isinstance(one, str)), *nested)
 
 
 def dashboard() -> dict[str, Any]:

@@ -1,8 +1,17 @@
 import pytest
 from tests.adapters import adapter_world, backend
+from tests.secure_kafka import secure_kafka
 from tests.servers import database, database_template, mark_users_of_servers, servers, topic_prefix
 
-__all__ = ["adapter_world", "backend", "database", "database_template", "servers", "topic_prefix"]
+__all__ = [
+    "adapter_world",
+    "backend",
+    "database",
+    "database_template",
+    "secure_kafka",
+    "servers",
+    "topic_prefix",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -15,12 +15,18 @@ from functools import partial
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+)
 
 from waypost.buffer import Buffer
 from waypost.errors import PublisherClosedError
 from waypost.lane import Lane
 from waypost.pending import Pending
+from waypost.refusal import may_be_refusal, refusal
 from waypost.topics import Topics
 
 log = logging.getLogger("waypost")
@@ -136,7 +142,7 @@ class Sender:
                 continue
             except (KafkaError, OSError, TimeoutError, AssertionError, KeyError) as error:
                 # aiokafka asserts, and misses a key, where a connection closes underneath it.
-                self._complain(error)
+                self._complain(await self._explained(error))
             except Exception as error:
                 log.exception("the publisher goes on with a new connection; commands stay in the buffer")
                 self._complain(error)
@@ -144,6 +150,13 @@ class Sender:
                 wait = _FIRST_WAIT
             await asyncio.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT)
+
+    async def _explained(self, error: Exception) -> Exception:
+        """What is behind a connection that could not be made, where that may be a certificate or a login."""
+        if "security_protocol" in self._options and may_be_refusal(error, self._options):
+            why = await refusal(self._options)
+            return error if why is None else KafkaConnectionError(why)
+        return error
 
     def _complain(self, error: Exception) -> None:
         kind, said = type(error).__name__, str(error)

@@ -10,12 +10,15 @@ from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import Any, Self
 
+from aiokafka.errors import KafkaConnectionError
+
 from waypost.consuming import Consuming, Start, Watch
 from waypost.dead_letters import DeadLetters
 from waypost.events import Deduplicator as Deduplicator
 from waypost.events import Event as Event
 from waypost.events import EventFilter, read_event
 from waypost.handling import Handler, Handling, OnFailure, Plan
+from waypost.refusal import refusal, require_admission
 from waypost.times import to_micros
 from waypost.topics import DEFAULT_PREFIX, Topics
 
@@ -79,7 +82,12 @@ class Subscriber:
     async def _started(self) -> Consuming:
         if self._consuming is None:
             consuming = Consuming(self._topic, self._group, self._start, self._options, self._watch)
-            await consuming.open()
+            try:
+                await require_admission(self._options)
+                await consuming.open()
+            except KafkaConnectionError as error:
+                why = await refusal(self._options) if "security_protocol" in self._options else None
+                raise (error if why is None else KafkaConnectionError(why)) from error.__cause__
             self._consuming = consuming
         return self._consuming
 

@@ -13,11 +13,12 @@ from typing import Final, TypeVar
 import asyncpg
 import structlog
 
+from waypost.refusal import may_be_refusal, refusal
 from waypost_worker.clock import SystemClock
 from waypost_worker.kafka.command_log import KafkaCommandLog
-from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.membership import Membership
 from waypost_worker.kafka.results_log import KafkaResultsLog
+from waypost_worker.kafka_access import kafka_connection
 from waypost_worker.partition.observer import Observer
 from waypost_worker.partition.owner import Limits, Owner, Ports, StuckError
 from waypost_worker.partition.ports import RefusedError, UnavailableError
@@ -62,7 +63,7 @@ class Worker:
         self._settings = settings
         self._metrics = metrics
         self._topics = settings.topics
-        self._connection = Connection(settings.bootstrap_servers, request_timeout=settings.request_timeout)
+        self._connection = kafka_connection(settings)
         told = (LogObserver(), self.health, metrics, tracing)
         self._observer = Observers(*(one for one in told if one is not None))
         self._stop = asyncio.Event()
@@ -166,8 +167,13 @@ class Worker:
         )
         try:
             await membership.start()
-        except BaseException:
+        except BaseException as error:
             await membership.leave()
+            options = self._connection.options()
+            if may_be_refusal(error.__cause__, options):
+                why = await refusal(options)
+                if why is not None:
+                    raise UnavailableError(f"Kafka, joining the worker group: {why}") from error
             raise
         return membership
 

@@ -8,6 +8,7 @@ import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import (
@@ -17,17 +18,15 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from waypost.errors import InvalidCommandError, WaypostError
+from waypost.errors import InvalidCommandError
 from waypost.topics import Topics
 from waypost_worker.postgres.statements import DEFAULT_SCHEMA, check_schema_name
+from waypost_worker.secret_files import SecretFiles, file_setting, is_secret
+from waypost_worker.secret_files import SettingsError as SettingsError
 
 CONFIG_FILE_VARIABLE: Final = "WAYPOST_CONFIG_FILE"
 DEFAULT_CONFIG_FILE: Final = "waypost.toml"
 _PREFIX: Final = "WAYPOST_"
-
-
-class SettingsError(WaypostError):
-    """Settings that can't be used; the message is one line that says which and why."""
 
 
 def _servers(value: str) -> str:
@@ -46,6 +45,32 @@ def _topic_prefix(value: str) -> str:
     return value
 
 
+def _dsn(value: SecretStr) -> SecretStr:
+    # What the driver would say of such a text quotes it, password and all.
+    try:
+        parts = urlsplit(value.get_secret_value())
+        usable = parts.scheme not in ("postgres", "postgresql") or _is_plain(parts.netloc, parts.query)
+    except ValueError:
+        usable = False
+    if not usable or parts.fragment:
+        raise ValueError(
+            "it is no URL of the form postgresql://user:password@host:port/database?name=value; write characters "
+            "such as / ? # @ : in a user's name or password as %2F %3F %23 %40 %3A"
+        )
+    return value
+
+
+def _is_plain(netloc: str, query: str) -> bool:
+    user, _, hosts = netloc.rpartition("@")
+    ports = re.findall(r":([^:,\]]*)(?:,|$)", re.sub(r"\[[^\]]*\]", "", hosts))
+    pairs = query.split("&") if query else []
+    return (
+        "@" not in user
+        and all(port.isdigit() for port in ports if port)
+        and all("=" in pair for pair in pairs)
+    )
+
+
 class Settings(BaseSettings):
     """Everything that can be set. Times in seconds, sizes in bytes."""
 
@@ -54,9 +79,38 @@ class Settings(BaseSettings):
     bootstrap_servers: Annotated[str, AfterValidator(_servers)] = Field(
         default="localhost:9092", description="Kafka brokers to start from, host:port, comma-separated"
     )
-    postgres_dsn: SecretStr = Field(
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT", description="SSL: with TLS; SASL: with a login"
+    )
+    kafka_ssl_ca_file: str | None = Field(
+        default=None,
+        description="PEM certificates of who signed those of the brokers; unset: those of the system",
+    )
+    kafka_ssl_certificate_file: str | None = Field(
+        default=None, description="PEM certificate that this client shows (mutual TLS)"
+    )
+    kafka_ssl_key_file: str | None = Field(
+        default=None, description="its PEM key, unless it is in the certificate's file"
+    )
+    kafka_ssl_key_password: SecretStr | None = Field(default=None, description="of an encrypted key")
+    kafka_ssl_key_password_file: str | None = Field(
+        default=None, description="a file that holds kafka_ssl_key_password"
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = Field(
+        default=None, description="how to log in"
+    )
+    kafka_sasl_username: str | None = Field(default=None, description="for PLAIN and SCRAM")
+    kafka_sasl_password: SecretStr | None = Field(default=None, description="for PLAIN and SCRAM")
+    kafka_sasl_password_file: str | None = Field(
+        default=None, description="a file that holds kafka_sasl_password"
+    )
+    kafka_sasl_token_file: str | None = Field(
+        default=None, description="for OAUTHBEARER: a file with a token, read for every connection"
+    )
+    postgres_dsn: Annotated[SecretStr, AfterValidator(_dsn)] = Field(
         default=SecretStr("postgresql://localhost/waypost"), description="where Postgres is"
     )
+    postgres_dsn_file: str | None = Field(default=None, description="a file that holds postgres_dsn")
     postgres_schema: Annotated[str, AfterValidator(check_schema_name)] = Field(
         default=DEFAULT_SCHEMA, description="where Waypost's tables are in the database"
     )
@@ -129,12 +183,12 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, environment, file."""
+        """Flags, environment, file; each followed by the secrets in files that it names."""
         sources = [init_settings, env_settings]
         file = config_file()
         if file is not None:
             sources.append(TomlConfigSettingsSource(settings_cls, file))
-        return tuple(sources)
+        return tuple(one for source in sources for one in (source, SecretFiles(settings_cls, source)))
 
     @property
     def topics(self) -> Topics:
@@ -191,11 +245,13 @@ def _check_names() -> None:
 
 def config_origin(field: str) -> str:
     """Where the value of a setting comes from, flags aside: a variable, the file, or the default."""
-    variable = f"{_PREFIX}{field}".upper()
-    if os.environ.get(variable):
-        return variable
+    names = [field, file_setting(field)]
+    for name in names:
+        variable = f"{_PREFIX}{name}".upper()
+        if os.environ.get(variable):
+            return variable
     file = config_file()
-    if file is not None and field in tomllib.loads(file.read_text()):
+    if file is not None and set(names) & set(tomllib.loads(file.read_text())):
         return str(file)
     return "default"
 
@@ -216,5 +272,21 @@ def _plainly(message: str) -> str:
 
 def masked_dsn(dsn: str) -> str:
     """A connection string with its password, wherever it stands, replaced by ``***``."""
-    masked = re.sub(r"(://[^:/@?]*):[^@]*@", r"\1:***@", dsn)
+    # To the last @: too much is hidden rather than the rest of a password that has one.
+    masked = re.sub(r"(://[^:/@?]*):.*@", r"\1:***@", dsn, flags=re.DOTALL)
     return re.sub(r"(password\s*=\s*)('[^']*'|[^\s&]+)", r"\1***", masked)
+
+
+def secret_values(settings: Settings) -> list[str]:
+    """Every secret in the settings, as it may turn up in a text: of a DSN its passwords, encoded and not."""
+    fields = Settings.model_fields
+    secrets = [
+        getattr(settings, name) for name in fields if is_secret(fields[name]) and name != "postgres_dsn"
+    ]
+    found = [secret.get_secret_value() for secret in secrets if secret is not None]
+    parts = urlsplit(settings.postgres_dsn.get_secret_value())
+    pairs = [pair.partition("=") for pair in parts.query.split("&")]
+    passwords = [parts.password, *(value for name, _, value in pairs if name.endswith("password"))]
+    for password in filter(None, passwords):
+        found += [password, unquote(password)]
+    return list(dict.fromkeys(filter(None, found)))

@@ -1,6 +1,7 @@
 """How commands reach Kafka and Postgres, and what it means in one line when they can't."""
 
 import os
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
@@ -23,9 +24,14 @@ _SOURCE = "/waypost/cli"
 
 def kafka_connection(settings: Settings) -> "Connection":
     """What the worker's Kafka modules are called with."""
-    from waypost_worker.kafka.connection import Connection
+    from waypost_worker import kafka_access
 
-    return Connection(settings.bootstrap_servers, settings.request_timeout, client_id="waypost-cli")
+    return kafka_access.kafka_connection(settings, "waypost-cli")
+
+
+def kafka_options(settings: Settings) -> Mapping[str, Any]:
+    """What a publisher or subscriber gets as ``options``."""
+    return kafka_connection(settings).security
 
 
 @asynccontextmanager
@@ -34,17 +40,19 @@ async def kafka_errors(settings: Settings) -> AsyncIterator[None]:
     from aiokafka.errors import KafkaConnectionError, KafkaError
 
     from waypost.errors import WaypostError
+    from waypost.refusal import require_admission
     from waypost_worker.partition.ports import RefusedError, UnavailableError
 
     try:
+        await require_admission(kafka_connection(settings).options())
         yield
     except (KafkaConnectionError, TimeoutError) as error:
         if isinstance(error, WaypostError):
             raise
-        raise _kafka_away(settings) from None
+        raise await _kafka_away(settings, error) from None
     except UnavailableError as error:
         if isinstance(error.__cause__, KafkaConnectionError | TimeoutError):
-            raise _kafka_away(settings) from None
+            raise await _kafka_away(settings, error.__cause__) from None
         raise CommandError(str(error)) from None
     except RefusedError as error:
         raise CommandError(str(error)) from None
@@ -53,8 +61,13 @@ async def kafka_errors(settings: Settings) -> AsyncIterator[None]:
         raise CommandError(f"Kafka at {settings.bootstrap_servers}: {text}") from None
 
 
-def _kafka_away(settings: Settings) -> CommandError:
-    return CommandError(f"Kafka at {settings.bootstrap_servers} does not answer; {_WHERE}")
+async def _kafka_away(settings: Settings, error: BaseException) -> CommandError:
+    from waypost.refusal import may_be_refusal, refusal
+
+    options = kafka_connection(settings).options()
+    why = await refusal(options) if may_be_refusal(error, options) else None
+    reason = "" if why is None else f": {why}"
+    return CommandError(f"Kafka at {settings.bootstrap_servers} does not answer{reason}; {_WHERE}")
 
 
 async def topic_partitions(settings: Settings, topics: "Topics | None" = None) -> Mapping[str, int]:
@@ -90,7 +103,12 @@ async def publishing(settings: Settings) -> "AsyncIterator[Publisher]":
 
     await require_topics(settings)
     async with kafka_errors(settings):
-        publisher = Publisher(settings.bootstrap_servers, prefix=settings.topic_prefix, source=_SOURCE)
+        publisher = Publisher(
+            settings.bootstrap_servers,
+            prefix=settings.topic_prefix,
+            source=_SOURCE,
+            options=kafka_options(settings),
+        )
         await publisher.start()
         try:
             yield publisher
@@ -149,11 +167,22 @@ async def postgres_errors(settings: Settings) -> AsyncIterator[None]:
         raise CommandError(f"the database {where} has no {named}: run 'waypost migrate'") from None
     except (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as error:
         # TimeoutError, often without a text, is an OSError.
-        number = getattr(error, "errno", None)
-        reason = os.strerror(number) if number else str(error) or "no answer in time"
+        reason = _reason(error)
         raise CommandError(f"Postgres at {where} can't be reached: {reason}; {_WHERE}") from None
     except asyncpg.PostgresError as error:
         raise CommandError(f"Postgres at {where}: {error}") from None
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"it shows a certificate that is not trusted here: {error.verify_message}"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    number = getattr(error, "errno", None)
+    # The numbers of an SSLError are not the system's.
+    if number and not isinstance(error, ssl.SSLError):
+        return os.strerror(number)
+    return str(error) or "no answer in time"
 
 
 @cache

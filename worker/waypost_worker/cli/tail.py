@@ -12,7 +12,7 @@ from waypost.results import ACQUIRED, RESULT_TYPES
 from waypost.times import from_micros, parse_micros
 from waypost_worker.cli.common import NOTHING_GIVEN, Common
 from waypost_worker.cli.output import DONE, USAGE, CommandError, Format, Stream, event_line, note
-from waypost_worker.cli.reach import kafka_errors, require_topics
+from waypost_worker.cli.reach import kafka_errors, kafka_options, require_topics
 from waypost_worker.cli.results import about, short
 from waypost_worker.settings import Settings
 
@@ -92,6 +92,7 @@ async def _tail(
             prefix=settings.topic_prefix,
             from_beginning=from_beginning,
             since=since,
+            options=kafka_options(settings),
             **filters,
         )
         async with subscriber:

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from waypost_worker.cli.common import NO_TARGET, Target
 from waypost_worker.cli.output import DONE, FAILED, note
-from waypost_worker.settings import Settings, SettingsError
+from waypost_worker.settings import Settings, SettingsError, load_settings
 
 _LOOK_SECONDS: Final = 0.2
 # Besides the drain: leaving the group, closing connections, and the start of Python.
@@ -95,9 +95,11 @@ class _Parent:
 def environments(settings: Settings, count: int) -> list[dict[str, str]]:
     """The settings of each of ``count`` workers, as variables; SettingsError if the ports do not suffice."""
     common = {}
+    found = load_settings()
     for name in settings.model_fields_set:
         value = getattr(settings, name)
-        if value is not None:
+        # A secret that they find where this process found it stays there: a file's does not go into variables.
+        if value is not None and not (isinstance(value, SecretStr) and value == getattr(found, name)):
             shown = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
             common[f"WAYPOST_{name}".upper()] = shown
     port, member = settings.http_port, settings.group_instance_id

@@ -3,7 +3,7 @@
 from contextlib import AbstractAsyncContextManager
 
 from waypost_worker.process import run_worker
-from waypost_worker.settings import Settings
+from waypost_worker.settings import Settings, secret_values
 from waypost_worker.telemetry.health import Health
 from waypost_worker.telemetry.logs import configure_logs
 from waypost_worker.telemetry.metrics import Metrics
@@ -11,7 +11,7 @@ from waypost_worker.telemetry.metrics import Metrics
 
 def run(settings: Settings) -> int:
     """Run it until a signal; its exit code."""
-    level = configure_logs(settings.log_level, settings.log_format)
+    level = configure_logs(settings.log_level, settings.log_format, secret_values(settings))
     return run_worker(settings, level, None if settings.http_port is None else _serve)
 
 

@@ -36,6 +36,7 @@ class EmbeddedKafka:
         *,
         nodes: int = 1,
         properties: Mapping[str, str] | None = None,
+        listeners: Mapping[str, str] | None = None,
         profile: JvmProfile = FAST_START,
         port: int = 0,
         runtime: Runtime | None = None,
@@ -49,6 +50,8 @@ class EmbeddedKafka:
             directory: state directory; created where missing, started again where it holds a cluster.
             nodes: number of nodes, each broker and controller; must not change for a directory.
             properties: broker properties that override `default_properties`.
+            listeners: further listeners by name, each with its protocol (SSL, SASL_SSL, …); their keys,
+                mechanisms and so on are `properties`. The unprotected one stays, for the brokers themselves.
             profile: JVM settings, FAST_START or THROUGHPUT.
             port: client port of a single node, or 0 for one that the system chooses.
             runtime: what `prepare()` returned, to share it; None prepares it at start.
@@ -61,6 +64,7 @@ class EmbeddedKafka:
         self._directory = directory.absolute()
         self._count = nodes
         self._properties = {**default_properties(nodes), **(properties or {})}
+        self._listeners = dict(listeners or {})
         self._profile = profile
         self._port = port
         self._runtime = runtime
@@ -76,6 +80,10 @@ class EmbeddedKafka:
         if not self.nodes:
             raise DevServerError("Kafka has no ports yet: start it first")
         return ",".join(f"{HOST}:{node.port}" for node in self.nodes)
+
+    def address(self, listener: str) -> str:
+        """host:port of every node's listener of this name, joined by commas."""
+        return ",".join(f"{HOST}:{node.listener_port(listener)}" for node in self.nodes)
 
     @property
     def pid(self) -> int:
@@ -120,7 +128,9 @@ class EmbeddedKafka:
             runtime = self._runtime or prepare(self._progress)
             for number in range(1, self._count + 1):
                 directory = self._node_directory(number)
-                self.nodes.append(KafkaNode(number, directory, self._port, runtime, self._profile))
+                self.nodes.append(
+                    KafkaNode(number, directory, self._port, runtime, self._profile, self._listeners)
+                )
             self._configure()
             for node in self.nodes:
                 node.launch()

@@ -55,7 +55,13 @@ class KafkaNode:
     """A Kafka process that can be started, stopped, killed and suspended; same ports and data after."""
 
     def __init__(
-        self, node_id: int, directory: Path, port: int, runtime: Runtime, profile: JvmProfile
+        self,
+        node_id: int,
+        directory: Path,
+        port: int,
+        runtime: Runtime,
+        profile: JvmProfile,
+        listeners: Mapping[str, str] | None = None,
     ) -> None:
         """Reserve its ports; nothing starts yet.
 
@@ -65,6 +71,7 @@ class KafkaNode:
             port: client port, or 0 for one that the system chooses.
             runtime: jars and what goes with them.
             profile: the JVM's settings.
+            listeners: further listeners by name, each with its protocol.
         """
         self.node_id = node_id
         self._directory = directory
@@ -72,6 +79,8 @@ class KafkaNode:
         self._profile = profile
         self._client_port = Port(port)
         self._controller_port = Port()
+        self._protocols = dict(listeners or {})
+        self._listeners = {name: Port() for name in self._protocols}
         self._process: SupervisedProcess | None = None
         self._lock_fd: int | None = None
         self._jvm_options: Sequence[str] = ()
@@ -80,6 +89,10 @@ class KafkaNode:
     def port(self) -> int:
         """The port for clients, on 127.0.0.1."""
         return self._client_port.number
+
+    def listener_port(self, name: str) -> int:
+        """The port of a further listener."""
+        return self._listeners[name].number
 
     @property
     def voter(self) -> str:
@@ -141,13 +154,16 @@ class KafkaNode:
         self._lock_fd = lock_fd
         self._jvm_options = jvm_options
         self._directory.mkdir(parents=True, exist_ok=True)
+        ports = {"PLAINTEXT": self.port, **{name: port.number for name, port in self._listeners.items()}}
+        advertised = ",".join(f"{name}://{HOST}:{port}" for name, port in ports.items())
+        protocols = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT", **self._protocols}
         own = {
             "process.roles": "broker,controller",
             "node.id": str(self.node_id),
-            "listeners": f"PLAINTEXT://{HOST}:{self.port},CONTROLLER://{HOST}:{self._controller_port.number}",
-            "advertised.listeners": f"PLAINTEXT://{HOST}:{self.port}",
+            "listeners": f"{advertised},CONTROLLER://{HOST}:{self._controller_port.number}",
+            "advertised.listeners": advertised,
             "controller.listener.names": "CONTROLLER",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "listener.security.protocol.map": ",".join(f"{name}:{kind}" for name, kind in protocols.items()),
             "log.dirs": str(self.data_directory),
         }
         write_properties(self._configuration, {**properties, **own})
@@ -210,8 +226,8 @@ class KafkaNode:
 
     def release(self) -> None:
         """Give the ports back; the node can't be started again."""
-        self._client_port.release()
-        self._controller_port.release()
+        for port in (self._client_port, self._controller_port, *self._listeners.values()):
+            port.release()
 
     def require_running(self) -> None:
         """Raise with the end of the log if the JVM has ended.

@@ -13,6 +13,7 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitio
 from aiokafka.errors import InvalidSessionTimeoutError
 from aiokafka.protocol.group import LeaveGroupRequest
 
+from waypost.refusal import require_admission
 from waypost_worker.kafka.connection import PASSING, Connection, kafka_errors, quietly
 from waypost_worker.partition.ports import RefusedError, UnavailableError
 
@@ -69,6 +70,7 @@ class Membership:
         """Connect and join. UnavailableError if the cluster can't be reached or lacks the topic."""
         async with kafka_errors("joining the worker group"):
             async with asyncio.timeout(self._connection.start_timeout):
+                await require_admission(self._connection.options())
                 await self._consumer.start()
                 # A group that subscribes to a missing topic would notice only minutes later that it is there.
                 await self._consumer._client.add_topic(self._topic)

@@ -1,13 +1,16 @@
 """Structured logs: JSON lines for machines, coloured lines on a terminal. Standard logging goes the same way."""
 
+import json
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping
 from typing import Any, Final
 
 import structlog
 
 # structlog's methods that are not named like a level.
+# A shorter secret would be found in half of all lines.
+_SHORTEST: Final = 4
 _SAME: Final = {"exception": "error", "warn": "warning"}
 
 
@@ -33,10 +36,28 @@ class LogLevel:
         return event
 
 
-def configure_logs(level: str = "info", form: str = "auto") -> LogLevel:
+class _Masked:
+    """A renderer whose lines show none of the secrets that this process knows, whatever put them there."""
+
+    def __init__(self, renderer: structlog.types.Processor, secrets: Iterable[str]) -> None:
+        self._renderer = renderer
+        written = {
+            form for secret in secrets for form in (secret, json.dumps(secret)[1:-1], repr(secret)[1:-1])
+        }
+        self._secrets = sorted((form for form in written if len(form) >= _SHORTEST), key=len, reverse=True)
+
+    def __call__(self, logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
+        line = str(self._renderer(logger, method, event))
+        for secret in self._secrets:
+            line = line.replace(secret, "***")
+        return line
+
+
+def configure_logs(level: str = "info", form: str = "auto", secrets: Iterable[str] = ()) -> LogLevel:
     """Set up structlog and the root logger of this process; for commands, never called by the library.
 
-    What is returned changes the level later.
+    No line shows one of ``secrets``, unless it is shorter than 4 characters. What is returned changes the level
+    later.
     """
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
     shared: list[structlog.types.Processor] = [
@@ -47,6 +68,7 @@ def configure_logs(level: str = "info", form: str = "auto") -> LogLevel:
     renderer: structlog.types.Processor = (
         structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer(sort_keys=False)
     )
+    renderer = _Masked(renderer, secrets)
     in_force = LogLevel(level)
     structlog.configure(
         processors=[

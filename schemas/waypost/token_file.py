@@ -1,0 +1,45 @@
+"""A token for OAUTHBEARER from a file that somebody else renews, as Kubernetes and token agents do."""
+
+import asyncio
+import base64
+import binascii
+import json
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from aiokafka.abc import AbstractTokenProvider
+from aiokafka.errors import SaslAuthenticationFailed
+
+
+class TokenFile(AbstractTokenProvider):
+    """For ``options={"sasl_oauth_token_provider": TokenFile(path), …}``. The file is read for every connection."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(path)
+
+    async def token(self) -> str:
+        """The token. SaslAuthenticationFailed if the file can't be read, is empty, or holds an expired JWT."""
+        try:
+            token = (await asyncio.to_thread(self._path.read_text)).strip()
+        except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or "it is no text"
+            raise SaslAuthenticationFailed(f"the token file {self._path} can't be read: {why}") from None
+        if not token:
+            raise SaslAuthenticationFailed(f"the token file {self._path} is empty")
+        expires = _expiry(token)
+        if expires is not None and expires <= time.time():
+            when = datetime.fromtimestamp(expires, UTC).isoformat(timespec="seconds")
+            raise SaslAuthenticationFailed(f"the token in {self._path} expired at {when}: renew the file")
+        return token
+
+
+def _expiry(token: str) -> float | None:
+    """When a JWT expires, in seconds since 1970; None for what is none or does not say."""
+    try:
+        claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
+        found = claims.get("exp")
+    except (IndexError, AttributeError, ValueError, binascii.Error):
+        return None
+    return float(found) if isinstance(found, int | float) else None

@@ -1,0 +1,63 @@
+"""Secrets in files: where a setting is a secret, ``{setting}_file`` may name the file that holds it.
+
+Owns reading such files, as the sources of settings name them; knows no setting by its name.
+"""
+
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+
+from waypost.errors import WaypostError
+
+_SUFFIX: Final = "_file"
+
+
+class SettingsError(WaypostError):
+    """Settings that can't be used; the message is one line that says which and why."""
+
+
+def file_setting(name: str) -> str:
+    """The setting that names the file of a secret."""
+    return name + _SUFFIX
+
+
+def is_secret(field: FieldInfo) -> bool:
+    """Whether a setting is a secret."""
+    return SecretStr in (field.annotation, *get_args(field.annotation))
+
+
+class SecretFiles(PydanticBaseSettingsSource):
+    """The secrets that another source names files for. A secret given at the same place wins over its file."""
+
+    def __init__(self, settings_cls: type[BaseSettings], source: PydanticBaseSettingsSource) -> None:
+        super().__init__(settings_cls)
+        self._source = source
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Not used: a source of this kind is asked for all values at once."""
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """The secrets by setting; SettingsError where a file can't be read or is empty."""
+        named = self._source()
+        secrets = [name for name, field in self.settings_cls.model_fields.items() if is_secret(field)]
+        return {
+            name: _content(file_setting(name), named[file_setting(name)])
+            for name in secrets
+            if named.get(file_setting(name)) and name not in self.current_state
+        }
+
+
+def _content(setting: str, path: str) -> str:
+    try:
+        content = Path(path).read_text().strip()
+    except OSError as error:
+        raise SettingsError(f"{setting} names {path}, which can't be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{setting} names {path}, which is no text") from None
+    if not content:
+        raise SettingsError(f"{setting} names {path}, which is empty")
+    return content
