@@ -6,7 +6,7 @@ MINUTES ?= 10
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: round-trip help setup demo test check faults soak bench bench-full simulation mutants mutmut schemas lock clean
+.PHONY: round-trip help setup demo test check faults soak bench bench-full simulation mutants mutmut schemas lock clean reference docs
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -80,8 +80,13 @@ bench-full: setup  ## the long run, other shapes of load, and the service beside
 schemas: setup  ## regenerate the JSON Schema and AsyncAPI files from the models
 	$(BIN)/waypost schema export --directory schemas/json
 
-reference: setup  ## regenerate docs/metrics.md, docs/settings.md and the dashboard
+reference: setup  ## regenerate docs/metrics.md, docs/settings.md, docs/cli.md and the dashboard
 	@$(BIN)/python deploy/reference.py
+	@$(BIN)/python deploy/reference_cli.py
+
+docs: setup  ## the documentation as a site, in build/site; fails on a broken link
+	@$(BIN)/mkdocs build --strict --quiet
+	@echo "build/site/index.html"
 
 lock: setup  ## renew requirements.lock and the image's locks (hashes, no addresses)
 	$(BIN)/python -m pip install --quiet uv

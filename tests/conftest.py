@@ -1,4 +1,5 @@
 import pytest
+from hypothesis import settings
 from tests.adapters import adapter_world, backend
 from tests.secure_kafka import secure_kafka
 from tests.servers import database, database_template, mark_users_of_servers, servers, topic_prefix
@@ -12,6 +13,10 @@ __all__ = [
     "servers",
     "topic_prefix",
 ]
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("waypost", deadline=None)
+settings.load_profile("waypost")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,0 +1,69 @@
+"""The documentation: the site builds without a broken link, and what it tells to type is what the tool takes."""
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from waypost_worker.cli.app import build
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def commands(page: Path) -> Iterator[str]:
+    """The waypost commands in a page's blocks of code, without prompt, pipe and comment."""
+    for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
+        for line in block.replace("\\\n", " ").splitlines():
+            for part in re.split(r" && | \| | > ", line):
+                typed = part.strip().removeprefix("$ ").removeprefix(".venv/bin/")
+                if re.match(r"waypost [a-z]", typed):
+                    yield typed
+
+
+TYPED = [(page.name, typed) for page in PAGES for typed in commands(page) if page.name != "cli.md"]
+
+
+def test_there_are_commands_to_look_at() -> None:
+    assert len(TYPED) > 50
+
+
+@pytest.mark.parametrize(("page", "typed"), TYPED, ids=[f"{page}: {typed}" for page, typed in TYPED])
+def test_a_command_in_the_docs_is_one_that_the_tool_takes(page: str, typed: str) -> None:
+    tokens = shlex.split(typed, comments=True)[1:]
+    command, _, ignored = build(tokens[0]).parse_args(tokens, exit_on_error=False, print_error=False)
+    assert command is not None
+    assert not ignored
+
+
+def test_the_site_builds_and_no_link_is_broken(tmp_path: Path) -> None:
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    assert (tmp_path / "site" / "tutorial.html").exists()
+
+
+def test_every_page_has_its_place_in_the_site() -> None:
+    listed = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    assert [page.name for page in PAGES[1:] if page.name not in listed] == []
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)]+)\)", text)]
+    assert [link for link in links if link and "://" not in link and not (ROOT / link).exists()] == []
+
+
+def test_the_page_of_commands_is_what_their_help_says() -> None:
+    checked = subprocess.run(
+        [sys.executable, "deploy/reference_cli.py", "--check"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert checked.returncode == 0, checked.stderr
