@@ -4,8 +4,11 @@ The tables are made as they were when the snapshot was taken, filled, and brough
 log is then applied by a worker, or by a replay, which begin at the position that was restored.
 """
 
-from collections.abc import Callable
-from typing import Any
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+import asyncpg
 
 from waypost.topics import Topics
 from waypost_worker.postgres.migrate import applied, migrate, migrations
@@ -17,6 +20,7 @@ from waypost_worker.snapshots.statements import statement
 from waypost_worker.snapshots.storage import Storage
 
 Progress = Callable[[int, int], None]  # partitions done, of
+_GRACE_SECONDS: Final = 1.0
 
 
 def check_origin(manifest: Manifest, topics: Topics) -> None:
@@ -89,16 +93,41 @@ async def _restore_part(
         files = [file for file in part.files if file.table == table]
         rows = 0
         if files:
-            status = await connection.copy_to_table(
+            copying = connection.copy_to_table(
                 table,
                 schema_name=schema,
                 columns=manifest.columns[table],
                 source=stream_of(storage, manifest.name, files),
                 format="binary",
             )
+            status = await _while_connected(connection, copying)
             rows = int(status.rpartition(" ")[2])
         if rows != part.rows[table]:
             raise SnapshotError(
                 f"partition {part.partition} of the snapshot {manifest.name!r} has {rows} rows of {table!r} instead "
                 f"of {part.rows[table]}. Nothing was changed: use another snapshot"
             )
+
+
+async def _while_connected(connection: Any, copying: Coroutine[Any, Any, str]) -> str:
+    """What ``copying`` gives; ConnectionDoesNotExistError once the connection is lost.
+
+    asyncpg waits for ever to write more where the server went away in the middle of a COPY.
+    """
+    lost = asyncio.Event()
+
+    def tell(_: Any) -> None:
+        lost.set()
+
+    task, losing = asyncio.ensure_future(copying), asyncio.ensure_future(lost.wait())
+    connection.add_termination_listener(tell)
+    try:
+        await asyncio.wait({task, losing}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise asyncpg.ConnectionDoesNotExistError("the connection was lost in the middle of a COPY")
+    finally:
+        connection.remove_termination_listener(tell)
+        losing.cancel()
+        task.cancel()
+        await asyncio.wait({task, losing}, timeout=_GRACE_SECONDS)
