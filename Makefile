@@ -6,7 +6,7 @@ MINUTES ?= 10
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: round-trip help setup demo test check faults soak bench bench-full simulation mutants mutmut schemas lock clean reference docs
+.PHONY: round-trip help setup demo test check faults soak bench bench-full cost simulation mutants mutmut schemas lock clean reference docs
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -66,6 +66,9 @@ bench-client: setup  ## what publishing costs an agent, and the spool; writes bu
 
 crash-tests: setup  ## 200 agents killed under load, Kafka up, away and frozen; writes build/crash.json
 	@$(BIN)/python -m tests.crash
+
+cost: setup  ## instructions and bytes that a command costs the worker, beside the last record
+	@$(BIN)/python -m tests.bench.cost
 
 PEERS := .venv-peers
 

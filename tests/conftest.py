@@ -1,6 +1,9 @@
+import os
+
 import pytest
 from hypothesis import settings
 from tests.adapters import adapter_world, backend
+from tests.bench import cost
 from tests.secure_kafka import secure_kafka
 from tests.servers import database, database_template, mark_users_of_servers, servers, topic_prefix
 
@@ -21,3 +24,11 @@ settings.load_profile("waypost")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     mark_users_of_servers(items)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """CI tells whether commands became dearer; it never fails for that."""
+    if os.environ.get("CI"):
+        terminalreporter.section("cost of a command in the worker")
+        for line in cost.lines(cost.measure()):
+            terminalreporter.write_line(line)

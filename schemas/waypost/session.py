@@ -10,6 +10,7 @@ The in-memory manager, the worker and replay all run this code; there is no seco
 
 from bisect import bisect_left, bisect_right, insort
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Final, NamedTuple, assert_never
 
 from waypost.checkpoint import checkpoint_id, own_number
@@ -105,6 +106,13 @@ class Session:
     def later_than(self, number: int) -> list[int]:
         """The live numbers above ``number``, rising."""
         return self._numbers[bisect_right(self._numbers, number) :]
+
+    def lowest_to_drop(self) -> int | None:
+        """The lowest live number that is neither pinned nor the first, where another one is about to follow."""
+        for number in islice(self._numbers, 1, None):
+            if not self.entries[number].pinned:
+                return number
+        return None
 
     def find(self, identifier: str) -> Entry | None:
         """The live checkpoint with this id; failing that, the newest that was imported under it."""
@@ -353,9 +361,12 @@ def _create(session: Session, command: Command, action: Create, policy: Policy) 
         command_id=command.id,
     )
     size = len(session) + 1
-    # The usual case needs no look at the entries.
-    if policy.max_age is None and size <= policy.compress_after and size <= policy.max_checkpoints:
-        return Created(entry)
+    # The usual cases, below the cap and at it, need no look at all entries.
+    if policy.max_age is None and size <= policy.compress_after:
+        if size <= policy.max_checkpoints:
+            return Created(entry)
+        if size == policy.max_checkpoints + 1 and (lowest := session.lowest_to_drop()) is not None:
+            return Created(entry, (lowest,))
     entries = session.live()
     entries.append(entry)
     return Created(entry, tuple(retention(entries, policy, command.recorded_at, compress=True)))

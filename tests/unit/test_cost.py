@@ -1,0 +1,23 @@
+"""The counts by which commits are compared are counts, not times."""
+
+from tests.bench.cost import PYTHON, RECORD, Partition, instructions, lines, measure
+
+from waypost.retention import Policy
+
+
+def test_the_same_work_counts_the_same() -> None:
+    measure()  # what is looked up once is in the caches then
+    assert measure() == measure()
+
+
+def test_more_work_counts_for_more() -> None:
+    partition = Partition(Policy())
+    partition.fold(partition.creates(20))
+    one, two = partition.creates(20), partition.creates(40)
+    assert instructions(lambda: partition.fold(two)) > 1.9 * instructions(lambda: partition.fold(one))
+
+
+def test_counts_are_told_beside_those_of_the_last_record() -> None:
+    told = lines({"create, instructions": 10**9})
+    assert "1,000,000,000" in told[0]
+    assert ("recorded" in told[0]) == (f'"{PYTHON}"' in RECORD.read_text())
