@@ -148,6 +148,19 @@ async def test_partitions_do_not_touch_each_other(stores: Stores) -> None:
     assert [kept.payload for kept in claim.outbox] == [b"owed from 0"]
 
 
+async def test_an_owner_whose_epoch_came_again_saves_no_results_position(stores: Stores) -> None:
+    """After a failover that lost an acquisition: what the one has emitted is none of what the other must compare."""
+    first = await acquired(stores)
+    await first.commit()
+    twin = await stores.open()
+    await twin.commit(first.batch())
+    for _ in range(2):  # see above
+        with pytest.raises(FencedError):
+            await first.store.save_position(1, 9, 10)
+    claim = (await acquired(stores)).claim
+    assert (claim.emitted, claim.results_offset) == (-1, 0)
+
+
 # The outbox and the position of results.
 
 

@@ -154,11 +154,14 @@ class SimulatedStore:
     async def save_position(self, epoch: int, emitted: int, results_offset: int) -> None:
         await self._call(
             f"save position ({emitted}, {results_offset}) under epoch {epoch}",
-            partial(self._save_position, epoch, emitted, results_offset),
+            partial(self._save_position, self._held, epoch, emitted, results_offset),
         )
 
-    def _save_position(self, epoch: int, emitted: int, results_offset: int) -> None:
-        tables = self._database.owned(self._partition, epoch).copy()
+    def _save_position(
+        self, held: tuple[int, int] | None, epoch: int, emitted: int, results_offset: int
+    ) -> None:
+        self._database.owned(self._partition, epoch)
+        tables = self._tables(held).copy()
         tables.emitted, tables.results_offset = emitted, results_offset
         _drop_confirmed(tables)
         self._database.put(self._partition, tables)

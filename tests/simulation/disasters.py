@@ -6,11 +6,13 @@ from random import Random
 
 from tests.simulation.world import World
 
+from waypost_worker.partition.encode import ACQUIRED
 from waypost_worker.partition.ports import ResultRecord
 
 # A log that is replaced and filled beyond the owner's position within one fetch is not told from the former one:
 # neither can a consumer. Here it takes longer, as it does where people recreate topics.
 _AWAY_SECONDS = 3.0
+_ALL = 1_000_000  # transactions: the database is an empty one
 
 
 def strike(world: World, disaster: str, random: Random) -> None:
@@ -26,7 +28,7 @@ def strike(world: World, disaster: str, random: Random) -> None:
             world.away_until[partition] = world.loop.time() + _AWAY_SECONDS
             log.end_transactions()
             log.cut(random.randint(log.start, log.end))
-        case "recreate_commands":
+        case "recreate_commands" | "recreate_commands_and_restore":
             world.away_until[partition] = world.loop.time() + _AWAY_SECONDS
             log.end_transactions()
             log.cut(0)
@@ -41,6 +43,12 @@ def strike(world: World, disaster: str, random: Random) -> None:
             world.refusable = set(range(world.plan.partitions))
         case "foreign_writer":
             results.write([ResultRecord(b"rogue", b'{"who":"somebody else"}', [("ce_id", b"rogue")])])
+        case "lose_a_result_and_restore":
+            answered = [record for record in results.records if dict(record.headers)["ce_type"] != ACQUIRED]
+            if answered:
+                results.records.remove(random.choice(answered))
+    if disaster.endswith("_and_restore"):
+        world.database.fail_over(_ALL)
     world.faults[disaster] = 1
     world.say(
         f"disaster: {disaster} of p{partition}: commands {log.start} to {log.end}, "

@@ -20,8 +20,14 @@ from waypost_worker.partition.anchor import anchor_of
 from waypost_worker.partition.encode import ACQUIRED
 from waypost_worker.partition.ports import FetchedResult
 
-_COMMANDS_DISASTERS = ("cut_commands", "recreate_commands")
-_RESULTS_DISASTERS = ("cut_results", "recreate_results", "trim_results", "foreign_writer")
+_COMMANDS_DISASTERS = ("cut_commands", "recreate_commands", "recreate_commands_and_restore")
+_RESULTS_DISASTERS = (
+    "cut_results",
+    "recreate_results",
+    "trim_results",
+    "foreign_writer",
+    "lose_a_result_and_restore",
+)
 
 
 @dataclass

@@ -34,6 +34,8 @@ DISASTERS = (
     "recreate_results",
     "add_partitions",
     "foreign_writer",
+    "recreate_commands_and_restore",
+    "lose_a_result_and_restore",
 )
 
 
@@ -97,4 +99,7 @@ def plan_of(seed: int) -> Plan:
     if plan.disaster == "add_partitions" and lossy:
         # A database that lost everything rightly takes the new count for the first.
         plan.disaster = None
+    if plan.disaster is not None and plan.disaster.endswith("_and_restore"):
+        # What was answered may have to be answered again.
+        plan.faults = tuple(fault for fault in plan.faults if fault != "trim_answered")
     return plan

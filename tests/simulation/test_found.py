@@ -230,3 +230,26 @@ def test_an_answered_command_whose_place_in_the_log_is_empty_is_refused() -> Non
     world.loop.call_at(2, recreate_and_lose_the_database)
     world.run()
     assert "up to offset 0, but the command topic, which ends at 1, has none there" in world.refusals[0]
+
+
+def test_a_results_position_is_not_saved_over_that_of_an_owner_with_the_same_epoch() -> None:
+    """Seed 4835: Postgres lost all, an epoch came twice, and its first owner said goodbye.
+
+    The second one stood at the beginning, with all results still to be compared. With the first one's position
+    stored, a result that the topic had lost was not missed.
+    """
+    world = quiet(processes=2, duration=20.0, disaster="lose_a_result_and_restore")
+    world.refusable = {0}
+    commands(world, 0.5, 1, 1.5)
+
+    def lose_a_result_and_the_database() -> None:
+        (lost,) = [record for record in world.results[0].records if b'"offset":0}' in record.value]
+        world.results[0].records.remove(lost)
+        world.database.fail_over(1000)
+        world.database.put(0, Tables(partitions=1, epoch=1))  # the heir has begun to acquire
+        world.loop.call_later(1, world.disown, world.hosts[0], 0)
+
+    world.loop.call_at(3, lose_a_result_and_the_database)
+    world.loop.call_at(5, lambda: world.own(world.hosts[1], 0))
+    world.run()
+    assert "or there is none" in world.refusals[0]

@@ -405,7 +405,9 @@ class World:
             tables = self.database.tables.get(partition)
             applied = -1 if tables is None else tables.next_offset - 1
             answered = self.last_answered(partition)
-            if applied < last or answered < last:
+            # Answers to what a replaced log does not have: an owner that has looked refuses.
+            unheard_of = partition in self.refusable and answered >= log.end
+            if applied < last or answered < last or unheard_of:
                 behind.append(f"p{partition}: commands up to {last}, applied {applied}, answered {answered}")
         return behind
 

@@ -40,12 +40,17 @@ PROTOCOL: tuple[Mutant, ...] = (
         (
             Edit(
                 DATABASE + "SimulatedStore._save_position",
-                "self._database.owned(self._partition, epoch)",
-                "self._tables(None)",
+                "self._database.owned(self._partition, epoch)\n    tables = self._tables(held)",
+                "tables = self._tables(None)",
             ),
         ),
     ),
-    # The fence in Kafka.
+    Mutant(
+        "position-of-a-twin",
+        "an owner whose epoch came again after a failover saves its results position over that of its twin",
+        (Edit(DATABASE + "SimulatedStore._save_position", "self._tables(held)", "self._tables(None)"),),
+        tests=(FOUND + "test_a_results_position_is_not_saved_over_that_of_an_owner_with_the_same_epoch",),
+    ),
     Mutant(
         "broker-without-epochs",
         "the broker takes plain batches of any epoch",

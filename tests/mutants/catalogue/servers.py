@@ -51,6 +51,18 @@ SERVERS: tuple[Mutant, ...] = (
         tests=_in(STORE, "test_only_the_owner_records_a_producer_or_saves_a_position"),
     ),
     Mutant(
+        "sql-position-of-a-twin",
+        "save_position.sql lets an owner whose epoch came again save over its twin",
+        (
+            Edit(
+                "sql:save_position",
+                "= coalesce($6, next_offset)",
+                "<> coalesce($6, -1) - coalesce($6, -1) - 1",
+            ),
+        ),
+        tests=_in(STORE, "test_an_owner_whose_epoch_came_again_saves_no_results_position"),
+    ),
+    Mutant(
         "sql-claim-without-epoch",
         "record_claim.sql lets any owner record its producer id",
         (Edit("sql:record_claim", "and epoch = $3", "and $3::bigint is not null"),),

@@ -245,7 +245,8 @@ class Store(Protocol):
     async def save_position(self, epoch: int, emitted: int, results_offset: int) -> None:
         """Save a results position that no batch carries (at release, after finishing the outbox).
 
-        Drops the outbox entries that it confirms. FencedError if ``epoch`` is outdated.
+        Drops the outbox entries that it confirms. FencedError if ``epoch`` is
+        outdated, or the partition is no longer at the offset where this store's last acquire or commit left it.
         """
         ...
 

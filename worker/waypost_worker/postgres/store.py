@@ -80,7 +80,8 @@ class PostgresStore:
 
     async def save_position(self, epoch: int, emitted: int, results_offset: int) -> None:
         """See the port."""
-        await self._as_owner("save_position", epoch, emitted, results_offset)
+        next_offset = self._held[1] if self._held is not None else None
+        await self._as_owner("save_position", epoch, emitted, results_offset, next_offset)
 
     async def load(self, session_ids: Sequence[str]) -> dict[str, Session]:
         """See the port."""

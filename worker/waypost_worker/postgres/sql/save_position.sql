@@ -1,11 +1,13 @@
--- $1 partition, $2 where its row is (see store.py) or null, $3 epoch, $4 emitted, $5 results offset; which outbox
--- entries that confirms: see commit.sql
+-- $1 partition, $2 where its row is (see store.py) or null, $3 epoch, $4 emitted, $5 results offset, $6 the next
+-- offset that the owner knows, for after a failover an epoch may come twice, or null; which outbox entries that
+-- confirms: see commit.sql
 with owner as materialized (
     update waypost.partitions
     set emitted = $4, results_offset = $5
     where ctid = coalesce($2::tid, (select ctid from waypost.partitions where partition = $1))
       and partition = $1
       and epoch = $3
+      and next_offset = coalesce($6, next_offset)
     returning partition, ctid as place
 ),
 confirmed as (
