@@ -57,7 +57,7 @@ SERVERS: tuple[Mutant, ...] = (
             Edit(
                 "sql:save_position",
                 "= coalesce($6, next_offset)",
-                "<> coalesce($6, -1) - coalesce($6, -1) - 1",
+                "= next_offset + 0 * coalesce($6, 0)",
             ),
         ),
         tests=_in(STORE, "test_an_owner_whose_epoch_came_again_saves_no_results_position"),
