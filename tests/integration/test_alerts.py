@@ -3,16 +3,16 @@ fire that are for the fault.
 """
 
 import asyncio
-import re
 import signal
-import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
-import yaml
-from prometheus_client.samples import Sample
+from tests.alerting import firing
+from tests.faults.proxy import HOST, Proxy
 from tests.harness import Deployment, deployment
 from tests.integration.test_worker_process import publish
 from tests.integration.watched import Watched, ok
@@ -21,50 +21,11 @@ from tests.promtool import promtool
 from waypost_worker.devserver import EmbeddedPostgres, Servers
 from waypost_worker.kafka.topics import create_topics, delete_topic
 
-RULES = Path(__file__).parents[2] / "deploy/prometheus/waypost.rules.yaml"
-MINUTES = 60
-
 
 @pytest.fixture
 async def here(servers: Servers, database: str, topic_prefix: str) -> AsyncIterator[Deployment]:
     async with deployment(servers.endpoints, database, topic_prefix, partitions=2) as made:
         yield made
-
-
-def continued(before: list[Sample], after: list[Sample]) -> list[dict[str, str]]:
-    """Series that go on as they went between two looks, counted as a minute apart."""
-    earlier = {(sample.name, tuple(sample.labels.items())): sample.value for sample in before}
-    series = []
-    for sample in after:
-        change = sample.value - earlier.get((sample.name, tuple(sample.labels.items())), 0)
-        if sample.name.endswith("_timestamp_seconds"):
-            # promtool's clock begins at 0.
-            values = f"0+60x{MINUTES}" if change else f"0x{MINUTES}"
-        elif sample.name.endswith(("_total", "_count", "_sum", "_bucket")):
-            values = f"0+{change:.6f}x{MINUTES}"
-        else:
-            values = f"{sample.value:.6f}x{MINUTES}"
-        labels = ", ".join(f'{name}="{value}"' for name, value in {**sample.labels, "instance": "w"}.items())
-        series.append({"series": f"{sample.name}{{{labels}}}", "values": values})
-    return [one for one in series if one["series"].startswith("waypost_")]
-
-
-def firing(before: list[Sample], after: list[Sample], scratch: Path) -> set[str]:
-    """The alerts that fire after an hour of this."""
-    rules: dict[str, Any] = yaml.safe_load(RULES.read_text())
-    names = {rule["alert"] for rule in rules["groups"][0]["rules"]}
-    quiet = [{"alertname": name, "eval_time": f"{MINUTES}m", "exp_alerts": []} for name in sorted(names)]
-    case = {"interval": "1m", "input_series": continued(before, after), "alert_rule_test": quiet}
-    file = scratch / "case.yaml"
-    file.write_text(yaml.safe_dump({"rule_files": [str(RULES)], "tests": [case]}))
-    done = subprocess.run(
-        [promtool(), "test", "rules", str(file)], check=False, capture_output=True, text=True, timeout=60
-    )
-    said = done.stdout + done.stderr
-    found = set(re.findall(r'alertname="(\w+)"', said))
-    assert found <= names
-    assert bool(done.returncode) == bool(found), said
-    return found
 
 
 async def test_a_worker_at_work_raises_nothing_and_refused_commands_raise_their_alert(
@@ -79,13 +40,13 @@ async def test_a_worker_at_work_raises_nothing_and_refused_commands_raise_their_
     await here.answered(100)
     await worker.shows(lambda found: found.get(("waypost_lag_commands", "0")) == 0)
     second = await worker.samples()
-    assert await asyncio.to_thread(firing, first, second, tmp_path) == set()
+    assert await asyncio.to_thread(firing, tmp_path, (first, second)) == set()
     await publish(here, 20)
     for _ in range(20):
         await here.send(b"not JSON", b"session-1")
     await here.answered(140)
     third = await worker.samples()
-    assert await asyncio.to_thread(firing, second, third, tmp_path) == {"WaypostRejections"}
+    assert await asyncio.to_thread(firing, tmp_path, (second, third)) == {"WaypostRejections"}
 
 
 async def test_a_recreated_topic_raises_the_alert_of_refused_partitions(
@@ -109,7 +70,7 @@ async def test_a_recreated_topic_raises_the_alert_of_refused_partitions(
         lambda found: found["waypost_refused_partitions",] == found["waypost_assigned_partitions",] == 2
     )
     found = await worker.samples()
-    assert await asyncio.to_thread(firing, found, found, tmp_path) == {"WaypostPartitionRefused"}
+    assert await asyncio.to_thread(firing, tmp_path, (found, found)) == {"WaypostPartitionRefused"}
     body = await worker.answers("/readyz", lambda status, _: status == 503)
     assert "recreated" in body
 
@@ -131,13 +92,14 @@ async def test_a_database_that_does_not_answer_raises_the_alert_of_unowned_parti
         await worker.shows(lambda found: found["waypost_owned_partitions",] == 0)
         await worker.shows(lambda found: found.get(("waypost_lag_commands", "0")) == 1)
         found = await worker.samples()
-        fires = await asyncio.to_thread(firing, found, found, tmp_path)
+        fires = await asyncio.to_thread(firing, tmp_path, (found, found))
         assert fires == {"WaypostPartitionsUnowned", "WaypostNoProgress"}
     finally:
         postgres.resume()
         postgres.stop()
 
 
+@pytest.mark.long
 async def test_two_deployments_that_share_a_database_raise_the_alert_of_lost_terms(
     here: Deployment, tmp_path: Path
 ) -> None:
@@ -153,6 +115,96 @@ async def test_two_deployments_that_share_a_database_raise_the_alert_of_lost_ter
     await one.shows(lambda found: found.get(("waypost_terms_ended_total", "fenced"), 0) >= 3)
     await publishing
     second = await one.samples()
-    assert "WaypostTermsEndOften" in await asyncio.to_thread(firing, first, second, tmp_path)
+    assert "WaypostTermsEndOften" in await asyncio.to_thread(firing, tmp_path, (first, second))
     assert await other.end(signal.SIGTERM) == 0
     await here.balanced()
+
+
+def test_nothing_to_scrape_raises_the_alert_of_no_workers(tmp_path: Path) -> None:
+    assert firing(tmp_path) == {"WaypostNoWorkers"}
+
+
+async def test_a_process_that_is_held_up_raises_the_alert_of_the_loop(
+    here: Deployment, tmp_path: Path
+) -> None:
+    promtool()
+    worker = Watched(here, tmp_path / "log")
+    await worker.start()
+    await worker.answers("/readyz", ok)
+    assert worker.process is not None
+    worker.process.send_signal(signal.SIGSTOP)
+    frozen = time.monotonic()
+    await here.until(lambda: time.monotonic() - frozen > 1.5)
+    worker.process.send_signal(signal.SIGCONT)
+    await worker.shows(lambda found: found["waypost_loop_delay_seconds",] > 1)
+    found = await worker.samples()
+    assert await asyncio.to_thread(firing, tmp_path, (found, found)) == {"WaypostLoopBlocked"}
+
+
+class Redirected(Watched):
+    """A worker that reaches its broker through a proxy."""
+
+    def __init__(self, here: Deployment, log: Path, proxy: Proxy, **environment: str) -> None:
+        super().__init__(here, log, **environment)
+        broker = here.endpoints.bootstrap_servers.rpartition(":")[2]
+        redirect = ("--redirect", f"{broker}={proxy.port}", "--counts", str(log.with_suffix(".counts")))
+        self.command = (sys.executable, "-m", "tests.faults.worker", *redirect)
+
+
+@pytest.mark.long
+async def test_slow_postgres_raises_the_alerts_of_postgres_and_its_pool(
+    here: Deployment, tmp_path: Path
+) -> None:
+    promtool()
+    parts = urlsplit(here.dsn)
+    assert parts.port is not None
+    async with Proxy(parts.port) as proxy:
+        place = f"{parts.netloc.rpartition('@')[0]}@{HOST}:{proxy.port}"
+        settings = {
+            "WAYPOST_POSTGRES_DSN": urlunsplit(parts._replace(netloc=place)),
+            "WAYPOST_POSTGRES_POOL_SIZE": "2",
+            "WAYPOST_REQUEST_TIMEOUT": "30",
+        }
+        worker = Watched(here, tmp_path / "log", **settings)
+        await worker.start()
+        await worker.answers("/readyz", ok)
+        await publish(here, 20)
+        await here.answered(20)
+        first = await worker.samples()
+        proxy.delay = 0.6
+        publishing = asyncio.create_task(publish(here, 4000))
+        await worker.shows(
+            lambda found: (
+                found.get(("waypost_postgres_pool_connections", "used")) == 2
+                and found["waypost_batch_commands_count",] > 10
+            )
+        )
+        second = await worker.samples()
+        publishing.cancel()
+        fires = await asyncio.to_thread(firing, tmp_path, (first, second))
+        # Answers are slow then, too, once more waits than is applied.
+        assert fires - {"WaypostSlowAnswers"} == {"WaypostPostgresSlow", "WaypostPoolExhausted"}
+        proxy.heal()
+        assert await worker.end(signal.SIGTERM) == 0
+
+
+@pytest.mark.long
+async def test_slow_kafka_raises_the_alerts_of_kafka_and_of_slow_answers(
+    here: Deployment, tmp_path: Path
+) -> None:
+    promtool()
+    broker = int(here.endpoints.bootstrap_servers.rpartition(":")[2])
+    async with Proxy(broker) as proxy:
+        settings = {"WAYPOST_REQUEST_TIMEOUT": "60", "WAYPOST_SESSION_TIMEOUT": "60"}
+        worker = Redirected(here, tmp_path / "log", proxy, **settings)
+        await worker.start()
+        await worker.answers("/readyz", ok)
+        first = await worker.samples()
+        proxy.delay = 2.0
+        await publish(here, 10)
+        await worker.shows(lambda found: found["waypost_end_to_end_seconds_count",] == 10)
+        second = await worker.samples()
+        fires = await asyncio.to_thread(firing, tmp_path, (first, second))
+        assert fires == {"WaypostKafkaSlow", "WaypostSlowAnswers"}
+        proxy.heal()
+        assert await worker.end(signal.SIGTERM) == 0

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.alerting import firing
 from tests.cli import CommandLine
 from tests.harness import Deployment, deployment
 from tests.integration.test_worker_process import publish
@@ -65,6 +66,7 @@ async def test_workers_are_replaced_one_by_one_by_a_version_with_a_migration(
     for worker in old:
         await worker.start()
         await worker.answers("/readyz", ok)
+    scrapes = [(await old[0].samples(),) * 2]
     publishing = asyncio.create_task(publish(here, 300))
     await here.answered(50)
 
@@ -80,6 +82,9 @@ async def test_workers_are_replaced_one_by_one_by_a_version_with_a_migration(
     await publish(here, 50, first=300)
     await here.balanced()
 
+    scrapes.append((await new[1].samples(),) * 2)
+    assert "WaypostVersionsMixed" in await asyncio.to_thread(firing, tmp_path, *scrapes)
+    assert "WaypostVersionsMixed" not in await asyncio.to_thread(firing, tmp_path, scrapes[1])
     found = [key for key in await new[1].metrics() if key[0] == "waypost_build_info"]
     assert [key[-1] for key in found] == [NEXT]
     again = await Watched(here, tmp_path / "again").start()

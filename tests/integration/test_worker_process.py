@@ -31,12 +31,13 @@ class Worker:
             "WAYPOST_REQUEST_TIMEOUT": "5",
             **environment,
         }
+        self.command: tuple[str, ...] = (sys.executable, "-m", "waypost_worker.cli", "worker")
         self.process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> "Worker":
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "waypost_worker.cli", "worker"),
+                *self.command,
                 env=self.environment,
                 stdout=log,
                 stderr=log,

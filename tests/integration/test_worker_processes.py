@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -26,16 +25,9 @@ async def here(servers: Servers, database: str, topic_prefix: str) -> AsyncItera
 class Parent(Worker):
     """A ``waypost worker --processes 2``."""
 
-    async def start(self) -> "Parent":
-        with self.log.open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "waypost_worker.cli", "worker", "--processes", "2"),
-                env=self.environment,
-                stdout=log,
-                stderr=log,
-                cwd=self.log.parent,
-            )
-        return self
+    def __init__(self, here: Deployment, log: Path, **environment: str) -> None:
+        super().__init__(here, log, **environment)
+        self.command = (*self.command, "--processes", "2")
 
     @property
     def children(self) -> list[int]:
@@ -46,7 +38,8 @@ class Parent(Worker):
 async def test_several_processes_share_the_partitions_and_end_with_their_parent(
     here: Deployment, tmp_path: Path
 ) -> None:
-    parent = await Parent(here, tmp_path / "log").start()
+    parent = Parent(here, tmp_path / "log")
+    await parent.start()
     await here.until(lambda: parent.says("partition_acquired") >= 4)
     await publish(here, 40)
     await here.answered(40)
@@ -64,7 +57,8 @@ async def test_several_processes_share_the_partitions_and_end_with_their_parent(
 
 
 async def test_processes_end_when_their_parent_is_killed(here: Deployment, tmp_path: Path) -> None:
-    parent = await Parent(here, tmp_path / "log").start()
+    parent = Parent(here, tmp_path / "log")
+    await parent.start()
     await here.until(lambda: parent.says("worker_ready") == 2)
     children = parent.children
     await parent.end(signal.SIGKILL)

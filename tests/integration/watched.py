@@ -6,11 +6,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 from tests.harness import Deployment
 from tests.integration.test_worker_process import Worker
+
+_PATIENCE: Final = 60.0
 
 
 class Watched(Worker):
@@ -36,8 +39,8 @@ class Watched(Worker):
             status, found = await self.get(path)
             return wanted(status, found)
 
-        await self.here.until(lambda: self.says("http_listening") > 0)
-        await self.here.until(seen)
+        await self.here.until(lambda: self.says("http_listening") > 0, _PATIENCE)
+        await self.here.until(seen, _PATIENCE)
         return found
 
     async def samples(self) -> list[Sample]:
@@ -55,7 +58,7 @@ class Watched(Worker):
         async def seen() -> bool:
             return wanted(await self.metrics())
 
-        await self.here.until(seen, 40)
+        await self.here.until(seen, _PATIENCE)
 
 
 def _get(address: str) -> tuple[int, str]:
