@@ -142,7 +142,13 @@ def test_a_session_is_copied_to_another_deployment_with_its_policy_and_pins(
     assert (again["imported"], again["repeated"]) == (0, 3)
     config = line.directory / "other.toml"
     config.write_text(f'topic_prefix = "{to[1]}"\n')
-    named = line.run("session", "copy", session, "--to-config", str(config), "--as", "new", "-o", "json")
+    # What the file does not say is as here, secrets in files too.
+    secret = line.directory / "dsn"
+    secret.write_text(line.settings["WAYPOST_POSTGRES_DSN"])
+    settings = {name: value for name, value in line.settings.items() if name != "WAYPOST_POSTGRES_DSN"}
+    secretly = CommandLine(line.directory, {**settings, "WAYPOST_POSTGRES_DSN_FILE": str(secret)})
+    named = secretly.run("session", "copy", session, "--to-config", str(config), "--as", "new", "-o", "json")
+    assert named.code == 0, named.err
     assert named.json["imported"] == 3
     assert [row["imported_id"] for row in other.run("session", "show", "new", "-o", "json").json] == [
         f"{session}:{n}" for n in (3, 2, 1)

@@ -7,6 +7,7 @@ import asyncio
 import tomllib
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -15,11 +16,11 @@ from cyclopts import Parameter
 from waypost import commands
 from waypost.errors import InvalidCommandError
 from waypost.outgoing import check_session_id, checkpoint_body, metadata_json, policy_body
-from waypost_worker.cli.common import NOTHING_GIVEN, Common
+from waypost_worker.cli.common import NOTHING_GIVEN, Common, Target
 from waypost_worker.cli.output import DONE, USAGE, CommandError, note, show_fields
 from waypost_worker.cli.publish import TimeoutFlag
 from waypost_worker.cli.reach import reading
-from waypost_worker.settings import Settings, load_settings
+from waypost_worker.settings import Settings
 
 if TYPE_CHECKING:
     from waypost.checkpoint import Checkpoint
@@ -57,7 +58,7 @@ def copy(
       waypost session copy session-1 --to-config other.toml --as restored
     """
     settings = common.settings()
-    target = _target(settings, to_config, to_bootstrap_servers, to_topic_prefix)
+    target = _target(common, to_config, to_bootstrap_servers, to_topic_prefix)
     name = check_session_id(to_name if to_name is not None else session)
     here = (settings.bootstrap_servers, settings.topic_prefix)
     there = (target.bootstrap_servers, target.topic_prefix)
@@ -100,7 +101,8 @@ def fork(
     return asyncio.run(_carry_out(settings, settings, plan, dry_run, timeout, common))
 
 
-def _target(settings: Settings, file: Path | None, servers: str | None, prefix: str | None) -> Settings:
+def _target(common: Common, file: Path | None, servers: str | None, prefix: str | None) -> Settings:
+    """The settings of the other deployment: what is given for it, and this deployment's for all else."""
     given: dict[str, Any] = {}
     if file is not None:
         try:
@@ -113,7 +115,8 @@ def _target(settings: Settings, file: Path | None, servers: str | None, prefix: 
             raise CommandError(f"{file}: {unknown[0]!r} is not a setting", USAGE)
     flags = {"bootstrap_servers": servers, "topic_prefix": prefix}
     given |= {name: value for name, value in flags.items() if value is not None}
-    return load_settings(**{**settings.model_dump(exclude_unset=True), **given})
+    as_flags = {field.name: given.pop(field.name) for field in fields(Target) if field.name in given}
+    return replace(common, **as_flags).settings(**given)
 
 
 class _Plan:
