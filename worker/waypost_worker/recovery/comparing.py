@@ -57,14 +57,14 @@ class Comparison:
             )
         self.trimmed = max(0, start - self.results_offset)
         self.results_offset = max(start, self.results_offset)
-        first = await first_result(self._results, self.results_offset, self._end)
         last = await last_result(self._results, self.results_offset, self._end)
-        if first is not None and last is not None:
+        if last is not None:
             self.highest = max(self.emitted, command_offset(last))
             if not self._contents:
                 self.emitted, self.results_offset = self.highest, last.offset + 1
             elif self.trimmed:
                 # What was removed answered commands before the first that is left.
+                first = await first_result(self._results, self.results_offset, self._end) or last
                 self.emitted = max(self.emitted, command_offset(first) - 1)
         elif self.trimmed and not accept_trimmed:
             raise RefusedError(
@@ -96,7 +96,11 @@ class Comparison:
 
     async def _hold(self, offset: int, record: ResultRecord) -> None:
         found = await self._peek()
-        while found is not None and not _alike(found, record):
+        if found is not None and _alike(found, record):
+            self._take(found, offset)
+            self.compared += 1
+            return
+        while found is not None:
             answered = command_offset(found)
             if answered == offset:
                 break
