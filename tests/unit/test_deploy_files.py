@@ -31,6 +31,7 @@ CUSTOM = {
     ("kafka.strimzi.io/v1", "KafkaTopic"),
     ("kafka.strimzi.io/v1", "KafkaUser"),
     ("keda.sh/v1alpha1", "ScaledObject"),
+    ("keda.sh/v1alpha1", "TriggerAuthentication"),
     ("monitoring.coreos.com/v1", "PrometheusRule"),
     ("monitoring.coreos.com/v1", "ServiceMonitor"),
 }
@@ -134,6 +135,18 @@ def test_an_overlay_renders_to_valid_objects(overlay: str) -> None:
     names = {variable["name"] for variable in container["env"]}
     assert ("WAYPOST_GROUP_INSTANCE_ID" in names) == (overlay == "static")
     assert ("replicas" in workers[0]["spec"]) == (overlay == "static")
+    # What the settings name as files is what the volumes hold.
+    (settings,) = (one["data"] for one in rendered if one["kind"] == "ConfigMap")
+    volumes = {
+        volume["name"]: volume["secret"] for volume in workers[0]["spec"]["template"]["spec"]["volumes"]
+    }
+    mounted = {
+        f"{mount['mountPath']}/{item['path']}"
+        for mount in container["volumeMounts"]
+        for item in volumes[mount["name"]]["items"]
+    }
+    assert mounted == {value for name, value in settings.items() if name.endswith("_FILE")}
+    assert settings["WAYPOST_KAFKA_SECURITY_PROTOCOL"] == "SSL"
 
 
 def version() -> str:
