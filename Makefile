@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 MINUTES ?= 10
+COMMANDS ?= 50000
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 

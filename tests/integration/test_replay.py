@@ -206,33 +206,3 @@ async def test_a_target_of_another_log_is_refused(live: Deployment, line: Comman
     assert {k: v for k, v in (await state_hash(live.dsn, "side")).items() if k != "partitions"} == {
         k: v for k, v in before.items() if k != "partitions"
     }
-
-
-# Results that are not those of the log.
-
-
-async def test_the_first_result_that_differs_is_shown(live: Deployment, line: CommandLine) -> None:
-    session = live.sessions(0, 1)[0]
-    offset = await live.create(session, "right", answer=42)
-    for partition in range(PARTITIONS):
-        live.own(partition)
-    await live.answered(1)
-    (result,) = [one for one in (await live.results())[0] if b"42" in one.value]
-    copy = type(live.topics)(f"{live.topics.prefix}-wrong")
-    await create_topics(live.connection, copy, PARTITIONS)
-    record = (await read_all(live.endpoints, live.topics.commands))[0][offset]
-    await live.producer.send_and_wait(
-        copy.commands, record.value, key=record.key, headers=list(record.headers), partition=0
-    )
-    await live.producer.send_and_wait(
-        copy.results,
-        result.value.replace(b"42", b"43"),
-        key=result.key,
-        headers=list(result.headers),
-        partition=0,
-    )
-    flags = ("--schema", "side", "--topic-prefix", copy.prefix)
-    differs = await run(line, "replay", *flags)
-    assert differs.code == 1
-    assert f"the result of command {offset}" in differs.err
-    assert (await run(line, "replay", *flags, "--no-compare")).code == 0

@@ -100,3 +100,34 @@ async def test_new_topics_are_adopted_when_the_old_are_lost(live: Deployment, li
     assert (used.code, "is not empty" in used.error) == (1, True)
     refused = await run(line, "verify", *flags)
     assert (refused.code, "began under other topics" in refused.err) == (2, True)
+
+
+async def test_an_adoption_that_is_killed_has_changed_nothing(live: Deployment, line: CommandLine) -> None:
+    await worked(live, count=100)
+    before = await state_hash(live.dsn)
+    flags = ("--topic-prefix", f"{live.topics.prefix}-third")
+    assert (await run(line, "topics", "create", "--partitions", str(PARTITIONS), *flags)).code == 0
+    connection: Any = await asyncpg.connect(live.dsn)
+    try:
+        async with connection.transaction():
+            # It comes as far as here, and then waits in the middle of its transaction.
+            await connection.execute("lock table waypost.recent_commands in exclusive mode")
+            started = line.start("topics", "adopt", *flags)
+            waiting = (
+                "select exists (select from pg_stat_activity where wait_event_type = 'Lock' and datname = $1)"
+            )
+            database = live.dsn.rpartition("/")[2]
+
+            async def stands_still() -> bool:
+                return bool(await live.pool.fetchval(waiting, database))
+
+            await live.until(stands_still, 60)
+            await asyncio.to_thread(started.stop, signal.SIGKILL)
+    finally:
+        await connection.close()
+
+    async def rolled_back() -> bool:
+        return await state_hash(live.dsn) == before
+
+    await live.until(rolled_back)
+    assert (await run(line, "topics", "adopt", *flags)).code == 0
