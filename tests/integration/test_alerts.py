@@ -208,3 +208,26 @@ async def test_slow_kafka_raises_the_alerts_of_kafka_and_of_slow_answers(
         assert fires == {"WaypostKafkaSlow", "WaypostSlowAnswers"}
         proxy.heal()
         assert await worker.end(signal.SIGTERM) == 0
+
+
+@pytest.mark.long
+async def test_a_worker_that_stood_still_for_a_minute_raises_the_alert_of_being_behind(
+    here: Deployment, tmp_path: Path
+) -> None:
+    promtool()
+    worker = Watched(here, tmp_path / "log", WAYPOST_SESSION_TIMEOUT="120")
+    await worker.start()
+    await worker.answers("/readyz", ok)
+    first = await worker.samples()
+    assert worker.process is not None
+    worker.process.send_signal(signal.SIGSTOP)
+    await publish(here, 20)
+    frozen = time.monotonic()
+    await here.until(lambda: time.monotonic() - frozen > 62, 70)
+    worker.process.send_signal(signal.SIGCONT)
+    await worker.shows(lambda found: found.get(("waypost_record_age_seconds", "0"), 0) > 60)
+    second = await worker.samples()
+    fires = await asyncio.to_thread(firing, tmp_path, (first, second))
+    assert {"WaypostBehind", "WaypostSlowAnswers"} <= fires
+    await here.balanced()
+    assert await worker.end(signal.SIGTERM) == 0
