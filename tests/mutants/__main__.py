@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from tests.mutants.catalogue import MUTANTS, named
 from tests.mutants.hunting import Catch, UnfitTestsError, check_tests, hunt
-from tests.mutants.mutant import StaleEditError
+from tests.mutants.mutant import Mutant, StaleEditError
 
 REPORT = Path("build/mutants.json")
 
@@ -34,14 +34,22 @@ def main() -> int:
     try:
         with console.status("running the named tests without a mutant"):
             check_tests(chosen)
-        for mutant in chosen:
-            with console.status(f"{len(catches)} of {len(chosen)}: hunting {mutant.name}"):
-                catches.append(hunt(mutant, arguments.seeds, arguments.jobs))
-            console.print(_line(catches[-1]), highlight=False, soft_wrap=True)
-    except (UnfitTestsError, StaleEditError) as error:
+    except UnfitTestsError as error:
         console.print(str(error), markup=False)
         return 1
+    for mutant in chosen:
+        with console.status(f"{len(catches)} of {len(chosen)}: hunting {mutant.name}"):
+            catches.append(_hunted(mutant, arguments.seeds, arguments.jobs))
+        console.print(_line(catches[-1]), highlight=False, soft_wrap=True)
     return _report(catches, console)
+
+
+def _hunted(mutant: Mutant, seeds: int, jobs: int) -> Catch:
+    """What became of it; one that does not fit the code, or whose tests can't run, counts as not caught."""
+    try:
+        return hunt(mutant, seeds, jobs)
+    except (UnfitTestsError, StaleEditError) as error:
+        return Catch(mutant.name, mutant.bug, None, str(error), None, 0, 0.0, None)
 
 
 def _report(catches: list[Catch], console: Console) -> int:
@@ -69,7 +77,8 @@ def _report(catches: list[Catch], console: Console) -> int:
 def _line(catch: Catch) -> str:
     if catch.by is None:
         verdict = "did no harm" if catch.harmless else "GOT AWAY"
-        return f"{catch.name}: {verdict} in {catch.seeds} seeds, {catch.seconds} s"
+        why = f": {catch.evidence}" if catch.evidence else ""
+        return f"{catch.name}: {verdict} in {catch.seeds} seeds, {catch.seconds} s{why}"
     seeds = f" after {catch.seeds} seeds" if catch.seeds else ""
     harm = "" if catch.harmless is None else ", BUT WAS THOUGHT HARMLESS"
     return f"{catch.name}: caught by '{catch.by}'{seeds}, {catch.seconds} s{harm}"

@@ -133,8 +133,9 @@ PROTOCOL: tuple[Mutant, ...] = (
                 OWNER + "_Term._apply",
                 "with acquired.proof.renewed():",
                 "await self._emission_done()\n"
+                "    told = AppliedBatch(decoded, made, results, changes.rejected, 0, 0)\n"
                 "    if results:\n"
-                "        self._emission = asyncio.create_task(self._emit(results))\n"
+                "        self._emission = asyncio.create_task(self._emit(told))\n"
                 "    results = []\n"
                 "    with acquired.proof.renewed():",
             ),
