@@ -25,6 +25,7 @@ TESTS = (
     "tests/unit/test_session.py",
     "tests/unit/test_session_duplicates.py",
     "tests/unit/test_session_import.py",
+    "tests/unit/test_session_index.py",
     "tests/unit/test_retention.py",
     "tests/unit/test_defaults.py",
     "tests/unit/test_checkpoint.py",

@@ -139,6 +139,7 @@ class ResultsPartition:
         self.records: list[FetchedResult] = []
         self.trimmed: list[FetchedResult] = []  # what retention removed
         self.producers = Producers(expiry, time)
+        self.watch: Callable[[ResultRecord], None] | None = None  # called with all that is appended
 
     def append(self, fence: Fence, first_sequence: int, records: Sequence[ResultRecord]) -> int:
         """Append a batch of a producer; the base offset, also if the batch is there already."""
@@ -153,6 +154,8 @@ class ResultsPartition:
         """Append without any check, as a producer that is no owner's does."""
         base = self.end
         for record in records:
+            if self.watch is not None:
+                self.watch(record)
             self.records.append(FetchedResult(self.end, record.key, record.value, record.headers))
             self.end += 1
         return base

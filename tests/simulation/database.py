@@ -74,6 +74,7 @@ class Database:
     def __init__(self, server: Server) -> None:
         self.server = server
         self.tables: dict[int, Tables] = {}
+        self.applied: dict[int, int] = {}  # the highest next offset that there ever was, lost ones included
         self.violations: list[str] = []
         self._history: list[tuple[int, Tables | None]] = []  # what each transaction replaced, oldest first
 
@@ -93,6 +94,7 @@ class Database:
         """Commit a transaction that makes these the partition's tables."""
         self._history.append((partition, self.tables.get(partition)))
         self.tables[partition] = tables
+        self.applied[partition] = max(self.applied.get(partition, 0), tables.next_offset)
 
     def owned(self, partition: int, epoch: int) -> Tables:
         """The tables, for a statement that only the owner of ``epoch`` may do."""

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -30,7 +31,7 @@ from waypost_worker.partition.acquire import Acquired
 from waypost_worker.partition.encode import ACQUIRED
 from waypost_worker.partition.observer import AppliedBatch
 from waypost_worker.partition.owner import Limits, Owner, Ports, StuckError
-from waypost_worker.partition.ports import OwnerError
+from waypost_worker.partition.ports import OwnerError, ResultRecord
 
 RESULTS_TOPIC = "sim.results"
 TIMEOUT = 1.5  # request timeout of every client, seconds
@@ -113,6 +114,8 @@ class World:
             CommandPartition(Producers(PRODUCER_EXPIRY, self.loop.time)) for _ in range(plan.partitions)
         ]
         self.results = [ResultsPartition(PRODUCER_EXPIRY, self.loop.time) for _ in range(plan.partitions)]
+        for partition, results in enumerate(self.results):
+            results.watch = partial(self._check_applied, partition)
         self.topic = Topic(self.commands)
         self.coordinator = Coordinator(plan.transactional_expiry, plan.epochs, self.loop.time)
         cluster = Cluster(
@@ -226,6 +229,14 @@ class World:
         log = SimulatedResultsLog(self.kafka, self.results[partition], self.coordinator, f"sim.{partition}")
         self.opened.append(log)
         return log
+
+    def _check_applied(self, partition: int, record: ResultRecord) -> None:
+        """Who sees a result must find its effect in Postgres."""
+        if dict(record.headers).get("ce_type") == ACQUIRED or record.key == b"rogue":
+            return
+        offset = orjson.loads(record.value)["command"]["offset"]
+        if offset >= self.database.applied.get(partition, 0):
+            self.problems.append(f"result before its commit: p{partition}: of command {offset}")
 
     # Agents and subscribers.
 

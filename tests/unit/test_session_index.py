@@ -1,0 +1,79 @@
+"""A session as an index: what comes back from the store, in which order it is looked at, what its refusals advise."""
+
+import pytest
+from tests.unit.life import Life, expect, item
+
+from waypost.commands import Command, Configure, ConfigureDefaults, Delete, Import, Pin
+from waypost.retention import Policy
+from waypost.session import Deleted, Entry, Rejected, Remembered, Session, decide, evolve
+
+
+def entry(number: int) -> Entry:
+    return Entry(number, "n", 0, 0, number, f"command-{number}")
+
+
+def test_a_restored_session_has_its_id_counter_policy_and_memory() -> None:
+    remembered = [Remembered(9, "nine", None), Remembered(4, "four", 1)]
+    session = Session.restore("s", 7, Policy(max_checkpoints=9), [entry(5), entry(2)], remembered)
+    assert (session.session_id, session.counter, session.policy) == ("s", 7, Policy(max_checkpoints=9))
+    assert [one.number for one in session.live()] == [2, 5]
+    assert session.recent == [Remembered(4, "four", 1), Remembered(9, "nine", None)]
+    assert session.find("s:5") == entry(5)
+    assert (session.number_of("command-5"), session.number_of("four")) == (5, 1)
+
+
+def test_a_new_session_follows_the_policy_it_is_given() -> None:
+    assert Session("s", 3, Policy(max_checkpoints=9)).policy == Policy(max_checkpoints=9)
+
+
+def test_live_numbers_come_rising_or_latest_first() -> None:
+    life = Life()
+    life.creates(*"abc")
+    assert life.session.live_in_order() == [1, 2, 3]
+    assert life.session.live_in_order(latest_first=True) == [3, 2, 1]
+
+
+def test_deleting_tells_the_store_to_remember_the_command_that_made_the_checkpoint() -> None:
+    life = Life()
+    life.creates("a")
+    delete = Command("delete", 2, 0, 0, Delete("s:1"))
+    decision = expect(Deleted, decide(life.session, delete, life.default))
+    memory = evolve(life.session, delete, decision)
+    assert memory.added == (Remembered(1, "command-1", 1), Remembered(2, "delete", 1))
+    assert memory.forgotten_below is None
+
+
+def test_what_an_import_skipped_is_named_with_its_item() -> None:
+    life = Life()
+    life.creates("a")
+    imported = life.imports(item("s:1"))
+    assert [(one.number, one.outcome, one.entry, one.item) for one in imported.placed] == [
+        (1, "skipped", None, item("s:1"))
+    ]
+
+
+def refusal(life: Life, action: Import | Configure | Pin) -> str:
+    return expect(Rejected, life.does(action)).message
+
+
+def test_refusals_say_what_to_do() -> None:
+    life = Life(Policy(max_checkpoints=4))
+    life.creates(*"abcd")
+    life.pins(1, 2)
+    assert refusal(life, Configure((("max_checkpoints", 3),))) == (
+        "2 checkpoints of 's' are pinned, so max_checkpoints must be at least 4: unpin some first, or choose a "
+        "larger one"
+    )
+    assert refusal(life, Pin("s:9")) == (
+        "'s' holds no checkpoint 's:9': it was never made, belongs to another session, or was removed"
+    )
+    assert refusal(life, Import((item("s:1"),), "reject")) == (
+        "checkpoint 's:1' exists already and on_conflict is 'reject': nothing was imported; use 'skip' or "
+        "'replace', or import into an empty session"
+    )
+
+
+def test_the_default_policy_is_no_business_of_a_session() -> None:
+    command = Command("id", 1, 0, 0, ConfigureDefaults((("max_checkpoints", 9),)))
+    with pytest.raises(AssertionError, match=r"^the default policy .* see waypost\.defaults$"):
+        decide(Session("s"), command, Policy())
