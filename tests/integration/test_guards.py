@@ -427,13 +427,26 @@ _TABLES = ("sessions", "checkpoints", "recent_commands", "partitions", "outbox",
 async def dump(here: Deployment) -> dict[str, list[Any]]:
     """All rows, as a base backup of this moment would hold them."""
     async with here.pool.acquire() as connection, connection.transaction(isolation="repeatable_read"):
-        return {table: await connection.fetch(f"select * from waypost.{table}") for table in _TABLES}
+        backup = {}
+        for table in _TABLES:
+            # What is generated is generated again.
+            columns = await connection.fetchval(
+                "select string_agg(quote_ident(attname), ', ' order by attnum) from pg_attribute "
+                "where attrelid = $1::text::regclass and attnum > 0 and attgenerated = '' and not attisdropped",
+                f"waypost.{table}",
+            )
+            backup[table] = await connection.fetch(f"select {columns} from waypost.{table}")
+        return backup
 
 
 async def restore(here: Deployment, backup: dict[str, list[Any]]) -> None:
     async with here.pool.acquire() as connection, connection.transaction():
         for table, rows in backup.items():
             await connection.execute(f"delete from waypost.{table}")
-            await connection.copy_records_to_table(
-                table, schema_name="waypost", records=[tuple(row) for row in rows]
-            )
+            if rows:
+                await connection.copy_records_to_table(
+                    table,
+                    schema_name="waypost",
+                    columns=list(rows[0].keys()),
+                    records=[tuple(row) for row in rows],
+                )
