@@ -176,8 +176,8 @@ async def postgres_errors(settings: Settings) -> AsyncIterator[None]:
 def _reason(error: BaseException) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"it shows a certificate that is not trusted here: {error.verify_message}"
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, FileNotFoundError | PermissionError):
+        return f"{error.filename or 'a file or socket that the DSN names'}: {error.strerror}"
     number = getattr(error, "errno", None)
     # The numbers of an SSLError are not the system's.
     if number and not isinstance(error, ssl.SSLError):

@@ -10,11 +10,13 @@ from waypost_worker.cli.common import NOTHING_GIVEN, Common
 from waypost_worker.cli.findings import show_findings
 from waypost_worker.cli.output import DONE, CommandError, show_rows
 from waypost_worker.cli.reach import kafka_connection, kafka_errors, topic_partitions
+from waypost_worker.cli.topics_acls import acls
 from waypost_worker.cli.topics_adopt import adopt
 from waypost_worker.settings import Settings
 
-app = App(name="topics", help="Make and check the two topics; adopt new ones.")
+app = App(name="topics", help="Make and check the two topics; adopt new ones; print ACLs.")
 app.command(adopt)
+app.command(acls)
 _PARTITIONS: Final = 12
 _DAY_MS: Final = 24 * 3600 * 1000
 _Days = Annotated[float | None, Parameter(validator=validators.Number(gt=0))]

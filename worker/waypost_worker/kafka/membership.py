@@ -74,6 +74,11 @@ class Membership:
                 await self._consumer.start()
                 # A group that subscribes to a missing topic would notice only minutes later that it is there.
                 await self._consumer._client.add_topic(self._topic)
+        if self._topic in self._consumer._client.cluster.unauthorized_topics:
+            raise UnavailableError(
+                f"Kafka does not let this worker see the topic {self._topic!r}: give its principal the ACLs that "
+                "'waypost topics acls worker' prints"
+            )
         if not self._consumer.partitions_for_topic(self._topic):
             raise UnavailableError(
                 f"the topic {self._topic!r} does not exist yet: make it with 'waypost topics create'"

@@ -13,7 +13,9 @@ from typing import Final
 
 DEFAULT_SCHEMA: Final = "waypost"
 _SCHEMA_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
-_SCHEMA_IN_SQL: Final = re.compile(r"(?<=\bcreate schema )waypost\b|\bwaypost(?=\.)")
+_SCHEMA_IN_SQL: Final = re.compile(
+    r"(?<=\bcreate schema )waypost\b|(?<=\b[io]n schema )waypost\b|(?<=to_regnamespace\(')waypost\b|\bwaypost(?=\.)"
+)
 
 
 def for_schema(text: str, schema: str) -> str:

@@ -1,0 +1,127 @@
+"""The roles that ``waypost migrate --roles`` prints: each gets its work done, and may do nothing more."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+from tests.cli import CommandLine
+from tests.harness import Deployment, deployment
+
+from waypost import Reader
+from waypost_worker.devserver import Servers
+from waypost_worker.postgres.pool import check_schema, open_pool
+
+pytestmark = pytest.mark.servers
+
+ROLES = ("migrator", "worker", "reader")
+FORBIDDEN = [
+    ("reader", "insert into waypost.rejected_commands default values"),
+    ("reader", "delete from waypost.checkpoints"),
+    ("reader", "update waypost.partitions set epoch = 9"),
+    ("reader", "create table waypost.mine ()"),
+    ("worker", "insert into waypost.migrations values (99, 'x', 'y')"),
+    ("worker", "delete from waypost.migrations"),
+    ("worker", "truncate waypost.checkpoints"),
+    ("worker", "drop table waypost.checkpoints"),
+    ("worker", "alter table waypost.checkpoints add column mine text"),
+    ("worker", "create table waypost.mine ()"),
+    ("worker", "create schema mine"),
+    ("worker", "create role mine"),
+    ("migrator", "create schema mine"),
+    ("migrator", "create role mine"),
+]
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A database without a schema at first, and its DSN for each role."""
+
+    admin: str
+    schema: str
+    directory: Path
+
+    def dsn(self, role: str) -> str:
+        parts = urlsplit(self.admin)
+        return parts._replace(netloc=f"waypost_{role}:{role}@{parts.hostname}:{parts.port}").geturl()
+
+    def migrate(self, role: str, *flags: str) -> str:
+        line = CommandLine(self.directory, {"WAYPOST_POSTGRES_DSN": self.dsn(role)})
+        done = line.run("migrate", "--schema", self.schema, *flags)
+        assert done.code == 0, done.err
+        return done.out
+
+    async def refused(self, role: str, statement: str) -> bool:
+        connection = await asyncpg.connect(self.dsn(role))
+        try:
+            await connection.execute(statement.replace("waypost.", f"{self.schema}."))
+        except asyncpg.InsufficientPrivilegeError:
+            return True
+        finally:
+            await connection.close()
+        return False
+
+
+@pytest.fixture(params=["waypost", "elsewhere"])
+async def guarded(
+    request: pytest.FixtureRequest, servers: Servers, topic_prefix: str, tmp_path: Path
+) -> AsyncIterator[Guarded]:
+    name = topic_prefix.replace("-", "_")
+    made = Guarded(servers.postgres.create_database(name), request.param, tmp_path)
+    administrator = await asyncpg.connect(made.admin)
+    try:
+        printed = await asyncio.to_thread(made.migrate, "reader", "--roles")
+        await administrator.execute(printed)
+        for role in ROLES:
+            await administrator.execute(f"alter role waypost_{role} password '{role}'")
+        await asyncio.to_thread(made.migrate, "migrator")
+        await administrator.execute(printed)
+        yield made
+    finally:
+        await administrator.close()
+        servers.postgres.drop_database(name)
+
+
+@pytest.mark.parametrize("guarded", ["waypost"], indirect=True)
+async def test_each_role_does_its_work(guarded: Guarded, servers: Servers, topic_prefix: str) -> None:
+    async with deployment(servers.endpoints, guarded.dsn("worker"), topic_prefix) as world:
+        await _work(world)
+        async with Reader(guarded.dsn("reader")) as reader:
+            assert {one.session_id for one in await reader.sessions()} >= {"s"}
+            latest = await reader.session("s").get_latest()
+            assert latest is not None
+            assert latest.name == "kept"
+
+
+async def _work(world: Deployment) -> None:
+    world.own()
+    await world.create("s", "kept")
+    await world.send(b"no JSON", b"s")
+    await world.create("t")
+    await world.send(b"{}", b"t", b"waypost.session.clear")
+    await world.answered(4)
+    await world.balanced()
+
+
+async def test_a_worker_starts_with_its_role_and_checks_the_schema(guarded: Guarded) -> None:
+    pool = await open_pool(guarded.dsn("worker"))
+    try:
+        async with pool.acquire() as connection:
+            await check_schema(connection, guarded.schema)
+    finally:
+        await pool.close()
+
+
+async def test_no_role_may_do_more(guarded: Guarded) -> None:
+    allowed = [one for one in FORBIDDEN if not await guarded.refused(*one)]
+    assert not allowed
+
+
+async def test_what_a_later_migration_makes_is_open_to_them_at_once(guarded: Guarded) -> None:
+    assert not await guarded.refused("migrator", "create table waypost.later (number integer)")
+    assert not await guarded.refused("worker", "insert into waypost.later values (1)")
+    assert not await guarded.refused("reader", "select * from waypost.later")
+    assert await guarded.refused("reader", "insert into waypost.later values (1)")

@@ -1,0 +1,55 @@
+"""``waypost topics acls``: what each kind of client must be allowed at the brokers."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from waypost_worker.cli.common import NOTHING_GIVEN, Common
+from waypost_worker.cli.output import DONE, USAGE, CommandError, show_rows, write
+from waypost_worker.kafka.acls import ROLES, Role, command_lines, least_acls
+
+
+def acls(
+    *roles: Role,
+    agent: Annotated[str, Parameter(help="principal of the agents")] = "User:waypost-agent",
+    subscriber: Annotated[str, Parameter(help="principal of the subscribers")] = "User:waypost-subscriber",
+    worker: Annotated[str, Parameter(help="principal of the workers")] = "User:waypost-worker",
+    operator: Annotated[str, Parameter(help="principal of operators")] = "User:waypost-operator",
+    subscriber_groups: Annotated[str, Parameter(help="how subscribers' groups begin")] = "waypost-sub",
+    common: Common = NOTHING_GIVEN,
+) -> int:
+    """Print the least ACLs that agents, subscribers, workers and operators need.
+
+    All of them, or those of the ROLES that are named, as lines for Kafka's
+    kafka-acls.sh. Nothing is changed, and no broker is asked: whoever administers
+    the cluster runs them. How to set up the rest: docs/security.md.
+
+    For example:
+
+      waypost topics acls
+
+      waypost topics acls agent --agent User:CN=planner --topic-prefix prod
+
+      waypost topics acls worker -o json
+    """
+    settings = common.settings()
+    principals: dict[Role, str] = {
+        "agent": agent,
+        "subscriber": subscriber,
+        "worker": worker,
+        "operator": operator,
+    }
+    for role, principal in principals.items():
+        if ":" not in principal:
+            raise CommandError(
+                f"--{role} {principal}: a principal is a kind and a name, as User:{principal}", USAGE
+            )
+    found = least_acls(settings.topics, settings.group_id, subscriber_groups)
+    wanted = [acl for acl in found if acl.role in (roles or ROLES)]
+    if common.output == "table":
+        write("".join(f"{line}\n" for line in command_lines(wanted, principals, settings.bootstrap_servers)))
+    else:
+        rows = [{**asdict(acl), "principal": principals[acl.role]} for acl in wanted]
+        show_rows(rows, common.output, ())
+    return DONE

@@ -1,0 +1,74 @@
+"""The least that each kind of client must be allowed at the brokers, as data; and as lines for ``kafka-acls``.
+
+Asks no broker. A test holds each of these against one: who has them gets its work done, and nothing more.
+"""
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+from waypost.topics import Topics
+
+Role: TypeAlias = Literal["agent", "subscriber", "worker", "operator"]
+ROLES: Final[dict[Role, str]] = {
+    "agent": "writes commands; one that waits for results is a subscriber too",
+    "subscriber": "reads results, in groups whose names begin as said",
+    "worker": "reads both topics, writes results, claims the epochs that fence",
+    "operator": "makes and checks topics, publishes, replays: whoever uses the command line",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Acl:
+    """Operations that a role needs on a resource, named whole (``literal``) or by how it begins (``prefixed``)."""
+
+    role: Role
+    resource: Literal["topic", "group", "transactional-id", "cluster"]
+    name: str
+    pattern: Literal["literal", "prefixed"]
+    operations: tuple[str, ...]
+
+
+def least_acls(topics: Topics, worker_group: str, subscriber_groups: str) -> list[Acl]:
+    """What each role needs, and no more. ``subscriber_groups`` is how the groups of subscribers begin.
+
+    Kafka lets whoever may write to any topic write idempotently, so nothing says so here.
+    """
+    own = f"{topics.prefix}."
+    epochs = ("Write", "Describe")
+    return [
+        Acl("agent", "topic", topics.commands, "literal", ("Write", "Describe")),
+        Acl("subscriber", "topic", topics.results, "literal", ("Read", "Describe")),
+        Acl("subscriber", "group", subscriber_groups, "prefixed", ("Read", "Describe")),
+        Acl("worker", "topic", topics.commands, "literal", ("Read", "Describe")),
+        Acl("worker", "topic", topics.results, "literal", ("Read", "Write", "Describe")),
+        Acl("worker", "group", worker_group, "literal", ("Read", "Describe")),
+        Acl("worker", "transactional-id", own, "prefixed", epochs),
+        Acl(
+            "operator",
+            "topic",
+            own,
+            "prefixed",
+            ("Create", "Delete", "Read", "Write", "Describe", "DescribeConfigs"),
+        ),
+        Acl("operator", "transactional-id", own, "prefixed", epochs),
+        Acl("operator", "cluster", "kafka-cluster", "literal", ("DescribeConfigs",)),
+    ]
+
+
+def command_lines(acls: list[Acl], principals: dict[Role, str], bootstrap_servers: str) -> Iterator[str]:
+    """A line of shell for each ACL, after a comment for each role; to be run by an administrator of the cluster."""
+    last = None
+    for acl in acls:
+        if acl.role != last:
+            yield f"# {acl.role}: {ROLES[acl.role]}"
+            last = acl.role
+        words = ["kafka-acls.sh", "--bootstrap-server", bootstrap_servers, "--add"]
+        words += ["--allow-principal", principals[acl.role]]
+        for operation in acl.operations:
+            words += ["--operation", operation]
+        words += ["--cluster"] if acl.resource == "cluster" else [f"--{acl.resource}", acl.name]
+        if acl.pattern == "prefixed":
+            words += ["--resource-pattern-type", "prefixed"]
+        yield shlex.join(words)

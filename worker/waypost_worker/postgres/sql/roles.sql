@@ -1,0 +1,41 @@
+-- Roles with the least rights: waypost_migrator owns the schema, waypost_worker changes what is in its tables,
+-- waypost_reader only reads. To be run in Waypost's database by an administrator: before the first migration, once
+-- more after it (only then there is a table of migrations to be closed), and at any time again. Roles are made
+-- without a password: give them one, or let pg_hba.conf take their certificates.
+do $$
+declare
+    wanted text;
+begin
+    foreach wanted in array array['waypost_migrator', 'waypost_worker', 'waypost_reader'] loop
+        if not exists (select from pg_roles where rolname = wanted) then
+            execute format('create role %I login nosuperuser nocreatedb nocreaterole', wanted);
+        end if;
+        execute format('grant connect on database %I to %I', current_database(), wanted);
+    end loop;
+    if to_regnamespace('waypost') is null then
+        create schema waypost authorization waypost_migrator;
+    end if;
+end
+$$;
+
+revoke all on schema waypost from public;
+grant usage on schema waypost to waypost_worker, waypost_reader;
+
+-- What is there.
+grant select, insert, update, delete on all tables in schema waypost to waypost_worker;
+grant select on all tables in schema waypost to waypost_reader;
+
+-- What later migrations make.
+alter default privileges for role waypost_migrator in schema waypost
+    grant select, insert, update, delete on tables to waypost_worker;
+alter default privileges for role waypost_migrator in schema waypost
+    grant select on tables to waypost_reader;
+
+-- Whoever could write there could have workers take another schema for their own.
+do $$
+begin
+    if to_regclass('waypost.migrations') is not null then
+        revoke insert, update, delete on waypost.migrations from waypost_worker;
+    end if;
+end
+$$;
