@@ -85,9 +85,12 @@ async def test_workers_go_on_with_a_rebuilt_database_and_emit_what_is_owed(
     await live.balanced()
 
 
-async def test_results_go_to_another_topic_once(live: Deployment, line: CommandLine) -> None:
+async def test_results_go_to_another_topic_once_also_after_sigkill(live: Deployment, line: CommandLine) -> None:
     await worked(live, count=600)
     other = f"{live.topics.prefix}-copy.results"
+    started = line.start("replay", "--schema", "side", "--emit-to", other)
+    await asyncio.to_thread(started.until, "replay: ")
+    await asyncio.to_thread(started.stop, signal.SIGKILL)
     first = await run(line, "replay", "--schema", "side", "--emit-to", other, "-o", "json")
     assert first.code == 0, first.err
     again = await run(line, "replay", "--schema", "side", "--emit-to", other, "-o", "json")
@@ -165,6 +168,8 @@ async def test_what_can_not_be_replayed_is_refused_and_nothing_is_touched(
         (["--until-time", "2026-11-24T09:00:00Z", "--until-offset", "0/0"], 2, "give one of"),
         (["--emit-to", "elsewhere"], 2, "must end in .results"),
         (["--onto-backup"], 1, "no backup to go on from"),
+        (["--from-results", "--no-compare"], 2, "--from-results goes with"),
+        (["--from-results", "--topic-prefix", "no-such"], 1, "'no-such.results' does not exist"),
     ]
     for arguments, code, said in cases:
         refused = await run(line, "replay", "--schema", "side", *arguments)
