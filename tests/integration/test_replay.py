@@ -85,7 +85,9 @@ async def test_workers_go_on_with_a_rebuilt_database_and_emit_what_is_owed(
     await live.balanced()
 
 
-async def test_results_go_to_another_topic_once_also_after_sigkill(live: Deployment, line: CommandLine) -> None:
+async def test_results_go_to_another_topic_once_also_after_sigkill(
+    live: Deployment, line: CommandLine
+) -> None:
     await worked(live, count=600)
     other = f"{live.topics.prefix}-copy.results"
     started = line.start("replay", "--schema", "side", "--emit-to", other)
