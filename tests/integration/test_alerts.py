@@ -75,6 +75,7 @@ async def test_a_recreated_topic_raises_the_alert_of_refused_partitions(
     assert "recreated" in body
 
 
+@pytest.mark.long
 async def test_a_database_that_does_not_answer_raises_the_alert_of_unowned_partitions(
     here: Deployment, tmp_path: Path
 ) -> None:
