@@ -82,6 +82,14 @@ class Stage:
         await connection.execute("checkpoint")
         await connection.close()
 
+    async def wal_position(self) -> int:
+        """Bytes of write-ahead log so far."""
+        connection: Any = await asyncpg.connect(self._servers.postgres.dsn)
+        try:
+            return int(await connection.fetchval("select pg_current_wal_insert_lsn() - '0/0'"))
+        finally:
+            await connection.close()
+
     async def postgres_facts(self) -> dict[str, str]:
         """Version and the settings that matter most."""
         connection: Any = await asyncpg.connect(self._servers.postgres.dsn)

@@ -19,7 +19,8 @@ from tests.bench.usage import snapshot, spent
 class Run:
     """One measurement. ``cpu_us`` is CPU time by role, in microseconds for each command of the measured part.
 
-    ``elsewhere_cores`` is how many of the machine's cores others kept busy meanwhile.
+    ``elsewhere_cores`` is how many of the machine's cores others kept busy meanwhile. ``wal_bytes`` is how much
+    Postgres wrote to its log for each command of the whole run.
     """
 
     per_second: float
@@ -29,6 +30,7 @@ class Run:
     cpu_us: dict[str, float] = field(default_factory=dict)
     elsewhere_cores: float = 0.0
     publish_per_second: float | None = None
+    wal_bytes: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """For the report."""
@@ -39,6 +41,7 @@ class Run:
             "rows": self.rows,
             "cpu_us_per_command": {role: round(value, 1) for role, value in self.cpu_us.items()},
             "elsewhere_cores": round(self.elsewhere_cores, 2),
+            "wal_bytes_per_command": round(self.wal_bytes),
             "publish_per_second": self.publish_per_second and round(self.publish_per_second, 1),
         }
 
@@ -56,6 +59,7 @@ async def measure(
             load.tell("go")
             await load.answer()
         await stage.checkpoint()
+        wal = await stage.wal_position()
         async with stage.system(which, ground, batch) as child:
             if concurrent:
                 await stage.ready(which, ground, child)
@@ -65,6 +69,7 @@ async def measure(
         published = None if publishing is None else commands / (await publishing)["seconds"]
         times = await ground.appended()
         rows = await ground.rows(which)
+        wal = await stage.wal_position() - wal
         if (len(times), rows) != (commands, commands):
             raise RuntimeError(f"{which}: {commands} commands, {len(times)} results, {rows} rows")
         first, last = int(commands * FROM_PART), int(commands * TO_PART) - 1
@@ -77,6 +82,7 @@ async def measure(
             cpu,
             elsewhere,
             published,
+            wal / commands,
         )
 
 
