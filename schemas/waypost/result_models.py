@@ -136,6 +136,8 @@ class Acquired(Result):
     partition: int
     epoch: int
     next_offset: int
+    producer_id: int | None = None
+    producer_epoch: int | None = None
 
 
 RESULTS: Final[dict[str, type[Result]]] = {

@@ -28,6 +28,7 @@ from waypost.envelope import Envelope
 from waypost.session import Entry
 from waypost.topics import partition_of
 from waypost_worker.devserver import Servers
+from waypost_worker.partition.ports import Fence
 
 
 @pytest.fixture
@@ -105,7 +106,7 @@ async def test_filters_look_at_headers_alone(world: Deployment, results: Results
 
 
 async def test_fence_records_and_foreign_records_are_skipped(world: Deployment, results: Results) -> None:
-    await results.append(0, results.encoders[0].acquired(1, 0))
+    await results.append(0, results.encoders[0].acquired(1, 0, Fence(1, 0)))
     await world.producer.send_and_wait(world.topics.results, b"not JSON", partition=0)
     await world.producer.send_and_wait(world.topics.results, None, key=b"k", partition=0)
     for number in itertools.count():

@@ -98,6 +98,29 @@ def test_an_owner_that_wakes_up_with_another_producer_id_doubles_nothing() -> No
     assert judge(world).problems == []
 
 
+def test_an_owner_that_wakes_up_after_postgres_forgot_its_producer_id_doubles_nothing() -> None:
+    """Seed 705: a new producer id and a restore at once. What Postgres forgot, the fence records still say."""
+    world = quiet(epochs=1, duration=40.0, processes=2)
+    frozen: list[bool] = []
+    put = world.database.put
+
+    def put_freeze_and_restore(partition: int, tables: Tables) -> None:
+        put(partition, tables)
+        owner, heir = world.hosts
+        if tables.next_offset == 1 and not frozen:
+            frozen.append(True)
+            owner.process.paused = True
+            world.loop.call_later(0.3, world.database.fail_over, 1000, context=OUTSIDE)
+            world.loop.call_later(0.5, world.own, heir, partition, context=OUTSIDE)
+            world.loop.call_later(4.5, world.wake, owner, context=OUTSIDE)
+
+    world.database.put = put_freeze_and_restore  # type: ignore[method-assign]
+    commands(world, 1, 8)
+    world.run()
+    assert frozen
+    assert judge(world).problems == []
+
+
 def freeze_at(world: World, request: str, seconds: float) -> list[str]:
     """Freeze the first process just before such a request of its; the second one takes over meanwhile."""
     call = world.postgres.call

@@ -30,7 +30,7 @@ from waypost.session import (
     Unpinned,
 )
 from waypost_worker.partition.encode import ResultEncoder
-from waypost_worker.partition.ports import ResultRecord
+from waypost_worker.partition.ports import Fence, ResultRecord
 
 DIRECTORY = Path(__file__).parents[2] / "schemas" / "json"
 NOW = 1_795_508_699_123_456
@@ -92,7 +92,7 @@ EMITTED: dict[str, ResultRecord] = {
         session_id=None,
         command_id=None,
     ),
-    results.ACQUIRED: _encoder.acquired(3, 4),
+    results.ACQUIRED: _encoder.acquired(3, 4, Fence(1, 2)),
 }
 
 

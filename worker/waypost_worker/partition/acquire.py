@@ -137,19 +137,21 @@ async def acquire(
     # 2. Fence Kafka: once the record is in, no older owner appends behind it.
     fence = await results.claim()
     proof.check()
-    fence_offset = await results.append([encoder.acquired(claim.epoch, claim.next_offset)])
-    tail_end = fence_offset + 1
-    if claim.producer_id is not None and claim.producer_id != fence.producer_id:
-        # A new producer id fences nothing of the old one, so wait: an older owner, though fenced in Postgres,
-        # may append for as long as it trusts its proof, and what it sent last may then still be under way.
-        await sleep(proof_valid)
-        await sleep(results.unanswered_append_seconds)
-        tail_end = (await results.bounds())[1]
-    # Recorded only now: the stored id tells the next owner that nobody appends under another any more.
-    await store.record_claim(claim.epoch, fence)
+    record = encoder.acquired(claim.epoch, claim.next_offset, fence)
+    tail_end = await results.append([record]) + 1
 
     # 3. Read the tail: what was emitted behind the stored position, for good.
     tail = await _read_tail(results, claim, results_start, tail_end)
+    if (tail.producer_ids | {claim.producer_id}) - {fence.producer_id, None}:
+        # A new producer id fences nothing of another, so wait: an older owner, though fenced in Postgres, may
+        # append for as long as it trusts its proof, and what it sent last may then still be under way. Postgres
+        # knows the id of the owner that it remembers; those that it forgot in a failover left theirs in the topic.
+        await sleep(proof_valid)
+        await sleep(results.unanswered_append_seconds)
+        tail_end = (await results.bounds())[1]
+        tail = await _read_tail(results, claim, results_start, tail_end)
+    # Recorded only now: the stored id tells the next owner that nobody appends under another any more.
+    await store.record_claim(claim.epoch, fence)
     if tail.highest >= claim.next_offset:
         await _check_answered(log, tail.highest, log_end)
 

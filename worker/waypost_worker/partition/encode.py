@@ -30,7 +30,7 @@ from waypost.session import (
     removed_ids,
 )
 from waypost.times import format_micros
-from waypost_worker.partition.ports import ResultRecord
+from waypost_worker.partition.ports import Fence, ResultRecord
 
 ACQUIRED: Final = b"waypost.partition.acquired"
 CREATED: Final = b"waypost.checkpoint.created"
@@ -222,9 +222,18 @@ class ResultEncoder:
             traceparent=traceparent,
         )
 
-    def acquired(self, epoch: int, next_offset: int) -> ResultRecord:
-        """The fence record. It carries no clock and no command; its id names the epoch."""
-        body = {"partition": self.partition, "epoch": epoch, "next_offset": next_offset}
+    def acquired(self, epoch: int, next_offset: int, fence: Fence) -> ResultRecord:
+        """The fence record. It carries no clock and no command; its id names the epoch.
+
+        The producer id is for owners that come later: Postgres may have forgotten it, the topic has not.
+        """
+        body = {
+            "partition": self.partition,
+            "epoch": epoch,
+            "next_offset": next_offset,
+            "producer_id": fence.producer_id,
+            "producer_epoch": fence.producer_epoch,
+        }
         headers = [
             ("ce_specversion", b"1.0"),
             ("ce_id", b"acquired-%d-%d" % (self.partition, epoch)),

@@ -43,6 +43,7 @@ class EmittedTail:
 
     def __init__(self, emitted: int, results_offset: int = 0) -> None:
         self.highest = emitted  # R: the highest command offset that was emitted
+        self.producer_ids: set[int] = set()  # of the owners whose fence records were found
         self._emitted = emitted
         self._results_offset = results_offset
         self._last_below: int | None = None
@@ -57,6 +58,7 @@ class EmittedTail:
         """
         for record in records:
             if dict(record.headers).get("ce_type") == ACQUIRED:
+                self._note_owner(record)
                 continue
             offset = command_offset(record)
             if record.offset < self._results_offset:
@@ -72,6 +74,14 @@ class EmittedTail:
             if offset >= from_offset:
                 self._offsets.append(offset)
                 self._digests += digest(record)
+
+    def _note_owner(self, record: FetchedResult) -> None:
+        try:
+            producer_id = orjson.loads(record.value).get("producer_id")
+        except (ValueError, AttributeError):
+            return  # of somebody who is no owner
+        if isinstance(producer_id, int):
+            self.producer_ids.add(producer_id)
 
     def check_position(self) -> None:
         """RefusedError if a result just below F is there, and the last one is not that of command E."""
