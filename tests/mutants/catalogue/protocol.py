@@ -62,8 +62,8 @@ PROTOCOL: tuple[Mutant, ...] = (
         (
             Edit(
                 ACQUIRE + "acquire",
-                "fence_offset = await results.append([encoder.acquired(claim.epoch, claim.next_offset)])",
-                "fence_offset = (await results.bounds())[1] - 1",
+                "tail_end = await results.append([record]) + 1",
+                "tail_end = (await results.bounds())[1]",
             ),
         ),
     ),
@@ -76,7 +76,7 @@ PROTOCOL: tuple[Mutant, ...] = (
                 "fence = await results.claim()",
                 "old_end = (await results.bounds())[1]\n    fence = await results.claim()",
             ),
-            Edit(ACQUIRE + "acquire", "results_start, tail_end)", "results_start, old_end)"),
+            Edit(ACQUIRE + "acquire", "results_start, tail_end)\n    if", "results_start, old_end)\n    if"),
         ),
     ),
     Mutant(
@@ -94,6 +94,12 @@ PROTOCOL: tuple[Mutant, ...] = (
         "with a new producer id, owners that still trust their proof are not waited for",
         (_NO_WAIT,),
         tests=(FOUND + "test_an_owner_that_wakes_up_with_another_producer_id_doubles_nothing",),
+    ),
+    Mutant(
+        "only-the-stored-producer-id",
+        "a producer id that Postgres forgot is not waited for, although the fence records have it",
+        (Edit(ACQUIRE + "acquire", "(tail.producer_ids | {claim.producer_id})", "{claim.producer_id}"),),
+        tests=(FOUND + "test_an_owner_that_wakes_up_after_postgres_forgot_its_producer_id_doubles_nothing",),
     ),
     Mutant(
         "new-producer-id-stored-at-once",
@@ -359,13 +365,15 @@ PROTOCOL: tuple[Mutant, ...] = (
                 ACQUIRE + "acquire",
                 "    with proof.renewed():\n        claim = await store.acquire(partitions)\n",
                 "    fence = await results.claim()\n"
-                "    fence_offset = await results.append([encoder.acquired(0, 0)])\n"
+                "    tail_end = await results.append([encoder.acquired(0, 0, fence)]) + 1\n"
                 "    with proof.renewed():\n        claim = await store.acquire(partitions)\n",
             ),
             Edit(
                 ACQUIRE + "acquire",
-                "    fence = await results.claim()\n    proof.check()\n    fence_offset = await "
-                "results.append([encoder.acquired(claim.epoch, claim.next_offset)])\n",
+                "    fence = await results.claim()\n"
+                "    proof.check()\n"
+                "    record = encoder.acquired(claim.epoch, claim.next_offset, fence)\n"
+                "    tail_end = await results.append([record]) + 1\n",
                 "",
             ),
         ),
