@@ -3,6 +3,7 @@
 from tests.mutants.mutant import Edit, Mutant
 
 ACQUIRE = "waypost_worker.partition.acquire:"
+EMISSION = "waypost_worker.partition.emission:"
 OWNER = "waypost_worker.partition.owner:"
 FOLDER = "waypost_worker.partition.fold:Folder."
 TAIL = "waypost_worker.partition.tail:"
@@ -138,10 +139,7 @@ PROTOCOL: tuple[Mutant, ...] = (
             Edit(
                 OWNER + "_Term._apply",
                 "with acquired.proof.renewed():",
-                "await self._emission_done()\n"
-                "    told = AppliedBatch(decoded, made, results, changes.rejected, 0, 0)\n"
-                "    if results:\n"
-                "        self._emission = asyncio.create_task(self._emit(told))\n"
+                "emission.add(AppliedBatch(decoded, made, results, changes.rejected, 0, 0))\n"
                 "    results = []\n"
                 "    with acquired.proof.renewed():",
             ),
@@ -151,11 +149,18 @@ PROTOCOL: tuple[Mutant, ...] = (
         "emission-not-awaited",
         "whether results were appended is never looked at",
         (
-            Edit(OWNER + "_Term._raise_failed_emission", "self._emission.result()", "pass"),
+            Edit(EMISSION + "Emission.check", "self._task.result()", "pass"),
+            Edit(EMISSION + "Emission.done", "await self._task\n", "await asyncio.wait({self._task})\n"),
+        ),
+    ),
+    Mutant(
+        "emission-out-of-order",
+        "batches that waited for an append go out newest first",
+        (
             Edit(
-                OWNER + "_Term._emission_done",
-                "await self._emission",
-                "await asyncio.wait({self._emission})",
+                EMISSION + "Emission._append_all",
+                "for batch in batches for one in batch.results",
+                "for batch in reversed(batches) for one in batch.results",
             ),
         ),
     ),

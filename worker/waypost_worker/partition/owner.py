@@ -8,13 +8,15 @@ memory and producer are dropped, and the next term reads the truth from Postgres
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any, Final, TypeVar
 
 from waypost_worker.partition import outbox
-from waypost_worker.partition.acquire import RenewalDueError, acquire, check_log, emit
+from waypost_worker.partition.acquire import RenewalDueError, acquire, check_log
 from waypost_worker.partition.anchor import anchor_of
 from waypost_worker.partition.apply import Decoded, cut, decode
+from waypost_worker.partition.emission import Emission
 from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.fold import Folder
 from waypost_worker.partition.observer import AppliedBatch, Observer
@@ -175,7 +177,7 @@ class _Term:
         self._store = ports.store
         self._log = ports.make_log()
         self._results = ports.make_results()
-        self._emission: asyncio.Task[None] | None = None
+        self._emission: Emission | None = None
 
     async def run(self) -> None:
         """Acquire, then batch after batch; returns when the owner is to stop or the term is old enough."""
@@ -194,6 +196,15 @@ class _Term:
         self._folder = Folder(self._owner._encoder, self._store, acquired.defaults, self._owner._cache_room)
         self._anchor = acquired.anchor
         self._position = acquired.position
+        self._emission = emission = Emission(
+            self._results,
+            acquired.position,
+            acquired.proof,
+            partial(self._owner._observer.emitted, self._owner.partition),
+            self._clock.boottime,
+            self._limits.batch_records,
+            self._limits.batch_bytes,
+        )
         self._owner.next_offset = acquired.position.next_offset
         self._owner._observer.acquired(self._owner.partition, acquired, self._clock.boottime() - began)
         moved_at = self._clock.boottime()
@@ -207,7 +218,7 @@ class _Term:
                 await check_log(self._log, self._position.next_offset, self._anchor)
             looked_at = self._clock.boottime()
             if not records:
-                self._raise_failed_emission()
+                emission.check()
                 if self._clock.boottime() - moved_at > self._limits.stuck_after:
                     await self._check_stuck()
                     moved_at = self._clock.boottime()
@@ -219,10 +230,11 @@ class _Term:
             ]
             while waiting:
                 size = cut(waiting, self._limits.batch_bytes)
-                await self._apply(waiting[:size])
+                await self._apply(waiting[:size], emission)
                 waiting = waiting[size:]
             moved_at = self._clock.boottime()
             self.progressed = True
+        await emission.done()
         await self._release()
 
     async def _sleep(self, seconds: float) -> None:
@@ -230,8 +242,8 @@ class _Term:
         if self._owner.stopping:
             raise _StoppedError
 
-    async def _apply(self, decoded: list[Decoded]) -> None:
-        """One batch: load, decide and evolve, commit, start emitting."""
+    async def _apply(self, decoded: list[Decoded], emission: Emission) -> None:
+        """One batch: load, decide and evolve, commit, hand over to emission, which goes on beside the next one."""
         began = self._clock.boottime()
         acquired, position = self._acquired, self._position
         changes, made, items = await self._folder.fold(decoded, position.next_offset)
@@ -240,7 +252,7 @@ class _Term:
         results = made
         if first.offset <= self._position.suppressed_up_to:
             results, items = self._compare(made, items)
-        self._raise_failed_emission()
+        emission.check()
         emitted, results_offset = position.to_store(last.offset + 1)
         commit = Commit(
             epoch=position.epoch,
@@ -262,11 +274,8 @@ class _Term:
         self._folder.settle(decoded)
         told = AppliedBatch(decoded, made, results, changes.rejected, now - began, now - commit_began)
         self._owner._observer.applied(self._owner.partition, told)
-
-        # One emission at a time keeps the order; it overlaps with the next batch's application.
-        await self._emission_done()
-        if results:
-            self._emission = asyncio.create_task(self._emit(told))
+        emission.add(told)
+        await emission.room()
 
     def _compare(
         self, results: list[tuple[int, ResultRecord]], items: list[outbox.Item]
@@ -279,20 +288,6 @@ class _Term:
             [one for one in results if one[0] > self._position.suppressed_up_to],
             [item for item in items if item[0] > self._position.suppressed_up_to],
         )
-
-    async def _emit(self, batch: AppliedBatch) -> None:
-        began = self._clock.boottime()
-        await emit(self._results, batch.results, self._position, self._acquired.proof)
-        self._owner._observer.emitted(self._owner.partition, batch, self._clock.boottime() - began)
-
-    def _raise_failed_emission(self) -> None:
-        if self._emission is not None and self._emission.done():
-            self._emission.result()
-
-    async def _emission_done(self) -> None:
-        if self._emission is not None:
-            await self._emission
-            self._emission = None
 
     async def _check_stuck(self) -> None:
         """StuckError if the log holds records that were there at the last check and never came.
@@ -311,13 +306,11 @@ class _Term:
         self._seen_end = (await self._log.bounds())[1]
 
     async def _release(self) -> None:
-        await self._emission_done()
         position = self._position
         await self._store.save_position(position.epoch, *position.to_store(position.next_offset))
 
     async def close(self) -> None:
         """Drop everything that this term held."""
         if self._emission is not None:
-            self._emission.cancel()
-            await asyncio.gather(self._emission, return_exceptions=True)
+            await self._emission.close()
         await asyncio.gather(self._log.close(), self._results.close())

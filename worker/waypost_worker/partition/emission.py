@@ -1,0 +1,98 @@
+"""What one owner committed and still has to emit: appended in order, one append at a time, beside the next batches.
+
+An append takes as long for one result as for a thousand. What is committed while one is under way therefore waits
+together and goes out in the next, so that a command waits for at most one append before its own.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from waypost_worker.partition.acquire import Position, Proof, emit
+from waypost_worker.partition.observer import AppliedBatch
+from waypost_worker.partition.ports import ResultsLog
+
+
+class Emission:
+    """The appends of one term. Of no use any more after the first that failed.
+
+    ``most_results`` and ``most_bytes`` bound what may wait; ``tell`` hears of each batch that is in the topic, with
+    the seconds that its append took.
+    """
+
+    def __init__(
+        self,
+        results: ResultsLog,
+        position: Position,
+        proof: Proof,
+        tell: Callable[[AppliedBatch, float], None],
+        boottime: Callable[[], float],
+        most_results: int,
+        most_bytes: int,
+    ) -> None:
+        self._results = results
+        self._position = position
+        self._proof = proof
+        self._tell = tell
+        self._boottime = boottime
+        self._most_results = most_results
+        self._most_bytes = most_bytes
+        self._waiting: list[AppliedBatch] = []
+        self._waiting_results = self._waiting_bytes = 0
+        self._task: asyncio.Task[None] | None = None
+        self._taken: asyncio.Future[None] | None = None
+
+    def add(self, batch: AppliedBatch) -> None:
+        """Take a committed batch over. Raises what made an earlier append fail."""
+        self.check()
+        if not batch.results:
+            return
+        self._waiting.append(batch)
+        self._waiting_results += len(batch.results)
+        self._waiting_bytes += sum([len(record.value) for _, record in batch.results])
+        if self._task is None:
+            self._task = asyncio.create_task(self._append_all())
+
+    async def room(self) -> None:
+        """Wait until another batch may wait. Raises what made an append fail."""
+        while self._full() and self._task is not None:
+            self._taken = asyncio.get_running_loop().create_future()
+            await asyncio.wait({self._task, self._taken}, return_when=asyncio.FIRST_COMPLETED)
+            self.check()
+
+    async def done(self) -> None:
+        """Wait until everything is in the topic. Raises what made an append fail."""
+        while self._task is not None:
+            await self._task
+            self.check()
+
+    def check(self) -> None:
+        """Raise what made an append fail, if one did."""
+        if self._task is not None and self._task.done():
+            self._task.result()
+            self._task = None
+
+    async def close(self) -> None:
+        """Give up. An append under way may or may not take effect."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def _full(self) -> bool:
+        return self._waiting_results >= self._most_results or self._waiting_bytes >= self._most_bytes
+
+    async def _append_all(self) -> None:
+        while self._waiting:
+            batches, self._waiting = self._waiting, []
+            self._waiting_results = self._waiting_bytes = 0
+            if self._taken is not None and not self._taken.done():
+                self._taken.set_result(None)
+            began = self._boottime()
+            await emit(
+                self._results,
+                [one for batch in batches for one in batch.results],
+                self._position,
+                self._proof,
+            )
+            seconds = self._boottime() - began
+            for batch in batches:
+                self._tell(batch, seconds)
