@@ -112,6 +112,14 @@ async def test_results_go_to_another_topic_once_also_after_sigkill(
     assert said(await read_all(live.endpoints, other)) == said(await live.results())
     same = await run(line, "replay", "--schema", "side", "--emit-to", live.topics.results)
     assert same.code == 2
+    # A database of workers, or of a plain replay, keeps its own results position.
+    for flags, said in (
+        (("--emit-to", other), "was not made by a replay with --emit-to"),
+        (("--schema", "side"), "was made by a replay that emits to"),
+        (("--schema", "side", "--emit-to", f"x-{other}"), "was made by a replay that emits to"),
+    ):
+        refused = await run(line, "replay", *flags)
+        assert (refused.code, said in refused.error) == (1, True), refused
 
 
 # Time travel.

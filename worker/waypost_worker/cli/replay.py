@@ -197,7 +197,7 @@ async def _plan(settings: Settings, options: _Options) -> "list[Plan]":
             partitions,
             settings.postgres_schema,
             onto_backup=options.onto_backup,
-            reemit=options.emit_to is not None,
+            emit_to=None if options.emit_to is None else options.emit_to.results,
         )
         rows = {row.partition: row for row in standing.rows}
         topics = options.emit_to or settings.topics
@@ -242,11 +242,15 @@ async def _ends(options: _Options, logs: "dict[int, KafkaCommandLog]") -> dict[i
 async def _prepare(settings: Settings, options: _Options, partitions: int) -> None:
     from waypost_worker.kafka.topics import create_results_topic
     from waypost_worker.postgres.migrate import migrate
+    from waypost_worker.postgres.target import mark
+    from waypost_worker.recovery.preflight import emitting_mark
 
     if options.emit_to is not None:
         await create_results_topic(kafka_connection(settings), options.emit_to, partitions)
     async with connected(settings) as database:
         await migrate(database, settings.postgres_schema)
+        if options.emit_to is not None:
+            await mark(database, settings.postgres_schema, emitting_mark(options.emit_to.results))
 
 
 async def _run(

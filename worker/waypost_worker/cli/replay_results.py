@@ -59,7 +59,7 @@ async def _plan(settings: Settings, onto_backup: bool) -> tuple[list[Any], int]:
         )
     async with connected(settings) as database:
         standing = await look(database, settings.postgres_schema)
-    check_target(standing, count, settings.postgres_schema, onto_backup=onto_backup, reemit=False)
+    check_target(standing, count, settings.postgres_schema, onto_backup=onto_backup, emit_to=None)
     rows = {row.partition: row for row in standing.rows}
     plans = []
     for partition in range(count):

@@ -16,4 +16,11 @@ async def look(connection: Any, schema: str) -> Standing:
         await pending(connection, schema)
         rows = await connection.fetch(statement("target_rows", schema))
         holds_rows = await connection.fetchval(statement("target_holds_rows", schema))
-    return Standing(True, holds_rows, False, [PartitionRow(*row) for row in rows])
+    return Standing(True, holds_rows, False, [PartitionRow(*row) for row in rows], tables["mark"])
+
+
+async def mark(connection: Any, schema: str, text: str) -> None:
+    """Leave a mark on the schema, as its comment."""
+    async with connection.transaction():
+        await connection.execute(statement("target_mark_values"), schema, text)
+        await connection.execute(statement("target_mark"))

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from waypost_worker.partition.acquire import check_log
 from waypost_worker.partition.ports import CommandLog, RefusedError, ResultsLog
 from waypost_worker.recovery.comparing import Comparison
+
+_EMITTING: Final = "Waypost replay: emits to "
 
 
 class PartitionRow(NamedTuple):
@@ -24,13 +26,14 @@ class PartitionRow(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Standing:
     """A target as it is. ``exists`` is whether Waypost's tables are there, ``holds_rows`` whether any but those of
-    ``partitions`` has rows, ``holds_others`` whether tables that are not Waypost's are.
+    ``partitions`` has rows, ``holds_others`` whether tables that are not Waypost's are, ``mark`` the schema's comment.
     """
 
     exists: bool
     holds_rows: bool
     holds_others: bool
     rows: Sequence[PartitionRow]
+    mark: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +59,29 @@ class ResultsPlan:
     log: bool
 
 
+def emitting_mark(topic: str) -> str:
+    """What a replay that emits writes on its target."""
+    return f"{_EMITTING}{topic}"
+
+
 def check_target(
-    standing: Standing, partitions: int, schema: str, *, onto_backup: bool, reemit: bool
+    standing: Standing, partitions: int, schema: str, *, onto_backup: bool, emit_to: str | None
 ) -> None:
     """RefusedError unless the target is empty, or this replay's own, or a backup that is to be continued.
 
-    A replay that emits (``reemit``) owns partitions as workers do, and is told from them by its results topic.
+    A replay that emits (to the topic ``emit_to``) owns partitions as workers do, and is told from them by the mark
+    that it leaves: on a database of workers it would note positions in another results topic than theirs.
     """
+    wanted = None if emit_to is None else emitting_mark(emit_to)
+    found = standing.mark if (standing.mark or "").startswith(_EMITTING) else None
+    if standing.rows and found != wanted:
+        raise RefusedError(
+            f"the schema {schema!r} was made by a replay that {found.removeprefix('Waypost replay: ')}: nothing "
+            "was changed; go on with the same --emit-to, or name an empty schema with --schema"
+            if found is not None
+            else f"the schema {schema!r} was not made by a replay with --emit-to {emit_to}: nothing was changed; name "
+            "an empty one with --schema"
+        )
     if not standing.exists:
         if standing.holds_others:
             raise RefusedError(
@@ -85,7 +104,7 @@ def check_target(
                 f"the schema {schema!r} was made for {row.partitions} partitions, the command topic has "
                 f"{partitions}: it is of another log. Nothing was changed; see --topic-prefix and --schema"
             )
-        if row.worked and not (onto_backup or reemit):
+        if row.worked and not (onto_backup or emit_to):
             raise RefusedError(
                 f"workers have worked on the schema {schema!r}. Nothing was changed. Name an empty one with "
                 "--schema; or, where this is a restored backup and all workers are stopped, say --onto-backup"

@@ -1,5 +1,6 @@
 -- $1 the schema's name
 select
+    obj_description(to_regnamespace($1::text)::oid, 'pg_namespace') as mark,
     to_regclass('waypost.partitions') is not null as exists,
     exists (
         select from pg_class c
