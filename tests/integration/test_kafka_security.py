@@ -1,12 +1,13 @@
 """Worker, publisher, subscriber and command line on a broker that wants TLS, client certificates or logins."""
 
 import asyncio
-import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -25,6 +26,7 @@ from waypost_worker.settings import Settings, SettingsError, load_settings
 pytestmark = pytest.mark.servers
 
 PASSWORD = "a-word-to-pass"
+PAGE = Path(__file__).parents[2] / "docs/security.md"
 WAYS: dict[str, Callable[[SecureKafka], dict[str, str]]] = {
     "TLS": lambda kafka: kafka.tls(),
     "client certificate": lambda kafka: kafka.tls(kafka.certificate("root")),
@@ -123,12 +125,6 @@ async def working(settings: Settings) -> AsyncIterator[Worker]:
     finally:
         worker.stop()
         await asyncio.wait_for(task, 30)
-
-
-@pytest.fixture
-def everything_logged(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    with caplog.at_level(logging.INFO):
-        yield caplog
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -314,3 +310,29 @@ def test_an_encrypted_key_opens_with_its_password_alone(secure_kafka: SecureKafk
     for wrong in ({}, {"WAYPOST_KAFKA_SSL_KEY_PASSWORD": "another"}):
         with pytest.raises(SettingsError, match="password is missing or wrong"):
             kafka_security(loaded(way | wrong))
+
+
+# The page that says how.
+
+
+def test_the_page_names_settings_that_there_are() -> None:
+    named = set(re.findall(r"WAYPOST_[A-Z_]+[A-Z]", PAGE.read_text()))
+    assert len(named) > 10
+    assert {name.removeprefix("WAYPOST_").lower() for name in named} <= set(Settings.model_fields)
+
+
+async def test_a_publisher_made_as_on_the_page_gets_in(place: Place) -> None:
+    (block,) = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    for written, here in (
+        ("/etc/waypost/ca.pem", place.kafka.ca_file),
+        ("/run/secrets/token", place.kafka.token("root")),
+        ("kafka-1:9093", place.kafka.kafka.address("LOGIN")),
+        ("options=options", f"prefix={place.world.topics.prefix!r}, options=options"),
+    ):
+        assert written in block
+        block = block.replace(written, str(here))
+    names: dict[str, Any] = {}
+    exec(block, names)
+    async with names["publisher"] as publisher:
+        publisher.create("s", "as on the page", {})
+        assert await publisher.flush(timeout=30) == 0
