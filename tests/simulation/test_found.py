@@ -276,3 +276,22 @@ def test_a_results_position_is_not_saved_over_that_of_an_owner_with_the_same_epo
     world.loop.call_at(5, lambda: world.own(world.hosts[1], 0))
     world.run()
     assert "or there is none" in world.refusals[0]
+
+
+def test_records_that_took_the_place_of_passed_over_ones_while_an_owner_was_frozen_are_not_skipped() -> None:
+    """Seed 2815: the consumer had passed over markers, the log was cut before them and written anew."""
+    world = quiet(duration=15.0, disaster="cut_commands")
+    world.refusable = {0}
+    commands(world, 1, 1.5)
+    world.loop.call_at(2, world.commands[0].gap, 2)
+
+    def freeze_and_cut_the_markers() -> None:
+        world.hosts[0].process.paused = True
+        world.commands[0].cut(2)
+        world.loop.call_later(6, world.wake, world.hosts[0], context=OUTSIDE)
+
+    world.loop.call_at(5, freeze_and_cut_the_markers)
+    commands(world, *[7] * 4)
+    world.run()
+    assert judge(world).problems == []
+    assert len(world.results[0].records) > 6

@@ -325,6 +325,15 @@ PROTOCOL: tuple[Mutant, ...] = (
             ),
         ),
     ),
+    Mutant(
+        "passed-over-offsets-unchecked",
+        "an owner that was frozen does not look whether offsets that were empty hold records now",
+        (Edit(OWNER + "_Term.run", "await self._check_skipped(records)", "pass"),),
+        tests=(
+            FOUND
+            + "test_records_that_took_the_place_of_passed_over_ones_while_an_owner_was_frozen_are_not_skipped",
+        ),
+    ),
     # Memory.
     Mutant(
         "cache-kept",

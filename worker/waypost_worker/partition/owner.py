@@ -6,12 +6,13 @@ memory and producer are dropped, and the next term reads the truth from Postgres
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from random import Random
 from typing import Any, Final, TypeVar
 
+from waypost.envelope import KafkaRecord
 from waypost_worker.partition import outbox
 from waypost_worker.partition.acquire import RenewalDueError, acquire, check_log
 from waypost_worker.partition.anchor import anchor_of
@@ -30,6 +31,7 @@ from waypost_worker.partition.ports import (
     ResultsLog,
     Store,
     StoredOutbox,
+    UnavailableError,
 )
 
 _T = TypeVar("_T")
@@ -216,6 +218,7 @@ class _Term:
                 break
             if self._clock.boottime() - looked_at > self._limits.look_again_after:
                 await check_log(self._log, self._position.next_offset, self._anchor)
+                await self._check_skipped(records)
             looked_at = self._clock.boottime()
             if not records:
                 emission.check()
@@ -304,6 +307,17 @@ class _Term:
             )
         self._empty_up_to = max(first, end)
         self._seen_end = (await self._log.bounds())[1]
+
+    async def _check_skipped(self, records: Sequence[KafkaRecord]) -> None:
+        """UnavailableError if the log has records between the position and these, which the consumer passed over:
+        where it saw markers and aborted records only, a log that was cut meanwhile may hold others now.
+        """
+        first = self._position.next_offset
+        if records and records[0].offset > first and await self._log.read(first, records[0].offset):
+            raise UnavailableError(
+                f"the log holds records from {first} on that the consumer passed over: it was cut and written anew "
+                "meanwhile; the partition is read anew"
+            )
 
     async def _release(self) -> None:
         position = self._position
