@@ -98,6 +98,33 @@ def test_an_owner_that_wakes_up_with_another_producer_id_doubles_nothing() -> No
     assert judge(world).problems == []
 
 
+def test_a_producer_id_counts_only_once_the_former_one_was_waited_out() -> None:
+    """The second owner dies while it waits for the first; the third gets the second's id, and must wait as well."""
+    world = quiet(epochs=2, duration=40.0, processes=3)
+    frozen: list[bool] = []
+    put = world.database.put
+
+    def put_and_freeze(partition: int, tables: Tables) -> None:
+        put(partition, tables)
+        first, second, third = world.hosts
+        if tables.next_offset == 1 and not frozen:
+            frozen.append(True)
+            first.process.paused = True
+            world.loop.call_later(0.5, world.own, second, partition, context=OUTSIDE)
+            world.loop.call_later(1.5, world.crash, second, context=OUTSIDE)
+            world.loop.call_later(2.0, world.own, third, partition, context=OUTSIDE)
+            world.loop.call_later(4.5, world.wake, first, context=OUTSIDE)
+
+    world.database.put = put_and_freeze  # type: ignore[method-assign]
+    # Its second acquisition uses up the epochs of the first producer id.
+    world.loop.call_at(0.5, lambda: world.disown(world.hosts[0], 0), context=OUTSIDE)
+    world.loop.call_at(0.8, lambda: world.own(world.hosts[0], 0), context=OUTSIDE)
+    commands(world, 1.5, 20)
+    world.run()
+    assert frozen
+    assert judge(world).problems == []
+
+
 def test_an_owner_that_wakes_up_after_postgres_forgot_its_producer_id_doubles_nothing() -> None:
     """Seed 705: a new producer id and a restore at once. What Postgres forgot, the fence records still say."""
     world = quiet(epochs=1, duration=40.0, processes=2)

@@ -112,6 +112,7 @@ PROTOCOL: tuple[Mutant, ...] = (
                 "    await store.record_claim(claim.epoch, fence)\n    proof.check()\n",
             ),
         ),
+        tests=(FOUND + "test_a_producer_id_counts_only_once_the_former_one_was_waited_out",),
     ),
     Mutant("no-proof", "an owner that was frozen appends on what it knew before", (_NO_PROOF,)),
     Mutant(

@@ -58,7 +58,9 @@ class EmittedTail:
         """
         for record in records:
             if dict(record.headers).get("ce_type") == ACQUIRED:
-                self._note_owner(record)
+                # The owner that stored F is in Postgres with its id; those that came later are behind F.
+                if record.offset >= self._results_offset:
+                    self._note_owner(record)
                 continue
             offset = command_offset(record)
             if record.offset < self._results_offset:
