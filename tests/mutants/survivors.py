@@ -6,9 +6,10 @@ _UNREACHABLE = "never reached: mypy proves that the cases before are all there a
 
 SURVIVORS: dict[str, str] = {
     "waypost.retention.x_removed_by_compression__mutmut_8": "entries[1:0] and entries[1:1] are both empty",
-    "waypost.session.x__create__mutmut_18": _SHORTCUT,
+    "waypost.session.x__create__mutmut_21": _SHORTCUT,
     "waypost.session.x__create__mutmut_22": _SHORTCUT,
-    "waypost.session.x__create__mutmut_23": _SHORTCUT,
+    "waypost.session.x__create__mutmut_26": _SHORTCUT,
+    "waypost.session.x__create__mutmut_27": _SHORTCUT,
     "waypost.session.x__decide__mutmut_11": _UNREACHABLE,
     "waypost.session.x__decide__mutmut_146": _UNREACHABLE,
     "waypost.session.x__decide__mutmut_59": _FALSY,

@@ -248,8 +248,23 @@ class TestTogether:
         assert retention([old, *young], policy, 110, compress=True) == [1, 3, 4, 5, 6]
 
     def test_compression_begins_above_compress_after_also_where_age_is_looked_at(self) -> None:
-        assert removed_by_compression(entries("aaa"), Policy(compress_after=3, keep_recent=1)) == []
+        assert removed_by_compression(entries("aaaa"), Policy(compress_after=4, keep_recent=1)) == []
         assert removed_by_compression(entries("aaaa"), Policy(compress_after=3, keep_recent=1)) == [2]
+
+    def test_creates_fill_a_session_up_to_its_cap_and_not_less(self) -> None:
+        life = Life(Policy(max_checkpoints=5))
+        life.creates(*"abcd")
+        assert life.numbers == [1, 2, 3, 4]
+        life.creates(*"efg")
+        assert life.numbers == [1, 4, 5, 6, 7]
+
+    def test_where_a_new_default_leaves_pins_alone_the_first_goes(self) -> None:
+        life = Life()
+        life.creates(*"abc")
+        life.pins(2, 3)
+        life.default = Policy(max_checkpoints=3)
+        life.creates("d")
+        assert life.numbers == [2, 3, 4]
 
     def test_the_cap_names_the_first_first_where_it_must_go_too(self) -> None:
         kept = entries("abcd")
