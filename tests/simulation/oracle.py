@@ -21,6 +21,15 @@ from waypost_worker.partition.encode import ACQUIRED
 from waypost_worker.partition.ports import FetchedResult
 
 _COMMANDS_DISASTERS = ("cut_commands", "recreate_commands", "recreate_commands_and_restore")
+_REBUILT = (
+    "next_offset",
+    "anchor",
+    "checkpoints",
+    "sessions",
+    "rejected",
+    "default_policy",
+    "default_commands",
+)
 _RESULTS_DISASTERS = (
     "cut_results",
     "recreate_results",
@@ -39,6 +48,7 @@ class Verdict:
     doubled: int = 0
     out_of_order: int = 0
     stuck: int = 0
+    replayed: int = 0  # commands that replay applied once more, to an equal database
     accepted: int = 0  # commands that publishers accepted
     accepted_again: int = 0  # of those, how many are in the log more than once
     problems: list[str] = field(default_factory=list)
@@ -59,6 +69,7 @@ def judge(world: World) -> Verdict:
             judged.results(verdict)
             judged.store(verdict)
             judged.subscriber(verdict)
+            judged.rebuilt(verdict)
     if world.plan.disaster not in _COMMANDS_DISASTERS:
         accepted = judge_lives(world.publishing.lives, [log.everything() for log in world.commands])
         verdict.accepted, verdict.accepted_again = accepted.commands, accepted.again
@@ -145,6 +156,19 @@ class _Partition:
             self.problem(verdict, "result differs from the fold", differences)
         for record, _, result in answered:
             self.envelope(verdict, record, result)
+
+    def rebuilt(self, verdict: Verdict) -> None:
+        """What replay made of the same log equals what the workers made, and it missed no result."""
+        if self.partition not in self.world.rebuilt:
+            return
+        outcome, tables = self.world.rebuilt[self.partition]
+        verdict.replayed += len(self.records)
+        if outcome.owed:
+            self.problem(verdict, "replay misses results that are there", outcome.owed)
+        for name in _REBUILT:
+            live, again = getattr(self.tables, name), getattr(tables, name)
+            if live != again:
+                self.problem(verdict, f"replay: {name} differ", [live, again])
 
     def envelope(self, verdict: Verdict, record: CommandRecord, result: FetchedResult) -> None:
         """What the contract says of every result's headers and key."""

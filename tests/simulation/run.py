@@ -24,7 +24,7 @@ from waypost import defaults, session
 
 REPORT = Path("build/simulation.json")
 _TASKS_PER_CHUNK = 20
-_COUNTED = ("commands", "lost", "doubled", "out_of_order", "stuck", "accepted", "accepted_again")
+_COUNTED = ("commands", "lost", "doubled", "out_of_order", "stuck", "replayed", "accepted", "accepted_again")
 
 
 @dataclass
@@ -47,7 +47,8 @@ class Outcome:
 @dataclass
 class Report:
     """The figures of many seeds. ``lost``, ``doubled`` and ``out_of_order`` count commands; ``stuck``
-    partitions. ``accepted`` counts the commands that went through the real publisher, ``accepted_again`` those of
+    partitions. ``replayed`` counts the commands that replay applied once more, to an equal database, ``accepted`` those
+    that went through the real publisher, ``accepted_again`` those of
     them that it brought into the log more than once.
     """
 
@@ -58,6 +59,7 @@ class Report:
     doubled: int = 0
     out_of_order: int = 0
     stuck: int = 0
+    replayed: int = 0
     accepted: int = 0
     accepted_again: int = 0
     terms: int = 0

@@ -16,13 +16,14 @@ import orjson
 from tests.simulation.agents import EPOCH_MS, Agents
 from tests.simulation.broker import CommandPartition, CommandRecord, Coordinator, ResultsPartition
 from tests.simulation.clients import SimulatedClock, SimulatedCommandLog, SimulatedResultsLog, Topic
-from tests.simulation.database import Database, SimulatedStore
+from tests.simulation.database import Database, SimulatedStore, Tables
 from tests.simulation.loop import OUTSIDE, Process, SimulatedLoop
 from tests.simulation.network import Server
 from tests.simulation.plan import Plan
 from tests.simulation.producer import Cluster
 from tests.simulation.producers import Producers
 from tests.simulation.publishing import Publishing
+from tests.simulation.replaying import rebuild
 
 from waypost.envelope import command_headers
 from waypost.times import format_micros
@@ -32,6 +33,7 @@ from waypost_worker.partition.encode import ACQUIRED
 from waypost_worker.partition.observer import AppliedBatch
 from waypost_worker.partition.owner import Limits, Owner, Ports, StuckError
 from waypost_worker.partition.ports import OwnerError, ResultRecord
+from waypost_worker.recovery.replay import Replayed
 
 RESULTS_TOPIC = "sim.results"
 TIMEOUT = 1.5  # request timeout of every client, seconds
@@ -132,6 +134,7 @@ class World:
         self.cursors = [0] * plan.partitions  # how far the subscriber has read
         self.deaths: list[str] = []  # owners that ended by an error nobody foresaw
         self.problems: list[str] = []
+        self.rebuilt: dict[int, tuple[Replayed, Tables]] = {}
         self.refusable: set[int] = set()  # partitions that may, or must, end refused
         self.terms = self.batches = self.reemitted = self.published = 0
         self.ends: dict[str, int] = {}
@@ -354,6 +357,7 @@ class World:
         loop.run(lambda: False, loop.time() + 8)
         outside.append(self._settle())
         self._stop()
+        self.rebuilt = rebuild(self, RESULTS_TOPIC)
 
     def _outside(self, coroutine: Any) -> asyncio.Task[Any]:
         return self.loop.create_task(coroutine, context=OUTSIDE.copy())
