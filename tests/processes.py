@@ -3,6 +3,7 @@
 import os
 import select
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -37,6 +38,14 @@ def program_of(pid: int) -> str:
 def arguments_of(pid: int) -> list[str]:
     """The command line of a process."""
     return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    """Wait until this holds; AssertionError once the time is up."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"did not hold within {seconds:g} s"
+        select.select([], [], [], 0.02)
 
 
 def wait_until_gone(pids: list[int], seconds: float) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.cli import CommandLine, Started
-from tests.processes import arguments_of, descendants, program_of, wait_until_gone
+from tests.processes import arguments_of, descendants, program_of, wait_until, wait_until_gone
 from tests.servers import unavailable
 
 READY = "Ctrl-C stops everything."
@@ -70,8 +70,9 @@ def test_commands_in_the_same_directory_use_it_and_ctrl_c_stops_everything(
 ) -> None:
     dev = started("--workers", "2", "--partitions", "2")
     dev.until_ready()
+    # One worker makes everything ready; the second one may still be on its way into its program.
+    wait_until(lambda: len(dev.workers()) == 2, 20)
     everything = descendants(dev.pid)
-    assert len(dev.workers()) == 2
     assert {"java", "postgres"} <= {program_of(pid) for pid in everything}
     banner = "".join(dev.command.err)
     for said in (dev.endpoints()["bootstrap_servers"], "2 workers", "waypost publish session-1"):
@@ -158,6 +159,7 @@ def test_a_killed_worker_is_replaced_and_nothing_runs_on_when_dev_is_killed(
 ) -> None:
     dev = started("--workers", "2")
     dev.until_ready()
+    wait_until(lambda: len(dev.workers()) == 2, 20)
     killed, kept = dev.workers()
     os.kill(killed, signal.SIGKILL)
     said = dev.command.until("takes its place")
