@@ -95,6 +95,7 @@ class Deployment:
         self.pool: Any = None
         self.producer: Any = None
         self._owners: list[Running] = []
+        self.at_close: list[Callable[[], Awaitable[None]]] = []  # to end what a test may leave running
 
     # Commands.
 
@@ -189,6 +190,8 @@ class Deployment:
         return books
 
     async def close(self) -> None:
+        for end in self.at_close:
+            await end()
         for running in self._owners:
             await running.crash()
         await self.producer.stop()

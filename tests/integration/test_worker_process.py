@@ -33,6 +33,7 @@ class Worker:
         }
         self.command: tuple[str, ...] = (sys.executable, "-m", "waypost_worker.cli", "worker")
         self.process: asyncio.subprocess.Process | None = None
+        here.at_close.append(self.kill)
 
     async def start(self) -> "Worker":
         with self.log.open("ab") as log:
@@ -47,6 +48,11 @@ class Worker:
 
     def says(self, word: str) -> int:
         return self.log.read_text().count(f'"{word}"')
+
+    async def kill(self) -> None:
+        """However the test ended, nothing of it runs on."""
+        if self.process is not None and self.process.returncode is None:
+            await self.end(signal.SIGKILL)
 
     async def end(self, number: signal.Signals) -> int:
         assert self.process is not None
