@@ -33,7 +33,7 @@ def rebuild(world: "World", results_topic: str) -> dict[int, tuple[Replayed, Tab
     whole = [
         partition
         for partition in range(world.plan.partitions)
-        if not world.commands[partition].trimmed and not world.results[partition].trimmed
+        if world.commands[partition].start == 0 and world.results[partition].start == 0
     ]
     if world.plan.disaster is not None or world.refusals or not whole:
         return {}
