@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from waypost_worker.cli.common import NO_TARGET, Target
 from waypost_worker.cli.output import DONE, FAILED, note
+from waypost_worker.early_stop import end_at_once_on_signals
 from waypost_worker.settings import Settings, SettingsError, load_settings
 
 _LOOK_SECONDS: Final = 0.2
@@ -49,6 +50,7 @@ def worker(
 
       waypost worker --processes 4 --http-port 9464
     """
+    end_at_once_on_signals()
     settings = target.settings(migrate=migrate, http_port=http_port, log_level=log_level)
     if processes == 1:
         from waypost_worker.cli.worker_process import run

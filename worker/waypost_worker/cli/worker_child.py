@@ -10,8 +10,7 @@ import threading
 import time
 from typing import Final
 
-from waypost_worker.cli.output import USAGE, note
-from waypost_worker.settings import SettingsError, load_settings
+from waypost_worker.early_stop import end_at_once_on_signals
 
 _DRAIN_SECONDS: Final = 5
 
@@ -27,7 +26,10 @@ def _watch_parent() -> None:
 
 def main() -> None:
     """Run the worker."""
+    end_at_once_on_signals()
+    from waypost_worker.cli.output import USAGE, note
     from waypost_worker.cli.worker_process import run
+    from waypost_worker.settings import SettingsError, load_settings
 
     try:
         settings = load_settings()
