@@ -34,6 +34,7 @@ class CommandPartition:
         self.waiting: list[Callable[[], None]] = []  # fetches that wait for more
         self._offsets: list[int] = []
         self.transactions: dict[int, int] = {}  # open ones: id to first offset
+        self._lagging: dict[object, int] = {}  # processes that ask a former leader: where that one's log ends
 
     def append(
         self, timestamp: int, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]
@@ -112,6 +113,18 @@ class CommandPartition:
         self.start = min(self.start, end)
         self.producers.cut(end)
 
+    def lag(self, process: object) -> None:
+        """A former leader, cut off from the others, goes on to answer this process; it gets nothing new."""
+        self._lagging[process] = self.end
+
+    def catch_up(self, process: object) -> None:
+        """The process finds the new leader."""
+        self._lagging.pop(process, None)
+
+    def seen_end(self, process: object) -> int:
+        """One past the last committed record that this process may see."""
+        return min(self.stable_end, self._lagging.get(process, self.end))
+
     def between(self, first: int, end: int, most: int | None = None) -> list[CommandRecord]:
         """The records from ``first`` up to but without ``end``; RefusedError if ``first`` is not in the log."""
         if not self.start <= first <= self.end:
@@ -122,12 +135,13 @@ class CommandPartition:
         high = bisect_left(self._offsets, min(end, self.stable_end))
         return self.records[low : high if most is None else min(high, low + most)]
 
-    def next_of(self, first: int, most: int) -> tuple[list[CommandRecord], int]:
-        """Up to ``most`` records from ``first`` on, and the offset to go on from."""
-        found = self.between(first, self.stable_end, most)
+    def next_of(self, first: int, most: int, process: object) -> tuple[list[CommandRecord], int]:
+        """Up to ``most`` records from ``first`` on, as the process sees them, and the offset to go on from."""
+        end = self.seen_end(process)
+        found = self.between(first, end, most)
         if len(found) == most:
             return found, found[-1].offset + 1
-        return found, max(first, self.stable_end)
+        return found, max(first, end)
 
 
 class ResultsPartition:
@@ -140,9 +154,13 @@ class ResultsPartition:
         self.trimmed: list[FetchedResult] = []  # what retention removed
         self.producers = Producers(expiry, time)
         self.watch: Callable[[ResultRecord], None] | None = None  # called with all that is appended
+        self.refusing: Exception | None = None  # what every append is answered with, nothing being written
+        self._lagging: dict[object, int] = {}  # processes that ask a former leader: where that one's log ends
 
     def append(self, fence: Fence, first_sequence: int, records: Sequence[ResultRecord]) -> int:
         """Append a batch of a producer; the base offset, also if the batch is there already."""
+        if self.refusing is not None:
+            raise self.refusing
         known = self.producers.judge(fence, first_sequence, len(records))
         if known is not None:
             return known
@@ -176,6 +194,18 @@ class ResultsPartition:
         self.end = end
         self.start = min(self.start, end)
         self.producers.cut(end)
+
+    def lag(self, process: object) -> None:
+        """A former leader, cut off from the others, goes on to answer this process; it gets nothing new."""
+        self._lagging[process] = self.end
+
+    def catch_up(self, process: object) -> None:
+        """The process finds the new leader."""
+        self._lagging.pop(process, None)
+
+    def seen_end(self, process: object) -> int:
+        """One past the last record that this process may see."""
+        return min(self.end, self._lagging.get(process, self.end))
 
     def between(self, first: int, end: int) -> list[FetchedResult]:
         """The records from ``first`` up to but without ``end``; RefusedError if ``first`` is not in the log."""

@@ -10,9 +10,13 @@ from collections.abc import Callable
 from random import Random
 
 from tests.simulation.disasters import strike
+from tests.simulation.fleet import Host
 from tests.simulation.loop import OUTSIDE, Process
 from tests.simulation.network import STAGES, Server, Weather
-from tests.simulation.world import Host, World
+from tests.simulation.plan import LOSSY
+from tests.simulation.world import World
+
+from waypost_worker.partition.ports import RefusedError, UnavailableError
 
 _AMBUSHED = ("crash", "pause", "long_pause", "leader_change", "postgres_cut", "failover", "race")
 
@@ -59,7 +63,7 @@ class _Trouble:
         make(self._host(process))
 
     def _host(self, process: Process | None) -> Host:
-        hosts = self.world.hosts
+        hosts = self.world.fleet.hosts
         for host in hosts:
             if host.process is process:
                 return host
@@ -79,16 +83,16 @@ class _Trouble:
         if host.process.dead:
             return
         owned = list(host.owners)
-        self.world.crash(host)
-        index = self.world.hosts.index(host)
+        self.world.fleet.crash(host)
+        index = self.world.fleet.hosts.index(host)
         if not away and self.random.random() < 0.5:
             self._take_over(owned, host)
 
         def restart() -> None:
-            if self.world.hosts[index] is host:
-                reborn = self.world.boot(index)
+            if self.world.fleet.hosts[index] is host:
+                reborn = self.world.fleet.boot(index)
                 for partition in owned:
-                    self.world.own(reborn, partition)
+                    self.world.fleet.own(reborn, partition)
 
         self._later(5, restart, away)
 
@@ -98,7 +102,7 @@ class _Trouble:
         host.process.paused = True
         self.world.say(f"{host.process.name} freezes")
         self._take_over(list(host.owners), host)
-        self._later(longest, lambda: self.world.wake(host))
+        self._later(longest, lambda: self.world.fleet.wake(host))
 
     def _long_pause(self, host: Host) -> None:
         self._pause(host, 200.0)
@@ -111,7 +115,7 @@ class _Trouble:
             return seconds
         world.faults["all_asleep"] = 1
         world.say(f"fault: all are away for {seconds:.0f} s")
-        for host in world.hosts:
+        for host in world.fleet.hosts:
             if not host.process.dead and random.random() < 0.7:
                 host.process.paused = True
             else:
@@ -119,8 +123,8 @@ class _Trouble:
         world.ends_at += seconds
 
         def wake() -> None:
-            for host in world.hosts:
-                world.wake(host)
+            for host in world.fleet.hosts:
+                world.fleet.wake(host)
 
         world.loop.call_later(seconds, wake, context=OUTSIDE)
         return seconds
@@ -128,32 +132,36 @@ class _Trouble:
     def _take_over(self, partitions: list[int], without: Host) -> None:
         for partition in partitions:
             if self.random.random() < 0.8:
-                others = [host for host in self.world.hosts if host is not without and not host.process.dead]
+                others = [
+                    host for host in self.world.fleet.hosts if host is not without and not host.process.dead
+                ]
                 if others:
                     host = self.random.choice(others)
-                    self._later(3, lambda host=host, partition=partition: self.world.own(host, partition))
+                    self._later(
+                        3, lambda host=host, partition=partition: self.world.fleet.own(host, partition)
+                    )
 
     def _race(self, host: Host) -> None:
         """One more owner of a partition, for a while."""
         partition = self.random.randrange(self.world.plan.partitions)
-        self.world.own(host, partition)
+        self.world.fleet.own(host, partition)
         self._later(10, lambda: self._disown_if_others(host, partition))
 
     def _disown_if_others(self, host: Host, partition: int) -> None:
-        if any(partition in other.owners for other in self.world.hosts if other is not host):
-            self.world.disown(host, partition)
+        if any(partition in other.owners for other in self.world.fleet.hosts if other is not host):
+            self.world.fleet.disown(host, partition)
 
     def _handover(self, host: Host) -> None:
         """A rebalance: perhaps the new owner starts before the old one ends."""
         partition = self.random.randrange(self.world.plan.partitions)
-        for old in self.world.hosts:
+        for old in self.world.fleet.hosts:
             if old is not host:
-                self._later(0.5, lambda old=old: self.world.disown(old, partition))
-        self._later(0.5, lambda: self.world.own(host, partition))
+                self._later(0.5, lambda old=old: self.world.fleet.disown(old, partition))
+        self._later(0.5, lambda: self.world.fleet.own(host, partition))
 
     def _stuck(self, host: Host) -> None:
         """A consumer that gives nothing any more."""
-        logs = [log for log in self.world.logs if not log.closed]
+        logs = [log for log in self.world.fleet.logs if not log.closed]
         if logs:
             self.random.choice(logs).stuck = True
 
@@ -168,7 +176,7 @@ class _Trouble:
     def _storm(self, server: Server) -> None:
         random = self.random
         weather = Weather()
-        for mishap in ("refused", "lost", "unheard", "reset", "late", "twice", "slow"):
+        for mishap in ("refused", "lost", "unheard", "reset", "late", "twice", "slow", "torn"):
             if random.random() < 0.5:
                 setattr(weather, mishap, random.choice((0.02, 0.1, 0.25)))
         if server is self.world.postgres:
@@ -186,6 +194,31 @@ class _Trouble:
         server.down = True
         self._later(longest, lambda: setattr(server, "down", False))
 
+    def _appends_refused(self, host: Host) -> None:
+        """Too few replicas are in sync, or the topic takes no such records: reading goes on meanwhile."""
+        log = self.random.choice(self.world.results)
+        log.refusing = self.random.choice(
+            (
+                UnavailableError("not enough replicas are in sync"),
+                RefusedError("the topic takes no such records"),
+            )
+        )
+        self._later(5, lambda: setattr(log, "refusing", None))
+
+    def _former_leader(self, host: Host) -> None:
+        """One process goes on to read from a broker that leads no more, and does not know it."""
+        process = host.process
+        logs = [*self.world.commands, *self.world.results]
+        some = self.random.sample(logs, self.random.randint(1, len(logs)))
+        for log in some:
+            log.lag(process)
+
+        def find_the_leader() -> None:
+            for log in some:
+                log.catch_up(process)
+
+        self._later(12, find_the_leader)
+
     def _leader_change(self, host: Host) -> None:
         self.world.kafka.break_connections()
         self._outage(self.world.kafka, 0.5)
@@ -199,6 +232,17 @@ class _Trouble:
     def _restore(self, host: Host) -> None:
         self._lose(self.random.choice((10, 30, 1000)))
 
+    def _split_brain(self, host: Host) -> None:
+        """A failover, and the former primary goes on to serve some processes as if nothing had happened."""
+        world = self.world
+        behind = [one.process for one in world.fleet.hosts if one is host or self.random.random() < 0.2]
+        lost = world.database.split(behind, self.random.randrange(7))
+        names = ", ".join(process.name for process in behind)
+        world.say(
+            f"postgres failed over and lost {lost} transactions; the former primary still serves {names}"
+        )
+        self._later(8, world.database.join)
+
     def _lose(self, most: int) -> None:
         lost = self.world.database.fail_over(most)
         self.world.say(f"postgres lost its last {lost} transactions")
@@ -208,7 +252,7 @@ class _Trouble:
 
     def _trim_answered(self, host: Host) -> None:
         world = self.world
-        if {"failover", "restore"} & set(world.plan.faults):
+        if LOSSY & set(world.plan.faults):
             return  # what was answered may have to be answered again
         partition = self.random.randrange(world.plan.partitions)
         tables = world.database.tables.get(partition)
@@ -217,6 +261,6 @@ class _Trouble:
         needed = min((entry.first_offset for entry in tables.outbox.values()), default=tables.next_offset)
         log, results = world.commands[partition], world.results[partition]
         log.trim(self.random.randint(log.start, needed))
-        seen = min(tables.results_offset, world.cursors[partition])
+        seen = min(tables.results_offset, world.traffic.cursors[partition])
         results.trim(self.random.randint(results.start, max(results.start, seen)))
         world.say(f"p{partition}: commands begin at {log.start}, results at {results.start}")

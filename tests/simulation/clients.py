@@ -35,6 +35,7 @@ class Topic:
     def __init__(self, partitions: Sequence[CommandPartition]) -> None:
         self.partitions = partitions
         self.count = len(partitions)  # more than there are, once an operator added some
+        self.generous = False  # whether fetches give more than was asked for, as they may
 
 
 class SimulatedCommandLog:
@@ -53,14 +54,20 @@ class SimulatedCommandLog:
         return await self._server.call("partitions", lambda: self._topic.count)
 
     async def bounds(self) -> tuple[int, int]:
-        return await self._server.call("bounds of commands", lambda: (self._log.start, self._log.stable_end))
+        return await self._server.call(
+            "bounds of commands", lambda: (self._log.start, self._log.seen_end(self.process))
+        )
 
     async def read(self, first: int, end: int) -> Sequence[KafkaRecord]:
         if first >= end:
             return []
-        return await self._server.call(
-            f"read commands {first} to {end}", partial(self._log.between, first, end)
-        )
+        return await self._server.call(f"read commands {first} to {end}", partial(self._read, first, end))
+
+    def _read(self, first: int, end: int) -> Sequence[KafkaRecord]:
+        # A reader that is asked for what its broker does not have waits for it until it gives up.
+        if self._log.seen_end(self.process) < min(end, self._log.stable_end):
+            raise UnavailableError("the broker gives nothing up to there")
+        return self._log.between(first, end)
 
     async def seek(self, offset: int) -> None:
         self._at = offset
@@ -71,7 +78,7 @@ class SimulatedCommandLog:
         for patient in (True, False):
             at = self._at
             records, behind = await self._server.call(
-                f"fetch from {at}", partial(self._log.next_of, at, most)
+                f"fetch from {at}", partial(self._log.next_of, at, self._about(most), self.process)
             )
             if at != self._at:
                 raise AssertionError("seek during a fetch")
@@ -83,6 +90,10 @@ class SimulatedCommandLog:
                 return records
             await self._something_comes()
         raise AssertionError("unreachable")
+
+    def _about(self, most: int) -> int:
+        """A few more may come than were asked for."""
+        return most + self._server.random.choice((0, 0, 0, 2)) if self._topic.generous else most
 
     async def _something_comes(self) -> None:
         """A broker holds an empty fetch until there is something, for a bounded time."""
@@ -135,24 +146,36 @@ class SimulatedResultsLog:
         if not self._usable or self.closed:
             raise UnavailableError("this producer failed before")
         self._usable = False
-        effect = partial(self._log.append, self._fence, self._sequence, tuple(records))
-        epoch = self._fence.producer_epoch
-        base = await self._server.call(f"append {len(records)} under epoch {epoch}", effect)
+        taken = tuple(records)
+        effect = partial(self._log.append, self._fence, self._sequence)
+        part = None
+        if len(taken) > 1:  # several batches of Kafka's: some may be in the log, the others not
+            part = partial(effect, taken[: self._server.random.randrange(1, len(taken))])
+        what = f"append {len(taken)} under epoch {self._fence.producer_epoch}"
+        base = await self._server.call(what, partial(effect, taken), part)
         self._sequence += len(records)
         self._usable = True
         return base
 
     async def bounds(self) -> tuple[int, int]:
-        return await self._server.call("bounds of results", lambda: (self._log.start, self._log.end))
+        return await self._server.call(
+            "bounds of results", lambda: (self._log.start, self._log.seen_end(self.process))
+        )
 
     async def read(self, first: int, end: int) -> AsyncIterator[Sequence[FetchedResult]]:
         if first >= end:
             return
-        records = await self._server.call(
-            f"read results {first} to {end}", partial(self._log.between, first, end)
-        )
-        for at in range(0, len(records), PIECE):
-            yield records[at : at + PIECE]
+        for at in range(first, end, PIECE):
+            below = min(end, at + PIECE)
+            records = await self._server.call(f"read results {at} to {below}", partial(self._read, at, below))
+            if records:
+                yield records
+
+    def _read(self, first: int, end: int) -> Sequence[FetchedResult]:
+        # A reader that is asked for what its broker does not have waits for it until it gives up.
+        if self._log.seen_end(self.process) < min(end, self._log.end):
+            raise UnavailableError("the broker gives nothing up to there")
+        return self._log.between(first, end)
 
     @property
     def unanswered_append_seconds(self) -> float:

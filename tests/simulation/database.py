@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from tests.simulation.loop import current_process
 from tests.simulation.network import Server
 
 from waypost.retention import Policy
@@ -22,6 +23,7 @@ from waypost_worker.partition.ports import (
     RefusedError,
     RejectedRow,
     StoredOutbox,
+    UnavailableError,
 )
 
 Key = tuple[str, int]
@@ -68,22 +70,70 @@ class Tables:
         )
 
 
+class Branch:
+    """What one primary holds: tables by partition, and what each transaction replaced, oldest first."""
+
+    def __init__(self, tables: dict[int, Tables], history: list[tuple[int, Tables | None]]) -> None:
+        self.tables = tables
+        self.history = history
+        self.over = False  # whether it is there no more
+
+
 class Database:
-    """The server: tables by partition, and the transactions that made them."""
+    """The server: tables by partition, and the transactions that made them.
+
+    After a failover a former primary may go on to serve some processes for a while, of which nothing stays.
+    """
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self.tables: dict[int, Tables] = {}
         self.applied: dict[int, int] = {}  # the highest next offset that there ever was, lost ones included
         self.violations: list[str] = []
-        self._history: list[tuple[int, Tables | None]] = []  # what each transaction replaced, oldest first
+        self._primary = self._serving = Branch({}, [])
+        self._former = Branch({}, [])
+        self._served_by_former: set[object] = set()
+
+    @property
+    def tables(self) -> dict[int, Tables]:
+        """Those of the primary that is serving a statement, which is the real one outside of statements."""
+        return self._serving.tables
+
+    def branch_of(self, process: object) -> Branch:
+        """Which primary this process is connected to."""
+        return self._former if process in self._served_by_former else self._primary
+
+    def served(self, branch: Branch, effect: Callable[[], Any]) -> Any:
+        """What a statement gives at this primary; UnavailableError if that is not there any more."""
+        if branch.over:
+            raise UnavailableError("the server closed the connection")
+        self._serving = branch
+        try:
+            return effect()
+        finally:
+            self._serving = self._primary
+
+    def split(self, processes: Iterable[object], lost: int) -> int:
+        """Fail over, while the former primary goes on to serve these processes until :meth:`join`; how many
+        transactions the new one has lost.
+        """
+        self.join()
+        former = Branch(dict(self.tables), list(self._primary.history))
+        lost = self.fail_over(lost)
+        self._former, self._served_by_former = former, set(processes)
+        return lost
+
+    def join(self) -> None:
+        """The former primary is gone, and with it what it alone had. Connections are made anew unnoticed."""
+        self._former.over = True
+        self._served_by_former = set()
 
     def fail_over(self, lost: int) -> int:
         """Lose the last ``lost`` transactions, and all connections; how many were there to lose."""
         self.server.break_connections()
-        lost = min(lost, len(self._history))
+        history = self._primary.history
+        lost = min(lost, len(history))
         for _ in range(lost):
-            partition, before = self._history.pop()
+            partition, before = history.pop()
             if before is None:
                 del self.tables[partition]
             else:
@@ -92,7 +142,7 @@ class Database:
 
     def put(self, partition: int, tables: Tables) -> None:
         """Commit a transaction that makes these the partition's tables."""
-        self._history.append((partition, self.tables.get(partition)))
+        self._serving.history.append((partition, self.tables.get(partition)))
         self.tables[partition] = tables
         self.applied[partition] = max(self.applied.get(partition, 0), tables.next_offset)
 
@@ -221,7 +271,11 @@ class SimulatedStore:
         return tables
 
     async def _call(self, what: str, effect: Callable[[], Any]) -> Any:
-        return await self._database.server.call(f"p{self._partition} {what}", effect)
+        database = self._database
+        branch = database.branch_of(current_process())
+        return await database.server.call(
+            f"p{self._partition} {what}", lambda: database.served(branch, effect)
+        )
 
 
 def _drop_confirmed(tables: Tables) -> None:

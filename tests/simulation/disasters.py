@@ -25,11 +25,11 @@ def strike(world: World, disaster: str, random: Random) -> None:
         case "trim_commands":
             log.trim(random.randint(log.start, log.end))
         case "cut_commands":
-            world.away_until[partition] = world.loop.time() + _AWAY_SECONDS
+            world.traffic.away_until[partition] = world.loop.time() + _AWAY_SECONDS
             log.end_transactions()
             log.cut(random.randint(log.start, log.end))
         case "recreate_commands" | "recreate_commands_and_restore":
-            world.away_until[partition] = world.loop.time() + _AWAY_SECONDS
+            world.traffic.away_until[partition] = world.loop.time() + _AWAY_SECONDS
             log.end_transactions()
             log.cut(0)
         case "trim_results":

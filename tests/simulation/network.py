@@ -29,13 +29,15 @@ class Weather:
     reset: float = 0.0  # took effect, and the connection broke at once
     late: float = 0.0  # nothing comes back, and it lands after its sender gave up
     twice: float = 0.0  # a client's retry: it lands a second time
+    torn: float = 0.0  # only a part takes effect, of requests that have parts, and the reply is lost
     slow: float = 0.0  # takes long, and all is well
     quick: float = 0.002  # the usual longest time one way
     longest: float = 0.5  # the longest time of a slow one, one way
 
     @property
     def fair(self) -> bool:
-        return not (self.refused or self.lost or self.unheard or self.reset or self.late or self.twice)
+        chances = (self.refused, self.lost, self.unheard, self.reset, self.late, self.twice, self.torn)
+        return not any(chances)
 
 
 class Server:
@@ -61,10 +63,10 @@ class Server:
         """Nothing that is under way lands any more."""
         self.generation += 1
 
-    async def call(self, what: str, effect: Callable[[], T], again: Callable[[], T] | None = None) -> T:
+    async def call(self, what: str, effect: Callable[[], T], part: Callable[[], T] | None = None) -> T:
         """Send a request whose effect is ``effect``; UnavailableError where no answer came.
 
-        ``again`` is the effect of landing a second time, for requests that clients repeat.
+        ``part`` is the effect of a request of which only a part arrives.
         """
         process = current_process()
         if process is not None and process.dead:
@@ -85,7 +87,7 @@ class Server:
         elif weather.fair:
             loop.call_at(there, self._land, future, effect, back, what, self.generation, context=OUTSIDE)
         else:
-            self._draw(future, effect, again or effect, there, back, what)
+            self._draw(future, effect, part, there, back, what)
         return await future
 
     def _creep(self, process: Process | None, there: float, back: float) -> None:
@@ -104,7 +106,7 @@ class Server:
         self,
         future: asyncio.Future[Any],
         effect: Callable[[], Any],
-        again: Callable[[], Any],
+        part: Callable[[], Any] | None,
         there: float,
         back: float,
         what: str,
@@ -131,10 +133,13 @@ class Server:
             landing = there + self.timeout * self.random.random()
             if self.random.random() < 0.5:
                 loop.call_at(there, self._land, None, effect, 0.0, what, generation, context=OUTSIDE)
-                loop.call_at(landing, self._land, future, again, landing, what, generation, context=OUTSIDE)
+                loop.call_at(landing, self._land, future, effect, landing, what, generation, context=OUTSIDE)
             else:
                 loop.call_at(there, self._land, future, effect, back, what, generation, context=OUTSIDE)
-                loop.call_at(landing, self._land, None, again, 0.0, what, generation, context=OUTSIDE)
+                loop.call_at(landing, self._land, None, effect, 0.0, what, generation, context=OUTSIDE)
+        elif part is not None and fate < weather.torn:
+            loop.call_at(there, self._land, None, part, 0.0, f"part of: {what}", generation, context=OUTSIDE)
+            self._fail(future, given_up, what, "did not answer (a part took effect)")
         else:
             loop.call_at(there, self._land, future, effect, back, what, generation, context=OUTSIDE)
 

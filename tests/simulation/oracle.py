@@ -14,7 +14,8 @@ from tests.oracle import fold as folding
 from tests.simulation.accepted import judge_lives
 from tests.simulation.broker import CommandRecord
 from tests.simulation.database import Tables
-from tests.simulation.world import RESULTS_TOPIC, World
+from tests.simulation.fleet import RESULTS_TOPIC
+from tests.simulation.world import World
 
 from waypost_worker.partition.anchor import anchor_of
 from waypost_worker.partition.encode import ACQUIRED
@@ -58,7 +59,7 @@ def judge(world: World) -> Verdict:
     """Compare everything with everything."""
     verdict = Verdict()
     verdict.problems += world.problems
-    verdict.problems += [f"owner died: {text}" for text in world.deaths]
+    verdict.problems += [f"owner died: {text}" for text in world.fleet.deaths]
     verdict.problems += [f"schema violated: {text}" for text in world.database.violations]
     verdict.stuck = sum(problem.startswith("stuck") for problem in world.problems)
     for partition, log in enumerate(world.commands):
@@ -106,7 +107,7 @@ class _Partition:
         self.fold = folding._Fold(partition, world.plan.partitions)
         self.expected = self.fold.run(list(records))
         self.tables = world.database.tables.get(partition) or Tables(0)
-        self.seen = world.seen[partition]
+        self.seen = world.traffic.seen[partition]
         log = world.results[partition]
         self.found = [record for record in log.trimmed + log.records if _is_result(record)]
 

@@ -92,7 +92,15 @@ def run_seed(seed: int, trace: Any = None) -> Outcome:
         world = World(plan, trace)
         world.run(chaos)
         verdict = judge(world)
-    return Outcome(seed, verdict, world.terms, world.batches, world.reemitted, world.faults, world.ends)
+    return Outcome(
+        seed,
+        verdict,
+        world.fleet.terms,
+        world.fleet.batches,
+        world.fleet.reemitted,
+        world.faults,
+        world.fleet.ends,
+    )
 
 
 @contextmanager

@@ -28,7 +28,7 @@ def test_a_session_without_live_checkpoints_keeps_its_counter_when_it_is_loaded_
         [(cleared, "checkpoint.create"), (cleared, "session.clear"), (other, "checkpoint.create")] * 2
     ):
         body = CREATE if kind.endswith("create") else b"{}"
-        world.loop.call_at(at * 0.5, world.send, 0, session_id, f"waypost.{kind}", body)
+        world.loop.call_at(at * 0.5, world.traffic.send, 0, session_id, f"waypost.{kind}", body)
     world.run()
     assert judge(world).problems == []
     assert f"{cleared}:2" in world.results[0].records[4].value.decode()
@@ -40,20 +40,20 @@ def test_a_command_that_comes_during_the_check_for_a_stuck_consumer_is_not_taken
 
     async def call_with_a_command_before_it(what: str, *effects: Any) -> Any:
         if what == "bounds of commands" and world.loop.time() > 1 and not world.healed:
-            world.send(0, sessions_of(0, 1, 1)[0], "waypost.checkpoint.create", CREATE)
+            world.traffic.send(0, sessions_of(0, 1, 1)[0], "waypost.checkpoint.create", CREATE)
         return await call(what, *effects)
 
     world.kafka.call = call_with_a_command_before_it  # type: ignore[method-assign]
     world.run()
     assert judge(world).problems == []
-    assert world.published >= 3
-    assert world.ends == {}
+    assert world.traffic.published >= 3
+    assert world.fleet.ends == {}
 
 
 def commands(world: World, *times: float) -> None:
     session_id = sessions_of(0, 1, 1)[0]
     for at in times:
-        world.loop.call_at(at, world.send, 0, session_id, "waypost.checkpoint.create", CREATE)
+        world.loop.call_at(at, world.traffic.send, 0, session_id, "waypost.checkpoint.create", CREATE)
 
 
 def test_a_results_topic_that_was_cut_is_refused_however_often_it_is_looked_at() -> None:
@@ -63,7 +63,7 @@ def test_a_results_topic_that_was_cut_is_refused_however_often_it_is_looked_at()
     world.loop.call_at(3.5, world.results[0].cut, 2)
     world.run()
     assert "recreated or cut" in world.refusals[0]
-    assert world.ends["RefusedError"] > 10
+    assert world.fleet.ends["RefusedError"] > 10
     assert judge(world).problems == []
     assert len(world.results[0].records) < 6, "every attempt added a fence record"
 
@@ -85,12 +85,12 @@ def test_an_owner_that_wakes_up_with_another_producer_id_doubles_nothing() -> No
 
     def put_and_freeze(partition: int, tables: Tables) -> None:
         put(partition, tables)
-        owner, heir = world.hosts
+        owner, heir = world.fleet.hosts
         if tables.next_offset == 1 and tables.epoch == 1 and not owner.process.paused:
             # Between the commit of a batch and its emission; the proof of ownership holds for 6 s.
             owner.process.paused = True
-            world.loop.call_later(0.5, world.own, heir, partition, context=OUTSIDE)
-            world.loop.call_later(4.5, world.wake, owner, context=OUTSIDE)
+            world.loop.call_later(0.5, world.fleet.own, heir, partition, context=OUTSIDE)
+            world.loop.call_later(4.5, world.fleet.wake, owner, context=OUTSIDE)
 
     world.database.put = put_and_freeze  # type: ignore[method-assign]
     commands(world, 1, 6)
@@ -106,19 +106,19 @@ def test_a_producer_id_counts_only_once_the_former_one_was_waited_out() -> None:
 
     def put_and_freeze(partition: int, tables: Tables) -> None:
         put(partition, tables)
-        first, second, third = world.hosts
+        first, second, third = world.fleet.hosts
         if tables.next_offset == 1 and not frozen:
             frozen.append(True)
             first.process.paused = True
-            world.loop.call_later(0.5, world.own, second, partition, context=OUTSIDE)
-            world.loop.call_later(1.5, world.crash, second, context=OUTSIDE)
-            world.loop.call_later(2.0, world.own, third, partition, context=OUTSIDE)
-            world.loop.call_later(4.5, world.wake, first, context=OUTSIDE)
+            world.loop.call_later(0.5, world.fleet.own, second, partition, context=OUTSIDE)
+            world.loop.call_later(1.5, world.fleet.crash, second, context=OUTSIDE)
+            world.loop.call_later(2.0, world.fleet.own, third, partition, context=OUTSIDE)
+            world.loop.call_later(4.5, world.fleet.wake, first, context=OUTSIDE)
 
     world.database.put = put_and_freeze  # type: ignore[method-assign]
     # Its second acquisition uses up the epochs of the first producer id.
-    world.loop.call_at(0.5, lambda: world.disown(world.hosts[0], 0), context=OUTSIDE)
-    world.loop.call_at(0.8, lambda: world.own(world.hosts[0], 0), context=OUTSIDE)
+    world.loop.call_at(0.5, lambda: world.fleet.disown(world.fleet.hosts[0], 0), context=OUTSIDE)
+    world.loop.call_at(0.8, lambda: world.fleet.own(world.fleet.hosts[0], 0), context=OUTSIDE)
     commands(world, 1.5, 20)
     world.run()
     assert frozen
@@ -133,13 +133,13 @@ def test_an_owner_that_wakes_up_after_postgres_forgot_its_producer_id_doubles_no
 
     def put_freeze_and_restore(partition: int, tables: Tables) -> None:
         put(partition, tables)
-        owner, heir = world.hosts
+        owner, heir = world.fleet.hosts
         if tables.next_offset == 1 and not frozen:
             frozen.append(True)
             owner.process.paused = True
             world.loop.call_later(0.3, world.database.fail_over, 1000, context=OUTSIDE)
-            world.loop.call_later(0.5, world.own, heir, partition, context=OUTSIDE)
-            world.loop.call_later(4.5, world.wake, owner, context=OUTSIDE)
+            world.loop.call_later(0.5, world.fleet.own, heir, partition, context=OUTSIDE)
+            world.loop.call_later(4.5, world.fleet.wake, owner, context=OUTSIDE)
 
     world.database.put = put_freeze_and_restore  # type: ignore[method-assign]
     commands(world, 1, 8)
@@ -154,12 +154,12 @@ def freeze_at(world: World, request: str, seconds: float) -> list[str]:
     frozen: list[str] = []
 
     async def call_after_a_freeze(what: str, *effects: Any) -> Any:
-        owner, heir = world.hosts
+        owner, heir = world.fleet.hosts
         if what.startswith(request) and current_process() is owner.process and not frozen:
             frozen.append(what)
             owner.process.paused = True
-            world.loop.call_later(0.5, world.own, heir, 0, context=OUTSIDE)
-            world.loop.call_later(seconds, world.wake, owner, context=OUTSIDE)
+            world.loop.call_later(0.5, world.fleet.own, heir, 0, context=OUTSIDE)
+            world.loop.call_later(seconds, world.fleet.wake, owner, context=OUTSIDE)
             await asyncio.sleep(0)
         return await call(what, *effects)
 
@@ -173,11 +173,11 @@ def test_an_owner_that_misses_a_checkpoint_which_its_heir_dropped_is_fenced() ->
     frozen = freeze_at(world, "p0 contents", seconds=4)
     commands(world, 1)
     target = b'{"checkpoint_id":"%b:1"}' % session_id.encode()
-    world.loop.call_at(2, world.send, 0, session_id, "waypost.session.rollback", target)
-    world.loop.call_at(2.5, world.send, 0, session_id, "waypost.checkpoint.delete", target)
+    world.loop.call_at(2, world.traffic.send, 0, session_id, "waypost.session.rollback", target)
+    world.loop.call_at(2.5, world.traffic.send, 0, session_id, "waypost.checkpoint.delete", target)
     world.run()
     assert frozen
-    assert set(world.ends) == {"FencedError"}
+    assert set(world.fleet.ends) == {"FencedError"}
     assert judge(world).problems == []
 
 
@@ -189,14 +189,14 @@ def test_what_an_heir_did_and_postgres_lost_is_not_taken_over_by_the_former_owne
 
     async def call_and_fail_over(what: str, *effects: Any) -> Any:
         answer = await call(what, *effects)
-        owner, heir = world.hosts
+        owner, heir = world.fleet.hosts
         if frozen and not lost and current_process() is owner.process:
             lost.append(what)
             assert world.database.tables[0].next_offset == 2, "the heir did not get anywhere"
             while world.database.tables[0].epoch > 1:
                 world.database.fail_over(1)
             heir.process.paused = True
-            world.loop.call_later(3, world.wake, heir, context=OUTSIDE)
+            world.loop.call_later(3, world.fleet.wake, heir, context=OUTSIDE)
         return answer
 
     world.postgres.call = call_and_fail_over  # type: ignore[method-assign]
@@ -218,7 +218,7 @@ def test_a_refusal_to_replay_another_log_stands_when_the_partition_is_acquired_a
     world.loop.call_at(3, replace_the_log_and_lose_the_database)
     commands(world, 3.1, 3.2, 3.3, 3.4, 3.5)
     world.run()
-    assert world.ends["RefusedError"] > 3
+    assert world.fleet.ends["RefusedError"] > 3
     assert "differs from what the command log gives now" in world.refusals[0]
     assert world.database.tables[0].next_offset == 0
 
@@ -229,9 +229,9 @@ def test_a_frozen_owner_notices_that_the_command_topic_was_replaced_meanwhile() 
     commands(world, 1, 1.5)
 
     def freeze_and_replace_the_log() -> None:
-        world.hosts[0].process.paused = True
+        world.fleet.hosts[0].process.paused = True
         world.commands[0].cut(0)
-        world.loop.call_later(6, world.wake, world.hosts[0], context=OUTSIDE)
+        world.loop.call_later(6, world.fleet.wake, world.fleet.hosts[0], context=OUTSIDE)
 
     world.loop.call_at(2, freeze_and_replace_the_log)
     commands(world, *[4] * 5)
@@ -297,10 +297,10 @@ def test_a_results_position_is_not_saved_over_that_of_an_owner_with_the_same_epo
         world.results[0].records.remove(lost)
         world.database.fail_over(1000)
         world.database.put(0, Tables(partitions=1, epoch=1))  # the heir has begun to acquire
-        world.loop.call_later(1, world.disown, world.hosts[0], 0)
+        world.loop.call_later(1, world.fleet.disown, world.fleet.hosts[0], 0)
 
     world.loop.call_at(3, lose_a_result_and_the_database)
-    world.loop.call_at(5, lambda: world.own(world.hosts[1], 0))
+    world.loop.call_at(5, lambda: world.fleet.own(world.fleet.hosts[1], 0))
     world.run()
     assert "or there is none" in world.refusals[0]
 
@@ -313,9 +313,9 @@ def test_records_that_took_the_place_of_passed_over_ones_while_an_owner_was_froz
     world.loop.call_at(2, world.commands[0].gap, 2)
 
     def freeze_and_cut_the_markers() -> None:
-        world.hosts[0].process.paused = True
+        world.fleet.hosts[0].process.paused = True
         world.commands[0].cut(2)
-        world.loop.call_later(6, world.wake, world.hosts[0], context=OUTSIDE)
+        world.loop.call_later(6, world.fleet.wake, world.fleet.hosts[0], context=OUTSIDE)
 
     world.loop.call_at(5, freeze_and_cut_the_markers)
     commands(world, *[7] * 4)
