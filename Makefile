@@ -100,7 +100,7 @@ lock: setup  ## renew requirements.lock and the image's locks (hashes, no addres
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --no-header --extra test pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --no-annotate --no-header --constraint requirements.lock --extra worker --extra telemetry \
+	  --no-annotate --no-header --constraint requirements.lock --extra worker --extra telemetry --extra object-storage \
 	  pyproject.toml -o deploy/worker.lock
 	echo "hatchling>=1.27" | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --no-header --constraint requirements.lock - -o deploy/build.lock

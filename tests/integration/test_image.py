@@ -106,7 +106,7 @@ for file in sorted(pathlib.Path('site/waypost_worker').rglob('*.py')):
     name = '.'.join(file.relative_to('site').with_suffix('').parts)
     if 'devserver' not in name and not name.endswith(('__main__', '.check')):
         __import__(name)
-import opentelemetry.exporter.otlp.proto.http.trace_exporter
+import obstore, obstore.store, opentelemetry.exporter.otlp.proto.http.trace_exporter
 print(len(sys.modules))
 """
     done = subprocess.run(

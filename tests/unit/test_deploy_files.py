@@ -1,5 +1,6 @@
 """What deploys workers: valid by the tools of each format, and true to the code that it deploys."""
 
+import copy
 import re
 import shutil
 import subprocess
@@ -9,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
 from tests.cli import CommandLine
+from tests.operator_kinds import KINDS, check_custom
 
 from waypost import Topics
 from waypost_worker.kafka.topics import topic_settings
@@ -26,15 +29,6 @@ DEPLOY = ROOT / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
 VERSION = "1.33"
 BESIDE = Path(sys.executable).parent
-# Kinds of operators, whose schemas are not in kubernetes-validate.
-CUSTOM = {
-    ("kafka.strimzi.io/v1", "KafkaTopic"),
-    ("kafka.strimzi.io/v1", "KafkaUser"),
-    ("keda.sh/v1alpha1", "ScaledObject"),
-    ("keda.sh/v1alpha1", "TriggerAuthentication"),
-    ("monitoring.coreos.com/v1", "PrometheusRule"),
-    ("monitoring.coreos.com/v1", "ServiceMonitor"),
-}
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
@@ -67,7 +61,9 @@ def pods() -> list[dict[str, Any]]:
 
 
 def check_object(one: dict[str, Any]) -> None:
-    if (one["apiVersion"], one["kind"]) not in CUSTOM:
+    if "." in one["apiVersion"].partition("/")[0].removesuffix(".k8s.io"):
+        check_custom(one)
+    else:
         kubernetes_validate.validate(one, VERSION, strict=True)
 
 
@@ -104,6 +100,44 @@ def test_the_check_of_manifests_sees_a_misspelt_field() -> None:
         check_object(deployment)
 
 
+def _changed(one: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    made = copy.deepcopy(one)
+    *way, last = [int(step) if step.isdigit() else step for step in path.split("/")]
+    place: Any = made
+    for step in way:
+        place = place[step]
+    place[last] = value
+    return made
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "path", "value"),
+    [
+        ("KafkaTopic", "waypost.commands", "spec/partition", 12),
+        ("KafkaTopic", "waypost.commands", "spec/partitions", "12"),
+        ("KafkaTopic", "waypost.commands", "spec/config/retention.ms", -1),
+        ("KafkaUser", "waypost-agent", "spec/authorization/acls/0/operations/0", "write"),
+        ("KafkaUser", "waypost-agent", "spec/authorization/acls/0/operation", "Write"),
+        ("KafkaUser", "waypost-agent", "spec/authentication/type", "mtls"),
+        ("ScaledObject", "waypost-worker", "spec/maxReplicas", 12),
+        ("ScaledObject", "waypost-worker", "spec/triggers/0/metadata/lagThreshold", 5000),
+        ("ScaledObject", "waypost-worker", "spec/triggers/0/metadata/bootstrap", "kafka:9092"),
+        ("TriggerAuthentication", "waypost-kafka", "spec/secretTargetRef/0/secret", "x"),
+        ("PrometheusRule", "waypost", "spec/groups/0/rules/0/for", "a minute"),
+        ("ServiceMonitor", "waypost-worker", "spec/endpoints/0/intervall", "15s"),
+        ("ServiceMonitor", "waypost-worker", "apiVersion", "monitoring.coreos.com/v2"),
+    ],
+)
+def test_the_check_of_operators_kinds_sees_what_is_wrong(kind: str, name: str, path: str, value: Any) -> None:
+    check_object(found(kind)[name])
+    with pytest.raises((jsonschema.ValidationError, KeyError)):
+        check_object(_changed(found(kind)[name], path, value))
+
+
+def test_every_kind_of_an_operator_is_used() -> None:
+    assert set(KINDS) <= {(one["apiVersion"], one["kind"]) for one in everything()}
+
+
 def test_every_manifest_belongs_to_a_kustomization_and_every_reference_leads_somewhere() -> None:
     used = set()
     for file in KUBERNETES.rglob("kustomization.yaml"):
@@ -132,7 +166,7 @@ def test_an_overlay_renders_to_valid_objects(overlay: str) -> None:
     ]
     (container,) = workers[0]["spec"]["template"]["spec"]["containers"]
     assert container["image"] == f"waypost:{version()}"
-    names = {variable["name"] for variable in container["env"]}
+    names = {variable["name"] for variable in container.get("env", ())}
     assert ("WAYPOST_GROUP_INSTANCE_ID" in names) == (overlay == "static")
     assert ("replicas" in workers[0]["spec"]) == (overlay == "static")
     # What the settings name as files is what the volumes hold.
@@ -159,7 +193,28 @@ def test_variables_in_deployment_files_are_settings() -> None:
     files = [DEPLOY / "Containerfile", DEPLOY / "compose.yaml", *KUBERNETES.rglob("*.yaml")]
     named = {name for file in files for name in re.findall(r"\bWAYPOST_[A-Z_]+", file.read_text())}
     assert named <= known
-    assert {"WAYPOST_BOOTSTRAP_SERVERS", "WAYPOST_POSTGRES_DSN", "WAYPOST_HTTP_PORT"} <= named
+    assert {"WAYPOST_BOOTSTRAP_SERVERS", "WAYPOST_POSTGRES_DSN_FILE", "WAYPOST_HTTP_PORT"} <= named
+
+
+def test_pods_read_their_secrets_from_files_that_are_mounted() -> None:
+    assert not [path for path in manifests() if "secretKeyRef" in path.read_text()]
+    settings = yaml.safe_load((KUBERNETES / "base/kustomization.yaml").read_text())["configMapGenerator"][0]
+    common = dict(literal.split("=", 1) for literal in settings["literals"])
+    for pod in pods():
+        volumes = {volume["name"]: volume["secret"] for volume in pod["volumes"] if "secret" in volume}
+        for container in [*pod["containers"], *pod.get("initContainers", ())]:
+            own = {one["name"]: one["value"] for one in container.get("env", ())}
+            named = {**(common if "envFrom" in container else {}), **own}
+            mounted = {
+                f"{mount['mountPath']}/{item['path']}"
+                for mount in container["volumeMounts"]
+                for item in volumes.get(mount["name"], {"items": ()})["items"]
+            }
+            assert {value for name, value in named.items() if name.endswith("_FILE")} == mounted
+            assert named["WAYPOST_POSTGRES_DSN_FILE"] in mounted
+        # Files of mode 0440 are the group's.
+        assert all(secret["defaultMode"] == 0o440 for secret in volumes.values())
+        assert pod["securityContext"]["fsGroup"] == pod["securityContext"]["runAsUser"]
 
 
 def test_pods_may_write_nothing_and_become_nobody_else() -> None:
