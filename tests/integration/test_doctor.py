@@ -2,7 +2,9 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,16 @@ import asyncpg
 import pytest
 from tests.cli import CommandLine
 
-from waypost import Topics
+from waypost import Topics, __version__
 from waypost_worker.cli.doctor import _clock
+from waypost_worker.cli.doctor_kafka import broker_findings, worker_findings
 from waypost_worker.devserver import EmbeddedPostgres, Servers
+from waypost_worker.devserver.jars import ROOTS
 from waypost_worker.kafka.broker_clock import ClockReading, broker_clock
+from waypost_worker.kafka.broker_versions import BrokerVersion, broker_versions, release
 from waypost_worker.kafka.connection import Connection
+from waypost_worker.kafka.group import worker_versions
+from waypost_worker.kafka.membership import Membership
 from waypost_worker.kafka.topics import _check_group, create_topics
 
 
@@ -137,6 +144,69 @@ def _as(dsn: str, user: str, password: str) -> str:
     parts = urlsplit(dsn)
     place = parts.netloc.rpartition("@")[2]
     return urlunsplit(parts._replace(netloc=f"{user}:{password}@{place}"))
+
+
+async def test_brokers_tell_their_release_and_the_group_its_workers(
+    servers: Servers, line: CommandLine, topic_prefix: str
+) -> None:
+    connection = Connection(servers.endpoints.bootstrap_servers)
+    (broker,) = await broker_versions(connection)
+    (kafka,) = (root.rpartition(":")[2] for root in ROOTS if ":kafka_" in root)
+    assert broker.newest is not None
+    assert release(broker.newest) == kafka.rpartition(".")[0]
+    assert (broker.in_force, broker.recovers) == (broker.newest, True)
+    assert not await worker_versions(connection, topic_prefix)
+    member = Membership(connection, Topics(topic_prefix).commands, topic_prefix, session_timeout=6)
+    await member.start()
+    try:
+        async with asyncio.timeout(20):
+            while member.rebalancing:
+                await member.changed()
+        assert await worker_versions(connection, topic_prefix) == {__version__: 1}
+        grouped = replace(line, settings={**line.settings, "WAYPOST_GROUP_ID": topic_prefix})
+        rows = await asyncio.to_thread(findings, grouped)
+        assert f"Kafka {release(broker.newest)}, which is in force" in said(rows, "ok", "brokers")[0]
+        assert f"1 of version {__version__}" in said(rows, "ok", "workers")[0]
+    finally:
+        await member.leave()
+
+
+@pytest.mark.parametrize(
+    ("brokers", "level", "expected"),
+    [
+        ([BrokerVersion(1, None, None, False)], "error", "older than Kafka 2.5"),
+        ([BrokerVersion(1, None, None, True)], "ok", "Kafka 2.5 or newer, without metadata.version"),
+        ([BrokerVersion(1, 30, 30, True), BrokerVersion(2, 29, 29, True)], "warning", "4.2 and 4.3"),
+        (
+            [BrokerVersion(1, 30, 21, True)],
+            "warning",
+            "the brokers are of Kafka 4.3, the cluster acts as 3.9",
+        ),
+        ([BrokerVersion(1, 29, 28, True)], "ok", "all of Kafka 4.2"),
+        ([BrokerVersion(1, 99, 99, True)], "ok", "4.4 or newer"),
+    ],
+)
+def test_releases_of_brokers(brokers: list[BrokerVersion], level: str, expected: str) -> None:
+    found = broker_findings(brokers)
+    assert max((one.level for one in found), key=("ok", "warning", "error").index) == level
+    (worst,) = [one for one in found if expected in one.message][-1:]
+    assert (worst.level, bool(worst.mend)) == (level, level != "ok")
+
+
+@pytest.mark.parametrize(
+    ("versions", "level", "expected"),
+    [
+        ({}, "ok", "none in the group"),
+        ({__version__: 3}, "ok", f"3 of version {__version__}"),
+        ({"unknown": 1}, "ok", "1 of version unknown"),
+        ({__version__: 2, "99.0": 1}, "warning", f"2 of version {__version__}, 1 of version 99.0"),
+        ({"99.0": 1}, "warning", f"this is {__version__}"),
+    ],
+)
+def test_versions_of_workers(versions: dict[str, int], level: str, expected: str) -> None:
+    (found,) = worker_findings(Counter(versions), "waypost")
+    assert (found.level, bool(found.mend)) == (level, level != "ok")
+    assert expected in found.message
 
 
 async def test_the_brokers_clock_is_this_machines(servers: Servers, topic_prefix: str) -> None:

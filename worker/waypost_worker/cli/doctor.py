@@ -20,7 +20,7 @@ _CLOCK_SECONDS: Final = 1.0
 
 
 def doctor(*, common: Common = NOTHING_GIVEN) -> int:
-    """Check Kafka, Postgres and clocks, and say how to mend them.
+    """Check Kafka, Postgres, clocks and versions, and say how to mend them.
 
     Among the checks is the zombie test, on a topic of its own: this cluster
     must refuse a former owner. Run it where workers run, with their settings:
@@ -61,6 +61,7 @@ def _clock(subject: str, read: "ClockReading") -> "Finding":
 
 
 async def _kafka(settings: Settings) -> "list[Finding]":
+    from waypost_worker.cli.doctor_kafka import check_brokers, check_workers
     from waypost_worker.kafka.broker_clock import broker_clock
     from waypost_worker.kafka.topics import Finding, check_topics
     from waypost_worker.kafka.zombie import zombie_test
@@ -70,7 +71,9 @@ async def _kafka(settings: Settings) -> "list[Finding]":
     findings: list[Finding] = []
     try:
         async with kafka_errors(settings):
+            findings += await check_brokers(connection)
             findings += await check_topics(connection, settings.topics, settings.session_timeout)
+            findings += await check_workers(connection, settings.group_id)
             findings.append(_clock("kafka", await broker_clock(connection, settings.topics)))
             verdict = await zombie_test(connection, settings.topics)
     except (CommandError, RefusedError) as error:

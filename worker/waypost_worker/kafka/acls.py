@@ -52,6 +52,7 @@ def least_acls(topics: Topics, worker_group: str, subscriber_groups: str) -> lis
             "prefixed",
             ("Create", "Delete", "Read", "Write", "Describe", "DescribeConfigs"),
         ),
+        Acl("operator", "group", worker_group, "literal", ("Describe",)),
         Acl("operator", "transactional-id", own, "prefixed", epochs),
         Acl("operator", "cluster", "kafka-cluster", "literal", ("DescribeConfigs",)),
     ]

@@ -13,8 +13,10 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitio
 from aiokafka.errors import InvalidSessionTimeoutError
 from aiokafka.protocol.group import LeaveGroupRequest
 
+from waypost import __version__
 from waypost.refusal import require_admission
 from waypost_worker.kafka.connection import PASSING, Connection, kafka_errors, quietly
+from waypost_worker.kafka.group import member_client_id
 from waypost_worker.partition.ports import RefusedError, UnavailableError
 
 # How soon a member notices that another one left: a takeover after a drain takes about this long.
@@ -54,7 +56,7 @@ class Membership:
         # No rebalance takes longer than this, unless the cluster is away or the client is stuck.
         self._longest_rebalance = 2 * (rebalance_ms + session_ms) / 1000 + 2 * connection.request_timeout
         self._consumer = AIOKafkaConsumer(
-            **connection.options(),
+            **{**connection.options(), "client_id": member_client_id(__version__)},
             group_id=group_id,
             group_instance_id=group_instance_id,
             enable_auto_commit=False,
