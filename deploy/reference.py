@@ -6,7 +6,7 @@ the Prometheus operator wants them.
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from pydantic_core import PydanticUndefined
 
 from waypost_worker.settings import Settings
 from waypost_worker.telemetry import catalogue as c
-from waypost_worker.telemetry.catalogue import METRICS, Metric
+from waypost_worker.telemetry.catalogue import METRICS, RECOVERY_METRICS, Metric
 
 ROOT: Final = Path(__file__).parent.parent
 _GENERATED: Final = "<!-- Made from the code by `make reference`; change it there. -->"
@@ -25,10 +25,6 @@ _GENERATED: Final = "<!-- Made from the code by `make reference`; change it ther
 
 def metrics_page() -> str:
     """docs/metrics.md."""
-    rows = "\n".join(
-        f"| `{_shown(metric)}` | {metric.kind} | {', '.join(metric.labels) or '-'} | {metric.meaning} |"
-        for metric in METRICS
-    )
     return f"""# Metrics
 
 {_GENERATED}
@@ -38,13 +34,26 @@ Times are in seconds. No label names a session or anything else that agents choo
 bounded by the number of partitions. Besides these there is what `prometheus-client` says of the process
 (`process_cpu_seconds_total`, `process_resident_memory_bytes`, …).
 
-| metric | kind | labels | meaning |
-|---|---|---|---|
-{rows}
+{_table(METRICS)}
+
+## Of recovery
+
+`waypost replay` and `waypost verify` serve these at `/metrics` while they work, where `--metrics-port` is given. They
+do not count as workers: `waypost_build_info` is not among them.
+
+{_table(RECOVERY_METRICS)}
 
 Alerts on them are in `deploy/prometheus/waypost.rules.yaml`, what to do in [runbook.md](runbook.md), a dashboard in
 `deploy/grafana/waypost.json`.
 """
+
+
+def _table(metrics: Sequence[Metric]) -> str:
+    rows = "\n".join(
+        f"| `{_shown(metric)}` | {metric.kind} | {', '.join(metric.labels) or '-'} | {metric.meaning} |"
+        for metric in metrics
+    )
+    return f"| metric | kind | labels | meaning |\n|---|---|---|---|\n{rows}"
 
 
 def _shown(metric: Metric) -> str:
@@ -111,7 +120,7 @@ def _literals(annotation: Any) -> tuple[str, ...]:
 
 
 def dashboard() -> dict[str, Any]:
-    """deploy/grafana/waypost.json: three rows, of what is asked first, what it rests on, and the process."""
+    """deploy/grafana/waypost.json: rows of what is asked first, what it rests on, the process, and recovery."""
     rows: list[tuple[str, list[tuple[str, str, list[tuple[str, str]]]]]] = [
         (
             "Service",
@@ -179,6 +188,27 @@ def dashboard() -> dict[str, Any]:
                 ),
                 ("Memory", "bytes", [("process_resident_memory_bytes", "{{instance}}")]),
                 ("Versions", "short", [(f"count by (version, python) ({c.BUILD.name})", "{{version}}")]),
+            ],
+        ),
+        (
+            "Recovery",
+            [
+                (
+                    "Replay and verify: share done",
+                    "percentunit",
+                    [
+                        (
+                            f"sum by (work) ({c.RECOVERED.name}_total) / max by (work) ({c.PLANNED.name})",
+                            "{{work}}",
+                        )
+                    ],
+                ),
+                ("Records a second", "ops", [(_rate(c.RECOVERED, "work"), "{{work}}")]),
+                (
+                    "Where it goes on, by partition",
+                    "short",
+                    [(f"max by (work, partition) ({c.RECOVERY_OFFSET.name})", "{{work}} {{partition}}")],
+                ),
             ],
         ),
     ]

@@ -2,9 +2,12 @@
 
 import asyncio
 import signal
+import socket
+import urllib.request
 from typing import Any
 
 import orjson
+from prometheus_client.parser import text_string_to_metric_families
 from tests.cli import CommandLine
 from tests.harness import Deployment
 from tests.oracle.books import read_all
@@ -220,4 +223,40 @@ async def test_a_target_of_another_log_is_refused(live: Deployment, line: Comman
     assert (refused.code, "migrated by a newer Waypost" in refused.error) == (1, True)
     assert {k: v for k, v in (await state_hash(live.dsn, "side")).items() if k != "partitions"} == {
         k: v for k, v in before.items() if k != "partitions"
+    }
+
+
+async def test_progress_can_be_scraped_while_it_works(live: Deployment, line: CommandLine) -> None:
+    await worked(live, seed=3, count=2000)
+    flags = ("--schema", "side", "--batch-records", "10", "--metrics-port", "0", "-o", "json")
+    started = line.start("replay", *flags)
+    told = await asyncio.to_thread(started.until, "metrics at ")
+    address = told.split()[-1]
+    seen: list[dict[tuple[str, ...], float]] = []
+
+    async def under_way() -> bool:
+        seen.append(await asyncio.to_thread(scrape, address))
+        return sum(value for key, value in seen[-1].items() if key[0] == "waypost_recovery_records_total") > 0
+
+    await live.until(under_way)
+    assert seen[-1]["waypost_recovery_planned_records", "replay"] == 2000
+    assert not any(key[0] == "waypost_build_info" for key in seen[-1])
+    ended = await asyncio.to_thread(started.wait)
+    assert ended.code == 0
+    assert sum(row["commands"] for row in ended.json) == 2000
+    taken = await run(line, "verify", "--metrics-port", address.rpartition(":")[2].partition("/")[0])
+    assert taken.code == 0, taken.err
+    with socket.create_server(("127.0.0.1", 0)) as occupied:
+        refused = await run(line, "verify", "--metrics-port", str(occupied.getsockname()[1]))
+    assert (refused.code, "see --metrics-port" in refused.error) == (2, True)
+
+
+def scrape(address: str) -> dict[tuple[str, ...], float]:
+    """Value by name and label values, in order of the labels' names."""
+    with urllib.request.urlopen(address, timeout=10) as answer:
+        families = text_string_to_metric_families(answer.read().decode())
+    return {
+        (sample.name, *(sample.labels[name] for name in sorted(sample.labels))): sample.value
+        for family in families
+        for sample in family.samples
     }

@@ -12,13 +12,14 @@ import pytest
 import yaml
 from tests.promtool import promtool
 
-from waypost_worker.telemetry.catalogue import METRICS
+from waypost_worker.telemetry.catalogue import METRICS, RECOVERY_METRICS
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy/prometheus/waypost.rules.yaml"
 RULE_TESTS = ROOT / "deploy/prometheus/waypost.rules.test.yaml"
-SERIES = {series for metric in METRICS for series in metric.series}
-LABELS = {label for metric in METRICS for label in metric.labels} | {"le", "instance"}
+EVERY = (*METRICS, *RECOVERY_METRICS)
+SERIES = {series for metric in EVERY for series in metric.series}
+LABELS = {label for metric in EVERY for label in metric.labels} | {"le", "instance"}
 
 
 def reference() -> ModuleType:
@@ -80,7 +81,7 @@ def test_the_dashboard_shows_every_metric_and_names_no_other() -> None:
     queries = [target["expr"] for panel in panels for target in panel.get("targets", ())]
     used = set().union(*map(named, queries))
     assert used <= SERIES
-    assert {metric.name for metric in METRICS if not used & set(metric.series)} == set()
+    assert {metric.name for metric in EVERY if not used & set(metric.series)} == set()
     for query in queries:
         assert labels_by(query) <= LABELS, query
     places = [tuple(panel["gridPos"].values()) for panel in panels]

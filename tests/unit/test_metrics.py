@@ -11,6 +11,7 @@ from prometheus_client.samples import Sample
 from waypost import commands
 from waypost.defaults import Defaults
 from waypost.envelope import command_headers
+from waypost_worker.cli.work_progress import WorkProgress
 from waypost_worker.partition.acquire import RenewalDueError
 from waypost_worker.partition.apply import Batch, decode
 from waypost_worker.partition.encode import ResultEncoder
@@ -23,10 +24,11 @@ from waypost_worker.partition.ports import (
     RefusedError,
     UnavailableError,
 )
-from waypost_worker.telemetry.catalogue import METRICS
+from waypost_worker.telemetry.catalogue import METRICS, RECOVERY_METRICS
 from waypost_worker.telemetry.health import Health
 from waypost_worker.telemetry.metrics import Metrics
 from waypost_worker.telemetry.observers import Observers
+from waypost_worker.telemetry.recovered import recovery_registry
 
 NOW = 1_800_000_000.0
 CREATE = b'{"name": "n", "data": {}}'
@@ -91,7 +93,28 @@ def test_the_registry_holds_what_the_catalogue_says(metrics: Metrics) -> None:
 
 def test_no_label_can_name_what_agents_choose() -> None:
     allowed = {"type", "outcome", "code", "operation", "partition", "reason", "state", "version", "python"}
-    assert {label for metric in METRICS for label in metric.labels} <= allowed
+    allowed |= {"work"}
+    assert {label for metric in (*METRICS, *RECOVERY_METRICS) for label in metric.labels} <= allowed
+
+
+def test_progress_of_recovery_is_what_the_catalogue_says_and_no_worker() -> None:
+    progress = WorkProgress("replay", 100, "commands")
+    for partition, count, position in ((0, 10, 10), (1, 5, 25), (0, 7, 17)):
+        progress.advanced(partition, count, position)
+    families = {
+        family.name: family
+        for family in recovery_registry(progress).collect()
+        if not family.name.startswith("process_")
+    }
+    assert set(families) == {metric.name for metric in RECOVERY_METRICS}
+    for metric in RECOVERY_METRICS:
+        family = families[metric.name]
+        assert (family.type, family.documentation) == (metric.kind, metric.meaning)
+        assert all(set(sample.labels) == set(metric.labels) for sample in family.samples)
+    shown = {tuple(s.labels.values()): s.value for s in families["waypost_recovery_records"].samples}
+    assert shown == {("replay", "0"): 17, ("replay", "1"): 5}
+    offsets = {s.labels["partition"]: s.value for s in families["waypost_recovery_next_offset"].samples}
+    assert offsets == {"0": 17, "1": 25}
 
 
 def test_commands_are_counted_by_type_and_outcome(metrics: Metrics) -> None:

@@ -12,6 +12,7 @@ from waypost.times import parse_micros
 from waypost.topics import Topics
 from waypost_worker.cli.common import NOTHING_GIVEN, Common
 from waypost_worker.cli.output import DONE, USAGE, CommandError, Format, note, show_rows
+from waypost_worker.cli.progress_metrics import MetricsPort, progress_served
 from waypost_worker.cli.reach import (
     connected,
     kafka_connection,
@@ -49,6 +50,7 @@ class _Options:
     onto_backup: bool
     batch_records: int
     processes: int | None
+    metrics_port: int | None
 
 
 def replay(
@@ -80,6 +82,7 @@ def replay(
         ),
     ] = None,
     dry_run: Annotated[bool, Parameter(help="check everything, show the plan, change nothing")] = False,
+    metrics_port: MetricsPort = None,
     common: Common = NOTHING_GIVEN,
 ) -> int:
     """Rebuild Postgres from the command topic.
@@ -104,7 +107,7 @@ def replay(
     if from_results:
         if until_offset or until_time or until_checkpoint or emit_to or no_compare:
             raise CommandError("--from-results goes with --onto-backup, --dry-run and --schema only", USAGE)
-        return run(replay_results(common.settings(), onto_backup, dry_run, common.output))
+        return run(replay_results(common.settings(), onto_backup, dry_run, metrics_port, common.output))
     options = _Options(
         *_until(until_offset or [], until_time, until_checkpoint),
         None if emit_to is None else _topics(emit_to),
@@ -112,6 +115,7 @@ def replay(
         onto_backup,
         batch_records,
         processes,
+        metrics_port,
     )
     settings = common.settings()
     return run(_replay(settings, options, dry_run, common.output))
@@ -165,7 +169,8 @@ async def _replay(settings: Settings, options: _Options, dry_run: bool, output: 
         await _prepare(settings, options, len(plans))
         with WorkProgress("replay", total, "commands") as progress:
             try:
-                outcomes = await _run(settings, options, plans, progress)
+                async with progress_served(progress, settings, options.metrics_port):
+                    outcomes = await _run(settings, options, plans, progress)
             except asyncio.CancelledError:
                 note(f"replay: stopped after {progress.done} commands; started again, it goes on from there")
                 raise

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from waypost_worker.cli.output import DONE, CommandError, Format, note, show_rows
+from waypost_worker.cli.progress_metrics import progress_served
 from waypost_worker.cli.reach import (
     connected,
     kafka_connection,
@@ -23,7 +24,9 @@ _COLUMNS: Final = ("partition", "began", "next_offset", "results", "missing", "l
 _SHOWN: Final = 5
 
 
-async def replay_results(settings: Settings, onto_backup: bool, dry_run: bool, output: Format) -> int:
+async def replay_results(
+    settings: Settings, onto_backup: bool, dry_run: bool, metrics_port: int | None, output: Format
+) -> int:
     """Rebuild all partitions; the exit code."""
     from waypost_worker.postgres.migrate import migrate
 
@@ -36,7 +39,8 @@ async def replay_results(settings: Settings, onto_backup: bool, dry_run: bool, o
         async with connected(settings) as database:
             await migrate(database, settings.postgres_schema)
         with WorkProgress("rebuild", total, "results") as progress:
-            outcomes = await _run(settings, partitions, progress)
+            async with progress_served(progress, settings, metrics_port):
+                outcomes = await _run(settings, partitions, progress)
     show_rows([_row(one, error) for one, error in outcomes], output, _COLUMNS)
     _tell([one for one, _ in outcomes], settings)
     failures = [error for _, error in outcomes if error is not None]

@@ -1,6 +1,7 @@
 """``waypost verify``: is Postgres what the log says?"""
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Parameter, validators
@@ -19,6 +20,7 @@ from waypost_worker.cli.output import (
     show_rows,
     write,
 )
+from waypost_worker.cli.progress_metrics import MetricsPort, progress_served
 from waypost_worker.cli.reach import connected, kafka_connection, kafka_errors, postgres_errors
 from waypost_worker.cli.recovering import STATEMENT_SECONDS, command_logs, command_partitions, run
 from waypost_worker.cli.work_progress import WorkProgress
@@ -42,6 +44,7 @@ def verify(
     limit: Annotated[
         int, Parameter(help="show so many differences", validator=validators.Number(gte=1, lte=100_000))
     ] = 10,
+    metrics_port: MetricsPort = None,
     common: Common = NOTHING_GIVEN,
 ) -> int:
     """Prove that Postgres is the fold of the command topic.
@@ -60,7 +63,7 @@ def verify(
     """
     settings = common.settings()
     try:
-        verdicts = run(_verify(settings, sample, partition, strict, limit))
+        verdicts = run(_verify(settings, sample, partition, strict, limit, metrics_port))
     except CommandError as error:
         raise CommandError(str(error), USAGE) from None
     _show(verdicts, common.output)
@@ -68,14 +71,19 @@ def verify(
 
 
 async def _verify(
-    settings: Settings, sample: float, chosen: list[int] | None, strict: bool, limit: int
+    settings: Settings,
+    sample: float,
+    chosen: list[int] | None,
+    strict: bool,
+    limit: int,
+    metrics_port: int | None,
 ) -> "list[Verdict]":
     from waypost_worker.kafka.results_log import KafkaResultsLog
     from waypost_worker.postgres.snapshot import Snapshots
     from waypost_worker.recovery.sampling import below_of
     from waypost_worker.recovery.verify import Verification
 
-    async with kafka_errors(settings), postgres_errors(settings):
+    async with kafka_errors(settings), postgres_errors(settings), AsyncExitStack() as stack:
         partitions = await command_partitions(settings)
         wanted = sorted(set(chosen)) if chosen else list(range(partitions))
         if unknown := [number for number in wanted if not 0 <= number < partitions]:
@@ -91,6 +99,7 @@ async def _verify(
         total = sum(positions.get(number, 0) for number in wanted)
         async with command_logs(settings, partitions) as logs:
             with WorkProgress("verify", total, "commands") as progress:
+                await stack.enter_async_context(progress_served(progress, settings, metrics_port))
                 # One after the other: each holds its sessions in memory.
                 for number in wanted:
                     results = KafkaResultsLog(kafka_connection(settings), settings.topics, number)

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from waypost_worker.cli.output import note
@@ -16,6 +17,7 @@ class WorkProgress:
         self._unit = unit
         self._done = 0
         self._tenth = 0
+        self._places: dict[int, tuple[int, int]] = {}
         self._began = time.monotonic()
         self._bar: Any = None
         self._task: Any = None
@@ -30,8 +32,10 @@ class WorkProgress:
             self._bar.stop()
 
     def advanced(self, partition: int, count: int, position: int = 0) -> None:
-        """So many more are done, whatever the partition."""
+        """So many more are done of a partition, which goes on at ``position``."""
         self._done += count
+        before, _ = self._places.get(partition, (0, 0))
+        self._places[partition] = (before + count, position)
         if self._bar is not None:
             rate = f"{self.rate:,.0f} {self._unit}/s"
             self._bar.update(self._task, completed=self._done, rate=rate)
@@ -42,6 +46,21 @@ class WorkProgress:
                 f"{self._doing}: {self._done} of {self._total} {self._unit}, {self.rate:,.0f} a second, "
                 f"{left:.0f} s left"
             )
+
+    @property
+    def doing(self) -> str:
+        """What it is that goes on."""
+        return self._doing
+
+    @property
+    def total(self) -> int:
+        """How many there are."""
+        return self._total
+
+    @property
+    def places(self) -> Mapping[int, tuple[int, int]]:
+        """By partition: how many are done, and where it goes on."""
+        return self._places
 
     @property
     def done(self) -> int:

@@ -1,5 +1,5 @@
-"""Every metric that a worker has: name, kind, labels, meaning. Made from here: the metrics themselves, the
-reference in docs/metrics.md, and the check of dashboard and alert rules.
+"""Every metric of workers and of commands that recover: name, kind, labels, meaning. Made from here: the metrics
+themselves, the reference in docs/metrics.md, and the check of dashboard and alert rules.
 
 No label ever names a session, a command or anything else that agents choose.
 """
@@ -121,6 +121,24 @@ LOOP_DELAY: Final = Metric(
     "Longest time in the last ten seconds that something ready to run had to wait for the event loop",
 )
 BUILD: Final = Metric("waypost_build_info", "gauge", "Always 1", ("version", "python"))
+RECOVERED: Final = Metric(
+    "waypost_recovery_records",
+    "counter",
+    "Records worked off by a recovery command since it began. work: replay, rebuild (from results) or verify",
+    ("work", "partition"),
+)
+RECOVERY_OFFSET: Final = Metric(
+    "waypost_recovery_next_offset",
+    "gauge",
+    "Where a recovery command goes on: what is before is done, and with a replay committed",
+    ("work", "partition"),
+)
+PLANNED: Final = Metric(
+    "waypost_recovery_planned_records",
+    "gauge",
+    "Records that a recovery command has to work off in all",
+    ("work",),
+)
 
 METRICS: Final = (
     COMMANDS,
@@ -145,3 +163,4 @@ METRICS: Final = (
     LOOP_DELAY,
     BUILD,
 )
+RECOVERY_METRICS: Final = (RECOVERED, RECOVERY_OFFSET, PLANNED)

@@ -3,6 +3,7 @@
 Probes answer 200 or 503, with what was checked as JSON.
 """
 
+from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -25,12 +26,22 @@ def probes(health: Health, metrics: Metrics) -> Starlette:
     async def startupz(_: Request) -> Response:
         return _answer(health.started())
 
+    paths = {"/livez": livez, "/readyz": readyz, "/startupz": startupz}
+    routes = [Route(path, endpoint) for path, endpoint in paths.items()]
+    return Starlette(routes=[*routes, _metrics(metrics.registry)])
+
+
+def metrics_only(registry: CollectorRegistry) -> Starlette:
+    """The ASGI application of what is no worker."""
+    return Starlette(routes=[_metrics(registry)])
+
+
+def _metrics(registry: CollectorRegistry) -> Route:
     async def exposed(request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(metrics.registry), media_type=content_type)
+        return Response(encode(registry), media_type=content_type)
 
-    paths = {"/livez": livez, "/readyz": readyz, "/startupz": startupz, "/metrics": exposed}
-    return Starlette(routes=[Route(path, endpoint) for path, endpoint in paths.items()])
+    return Route("/metrics", exposed)
 
 
 def _answer(verdict: Verdict) -> Response:

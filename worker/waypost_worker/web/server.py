@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
@@ -27,8 +27,12 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(app: Any, host: str, port: int) -> AsyncIterator[int]:
+async def serving(
+    app: Any, host: str, port: int, tell: Callable[[str, int], None] | None = None
+) -> AsyncIterator[int]:
     """Serve the ASGI application ``app``; yields the port, which the system chooses where ``port`` is 0.
+
+    ``tell`` is called with host and port once it listens; without it the log says so.
 
     ListenError if the address is taken or none of this machine's.
     """
@@ -36,7 +40,7 @@ async def serving(app: Any, host: str, port: int) -> AsyncIterator[int]:
         listening = socket.create_server((host, port), family=_family(host))
     except (OSError, OverflowError) as error:
         raise ListenError(
-            f"the worker can't listen on {host}:{port}: {error}; see WAYPOST_HTTP_HOST and WAYPOST_HTTP_PORT"
+            f"can't listen on {host}:{port}: {error}; see WAYPOST_HTTP_HOST and WAYPOST_HTTP_PORT"
         ) from None
     config = uvicorn.Config(
         app, lifespan="off", log_config=None, access_log=False, server_header=False, timeout_keep_alive=30
@@ -45,7 +49,7 @@ async def serving(app: Any, host: str, port: int) -> AsyncIterator[int]:
     task = asyncio.create_task(server.serve([listening]), name="http")
     try:
         bound: int = listening.getsockname()[1]
-        log.info("http_listening", host=host, port=bound)
+        (tell or _log)(host, bound)
         yield bound
     finally:
         server.should_exit = True
@@ -54,6 +58,10 @@ async def serving(app: Any, host: str, port: int) -> AsyncIterator[int]:
             task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         listening.close()
+
+
+def _log(host: str, port: int) -> None:
+    log.info("http_listening", host=host, port=port)
 
 
 def _family(host: str) -> socket.AddressFamily:

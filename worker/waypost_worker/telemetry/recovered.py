@@ -1,0 +1,59 @@
+"""Metrics of a recovery command while it works: read from its progress at each scrape, so they cost nothing else.
+
+A registry of their own, without ``waypost_build_info``: a replay is no worker, and must not look like one to the
+alert that counts them.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from waypost_worker.telemetry import catalogue
+
+
+class Progress(Protocol):
+    """How far a recovery command is."""
+
+    @property
+    def doing(self) -> str:
+        """What it does: replay, rebuild or verify."""
+        ...
+
+    @property
+    def total(self) -> int:
+        """Records in all."""
+        ...
+
+    @property
+    def places(self) -> Mapping[int, tuple[int, int]]:
+        """By partition: records done since it began, and the offset at which it goes on."""
+        ...
+
+
+class _Recovered(Collector):
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def collect(self) -> Iterable[Metric]:
+        """Called by the registry for each scrape."""
+        doing = self._progress.doing
+        planned, done, offset = catalogue.PLANNED, catalogue.RECOVERED, catalogue.RECOVERY_OFFSET
+        total = GaugeMetricFamily(planned.name, planned.meaning, labels=planned.labels)
+        total.add_metric((doing,), self._progress.total)
+        counts = CounterMetricFamily(done.name, done.meaning, labels=done.labels)
+        offsets = GaugeMetricFamily(offset.name, offset.meaning, labels=offset.labels)
+        for partition, (count, position) in sorted(self._progress.places.items()):
+            counts.add_metric((doing, str(partition)), count)
+            offsets.add_metric((doing, str(partition)), position)
+        return total, counts, offsets
+
+
+def recovery_registry(progress: Progress) -> CollectorRegistry:
+    """What is served while ``progress`` goes on."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Recovered(progress))
+    ProcessCollector(registry=registry)
+    return registry
