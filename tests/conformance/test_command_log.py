@@ -71,6 +71,15 @@ async def test_fetching_gives_every_record_once_and_in_order(world: World) -> No
     assert [record.value for record in found] == values(2500)
 
 
+async def test_after_a_few_records_the_next_fetch_brings_all_that_came_meanwhile(world: World) -> None:
+    await world.publish(values(1))
+    log = await at(world, 0)
+    assert offsets(await fetch(log, 1)) == [0]
+    for number in range(1, 6):
+        await world.publish(values(1, number))
+    assert offsets(await log.fetch(100)) == [1, 2, 3, 4, 5]
+
+
 async def test_a_fetch_gives_no_more_than_was_asked_for(world: World) -> None:
     await world.publish(values(10))
     log = await at(world, 0)

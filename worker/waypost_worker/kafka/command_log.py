@@ -19,6 +19,10 @@ _FETCH_WAIT_MS: Final = 1000
 # For a look at single records megabytes of what follows them need not come along.
 _FEW: Final = 10
 _FEW_FETCH_BYTES: Final = 64 * 1024
+# A fetch ahead is answered as soon as one record is there: at some thousand commands a second it brings one or two,
+# and what follows them waits for a whole batch more. A fetch on demand brings all that is there by then. Where
+# batches are large anyway, fetching ahead saves the time of a round trip and of the megabytes.
+_FETCH_AHEAD_FROM: Final = 500
 
 
 class KafkaCommandLog:
@@ -60,7 +64,10 @@ class KafkaCommandLog:
 
     async def fetch(self, most: int) -> Sequence[KafkaRecord]:
         """See the port."""
-        return await self._reader.get(_FETCH_WAIT_MS, most)
+        records = await self._reader.get(_FETCH_WAIT_MS, most)
+        if 0 < len(records) < _FETCH_AHEAD_FROM:
+            self._reader.hold_back()
+        return records
 
     async def close(self) -> None:
         """See the port."""

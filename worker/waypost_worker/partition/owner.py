@@ -21,6 +21,7 @@ from waypost_worker.partition.emission import Emission
 from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.fold import Folder
 from waypost_worker.partition.observer import AppliedBatch, Observer
+from waypost_worker.partition.pace import Pace
 from waypost_worker.partition.ports import (
     Clock,
     CommandLog,
@@ -212,7 +213,10 @@ class _Term:
         moved_at = self._clock.boottime()
         self._seen_end = self._empty_up_to = self._position.next_offset
         looked_at = began
+        pace = Pace(moved_at)
         while self._clock.boottime() - began <= self._limits.renew_after:
+            if pace.pause:
+                await self._owner.until_stop(self._clock.sleep(pace.pause))
             records = await self._owner.until_stop(self._log.fetch(self._limits.batch_records))
             if records is None:
                 break
@@ -236,6 +240,7 @@ class _Term:
                 await self._apply(waiting[:size], emission)
                 waiting = waiting[size:]
             moved_at = self._clock.boottime()
+            pace.took(len(records), looked_at, moved_at - looked_at)
             self.progressed = True
         await emission.done()
         await self._release()
