@@ -10,6 +10,7 @@ from waypost.commands import OnConflict
 from waypost.errors import InvalidCommandError
 from waypost.json_spans import elements
 from waypost.outgoing import (
+    check_raw,
     check_session_id,
     checkpoint_body,
     create_body,
@@ -104,6 +105,7 @@ class CommandCalls(ABC):
         command_id: str | None = None,
     ) -> str:
         """Publish a body as it is. With the ``command_id`` of an earlier try, a repetition has no effect."""
+        check_raw(command_type, body)
         return self._send(command_type, session_id, body, timestamp, command_id)
 
     def _send(
@@ -129,6 +131,10 @@ class CommandCalls(ABC):
         check_session_id(session_id)
         if command_id is None:
             command_id = new_id()
+        elif not isinstance(command_id, str):
+            raise InvalidCommandError(
+                "invalid-envelope", f"a command id must be a string, not {type(command_id).__name__}"
+            )
         elif (problem := text_problem(command_id, MAX_COMMAND_ID)) is not None:
             raise InvalidCommandError("invalid-envelope", f"the command id {problem}")
         at = self._clock.now() if timestamp is None else format_micros(taken_micros(timestamp)).encode()

@@ -12,7 +12,7 @@ import orjson
 
 from waypost.errors import InvalidCommandError
 from waypost.json_spans import members
-from waypost.text import MAX_COMMAND_ID, MAX_SESSION_ID, check_json, text_problem
+from waypost.text import MAX_COMMAND_ID, MAX_SESSION_ID, MAX_SOURCE, MAX_TYPE, check_json, text_problem
 from waypost.times import clamp_micros, format_micros, parse_micros
 
 STRUCTURED: Final = b"application/cloudevents+json"
@@ -161,8 +161,8 @@ def _envelope(
             raise _invalid("ce_specversion is missing: send '1.0'")
         raise _invalid(f"ce_specversion {_shown(attributes['specversion'])} is not '1.0'")
     identifier = _attribute(attributes, "id", MAX_COMMAND_ID)
-    _attribute(attributes, "source", 2048)
-    command_type = _attribute(attributes, "type", 256)
+    _attribute(attributes, "source", MAX_SOURCE)
+    command_type = _attribute(attributes, "type", MAX_TYPE)
     at = recorded_at(record)
     taken_at = at
     if (time := attributes.get("time")) is not None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class _Ticket(Generic[T]):
@@ -37,6 +38,11 @@ class GroupCommit(Generic[T]):
                 self._lead()
         if mine.error is not None:
             raise mine.error
+
+    def between(self, act: Callable[[], R]) -> R:
+        """Do something while nothing is being written."""
+        with self._lock:
+            return act()
 
     def _lead(self) -> None:
         tickets = [self._waiting.popleft() for _ in range(len(self._waiting))]

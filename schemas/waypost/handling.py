@@ -11,12 +11,15 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from inspect import isawaitable
 from itertools import count
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from waypost.consuming import Batch, Consuming
 from waypost.events import Event, EventFilter, read_event
 from waypost.spans import continued_trace
+
+if TYPE_CHECKING:
+    from waypost.consuming import Batch, Consuming
 
 log = logging.getLogger("waypost")
 Handler = Callable[[Event], Awaitable[None]]
@@ -63,7 +66,7 @@ class _Place:
 class Handling:
     """One run of a handler. ``bury`` takes what failed for good, before the plan's callback does."""
 
-    def __init__(self, consuming: Consuming, wanted: EventFilter, plan: Plan, bury: Bury | None) -> None:
+    def __init__(self, consuming: "Consuming", wanted: EventFilter, plan: Plan, bury: Bury | None) -> None:
         self._consuming = consuming
         self._wanted = wanted
         self._plan = plan
@@ -108,7 +111,7 @@ class Handling:
     def _full(self) -> bool:
         return self._backlog >= _BACKLOG or self._backlog_bytes >= _BACKLOG_BYTES
 
-    def _take(self, batch: Batch) -> None:
+    def _take(self, batch: "Batch") -> None:
         places = self._places.setdefault(batch.partition, deque())
         for record in batch.records:
             place = _Place(batch.term, batch.partition, record.offset)
@@ -138,8 +141,7 @@ class Handling:
             try:
                 place.done = await self._settle(place, event)
             except Exception as error:
-                self._failure = self._failure or error
-                self._failed.set()
+                self._end(error)
             if place.done:
                 self._advance(place.partition)
             queue.popleft()
@@ -162,7 +164,10 @@ class Handling:
                     return False
                 try:
                     with continued_trace(event):
-                        await self._plan.handler(event)
+                        handling: object = self._plan.handler(event)
+                        if not isawaitable(handling):
+                            return self._end(_not_async("the handler", self._plan.handler))
+                        await handling
                     return True
                 except Exception as error:
                     if attempt > self._plan.retries:
@@ -175,6 +180,12 @@ class Handling:
             wait = min(2 * wait, _LONGEST_WAIT)
         raise AssertionError("unreachable")
 
+    def _end(self, failure: Exception) -> bool:
+        """The run ends with this, and the event was not handled."""
+        self._failure = self._failure or failure
+        self._failed.set()
+        return False
+
     async def _give_up(self, event: Event, error: Exception, attempts: int) -> None:
         on_failure = self._plan.on_failure
         if self._bury is None and on_failure is None:
@@ -182,7 +193,10 @@ class Handling:
         if self._bury is not None:
             await self._bury(event, error, attempts)
         if on_failure is not None:
-            await on_failure(event, error)
+            telling: object = on_failure(event, error)
+            if not isawaitable(telling):
+                raise _not_async("on_failure", on_failure) from error
+            await telling
 
     def _advance(self, partition: Any) -> None:
         """Mark as far as everything is done."""
@@ -201,6 +215,10 @@ class Handling:
         # A handler that closes its own subscriber is not waited for.
         if others := self._tasks - {asyncio.current_task()}:
             await asyncio.wait(others, timeout=_FINISH_SECONDS)
+
+
+def _not_async(what: str, function: object) -> TypeError:
+    return TypeError(f"{what} must be an async function, and {function!r} is none: 'async def' makes it one")
 
 
 async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:

@@ -15,6 +15,7 @@ from waypost.text import (
     MAX_DATA_BYTES,
     MAX_NAME,
     MAX_SESSION_ID,
+    MAX_TYPE,
     canonical_metadata,
     check_json,
     dump_object,
@@ -59,6 +60,20 @@ def check_session_id(session_id: str) -> str:
     if (problem := text_problem(session_id, MAX_SESSION_ID)) is not None:
         raise InvalidCommandError("invalid-envelope", f"the session id {problem}")
     return session_id
+
+
+def check_raw(command_type: str, body: bytes) -> None:
+    """InvalidCommandError for what could not be sent; whether the body is good is the worker's to say."""
+    if not isinstance(command_type, str):
+        raise InvalidCommandError(
+            "unsupported-type", f"a command type must be a string, not {type(command_type).__name__}"
+        )
+    if (problem := text_problem(command_type, MAX_TYPE)) is not None:
+        raise InvalidCommandError("unsupported-type", f"the command type {problem}")
+    if not isinstance(body, bytes):
+        raise InvalidCommandError(
+            "invalid-body", f"a body must be bytes, the command's JSON in UTF-8, not {type(body).__name__}"
+        )
 
 
 def create_body(name: str, data: dict[str, Any], metadata: dict[str, Any] | None = None) -> bytes:

@@ -1,14 +1,17 @@
 """What is known of a command whose result did not come in time. Looks, and changes nothing."""
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from waypost.errors import Reached, ResultTimeoutError
 from waypost.pending import Pending
-from waypost.sender import Sender
+
+if TYPE_CHECKING:
+    from waypost.sender import Sender
 
 
 def overdue(
-    pending: Pending, landing: "asyncio.Future[tuple[int, int]]", sender: Sender | None, timeout: float
+    pending: Pending, landing: "asyncio.Future[tuple[int, int]]", sender: "Sender | None", timeout: float
 ) -> ResultTimeoutError:
     """The error for who waited ``timeout`` seconds; ``landing`` has partition and offset once Kafka has it."""
     kept = " and in the spool" if pending.home is not None else ""

@@ -2,7 +2,8 @@
 
 A call validates, encodes, puts the command into a bounded buffer and returns its id; it never waits for
 Kafka and works while Kafka is away. :class:`Publisher` belongs to an event loop, which must not be held up for
-long; :class:`waypost.SyncPublisher` brings a thread of its own.
+long; :class:`waypost.SyncPublisher` brings a thread of its own. The Kafka client, most of what there is to import,
+is loaded when a publisher starts.
 """
 
 import asyncio
@@ -19,21 +20,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from waypost import commands
-from waypost.awaiting import ResultWaiter, WaitedResult
 from waypost.buffer import Buffer
 from waypost.calls import CommandCalls
 from waypost.calls import split_import as split_import
 from waypost.errors import DeliveryError, PublisherClosedError
-from waypost.outgoing import create_body, policy_body
+from waypost.outgoing import check_raw, create_body, policy_body
 from waypost.overdue import overdue
 from waypost.pending import Pending
 from waypost.publisher_options import PublisherOptions, Settings
 from waypost.publisher_stats import PublisherStats
-from waypost.sender import Sender
 from waypost.stamps import new_id
 from waypost.topics import Topics
 
 if TYPE_CHECKING:
+    from waypost.awaiting import ResultWaiter, WaitedResult
+    from waypost.sender import Sender
     from waypost.spooler import Spooler
 
 log = logging.getLogger("waypost")
@@ -74,7 +75,14 @@ class Publisher(CommandCalls):
         self._delivered = self._failed = 0
 
     async def start(self) -> Self:
-        """Begin to send. Does not wait for Kafka. SpoolError if the spool's directory can't be used."""
+        """Begin to send. Does not wait for Kafka.
+
+        Raises:
+            ValueError: the Kafka client does not take the ``options``.
+            SpoolError: the spool's directory can't be used.
+        """
+        from waypost.sender import Sender
+
         if self._sender is None:
             self._thread = threading.get_ident()
             self._loop = asyncio.get_running_loop()
@@ -102,6 +110,7 @@ class Publisher(CommandCalls):
             self._source,
             self._wake,
             self._dropped,
+            self._sending,
         )
         return spooler
 
@@ -250,7 +259,7 @@ class Publisher(CommandCalls):
         *,
         timestamp: datetime | None = None,
         timeout: float = 10,
-    ) -> WaitedResult:
+    ) -> "WaitedResult":
         """Create a checkpoint and wait for its result, for those who need the id at once.
 
         ResultTimeoutError after ``timeout`` seconds says how far the command is known to have come: it is
@@ -272,14 +281,17 @@ class Publisher(CommandCalls):
         timestamp: datetime | None = None,
         command_id: str | None = None,
         timeout: float = 10,
-    ) -> WaitedResult:
+    ) -> "WaitedResult":
         """Publish any command and wait for its result, whatever it says; otherwise as create_and_wait."""
+        check_raw(command_type, body)
         pending = self._pending(command_type, session_id, body, timestamp, command_id)
         landing: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
         self._landings[pending.command_id] = landing
         try:
             self._accept(pending)
             if self._waiter is None:
+                from waypost.awaiting import ResultWaiter
+
                 self._waiter = ResultWaiter(self._topics, self._options)
             async with asyncio.timeout(timeout):
                 return await self._waiter.wait(pending.command_id, session_id, landing)
@@ -304,7 +316,7 @@ class Publisher(CommandCalls):
         self._accept(*pending)
         return [each.command_id for each in pending]
 
-    def _working(self) -> Sender:
+    def _working(self) -> "Sender":
         if self._sender is None or self._closed:
             raise PublisherClosedError(
                 "the publisher is closed or was not started, so the command was not accepted: use 'async with'"
@@ -330,6 +342,11 @@ class Publisher(CommandCalls):
         if sender is None or self._closed or os.getpid() != self._pid or not sender.alive:
             self._working()
         self._buffer.put(*pending, timeout=timeout)
+
+    def _sending(self) -> bool:
+        """Whether Kafka takes what we send, as far as we know. From any thread."""
+        sender = self._sender
+        return sender is not None and sender.connected and sender.waiting_seconds() < 1
 
     def _wake(self) -> None:
         sender = self._sender

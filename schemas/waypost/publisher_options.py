@@ -3,9 +3,11 @@
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from typing import Any, Final, Literal, TypedDict
 
 from waypost.buffer import OnFull
+from waypost.text import MAX_SOURCE, text_problem
 from waypost.topics import DEFAULT_PREFIX
 
 #: Called with a command id, and None once Kafka has the command or the error that keeps it out.
@@ -39,6 +41,9 @@ class PublisherOptions(TypedDict, total=False):
         (False).
     ``spool_after``
         seconds without any answer from Kafka after which all that is in memory goes to the spool as well (1).
+    ``adopt_after``
+        seconds after which what another publisher left in the directory when it died is sent by this one (30),
+        if none was started in its place, which would take over at once. ``math.inf`` for never.
     ``on_full``
         what a call does when there is no room: ``"raise"`` BufferFullError (the default), ``"block"``, or
         ``"drop_oldest"`` of those in memory that are not yet on their way.
@@ -59,6 +64,7 @@ class PublisherOptions(TypedDict, total=False):
     durability: Durability
     spool_fsync: bool
     spool_after: float
+    adopt_after: float
     on_full: OnFull
     on_delivery: OnDelivery | None
     options: Mapping[str, Any] | None
@@ -77,13 +83,21 @@ class Settings:
     durability: Durability = "memory"
     spool_fsync: bool = False
     spool_after: float = 1.0
+    adopt_after: float = 30.0
     on_full: OnFull = "raise"
     on_delivery: OnDelivery | None = None
     options: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("max_buffer_count", "max_buffer_bytes", "max_spool_bytes", "spool_after"):
-            if getattr(self, name) <= 0:
+        if not isinstance(self.source, str) or (problem := text_problem(self.source, MAX_SOURCE)) is not None:
+            said = problem if isinstance(self.source, str) else f"must be a string, not {self.source!r}"
+            raise ValueError(f"source {said}")
+        if self.on_delivery is not None and (
+            not callable(self.on_delivery) or iscoroutinefunction(self.on_delivery)
+        ):
+            raise ValueError("on_delivery must be a plain function: it is called, and not awaited")
+        for name in ("max_buffer_count", "max_buffer_bytes", "max_spool_bytes", "spool_after", "adopt_after"):
+            if not getattr(self, name) > 0:  # and not NaN
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)!r}")
         if self.on_full not in ("raise", "block", "drop_oldest"):
             raise ValueError(f"on_full must be 'raise', 'block' or 'drop_oldest', not {self.on_full!r}")

@@ -80,6 +80,10 @@ class Sender:
         self._landings = 0
         self._stopping = False
         self._lanes: list[Lane] = []
+        try:
+            self._producer()._closed = True  # never started, so nothing is to be closed
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"the Kafka client does not take these options: {error}") from error
         self._task = asyncio.create_task(self._run(), name="waypost-sender")
 
     @property
@@ -168,15 +172,7 @@ class Sender:
 
     async def _one_producer(self) -> None:
         """The life of one producer; returns when it is used up."""
-        producer = AIOKafkaProducer(
-            **{
-                "max_batch_size": _BATCH_BYTES,
-                **self._options,
-                "enable_idempotence": True,
-                "acks": "all",
-                "linger_ms": 0,
-            }
-        )
+        producer = self._producer()
         try:
             async with asyncio.timeout(self._patience):
                 await producer.start()
@@ -190,6 +186,17 @@ class Sender:
             self._lanes = []
             self._buffer.give_all_back()
             await _discard(producer)
+
+    def _producer(self) -> AIOKafkaProducer:
+        return AIOKafkaProducer(
+            **{
+                "max_batch_size": _BATCH_BYTES,
+                **self._options,
+                "enable_idempotence": True,
+                "acks": "all",
+                "linger_ms": 0,
+            }
+        )
 
     async def _open_lanes(self, producer: AIOKafkaProducer) -> None:
         try:

@@ -358,6 +358,35 @@ class SpooledBuffer(Buffer):
         if wake:
             self._wake()
 
+    def adopt(self, count: int, size: int) -> bool:
+        """What a publisher left that died meanwhile is stored with us now, behind what is here; False if not.
+
+        Only in calm times, and where it fits beside what we have on the disk.
+        """
+        if self._group is None:
+            return self._adopt(count, size)
+        return self._group.between(lambda: self._adopt(count, size))
+
+    def calm(self) -> bool:
+        """Whether nothing is stored, and memory has room."""
+        return not self.stored and not self._crowded()
+
+    def _adopt(self, count: int, size: int) -> bool:
+        with self._lock:
+            if not self.calm() or (self.disk_count and not self._fits_on_disk(size)):
+                return False
+            # In memory, older than what is taken over: so it stays in front of it, though in no order with it.
+            self._front.extend(self._arrivals)
+            self._arrivals.clear()
+            self._next_stored = self.newest + 1
+            self.newest += count
+            self._stored_last = self.newest
+            self.stored = count
+            self.recovered += count
+            self.disk_count += count
+            self.disk_bytes += size
+        return True
+
     def lost_sight(self, count: int, size: int) -> None:
         """So many commands that a dead publisher left can't be read; its file keeps them."""
         with self._lock:

@@ -2,7 +2,8 @@
 
 A publisher holds a lock on a file beside its spool, which the system releases however the process ends. What is
 not locked belongs to nobody: the next publisher for the same topic takes it over and sends it first, the
-oldest before the newer. The numbers in the names are the order in which the publishers were made.
+oldest before the newer. Where none is made for a while, one that lives does (:meth:`Claim.newly_left`). The
+numbers in the names are the order in which the publishers were made.
 """
 
 import fcntl
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from typing import Final
 
 from waypost.errors import SpoolError
@@ -64,6 +66,76 @@ class Claim:
     own: SpoolFile
     left: list[SpoolFile]
     locks: dict[SpoolFile, _Lock] = field(default_factory=dict)
+    _not_ours: set[Path] = field(default_factory=set)
+    _ownerless: dict[Path, float] = field(default_factory=dict)  # since when, as far as we saw
+
+    def newly_left(self, after: float) -> SpoolFile | None:
+        """The oldest spool that has belonged to nobody for ``after`` seconds, now ours; None if there is none.
+
+        To be called again and again, for what is seen now counts at the next look. Waits for nobody: while
+        another publisher looks at the directory, nothing is found.
+
+        Raises:
+            SpoolError: the directory can't be read.
+        """
+        try:
+            others = [path for path in _spools(self.directory) if path != self.own.path]
+            if not others:
+                self._ownerless.clear()
+                return None
+            with _alone(self.directory, wait=False):
+                return self._long_left(others, after)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise SpoolError(f"the spool directory {self.directory} can't be read: {error}") from error
+
+    def _long_left(self, others: list[Path], after: float) -> SpoolFile | None:
+        now, known, self._ownerless = monotonic(), self._ownerless, {}
+        for path in others:
+            if path in self._not_ours or not path.exists() or (lock := self._locked(path)) is None:
+                continue
+            since = known.get(path, now)
+            if now - since >= after and (file := self._take_over(path, lock)) is not None:
+                return file
+            self._ownerless[path] = since
+            lock.release()
+        return None
+
+    def take_all(self, others: list[Path]) -> None:
+        """What others left is ours from now on."""
+        for path in others:
+            if (lock := self._locked(path)) is not None:
+                if (file := self._take_over(path, lock)) is not None:
+                    self.left.append(file)
+                else:
+                    lock.release()
+
+    def _locked(self, path: Path) -> _Lock | None:
+        """The lock of a spool; None if somebody has it: another publisher that lives, or we."""
+        try:
+            return _Lock(path.with_suffix(".lock"), wait=False)
+        except BlockingIOError:
+            return None
+
+    def _take_over(self, path: Path, lock: _Lock) -> SpoolFile | None:
+        """The file, with its lock; None if it is none that we can send."""
+        try:
+            file = SpoolFile(path)
+        except SpoolError as error:
+            log.error("what a publisher left in %s can't be sent, and is kept: %s", path, error)
+            self.pass_over(path)
+            return None
+        if file.topic != self.own.topic:
+            file.close()
+            self.pass_over(path)
+            return None
+        self.locks[file] = lock
+        return file
+
+    def pass_over(self, path: Path) -> None:
+        """Don't try to take this one over again."""
+        self._not_ours.add(path)
 
     def give_up(self, file: SpoolFile, *, empty: bool) -> None:
         """Close a file. Where it is ``empty`` it is removed, else the next publisher takes it over."""
@@ -90,43 +162,31 @@ def claim(directory: Path, topic: str, source: bytes, *, fsync: bool) -> Claim:
         with _alone(directory):
             for draft in directory.glob(f"*{_SUFFIX}.new*"):
                 draft.unlink()  # of a publisher that died while it made its file
-            names = sorted(path for path in directory.glob(f"*{_SUFFIX}") if path.stem.isdigit())
-            locks: dict[SpoolFile, _Lock] = {}
-            for path in names:
-                _take_over(path, topic, locks)
+            names = _spools(directory)
             last = int(names[-1].stem) if names else 0
             path = directory / f"{last + 1:012d}{_SUFFIX}"
             lock = _Lock(path.with_suffix(".lock"), wait=False)
-            SpoolFile.make(path, topic, source)
-            own = SpoolFile(path, fsync=fsync)
-            left = list(locks)
-            locks[own] = lock
-            return Claim(directory, own, left, locks)
+            try:
+                SpoolFile.make(path, topic, source)
+                own = SpoolFile(path, fsync=fsync)
+            except BaseException:
+                lock.release()
+                raise
+            claimed = Claim(directory, own, [], {own: lock})
+            claimed.take_all(names)
+            return claimed
     except OSError as error:
         raise SpoolError(f"the spool directory {directory} can't be used: {error}") from error
 
 
-def _take_over(path: Path, topic: str, locks: dict[SpoolFile, _Lock]) -> None:
-    try:
-        lock = _Lock(path.with_suffix(".lock"), wait=False)
-    except BlockingIOError:
-        return  # its publisher lives
-    try:
-        file = SpoolFile(path)
-    except SpoolError as error:
-        log.error("what a publisher left in %s can't be sent, and is kept: %s", path, error)
-        lock.release()
-        return
-    if file.topic == topic:
-        locks[file] = lock
-    else:
-        file.close()
-        lock.release()
+def _spools(directory: Path) -> list[Path]:
+    """The spools of a directory, oldest first."""
+    return sorted(path for path in directory.glob(f"*{_SUFFIX}") if path.stem.isdigit())
 
 
 @contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    lock = _Lock(directory / "directory.lock", wait=True)
+def _alone(directory: Path, *, wait: bool = True) -> Iterator[None]:
+    lock = _Lock(directory / "directory.lock", wait=wait)
     try:
         yield
     finally:

@@ -24,6 +24,7 @@ _CHUNK: Final = 500
 _REMOVE_CHUNK: Final = 100  # calls that write through wait for the commit of one such chunk
 _TICK: Final = 0.25
 _PATIENCE: Final = 1.0  # after so many seconds of trouble the next attempt
+_LOOK_SECONDS: Final = 2.0  # between two looks at what others left
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +63,18 @@ class Spooler:
     """Serves the buffer from a thread. ``last_error`` is what went wrong with the disk since it last went well.
 
     ``quiet_seconds``: after so long without any progress all that is in memory is written to the disk too.
+    ``adopt_after``: after so many seconds what another publisher left is taken over, where nobody started in its
+    place, and while ``sending`` says that Kafka takes what we send.
     """
 
-    def __init__(self, claim: Claim, quiet_seconds: float) -> None:
+    def __init__(
+        self, claim: Claim, quiet_seconds: float, adopt_after: float, sending: Callable[[], bool]
+    ) -> None:
         self.last_error: str | None = None
         self._claim = claim
         self._quiet_seconds = quiet_seconds
+        self._adopt_after = adopt_after
+        self._sending = sending
         self._left = {file: left for file in claim.left if (left := self._counted(file)) is not None}
         self._to_load = deque(self._left.values())
         self.recovered = (sum(x.count for x in self._to_load), sum(x.size for x in self._to_load))
@@ -76,6 +83,8 @@ class Spooler:
         self._ending = threading.Lock()
         self._at_the_end: list[Callable[[], None]] = []
         self._asked: deque[_Question] = deque()
+        self._look_at = 0.0
+        self._look_error: str | None = None
         self._thread = threading.Thread(target=self._run, name="waypost-spool", daemon=True)
 
     def _counted(self, file: SpoolFile) -> _Left | None:
@@ -88,6 +97,7 @@ class Spooler:
             empty = True
         except SpoolError as error:
             log.error("what a publisher left can't be sent, and is kept: %s", error)
+            self._claim.pass_over(file.path)
         self._claim.give_up(file, empty=empty)
         return None
 
@@ -183,6 +193,30 @@ class Spooler:
         self.own.tidy(empty=not self._buffer.disk_count)
         for left in self._left:
             left.tidy(empty=False)
+        self._look_around()
+
+    def _look_around(self) -> None:
+        """Take over what other publishers left meanwhile."""
+        if monotonic() < self._look_at or not self._buffer.calm() or not self._sending():
+            return
+        self._look_at = monotonic() + min(_LOOK_SECONDS, self._adopt_after)
+        try:
+            found = self._claim.newly_left(self._adopt_after)
+            self._look_error = None
+        except SpoolError as error:
+            if self._look_error is None:
+                log.error("what other publishers left can't be looked for: %s", error)
+            self._look_error = str(error)
+            return
+        if found is None or (left := self._counted(found)) is None:
+            return
+        if self._buffer.adopt(left.count, left.size):
+            log.info("%d commands that another publisher left in %s are sent now", left.count, found.path)
+            self._left[found] = left
+            self._to_load.append(left)
+            self._news.set()
+        else:
+            self._claim.give_up(found, empty=False)  # and after as many seconds we look again
 
     def _remove(self) -> None:
         found = self._buffer.removals()

@@ -20,13 +20,15 @@ def open_spool(
     source: bytes,
     wake: Callable[[], None],
     on_drop: Callable[[Pending], None],
+    sending: Callable[[], bool],
 ) -> tuple[Spooler, SpooledBuffer]:
     """The running spooler and its buffer. Takes as long as reading what dead publishers left.
 
     Raises:
         SpoolError: the directory can't be used.
     """
-    spooler = Spooler(claim(directory, topic, source, fsync=settings.spool_fsync), settings.spool_after)
+    claimed = claim(directory, topic, source, fsync=settings.spool_fsync)
+    spooler = Spooler(claimed, settings.spool_after, settings.adopt_after, sending)
     buffer = SpooledBuffer(
         settings.max_buffer_count,
         settings.max_buffer_bytes,

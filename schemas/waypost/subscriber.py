@@ -2,25 +2,24 @@
 
 Positions are committed only for events that the application is done with: with the iterator that is when it
 asks for the next one, with :meth:`Subscriber.run` when its handler has returned. After a crash or a rebalance
-the events since then come again; their ids are the same, see :class:`waypost.Deduplicator`.
+the events since then come again; their ids are the same, see :class:`waypost.Deduplicator`. The Kafka client,
+most of what there is to import, is loaded when a subscriber starts.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from datetime import datetime
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from aiokafka.errors import KafkaConnectionError
-
-from waypost.consuming import Consuming, Start, Watch
-from waypost.dead_letters import DeadLetters
 from waypost.events import Deduplicator as Deduplicator
 from waypost.events import Event as Event
 from waypost.events import EventFilter, read_event
 from waypost.handling import Handler, Handling, OnFailure, Plan
-from waypost.refusal import refusal, require_admission
 from waypost.times import to_micros
 from waypost.topics import DEFAULT_PREFIX, Topics
+
+if TYPE_CHECKING:
+    from waypost.consuming import Consuming
 
 
 class Subscriber:
@@ -62,9 +61,10 @@ class Subscriber:
         self._topic = Topics(prefix).results
         self._group = group
         self._filter = EventFilter(names, types, sessions)
-        self._start = Start(from_beginning, None if since is None else max(0, -(-to_micros(since) // 1000)))
+        # In milliseconds, rounded up.
+        self._start = (from_beginning, None if since is None else max(0, -(-to_micros(since) // 1000)))
         self._options = {**(options or {}), "bootstrap_servers": bootstrap_servers}
-        self._watch = Watch(stuck_after, on_restart)
+        self._watch = (stuck_after, on_restart)
         self._consuming: Consuming | None = None
         self._earlier_restarts = 0
         self._entered = False
@@ -79,9 +79,16 @@ class Subscriber:
         await self._started()
         return self
 
-    async def _started(self) -> Consuming:
+    async def _started(self) -> "Consuming":
         if self._consuming is None:
-            consuming = Consuming(self._topic, self._group, self._start, self._options, self._watch)
+            from aiokafka.errors import KafkaConnectionError
+
+            from waypost.consuming import Consuming, Start, Watch
+            from waypost.refusal import refusal, require_admission
+
+            consuming = Consuming(
+                self._topic, self._group, Start(*self._start), self._options, Watch(*self._watch)
+            )
             try:
                 await require_admission(self._options)
                 await consuming.open()
@@ -146,13 +153,15 @@ class Subscriber:
             async with AsyncExitStack() as stack:
                 bury = None
                 if dead_letters is not None:
+                    from waypost.dead_letters import DeadLetters
+
                     letters = DeadLetters(dead_letters, self._group, self._options)
                     bury = (await stack.enter_async_context(letters)).put
                 await Handling(consuming, self._filter, plan, bury).run()
         finally:
             await self._left(consuming)
 
-    async def _left(self, consuming: Consuming) -> None:
+    async def _left(self, consuming: "Consuming") -> None:
         """An iteration or a run has ended: within ``async with`` another may follow."""
         if self._entered:
             consuming.rewind()

@@ -6,15 +6,17 @@ import os
 import threading
 from collections.abc import Coroutine
 from datetime import datetime
-from typing import Any, Final, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
 
-from waypost.awaiting import WaitedResult
 from waypost.calls import CommandCalls
 from waypost.errors import PublisherClosedError
 from waypost.pending import Pending
 from waypost.publisher import Publisher
 from waypost.publisher_options import PublisherOptions
 from waypost.publisher_stats import PublisherStats
+
+if TYPE_CHECKING:
+    from waypost.awaiting import WaitedResult
 
 _EXIT_SECONDS: Final = 5.0
 _T = TypeVar("_T")
@@ -85,7 +87,7 @@ class SyncPublisher(CommandCalls):
         *,
         timestamp: datetime | None = None,
         timeout: float = 10,
-    ) -> WaitedResult:
+    ) -> "WaitedResult":
         """Create a checkpoint and wait for its result; see :meth:`waypost.Publisher.create_and_wait`."""
         return self._run(
             self._publisher.create_and_wait(
@@ -102,7 +104,7 @@ class SyncPublisher(CommandCalls):
         timestamp: datetime | None = None,
         command_id: str | None = None,
         timeout: float = 10,
-    ) -> WaitedResult:
+    ) -> "WaitedResult":
         """Publish any command and wait for its result; see :meth:`waypost.Publisher.publish_and_wait`."""
         return self._run(
             self._publisher.publish_and_wait(

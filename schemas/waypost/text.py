@@ -18,6 +18,8 @@ from waypost.errors import InvalidCommandError
 MAX_SESSION_ID: Final = 200  # characters
 MAX_NAME: Final = 200  # characters
 MAX_COMMAND_ID: Final = 64  # characters
+MAX_TYPE: Final = 256  # characters
+MAX_SOURCE: Final = 2048  # characters
 MAX_CHECKPOINT_ID: Final = 256  # characters; own ids need at most 219
 MAX_DATA_BYTES: Final = 900 * 1024
 MAX_METADATA_BYTES: Final = 16 * 1024

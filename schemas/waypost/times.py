@@ -24,6 +24,10 @@ _LATEST: Final = 253_402_300_799_999_999  # 9999-12-31T23:59:59.999999Z
 
 def to_micros(moment: datetime) -> int:
     """Microseconds since the Unix epoch of an aware datetime; naive ones raise NaiveDatetimeError."""
+    if not isinstance(moment, datetime):
+        raise TypeError(
+            f"a moment is a datetime with a time zone, not {type(moment).__name__}: {moment!r:.80}"
+        )
     if moment.utcoffset() is None:
         raise NaiveDatetimeError(
             f"{moment!r} has no time zone, so it names no moment: pass datetime.now(UTC), or "
@@ -37,6 +41,10 @@ def taken_micros(moment: datetime) -> int:
 
     Raises NaiveDatetimeError, or InvalidCommandError (``invalid-envelope``) where UTC has no such year.
     """
+    if not isinstance(moment, datetime):
+        raise InvalidCommandError(
+            "invalid-envelope", f"timestamp must be a datetime with a time zone, not {type(moment).__name__}"
+        )
     micros = to_micros(moment)
     if not _EARLIEST <= micros <= _LATEST:
         raise InvalidCommandError(

@@ -172,6 +172,41 @@ async def test_two_publishers_that_start_together_drain_what_is_left_once(
     assert await arrived(world) == sent
 
 
+@pytest.mark.parametrize("durability", ["memory", "spool"])
+async def test_one_that_lives_sends_what_another_left_if_nobody_starts_in_its_place(
+    world: Deployment, spool: Path, durability: Any
+) -> None:
+    sent: dict[str, list[str]] = {}
+    async with publisher_of(world, spool, durability=durability, adopt_after=0.1) as living:
+        mine = [living.create("mine", "n", {"number": number}) for number in range(300)]
+        async with publisher_of(world, spool, away=True, source="/dead") as publisher:
+            create(publisher, 700, sent)
+            assert await publisher.close(0) == 700
+        await world.until(lambda: living.stats().recovered == 700)
+        mine += [living.create("mine", "n", {"number": number}) for number in range(300)]
+        assert await living.flush(30) == 0
+        stats = living.stats()
+        assert (stats.accepted, stats.delivered, stats.spooled, stats.spooled_bytes) == (600, 1300, 0, 0)
+        await world.until(lambda: len(spools(spool)) == 3)  # its own, with SQLite's two files
+    assert await arrived(world) == {**sent, "mine": mine}
+    assert spools(spool) == []
+
+
+async def test_one_that_can_not_send_leaves_what_another_left_to_those_that_can(
+    world: Deployment, spool: Path
+) -> None:
+    sent: dict[str, list[str]] = {}
+    async with publisher_of(world, spool, away=True, adopt_after=0.01) as away:
+        async with publisher_of(world, spool, away=True) as publisher:
+            create(publisher, 50, sent)
+            await publisher.close(0)
+        async with publisher_of(world, spool, adopt_after=0.6) as able:
+            assert able.stats().recovered == 50
+            assert await able.flush(30) == 0
+        assert away.stats().recovered == 0
+    assert await arrived(world) == sent
+
+
 async def test_threads_write_through_and_everything_arrives_in_each_ones_order(
     world: Deployment, spool: Path
 ) -> None:

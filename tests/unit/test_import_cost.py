@@ -38,9 +38,25 @@ def test_an_error_class_does_not_load_the_kafka_client() -> None:
 
 
 @pytest.mark.parametrize("name", ["Publisher", "SyncPublisher", "Subscriber"])
-def test_a_client_of_kafka_loads_nothing_but_that(name: str) -> None:
+def test_the_kafka_client_is_loaded_only_when_something_starts(name: str) -> None:
     loaded = set(run(LOADED.format(f"waypost.{name}")).split())
-    assert loaded & HEAVY == {"aiokafka", "asyncio", "orjson"}
+    assert loaded & HEAVY == {"asyncio", "orjson"}
+
+
+STARTED = """
+import asyncio, sys
+import waypost
+async def main():
+    async with waypost.Publisher("127.0.0.1:1") as publisher:
+        publisher.create("s", "n", {})
+        await publisher.close(0)
+asyncio.run(main())
+print(*{name.partition(".")[0] for name in sys.modules})
+"""
+
+
+def test_publishing_loads_the_kafka_client_and_nothing_else() -> None:
+    assert set(run(STARTED).split()) & HEAVY == {"aiokafka", "asyncio", "orjson"}
 
 
 @pytest.mark.parametrize("name", ["CheckpointManager", "Reader"])

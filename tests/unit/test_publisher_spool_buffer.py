@@ -1,5 +1,6 @@
 """The buffer with a spool behind it: one order through memory and disk, and books that balance."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -52,8 +53,10 @@ class World:
         on_full: OnFull = "raise",
     ) -> None:
         self.disk = Disk()
+        self.other = Disk()  # what a dead publisher left
         self.dropped: list[Pending] = []
         self.hints = 0
+        self.read_of_other = 0
         self.buffer = SpooledBuffer(
             max_count,
             ALL,
@@ -73,7 +76,7 @@ class World:
     def remove(self) -> None:
         for gone, settled in self.buffer.removals():
             for each in gone:
-                self.disk.rows.pop(each.row, None)
+                each.home.rows.pop(each.row, None)  # type: ignore[union-attr]
             if settled is not None:
                 settled()
 
@@ -95,8 +98,24 @@ class World:
     def load(self, most: int = 100) -> None:
         self.remove()
         if self.buffer.load_wanted():
-            found = self.disk.read(*self.buffer.next_stored(), min(most, self.buffer.load_most))
+            most = min(most, self.buffer.load_most)
+            found = self.other.read(self.read_of_other + 1, ALL, most)
+            if found:
+                self.read_of_other = found[-1].row
+            else:
+                found = self.disk.read(*self.buffer.next_stored(), most)
             self.buffer.loaded(found)
+
+    def adopt(self, *names: str, session: str = "other") -> bool:
+        """Take over what another left; as if it had not been there, where that can't be."""
+        left = [pending(name, session) for name in names]
+        if not self.buffer.adopt(len(left), sum(each.size for each in left)):
+            return False
+        self.read_of_other = max(self.other.rows, default=0)
+        for row, each in enumerate(left, self.read_of_other + 1):
+            each.row = row
+        self.other.add(left)
+        return True
 
     def send_all(self) -> list[str]:
         """Everything through Kafka that can be had, in order (of one partition)."""
@@ -246,11 +265,67 @@ def test_a_batch_with_a_spool_holds_half_as_many_of_a_session() -> None:
     assert len(world.buffer.take(0, ALL, ALL, {})) == 96
 
 
+@pytest.mark.parametrize("through", [False, True])
+def test_what_another_left_goes_between_what_was_here_and_what_comes(through: bool) -> None:
+    world = World(through=through)
+    world.put(1, 2)
+    assert world.adopt(*(f"left-{number}" for number in range(20)))
+    world.put(*range(3, 6))
+    assert (len(world.buffer), world.buffer.recovered, world.buffer.accepted) == (25, 20, 5)
+    assert world.buffer.holds(world.buffer.newest)
+    world.buffer.lay_out(1)
+    left = [f"left-{number}" for number in range(20)]
+    assert world.send_all() == ["1", "2", *left, "3", "4", "5"]
+    world.remove()
+    assert (len(world.buffer), world.buffer.disk_count, world.buffer.disk_bytes) == (0, 0, 0)
+    assert (world.disk.rows, world.other.rows) == ({}, {})
+
+
+def test_nothing_is_taken_over_in_a_crowd_or_where_it_does_not_fit() -> None:
+    crowded = World()
+    crowded.put(*range(5))
+    assert not crowded.adopt("left")
+    crowded.spill()
+    assert crowded.buffer.stored
+    assert not crowded.adopt("left")
+    full = World(through=True, max_disk_bytes=3 * pending("x").size)
+    assert full.adopt("left", "left", "left", "left")  # as at the start, where we have nothing there
+    beside = World(through=True, max_disk_bytes=3 * pending("x").size)
+    beside.put(1, 2)
+    assert not beside.adopt("left", "left")
+    beside.put(3)
+    assert (len(beside.buffer), beside.buffer.recovered) == (3, 0)
+
+
+def test_what_is_taken_over_waits_for_a_write_through_that_is_under_way() -> None:
+    world = World(through=True)
+    writing, go_on = threading.Event(), threading.Event()
+    add = world.disk.add
+
+    def slow(commands: list[Pending]) -> None:
+        writing.set()
+        assert go_on.wait(20)
+        add(commands)
+
+    world.disk.add = slow  # type: ignore[method-assign]
+    putting = threading.Thread(target=world.put, args=(1,))
+    putting.start()
+    assert writing.wait(20)
+    adopting = threading.Thread(target=world.adopt, args=("left",))
+    adopting.start()
+    go_on.set()
+    putting.join()
+    adopting.join()
+    world.buffer.lay_out(1)
+    assert world.send_all() == ["1", "left"]
+
+
 OPERATIONS = st.lists(
     st.one_of(
         st.tuples(st.just("put"), st.integers(0, 5)),
         st.tuples(st.sampled_from(["route", "take", "acknowledge", "spill", "load"]), st.integers(1, 4)),
         st.tuples(st.sampled_from(["save", "give_all_back", "remove"]), st.just(0)),
+        st.tuples(st.just("adopt"), st.integers(1, 5)),
         st.tuples(st.just("lay_out"), st.integers(1, 3)),
     ),
     max_size=80,
@@ -288,8 +363,14 @@ def test_whatever_happens_nothing_is_lost_or_doubled_and_sessions_stay_in_order(
             return
         accepted.append((session, name))
 
+    def adopt(much: int) -> None:
+        names = [f"{len(accepted) + number}" for number in range(much)]
+        if world.adopt(*names):
+            accepted.extend(("other", name) for name in names)
+
     steps: dict[str, Callable[[int], Any]] = {
         "put": put,
+        "adopt": adopt,
         "route": one.route,
         "spill": world.spill,
         "load": world.load,
@@ -308,7 +389,7 @@ def test_whatever_happens_nothing_is_lost_or_doubled_and_sessions_stay_in_order(
         else:
             steps[what](much)
         assert one.count_left(one.newest) == len(one)
-        assert len(world.disk.rows) >= one.stored
+        assert len(world.disk.rows) + len(world.other.rows) >= one.stored
     lay_out(1)
     while True:
         world.spill()
@@ -325,4 +406,5 @@ def test_whatever_happens_nothing_is_lost_or_doubled_and_sessions_stay_in_order(
     for session in {session for session, _ in accepted}:
         mine = [entry for entry in gone if entry[0] == session]
         assert mine == [entry for entry in accepted if entry[0] == session and entry not in lost]
-    assert (len(one), one.bytes, one.disk_count, one.disk_bytes, world.disk.rows) == (0, 0, 0, 0, {})
+    assert (len(one), one.bytes, one.disk_count, one.disk_bytes) == (0, 0, 0, 0)
+    assert (world.disk.rows, world.other.rows) == ({}, {})

@@ -15,7 +15,7 @@ from waypost import (
 )
 from waypost.pending import Pending
 from waypost.spool import SpoolFile
-from waypost.spool_directory import claim
+from waypost.spool_directory import _alone, claim
 
 
 def test_what_is_added_is_read_back_as_it_was(tmp_path: Path) -> None:
@@ -100,6 +100,57 @@ def test_what_the_dead_left_is_taken_over_by_one_only_the_oldest_first(tmp_path:
     assert second.left == []
 
 
+def left_in(directory: Path, topic: str = TOPIC) -> Path:
+    """A spool that holds something and belongs to nobody."""
+    one = claim(directory, topic, b"/me", fsync=False)
+    command = pending("left")
+    command.row = 1
+    one.own.add([command])
+    for file in one.left:
+        one.give_up(file, empty=False)
+    one.give_up(one.own, empty=False)
+    return one.own.path
+
+
+def test_one_that_lives_takes_over_what_belongs_to_nobody_for_a_while(tmp_path: Path) -> None:
+    living, other = (claim(tmp_path, TOPIC, b"/me", fsync=False) for _ in range(2))
+    assert living.newly_left(0) is None, "the other one lives"
+    left_in(tmp_path, "other.commands")
+    path = left_in(tmp_path)
+    assert living.newly_left(3600) is None
+    assert living.newly_left(3600) is None, "an hour has not gone by"
+    found = living.newly_left(0)
+    assert found is not None
+    assert (found.path, [each.command_id for each in found.read(0)]) == (path, ["left"])
+    assert other.newly_left(0) is None, "it has an owner now"
+    living.give_up(found, empty=True)
+    assert living.newly_left(0) is None
+
+
+def test_one_that_is_started_comes_before_one_that_lives(tmp_path: Path) -> None:
+    living = claim(tmp_path, TOPIC, b"/me", fsync=False)
+    path = left_in(tmp_path)
+    assert living.newly_left(3600) is None
+    started = claim(tmp_path, TOPIC, b"/me", fsync=False)
+    assert [file.path for file in started.left] == [path]
+    assert living.newly_left(0) is None
+
+
+def test_a_look_at_what_others_left_waits_for_nobody(tmp_path: Path) -> None:
+    living = claim(tmp_path, TOPIC, b"/me", fsync=False)
+    left_in(tmp_path)
+    with _alone(tmp_path):
+        assert living.newly_left(0) is None
+    assert living.newly_left(0) is not None
+
+
+def test_one_that_can_not_be_read_is_told_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    living = claim(tmp_path, TOPIC, b"/me", fsync=False)
+    (tmp_path / "000000000009.spool").write_bytes(b"no database")
+    assert [living.newly_left(0) for _ in range(3)] == [None, None, None]
+    assert caplog.text.count("000000000009.spool can't be sent, and is kept") == 1
+
+
 async def test_what_a_dead_publisher_left_empty_is_cleared_away(tmp_path: Path) -> None:
     for number in (1, 2):
         SpoolFile.make(tmp_path / f"{number:012d}.spool", TOPIC, b"/me")
@@ -147,6 +198,7 @@ async def test_a_directory_that_can_not_be_made_is_said_at_the_start(tmp_path: P
         ({"durability": "disk"}, "durability"),
         ({"on_full": "wait"}, "on_full"),
         ({"max_spool_bytes": 0}, "max_spool_bytes"),
+        ({"adopt_after": 0}, "adopt_after"),
         ({"max_buffer_count": -1}, "max_buffer_count"),
     ],
 )
