@@ -23,7 +23,8 @@ from waypost import commands
 from waypost.buffer import Buffer
 from waypost.calls import CommandCalls
 from waypost.calls import split_import as split_import
-from waypost.errors import DeliveryError, PublisherClosedError
+from waypost.errors import PublisherClosedError
+from waypost.outcomes import Outcomes
 from waypost.outgoing import check_raw, create_body, policy_body
 from waypost.overdue import overdue
 from waypost.pending import Pending
@@ -60,7 +61,7 @@ class Publisher(CommandCalls):
         self._topics = Topics(settings.prefix)
         self._source = settings.source.encode()
         self._options = {"bootstrap_servers": bootstrap_servers, **(settings.options or {})}
-        self._on_delivery = settings.on_delivery
+        self._outcomes = Outcomes(settings.on_delivery)
         self._spooler: Spooler | None = None
         # With a spool, replaced at the start, once it is known what dead publishers left.
         self._buffer = Buffer(
@@ -68,11 +69,9 @@ class Publisher(CommandCalls):
         )
         self._sender: Sender | None = None
         self._waiter: ResultWaiter | None = None
-        self._landings: dict[str, asyncio.Future[tuple[int, int]]] = {}
         self._pid = os.getpid()
         self._thread = 0
         self._closed = False
-        self._delivered = self._failed = 0
 
     async def start(self) -> Self:
         """Begin to send. Does not wait for Kafka.
@@ -95,7 +94,7 @@ class Publisher(CommandCalls):
                     opening.add_done_callback(_give_up)
                     raise
             self._sender = Sender(
-                self._buffer, self._topics, self._source, self._options, self._done, self._left_open
+                self._buffer, self._topics, self._source, self._options, self._outcomes.done, self._left_open
             )
             _open.add(self)
         return self
@@ -203,7 +202,7 @@ class Publisher(CommandCalls):
                 await self._told(self._spooler.end)
         lost = [pending for pending in self._buffer.left() if pending.home is None]
         for pending in lost:
-            self._tell(pending, "left when the publisher closed; Kafka may have it or not")
+            self._outcomes.lost(pending, "left when the publisher closed; Kafka may have it or not")
         if left := len(self._buffer):
             log.error(
                 "%d accepted commands were not acknowledged by Kafka before the publisher closed, of which %d are "
@@ -237,8 +236,8 @@ class Publisher(CommandCalls):
         return PublisherStats(
             accepted=buffer.accepted,
             recovered=buffer.recovered,
-            delivered=self._delivered,
-            failed=self._failed,
+            delivered=self._outcomes.delivered,
+            failed=self._outcomes.failed,
             dropped=buffer.dropped,
             buffered=len(buffer),
             buffered_bytes=buffer.bytes,
@@ -285,8 +284,7 @@ class Publisher(CommandCalls):
         """Publish any command and wait for its result, whatever it says; otherwise as create_and_wait."""
         check_raw(command_type, body)
         pending = self._pending(command_type, session_id, body, timestamp, command_id)
-        landing: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
-        self._landings[pending.command_id] = landing
+        landing = self._outcomes.expect(pending.command_id)
         try:
             self._accept(pending)
             if self._waiter is None:
@@ -298,9 +296,7 @@ class Publisher(CommandCalls):
         except TimeoutError:
             raise overdue(pending, landing, self._sender, timeout) from None
         finally:
-            del self._landings[pending.command_id]
-            if landing.done() and not landing.cancelled():
-                landing.exception()  # looked at, whether or not somebody waited for it
+            self._outcomes.forget(pending.command_id)
 
     async def configure_defaults(self, **changes: int | float | None) -> list[str]:
         """Set the default policy of the deployment: one command to every partition; their ids.
@@ -358,39 +354,13 @@ class Publisher(CommandCalls):
             with suppress(RuntimeError):  # the loop was closed meanwhile: nobody can be woken any more
                 self._loop.call_soon_threadsafe(sender.wake)
 
-    def _done(self, pending: Pending, partition: int, offset: int, error: BaseException | None) -> None:
-        if error is None:
-            self._delivered += 1
-            if (landing := self._landings.get(pending.command_id)) is not None and not landing.done():
-                landing.set_result((partition, offset))
-            if self._on_delivery is not None:
-                self._call_back(pending.command_id, None)
-        else:
-            self._failed += 1
-            log.error("Kafka refused command %s for good: %r", pending.command_id, error)
-            self._tell(pending, f"Kafka refused it for good: {error!r}")
-
     def _dropped(self, pending: Pending) -> None:
         reason = "dropped: the buffer was full, and on_full is 'drop_oldest'"
         if threading.get_ident() == self._thread:
-            self._tell(pending, reason)
+            self._outcomes.lost(pending, reason)
         else:
             with suppress(RuntimeError):  # as above
-                self._loop.call_soon_threadsafe(self._tell, pending, reason)
-
-    def _tell(self, pending: Pending, reason: str) -> None:
-        error = DeliveryError(pending.command_id, f"command {pending.command_id}: {reason}")
-        if (landing := self._landings.get(pending.command_id)) is not None and not landing.done():
-            landing.set_exception(error)
-        if self._on_delivery is not None:
-            self._call_back(pending.command_id, error)
-
-    def _call_back(self, command_id: str, error: BaseException | None) -> None:
-        try:
-            if self._on_delivery is not None:
-                self._on_delivery(command_id, error)
-        except Exception:
-            log.exception("the delivery callback failed for %s", command_id)
+                self._loop.call_soon_threadsafe(self._outcomes.lost, pending, reason)
 
 
 def _give_up(opening: "asyncio.Future[Spooler]") -> None:

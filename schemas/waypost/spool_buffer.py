@@ -20,12 +20,12 @@ from waypost.buffer import Buffer, OnFull
 from waypost.errors import BufferFullError
 from waypost.group_commit import GroupCommit
 from waypost.pending import Pending
+from waypost.stored import Removal, Removals, Settled, Stored
 
 if TYPE_CHECKING:
     from waypost.spool import SpoolFile
 
 _LOAD_BELOW: Final = 500  # commands in front, below which more are loaded
-Settled = Callable[[], None]
 
 
 class SpooledBuffer(Buffer):
@@ -53,10 +53,8 @@ class SpooledBuffer(Buffer):
     ) -> None:
         super().__init__(max_count, max_bytes, on_full, wake, on_drop)
         self.newest, self.disk_bytes = recovered
-        self.disk_count = self.stored = self.newest
-        self._stored_last = 0  # the number of the newest own command that is stored
-        self._next_stored = 1  # no stored command has a lower number
-        self.recovered = self.newest
+        self.disk_count = self.recovered = self.newest
+        self._line = Stored(self.newest)
         self._own = own
         self._group = GroupCommit(self._write_through) if through else None
         self._max_disk_bytes = max_disk_bytes
@@ -65,10 +63,15 @@ class SpooledBuffer(Buffer):
         self._hinted = False
         self._saved_up_to = 0
         self._spilling: list[Pending] = []
-        self._removals: deque[tuple[list[Pending], Settled | None]] = deque()
+        self._removals = Removals()
 
     def __len__(self) -> int:
         return self._count + self.stored
+
+    @property
+    def stored(self) -> int:
+        """How many are on the disk alone."""
+        return self._line.count
 
     # Accepting.
 
@@ -132,13 +135,7 @@ class SpooledBuffer(Buffer):
             return
         self._front.extend(self._arrivals)
         self._arrivals.clear()
-        self._store(pending)
-
-    def _store(self, pending: Pending) -> None:
-        if not self.stored:
-            self._next_stored = pending.number
-        self.stored += 1
-        self._stored_last = pending.number
+        self._line.append(pending.number)
 
     def _enter(self, accepted: Sequence[Pending], count: int, size: int) -> None:
         super()._enter(accepted, count, size)
@@ -193,43 +190,39 @@ class SpooledBuffer(Buffer):
     def _drop_oldest(self) -> Pending | None:
         oldest = super()._drop_oldest()
         if oldest is not None and oldest.home is not None:
-            self._removals.append(([oldest], None))
+            self._removals.add([oldest], None)
             self._call_spooler()
         return oldest
 
     def settle(self, gone: Sequence[Pending], settled: Settled) -> bool:
         """As :meth:`Buffer.settle`: removes them from the disk."""
-        kept = [pending for pending in gone if pending.home is not None]
-        if not kept:
-            return False
-        with self._lock:
-            self._removals.append((kept, settled))
-            self._call_spooler()
-        return True
+        if kept := [pending for pending in gone if pending.home is not None]:
+            with self._lock:
+                self._removals.add(kept, settled)
+                self._call_spooler()
+        return bool(kept)
 
     # For the spooler's thread.
 
     def next_stored(self) -> tuple[int, int]:
         """Between which rows, both ended, the stored commands of our own are."""
         with self._lock:
-            return self._next_stored, self._stored_last
+            return self._line.first, self._line.last
 
-    def put_off(self, removals: Sequence[tuple[list[Pending], Settled | None]]) -> None:
+    def put_off(self, removals: Sequence[Removal]) -> None:
         """What :meth:`removals` gave could not be removed; it comes again."""
         with self._lock:
-            self._removals.extendleft(reversed(removals))
+            self._removals.give_back(removals)
 
     def listen(self) -> None:
         """From now on, news are worth a hint again."""
         with self._lock:
             self._hinted = False
 
-    def removals(self) -> list[tuple[list[Pending], Settled | None]]:
+    def removals(self) -> list[Removal]:
         """What is to be removed from the disk, oldest first, and whom to tell. The caller removes it."""
         with self._lock:
-            found = list(self._removals)
-            self._removals.clear()
-            return found
+            return self._removals.take()
 
     def spill(self, most: int) -> tuple[int, list[Pending]]:
         """Let up to ``most`` of the oldest arrivals leave the memory, if it is crowded.
@@ -263,7 +256,7 @@ class SpooledBuffer(Buffer):
                 for pending in self._spilling:
                     self._count -= 1
                     self.bytes -= pending.size
-                    self._store(pending)
+                    self._line.append(pending.number)
             else:
                 self._arrivals.extendleft(reversed(self._spilling))
                 self._homeless(not_written)
@@ -278,14 +271,14 @@ class SpooledBuffer(Buffer):
     def _oldest(self) -> int:
         numbers = [queue[0].number for queue in self._all() if queue]
         if self.stored:
-            numbers.append(self._next_stored)
+            numbers.append(self._line.first)
         return min(numbers, default=0)
 
     def unsaved(self) -> list[Pending]:
         """What is in memory alone and newer than all that was saved before, in order."""
-        found: list[Pending] = []
         if self._group is not None:
-            return found
+            return []
+        found: list[Pending] = []
         with self._lock:
             for queue in self._all():
                 for pending in reversed(queue):
@@ -347,13 +340,10 @@ class SpooledBuffer(Buffer):
         with self._lock:
             for pending in found:
                 # What others left comes first and has numbers of its own in each file.
-                own = pending.home is self._own
-                pending.number = pending.row if own else self._next_stored
-                self._next_stored = pending.number + 1
+                pending.number = self._line.take(pending.row if pending.home is self._own else None)
                 self._count += 1
                 self.bytes += pending.size
             self._front.extend(found)
-            self.stored -= len(found)
             wake, self._resting = self._resting, False
         if wake:
             self._wake()
@@ -378,10 +368,8 @@ class SpooledBuffer(Buffer):
             # In memory, older than what is taken over: so it stays in front of it, though in no order with it.
             self._front.extend(self._arrivals)
             self._arrivals.clear()
-            self._next_stored = self.newest + 1
+            self._line.adopt(count, self.newest + 1)
             self.newest += count
-            self._stored_last = self.newest
-            self.stored = count
             self.recovered += count
             self.disk_count += count
             self.disk_bytes += size
@@ -390,9 +378,8 @@ class SpooledBuffer(Buffer):
     def lost_sight(self, count: int, size: int) -> None:
         """So many commands that a dead publisher left can't be read; its file keeps them."""
         with self._lock:
-            self._next_stored += count
+            self._line.lose(count)
             self.recovered -= count
-            self.stored -= count
             self.disk_count -= count
             self.disk_bytes -= size
 
@@ -405,8 +392,7 @@ class SpooledBuffer(Buffer):
 
     def count_left(self, up_to: int) -> int:
         """As :meth:`Buffer.count_left`, on the disk too."""
-        in_memory = super().count_left(up_to)
-        return in_memory + max(0, min(self.stored, up_to - self._next_stored + 1))
+        return super().count_left(up_to) + self._line.up_to(up_to)
 
     def _all(self) -> list[deque[Pending]]:
         return [*super()._all(), deque(self._spilling)]

@@ -37,6 +37,24 @@ def results(world: Deployment) -> Results:
     return Results(world)
 
 
+async def test_a_handler_that_is_not_async_ends_the_run_at_its_first_call(
+    world: Deployment, results: Results
+) -> None:
+    await results.many(3, sessions=1)
+    calls: list[Event] = []
+
+    async def failing(event: Event) -> None:
+        raise RuntimeError("mine")
+
+    async with subscriber(world, group=GROUP, from_beginning=True) as events:
+        with pytest.raises(TypeError, match="the handler must be an async function"):
+            await events.run(calls.append)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match="on_failure must be an async function"):
+            await events.run(failing, retries=0, on_failure=lambda *_: None)  # type: ignore[arg-type, return-value]
+    assert len(calls) == 1
+    assert set((await committed(world)).values()) == {0}, "nothing was handled"
+
+
 async def test_a_handler_gets_each_session_in_order_and_many_sessions_at_once(
     world: Deployment, results: Results
 ) -> None:

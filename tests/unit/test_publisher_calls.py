@@ -76,6 +76,23 @@ BAD: dict[str, tuple[Callable[[CommandCalls], object], str]] = {
         lambda p: p.import_checkpoints("s", orjson.dumps([item(1)]), "merge"),  # type: ignore[arg-type]
         "on_conflict",
     ),
+    "a timestamp that is no datetime": (
+        lambda p: p.create("s", "n", {}, timestamp="2026-11-24T08:24:59Z"),  # type: ignore[arg-type]
+        "timestamp must be a datetime",
+    ),
+    "a command type that is no string": (
+        lambda p: p.publish("s", None, b"{}"),  # type: ignore[arg-type]
+        "command type must be a string",
+    ),
+    "a command type that is no UTF-8": (lambda p: p.publish("s", "\ud800", b"{}"), "lone surrogate"),
+    "a body that is text": (
+        lambda p: p.publish("s", IMPORT, "{}"),  # type: ignore[arg-type]
+        "body must be bytes",
+    ),
+    "a command id that is no string": (
+        lambda p: p.publish("s", IMPORT, b"{}", command_id=7),  # type: ignore[arg-type]
+        "command id must be a string",
+    ),
     "an empty command id": (lambda p: p.publish("s", IMPORT, b"{}", command_id=""), "command id is empty"),
 }
 
@@ -87,6 +104,43 @@ def test_bad_input_is_refused_at_the_call_and_leaves_nothing_behind(what: str) -
     with pytest.raises(InvalidCommandError, match=says):
         call(publisher)
     assert publisher.accepted == []
+
+
+async def test_a_body_to_wait_for_is_checked_too() -> None:
+    async with Publisher(NOWHERE) as publisher:
+        with pytest.raises(InvalidCommandError, match="body must be bytes"):
+            await publisher.publish_and_wait("s", IMPORT, "{}")  # type: ignore[arg-type]
+        assert publisher.stats().accepted == 0
+
+
+async def _told(command_id: str, error: BaseException | None) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"source": ""}, "source is empty"),
+        ({"source": 7}, "source must be a string"),
+        ({"on_delivery": "print"}, "on_delivery"),
+        ({"on_delivery": _told}, "not awaited"),
+        ({"spool_after": float("nan")}, "spool_after"),
+    ],
+)
+def test_what_no_publisher_can_work_with_is_refused_when_it_is_made(
+    options: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        Publisher(NOWHERE, **options)
+
+
+@pytest.mark.parametrize("options", [{"bogus": 1}, {"compression_type": "rar"}])
+async def test_options_that_the_kafka_client_does_not_take_are_refused_at_the_start(
+    options: dict[str, Any],
+) -> None:
+    with pytest.raises(ValueError, match="the Kafka client does not take these options"):
+        await Publisher(NOWHERE, options=options).start()
+    with pytest.raises(ValueError, match="the Kafka client does not take these options"):
+        await asyncio.to_thread(SyncPublisher, NOWHERE, options=options)
 
 
 def test_a_naive_timestamp_is_refused() -> None:

@@ -218,7 +218,7 @@ async def test_who_waits_for_a_result_and_is_cancelled_leaves_the_command_accept
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        assert publisher._landings == {}
+        assert publisher._outcomes._landings == {}
         assert await publisher.close(0) == 1
     assert len(kept(tmp_path)) == 1
 
