@@ -27,9 +27,9 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from tests.servers import unavailable
+from tests.servers import started
 
-from waypost_worker.devserver import DevServerError, EmbeddedKafka, Endpoints
+from waypost_worker.devserver import EmbeddedKafka, Endpoints
 
 LISTENERS = {"TLS": "SSL", "MUTUAL": "SSL", "LOGIN": "SASL_SSL"}
 MECHANISMS = {
@@ -146,13 +146,9 @@ def secure_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKaf
     kafka = EmbeddedKafka(
         directory / "kafka", listeners=LISTENERS, properties=_broker_properties(directory, authority)
     )
-    try:
-        kafka.start()
-    except DevServerError as error:
-        unavailable(str(error))
-    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0})
-    made = SecureKafka(kafka, directory, authority, admin)
-    for mechanism in MECHANISMS:
-        made.user("root", "root-secret", mechanism)
-    yield made
-    kafka.stop()
+    with started(kafka):
+        admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0})
+        made = SecureKafka(kafka, directory, authority, admin)
+        for mechanism in MECHANISMS:
+            made.user("root", "root-secret", mechanism)
+        yield made

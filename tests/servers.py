@@ -15,11 +15,13 @@ import os
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NoReturn
+from contextlib import contextmanager
+from typing import NoReturn, TypeVar
 
 import pytest
 
 from waypost_worker.devserver import DevServerError, Servers
+from waypost_worker.devserver.startable import Startable
 from waypost_worker.postgres.migrate import migrate_dsn
 
 TEMPLATE = "waypost_template"
@@ -28,6 +30,7 @@ TEMPLATE = "waypost_template"
 POSTGRES_SETTINGS = {"fsync": "off", "full_page_writes": "off"}
 
 _numbers = itertools.count(1)
+_Server = TypeVar("_Server", bound=Startable)
 
 
 def migrate_template(dsn: str) -> None:
@@ -44,15 +47,21 @@ def unavailable(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-@pytest.fixture(scope="session")
-def servers() -> Iterator[Servers]:
-    running = Servers(postgres_settings=POSTGRES_SETTINGS)
+@contextmanager
+def started(server: _Server) -> Iterator[_Server]:
+    """Start a server for the block; where it can't start, what :func:`unavailable` says."""
     try:
-        running.start()
+        server.start()
     except DevServerError as error:
         unavailable(str(error))
-    yield running
-    running.stop()
+    with server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    with started(Servers(postgres_settings=POSTGRES_SETTINGS)) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

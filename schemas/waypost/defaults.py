@@ -6,9 +6,10 @@ It is changed by a command in the log, never by a worker's configuration, so rep
 from dataclasses import dataclass, field
 
 from waypost.commands import Command, ConfigureDefaults
+from waypost.decisions import DefaultsConfigured, Duplicate, Rejected
 from waypost.errors import InvalidCommandError
 from waypost.retention import Policy
-from waypost.session import REMEMBERED, DefaultsConfigured, Duplicate, Rejected
+from waypost.session_index import REMEMBERED
 
 
 @dataclass(slots=True)

@@ -23,25 +23,23 @@ from waypost.commands import (
     Rollback,
     Unpin,
 )
-from waypost.errors import InvalidCommandError, UnknownCheckpointError
-from waypost.outgoing import check_session_id, create_action, policy_changes
-from waypost.retention import Policy
-from waypost.session import (
+from waypost.decisions import (
     Accepted,
     Cleared,
     Configured,
     Created,
     Deleted,
-    Entry,
     Imported,
     Pinned,
     Rejected,
     RolledBack,
-    Session,
     Unpinned,
-    decide,
-    evolve,
 )
+from waypost.errors import InvalidCommandError, UnknownCheckpointError
+from waypost.outgoing import check_session_id, create_action, policy_changes
+from waypost.retention import Policy
+from waypost.session import decide, evolve
+from waypost.session_index import Entry, Session
 from waypost.times import from_micros, taken_micros, to_micros
 
 log = logging.getLogger("waypost")

@@ -21,7 +21,7 @@ from waypost.defaults import Defaults
 from waypost.envelope import command_headers
 from waypost.outgoing import create_body
 from waypost.retention import Policy
-from waypost.session import Session
+from waypost.session_index import Session
 from waypost.times import format_micros
 from waypost.topics import partition_of
 from waypost_worker.partition import outbox

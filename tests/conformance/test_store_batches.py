@@ -6,7 +6,7 @@ import pytest
 from tests.conformance.stores import MOMENT, Hand, Stores, acquired, data_of, entry, facts, puts
 
 from waypost.retention import Policy
-from waypost.session import Remembered, Session
+from waypost.session_index import Remembered, Session
 from waypost_worker.partition.ports import Changes, FencedError, RejectedRow
 
 # Checkpoints.

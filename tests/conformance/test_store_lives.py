@@ -15,7 +15,7 @@ from tests.properties.generate import SESSION, lives_with_defaults, long_lives
 from waypost.commands import Command
 from waypost.defaults import Defaults
 from waypost.envelope import Envelope
-from waypost.session import Session
+from waypost.session_index import Session
 from waypost_worker.partition.apply import Batch, Decoded
 from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.ports import Changes, ResultRecord, Store

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from tests.faults.scene import Row, Scene, scene, seed_of_run
-from tests.servers import POSTGRES_SETTINGS, migrate_template, unavailable
+from tests.servers import POSTGRES_SETTINGS, migrate_template, started
 
-from waypost_worker.devserver import DevServerError, EmbeddedKafka, EmbeddedPostgres, Endpoints, Servers
+from waypost_worker.devserver import EmbeddedKafka, EmbeddedPostgres, Endpoints, Servers
 
 ROWS = pytest.StashKey[list[Row]]()
 COLUMNS = ("commands", "lost", "doubled", "out_of_order", "stuck", "seconds", "resumed_after")
@@ -50,22 +50,15 @@ async def shared(servers: Servers, database: str, open_scene: OpenScene) -> Asyn
 def breakable_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
     """A Postgres for scenarios to break, which leave it running."""
     made = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), settings=POSTGRES_SETTINGS)
-    yield from _running(made)
+    with started(made):
+        yield made
 
 
 @pytest.fixture(scope="session")
 def breakable_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
     """A broker for scenarios to break, which leave it running."""
-    yield from _running(EmbeddedKafka(tmp_path_factory.mktemp("kafka")))
-
-
-def _running(server: Any) -> Iterator[Any]:
-    try:
-        server.start()
-    except DevServerError as error:
-        unavailable(str(error))
-    yield server
-    server.stop()
+    with started(EmbeddedKafka(tmp_path_factory.mktemp("kafka"))) as made:
+        yield made
 
 
 @pytest.fixture

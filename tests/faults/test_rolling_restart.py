@@ -13,22 +13,17 @@ from collections.abc import Iterator
 import pytest
 from tests.faults.conftest import OpenScene
 from tests.faults.scene import Scene
-from tests.servers import unavailable
+from tests.servers import started
 
-from waypost_worker.devserver import DevServerError, EmbeddedKafka, Endpoints
+from waypost_worker.devserver import EmbeddedKafka, Endpoints
 
 BROKER_SESSION = 3  # seconds until a silent broker loses its partitions (broker.session.timeout.ms)
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
-    made = EmbeddedKafka(tmp_path_factory.mktemp("cluster"), nodes=3)
-    try:
-        made.start()
-    except DevServerError as error:
-        unavailable(str(error))
-    yield made
-    made.stop()
+    with started(EmbeddedKafka(tmp_path_factory.mktemp("cluster"), nodes=3)) as made:
+        yield made
 
 
 @pytest.mark.long

@@ -10,7 +10,7 @@ from tests.harness import Deployment
 from waypost import Event, Subscriber
 from waypost.consuming import Consuming
 from waypost.envelope import Envelope
-from waypost.session import Entry
+from waypost.session_index import Entry
 from waypost.topics import partition_of
 from waypost_worker.partition.encode import ResultEncoder
 

@@ -7,10 +7,10 @@ from contextlib import aclosing
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
-from tests.servers import unavailable
+from tests.servers import started
 
 from waypost.topics import Topics
-from waypost_worker.devserver import DevServerError, EmbeddedKafka
+from waypost_worker.devserver import EmbeddedKafka
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.membership import Membership
 from waypost_worker.kafka.results_log import KafkaResultsLog
@@ -25,13 +25,8 @@ PATIENCE = 90
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
-    made = EmbeddedKafka(tmp_path_factory.mktemp("cluster"), nodes=3)
-    try:
-        made.start()
-    except DevServerError as error:
-        unavailable(str(error))
-    yield made
-    made.stop()
+    with started(EmbeddedKafka(tmp_path_factory.mktemp("cluster"), nodes=3)) as made:
+        yield made
 
 
 @pytest.fixture

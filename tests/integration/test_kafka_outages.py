@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from tests.servers import unavailable
+from tests.servers import started
 
 from waypost.envelope import KafkaRecord
 from waypost.topics import Topics
-from waypost_worker.devserver import DevServerError, EmbeddedKafka
+from waypost_worker.devserver import EmbeddedKafka
 from waypost_worker.kafka.command_log import KafkaCommandLog
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.membership import Membership
@@ -27,13 +27,8 @@ PATIENCE = 60
 
 @pytest.fixture(scope="module")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
-    made = EmbeddedKafka(tmp_path_factory.mktemp("kafka"))
-    try:
-        made.start()
-    except DevServerError as error:
-        unavailable(str(error))
-    yield made
-    made.stop()
+    with started(EmbeddedKafka(tmp_path_factory.mktemp("kafka"))) as made:
+        yield made
 
 
 @pytest.fixture

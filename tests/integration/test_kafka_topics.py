@@ -1,5 +1,7 @@
 """Making and checking the two topics."""
 
+import asyncio
+
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -26,8 +28,18 @@ async def make(connection: Connection, name: str, partitions: int, settings: dic
     await admin.start()
     try:
         await admin.create_topics([NewTopic(name, partitions, 1, topic_configs=settings)])
+        await until_described(admin, name)
     finally:
         await admin.close()
+
+
+async def until_described(admin: AIOKafkaAdminClient, name: str) -> None:
+    """A topic is made before every broker knows of it."""
+    async with asyncio.timeout(20):
+        while True:
+            if not (await admin.describe_topics([name]))[0]["error_code"]:
+                return
+            await asyncio.sleep(0.02)
 
 
 async def settings_of(connection: Connection, name: str) -> dict[str, str]:

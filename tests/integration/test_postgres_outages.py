@@ -12,9 +12,9 @@ from typing import Any
 import asyncpg
 import pytest
 from tests.conformance.stores import PARTITIONS, Hand, entry, puts
-from tests.servers import POSTGRES_SETTINGS, unavailable
+from tests.servers import POSTGRES_SETTINGS, started
 
-from waypost_worker.devserver import DevServerError, EmbeddedPostgres
+from waypost_worker.devserver import EmbeddedPostgres
 from waypost_worker.partition.ports import Fence, UnavailableError
 from waypost_worker.postgres.migrate import migrate_dsn
 from waypost_worker.postgres.pool import open_pool
@@ -29,13 +29,8 @@ REPOSITORY = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
-    made = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), settings=POSTGRES_SETTINGS)
-    try:
-        made.start()
-    except DevServerError as error:
-        unavailable(str(error))
-    yield made
-    made.stop()
+    with started(EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), settings=POSTGRES_SETTINGS)) as made:
+        yield made
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from tests.properties import json_texts, python_values
 
 from waypost.errors import InvalidCommandError
 from waypost.retention import Policy
-from waypost.session import Entry, Remembered, Session
+from waypost.session_index import Entry, Remembered, Session
 from waypost.text import canonical_metadata, check_json, metadata_problem, text_problem
 from waypost_worker.partition.ports import Changes, RejectedRow, Row
 from waypost_worker.postgres.pool import open_pool

@@ -12,10 +12,10 @@ import orjson
 import pytest
 from tests.crash.rounds import Rounds
 from tests.harness import deployment
-from tests.servers import unavailable
+from tests.servers import started
 
 from waypost import Topics
-from waypost_worker.devserver import DevServerError, EmbeddedKafka, Endpoints
+from waypost_worker.devserver import EmbeddedKafka, Endpoints
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.topics import create_topics
 
@@ -27,12 +27,7 @@ SEED = 20_261_124
 @pytest.fixture(scope="module")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
     """A broker of this file's own, for freezing."""
-    running = EmbeddedKafka(tmp_path_factory.mktemp("kafka"))
-    try:
-        running.start()
-    except DevServerError as error:
-        unavailable(str(error))
-    with running:
+    with started(EmbeddedKafka(tmp_path_factory.mktemp("kafka"))) as running:
         yield running
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 from tests.oracle.books import read_all
-from tests.servers import unavailable
+from tests.servers import started
 
 from waypost import BufferFullError, DeliveryError, Publisher, ResultTimeoutError, SyncPublisher, Topics
 from waypost.envelope import open_envelope
 from waypost.topics import partition_of
-from waypost_worker.devserver import DevServerError, EmbeddedKafka, Endpoints
+from waypost_worker.devserver import EmbeddedKafka, Endpoints
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.topics import create_topics
 
@@ -24,12 +24,7 @@ SESSIONS = [f"session-{number}" for number in range(12)]
 @pytest.fixture(scope="module")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
     """A broker of this file's own, for killing."""
-    running = EmbeddedKafka(tmp_path_factory.mktemp("kafka"))
-    try:
-        running.start()
-    except DevServerError as error:
-        unavailable(str(error))
-    with running:
+    with started(EmbeddedKafka(tmp_path_factory.mktemp("kafka"))) as running:
         yield running
 
 

@@ -14,10 +14,10 @@ import asyncpg
 import pytest
 from tests.harness import Deployment, deployment
 from tests.integration.reading import varied
-from tests.servers import POSTGRES_SETTINGS, migrate_template, unavailable
+from tests.servers import POSTGRES_SETTINGS, migrate_template, started
 
 from waypost import Reader
-from waypost_worker.devserver import DevServerError, EmbeddedPostgres, Servers
+from waypost_worker.devserver import EmbeddedPostgres, Servers
 from waypost_worker.devserver.ports import Port
 from waypost_worker.devserver.postgres_programs import unprivileged_user
 
@@ -149,14 +149,9 @@ def test_a_pool_of_nothing_is_refused() -> None:
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
-    made = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), settings=POSTGRES_SETTINGS)
-    try:
-        made.start()
-    except DevServerError as error:
-        unavailable(str(error))
-    migrate_template(made.dsn)
-    yield made
-    made.stop()
+    with started(EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), settings=POSTGRES_SETTINGS)) as made:
+        migrate_template(made.dsn)
+        yield made
 
 
 @pytest.mark.servers

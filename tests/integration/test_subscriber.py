@@ -25,7 +25,7 @@ from tests.integration.subscribing import (
 
 from waypost import Deduplicator, Event, Subscriber
 from waypost.envelope import Envelope
-from waypost.session import Entry
+from waypost.session_index import Entry
 from waypost.topics import partition_of
 from waypost_worker.devserver import Servers
 from waypost_worker.partition.ports import Fence

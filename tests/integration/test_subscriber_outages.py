@@ -18,10 +18,10 @@ from tests.integration.subscribing import (
     subjects,
     subscriber,
 )
-from tests.servers import unavailable
+from tests.servers import started
 
 from waypost import Event, Subscriber
-from waypost_worker.devserver import DevServerError, EmbeddedKafka, Endpoints
+from waypost_worker.devserver import EmbeddedKafka, Endpoints
 
 MEMBER = Path(__file__).with_name("subscriber_process.py")
 PATIENCE = 60
@@ -29,13 +29,8 @@ PATIENCE = 60
 
 @pytest.fixture(scope="module")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
-    made = EmbeddedKafka(tmp_path_factory.mktemp("kafka"))
-    try:
-        made.start()
-    except DevServerError as error:
-        unavailable(str(error))
-    yield made
-    made.stop()
+    with started(EmbeddedKafka(tmp_path_factory.mktemp("kafka"))) as made:
+        yield made
 
 
 @pytest.fixture

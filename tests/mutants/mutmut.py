@@ -20,7 +20,7 @@ from tests.mutants.survivors import SURVIVORS
 ROOT = Path(__file__).parents[2]
 PLACE = ROOT / "build" / "mutmut"
 REPORT = ROOT / "build" / "mutmut.json"
-MODULES = ("session", "retention", "defaults", "checkpoint")
+MODULES = ("session", "session_index", "retention", "defaults", "checkpoint")
 TESTS = (
     "tests/unit/test_session.py",
     "tests/unit/test_session_duplicates.py",

@@ -9,27 +9,21 @@ from tests.properties.generate import SESSION, lives, long_lives
 from tests.properties.views import plain_decision, plain_state
 
 from waypost.commands import Command
-from waypost.retention import Policy
-from waypost.session import (
-    FORGET_ABOVE,
-    REMEMBERED,
+from waypost.decisions import (
     Accepted,
     Configured,
     Created,
     Decision,
     Deleted,
     Duplicate,
-    Entry,
     Imported,
-    Memory,
     Pinned,
     Rejected,
-    Remembered,
-    Session,
     Unpinned,
-    decide,
-    evolve,
 )
+from waypost.retention import Policy
+from waypost.session import Memory, decide, evolve
+from waypost.session_index import FORGET_ABOVE, REMEMBERED, Entry, Remembered, Session
 
 DEFAULT = Policy(max_checkpoints=12, compress_after=9, keep_recent=3)
 many_examples = settings(deadline=None, max_examples=80)

@@ -6,8 +6,10 @@ from tests.properties.naive import DEFAULT_POLICY, NaiveSession
 from tests.properties.views import plain_decision, plain_entries, plain_policy
 
 from waypost.commands import Command, ConfigureDefaults
+from waypost.decisions import Duplicate, Rejected
 from waypost.retention import Policy
-from waypost.session import Duplicate, Rejected, Session, decide, evolve
+from waypost.session import decide, evolve
+from waypost.session_index import Session
 
 
 def run_both(commands: list[Command]) -> None:

@@ -3,22 +3,21 @@
 from dataclasses import asdict
 from typing import Any
 
-from waypost.retention import Policy
-from waypost.session import (
+from waypost.decisions import (
     Cleared,
     Configured,
     Created,
     Decision,
     Deleted,
     Duplicate,
-    Entry,
     Imported,
     Pinned,
     Rejected,
     RolledBack,
-    Session,
     Unpinned,
 )
+from waypost.retention import Policy
+from waypost.session_index import Entry, Session
 
 
 def plain_policy(policy: Policy) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from tests.simulation.loop import current_process
 from tests.simulation.network import Server
 
 from waypost.retention import Policy
-from waypost.session import Entry, Remembered, Session
+from waypost.session_index import Entry, Remembered, Session
 from waypost_worker.partition.ports import (
     Claim,
     Commit,

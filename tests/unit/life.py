@@ -12,19 +12,10 @@ from waypost.commands import (
     OnConflict,
     Pin,
 )
+from waypost.decisions import Accepted, Configured, Created, Decision, Duplicate, Imported, Rejected
 from waypost.retention import Policy
-from waypost.session import (
-    Accepted,
-    Configured,
-    Created,
-    Decision,
-    Duplicate,
-    Imported,
-    Rejected,
-    Session,
-    decide,
-    evolve,
-)
+from waypost.session import decide, evolve
+from waypost.session_index import Session
 
 _D = TypeVar("_D", bound=Decision)
 

@@ -4,9 +4,10 @@ import pytest
 from tests.unit.life import Life, expect, item
 
 from waypost.commands import Clear, Configure, Create, Delete, Pin, Rollback, Unpin
+from waypost.decisions import Created, Deleted, Pinned, Rejected, RolledBack, Unpinned
 from waypost.errors import InvalidCommandError
 from waypost.retention import Policy, removed_by_cap, removed_by_compression, retention
-from waypost.session import Created, Deleted, Entry, Pinned, Rejected, RolledBack, Unpinned
+from waypost.session_index import Entry
 
 SECOND = 1_000_000
 

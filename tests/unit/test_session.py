@@ -5,20 +5,10 @@ from tests.unit.life import Life, expect, item
 
 from waypost.checkpoint import own_number
 from waypost.commands import Clear, Command, Configure, Create, Delete, Pin, Rollback, Unpin
+from waypost.decisions import Cleared, Created, Deleted, Pinned, RolledBack, Unpinned
 from waypost.retention import Policy
-from waypost.session import (
-    Cleared,
-    Created,
-    Deleted,
-    Entry,
-    Pinned,
-    RolledBack,
-    Session,
-    Unpinned,
-    decide,
-    evolve,
-    removed_ids,
-)
+from waypost.session import decide, evolve, removed_ids
+from waypost.session_index import Entry, Session
 
 
 class TestCreate:

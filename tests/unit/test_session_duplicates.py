@@ -4,19 +4,10 @@ import pytest
 from tests.unit.life import Life, duplicate_of, expect, item
 
 from waypost.commands import Action, Clear, Command, Configure, Create, Delete, Import, Pin, Rollback, Unpin
+from waypost.decisions import Accepted, Created, Rejected
 from waypost.retention import Policy
-from waypost.session import (
-    FORGET_ABOVE,
-    REMEMBERED,
-    Accepted,
-    Created,
-    Memory,
-    Rejected,
-    Remembered,
-    Session,
-    decide,
-    evolve,
-)
+from waypost.session import Memory, decide, evolve
+from waypost.session_index import FORGET_ABOVE, REMEMBERED, Remembered, Session
 
 A = Create("a", b"{}")
 

@@ -3,8 +3,8 @@
 from tests.unit.life import Life, item
 
 from waypost.commands import Clear, Create, Delete, Import, Pin
+from waypost.decisions import Imported
 from waypost.retention import Policy
-from waypost.session import Imported
 
 SECOND = 1_000_000
 

@@ -4,8 +4,10 @@ import pytest
 from tests.unit.life import Life, expect, item
 
 from waypost.commands import Command, Configure, ConfigureDefaults, Delete, Import, Pin
+from waypost.decisions import Deleted, Rejected
 from waypost.retention import Policy
-from waypost.session import Deleted, Entry, Rejected, Remembered, Session, decide, evolve
+from waypost.session import decide, evolve
+from waypost.session_index import Entry, Remembered, Session
 
 
 def entry(number: int) -> Entry:

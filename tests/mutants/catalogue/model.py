@@ -3,6 +3,7 @@
 from tests.mutants.mutant import Edit, Mutant
 
 SESSION = "waypost.session:"
+INDEX = "waypost.session_index:"
 BATCH = "waypost_worker.partition.apply:Batch."
 
 MODEL: tuple[Mutant, ...] = (
@@ -16,12 +17,12 @@ MODEL: tuple[Mutant, ...] = (
         "only the last two command ids are remembered",
         (
             Edit(
-                SESSION + "Session._forget",
+                INDEX + "Session.forget",
                 "if len(self.recent) <= FORGET_ABOVE:",
                 "if len(self.recent) < 3:",
             ),
-            Edit(SESSION + "Session._forget", "in self.recent[:-REMEMBERED]:", "in self.recent[:-2]:"),
-            Edit(SESSION + "Session._forget", "del self.recent[:-REMEMBERED]", "del self.recent[:-2]"),
+            Edit(INDEX + "Session.forget", "in self.recent[:-REMEMBERED]:", "in self.recent[:-2]:"),
+            Edit(INDEX + "Session.forget", "del self.recent[:-REMEMBERED]", "del self.recent[:-2]"),
         ),
     ),
     Mutant(
@@ -32,7 +33,7 @@ MODEL: tuple[Mutant, ...] = (
     Mutant(
         "ids-of-dropped-checkpoints-forgotten",
         "the command id of a checkpoint that retention dropped is not remembered",
-        (Edit(SESSION + "Session._drop", "if entry.command_id is None:", "if True:"),),
+        (Edit(INDEX + "Session.drop", "if entry.command_id is None:", "if True:"),),
     ),
     Mutant(
         "retention-not-stored",
@@ -55,7 +56,7 @@ MODEL: tuple[Mutant, ...] = (
         "the counter of a session goes back when its newest checkpoint is deleted",
         (
             Edit(
-                SESSION + "Session._drop",
+                INDEX + "Session.drop",
                 "del self._numbers[bisect_left(self._numbers, number)]",
                 "del self._numbers[bisect_left(self._numbers, number)]\n"
                 "    self.counter = self._numbers[-1] if self._numbers else 0",

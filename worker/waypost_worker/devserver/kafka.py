@@ -5,11 +5,8 @@ Owns the cluster's configuration and the wait until it can serve. Knows nothing 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from waypost_worker.devserver.distribution import prepare
 from waypost_worker.devserver.errors import DevServerError
@@ -18,14 +15,15 @@ from waypost_worker.devserver.jvm import FAST_START, JvmProfile, Runtime
 from waypost_worker.devserver.locks import DirectoryLock
 from waypost_worker.devserver.node import KafkaNode, default_properties, new_id, wait_until_ready
 from waypost_worker.devserver.ports import HOST
+from waypost_worker.devserver.startable import Startable
 
 LOCK_PATIENCE_SECONDS = 20.0
 
 
-class EmbeddedKafka:
+class EmbeddedKafka(Startable):
     """A Kafka cluster with its data below `directory`.
 
-    Start and stop are synchronous; `async with` runs them in a thread. Ports stay the same until
+    Ports stay the same until
     `stop()`, also over `kill()` and `restart()`. `nodes` gives each node's own kill, terminate,
     suspend and resume; the cluster's act on all nodes.
     """
@@ -186,24 +184,6 @@ class EmbeddedKafka:
             DevServerError: a node that was launched has ended, or the time is up; with a log's end.
         """
         wait_until_ready(self.nodes, self._properties, self._start_timeout)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self.start)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await asyncio.to_thread(self.stop)
 
     def _node_directory(self, number: int) -> Path:
         return self._directory / f"node-{number}"

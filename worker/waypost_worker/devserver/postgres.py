@@ -9,7 +9,6 @@ socket is in a directory that only the server's user may enter, and asks for not
 
 from __future__ import annotations
 
-import asyncio
 import os
 import secrets
 import shutil
@@ -19,8 +18,6 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 from urllib.parse import quote
 
 from waypost_worker.devserver.errors import DevServerError, log_tail
@@ -37,6 +34,7 @@ from waypost_worker.devserver.postgres_programs import (
     unprivileged_user,
 )
 from waypost_worker.devserver.process import StopSteps, SupervisedProcess
+from waypost_worker.devserver.startable import Startable
 
 DATABASE = "waypost"
 
@@ -56,10 +54,10 @@ DEFAULT_SETTINGS: Mapping[str, str] = {
 """Besides these, Postgres' own defaults hold; so fsync is on."""
 
 
-class EmbeddedPostgres:
+class EmbeddedPostgres(Startable):
     """One PostgreSQL server with its data below `directory`.
 
-    Start and stop are synchronous; `async with` runs them in a thread. The port stays the same
+    The port stays the same
     until `stop()`, also over `kill()` and `restart()`.
     """
 
@@ -220,24 +218,6 @@ class EmbeddedPostgres:
     def drop_database(self, name: str) -> None:
         """Drop a database and disconnect whoever uses it; without effect where it doesn't exist."""
         self._sql('DROP DATABASE IF EXISTS :"name" WITH (FORCE)', name=name)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self.start)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await asyncio.to_thread(self.stop)
 
     def _choose_socket_directory(self) -> None:
         name = f".s.PGSQL.{self.port}"

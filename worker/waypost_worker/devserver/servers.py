@@ -6,13 +6,10 @@ nothing of topics, migrations and workers.
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from waypost_worker.devserver import endpoints
 from waypost_worker.devserver.endpoints import Endpoints
@@ -21,12 +18,13 @@ from waypost_worker.devserver.jvm import FAST_START, JvmProfile
 from waypost_worker.devserver.kafka import EmbeddedKafka
 from waypost_worker.devserver.locks import DirectoryLock
 from waypost_worker.devserver.postgres import EmbeddedPostgres
+from waypost_worker.devserver.startable import Startable
 
 
-class Servers:
+class Servers(Startable):
     """The embedded servers of one state directory.
 
-    Start and stop are synchronous; `async with` runs them in a thread. The servers end with this
+    The servers end with this
     process, whatever ends it; their state stays and can be started again.
     """
 
@@ -112,21 +110,3 @@ class Servers:
         if self._ephemeral:
             shutil.rmtree(self.state_dir, ignore_errors=True)
         self._lock.release()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self.start)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await asyncio.to_thread(self.stop)

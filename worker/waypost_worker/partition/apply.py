@@ -10,24 +10,22 @@ from typing import NamedTuple
 
 from waypost.bodies import parse_body
 from waypost.commands import Action, Command, ConfigureDefaults, Create
-from waypost.defaults import Defaults
-from waypost.envelope import Envelope, KafkaRecord, glimpse, open_envelope, recorded_at
-from waypost.errors import InvalidCommandError
-from waypost.session import (
+from waypost.decisions import (
     Accepted,
     Created,
     Deleted,
     Duplicate,
-    Entry,
     Imported,
     Pinned,
     Rejected,
     RolledBack,
-    Session,
     Unpinned,
-    decide,
-    evolve,
 )
+from waypost.defaults import Defaults
+from waypost.envelope import Envelope, KafkaRecord, glimpse, open_envelope, recorded_at
+from waypost.errors import InvalidCommandError
+from waypost.session import decide, evolve
+from waypost.session_index import Entry, Session
 from waypost.topics import partition_of
 from waypost_worker.partition import outbox
 from waypost_worker.partition.encode import Content, ResultEncoder

@@ -12,23 +12,23 @@ from uuid import NAMESPACE_URL
 import orjson
 
 from waypost.checkpoint import checkpoint_id
-from waypost.envelope import JSON, Envelope
-from waypost.retention import Policy
-from waypost.session import (
+from waypost.decisions import (
     Accepted,
     Cleared,
     Configured,
     Created,
     Deleted,
     Duplicate,
-    Entry,
     Imported,
     Pinned,
     Rejected,
     RolledBack,
     Unpinned,
-    removed_ids,
 )
+from waypost.envelope import JSON, Envelope
+from waypost.retention import Policy
+from waypost.session import removed_ids
+from waypost.session_index import Entry
 from waypost.times import format_micros
 from waypost_worker.partition.ports import Fence, ResultRecord
 

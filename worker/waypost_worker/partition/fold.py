@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from waypost.checkpoint import checkpoint_id
 from waypost.defaults import Defaults
-from waypost.session import Session
+from waypost.session_index import Session
 from waypost_worker.partition import outbox
 from waypost_worker.partition.apply import Batch, Decoded, missing_sessions
 from waypost_worker.partition.cache import SessionCache

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 from waypost.envelope import KafkaRecord
 from waypost.retention import Policy
-from waypost.session import Entry, Remembered, Session
+from waypost.session_index import Entry, Remembered, Session
 
 
 class OwnerError(Exception):

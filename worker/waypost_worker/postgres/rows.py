@@ -9,7 +9,7 @@ from typing import Any, Final
 import orjson
 
 from waypost.retention import Policy
-from waypost.session import Remembered
+from waypost.session_index import Remembered
 from waypost_worker.partition.ports import Changes, Commit, RejectedRow
 
 _NONE_OF: Final[tuple[list[Any], ...]] = ([], [], [], [], [], [], [], [], [])

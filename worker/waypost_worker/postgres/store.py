@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from waypost.retention import Policy
-from waypost.session import Entry, Remembered, Session
+from waypost.session_index import Entry, Remembered, Session
 from waypost.text import canonical_metadata
 from waypost_worker.partition.ports import (
     Claim,

@@ -13,6 +13,17 @@ import orjson
 
 from waypost.checkpoint import own_number
 from waypost.commands import Clear, Command
+from waypost.decisions import (
+    Accepted,
+    Cleared,
+    Configured,
+    Created,
+    DefaultsConfigured,
+    Deleted,
+    Pinned,
+    RolledBack,
+    Unpinned,
+)
 from waypost.defaults import Defaults
 from waypost.events import Event, read_event
 from waypost.json_spans import members
@@ -30,19 +41,7 @@ from waypost.results import (
     UNPINNED,
 )
 from waypost.retention import Policy
-from waypost.session import (
-    Accepted,
-    Cleared,
-    Configured,
-    Created,
-    DefaultsConfigured,
-    Deleted,
-    Entry,
-    Pinned,
-    RolledBack,
-    Session,
-    Unpinned,
-)
+from waypost.session_index import Entry, Session
 from waypost.text import canonical_metadata
 from waypost.times import parse_micros, to_micros
 from waypost_worker.partition.apply import Consequences

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from waypost.session import Session
+from waypost.session_index import Session
 from waypost_worker.partition.ports import Claim, Commit, Fence, Store
 from waypost_worker.telemetry.metrics import Metrics
 

@@ -1,0 +1,110 @@
+"""What a command was decided to do: all that evolve, storage and the result event need to know. Values only."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from waypost.commands import ImportItem
+from waypost.retention import Policy
+from waypost.session_index import Entry
+
+
+class Created(NamedTuple):
+    """A checkpoint was appended; ``removed`` are the numbers that retention dropped."""
+
+    entry: Entry
+    removed: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """A checkpoint is exempt from retention now."""
+
+    number: int
+    removed: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Unpinned:
+    """A checkpoint is subject to retention again."""
+
+    number: int
+    removed: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """A checkpoint is gone; its number stays used. ``removed`` does not contain it."""
+
+    number: int
+    removed: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """All checkpoints are gone; ``removed`` names them."""
+
+    removed: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RolledBack:
+    """A rollback to ``number`` was recorded; ``removed`` are the dropped later ones and those too old."""
+
+    number: int
+    removed: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where one imported item went: ``number``, and ``imported``, ``replaced`` or ``skipped``."""
+
+    number: int
+    outcome: str
+    entry: Entry | None  # None for skipped
+    item: ImportItem
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """An import was taken over, item by item; ``removed`` may name items of this very import."""
+
+    placed: tuple[Placed, ...]
+    removed: tuple[int, ...] = ()
+
+    def count(self, outcome: str) -> int:
+        """How many items had this outcome."""
+        return sum(placed.outcome == outcome for placed in self.placed)
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """The session has this policy of its own now."""
+
+    policy: Policy
+    removed: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultsConfigured:
+    """Sessions of this partition without a policy of their own have this one from now on."""
+
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Nothing changed, and why."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """The command was accepted before, and changed nothing now; ``number`` of the checkpoint it was about."""
+
+    number: int | None
+
+
+Accepted = Created | Pinned | Unpinned | Deleted | Cleared | RolledBack | Imported | Configured
+Decision = Accepted | DefaultsConfigured | Rejected | Duplicate

@@ -1,0 +1,162 @@
+"""The index of one session, as the model holds it: numbers, names, times, pins and recent command ids, never data.
+
+Owns how they are found and kept in order. Must not know what a command means: that is :mod:`waypost.session`'s,
+which alone changes an index. Pure.
+"""
+
+from bisect import bisect_left, bisect_right, insort
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final, NamedTuple
+
+from waypost.checkpoint import own_number
+from waypost.retention import Policy
+
+REMEMBERED: Final = 256  # command ids that are remembered besides those of live checkpoints
+# Forgetting waits until this many are there, so that a session at its cap forgets 64 at a time.
+FORGET_ABOVE: Final = 320
+
+
+@dataclass(slots=True)
+class Entry:
+    """A checkpoint in the index. Times in microseconds; ``position`` is that of the command that made it."""
+
+    number: int
+    name: str
+    taken_at: int
+    recorded_at: int
+    position: int
+    command_id: str | None = None
+    imported_id: str | None = None
+    pinned: bool = False
+
+
+class Remembered(NamedTuple):
+    """A command id that no live checkpoint carries; ``number`` of the checkpoint it was about, if any."""
+
+    position: int
+    command_id: str
+    number: int | None
+
+
+class Session:
+    """The index of one session. Built from stored rows by :meth:`restore`, changed only by ``evolve``."""
+
+    __slots__ = ("_imported", "_known", "_numbers", "counter", "entries", "policy", "recent", "session_id")
+
+    def __init__(self, session_id: str, counter: int = 0, policy: Policy | None = None) -> None:
+        self.session_id = session_id
+        self.counter = counter  # the highest number ever given; never goes back
+        self.policy = policy  # None: the deployment's default applies
+        self.entries: dict[int, Entry] = {}
+        self.recent: list[Remembered] = []  # rising positions
+        self._numbers: list[int] = []  # rising
+        self._known: dict[str, int | None] = {}
+        self._imported: dict[str, list[int]] = {}
+
+    @classmethod
+    def restore(
+        cls,
+        session_id: str,
+        counter: int,
+        policy: Policy | None,
+        entries: list[Entry],
+        recent: list[Remembered],
+    ) -> "Session":
+        """A session from what was stored, in any order."""
+        session = cls(session_id, counter, policy)
+        for entry in sorted(entries, key=lambda entry: entry.number):
+            session.add(entry)
+        session.recent = sorted(recent)
+        for remembered in session.recent:
+            session._known[remembered.command_id] = remembered.number
+        return session
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def live(self) -> list[Entry]:
+        """The live entries, lowest number first."""
+        return [self.entries[number] for number in self._numbers]
+
+    def live_in_order(self, latest_first: bool = False) -> list[int]:
+        """The live numbers, rising, or falling with ``latest_first``."""
+        return self._numbers[::-1] if latest_first else self._numbers[:]
+
+    def later_than(self, number: int) -> list[int]:
+        """The live numbers above ``number``, rising."""
+        return self._numbers[bisect_right(self._numbers, number) :]
+
+    def lowest_to_drop(self) -> int | None:
+        """The lowest live number that is neither pinned nor the first, where another one is about to follow."""
+        for number in islice(self._numbers, 1, None):
+            if not self.entries[number].pinned:
+                return number
+        return None
+
+    def find(self, identifier: str) -> Entry | None:
+        """The live checkpoint with this id; failing that, the newest that was imported under it."""
+        number = own_number(self.session_id, identifier)
+        if number is not None and (entry := self.entries.get(number)) is not None:
+            return entry
+        numbers = self._imported.get(identifier)
+        return self.entries[numbers[-1]] if numbers else None
+
+    def knows(self, command_id: str) -> bool:
+        """Whether a command with this id was accepted within the remembered window."""
+        return command_id in self._known
+
+    def number_of(self, command_id: str) -> int | None:
+        """The number of the checkpoint that a known command was about, where there was one."""
+        return self._known.get(command_id)
+
+    def pins(self) -> int:
+        """How many live checkpoints are pinned."""
+        return sum(entry.pinned for entry in self.entries.values())
+
+    def weight(self) -> int:
+        """Entries and remembered ids together: what the session costs in memory, in items."""
+        return len(self._numbers) + len(self.recent)
+
+    # What follows changes the index, and is for evolve alone.
+
+    def add(self, entry: Entry) -> None:
+        """Take a live entry in, and the id of the command that made it."""
+        if self._numbers and entry.number < self._numbers[-1]:
+            insort(self._numbers, entry.number)
+        else:
+            self._numbers.append(entry.number)
+        self.entries[entry.number] = entry
+        self.counter = max(self.counter, entry.number)
+        if entry.command_id is not None:
+            self._known[entry.command_id] = entry.number
+        if entry.imported_id is not None:
+            insort(self._imported.setdefault(entry.imported_id, []), entry.number)
+
+    def drop(self, number: int) -> Remembered | None:
+        """Take a live entry out; what is remembered of the command that made it, if it had an id."""
+        entry = self.entries.pop(number)
+        del self._numbers[bisect_left(self._numbers, number)]
+        if entry.imported_id is not None:
+            numbers = self._imported[entry.imported_id]
+            numbers.remove(number)
+            if not numbers:
+                del self._imported[entry.imported_id]
+        if entry.command_id is None:
+            return None
+        return self.remember(Remembered(entry.position, entry.command_id, number))
+
+    def remember(self, remembered: Remembered) -> Remembered:
+        """Keep a command id among the recent ones."""
+        insort(self.recent, remembered)
+        self._known[remembered.command_id] = remembered.number
+        return remembered
+
+    def forget(self) -> int | None:
+        """Forget down to REMEMBERED once FORGET_ABOVE is passed; the lowest position still remembered."""
+        if len(self.recent) <= FORGET_ABOVE:
+            return None
+        for remembered in self.recent[:-REMEMBERED]:
+            del self._known[remembered.command_id]
+        del self.recent[:-REMEMBERED]
+        return self.recent[0].position
