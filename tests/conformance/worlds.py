@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import pytest
@@ -100,19 +101,20 @@ class _KafkaTransaction:
 class KafkaWorld:
     """Topics of their own on the real Kafka."""
 
-    def __init__(self, connection: Connection, topics: Topics) -> None:
+    def __init__(self, connection: Connection, topics: Topics, *, bulk: bool) -> None:
         self._connection = connection
+        self._bulk = bulk
         self._topics = topics
         self._opened: list[CommandLog | ResultsLog] = []
         self._transactions = 0
 
     def commands(self) -> CommandLog:
-        log = KafkaCommandLog(self._connection, self._topics.commands, PARTITION)
+        log = KafkaCommandLog(self._connection, self._topics.commands, PARTITION, bulk=self._bulk)
         self._opened.append(log)
         return log
 
     def results(self) -> ResultsLog:
-        log = KafkaResultsLog(self._connection, self._topics, PARTITION)
+        log = KafkaResultsLog(self._connection, self._topics, PARTITION, bulk=self._bulk)
         self._opened.append(log)
         return log
 
@@ -163,16 +165,19 @@ class KafkaWorld:
 
 
 @asynccontextmanager
-async def kafka_world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
+async def kafka_world(request: pytest.FixtureRequest, *, bulk: bool = False) -> AsyncIterator[World]:
     servers: Servers = request.getfixturevalue("servers")
     connection = Connection(servers.kafka.bootstrap_servers)
     topics = Topics(request.getfixturevalue("topic_prefix"))
     await create_topics(connection, topics, PARTITIONS)
-    world = KafkaWorld(connection, topics)
+    world = KafkaWorld(connection, topics, bulk=bulk)
     try:
         yield world
     finally:
         await world.close()
 
 
-WORLDS = [pytest.param(kafka_world, id="kafka", marks=pytest.mark.servers)]
+WORLDS = [
+    pytest.param(kafka_world, id="kafka", marks=pytest.mark.servers),
+    pytest.param(partial(kafka_world, bulk=True), id="kafka-bulk", marks=pytest.mark.servers),
+]

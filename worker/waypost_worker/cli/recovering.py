@@ -20,8 +20,9 @@ _T = TypeVar("_T")
 
 def run(work: Coroutine[Any, Any, _T]) -> _T:
     """Run work that folds millions of commands."""
-    # Sessions in memory are many small objects that live long: looking at all of them often is waste.
-    gc.set_threshold(50_000, 20, 50)
+    # As in a worker: what a batch makes is freed by its reference counts, and sessions in memory live long.
+    gc.freeze()
+    gc.set_threshold(500_000, 10, 20)
     try:
         import uvloop
     except ImportError:
@@ -52,7 +53,7 @@ def log_maker(settings: Settings, partition: int) -> "Callable[[], KafkaCommandL
     from waypost_worker.kafka.command_log import KafkaCommandLog
 
     connection = kafka_connection(settings)
-    return lambda: KafkaCommandLog(connection, settings.topics.commands, partition)
+    return lambda: KafkaCommandLog(connection, settings.topics.commands, partition, bulk=True)
 
 
 @asynccontextmanager

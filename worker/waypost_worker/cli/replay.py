@@ -77,7 +77,7 @@ def replay(
     processes: Annotated[
         int | None,
         Parameter(
-            help="spread over so many (default: one for each core if it pays)",
+            help="spread over so many (default: two for each core if it pays)",
             validator=validators.Number(gte=1, lte=64),
         ),
     ] = None,
@@ -264,9 +264,7 @@ async def _run(
     from waypost_worker.cli.replay_work import Job, replay_here, replay_spread
 
     total = sum(plan.end - plan.begin for plan in plans)
-    processes = options.processes or (
-        1 if total < _WORTH_PROCESSES else min(_MOST_PROCESSES, os.cpu_count() or 1)
-    )
+    processes = options.processes or _worth(total)
     # The longest first, so that each process gets its share.
     ordered = sorted(plans, key=lambda plan: plan.begin - plan.end)
     jobs = [
@@ -283,6 +281,13 @@ async def _run(
         outcomes = await replay_here(settings, jobs[0], progress)
         return sorted(outcomes, key=lambda one: one[0].partition)
     return await replay_spread(settings, jobs, progress)
+
+
+def _worth(commands: int) -> int:
+    """How many processes pay. Two for each core: partitions are not shared out evenly, and a process that waits for
+    Postgres leaves its core to another.
+    """
+    return 1 if commands < _WORTH_PROCESSES else min(_MOST_PROCESSES, 2 * len(os.sched_getaffinity(0)))
 
 
 def _planned(plan: "Plan") -> dict[str, Any]:

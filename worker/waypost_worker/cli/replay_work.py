@@ -97,7 +97,7 @@ def _work(settings: Settings, job: Job, partition: int, end: int, pool: Any, pro
     cache_items = max(1000, settings.cache_items // job.partitions)
 
     def make_results() -> KafkaResultsLog:
-        return KafkaResultsLog(connection, topics, partition)
+        return KafkaResultsLog(connection, topics, partition, bulk=True)
 
     if job.emit_to is not None:
         limits = Limits(cache_items=cache_items)

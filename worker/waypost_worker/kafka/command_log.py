@@ -11,6 +11,7 @@ from typing import Final
 from aiokafka import TopicPartition
 
 from waypost.envelope import KafkaRecord
+from waypost_worker.kafka.bulk import BulkReader
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.reading import FETCH_BYTES, PartitionReader
 
@@ -26,12 +27,16 @@ _FETCH_AHEAD_FROM: Final = 500
 
 
 class KafkaCommandLog:
-    """One partition of the command topic, for one term of its owner. Connects at the first call."""
+    """One partition of the command topic, for one term of its owner. Connects at the first call.
 
-    def __init__(self, connection: Connection, topic: str, partition: int) -> None:
+    With ``bulk`` for whoever reads the whole log.
+    """
+
+    def __init__(self, connection: Connection, topic: str, partition: int, *, bulk: bool = False) -> None:
         self._connection = connection
         self._partition = TopicPartition(topic, partition)
-        self._reader = PartitionReader(connection, self._partition, _ISOLATION)
+        make_reader = BulkReader if bulk else PartitionReader
+        self._reader = make_reader(connection, self._partition, _ISOLATION)
 
     async def partitions(self) -> int:
         """See the port."""

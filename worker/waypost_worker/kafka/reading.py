@@ -70,6 +70,11 @@ class PartitionReader:
             consumer.assign([self._partition])
         consumer.seek(self._partition, offset)
 
+    async def position(self) -> int:
+        """The offset to be read next."""
+        position: int = await (await self._started()).position(self._partition)
+        return position
+
     async def get(self, wait_ms: int, most: int) -> list[Any]:
         """The next records, at most ``most`` (a few more where odd ones are among them); none if none came.
 
@@ -108,14 +113,13 @@ class PartitionReader:
         """
         if first >= end:
             return
-        consumer = await self._started()
         await self.seek(first)
         seconds = self._connection.request_timeout
         loop = asyncio.get_running_loop()
         position, moved_at = first, loop.time()
         while position < end:
             records = await self.get(_PIECE_WAIT_MS, _PIECE)
-            before, position = position, await consumer.position(self._partition)
+            before, position = position, await self.position()
             if wanted := [record for record in records if record.offset < end]:
                 yield wanted
             if position > before:
