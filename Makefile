@@ -76,7 +76,10 @@ cost: setup  ## instructions and bytes that a command costs the worker, beside t
 
 PEERS := .venv-peers
 
-bench-full: setup  ## the long run, other shapes of load, and the service beside its peers; an hour
+bench-page: setup  ## docs/performance.md and its picture, from build/bench.json
+	@$(BIN)/python -m tests.bench.page
+
+bench-full: setup  ## the long run, other shapes of load, and the service beside its peers; two hours
 	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
 	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
 	  -r tests/bench/peers/requirements.lock

@@ -1,8 +1,10 @@
-"""``python -m tests.bench``: measure, write ``build/bench.json`` and ``build/bench.svg``, print a table."""
+"""``python -m tests.bench``: measure, write ``build/bench.json`` and ``build/bench.svg``, print a table.
+
+What ``tests.bench.shapes`` and ``tests.bench.peers`` put there stays.
+"""
 
 import argparse
 import asyncio
-import json
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -11,11 +13,11 @@ from typing import Any, TypeVar
 
 from tests.bench import latency, throughput
 from tests.bench.children import Child, ChildFailedError
-from tests.bench.machine import machine, versions
-from tests.bench.picture import draw
+from tests.bench.merging import PICTURE, REPORT, measured, merge
 from tests.bench.plan import FULL, POSTGRES_SETTINGS, SHORT, Plan
-from tests.bench.report import MODES, TITLES, latency_figures, percentile, ratios, spread, table
+from tests.bench.report import MODES, TITLES, latency_figures, percentile, ratios, spread
 from tests.bench.stage import Stage, System
+from tests.bench.table import table
 
 from waypost_worker.devserver import THROUGHPUT, DevServerError, Servers
 
@@ -99,8 +101,8 @@ async def copy_alone(stage: Stage, rows: int, batch: int) -> float:
             return float((await child.answer())["rows_per_second"])
 
 
-def make_report(plan: Plan, measured: dict[str, Any], batch: int, postgres: dict[str, str]) -> dict[str, Any]:
-    """The content of bench.json."""
+def make_report(plan: Plan, taken: dict[str, Any], batch: int, postgres: dict[str, str]) -> dict[str, Any]:
+    """This run's part of bench.json."""
     throughputs = {
         mode: {
             system: {
@@ -109,7 +111,7 @@ def make_report(plan: Plan, measured: dict[str, Any], batch: int, postgres: dict
             }
             for system, runs in systems.items()
         }
-        for mode, systems in measured["throughput"].items()
+        for mode, systems in taken["throughput"].items()
     }
     latencies = {
         rate: {
@@ -122,15 +124,14 @@ def make_report(plan: Plan, measured: dict[str, Any], batch: int, postgres: dict
             }
             for system, runs in systems.items()
         }
-        for rate, systems in measured["latency"].items()
+        for rate, systems in taken["latency"].items()
     }
     everything = [
-        run for systems in measured["throughput"].values() for runs in systems.values() for run in runs
+        run for systems in taken["throughput"].values() for runs in systems.values() for run in runs
     ]
-    found = machine()
+    when = measured(postgres)
     return {
-        "machine": found,
-        "versions": versions(postgres["server_version"]),
+        **when,
         "configuration": {
             "plan": plan.to_dict(),
             "bare_loop_batch": batch,
@@ -140,21 +141,19 @@ def make_report(plan: Plan, measured: dict[str, Any], batch: int, postgres: dict
             "postgres_settings": POSTGRES_SETTINGS,
         },
         "throughput": throughputs,
-        "bare_loop_batches_tried": {str(size): run.to_dict() for size, run in measured["tried"].items()},
-        "copy": {
-            size: {"spread": spread(values), "runs": values} for size, values in measured["copy"].items()
-        },
+        "bare_loop_batches_tried": {str(size): run.to_dict() for size, run in taken["tried"].items()},
+        "copy": {size: {"spread": spread(values), "runs": values} for size, values in taken["copy"].items()},
         "latency": latencies,
         "elsewhere_cores": spread([run.elsewhere_cores for run in everything], 2),
-        "ratios": ratios(throughputs, latencies, found["cpus"]),
+        "ratios": ratios(throughputs, latencies, when["machine"]["cpus"]),
     }
 
 
 async def run(plan: Plan, servers: Servers, build: Path) -> dict[str, Any]:
     """A whole run on these servers; the report."""
     async with Stage(servers, build) as stage:
-        measured = await bench(stage, plan)
-        return make_report(plan, measured, stage.batch, await stage.postgres_facts())
+        taken = await bench(stage, plan)
+        return make_report(plan, taken, stage.batch, await stage.postgres_facts())
 
 
 def main() -> int:
@@ -177,10 +176,8 @@ def main() -> int:
     except (DevServerError, ChildFailedError, RuntimeError, TimeoutError) as error:
         print(f"\nthe benchmark can't go on, nothing was written: {error!r}", file=sys.stderr)
         return 1
-    (build / "bench.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    (build / "bench.svg").write_text(draw(report), encoding="utf-8")
-    print(table(report))
-    print(f"all figures: {build / 'bench.json'}, picture: {build / 'bench.svg'}")
+    print(table(merge(build, report, report.pop("ratios"))))
+    print(f"all figures: {build / REPORT}, picture: {build / PICTURE}")
     return 0
 
 

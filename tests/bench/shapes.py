@@ -1,25 +1,28 @@
 """``python -m tests.bench.shapes``: other shapes of load, the bare loop and the service in pairs on the same servers.
 
-Sessions at their retention cap, data of 10 and 100 KB, a million sessions and the worker's memory, and how long
-results pause when one of two workers ends. Adds ``shapes`` and its ratios to ``build/bench.json``.
+Sessions at their retention cap, data of 10 and 100 KB, a gigabyte of history, replay, a million sessions and the
+worker's memory, and how long results pause when one of two workers ends. Adds ``shapes`` and its ratios to
+``build/bench.json``.
 """
 
 import argparse
 import asyncio
-import json
 import os
 import signal
 import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from statistics import median
 from typing import Any, Final
 
+from tests.bench import replaying
 from tests.bench.children import ChildFailedError
+from tests.bench.merging import measured, merge
 from tests.bench.plan import FROM_PART, POSTGRES_SETTINGS, SESSIONS, TO_PART
-from tests.bench.report import paired_ratio, spread
-from tests.bench.stage import Stage, System
+from tests.bench.report import at_least, at_most, paired_ratio, plain_figure, spread
+from tests.bench.stage import Ground, Stage, System
+from tests.bench.table import table
 
 from waypost_worker.devserver import THROUGHPUT, DevServerError, Servers
 from waypost_worker.settings import Settings
@@ -40,7 +43,7 @@ class Shape:
     data_bytes: int = 1_024
     prelude: int = 0
     defaults: dict[str, int] | None = None
-    target: float | None = None
+    target: float = 0.0
 
 
 SHAPES: Final = {
@@ -54,6 +57,13 @@ SHAPES: Final = {
     "data_10_kb": Shape("data of 10 KB", commands=15_000, data_bytes=10_240, target=0.8),
     "data_100_kb": Shape("data of 100 KB", commands=2_400, data_bytes=102_400, target=0.8),
 }
+# What lies in a database before the creates that are measured: a little, and 1 GB.
+_NO_LIMIT: Final = {"max_checkpoints": 10_000, "compress_after": 10_000}
+HISTORIES: Final = {
+    "short": Shape("20 MB of history", commands=20_000, defaults=_NO_LIMIT),
+    "1_gb": Shape("1 GB of history", commands=100_000, data_bytes=10_240, defaults=_NO_LIMIT),
+}
+_AFTER_HISTORY: Final = Shape("creates", commands=60_000)
 MILLION: Final = Shape("a million sessions", commands=1_000_000, sessions=1_000_000)
 
 
@@ -61,21 +71,45 @@ async def rate(stage: Stage, which: System, shape: Shape) -> tuple[float, float]
     """Commands a second from topic to topic, and the system's most resident memory in MB."""
     async with AsyncExitStack() as stack:
         ground = await stack.enter_async_context(stage.ground())
-        job = {"commands": shape.commands, "sessions": shape.sessions, "data_bytes": shape.data_bytes}
-        if which == "service" and shape.defaults is not None:
-            job["defaults"] = shape.defaults  # type: ignore[assignment]
-        async with ground.load("fill", **job) as load:
-            await load.answer()
-            load.tell("go")
-            await load.answer()
+        await _fill(ground, shape, with_defaults=which == "service")
         await stage.checkpoint()
         child = await stack.enter_async_context(stage.system(which, ground))
         times = await ground.committed(shape.commands, patience=900)
         memory = peak_mb(child.pid)
-    measured = shape.commands - shape.prelude
-    first = shape.prelude + int(measured * FROM_PART)
-    last = shape.prelude + int(measured * TO_PART) - 1
-    return (last - first) * 1000 / (times[last] - times[first]), memory
+    return _per_second(times, shape.prelude), memory
+
+
+async def after(stage: Stage, history: Shape) -> float:
+    """Creates a second of a worker in whose database that history is."""
+    async with AsyncExitStack() as stack:
+        ground = await stack.enter_async_context(stage.ground())
+        await _fill(ground, history)
+        await _fill(ground, _AFTER_HISTORY)
+        await stage.checkpoint()
+        await stack.enter_async_context(stage.system("service", ground))
+        times = await ground.committed(history.commands + _AFTER_HISTORY.commands, patience=900)
+    return _per_second(times, history.commands)
+
+
+async def _fill(ground: Ground, shape: Shape, with_defaults: bool = True) -> None:
+    job: dict[str, Any] = {
+        "commands": shape.commands,
+        "sessions": shape.sessions,
+        "data_bytes": shape.data_bytes,
+    }
+    if with_defaults and shape.defaults is not None:
+        job["defaults"] = shape.defaults
+    async with ground.load("fill", **job) as load:
+        await load.answer()
+        load.tell("go")
+        await load.answer()
+
+
+def _per_second(times: list[int], prelude: int) -> float:
+    """Of the results behind the first ``prelude`` ones, over the part that is measured."""
+    commands = len(times) - prelude
+    first, last = prelude + int(commands * FROM_PART), prelude + int(commands * TO_PART) - 1
+    return (last - first) * 1000 / (times[last] - times[first])
 
 
 def peak_mb(pid: int) -> float:
@@ -105,90 +139,127 @@ async def pause(stage: Stage, number: int) -> float:
     return max(times)
 
 
+class Shapes:
+    """The measurements of one run, kept as they come."""
+
+    def __init__(self, stage: Stage, repeats: int) -> None:
+        self.found: dict[str, Any] = {}
+        self.ratios: dict[str, Any] = {}
+        self._stage = stage
+        self._repeats = repeats
+
+    async def beside_bare(self, name: str, shape: Shape) -> None:
+        """The service and the bare loop, in turn."""
+        rates: dict[str, list[float]] = {which: [] for which in SYSTEMS}
+        for repeat in range(self._repeats):
+            for which in SYSTEMS if repeat % 2 == 0 else SYSTEMS[::-1]:
+                per_second, _ = await rate(self._stage, which, shape)
+                rates[which].append(per_second)
+                megabytes = per_second * shape.data_bytes / 1e6
+                say(f"{shape.title}, {which}", f"{per_second:,.0f}/s {megabytes:,.1f} MB/s")
+        self.found[name] = {which: spread(values) for which, values in rates.items()}
+        figure = paired_ratio(rates["service"], rates["bare"])
+        self.ratios[f"{name}_service_over_bare"] = at_least(figure, shape.target)
+
+    async def history(self) -> None:
+        """Creates with much and with little in the database."""
+        rates: dict[str, list[float]] = {name: [] for name in HISTORIES}
+        for repeat in range(self._repeats):
+            for name in HISTORIES if repeat % 2 == 0 else reversed(HISTORIES):
+                rates[name].append(await after(self._stage, HISTORIES[name]))
+                say(f"creates after {HISTORIES[name].title}", f"{rates[name][-1]:,.0f}/s")
+        self.found["history"] = {name: spread(values) for name, values in rates.items()}
+        figure = paired_ratio(rates["1_gb"], rates["short"])
+        self.ratios["creates_after_1_gb_over_short_history"] = at_least(figure, 0.9)
+
+    async def replay(self) -> None:
+        """Replay into an empty schema, and the live worker before it."""
+        pairs = []
+        for _ in range(self._repeats):
+            pairs.append(await replaying.pair(self._stage))
+            say("a worker, live", f"{pairs[-1].live:,.0f}/s")
+            say(f"replay, {pairs[-1].cpu_us:.0f} us of CPU a command", f"{pairs[-1].replay:,.0f}/s")
+        live, replay = [one.live for one in pairs], [one.replay for one in pairs]
+        self.found["replay"] = {
+            "live": spread(live),
+            "replay": spread(replay),
+            "replay_cpu_us_per_command": spread([one.cpu_us for one in pairs]),
+        }
+        self.ratios["replay_over_live"] = at_least(paired_ratio(replay, live), 1.5)
+
+    async def takeover(self) -> None:
+        """How long results pause when one of two workers ends."""
+        timeout = Settings.model_fields["session_timeout"].default
+        for name, number, most in (
+            ("sigterm", signal.SIGTERM, 1.0),
+            ("sigkill", signal.SIGKILL, timeout + 1.0),
+        ):
+            pauses = []
+            for _ in range(self._repeats):
+                pauses.append(await pause(self._stage, number))
+                say(f"one of two workers gets {name.upper()}", f"{pauses[-1]:.2f} s")
+            self.found[f"takeover_{name}_seconds"] = spread(pauses, 2)
+            self.ratios[f"takeover_{name}_seconds"] = at_most(plain_figure(pauses, "s"), most)
+
+    async def million(self) -> None:
+        """A session for each command: the worker's memory."""
+        rates, peaks = [], []
+        for _ in range(self._repeats):
+            per_second, memory = await rate(self._stage, "service", MILLION)
+            say(MILLION.title, f"{per_second:,.0f}/s {memory:,.0f} MB")
+            rates.append(per_second)
+            peaks.append(memory)
+        self.found["million_sessions"] = {"per_second": spread(rates), "worker_peak_mb": spread(peaks)}
+        self.ratios["million_sessions_worker_mb"] = at_most(plain_figure(peaks, "MB", 0), 400)
+
+
 def say(what: str, value: str) -> None:
     """One line for each measurement."""
     print(f"  {what:<52}{value:>20}", file=sys.stderr, flush=True)
 
 
-async def run(
-    servers: Servers, build: Path, repeats: int, only: list[str]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The measurements and the ratios."""
-    found: dict[str, Any] = {}
-    ratios: dict[str, Any] = {}
+OTHERS: Final = {
+    "replay": Shapes.replay,
+    "history": Shapes.history,
+    "takeover": Shapes.takeover,
+    "million": Shapes.million,
+}
+
+
+async def run(servers: Servers, build: Path, repeats: int, only: list[str]) -> dict[str, Any]:
+    """The measurements, added to the report: the whole report."""
     async with Stage(servers, build) as stage:
-        for name, shape in SHAPES.items():
-            if only and name not in only:
-                continue
-            rates: dict[str, list[float]] = {which: [] for which in SYSTEMS}
-            for repeat in range(repeats):
-                for which in SYSTEMS if repeat % 2 == 0 else SYSTEMS[::-1]:
-                    per_second, _ = await rate(stage, which, shape)
-                    rates[which].append(per_second)
-                    megabytes = per_second * shape.data_bytes / 1e6
-                    say(f"{shape.title}, {which}", f"{per_second:,.0f}/s {megabytes:,.1f} MB/s")
-            found[name] = {which: spread(values) for which, values in rates.items()}
-            figure = paired_ratio(rates["service"], rates["bare"])
-            ratios[f"{name}_service_over_bare"] = {
-                **figure,
-                "target": f">= {shape.target}",
-                "met": figure["value"] >= (shape.target or 0),
-            }
-        if not only or "takeover" in only:
-            await _takeovers(stage, repeats, found, ratios)
-        if not only or "million" in only:
-            per_second, memory = await rate(stage, "service", MILLION)
-            say(MILLION.title, f"{per_second:,.0f}/s {memory:,.0f} MB")
-            found["million_sessions"] = {"per_second": round(per_second), "worker_peak_mb": round(memory)}
-            ratios["million_sessions_worker_mb"] = {
-                "value": round(memory),
-                "target": "<= 400",
-                "met": memory <= 400,
-            }
-    return found, ratios
-
-
-async def _takeovers(stage: Stage, repeats: int, found: dict[str, Any], ratios: dict[str, Any]) -> None:
-    timeout = Settings.model_fields["session_timeout"].default
-    for name, number, most in (
-        ("sigterm", signal.SIGTERM, 1.0),
-        ("sigkill", signal.SIGKILL, timeout + 1.0),
-    ):
-        pauses = []
-        for _ in range(repeats):
-            pauses.append(await pause(stage, number))
-            say(f"one of two workers gets {name.upper()}", f"{pauses[-1]:.2f} s")
-        found[f"takeover_{name}_seconds"] = spread(pauses, 2)
-        ratios[f"takeover_{name}_seconds"] = {
-            "value": round(median(pauses), 2),
-            "target": f"<= {most:g}",
-            "met": median(pauses) <= most,
-        }
+        shapes = Shapes(stage, repeats)
+        for name in only or chain(SHAPES, OTHERS):
+            if name in SHAPES:
+                await shapes.beside_bare(name, SHAPES[name])
+            else:
+                await OTHERS[name](shapes)
+        when = measured(await stage.postgres_facts())
+    found = {
+        **shapes.found,
+        "configuration": {"repeats": repeats, "bare_loop_batch": stage.batch},
+        "measured": when,
+    }
+    return merge(build, {**when, "shapes": found}, shapes.ratios)
 
 
 def main() -> int:
     """Start servers, measure, add to the report, print."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.shapes", description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", nargs="*", default=[], choices=[*SHAPES, "takeover", "million"])
+    parser.add_argument("--only", nargs="*", default=[], choices=[*SHAPES, *OTHERS])
     asked = parser.parse_args()
     build = Path("build")
     build.mkdir(exist_ok=True)
-    print("other shapes of load, some fifteen minutes …", file=sys.stderr)
+    print("other shapes of load, some thirty minutes …", file=sys.stderr)
     try:
         with Servers(kafka_profile=THROUGHPUT, postgres_settings=POSTGRES_SETTINGS) as servers:
-            found, ratios = asyncio.run(run(servers, build, asked.repeats, asked.only))
+            report = asyncio.run(run(servers, build, asked.repeats, asked.only))
     except (DevServerError, ChildFailedError, RuntimeError, TimeoutError) as error:
         print(f"\nthe benchmark can't go on, nothing was written: {error!r}", file=sys.stderr)
         return 1
-    file = build / "bench.json"
-    report = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"ratios": {}}
-    report["shapes"] = report.get("shapes", {}) | found
-    report["ratios"].update(ratios)
-    file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    for name, figure in ratios.items():
-        mark = "met" if figure["met"] else "NOT"
-        print(f" {name.replace('_', ' '):<46}{figure['value']:>8}{figure['target']:>12}  {mark}")
+    print(table(report))
     return 0
 
 

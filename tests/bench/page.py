@@ -1,0 +1,236 @@
+"""``python -m tests.bench.page``: docs/performance.md and its picture, from ``build/bench.json``."""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from tests.bench.merging import PICTURE, REPORT
+from tests.bench.report import TITLES
+from tests.bench.table import PEERS
+
+_DOCS: Final = Path(__file__).parents[2] / "docs"
+PAGE: Final = "performance.md"
+_SHAPES: Final = {
+    "at_cap": "1 KB, every session at its cap: each create removes one",
+    "data_10_kb": "data of 10 KB",
+    "data_100_kb": "data of 100 KB",
+}
+_MEANINGS: Final = {
+    "creates_service_over_bare": "creates of 1 KB, to the bare loop",
+    "creates_service_over_bare_with_publisher": "same, with a publisher at full speed on the same cores",
+    "creates_service_over_bare_by_cpu_time": "same, by CPU time alone",
+    "creates_service_over_saver": "creates, to LangGraph's AsyncPostgresSaver",
+    "creates_service_over_streams_or_quix": "creates, to the better of Kafka Streams and Quix Streams",
+    "at_cap_service_over_bare": "every session at its cap, to the bare loop",
+    "data_10_kb_service_over_bare": "10 KB of data, to the bare loop, MB/s",
+    "data_100_kb_service_over_bare": "100 KB of data, to the bare loop, MB/s",
+    "creates_after_1_gb_over_short_history": "creates with 1 GB of history in Postgres, to those with 20 MB",
+    "replay_over_live": "replay into an empty database, to the live worker",
+    "p50_ms_at_200_per_second": "publish to visible result at 200 a second, p50",
+    "p99_ms_at_200_per_second": "same, p99",
+    "p50_ms_at_1000_per_second": "publish to visible result at 1,000 a second, p50",
+    "p99_ms_at_1000_per_second": "same, p99",
+    "p50_service_over_bare_at_200_per_second": "p50 at 200 a second, to the bare loop's",
+    "p50_service_over_bare_at_1000_per_second": "p50 at 1,000 a second, to the bare loop's",
+    "p50_service_over_streams_or_quix_at_1000_per_second": (
+        "p50 at 1,000 a second, to the better of Kafka Streams and Quix Streams"
+    ),
+    "takeover_sigterm_seconds": "results pause when one of two workers gets SIGTERM",
+    "takeover_sigkill_seconds": "results pause when one of two workers gets SIGKILL (session timeout + 1 s)",
+    "million_sessions_worker_mb": "memory of a worker that served a million sessions",
+}
+_INTRODUCTION: Final = """# Performance
+
+<!-- Made from build/bench.json by `make bench-page`; change tests/bench/page.py. -->
+
+Where Waypost lies between the least that can be done, a **bare loop** (fetch, parse, `COPY` and one row's update in a
+transaction, append the result: no validation, no sessions, no retention, nothing that would make a command count
+once), and what one would take otherwise: LangGraph's Postgres saver, Kafka Streams and Quix Streams exactly once. All
+of them take turns in one run, on one machine with broker, database, worker and load together: **ratios** say
+something, the plain numbers are that machine's. To repeat it:
+
+```bash
+make bench        # some four minutes: the service beside the bare loop
+make bench-full   # two hours: more repeats, other shapes of load, the peers; build/bench.json and build/bench.svg
+make bench-page   # this page from it
+```
+"""
+_METHOD: Final = """## How it is measured
+
+- Throughput is taken from the broker's times of the results, between the first 10 and the last 5 percent; commands
+  wait in the topic, or are published meanwhile. A system's start is in none of the figures.
+- Latency is an open loop: each command carries its intended time, and is counted from there also when it was sent
+  late. The subscriber is a default Kafka consumer in a process of its own; that of a transactional system reads
+  committed records, for there is nothing else to be seen.
+- Peers are set up as their documentation says for exactly once. The two with transactions keep sessions in a local
+  store and write no Postgres; the saver has no Kafka and no results, an agent waits for the put itself. The best of
+  several pool sizes and thread counts goes on.
+- Replay compares each result that it makes again with the topic. What its speed is compared with is the worker that ran
+  before it on the same commands.
+- Figures of one machine are no promise for another. What limits larger deployments: [scaling](scaling.md).
+"""
+
+
+def page(report: Mapping[str, Any]) -> str:
+    """The page's text; figures that the report lacks are left out."""
+    return "\n".join(
+        (
+            _INTRODUCTION,
+            *_where(report),
+            "",
+            "![Throughput, promises, and latency over rate](performance.svg)",
+            "",
+            *_promises(report),
+            *_throughput(report),
+            *_peers(report),
+            *_shapes(report),
+            *_latency(report),
+            _METHOD,
+        )
+    )
+
+
+def _where(report: Mapping[str, Any]) -> Iterator[str]:
+    machine, versions = report["machine"], report["versions"]
+    yield (
+        f"The figures below: {machine['cpus']} x {machine['cpu']}, {machine['memory_gb']:g} GB, {machine['system']}; "
+        f"Python {versions['python']}, Kafka {versions['kafka']}, Postgres {versions['postgres']} (fsync on), Waypost "
+        f"{versions['waypost']}; measured {report['at'][:10]}."
+    )
+    if "elsewhere_cores" in report:
+        yield f"Others kept {report['elsewhere_cores']['median']:.1f} cores busy meanwhile."
+
+
+def _promises(report: Mapping[str, Any]) -> Iterator[str]:
+    yield from (
+        "## Ratios and targets",
+        "",
+        "| figure | measured | lowest - highest | target | |",
+        "|---|---|---|---|---|",
+    )
+    for name, meaning in _MEANINGS.items():
+        figure = report["ratios"].get(name)
+        if figure is None:
+            continue
+        unit = f" {figure['unit']}" if "unit" in figure else ""
+        spread = figure.get("spread")
+        between = f"{spread['min']:g} - {spread['max']:g}" if spread else ""
+        met = {True: "met", False: "**not met**", None: ""}[figure.get("met")]
+        yield f"| {meaning} | {figure['value']:g}{unit} | {between} | {figure.get('target', '')} | {met} |"
+    yield ""
+
+
+def _throughput(report: Mapping[str, Any]) -> Iterator[str]:
+    if "throughput" not in report:
+        return
+    yield from (
+        "## Beside the bare loop",
+        "",
+        "Creates of 1 KB a second, 2,000 sessions, 3 partitions; CPU in microseconds for each command.",
+        "",
+        "| | a second | worker or loop | Postgres | Kafka |",
+        "|---|---|---|---|---|",
+    )
+    for system, figures in report["throughput"]["waiting"].items():
+        runs = [run for run in figures["runs"] if run["cpu_us_per_command"]]
+        if not runs:
+            continue
+        cpu = runs[len(runs) // 2]["cpu_us_per_command"]
+        postgres = cpu["postgres_backends"] + cpu["postgres_background"]
+        yield (
+            f"| {TITLES[system]} | {_rates(figures['spread'])} | {cpu['loop']:.0f} | {postgres:.0f} | "
+            f"{cpu['kafka']:.0f} |"
+        )
+    for batch, figures in report["copy"].items():
+        yield f"| COPY alone, batches of {batch} | {_rates(figures['spread'])} | | | |"
+    yield ""
+
+
+def _peers(report: Mapping[str, Any]) -> Iterator[str]:
+    peers = report.get("peers")
+    if peers is None:
+        return
+    yield from (
+        "## Beside what one would take otherwise",
+        "",
+        "| | creates a second | p50 at 1,000 a second | p99 | database | results as events |",
+        "|---|---|---|---|---|---|",
+    )
+    has = {
+        "service": "Postgres | yes",
+        "streams": "none | after the transaction",
+        "quix": "none | after the transaction",
+        "saver": "Postgres | no",
+    }
+    for name, title in PEERS.items():
+        cells = [_milliseconds(peers[f"{part}_ms_at_1000_per_second"].get(name)) for part in ("p50", "p99")]
+        rates = _rates(peers["commands_per_second"][name])
+        yield f"| {title} | {rates} | {cells[0]} | {cells[1]} | {has[name]} |"
+    yield ""
+
+
+def _shapes(report: Mapping[str, Any]) -> Iterator[str]:
+    shapes = report.get("shapes", {})
+    rows = [
+        f"| {title}, {TITLES[system]} | {_rates(figures)} |"
+        for name, title in _SHAPES.items()
+        for system, figures in shapes.get(name, {}).items()
+    ]
+    for name, title in (("short", "20 MB"), ("1_gb", "1 GB")):
+        if "history" in shapes:
+            rows.append(
+                f"| creates of 1 KB with {title} of history, service | {_rates(shapes['history'][name])} |"
+            )
+    if "replay" in shapes:
+        rows.append(f"| a worker, live, before the replay | {_rates(shapes['replay']['live'])} |")
+        rows.append(f"| replay of the same commands, all compared | {_rates(shapes['replay']['replay'])} |")
+    if rows:
+        yield from ("## Other shapes of load", "", "| | commands a second |", "|---|---|", *rows, "")
+
+
+def _latency(report: Mapping[str, Any]) -> Iterator[str]:
+    if "latency" not in report:
+        return
+    yield from (
+        "## Publish to visible result",
+        "",
+        "Milliseconds, median of the repeats (lowest - highest).",
+        "",
+        "| commands a second | | p50 | p99 | p99.9 |",
+        "|---|---|---|---|---|",
+    )
+    for rate, systems in report["latency"].items():
+        for system, figures in systems.items():
+            cells = " | ".join(_milliseconds(figures[name]) for name in ("p50", "p99", "p99.9"))
+            yield f"| {int(rate):,} | {TITLES[system]} | {cells} |"
+    yield ""
+
+
+def _rates(spread: Mapping[str, float]) -> str:
+    return f"{spread['median']:,.0f} ({spread['min']:,.0f} - {spread['max']:,.0f})"
+
+
+def _milliseconds(spread: Mapping[str, float] | None) -> str:
+    if spread is None:
+        return ""
+    return f"{spread['median']:.1f} ({spread['min']:.1f} - {spread['max']:.1f})"
+
+
+def main() -> int:
+    """Write both files. Exit code 1 if there is no report."""
+    build = Path("build")
+    file = build / REPORT
+    if not file.exists():
+        print(f"{file} is not there: make bench or make bench-full writes it", file=sys.stderr)
+        return 1
+    (_DOCS / PAGE).write_text(page(json.loads(file.read_text(encoding="utf-8"))), encoding="utf-8")
+    shutil.copyfile(build / PICTURE, _DOCS / "performance.svg")
+    print(f"docs/{PAGE}, docs/performance.svg")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
