@@ -149,7 +149,7 @@ def dashboard() -> dict[str, Any]:
                 (
                     "Postgres, 95 %",
                     "s",
-                    [(_quantile(c.POSTGRES_SECONDS, 0.95, "operation"), "{{operation}}")],
+                    [(_quantile(c.POSTGRES_SECONDS, 0.95, "shard, operation"), "{{shard}} {{operation}}")],
                 ),
                 ("Appending results", "s", list(_quantiles(c.EMIT_SECONDS))),
                 ("Terms ended a minute", "short", [(f"60 * {_rate(c.TERMS_ENDED, 'reason')}", "{{reason}}")]),
@@ -176,8 +176,11 @@ def dashboard() -> dict[str, Any]:
                     "Connections to Postgres",
                     "short",
                     [
-                        (f"sum by (instance, state) ({c.POOL.name})", "{{instance}} {{state}}"),
-                        (c.POOL_MOST.name, "{{instance}} limit"),
+                        (
+                            f"sum by (instance, shard, state) ({c.POOL.name})",
+                            "{{instance}} {{shard}} {{state}}",
+                        ),
+                        (c.POOL_MOST.name, "{{instance}} {{shard}} limit"),
                     ],
                 ),
                 ("Delay of the event loop", "s", [(c.LOOP_DELAY.name, "{{instance}}")]),

@@ -6,14 +6,18 @@ from tests.adapters import adapter_world, backend
 from tests.bench import cost
 from tests.secure_kafka import secure_kafka
 from tests.servers import database, database_template, mark_users_of_servers, servers, topic_prefix
+from tests.shards import pair, second_postgres, sharded
 
 __all__ = [
     "adapter_world",
     "backend",
     "database",
     "database_template",
+    "pair",
+    "second_postgres",
     "secure_kafka",
     "servers",
+    "sharded",
     "topic_prefix",
 ]
 

@@ -18,6 +18,7 @@ from tests.oracle.books import Books, Records, balance, read_all
 from waypost import Topics
 from waypost.envelope import command_headers
 from waypost.outgoing import create_body
+from waypost.shards import Place, dsn_list, shard_of
 from waypost.topics import partition_of
 from waypost_worker.clock import SystemClock
 from waypost_worker.devserver import Endpoints
@@ -93,6 +94,7 @@ class Deployment:
         self.partitions = partitions
         self.connection = Connection(endpoints.bootstrap_servers, request_timeout=timeout)
         self.pool: Any = None
+        self.pools: list[Any] = []  # of each shard; ``pool`` is the first one's
         self.producer: Any = None
         self._owners: list[Running] = []
         self.at_close: list[Callable[[], Awaitable[None]]] = []  # to end what a test may leave running
@@ -136,9 +138,17 @@ class Deployment:
         return Ports(
             make_log=lambda: KafkaCommandLog(self.connection, self.topics.commands, partition),
             make_results=lambda: KafkaResultsLog(self.connection, self.topics, partition),
-            store=PostgresStore(self.pool, partition),
+            store=PostgresStore(self._pool_of(partition), partition, place=self._place_of(partition)),
             clock=SystemClock(),
         )
+
+    def _place_of(self, partition: int) -> Place:
+        shards = len(dsn_list(self.dsn))
+        return Place(shard_of(partition, shards), shards)
+
+    def _pool_of(self, partition: int) -> Any:
+        # A test may have put another pool in the place of the only one.
+        return self.pools[self._place_of(partition).shard] if len(self.pools) > 1 else self.pool
 
     def own(
         self,
@@ -195,6 +205,8 @@ class Deployment:
         for running in self._owners:
             await running.crash()
         await self.producer.stop()
+        for pool in self.pools[1:]:
+            await pool.close()
         await self.pool.close()
 
 
@@ -202,10 +214,13 @@ class Deployment:
 async def deployment(
     endpoints: Endpoints, dsn: str, prefix: str, partitions: int = 1, timeout: float = 5
 ) -> AsyncIterator[Deployment]:
-    """Make topics and connections, and take everything down at the end."""
+    """Make topics and connections, and take everything down at the end. ``dsn`` may name several databases, which
+    have noted their places already.
+    """
     made = Deployment(endpoints, dsn, prefix, partitions, timeout)
     await create_topics(made.connection, made.topics, partitions)
-    made.pool = await open_pool(dsn, timeout=timeout)
+    made.pools = [await open_pool(one, timeout=timeout) for one in dsn_list(dsn)]
+    made.pool = made.pools[0]
     made.producer = AIOKafkaProducer(
         bootstrap_servers=endpoints.bootstrap_servers,
         enable_idempotence=True,

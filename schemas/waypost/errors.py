@@ -40,6 +40,10 @@ class NaiveDatetimeError(WaypostError, ValueError):
     """A datetime without a time zone, which could mean two different moments."""
 
 
+class ShardMapError(WaypostError):
+    """The databases are not those, or not in the order, that belong together; nothing was changed."""
+
+
 class BufferFullError(WaypostError):
     """The publisher's buffer is full and its policy is to say so; the command was not accepted."""
 

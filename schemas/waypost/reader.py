@@ -4,19 +4,24 @@ Read-only: a role with select on the schema is enough. Needs the extra ``reader`
 """
 
 import asyncio
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from heapq import merge
+from itertools import islice
 from typing import Any, Final, Self
 
 import orjson
 
 from waypost.read_pool import DEFAULT_SCHEMA as DEFAULT_SCHEMA
 from waypost.read_pool import ReadPool
-from waypost.read_pool import Snapshot as Snapshot
+from waypost.read_shards import OfSession, ReadShards
+from waypost.read_shards import SnapshotSet as SnapshotSet
 from waypost.session_reader import Page as Page
 from waypost.session_reader import SessionReader as SessionReader
 from waypost.session_reader import checked_limit
+from waypost.shards import dsn_list
 from waypost.text import MAX_SESSION_ID
 from waypost.times import from_micros, to_micros
 
@@ -51,15 +56,17 @@ class SessionPage:
 class Reader:
     """A pool of read-only connections: ``async with waypost.Reader(dsn) as reader: …``
 
-    ``schema`` is another one than ``waypost`` where a replay built a side schema. At most ``pool_size``
-    connections; a statement, and the wait for a connection, take at most ``timeout`` seconds (TimeoutError says
-    which it was). While Postgres is away, reads wait up to ``reconnect`` seconds for it, unless it was never
-    reached. Works behind pgbouncer in transaction mode with ``statement_cache_size=0``.
+    ``dsn`` is that of the database or, where it is sharded, all of them in the deployment's order: a list, or a text
+    that separates them by white space; what is out of place there is a ShardMapError. ``schema`` is another one
+    than ``waypost`` where a replay built a side schema. At most ``pool_size`` connections to each database; a
+    statement, and the wait for a connection, take at most ``timeout`` seconds (TimeoutError says which it was).
+    While Postgres is away, reads wait up to ``reconnect`` seconds for it, unless it was never reached. Works behind
+    pgbouncer in transaction mode with ``statement_cache_size=0``.
     """
 
     def __init__(
         self,
-        dsn: str,
+        dsn: str | Sequence[str],
         *,
         schema: str = DEFAULT_SCHEMA,
         pool_size: int = 4,
@@ -67,10 +74,16 @@ class Reader:
         reconnect: float = 10,
         statement_cache_size: int = 100,
     ) -> None:
-        self._pool = ReadPool(dsn, schema, pool_size, timeout, reconnect, statement_cache_size)
+        self._shards = ReadShards(
+            [
+                ReadPool(one, schema, pool_size, timeout, reconnect, statement_cache_size)
+                for one in dsn_list(dsn)
+            ]
+        )
 
     async def __aenter__(self) -> Self:
-        await self._pool.open()
+        for pool in self._shards.pools:
+            await pool.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -78,17 +91,18 @@ class Reader:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._pool.close()
+        await self._shards.close()
 
     def session(self, session_id: str) -> SessionReader:
         """The reads of one session; it need not exist."""
-        return SessionReader(self._pool, session_id)
+        return SessionReader(OfSession(self._shards, session_id), session_id)
 
     async def sessions(
         self, *, prefix: str = "", limit: int = _SESSIONS, cursor: str = ""
     ) -> list[SessionInfo]:
         """Sessions by id, those that begin with ``prefix``; ``cursor`` is the last id of the page before."""
-        return await _sessions(self._pool, prefix, limit, cursor)
+        arguments = _listing(prefix, limit, cursor)
+        return _by_id(await self._shards.fetch_all("sessions", *arguments), limit)
 
     async def recent_sessions(
         self,
@@ -106,23 +120,31 @@ class Reader:
         since = _EARLIEST if active_since is None else active_since
         to_micros(since)  # refuses naive ones
         at, session_id = (_LATEST, _AFTER_ALL) if cursor is None else _place(cursor)
-        rows = await self._pool.fetch(
+        listed = await self._shards.fetch_all(
             "recent_sessions", at, session_id, prefix, _first_after(prefix), since, checked_limit(limit)
         )
-        found = [_session_info(row) for row in rows]
+        latest_first = merge(
+            *listed, key=lambda row: (row["last_recorded_at"], row["session_id"]), reverse=True
+        )
+        found = [_session_info(row) for row in islice(latest_first, limit)]
         return SessionPage(found, _cursor(found[-1]) if len(found) == limit else None)
 
-    async def fetch(self, statement: str, *arguments: Any) -> list[Any]:
-        """Rows of a named statement of this library."""
-        return await self._pool.fetch(statement, *arguments)
+    async def fetch(self, statement: str, session_id: str, *arguments: Any) -> list[Any]:
+        """Rows of a named statement of this library about one session."""
+        pool = await self._shards.of_session(session_id)
+        return await pool.fetch(statement, session_id, *arguments)
 
-    def snapshot(self) -> AbstractAsyncContextManager[Snapshot]:
-        """Reads that all see the same moment. Holds a connection meanwhile."""
-        return self._pool.snapshot()
+    async def fetch_all(self, statement: str, *arguments: Any) -> list[Any]:
+        """Rows of a named statement about many sessions, from every database, one after the other."""
+        return [row for rows in await self._shards.fetch_all(statement, *arguments) for row in rows]
+
+    def snapshot(self) -> AbstractAsyncContextManager[SnapshotSet]:
+        """Reads that all see the same moment, of each database its own. Holds a connection to each meanwhile."""
+        return self._shards.snapshot()
 
     async def session_info(self, session_id: str) -> SessionInfo | None:
         """What is known of a session, or None if no command of it was ever accepted."""
-        rows = await self._pool.fetch("session", session_id)
+        rows = await self.fetch("session", session_id)
         return _session_info(rows[0]) if rows else None
 
     async def wait_for(self, token: tuple[int, int], timeout: float = 10) -> None:
@@ -136,7 +158,8 @@ class Reader:
         try:
             async with asyncio.timeout(timeout):
                 while True:
-                    rows = await self._pool.fetch("position", partition)
+                    pool = await self._shards.of_partition(partition)
+                    rows = await pool.fetch("position", partition)
                     position = rows[0]["next_offset"] if rows else 0
                     if position > offset:
                         return
@@ -154,15 +177,21 @@ class Reader:
 
 
 async def sessions_of(
-    snapshot: Snapshot, *, prefix: str = "", limit: int = _SESSIONS, cursor: str = ""
+    snapshot: SnapshotSet, *, prefix: str = "", limit: int = _SESSIONS, cursor: str = ""
 ) -> list[SessionInfo]:
     """:meth:`Reader.sessions` as they were at the moment of a snapshot."""
-    return await _sessions(snapshot, prefix, limit, cursor)
+    arguments = _listing(prefix, limit, cursor)
+    return _by_id([await part.fetch("sessions", *arguments) for part in snapshot.parts], limit)
 
 
-async def _sessions(source: ReadPool | Snapshot, prefix: str, limit: int, cursor: str) -> list[SessionInfo]:
-    rows = await source.fetch("sessions", cursor, prefix, _first_after(prefix), checked_limit(limit))
-    return [_session_info(row) for row in rows]
+def _listing(prefix: str, limit: int, cursor: str) -> tuple[str, str, str, int]:
+    return cursor, prefix, _first_after(prefix), checked_limit(limit)
+
+
+def _by_id(listed: Sequence[Iterable[Any]], limit: int) -> list[SessionInfo]:
+    # Each database gave its first ones, in the order of code points, which is that of Python's texts.
+    rows = merge(*listed, key=lambda row: row["session_id"])
+    return [_session_info(row) for row in islice(rows, limit)]
 
 
 def _first_after(prefix: str) -> str:

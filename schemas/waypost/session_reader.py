@@ -9,7 +9,8 @@ import orjson
 
 from waypost.checkpoint import Checkpoint, Summary, checkpoint_id, export_json, own_number
 from waypost.outgoing import metadata_json
-from waypost.read_pool import ReadPool, Snapshot
+from waypost.read_pool import Snapshot
+from waypost.read_shards import OfSession, SnapshotSet
 from waypost.text import canonical_metadata
 from waypost.times import to_micros
 
@@ -32,15 +33,15 @@ class SessionReader:
     they say otherwise. Naive datetimes raise NaiveDatetimeError.
     """
 
-    def __init__(self, pool: ReadPool, session_id: str) -> None:
+    def __init__(self, source: OfSession, session_id: str) -> None:
         self.session_id = session_id
-        self._pool = pool
+        self._source = source
 
     async def get(self, checkpoint_id: str) -> Checkpoint | None:
         """The checkpoint with this id, or the newest that was imported under it, or None."""
         number = own_number(self.session_id, checkpoint_id)
-        rows = [] if number is None else await self._pool.fetch("get", self.session_id, number)
-        rows = rows or await self._pool.fetch("get_imported", self.session_id, checkpoint_id)
+        rows = [] if number is None else await self._source.fetch("get", self.session_id, number)
+        rows = rows or await self._source.fetch("get_imported", self.session_id, checkpoint_id)
         return _checkpoint(rows[0]) if rows else None
 
     async def get_by_name(self, name: str, *, metadata: Mapping[str, Any] | None = None) -> list[Checkpoint]:
@@ -49,7 +50,7 @@ class SessionReader:
 
     async def get_latest(self, name: str | None = None) -> Checkpoint | None:
         """The highest number, optionally of that name, or None."""
-        rows = await self._pool.fetch("latest", self.session_id, name)
+        rows = await self._source.fetch("latest", self.session_id, name)
         return _checkpoint(rows[0]) if rows else None
 
     async def get_all(
@@ -101,7 +102,7 @@ class SessionReader:
 
     async def get_summary(self) -> Summary:
         """Counts, names, first and last checkpoint, and the span in seconds."""
-        async with self._pool.snapshot() as snapshot:
+        async with self._source.snapshot() as snapshot:
             rows = await snapshot.fetch("summary", self.session_id)
             ends = [_checkpoint(row).to_dict() for row in await snapshot.fetch("ends", self.session_id)]
         span = max(row["latest"] for row in rows) - min(row["earliest"] for row in rows) if rows else None
@@ -124,7 +125,7 @@ class SessionReader:
         Holds a connection until it is read to its end or closed.
         """
         opened = False
-        async with self._pool.snapshot() as snapshot:
+        async with self._source.snapshot() as snapshot:
             async for checkpoint in checkpoints_of(snapshot, self.session_id):
                 raw = orjson.dumps(checkpoint.to_dict(), option=orjson.OPT_INDENT_2)
                 yield (b",\n  " if opened else b"[\n  ") + raw.replace(b"\n", b"\n  ")
@@ -133,7 +134,7 @@ class SessionReader:
 
     async def count(self) -> int:
         """How many live checkpoints there are."""
-        rows = await self._pool.fetch("count", self.session_id)
+        rows = await self._source.fetch("count", self.session_id)
         return int(rows[0]["count"])
 
     async def __aiter__(self) -> AsyncIterator[Checkpoint]:
@@ -175,11 +176,13 @@ class SessionReader:
         if at is None:
             at = _HIGHEST if statement == "newest_first" else 0
         wanted = None if metadata is None else metadata_json(dict(metadata)).decode()
-        rows = await self._pool.fetch(statement, self.session_id, at, name, after, first, last, wanted, limit)
+        rows = await self._source.fetch(
+            statement, self.session_id, at, name, after, first, last, wanted, limit
+        )
         return [_checkpoint(row) for row in rows]
 
 
-async def checkpoints_of(snapshot: Snapshot, session_id: str) -> AsyncIterator[Checkpoint]:
+async def checkpoints_of(snapshot: Snapshot | SnapshotSet, session_id: str) -> AsyncIterator[Checkpoint]:
     """A session's live checkpoints at the moment of ``snapshot``, oldest first, a few in memory at a time."""
     unfiltered = (None, None, None, None, None)
     async for row in snapshot.rows("oldest_first", session_id, 0, *unfiltered, _HIGHEST):

@@ -176,7 +176,7 @@ async def test_slow_postgres_raises_the_alerts_of_postgres_and_its_pool(
         publishing = asyncio.create_task(publish(here, 4000))
         await worker.shows(
             lambda found: (
-                found.get(("waypost_postgres_pool_connections", "used")) == 2
+                found.get(("waypost_postgres_pool_connections", "0", "used")) == 2
                 and found["waypost_batch_commands_count",] > 10
             )
         )

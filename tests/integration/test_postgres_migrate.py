@@ -36,6 +36,7 @@ TABLES = {
     "outbox": "partition integer, first_offset bigint, last_offset bigint, payload bytea",
     "rejected_commands": "partition integer, offset bigint, session_id text?, command_id text?, code text, "
     "message text, key bytea?, value bytea?, headers bytea, recorded_at timestamptz",
+    "shard": "only_row boolean, shard integer, shards integer, set_id uuid, recorded_at timestamptz",
     "migrations": "number integer, name text, sha256 text, applied_at timestamptz",
 }
 

@@ -83,7 +83,7 @@ async def test_a_pool_limits_connections(world: Deployment) -> None:
     async with Reader(world.dsn, pool_size=2) as reader:
         session = await twin.applied(reader)
         await asyncio.gather(*(session.get_all() for _ in range(20)))
-        pool = await reader._pool.open()
+        pool = await reader._shards.pools[0].open()
         assert pool.get_size() <= 2
 
 

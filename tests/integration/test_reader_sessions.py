@@ -204,8 +204,9 @@ async def test_no_read_looks_through_a_table(many: Any, mode: str) -> None:
 def test_every_statement_is_looked_at() -> None:
     root = Path(waypost.__file__).with_name("sql")
     stored = {str(path.relative_to(root).with_suffix("")) for path in root.rglob("*.sql")}
-    # The spool's are for SQLite.
-    assert {name for name in stored if not name.startswith("spool_")} == {name for name, *_ in READS}
+    # The spool's are for SQLite. A reader asks once where it is, of tables that have a row for each partition at most.
+    looked_at = {name for name in stored if not name.startswith("spool_")} - {"shard"}
+    assert looked_at == {name for name, *_ in READS}
 
 
 async def test_ten_thousand_sessions_are_listed_in_pages_that_read_no_more_than_they_show(

@@ -54,10 +54,10 @@ async def test_probes_and_metrics_of_a_worker_at_work(here: Deployment, tmp_path
     assert found["waypost_rejected_commands_total", "invalid-body"] == 1
     assert found["waypost_batch_commands_sum",] == 33
     assert found["waypost_end_to_end_seconds_count",] == 33
-    assert found["waypost_postgres_seconds_count", "commit"] == found["waypost_batch_commands_count",]
-    assert found["waypost_postgres_seconds_count", "load"] >= 1
+    assert found["waypost_postgres_seconds_count", "commit", "0"] == found["waypost_batch_commands_count",]
+    assert found["waypost_postgres_seconds_count", "load", "0"] >= 1
     assert found["waypost_acquisitions_total",] == found["waypost_owned_partitions",] == 2
-    assert found["waypost_postgres_pool_limit",] == 8
+    assert found["waypost_postgres_pool_limit", "0"] == 8
     assert found["waypost_loop_delay_seconds",] < 10
     names = {name[0] for name in found}
     assert {series for metric in METRICS for series in metric.series} - names == {

@@ -9,6 +9,7 @@ import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from tests.oracle.fold import Expected, differences, fold
 
+from waypost.shards import dsn_list
 from waypost.times import from_micros
 from waypost_worker.devserver import Endpoints
 
@@ -69,7 +70,9 @@ async def _all(consumer: AIOKafkaConsumer, topic: str) -> list[TopicPartition]:
 
 
 async def balance(dsn: str, commands: Records, results: Records, seen: Counter[str]) -> Books:
-    """Compare everything with everything. ``seen`` are the event ids that a live subscriber received."""
+    """Compare everything with everything. ``dsn`` is as in the settings; ``seen`` are the event ids that
+    a live subscriber received.
+    """
     books = Books()
     expected: dict[int, Expected] = {}
     ids: Counter[str] = Counter()
@@ -108,13 +111,28 @@ async def balance(dsn: str, commands: Records, results: Records, seen: Counter[s
 
 
 async def _compare_rows(dsn: str, expected: dict[int, Expected], books: Books) -> None:
-    connection: Any = await asyncpg.connect(dsn)
-    try:
-        stored = await connection.fetch("select * from waypost.checkpoints")
-        sessions = await connection.fetch("select session_id, counter, checkpoints from waypost.sessions")
-        rejected = await connection.fetch('select partition, "offset", code from waypost.rejected_commands')
-    finally:
-        await connection.close()
+    stored: list[Any] = []
+    sessions: list[Any] = []
+    rejected: list[Any] = []
+    shards = dsn_list(dsn)
+    for shard, one in enumerate(shards):
+        connection: Any = await asyncpg.connect(one)
+        try:
+            stored += await connection.fetch("select * from waypost.checkpoints")
+            here = await connection.fetch(
+                "select session_id, counter, checkpoints, partition from waypost.sessions"
+            )
+            rejected += await connection.fetch(
+                'select partition, "offset", code from waypost.rejected_commands'
+            )
+        finally:
+            await connection.close()
+        books.row_problems += [
+            f"session {row['session_id']!r} of partition {row['partition']} is in shard {shard}"
+            for row in here
+            if row["partition"] % len(shards) != shard
+        ]
+        sessions += here
     wanted = {key: row for one in expected.values() for key, row in one.rows.items()}
     books.rows = len(stored)
     for row in stored:

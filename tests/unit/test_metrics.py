@@ -76,8 +76,8 @@ def test_the_registry_holds_what_the_catalogue_says(metrics: Metrics) -> None:
     metrics.applied(0, told)
     metrics.emitted(0, told, 0.001)
     metrics.ended(0, None, 0)
-    metrics.postgres("commit", 0.003)
-    metrics.pool(1, 2, 3)
+    metrics.postgres(0, "commit", 0.003)
+    metrics.pool(0, 1, 2, 3)
     metrics.lag(0, 5)
     families = {
         family.name: family for family in metrics.registry.collect() if not family.name.startswith("process_")
@@ -93,7 +93,7 @@ def test_the_registry_holds_what_the_catalogue_says(metrics: Metrics) -> None:
 
 def test_no_label_can_name_what_agents_choose() -> None:
     allowed = {"type", "outcome", "code", "operation", "partition", "reason", "state", "version", "python"}
-    allowed |= {"work"}
+    allowed |= {"work", "shard"}
     assert {label for metric in (*METRICS, *RECOVERY_METRICS) for label in metric.labels} <= allowed
 
 

@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-import asyncpg
 import structlog
 
 from waypost.refusal import may_be_refusal, refusal
+from waypost.shards import Place
 from waypost_worker.clock import SystemClock
 from waypost_worker.kafka.command_log import KafkaCommandLog
 from waypost_worker.kafka.membership import Membership
@@ -22,8 +22,8 @@ from waypost_worker.kafka_access import kafka_connection
 from waypost_worker.partition.observer import Observer
 from waypost_worker.partition.owner import Limits, Owner, Ports, StuckError
 from waypost_worker.partition.ports import RefusedError, UnavailableError
-from waypost_worker.postgres.migrate import SchemaError, migrate
-from waypost_worker.postgres.pool import Pool, check_schema, open_pool
+from waypost_worker.postgres.migrate import SchemaError
+from waypost_worker.postgres.shards import Shards
 from waypost_worker.postgres.store import PostgresStore
 from waypost_worker.settings import Settings, masked_dsn
 from waypost_worker.telemetry.health import Health
@@ -64,6 +64,14 @@ class Worker:
         self._metrics = metrics
         self._topics = settings.topics
         self._connection = kafka_connection(settings)
+        self._shards = Shards(
+            settings.dsns,
+            settings.postgres_schema,
+            size=settings.postgres_pool_size,
+            timeout=settings.request_timeout,
+            statement_cache_size=settings.postgres_statement_cache,
+            migrate=settings.migrate,
+        )
         told = (LogObserver(), self.health, metrics, tracing)
         self._observer = Observers(*(one for one in told if one is not None))
         self._stop = asyncio.Event()
@@ -96,21 +104,21 @@ class Worker:
 
     async def _work(self) -> int:
         try:
-            pool = await self._until_available("postgres", self._open_store)
-        except _Stopped:
-            return 0
-        self.health.check_store = lambda: self._check_store(pool)
-        try:
+            await self._until_available("postgres", self._shards.open)
+            self.health.check_store = self._check_stores
             membership = await self._until_available("kafka", self._join)
-        except _Stopped:
-            await pool.close()
+        except (_Stopped, SchemaError) as error:
+            await self._close_shards()
+            if isinstance(error, SchemaError):
+                raise
             return 0
         log.info("worker_ready")
         if not self._stop.is_set():
             self.health.stage = "running"
-        self._pool = pool
         clean = False
-        looking = asyncio.create_task(self._look_around(lambda: membership), name="look-around")
+        beside = [asyncio.create_task(self._look_around(lambda: membership), name="look-around")]
+        if len(self._shards.pools) < len(self._shards):
+            beside.append(asyncio.create_task(self._open_others(), name="open-shards"))
         try:
             while not self._stop.is_set():
                 self._changed.clear()
@@ -129,32 +137,30 @@ class Worker:
         except _Stopped:
             pass
         finally:
-            looking.cancel()
+            for task in beside:
+                task.cancel()
             clean = await self._drain()
             await membership.leave()
-            await self._close_pool(pool)
+            await asyncio.gather(*beside, return_exceptions=True)
+            await self._close_shards()
         log.info("worker_stopped", clean=clean)
         return 0 if clean and not self._gave_up else 1
 
     # Start.
 
-    async def _open_store(self) -> Pool:
-        settings = self._settings
-        pool = await open_pool(
-            settings.postgres_dsn.get_secret_value(),
-            size=settings.postgres_pool_size,
-            timeout=settings.request_timeout,
-            statement_cache_size=settings.postgres_statement_cache,
-        )
-        try:
-            async with pool.acquire() as connection:
-                if settings.migrate:
-                    await migrate(connection, settings.postgres_schema)
-                await check_schema(connection, settings.postgres_schema)
-        except BaseException:
-            await pool.close()
-            raise
-        return pool
+    async def _open_others(self) -> None:
+        """Open the shards that were away at the start, each as soon as it is there: the others don't wait for it."""
+        wait = 0.2
+        while len(self._shards.pools) < len(self._shards):
+            for shard, problem in self._shards.problems.items():
+                log.warning(
+                    "postgres_unavailable", shard=shard, reason=_reason(problem), retry_seconds=round(wait, 1)
+                )
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, _LONGEST_START_WAIT)
+            # A wrong database is a problem as any other now: only its own partitions stand still until somebody looks.
+            await self._shards.open(strict=False)
+            self._changed.set()
 
     async def _join(self) -> Membership:
         settings = self._settings
@@ -203,16 +209,18 @@ class Worker:
             elif partition not in assigned:
                 run.owner.stop()
         for partition in sorted(assigned - set(self._runs)):
-            if not self._stop.is_set():
-                self._runs[partition] = self._start_owner(partition)
+            place = self._shards.place_of(partition)
+            if not self._stop.is_set() and place.shard in self._shards.pools:
+                self._runs[partition] = self._start_owner(partition, place)
 
-    def _start_owner(self, partition: int) -> _Run:
+    def _start_owner(self, partition: int, place: Place) -> _Run:
         settings = self._settings
-        store = PostgresStore(self._pool, partition, settings.postgres_schema)
+        pool = self._shards.pools[place.shard]
+        store = PostgresStore(pool, partition, settings.postgres_schema, place=place)
         ports = Ports(
             make_log=lambda: KafkaCommandLog(self._connection, self._topics.commands, partition),
             make_results=lambda: KafkaResultsLog(self._connection, self._topics, partition),
-            store=store if self._metrics is None else MeasuredStore(store, self._metrics),
+            store=store if self._metrics is None else MeasuredStore(store, self._metrics, place.shard),
             clock=SystemClock(),
         )
         limits = Limits(
@@ -277,8 +285,9 @@ class Worker:
                     self._tell_lag(partition, max(0, ends[partition] - offset))
             if self._metrics is not None:
                 self._metrics.assignment(group.assigned)
-                size, idle = self._pool.get_size(), self._pool.get_idle_size()
-                self._metrics.pool(size - idle, idle, self._pool.get_max_size())
+                for shard, pool in self._shards.pools.items():
+                    size, idle = pool.get_size(), pool.get_idle_size()
+                    self._metrics.pool(shard, size - idle, idle, pool.get_max_size())
 
     def _tell_lag(self, partition: int, commands: int) -> None:
         self.health.lag(partition, commands)
@@ -290,9 +299,21 @@ class Worker:
         if self._metrics is not None:
             self._metrics.loop_delay(delay)
 
-    async def _check_store(self, pool: Pool) -> None:
-        async with pool.acquire() as connection:
-            await check_schema(connection, self._settings.postgres_schema, newer=True)
+    async def _check_stores(self) -> None:
+        """Raise for the first database that does not answer as it should."""
+        several = len(self._shards) > 1
+
+        async def check(shard: int) -> None:
+            try:
+                await self._shards.check(shard)
+            except Exception as error:
+                if several:
+                    raise UnavailableError(
+                        f"shard {shard} of {len(self._shards)}: {_reason(error)}"
+                    ) from error
+                raise
+
+        await asyncio.gather(*map(check, range(len(self._shards))))
 
     def _offsets(self, assigned: frozenset[int]) -> dict[int, int]:
         return {
@@ -318,11 +339,8 @@ class Worker:
             log.error("drain_incomplete", partitions=len(late), seconds=self._settings.drain_timeout)
         return not late
 
-    async def _close_pool(self, pool: Pool) -> None:
-        try:
-            await asyncio.wait_for(pool.close(), self._settings.request_timeout)
-        except (TimeoutError, OSError, asyncpg.PostgresError):
-            pool.terminate()
+    async def _close_shards(self) -> None:
+        await self._shards.close(self._settings.request_timeout)
 
 
 def _reason(error: Exception) -> str:

@@ -19,6 +19,7 @@ from pydantic_settings import (
 )
 
 from waypost.errors import InvalidCommandError
+from waypost.shards import dsn_list
 from waypost.topics import Topics
 from waypost_worker.postgres.statements import DEFAULT_SCHEMA, check_schema_name
 from waypost_worker.secret_files import SecretFiles, file_setting, is_secret
@@ -45,19 +46,28 @@ def _topic_prefix(value: str) -> str:
     return value
 
 
-def _dsn(value: SecretStr) -> SecretStr:
-    # What the driver would say of such a text quotes it, password and all.
-    try:
-        parts = urlsplit(value.get_secret_value())
-        usable = parts.scheme not in ("postgres", "postgresql") or _is_plain(parts.netloc, parts.query)
-    except ValueError:
-        usable = False
-    if not usable or parts.fragment:
-        raise ValueError(
-            "it is no URL of the form postgresql://user:password@host:port/database?name=value; write characters "
-            "such as / ? # @ : in a user's name or password as %2F %3F %23 %40 %3A"
-        )
+def _dsns(value: SecretStr) -> SecretStr:
+    listed = dsn_list(value.get_secret_value())
+    for place, dsn in enumerate(listed, 1):
+        where = f"number {place} of {len(listed)} " if len(listed) > 1 else "it "
+        # What the driver would say of such a text quotes it, password and all.
+        if not _is_usable(dsn):
+            raise ValueError(
+                f"{where}is no URL of the form postgresql://user:password@host:port/database?name=value; write "
+                "characters such as / ? # @ : in a user's name or password as %2F %3F %23 %40 %3A"
+            )
+        if dsn.count("://") > 1 or (len(listed) > 1 and dsn.endswith(",")):
+            raise ValueError(f"{where}is more than one URL: separate them by white space, not by commas")
     return value
+
+
+def _is_usable(dsn: str) -> bool:
+    try:
+        parts = urlsplit(dsn)
+        plain = parts.scheme not in ("postgres", "postgresql") or _is_plain(parts.netloc, parts.query)
+    except ValueError:
+        return False
+    return plain and not parts.fragment
 
 
 def _is_plain(netloc: str, query: str) -> bool:
@@ -107,8 +117,9 @@ class Settings(BaseSettings):
     kafka_sasl_token_file: str | None = Field(
         default=None, description="for OAUTHBEARER: a file with a token, read for every connection"
     )
-    postgres_dsn: Annotated[SecretStr, AfterValidator(_dsn)] = Field(
-        default=SecretStr("postgresql://localhost/waypost"), description="where Postgres is"
+    postgres_dsn: Annotated[SecretStr, AfterValidator(_dsns)] = Field(
+        default=SecretStr("postgresql://localhost/waypost"),
+        description="where Postgres is; several, separated by white space, are shards (docs/sharding.md)",
     )
     postgres_dsn_file: str | None = Field(default=None, description="a file that holds postgres_dsn")
     postgres_schema: Annotated[str, AfterValidator(check_schema_name)] = Field(
@@ -145,7 +156,7 @@ class Settings(BaseSettings):
         ge=1_000,
         description="checkpoints and command ids remembered in memory, all partitions",
     )
-    postgres_pool_size: int = Field(default=8, ge=2, le=200, description="most connections to Postgres")
+    postgres_pool_size: int = Field(default=8, ge=2, le=200, description="most connections to each Postgres")
     postgres_statement_cache: int = Field(
         default=100, ge=0, le=10_000, description="0 behind pgbouncer in transaction mode"
     )
@@ -189,6 +200,11 @@ class Settings(BaseSettings):
         if file is not None:
             sources.append(TomlConfigSettingsSource(settings_cls, file))
         return tuple(one for source in sources for one in (source, SecretFiles(settings_cls, source)))
+
+    @property
+    def dsns(self) -> list[str]:
+        """The databases: one, or one for each shard."""
+        return dsn_list(self.postgres_dsn.get_secret_value())
 
     @property
     def topics(self) -> Topics:
@@ -271,22 +287,26 @@ def _plainly(message: str) -> str:
 
 
 def masked_dsn(dsn: str) -> str:
-    """A connection string with its password, wherever it stands, replaced by ``***``."""
+    """A connection string, or several, with the passwords, wherever they stand, replaced by ``***``."""
+    return " ".join(map(_masked, dsn_list(dsn)))
+
+
+def _masked(dsn: str) -> str:
     # To the last @: too much is hidden rather than the rest of a password that has one.
     masked = re.sub(r"(://[^:/@?]*):.*@", r"\1:***@", dsn, flags=re.DOTALL)
     return re.sub(r"(password\s*=\s*)('[^']*'|[^\s&]+)", r"\1***", masked)
 
 
 def secret_values(settings: Settings) -> list[str]:
-    """Every secret in the settings, as it may turn up in a text: of a DSN its passwords, encoded and not."""
+    """Every secret in the settings, as it may turn up in a text: of DSNs their passwords, encoded and not."""
     fields = Settings.model_fields
     secrets = [
         getattr(settings, name) for name in fields if is_secret(fields[name]) and name != "postgres_dsn"
     ]
     found = [secret.get_secret_value() for secret in secrets if secret is not None]
-    parts = urlsplit(settings.postgres_dsn.get_secret_value())
-    pairs = [pair.partition("=") for pair in parts.query.split("&")]
-    passwords = [parts.password, *(value for name, _, value in pairs if name.endswith("password"))]
-    for password in filter(None, passwords):
-        found += [password, unquote(password)]
+    for parts in map(urlsplit, settings.dsns):
+        pairs = [pair.partition("=") for pair in parts.query.split("&")]
+        passwords = [parts.password, *(value for name, _, value in pairs if name.endswith("password"))]
+        for password in filter(None, passwords):
+            found += [password, unquote(password)]
     return list(dict.fromkeys(filter(None, found)))

@@ -80,7 +80,7 @@ class Backend:
     def __init__(
         self,
         bootstrap_servers: str,
-        dsn: str,
+        dsn: str | Sequence[str],
         *,
         prefix: str = DEFAULT_PREFIX,
         schema: str = DEFAULT_SCHEMA,
@@ -237,6 +237,10 @@ class Backend:
         await self.caught_up(session_id)
         return [row[0] for row in await self._reader.fetch(f"adapters/{statement}", session_id, *arguments)]
 
+    async def among(self, statement: str, *arguments: Any) -> list[Any]:
+        """The first column of a statement that is about many sessions."""
+        return [row[0] for row in await self._reader.fetch_all(f"adapters/{statement}", *arguments)]
+
     async def sessions(self, prefix: str) -> AsyncIterator[str]:
         """Ids of the sessions with records whose id begins with ``prefix``."""
         cursor = ""
@@ -252,7 +256,7 @@ class Backend:
         if known is not None and known.token is not None:
             await self._reader.wait_for(known.token, self._timeout)
 
-    async def _fetch(self, statement: str, *arguments: Any) -> list[Row]:
+    async def _fetch(self, statement: str, session_id: str, *arguments: Any) -> list[Row]:
         return [
             Row(
                 row["number"],
@@ -262,7 +266,7 @@ class Backend:
                 row["recorded_at"],
                 row["chosen"],
             )
-            for row in await self._reader.fetch(f"adapters/{statement}", *arguments)
+            for row in await self._reader.fetch(f"adapters/{statement}", session_id, *arguments)
         ]
 
     async def _make_room(self, session_id: str, count: int) -> None:

@@ -195,7 +195,7 @@ class WaypostSaver(BaseCheckpointSaver[str]):
 
     async def _delete_for_runs(self, run_ids: set[str]) -> None:
         stored = sorted(run_id for run_id in run_ids if "\0" not in run_id)
-        found = await self._backend.values(PREFIX, "runs", prefix_end(PREFIX), stored)
+        found = await self._backend.among("runs", PREFIX, prefix_end(PREFIX), stored)
         for session_id in found:
             rows = await self._backend.rows(session_id, "index")
             dropped = {

@@ -24,7 +24,7 @@ from waypost_worker.settings import Settings
 
 if TYPE_CHECKING:
     from waypost.checkpoint import Checkpoint
-    from waypost.reader import Reader, Snapshot
+    from waypost.reader import Reader, SnapshotSet
     from waypost_worker.cli.transfer import Step
 
 FORKED_FROM: Final = "forked_from"
@@ -187,7 +187,7 @@ class _Plan:
         for part in parts_of_lines(held, self.name, "skip"):
             yield part.body
 
-    async def _lines(self, snapshot: "Snapshot") -> AsyncGenerator[bytes, None]:
+    async def _lines(self, snapshot: "SnapshotSet") -> AsyncGenerator[bytes, None]:
         from waypost.session_reader import checkpoints_of
         from waypost_worker.cli.interchange import line_of
 

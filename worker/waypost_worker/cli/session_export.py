@@ -13,7 +13,7 @@ from waypost_worker.cli.reach import reading
 from waypost_worker.settings import Settings
 
 if TYPE_CHECKING:
-    from waypost.reader import Reader, Snapshot
+    from waypost.reader import Reader, SnapshotSet
 
 _SESSIONS: Final = 500
 
@@ -91,7 +91,7 @@ class _Pieces:
         yield b"\n"
         self.count = await reader.session(self._session).count()
 
-    async def _lines(self, snapshot: "Snapshot", session: str) -> AsyncIterator[bytes]:
+    async def _lines(self, snapshot: "SnapshotSet", session: str) -> AsyncIterator[bytes]:
         from waypost.session_reader import checkpoints_of
         from waypost_worker.cli.interchange import line_of
 
@@ -100,7 +100,7 @@ class _Pieces:
             yield line_of(checkpoint) + b"\n"
 
 
-async def _ids(snapshot: "Snapshot", prefix: str) -> AsyncIterator[str]:
+async def _ids(snapshot: "SnapshotSet", prefix: str) -> AsyncIterator[str]:
     from waypost.reader import sessions_of
 
     cursor = ""

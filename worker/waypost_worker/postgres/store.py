@@ -7,8 +7,10 @@ from typing import Any
 
 import orjson
 
+from waypost.errors import ShardMapError
 from waypost.retention import Policy
 from waypost.session_index import Entry, Remembered, Session
+from waypost.shards import ONLY, Place, check_place
 from waypost.text import canonical_metadata
 from waypost_worker.partition.ports import (
     Claim,
@@ -27,14 +29,22 @@ from waypost_worker.postgres.statements import DEFAULT_SCHEMA, statement
 class PostgresStore:
     """One partition in Postgres, for its owner.
 
-    A call takes at most ``timeout`` seconds, the wait for a free connection of ``pool`` included.
+    A call takes at most ``timeout`` seconds, the wait for a free connection of ``pool`` included. ``place`` is
+    where the database stands among several; one that says otherwise of itself is refused.
     """
 
     def __init__(
-        self, pool: Pool, partition: int, schema: str = DEFAULT_SCHEMA, *, timeout: float = 30
+        self,
+        pool: Pool,
+        partition: int,
+        schema: str = DEFAULT_SCHEMA,
+        *,
+        place: Place = ONLY,
+        timeout: float = 30,
     ) -> None:
         self._pool = pool
         self._partition = partition
+        self._place_given = place
         self._schema = schema
         self._timeout = timeout
         # The row's ctid, as the last statement left it. Found by key, the row costs more with every batch that
@@ -50,6 +60,7 @@ class PostgresStore:
         async with self._connection() as connection, connection.transaction():
             await connection.execute(self._sql("limit_idling"))
             row = await connection.fetchrow(self._sql("acquire"), self._partition, partitions)
+            self._check_place(row["noted"], partitions)
             if row["other_count"] is not None:
                 raise RefusedError(
                     f"the command topic has {partitions} partitions, but this database was made for "
@@ -101,6 +112,23 @@ class PostgresStore:
         """See the port."""
         await self._as_owner("commit", *commit_parameters(commit))
         self._held = (commit.epoch, commit.next_offset)
+
+    def _check_place(self, noted: Any, partitions: int) -> None:
+        place = self._place_given
+        if place.shards > partitions:
+            raise RefusedError(
+                f"there are {place.shards} databases for {partitions} partitions: the last would hold none. Nothing "
+                "was changed: name fewer, or make the topics with more partitions before the first command"
+            )
+        if noted is None and place.shards > 1:
+            raise RefusedError(
+                f"the database has no record of being shard {place.shard} of {place.shards}: it was made anew since "
+                "this worker began. Nothing was changed: start the worker again to have it recorded"
+            )
+        try:
+            check_place(None if noted is None else Place(*noted), False, place)
+        except ShardMapError as error:
+            raise RefusedError(str(error)) from error
 
     async def _held_rows(self, name: str, *parameters: Any) -> list[Any]:
         """Rows as they are where the owner left the partition. The guard is in the statement itself: looked at

@@ -50,8 +50,9 @@ POSTGRES_SECONDS: Final = Metric(
     "waypost_postgres_seconds",
     "histogram",
     "One answered call of Postgres. operation: load (sessions that are not in memory), contents (data that a "
-    "rollback returns), commit (a batch), acquire, record_claim or save_position",
-    ("operation",),
+    "rollback returns), commit (a batch), acquire, record_claim or save_position; shard: the database's place in "
+    "the list, from 0",
+    ("shard", "operation"),
     _FAST,
 )
 EMIT_SECONDS: Final = Metric(
@@ -111,10 +112,10 @@ REEMITTED: Final = Metric(
 POOL: Final = Metric(
     "waypost_postgres_pool_connections",
     "gauge",
-    "Connections to Postgres. state: used or idle",
-    ("state",),
+    "Connections to Postgres. state: used or idle; a shard that was not reached yet has none",
+    ("shard", "state"),
 )
-POOL_MOST: Final = Metric("waypost_postgres_pool_limit", "gauge", "Most connections to Postgres")
+POOL_MOST: Final = Metric("waypost_postgres_pool_limit", "gauge", "Most connections to Postgres", ("shard",))
 LOOP_DELAY: Final = Metric(
     "waypost_loop_delay_seconds",
     "gauge",

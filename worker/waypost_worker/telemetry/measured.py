@@ -10,11 +10,12 @@ from waypost_worker.telemetry.metrics import Metrics
 
 
 class MeasuredStore:
-    """Calls ``store`` and tells ``metrics`` how long each call took that was answered."""
+    """Calls ``store``, which is in a ``shard``, and tells ``metrics`` how long each call took that was answered."""
 
-    def __init__(self, store: Store, metrics: Metrics) -> None:
+    def __init__(self, store: Store, metrics: Metrics, shard: int = 0) -> None:
         self._store = store
         self._metrics = metrics
+        self._shard = shard
 
     async def acquire(self, partitions: int) -> Claim:
         """See the port."""
@@ -50,4 +51,4 @@ class MeasuredStore:
     def _measured(self, operation: str) -> Iterator[None]:
         began = time.perf_counter()
         yield
-        self._metrics.postgres(operation, time.perf_counter() - began)
+        self._metrics.postgres(self._shard, operation, time.perf_counter() - began)

@@ -139,15 +139,15 @@ class Metrics:
             self._record_age.labels(partition).set(0)
             self._progressed(partition)
 
-    def pool(self, used: int, idle: int, most: int) -> None:
-        """Connections to Postgres."""
-        self._pool.labels("used").set(used)
-        self._pool.labels("idle").set(idle)
-        self._pool_most.set(most)
+    def pool(self, shard: int, used: int, idle: int, most: int) -> None:
+        """Connections to one Postgres."""
+        self._pool.labels(shard, "used").set(used)
+        self._pool.labels(shard, "idle").set(idle)
+        self._pool_most.labels(shard).set(most)
 
-    def postgres(self, operation: str, seconds: float) -> None:
+    def postgres(self, shard: int, operation: str, seconds: float) -> None:
         """One answered call of the store."""
-        self._postgres_seconds.labels(operation).observe(seconds)
+        self._postgres_seconds.labels(shard, operation).observe(seconds)
 
     def loop_delay(self, seconds: float) -> None:
         """The longest recent delay of the event loop."""

@@ -1,0 +1,163 @@
+"""Reading from one database or from several: which of them holds a session or a partition.
+
+Owns a pool for each database and the check that each stands in its place in the list; how many partitions there are
+is read from the databases. Knows nothing of what is read. The map itself is :mod:`waypost.shards`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Protocol
+from uuid import UUID
+
+from waypost.errors import ShardMapError
+from waypost.read_pool import ReadPool, Snapshot
+from waypost.shards import Place, check_place, shard_of
+from waypost.topics import partition_of
+
+
+class Source(Protocol):
+    """Where the statements of one session are answered."""
+
+    async def fetch(self, statement: str, *arguments: Any) -> list[Any]:
+        """Rows of a named statement."""
+        ...
+
+
+class ReadShards:
+    """One pool for each database of the list, each checked when it is first used."""
+
+    def __init__(self, pools: Sequence[ReadPool]) -> None:
+        if not pools:
+            raise ValueError("the list of DSNs is empty")
+        self.pools = list(pools)
+        self._checked: set[int] = set()
+        self._set_id: UUID | None = None
+        self._partitions: int | None = None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await asyncio.gather(*(pool.close() for pool in self.pools))
+
+    async def all(self) -> list[ReadPool]:
+        """Every pool; ShardMapError if one is out of its place."""
+        await asyncio.gather(*(self._check(shard) for shard in range(len(self.pools))))
+        return self.pools
+
+    async def of_partition(self, partition: int) -> ReadPool:
+        """The pool of the database that holds a partition."""
+        shard = shard_of(partition, len(self.pools))
+        await self._check(shard)
+        return self.pools[shard]
+
+    async def of_session(self, session_id: str) -> ReadPool:
+        """The pool of the database that holds a session; any, while there are no sessions."""
+        if len(self.pools) == 1:
+            return await self.of_partition(0)
+        partitions = await self._partition_count()
+        return await self.of_partition(0 if partitions is None else partition_of(session_id, partitions))
+
+    async def fetch_all(self, statement: str, *arguments: Any) -> list[list[Any]]:
+        """Rows of a named statement, from each database."""
+        return await asyncio.gather(*(pool.fetch(statement, *arguments) for pool in await self.all()))
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator["SnapshotSet"]:
+        """A snapshot of each database, begun one after the other: each sees a moment of its own."""
+        async with AsyncExitStack() as stack:
+            parts = [await stack.enter_async_context(pool.snapshot()) for pool in await self.all()]
+            partitions = await self._partition_count() if len(parts) > 1 else None
+
+            def part_of(session_id: str) -> Snapshot:
+                partition = 0 if partitions is None else partition_of(session_id, partitions)
+                return parts[shard_of(partition, len(parts))]
+
+            yield SnapshotSet(parts, part_of)
+
+    async def _partition_count(self) -> int | None:
+        """How many partitions the deployment has; None before any was owned. One database that answers is enough."""
+        failure: Exception | None = None
+        for shard in range(len(self.pools)):
+            if self._partitions is None:
+                try:
+                    await self._look(shard)
+                except ShardMapError:
+                    raise
+                except Exception as error:
+                    failure = failure or error
+        if self._partitions is None and failure is not None:
+            raise failure
+        return self._partitions
+
+    async def _check(self, shard: int) -> None:
+        if shard not in self._checked:
+            await self._look(shard)
+
+    async def _look(self, shard: int) -> None:
+        shards = len(self.pools)
+        try:
+            row = await self._row(shard)
+        except Exception as error:
+            if shards > 1:
+                error.add_note(f"shard {shard} of {shards}")
+            raise
+        given = Place(shard, shards, self._set_id)
+        noted = None if row is None or row["shard"] is None else Place(*row[:3])
+        if noted is None and shards > 1 and (row is None or row["partitions"] is None):
+            raise ShardMapError(
+                f"shard {shard} of {shards} has no record of its place: start a worker, or run 'waypost migrate', with "
+                "the same list first"
+            )
+        check_place(noted, row is not None and row["partitions"] is not None, given)
+        self._checked.add(shard)
+        if noted is not None:
+            self._set_id = noted.set_id
+        if row is not None:
+            self._partitions = row["partitions"]
+
+    async def _row(self, shard: int) -> Any | None:
+        await self.pools[shard].open()  # says what to install where asyncpg is missing
+        import asyncpg
+
+        try:
+            return (await self.pools[shard].fetch("shard"))[0]
+        except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError):
+            # A schema from before there were shards, or a role that may not see that table: no part of several.
+            if len(self.pools) > 1:
+                raise
+            return None
+
+
+class OfSession:
+    """The statements of one session, wherever it is."""
+
+    def __init__(self, shards: ReadShards, session_id: str) -> None:
+        self._shards = shards
+        self._session_id = session_id
+
+    async def fetch(self, statement: str, *arguments: Any) -> list[Any]:
+        """Rows of a named statement."""
+        pool = await self._shards.of_session(self._session_id)
+        return await pool.fetch(statement, *arguments)
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Snapshot]:
+        """See :meth:`ReadPool.snapshot`."""
+        async with (await self._shards.of_session(self._session_id)).snapshot() as snapshot:
+            yield snapshot
+
+
+class SnapshotSet:
+    """A snapshot of each database. What is read of one session is read at one moment."""
+
+    def __init__(self, parts: Sequence[Snapshot], part_of: Callable[[str], Snapshot]) -> None:
+        self.parts = parts
+        self._part_of = part_of
+
+    async def fetch(self, statement: str, session_id: str, *arguments: Any) -> list[Any]:
+        """Rows of a named statement about one session."""
+        return await self._part_of(session_id).fetch(statement, session_id, *arguments)
+
+    def rows(self, statement: str, session_id: str, *arguments: Any) -> AsyncIterator[Any]:
+        """See :meth:`Snapshot.rows`."""
+        return self._part_of(session_id).rows(statement, session_id, *arguments)

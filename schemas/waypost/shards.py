@@ -1,0 +1,69 @@
+"""Which of several databases holds what: the list of DSNs, the map, and what a database has noted of it. Pure.
+
+Partition p lives wholly in shard p mod N, N being the length of the list. A database that belongs to a list of
+several notes its place (`waypost.shard`), and what is read there is held against the place it is given in.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+from uuid import UUID
+
+from waypost.errors import ShardMapError
+
+_NEXT: Final = re.compile(r"\s+(?=postgres(?:ql)?://)")
+_HOW: Final = (
+    "Give the databases in the list, and in the order, in which they were recorded; see docs/sharding.md"
+)
+
+
+class Place(NamedTuple):
+    """Where a database stands: ``shard`` of ``shards``, counted from 0, in the set ``set_id`` (None: not known)."""
+
+    shard: int
+    shards: int
+    set_id: UUID | None = None
+
+
+#: A database that holds all partitions.
+ONLY: Final = Place(0, 1)
+
+
+def dsn_list(dsns: str | Sequence[str]) -> list[str]:
+    """One DSN for each shard. A text separates them by white space, which no URL contains; commas separate hosts."""
+    return _NEXT.split(dsns.strip()) if isinstance(dsns, str) else list(dsns)
+
+
+def shard_of(partition: int, shards: int) -> int:
+    """The shard that holds a partition."""
+    return partition % shards
+
+
+def check_place(noted: Place | None, used: bool, given: Place) -> None:
+    """ShardMapError unless a database may be used in the place that it is given.
+
+    ``noted`` is its own record, None without one; ``used`` is whether it holds positions of partitions. Without a
+    record it is free, or, once used, the only one of its deployment.
+    """
+    found = noted if noted is not None else ONLY if used else given
+    if found.shards != given.shards:
+        raise ShardMapError(
+            f"{_name(given)} was recorded as {_name(found)}: with another number of databases, partitions would be "
+            f"looked for where they are not. Nothing was changed. {_HOW}, or rebuild into new ones"
+        )
+    if found.shard != given.shard:
+        raise ShardMapError(
+            f"{_name(given)} was recorded as {_name(found)}: the list is in another order, or names one database "
+            f"twice. Nothing was changed. {_HOW}"
+        )
+    if found.set_id is not None and given.set_id is not None and found.set_id != given.set_id:
+        raise ShardMapError(
+            f"{_name(given)} belongs to another set of databases than those before it in the list. Nothing was "
+            f"changed. {_HOW}"
+        )
+
+
+def _name(place: Place) -> str:
+    if place.shards == 1:
+        return "the only database of a deployment"
+    return f"shard {place.shard} of {place.shards}"

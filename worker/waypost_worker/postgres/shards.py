@@ -1,0 +1,252 @@
+"""The databases of a deployment: one for all partitions, or several of which each holds its own.
+
+Owns what a database notes of its place among several, and the pools of a worker. That the places are right is
+checked before anything is written: at every start here, and by every owner that acquires a partition.
+"""
+
+import asyncio
+import secrets
+import uuid
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Any, Final, NamedTuple
+
+import asyncpg
+
+from waypost.errors import ShardMapError
+from waypost.shards import Place, check_place, shard_of
+from waypost_worker.postgres.migrate import SchemaError, check_schema, migrate
+from waypost_worker.postgres.pool import Pool, open_pool
+from waypost_worker.postgres.statements import statement
+
+Connection = Any  # an asyncpg connection, pooled or not
+_WAITS: Final = "it answers, but is new: a new set is recorded once all its databases answer"
+
+
+class Found(NamedTuple):
+    """What a database is: its own note of its place, and whether it holds positions of partitions."""
+
+    noted: Place | None
+    used: bool
+
+
+async def look(connection: Connection, schema: str) -> Found:
+    """What a database is; one without a schema is new."""
+    tables = await connection.fetchrow(statement("shard_tables", schema))
+    if not tables["has_partitions"]:
+        return Found(None, False)
+    row = await connection.fetchrow(statement("shard_noted", schema)) if tables["has_shard"] else None
+    used = await connection.fetchval(statement("shard_used", schema))
+    return Found(None if row is None else Place(*row), used)
+
+
+def check_found(found: Sequence[Found | None], set_id: uuid.UUID | None = None) -> uuid.UUID | None:
+    """The id of the set, None if it has none yet; SchemaError unless each database stands in its place.
+
+    ``found`` is in the order of the list, None for what was not reached.
+    """
+    for shard, one in enumerate(found):
+        if one is None:
+            continue
+        try:
+            check_place(one.noted, one.used, Place(shard, len(found), set_id))
+        except ShardMapError as error:
+            raise SchemaError(str(error)) from error
+        if one.noted is not None:
+            set_id = one.noted.set_id
+    return set_id
+
+
+async def check_set(connections: Sequence[Connection], schema: str) -> list[Found]:
+    """What the databases of a list are; SchemaError unless they belong together and none is there twice."""
+    found = [await look(connection, schema) for connection in connections]
+    check_found(found)
+    if any(one.noted is None for one in found):
+        await check_distinct(connections)
+    return found
+
+
+async def check_distinct(connections: Sequence[Connection]) -> None:
+    """SchemaError if two of them are connections to one database, by whatever names. Changes nothing."""
+    for first, connection in enumerate(connections[:-1]):
+        number = secrets.randbits(62)
+        async with connection.transaction():
+            await connection.execute(statement("shard_hold"), number)
+            for second, other in enumerate(connections[first + 1 :], first + 1):
+                async with other.transaction():
+                    free = await other.fetchval(statement("shard_try"), number)
+                if not free:
+                    raise SchemaError(
+                        f"shards {first} and {second} of {len(connections)} are the same database. Nothing was "
+                        "changed: name each database once; see docs/sharding.md"
+                    )
+
+
+async def note_places(connections: Sequence[Connection], schema: str) -> uuid.UUID | None:
+    """Let each of several databases note its place, unless it has; they are checked and migrated already. The set's id.
+
+    The first one's set id becomes that of all: of two that do this at once, one goes before the other there.
+    """
+    if len(connections) == 1:
+        return None
+    set_id = check_found([await look(connection, schema) for connection in connections])
+    for shard, connection in enumerate(connections):
+        place = Place(shard, len(connections), set_id or uuid.uuid4())
+        async with connection.transaction(isolation="read_committed"):
+            await connection.execute(statement("limit_idling"))
+            set_id = await note_place(connection, schema, place)
+    return check_found([await look(connection, schema) for connection in connections])
+
+
+async def note_place(connection: Connection, schema: str, place: Place) -> uuid.UUID | None:
+    """Note a database's place, one of several, in the transaction at hand; the set's id as it stands there then.
+
+    SchemaError if the database has another place.
+    """
+    await connection.execute(statement("shard_lock", schema))
+    found = await look(connection, schema)
+    check_found([found if shard == place.shard else None for shard in range(place.shards)])
+    if found.noted is not None:
+        return found.noted.set_id
+    await connection.execute(statement("shard_note", schema), *place)
+    return place.set_id
+
+
+class Shards:
+    """A worker's pools, one for each database of the list: opened once the database is reached and checked."""
+
+    def __init__(
+        self,
+        dsns: Sequence[str],
+        schema: str,
+        *,
+        size: int,
+        timeout: float,
+        statement_cache_size: int,
+        migrate: bool = False,
+    ) -> None:
+        self._dsns = list(dsns)
+        self._schema = schema
+        self._size = size
+        self._timeout = timeout
+        self._cache_size = statement_cache_size
+        self._migrate = migrate
+        self._set_id: uuid.UUID | None = None
+        #: Open ones, by shard.
+        self.pools: dict[int, Pool] = {}
+        #: Why the others are not open.
+        self.problems: dict[int, Exception] = {}
+
+    def __len__(self) -> int:
+        return len(self._dsns)
+
+    def place_of(self, partition: int) -> Place:
+        """Where a partition lives."""
+        return Place(shard_of(partition, len(self)), len(self), self._set_id)
+
+    async def open(self, *, strict: bool = True) -> None:
+        """Try to open what is not; ``problems`` then says why the rest is not. Raises if no database can be used.
+
+        SchemaError, where ``strict``, if one that answers is none that this version, or this list, can work with.
+        """
+        missing = [shard for shard in range(len(self)) if shard not in self.pools]
+        tried = await asyncio.gather(*map(self._reach, missing), return_exceptions=True)
+        reached: dict[int, tuple[Pool, Found]] = {}
+        for shard, one in zip(missing, tried, strict=True):
+            if isinstance(one, tuple):
+                reached[shard] = one
+            elif isinstance(one, Exception):
+                self.problems[shard] = one
+            else:
+                raise one
+        try:
+            await self._take(reached)
+        finally:
+            for shard, (pool, _) in reached.items():
+                if self.pools.get(shard) is not pool:
+                    pool.terminate()
+        wrong = [problem for problem in self.problems.values() if isinstance(problem, SchemaError)]
+        if strict and wrong:
+            raise wrong[0]
+        if not self.pools:
+            raise next(iter(self.problems.values()))
+
+    async def check(self, shard: int) -> None:
+        """Raise unless a database answers with a schema that this version can work with."""
+        if (pool := self.pools.get(shard)) is None:
+            raise self.problems.get(shard) or ConnectionError("not connected yet")
+        async with pool.acquire() as connection:
+            await check_schema(connection, self._schema, newer=True)
+
+    async def close(self, seconds: float) -> None:
+        """Close the pools; what takes longer is cut off."""
+        await asyncio.gather(*(_close(pool, seconds) for pool in self.pools.values()))
+
+    async def _reach(self, shard: int) -> tuple[Pool, Found]:
+        pool = await open_pool(
+            self._dsns[shard],
+            size=self._size,
+            timeout=self._timeout,
+            statement_cache_size=self._cache_size,
+        )
+        try:
+            async with pool.acquire() as connection:
+                return pool, await look(connection, self._schema)
+        except BaseException:
+            pool.terminate()
+            raise
+
+    async def _take(self, reached: dict[int, tuple[Pool, Found]]) -> None:
+        """Take in those that may be used."""
+        fit: dict[int, Found] = {}
+        for shard, (_, found) in reached.items():
+            try:
+                in_place = [found if at == shard else None for at in range(len(self))]
+                self._set_id = check_found(in_place, self._set_id)
+            except SchemaError as error:
+                self.problems[shard] = error
+            else:
+                fit[shard] = found
+        new = [shard for shard, found in fit.items() if found.noted is None] if len(self) > 1 else []
+        if new:
+            pools = self.pools | {shard: reached[shard][0] for shard in fit}
+            try:
+                await self._begin(pools)
+            except Exception as error:
+                self.problems |= dict.fromkeys(new, error)
+                fit = {shard: found for shard, found in fit.items() if shard not in new}
+        for shard in fit:
+            await self._admit(shard, reached[shard][0])
+
+    async def _begin(self, pools: dict[int, Pool]) -> None:
+        """Let new databases of a set note their places."""
+        if len(pools) < len(self):
+            raise ConnectionError(_WAITS)
+        async with AsyncExitStack() as stack:
+            everyone = [await stack.enter_async_context(pools[shard].acquire()) for shard in range(len(self))]
+            await check_distinct(everyone)
+            for connection in everyone:
+                await self._prepare(connection)
+            self._set_id = await note_places(everyone, self._schema)
+
+    async def _admit(self, shard: int, pool: Pool) -> None:
+        try:
+            async with pool.acquire() as connection:
+                await self._prepare(connection)
+        except Exception as error:
+            self.problems[shard] = error
+        else:
+            self.pools[shard] = pool
+            self.problems.pop(shard, None)
+
+    async def _prepare(self, connection: Connection) -> None:
+        if self._migrate:
+            await migrate(connection, self._schema)
+        await check_schema(connection, self._schema)
+
+
+async def _close(pool: Pool, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(pool.close(), seconds)
+    except (TimeoutError, OSError, asyncpg.PostgresError):
+        pool.terminate()

@@ -1,0 +1,1 @@
+select shard, shards, set_id from waypost.shard
