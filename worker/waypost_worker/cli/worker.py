@@ -2,12 +2,13 @@
 
 import signal
 import threading
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from cyclopts import Parameter, validators
 from pydantic import SecretStr
 
 from waypost_worker.cli.common import NO_TARGET, Target
+from waypost_worker.cli.cpus import usable_cpus
 from waypost_worker.cli.output import DONE, FAILED, note
 from waypost_worker.early_stop import end_at_once_on_signals
 from waypost_worker.settings import Settings, SettingsError, load_settings
@@ -15,15 +16,21 @@ from waypost_worker.settings import Settings, SettingsError, load_settings
 _LOOK_SECONDS: Final = 0.2
 # Besides the drain: leaving the group, closing connections, and the start of Python.
 _STOP_SECONDS: Final = 10.0
+_MOST_PROCESSES: Final = 256
+
+
+def _check_processes(_: object, value: int | str) -> None:
+    if isinstance(value, int) and not 1 <= value <= _MOST_PROCESSES:
+        raise ValueError(f"Must be 1 to {_MOST_PROCESSES}, or auto.")
 
 
 def worker(
     *,
     processes: Annotated[
-        int,
+        int | Literal["auto"],
         Parameter(
-            help="run so many workers, each a process of its own",
-            validator=validators.Number(gte=1, lte=256),
+            help="run so many workers, each a process of its own; auto: one for each core",
+            validator=_check_processes,
         ),
     ] = 1,
     migrate: Annotated[bool | None, Parameter(help="apply pending migrations first")] = None,
@@ -40,23 +47,27 @@ def worker(
     end. SIGUSR1 makes the log say everything, SIGUSR2 takes that back. The
     other settings: 'waypost config show'.
 
-    With --processes, each of them has the HTTP port after that of the one
-    before, and its own number at the end of the static member's name. One that
-    is killed is replaced; if one gives up, all end.
+    One process keeps one core busy. With --processes, each of them has the HTTP
+    port after that of the one before, and its own number at the end of the
+    static member's name. One that is killed is replaced; if one gives up, all
+    end. 'auto' counts the cores that this process may use.
 
     For example:
 
       waypost worker --migrate --bootstrap-servers kafka:9092
 
       waypost worker --processes 4 --http-port 9464
+
+      waypost worker --processes auto
     """
     end_at_once_on_signals()
     settings = target.settings(migrate=migrate, http_port=http_port, log_level=log_level)
-    if processes == 1:
+    count = usable_cpus() if processes == "auto" else processes
+    if count == 1:
         from waypost_worker.cli.worker_process import run
 
         return run(settings)
-    return _Parent(settings).run(processes)
+    return _Parent(settings).run(count)
 
 
 class _Parent:
