@@ -148,6 +148,31 @@ def test_an_owner_that_wakes_up_after_postgres_forgot_its_producer_id_doubles_no
     assert judge(world).problems == []
 
 
+def test_an_end_that_a_former_leader_tells_is_not_taken_for_that_of_the_results_topic() -> None:
+    """The heir waits for an owner of another producer id, and then asks a broker that leads no more what there is."""
+    world = quiet(epochs=1, duration=40.0, processes=2)
+    frozen: list[bool] = []
+    put = world.database.put
+
+    def put_and_freeze(partition: int, tables: Tables) -> None:
+        put(partition, tables)
+        owner, heir = world.fleet.hosts
+        if tables.next_offset == 1 and not frozen:
+            frozen.append(True)
+            owner.process.paused = True
+            world.loop.call_later(0.5, world.fleet.own, heir, partition, context=OUTSIDE)
+            world.loop.call_later(2.0, world.results[0].lag, heir.process, context=OUTSIDE)
+            world.loop.call_later(4.5, world.fleet.wake, owner, context=OUTSIDE)
+            world.loop.call_later(4.7, world.fleet.crash, owner, context=OUTSIDE)  # after its append
+            world.loop.call_later(20.0, world.results[0].catch_up, heir.process, context=OUTSIDE)
+
+    world.database.put = put_and_freeze  # type: ignore[method-assign]
+    commands(world, 1, 6)
+    world.run()
+    assert frozen
+    assert judge(world).problems == []
+
+
 def freeze_at(world: World, request: str, seconds: float) -> list[str]:
     """Freeze the first process just before such a request of its; the second one takes over meanwhile."""
     call = world.postgres.call

@@ -63,8 +63,8 @@ PROTOCOL: tuple[Mutant, ...] = (
         (
             Edit(
                 ACQUIRE + "acquire",
-                "tail_end = await results.append([record]) + 1",
-                "tail_end = (await results.bounds())[1]",
+                "    tail_end = await results.append([record]) + 1\n\n",
+                "    tail_end = (await results.bounds())[1]\n\n",
             ),
         ),
     ),
@@ -108,8 +108,8 @@ PROTOCOL: tuple[Mutant, ...] = (
         (
             Edit(
                 ACQUIRE + "acquire",
-                "    proof.check()\n",
-                "    await store.record_claim(claim.epoch, fence)\n    proof.check()\n",
+                "    proof.check()\n    record =",
+                "    await store.record_claim(claim.epoch, fence)\n    proof.check()\n    record =",
             ),
         ),
         tests=(FOUND + "test_a_producer_id_counts_only_once_the_former_one_was_waited_out",),

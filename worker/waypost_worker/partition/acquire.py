@@ -142,16 +142,22 @@ async def acquire(
 
     # 3. Read the tail: what was emitted behind the stored position, for good.
     tail = await _read_tail(results, claim, results_start, tail_end)
-    if (tail.producer_ids | {claim.producer_id}) - {fence.producer_id, None}:
+    others = bool((tail.producer_ids | {claim.producer_id}) - {fence.producer_id, None})
+    if others:
         # A new producer id fences nothing of another, so wait: an older owner, though fenced in Postgres, may
         # append for as long as it trusts its proof, and what it sent last may then still be under way. Postgres
         # knows the id of the owner that it remembers; those that it forgot in a failover left theirs in the topic.
         await sleep(proof_valid)
         await sleep(results.unanswered_append_seconds)
-        tail_end = (await results.bounds())[1]
-        tail = await _read_tail(results, claim, results_start, tail_end)
     # Recorded only now: the stored id tells the next owner that nobody appends under another any more.
-    await store.record_claim(claim.epoch, fence)
+    with proof.renewed():
+        await store.record_claim(claim.epoch, fence)
+    if others:
+        # Only an append tells the end for sure: a broker that does not know yet that it leads no more would give
+        # an older one, and what was emitted behind that would be emitted again.
+        proof.check()
+        tail_end = await results.append([record]) + 1
+        tail = await _read_tail(results, claim, results_start, tail_end)
     if tail.highest >= claim.next_offset:
         await _check_answered(log, tail.highest, log_end)
 
