@@ -8,6 +8,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,14 +16,14 @@ from tests.bench import latency, throughput
 from tests.bench.children import Child, ChildFailedError
 from tests.bench.merging import PICTURE, REPORT, measured, merge
 from tests.bench.plan import FULL, POSTGRES_SETTINGS, SHORT, Plan
-from tests.bench.report import MODES, TITLES, latency_figures, percentile, ratios, spread
+from tests.bench.report import MODES, PAIR, TITLES, latency_figures, percentile, ratios, spread
 from tests.bench.stage import Stage, System
 from tests.bench.table import table
 
 from waypost_worker.devserver import THROUGHPUT, DevServerError, Servers
 
 _T = TypeVar("_T")
-SYSTEMS: tuple[System, ...] = ("bare", "service")
+SYSTEMS: tuple[System, ...] = ("bare", "service", "cores")
 _COPY_BATCHES = (500, 2_000)
 
 
@@ -46,7 +47,9 @@ class Progress:
 
 async def bench(stage: Stage, plan: Plan) -> dict[str, Any]:
     """All measurements of a run; the two systems always in turn."""
-    progress = Progress(len(plan.batches) + 1 + plan.repeats * (4 + 2 + len(_COPY_BATCHES)))
+    progress = Progress(
+        len(plan.batches) + 2 + plan.repeats * (len(MODES) * len(SYSTEMS) + len(PAIR) + len(_COPY_BATCHES))
+    )
 
     def rate(run: throughput.Run) -> str:
         return f"{run.per_second:,.0f}/s"
@@ -58,13 +61,16 @@ async def bench(stage: Stage, plan: Plan) -> dict[str, Any]:
         tried[batch] = await progress.step(f"bare loop tries batches of {batch}", work, rate)
     stage.batch = max(tried, key=lambda batch: tried[batch].per_second)
     await progress.step("service, warm-up", throughput.measure(stage, "service", plan.probe), rate)
+    # Small requests take other paths through the broker, which are compiled after a while only.
+    warm_up = replace(plan, rates=(plan.rates[-1],), seconds=plan.warm_up)
+    await progress.step("latency, warm-up", latency.measure(stage, "service", warm_up), _p50s)
 
     runs: dict[str, dict[str, list[throughput.Run]]] = {
         mode: {system: [] for system in SYSTEMS} for mode in MODES
     }
     copies: dict[str, list[float]] = {str(batch): [] for batch in _COPY_BATCHES}
     late: dict[str, dict[str, list[latency.Latencies]]] = {
-        str(rate): {system: [] for system in SYSTEMS} for rate in plan.rates
+        str(rate): {system: [] for system in PAIR} for rate in plan.rates
     }
     for repeat in range(plan.repeats):
         # The other way round each time, so that neither always has the other's leavings before it.
@@ -80,7 +86,7 @@ async def bench(stage: Stage, plan: Plan) -> dict[str, Any]:
                 lambda v: f"{v:,.0f}/s",
             )
             copies[str(batch)].append(copied)
-        for system in order:
+        for system in PAIR if repeat % 2 == 0 else PAIR[::-1]:
             told = await progress.step(
                 f"{TITLES[system]}, latency", latency.measure(stage, system, plan), _p50s
             )
@@ -160,7 +166,7 @@ def main() -> int:
     """Start servers, measure, write, print."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--short", action="store_true", help="some four minutes (the default)")
+    length.add_argument("--short", action="store_true", help="some six minutes (the default)")
     length.add_argument("--full", action="store_true", help="more repeats, more commands, more rates")
     plan = FULL if parser.parse_args().full else SHORT
     build = Path("build")

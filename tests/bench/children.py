@@ -95,11 +95,26 @@ class Child:
 
 
 class WorkerChild(Child):
-    """A real worker process; it drains when it is left."""
+    """A real worker, or one for each core; they drain when it is left."""
 
-    def __init__(self, environment: dict[str, str], log: Path) -> None:
-        super().__init__("waypost_worker.cli.worker_child", {}, environment=environment)
+    def __init__(self, environment: dict[str, str], log: Path, *, all_cores: bool = False) -> None:
+        cores = [sys.executable, "-m", "waypost_worker.cli", "worker", "--processes", "auto"]
+        super().__init__(
+            "waypost_worker.cli.worker_child",
+            {},
+            environment=environment,
+            program=cores if all_cores else None,
+        )
         self._log = log
+        self._all_cores = all_cores
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # A worker ends with its parent, and so with its standard input; the parent of several wants a word.
+        if self._all_cores and self.running:
+            self._process.terminate()
+        await super().__aexit__(kind, error, trace)
 
     async def __aenter__(self) -> Self:
         with self._log.open("ab") as log:

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from tests.bench.plan import PARTITIONS, Plan
-from tests.bench.stage import Stage, System
+from tests.bench.stage import SERVICES, Stage, System
 
 # Before the clock counts: first contact of every part with every other.
 _WARM_UP = ("warm-up", 500, 1.5)
@@ -36,7 +36,7 @@ async def measure(stage: Stage, which: System, plan: Plan) -> list[Latencies]:
         load = await stack.enter_async_context(ground.load("pace", phases=phases))
         await load.answer()
         # The publisher's first command was to connect it; the watcher begins behind its result.
-        before = PARTITIONS if which == "service" else 0
+        before = PARTITIONS if which in SERVICES else 0
         await stage.until(ground, child, lambda held: held > before)
         isolation = "read_committed" if which in stage.peers else "read_uncommitted"
         watcher = await stack.enter_async_context(ground.watcher(sum(counts.values()), isolation))

@@ -19,9 +19,11 @@ _SHAPES: Final = {
     "data_100_kb": "data of 100 KB",
 }
 _MEANINGS: Final = {
-    "creates_service_over_bare": "creates of 1 KB, to the bare loop",
+    "creates_service_over_bare": "creates of 1 KB with one process, to the bare loop",
     "creates_service_over_bare_with_publisher": "same, with a publisher at full speed on the same cores",
-    "creates_service_over_bare_by_cpu_time": "same, by CPU time alone",
+    "creates_service_on_all_cores_over_bare": "creates of 1 KB with a process for each core, to the bare loop",
+    "creates_service_on_all_cores_over_bare_with_publisher": "same, with a publisher",
+    "creates_service_over_bare_by_cpu_time": "creates of 1 KB, one process, by CPU time alone",
     "creates_service_over_saver": "creates, to LangGraph's AsyncPostgresSaver",
     "creates_service_over_streams_or_quix": "creates, to the better of Kafka Streams and Quix Streams",
     "at_cap_service_over_bare": "every session at its cap, to the bare loop",
@@ -53,7 +55,7 @@ of them take turns in one run, on one machine with broker, database, worker and 
 something, the plain numbers are that machine's. To repeat it:
 
 ```bash
-make bench        # some four minutes: the service beside the bare loop
+make bench        # some six minutes: the service beside the bare loop
 make bench-full   # two hours: more repeats, other shapes of load, the peers; build/bench.json and build/bench.svg
 make bench-page   # this page from it
 ```
@@ -62,12 +64,15 @@ _METHOD: Final = """## How it is measured
 
 - Throughput is taken from the broker's times of the results, between the first 10 and the last 5 percent; commands
   wait in the topic, or are published meanwhile. A system's start is in none of the figures.
+- A worker is one thread, as the bare loop is. "All cores" is `waypost worker --processes auto`: a worker for each core,
+  which share the partitions.
 - Latency is an open loop: each command carries its intended time, and is counted from there also when it was sent
   late. The subscriber is a default Kafka consumer in a process of its own; that of a transactional system reads
-  committed records, for there is nothing else to be seen.
+  committed records, for there is nothing else to be seen. Before the first one counts, the same traffic runs until
+  the broker's compiler is done with the paths of small requests, as in any broker that has run for some minutes.
 - Peers are set up as their documentation says for exactly once. The two with transactions keep sessions in a local
   store and write no Postgres; the saver has no Kafka and no results, an agent waits for the put itself. The best of
-  several pool sizes and thread counts goes on.
+  several pool sizes, threads and processes goes on, of Waypost's too.
 - Replay compares each result that it makes again with the topic. What its speed is compared with is the worker that ran
   before it on the same commands.
 - Figures of one machine are no promise for another. What limits larger deployments: [scaling](scaling.md).

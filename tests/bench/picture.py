@@ -5,7 +5,7 @@ from html import escape
 from math import ceil, log10
 from typing import Any, Final, NamedTuple
 
-from tests.bench.report import MODES, TITLES
+from tests.bench.report import MODES, PAIR, TITLES
 from tests.bench.table import PEERS
 
 _WIDTH: Final = 860
@@ -14,6 +14,7 @@ _RIGHT: Final = _WIDTH - 90
 _COLOURS: Final = {
     "bare": "#8a94a6",
     "service": "#2563eb",
+    "cores": "#1e40af",
     "copy": "#c7ccd6",
     "streams": "#c2410c",
     "quix": "#7c3aed",
@@ -111,11 +112,11 @@ def _promises(body: list[str], ratios: Mapping[str, Any], y: int) -> int:
 
 def _curves(body: list[str], report: Mapping[str, Any], y: int) -> int:
     """Percentiles over the rate, both logarithmic; peers where they were measured."""
-    curves = {
+    curves: dict[tuple[str, str], list[tuple[float, float]]] = {
         (system, name): [
             (float(rate), systems[system][name]["median"]) for rate, systems in report["latency"].items()
         ]
-        for system in TITLES
+        for system in PAIR
         for name in _LINES
     }
     peers = report.get("peers", {})

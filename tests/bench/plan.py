@@ -22,6 +22,7 @@ class Plan:
     """Sizes of a run. Each figure is taken ``repeats`` times, the two systems in turn.
 
     ``commands`` per throughput run; ``seconds`` at each of ``rates`` (commands a second) for latency;
+    ``warm_up`` seconds at the highest of them come before;
     ``batches`` are the sizes that the bare loop tries, ``probe`` commands each; ``rows`` for COPY alone.
     """
 
@@ -29,6 +30,7 @@ class Plan:
     repeats: int
     commands: int
     seconds: float
+    warm_up: float
     rates: tuple[int, ...]
     probe: int
     batches: tuple[int, ...]
@@ -46,8 +48,8 @@ class Plan:
         }
 
 
-SHORT: Final = Plan("short", 3, 60_000, 6, (200, 1_000), 30_000, (500, 1_000), 40_000)
+SHORT: Final = Plan("short", 3, 60_000, 6, 25, (200, 1_000), 30_000, (500, 1_000), 40_000)
 # 100,000 commands are 50 for each session: as many as a session holds before retention removes any.
 FULL: Final = Plan(
-    "full", 5, 100_000, 30, (200, 1_000, 2_000, 5_000), 60_000, (250, 500, 1_000, 2_000), 100_000
+    "full", 5, 100_000, 30, 40, (200, 1_000, 2_000, 5_000), 60_000, (250, 500, 1_000, 2_000), 100_000
 )

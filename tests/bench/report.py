@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from statistics import median
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 PERCENTILES: Final = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
-TITLES: Final = {"bare": "bare loop", "service": "service"}
+TITLES: Final = {"bare": "bare loop", "service": "service", "cores": "service, all cores"}
+PAIR: Final[tuple[Literal["bare", "service"], ...]] = (
+    "bare",
+    "service",
+)  # what latency and CPU time are taken of
 MODES: Final = {"waiting": "all commands waiting", "concurrent": "with a publisher at full speed"}
 _TOGETHER: Final = ("loop", "postgres_backends", "postgres_background", "kafka")
 # What a latency may be at a rate, in milliseconds.
@@ -84,13 +88,19 @@ def ratios(throughput: Mapping[str, Any], latency: Mapping[str, Any], cpus: int)
         return [run["per_second"] for run in throughput[mode][system]["runs"]]
 
     waiting = throughput["waiting"]
-    ceilings = {system: ceiling(waiting[system]["runs"], cpus) for system in TITLES}
+    ceilings = {system: ceiling(waiting[system]["runs"], cpus) for system in PAIR}
     found = {
         "creates_service_over_bare": at_least(
             paired_ratio(per_second("waiting", "service"), per_second("waiting", "bare")), 0.8
         ),
         "creates_service_over_bare_with_publisher": paired_ratio(
             per_second("concurrent", "service"), per_second("concurrent", "bare")
+        ),
+        "creates_service_on_all_cores_over_bare": at_least(
+            paired_ratio(per_second("waiting", "cores"), per_second("waiting", "bare")), 0.8
+        ),
+        "creates_service_on_all_cores_over_bare_with_publisher": paired_ratio(
+            per_second("concurrent", "cores"), per_second("concurrent", "bare")
         ),
     }
     found["creates_service_over_bare_by_cpu_time"] = {
@@ -104,7 +114,7 @@ def ratios(throughput: Mapping[str, Any], latency: Mapping[str, Any], cpus: int)
             taken = latency[rate]["service"][name]
             figure = {"value": taken["median"], "unit": "ms", "spread": taken}
             found[f"{name}_ms_at_{rate}_per_second"] = at_most(figure, target)
-        medians = {system: latency[rate][system]["p50"]["median"] for system in TITLES}
+        medians = {system: latency[rate][system]["p50"]["median"] for system in PAIR}
         found[f"p50_service_over_bare_at_{rate}_per_second"] = {
             "value": round(medians["service"] / medians["bare"], 2)
         }

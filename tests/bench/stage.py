@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import asyncpg
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -23,7 +23,9 @@ from waypost_worker.devserver import Servers
 from waypost_worker.kafka.topics import topic_settings
 from waypost_worker.postgres.migrate import migrate_dsn
 
-System = Literal["bare", "service", "streams", "quix"]
+System = Literal["bare", "service", "cores", "streams", "quix"]
+# One worker, and one for each core.
+SERVICES: Final[tuple[System, ...]] = ("service", "cores")
 ACQUIRED = b"waypost.partition.acquired"
 _PATIENCE = 60.0
 _POLL_SECONDS = 0.02
@@ -120,9 +122,10 @@ class Stage:
     @asynccontextmanager
     async def system(self, which: System, ground: "Ground", batch: int | None = None) -> AsyncIterator[Child]:
         """The bare loop or a worker at work on this ground, ready for commands."""
-        if which == "service":
+        if which in SERVICES:
             await migrate_dsn(ground.dsn)
-            child: Child = WorkerChild(self.worker_environment(ground), self._worker_log)
+            environment = self.worker_environment(ground)
+            child: Child = WorkerChild(environment, self._worker_log, all_cores=which == "cores")
         elif which in self.peers:
             child = self.peers[which](ground)
         else:
@@ -143,7 +146,7 @@ class Stage:
 
     async def ready(self, which: System, ground: "Ground", child: Child) -> None:
         """Wait until the system waits for commands."""
-        if which != "service":
+        if which not in SERVICES:
             await child.answer()
         else:
             # Each partition's results begin with the fence of its owner.
@@ -246,32 +249,10 @@ class Ground:
         ends = await self._looker.end_offsets(partitions_of(self.topics.results))
         return sum(ends.values())
 
-    async def appended(self) -> list[int]:
-        """The broker's time of each result, in milliseconds, rising; fence records left out."""
-        consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._stage.bootstrap,
-            auto_offset_reset="earliest",
-            max_partition_fetch_bytes=8 * 1024 * 1024,
-        )
-        await consumer.start()
-        try:
-            partitions = partitions_of(self.topics.results)
-            ends = await consumer.end_offsets(partitions)
-            consumer.assign(partitions)
-            times: list[int] = []
-            left = sum(ends.values())
-            while left:
-                for records in (await consumer.getmany(timeout_ms=1000)).values():
-                    left -= len(records)
-                    times += [record.timestamp for record in records if not _is_fence(record)]
-            return sorted(times)
-        finally:
-            await consumer.stop()
-
     async def rows(self, which: System) -> int:
         """How many checkpoints Postgres holds."""
         connection: Any = await asyncpg.connect(self.dsn)
-        table = "waypost.checkpoints" if which == "service" else "checkpoints"
+        table = "waypost.checkpoints" if which in SERVICES else "checkpoints"
         try:
             return int(await connection.fetchval(f"select count(*) from {table}"))
         finally:

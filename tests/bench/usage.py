@@ -43,8 +43,11 @@ def machine_seconds() -> float:
 
 
 def snapshot(processes: Mapping[str, int], postmaster: int) -> dict[str, float]:
-    """CPU seconds by role: each of ``processes`` by its name, Postgres in two parts, this process, the machine."""
-    seconds = {name: process_seconds(pid) for name, pid in processes.items()}
+    """CPU seconds by role: ``processes`` with their children, Postgres in two parts, this process, the machine."""
+    seconds = {
+        name: process_seconds(pid) + sum(map(process_seconds, children_of(pid)))
+        for name, pid in processes.items()
+    }
     seconds["postgres_backends"] = seconds["postgres_background"] = 0.0
     for child in children_of(postmaster):
         role = "postgres_backends" if is_backend(child) else "postgres_background"

@@ -21,16 +21,18 @@ from tests.bench.merging import measured, merge
 from tests.bench.peers import streams
 from tests.bench.plan import DATA_BYTES, FROM_PART, POSTGRES_SETTINGS, SESSIONS, SHORT, TO_PART, Plan
 from tests.bench.report import at_least, at_most, paired_ratio, percentile, spread
-from tests.bench.stage import Ground, Stage, System
+from tests.bench.stage import SERVICES, Ground, Stage, System
 from tests.bench.table import PEERS as TITLES
 from tests.bench.table import table
 
+from waypost_worker.cli.cpus import usable_cpus
 from waypost_worker.devserver import THROUGHPUT, DevServerError, Servers
 
 TOPICS: Final[tuple[System, ...]] = ("service", "streams", "quix")
 POOLS: Final = (4, 10, 20)
 TASKS: Final = 50
 THREADS: Final = (1, 3)
+PROCESSES: Final = (1, 2)
 RATE: Final = 1_000
 
 
@@ -43,7 +45,12 @@ class Peers:
         self.rates: dict[str, list[float]] = {name: [] for name in TITLES}
         self.p50s: dict[str, list[float]] = {name: [] for name in TOPICS}
         self.p99s: dict[str, list[float]] = {name: [] for name in TOPICS}
-        self.tried: dict[str, dict[str, float]] = {"streams_threads": {}, "saver_pools": {}}
+        self.tried: dict[str, dict[str, float]] = {
+            "service_processes": {},
+            "streams_threads": {},
+            "quix_processes": {},
+            "saver_pools": {},
+        }
         self._python = python
 
     async def throughput(self, which: System, commands: int) -> float:
@@ -78,6 +85,16 @@ class Peers:
             async with Child("saver", {}, program=program) as child:
                 return await child.answer()
 
+    def tries(self, what: str, count: int, rate: float) -> None:
+        """A rate at one of several sizes of a system."""
+        self.tried[what][str(count)] = round(rate, 1)
+        say(f"{what.replace('_', ' ')}: {count}", f"{rate:,.0f}/s")
+
+    def best(self, what: str) -> int:
+        """The size that did best."""
+        rates = self.tried[what]
+        return int(max(rates, key=lambda size: rates[size]))
+
     async def late(self, which: System, plan: Plan) -> None:
         """Publish to visible result at RATE commands a second."""
         told = await latency.measure(self.stage, which, replace(plan, rates=(RATE,)))
@@ -109,12 +126,14 @@ class Peers:
 
 
 def starters(
-    python: Path, runtime: Any, threads: int, scratch: Path
+    python: Path, runtime: Any, threads: int, processes: int, scratch: Path
 ) -> dict[System, Callable[[Ground], Child]]:
     """How each peer is started on a ground."""
 
     def start_quix(ground: Ground) -> Child:
-        job = json.dumps({"bootstrap": ground.bootstrap, "prefix": ground.topics.prefix})
+        job = json.dumps(
+            {"bootstrap": ground.bootstrap, "prefix": ground.topics.prefix, "processes": processes}
+        )
         return Child("quix", {}, program=[str(python), "-m", "tests.bench.peers.quix", job])
 
     def start_streams(ground: Ground) -> Child:
@@ -136,26 +155,27 @@ async def run(servers: Servers, build: Path, python: Path, plan: Plan) -> dict[s
         runtime = streams.compiled(scratch / "classes")
         async with Stage(servers, build) as stage:
             peers = Peers(stage, python, plan.commands)
-            best = THREADS[0]
             for threads in THREADS:
-                stage.peers = starters(python, runtime, threads, scratch)
+                stage.peers = starters(python, runtime, threads, 1, scratch)
                 rate = await peers.throughput("streams", plan.probe)
-                peers.tried["streams_threads"][str(threads)] = round(rate, 1)
-                say(f"Kafka Streams tries {threads} threads", f"{rate:,.0f}/s")
-                if rate >= max(peers.tried["streams_threads"].values()):
-                    best = threads
-            stage.peers = starters(python, runtime, best, scratch)
-            pool = POOLS[0]
+                peers.tries("streams_threads", threads, rate)
+            for processes in PROCESSES:
+                stage.peers = starters(python, runtime, 1, processes, scratch)
+                peers.tries("quix_processes", processes, await peers.throughput("quix", plan.probe))
+            alone, shared = [await peers.throughput(which, plan.probe) for which in SERVICES]
+            peers.tries("service_processes", 1, alone)
+            peers.tries("service_processes", usable_cpus(), shared)
             for size in POOLS:
-                rate = (await peers.saver(size))["per_second"]
-                peers.tried["saver_pools"][str(size)] = round(rate, 1)
-                say(f"AsyncPostgresSaver tries {size} connections", f"{rate:,.0f}/s")
-                if rate >= max(peers.tried["saver_pools"].values()):
-                    pool = size
+                peers.tries("saver_pools", size, (await peers.saver(size))["per_second"])
+            threads, processes = peers.best("streams_threads"), peers.best("quix_processes")
+            stage.peers = starters(python, runtime, threads, processes, scratch)
+            pool = peers.best("saver_pools")
+            workers: System = "service" if alone >= shared else "cores"
             for repeat in range(plan.repeats):
                 order = TOPICS if repeat % 2 == 0 else TOPICS[::-1]
                 for which in order:
-                    peers.rates[which].append(await peers.throughput(which, plan.commands))
+                    run = workers if which == "service" else which
+                    peers.rates[which].append(await peers.throughput(run, plan.commands))
                     say(TITLES[which], f"{peers.rates[which][-1]:,.0f}/s")
                 peers.rates["saver"].append((await peers.saver(pool))["per_second"])
                 say(TITLES["saver"], f"{peers.rates['saver'][-1]:,.0f}/s")

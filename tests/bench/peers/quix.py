@@ -8,6 +8,7 @@ pins and ages.
 """
 
 import json
+import subprocess
 import sys
 import tempfile
 import threading
@@ -77,5 +78,27 @@ def main(job: dict[str, Any]) -> None:
         app.run()
 
 
+def several(job: dict[str, Any], processes: int) -> None:
+    """As many of these that share the partitions, each a process with a state directory of its own."""
+    program = [sys.executable, "-m", "tests.bench.peers.quix", json.dumps({**job, "processes": 1})]
+    children = [
+        subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(processes)
+    ]
+    try:
+        for child in children:
+            if child.stdout is None or not child.stdout.readline():
+                raise SystemExit(f"process {child.pid} of Quix Streams ended before it was ready")
+        print(json.dumps({"state": "ready"}), flush=True)
+        while sys.stdin.readline():
+            pass
+    finally:
+        for child in children:
+            child.communicate()  # closes their standard input, which ends them
+
+
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    asked = json.loads(sys.argv[1])
+    if (count := asked.get("processes", 1)) > 1:
+        several(asked, count)
+    else:
+        main(asked)
