@@ -47,7 +47,7 @@ class Cluster:
         self.partitions = partitions
         self.coordinator = coordinator
         self.most_bytes = most_bytes
-        self.producers: list[SimulatedProducer] = []  # all that ever were
+        self.producers: list[SimulatedProducer] = []  # all that were ever started
         self._away = away
         self._now_ms = now_ms
 
@@ -93,9 +93,9 @@ class SimulatedProducer:
         self._sequences = [0] * len(cluster.partitions)
         self._waiting: list[tuple[int, SimulatedBatch, asyncio.Future[Any]]] = []
         self._news = asyncio.Event()
-        cluster.producers.append(self)
 
     async def start(self) -> None:
+        self._cluster.producers.append(self)
         try:
             self._fence = await self._cluster.server.call(
                 "claim a producer id", self._cluster.coordinator.new_producer

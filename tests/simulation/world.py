@@ -26,6 +26,7 @@ from tests.simulation.producers import Producers
 from tests.simulation.publishing import Publishing
 from tests.simulation.replaying import rebuild
 from tests.simulation.traffic import Traffic
+from tests.simulation.verifying import verify_at_rest, verify_now_and_then
 
 from waypost_worker.partition import acquire as acquire_module
 from waypost_worker.partition.encode import ACQUIRED
@@ -111,6 +112,7 @@ class World:
         self.publishing.start()
         if chaos is not None:
             outside.append(self._outside(chaos(self)))
+            outside.append(self._outside(verify_now_and_then(self)))
             if plan.publishers:
                 outside.append(self._outside(self.publishing.chaos()))
         while loop.time() < self.ends_at:
@@ -122,6 +124,7 @@ class World:
         loop.run(lambda: False, loop.time() + 8)
         outside.append(self._settle())
         self._stop()
+        verify_at_rest(self)
         self.rebuilt = rebuild(self, RESULTS_TOPIC)
 
     def _outside(self, coroutine: Any) -> asyncio.Task[Any]:
