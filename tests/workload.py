@@ -46,6 +46,8 @@ def commands(
         value: bytes | None = orjson.dumps(body) if not isinstance(body, bytes) else body
         if chance.random() < 0.005:
             value = chance.choice([None, b"{", b'{"name":""}', b"\xff\x00"])
+            if key is None and value is None:
+                value = b""  # aiokafka sends no record that has neither
         yield Command(home, key, headers, value)
 
 
