@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Parameter, validators
@@ -23,13 +24,19 @@ from waypost_worker.cli.output import (
 from waypost_worker.cli.progress_metrics import MetricsPort, progress_served
 from waypost_worker.cli.reach import connected, kafka_connection, kafka_errors, postgres_errors
 from waypost_worker.cli.recovering import STATEMENT_SECONDS, command_logs, command_partitions, run
+from waypost_worker.cli.snapshot_place import AtFlag, storage_of
 from waypost_worker.cli.work_progress import WorkProgress
 from waypost_worker.settings import Settings
+from waypost_worker.snapshots.errors import SnapshotError
 
 if TYPE_CHECKING:
+    from waypost_worker.recovery.stored import OpenSnapshot
     from waypost_worker.recovery.verify import Verdict
+    from waypost_worker.snapshots.manifest import Manifest
+    from waypost_worker.snapshots.storage import Storage
 
 _COLUMNS: Final = ("partition", "next_offset", "sessions", "checkpoints", "rejected_commands", "differences")
+_MEGABYTE: Final = 1024 * 1024
 _TABLES: Final = ("sessions", "checkpoints", "recent_commands", "rejected_commands", "outbox")
 
 
@@ -44,14 +51,31 @@ def verify(
     limit: Annotated[
         int, Parameter(help="show so many differences", validator=validators.Number(gte=1, lte=100_000))
     ] = 10,
+    from_snapshot: Annotated[
+        str | None, Parameter(help="begin with this snapshot, a name or latest, not with the log")
+    ] = None,
+    of_snapshot: Annotated[
+        str | None, Parameter(help="prove this snapshot, a name or latest, and not Postgres")
+    ] = None,
+    at: AtFlag = None,
+    memory: Annotated[
+        float,
+        Parameter(help="megabytes for sessions; more are done in passes", validator=validators.Number(gt=0)),
+    ] = 1024,
     metrics_port: MetricsPort = None,
     common: Common = NOTHING_GIVEN,
 ) -> int:
     """Prove that Postgres is the fold of the command topic.
 
     The log is folded in memory and every row compared, data by hash, at one
-    moment for each partition. Workers may run. A partition's sessions must fit
-    into memory, without their data: --sample looks at some sessions only.
+    moment for each partition. Workers may run. Where the log does not reach
+    back to its beginning any more, --from-snapshot begins with a snapshot, and
+    proves Postgres to be that and what the log holds since. With --of-snapshot
+    it is a snapshot that is held against the log, and not Postgres.
+
+    Sessions are held without their data. Those of a partition that exceed
+    --memory are done in several passes over the log; --sample looks at some
+    sessions only.
 
     Exit code 0: equal. 1: different. 2: it could not be told.
 
@@ -60,46 +84,85 @@ def verify(
       waypost verify
       waypost verify --sample 0.01 -o json
       waypost verify --schema rebuilt
+      waypost verify --from-snapshot latest --at s3://bucket/waypost
+      waypost verify --of-snapshot latest --from-snapshot 20261124T120000000Z-1a2b3c
     """
     settings = common.settings()
+    options = _Options(sample, partition, strict, limit, int(memory * _MEGABYTE), metrics_port)
+    if at is not None and from_snapshot is None and of_snapshot is None:
+        raise CommandError("--at says where snapshots are: name one with --from-snapshot", USAGE)
     try:
-        verdicts = run(_verify(settings, sample, partition, strict, limit, metrics_port))
-    except CommandError as error:
+        base, target = (
+            None if name is None else run(_kept(settings, storage_of(settings, at), name))
+            for name in (from_snapshot, of_snapshot)
+        )
+        verdicts = run(_verify(settings, options, base, target))
+    except (CommandError, SnapshotError) as error:
         raise CommandError(str(error), USAGE) from None
-    _show(verdicts, common.output)
+    _show(verdicts, common.output, *(None if kept is None else kept[1].name for kept in (base, target)))
     return FAILED if any(verdict.differences for verdict in verdicts) else DONE
 
 
+@dataclass(frozen=True)
+class _Options:
+    """What was asked for; ``room`` in bytes."""
+
+    sample: float
+    partitions: list[int] | None
+    strict: bool
+    limit: int
+    room: int
+    metrics_port: int | None
+
+
+_Kept = tuple["Storage", "Manifest"]
+
+
+async def _kept(settings: Settings, storage: "Storage", name: str) -> _Kept:
+    """A snapshot that this version knows and that the log still reaches back to, and where it is."""
+    from waypost_worker.snapshots.catalog import chosen
+    from waypost_worker.snapshots.log import check_in_log
+    from waypost_worker.snapshots.restore import check_origin
+
+    manifest = await chosen(storage, name)
+    check_origin(manifest, settings.topics)
+    count = await command_partitions(settings)
+    async with kafka_errors(settings):
+        await check_in_log(kafka_connection(settings), settings.topics, manifest, count)
+    return storage, manifest
+
+
 async def _verify(
-    settings: Settings,
-    sample: float,
-    chosen: list[int] | None,
-    strict: bool,
-    limit: int,
-    metrics_port: int | None,
+    settings: Settings, options: _Options, base: _Kept | None, target: _Kept | None
 ) -> "list[Verdict]":
     from waypost_worker.kafka.results_log import KafkaResultsLog
     from waypost_worker.postgres.snapshot import Snapshots
-    from waypost_worker.recovery.sampling import below_of
+    from waypost_worker.recovery.sampling import share_of
     from waypost_worker.recovery.verify import Verification
+    from waypost_worker.snapshots.kept import KeptSnapshot, KeptSnapshots
 
     async with kafka_errors(settings), postgres_errors(settings), AsyncExitStack() as stack:
         partitions = await command_partitions(settings)
-        wanted = sorted(set(chosen)) if chosen else list(range(partitions))
+        wanted = sorted(set(options.partitions or range(partitions)))
         if unknown := [number for number in wanted if not 0 <= number < partitions]:
             raise CommandError(f"there is no partition {unknown[0]}: the topic has {partitions}")
-        positions = await _positions(settings)
-        open_snapshot = Snapshots(
-            settings.postgres_dsn.get_secret_value(),
-            settings.postgres_schema,
-            timeout=settings.request_timeout,
-            statement_seconds=STATEMENT_SECONDS,
-        )
+        positions = await _positions(settings) if target is None else _positions_of(target)
+        open_snapshot: OpenSnapshot
+        if target is not None:
+            open_snapshot = KeptSnapshots(*target)
+        else:
+            open_snapshot = Snapshots(
+                settings.postgres_dsn.get_secret_value(),
+                settings.postgres_schema,
+                timeout=settings.request_timeout,
+                statement_seconds=STATEMENT_SECONDS,
+            )
         verdicts = []
-        total = sum(positions.get(number, 0) for number in wanted)
+        began = {} if base is None else _positions_of(base)
+        total = sum(max(0, positions.get(number, 0) - began.get(number, 0)) for number in wanted)
         async with command_logs(settings, partitions) as logs:
             with WorkProgress("verify", total, "commands") as progress:
-                await stack.enter_async_context(progress_served(progress, settings, metrics_port))
+                await stack.enter_async_context(progress_served(progress, settings, options.metrics_port))
                 # One after the other: each holds its sessions in memory.
                 for number in wanted:
                     results = KafkaResultsLog(kafka_connection(settings), settings.topics, number)
@@ -112,15 +175,21 @@ async def _verify(
                             results,
                             open_snapshot,
                             progress,
-                            below=below_of(sample),
-                            strict=strict,
-                            limit=limit,
+                            base=None if base is None else KeptSnapshot(*base, number),
+                            share=share_of(options.sample),
+                            strict=options.strict,
+                            limit=options.limit,
+                            room=options.room,
                         )
                         verdicts.append(await verification.run())
                     finally:
                         await asyncio.gather(results.close(), logs[number].close())
         note(f"{progress.done} commands in {progress.seconds:.1f} s, {progress.rate:,.0f} a second")
         return verdicts
+
+
+def _positions_of(kept: _Kept) -> dict[int, int]:
+    return {part.partition: part.next_offset for part in kept[1].parts}
 
 
 async def _positions(settings: Settings) -> dict[int, int]:
@@ -137,14 +206,15 @@ async def _positions(settings: Settings) -> dict[int, int]:
     return {row.partition: row.next_offset for row in standing.rows}
 
 
-def _show(verdicts: "list[Verdict]", output: Format) -> None:
+def _show(verdicts: "list[Verdict]", output: Format, base: str | None, target: str | None) -> None:
     from waypost_worker.recovery.verify import shown
 
     rows = [_row(verdict) for verdict in verdicts]
     differences = [shown(verdict.partition, one) for verdict in verdicts for one in verdict.first]
     count = sum(verdict.differences for verdict in verdicts)
     if output == "json":
-        show_json({"equal": count == 0, "partitions": rows, "differences": differences})
+        proved = {"equal": count == 0, "from_snapshot": base, "of_snapshot": target}
+        show_json({**proved, "partitions": rows, "differences": differences})
         return
     if output == "jsonl":
         for line in [*rows, *differences]:
@@ -156,7 +226,9 @@ def _show(verdicts: "list[Verdict]", output: Format) -> None:
     if purged := sum(verdict.purged for verdict in verdicts):
         note(f"{purged} refused commands of the log are not kept any more: retried or purged")
     if count == 0:
-        note("Postgres is what the log says")
+        what = "Postgres" if target is None else f"the snapshot {target}"
+        said = "the log says" if base is None else f"the snapshot {base} and the log since then say"
+        note(f"{what} is what {said}")
     else:
         more = f", {count - len(differences)} more than shown" if count > len(differences) else ""
         note(f"{count} difference{'' if count == 1 else 's'}{more}: 'waypost replay' rebuilds from the log")
@@ -165,9 +237,11 @@ def _show(verdicts: "list[Verdict]", output: Format) -> None:
 def _row(verdict: "Verdict") -> dict[str, Any]:
     return {
         "partition": verdict.partition,
+        "began": verdict.began,
         "next_offset": verdict.next_offset,
         **{table: verdict.rows.get(table, 0) for table in _TABLES},
         "differences": verdict.differences,
         "purged": verdict.purged,
+        "passes": verdict.passes,
         "fingerprint": verdict.fingerprint,
     }

@@ -47,6 +47,12 @@ class WorkProgress:
                 f"{left:.0f} s left"
             )
 
+    def grow(self, count: int) -> None:
+        """So many more are to be done than was known."""
+        self._total += count
+        if self._bar is not None:
+            self._bar.update(self._task, total=self._total)
+
     @property
     def doing(self) -> str:
         """What it is that goes on."""

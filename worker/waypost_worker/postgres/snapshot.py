@@ -13,6 +13,7 @@ from waypost_worker.partition.ports import RejectedRow, StoredOutbox
 from waypost_worker.postgres.pool import prepare
 from waypost_worker.postgres.rows import policy_of
 from waypost_worker.postgres.statements import statement
+from waypost_worker.recovery.sampling import Share
 from waypost_worker.recovery.stored import (
     StoredCheckpoint,
     StoredCommand,
@@ -43,28 +44,28 @@ class PostgresSnapshot:
         fields["default_commands"] = orjson.loads(row["default_commands"])
         return StoredPartition(**fields)
 
-    async def sessions(self, below: int | None) -> AsyncIterator[StoredSession]:
+    async def sessions(self, share: Share) -> AsyncIterator[StoredSession]:
         """See the port."""
-        async for row in self._rows("verify_sessions", below):
+        async for row in self._rows("verify_sessions", share):
             session_id, counter, policy, *rest = row
             yield StoredSession(session_id, counter, policy_of(policy), *rest)
 
-    async def checkpoints(self, below: int | None) -> AsyncIterator[StoredCheckpoint]:
+    async def checkpoints(self, share: Share) -> AsyncIterator[StoredCheckpoint]:
         """See the port."""
-        async for row in self._rows("verify_checkpoints", below):
+        async for row in self._rows("verify_checkpoints", share):
             stored = StoredCheckpoint(*row)
             if stored.metadata != _EMPTY:
                 stored = stored._replace(metadata=canonical_metadata(orjson.loads(stored.metadata)))
             yield stored
 
-    async def commands(self, below: int | None) -> AsyncIterator[StoredCommand]:
+    async def commands(self, share: Share) -> AsyncIterator[StoredCommand]:
         """See the port."""
-        async for row in self._rows("verify_commands", below):
+        async for row in self._rows("verify_commands", share):
             yield StoredCommand(*row)
 
-    async def rejected(self, below: int | None) -> AsyncIterator[RejectedRow]:
+    async def rejected(self, share: Share) -> AsyncIterator[RejectedRow]:
         """See the port."""
-        async for row in self._rows("verify_rejected", below):
+        async for row in self._rows("verify_rejected", share):
             headers = [
                 (name, None if text is None else text.encode("latin-1"))
                 for name, text in orjson.loads(row["headers"])
@@ -80,9 +81,10 @@ class PostgresSnapshot:
         """See the port."""
         return [Stray(*row) for row in await self._connection.fetch(self._sql("verify_strays"), partitions)]
 
-    def _rows(self, name: str, below: int | None) -> AsyncIterator[Any]:
+    def _rows(self, name: str, share: Share) -> AsyncIterator[Any]:
+        bounds = (None, None) if share.whole else share
         cursor: AsyncIterator[Any] = self._connection.cursor(
-            self._sql(name), self._partition, below, prefetch=_PREFETCH
+            self._sql(name), self._partition, *bounds, prefetch=_PREFETCH
         )
         return cursor
 

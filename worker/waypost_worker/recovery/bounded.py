@@ -84,7 +84,7 @@ async def find_checkpoint(logs: Mapping[int, DatedLog], checkpoint_id: str) -> P
             "was made can't be told from the log. Nothing was changed; use --until-offset or --until-time"
         )
     key = session_id.encode()
-    fold = MemoryFold(partition, len(logs), lambda found: found is None or found == key)
+    fold = MemoryFold(partition, len(logs))
     async for records in stretches(log, 0, end):
         for record in records:
             if record.key is not None and record.key != key:

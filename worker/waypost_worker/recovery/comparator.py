@@ -69,11 +69,6 @@ class Comparator:
         self._sessions = set(fold.times)
         self._checkpoints: set[Key] = set(fold.contents)
         self._commands = {
-            (session_id, one.position)
-            for session_id in fold.times
-            for one in fold.sessions[session_id].recent
-        }
-        self._numbers = {
             (session_id, one.position): one
             for session_id in fold.times
             for one in fold.sessions[session_id].recent
@@ -118,7 +113,7 @@ class Comparator:
 
     def checkpoint(self, row: StoredCheckpoint) -> None:
         """Hold a checkpoint against the fold, its data by hash."""
-        _check_adopted(row.position)
+        self._check_adopted(row.position)
         self._tally.saw("checkpoints", row)
         key, name = (row.session_id, row.number), f"{row.session_id}:{row.number}"
         if key not in self._checkpoints:
@@ -134,14 +129,13 @@ class Comparator:
 
     def command(self, row: StoredCommand) -> None:
         """Hold a remembered command id against the fold."""
-        _check_adopted(row.position)
+        self._check_adopted(row.position)
         self._tally.saw("recent_commands", row)
         key, name = (row.session_id, row.position), f"{row.session_id} at {row.position}"
-        expected = self._numbers.get(key)
-        if expected is None or key not in self._commands:
+        expected = self._commands.pop(key, None)
+        if expected is None:
             self._extra("recent_commands", name, "the log does not remember such a command")
             return
-        self._commands.discard(key)
         self._compare(
             "recent_commands",
             name,
@@ -159,7 +153,7 @@ class Comparator:
             self._extra("rejected_commands", name, "the log refuses no command there")
             return
         self._rejected.discard(row.offset)
-        code, digest = self._fold.rejected[row.offset]
+        code, digest, _ = self._fold.rejected[row.offset]
         if self._compare("rejected_commands", name, (("code", row.code, code),)):
             return
         if rejected_digest(row) != digest:
@@ -192,19 +186,18 @@ class Comparator:
                 return True
         return False
 
+    def _check_adopted(self, position: int) -> None:
+        if position < 0 and self._fold.base is None:
+            raise RefusedError(
+                "this database began under other topics ('waypost topics adopt'), so the log at hand does not hold "
+                "its beginning. Nothing was compared; give a snapshot that was taken since, with --from-snapshot"
+            )
+
     def _extra(self, table: str, key: str, why: str) -> None:
         self._tally.differs(Difference(table, key, f"the row is in Postgres and should not be: {why}"))
 
     def _missing(self, table: str, key: str, about: str = "") -> None:
         self._tally.differs(Difference(table, key, f"the row is missing in Postgres{about}"))
-
-
-def _check_adopted(position: int) -> None:
-    if position < 0:
-        raise RefusedError(
-            "this database began under other topics ('waypost topics adopt'), so the log at hand does not hold its "
-            "beginning. Nothing was compared"
-        )
 
 
 def _entry_fields(row: StoredCheckpoint, entry: Entry) -> Iterable[tuple[str, Any, Any]]:

@@ -15,11 +15,16 @@ from waypost_worker.partition.anchor import anchor_of
 from waypost_worker.partition.apply import Batch, decode
 from waypost_worker.partition.encode import Content, ResultEncoder
 from waypost_worker.partition.ports import Changes, RejectedRow
+from waypost_worker.recovery.sampling import WHOLE, Share, spread_of
 from waypost_worker.recovery.silence import SilentEncoder
 
-Wanted = Callable[[bytes | None], bool]
 Key = tuple[str, int]
 _DIGEST_BYTES: Final = 16
+# What each costs in memory, with what a comparison adds; measured, and rounded up.
+SESSION_BYTES: Final = 1200
+ENTRY_BYTES: Final = 800
+REMEMBERED_BYTES: Final = 400
+REJECTED_BYTES: Final = 320
 
 
 def content_digest(data: bytes, metadata: bytes) -> bytes:
@@ -37,20 +42,37 @@ def rejected_digest(row: RejectedRow) -> bytes:
 
 
 class MemoryFold:
-    """State of one partition at ``next_offset``, or of those of its sessions whose record keys are ``wanted``."""
+    """State of one partition at ``next_offset``, or of those of its sessions that are in ``share``.
 
-    def __init__(self, partition: int, partitions: int, wanted: Wanted | None = None) -> None:
+    It began at the log's beginning or, at ``begin``, with what the snapshot ``base`` held (see ``beginning``).
+    """
+
+    def __init__(self, partition: int, partitions: int, share: Share = WHOLE) -> None:
         self.partition = partition
         self.partitions = partitions
+        self.share = share
+        self.base: str | None = None
+        self.begin = 0
         self.next_offset = 0
         self.anchor: bytes | None = None
         self.sessions: dict[str, Session] = {}
         self.defaults = Defaults()
         self.contents: dict[Key, bytes] = {}
         self.times: dict[str, tuple[int, int]] = {}
-        self.rejected: dict[int, tuple[str, bytes]] = {}  # by offset: code, digest
-        self._wanted = wanted
+        self.rejected: dict[int, tuple[str, bytes, int]] = {}  # by offset: code, digest, where it is spread
+        self._weights: dict[str, int] = {}
+        self._weight = 0  # entries and remembered ids of all sessions
         self._silent = SilentEncoder(partition)
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes."""
+        return (
+            len(self.sessions) * SESSION_BYTES
+            + len(self.contents) * ENTRY_BYTES
+            + (self._weight - len(self.contents)) * REMEMBERED_BYTES
+            + len(self.rejected) * REJECTED_BYTES
+        )
 
     def take(self, records: Sequence[KafkaRecord]) -> None:
         """Fold the next records."""
@@ -67,11 +89,30 @@ class MemoryFold:
         self._absorb(batch.changes)
         return batch.wanted(), lambda contents: batch.finish(contents)[1]
 
+    def keep(self, session: Session) -> None:
+        """Take a session as it is now, and weigh it anew."""
+        name = session.session_id
+        self.sessions[name] = session
+        weight = session.weight()
+        self._weight += weight - self._weights.get(name, 0)
+        self._weights[name] = weight
+
+    def narrow(self, share: Share) -> None:
+        """Forget all that is not in ``share``, which is a part of what is held; nothing else is folded any more."""
+        self.share = share
+        for name in [name for name in self.sessions if not share.holds(spread_of(name.encode()))]:
+            for number in self.sessions.pop(name).entries:
+                self.contents.pop((name, number), None)
+            self.times.pop(name, None)
+            self._weight -= self._weights.pop(name, 0)
+        self.rejected = {offset: one for offset, one in self.rejected.items() if share.holds(one[2])}
+
     def _fold(self, records: Sequence[KafkaRecord], encoder: ResultEncoder) -> Batch:
         batch = Batch(encoder, self.sessions, self.defaults)
-        wanted = self._wanted
+        share = None if self.share.whole else self.share
         for record in records:
-            if wanted is None or wanted(record.key):
+            # What has no key may be about the defaults, which all sessions follow.
+            if share is None or record.key is None or share.holds(spread_of(record.key)):
                 batch.add(decode(record, self.partition, self.partitions))
         if records:
             self.next_offset = records[-1].offset + 1
@@ -83,8 +124,15 @@ class MemoryFold:
             self.contents.pop(key, None)
         for key, row in changes.puts.items():
             self.contents[key] = content_digest(row.data, row.metadata)
-        for session_id, (_, last) in changes.sessions.items():
+        for session_id, (session, last) in changes.sessions.items():
             known = self.times.get(session_id)
             self.times[session_id] = (changes.begun[session_id] if known is None else known[0], last)
+            self.keep(session)
         for rejected in changes.rejected:
-            self.rejected[rejected.offset] = (rejected.code, rejected_digest(rejected))
+            self.keep_rejected(rejected)
+
+    def keep_rejected(self, row: RejectedRow) -> None:
+        """Note a refused command, if it is in the share."""
+        spread = spread_of(row.key, row.offset)
+        if self.share.holds(spread):
+            self.rejected[row.offset] = (row.code, rejected_digest(row), spread)

@@ -1,20 +1,50 @@
-"""Which sessions a sample holds: told by a hash that Postgres can take as well (md5, for spreading only)."""
+"""Which sessions a share holds: told by a hash that Postgres can take as well (md5, for spreading only).
+
+A sample is a share that begins at 0, so it is always of the same sessions, and a larger one has them too. What is too
+much for memory at once is cut into shares.
+"""
 
 import hashlib
 import math
-from typing import Final
+from typing import Final, NamedTuple
 
 _BITS: Final = 28
 _DIGITS: Final = _BITS // 4
 
 
-def below_of(sample: float) -> int | None:
-    """The bound under which hashes belong to a sample of this size, 0 < sample <= 1; None for all."""
-    return None if sample >= 1 else math.ceil(sample * 2**_BITS)
+class Share(NamedTuple):
+    """Hashes from ``low`` up to, and without, ``high``."""
+
+    low: int = 0
+    high: int = 2**_BITS
+
+    def holds(self, spread: int) -> bool:
+        """Whether this hash is in it."""
+        return self.low <= spread < self.high
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is outside."""
+        return self == WHOLE
+
+    def first_half(self) -> "Share":
+        """The lower half; itself if it can't be divided."""
+        return Share(self.low, max(self.low + 1, (self.low + self.high) // 2))
+
+    def following(self, high: int) -> "Share":
+        """As much again right behind it, but not beyond ``high``."""
+        return Share(self.high, min(high, 2 * self.high - self.low))
 
 
-def sampled(key: bytes | None, below: int | None) -> bool:
-    """Whether a record with this key is in the sample. Records without a key always are."""
-    if below is None or key is None:
-        return True
-    return int(hashlib.md5(key, usedforsecurity=False).hexdigest()[:_DIGITS], 16) < below
+WHOLE: Final = Share()
+
+
+def share_of(sample: float) -> Share:
+    """The share that is a sample of this size, 0 < sample <= 1."""
+    return Share(0, min(WHOLE.high, math.ceil(sample * WHOLE.high)))
+
+
+def spread_of(key: bytes | None, offset: int = 0) -> int:
+    """The hash of a record's key; of its offset where it has none, as only refused commands are stored by it."""
+    text = b"%d" % offset if key is None else key
+    return int(hashlib.md5(text, usedforsecurity=False).hexdigest()[:_DIGITS], 16)

@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 
 from waypost.retention import Policy
 from waypost_worker.partition.ports import RejectedRow, StoredOutbox
+from waypost_worker.recovery.sampling import Share
 
 
 class StoredPartition(NamedTuple):
@@ -64,25 +65,26 @@ class Stray(NamedTuple):
 
 
 class Snapshot(Protocol):
-    """Rows of one partition, all of the same moment. ``below`` keeps to sampled sessions (see ``sampling``)."""
+    """Rows of one partition, all of the same moment. Only those of a ``share`` of the sessions
+    are told (see ``sampling``)."""
 
     async def partition(self) -> StoredPartition | None:
         """Where the partition stands; None if nothing was ever applied."""
         ...
 
-    def sessions(self, below: int | None) -> AsyncIterator[StoredSession]:
+    def sessions(self, share: Share) -> AsyncIterator[StoredSession]:
         """In no order."""
         ...
 
-    def checkpoints(self, below: int | None) -> AsyncIterator[StoredCheckpoint]:
+    def checkpoints(self, share: Share) -> AsyncIterator[StoredCheckpoint]:
         """In no order."""
         ...
 
-    def commands(self, below: int | None) -> AsyncIterator[StoredCommand]:
+    def commands(self, share: Share) -> AsyncIterator[StoredCommand]:
         """In no order."""
         ...
 
-    def rejected(self, below: int | None) -> AsyncIterator[RejectedRow]:
+    def rejected(self, share: Share) -> AsyncIterator[RejectedRow]:
         """In no order."""
         ...
 

@@ -1,51 +1,63 @@
 """Proving that Postgres is the fold of the log, partition by partition, while workers go on.
 
 Most of the log is folded before anything is read. Then a snapshot of Postgres says at which offset it stands; the
-little that is between is folded, and every row of the snapshot is held against the fold.
+little that is between is folded, and every row of the snapshot is held against the fold. The fold begins with the log,
+or with a kept snapshot that the log still reaches back to. What does not fit into the room that it is given is done in
+passes, each over a share of the sessions, and each at a moment of its own.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import orjson
+from typing import Any, Final, Protocol
 
 from waypost.commands import Create
 from waypost.envelope import KafkaRecord
-from waypost_worker.partition import outbox
 from waypost_worker.partition.apply import decode
 from waypost_worker.partition.encode import ResultEncoder
-from waypost_worker.partition.ports import CommandLog, RefusedError, ResultsLog, StoredOutbox
-from waypost_worker.partition.tail import command_offset
+from waypost_worker.partition.ports import CommandLog, RefusedError, ResultsLog
+from waypost_worker.recovery import beginning
+from waypost_worker.recovery.beginning import Base
 from waypost_worker.recovery.comparator import Comparator, Difference, Tally
-from waypost_worker.recovery.finding import is_fence
 from waypost_worker.recovery.memory import MemoryFold
+from waypost_worker.recovery.owing import Owed
 from waypost_worker.recovery.readable import first_difference
 from waypost_worker.recovery.replay import Progress
-from waypost_worker.recovery.sampling import sampled
+from waypost_worker.recovery.sampling import WHOLE, Share
 from waypost_worker.recovery.stored import OpenSnapshot, Snapshot, StoredCheckpoint, StoredPartition
 from waypost_worker.recovery.stretches import stretches
 
-_ROLLED_BACK = b"waypost.session.rolled_back"
+ROOM: Final = 1024 * 1024 * 1024
+
+
+class VerifyProgress(Progress, Protocol):
+    """Told how far a verification is, and that there is more to do than was known."""
+
+    def grow(self, commands: int) -> None:
+        """So many more commands will be folded."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was found in one partition, at ``next_offset``. ``purged`` refused commands are in the log and are no
-    longer kept. ``fingerprint`` is a hash over all rows: two databases of one log at one offset share it.
+    """What was found in one partition, from offset ``began`` up to ``next_offset`` (where the first of several
+    ``passes`` stood). ``purged`` refused commands are in the log and are no longer kept. ``fingerprint`` is a hash
+    over all rows: two databases of one log at one offset share it; None if passes saw different offsets.
     """
 
     partition: int
+    began: int
     next_offset: int
     rows: dict[str, int]
     differences: int
     first: Sequence[Difference]
     purged: int
-    fingerprint: str
+    passes: int
+    fingerprint: str | None
 
 
 class Verification:
-    """Verifies one partition. Holds all its sessions in memory, without their data."""
+    """Verifies one partition. Holds its sessions in memory, without their data, in about ``room`` bytes."""
 
     def __init__(
         self,
@@ -55,12 +67,15 @@ class Verification:
         log: CommandLog,
         results: ResultsLog,
         open_snapshot: OpenSnapshot,
-        progress: Progress,
+        progress: VerifyProgress,
         *,
-        below: int | None = None,
+        base: Base | None = None,
+        share: Share = WHOLE,
         strict: bool = False,
         limit: int = 10,
+        room: int = ROOM,
     ) -> None:
+        """``base`` is a snapshot to begin with. What is outside of ``share`` is not looked at."""
         self._partition = partition
         self._partitions = partitions
         self._encoder = ResultEncoder(results_topic, partition)
@@ -68,61 +83,110 @@ class Verification:
         self._results = results
         self._open_snapshot = open_snapshot
         self._progress = progress
-        self._below = below
+        self._base = base
+        self._share = share
         self._strict = strict
+        self._room = room
         self._tally = Tally(limit)
-        self._owed: dict[int, outbox.Item] = {}
 
     async def run(self) -> Verdict:
         """Fold, read, compare. RefusedError if log and database can't be compared at all."""
-        start, end = await self._log.bounds()
-        if start > 0:
+        await self._check_reach()
+        share = self._share if self._base is None else beginning.fitting(self._base, self._share, self._room)
+        first = fold = await self._pass(share, first=True)
+        passes, offsets = 1, {first.next_offset}
+        if left := self._share.high - first.share.high:
+            times = math.ceil(left / (first.share.high - first.share.low))
+            self._progress.grow(times * (first.next_offset - first.begin))
+        while fold.share.high < self._share.high:
+            fold = await self._pass(fold.share.following(self._share.high), first=False)
+            passes += 1
+            offsets.add(fold.next_offset)
+        return Verdict(
+            self._partition,
+            first.begin,
+            first.next_offset,
+            self._tally.rows,
+            self._tally.count,
+            [await self._explained(one, first) for one in self._tally.found],
+            self._tally.purged,
+            passes,
+            self._tally.fingerprint if len(offsets) == 1 else None,
+        )
+
+    async def _check_reach(self) -> None:
+        start, _ = await self._log.bounds()
+        if self._base is None:
+            if start > 0:
+                raise RefusedError(
+                    f"retention removed the first {start} offsets of partition {self._partition} of the command "
+                    "topic, so what Postgres must hold can't be told from the log alone. Nothing was compared; give a "
+                    f"snapshot that goes at least up to offset {start - 1}, with --from-snapshot"
+                )
+            return
+        position = (await beginning.position(self._base, self._partition)).next_offset
+        if position < start:
             raise RefusedError(
-                f"retention removed the first {start} offsets of partition {self._partition} of the command "
-                "topic, so what Postgres must hold can't be told from the log alone. Nothing was compared"
+                f"the snapshot {self._base.name!r} ends before offset {position} of partition {self._partition}, and "
+                f"the log begins at {start}: retention removed what lies between. Nothing was compared; use a newer "
+                "snapshot"
             )
-        fold = MemoryFold(self._partition, self._partitions, self._wanted())
+
+    async def _pass(self, share: Share, *, first: bool) -> MemoryFold:
+        """Compare one share, or the part of it that there is room for: the fold then says which."""
+        fold = MemoryFold(self._partition, self._partitions, share)
+        if self._base is not None:
+            await beginning.begin(fold, self._base)
+            self._fit(fold)
         async with self._open_snapshot(self._partition) as snapshot:
-            settled = _settled(await snapshot.partition())
+            settled = self._settled(fold, await snapshot.partition())
+        end = (await self._log.bounds())[1]
         await self._fold(fold, min(settled, end), fold.take)
         async with self._open_snapshot(self._partition) as snapshot:
             row = await snapshot.partition()
-            await self._catch_up(fold, row)
+            owed = Owed(self._partition, self._encoder, first=first)
+            await self._catch_up(fold, row, owed)
             comparator = Comparator(fold, self._tally, self._strict)
-            if row is not None:
+            if first and row is not None:
                 comparator.partition(row)
-            async for session in snapshot.sessions(self._below):
+            async for session in snapshot.sessions(fold.share):
                 comparator.session(session)
-            async for checkpoint in snapshot.checkpoints(self._below):
+            async for checkpoint in snapshot.checkpoints(fold.share):
                 comparator.checkpoint(checkpoint)
-            async for command in snapshot.commands(self._below):
+            async for command in snapshot.commands(fold.share):
                 comparator.command(command)
-            async for rejected in snapshot.rejected(self._below):
+            async for rejected in snapshot.rejected(fold.share):
                 comparator.rejected(rejected)
             comparator.finish()
-            if self._below is None:
-                await self._whole(snapshot, row)
-        return Verdict(
-            self._partition,
-            fold.next_offset,
-            self._tally.rows,
-            self._tally.count,
-            [await self._explained(one) for one in self._tally.found],
-            self._tally.purged,
-            self._tally.fingerprint,
-        )
-
-    def _wanted(self) -> Callable[[bytes | None], bool] | None:
-        below = self._below
-        return None if below is None else lambda key: sampled(key, below)
+            if row is not None:
+                await owed.compare(await snapshot.outbox(), row, self._results, self._tally)
+            if first and self._share.whole and self._partition == 0:
+                await self._strays(snapshot)
+        return fold
 
     async def _fold(self, fold: MemoryFold, end: int, take: Callable[[Sequence[KafkaRecord]], None]) -> None:
         async for records in stretches(self._log, fold.next_offset, end):
             take(records)
+            self._fit(fold)
             self._progress.advanced(self._partition, len(records), fold.next_offset)
 
-    async def _catch_up(self, fold: MemoryFold, row: StoredPartition | None) -> None:
+    def _fit(self, fold: MemoryFold) -> None:
+        while fold.size > self._room and (half := fold.share.first_half()) != fold.share:
+            fold.narrow(half)
+
+    def _settled(self, fold: MemoryFold, row: StoredPartition | None) -> int:
+        """Up to where answers are known to be emitted, and at least where the fold begins."""
+        if fold.base is not None and (row is None or row.next_offset < fold.begin):
+            stands = "nothing" if row is None else f"only up to offset {row.next_offset - 1}"
+            raise RefusedError(
+                f"Postgres has applied {stands} of partition {self._partition}, and the snapshot {fold.base!r} goes up "
+                f"to {fold.begin - 1}. Nothing was compared; use an older snapshot"
+            )
+        return 0 if row is None else max(fold.begin, min(row.emitted + 1, row.next_offset))
+
+    async def _catch_up(self, fold: MemoryFold, row: StoredPartition | None, owed: Owed) -> None:
         """Fold on to where the snapshot stands; what is not emitted by then is noted as owed."""
+        settled = self._settled(fold, row)
         if row is None:
             return
         if row.next_offset < fold.next_offset:
@@ -136,68 +200,29 @@ class Verification:
                 f"Postgres has applied partition {self._partition} up to offset {row.next_offset - 1}, the topic "
                 f"ends at {end}: it was recreated or cut, or this is another cluster. Nothing was compared"
             )
-        await self._fold(fold, _settled(row), fold.take)
+        if self._base is not None:
+            owed.begin(await self._base.outbox(), fold.begin, row.emitted)
+        await self._fold(fold, settled, fold.take)
+        await self._fold(fold, row.next_offset, lambda records: owed.take(fold, records))
 
-        def take_owed(records: Sequence[KafkaRecord]) -> None:
-            wanted, finish = fold.take_with_items(records, self._encoder)
-            # What a rollback shows is data, which is compared where it is stored.
-            for item in finish(dict.fromkeys(wanted, (b"{}", b"{}"))):
-                self._owed[item[0]] = orjson.loads(orjson.dumps(item))
+    async def _strays(self, snapshot: Snapshot) -> None:
+        """What no share and no partition would come upon."""
+        for stray in await snapshot.strays(self._partitions):
+            text = "the row is in Postgres and should not be: it belongs to no session or partition"
+            self._tally.differs(Difference(stray.table, stray.key, text))
 
-        await self._fold(fold, row.next_offset, take_owed)
-
-    async def _whole(self, snapshot: Snapshot, row: StoredPartition | None) -> None:
-        """What can be told only where all rows are looked at."""
-        if self._partition == 0:
-            for stray in await snapshot.strays(self._partitions):
-                text = "the row is in Postgres and should not be: it belongs to no session or partition"
-                self._tally.differs(Difference(stray.table, stray.key, text))
-        if row is not None:
-            await self._check_outbox(await snapshot.outbox(), row)
-
-    async def _check_outbox(self, entries: Sequence[StoredOutbox], row: StoredPartition) -> None:
-        missing = dict(self._owed)
-        for entry in entries:
-            self._tally.rows["outbox"] = self._tally.rows.get("outbox", 0) + 1
-            for item in outbox.unpack(entry.payload):
-                if item[0] <= row.emitted:
-                    continue
-                expected = missing.pop(item[0], None)
-                if expected is None or not _same_item(item, expected):
-                    key = f"{self._partition}/{item[0]}"
-                    text = "what is kept of its result is not what the log gives"
-                    self._tally.differs(Difference("outbox", key, text))
-        if not missing:
-            return
-        start, end = await self._results.bounds()
-        async for piece in self._results.read(max(start, min(row.results_offset, end)), end):
-            for record in piece:
-                if not is_fence(record):
-                    missing.pop(command_offset(record), None)
-        for offset in sorted(missing):
-            text = "the row is missing in Postgres: the result is neither in the topic nor owed"
-            self._tally.differs(Difference("outbox", f"{self._partition}/{offset}", text))
-
-    async def _explained(self, difference: Difference) -> Difference:
+    async def _explained(self, difference: Difference, fold: MemoryFold) -> Difference:
         """With the place in the data at which it differs, where the log still tells."""
         stored, position = difference.stored, difference.position
         if stored is None or position is None:
             return difference
+        if position < fold.begin:
+            return difference._replace(text=f"data or metadata is not what the snapshot {fold.base} holds")
         records = await self._log.read(position, position + 1)
         action = decode(records[0], self._partition, self._partitions).action if records else None
         if not isinstance(action, Create):
             return difference._replace(text=f"{difference.text}; it was imported by command {position}")
         return difference._replace(text=_content_text(stored, action, position))
-
-
-def _settled(row: StoredPartition | None) -> int:
-    return 0 if row is None else min(row.emitted + 1, row.next_offset)
-
-
-def _same_item(stored: outbox.Item, expected: outbox.Item) -> bool:
-    if len(stored) == len(expected) == 4 and ["ce_type", _ROLLED_BACK.decode()] in expected[2]:
-        return bool(stored[:3] == expected[:3])
-    return bool(stored == expected)
 
 
 def _content_text(stored: StoredCheckpoint, action: Create, position: int) -> str:

@@ -1,0 +1,188 @@
+"""A snapshot's rows of one partition, read from its files and not from a database: what verify can begin with, and
+what it can prove.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import orjson
+
+from waypost.retention import Policy
+from waypost.text import canonical_metadata
+from waypost_worker.partition.ports import RejectedRow, StoredOutbox
+from waypost_worker.postgres.rows import policy_of
+from waypost_worker.recovery.sampling import Share, spread_of
+from waypost_worker.recovery.stored import (
+    StoredCheckpoint,
+    StoredCommand,
+    StoredPartition,
+    StoredSession,
+    Stray,
+)
+from waypost_worker.snapshots.copied import CopyFormatError, rows_of
+from waypost_worker.snapshots.errors import SnapshotError
+from waypost_worker.snapshots.files import stream_of
+from waypost_worker.snapshots.manifest import Manifest
+from waypost_worker.snapshots.storage import Storage
+
+_POSTGRES_EPOCH_MICROS: Final = 946_684_800_000_000  # 2000-01-01 after 1970-01-01
+
+
+def _number(raw: bytes) -> int:
+    return int.from_bytes(raw, signed=True)
+
+
+def _time(raw: bytes) -> int:
+    return int.from_bytes(raw, signed=True) + _POSTGRES_EPOCH_MICROS
+
+
+def _flag(raw: bytes) -> bool:
+    return raw != b"\0"
+
+
+def _json(raw: bytes) -> bytes:
+    return raw[1:]  # behind the number of jsonb's own version
+
+
+# A name means the same in every table.
+READ: Final[Mapping[str, Callable[[bytes], Any]]] = {
+    **dict.fromkeys(
+        ("session_id", "imported_id", "name", "command_id", "code", "message"), lambda raw: raw.decode()
+    ),
+    **dict.fromkeys(
+        (
+            *("partition", "partitions", "next_offset", "epoch", "emitted", "results_offset"),
+            *("producer_id", "producer_epoch", "counter", "checkpoints", "number", "position"),
+            *("first_offset", "last_offset", "offset"),
+        ),
+        _number,
+    ),
+    **dict.fromkeys(("taken_at", "recorded_at", "first_recorded_at", "last_recorded_at"), _time),
+    **dict.fromkeys(("data", "anchor", "payload", "key", "value", "headers"), lambda raw: raw),
+    **dict.fromkeys(("policy", "metadata", "default_policy", "default_commands"), _json),
+    "pinned": _flag,
+}
+
+
+class KeptSnapshot:
+    """See :class:`waypost_worker.recovery.beginning.Base`. SnapshotError where a file is not as it was written."""
+
+    def __init__(self, storage: Storage, manifest: Manifest, partition: int) -> None:
+        self.name = manifest.name
+        self._storage = storage
+        self._manifest = manifest
+        self._part = next((part for part in manifest.parts if part.partition == partition), None)
+
+    def count(self, table: str) -> int:
+        """See the port."""
+        return 0 if self._part is None else self._part.rows[table]
+
+    async def partition(self) -> StoredPartition | None:
+        """See the port."""
+        async for row in self._rows("partitions"):
+            return StoredPartition(
+                row["partitions"],
+                row["next_offset"],
+                row["anchor"],
+                row["emitted"],
+                row["results_offset"],
+                policy_of(row["default_policy"]) or Policy(),
+                orjson.loads(row["default_commands"]),
+            )
+        return None
+
+    async def sessions(self, share: Share) -> AsyncIterator[StoredSession]:
+        """See the port."""
+        async for row in self._of_share("sessions", share):
+            yield StoredSession(
+                row["session_id"],
+                row["counter"],
+                policy_of(row["policy"]),
+                row["checkpoints"],
+                row["first_recorded_at"],
+                row["last_recorded_at"],
+            )
+
+    async def checkpoints(self, share: Share) -> AsyncIterator[StoredCheckpoint]:
+        """See the port."""
+        async for row in self._of_share("checkpoints", share):
+            metadata = canonical_metadata(orjson.loads(row["metadata"]))
+            yield StoredCheckpoint(**{**row, "metadata": metadata})
+
+    async def commands(self, share: Share) -> AsyncIterator[StoredCommand]:
+        """See the port."""
+        async for row in self._of_share("recent_commands", share):
+            yield StoredCommand(**row)
+
+    async def rejected(self, share: Share) -> AsyncIterator[RejectedRow]:
+        """See the port."""
+        async for row in self._rows("rejected_commands"):
+            if not share.holds(spread_of(row["key"], row["offset"])):
+                continue
+            del row["partition"]
+            headers = [
+                (name, None if text is None else text.encode("latin-1"))
+                for name, text in orjson.loads(row["headers"])
+            ]
+            yield RejectedRow(**{**row, "headers": headers})
+
+    async def outbox(self) -> Sequence[StoredOutbox]:
+        """See the port."""
+        rows = [row async for row in self._rows("outbox")]
+        entries = [StoredOutbox(row["first_offset"], row["last_offset"], row["payload"]) for row in rows]
+        return sorted(entries)
+
+    async def strays(self, partitions: int) -> Sequence[Stray]:
+        """See the port. None: rows were taken by their sessions."""
+        return ()
+
+    async def _of_share(self, table: str, share: Share) -> AsyncIterator[dict[str, Any]]:
+        async for row in self._rows(table):
+            if share.whole or share.holds(spread_of(row["session_id"].encode())):
+                yield row
+
+    async def _rows(self, table: str) -> AsyncIterator[dict[str, Any]]:
+        if self._part is None:
+            return
+        columns = self._manifest.columns[table]
+        try:
+            readers = [READ[name] for name in columns]
+        except KeyError as error:
+            raise SnapshotError(
+                f"the snapshot {self.name!r} has a column {error} of {table!r} that this version does not know: use "
+                f"the one that took it, Waypost {self._manifest.waypost}"
+            ) from None
+        files = [file for file in self._part.files if file.table == table]
+        count = 0
+        try:
+            async for rows in rows_of(stream_of(self._storage, self.name, files)):
+                for fields in rows:
+                    count += 1
+                    yield {
+                        name: None if raw is None else read(raw)
+                        for name, read, raw in zip(columns, readers, fields, strict=True)
+                    }
+        except (CopyFormatError, ValueError) as error:
+            raise SnapshotError(
+                f"{table!r} of partition {self._part.partition} of the snapshot {self.name!r} can't be read: {error}. "
+                "Use another snapshot"
+            ) from None
+        if count != self._part.rows[table]:
+            raise SnapshotError(
+                f"partition {self._part.partition} of the snapshot {self.name!r} has {count} rows of {table!r} instead "
+                f"of {self._part.rows[table]}. Use another snapshot"
+            )
+
+
+class KeptSnapshots:
+    """Opens them where a database is opened otherwise, so that a snapshot itself can be verified."""
+
+    def __init__(self, storage: Storage, manifest: Manifest) -> None:
+        self._storage = storage
+        self._manifest = manifest
+
+    @asynccontextmanager
+    async def __call__(self, partition: int) -> AsyncIterator[KeptSnapshot]:
+        """See :class:`waypost_worker.recovery.stored.OpenSnapshot`."""
+        yield KeptSnapshot(self._storage, self._manifest, partition)
