@@ -3,6 +3,7 @@
 A test module that uses them imports them by name and lists them in ``__all__``.
 """
 
+import asyncio
 import itertools
 import json
 import uuid
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from tests.cli import CommandLine, Started
 
 from waypost_worker.devserver import Servers
@@ -78,3 +80,19 @@ def create(line: CommandLine, session: str, *names: str) -> None:
     lines = [json.dumps({"session": session, "name": name, "data": {"at": name}}) for name in names]
     ended = line.run("publish", "--stdin", "--wait", "--timeout", "30", stdin="\n".join(lines))
     assert ended.code == 0, ended
+
+
+def commands_in(line: CommandLine) -> int:
+    """How many records the command topic has."""
+
+    async def ends() -> int:
+        consumer = AIOKafkaConsumer(bootstrap_servers=line.settings["WAYPOST_BOOTSTRAP_SERVERS"])
+        await consumer.start()
+        try:
+            topic = f"{line.settings['WAYPOST_TOPIC_PREFIX']}.commands"
+            found = await consumer.end_offsets([TopicPartition(topic, number) for number in range(2)])
+            return sum(found.values())
+        finally:
+            await consumer.stop()
+
+    return asyncio.run(ends())

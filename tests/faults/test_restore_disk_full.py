@@ -1,20 +1,24 @@
-"""The disk of the new Postgres is full in the middle of a restore.
+"""The disk of the new Postgres is full in the middle of a restore, or of a replay.
 
-Breaks: a file leaves less room than the snapshot needs; Postgres refuses to extend a table, or stops since it can't
-write its log. Then the file is removed, and what stopped is started.
-Must hold: one line that says why, nothing of the snapshot in the database, and a second try that ends well.
+Breaks: a file leaves less room than is needed; Postgres refuses to extend a table, or stops since it can't write its
+log. Then the file is removed, and what stopped is started.
+Must hold: one line that says why, nothing of a snapshot in the database, and a second try that ends well.
 
 Mounting needs root; without it this scenario is skipped.
 """
 
 import asyncio
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
-from tests.cli import CommandLine
+from aiokafka import AIOKafkaProducer
+from tests import workload
+from tests.cli import CommandLine, Outcome
 from tests.faults.test_disk_full import fill, small_disk
 from tests.servers import POSTGRES_SETTINGS
 
@@ -59,6 +63,58 @@ async def up(postgres: EmbeddedPostgres, dsn: str) -> None:
                 return
 
 
+@contextmanager
+def small_postgres(at: Path) -> Iterator[tuple[EmbeddedPostgres, str, Path]]:
+    """A Postgres with an empty database, and the file that leaves it little room."""
+    settings = {**POSTGRES_SETTINGS, "min_wal_size": "32MB", "max_wal_size": "48MB"}
+    with small_disk(at) as disk:
+        postgres = EmbeddedPostgres(disk / "postgres", settings=settings)
+        postgres.start()
+        try:
+            dsn = postgres.create_database("full")
+            ballast = fill(disk)
+            os.truncate(ballast, ballast.stat().st_size - LEFT_MB * 1024 * 1024)
+            yield postgres, dsn, ballast
+        finally:
+            postgres.stop()
+
+
+async def complained(ended: Outcome, postgres: EmbeddedPostgres) -> bool:
+    log = await asyncio.to_thread(postgres.log_path.read_text, errors="replace")
+    complaint = "No space left on device"
+    return complaint in ended.err or complaint in log
+
+
+async def test_full_disk_of_a_replay(servers: Servers, topic_prefix: str, tmp_path: Path) -> None:
+    with small_postgres(tmp_path / "disk") as (postgres, dsn, ballast):
+        line = CommandLine(
+            tmp_path,
+            {
+                "WAYPOST_BOOTSTRAP_SERVERS": servers.kafka.bootstrap_servers,
+                "WAYPOST_POSTGRES_DSN": dsn,
+                "WAYPOST_TOPIC_PREFIX": topic_prefix,
+            },
+        )
+        made = await asyncio.to_thread(
+            line.run, "topics", "create", "--partitions", "2", "--skip-zombie-test"
+        )
+        assert made.code == 0, made.err
+        producer = AIOKafkaProducer(bootstrap_servers=servers.kafka.bootstrap_servers)
+        await producer.start()
+        await workload.publish(producer, f"{topic_prefix}.commands", workload.creates(1, 20_000, 2, 400))
+        await producer.stop()
+        ended = await asyncio.to_thread(line.run, "replay")
+        assert ended.code == 1, ended
+        assert ended.err.splitlines()[-1].startswith("waypost: ")
+        assert await complained(ended, postgres)
+        ballast.unlink()
+        await up(postgres, dsn)
+        again = await asyncio.to_thread(line.run, "replay")
+        assert again.code == 0, again.err
+        assert (await asyncio.to_thread(line.run, "verify")).code == 0
+        assert await rows(dsn) > 10_000
+
+
 async def test_full_disk_of_a_restore(servers: Servers, database: str, tmp_path: Path) -> None:
     source: Any = await asyncpg.connect(database)
     for statement in FILL:
@@ -67,24 +123,14 @@ async def test_full_disk_of_a_restore(servers: Servers, database: str, tmp_path:
     line = CommandLine(tmp_path, {"WAYPOST_SNAPSHOTS": str(tmp_path / "snapshots")})
     made = await asyncio.to_thread(line.run, "snapshot", "create", "--postgres-dsn", database)
     assert made.code == 0, made.err
-    settings = {**POSTGRES_SETTINGS, "min_wal_size": "32MB", "max_wal_size": "48MB"}
-    with small_disk(tmp_path / "disk") as disk:
-        postgres = EmbeddedPostgres(disk / "postgres", settings=settings)
-        postgres.start()
-        try:
-            dsn = postgres.create_database("full")
-            restore = ("snapshot", "restore", "--offline", "--postgres-dsn", dsn)
-            ballast = fill(disk)
-            os.truncate(ballast, ballast.stat().st_size - LEFT_MB * 1024 * 1024)
-            ended = await asyncio.to_thread(line.run, *restore)
-            assert (ended.code, ended.out) == (1, "")
-            assert ended.err.splitlines()[-1].startswith("waypost: Postgres at ")
-            complaint = "No space left on device"
-            assert complaint in ended.err or complaint in postgres.log_path.read_text(errors="replace")
-            ballast.unlink()
-            await up(postgres, dsn)
-            assert await rows(dsn) == 0
-            assert (await asyncio.to_thread(line.run, *restore)).code == 0
-            assert await rows(dsn) == ROWS
-        finally:
-            postgres.stop()
+    with small_postgres(tmp_path / "disk") as (postgres, dsn, ballast):
+        restore = ("snapshot", "restore", "--offline", "--postgres-dsn", dsn)
+        ended = await asyncio.to_thread(line.run, *restore)
+        assert (ended.code, ended.out) == (1, "")
+        assert ended.err.splitlines()[-1].startswith("waypost: Postgres at ")
+        assert await complained(ended, postgres)
+        ballast.unlink()
+        await up(postgres, dsn)
+        assert await rows(dsn) == 0
+        assert (await asyncio.to_thread(line.run, *restore)).code == 0
+        assert await rows(dsn) == ROWS

@@ -4,10 +4,13 @@ import asyncio
 import json
 import signal
 import uuid
+from typing import Any
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+import asyncpg
+from aiokafka import AIOKafkaProducer
 from tests.cli import CommandLine
-from tests.deployed import create, line, own, own_worker, session, shared
+from tests.deployed import commands_in, create, line, own, own_worker, session, shared
+from tests.killed import until_blocked
 
 from waypost.envelope import command_headers
 from waypost.topics import partition_of
@@ -40,22 +43,6 @@ def send(line: CommandLine, session: str, body: bytes, *, astray: bool = False, 
 
     asyncio.run(produce())
     return identifier
-
-
-def commands_in(line: CommandLine) -> int:
-    """How many records the command topic has."""
-
-    async def ends() -> int:
-        consumer = AIOKafkaConsumer(bootstrap_servers=line.settings["WAYPOST_BOOTSTRAP_SERVERS"])
-        await consumer.start()
-        try:
-            topic = f"{line.settings['WAYPOST_TOPIC_PREFIX']}.commands"
-            found = await consumer.end_offsets([TopicPartition(topic, number) for number in range(2)])
-            return sum(found.values())
-        finally:
-            await consumer.stop()
-
-    return asyncio.run(ends())
 
 
 def refused(line: CommandLine, session: str, count: int) -> list[dict[str, str]]:
@@ -191,3 +178,30 @@ def test_a_purge_takes_what_it_was_told_and_nothing_else(line: CommandLine, sess
     place = rows["invalid-body"]["place"]
     assert line.run("rejected", "purge", place, "-o", "json").json == {"dropped": 1}
     refused(line, session, 0)
+
+
+async def test_a_purge_that_is_killed_in_the_middle_is_finished_by_the_next(own: CommandLine) -> None:
+    connection: Any = await asyncpg.connect(own.settings["WAYPOST_POSTGRES_DSN"])
+    await connection.execute(
+        'insert into waypost.rejected_commands (partition, "offset", code, message, headers, recorded_at) '
+        "select 0, n, case when n < 2500 then 'invalid-body' else 'misrouted' end, '', '[]', now() "
+        "from generate_series(0, 2509) n"
+    )
+    left = "select count(*) from waypost.rejected_commands where code = $1"
+    purge = ("rejected", "purge", "--code", "invalid-body", "--yes", "-o", "json")
+    holding = connection.transaction()
+    await holding.start()
+    await connection.execute('select from waypost.rejected_commands where "offset" = 2499 for update')
+    killed = own.start(*purge)
+    try:
+        await until_blocked(connection)
+        await asyncio.to_thread(killed.stop, signal.SIGKILL)
+        assert 0 < await connection.fetchval(left, "invalid-body") < 2500
+    finally:
+        killed.end()
+        await holding.rollback()
+    again = await asyncio.to_thread(own.run, *purge)
+    assert again.code == 0, again.err
+    assert await connection.fetchval(left, "invalid-body") == 0
+    assert await connection.fetchval(left, "misrouted") == 10
+    await connection.close()

@@ -1,7 +1,6 @@
 """Sessions as a whole: out, in, to another deployment, from a checkpoint on, and how two differ."""
 
 import json
-import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,63 +39,6 @@ def test_many_sessions_go_out_as_lines_and_come_back_the_same(
     assert everything.out == file.read_text()
     again = own.run("session", "import", "-", "-o", "json", stdin=everything.out)
     assert again.json["skipped"] == 6
-
-
-def test_nothing_is_sent_of_a_file_with_a_bad_line(line: CommandLine, session: str) -> None:
-    create(line, session, "a")
-    good = line.run("session", "export", session, "-o", "jsonl").out
-    file = line.directory / "bad.jsonl"
-    file.write_text(good.replace(session, f"{session}-other") + '{"id": "nope"}\n')
-    ended = line.run("session", "import", str(file))
-    assert (ended.code, ended.out) == (2, "")
-    assert "line 2 has no id of the form session:number" in ended.error
-    assert line.run("session", "show", f"{session}-other").code == 1
-    file.write_text("[]")
-    assert "name the SESSION" in line.run("session", "import", str(file)).error
-
-
-def lines_of_parts(session: str, parts: int) -> str:
-    """Checkpoints of which two fill a message, under ids of another session."""
-    data = {"text": "x" * 440_000}
-    fields = {"name": "n", "timestamp": "2026-11-24T12:00:00Z", "data": data}
-    return "".join(
-        json.dumps({"id": f"{session}-from:{n}", **fields}) + "\n" for n in range(1, 2 * parts + 1)
-    )
-
-
-def test_an_import_that_was_killed_goes_on_and_imports_nothing_twice(line: CommandLine, session: str) -> None:
-    file = line.directory / "large.jsonl"
-    file.write_text(lines_of_parts(session, 8))
-    begun = line.start("session", "import", session, str(file))
-    try:
-        said = begun.until("go on with --resume")
-        identifier = said.split()[-1]
-        while line.run("session", "show", session).code:
-            assert begun.process.poll() is None
-        begun.process.send_signal(signal.SIGKILL)
-        begun.wait()
-    finally:
-        begun.end()
-    ended = line.run("session", "import", session, str(file), "--resume", identifier, "-o", "json")
-    assert ended.code == 0
-    assert ended.json["imported"] + 2 * ended.json["repeated"] == 16
-    assert ended.json["repeated"] >= 1
-    rows = line.run("session", "show", session, "-o", "json").json
-    assert [row["imported_id"] for row in rows[::-1]] == [f"{session}-from:{n}" for n in range(1, 17)]
-
-
-def test_a_refused_part_ends_the_import_and_is_named(line: CommandLine, session: str) -> None:
-    create(line, session, "a")
-    file = line.directory / "s.jsonl"
-    file.write_text(
-        line.run("session", "export", session, "-o", "jsonl").out + lines_of_parts(session, 1) * 2
-    )
-    ended = line.run("session", "import", session, str(file), "--on-conflict", "reject")
-    assert ended.code == 1
-    refusal = ended.err.splitlines()[-1]
-    assert "part 1 of" in refusal
-    assert "was refused, conflict: " in refusal
-    assert len(exported(line, session)) == 1
 
 
 # Copies.
@@ -158,33 +100,6 @@ def test_a_session_is_copied_to_another_deployment_with_its_policy_and_pins(
         True,
         False,
     ]
-
-
-def test_a_copy_and_a_fork_that_were_killed_end_well_when_started_again(
-    line: CommandLine, session: str
-) -> None:
-    file = line.directory / "large.jsonl"
-    file.write_text(lines_of_parts(session, 5).replace(f"{session}-from:", f"{session}:"))
-    assert line.run("session", "import", session, str(file)).code == 0
-    wanted = [f"{session}:{n}" for n in range(1, 11)]
-    for command in (
-        ("copy", session, "--as", f"{session}-copy"),
-        ("fork", f"{session}:10", f"{session}-fork"),
-    ):
-        name = command[-1]
-        begun = line.start("session", *command)
-        try:
-            while line.run("session", "show", name).code:
-                assert begun.process.poll() is None
-            begun.stop(signal.SIGKILL)
-        finally:
-            begun.end()
-        ended = line.run("session", *command, "-o", "json")
-        assert ended.code == 0, ended.err
-        assert ended.json["imported"] + 2 * ended.json["repeated"] == 10
-        assert ended.json["repeated"] >= 1
-        rows = line.run("session", "show", name, "-o", "json").json
-        assert [row["imported_id"] for row in rows[::-1]] == wanted
 
 
 def test_an_import_tells_what_retention_dropped_again(line: CommandLine, session: str) -> None:

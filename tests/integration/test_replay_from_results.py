@@ -7,6 +7,7 @@ from typing import Any
 import asyncpg
 from tests.cli import CommandLine
 from tests.harness import Deployment
+from tests.killed import until_blocked
 from tests.recovering import PARTITIONS, line, live, published, run, worked
 from tests.state import state_hash
 
@@ -113,15 +114,7 @@ async def test_an_adoption_that_is_killed_has_changed_nothing(live: Deployment, 
             # It comes as far as here, and then waits in the middle of its transaction.
             await connection.execute("lock table waypost.recent_commands in exclusive mode")
             started = line.start("topics", "adopt", *flags)
-            waiting = (
-                "select exists (select from pg_stat_activity where wait_event_type = 'Lock' and datname = $1)"
-            )
-            database = live.dsn.rpartition("/")[2]
-
-            async def stands_still() -> bool:
-                return bool(await live.pool.fetchval(waiting, database))
-
-            await live.until(stands_still, 60)
+            await until_blocked(connection)
             await asyncio.to_thread(started.stop, signal.SIGKILL)
     finally:
         await connection.close()

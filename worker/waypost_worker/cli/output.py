@@ -48,14 +48,16 @@ def note(message: str) -> None:
 
 
 def write(text: str | bytes) -> None:
-    """Write to stdout; StdoutClosedError where nobody reads it any more."""
+    """Write to stdout; StdoutClosedError where nobody reads it any more, CommandError where it can't be written."""
     try:
         sys.stdout.buffer.write(text.encode(errors="backslashreplace") if isinstance(text, str) else text)
         sys.stdout.buffer.flush()
-    except BrokenPipeError:
+    except OSError as error:
         # What is still buffered must not fail again when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise StdoutClosedError from None
+        if isinstance(error, BrokenPipeError):
+            raise StdoutClosedError from None
+        raise CommandError(f"standard output can't be written: {error.strerror}") from None
 
 
 def show_rows(

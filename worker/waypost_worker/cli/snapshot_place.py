@@ -59,10 +59,13 @@ async def overlap_with_newest(settings: Settings) -> "list[Finding]":
     from waypost_worker.snapshots.catalog import newest
     from waypost_worker.snapshots.errors import SnapshotError
     from waypost_worker.snapshots.overlap import LOG
+    from waypost_worker.snapshots.restore import check_origin
 
     place = settings.snapshots
     try:
         manifest = None if place is None else await newest(storage_of(settings, None))
+        if manifest is not None:
+            check_origin(manifest, settings.topics)
         return await overlap(settings, place, manifest)
     except SnapshotError as error:
         return [Finding("error", LOG, str(error), "see WAYPOST_SNAPSHOTS")]

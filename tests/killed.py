@@ -1,0 +1,53 @@
+"""Commands that are killed with SIGKILL in their middle.
+
+:func:`killed_at` kills one at a place of its own inside, before its so-manieth file is removed, say: Python's audit
+events name such places (https://docs.python.org/3/library/audit_events.html), so nothing of the command is replaced for
+it. :func:`until_blocked` waits until one waits for a lock that the test holds.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from typing import Any
+
+from tests.cli import CommandLine, Started, environment
+
+
+def killed_at(line: CommandLine, event: str, text: str, count: int, *arguments: str) -> Started:
+    """Start a command that is killed before the audit event ``event`` that is the ``count``-th about ``text``."""
+    command = [sys.executable, __file__, event, text, str(count), *arguments]
+    return Started(
+        command, line.directory, {**environment(line.settings), "PYTHONPATH": os.pathsep.join(sys.path)}
+    )
+
+
+async def until_blocked(connection: Any, seconds: float = 60) -> None:
+    """Wait until somebody waits for a lock that this connection holds."""
+    blocked = "not granted and pg_backend_pid() = any (pg_blocking_pids(pid))"
+    async with asyncio.timeout(seconds):
+        while True:
+            if await connection.fetchval(f"select count(*) from pg_locks where {blocked}"):
+                return
+            await asyncio.sleep(0.02)
+
+
+def _main() -> None:
+    wanted, text, left, *arguments = sys.argv[1:]
+    count = int(left)
+
+    def look(event: str, about: tuple[Any, ...]) -> None:
+        nonlocal count
+        if event == wanted and any(text in str(each) for each in about):
+            count -= 1
+            if count == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    from waypost_worker.cli.app import main
+
+    sys.addaudithook(look)
+    main(arguments)
+
+
+if __name__ == "__main__":
+    _main()
