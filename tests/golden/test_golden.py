@@ -85,6 +85,9 @@ async def test_an_old_database_is_upgraded_in_place_and_goes_on(
         applied = await done("migrate")
         assert [row["number"] for row in applied] == [one.number for one in migrations()[-len(applied) :]]
         assert (await done("verify", "--strict"))["equal"]
+        snapshot = ("--at", str(folder / "snapshot"))
+        assert (await done("verify", "--of-snapshot", "latest", *snapshot))["equal"]
+        assert (await done("verify", "--from-snapshot", "latest", *snapshot))["equal"]
         replayed = await done("replay", "--schema", "side")
         assert {row["owed"] for row in replayed} == {0}
         assert await state_hash(dsn) == await state_hash(dsn, "side") == then

@@ -28,12 +28,12 @@ def log(seed: int, count: int = 1500) -> list[Record]:
     ]
 
 
-def folded(records: Sequence[Record], share: Share = WHOLE, narrowed: Share | None = None) -> MemoryFold:
+def folded(records: Sequence[Record], share: Share = WHOLE, halved_at: int | None = None) -> MemoryFold:
     fold = MemoryFold(0, 1, share)
     for at in range(0, len(records), 100):
         fold.take(records[at : at + 100])
-        if narrowed is not None and at > len(records) // 2:
-            fold.narrow(narrowed)
+        if at == halved_at:
+            assert fold.halve()
     return fold
 
 
@@ -59,15 +59,19 @@ def test_two_halves_are_the_whole() -> None:
 
 def test_what_is_let_go_in_the_middle_leaves_the_rest_as_it_is() -> None:
     records = log(seed=6)
-    narrowed = folded(records, narrowed=HALF)
-    assert state(narrowed) == state(folded(records, HALF))
-    assert narrowed.size <= folded(records).size
-    assert all(HALF.holds(spread_of(name.encode())) for name in narrowed.sessions)
+    halved = folded(records, halved_at=800)
+    assert 0 < len(halved.sessions) < len(folded(records).sessions)
+    assert state(halved) == state(folded(records, halved.share))
+    assert all(halved.share.holds(spread_of(name.encode())) for name in halved.sessions)
 
 
-def test_its_size_is_what_it_holds() -> None:
+def test_it_is_halved_down_to_one_session_and_never_to_none() -> None:
     fold = folded(log(seed=7))
-    before = fold.size
-    fold.narrow(Share(0, 1))
-    assert (fold.sessions, fold.contents, fold.times, fold.rejected) == ({}, {}, {}, {})
-    assert (before > 50_000, fold.size) == (True, 0)
+    sizes = [fold.size]
+    while fold.halve():
+        sizes.append(fold.size)
+    assert sizes == sorted(sizes, reverse=True)
+    assert 3 < len(sizes) < 20
+    refused = {spread for _, _, spread in fold.rejected.values()}
+    assert len({spread_of(name.encode()) for name in fold.sessions} | refused) == 1
+    assert fold.share.high > fold.share.low

@@ -163,7 +163,7 @@ async def _restore(
         if dry_run:
             await check_target(connection, manifest, settings.postgres_schema)
             return await _whole(settings, storage, name)
-        with _progress("restoring", "partitions") as tell:
+        with _progress("restoring", "files") as tell:
             await fill(connection, storage, manifest, settings.postgres_schema, tell)
     return manifest
 

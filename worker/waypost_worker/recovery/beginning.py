@@ -36,7 +36,7 @@ def fitting(base: Base, share: Share, room: int) -> Share:
         + base.count("rejected_commands") * REJECTED_BYTES
     )
     part = (share.high - share.low) / Share().high
-    while size * part > room and share.first_half() != share:
+    while size * part > room and base.count("sessions") * part > 1:
         share, part = share.first_half(), part / 2
     return share
 

@@ -97,15 +97,20 @@ class MemoryFold:
         self._weight += weight - self._weights.get(name, 0)
         self._weights[name] = weight
 
-    def narrow(self, share: Share) -> None:
-        """Forget all that is not in ``share``, which is a part of what is held; nothing else is folded any more."""
-        self.share = share
+    def halve(self) -> bool:
+        """Forget the upper half of what is held, by hash, and fold no more of it; whether there was more than one."""
+        spreads = {spread_of(name.encode()) for name in self.sessions}
+        held = sorted(spreads.union(spread for _, _, spread in self.rejected.values()))
+        if len(held) < 2:
+            return False
+        self.share = share = Share(self.share.low, held[len(held) // 2])
         for name in [name for name in self.sessions if not share.holds(spread_of(name.encode()))]:
             for number in self.sessions.pop(name).entries:
                 self.contents.pop((name, number), None)
             self.times.pop(name, None)
             self._weight -= self._weights.pop(name, 0)
         self.rejected = {offset: one for offset, one in self.rejected.items() if share.holds(one[2])}
+        return True
 
     def _fold(self, records: Sequence[KafkaRecord], encoder: ResultEncoder) -> Batch:
         batch = Batch(encoder, self.sessions, self.defaults)

@@ -31,9 +31,9 @@ class Share(NamedTuple):
         """The lower half; itself if it can't be divided."""
         return Share(self.low, max(self.low + 1, (self.low + self.high) // 2))
 
-    def following(self, high: int) -> "Share":
-        """As much again right behind it, but not beyond ``high``."""
-        return Share(self.high, min(high, 2 * self.high - self.low))
+    def following(self, high: int, times: int = 1) -> "Share":
+        """So many times as much right behind it, but not beyond ``high``."""
+        return Share(self.high, min(high, self.high + times * (self.high - self.low)))
 
 
 WHOLE: Final = Share()

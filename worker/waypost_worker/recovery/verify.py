@@ -99,7 +99,8 @@ class Verification:
             times = math.ceil(left / (first.share.high - first.share.low))
             self._progress.grow(times * (first.next_offset - first.begin))
         while fold.share.high < self._share.high:
-            fold = await self._pass(fold.share.following(self._share.high), first=False)
+            more = 2 if fold.size < self._room / 2 else 1
+            fold = await self._pass(fold.share.following(self._share.high, more), first=False)
             passes += 1
             offsets.add(fold.next_offset)
         return Verdict(
@@ -171,8 +172,8 @@ class Verification:
             self._progress.advanced(self._partition, len(records), fold.next_offset)
 
     def _fit(self, fold: MemoryFold) -> None:
-        while fold.size > self._room and (half := fold.share.first_half()) != fold.share:
-            fold.narrow(half)
+        while fold.size > self._room and fold.halve():
+            pass
 
     def _settled(self, fold: MemoryFold, row: StoredPartition | None) -> int:
         """Up to where answers are known to be emitted, and at least where the fold begins."""

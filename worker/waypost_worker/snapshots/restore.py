@@ -5,7 +5,7 @@ log is then applied by a worker, or by a replay, which begin at the position tha
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Final
 
 import asyncpg
@@ -19,7 +19,7 @@ from waypost_worker.snapshots.manifest import TABLES, Manifest, Part
 from waypost_worker.snapshots.statements import statement
 from waypost_worker.snapshots.storage import Storage
 
-Progress = Callable[[int, int], None]  # partitions done, of
+Progress = Callable[[int, int], None]  # files done, of
 _GRACE_SECONDS: Final = 1.0
 
 
@@ -79,15 +79,28 @@ async def restore(
         await migrate(connection, schema, last=len(manifest.migrations))
         await connection.execute(statement("lock_target", schema))
         await check_target(connection, manifest, schema)
-        progress(0, len(manifest.parts))
-        for done, part in enumerate(manifest.parts, 1):
-            await _restore_part(connection, storage, manifest, part, schema)
-            progress(done, len(manifest.parts))
+        done, total = 0, sum(len(part.files) for part in manifest.parts)
+        progress(done, total)
+
+        async def counted(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+            nonlocal done
+            async for piece in pieces:
+                yield piece
+                done += 1
+                progress(done, total)
+
+        for part in manifest.parts:
+            await _restore_part(connection, storage, manifest, part, schema, counted)
         await migrate(connection, schema)
 
 
 async def _restore_part(
-    connection: Any, storage: Storage, manifest: Manifest, part: Part, schema: str
+    connection: Any,
+    storage: Storage,
+    manifest: Manifest,
+    part: Part,
+    schema: str,
+    counted: Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]],
 ) -> None:
     for table in TABLES:
         files = [file for file in part.files if file.table == table]
@@ -97,7 +110,7 @@ async def _restore_part(
                 table,
                 schema_name=schema,
                 columns=manifest.columns[table],
-                source=stream_of(storage, manifest.name, files),
+                source=counted(stream_of(storage, manifest.name, files)),
                 format="binary",
             )
             status = await _while_connected(connection, copying)
