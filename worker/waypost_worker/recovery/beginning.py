@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from waypost.defaults import Defaults
-from waypost.session import Entry, Remembered, Session
+from waypost.session_index import Entry, Remembered, Session
 from waypost_worker.partition.ports import RefusedError
 from waypost_worker.recovery.memory import (
     ENTRY_BYTES,
