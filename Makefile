@@ -46,8 +46,8 @@ faults: setup  ## every fault on real servers and workers, with a table; writes 
 soak: setup  ## load and random faults together for MINUTES; writes build/soak.json and build/soak.png
 	@$(BIN)/python -m tests.faults.soak --minutes $(MINUTES)
 
-alerts: setup  ## alerts on provoked faults, the slow ones too
-	@$(BIN)/pytest tests/integration/test_alerts.py -m 'long or not long' -q
+alerts: setup  ## each alert on its provoked fault, and what the runbook does about it (10 min)
+	@$(BIN)/pytest tests/drills/test_runbook.py tests/integration/test_alerts.py -m 'long or not long' -q
 
 bench: setup  ## the service beside the bare loop in one run; writes build/bench.json
 	@$(BIN)/python -m tests.bench

@@ -23,12 +23,17 @@ class Watched(Worker):
         super().__init__(here, log, WAYPOST_HTTP_PORT="0", **environment)
         self.here = here
 
-    async def get(self, path: str) -> tuple[int, str]:
-        """Status and body."""
+    async def address(self) -> str:
+        """Where it listens, as soon as it does."""
+        await self.here.until(lambda: self.says("http_listening") > 0, _PATIENCE)
         port = next(
             json.loads(line)["port"] for line in self.log.read_text().splitlines() if "http_listening" in line
         )
-        return await asyncio.to_thread(_get, f"http://127.0.0.1:{port}{path}")
+        return f"http://127.0.0.1:{port}"
+
+    async def get(self, path: str) -> tuple[int, str]:
+        """Status and body."""
+        return await asyncio.to_thread(_get, await self.address() + path)
 
     async def answers(self, path: str, wanted: Callable[[int, str], bool]) -> str:
         """Wait for an answer that is as wanted; the body."""
@@ -39,7 +44,6 @@ class Watched(Worker):
             status, found = await self.get(path)
             return wanted(status, found)
 
-        await self.here.until(lambda: self.says("http_listening") > 0, _PATIENCE)
         await self.here.until(seen, _PATIENCE)
         return found
 

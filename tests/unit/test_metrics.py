@@ -12,7 +12,8 @@ from waypost import commands
 from waypost.defaults import Defaults
 from waypost.envelope import command_headers
 from waypost_worker.cli.work_progress import WorkProgress
-from waypost_worker.partition.acquire import RenewalDueError
+from waypost_worker.clock import SystemClock
+from waypost_worker.partition.acquire import Acquired, Position, Proof, RenewalDueError
 from waypost_worker.partition.apply import Batch, decode
 from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.observer import AppliedBatch
@@ -24,6 +25,7 @@ from waypost_worker.partition.ports import (
     RefusedError,
     UnavailableError,
 )
+from waypost_worker.partition.tail import EmittedTail
 from waypost_worker.telemetry.catalogue import METRICS, RECOVERY_METRICS
 from waypost_worker.telemetry.health import Health
 from waypost_worker.telemetry.metrics import Metrics
@@ -208,6 +210,28 @@ def test_the_record_age_is_that_of_the_newest_command_until_caught_up(metrics: M
     assert value(metrics, "waypost_record_age_seconds", "0") == pytest.approx(4)
     metrics.lag(0, 0)
     assert value(metrics, "waypost_record_age_seconds", "0") == 0
+
+
+def test_acquiring_again_and_again_is_no_progress() -> None:
+    now = NOW
+    metrics = Metrics(lambda: now)
+    begun = Position(1, 0, -1, 0, found=(-1, 0), suppressed_up_to=-1)
+    term = Acquired(begun, None, 1, Defaults(), EmittedTail(-1), Proof(SystemClock(), 300), reemitted=0)
+
+    def last() -> float:
+        return value(metrics, "waypost_last_progress_timestamp_seconds", "0")
+
+    for _ in range(3):
+        metrics.acquired(0, term, 0.1)
+        now += 100
+        metrics.ended(0, UnavailableError("x"), 1)
+    assert last() == NOW
+    metrics.applied(0, batch(command(0, commands.CREATE, CREATE)))
+    assert last() == NOW + 300
+    metrics.assignment(frozenset())
+    now += 100
+    metrics.acquired(0, term, 0.1)
+    assert last() == NOW + 400, "it went elsewhere and came back"
 
 
 def calls(action: Callable[[], object]) -> int:

@@ -220,7 +220,10 @@ def _check_replication(
 ) -> list[Finding]:
     replicas = min(len(partition["replicas"]) for partition in topic["partitions"])
     if (needed := int(settings.get("min.insync.replicas") or 1)) > replicas:
-        message = f"{replicas} replica(s), but min.insync.replicas={needed}: nothing can be written"
+        message = (
+            f"{replicas} replica(s), but min.insync.replicas={needed}: older brokers write nothing then, "
+            f"Kafka 4 takes {replicas} for enough"
+        )
         return [
             Finding("error", name, message, f"give it {_REPLICAS} replicas, or set min.insync.replicas=1")
         ]

@@ -80,7 +80,7 @@ RECORD_AGE: Final = Metric(
 LAST_PROGRESS: Final = Metric(
     "waypost_last_progress_timestamp_seconds",
     "gauge",
-    "When a partition last committed a batch, was acquired, or had nothing left to do",
+    "When a partition last committed a batch, had nothing left to do, or first came to this worker",
     ("partition",),
 )
 ASSIGNED: Final = Metric(

@@ -82,7 +82,9 @@ class Metrics:
         self._refused_now.discard(partition)
         self._owned_now.add(partition)
         self._count_partitions()
-        self._progressed(partition)
+        # Who acquires again and again and applies nothing makes no progress.
+        if not any(sample.labels["partition"] == str(partition) for sample in _samples(self._last_progress)):
+            self._progressed(partition)
 
     def applied(self, partition: int, batch: AppliedBatch) -> None:
         """A batch was committed."""
