@@ -19,6 +19,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from waypost.errors import InvalidCommandError
+from waypost.kafka_topic import partitions_of
 from waypost.odd_records import ODD, read_each
 from waypost.results import REJECTED
 from waypost.topics import Topics
@@ -147,7 +148,10 @@ class ResultWaiter:
             self._release(command_id)
 
     async def stop(self) -> None:
-        """End. Whoever still waits does so until it is cancelled."""
+        """End. Whoever still waits gets a TimeoutError."""
+        for waiting in self._waiting.values():
+            if not waiting.result.done():
+                waiting.result.set_exception(TimeoutError("the publisher was closed"))
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
@@ -197,7 +201,8 @@ class ResultWaiter:
             )
             try:
                 await consumer.start()
-                partitions = await self._partitions(consumer)
+                numbers = await partitions_of(consumer._client, self._topic)
+                partitions = [TopicPartition(self._topic, number) for number in numbers]
                 consumer.assign(partitions)
                 consumer.pause(*partitions)
             except BaseException:
@@ -206,15 +211,6 @@ class ResultWaiter:
             self._consumer = consumer
             self._task = asyncio.create_task(self._read(consumer), name="waypost-results")
         return self._consumer
-
-    async def _partitions(self, consumer: AIOKafkaConsumer) -> list[TopicPartition]:
-        # Metadata of a topic comes once it is asked for; a missing topic keeps us here until the time-out.
-        while True:
-            await consumer._client.add_topic(self._topic)
-            found = consumer.partitions_for_topic(self._topic)
-            if found:
-                return [TopicPartition(self._topic, number) for number in sorted(found)]
-            await asyncio.sleep(_WAIT_SECONDS)
 
     async def _read(self, consumer: AIOKafkaConsumer) -> None:
         """Read as long as a partition is wanted, or was a moment ago; then give the connection up."""

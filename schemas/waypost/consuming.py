@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 
+from waypost.kafka_topic import partitions_of
 from waypost.odd_records import ODD, read_each
 from waypost.progress import Progress
 
@@ -92,7 +93,7 @@ class Consuming:
         )
 
     async def open(self) -> None:
-        """Connect; KafkaError if the cluster can't be reached. Without a group, wait for the topic."""
+        """Connect, and wait for the topic; KafkaError if the cluster can't be reached."""
         await self._connect()
         self._watching = asyncio.create_task(self._watch_it(), name="waypost-watchdog")
 
@@ -100,8 +101,10 @@ class Consuming:
         self._ready_at = asyncio.get_running_loop().time()
         try:
             await self._consumer.start()
+            partitions = await self._partitions(self._consumer, patient=True)
             if self._group is None:
-                await self._take_all()
+                self._consumer.assign(partitions)
+                await self.take(partitions)
             else:
                 self._consumer.subscribe([self._topic], listener=_Listener(self, self._consumer))
         except BaseException:
@@ -272,10 +275,9 @@ class Consuming:
             positions.update(await self._consumer.end_offsets(fresh))
         return positions
 
-    async def _take_all(self) -> None:
-        partitions = await _partitions(self._consumer, self._topic)
-        self._consumer.assign(partitions)
-        await self.take(partitions)
+    async def _partitions(self, consumer: AIOKafkaConsumer, *, patient: bool = False) -> list[TopicPartition]:
+        numbers = await partitions_of(consumer._client, self._topic, patient=patient)
+        return [TopicPartition(self._topic, number) for number in numbers]
 
     # The watchdog.
 
@@ -317,7 +319,7 @@ class Consuming:
         try:
             async with asyncio.timeout(_STOP_SECONDS):
                 await probe.start()
-                wanted = list(partitions) or await _partitions(probe, self._topic)
+                wanted = list(partitions) or await self._partitions(probe)
                 ends: dict[TopicPartition, int] = await probe.end_offsets(wanted)
                 return ends
         except (KafkaError, TimeoutError) as error:
@@ -349,15 +351,6 @@ class Consuming:
                 log.warning("the new consumer of %s can't connect yet: %r", self._topic, error)
                 await asyncio.sleep(_WAIT_SECONDS)
                 self._consumer = self._made(self._group)
-
-
-async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> list[TopicPartition]:
-    # Metadata of a topic comes once it is asked for.
-    while not (found := consumer.partitions_for_topic(topic)):
-        await consumer._client.add_topic(topic)
-        if not consumer.partitions_for_topic(topic):
-            await asyncio.sleep(_WAIT_SECONDS)
-    return [TopicPartition(topic, number) for number in sorted(found)]
 
 
 async def _abandon(consumer: AIOKafkaConsumer) -> None:

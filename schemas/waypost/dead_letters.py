@@ -18,6 +18,7 @@ from aiokafka.errors import KafkaError
 
 from waypost.errors import DeadLetterError
 from waypost.events import Event
+from waypost.kafka_topic import partitions_of
 from waypost.times import format_micros, to_micros
 
 _LONGEST_MESSAGE: Final = 2000
@@ -45,7 +46,7 @@ class DeadLetters:
         await self._producer.start()
         try:
             async with asyncio.timeout(_TOPIC_SECONDS):
-                await self._producer.partitions_for(self._topic)
+                await partitions_of(self._producer.client, self._topic)
         except BaseException as error:
             await self._producer.stop()
             if isinstance(error, KafkaError | TimeoutError):

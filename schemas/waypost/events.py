@@ -150,7 +150,11 @@ class EventFilter:
 def _listed(texts: Iterable[str]) -> list[str]:
     if isinstance(texts, str):
         raise TypeError(f"pass a list of strings, not the string {texts!r}")
-    return list(texts)
+    listed = list(texts)
+    for text in listed:
+        if not isinstance(text, str):
+            raise TypeError(f"pass a list of strings; {text!r} is none")
+    return listed
 
 
 def _encoded(texts: Iterable[str] | None) -> set[bytes] | None:

@@ -76,6 +76,11 @@ class Lane:
         return added is not None
 
     @property
+    def gathered(self) -> int:
+        """How many records are in the next batch so far."""
+        return self._filled
+
+    @property
     def ready(self) -> bool:
         """Whether there is something to launch and nothing in flight."""
         return self._filled > 0 and self._flight is None

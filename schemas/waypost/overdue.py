@@ -11,9 +11,12 @@ if TYPE_CHECKING:
 
 
 def overdue(
-    pending: Pending, landing: "asyncio.Future[tuple[int, int]]", sender: "Sender | None", timeout: float
+    pending: Pending, landing: "asyncio.Future[tuple[int, int]]", sender: "Sender | None", ended: str
 ) -> ResultTimeoutError:
-    """The error for who waited ``timeout`` seconds; ``landing`` has partition and offset once Kafka has it."""
+    """The error for who waited in vain, until ``ended`` (``within 10 s``).
+
+    ``landing`` has partition and offset once Kafka has the command.
+    """
     kept = " and in the spool" if pending.home is not None else ""
     reached: Reached
     partition = offset = None
@@ -29,12 +32,13 @@ def overdue(
         )
     else:
         reached = "waiting"
-        before = "was sent before and will be sent again" if pending.tries else "will be sent"
+        tries = pending.tries - (sender is not None and sender.being_gathered(pending))
+        before = "was sent before and will be sent again" if tries else "will be sent"
         error = None if sender is None else sender.last_error
         known = f"it is still in this publisher's buffer{kept} and {before} (last error: {error})"
     return ResultTimeoutError(
         pending.command_id,
-        f"no result of command {pending.command_id} within {timeout} s. It was accepted, {known}. Publishing it "
+        f"no result of command {pending.command_id} {ended}. It was accepted, {known}. Publishing it "
         "again with this command id is safe",
         reached,
         partition,

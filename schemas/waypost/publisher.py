@@ -13,13 +13,14 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from waypost import commands
+from waypost.brokers import broker_addresses
 from waypost.buffer import Buffer
 from waypost.calls import CommandCalls
 from waypost.calls import split_import as split_import
@@ -60,6 +61,7 @@ class Publisher(CommandCalls):
             raise ValueError("on_full='block' would stop the event loop: await publisher.room() instead")
         self._topics = Topics(settings.prefix)
         self._source = settings.source.encode()
+        broker_addresses(bootstrap_servers)  # refuses what is none
         self._options = {"bootstrap_servers": bootstrap_servers, **(settings.options or {})}
         self._outcomes = Outcomes(settings.on_delivery)
         self._spooler: Spooler | None = None
@@ -72,6 +74,7 @@ class Publisher(CommandCalls):
         self._pid = os.getpid()
         self._thread = 0
         self._closed = False
+        self._ended = asyncio.Event()
 
     async def start(self) -> Self:
         """Begin to send. Does not wait for Kafka.
@@ -82,6 +85,8 @@ class Publisher(CommandCalls):
         """
         from waypost.sender import Sender
 
+        if self._closed:
+            raise PublisherClosedError("the publisher is closed, and is not started again: make a new one")
         if self._sender is None:
             self._thread = threading.get_ident()
             self._loop = asyncio.get_running_loop()
@@ -182,24 +187,34 @@ class Publisher(CommandCalls):
 
         Of those, some may have reached Kafka without its answer reaching us. With a spool they are kept in it for
         the next publisher of its directory, as far as there is room; ``on_delivery`` is told of each that is
-        not.
+        not. A cancelled close waits no longer for Kafka, and does all the rest.
         """
         if self._closed:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), timeout)  # somebody else's close
             return len(self._buffer)
         self._own_process()
         self._closed = True
         _open.discard(self)
-        try:
-            await self.flush(timeout)
-        finally:
-            if self._sender is not None and self._sender.alive:
-                await self._sender.stop()
+        # A cancellation cuts short what is waited for, and nothing else.
+        async with AsyncExitStack() as last:
+            last.callback(self._ended.set)
+            last.callback(self._tell_what_is_left)
+            last.push_async_callback(self._keep)
             if self._waiter is not None:
-                await self._waiter.stop()
-            self._buffer.close()
-            if self._spooler is not None:
-                # No executor: where the interpreter exits, it takes nothing any more.
-                await self._told(self._spooler.end)
+                last.push_async_callback(self._waiter.stop)
+            if self._sender is not None and self._sender.alive:
+                last.push_async_callback(self._sender.stop)
+            await self.flush(timeout)
+        return len(self._buffer)
+
+    async def _keep(self) -> None:
+        self._buffer.close()
+        if self._spooler is not None:
+            # No executor: where the interpreter exits, it takes nothing any more.
+            await self._told(self._spooler.end)
+
+    def _tell_what_is_left(self) -> None:
         lost = [pending for pending in self._buffer.left() if pending.home is None]
         for pending in lost:
             self._outcomes.lost(pending, "left when the publisher closed; Kafka may have it or not")
@@ -211,7 +226,6 @@ class Publisher(CommandCalls):
                 left - len(lost),
                 self._sender.last_error if self._sender is not None else None,
             )
-        return left
 
     def _left_open(self) -> None:
         """The event loop or the interpreter ends with this publisher still open. What can be kept is kept."""
@@ -284,6 +298,7 @@ class Publisher(CommandCalls):
         """Publish any command and wait for its result, whatever it says; otherwise as create_and_wait."""
         check_raw(command_type, body)
         pending = self._pending(command_type, session_id, body, timestamp, command_id)
+        limit = asyncio.timeout(timeout)
         landing = self._outcomes.expect(pending.command_id)
         try:
             self._accept(pending)
@@ -291,10 +306,11 @@ class Publisher(CommandCalls):
                 from waypost.awaiting import ResultWaiter
 
                 self._waiter = ResultWaiter(self._topics, self._options)
-            async with asyncio.timeout(timeout):
+            async with limit:
                 return await self._waiter.wait(pending.command_id, session_id, landing)
         except TimeoutError:
-            raise overdue(pending, landing, self._sender, timeout) from None
+            ended = f"within {timeout:g} s" if limit.expired() else "before the publisher was closed"
+            raise overdue(pending, landing, self._sender, ended) from None
         finally:
             self._outcomes.forget(pending.command_id)
 
@@ -315,7 +331,7 @@ class Publisher(CommandCalls):
     def _working(self) -> "Sender":
         if self._sender is None or self._closed:
             raise PublisherClosedError(
-                "the publisher is closed or was not started, so the command was not accepted: use 'async with'"
+                "the publisher is closed or was not started, so the command was not accepted"
             )
         self._own_process()
         if not self._sender.alive:

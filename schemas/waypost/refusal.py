@@ -6,7 +6,7 @@ happens. What it says holds no password and no token.
 
 import inspect
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from aiokafka.conn import create_conn
@@ -18,7 +18,15 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.metadata import MetadataRequest
 
+from waypost.brokers import broker_addresses
+
 _KNOWN: Final = frozenset(inspect.signature(create_conn).parameters)
+
+
+def unreachable(options: Mapping[str, Any]) -> KafkaConnectionError:
+    """For a client that could not connect, in the words of its settings."""
+    servers = ", ".join(f"{host}:{port}" for host, port in broker_addresses(options["bootstrap_servers"]))
+    return KafkaConnectionError(f"no broker can be reached at {servers}")
 
 
 def may_be_refusal(error: BaseException | None, options: Mapping[str, Any]) -> bool:
@@ -34,7 +42,7 @@ async def refusal(options: Mapping[str, Any]) -> str | None:
     """
     own = {name: value for name, value in options.items() if name in _KNOWN}
     reasons: list[str] = []
-    for host, port in _addresses(options["bootstrap_servers"]):
+    for host, port in broker_addresses(options["bootstrap_servers"]):
         try:
             connection = await create_conn(host, port, **own)
         except (OSError, KafkaError, TimeoutError) as error:
@@ -62,12 +70,6 @@ async def require_admission(options: Mapping[str, Any]) -> None:
     """
     if options.get("sasl_mechanism") == "OAUTHBEARER" and (why := await refusal(options)) is not None:
         raise KafkaConnectionError(why)
-
-
-def _addresses(servers: str | list[str]) -> Iterator[tuple[str, int]]:
-    for server in servers.split(",") if isinstance(servers, str) else servers:
-        host, _, port = server.strip().rpartition(":")
-        yield host, int(port)
 
 
 def _meaning(error: BaseException, options: Mapping[str, Any]) -> str:

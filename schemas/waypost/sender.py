@@ -24,9 +24,10 @@ from aiokafka.errors import (
 
 from waypost.buffer import Buffer
 from waypost.errors import PublisherClosedError
+from waypost.kafka_topic import partitions_of
 from waypost.lane import Lane
 from waypost.pending import Pending
-from waypost.refusal import may_be_refusal, refusal
+from waypost.refusal import may_be_refusal, refusal, unreachable
 from waypost.topics import Topics
 
 log = logging.getLogger("waypost")
@@ -160,7 +161,7 @@ class Sender:
         if "security_protocol" in self._options and may_be_refusal(error, self._options):
             why = await refusal(self._options)
             return error if why is None else KafkaConnectionError(why)
-        return error
+        return unreachable(self._options) if isinstance(error, KafkaConnectionError) else error
 
     def _complain(self, error: Exception) -> None:
         kind, said = type(error).__name__, str(error)
@@ -201,7 +202,7 @@ class Sender:
     async def _open_lanes(self, producer: AIOKafkaProducer) -> None:
         try:
             async with asyncio.timeout(_TOPIC_SECONDS):
-                partitions = len(await producer.partitions_for(self._topic))
+                partitions = len(await partitions_of(producer.client, self._topic))
         except TimeoutError:
             raise TimeoutError(
                 f"Kafka does not tell of a topic {self._topic!r}; 'waypost topics create' makes it"
@@ -277,6 +278,13 @@ class Sender:
             if self._buffer.in_flight(pending, lane.partition, lane.in_flight):
                 return lane.partition
         return None
+
+    def being_gathered(self, pending: Pending) -> bool:
+        """Whether this command is in a batch that was not sent yet."""
+        return self.where(pending) is None and any(
+            self._buffer.in_flight(pending, lane.partition, lane.in_flight + lane.gathered)
+            for lane in self._lanes
+        )
 
     def _tell_progress(self) -> None:
         self._progress.set()

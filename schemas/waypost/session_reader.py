@@ -8,10 +8,10 @@ from typing import Any, Final
 import orjson
 
 from waypost.checkpoint import Checkpoint, Summary, checkpoint_id, export_json, own_number
-from waypost.outgoing import metadata_json
+from waypost.outgoing import check_session_id, metadata_json
 from waypost.read_pool import Snapshot
 from waypost.read_shards import OfSession, SnapshotSet
-from waypost.text import canonical_metadata
+from waypost.text import MAX_CHECKPOINT_ID, canonical_metadata, text_problem
 from waypost.times import to_micros
 
 _PAGE: Final = 100  # checkpoints may have 900 KB each
@@ -30,15 +30,17 @@ class SessionReader:
     """The reads of one session, with the names and results of :class:`waypost.CheckpointManager`.
 
     ``name``, ``metadata`` (containment) and the page arguments narrow a list. Lists come oldest first unless
-    they say otherwise. Naive datetimes raise NaiveDatetimeError.
+    they say otherwise. Naive datetimes raise NaiveDatetimeError, a session id that none can have InvalidCommandError.
     """
 
     def __init__(self, source: OfSession, session_id: str) -> None:
-        self.session_id = session_id
+        self.session_id = check_session_id(session_id)
         self._source = source
 
     async def get(self, checkpoint_id: str) -> Checkpoint | None:
         """The checkpoint with this id, or the newest that was imported under it, or None."""
+        if not _possible(checkpoint_id):
+            return None
         number = own_number(self.session_id, checkpoint_id)
         rows = [] if number is None else await self._source.fetch("get", self.session_id, number)
         rows = rows or await self._source.fetch("get_imported", self.session_id, checkpoint_id)
@@ -50,6 +52,8 @@ class SessionReader:
 
     async def get_latest(self, name: str | None = None) -> Checkpoint | None:
         """The highest number, optionally of that name, or None."""
+        if not _possible(name):
+            return None
         rows = await self._source.fetch("latest", self.session_id, name)
         return _checkpoint(rows[0]) if rows else None
 
@@ -175,7 +179,11 @@ class SessionReader:
                 to_micros(moment)  # refuses naive ones
         if at is None:
             at = _HIGHEST if statement == "newest_first" else 0
-        wanted = None if metadata is None else metadata_json(dict(metadata)).decode()
+        if isinstance(metadata, Mapping):
+            metadata = dict(metadata)
+        wanted = None if metadata is None else metadata_json(metadata).decode()
+        if not _possible(name):
+            return []
         rows = await self._source.fetch(
             statement, self.session_id, at, name, after, first, last, wanted, limit
         )
@@ -194,6 +202,13 @@ def checked_limit(limit: int) -> int:
     if limit < 1:
         raise ValueError(f"limit must be at least 1, not {limit}")
     return limit
+
+
+def _possible(text: str | None) -> bool:
+    """Whether an id or a name may be like this, or is not asked for; TypeError if it is no text."""
+    if text is not None and not isinstance(text, str):
+        raise TypeError(f"ids and names are strings, not {type(text).__name__}")
+    return text is None or text_problem(text, MAX_CHECKPOINT_ID) is None
 
 
 def _number(cursor: str | None) -> int | None:

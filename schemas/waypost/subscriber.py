@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
+from waypost.brokers import broker_addresses
 from waypost.events import Deduplicator as Deduplicator
 from waypost.events import Event as Event
 from waypost.events import EventFilter, read_event
@@ -58,6 +59,9 @@ class Subscriber:
             raise ValueError(f"stuck_after must be above 0 seconds, not {stuck_after}")
         if from_beginning and since is not None:
             raise ValueError("from_beginning and since contradict each other: pass one of them")
+        if group is not None and (not isinstance(group, str) or not group):
+            raise ValueError(f"group must be the name of a consumer group, or None for none, not {group!r}")
+        broker_addresses(bootstrap_servers)  # refuses what is none
         self._topic = Topics(prefix).results
         self._group = group
         self._filter = EventFilter(names, types, sessions)
@@ -75,7 +79,12 @@ class Subscriber:
         return self._earlier_restarts + (0 if self._consuming is None else self._consuming.restarts)
 
     async def start(self) -> Self:
-        """Connect and take up the position; KafkaError if the cluster can't be reached."""
+        """Connect and take up the position, once the results topic exists.
+
+        Raises:
+            ValueError: the Kafka client does not take the ``options``.
+            KafkaError: the cluster can't be reached.
+        """
         await self._started()
         return self
 
@@ -84,17 +93,22 @@ class Subscriber:
             from aiokafka.errors import KafkaConnectionError
 
             from waypost.consuming import Consuming, Start, Watch
-            from waypost.refusal import refusal, require_admission
+            from waypost.refusal import refusal, require_admission, unreachable
 
-            consuming = Consuming(
-                self._topic, self._group, Start(*self._start), self._options, Watch(*self._watch)
-            )
+            try:
+                consuming = Consuming(
+                    self._topic, self._group, Start(*self._start), self._options, Watch(*self._watch)
+                )
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise ValueError(f"the Kafka client does not take these options: {error}") from error
             try:
                 await require_admission(self._options)
                 await consuming.open()
             except KafkaConnectionError as error:
                 why = await refusal(self._options) if "security_protocol" in self._options else None
-                raise (error if why is None else KafkaConnectionError(why)) from error.__cause__
+                raise (
+                    unreachable(self._options) if why is None else KafkaConnectionError(why)
+                ) from error.__cause__
             self._consuming = consuming
         return self._consuming
 

@@ -116,15 +116,31 @@ class SyncPublisher(CommandCalls):
         """Flush for at most so many seconds, then end; how many accepted commands were left undelivered."""
         with self._closing:
             if self._left is None:
-                self._left = self._run(self._publisher.close(timeout))
-                self._end_loop()
-                atexit.unregister(self._close_at_exit)
+                try:
+                    self._left = self._run(self._publisher.close(timeout))
+                except PublisherClosedError:
+                    raise
+                except BaseException:
+                    # An interrupt: no more waiting for Kafka, but what can be kept is kept.
+                    self._left = self._run(self._publisher.close(_EXIT_SECONDS))
+                    raise
+                finally:
+                    if self._left is not None:
+                        self._end_loop()
+                        atexit.unregister(self._close_at_exit)
             return self._left
 
     def _end_loop(self) -> None:
+        self._run(self._others_ended())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    async def _others_ended(self) -> None:
+        # Threads may be waiting here for a result or a flush; they have been told, and need a moment to hear it.
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others, timeout=_EXIT_SECONDS)
 
     def _run(self, call: Coroutine[Any, Any, _T]) -> _T:
         if os.getpid() != self._pid or self._loop.is_closed() or threading.current_thread() is self._thread:
@@ -133,7 +149,12 @@ class SyncPublisher(CommandCalls):
                 "this publisher is closed, belongs to the parent of this process, or is asked to wait in its own "
                 "thread (a delivery callback)"
             )
-        return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+        running = asyncio.run_coroutine_threadsafe(call, self._loop)
+        try:
+            return running.result()
+        except BaseException:
+            running.cancel()  # nobody waits for it any more
+            raise
 
     def _accept(self, *pending: Pending) -> None:
         # A delivery callback runs in the thread that makes room, so it must not wait for room.

@@ -42,6 +42,7 @@ _BRACES_ALIKE: Final = bytes.maketrans(b"[]", b"{}")
 _ALL_BUT_MARKS: Final = bytes(byte for byte in range(256) if byte not in b'{}[]"')
 _STRINGS: Final = re.compile(rb'"[^"]*"')
 _NEVER_NAN: Final = frozenset({str, int, bool, type(None)})
+_LONGEST_PATH: Final = 120  # characters, in a message
 _DUMP_OPTIONS: Final = (
     orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
 )
@@ -196,14 +197,21 @@ def dump_object(value: Any, field: str) -> bytes:
         raw = orjson.dumps(value, option=_DUMP_OPTIONS, default=_plain)
     except TypeError:
         if found := find_problem(value, field):
-            raise InvalidCommandError("invalid-body", f"{found[0]}: {found[1]}") from None
+            raise _at(*found) from None
         raw = _dump_text_keys(value, field)
     # orjson writes NaN and infinities as null without a word.
     if b"null" in raw and not _all_finite(value) and (found := find_problem(value, field)):
-        raise InvalidCommandError("invalid-body", f"{found[0]}: {found[1]}")
+        raise _at(*found)
     if nests_deeper(raw, MAX_NESTING):
         raise InvalidCommandError("invalid-body", f"{field} nests deeper than {MAX_NESTING} levels")
     return raw
+
+
+def _at(path: str, problem: str) -> InvalidCommandError:
+    if len(path) > _LONGEST_PATH:
+        half = _LONGEST_PATH // 2
+        path = f"{path[:half]} … {path[-half:]}"
+    return InvalidCommandError("invalid-body", f"{path}: {problem}")
 
 
 def _dump_text_keys(value: dict[str, Any], field: str) -> bytes:

@@ -9,7 +9,7 @@ import pytest
 from tests.harness import Deployment, deployment
 from tests.integration.reading import NAMES, START, shown, varied
 
-from waypost import Checkpoint, CheckpointManager, NaiveDatetimeError, Reader
+from waypost import Checkpoint, CheckpointManager, InvalidCommandError, NaiveDatetimeError, Reader
 from waypost import commands as kinds
 from waypost_worker.devserver import Servers
 
@@ -60,6 +60,29 @@ async def test_every_read_gives_what_the_manager_gives(world: Deployment, reader
     assert b"".join([piece async for piece in session.export_stream()]).decode() == manager.export()
     assert await session.count() == len(manager)
     assert shown([each async for each in session]) == shown(list(manager))
+
+
+@pytest.mark.parametrize("odd", ["\0", "a\0b", "\ud800", "", "n" * 300])
+async def test_what_no_checkpoint_can_be_called_is_not_found(
+    world: Deployment, reader: Reader, odd: str
+) -> None:
+    session, manager = reader.session("s"), CheckpointManager("s")
+    assert await session.get(odd) is manager.get(odd) is None
+    assert await session.get_latest(odd) is manager.get_latest(odd) is None
+    assert await session.get_by_name(odd) == manager.get_by_name(odd) == []
+    assert await session.get_all(name=odd) == (await session.page(name=odd)).checkpoints == []
+
+
+async def test_arguments_of_a_wrong_kind_are_named(reader: Reader) -> None:
+    session = reader.session("s")
+    with pytest.raises(InvalidCommandError, match="control character"):
+        reader.session("a\0b")
+    with pytest.raises(InvalidCommandError, match="metadata must be a dict, not list"):
+        await session.get_all(metadata=[1])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="strings, not int"):
+        await session.get_by_name(5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="a datetime with a time zone, not str"):
+        await session.get_since("2026-11-24")  # type: ignore[arg-type]
 
 
 async def test_a_session_that_nobody_knows_is_empty(world: Deployment, reader: Reader) -> None:

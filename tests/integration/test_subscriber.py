@@ -4,10 +4,12 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import orjson
 import pytest
-from aiokafka.errors import KafkaError
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaConnectionError, KafkaError
 from tests.harness import Deployment, deployment
 from tests.integration.odd_batches import send
 from tests.integration.subscribing import (
@@ -23,11 +25,13 @@ from tests.integration.subscribing import (
     subscriber,
 )
 
-from waypost import Deduplicator, Event, Subscriber
+from waypost import Deduplicator, Event, Subscriber, Topics
 from waypost.envelope import Envelope
 from waypost.session_index import Entry
 from waypost.topics import partition_of
 from waypost_worker.devserver import Servers
+from waypost_worker.kafka.connection import Connection
+from waypost_worker.kafka.topics import create_topics
 from waypost_worker.partition.ports import Fence
 
 
@@ -246,3 +250,46 @@ async def test_a_subscriber_follows_a_live_worker(world: Deployment) -> None:
             orjson.loads(event.raw_body)["checkpoint"]["data"]["step"]
         )
     assert steps == {f"session-{n}": list(range(n, 30, 5)) for n in range(5)}
+
+
+@pytest.mark.parametrize("group", [None, GROUP])
+async def test_a_topic_that_is_made_later_is_waited_for_and_that_is_said(
+    servers: Servers, topic_prefix: str, group: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    topics = Topics(topic_prefix)
+    bootstrap = servers.endpoints.bootstrap_servers
+    events = Subscriber(bootstrap, prefix=topic_prefix, group=group, from_beginning=True)
+    taking = asyncio.create_task(anext(aiter(events)))
+    async with asyncio.timeout(30):
+        while f"does not tell of a topic '{topics.results}'" not in caplog.text:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        await create_topics(Connection(bootstrap), topics, 1)
+        async with AIOKafkaProducer(bootstrap_servers=bootstrap) as producer:
+            headers = [("ce_id", b"1"), ("ce_type", b"waypost.session.cleared")]
+            await producer.send_and_wait(topics.results, b"{}", headers=headers)
+        assert (await taking).id == "1"
+    await events.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"group": ""}, ValueError, "group"),
+        ({"group": 5}, ValueError, "group"),
+        ({"names": [1]}, TypeError, "list of strings; 1 is none"),
+        ({"since": "2026"}, TypeError, "datetime with a time zone"),
+    ],
+)
+def test_wrong_options_are_named(options: dict[str, Any], error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        Subscriber("127.0.0.1:1", **options)
+
+
+async def test_options_that_the_kafka_client_does_not_take_are_refused_at_the_start() -> None:
+    with pytest.raises(ValueError, match="the Kafka client does not take these options"):
+        await Subscriber("127.0.0.1:1", options={"bogus": 1}).start()
+
+
+async def test_a_cluster_that_can_not_be_reached_is_named() -> None:
+    with pytest.raises(KafkaConnectionError, match=r"no broker can be reached at 127\.0\.0\.1:1, \[?::1"):
+        await Subscriber("127.0.0.1:1,[::1]:1").start()

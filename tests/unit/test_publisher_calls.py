@@ -49,6 +49,9 @@ def item(number: int, size: int = 10) -> dict[str, Any]:
     return {"id": f"s:{number}", "name": "n", "timestamp": "2026-11-24T08:24:59Z", "data": data}
 
 
+ITSELF: dict[str, Any] = {}
+ITSELF["me"] = ITSELF
+
 BAD: dict[str, tuple[Callable[[CommandCalls], object], str]] = {
     "a session id that is no string": (lambda p: p.create(7, "n", {}), "session id"),  # type: ignore[arg-type]
     "an empty session id": (lambda p: p.clear(""), "session id is empty"),
@@ -58,6 +61,7 @@ BAD: dict[str, tuple[Callable[[CommandCalls], object], str]] = {
     "data that is no dict": (lambda p: p.create("s", "n", [1]), "data must be a dict"),  # type: ignore[arg-type]
     "NaN": (lambda p: p.create("s", "n", {"a": {"b": float("nan")}}), "data.a.b"),
     "a datetime": (lambda p: p.create("s", "n", {"at": [datetime.now(UTC)]}), r"data.at\[0\]"),
+    "what holds itself": (lambda p: p.create("s", "n", ITSELF), r"^data(\.me)+\.m … (\.me)+: nests deeper"),
     "bytes in metadata": (lambda p: p.create("s", "n", {}, {"b": b""}), "metadata.b"),
     "large data": (lambda p: p.create("s", "n", {"x": "d" * MAX_DATA_BYTES}), "at most 921600"),
     "large metadata": (lambda p: p.create("s", "n", {}, {"x": "d" * 17_000}), "at most 16384"),

@@ -170,6 +170,58 @@ async def test_who_waits_is_told_when_the_publisher_is_closed(tmp_path: Path) ->
         assert all(isinstance(error, PublisherClosedError) for error in saved)
 
 
+async def test_a_cancelled_close_tells_what_is_lost_and_a_second_one_waits_for_it() -> None:
+    told: dict[str, BaseException | None] = {}
+    publisher = await Publisher(NOWHERE, on_delivery=told.__setitem__).start()
+    sent = [publisher.create("s", "n", {}) for _ in range(10)]
+    closing = asyncio.create_task(publisher.close(3600))
+    await asyncio.sleep(0)
+    closing.cancel()
+    assert await publisher.close(20) == 10
+    assert list(told) == sent
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+
+
+async def test_a_closed_publisher_is_not_started_again() -> None:
+    publisher = await Publisher(NOWHERE).start()
+    await publisher.close()
+    with pytest.raises(PublisherClosedError, match="make a new one"):
+        await publisher.start()
+
+
+INTERRUPTED = f"""
+import os, signal, sys, threading, time
+from waypost import SyncPublisher
+publisher = SyncPublisher({NOWHERE!r}, spool=sys.argv[1], spool_after=3600)
+print(*[publisher.create("s", "n", {{"number": number}}) for number in range(40)], flush=True)
+def interrupt():
+    while not publisher._publisher._closed:
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=interrupt).start()
+try:
+    publisher.close(3600)
+except KeyboardInterrupt:
+    print(publisher.close(3600))
+"""
+
+
+def test_an_interrupted_close_keeps_everything_and_ends_cleanly(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(tmp_path)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    sent, left = done.stdout.splitlines()
+    assert (kept(tmp_path), left) == (sent.split(), "40")
+    assert "Traceback" not in done.stderr
+    assert "Task was destroyed" not in done.stderr
+
+
 async def test_a_cancelled_start_leaves_the_spool_to_the_next_publisher(tmp_path: Path) -> None:
     async with Publisher(NOWHERE, spool=tmp_path) as publisher:
         sent = [publisher.create("s", "n", {}) for _ in range(10)]

@@ -1,0 +1,28 @@
+"""Finding a topic: Kafka tells of one that is asked for, and of one that is made later only if it is asked again."""
+
+import asyncio
+import logging
+from typing import Final
+
+from aiokafka.client import AIOKafkaClient
+
+log = logging.getLogger("waypost")
+_FIRST_WAIT: Final = 0.1
+_LONGEST_WAIT: Final = 2.0
+
+
+async def partitions_of(client: AIOKafkaClient, topic: str, *, patient: bool = False) -> list[int]:
+    """The numbers of a topic's partitions, in order; waits without limit until Kafka tells.
+
+    ``patient``: who waits here has nobody who gives up, so it is logged once what is waited for.
+    """
+    wait = _FIRST_WAIT
+    await client.add_topic(topic)
+    while not (found := client.cluster.partitions_for_topic(topic)):
+        if patient:
+            log.warning("Kafka does not tell of a topic %r yet; 'waypost topics create' makes it", topic)
+            patient = False
+        await asyncio.sleep(wait)
+        wait = min(3 * wait, _LONGEST_WAIT)
+        await client.force_metadata_update()
+    return sorted(found)
