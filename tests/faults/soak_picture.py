@@ -7,6 +7,7 @@ import matplotlib as mpl
 
 mpl.use("agg")
 from matplotlib import pyplot as plt
+from matplotlib.patches import Rectangle
 
 PANELS = (
     ("resident_mb", "resident memory, MB"),
@@ -51,7 +52,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
                 color=colours[event["kind"]],
                 alpha=0.25,
             )
-    handles = [plt.Rectangle((0, 0), 1, 1, color=colours[kind], alpha=0.4) for kind in kinds]
+    handles = [Rectangle((0, 0), 1, 1, color=colours[kind], alpha=0.4) for kind in kinds]
     figure.legend(handles, kinds, loc="outside lower center", ncols=5, fontsize=8)
     figure.suptitle(
         f"{found['commands']} commands, {len(events)} faults: {found['lost']} lost, {found['doubled']} doubled, "

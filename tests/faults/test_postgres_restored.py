@@ -67,7 +67,7 @@ async def test_restored_to_an_earlier_moment(
         # A batch is committed and only compared: killed after it, before it, and in the middle of taking over.
         for point in ("batch-4-committed", "batch-3-decided", "acquire-3-tail-read", "batch-4-committed"):
             victim = await stage.worker("--point", point, batch_records="20")
-            await stage.until(lambda victim=victim: not victim.alive)
+            await stage.until(lambda victim=victim: not victim.alive)  # type: ignore[misc]
     if workers != "running":
         await stage.worker()
     await stage.healed()

@@ -151,7 +151,7 @@ class TrappedStore(PostgresStore):
 def counts() -> dict[str, int]:
     """What a leak would make grow: tasks, open Kafka clients, open files, owners at work."""
     gc.collect()
-    kinds = {"producers": AIOKafkaProducer, "consumers": AIOKafkaConsumer}
+    kinds: dict[str, type[Any]] = {"producers": AIOKafkaProducer, "consumers": AIOKafkaConsumer}
     found = dict.fromkeys(kinds, 0)
     for thing in gc.get_objects():
         for name, kind in kinds.items():
@@ -205,12 +205,13 @@ def put(module: ModuleType, *classes: type) -> None:
 
 def redirect(ports: dict[int, int]) -> None:
     """Make every Kafka client of this process connect to other ports than those that brokers advertise."""
-    create: Any = aiokafka.client.create_conn
+    clients: Any = aiokafka.client
+    create = clients.create_conn
 
     async def create_conn(host: str, port: int, **options: Any) -> Any:
         return await create(host, ports.get(port, port), **options)
 
-    aiokafka.client.create_conn = create_conn
+    clients.create_conn = create_conn
 
 
 def main() -> None:

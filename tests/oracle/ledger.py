@@ -4,7 +4,7 @@ Knows records and offsets, nothing of what commands mean.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,7 +37,7 @@ class Ledger:
         """An acknowledgement came."""
         self.entries.setdefault(partition, {})[offset] = print_
 
-    def missing(self, commands: dict[int, Sequence[Any]]) -> list[str]:
+    def missing(self, commands: Mapping[int, Sequence[Any]]) -> list[str]:
         """The acknowledged commands that the log does not hold where Kafka said they are."""
         problems = []
         for partition, entries in sorted(self.entries.items()):

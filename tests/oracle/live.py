@@ -6,7 +6,7 @@ It uses librdkafka, so that it shares no client code with the worker. What it sa
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -83,7 +83,7 @@ class LiveSubscriber:
         self.position[partition] = message.offset() + 1
 
 
-def differences_seen(seen: dict[int, list[Seen]], results: dict[int, Sequence[Any]]) -> list[str]:
+def differences_seen(seen: dict[int, list[Seen]], results: Mapping[int, Sequence[Any]]) -> list[str]:
     """Where what was seen is not, in order and once each, what the topic holds."""
     problems = []
     for partition, records in sorted(results.items()):
