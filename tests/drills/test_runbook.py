@@ -262,8 +262,9 @@ async def test_a_database_that_does_not_answer_leaves_partitions_unowned_until_i
 
 
 @pytest.mark.long
-async def test_results_that_ask_for_more_replicas_than_are_left_get_fewer(
-    database: str, topic_prefix: str, tmp_path: Path
+@pytest.mark.parametrize("leads", [False, True], ids=["for good", "and comes back"])
+async def test_a_broker_is_gone_and_its_replicas_with_it(
+    database: str, topic_prefix: str, tmp_path: Path, leads: bool
 ) -> None:
     cluster = EmbeddedKafka(tmp_path / "cluster", nodes=3)
     try:
@@ -271,29 +272,51 @@ async def test_results_that_ask_for_more_replicas_than_are_left_get_fewer(
     except DevServerError as error:
         unavailable(str(error))
     try:
-        await with_a_broker_gone(cluster, database, topic_prefix, tmp_path)
+        await with_a_broker_gone(cluster, database, topic_prefix, tmp_path, leads)
     finally:
         await asyncio.to_thread(cluster.stop)
 
 
+async def leaders_of(here: Deployment, topic: str) -> list[int]:
+    """The node that leads each partition."""
+    described: list[Any] = []
+
+    async def look(admin: AIOKafkaAdminClient) -> None:
+        described.extend(await admin.describe_topics([topic]))
+
+    await with_admin(here, look)
+    partitions = sorted(described[0]["partitions"], key=lambda one: int(one["partition"]))
+    return [one["leader"] for one in partitions]
+
+
 async def with_a_broker_gone(
-    cluster: EmbeddedKafka, database: str, topic_prefix: str, tmp_path: Path
+    cluster: EmbeddedKafka, database: str, topic_prefix: str, tmp_path: Path, leads: bool
 ) -> None:
+    """One that leads the results of partition 0, or of none."""
     endpoints = Endpoints(cluster.bootstrap_servers, database)
     async with deployment(endpoints, database, topic_prefix, partitions=2) as here:
         await applied(here)
         topic = ConfigResource(ConfigResourceType.TOPIC, here.topics.results, {"min.insync.replicas": "3"})
         await with_admin(here, lambda admin: admin.alter_configs([topic]))
-        cluster.nodes[2].kill()
+        leaders = await leaders_of(here, here.topics.results)
+        gone = next(
+            node
+            for node in cluster.nodes
+            if (node.node_id == leaders[0] if leads else node.node_id not in leaders)
+        )
+        gone.kill()
         worker = Watched(here, tmp_path / "log", WAYPOST_SESSION_TIMEOUT="6")
         walk = walking(here, tmp_path, "WaypostPartitionsUnowned", 0, 1, worker=worker)
         await worker.start()
         await worker.shows(lambda found: found["waypost_assigned_partitions",] == 2)
         await here.until(lambda: worker.says("term_ended") >= 2, 60)
         assert await raised(tmp_path, worker) == {"WaypostPartitionsUnowned"}
-        assert f"appending to {here.topics.results}" in await walk.step()
+        assert here.topics.results in await walk.step()
         assert "not in sync" in " ".join((await walk.step()).split())
-        await walk.rest()
+        if leads:
+            await asyncio.to_thread(cluster.restart_node, gone)
+        else:
+            await walk.rest()
         await worker.answers("/readyz", ok)
         await calm(here, tmp_path, worker)
 
