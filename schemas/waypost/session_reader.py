@@ -34,7 +34,9 @@ class SessionReader:
     """
 
     def __init__(self, source: OfSession, session_id: str) -> None:
-        self.session_id = check_session_id(session_id)
+        if session_id != "":  # the session of an id without a colon, which holds nothing
+            check_session_id(session_id)
+        self.session_id = session_id
         self._source = source
 
     async def get(self, checkpoint_id: str) -> Checkpoint | None:

@@ -77,6 +77,7 @@ async def test_arguments_of_a_wrong_kind_are_named(reader: Reader) -> None:
     session = reader.session("s")
     with pytest.raises(InvalidCommandError, match="control character"):
         reader.session("a\0b")
+    assert await reader.session("").get("no-colon") is None
     with pytest.raises(InvalidCommandError, match="metadata must be a dict, not list"):
         await session.get_all(metadata=[1])  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="strings, not int"):
