@@ -52,6 +52,9 @@ class BulkReader(PartitionReader):
         """The offset to be read next."""
         return self._position
 
+    def hold_back(self) -> None:
+        """Without effect: whoever reads a whole log wants the next fetch ahead, however short this one was."""
+
     async def get(self, wait_ms: int, most: int) -> list[Any]:
         """As that of a :class:`PartitionReader`."""
         if not self._records:
