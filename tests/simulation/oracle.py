@@ -15,8 +15,10 @@ from tests.simulation.accepted import judge_lives
 from tests.simulation.broker import CommandRecord
 from tests.simulation.database import Tables
 from tests.simulation.fleet import RESULTS_TOPIC
+from tests.simulation.replaying import last_answered
 from tests.simulation.world import World
 
+from waypost_worker.partition import outbox
 from waypost_worker.partition.anchor import anchor_of
 from waypost_worker.partition.encode import ACQUIRED
 from waypost_worker.partition.ports import FetchedResult
@@ -159,17 +161,29 @@ class _Partition:
             self.envelope(verdict, record, result)
 
     def rebuilt(self, verdict: Verdict) -> None:
-        """What replay made of the same log equals what the workers made, and it missed no result."""
+        """What replay made of the same log equals what the workers made; it owes what its results topic lacked, and
+        with that, once an owner has emitted it, the topic is what it was.
+        """
         if self.partition not in self.world.rebuilt:
             return
-        outcome, tables = self.world.rebuilt[self.partition]
+        rebuilt = self.world.rebuilt[self.partition]
+        tables = rebuilt.tables
         verdict.replayed += len(self.records)
-        if outcome.owed:
-            self.problem(verdict, "replay misses results that are there", outcome.owed)
+        last = last_answered(rebuilt.answers)
+        lacked = [record.offset for record in self.records if record.offset > last]
+        items = [
+            item for first in sorted(tables.outbox) for item in outbox.unpack(tables.outbox[first].payload)
+        ]
+        owed = [item[0] for item in items if item[0] > tables.emitted]
+        if owed != lacked:
+            self.problem(verdict, "replay: what is owed differs", [owed, lacked])
+        again = [record[1:] for record in rebuilt.results.records if _is_result(record)]
+        if again != (was := [record[1:] for record in self.found]):
+            self.problem(verdict, "replay: results differ once an owner went on", [again, was])
         for name in _REBUILT:
-            live, again = getattr(self.tables, name), getattr(tables, name)
-            if live != again:
-                self.problem(verdict, f"replay: {name} differ", [live, again])
+            live, replayed = getattr(self.tables, name), getattr(tables, name)
+            if live != replayed:
+                self.problem(verdict, f"replay: {name} differ", [live, replayed])
 
     def envelope(self, verdict: Verdict, record: CommandRecord, result: FetchedResult) -> None:
         """What the contract says of every result's headers and key."""

@@ -1,18 +1,25 @@
 """A world's partitions rebuilt by the real replay once it has come to rest, under faults of its own.
 
-Into an empty database, from the same logs. The first process is killed on the way, a second one goes on where it was.
+Into an empty database, from the same logs, the last results of which may be missing. The first process is killed on
+the way, a second one goes on where it was. An owner then takes the rebuilt partition and emits what is owed.
 """
 
 import asyncio
+from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from tests.simulation.clients import SimulatedCommandLog, SimulatedResultsLog
+import orjson
+from tests.simulation.broker import ResultsPartition
+from tests.simulation.clients import SimulatedClock, SimulatedCommandLog, SimulatedResultsLog
 from tests.simulation.database import Database, SimulatedStore, Tables
+from tests.simulation.fleet import LIMITS
 from tests.simulation.loop import Process
 from tests.simulation.network import Server, Weather
 
-from waypost_worker.partition.ports import FencedError
+from waypost_worker.partition.encode import ACQUIRED
+from waypost_worker.partition.owner import Limits, Owner, Ports
+from waypost_worker.partition.ports import FencedError, FetchedResult
 from waypost_worker.recovery.replay import PartitionReplay, Replayed, ReplayLimits, ReplayPorts
 
 if TYPE_CHECKING:
@@ -23,12 +30,29 @@ _FOUL_SECONDS = 20.0
 _PATIENCE = 600.0
 
 
+@dataclass(slots=True)
+class Rebuilt:
+    """A partition after its replay: the tables, and the results topic that it had.
+
+    ``answers`` is what the topic held then, ``results`` once an owner has finished what was owed.
+    """
+
+    tables: Tables
+    answers: list[FetchedResult]
+    results: ResultsPartition
+
+
 class _Untold:
     def advanced(self, partition: int, commands: int, next_offset: int) -> None:
         pass
 
+    def acquired(self, *_: object) -> None:
+        pass
 
-def rebuild(world: "World", results_topic: str) -> dict[int, tuple[Replayed, Tables]]:
+    applied = emitted = ended = acquired
+
+
+def rebuild(world: "World", results_topic: str) -> dict[int, Rebuilt]:
     """What came of each partition whose logs are whole; what went wrong is in the world's problems."""
     whole = [
         partition
@@ -42,12 +66,14 @@ def rebuild(world: "World", results_topic: str) -> dict[int, tuple[Replayed, Tab
     server.weather = _FOUL
     world.kafka.weather = _FOUL
     database = Database(server)
+    topics = {partition: _shortened(world, partition, random) for partition in whole}
+    answers = {partition: list(topic.records) for partition, topic in topics.items()}
 
     def replay(partition: int) -> PartitionReplay:
         ports = ReplayPorts(
             make_log=lambda: SimulatedCommandLog(world.kafka, world.topic, partition),
             make_results=lambda: SimulatedResultsLog(
-                world.kafka, world.results[partition], world.coordinator, f"replay.{partition}"
+                world.kafka, topics[partition], world.coordinator, f"replay.{partition}"
             ),
             store=SimulatedStore(database, partition),
             sleep=asyncio.sleep,
@@ -83,6 +109,56 @@ def rebuild(world: "World", results_topic: str) -> dict[int, tuple[Replayed, Tab
         elif (error := task.exception()) is not None:
             world.problems.append(f"replay failed: p{partition}: {error!r}")
         else:
-            outcomes[partition] = (task.result(), database.tables.get(partition) or Tables(0))
+            tables = database.tables.get(partition) or Tables(0)
+            outcomes[partition] = Rebuilt(tables, answers[partition], topics[partition])
+    for partition, rebuilt in outcomes.items():
+        _finish(world, database, partition, results_topic, rebuilt.results)
     world.problems += [f"replay violated the schema: {text}" for text in database.violations]
     return outcomes
+
+
+def _shortened(world: "World", partition: int, random: Random) -> ResultsPartition:
+    """A copy of the results topic as it is, or as it was a few records ago."""
+    original = world.results[partition]
+    copy = ResultsPartition(float("inf"), world.loop.time)
+    copy.records, copy.end = list(original.records), original.end
+    if random.random() < 0.5:
+        copy.cut(random.randint(max(0, copy.end - 8), copy.end))
+    return copy
+
+
+def _finish(
+    world: "World", database: Database, partition: int, results_topic: str, results: ResultsPartition
+) -> None:
+    """An owner works on the rebuilt partition until all is answered."""
+    log = world.commands[partition]
+    if not log.records:
+        return
+    process = Process(f"heir of the replay of {partition}")
+    world.processes.append(process)
+    ports = Ports(
+        make_log=lambda: SimulatedCommandLog(world.kafka, world.topic, partition),
+        make_results=lambda: SimulatedResultsLog(
+            world.kafka, results, world.coordinator, f"heir.{partition}"
+        ),
+        store=SimulatedStore(database, partition),
+        clock=SimulatedClock(world.loop, 0.0),
+    )
+    owner = Owner(partition, results_topic, ports, _Untold(), Limits(**LIMITS), Random(1))
+    task = world.loop.start(process, owner.run())
+    world.tasks.append(task)
+    last = log.records[-1].offset
+    world.loop.run(lambda: last_answered(results.records) >= last, world.loop.time() + _PATIENCE)
+    world.loop.call_soon(owner.stop, context=process.context)
+    if not world.loop.run(task.done, world.loop.time() + _PATIENCE):
+        world.problems.append(f"stuck: the owner of p{partition} after its replay")
+    elif (error := task.exception()) is not None:
+        world.problems.append(f"the owner of p{partition} died after its replay: {error!r}")
+
+
+def last_answered(records: list[FetchedResult]) -> int:
+    """The command offset of the last result among these, or -1."""
+    for record in reversed(records):
+        if dict(record.headers).get("ce_type") != ACQUIRED and record.key != b"rogue":
+            return int(orjson.loads(record.value)["command"]["offset"])
+    return -1

@@ -14,6 +14,7 @@ from tests.simulation.database import Tables
 from tests.simulation.fleet import RESULTS_TOPIC
 from tests.simulation.loop import Process
 
+from waypost.session_index import Remembered
 from waypost_worker.partition.ports import RefusedError, RejectedRow, StoredOutbox, UnavailableError
 from waypost_worker.recovery.stored import (
     StoredCheckpoint,
@@ -191,11 +192,27 @@ def changed_at_random(tables: Tables, random: Random) -> tuple[Tables, str]:
     ways: list[Callable[[], str]] = [lambda: _change_partition(changed, random)]
     if changed.checkpoints:
         ways += [lambda: _change_checkpoint(changed, random)] * 4
+        ways += [lambda: _add_row(changed, random)] * 2
     if changed.sessions:
         ways += [lambda: _change_session(changed, random)] * 3
     if changed.rejected:
         ways.append(lambda: _change_rejected(changed, random))
     return changed, random.choice(ways)()
+
+
+def _add_row(tables: Tables, random: Random) -> str:
+    """A row that no command made."""
+    (session_id, number), row = random.choice(list(tables.checkpoints.items()))
+    match random.choice(("checkpoint", "session", "remembered command")):
+        case "checkpoint":
+            tables.checkpoints[session_id, number + 1000] = row
+        case "session":
+            tables.sessions["stranger"] = replace(tables.sessions[session_id], recent={})
+        case "remembered command":
+            known = tables.sessions[session_id]
+            recent = {**known.recent, 10**6: Remembered(10**6, "stranger", None)}
+            tables.sessions[session_id] = replace(known, recent=recent)
+    return "a row more"
 
 
 def _change_partition(tables: Tables, random: Random) -> str:

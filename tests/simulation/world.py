@@ -16,7 +16,7 @@ import orjson
 from tests.simulation.agents import EPOCH_MS
 from tests.simulation.broker import CommandPartition, CommandRecord, Coordinator, ResultsPartition
 from tests.simulation.clients import Topic
-from tests.simulation.database import Database, Tables
+from tests.simulation.database import Database
 from tests.simulation.fleet import RESULTS_TOPIC, Fleet
 from tests.simulation.loop import OUTSIDE, Process, SimulatedLoop
 from tests.simulation.network import Server
@@ -24,14 +24,13 @@ from tests.simulation.plan import Plan
 from tests.simulation.producer import Cluster
 from tests.simulation.producers import Producers
 from tests.simulation.publishing import Publishing
-from tests.simulation.replaying import rebuild
+from tests.simulation.replaying import Rebuilt, last_answered, rebuild
 from tests.simulation.traffic import Traffic
 from tests.simulation.verifying import verify_at_rest, verify_now_and_then
 
 from waypost_worker.partition import acquire as acquire_module
 from waypost_worker.partition.encode import ACQUIRED
 from waypost_worker.partition.ports import ResultRecord
-from waypost_worker.recovery.replay import Replayed
 
 TIMEOUT = 1.5  # request timeout of every client, seconds
 PRODUCER_EXPIRY = 90.0  # producer.id.expiration; renewals come after 40 s, as 12 h stand to 24 h
@@ -71,7 +70,7 @@ class World:
         self.processes: list[Process] = []
         self.tasks: list[asyncio.Task[Any]] = []
         self.problems: list[str] = []
-        self.rebuilt: dict[int, tuple[Replayed, Tables]] = {}
+        self.rebuilt: dict[int, Rebuilt] = {}
         self.refusable: set[int] = set()  # partitions that may, or must, end refused
         self.faults: dict[str, int] = {}
         self.originals: dict[int, list[CommandRecord]] = {}  # commands before a disaster
@@ -197,10 +196,7 @@ class World:
     def last_answered(self, partition: int) -> int:
         """The command offset of the last result in the topic, or -1."""
         log = self.results[partition]
-        for record in reversed(log.trimmed + log.records):
-            if dict(record.headers).get("ce_type") != ACQUIRED and record.key != b"rogue":
-                return int(orjson.loads(record.value)["command"]["offset"])
-        return -1
+        return last_answered(log.trimmed + log.records)
 
     def _stop(self) -> None:
         """Drain everything."""
