@@ -175,7 +175,7 @@ async def _verify(
                             results,
                             open_snapshot,
                             progress,
-                            base=None if base is None else KeptSnapshot(*base, number),
+                            base=KeptSnapshot(*base, number) if base is not None and number in began else None,
                             share=share_of(options.sample),
                             strict=options.strict,
                             limit=options.limit,
