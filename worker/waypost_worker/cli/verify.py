@@ -159,6 +159,7 @@ async def _verify(
             )
         verdicts = []
         began = {} if base is None else _positions_of(base)
+        bases = {} if base is None else {number: KeptSnapshot(*base, number) for number in began}
         total = sum(max(0, positions.get(number, 0) - began.get(number, 0)) for number in wanted)
         async with command_logs(settings, partitions) as logs:
             with WorkProgress("verify", total, "commands") as progress:
@@ -175,7 +176,7 @@ async def _verify(
                             results,
                             open_snapshot,
                             progress,
-                            base=KeptSnapshot(*base, number) if base is not None and number in began else None,
+                            base=bases.get(number),
                             share=share_of(options.sample),
                             strict=options.strict,
                             limit=options.limit,
