@@ -90,9 +90,10 @@ bench-full: setup  ## the long run, other shapes of load, and the service beside
 schemas: setup  ## regenerate the JSON Schema and AsyncAPI files from the models
 	$(BIN)/waypost schema export --directory schemas/json
 
-reference: setup  ## regenerate docs/metrics.md, docs/settings.md, docs/cli.md and the dashboard
+reference: setup  ## regenerate docs/metrics.md, docs/settings.md, docs/cli.md, the pictures and the dashboard
 	@$(BIN)/python deploy/reference.py
 	@$(BIN)/python deploy/reference_cli.py
+	@$(BIN)/python deploy/reference_pictures.py
 
 docs: setup  ## the documentation as a site, in build/site; fails on a broken link
 	@$(BIN)/mkdocs build --strict --quiet

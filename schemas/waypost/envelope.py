@@ -4,7 +4,7 @@ Reading is forgiving about what the contract leaves open (extension attributes, 
 the rest. What is wrong with a record is said in an InvalidCommandError with code ``invalid-envelope``.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -266,11 +266,6 @@ def structured_event(attributes: Mapping[str, str], taken_at: int, body: bytes) 
         "data": orjson.Fragment(body),
     }
     return orjson.dumps(event)
-
-
-def attributes_of(headers: Iterable[tuple[str, bytes]]) -> dict[str, str]:
-    """The CloudEvents attributes in the headers of a result, names without ``ce_``."""
-    return {name[3:]: raw.decode(errors="replace") for name, raw in headers if name.startswith("ce_")}
 
 
 def _invalid(message: str) -> InvalidCommandError:

@@ -1,15 +1,19 @@
 """Where a command's settings come from, and what wrong ones get."""
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
 from waypost_worker.cli.app import main
 from waypost_worker.cli.common import Common
+from waypost_worker.cli.output import CommandError
+from waypost_worker.cli.reach import postgres_errors
 from waypost_worker.devserver import Endpoints
-from waypost_worker.settings import SettingsError
+from waypost_worker.settings import SettingsError, load_settings
 
 DEV = Endpoints("127.0.0.1:1111", "postgresql://dev:secret@127.0.0.1:2222/waypost")
 
@@ -163,3 +167,18 @@ def test_unreadable_endpoints_are_said(tmp_path: Path) -> None:
     (tmp_path / ".waypost" / "endpoints.json").write_text("{")
     with pytest.raises(SettingsError, match=r"endpoints\.json can't be read"):
         Common().settings()
+
+
+async def test_whoever_named_no_server_is_told_how_to() -> None:
+    with pytest.raises(CommandError, match="no server is named"):
+        async with postgres_errors(load_settings()):
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
+    with pytest.raises(CommandError, match="'waypost config show' says where"):
+        async with postgres_errors(load_settings(postgres_dsn="postgresql://db.example/waypost")):
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
+
+
+async def test_whoever_lacks_a_right_is_told_what_gives_it() -> None:
+    with pytest.raises(CommandError, match="waypost migrate --roles"):
+        async with postgres_errors(load_settings()):
+            raise asyncpg.InsufficientPrivilegeError("permission denied for schema waypost")

@@ -74,9 +74,21 @@ def test_links_of_the_readme_lead_somewhere() -> None:
     assert [link for link in links if link and "://" not in link and not (ROOT / link).exists()] == []
 
 
-def test_the_page_of_commands_is_what_their_help_says() -> None:
+def test_every_test_that_the_page_of_promises_names_exists() -> None:
+    page = (ROOT / "docs/promises.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page)
+    assert len(named) > 80
+    assert [
+        f"{path}::{name}"
+        for path, name in named
+        if not re.search(rf"^\s*(async def|def|class) {name}\b", (ROOT / path).read_text(), re.MULTILINE)
+    ] == []
+
+
+@pytest.mark.parametrize("script", ["reference_cli.py", "reference_pictures.py"])
+def test_what_is_made_from_code_is_up_to_date(script: str) -> None:
     checked = subprocess.run(
-        [sys.executable, "deploy/reference_cli.py", "--check"],
+        [sys.executable, f"deploy/{script}", "--check"],
         cwd=ROOT,
         check=False,
         capture_output=True,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from waypost_worker.cli.output import USAGE, CommandError
 from waypost_worker.postgres.statements import DEFAULT_SCHEMA, for_schema
-from waypost_worker.settings import Settings, masked_dsn
+from waypost_worker.settings import Settings, config_origin, masked_dsn
 
 if TYPE_CHECKING:
     from waypost.publisher import Publisher
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from waypost.topics import Topics
     from waypost_worker.kafka.connection import Connection
 
-_WHERE = "'waypost config show' says where the address comes from"
 _SOURCE = "/waypost/cli"
 
 
@@ -67,7 +66,9 @@ async def _kafka_away(settings: Settings, error: BaseException) -> CommandError:
     options = kafka_connection(settings).options()
     why = await refusal(options) if may_be_refusal(error, options) else None
     reason = "" if why is None else f": {why}"
-    return CommandError(f"Kafka at {settings.bootstrap_servers} does not answer{reason}; {_WHERE}")
+    return CommandError(
+        f"Kafka at {settings.bootstrap_servers} does not answer{reason}; {_where(settings, 'bootstrap_servers')}"
+    )
 
 
 async def topic_partitions(settings: Settings, topics: "Topics | None" = None) -> Mapping[str, int]:
@@ -168,9 +169,26 @@ async def postgres_errors(settings: Settings) -> AsyncIterator[None]:
     except (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as error:
         # TimeoutError, often without a text, is an OSError.
         reason = _reason(error)
-        raise CommandError(f"Postgres at {where} can't be reached: {reason}; {_WHERE}") from None
+        raise CommandError(
+            f"Postgres at {where} can't be reached: {reason}; {_where(settings, 'postgres_dsn')}"
+        ) from None
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise CommandError(
+            f"Postgres at {where}: {error}; 'waypost migrate --roles' prints the SQL that gives a role its rights"
+        ) from None
     except asyncpg.PostgresError as error:
         raise CommandError(f"Postgres at {where}: {error}") from None
+
+
+def _where(settings: Settings, name: str) -> str:
+    default = Settings.model_fields[name].default
+    if getattr(settings, name) != default or config_origin(name) != "default":
+        return "'waypost config show' says where the address comes from"
+    # The likeliest mistake of a first day: a second terminal that stands elsewhere.
+    return (
+        "no server is named, and no 'waypost dev' runs in this directory: go where it runs, or name servers with "
+        "flags, WAYPOST_ variables or waypost.toml"
+    )
 
 
 def _reason(error: BaseException) -> str:

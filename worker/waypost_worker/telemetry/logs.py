@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import structlog
 
-# structlog's methods that are not named like a level.
 # A shorter secret would be found in half of all lines.
 _SHORTEST: Final = 4
+# structlog's methods that are not named like a level.
 _SAME: Final = {"exception": "error", "warn": "warning"}
 
 
@@ -53,6 +53,13 @@ class _Masked:
         return line
 
 
+def _without_colours(
+    logger: object, method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    event.pop("color_message", None)  # uvicorn says each line a second time, for terminals
+    return event
+
+
 def configure_logs(level: str = "info", form: str = "auto", secrets: Iterable[str] = ()) -> LogLevel:
     """Set up structlog and the root logger of this process; for commands, never called by the library.
 
@@ -85,7 +92,7 @@ def configure_logs(level: str = "info", form: str = "auto", secrets: Iterable[st
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(), _without_colours],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
