@@ -170,14 +170,14 @@ class SpoolFile:
 
         Most of it while others go on writing. An ``empty`` file that has grown is made small again.
         """
-        if self._since_checkpoint < _CHECKPOINT_BYTES and not (
-            empty and self.path.stat().st_size > _SHRINK_BYTES
-        ):
+        with self._explained("found"):  # SQLite would go on writing to a file that has no name any more
+            grown = self.path.stat().st_size > _SHRINK_BYTES
+        if self._since_checkpoint < _CHECKPOINT_BYTES and not (empty and grown):
             return
         with self._explained("written"):
             self._reading.execute(_sql("checkpoint")).fetchall()
             with self._lock:
-                if empty and self.path.stat().st_size > _SHRINK_BYTES:
+                if empty and grown:
                     self._writing.execute("vacuum")
                 self._writing.execute(_sql("restart")).fetchall()
                 self._since_checkpoint = 0

@@ -158,7 +158,7 @@ class SyncPublisher(CommandCalls):
 
     def _accept(self, *pending: Pending) -> None:
         # A delivery callback runs in the thread that makes room, so it must not wait for room.
-        own = threading.current_thread() is self._thread
+        own = threading.get_ident() == self._thread.ident
         self._publisher._accept(*pending, timeout=0 if own else self._block_timeout)
 
     def _close_at_exit(self) -> None:

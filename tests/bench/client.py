@@ -47,7 +47,7 @@ class Way:
     """A way to publish. ``part`` of the calls are timed; ``promised``: the 10 and 50 us are about it."""
 
     options: dict[str, Any]
-    threaded: bool = False
+    threads: int = 0  # that share a SyncPublisher; 0 for a Publisher
     part: float = 1.0
     promised: bool = False
 
@@ -56,7 +56,8 @@ _THROUGH: Final = {"spool": True, "durability": "spool"}
 WAYS: Final[dict[str, Way]] = {
     "memory": Way({}, promised=True),
     "memory, with a spool behind": Way({"spool": True}, promised=True),
-    "memory, SyncPublisher": Way({}, threaded=True),
+    "memory, SyncPublisher": Way({}, threads=1),
+    "memory, SyncPublisher, 4 threads": Way({}, threads=4),
     "spool": Way(_THROUGH, part=1 / 3),
     "spool, each write synced": Way({**_THROUGH, "spool_fsync": True}, part=1 / 30),
 }
@@ -110,7 +111,7 @@ class Bench:
     async def _child(self, way: str) -> Child:
         chosen = WAYS[way]
         job = await self._job("calls", int(self.plan.calls * chosen.part), chosen.options)
-        return Child("tests.bench.client_child", {**job, "threaded": chosen.threaded})
+        return Child("tests.bench.client_child", {**job, "threads": chosen.threads})
 
     async def sustained(self, kind: str, options: dict[str, Any]) -> float:
         """Commands a second until Kafka has acknowledged all."""
@@ -167,7 +168,7 @@ async def _go(child: Child) -> Calls:
 
 def table(report: dict[str, Any]) -> str:
     """The report for people."""
-    lines = [f"{'time of a call at 1 KB, us':<32}{'Kafka':<10}{'p50':>8}{'p99':>8}{'p99.9':>9}{'CPU':>7}"]
+    lines = [f"{'time of a call at 1 KB, us':<34}{'Kafka':<10}{'p50':>8}{'p99':>8}{'p99.9':>9}{'CPU':>7}"]
     for way, states in report["calls_us"].items():
         for state, figures in states.items():
             marks = "".join(
@@ -177,13 +178,13 @@ def table(report: dict[str, Any]) -> str:
                 f"{figures[name]['value']:>{width}.1f}"
                 for name, width in (("p50", 8), ("p99", 8), ("p99.9", 9), ("cpu", 7))
             )
-            lines.append(f" {way:<31}{state:<10}{cells}{marks}")
+            lines.append(f" {way:<33}{state:<10}{cells}{marks}")
     for name, figures in report["sustained"].items():
-        lines.append(f" {name + ', sustained':<41}{figures['per_second']['median']:>8,.0f}/s")
+        lines.append(f" {name + ', sustained':<43}{figures['per_second']['median']:>8,.0f}/s")
     for name in ("sustained_publisher_over_bare", "sustained_spool_over_bare"):
         figure = report[name]
         mark = {True: "  met", False: "  NOT", None: ""}[figure.get("met")]
-        lines.append(f" {name.replace('_', ' '):<41}{figure['value']:>8}{figure.get('target', ''):>8}{mark}")
+        lines.append(f" {name.replace('_', ' '):<43}{figure['value']:>8}{figure.get('target', ''):>8}{mark}")
     load = report["machine"]["load_average_at_the_end"][0]
     lines.append(
         f"Targets: p50 <= {P50_US:.0f} and p99 <= {P99_US:.0f} in memory. Load average at the end {load}."

@@ -40,12 +40,19 @@ def one_call(publisher: Publisher | SyncPublisher) -> Callable[[int], None]:
 async def calls(job: dict[str, Any]) -> None:
     """Say ``ready`` once Kafka has taken the warm-up; after each ``go``, the nanoseconds of each call."""
     options = {"prefix": job["prefix"], **job["options"]}
-    if job["threaded"]:
+    if job["threads"]:
         with SyncPublisher(job["bootstrap"], **options) as publisher:
             await asyncio.to_thread(_warm_up, publisher)
             say(state="ready")
             while await word() == "go":
-                (await asyncio.to_thread(_measure_in_a_thread, publisher, job["calls"])).say()
+                share = job["calls"] // job["threads"]
+                measured = await asyncio.gather(
+                    *(
+                        asyncio.to_thread(_measure_in_a_thread, publisher, share)
+                        for _ in range(job["threads"])
+                    )
+                )
+                sum(measured[1:], measured[0]).say()
             await asyncio.to_thread(publisher.close, 0)
         return
     async with Publisher(job["bootstrap"], **options) as looping:
@@ -75,6 +82,11 @@ class Times:
             self._create(len(self.clock))
             self.clock.append(time.perf_counter_ns() - start)
         self.processor += time.thread_time_ns() - began
+
+    def __add__(self, other: "Times") -> "Times":
+        self.clock += other.clock
+        self.processor += other.processor
+        return self
 
     def say(self) -> None:
         """For the parent."""

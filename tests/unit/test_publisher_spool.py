@@ -1,6 +1,7 @@
 """A publisher with a spool on a real disk, without Kafka: what is kept, what is refused, what is told."""
 
 import asyncio
+import shutil
 import sqlite3
 import threading
 from collections import Counter
@@ -128,6 +129,20 @@ async def test_a_disk_that_refuses_is_an_error_at_the_call_and_the_next_call_goe
         assert publisher.stats().accepted == 2
         await publisher.close(0)
     assert kept(tmp_path) == [first, third]
+
+
+async def test_a_directory_that_is_removed_meanwhile_is_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    directory = tmp_path / "spool"
+    async with Publisher(NOWHERE, spool=directory) as publisher:
+        publisher.create("s", "n", {})
+        shutil.rmtree(directory)
+        await until(lambda: "can't be found" in str(publisher.stats().spool_error))
+        publisher.create("s", "n", {})
+        assert await publisher.close(0) == 2
+    assert caplog.text.count("the spool is in trouble") == 1
+    assert "Traceback" not in caplog.text
 
 
 async def test_a_full_disk_is_an_error_at_the_call_and_room_helps(tmp_path: Path) -> None:
