@@ -17,6 +17,6 @@ async def write_snapshot(dsn: str, folder: Path, name: str) -> None:
     try:
         await migrate(connection)
         storage = DirectoryStorage(folder / "snapshot")
-        await create(connection, storage, Topics(f"golden-{name}"), "waypost", lambda *_: None, 4000)
+        await create([connection], storage, Topics(f"golden-{name}"), "waypost", lambda *_: None, 4000)
     finally:
         await connection.close()

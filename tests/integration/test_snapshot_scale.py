@@ -58,9 +58,9 @@ async def test_a_million_checkpoints_come_back_equal(servers: Servers, database:
             await source.execute(statement)
         storage = DirectoryStorage(tmp_path)
         began = time.monotonic()
-        manifest = await create(source, storage, Topics("scale"), "waypost", lambda *_: None)
+        manifest = await create([source], storage, Topics("scale"), "waypost", lambda *_: None)
         taken = time.monotonic()
-        await restore(empty, storage, manifest, "waypost", lambda *_: None)
+        await restore([empty], storage, manifest, "waypost", lambda *_: None)
         filled = time.monotonic()
         assert manifest.rows("checkpoints") == ROWS
         assert len({file.path for part in manifest.parts for file in part.files}) > 4 * PARTITIONS

@@ -2,12 +2,21 @@
 
 import asyncio
 import platform
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from waypost_worker.cli.common import NOTHING_GIVEN, Common
+from waypost_worker.cli.databases import connection_to
 from waypost_worker.cli.findings import show_findings
 from waypost_worker.cli.output import CommandError
-from waypost_worker.cli.reach import connected, kafka_connection, kafka_errors, query, topic_partitions
+from waypost_worker.cli.reach import (
+    kafka_connection,
+    kafka_errors,
+    postgres_errors,
+    query,
+    topic_partitions,
+)
 from waypost_worker.cli.snapshot_place import overlap_with_newest
 from waypost_worker.settings import Settings
 
@@ -85,21 +94,50 @@ async def _kafka(settings: Settings) -> "list[Finding]":
 
 
 async def _postgres(settings: Settings) -> "list[Finding]":
+    from waypost_worker.cli.doctor_postgres import check_places
+
+    findings: list[Finding] = []
+    try:
+        count = (await topic_partitions(settings)).get(settings.topics.commands)
+    except CommandError:
+        count = None  # Kafka's own findings say so
+    async with AsyncExitStack() as stack:
+        connections: list[Any] = []
+        for shard, dsn in enumerate(settings.dsns):
+            found, connection = await _database(settings, dsn, count, stack)
+            if len(settings.dsns) > 1:
+                found = [replace(one, subject=f"shard {shard}: {one.subject}") for one in found]
+            findings += found
+            connections.append(connection)
+        if all(connections):
+            findings += await check_places(connections, settings)
+    wrong = any(one.level == "error" and one.subject.endswith(("schema", "shards")) for one in findings)
+    if wrong or count is None or not all(connections):
+        return findings
+    return [*findings, *await overlap_with_newest(settings)]
+
+
+async def _database(
+    settings: Settings, dsn: str, count: int | None, stack: AsyncExitStack
+) -> "tuple[list[Finding], Any]":
+    """What is found of one database, and the connection to it, None if there is none. ``count``: of partitions."""
     from waypost_worker.cli.doctor_postgres import check_server, postgres_clock
     from waypost_worker.kafka.topics import Finding
 
     findings: list[Finding] = []
+    connection: Any = None
     try:
-        async with connected(settings) as connection:
+        async with postgres_errors(settings, dsn):
+            connection = await stack.enter_async_context(connection_to(settings, dsn))
             findings += await check_server(connection, settings)
             findings.append(_clock("postgres", await postgres_clock(connection)))
-            findings += await _schema(connection, settings)
+            findings += await _schema(connection, settings, count)
     except CommandError as error:
         findings.append(Finding("error", "postgres", str(error), "see --postgres-dsn, and the server's log"))
-    return findings
+    return findings, connection
 
 
-async def _schema(connection: Any, settings: Settings) -> "list[Finding]":
+async def _schema(connection: Any, settings: Settings, count: int | None) -> "list[Finding]":
     from waypost_worker.cli.doctor_postgres import check_tables
     from waypost_worker.kafka.topics import Finding
     from waypost_worker.postgres.migrate import SchemaError, check_schema
@@ -109,10 +147,6 @@ async def _schema(connection: Any, settings: Settings) -> "list[Finding]":
     except SchemaError as error:
         return [Finding("error", "schema", str(error), "run 'waypost migrate'")]
     findings = [Finding("ok", "schema", "up to date"), *await check_tables(connection, settings)]
-    try:
-        count = (await topic_partitions(settings)).get(settings.topics.commands)
-    except CommandError:
-        return findings  # Kafka's own findings say so
     counts_of = query("partition_counts", settings.postgres_schema)
     made_for = {row["partitions"] for row in await connection.fetch(counts_of)}
     if count is not None and made_for - {count}:
@@ -120,5 +154,4 @@ async def _schema(connection: Any, settings: Settings) -> "list[Finding]":
         message = f"the database was used with {counts} partitions, the topic has {count}"
         mend = "use the database and the topics that belong together: --topic-prefix, --postgres-dsn"
         findings.append(Finding("error", "schema", message, mend))
-        return findings
-    return [*findings, *await overlap_with_newest(settings)] if count is not None else findings
+    return findings

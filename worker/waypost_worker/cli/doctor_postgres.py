@@ -1,13 +1,14 @@
 """What ``waypost doctor`` asks of a Postgres server: version, durability, role, tables, autovacuum, and its clock."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from waypost_worker.cli.reach import query
 from waypost_worker.kafka.broker_clock import ClockReading
 from waypost_worker.kafka.topics import Finding
-from waypost_worker.postgres.migrate import OLDEST_SERVER
+from waypost_worker.postgres.migrate import OLDEST_SERVER, SchemaError
+from waypost_worker.postgres.shards import check_distinct, check_found, look
 from waypost_worker.settings import Settings
 
 # What a crash of the server would lose without them was committed, and may have been emitted.
@@ -133,6 +134,23 @@ async def check_tables(connection: Any, settings: Settings) -> list[Finding]:
             mend = "look for old transactions and replication slots; lower autovacuum_vacuum_cost_delay"
             findings.append(Finding("warning", subject, message, mend))
     return findings or [Finding("ok", "tables", f"{len(tables)} tables, with all rights that a worker needs")]
+
+
+async def check_places(connections: Sequence[Any], settings: Settings) -> list[Finding]:
+    """Whether the databases are those that belong together, in their order."""
+    shards = len(connections)
+    try:
+        found = [await look(connection, settings.postgres_schema) for connection in connections]
+        check_found(found)
+        await check_distinct(connections)
+    except SchemaError as error:
+        return [Finding("error", "shards", str(error), "see --postgres-dsn, and docs/sharding.md")]
+    if shards == 1:
+        return []
+    if any(one.noted is None for one in found):
+        message = f"not all of the {shards} databases have noted their places yet"
+        return [Finding("warning", "shards", message, "run 'waypost migrate', or start a worker")]
+    return [Finding("ok", "shards", f"{shards} databases, each in its place")]
 
 
 async def postgres_clock(connection: Any) -> ClockReading:

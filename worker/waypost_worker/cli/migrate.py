@@ -6,8 +6,8 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from waypost_worker.cli.common import NOTHING_GIVEN, Common
+from waypost_worker.cli.databases import connected
 from waypost_worker.cli.output import DONE, Format, note, show_fields, show_rows, write
-from waypost_worker.cli.reach import connected
 from waypost_worker.settings import Settings
 
 
@@ -20,7 +20,8 @@ def migrate(
     """Bring the database's schema up to this version.
 
     All pending migrations are applied, or none. Safe to run from several places
-    at once.
+    at once. Where there are several databases (docs/sharding.md), each is brought
+    up to date, and then notes its place in the list.
 
     With --roles, print the SQL for roles with the least rights (one that
     migrates, one for workers, one that only reads); an administrator runs it
@@ -36,8 +37,18 @@ def migrate(
     if roles:
         return _print_roles(settings, common.output)
     found = asyncio.run(_migrate(settings, dry_run))
-    rows = [{"number": each.number, "name": each.name, "sha256": each.sha256} for each in found]
-    show_rows(rows, common.output, ("number", "name"), "the schema is up to date")
+    rows = [
+        {
+            **({"shard": shard} if len(found) > 1 else {}),
+            "number": each.number,
+            "name": each.name,
+            "sha256": each.sha256,
+        }
+        for shard, migrations in enumerate(found)
+        for each in migrations
+    ]
+    columns = ("shard", "number", "name") if len(found) > 1 else ("number", "name")
+    show_rows(rows, common.output, columns, "the schema is up to date")
     if rows:
         note(f"{len(rows)} pending, nothing was changed" if dry_run else f"{len(rows)} applied")
     return DONE
@@ -51,13 +62,27 @@ def _print_roles(settings: Settings, output: Format) -> int:
         write(sql)
     else:
         show_fields({"sql": sql}, output)
+    if (count := len(settings.dsns)) > 1:
+        note(f"run it in each of the {count} databases")
     return DONE
 
 
-async def _migrate(settings: Settings, dry_run: bool) -> list[Any]:
+async def _migrate(settings: Settings, dry_run: bool) -> list[list[Any]]:
+    """What was, or would be, applied to each database; several then note their places."""
+    from waypost_worker.postgres.migrate import SchemaError, pending
     from waypost_worker.postgres.migrate import migrate as apply
-    from waypost_worker.postgres.migrate import pending
+    from waypost_worker.postgres.shards import check_set, note_places
 
-    async with connected(settings) as connection:
-        schema = settings.postgres_schema
-        return list(await (pending(connection, schema) if dry_run else apply(connection, schema)))
+    schema = settings.postgres_schema
+    found: list[list[Any]] = []
+    async with connected(settings) as databases:
+        await check_set(databases.connections, schema)
+        for shard, database in enumerate(databases):
+            try:
+                found.append(list(await (pending(database, schema) if dry_run else apply(database, schema))))
+            except SchemaError as error:
+                where = f"shard {shard} of {len(databases)}: " if len(databases) > 1 else ""
+                raise SchemaError(f"{where}{error}") from None
+        if not dry_run:
+            await note_places(databases.connections, schema)
+    return found

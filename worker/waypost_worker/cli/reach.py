@@ -135,29 +135,11 @@ async def reading(settings: Settings) -> "AsyncIterator[Reader]":
 
 
 @asynccontextmanager
-async def connected(settings: Settings, *, patiently: bool = False) -> AsyncIterator[Any]:
-    """A connection to Postgres; ``patiently``, its statements may take as long as they need."""
+async def postgres_errors(settings: Settings, dsn: str | None = None) -> AsyncIterator[None]:
+    """CommandError for a Postgres that is away, refuses, or has no Waypost schema: the one of ``dsn``, or any."""
     import asyncpg
 
-    async with postgres_errors(settings):
-        connection = await asyncpg.connect(
-            settings.postgres_dsn.get_secret_value(),
-            timeout=settings.request_timeout,
-            command_timeout=None if patiently else settings.request_timeout,
-            statement_cache_size=settings.postgres_statement_cache,
-        )
-        try:
-            yield connection
-        finally:
-            await connection.close(timeout=settings.request_timeout)
-
-
-@asynccontextmanager
-async def postgres_errors(settings: Settings) -> AsyncIterator[None]:
-    """CommandError for a Postgres that is away, refuses, or has no Waypost schema."""
-    import asyncpg
-
-    where = masked_dsn(settings.postgres_dsn.get_secret_value())
+    where = masked_dsn(settings.postgres_dsn.get_secret_value() if dsn is None else dsn)
     try:
         yield
     except asyncpg.exceptions.ClientConfigurationError as error:
@@ -192,6 +174,11 @@ def _where(settings: Settings, name: str) -> str:
 
 
 def _reason(error: BaseException) -> str:
+    # A reader notes which of several databases it was.
+    return ", ".join([_text(error), *getattr(error, "__notes__", ())])
+
+
+def _text(error: BaseException) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"it shows a certificate that is not trusted here: {error.verify_message}"
     if isinstance(error, FileNotFoundError | PermissionError):

@@ -4,7 +4,7 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from waypost_worker.cli.output import CommandError
 from waypost_worker.cli.reach import kafka_connection, topic_partitions
@@ -13,8 +13,6 @@ from waypost_worker.settings import Settings
 if TYPE_CHECKING:
     from waypost_worker.kafka.command_log import KafkaCommandLog
 
-# One statement of a replay carries thousands of commands.
-STATEMENT_SECONDS: Final = 120.0
 _T = TypeVar("_T")
 
 

@@ -8,8 +8,9 @@ import orjson
 from cyclopts import App, Parameter, validators
 
 from waypost_worker.cli.common import NOTHING_GIVEN, Common
+from waypost_worker.cli.databases import connected
 from waypost_worker.cli.output import DONE, CommandError, note, show_fields, show_rows
-from waypost_worker.cli.reach import connected, query
+from waypost_worker.cli.reach import query
 from waypost_worker.cli.rejected_filters import CodeFlag, SessionFlag, place_of
 from waypost_worker.cli.rejected_purge import purge
 from waypost_worker.cli.rejected_retry import retry
@@ -37,7 +38,7 @@ def list_rejected(
       waypost rejected list --code invalid-body
       waypost rejected list --session session-1 -o jsonl
     """
-    found = asyncio.run(_rows(common.settings(), "list_rejected", session, code, limit))
+    found = asyncio.run(_newest(common.settings(), session, code, limit))
     rows = [{"place": f"{row['partition']}/{row['offset']}", **row} for row in found]
     columns = ("place", "session_id", "code", "message")
     show_rows(rows, common.output, columns, "nothing was refused", wrap=("session_id", "message"))
@@ -62,7 +63,7 @@ def show(
 
       waypost rejected show 2/1841
     """
-    found = asyncio.run(_rows(common.settings(), "show_rejected", *place_of(place)))
+    found = asyncio.run(_at(common.settings(), *place_of(place)))
     if not found:
         raise CommandError(f"no refused command {place} is kept; 'waypost rejected list' shows which are")
     row = dict(found[0])
@@ -86,6 +87,17 @@ def _as_text(field: str, raw: bytes | None, for_people: bool) -> dict[str, Any]:
         return {field: None, f"{field}_base64": b64encode(raw).decode()}
 
 
-async def _rows(settings: Settings, statement: str, *arguments: Any) -> list[Any]:
-    async with connected(settings) as connection:
-        return list(await connection.fetch(query(statement, settings.postgres_schema), *arguments))
+async def _newest(settings: Settings, session: str | None, code: str | None, limit: int) -> list[Any]:
+    sql = query("list_rejected", settings.postgres_schema)
+    async with connected(settings) as databases:
+        rows = [row for database in databases for row in await database.fetch(sql, session, code, limit)]
+    # Each database gave its newest ones in this order.
+    rows.sort(key=lambda row: (row["partition"], -row["offset"]))
+    rows.sort(key=lambda row: row["recorded_at"], reverse=True)
+    return rows[:limit]
+
+
+async def _at(settings: Settings, partition: int, offset: int) -> list[Any]:
+    async with connected(settings) as databases:
+        sql = query("show_rejected", settings.postgres_schema)
+        return list(await databases.of(partition).fetch(sql, partition, offset))

@@ -7,8 +7,9 @@ from cyclopts import Parameter
 
 from waypost_worker.cli.common import NOTHING_GIVEN, Common
 from waypost_worker.cli.confirm import confirm
+from waypost_worker.cli.databases import connected
 from waypost_worker.cli.output import DONE, USAGE, CommandError, note, show_fields, show_rows
-from waypost_worker.cli.reach import connected, query
+from waypost_worker.cli.reach import query
 from waypost_worker.cli.rejected_filters import (
     AllFlag,
     CodeFlag,
@@ -66,21 +67,29 @@ def purge(
 
 
 async def _counts(settings: Settings, filters: Filters) -> list[dict[str, Any]]:
-    async with connected(settings) as connection:
-        sql = query("count_rejected", settings.postgres_schema)
-        return [dict(row) for row in await connection.fetch(sql, *filters.parameters())]
+    sql = query("count_rejected", settings.postgres_schema)
+    counts: dict[str, dict[str, Any]] = {}
+    async with connected(settings) as databases:
+        for database in databases:
+            for row in await database.fetch(sql, *filters.parameters()):
+                one = counts.setdefault(row["code"], {**row, "commands": 0})
+                one["commands"] += row["commands"]
+                one["oldest"] = min(one["oldest"], row["oldest"])
+                one["newest"] = max(one["newest"], row["newest"])
+    return [counts[code] for code in sorted(counts)]
 
 
 async def _purge(settings: Settings, filters: Filters, total: int) -> int:
     dropped, said = 0, 0
-    async with connected(settings) as connection:
-        sql = query("purge_rejected", settings.postgres_schema)
-        while True:
-            status = await connection.execute(sql, *filters.parameters(), _BATCH)
-            batch = int(status.rpartition(" ")[2])
-            dropped += batch
-            if total > 10 * _BATCH and dropped * 10 // total > said:
-                said = dropped * 10 // total
-                note(f"  {dropped} of {total} dropped")
-            if batch < _BATCH:
-                return dropped
+    sql = query("purge_rejected", settings.postgres_schema)
+    async with connected(settings) as databases:
+        for database in databases:
+            batch = _BATCH
+            while batch == _BATCH:
+                status = await database.execute(sql, *filters.parameters(), _BATCH)
+                batch = int(status.rpartition(" ")[2])
+                dropped += batch
+                if total > 10 * _BATCH and dropped * 10 // total > said:
+                    said = dropped * 10 // total
+                    note(f"  {dropped} of {total} dropped")
+    return dropped

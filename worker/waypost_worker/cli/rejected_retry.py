@@ -23,6 +23,7 @@ from waypost.errors import InvalidCommandError
 from waypost.topics import partition_of
 from waypost_worker.cli.common import NOTHING_GIVEN, Common
 from waypost_worker.cli.confirm import confirm
+from waypost_worker.cli.databases import Databases, connected
 from waypost_worker.cli.output import (
     DONE,
     FAILED,
@@ -34,7 +35,6 @@ from waypost_worker.cli.output import (
 )
 from waypost_worker.cli.publish import TimeoutFlag
 from waypost_worker.cli.reach import (
-    connected,
     kafka_connection,
     kafka_errors,
     query,
@@ -162,8 +162,8 @@ class _Retry:
     async def run(self, dry_run: bool) -> None:
         await require_topics(self._settings)
         partitions = (await topic_partitions(self._settings))[self._settings.topics.commands]
-        async with connected(self._settings) as connection, _producing(self._settings) as producer:
-            async for page in self._pages(connection):
+        async with connected(self._settings) as databases, _producing(self._settings) as producer:
+            async for page in self._pages(databases):
                 fit = []
                 for refused in page:
                     if (problem := refused.problem()) is not None:
@@ -173,20 +173,19 @@ class _Retry:
                     else:
                         fit.append(refused)
                 if fit:
-                    await self._publish(connection, producer, fit, partitions)
+                    await self._publish(databases, producer, fit, partitions)
 
-    async def _pages(self, connection: Any) -> AsyncIterator[list[_Refused]]:
-        positions = await connection.fetch(self._sql("positions"))
-        bounds = [list(column) for column in zip(*positions, strict=True)] or [[], []]
-        after = (-1, -1)
-        while True:
-            rows = await connection.fetch(
+    async def _pages(self, databases: Databases) -> AsyncIterator[list[_Refused]]:
+        # All positions before the first page: what is refused since, wherever, is not looked at.
+        standing = [await database.fetch(self._sql("positions")) for database in databases]
+        for database, positions in zip(databases, standing, strict=True):
+            bounds = [list(column) for column in zip(*positions, strict=True)] or [[], []]
+            after = (-1, -1)
+            while rows := await database.fetch(
                 self._sql("select_rejected"), *self._filters.parameters(), *bounds, *after, _PAGE
-            )
-            if not rows:
-                return
-            yield [self._refused(row) for row in rows]
-            after = (rows[-1]["partition"], rows[-1]["offset"])
+            ):
+                yield [self._refused(row) for row in rows]
+                after = (rows[-1]["partition"], rows[-1]["offset"])
 
     def _refused(self, row: Any) -> _Refused:
         stored = orjson.loads(row["headers"])
@@ -203,7 +202,7 @@ class _Retry:
         )
 
     async def _publish(
-        self, connection: Any, producer: "AIOKafkaProducer", page: Sequence[_Refused], partitions: int
+        self, databases: Databases, producer: "AIOKafkaProducer", page: Sequence[_Refused], partitions: int
     ) -> None:
         from aiokafka.errors import MessageSizeTooLargeError
 
@@ -230,7 +229,7 @@ class _Retry:
             else:
                 landed[record.partition, record.offset] = refused
         await self._applied(landed)
-        await self._settle(connection, landed)
+        await self._settle(databases, landed)
 
     async def _applied(self, landed: dict[tuple[int, int], _Refused]) -> None:
         """Wait until all of them have been judged."""
@@ -247,13 +246,12 @@ class _Retry:
                         "worker has caught up, start this again"
                     ) from None
 
-    async def _settle(self, connection: Any, landed: dict[tuple[int, int], _Refused]) -> None:
+    async def _settle(self, databases: Databases, landed: dict[tuple[int, int], _Refused]) -> None:
         """Tell what became of them, and drop the old ones: those refused again have new ones."""
-        if not landed:
-            return
         again = {
             (row["partition"], row["offset"]): row
-            for row in await connection.fetch(self._sql("refused_at"), *_columns(landed))
+            for database, places in databases.grouped(landed)
+            for row in await database.fetch(self._sql("refused_at"), *_columns(places))
         }
         for place, refused in landed.items():
             new = f"{place[0]}/{place[1]}"
@@ -262,7 +260,8 @@ class _Retry:
             else:
                 self._tell(refused, "refused again", row["code"], row["message"], new_place=new)
         old = [(refused.partition, refused.offset) for refused in landed.values()]
-        await connection.execute(self._sql("drop_rejected"), *_columns(old))
+        for database, places in databases.grouped(old):
+            await database.execute(self._sql("drop_rejected"), *_columns(places))
 
     def _tell(self, refused: _Refused, outcome: str, code: str = "", message: str = "", **more: Any) -> None:
         self._counts[outcome] += 1
@@ -283,7 +282,7 @@ class _Retry:
         return query(name, self._settings.postgres_schema)
 
 
-def _columns(places: Any) -> tuple[list[int], list[int]]:
+def _columns(places: Sequence[tuple[int, int]]) -> tuple[list[int], list[int]]:
     return [place[0] for place in places], [place[1] for place in places]
 
 

@@ -11,10 +11,10 @@ from waypost.errors import InvalidCommandError
 from waypost.times import parse_micros
 from waypost.topics import Topics
 from waypost_worker.cli.common import NOTHING_GIVEN, Common
+from waypost_worker.cli.databases import connected
 from waypost_worker.cli.output import DONE, USAGE, CommandError, Format, note, show_rows
 from waypost_worker.cli.progress_metrics import MetricsPort, progress_served
 from waypost_worker.cli.reach import (
-    connected,
     kafka_connection,
     kafka_errors,
     postgres_errors,
@@ -87,8 +87,8 @@ def replay(
 ) -> int:
     """Rebuild Postgres from the command topic.
 
-    The target is an empty schema (--schema) or database (--postgres-dsn), and
-    all partitions are rebuilt at once. Killed and started again, it goes on
+    The target is an empty schema (--schema) or database (--postgres-dsn), or
+    several, and all partitions are rebuilt at once. Killed and started again, it goes on
     where it was. Results are not emitted again but compared with the results
     topic; those that were never emitted are kept for the next worker to emit.
 
@@ -188,6 +188,7 @@ async def _replay(settings: Settings, options: _Options, dry_run: bool, output: 
 async def _plan(settings: Settings, options: _Options) -> "list[Plan]":
     """Everything that can be refused is refused here, before the target is touched."""
     from waypost_worker.kafka.results_log import KafkaResultsLog
+    from waypost_worker.postgres.shards import check_set
     from waypost_worker.postgres.target import look
     from waypost_worker.recovery.preflight import check_target, plan_partition
 
@@ -195,16 +196,18 @@ async def _plan(settings: Settings, options: _Options) -> "list[Plan]":
     connection = kafka_connection(settings)
     async with command_logs(settings, partitions) as logs:
         ends = await _ends(options, logs)
-        async with connected(settings) as database:
-            standing = await look(database, settings.postgres_schema)
-        check_target(
-            standing,
-            partitions,
-            settings.postgres_schema,
-            onto_backup=options.onto_backup,
-            emit_to=None if options.emit_to is None else options.emit_to.results,
-        )
-        rows = {row.partition: row for row in standing.rows}
+        async with connected(settings) as databases:
+            await check_set(databases.connections, settings.postgres_schema)
+            standing = [await look(database, settings.postgres_schema) for database in databases]
+        for one in standing:
+            check_target(
+                one,
+                partitions,
+                settings.postgres_schema,
+                onto_backup=options.onto_backup,
+                emit_to=None if options.emit_to is None else options.emit_to.results,
+            )
+        rows = {row.partition: row for one in standing for row in one.rows}
         topics = options.emit_to or settings.topics
         held = await topic_partitions(settings, topics)
         results = [
@@ -247,15 +250,18 @@ async def _ends(options: _Options, logs: "dict[int, KafkaCommandLog]") -> dict[i
 async def _prepare(settings: Settings, options: _Options, partitions: int) -> None:
     from waypost_worker.kafka.topics import create_results_topic
     from waypost_worker.postgres.migrate import migrate
+    from waypost_worker.postgres.shards import note_places
     from waypost_worker.postgres.target import mark
     from waypost_worker.recovery.preflight import emitting_mark
 
     if options.emit_to is not None:
         await create_results_topic(kafka_connection(settings), options.emit_to, partitions)
-    async with connected(settings) as database:
-        await migrate(database, settings.postgres_schema)
-        if options.emit_to is not None:
-            await mark(database, settings.postgres_schema, emitting_mark(options.emit_to.results))
+    async with connected(settings) as databases:
+        for database in databases:
+            await migrate(database, settings.postgres_schema)
+            if options.emit_to is not None:
+                await mark(database, settings.postgres_schema, emitting_mark(options.emit_to.results))
+        await note_places(databases.connections, settings.postgres_schema)
 
 
 async def _run(

@@ -4,16 +4,16 @@ import asyncio
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
+from waypost_worker.cli.databases import connected, stores
 from waypost_worker.cli.output import DONE, CommandError, Format, note, show_rows
 from waypost_worker.cli.progress_metrics import progress_served
 from waypost_worker.cli.reach import (
-    connected,
     kafka_connection,
     kafka_errors,
     postgres_errors,
     topic_partitions,
 )
-from waypost_worker.cli.recovering import STATEMENT_SECONDS, log_maker
+from waypost_worker.cli.recovering import log_maker
 from waypost_worker.cli.work_progress import WorkProgress
 from waypost_worker.settings import Settings
 
@@ -29,6 +29,7 @@ async def replay_results(
 ) -> int:
     """Rebuild all partitions; the exit code."""
     from waypost_worker.postgres.migrate import migrate
+    from waypost_worker.postgres.shards import note_places
 
     async with kafka_errors(settings), postgres_errors(settings):
         partitions, total = await _plan(settings, onto_backup)
@@ -36,8 +37,10 @@ async def replay_results(
             note(f"{total} results of {len(partitions)} partitions would be read; nothing was changed")
             show_rows([asdict(one) for one in partitions], output, ("partition", "begin", "end", "log"))
             return DONE
-        async with connected(settings) as database:
-            await migrate(database, settings.postgres_schema)
+        async with connected(settings) as databases:
+            for database in databases:
+                await migrate(database, settings.postgres_schema)
+            await note_places(databases.connections, settings.postgres_schema)
         with WorkProgress("rebuild", total, "results") as progress:
             async with progress_served(progress, settings, metrics_port):
                 outcomes = await _run(settings, partitions, progress)
@@ -51,6 +54,7 @@ async def replay_results(
 
 async def _plan(settings: Settings, onto_backup: bool) -> tuple[list[Any], int]:
     from waypost_worker.kafka.results_log import KafkaResultsLog
+    from waypost_worker.postgres.shards import check_set
     from waypost_worker.postgres.target import look
     from waypost_worker.recovery.preflight import check_target, plan_from_results
 
@@ -61,10 +65,12 @@ async def _plan(settings: Settings, onto_backup: bool) -> tuple[list[Any], int]:
             f"the topic {settings.topics.results!r} does not exist on {settings.bootstrap_servers}; nothing was "
             "changed; see --topic-prefix"
         )
-    async with connected(settings) as database:
-        standing = await look(database, settings.postgres_schema)
-    check_target(standing, count, settings.postgres_schema, onto_backup=onto_backup, emit_to=None)
-    rows = {row.partition: row for row in standing.rows}
+    async with connected(settings) as databases:
+        await check_set(databases.connections, settings.postgres_schema)
+        standing = [await look(database, settings.postgres_schema) for database in databases]
+    for one in standing:
+        check_target(one, count, settings.postgres_schema, onto_backup=onto_backup, emit_to=None)
+    rows = {row.partition: row for one in standing for row in one.rows}
     plans = []
     for partition in range(count):
         results = KafkaResultsLog(kafka_connection(settings), settings.topics, partition)
@@ -81,25 +87,18 @@ async def _run(
 ) -> "list[tuple[Rebuilt, str | None]]":
     from waypost_worker.kafka.results_log import KafkaResultsLog
     from waypost_worker.partition.ports import OwnerError
-    from waypost_worker.postgres.pool import open_pool
     from waypost_worker.postgres.store import PostgresStore
     from waypost_worker.recovery.from_results import FromResults, FromResultsPorts
     from waypost_worker.recovery.replay import ReplayLimits
 
     connection = kafka_connection(settings)
-    pool = await open_pool(
-        settings.postgres_dsn.get_secret_value(),
-        size=max(2, min(settings.postgres_pool_size, len(plans))),
-        timeout=STATEMENT_SECONDS,
-        statement_cache_size=settings.postgres_statement_cache,
-    )
 
-    async def one(plan: Any) -> "tuple[Rebuilt, str | None]":
+    async def one(plan: Any, store: PostgresStore) -> "tuple[Rebuilt, str | None]":
         partition = plan.partition
         ports = FromResultsPorts(
             log_maker(settings, partition) if plan.log else None,
             lambda: KafkaResultsLog(connection, settings.topics, partition),
-            PostgresStore(pool, partition, settings.postgres_schema, timeout=STATEMENT_SECONDS),
+            store,
         )
         limits = ReplayLimits(cache_items=max(1000, settings.cache_items // len(plans)))
         work = FromResults(partition, len(plans), ports, progress, limits)
@@ -108,10 +107,8 @@ async def _run(
         except OwnerError as error:
             return work.outcome, f"partition {partition}: {error}"
 
-    try:
-        return list(await asyncio.gather(*(one(plan) for plan in plans)))
-    finally:
-        pool.terminate()
+    async with stores(settings, [plan.partition for plan in plans]) as opened:
+        return list(await asyncio.gather(*(one(plan, opened.of(plan.partition)) for plan in plans)))
 
 
 def _row(one: "Rebuilt", error: str | None) -> dict[str, Any]:

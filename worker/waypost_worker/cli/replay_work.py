@@ -17,12 +17,14 @@ import orjson
 from pydantic import SecretStr
 
 from waypost.topics import Topics
+from waypost_worker.cli.databases import stores
 from waypost_worker.cli.output import CommandError
 from waypost_worker.cli.reach import kafka_connection, kafka_errors, postgres_errors
-from waypost_worker.cli.recovering import STATEMENT_SECONDS, log_maker, run
+from waypost_worker.cli.recovering import log_maker, run
 from waypost_worker.settings import Settings
 
 if TYPE_CHECKING:
+    from waypost_worker.postgres.store import PostgresStore
     from waypost_worker.recovery.replay import Replayed
 
 _LONGEST_LINE: Final = 16 * 1024 * 1024
@@ -53,26 +55,18 @@ Outcome = tuple["Replayed", str | None]
 async def replay_here(settings: Settings, job: Job, progress: Advance) -> list[Outcome]:
     """Replay a job's partitions in this process; what became of each, and why it failed."""
     from waypost_worker.partition.ports import OwnerError
-    from waypost_worker.postgres.pool import open_pool
 
-    pool = await open_pool(
-        settings.postgres_dsn.get_secret_value(),
-        size=max(2, min(settings.postgres_pool_size, len(job.ends))),
-        timeout=STATEMENT_SECONDS,
-        statement_cache_size=settings.postgres_statement_cache,
-    )
-
-    async def one(partition: int, end: int) -> Outcome:
-        work = _work(settings, job, partition, end, pool, progress)
+    async def one(partition: int, end: int, store: "PostgresStore") -> Outcome:
+        work = _work(settings, job, partition, end, store, progress)
         try:
             return await work.run(), None
         except OwnerError as error:
             return work.outcome, f"partition {partition}: {error}"
 
-    try:
-        return list(await asyncio.gather(*(one(partition, end) for partition, end in job.ends)))
-    finally:
-        pool.terminate()
+    async with stores(settings, [partition for partition, _ in job.ends]) as opened:
+        return list(
+            await asyncio.gather(*(one(partition, end, opened.of(partition)) for partition, end in job.ends))
+        )
 
 
 async def replay_spread(settings: Settings, jobs: Sequence[Job], progress: Advance) -> list[Outcome]:
@@ -81,19 +75,19 @@ async def replay_spread(settings: Settings, jobs: Sequence[Job], progress: Advan
     return sorted((one for found in outcomes for one in found), key=lambda one: one[0].partition)
 
 
-def _work(settings: Settings, job: Job, partition: int, end: int, pool: Any, progress: Advance) -> Any:
+def _work(
+    settings: Settings, job: Job, partition: int, end: int, store: "PostgresStore", progress: Advance
+) -> Any:
     """What replays one partition."""
     from waypost_worker.clock import SystemClock
     from waypost_worker.kafka.results_log import KafkaResultsLog
     from waypost_worker.partition.owner import Limits, Ports
-    from waypost_worker.postgres.store import PostgresStore
     from waypost_worker.recovery.reemit import ReemittingReplay
     from waypost_worker.recovery.replay import PartitionReplay, ReplayLimits, ReplayPorts
 
     connection = kafka_connection(settings)
     topics = settings.topics if job.emit_to is None else Topics(job.emit_to)
     make_log = log_maker(settings, partition)
-    store = PostgresStore(pool, partition, settings.postgres_schema, timeout=STATEMENT_SECONDS)
     cache_items = max(1000, settings.cache_items // job.partitions)
 
     def make_results() -> KafkaResultsLog:

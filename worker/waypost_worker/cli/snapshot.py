@@ -10,9 +10,10 @@ from cyclopts import App, Parameter, validators
 
 from waypost_worker.cli.common import NOTHING_GIVEN, Common
 from waypost_worker.cli.confirm import confirm
+from waypost_worker.cli.databases import connected
 from waypost_worker.cli.findings import show_findings
 from waypost_worker.cli.output import DONE, note, show_fields, show_rows
-from waypost_worker.cli.reach import connected, kafka_connection, kafka_errors
+from waypost_worker.cli.reach import kafka_connection, kafka_errors
 from waypost_worker.cli.recovering import command_partitions
 from waypost_worker.cli.snapshot_place import AtFlag, overlap, storage_of
 from waypost_worker.cli.work_progress import WorkProgress
@@ -29,7 +30,8 @@ _Offline = Annotated[bool, Parameter(help="don't look at Kafka")]
 
 @app.command
 def create(*, at: AtFlag = None, common: Common = NOTHING_GIVEN) -> int:
-    """Take a snapshot of all partitions, as they are at one moment.
+    """Take a snapshot of all partitions, as they are at one moment (of several
+    databases, each at one of its own).
 
     Workers go on meanwhile. It counts once its manifest is there, which is
     written last: what is interrupted is no snapshot.
@@ -49,8 +51,8 @@ async def _create(settings: Settings, storage: "Storage") -> "Manifest":
     from waypost_worker.snapshots.create import create as take
 
     with _progress("taking", "partitions") as tell:
-        async with connected(settings, patiently=True) as connection:
-            return await take(connection, storage, settings.topics, settings.postgres_schema, tell)
+        async with connected(settings, patiently=True) as databases:
+            return await take(databases.connections, storage, settings.topics, settings.postgres_schema, tell)
 
 
 @app.command(name="list")
@@ -128,7 +130,8 @@ def restore(
 ) -> int:
     """Fill an empty database, or an empty --schema, with a snapshot.
 
-    All of it in one transaction, or nothing. What the log holds beyond is then
+    All of it in one transaction, or nothing. Several databases are filled each
+    with its partitions, also from a snapshot that was taken of one. What the log holds beyond is then
     applied by any worker, or by 'waypost replay --onto-backup'. Checked before:
     the topics are the snapshot's (unless --offline), the database is empty.
 
@@ -159,12 +162,13 @@ async def _restore(
     check_origin(manifest, settings.topics)
     if not offline:
         await _check_log(settings, manifest)
-    async with connected(settings, patiently=True) as connection:
+    async with connected(settings, patiently=True) as databases:
         if dry_run:
-            await check_target(connection, manifest, settings.postgres_schema)
+            for database in databases:
+                await check_target(database, manifest, settings.postgres_schema)
             return await _whole(settings, storage, name)
         with _progress("restoring", "files") as tell:
-            await fill(connection, storage, manifest, settings.postgres_schema, tell)
+            await fill(databases.connections, storage, manifest, settings.postgres_schema, tell)
     return manifest
 
 

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from waypost_worker.cli.databases import connected
 from waypost_worker.cli.output import USAGE, CommandError
-from waypost_worker.cli.reach import connected, kafka_connection, kafka_errors
+from waypost_worker.cli.reach import kafka_connection, kafka_errors
 from waypost_worker.cli.recovering import command_partitions
 from waypost_worker.settings import Settings
 
@@ -38,8 +39,9 @@ async def overlap(settings: Settings, place: str | None, manifest: "Manifest | N
     from waypost_worker.snapshots.overlap import Latest, findings
     from waypost_worker.snapshots.statements import statement
 
-    async with connected(settings) as connection:
-        rows = await connection.fetch(statement("oldest_owed", settings.postgres_schema))
+    owed = statement("oldest_owed", settings.postgres_schema)
+    async with connected(settings) as databases:
+        rows = [row for database in databases for row in await database.fetch(owed)]
     stored = {row["partition"]: row for row in rows}
     count = await command_partitions(settings)
     kafka = kafka_connection(settings)

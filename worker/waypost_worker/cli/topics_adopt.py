@@ -8,9 +8,10 @@ from cyclopts import Parameter
 
 from waypost_worker.cli.common import NOTHING_GIVEN, Common
 from waypost_worker.cli.confirm import confirm
+from waypost_worker.cli.databases import connected
 from waypost_worker.cli.output import DONE, CommandError, note, show_fields
 from waypost_worker.cli.reach import kafka_connection, kafka_errors, postgres_errors
-from waypost_worker.cli.recovering import STATEMENT_SECONDS, command_logs, command_partitions
+from waypost_worker.cli.recovering import command_logs, command_partitions
 from waypost_worker.settings import Settings
 
 
@@ -45,8 +46,6 @@ def adopt(
 
 
 async def _adopt(settings: Settings, dry_run: bool) -> Any:
-    import asyncpg
-
     from waypost_worker.kafka.results_log import KafkaResultsLog
     from waypost_worker.postgres.adopt import adopt as apply
     from waypost_worker.postgres.migrate import SchemaError, check_schema
@@ -66,16 +65,13 @@ async def _adopt(settings: Settings, dry_run: bool) -> Any:
                         f"{ends[0]} commands, {ends[1]} results. Nothing was changed; make new ones with "
                         "'waypost topics create --topic-prefix NEW'"
                     )
-        connection: Any = await asyncpg.connect(
-            settings.postgres_dsn.get_secret_value(),
-            timeout=settings.request_timeout,
-            command_timeout=30 * STATEMENT_SECONDS,  # it rewrites every row
-            statement_cache_size=0,
-        )
         try:
-            await check_schema(connection, settings.postgres_schema)
-            return await apply(connection, settings.postgres_schema, partitions, dry_run=dry_run)
+            # It rewrites every row.
+            async with connected(settings, patiently=True) as databases:
+                for database in databases:
+                    await check_schema(database, settings.postgres_schema)
+                return await apply(
+                    databases.connections, settings.postgres_schema, partitions, dry_run=dry_run
+                )
         except SchemaError as error:
             raise CommandError(str(error)) from None
-        finally:
-            connection.terminate()

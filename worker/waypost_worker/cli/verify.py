@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from cyclopts import Parameter, validators
 
 from waypost_worker.cli.common import NOTHING_GIVEN, Common
+from waypost_worker.cli.databases import STATEMENT_SECONDS, connected
 from waypost_worker.cli.output import (
     DONE,
     FAILED,
@@ -22,8 +23,8 @@ from waypost_worker.cli.output import (
     write,
 )
 from waypost_worker.cli.progress_metrics import MetricsPort, progress_served
-from waypost_worker.cli.reach import connected, kafka_connection, kafka_errors, postgres_errors
-from waypost_worker.cli.recovering import STATEMENT_SECONDS, command_logs, command_partitions, run
+from waypost_worker.cli.reach import kafka_connection, kafka_errors, postgres_errors
+from waypost_worker.cli.recovering import command_logs, command_partitions, run
 from waypost_worker.cli.snapshot_place import AtFlag, storage_of
 from waypost_worker.cli.work_progress import WorkProgress
 from waypost_worker.settings import Settings
@@ -152,7 +153,7 @@ async def _verify(
             open_snapshot = KeptSnapshots(*target)
         else:
             open_snapshot = Snapshots(
-                settings.postgres_dsn.get_secret_value(),
+                settings.dsns,
                 settings.postgres_schema,
                 timeout=settings.request_timeout,
                 statement_seconds=STATEMENT_SECONDS,
@@ -198,13 +199,16 @@ async def _positions(settings: Settings) -> dict[int, int]:
     from waypost_worker.postgres.migrate import SchemaError, check_schema
     from waypost_worker.postgres.target import look
 
-    async with connected(settings) as database:
-        try:
-            await check_schema(database, settings.postgres_schema)
-        except SchemaError as error:
-            raise CommandError(str(error)) from None
-        standing = await look(database, settings.postgres_schema)
-    return {row.partition: row.next_offset for row in standing.rows}
+    positions: dict[int, int] = {}
+    async with connected(settings) as databases:
+        for database in databases:
+            try:
+                await check_schema(database, settings.postgres_schema)
+            except SchemaError as error:
+                raise CommandError(str(error)) from None
+            standing = await look(database, settings.postgres_schema)
+            positions |= {row.partition: row.next_offset for row in standing.rows}
+    return positions
 
 
 def _show(verdicts: "list[Verdict]", output: Format, base: str | None, target: str | None) -> None:

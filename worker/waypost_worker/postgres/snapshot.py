@@ -8,6 +8,7 @@ import asyncpg
 import orjson
 
 from waypost.retention import Policy
+from waypost.shards import shard_of
 from waypost.text import canonical_metadata
 from waypost_worker.partition.ports import RejectedRow, StoredOutbox
 from waypost_worker.postgres.pool import prepare
@@ -29,10 +30,11 @@ _EMPTY: Final = b"{}"
 class PostgresSnapshot:
     """See :class:`waypost_worker.recovery.stored.Snapshot`."""
 
-    def __init__(self, connection: Any, schema: str, partition: int) -> None:
+    def __init__(self, connection: Any, schema: str, partition: int, shards: int) -> None:
         self._connection = connection
         self._schema = schema
         self._partition = partition
+        self._shards = shards
 
     async def partition(self) -> StoredPartition | None:
         """See the port."""
@@ -79,7 +81,11 @@ class PostgresSnapshot:
 
     async def strays(self, partitions: int) -> Sequence[Stray]:
         """See the port."""
-        return [Stray(*row) for row in await self._connection.fetch(self._sql("verify_strays"), partitions)]
+        shard = shard_of(self._partition, self._shards)
+        if self._partition != shard:
+            return []  # the first partition of the database tells them
+        rows = await self._connection.fetch(self._sql("verify_strays"), partitions, shard, self._shards)
+        return [Stray(*row) for row in rows]
 
     def _rows(self, name: str, share: Share) -> AsyncIterator[Any]:
         bounds = (None, None) if share.whole else share
@@ -93,12 +99,12 @@ class PostgresSnapshot:
 
 
 class Snapshots:
-    """Opens snapshots, each on a connection of its own with the planner as the server has it: tables are read
-    whole here, which a worker's connection is told never to do.
+    """Opens snapshots, each on a connection of its own, to the database of ``dsns`` that has the partition, with the
+    planner as the server has it: tables are read whole here, which a worker's connection is told never to do.
     """
 
-    def __init__(self, dsn: str, schema: str, *, timeout: float, statement_seconds: float) -> None:
-        self._dsn = dsn
+    def __init__(self, dsns: Sequence[str], schema: str, *, timeout: float, statement_seconds: float) -> None:
+        self._dsns = dsns
         self._schema = schema
         self._timeout = timeout
         self._statement_seconds = statement_seconds
@@ -107,11 +113,14 @@ class Snapshots:
     async def __call__(self, partition: int) -> AsyncIterator[PostgresSnapshot]:
         """A snapshot of this moment."""
         connection: Any = await asyncpg.connect(
-            self._dsn, timeout=self._timeout, command_timeout=self._statement_seconds, statement_cache_size=0
+            self._dsns[shard_of(partition, len(self._dsns))],
+            timeout=self._timeout,
+            command_timeout=self._statement_seconds,
+            statement_cache_size=0,
         )
         try:
             await prepare(connection)
             async with connection.transaction(isolation="repeatable_read", readonly=True):
-                yield PostgresSnapshot(connection, self._schema, partition)
+                yield PostgresSnapshot(connection, self._schema, partition, len(self._dsns))
         finally:
             connection.terminate()

@@ -93,7 +93,7 @@ class Snapshot(Protocol):
         ...
 
     async def strays(self, partitions: int) -> Sequence[Stray]:
-        """A few of the rows, of whatever partition, that belong nowhere."""
+        """A few of the rows, of whatever partition, that belong nowhere; told by one partition of each database."""
         ...
 
 

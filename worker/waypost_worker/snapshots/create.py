@@ -1,10 +1,12 @@
-"""Taking a snapshot: one transaction that sees one moment of the database, copied out partition by partition.
+"""Taking a snapshot: one transaction that sees one moment of the database, copied out partition by partition. Of
+several databases each has its own moment; a partition is in one of them.
 
 No worker is held up. Postgres keeps old rows for as long as it takes, as for any backup.
 """
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,7 +23,7 @@ Progress = Callable[[int, int], None]  # partitions done, of
 
 
 async def create(
-    connection: Any,
+    connections: Sequence[Any],
     storage: Storage,
     topics: Topics,
     schema: str,
@@ -30,14 +32,21 @@ async def create(
 ) -> Manifest:
     """Write a snapshot of all partitions, its manifest last; the manifest.
 
-    ``connection`` is asyncpg's, without a time limit for statements. SnapshotError if there is nothing to take or
-    the storage fails; what was written by then is no snapshot.
+    ``connections`` are asyncpg's, without a time limit for statements, one to each database. SnapshotError if there is
+    nothing to take or the storage fails; what was written by then is no snapshot.
     """
-    async with connection.transaction(isolation="repeatable_read", readonly=True):
-        await connection.execute(statement("begin", schema))
-        await check_schema(connection, schema)
-        clock = await connection.fetchrow(statement("taken_at", schema))
-        positions = await connection.fetch(statement("positions", schema))
+    async with AsyncExitStack() as stack:
+        positions: list[tuple[Any, Any]] = []
+        for connection in connections:
+            await stack.enter_async_context(
+                connection.transaction(isolation="repeatable_read", readonly=True)
+            )
+            await connection.execute(statement("begin", schema))
+            await check_schema(connection, schema)
+            rows = await connection.fetch(statement("positions", schema))
+            positions += [(row, connection) for row in rows]
+        positions.sort(key=lambda each: each[0]["partition"])
+        clock = await connections[0].fetchrow(statement("taken_at", schema))
         if not positions:
             raise SnapshotError(
                 "the database holds no partition: no worker has used it yet, so there is nothing to take"
@@ -45,7 +54,7 @@ async def create(
         name = _name(clock["taken_at"].astimezone(UTC))
         parts: list[Part] = []
         progress(0, len(positions))
-        for row in positions:
+        for row, connection in positions:
             parts.append(await _part(connection, storage, schema, name, row, piece_bytes))
             progress(len(parts), len(positions))
         manifest = Manifest(
@@ -55,9 +64,9 @@ async def create(
             postgres=clock["version"],
             commands_topic=topics.commands,
             results_topic=topics.results,
-            partitions=positions[0]["partitions"],
-            migrations=[AppliedMigration(*row) for row in await applied(connection, schema)],
-            columns=await _columns(connection, schema),
+            partitions=positions[0][0]["partitions"],
+            migrations=[AppliedMigration(*row) for row in await applied(connections[0], schema)],
+            columns=await _columns(connections[0], schema),
             parts=parts,
         )
     await storage.put(f"{name}/{FILE_NAME}", manifest.to_json())

@@ -1,17 +1,21 @@
-"""Restoring a snapshot into an empty database: all of it, in one transaction, or nothing.
+"""Restoring a snapshot into an empty database, or several: all of it, in one transaction on each, or nothing.
 
 The tables are made as they were when the snapshot was taken, filled, and brought up to this version. The rest of the
 log is then applied by a worker, or by a replay, which begin at the position that was restored.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, Final
+from uuid import uuid4
 
 import asyncpg
 
+from waypost.shards import shard_of
 from waypost.topics import Topics
 from waypost_worker.postgres.migrate import applied, migrate, migrations
+from waypost_worker.postgres.shards import check_found, check_set
 from waypost_worker.postgres.statements import statement as postgres_statement
 from waypost_worker.snapshots.errors import SnapshotError
 from waypost_worker.snapshots.files import stream_of
@@ -66,32 +70,67 @@ async def check_target(connection: Any, manifest: Manifest, schema: str) -> None
 
 
 async def restore(
-    connection: Any, storage: Storage, manifest: Manifest, schema: str, progress: Progress
+    connections: Sequence[Any], storage: Storage, manifest: Manifest, schema: str, progress: Progress
 ) -> None:
-    """Fill an empty database. SnapshotError, or what Postgres raises, and then nothing was changed.
+    """Fill empty databases, each with its partitions. SnapshotError, or what Postgres raises, and then nothing was
+    changed; unless one of several could not commit after another had, which the error says.
 
-    ``connection`` is asyncpg's, without a time limit for statements.
+    ``connections`` are asyncpg's, without a time limit for statements, one to each database.
     """
-    async with connection.transaction(isolation="read_committed"):
-        # Held to the end, so that neither a migration nor another restore comes between.
-        await connection.execute(postgres_statement("lock_migrations", schema))
-        await check_target(connection, manifest, schema)
-        await migrate(connection, schema, last=len(manifest.migrations))
-        await connection.execute(statement("lock_target", schema))
-        await check_target(connection, manifest, schema)
-        done, total = 0, sum(len(part.files) for part in manifest.parts)
+    found = await check_set(connections, schema)
+    set_id = check_found(found) or uuid4()
+    done, total = 0, sum(len(part.files) for part in manifest.parts)
+
+    async def counted(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        nonlocal done
+        async for piece in pieces:
+            yield piece
+            done += 1
+            progress(done, total)
+
+    transactions: list[Any] = []
+    committed = 0
+    try:
+        for connection in connections:
+            transactions.append(connection.transaction(isolation="read_committed"))
+            await transactions[-1].start()
+            await _prepare(connection, manifest, schema)
         progress(done, total)
-
-        async def counted(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-            nonlocal done
-            async for piece in pieces:
-                yield piece
-                done += 1
-                progress(done, total)
-
         for part in manifest.parts:
+            connection = connections[shard_of(part.partition, len(connections))]
             await _restore_part(connection, storage, manifest, part, schema, counted)
-        await migrate(connection, schema)
+        for shard, connection in enumerate(connections):
+            await migrate(connection, schema)
+            if len(connections) > 1:
+                await connection.execute(
+                    postgres_statement("shard_note", schema), shard, len(connections), set_id
+                )
+        for transaction in transactions:
+            await transaction.commit()
+            committed += 1
+    except Exception as error:
+        if committed:
+            raise SnapshotError(
+                f"the first {committed} of {len(connections)} databases are restored, the others are as they were: "
+                f"{error}. Drop the schema {schema!r} of those, and restore again"
+            ) from error
+        raise
+    finally:
+        for transaction in transactions[committed:]:
+            # Where it can't be told so, it ends with its connection.
+            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                await transaction.rollback()
+
+
+async def _prepare(connection: Any, manifest: Manifest, schema: str) -> None:
+    """Make the tables as they were, and hold them empty."""
+    # Held to the end, so that neither a migration nor another restore comes between.
+    await connection.execute(postgres_statement("lock_migrations", schema))
+    await connection.execute(statement("wait_for_others", schema))
+    await check_target(connection, manifest, schema)
+    await migrate(connection, schema, last=len(manifest.migrations))
+    await connection.execute(statement("lock_target", schema))
+    await check_target(connection, manifest, schema)
 
 
 async def _restore_part(

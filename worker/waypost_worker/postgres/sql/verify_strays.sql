@@ -1,4 +1,4 @@
--- $1 how many partitions the log has. Rows that no partition's own look would come upon; a few are enough.
+-- $1 how many partitions the log has, of which this is database $2 of $3 by turns. Rows that no partition's own look would come upon; a few are enough.
 (
     select 'checkpoints' as "table", c.session_id || ':' || c.number as key
     from waypost.checkpoints c
@@ -13,20 +13,30 @@ union all
     limit 10
 )
 union all
-(select 'sessions', session_id from waypost.sessions where partition not between 0 and $1 - 1 limit 10)
+(
+    select 'sessions', session_id
+    from waypost.sessions
+    where partition not between 0 and $1 - 1 or partition % $3 <> $2
+    limit 10
+)
 union all
 (
     select 'rejected_commands', partition || '/' || "offset"
     from waypost.rejected_commands
-    where partition not between 0 and $1 - 1
+    where partition not between 0 and $1 - 1 or partition % $3 <> $2
     limit 10
 )
 union all
 (
     select 'outbox', partition || '/' || last_offset
     from waypost.outbox
-    where partition not between 0 and $1 - 1
+    where partition not between 0 and $1 - 1 or partition % $3 <> $2
     limit 10
 )
 union all
-(select 'partitions', partition::text from waypost.partitions where partition not between 0 and $1 - 1 limit 10)
+(
+    select 'partitions', partition::text
+    from waypost.partitions
+    where partition not between 0 and $1 - 1 or partition % $3 <> $2
+    limit 10
+)
