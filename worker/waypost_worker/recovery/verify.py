@@ -161,7 +161,7 @@ class Verification:
             comparator.finish()
             if row is not None:
                 await owed.compare(await snapshot.outbox(), row, self._results, self._tally)
-            if first and self._share.whole and self._partition == 0:
+            if first and self._share.whole:
                 await self._strays(snapshot)
         return fold
 

@@ -1,4 +1,5 @@
--- $1 how many partitions the log has, of which this is database $2 of $3 by turns. Rows that no partition's own look would come upon; a few are enough.
+-- $1 how many partitions the log has, of which this database, $2 of $3, holds every $3rd. Rows that no partition's
+-- own look would come upon; a few are enough.
 (
     select 'checkpoints' as "table", c.session_id || ':' || c.number as key
     from waypost.checkpoints c
