@@ -67,9 +67,6 @@ class BulkReader(PartitionReader):
             self._position = max(self._position, self._behind)
         return taken
 
-    def hold_back(self) -> None:
-        """Nothing: who reads a whole log is glad of what comes ahead."""
-
     async def close(self) -> None:
         """Give up the connections; another call would connect again. Never raises."""
         self._forget()
