@@ -19,7 +19,7 @@ from waypost.defaults import Defaults
 from waypost_worker.devserver import Servers
 from waypost_worker.partition.apply import Batch, decode
 from waypost_worker.partition.encode import ResultEncoder
-from waypost_worker.partition.ports import FetchedResult
+from waypost_worker.partition.ports import ResultRecord
 from waypost_worker.partition.tail import essence
 from waypost_worker.postgres.migrate import migrations
 
@@ -46,7 +46,7 @@ def test_a_log_of_then_gives_the_results_of_then(name: str) -> None:
             batch.add(decode(record, partition, len(commands)))
         made, _ = batch.finish({})
         then = [
-            essence(FetchedResult(one.offset, one.key, one.value or b"", one.headers))
+            essence(ResultRecord(one.key, one.value or b"", one.headers))
             for one in results[partition]
             if dict(one.headers)["ce_type"] != ACQUIRED
         ]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tests.simulation.producers import Producers
 
-from waypost_worker.partition.ports import Fence, FetchedResult, RefusedError, ResultRecord
+from waypost_worker.partition.ports import Fence, RefusedError, ResultRecord
 
 
 class CommandRecord(NamedTuple):
@@ -19,6 +19,15 @@ class CommandRecord(NamedTuple):
     timestamp: int
     key: bytes | None
     value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+
+class StoredResult(NamedTuple):
+    """A record of the results topic, with the fields that a reader is promised."""
+
+    offset: int
+    key: bytes | None
+    value: bytes
     headers: Sequence[tuple[str, bytes]]
 
 
@@ -150,8 +159,8 @@ class ResultsPartition:
     def __init__(self, expiry: float, time: Callable[[], float]) -> None:
         self.start = 0
         self.end = 0
-        self.records: list[FetchedResult] = []
-        self.trimmed: list[FetchedResult] = []  # what retention removed
+        self.records: list[StoredResult] = []
+        self.trimmed: list[StoredResult] = []  # what retention removed
         self.producers = Producers(expiry, time)
         self.watch: Callable[[ResultRecord], None] | None = None  # called with all that is appended
         self.refusing: Exception | None = None  # what every append is answered with, nothing being written
@@ -174,7 +183,7 @@ class ResultsPartition:
         for record in records:
             if self.watch is not None:
                 self.watch(record)
-            self.records.append(FetchedResult(self.end, record.key, record.value, record.headers))
+            self.records.append(StoredResult(self.end, record.key, record.value, record.headers))
             self.end += 1
         return base
 
@@ -207,7 +216,7 @@ class ResultsPartition:
         """One past the last record that this process may see."""
         return min(self.end, self._lagging.get(process, self.end))
 
-    def between(self, first: int, end: int) -> list[FetchedResult]:
+    def between(self, first: int, end: int) -> list[StoredResult]:
         """The records from ``first`` up to but without ``end``; RefusedError if ``first`` is not in the log."""
         if not self.start <= first <= self.end:
             raise RefusedError(
@@ -218,7 +227,7 @@ class ResultsPartition:
         return self.records[low:high]
 
 
-def _offset(record: FetchedResult) -> int:
+def _offset(record: StoredResult) -> int:
     return record.offset
 
 

@@ -20,12 +20,16 @@ from waypost_worker.kafka.connection import Connection, kafka_errors
 from waypost_worker.kafka.reading import FETCH_BYTES, PartitionReader
 
 _WAIT_MS: Final = 500
+# A smaller fetch ended where the log does: one ahead would wait there, and come with the next record alone.
+_FULL_BYTES: Final = FETCH_BYTES // 2
 _NEW_LEADER_SECONDS: Final = 0.1
 _ISOLATION: Final = {"read_uncommitted": 0, "read_committed": 1}
 
 
 class _Records(PartitionRecords):
     """The records of a fetch, less the aborted ones, as they come out of the decoder."""
+
+    size = 0  # in bytes, of all that was fetched
 
     def _consumer_record(self, tp: TopicPartition, record: Any) -> Any:
         return record
@@ -53,7 +57,7 @@ class BulkReader(PartitionReader):
         return self._position
 
     def hold_back(self) -> None:
-        """Without effect: whoever reads a whole log wants the next fetch ahead, however short this one was."""
+        """Without effect: what is fetched ahead does not hang on how much was asked for."""
 
     async def get(self, wait_ms: int, most: int) -> list[Any]:
         """As that of a :class:`PartitionReader`."""
@@ -105,7 +109,7 @@ class BulkReader(PartitionReader):
                 self._position,
                 self._connection.request_timeout,
             )
-        if self._behind > self._position:
+        if records.size > _FULL_BYTES and self._behind > self._position:
             self._ahead = asyncio.ensure_future(self._fetch(consumer._client, self._behind))
 
     async def _fetch(self, client: Any, offset: int) -> Any:
@@ -135,4 +139,6 @@ class BulkReader(PartitionReader):
         if not batches.has_next():
             return None
         make: Any = _Records
-        return make(self._partition, batches, aborted, offset, None, None, True, self._isolation)
+        records = make(self._partition, batches, aborted, offset, None, None, True, self._isolation)
+        records.size = batches.size_in_bytes()
+        return records

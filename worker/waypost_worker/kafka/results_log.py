@@ -49,7 +49,7 @@ class KafkaResultsLog:
         """See the port."""
         async with aclosing(self._reader.read(first, end)) as pieces:
             async for records in pieces:
-                yield [FetchedResult(r.offset, r.key, r.value, r.headers) for r in records]
+                yield records
         # An owner reads once, when it acquires: let nothing be fetched ahead that nobody wants.
         await self._reader.close()
 

@@ -43,13 +43,28 @@ class ResultRecord(NamedTuple):
     headers: Sequence[tuple[str, bytes]]
 
 
-class FetchedResult(NamedTuple):
-    """A record read back from the results topic."""
+class FetchedResult(Protocol):
+    """A record read back from the results topic, in whatever form the client has it."""
 
-    offset: int
-    key: bytes | None
-    value: bytes
-    headers: Sequence[tuple[str, bytes]]
+    @property
+    def offset(self) -> int:
+        """Position in the partition."""
+        ...
+
+    @property
+    def key(self) -> bytes | None:
+        """The session id, UTF-8; none for what concerns a whole partition."""
+        ...
+
+    @property
+    def value(self) -> bytes:
+        """The body."""
+        ...
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]:
+        """Names and raw values."""
+        ...
 
 
 class Fence(NamedTuple):

@@ -158,7 +158,15 @@ class Retold(Consequences):
 
 def retold_event(partition: int, record: FetchedResult) -> Event:
     """A record of the results topic as an event; which topic it was does not matter here."""
-    placed = SimpleNamespace(topic="", partition=partition, timestamp=0, **record._asdict())
+    placed = SimpleNamespace(
+        topic="",
+        partition=partition,
+        timestamp=0,
+        offset=record.offset,
+        key=record.key,
+        value=record.value,
+        headers=record.headers,
+    )
     return read_event(placed)
 
 
