@@ -163,6 +163,7 @@ class ResultsPartition:
         self.trimmed: list[StoredResult] = []  # what retention removed
         self.producers = Producers(expiry, time)
         self.watch: Callable[[ResultRecord], None] | None = None  # called with all that is appended
+        self.most_bytes: int | None = None  # of an append of several records: max.message.bytes
         self.refusing: Exception | None = None  # what every append is answered with, nothing being written
         self._lagging: dict[object, int] = {}  # processes that ask a former leader: where that one's log ends
 
@@ -170,6 +171,9 @@ class ResultsPartition:
         """Append a batch of a producer; the base offset, also if the batch is there already."""
         if self.refusing is not None:
             raise self.refusing
+        size = sum(len(record.value) for record in records)
+        if self.most_bytes is not None and len(records) > 1 and size > self.most_bytes:
+            raise RefusedError(f"{size} bytes are too large for the topic")
         known = self.producers.judge(fence, first_sequence, len(records))
         if known is not None:
             return known

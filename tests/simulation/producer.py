@@ -85,7 +85,8 @@ class SimulatedProducer:
     def __init__(self, cluster: Cluster, **options: Any) -> None:
         self.process = current_process()
         self.closed = False
-        self.client = self
+        self.client = self.cluster = self
+        self._known = 0  # how many partitions it was told of
         self.task: asyncio.Task[None] | None = None
         self._sender = SimpleNamespace(sender_task=None)
         self._cluster = cluster
@@ -104,15 +105,19 @@ class SimulatedProducer:
             raise KafkaConnectionError(str(error)) from error
         self.task = self._sender.sender_task = asyncio.create_task(self._send())
 
-    async def partitions_for(self, topic: str) -> set[int]:
-        while True:
-            try:
-                count = await self._cluster.server.call(
-                    f"partitions of {topic}", lambda: len(self._cluster.partitions)
-                )
-                return set(range(count))
-            except UnavailableError:
-                await asyncio.sleep(BACKOFF)
+    async def add_topic(self, topic: str) -> None:
+        try:
+            self._known = await self._cluster.server.call(
+                f"partitions of {topic}", lambda: len(self._cluster.partitions)
+            )
+        except UnavailableError:
+            self._known = 0
+
+    async def force_metadata_update(self) -> None:
+        await self.add_topic("commands")
+
+    def partitions_for_topic(self, topic: str) -> set[int]:
+        return set(range(self._known))
 
     def create_batch(self) -> SimulatedBatch:
         return SimulatedBatch()

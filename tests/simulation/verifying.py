@@ -16,6 +16,7 @@ from tests.simulation.loop import Process
 
 from waypost.session_index import Remembered
 from waypost_worker.partition.ports import RefusedError, RejectedRow, StoredOutbox, UnavailableError
+from waypost_worker.recovery.sampling import Share, spread_of
 from waypost_worker.recovery.stored import (
     StoredCheckpoint,
     StoredCommand,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _SECONDS = 120.0
+_ROOMS = (1, 2000, 10**9)  # bytes; what does not fit is verified in passes
 
 
 class _Snapshot:
@@ -55,7 +57,7 @@ class _Snapshot:
             )
         )
 
-    def sessions(self, below: int | None) -> AsyncIterator[StoredSession]:
+    def sessions(self, share: Share) -> AsyncIterator[StoredSession]:
         return _each(
             [
                 StoredSession(
@@ -67,10 +69,11 @@ class _Snapshot:
                     row.last_recorded_at,
                 )
                 for name, row in self._tables.sessions.items()
+                if share.holds(spread_of(name.encode()))
             ]
         )
 
-    def checkpoints(self, below: int | None) -> AsyncIterator[StoredCheckpoint]:
+    def checkpoints(self, share: Share) -> AsyncIterator[StoredCheckpoint]:
         return _each(
             [
                 StoredCheckpoint(
@@ -87,20 +90,23 @@ class _Snapshot:
                     entry.position,
                 )
                 for (session_id, number), (entry, data, metadata) in self._tables.checkpoints.items()
+                if share.holds(spread_of(session_id.encode()))
             ]
         )
 
-    def commands(self, below: int | None) -> AsyncIterator[StoredCommand]:
+    def commands(self, share: Share) -> AsyncIterator[StoredCommand]:
         return _each(
             [
                 StoredCommand(session_id, one.position, one.command_id, one.number)
                 for session_id, row in self._tables.sessions.items()
+                if share.holds(spread_of(session_id.encode()))
                 for one in row.recent.values()
             ]
         )
 
-    def rejected(self, below: int | None) -> AsyncIterator[RejectedRow]:
-        return _each(list(self._tables.rejected.values()))
+    def rejected(self, share: Share) -> AsyncIterator[RejectedRow]:
+        rows = self._tables.rejected.values()
+        return _each([row for row in rows if share.holds(spread_of(row.key, row.offset))])
 
     async def outbox(self) -> Sequence[StoredOutbox]:
         return [self._tables.outbox[first] for first in sorted(self._tables.outbox)]
@@ -119,8 +125,11 @@ class _Untold:
     def advanced(self, partition: int, commands: int, next_offset: int) -> None:
         pass
 
+    def grow(self, commands: int) -> None:
+        pass
 
-async def verify(world: "World", partition: int, tables: Callable[[], Tables | None]) -> Verdict:
+
+async def verify(world: "World", partition: int, room: int, tables: Callable[[], Tables | None]) -> Verdict:
     """What the real verification says of a partition whose rows, whenever it looks, are ``tables()``."""
 
     @asynccontextmanager
@@ -141,6 +150,7 @@ async def verify(world: "World", partition: int, tables: Callable[[], Tables | N
             snapshot,
             _Untold(),
             strict=True,
+            room=room,
         )
         return await verification.run()
     finally:
@@ -156,7 +166,9 @@ async def verify_now_and_then(world: "World") -> None:
         await asyncio.sleep(random.expovariate(1 / 5))
         partition = random.randrange(world.plan.partitions)
         try:
-            verdict = await verify(world, partition, lambda p=partition: world.database.tables.get(p))
+            verdict = await verify(
+                world, partition, random.choice(_ROOMS), lambda p=partition: world.database.tables.get(p)
+            )
         except (UnavailableError, RefusedError):
             continue  # it says so: no answer, a log that was trimmed, a database that went back
         world.faults["verified"] = world.faults.get("verified", 0) + 1
@@ -175,7 +187,9 @@ def verify_at_rest(world: "World") -> None:
             continue
         changed, what = changed_at_random(tables, random)
         for seen, wanted in ((tables, False), (changed, True)):
-            task = world.loop.start(process, verify(world, partition, lambda seen=seen: seen))
+            task = world.loop.start(
+                process, verify(world, partition, random.choice(_ROOMS), lambda seen=seen: seen)
+            )
             world.tasks.append(task)
             if not world.loop.run(task.done, world.loop.time() + _SECONDS):
                 world.problems.append(f"verify stuck: p{partition}")

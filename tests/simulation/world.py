@@ -58,6 +58,7 @@ class World:
         self.results = [ResultsPartition(PRODUCER_EXPIRY, self.loop.time) for _ in range(plan.partitions)]
         for partition, results in enumerate(self.results):
             results.watch = partial(self._check_applied, partition)
+            results.most_bytes = plan.emit_bytes
         self.topic = Topic(self.commands)
         self.topic.generous = True
         self.coordinator = Coordinator(plan.transactional_expiry, plan.epochs, self.loop.time)

@@ -1,12 +1,13 @@
-"""All mutants: those of the protocol, of the model and the publisher, and of the ports on real servers."""
+"""All mutants: those of the protocol, of the model and the clients, of recovery, and of the ports on real servers."""
 
 from tests.mutants.catalogue.client import CLIENT
 from tests.mutants.catalogue.model import MODEL
 from tests.mutants.catalogue.protocol import PROTOCOL
+from tests.mutants.catalogue.recovery import RECOVERY
 from tests.mutants.catalogue.servers import SERVERS
 from tests.mutants.mutant import Mutant
 
-MUTANTS: tuple[Mutant, ...] = (*PROTOCOL, *MODEL, *CLIENT, *SERVERS)
+MUTANTS: tuple[Mutant, ...] = (*PROTOCOL, *MODEL, *CLIENT, *RECOVERY, *SERVERS)
 
 
 def named(name: str) -> Mutant:

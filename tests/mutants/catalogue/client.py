@@ -1,10 +1,19 @@
-"""Mutants of the publisher: what was accepted and not acknowledged. The simulation hunts them."""
+"""Mutants of the publisher, its spool and the subscriber. The simulation hunts those of what was accepted and not
+acknowledged; the others have tests of their own.
+"""
 
 from tests.mutants.mutant import Edit, Mutant
 
 BUFFER = "waypost.buffer:Buffer."
 SENDER = "waypost.sender:Sender."
 LANE = "waypost.lane:Lane."
+SPOOL = "waypost.spool_buffer:SpooledBuffer."
+CONSUMING = "waypost.consuming:Consuming."
+SUBSCRIBER_TESTS = "tests/integration/test_subscriber.py::"
+ANY_ORDER = (
+    "tests/unit/test_publisher_spool_buffer.py::"
+    "test_whatever_happens_nothing_is_lost_or_doubled_and_sessions_stay_in_order"
+)
 
 CLIENT: tuple[Mutant, ...] = (
     Mutant(
@@ -64,5 +73,60 @@ CLIENT: tuple[Mutant, ...] = (
         ),
         harmless="the gap makes the broker refuse the partition's next batch, and that error ends the producer as "
         "well; a partition that does not know the producer takes any sequence, and nothing else is in flight",
+    ),
+    Mutant(
+        "spilled-back-in-reverse",
+        "commands that could not be written to the spool come back in the wrong order",
+        (Edit(SPOOL + "spilled", "extendleft(reversed(self._spilling))", "extendleft(self._spilling)"),),
+        tests=(ANY_ORDER,),
+    ),
+    Mutant(
+        "saved-although-delivered",
+        "a command that Kafka has taken meanwhile is written to the spool",
+        (Edit(SPOOL + "save", "if each.gone or each.home is not None:", "if each.home is not None:"),),
+        tests=(ANY_ORDER,),
+    ),
+    Mutant(
+        "arrivals-overtake-the-spool",
+        "what comes now is sent before what is stored",
+        (Edit(SPOOL + "_routable", "if not self._arrivals or self.stored or", "if not self._arrivals or"),),
+        tests=(ANY_ORDER,),
+    ),
+    Mutant(
+        "removal-given-up",
+        "what could not be removed from the spool is not tried again",
+        (Edit("waypost.spooler:Spooler._remove", "self._buffer.put_off(found)", "pass"),),
+        tests=("tests/unit/test_publisher_spool.py",),
+    ),
+    Mutant(
+        "event-done-before-it-is-handled",
+        "an event counts as done with once it is handed out",
+        (
+            Edit(
+                "waypost.subscriber:Subscriber.__aiter__",
+                "if self._filter.wants(record.headers):",
+                "consuming.mark(term, partition, record.offset)\n"
+                "                if self._filter.wants(record.headers):",
+            ),
+        ),
+        tests=(SUBSCRIBER_TESTS + "test_an_event_that_was_not_finished_comes_again",),
+    ),
+    Mutant(
+        "marks-of-an-earlier-term",
+        "what was read before a rebalance may move the position after it",
+        (Edit(CONSUMING + "mark", "if term == self.term:", "if True:"),),
+        tests=("tests/unit/test_consuming.py",),
+    ),
+    Mutant(
+        "stuck-at-first-sight",
+        "a consumer is taken for stuck although a record may just have come",
+        (
+            Edit(
+                "waypost.progress:Progress.stuck",
+                "if self._suspected.get(p) == self._positions[p]",
+                "if True",
+            ),
+        ),
+        tests=("tests/unit/test_progress.py",),
     ),
 )

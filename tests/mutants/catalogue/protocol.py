@@ -114,6 +114,18 @@ PROTOCOL: tuple[Mutant, ...] = (
         ),
         tests=(FOUND + "test_a_producer_id_counts_only_once_the_former_one_was_waited_out",),
     ),
+    Mutant(
+        "end-from-a-former-leader",
+        "after the wait for older owners the end of the results topic is asked for, not learnt from an append",
+        (
+            Edit(
+                ACQUIRE + "acquire",
+                "tail_end = await results.append([record]) + 1\n        tail =",
+                "tail_end = (await results.bounds())[1]\n        tail =",
+            ),
+        ),
+        tests=(FOUND + "test_an_end_that_a_former_leader_tells_is_not_taken_for_that_of_the_results_topic",),
+    ),
     Mutant("no-proof", "an owner that was frozen appends on what it knew before", (_NO_PROOF,)),
     Mutant(
         "proof-from-the-answer",
@@ -164,6 +176,22 @@ PROTOCOL: tuple[Mutant, ...] = (
                 "for batch in reversed(batches) for one in batch.results",
             ),
         ),
+    ),
+    Mutant(
+        "emission-ends-after-one-append",
+        "what was committed while an append was under way is left lying",
+        (Edit(EMISSION + "Emission._append_all", "while self._waiting:", "if self._waiting:"),),
+    ),
+    Mutant(
+        "emission-without-bound",
+        "owners commit on however much waits to be emitted",
+        (Edit(EMISSION + "Emission.room", "while self._full() and", "while False and"),),
+        tests=("tests/unit/test_emission.py",),
+    ),
+    Mutant(
+        "pieces-of-any-size",
+        "all that waits is appended at once, whatever the topic takes",
+        (Edit(ACQUIRE + "_pieces", "if size + weight > EMIT_BYTES and index > first:", "if False:"),),
     ),
     Mutant(
         "base-offset-unchecked",
@@ -229,6 +257,11 @@ PROTOCOL: tuple[Mutant, ...] = (
                 "if entry.first_offset <= position.emitted:",
             ),
         ),
+    ),
+    Mutant(
+        "removed-ids-not-emitted-again",
+        "the result of a create that is made again does not say what retention removed",
+        (Edit("waypost_worker.partition.outbox:_result", "tuple(item[2]))", "())"),),
     ),
     # The results position (E, F).
     Mutant(
