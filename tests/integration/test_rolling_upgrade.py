@@ -1,10 +1,13 @@
 """Two versions of the worker side by side, through an upgrade with a migration; and the commands of deploy/'s jobs."""
 
 import asyncio
+import io
 import os
 import shutil
 import signal
+import subprocess
 import sys
+import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from waypost_worker.postgres.migrate import migrations
 
 ROOT = Path(__file__).parents[2]
 NEXT = "99.0.0"
+WROTE_0_1 = "4e8c6b48963cd38d84acb00d417f88834a785fac"
 
 
 @pytest.fixture
@@ -93,6 +97,67 @@ async def test_workers_are_replaced_one_by_one_by_a_version_with_a_migration(
     assert "it was migrated by a newer Waypost" in again.log.read_text()
     for worker in new:
         assert await worker.end(signal.SIGTERM) == 0
+
+
+@pytest.fixture
+def format_0_1(tmp_path: Path) -> str:
+    """A path with the code that wrote tests/golden/0.1, from the repository's history."""
+    archive = subprocess.run(
+        ["git", "archive", "--format=tar", WROTE_0_1, "schemas/waypost", "worker/waypost_worker"],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+    )
+    if archive.returncode:
+        pytest.skip("the history that has format 0.1 is not here")
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as packed:
+        packed.extractall(tmp_path / "0.1", filter="data")
+    return os.pathsep.join(str(tmp_path / "0.1" / room) for room in ("schemas", "worker"))
+
+
+@pytest.fixture
+async def not_migrated(servers: Servers, topic_prefix: str) -> AsyncIterator[Deployment]:
+    name = f"upgrade_{topic_prefix[-12:]}"
+    dsn = servers.postgres.create_database(name)
+    async with deployment(servers.endpoints, dsn, topic_prefix, partitions=4) as made:
+        yield made
+    servers.postgres.drop_database(name)
+
+
+async def test_workers_of_format_0_1_and_of_today_hand_partitions_to_each_other(
+    not_migrated: Deployment, tmp_path: Path, format_0_1: str
+) -> None:
+    here = not_migrated
+    old = [Watched(here, tmp_path / f"old-{number}", PYTHONPATH=format_0_1) for number in range(2)]
+    new = [Watched(here, tmp_path / f"new-{number}") for number in range(3)]
+    await migrate(old[0])
+    before = await here.pool.fetchval("select max(number) from waypost.migrations")
+    assert before < len(migrations()), "the upgrade has a migration"
+    for worker in old:
+        await worker.start()
+        await worker.answers("/readyz", ok)
+    publishing = asyncio.create_task(publish(here, 400))
+    await here.answered(50)
+    await migrate(new[0])
+    assert (await old[0].get("/readyz"))[0] == 200
+    await new[0].start()
+    await new[0].answers("/readyz", ok)
+    assert await old[0].end(signal.SIGTERM) == 0
+    await here.answered(150)
+    # Halfway the new one dies: what it left is the old one's to finish, and then the next new one's again.
+    await new[0].end(signal.SIGKILL)
+    await here.answered(250)
+    await new[1].start()
+    await new[1].answers("/readyz", ok)
+    await publishing
+    assert await old[1].end(signal.SIGTERM) == 0
+    await new[2].start()
+    await new[2].answers("/readyz", ok)
+    await publish(here, 50, first=400)
+    await here.balanced()
+    for worker in (*old, *new):
+        assert worker.says("partition_acquired"), "each has owned something"
+        assert not worker.says("partition_refused"), worker.log.read_text()
 
 
 def containers() -> list[list[str]]:
