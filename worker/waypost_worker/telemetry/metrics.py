@@ -7,6 +7,8 @@ import platform
 import time
 from collections import Counter as Count
 from collections.abc import Callable
+from itertools import islice
+from operator import attrgetter, itemgetter
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -15,6 +17,7 @@ from prometheus_client.samples import Sample
 from waypost import __version__
 from waypost.commands import COMMAND_TYPES
 from waypost_worker.partition.acquire import Acquired, RenewalDueError
+from waypost_worker.partition.apply import Decoded
 from waypost_worker.partition.observer import AppliedBatch
 from waypost_worker.partition.owner import StuckError
 from waypost_worker.partition.ports import (
@@ -29,7 +32,12 @@ from waypost_worker.telemetry.catalogue import Metric
 from waypost_worker.telemetry.weighted import WeightedHistogram
 
 _OUTCOMES: Final = {b"waypost.command.rejected": "rejected", b"waypost.command.duplicate": "duplicate"}
-_TYPE_HEADER: Final = 3  # in the order in which the encoder writes headers; a test holds it
+_KIND: Final = attrgetter("envelope.type")
+_STAMP: Final = attrgetter("record.timestamp")
+_RECORD: Final = itemgetter(1)
+_HEADERS: Final = attrgetter("headers")
+_TYPE_HEADER: Final = itemgetter(3)  # in the order in which the encoder writes headers; a test holds it
+_RESULT_TYPE: Final = itemgetter(1)
 _REASONS: Final[tuple[tuple[type[OwnerError], str], ...]] = (
     (RenewalDueError, "renewal"),
     (FencedError, "fenced"),
@@ -88,15 +96,14 @@ class Metrics:
 
     def applied(self, partition: int, batch: AppliedBatch) -> None:
         """A batch was committed."""
-        pairs = [
-            (decoded.envelope.type if decoded.envelope else None, record.headers[_TYPE_HEADER][1])
-            for decoded, (_, record) in zip(batch.commands, batch.made, strict=True)
-        ]
-        for pair, times in Count(pairs).items():
+        # Only a refused command may have no envelope; without one the loops over a batch's commands are all in C.
+        kinds = map(_kind if batch.rejected else _KIND, batch.commands)
+        results = map(_RESULT_TYPE, map(_TYPE_HEADER, map(_HEADERS, map(_RECORD, batch.made))))
+        for pair, times in Count(zip(kinds, results, strict=True)).items():
             (self._known.get(pair) or self._child(pair)).inc(times)
         for code, times in Count(row.code for row in batch.rejected).items():
             self._rejected.labels(code).inc(times)
-        self._batch_commands.observe(len(pairs))
+        self._batch_commands.observe(len(batch.commands))
         self._batch_seconds.observe(batch.seconds)
         age = self._clock() - batch.commands[-1].record.timestamp / 1000
         self._record_age.labels(partition).set(max(0.0, age))
@@ -106,9 +113,9 @@ class Metrics:
         """A batch's results are in the topic."""
         self._emit_seconds.observe(seconds)
         now = self._clock()
-        first = batch.results[0][0]
-        stamps = Count([d.record.timestamp for d in batch.commands if d.record.offset >= first])
-        for stamp, times in stamps.items():
+        # What was only compared stands before what is emitted.
+        emitted = islice(batch.commands, len(batch.commands) - len(batch.results), None)
+        for stamp, times in Count(map(_STAMP, emitted)).items():
             self._end_to_end.observe(max(0.0, now - stamp / 1000), times)
 
     def ended(self, partition: int, why: OwnerError | None, wait: float) -> None:
@@ -180,6 +187,10 @@ class Metrics:
         return Histogram(
             metric.name, metric.meaning, metric.labels, registry=self.registry, buckets=metric.buckets
         )
+
+
+def _kind(decoded: Decoded) -> str | None:
+    return None if decoded.envelope is None else decoded.envelope.type
 
 
 def _reason(why: OwnerError) -> str:
