@@ -83,7 +83,8 @@ async def compare(stage: Watched, commands: int, pairs: int, port: int) -> dict[
 async def main(arguments: argparse.Namespace, servers: Servers) -> None:
     """Measure, print, write."""
     port = Port()
-    async with Watched(servers, WRITTEN.parent) as stage:
+    stage = Watched(servers, WRITTEN.parent)
+    async with stage:
         told = await compare(stage, arguments.commands, arguments.pairs, port.number)
     port.release()
     WRITTEN.write_text(json.dumps(told, indent=2) + "\n")
