@@ -49,6 +49,8 @@ async def test_object_storage_holds_the_same(
     made = await taken(bucket)
     assert made["at"] == "s3://backups/waypost/prod"
     assert (await run(bucket, "snapshot", "check")).code == 0
+    proved = await run(bucket, "verify", "--of-snapshot", "latest")
+    assert proved.code == 0, proved.err
     assert (await restored(bucket, empty)).code == 0
     assert await contents(empty) == await contents(here.dsn)
     local = CommandLine(tmp_path, {**bucket.settings, "WAYPOST_SNAPSHOTS": str(tmp_path / "local")})
