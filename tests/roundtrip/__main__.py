@@ -57,6 +57,7 @@ class RoundTrip:
                 "WAYPOST_BOOTSTRAP_SERVERS": self.endpoints.bootstrap_servers,
                 "WAYPOST_POSTGRES_DSN": self.dsn,
                 "WAYPOST_TOPIC_PREFIX": PREFIX,
+                "WAYPOST_SNAPSHOTS": str(directory / "snapshots"),
             },
         )
 
@@ -78,6 +79,11 @@ class RoundTrip:
         self._killed("replay: ", "replay", "--schema", "killed", "--batch-records", "500")
         self._same(live, await state_hash(self.dsn, "killed"), "replayed after SIGKILL")
         self._killed("verify: ", "verify", "--schema", "killed")
+        self._killed("taking: ", "snapshot", "create")
+        self._killed("restoring: ", "snapshot", "restore", "--schema", "restored")
+        self._same(live, await state_hash(self.dsn, "restored"), "restored after SIGKILL")
+        self._killed("verify: ", "verify", "--of-snapshot", "latest", "--memory", "64")
+        self._command("verify", "--from-snapshot", "latest", "--schema", "restored")
         self._killed("replay: ", "replay", "--schema", "emitted", "--emit-to", "copy.results")
         self._same(live, await state_hash(self.dsn, "emitted"), "re-emitted after SIGKILL")
         self._killed("rebuild: ", "replay", "--from-results", "--schema", "told")

@@ -9,7 +9,7 @@ passes, each over a share of the sessions, and each at a moment of its own.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from waypost.commands import Create
 from waypost.envelope import KafkaRecord
@@ -56,6 +56,15 @@ class Verdict:
     fingerprint: str | None
 
 
+class _Pass(NamedTuple):
+    """What became of a pass. The fold itself goes: the next one needs its room."""
+
+    begin: int
+    next_offset: int
+    share: Share
+    size: int
+
+
 class Verification:
     """Verifies one partition. Holds its sessions in memory, without their data, in about ``room`` bytes."""
 
@@ -93,23 +102,23 @@ class Verification:
         """Fold, read, compare. RefusedError if log and database can't be compared at all."""
         await self._check_reach()
         share = self._share if self._base is None else beginning.fitting(self._base, self._share, self._room)
-        first = fold = await self._pass(share, first=True)
+        done = first = await self._pass(share, first=True)
         passes, offsets = 1, {first.next_offset}
         if left := self._share.high - first.share.high:
             times = math.ceil(left / (first.share.high - first.share.low))
             self._progress.grow(times * (first.next_offset - first.begin))
-        while fold.share.high < self._share.high:
-            more = 2 if fold.size < self._room / 2 else 1
-            fold = await self._pass(fold.share.following(self._share.high, more), first=False)
+        while done.share.high < self._share.high:
+            more = 2 if done.size < self._room / 2 else 1
+            done = await self._pass(done.share.following(self._share.high, more), first=False)
             passes += 1
-            offsets.add(fold.next_offset)
+            offsets.add(done.next_offset)
         return Verdict(
             self._partition,
             first.begin,
             first.next_offset,
             self._tally.rows,
             self._tally.count,
-            [await self._explained(one, first) for one in self._tally.found],
+            [await self._explained(one, first.begin) for one in self._tally.found],
             self._tally.purged,
             passes,
             self._tally.fingerprint if len(offsets) == 1 else None,
@@ -133,8 +142,8 @@ class Verification:
                 "snapshot"
             )
 
-    async def _pass(self, share: Share, *, first: bool) -> MemoryFold:
-        """Compare one share, or the part of it that there is room for: the fold then says which."""
+    async def _pass(self, share: Share, *, first: bool) -> "_Pass":
+        """Compare one share, or the part of it that there is room for."""
         fold = MemoryFold(self._partition, self._partitions, share)
         if self._base is not None:
             await beginning.begin(fold, self._base)
@@ -163,7 +172,7 @@ class Verification:
                 await owed.compare(await snapshot.outbox(), row, self._results, self._tally)
             if first and self._share.whole:
                 await self._strays(snapshot)
-        return fold
+        return _Pass(fold.begin, fold.next_offset, fold.share, fold.size)
 
     async def _fold(self, fold: MemoryFold, end: int, take: Callable[[Sequence[KafkaRecord]], None]) -> None:
         async for records in stretches(self._log, fold.next_offset, end):
@@ -212,13 +221,15 @@ class Verification:
             text = "the row is in Postgres and should not be: it belongs to no session or partition"
             self._tally.differs(Difference(stray.table, stray.key, text))
 
-    async def _explained(self, difference: Difference, fold: MemoryFold) -> Difference:
+    async def _explained(self, difference: Difference, begin: int) -> Difference:
         """With the place in the data at which it differs, where the log still tells."""
         stored, position = difference.stored, difference.position
         if stored is None or position is None:
             return difference
-        if position < fold.begin:
-            return difference._replace(text=f"data or metadata is not what the snapshot {fold.base} holds")
+        if self._base is not None and position < begin:
+            return difference._replace(
+                text=f"data or metadata is not what the snapshot {self._base.name} holds"
+            )
         records = await self._log.read(position, position + 1)
         action = decode(records[0], self._partition, self._partitions).action if records else None
         if not isinstance(action, Create):
