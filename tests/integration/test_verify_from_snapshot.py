@@ -206,7 +206,7 @@ async def test_what_does_not_fit_into_memory_is_done_in_passes(live: Deployment,
     assert (whole.code, {row["passes"] for row in whole.json["partitions"]}) == (0, {1})
     positions = await taken(kept)
     for flags in ((), ("--from-snapshot", "latest")):
-        parts = await run(kept, "verify", "--memory", "0.05", "-o", "json", *flags)
+        parts = await run(kept, "verify", "--memory", "0.1", "-o", "json", *flags)
         assert (parts.code, parts.json["differences"]) == (0, [])
         assert all(row.pop("passes") > 1 for row in parts.json["partitions"])
         same = (
@@ -221,7 +221,7 @@ async def test_what_does_not_fit_into_memory_is_done_in_passes(live: Deployment,
             assert {name: mine[name] for name in same} == {name: other[name] for name in same}
     await execute(live.dsn, "update waypost.checkpoints set pinned = not pinned")
     await execute(live.dsn, "delete from waypost.rejected_commands")
-    damaged = await run(kept, "verify", "--memory", "0.05", "--strict", "--limit", "10000", "-o", "json")
+    damaged = await run(kept, "verify", "--memory", "0.1", "--strict", "--limit", "10000", "-o", "json")
     count = {
         table: sum(row[table] for row in whole.json["partitions"])
         for table in ("checkpoints", "rejected_commands")
