@@ -30,7 +30,7 @@ from waypost.outgoing import check_raw, create_body, policy_body
 from waypost.overdue import overdue
 from waypost.pending import Pending
 from waypost.publisher_options import PublisherOptions, Settings
-from waypost.publisher_stats import PublisherStats
+from waypost.publisher_stats import PublisherStats, counted
 from waypost.stamps import new_id
 from waypost.topics import Topics
 
@@ -246,22 +246,7 @@ class Publisher(CommandCalls):
 
     def stats(self) -> PublisherStats:
         """Counts, for your metrics."""
-        sender, spooler, buffer = self._sender, self._spooler, self._buffer
-        return PublisherStats(
-            accepted=buffer.accepted,
-            recovered=buffer.recovered,
-            delivered=self._outcomes.delivered,
-            failed=self._outcomes.failed,
-            dropped=buffer.dropped,
-            buffered=len(buffer),
-            buffered_bytes=buffer.bytes,
-            spooled=buffer.disk_count,
-            spooled_bytes=buffer.disk_bytes,
-            connected=sender is not None and sender.connected,
-            waiting_seconds=0.0 if sender is None else sender.waiting_seconds(),
-            last_error=None if sender is None else sender.last_error,
-            spool_error=None if spooler is None else spooler.last_error,
-        )
+        return counted(self._buffer, self._outcomes, self._sender, self._spooler)
 
     async def create_and_wait(
         self,

@@ -4,7 +4,7 @@ What was accepted stands in one line: in flight, queued by partition, in front, 
 arrivals. Only the stored part is not in memory. While it is not empty, arrivals wait behind it, and what is
 loaded from it goes in front. A command is written to the disk
 
-- before its call returns, if the publisher was told so (``through``), or
+- before its call returns, if the publisher was told so (:mod:`waypost.through_buffer`), or
 - when memory is half full: then the oldest arrivals move to the disk, or
 - when Kafka has taken nothing for a while: then all that is in memory is written, and stays in memory too.
 
@@ -17,8 +17,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from waypost.buffer import Buffer, OnFull
-from waypost.errors import BufferFullError
-from waypost.group_commit import GroupCommit
 from waypost.pending import Pending
 from waypost.stored import Removal, Removals, Settled, Stored
 
@@ -46,7 +44,6 @@ class SpooledBuffer(Buffer):
         on_drop: Callable[[Pending], None],
         *,
         own: "SpoolFile",
-        through: bool,
         max_disk_bytes: int,
         recovered: tuple[int, int],
         hint: Callable[[], None],
@@ -56,7 +53,6 @@ class SpooledBuffer(Buffer):
         self.disk_count = self.recovered = self.newest
         self._line = Stored(self.newest)
         self._own = own
-        self._group = GroupCommit(self._write_through) if through else None
         self._max_disk_bytes = max_disk_bytes
         self.load_most = max(1, min(_LOAD_BELOW, max_count // 4))
         self._hint = hint
@@ -75,67 +71,8 @@ class SpooledBuffer(Buffer):
 
     # Accepting.
 
-    def put(self, *accepted: Pending, timeout: float | None = None) -> None:
-        """As :meth:`Buffer.put`; SpoolError if a command that must be on the disk first can't be written."""
-        if self._group is None:
-            super().put(*accepted, timeout=timeout)
-            return
-        size = sum(pending.size for pending in accepted)
-        dropped: list[Pending] = []
-        with self._lock:
-            if not self._fits_on_disk(size):
-                self._make_disk_room(size, dropped, timeout)
-            self.disk_bytes += size
-        for one in dropped:
-            self._on_drop(one)
-        try:
-            self._group.submit(accepted)
-        except BaseException:
-            with self._lock:
-                self.disk_bytes -= size
-                self._room.notify_all()
-            raise
-
     def _fits_on_disk(self, size: int) -> bool:
         return self.disk_bytes + size <= self._max_disk_bytes
-
-    def _make_disk_room(self, size: int, dropped: list[Pending], timeout: float | None) -> None:
-        possible = size <= self._max_disk_bytes
-        if not self._made(lambda: self._fits_on_disk(size), possible, dropped, timeout):
-            raise BufferFullError(
-                f"the publisher's spool is full ({self.disk_count} commands, {self.disk_bytes} bytes, and {size} "
-                "more do not fit): Kafka is away or slower than this agent. This command was not accepted, those "
-                "in the spool are kept; try again later, or raise max_spool_bytes"
-            )
-
-    def _write_through(self, accepted: list[Pending]) -> None:
-        with self._lock:
-            for pending in accepted:
-                self.newest += 1
-                pending.number = pending.row = self.newest
-                pending.home = self._own
-        self._own.add(accepted)
-        with self._lock:
-            self.accepted += len(accepted)
-            self.disk_count += len(accepted)
-            for pending in accepted:
-                self._place(pending)
-            wake = self._resting and self._routable()
-            if wake:
-                self._resting = False
-        if wake:
-            self._wake()
-
-    def _place(self, pending: Pending) -> None:
-        """Keep a command that is on the disk in memory too, if there is room and nothing stored before it."""
-        if not self.stored and self._fits(1, pending.size):
-            self._arrivals.append(pending)
-            self._count += 1
-            self.bytes += pending.size
-            return
-        self._front.extend(self._arrivals)
-        self._arrivals.clear()
-        self._line.append(pending.number)
 
     def _enter(self, accepted: Sequence[Pending], count: int, size: int) -> None:
         super()._enter(accepted, count, size)
@@ -231,7 +168,7 @@ class SpooledBuffer(Buffer):
         """
         new = []
         with self._lock:
-            while self._crowded() and self._arrivals and len(self._spilling) < most and self._group is None:
+            while self._crowded() and self._arrivals and len(self._spilling) < most:
                 oldest = self._arrivals[0]
                 if oldest.home is None:
                     if not self._settle_down(oldest):
@@ -276,8 +213,6 @@ class SpooledBuffer(Buffer):
 
     def unsaved(self) -> list[Pending]:
         """What is in memory alone and newer than all that was saved before, in order."""
-        if self._group is not None:
-            return []
         found: list[Pending] = []
         with self._lock:
             for queue in self._all():
@@ -295,9 +230,7 @@ class SpooledBuffer(Buffer):
         return bool(unsaved) and unsaved[0].number <= up_to
 
     def roomy(self) -> bool:
-        """Whether a quarter of what can fill up is free: of the memory, or with write-through of the disk."""
-        if self._group is not None:
-            return 4 * self.disk_bytes <= 3 * self._max_disk_bytes
+        """Whether a quarter of what can fill up is free, which is the memory."""
         return 4 * self._count <= 3 * self._max_count and 4 * self.bytes <= 3 * self._max_bytes
 
     def save(self, candidates: Sequence[Pending]) -> list[Pending]:
@@ -353,15 +286,6 @@ class SpooledBuffer(Buffer):
 
         Only in calm times, and where it fits beside what we have on the disk.
         """
-        if self._group is None:
-            return self._adopt(count, size)
-        return self._group.between(lambda: self._adopt(count, size))
-
-    def calm(self) -> bool:
-        """Whether nothing is stored, and memory has room."""
-        return not self.stored and not self._crowded()
-
-    def _adopt(self, count: int, size: int) -> bool:
         with self._lock:
             if not self.calm() or (self.disk_count and not self._fits_on_disk(size)):
                 return False
@@ -374,6 +298,10 @@ class SpooledBuffer(Buffer):
             self.disk_count += count
             self.disk_bytes += size
         return True
+
+    def calm(self) -> bool:
+        """Whether nothing is stored, and memory has room."""
+        return not self.stored and not self._crowded()
 
     def lost_sight(self, count: int, size: int) -> None:
         """So many commands that a dead publisher left can't be read; its file keeps them."""

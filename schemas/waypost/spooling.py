@@ -11,6 +11,7 @@ from waypost.publisher_options import Settings
 from waypost.spool_buffer import SpooledBuffer
 from waypost.spool_directory import claim
 from waypost.spooler import Spooler
+from waypost.through_buffer import ThroughBuffer
 
 
 def open_spool(
@@ -29,14 +30,14 @@ def open_spool(
     """
     claimed = claim(directory, topic, source, fsync=settings.spool_fsync)
     spooler = Spooler(claimed, settings.spool_after, settings.adopt_after, sending)
-    buffer = SpooledBuffer(
+    kind = ThroughBuffer if settings.durability == "spool" else SpooledBuffer
+    buffer = kind(
         settings.max_buffer_count,
         settings.max_buffer_bytes,
         settings.on_full,
         wake,
         on_drop,
         own=spooler.own,
-        through=settings.durability == "spool",
         max_disk_bytes=settings.max_spool_bytes,
         recovered=spooler.recovered,
         hint=spooler.hint,

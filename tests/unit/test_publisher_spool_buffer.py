@@ -13,6 +13,7 @@ from waypost.buffer import OnFull
 from waypost.errors import BufferFullError, SpoolError
 from waypost.pending import Pending
 from waypost.spool_buffer import SpooledBuffer
+from waypost.through_buffer import ThroughBuffer
 
 ALL = 1_000_000
 
@@ -57,14 +58,14 @@ class World:
         self.dropped: list[Pending] = []
         self.hints = 0
         self.read_of_other = 0
-        self.buffer = SpooledBuffer(
+        kind = ThroughBuffer if through else SpooledBuffer
+        self.buffer = kind(
             max_count,
             ALL,
             on_full,
             lambda: None,
             self.dropped.append,
             own=self.disk,  # type: ignore[arg-type]
-            through=through,
             max_disk_bytes=max_disk_bytes,
             recovered=(0, 0),
             hint=self.hint,
@@ -179,6 +180,28 @@ def test_a_command_that_can_not_be_written_is_not_accepted() -> None:
     world.buffer.lay_out(1)
     assert world.send_all() == ["1", "3"]
     assert world.buffer.disk_bytes == 0
+
+
+def test_what_was_interrupted_right_after_its_commit_was_not_accepted_and_never_comes_back() -> None:
+    world = World(through=True)
+    world.put(1)
+    add = world.disk.add
+
+    def interrupted(commands: list[Pending]) -> None:
+        add(commands)
+        raise KeyboardInterrupt
+
+    world.disk.add = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        world.put(2)
+    assert world.hints == 1
+    world.disk.add = add  # type: ignore[method-assign]
+    world.remove()
+    assert [each.command_id for each in world.disk.rows.values()] == ["1"]
+    world.put(3)
+    world.buffer.lay_out(1)
+    assert world.send_all() == ["1", "3"]
+    assert (world.buffer.accepted, world.buffer.disk_bytes) == (2, 0)
 
 
 def test_what_can_not_be_spilled_stays_in_memory() -> None:
