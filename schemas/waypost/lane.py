@@ -85,6 +85,11 @@ class Lane:
         """Whether there is something to launch and nothing in flight."""
         return self._filled > 0 and self._flight is None
 
+    @property
+    def stuffed(self) -> bool:
+        """Whether nothing can be done here before the batch in flight lands: the next one is full."""
+        return self._full and self._flight is not None
+
     async def launch(self) -> None:
         """Hand the batch to the Kafka client."""
         batch, self._batch = self._batch, None

@@ -231,7 +231,8 @@ class Sender:
                 await lane.launch()
         if busy >= _STEP:
             await asyncio.sleep(0)
-        elif self._buffer.rest():
+        elif all(lane.stuffed for lane in self._lanes) or self._buffer.rest():
+            # While Kafka is silent and every next batch is full, no call wakes us: that costs a system call each.
             await self._until_news()
         return True
 

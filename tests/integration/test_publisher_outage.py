@@ -142,6 +142,33 @@ async def test_a_frozen_kafka_holds_up_no_call_and_nothing_is_lost(
     assert await first_arrivals(kafka, topics) == agent.sent
 
 
+async def test_while_kafka_is_frozen_and_all_batches_are_full_calls_wake_nobody(
+    kafka: EmbeddedKafka, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Publisher(kafka.bootstrap_servers, prefix=topics.prefix) as publisher:
+        agent = Agent(publisher)
+        agent.publish(50)
+        assert await publisher.flush(30) == 0
+        sender = publisher._sender
+        assert sender is not None
+        kafka.suspend()
+        while not all(lane.stuffed for lane in sender._lanes):
+            agent.publish(100)
+            await asyncio.sleep(0)
+        agent.publish(1)
+        await asyncio.sleep(0)  # it looks once more, and rests
+        woken: list[int] = []
+        monkeypatch.setattr(publisher._buffer, "_wake", lambda: woken.append(agent.count))
+        for _ in range(50):
+            agent.publish(20)
+            await asyncio.sleep(0)
+        assert woken == []
+        monkeypatch.undo()
+        kafka.resume()
+        assert await publisher.flush(60) == 0
+    assert await first_arrivals(kafka, topics) == agent.sent
+
+
 async def test_what_is_waited_for_while_kafka_is_away_is_known_to_be_in_the_buffer(
     kafka: EmbeddedKafka, topics: Topics
 ) -> None:
