@@ -13,6 +13,7 @@ from tests.servers import TEMPLATE
 from tests.shards import noted, rows, state
 
 from waypost_worker.devserver import EmbeddedPostgres, Servers
+from waypost_worker.postgres.migrate import migrate_dsn
 
 PARTITIONS = 3
 
@@ -183,6 +184,24 @@ async def test_a_replay_fills_two_empty_databases_and_verify_proves_it(
     await rows(one, "drop schema waypost cascade")
     assert (await run(on(line, [one]), "replay")).code == 0
     assert (await run(on(line, [one]), "verify", "-o", "json")).json["equal"] is True
+
+
+async def test_one_database_becomes_two_and_workers_go_on_there(
+    servers: Servers, sharded: str, topic_prefix: str, line: CommandLine, empty: list[str]
+) -> None:
+    alone = empty[0]
+    await migrate_dsn(alone)
+    async with deployment(servers.endpoints, alone, topic_prefix, PARTITIONS) as before:
+        await worked(before, count=200)
+    kept = await state([alone])
+    assert (await run(line, "replay")).code == 0
+    assert await state([alone]) == kept
+    async with deployment(servers.endpoints, sharded, topic_prefix, PARTITIONS) as after:
+        owners = [after.own(partition) for partition in range(PARTITIONS)]
+        await published(after, seed=9, count=100)
+        await after.balanced()
+        for owner in owners:
+            await owner.stop()
 
 
 async def test_a_replay_from_results_spreads_likewise(

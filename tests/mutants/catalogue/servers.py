@@ -6,6 +6,8 @@ COMMIT = "sql:commit"
 STORE = "tests/conformance/test_store.py::"
 RESULTS = "tests/conformance/test_results_log.py::"
 COMMANDS = "tests/conformance/test_command_log.py::"
+SHARDS = "tests/integration/test_shards_guard.py::"
+_CHECK = 'self._check_place(row["noted"], partitions)'
 PRODUCER = "waypost_worker.kafka.fenced:FencedProducer."
 
 
@@ -157,5 +159,23 @@ SERVERS: tuple[Mutant, ...] = (
             ),
         ),
         tests=_in(COMMANDS, "test_aborted_commands_are_never_seen"),
+    ),
+    Mutant(
+        "place-of-a-database-unchecked",
+        "an owner acquires its partition in whatever shard it is given",
+        (Edit("waypost_worker.postgres.store:PostgresStore.acquire", _CHECK, "pass"),),
+        tests=_in(SHARDS, "test_an_owner_refuses_a_database_that_is_another_shard"),
+    ),
+    Mutant(
+        "same-database-twice",
+        "a new set may name one database twice",
+        (Edit("waypost_worker.postgres.shards:check_distinct", "if not free:", "if False:"),),
+        tests=_in(SHARDS, "test_new_databases_that_are_one_are_found_whatever_their_names"),
+    ),
+    Mutant(
+        "set-recorded-before-all-answer",
+        "a new set is recorded as soon as one of its databases answers",
+        (Edit("waypost_worker.postgres.shards:Shards._begin", "raise ConnectionError(_WAITS)", "return"),),
+        tests=_in(SHARDS, "test_a_new_set_is_recorded_only_when_all_of_it_answers"),
     ),
 )
