@@ -137,10 +137,9 @@ async def _verify(
     settings: Settings, options: _Options, base: _Kept | None, target: _Kept | None
 ) -> "list[Verdict]":
     from waypost_worker.kafka.results_log import KafkaResultsLog
-    from waypost_worker.postgres.snapshot import Snapshots
     from waypost_worker.recovery.sampling import share_of
     from waypost_worker.recovery.verify import Verification
-    from waypost_worker.snapshots.kept import KeptSnapshot, KeptSnapshots
+    from waypost_worker.snapshots.kept import KeptSnapshot
 
     async with kafka_errors(settings), postgres_errors(settings), AsyncExitStack() as stack:
         partitions = await command_partitions(settings)
@@ -148,16 +147,7 @@ async def _verify(
         if unknown := [number for number in wanted if not 0 <= number < partitions]:
             raise CommandError(f"there is no partition {unknown[0]}: the topic has {partitions}")
         positions = await _positions(settings) if target is None else _positions_of(target)
-        open_snapshot: OpenSnapshot
-        if target is not None:
-            open_snapshot = KeptSnapshots(*target)
-        else:
-            open_snapshot = Snapshots(
-                settings.dsns,
-                settings.postgres_schema,
-                timeout=settings.request_timeout,
-                statement_seconds=STATEMENT_SECONDS,
-            )
+        open_snapshot = _rows(settings, target)
         verdicts = []
         began = {} if base is None else _positions_of(base)
         bases = {} if base is None else {number: KeptSnapshot(*base, number) for number in began}
@@ -188,6 +178,21 @@ async def _verify(
                         await asyncio.gather(results.close(), logs[number].close())
         note(f"{progress.done} commands in {progress.seconds:.1f} s, {progress.rate:,.0f} a second")
         return verdicts
+
+
+def _rows(settings: Settings, target: _Kept | None) -> "OpenSnapshot":
+    """What is held against the log: Postgres, or a snapshot."""
+    from waypost_worker.postgres.snapshot import Snapshots
+    from waypost_worker.snapshots.kept import KeptSnapshots
+
+    if target is not None:
+        return KeptSnapshots(*target)
+    return Snapshots(
+        settings.dsns,
+        settings.postgres_schema,
+        timeout=settings.request_timeout,
+        statement_seconds=STATEMENT_SECONDS,
+    )
 
 
 def _positions_of(kept: _Kept) -> dict[int, int]:
