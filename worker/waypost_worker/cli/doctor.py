@@ -29,7 +29,7 @@ _CLOCK_SECONDS: Final = 1.0
 
 
 def doctor(*, common: Common = NOTHING_GIVEN) -> int:
-    """Check Kafka, Postgres, clocks and versions, and say how to mend them.
+    """Check Kafka, Postgres and clocks, and say how to mend them.
 
     Among the checks is the zombie test, on a topic of its own: this cluster
     must refuse a former owner. Run it where workers run, with their settings:
