@@ -98,6 +98,10 @@ reference: setup  ## regenerate docs/metrics.md, docs/settings.md, docs/cli.md, 
 	@$(BIN)/python deploy/reference_cli.py
 	@$(BIN)/python deploy/reference_pictures.py
 
+docs-commands: setup  ## every example of --help, and every command of the pages, on real servers
+	@$(BIN)/pytest tests/integration/test_help_examples.py tests/integration/test_docs_commands.py \
+	  tests/integration/test_tutorial.py tests/drills -m 'long or not long' -q
+
 docs: setup  ## the documentation as a site, in build/site; fails on a broken link
 	@$(BIN)/mkdocs build --strict --quiet
 	@echo "build/site/index.html"
