@@ -77,7 +77,11 @@ PROTOCOL: tuple[Mutant, ...] = (
                 "fence = await results.claim()",
                 "old_end = (await results.bounds())[1]\n    fence = await results.claim()",
             ),
-            Edit(ACQUIRE + "acquire", "results_start, tail_end)\n    if", "results_start, old_end)\n    if"),
+            Edit(
+                ACQUIRE + "acquire",
+                "results_start, tail_end)\n    others",
+                "results_start, old_end)\n    others",
+            ),
         ),
     ),
     Mutant(
@@ -181,6 +185,7 @@ PROTOCOL: tuple[Mutant, ...] = (
         "emission-ends-after-one-append",
         "what was committed while an append was under way is left lying",
         (Edit(EMISSION + "Emission._append_all", "while self._waiting:", "if self._waiting:"),),
+        tests=("tests/unit/test_emission.py",),
     ),
     Mutant(
         "emission-without-bound",
@@ -347,6 +352,9 @@ PROTOCOL: tuple[Mutant, ...] = (
         "results-topic-not-recognised",
         "the last result below F is not looked at",
         (Edit(ACQUIRE + "_read_tail", "tail.check_position()", "pass"),),
+        tests=(
+            FOUND + "test_a_recreated_results_topic_is_refused_although_it_is_longer_than_the_former_one",
+        ),
     ),
     Mutant(
         "no-second-look",
@@ -421,8 +429,8 @@ PROTOCOL: tuple[Mutant, ...] = (
                 "    fence = await results.claim()\n"
                 "    proof.check()\n"
                 "    record = encoder.acquired(claim.epoch, claim.next_offset, fence)\n"
-                "    tail_end = await results.append([record]) + 1\n",
-                "",
+                "    tail_end = await results.append([record]) + 1\n\n",
+                "    record = encoder.acquired(claim.epoch, claim.next_offset, fence)\n\n",
             ),
         ),
     ),
