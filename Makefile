@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 MINUTES ?= 10
 COMMANDS ?= 50000
+JOBS ?= 2
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
@@ -37,8 +38,8 @@ check: setup  ## lint, format, strict types, layers, generated files
 	$(BIN)/python -m waypost_worker.cli schema check
 	$(BIN)/python deploy/reference.py --check
 
-test: check  ## everything that CI runs: check, then all tests
-	$(BIN)/pytest
+test: check  ## everything that CI runs: check, then all tests, JOBS files at a time, each job with servers of its own
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --durations=15
 
 faults: setup  ## every fault on real servers and workers, with a table; writes build/faults.json (20 min)
 	@$(BIN)/pytest tests/faults -m 'long or not long' -q --faults-report build/faults.json

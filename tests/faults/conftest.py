@@ -32,6 +32,8 @@ def open_scene(request: pytest.FixtureRequest, topic_prefix: str, tmp_path: Path
     """Opens a stage on given endpoints, named after the test and seeded by the run's seed and that name."""
     name = request.node.name.removeprefix("test_").replace("_", " ")
     rows = request.config.stash[ROWS]
+    # Where several jobs run, each draws a seed of its own and none sums up: a failure tells which.
+    request.node.add_report_section("setup", "faults", f"repeat with WAYPOST_FAULTS_SEED={seed_of_run()}")
 
     def opened(endpoints: Endpoints, **options: Any) -> AbstractAsyncContextManager[Scene]:
         return scene(name, endpoints, topic_prefix, tmp_path, f"{seed_of_run()}/{name}", rows, **options)
