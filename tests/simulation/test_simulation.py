@@ -24,6 +24,12 @@ def test_nothing_is_lost_doubled_out_of_order_or_stuck(capsys: pytest.CaptureFix
     assert commands > 20 * SEEDS
 
 
+@pytest.mark.parametrize("seed", [853, 909])
+def test_a_seed_that_found_something_stays_good(seed: int) -> None:
+    """853: another refused command in the place of the first; 909: a results position that Postgres lost."""
+    assert run_seed(seed).verdict.problems == []
+
+
 def test_a_seed_replays_exactly_also_with_other_hashes() -> None:
     first: list[str] = []
     run_seed(11, first.append)

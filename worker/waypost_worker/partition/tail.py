@@ -25,13 +25,15 @@ def digest(record: FetchedResult | ResultRecord) -> bytes:
 def essence(record: FetchedResult | ResultRecord) -> tuple[bytes, bytes, bytes]:
     """Event id, type, and what two results of one command must share.
 
-    The wording of a rejection may improve from one version to the next; its code and place may not.
+    The wording of a rejection may improve from one version to the next; all else of it may not.
     """
     headers = dict(record.headers)
     kind = headers.get("ce_type", b"")
     value = record.value
     if kind == _REJECTED:
-        value = orjson.loads(value)["code"].encode()
+        said = orjson.loads(value)
+        said.pop("message", None)
+        value = orjson.dumps(said, option=orjson.OPT_SORT_KEYS)
     return headers.get("ce_id", b""), kind, value
 
 
