@@ -109,7 +109,7 @@ class KafkaWorld:
         self._transactions = 0
 
     def commands(self) -> CommandLog:
-        log = KafkaCommandLog(self._connection, self._topics.commands, PARTITION, bulk=self._bulk)
+        log = KafkaCommandLog(self._connection, self._topics.commands, PARTITION)
         self._opened.append(log)
         return log
 

@@ -24,11 +24,9 @@ async def topic(connection: Connection, topic_prefix: str) -> str:
     return topic_prefix
 
 
-@pytest.fixture(params=[False, True], ids=["usual", "bulk"])
-async def log(
-    request: pytest.FixtureRequest, connection: Connection, topic: str
-) -> AsyncIterator[KafkaCommandLog]:
-    log = KafkaCommandLog(connection, topic, 0, bulk=request.param)
+@pytest.fixture
+async def log(connection: Connection, topic: str) -> AsyncIterator[KafkaCommandLog]:
+    log = KafkaCommandLog(connection, topic, 0)
     yield log
     await log.close()
 

@@ -51,7 +51,7 @@ def log_maker(settings: Settings, partition: int) -> "Callable[[], KafkaCommandL
     from waypost_worker.kafka.command_log import KafkaCommandLog
 
     connection = kafka_connection(settings)
-    return lambda: KafkaCommandLog(connection, settings.topics.commands, partition, bulk=True)
+    return lambda: KafkaCommandLog(connection, settings.topics.commands, partition)
 
 
 @asynccontextmanager

@@ -20,7 +20,8 @@ from waypost_worker.kafka.connection import Connection, kafka_errors
 from waypost_worker.kafka.reading import FETCH_BYTES, PartitionReader
 
 _WAIT_MS: Final = 500
-# A smaller fetch ended where the log does: one ahead would wait there, and come with the next record alone.
+# A smaller fetch ended where the log does: one ahead would wait there, and come with the next record alone, while what
+# follows that one waits for a whole batch more. One on demand brings all that is there by then.
 _FULL_BYTES: Final = FETCH_BYTES // 2
 _NEW_LEADER_SECONDS: Final = 0.1
 _ISOLATION: Final = {"read_uncommitted": 0, "read_committed": 1}
@@ -36,7 +37,7 @@ class _Records(PartitionRecords):
 
 
 class BulkReader(PartitionReader):
-    """A :class:`PartitionReader` for whoever reads a whole log. At most two fetches are in memory."""
+    """A :class:`PartitionReader` that reads on and on, for an owner or a replay. At most two fetches are in memory."""
 
     def __init__(self, connection: Connection, partition: TopicPartition, isolation_level: str) -> None:
         super().__init__(connection, partition, isolation_level)
@@ -55,9 +56,6 @@ class BulkReader(PartitionReader):
     async def position(self) -> int:
         """The offset to be read next."""
         return self._position
-
-    def hold_back(self) -> None:
-        """Without effect: what is fetched ahead does not hang on how much was asked for."""
 
     async def get(self, wait_ms: int, most: int) -> list[Any]:
         """As that of a :class:`PartitionReader`."""

@@ -20,23 +20,15 @@ _FETCH_WAIT_MS: Final = 1000
 # For a look at single records megabytes of what follows them need not come along.
 _FEW: Final = 10
 _FEW_FETCH_BYTES: Final = 64 * 1024
-# A fetch ahead is answered as soon as one record is there: at some thousand commands a second it brings one or two,
-# and what follows them waits for a whole batch more. A fetch on demand brings all that is there by then. Where
-# batches are large anyway, fetching ahead saves the time of a round trip and of the megabytes.
-_FETCH_AHEAD_FROM: Final = 500
 
 
 class KafkaCommandLog:
-    """One partition of the command topic, for one term of its owner. Connects at the first call.
+    """One partition of the command topic, for one term of its owner. Connects at the first call."""
 
-    With ``bulk`` for whoever reads the whole log.
-    """
-
-    def __init__(self, connection: Connection, topic: str, partition: int, *, bulk: bool = False) -> None:
+    def __init__(self, connection: Connection, topic: str, partition: int) -> None:
         self._connection = connection
         self._partition = TopicPartition(topic, partition)
-        make_reader = BulkReader if bulk else PartitionReader
-        self._reader = make_reader(connection, self._partition, _ISOLATION)
+        self._reader = BulkReader(connection, self._partition, _ISOLATION)
 
     async def partitions(self) -> int:
         """See the port."""
@@ -69,10 +61,7 @@ class KafkaCommandLog:
 
     async def fetch(self, most: int) -> Sequence[KafkaRecord]:
         """See the port."""
-        records = await self._reader.get(_FETCH_WAIT_MS, most)
-        if 0 < len(records) < _FETCH_AHEAD_FROM:
-            self._reader.hold_back()
-        return records
+        return await self._reader.get(_FETCH_WAIT_MS, most)
 
     async def close(self) -> None:
         """See the port."""

@@ -34,7 +34,6 @@ class PartitionReader:
         self._fetch_bytes = fetch_bytes
         self._name = f"{partition.topic}/{partition.partition}"
         self._consumer: AIOKafkaConsumer | None = None
-        self._holding_back = False
 
     async def partitions(self) -> int:
         """How many partitions the topic has. UnavailableError if it does not exist."""
@@ -82,9 +81,6 @@ class PartitionReader:
         """
         consumer = await self._started()
         partition = self._partition
-        if self._holding_back:
-            self._holding_back = False
-            consumer.resume(partition)
         async with kafka_errors(f"fetching {self._name}"):
             try:
                 found = await consumer.getmany(partition, timeout_ms=wait_ms, max_records=most)
@@ -99,12 +95,6 @@ class PartitionReader:
                 return records
         records = found.get(partition, [])
         return records
-
-    def hold_back(self) -> None:
-        """Fetch nothing ahead until the next :meth:`get`. Of use right after one that brought something."""
-        if self._consumer is not None and not self._holding_back:
-            self._holding_back = True
-            self._consumer.pause(self._partition)
 
     async def read(self, first: int, end: int) -> AsyncGenerator[list[Any], None]:
         """The records from ``first`` up to but without ``end``, in pieces; gaps are passed over.
@@ -133,7 +123,6 @@ class PartitionReader:
     async def close(self) -> None:
         """Give up the connections; another call would connect again. Never raises."""
         consumer, self._consumer = self._consumer, None
-        self._holding_back = False
         if consumer is not None:
             await quietly(consumer.stop(), _CLOSE_SECONDS)
 
