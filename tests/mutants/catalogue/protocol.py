@@ -26,6 +26,12 @@ _CAS_WITHOUT_OFFSET = Edit(
 )
 
 PROTOCOL: tuple[Mutant, ...] = (
+    Mutant(
+        "cut-results-unnoticed",
+        "nobody asks whether applied commands are answered in the topic or owed by the outbox",
+        (Edit(ACQUIRE + "acquire", "await _check_complete(log, claim, tail.highest)", "pass"),),
+        tests=("tests/simulation/test_simulation.py::test_a_seed_that_found_something_stays_good[300103]",),
+    ),
     # The compare-and-set in Postgres.
     Mutant("cas-without-epoch", "the compare-and-set looks at the offset only", (_CAS_WITHOUT_EPOCH,)),
     Mutant("cas-without-offset", "the compare-and-set looks at the epoch only", (_CAS_WITHOUT_OFFSET,)),

@@ -161,6 +161,9 @@ async def acquire(
     if tail.highest >= claim.next_offset:
         await _check_answered(log, tail.highest, log_end)
 
+    if not accept_trimmed_results:
+        await _check_complete(log, claim, tail.highest)
+
     # 5. Finish the outbox: emit what was committed but is not in the topic. A long tail took its time, so
     # the ownership is proved once more first.
     position = Position(
@@ -259,6 +262,32 @@ async def _check_answered(log: CommandLog, highest: int, log_end: int) -> None:
         f"{log_end}, has none there: it was recreated or cut, or this is another cluster. Nothing was changed. "
         "Point the worker at the right cluster, or use another topic prefix"
     )
+
+
+async def _check_complete(log: CommandLog, claim: Claim, highest: int) -> None:
+    """RefusedError unless each applied command is answered in the topic or owed by the outbox.
+
+    What a replay after a loss of Postgres found in the topic it only compared, and owes nothing for. If the topic
+    is cut after that, above the stored position, nothing else tells that these results are gone.
+    """
+    covered = highest
+    firsts: list[tuple[int, int]] = []
+    for entry in claim.outbox:
+        items = outbox.unpack(entry.payload)
+        if items and items[-1][0] > highest:
+            firsts.append((items[0][0], items[-1][0]))
+    for first, last in [*firsts, (claim.next_offset, claim.next_offset)]:
+        if first > covered + 1:
+            # Markers and aborted records need no answer; what retention removed can't be looked at any more.
+            start, _ = await log.bounds()
+            found = await log.read(max(start, covered + 1), first) if first > start else []
+            if found:
+                raise RefusedError(
+                    f"commands {found[0].offset} to {found[-1].offset} were applied, but their results are neither "
+                    "in the results topic nor kept in Postgres: the topic was cut. Nothing was changed; use another "
+                    "topic prefix, or rebuild with 'waypost replay' into an empty database"
+                )
+        covered = max(covered, last)
 
 
 async def _finish_outbox(
