@@ -2,7 +2,8 @@
 the fields that their references document, for no registry at hand carries the operators' own definitions as JSON
 Schema. Strict: a field that is not listed here is an error, as the API server would drop it without a word.
 
-Held once against the definitions of Strimzi 0.49 (kafka.strimzi.io/v1), KEDA 2.16 and the Prometheus operator 0.80.
+Compared once, by reading, with Strimzi 0.49 (KafkaTopic as v1beta2), KEDA 2.16 (fields of its Kafka trigger from
+memory) and the Prometheus operator 0.80.
 A field that a manifest newly uses is looked up in the operator's reference and added here.
 """
 
