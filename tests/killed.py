@@ -9,6 +9,7 @@ import asyncio
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 from tests.cli import CommandLine, Started, environment
@@ -17,9 +18,9 @@ from tests.cli import CommandLine, Started, environment
 def killed_at(line: CommandLine, event: str, text: str, count: int, *arguments: str) -> Started:
     """Start a command that is killed before the audit event ``event`` that is the ``count``-th about ``text``."""
     command = [sys.executable, __file__, event, text, str(count), *arguments]
-    return Started(
-        command, line.directory, {**environment(line.settings), "PYTHONPATH": os.pathsep.join(sys.path)}
-    )
+    # This file imports its neighbours, wherever the tests were started from.
+    found = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])
+    return Started(command, line.directory, {**environment(line.settings), "PYTHONPATH": found})
 
 
 async def until_blocked(connection: Any, seconds: float = 60) -> None:

@@ -7,6 +7,7 @@ import stat
 import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.cli import WAYPOST, CommandLine, Started, environment
@@ -133,7 +134,12 @@ def test_the_page_on_snapshots(own: CommandLine, own_worker: Started, servers: S
     name = f"new_{own.settings['WAYPOST_TOPIC_PREFIX'][-12:]}"
     dsn = servers.postgres.create_database(name)
     try:
-        done = run_all(line, "snapshots.md", {"postgresql://new/waypost": dsn})
+        here = {
+            "postgresql://new/waypost": dsn,
+            "20261124T120000000Z-1a2b3c": line.run("snapshot", "create", "-o", "json").json["name"],
+            "2026-11-24T15:30:00Z": datetime.now(UTC).isoformat(),
+        }
+        done = run_all(line, "snapshots.md", here)
         assert len(done) >= 8
         shown = line.run("session", "show", "session-1:2", "--postgres-dsn", dsn, "-o", "json").json
         assert shown["name"] == "b"

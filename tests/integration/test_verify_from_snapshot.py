@@ -208,7 +208,8 @@ async def test_what_does_not_fit_into_memory_is_done_in_passes(live: Deployment,
     for flags in ((), ("--from-snapshot", "latest")):
         parts = await run(kept, "verify", "--memory", "0.1", "-o", "json", *flags)
         assert (parts.code, parts.json["differences"]) == (0, [])
-        assert all(row.pop("passes") > 1 for row in parts.json["partitions"])
+        passes = [row.pop("passes") for row in parts.json["partitions"]]
+        assert max(passes) > 1  # one partition's may fit
         same = (
             "fingerprint",
             "sessions",

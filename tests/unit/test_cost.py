@@ -1,5 +1,6 @@
 """The counts by which commits are compared are counts, not times."""
 
+import pytest
 from tests.bench.cost import PYTHON, RECORD, Partition, instructions, lines, measure
 
 from waypost.retention import Policy
@@ -7,7 +8,10 @@ from waypost.retention import Policy
 
 def test_the_same_work_counts_the_same() -> None:
     measure()  # what is looked up once is in the caches then
-    assert measure() == measure()
+    one, other = measure(), measure()
+    for name, count in one.items():
+        # Where tables of the interpreter happen to grow is a few bytes more or less.
+        assert other[name] == (pytest.approx(count, rel=0.01) if name.endswith("bytes") else count)
 
 
 def test_more_work_counts_for_more() -> None:
