@@ -131,6 +131,26 @@ async def test_a_disk_that_refuses_is_an_error_at_the_call_and_the_next_call_goe
     assert kept(tmp_path) == [first, third]
 
 
+async def test_what_can_not_be_removed_from_the_disk_is_removed_once_it_can(tmp_path: Path) -> None:
+    async with Publisher(NOWHERE, spool=tmp_path, durability="spool") as publisher:
+        publisher.create("s", "n", {})
+        assert publisher._spooler is not None
+        publisher._spooler.own._writing.execute("pragma busy_timeout = 0")
+        blocker = sqlite3.connect(spool_in(tmp_path), isolation_level=None)
+        blocker.execute("begin immediate")
+        buffer, settled = publisher._buffer, threading.Event()
+        buffer.lay_out(1)
+        buffer.route(10)
+        buffer.take(0, 10, 1_000_000, {})
+        assert buffer.settle(buffer.acknowledge(0, 1), settled.set)
+        await until(lambda: publisher.stats().spool_error is not None)
+        blocker.execute("rollback")
+        blocker.close()
+        await until(settled.is_set)
+        await publisher.close(0)
+    assert kept(tmp_path) == []
+
+
 async def test_a_directory_that_is_removed_meanwhile_is_told_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

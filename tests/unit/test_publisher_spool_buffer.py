@@ -279,6 +279,19 @@ def test_what_was_acknowledged_while_it_was_written_is_removed_again() -> None:
     assert (world.disk.rows, world.buffer.disk_bytes) == ({}, 0)
 
 
+def test_what_was_acknowledged_before_it_is_written_is_not_written() -> None:
+    world = World()
+    world.put(1, 2)
+    world.buffer.lay_out(1)
+    world.buffer.route(ALL)
+    world.buffer.take(0, 1, ALL, {})
+    candidates = world.buffer.unsaved()
+    world.buffer.settle(world.buffer.acknowledge(0, 1), lambda: None)
+    chosen = world.buffer.save(candidates)
+    assert [each.command_id for each in chosen] == ["2"]
+    assert world.buffer.disk_count == 1
+
+
 def test_a_batch_with_a_spool_holds_half_as_many_of_a_session() -> None:
     # One batch may be acknowledged and not yet removed from the disk while the next is in flight.
     world = World(max_count=1000)

@@ -14,6 +14,21 @@ SPOOL_BUFFER_TESTS = "tests/unit/test_publisher_spool_buffer.py"
 
 CLIENT: tuple[Mutant, ...] = (
     Mutant(
+        "failed-removal-forgotten",
+        "what could not be removed from the spool is not tried again",
+        (Edit("waypost.spooler:Spooler._remove", "self._buffer.put_off(found)", "pass"),),
+        tests=(
+            "tests/unit/test_publisher_spool.py::"
+            "test_what_can_not_be_removed_from_the_disk_is_removed_once_it_can",
+        ),
+    ),
+    Mutant(
+        "acknowledged-written-after-all",
+        "what was acknowledged while it waited to be saved is written to the spool",
+        (Edit(SPOOL + "save", "if each.gone or each.home is not None:", "if each.home is not None:"),),
+        tests=(SPOOL_BUFFER_TESTS + "::test_what_was_acknowledged_before_it_is_written_is_not_written",),
+    ),
+    Mutant(
         "unacknowledged-in-reverse",
         "what was in flight when a producer died goes back in the wrong order",
         (
