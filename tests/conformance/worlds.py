@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol
 
 import pytest
@@ -101,9 +100,8 @@ class _KafkaTransaction:
 class KafkaWorld:
     """Topics of their own on the real Kafka."""
 
-    def __init__(self, connection: Connection, topics: Topics, *, bulk: bool) -> None:
+    def __init__(self, connection: Connection, topics: Topics) -> None:
         self._connection = connection
-        self._bulk = bulk
         self._topics = topics
         self._opened: list[CommandLog | ResultsLog] = []
         self._transactions = 0
@@ -114,7 +112,7 @@ class KafkaWorld:
         return log
 
     def results(self) -> ResultsLog:
-        log = KafkaResultsLog(self._connection, self._topics, PARTITION, bulk=self._bulk)
+        log = KafkaResultsLog(self._connection, self._topics, PARTITION)
         self._opened.append(log)
         return log
 
@@ -165,12 +163,12 @@ class KafkaWorld:
 
 
 @asynccontextmanager
-async def kafka_world(request: pytest.FixtureRequest, *, bulk: bool = False) -> AsyncIterator[World]:
+async def kafka_world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     servers: Servers = request.getfixturevalue("servers")
     connection = Connection(servers.kafka.bootstrap_servers)
     topics = Topics(request.getfixturevalue("topic_prefix"))
     await create_topics(connection, topics, PARTITIONS)
-    world = KafkaWorld(connection, topics, bulk=bulk)
+    world = KafkaWorld(connection, topics)
     try:
         yield world
     finally:
@@ -179,5 +177,4 @@ async def kafka_world(request: pytest.FixtureRequest, *, bulk: bool = False) -> 
 
 WORLDS = [
     pytest.param(kafka_world, id="kafka", marks=pytest.mark.servers),
-    pytest.param(partial(kafka_world, bulk=True), id="kafka-bulk", marks=pytest.mark.servers),
 ]

@@ -29,7 +29,13 @@ PROTOCOL: tuple[Mutant, ...] = (
     Mutant(
         "cut-results-unnoticed",
         "nobody asks whether applied commands are answered in the topic or owed by the outbox",
-        (Edit(ACQUIRE + "acquire", "await _check_complete(log, claim, tail.highest)", "pass"),),
+        (
+            Edit(
+                ACQUIRE + "acquire",
+                "await _check_complete(log, claim.next_offset, tail.highest, owed)",
+                "pass",
+            ),
+        ),
         tests=("tests/simulation/test_simulation.py::test_a_seed_that_found_something_stays_good[300103]",),
     ),
     # The compare-and-set in Postgres.
@@ -251,21 +257,21 @@ PROTOCOL: tuple[Mutant, ...] = (
     Mutant(
         "outbox-ignored",
         "an outbox found when acquiring is not finished",
-        (Edit(ACQUIRE + "_finish_outbox", "for entry in claim.outbox:", "for entry in ():"),),
+        (Edit(ACQUIRE + "_finish_outbox", "for items in owed:", "for items in ():"),),
     ),
     Mutant(
         "outbox-emitted-whole",
         "an outbox entry is emitted again also where some of it is in the topic",
-        (Edit(ACQUIRE + "_finish_outbox", " if item[0] > position.emitted]", "]"),),
+        (Edit(ACQUIRE + "_owed", " if item[0] > highest]", "]"),),
     ),
     Mutant(
         "outbox-skipped-whole",
         "an outbox entry of which some is in the topic is taken for emitted",
         (
             Edit(
-                ACQUIRE + "_finish_outbox",
-                "if entry.last_offset <= position.emitted:",
-                "if entry.first_offset <= position.emitted:",
+                ACQUIRE + "_owed",
+                "if entry.last_offset <= highest:",
+                "if entry.first_offset <= highest:",
             ),
         ),
     ),

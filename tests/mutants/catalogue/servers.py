@@ -141,9 +141,9 @@ SERVERS: tuple[Mutant, ...] = (
         "a position that is not in the log is reset to the beginning",
         (
             Edit(
-                "waypost_worker.kafka.reading:PartitionReader._started",
-                'auto_offset_reset="none"',
-                'auto_offset_reset="earliest"',
+                "waypost_worker.kafka.reading:PartitionReader._take",
+                "await self._refuse(self._position)",
+                "self._position, _ = await self.bounds()\n        return",
             ),
         ),
         tests=_in(COMMANDS, "test_a_position_that_retention_removed_is_refused_and_not_reset"),

@@ -91,7 +91,7 @@ def _work(
     cache_items = max(1000, settings.cache_items // job.partitions)
 
     def make_results() -> KafkaResultsLog:
-        return KafkaResultsLog(connection, topics, partition, bulk=True)
+        return KafkaResultsLog(connection, topics, partition)
 
     if job.emit_to is not None:
         limits = Limits(cache_items=cache_items)

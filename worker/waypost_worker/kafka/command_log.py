@@ -11,7 +11,6 @@ from typing import Final
 from aiokafka import TopicPartition
 
 from waypost.envelope import KafkaRecord
-from waypost_worker.kafka.bulk import BulkReader
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.reading import FETCH_BYTES, PartitionReader
 
@@ -28,7 +27,7 @@ class KafkaCommandLog:
     def __init__(self, connection: Connection, topic: str, partition: int) -> None:
         self._connection = connection
         self._partition = TopicPartition(topic, partition)
-        self._reader = BulkReader(connection, self._partition, _ISOLATION)
+        self._reader = PartitionReader(connection, self._partition, _ISOLATION)
 
     async def partitions(self) -> int:
         """See the port."""

@@ -6,7 +6,6 @@ from contextlib import aclosing
 from aiokafka import TopicPartition
 
 from waypost.topics import Topics
-from waypost_worker.kafka.bulk import BulkReader
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.fenced import FencedProducer, claim_epoch
 from waypost_worker.kafka.reading import PartitionReader
@@ -14,15 +13,14 @@ from waypost_worker.partition.ports import Fence, FetchedResult, ResultRecord
 
 
 class KafkaResultsLog:
-    """One partition of the results topic, for one term of its owner; with ``bulk`` for whoever reads all of it."""
+    """One partition of the results topic, for one term of its owner."""
 
-    def __init__(self, connection: Connection, topics: Topics, partition: int, *, bulk: bool = False) -> None:
+    def __init__(self, connection: Connection, topics: Topics, partition: int) -> None:
         self._connection = connection
         self._transactional_id = topics.transactional_id(partition)
         self._partition = TopicPartition(topics.results, partition)
         self._producer: FencedProducer | None = None
-        make_reader = BulkReader if bulk else PartitionReader
-        self._reader = make_reader(connection, self._partition, "read_uncommitted")
+        self._reader = PartitionReader(connection, self._partition, "read_uncommitted")
 
     async def claim(self) -> Fence:
         """See the port."""

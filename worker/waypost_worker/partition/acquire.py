@@ -161,8 +161,9 @@ async def acquire(
     if tail.highest >= claim.next_offset:
         await _check_answered(log, tail.highest, log_end)
 
-    if not accept_trimmed_results:
-        await _check_complete(log, claim, tail.highest)
+    owed = _owed(claim, tail.highest)
+    if not accept_trimmed_results:  # the operator's word stands for answers that are not there
+        await _check_complete(log, claim.next_offset, tail.highest, owed)
 
     # 5. Finish the outbox: emit what was committed but is not in the topic. A long tail took its time, so
     # the ownership is proved once more first.
@@ -176,7 +177,7 @@ async def acquire(
     )
     with proof.renewed():
         await store.save_position(claim.epoch, *position.to_store(claim.next_offset))
-    reemitted = await _finish_outbox(log, results, claim, encoder, position, proof)
+    reemitted = await _finish_outbox(log, results, owed, encoder, position, proof)
     if reemitted:
         await store.save_position(claim.epoch, position.emitted, position.results_offset)
 
@@ -264,19 +265,26 @@ async def _check_answered(log: CommandLog, highest: int, log_end: int) -> None:
     )
 
 
-async def _check_complete(log: CommandLog, claim: Claim, highest: int) -> None:
+def _owed(claim: Claim, highest: int) -> list[list[outbox.Item]]:
+    """What the outbox still owes where commands up to ``highest`` are answered; an entry each, none of them empty."""
+    owed = []
+    for entry in claim.outbox:
+        if entry.last_offset <= highest:
+            continue
+        owed.append([item for item in outbox.unpack(entry.payload) if item[0] > highest])
+    return [items for items in owed if items]
+
+
+async def _check_complete(
+    log: CommandLog, next_offset: int, highest: int, owed: Sequence[Sequence[outbox.Item]]
+) -> None:
     """RefusedError unless each applied command is answered in the topic or owed by the outbox.
 
     What a replay after a loss of Postgres found in the topic it only compared, and owes nothing for. If the topic
     is cut after that, above the stored position, nothing else tells that these results are gone.
     """
     covered = highest
-    firsts: list[tuple[int, int]] = []
-    for entry in claim.outbox:
-        items = outbox.unpack(entry.payload)
-        if items and items[-1][0] > highest:
-            firsts.append((items[0][0], items[-1][0]))
-    for first, last in [*firsts, (claim.next_offset, claim.next_offset)]:
+    for first, last in [*((items[0][0], items[-1][0]) for items in owed), (next_offset, next_offset)]:
         if first > covered + 1:
             # Markers and aborted records need no answer; what retention removed can't be looked at any more.
             start, _ = await log.bounds()
@@ -293,16 +301,13 @@ async def _check_complete(log: CommandLog, claim: Claim, highest: int) -> None:
 async def _finish_outbox(
     log: CommandLog,
     results: ResultsLog,
-    claim: Claim,
+    owed: Sequence[Sequence[outbox.Item]],
     encoder: ResultEncoder,
     position: Position,
     proof: Proof,
 ) -> int:
     reemitted = 0
-    for entry in claim.outbox:
-        if entry.last_offset <= position.emitted:
-            continue
-        items = [item for item in outbox.unpack(entry.payload) if item[0] > position.emitted]
+    for items in owed:
         needed = outbox.needs_log(items)
         records: dict[int, KafkaRecord] = {}
         if needed:
