@@ -13,6 +13,7 @@ from typing import Any
 import asyncpg
 import pytest
 from tests.servers import POSTGRES_SETTINGS, TEMPLATE, migrate_template, unavailable
+from tests.state import all_rows
 
 from waypost_worker.devserver import DevServerError, EmbeddedPostgres
 from waypost_worker.postgres.shards import note_places
@@ -66,22 +67,7 @@ async def noted(dsns: Sequence[str]) -> None:
 
 async def state(dsns: Sequence[str]) -> list[dict[str, list[str]]]:
     """All that databases hold, as text; nothing for one without a schema."""
-    return await asyncio.gather(*map(_state, dsns))
-
-
-async def _state(dsn: str) -> dict[str, list[str]]:
-    connection: Any = await asyncpg.connect(dsn)
-    try:
-        if await connection.fetchval("select to_regclass('waypost.partitions')") is None:
-            return {}
-        return {
-            table: [
-                row[0] for row in await connection.fetch(f"select t::text from waypost.{table} t order by 1")
-            ]
-            for table in TABLES
-        }
-    finally:
-        await connection.close()
+    return await asyncio.gather(*(all_rows(dsn, TABLES) for dsn in dsns))
 
 
 async def rows(dsn: str, query: str, *arguments: Any) -> list[Any]:

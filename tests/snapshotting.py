@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import orjson
 import pytest
 from aiokafka import TopicPartition
@@ -14,6 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from tests.cli import CommandLine, Outcome
 from tests.harness import Deployment, deployment
 from tests.oracle.books import topic_ends
+from tests.state import all_rows
 
 from waypost_worker.devserver import Servers
 from waypost_worker.snapshots.manifest import TABLES
@@ -66,18 +66,7 @@ async def worked(here: Deployment, count: int = 30) -> None:
 
 async def contents(dsn: str) -> dict[str, list[str]]:
     """All rows of all tables, as text."""
-    connection: Any = await asyncpg.connect(dsn)
-    try:
-        if await connection.fetchval("select to_regclass('waypost.partitions')") is None:
-            return {}
-        return {
-            table: [
-                row[0] for row in await connection.fetch(f"select t::text from waypost.{table} t order by 1")
-            ]
-            for table in TABLES
-        }
-    finally:
-        await connection.close()
+    return await all_rows(dsn, TABLES)
 
 
 async def taken(line: CommandLine) -> dict[str, Any]:

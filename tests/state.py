@@ -1,6 +1,7 @@
-"""The state that a database holds, by hash: all that the log decides, and nothing that it does not."""
+"""The state that a database holds: by hash, all that the log decides and nothing that it does not; or row by row."""
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 import asyncpg
@@ -39,3 +40,19 @@ async def _hash(connection: Any, query: str) -> str:
         hashed.update(repr(tuple(row)).encode())
         rows += 1
     return f"{rows} rows, {hashed.hexdigest()[:16]}"
+
+
+async def all_rows(dsn: str, tables: Iterable[str]) -> dict[str, list[str]]:
+    """All rows of these tables, as text; nothing for a database without a schema."""
+    connection: Any = await asyncpg.connect(dsn)
+    try:
+        if await connection.fetchval("select to_regclass('waypost.partitions')") is None:
+            return {}
+        return {
+            table: [
+                row[0] for row in await connection.fetch(f"select t::text from waypost.{table} t order by 1")
+            ]
+            for table in tables
+        }
+    finally:
+        await connection.close()

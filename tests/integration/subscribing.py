@@ -2,16 +2,19 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from tests.harness import Deployment
+from tests.harness import Deployment, deployment
 
 from waypost import Event, Subscriber
 from waypost.consuming import Consuming
 from waypost.envelope import Envelope
 from waypost.session_index import Entry
 from waypost.topics import partition_of
+from waypost_worker.devserver import Servers
 from waypost_worker.partition.encode import ResultEncoder
 
 PARTITIONS = 3
@@ -55,6 +58,17 @@ class Results:
         return list(
             await asyncio.gather(*(self.created(f"session-{number % sessions}") for number in range(count)))
         )
+
+
+@pytest.fixture
+async def world(servers: Servers, database: str, topic_prefix: str) -> AsyncIterator[Deployment]:
+    async with deployment(servers.endpoints, database, topic_prefix, PARTITIONS) as made:
+        yield made
+
+
+@pytest.fixture
+def results(world: Deployment) -> Results:
+    return Results(world)
 
 
 def subscriber(world: Deployment, **options: Any) -> Subscriber:

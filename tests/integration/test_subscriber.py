@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +9,7 @@ import orjson
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaConnectionError, KafkaError
-from tests.harness import Deployment, deployment
+from tests.harness import Deployment
 from tests.integration.odd_batches import send
 from tests.integration.subscribing import (
     GROUP,
@@ -21,8 +20,10 @@ from tests.integration.subscribing import (
     by_session,
     committed,
     drain,
+    results,
     subjects,
     subscriber,
+    world,
 )
 
 from waypost import Deduplicator, Event, Subscriber, Topics
@@ -34,16 +35,7 @@ from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.topics import create_topics
 from waypost_worker.partition.ports import Fence
 
-
-@pytest.fixture
-async def world(servers: Servers, database: str, topic_prefix: str) -> AsyncIterator[Deployment]:
-    async with deployment(servers.endpoints, database, topic_prefix, PARTITIONS) as made:
-        yield made
-
-
-@pytest.fixture
-def results(world: Deployment) -> Results:
-    return Results(world)
+__all__ = ["results", "world"]
 
 
 async def test_an_event_says_all_that_its_result_says(world: Deployment, results: Results) -> None:

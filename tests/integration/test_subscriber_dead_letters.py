@@ -1,37 +1,27 @@
 """Events that a handler could not handle, in a topic of their own."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from tests.harness import Deployment, deployment
+from tests.harness import Deployment
 from tests.integration.subscribing import (
     GROUP,
-    PARTITIONS,
     Results,
     committed,
     drain,
+    results,
     subjects,
     subscriber,
+    world,
 )
 
 from waypost import DeadLetterError, Event
-from waypost_worker.devserver import Servers
 
-
-@pytest.fixture
-async def world(servers: Servers, database: str, topic_prefix: str) -> AsyncIterator[Deployment]:
-    async with deployment(servers.endpoints, database, topic_prefix, PARTITIONS) as made:
-        yield made
-
-
-@pytest.fixture
-def results(world: Deployment) -> Results:
-    return Results(world)
+__all__ = ["results", "world"]
 
 
 async def create(world: Deployment, topic: str, **settings: str) -> None:

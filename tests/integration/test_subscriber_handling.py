@@ -2,36 +2,26 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from tests.harness import Deployment, deployment
+from tests.harness import Deployment
 from tests.integration.subscribing import (
     GROUP,
-    PARTITIONS,
     Results,
     beneath,
     by_session,
     committed,
     drain,
+    results,
     subjects,
     subscriber,
+    world,
 )
 
 from waypost import Deduplicator, Event
-from waypost_worker.devserver import Servers
 
-
-@pytest.fixture
-async def world(servers: Servers, database: str, topic_prefix: str) -> AsyncIterator[Deployment]:
-    async with deployment(servers.endpoints, database, topic_prefix, PARTITIONS) as made:
-        yield made
-
-
-@pytest.fixture
-def results(world: Deployment) -> Results:
-    return Results(world)
+__all__ = ["results", "world"]
 
 
 async def test_a_handler_that_is_not_async_ends_the_run_at_its_first_call(

@@ -5,38 +5,29 @@ a client that is otherwise alive and connected.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from tests.harness import Deployment, deployment
+from tests.harness import Deployment
 from tests.integration.subscribing import (
     GROUP,
-    PARTITIONS,
     Results,
     assigned,
     beneath,
     by_session,
     committed,
+    results,
     subjects,
     subscriber,
+    world,
 )
 
 from waypost import Event, Subscriber
-from waypost_worker.devserver import Servers
 
 PATIENCE = 0.6
 
 
-@pytest.fixture
-async def world(servers: Servers, database: str, topic_prefix: str) -> AsyncIterator[Deployment]:
-    async with deployment(servers.endpoints, database, topic_prefix, PARTITIONS) as made:
-        yield made
-
-
-@pytest.fixture
-def results(world: Deployment) -> Results:
-    return Results(world)
+__all__ = ["results", "world"]
 
 
 async def still(events: Subscriber) -> None:

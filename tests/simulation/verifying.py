@@ -237,6 +237,16 @@ def _change_partition(tables: Tables, random: Random) -> str:
     return "anchor"
 
 
+def _change(rows: dict[Any, Any], key: Any, ways: dict[str, Any], random: Random) -> str:
+    """Change a row in one of these ways, None being that it goes; which."""
+    what = random.choice(list(ways))
+    if ways[what] is None:
+        del rows[key]
+    else:
+        rows[key] = ways[what]
+    return what
+
+
 def _change_checkpoint(tables: Tables, random: Random) -> str:
     key = random.choice(list(tables.checkpoints))
     entry, data, metadata = tables.checkpoints[key]
@@ -251,12 +261,7 @@ def _change_checkpoint(tables: Tables, random: Random) -> str:
         "command_id": (replace(entry, command_id="another"), data, metadata),
         "imported_id": (replace(entry, imported_id="another"), data, metadata),
     }
-    what = random.choice(list(ways))
-    if ways[what] is None:
-        del tables.checkpoints[key]
-    else:
-        tables.checkpoints[key] = ways[what]
-    return f"checkpoint {key} {what}"
+    return f"checkpoint {key} {_change(tables.checkpoints, key, ways, random)}"
 
 
 def _change_session(tables: Tables, random: Random) -> str:
@@ -273,12 +278,7 @@ def _change_session(tables: Tables, random: Random) -> str:
         position = random.choice(list(row.recent))
         rest = {at: one for at, one in row.recent.items() if at != position}
         ways["remembered command missing"] = replace(row, recent=rest)
-    what = random.choice(list(ways))
-    if ways[what] is None:
-        del tables.sessions[name]
-    else:
-        tables.sessions[name] = ways[what]
-    return f"session {name} {what}"
+    return f"session {name} {_change(tables.sessions, name, ways, random)}"
 
 
 def _change_rejected(tables: Tables, random: Random) -> str:
@@ -290,9 +290,4 @@ def _change_rejected(tables: Tables, random: Random) -> str:
         "value": row._replace(value=(row.value or b"") + b"x"),
         "recorded_at": row._replace(recorded_at=row.recorded_at + 1),
     }
-    what = random.choice(list(ways))
-    if ways[what] is None:
-        del tables.rejected[offset]
-    else:
-        tables.rejected[offset] = ways[what]
-    return f"rejected command {offset} {what}"
+    return f"rejected command {offset} {_change(tables.rejected, offset, ways, random)}"
