@@ -9,8 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin import NewPartitions
+from tests.guarding import acquired_record, admin, append_foreign, dump, restore, trim
 from tests.harness import Deployment, deployment
 
 from waypost.envelope import KafkaRecord
@@ -60,15 +61,6 @@ async def commit_without_emitting(here: Deployment, count: int) -> None:
     victim = here.own(ports=mute)
     await here.until(lambda: victim.told.applied_count == count)
     await victim.crash()
-
-
-async def admin(here: Deployment, work: Any) -> None:
-    client = AIOKafkaAdminClient(bootstrap_servers=here.endpoints.bootstrap_servers)
-    await client.start()
-    try:
-        await work(client)
-    finally:
-        await client.close()
 
 
 async def refusal(here: Deployment, running: Any) -> str:
@@ -395,59 +387,3 @@ async def test_an_aborted_transaction_at_the_end_of_the_log_is_not_taken_for_a_s
     assert not running.told.ends
     await here.create("session-0", after="the abort")
     await here.answered(3)
-
-
-# Small tools.
-
-
-async def trim(here: Deployment, topic: str, before: int) -> None:
-    partition = TopicPartition(topic, 0)
-    await admin(here, lambda client: client.delete_records({partition: _records_to_delete(before)}))
-
-
-def _records_to_delete(before: int) -> Any:
-    from aiokafka.admin import RecordsToDelete
-
-    return RecordsToDelete(before)
-
-
-def acquired_record(here: Deployment) -> ResultRecord:
-    return ResultRecord(None, b"{}", [("ce_type", b"waypost.partition.acquired")])
-
-
-async def append_foreign(here: Deployment, record: ResultRecord, count: int = 1) -> None:
-    for _ in range(count):
-        await here.producer.send_and_wait(
-            here.topics.results, record.value, partition=0, headers=list(record.headers)
-        )
-
-
-_TABLES = ("sessions", "checkpoints", "recent_commands", "partitions", "outbox", "rejected_commands")
-
-
-async def dump(here: Deployment) -> dict[str, list[Any]]:
-    """All rows, as a base backup of this moment would hold them."""
-    async with here.pool.acquire() as connection, connection.transaction(isolation="repeatable_read"):
-        backup = {}
-        for table in _TABLES:
-            # What is generated is generated again.
-            columns = await connection.fetchval(
-                "select string_agg(quote_ident(attname), ', ' order by attnum) from pg_attribute "
-                "where attrelid = $1::text::regclass and attnum > 0 and attgenerated = '' and not attisdropped",
-                f"waypost.{table}",
-            )
-            backup[table] = await connection.fetch(f"select {columns} from waypost.{table}")
-        return backup
-
-
-async def restore(here: Deployment, backup: dict[str, list[Any]]) -> None:
-    async with here.pool.acquire() as connection, connection.transaction():
-        for table, rows in backup.items():
-            await connection.execute(f"delete from waypost.{table}")
-            if rows:
-                await connection.copy_records_to_table(
-                    table,
-                    schema_name="waypost",
-                    columns=list(rows[0].keys()),
-                    records=[tuple(row) for row in rows],
-                )

@@ -5,9 +5,10 @@ from tests.mutants.catalogue.model import MODEL
 from tests.mutants.catalogue.protocol import PROTOCOL
 from tests.mutants.catalogue.recovery import RECOVERY
 from tests.mutants.catalogue.servers import SERVERS
+from tests.mutants.catalogue.terms import TERMS
 from tests.mutants.mutant import Mutant
 
-MUTANTS: tuple[Mutant, ...] = (*PROTOCOL, *MODEL, *CLIENT, *RECOVERY, *SERVERS)
+MUTANTS: tuple[Mutant, ...] = (*PROTOCOL, *TERMS, *MODEL, *CLIENT, *RECOVERY, *SERVERS)
 
 
 def named(name: str) -> Mutant:

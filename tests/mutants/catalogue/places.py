@@ -1,0 +1,16 @@
+"""Where the mutants of the protocol take hold."""
+
+from tests.mutants.mutant import Edit
+
+ACQUIRE = "waypost_worker.partition.acquire:"
+EMISSION = "waypost_worker.partition.emission:"
+OWNER = "waypost_worker.partition.owner:"
+FOLDER = "waypost_worker.partition.fold:Folder."
+TAIL = "waypost_worker.partition.tail:"
+DATABASE = "tests.simulation.database:"
+PRODUCERS = "tests.simulation.producers:"
+FOUND = "tests/simulation/test_found.py::"
+
+NO_RENEWAL = Edit(
+    OWNER + "_Term.run", "while self._clock.boottime() - began <= self._limits.renew_after:", "while True:"
+)
