@@ -283,5 +283,8 @@ async def test_a_worker_without_its_acls_says_what_is_missing(
         return "does not let this worker see the topic" in "".join(logged)
 
     async with working(loaded(guarded.variables("subscriber"))):
-        await guarded.world.until(heard, 30)
+        try:
+            await guarded.world.until(heard, 30)
+        except TimeoutError:
+            pytest.fail(f"the worker said only: {''.join(logged)}")
     assert "'waypost topics acls worker' prints" in "".join(logged)
