@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from tests.log_state import logs_as_before
+
 from waypost_worker.cli.app import main
 
 WAYPOST = (sys.executable, "-m", "waypost_worker.cli")
@@ -77,6 +79,7 @@ class CommandLine:
             mock.patch.object(sys, "stdin", given),
             redirect_stdout(out),
             redirect_stderr(err),
+            logs_as_before(),
         ):
             given.write(stdin)
             given.seek(0)

@@ -5,6 +5,7 @@ import logging
 
 import pytest
 import structlog
+from tests.log_state import logs_as_before
 from tests.unit.test_metrics import CREATE, batch, command
 
 from waypost import commands
@@ -162,8 +163,7 @@ def test_an_observer_that_fails_is_left_out_and_the_others_are_told() -> None:
 
 
 def test_the_log_level_can_change_while_the_process_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    handlers, before = logging.getLogger().handlers[:], logging.getLogger().level
-    try:
+    with logs_as_before():
         level = configure_logs("warning", "json")
         log = structlog.get_logger("test")
         log.info("one")
@@ -176,7 +176,3 @@ def test_the_log_level_can_change_while_the_process_runs(capsys: pytest.CaptureF
         said = capsys.readouterr().err
         seen = [word for word in ("one", "two", "three", "four", "five") if f'"{word}"' in said]
         assert seen == ["two", "three", "five"]
-    finally:
-        structlog.reset_defaults()
-        logging.getLogger().handlers[:] = handlers
-        logging.getLogger().setLevel(before)

@@ -9,6 +9,7 @@ from unittest import mock
 import pytest
 import structlog
 from tests.cli import CommandLine, environment
+from tests.log_state import logs_as_before
 
 from waypost_worker.cli.worker import environments
 from waypost_worker.settings import Settings, load_settings, masked_dsn, secret_values
@@ -132,9 +133,7 @@ def test_what_a_dsn_may_be(dsn: str) -> None:
 def test_no_log_line_shows_a_secret_whatever_put_it_there(
     files: dict[str, str], form: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = logging.getLogger()
-    before, level = root.handlers[:], root.level
-    try:
+    with logs_as_before():
         configure_logs("debug", form, secret_values(loaded(**files)))
         structlog.get_logger("test").warning("careless", said=f"connecting with {SECRET} to {DSN}")
         logging.getLogger("library").error("cannot connect to %s", DSN)
@@ -142,9 +141,6 @@ def test_no_log_line_shows_a_secret_whatever_put_it_there(
             raise ValueError(SECRET)
         except ValueError:
             structlog.get_logger("test").exception("failed")
-    finally:
-        root.handlers[:], root.level = before, level
-        structlog.reset_defaults()
     said = capsys.readouterr().err
     assert "careless" in said
     assert "cannot connect" in said
