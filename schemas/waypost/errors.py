@@ -56,6 +56,10 @@ class PublisherClosedError(WaypostError):
     """A call on a publisher that is closed or was never started; the command was not accepted."""
 
 
+class ReaderClosedError(WaypostError):
+    """A read on a reader that is closed."""
+
+
 class DeliveryError(WaypostError):
     """An accepted command that Kafka refused for good; ``command_id`` names it."""
 

@@ -12,6 +12,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+from waypost.errors import ReaderClosedError
 
 DEFAULT_SCHEMA: Final = "waypost"
 _SCHEMA_NAME: Final = re.compile("[a-z_][a-z0-9_]{0,62}")
@@ -47,12 +50,19 @@ class ReadPool:
         self._reconnect = reconnect
         self._cache_size = statement_cache_size
         self._pool: Any = None
+        self._closed = False
         self._reached = False
+        self._server = _server(dsn)
         self._opening = asyncio.Lock()
 
     async def open(self) -> Any:
-        """The asyncpg pool; no connection is made yet. ImportError, with what to do, without asyncpg."""
+        """The asyncpg pool; no connection is made yet. ImportError, with what to do, without asyncpg.
+
+        ReaderClosedError after :meth:`close`: a pool that came back by itself would never be closed.
+        """
         async with self._opening:
+            if self._closed:
+                raise ReaderClosedError("this reader is closed: make another one with waypost.Reader(dsn)")
             if self._pool is None:
                 try:
                     import asyncpg
@@ -72,7 +82,8 @@ class ReadPool:
             return self._pool
 
     async def close(self) -> None:
-        """Close the connections, once what is under way has ended."""
+        """Close the connections, once what is under way has ended; for good."""
+        self._closed = True
         pool, self._pool = self._pool, None
         if pool is not None:
             await pool.close()
@@ -111,7 +122,7 @@ class ReadPool:
             connection = await pool.acquire(timeout=self._timeout)
         except TimeoutError:
             raise TimeoutError(
-                f"no connection to Postgres within {self._timeout:g} s: it does not answer, or all {self._size} "
+                f"no connection to {self._server} within {self._timeout:g} s: it does not answer, or all {self._size} "
                 "are in use (an export holds one until its end). Raise pool_size, or read less at once"
             ) from None
         try:
@@ -141,16 +152,22 @@ class ReadPool:
         while True:
             try:
                 found = await attempt()
-            except lost:
+            except lost as error:
+                if self._closed:
+                    await self.open()  # says so
                 if dead > 0:
                     dead -= 1
                     continue
                 if not self._reached or clock() >= deadline:
+                    error.add_note(f"while reading from {self._server}")
                     raise
                 await asyncio.sleep(wait)
                 wait = min(2 * wait, _LONGEST_WAIT)
             except (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError) as error:
                 error.add_note(_POOLER)
+                raise
+            except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
+                error.add_note(f"while connecting to {self._server}")
                 raise
             else:
                 self._reached = True
@@ -200,6 +217,16 @@ async def _rows(connection: Any, sql: str, arguments: tuple[Any, ...], timeout: 
         raise TimeoutError(
             f"a read took longer than {timeout:g} s and was cancelled: narrow it, read in pages, or raise timeout"
         ) from None
+
+
+def _server(dsn: str) -> str:
+    """Host, port and database of a DSN: what tells an operator which server it was, and no secret."""
+    try:
+        parts = urlsplit(dsn)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:  # several hosts, or a port of letters
+        return "Postgres"
+    return f"Postgres at {parts.hostname or 'the default host'}{port}{parts.path}"
 
 
 async def _no_reset(_: Any) -> None:

@@ -22,7 +22,7 @@ from waypost.session_reader import Page as Page
 from waypost.session_reader import SessionReader as SessionReader
 from waypost.session_reader import checked_limit
 from waypost.shards import dsn_list
-from waypost.text import MAX_SESSION_ID
+from waypost.text import MAX_SESSION_ID, text_problem
 from waypost.times import from_micros, to_micros
 
 _SESSIONS: Final = 500
@@ -90,7 +90,7 @@ class Reader:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, for good: a read from here on is a ReaderClosedError."""
         await self._shards.close()
 
     def session(self, session_id: str) -> SessionReader:
@@ -100,8 +100,13 @@ class Reader:
     async def sessions(
         self, *, prefix: str = "", limit: int = _SESSIONS, cursor: str = ""
     ) -> list[SessionInfo]:
-        """Sessions by id, those that begin with ``prefix``; ``cursor`` is the last id of the page before."""
+        """Sessions by id, those that begin with ``prefix``; ``cursor`` is the last id of the page before.
+
+        A prefix that no session id can have, with a control character say, finds none.
+        """
         arguments = _listing(prefix, limit, cursor)
+        if not _possible(prefix):
+            return []
         return _by_id(await self._shards.fetch_all("sessions", *arguments), limit)
 
     async def recent_sessions(
@@ -120,8 +125,11 @@ class Reader:
         since = _EARLIEST if active_since is None else active_since
         to_micros(since)  # refuses naive ones
         at, session_id = (_LATEST, _AFTER_ALL) if cursor is None else _place(cursor)
+        checked_limit(limit)
+        if not _possible(prefix):
+            return SessionPage([], None)
         listed = await self._shards.fetch_all(
-            "recent_sessions", at, session_id, prefix, _first_after(prefix), since, checked_limit(limit)
+            "recent_sessions", at, session_id, prefix, _first_after(prefix), since, limit
         )
         latest_first = merge(
             *listed, key=lambda row: (row["last_recorded_at"], row["session_id"]), reverse=True
@@ -181,11 +189,22 @@ async def sessions_of(
 ) -> list[SessionInfo]:
     """:meth:`Reader.sessions` as they were at the moment of a snapshot."""
     arguments = _listing(prefix, limit, cursor)
+    if not _possible(prefix):
+        return []
     return _by_id([await part.fetch("sessions", *arguments) for part in snapshot.parts], limit)
 
 
 def _listing(prefix: str, limit: int, cursor: str) -> tuple[str, str, str, int]:
+    if not _possible(cursor):
+        raise ValueError(
+            f"{cursor!r} is not a cursor of this list: pass the last session id of the page before"
+        )
     return cursor, prefix, _first_after(prefix), checked_limit(limit)
+
+
+def _possible(text: str) -> bool:
+    """Whether a session id may begin so. Postgres takes neither NUL nor half a character as text."""
+    return text == "" or text_problem(text, MAX_SESSION_ID) is None
 
 
 def _by_id(listed: Sequence[Iterable[Any]], limit: int) -> list[SessionInfo]:
@@ -212,9 +231,11 @@ def _cursor(info: SessionInfo) -> str:
 def _place(cursor: str) -> tuple[datetime, str]:
     micros, _, session_id = cursor.partition(" ")
     try:
-        return from_micros(int(micros)), session_id
+        if text_problem(session_id, MAX_SESSION_ID) is None:
+            return from_micros(int(micros)), session_id
     except (ValueError, OverflowError):
-        raise ValueError(f"{cursor!r} is not a cursor of this list: pass the one that a page gave") from None
+        pass
+    raise ValueError(f"{cursor!r} is not a cursor of this list: pass the one that a page gave")
 
 
 def _session_info(row: Any) -> SessionInfo:

@@ -16,7 +16,7 @@ from tests.harness import Deployment, deployment
 from tests.integration.reading import varied
 from tests.servers import POSTGRES_SETTINGS, migrate_template, started
 
-from waypost import Reader
+from waypost import Reader, ReaderClosedError
 from waypost_worker.devserver import EmbeddedPostgres, Servers
 from waypost_worker.devserver.ports import Port
 from waypost_worker.devserver.postgres_programs import unprivileged_user
@@ -54,6 +54,44 @@ async def test_a_role_that_may_only_read_is_enough(world: Deployment) -> None:
     finally:
         await owner.execute(f"drop owned by {role}; drop role {role}")
         await owner.close()
+
+
+async def test_a_closed_reader_stays_closed(world: Deployment) -> None:
+    async with Reader(world.dsn) as reader:
+        session = reader.session("run-1")
+        assert await session.count() == 0
+    for read in (session.count(), reader.sessions(), reader.wait_for((0, 0), 5)):
+        with pytest.raises(ReaderClosedError, match=r"make another one with waypost.Reader\(dsn\)"):
+            await read
+    with pytest.raises(ReaderClosedError):
+        async with reader.snapshot():
+            pass
+    left = (
+        "select count(*) from pg_stat_activity where datname = current_database() and application_name = ''"
+    )
+    assert await world.pool.fetchval(f"{left} and pid <> pg_backend_pid()") == 0
+
+
+async def test_a_refused_connection_names_the_server_and_no_secret(world: Deployment) -> None:
+    address = urlsplit(world.dsn)
+    server = f"Postgres at {address.hostname}:{address.port}"
+    wrong = address._replace(netloc=f"nobody:hidden@{address.hostname}:{address.port}")
+    for dsn in (wrong.geturl(), address._replace(path="/nowhere").geturl()):
+        async with Reader(dsn) as reader:
+            with pytest.raises(asyncpg.PostgresError) as refused:
+                await reader.sessions()
+        (note, *_) = refused.value.__notes__
+        assert note == f"while connecting to {server}{urlsplit(dsn).path}"
+    free = Port()
+    try:
+        gone = address._replace(netloc=f"nobody:hidden@127.0.0.1:{free.number}").geturl()
+        async with Reader(gone) as reader:
+            with pytest.raises(OSError, match=str(free.number)) as away:
+                await reader.sessions()
+    finally:
+        free.release()
+    assert any(f"127.0.0.1:{free.number}" in note for note in away.value.__notes__)
+    assert "hidden" not in str(away.value.__notes__)
 
 
 TERMINATE = (
@@ -113,7 +151,7 @@ async def test_a_statement_takes_no_longer_than_it_may(world: Deployment) -> Non
 WITHOUT_ASYNCPG = """
 import asyncio, sys
 sys.modules["asyncpg"] = None
-from waypost import Reader
+from waypost import Reader, ReaderClosedError
 try:
     asyncio.run(Reader("postgresql://x").sessions())
 except ImportError as error:

@@ -16,7 +16,7 @@ from waypost import NaiveDatetimeError, Reader, SessionInfo
 from waypost import commands as kinds
 from waypost.outgoing import policy_body
 from waypost.read_pool import statement_text
-from waypost.reader import _AFTER_ALL, _LATEST, _first_after
+from waypost.reader import _AFTER_ALL, _LATEST, _first_after, sessions_of
 from waypost_worker.devserver import Servers
 
 SESSIONS = 10_000
@@ -86,6 +86,20 @@ async def test_a_wrong_cursor_or_time_is_refused(world: Deployment, reader: Read
         await reader.recent_sessions(active_since=datetime(2026, 11, 24))
     with pytest.raises(ValueError, match="limit"):
         await reader.recent_sessions(limit=0)
+
+
+@pytest.mark.parametrize("text", ["\0", "run\0", "run\n", "\ud800", "r\udfff", "r" * 201])
+async def test_what_no_session_id_can_have_finds_none_and_is_no_cursor(
+    world: Deployment, reader: Reader, text: str
+) -> None:
+    assert await reader.sessions(prefix=text) == []
+    assert (await reader.recent_sessions(prefix=text)).sessions == []
+    async with reader.snapshot() as snapshot:
+        assert await sessions_of(snapshot, prefix=text) == []
+    with pytest.raises(ValueError, match="not a cursor of this list"):
+        await reader.sessions(cursor=text)
+    with pytest.raises(ValueError, match="not a cursor of this list"):
+        await reader.recent_sessions(cursor=f"1 {text}")
 
 
 @pytest.mark.parametrize(
