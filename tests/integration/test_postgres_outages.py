@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 from tests.conformance.stores import PARTITIONS, Hand, entry, puts
+from tests.faults.proxy import Proxy
 from tests.servers import POSTGRES_SETTINGS, started
 
 from waypost_worker.devserver import EmbeddedPostgres
@@ -167,3 +169,68 @@ async def test_a_worker_that_froze_while_acquiring_loses_the_row_that_it_locked(
     with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
         await frozen.execute("select 1")
     frozen.terminate()
+
+
+class FrozenAfter:
+    """A wire to Postgres on which the client falls silent: of what it sends, ``most`` messages arrive."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self.most: int | None = None  # none: all
+        self.silent = asyncio.Event()
+        self._proxy = proxy
+
+    def sent(self, data: bytes) -> None:
+        """See Wire."""
+        if self.most is not None:
+            self.most -= 1
+            if self.most == 0:
+                self._proxy.swallowed.add("to server")
+
+    def answered(self, data: bytes) -> bytes | None:
+        """See Wire."""
+        if self.most == 0:
+            self.silent.set()  # the last message that arrived had its effect
+        return data
+
+
+async def freeze_while_acquiring(dsn: str, partition: int, messages: int, cache: int, direct: Any) -> bool:
+    """Freeze a worker after so many messages of an acquisition; whether it sends so many. Another acquires then."""
+    address = urlsplit(dsn)
+    assert address.port is not None
+    wires: list[FrozenAfter] = []
+    proxy = Proxy(address.port, lambda: wires[-1])
+    wires.append(FrozenAfter(proxy))
+    async with proxy:
+        host = f"{address.username}:{address.password}@127.0.0.1:{proxy.port}"
+        through = address._replace(netloc=host).geturl()
+        pool = await open_pool(through, size=1, timeout=PATIENCE, statement_cache_size=cache)
+        wires[-1].most = messages
+        store = PostgresStore(pool, partition, timeout=PATIENCE)
+        acquiring = asyncio.create_task(store.acquire(FREEZES))
+        silent = asyncio.create_task(wires[-1].silent.wait())
+        try:
+            await asyncio.wait({acquiring, silent}, return_when=asyncio.FIRST_COMPLETED)
+            async with asyncio.timeout(PATIENCE / 2):
+                await PostgresStore(direct, partition, timeout=PATIENCE).acquire(FREEZES)
+            return silent.done()
+        finally:
+            silent.cancel()
+            acquiring.cancel()
+            pool.terminate()
+            await asyncio.gather(acquiring, silent, return_exceptions=True)
+
+
+FREEZES = 14
+
+
+@pytest.mark.parametrize("cache", [100, 0])
+async def test_wherever_a_worker_freezes_while_acquiring_another_acquires(dsn: str, cache: int) -> None:
+    direct = await open_pool(dsn, size=FREEZES, timeout=PATIENCE)
+    try:
+        froze = await asyncio.gather(
+            *(freeze_while_acquiring(dsn, one, one + 1, cache, direct) for one in range(FREEZES))
+        )
+    finally:
+        direct.terminate()
+    assert froze == sorted(froze, reverse=True)
+    assert 6 <= sum(froze) < FREEZES, "it froze after each message of an acquisition, the last one too"

@@ -89,7 +89,10 @@ async def note_places(connections: Sequence[Connection], schema: str) -> uuid.UU
     """
     if len(connections) == 1:
         return None
-    set_id = check_found([await look(connection, schema) for connection in connections])
+    found = [await look(connection, schema) for connection in connections]
+    set_id = check_found(found)
+    if all(one.noted is not None for one in found):
+        return set_id  # as at every start but the first: a lock would hold up every commit meanwhile
     for shard, connection in enumerate(connections):
         place = Place(shard, len(connections), set_id or uuid.uuid4())
         async with connection.transaction(isolation="read_committed"):

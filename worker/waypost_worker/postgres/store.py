@@ -1,6 +1,7 @@
 """The Store port on asyncpg: one partition's rows, and the statement that applies a batch."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -59,6 +60,13 @@ class PostgresStore:
         """See :meth:`waypost_worker.partition.ports.Store.acquire`."""
         async with self._connection() as connection, connection.transaction():
             await connection.execute(self._sql("limit_idling"))
+            # Parsed before the row is locked. asyncpg has a statement parsed in one message and run in the next, and
+            # between the two Postgres counts the transaction as active, whatever limits its idling: a worker that
+            # froze there would hold the row for as long as it stays frozen. The name is nobody else's, for poolers
+            # that give each transaction another server connection.
+            read_outbox = await connection.prepare(
+                self._sql("read_outbox"), name=f"waypost_{secrets.token_hex(8)}"
+            )
             row = await connection.fetchrow(self._sql("acquire"), self._partition, partitions)
             self._check_place(row["noted"], partitions)
             if row["other_count"] is not None:
@@ -69,7 +77,7 @@ class PostgresStore:
                     "prefix with a new database"
                 )
             # A statement of its own: it must see what an older owner committed while the one before waited.
-            outbox = await connection.fetch(self._sql("read_outbox"), self._partition)
+            outbox = await read_outbox.fetch(self._partition)
         self._place = row["place"]
         self._held = (row["epoch"], row["next_offset"])
         return Claim(
