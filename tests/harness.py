@@ -14,6 +14,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from tests.oracle.books import Books, Records, balance, read_all
+from tests.patience import PATIENCE
 
 from waypost import Topics
 from waypost.envelope import command_headers
@@ -76,7 +77,7 @@ class Running:
 
     async def stop(self) -> None:
         self.owner.stop()
-        await asyncio.wait_for(self.task, 20)
+        await asyncio.wait_for(self.task, PATIENCE)
 
     async def crash(self) -> None:
         """As near to SIGKILL as it gets inside a process: no release, no farewell."""
@@ -167,7 +168,7 @@ class Deployment:
 
     # Looking.
 
-    async def until(self, condition: Callable[[], bool | Awaitable[bool]], seconds: float = 20) -> None:
+    async def until(self, condition: Callable[[], bool | Awaitable[bool]], seconds: float = PATIENCE) -> None:
         """Wait for a condition; the assertion names it if it never holds."""
         async with asyncio.timeout(seconds):
             while True:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.cli import CommandLine, Started, environment
+from tests.patience import PATIENCE
 
 
 def killed_at(line: CommandLine, event: str, text: str, count: int, *arguments: str) -> Started:
@@ -23,7 +24,7 @@ def killed_at(line: CommandLine, event: str, text: str, count: int, *arguments: 
     return Started(command, line.directory, {**environment(line.settings), "PYTHONPATH": found})
 
 
-async def until_blocked(connection: Any, seconds: float = 60) -> None:
+async def until_blocked(connection: Any, seconds: float = PATIENCE) -> None:
     """Wait until somebody waits for a lock that this connection holds."""
     blocked = "not granted and pg_backend_pid() = any (pg_blocking_pids(pid))"
     async with asyncio.timeout(seconds):

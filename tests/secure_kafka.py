@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from tests.patience import PATIENCE
 from tests.servers import started
 
 from waypost_worker.devserver import EmbeddedKafka, Endpoints
@@ -72,7 +73,7 @@ class SecureKafka:
         made = ScramCredentialInfo(MECHANISMS[mechanism], 4096)
         change = UserScramCredentialUpsertion(name, made, password.encode())
         for done in self.admin.alter_user_scram_credentials([change]).values():
-            done.result(10)
+            done.result(PATIENCE)
 
     def token(self, subject: str, seconds: float = 3600) -> Path:
         """A file with a token that is valid for so many seconds from now."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 from tests.conformance.worlds import PARTITIONS, World
+from tests.patience import PATIENCE
 
 from waypost.envelope import KafkaRecord
 from waypost_worker.partition.ports import CommandLog, RefusedError
@@ -99,7 +100,7 @@ async def test_fetching_goes_on_with_what_is_published_meanwhile(world: World) -
 async def test_a_fetch_from_the_end_gives_nothing_after_a_bounded_time(world: World) -> None:
     await world.publish(values(3))
     log = await at(world, 3)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         assert await log.fetch(10) == []
 
 

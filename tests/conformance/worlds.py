@@ -14,6 +14,7 @@ import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
+from tests.patience import PATIENCE
 
 from waypost.topics import Topics
 from waypost_worker.devserver import Servers
@@ -85,7 +86,7 @@ class _KafkaTransaction:
     async def _settled(self) -> None:
         """Kafka says that a transaction has ended before its marker is in the partition: wait for that."""
         await self._producer.stop()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while await self._end("read_committed") < await self._end("read_uncommitted"):
                 pass
 

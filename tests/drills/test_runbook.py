@@ -28,6 +28,7 @@ from tests.harness import Deployment, deployment
 from tests.integration.test_kafka_acls import grant
 from tests.integration.test_worker_process import publish
 from tests.integration.watched import Watched, ok
+from tests.patience import PATIENCE
 from tests.secure_kafka import SecureKafka
 from tests.servers import unavailable
 
@@ -216,7 +217,7 @@ async def test_a_worker_gets_the_rights_that_it_lacks_and_goes_on(
             *(AclOperation.WRITE, AclPermissionType.ALLOW),
         )
         for done in secure_kafka.admin.delete_acls([writing]).values():
-            done.result(20)
+            done.result(PATIENCE)
         worker = Watched(here, tmp_path / "log", **secure_kafka.login(name, "worker-secret"))
         values = {"User:waypost-worker": f"User:{name}"}
         walk = walking(here, tmp_path, "WaypostPartitionRefused", 4, worker=worker, values=values)
@@ -309,7 +310,7 @@ async def with_a_broker_gone(
         walk = walking(here, tmp_path, "WaypostPartitionsUnowned", 0, 1, worker=worker)
         await worker.start()
         await worker.shows(lambda found: found["waypost_assigned_partitions",] == 2)
-        await here.until(lambda: worker.says("term_ended") >= 2, 60)
+        await here.until(lambda: worker.says("term_ended") >= 2)
         assert await raised(tmp_path, worker) == {"WaypostPartitionsUnowned"}
         assert here.topics.results in await walk.step()
         assert "not in sync" in " ".join((await walk.step()).split())
@@ -335,7 +336,7 @@ async def test_a_forgotten_transaction_stops_progress_until_it_is_ended(
     await forgotten.execute("begin; lock table waypost.checkpoints in share mode")
     pid = forgotten.get_server_pid()
     await publish(here, 20)
-    await here.until(lambda: worker.says("term_ended") >= 4, 60)
+    await here.until(lambda: worker.says("term_ended") >= 4)
     await worker.shows(lambda found: found.get(("waypost_lag_commands", "0"), 0) > 0)
     assert "WaypostNoProgress" in await raised(tmp_path, worker)
     found = await waiting(walk, pid)
@@ -351,7 +352,7 @@ async def test_a_forgotten_transaction_stops_progress_until_it_is_ended(
 async def waiting(walk: Any, pid: int) -> str:
     """What the first command says while a worker waits: it does most of the time, and tries again after a pause."""
     command = walk.lines[0]
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while True:
             found: str = await walk.step()
             if str(pid) in found:
@@ -365,7 +366,7 @@ async def test_no_worker_is_found_to_have_a_wrong_setting_and_started_with_the_r
     assert await asyncio.to_thread(firing, tmp_path) == {"WaypostNoWorkers"}
     wrong = await Watched(here, tmp_path / "wrong", WAYPOST_SESSION_TIMEOUT="soon").start()
     assert wrong.process is not None
-    assert await asyncio.wait_for(wrong.process.wait(), 30) == 2
+    assert await asyncio.wait_for(wrong.process.wait(), PATIENCE) == 2
     assert "WAYPOST_SESSION_TIMEOUT" in wrong.log.read_text()
     walk = walking(here, tmp_path, "WaypostNoWorkers", 0)
     assert "session_timeout" in await walk.step()
@@ -395,6 +396,6 @@ async def test_a_forgotten_worker_of_another_version_is_named_and_ended(
     assert f"1 of version 0.0.9, 1 of version {__version__}" in " ".join((await walk.step()).split())
     await walk.rest()
     assert old.process is not None
-    assert await asyncio.wait_for(old.process.wait(), 30) == 0
+    assert await asyncio.wait_for(old.process.wait(), PATIENCE) == 0
     await publish(here, 20)
     await calm(here, tmp_path, new)

@@ -237,7 +237,7 @@ class Scene:
             return not problems
 
         try:
-            await self.until(at_rest, 15)
+            await self.until(at_rest)
         except TimeoutError:
             return problems
         return []
@@ -256,7 +256,7 @@ class Scene:
             return await self._connections() == 0
 
         try:
-            await self.until(none_left, 15)
+            await self.until(none_left)
         except TimeoutError:
             problems.append(f"{await self._connections()} connections to Postgres are left without workers")
         return problems

@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 from tests.harness import Deployment
+from tests.patience import PATIENCE
 
 from waypost import Checkpoint, CheckpointManager, Reader, SessionReader
 from waypost import commands as kinds
@@ -50,7 +51,7 @@ class Twin:
 
     async def applied(self, reader: Reader) -> SessionReader:
         """The session's reads, once everything was applied."""
-        await reader.wait_for((0, self.offset), timeout=20)
+        await reader.wait_for((0, self.offset), timeout=PATIENCE)
         return reader.session(self.session_id)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from tests.harness import Deployment, deployment
+from tests.patience import PATIENCE
 
 from waypost import Event, Subscriber
 from waypost.consuming import Consuming
@@ -75,7 +76,7 @@ def subscriber(world: Deployment, **options: Any) -> Subscriber:
     return Subscriber(world.endpoints.bootstrap_servers, prefix=world.topics.prefix, **options)
 
 
-async def drain(events: Subscriber, count: int, seconds: float = 20) -> list[Event]:
+async def drain(events: Subscriber, count: int, seconds: float = PATIENCE) -> list[Event]:
     """At least so many events, all of them done with."""
     found: list[Event] = []
     enough = asyncio.Event()

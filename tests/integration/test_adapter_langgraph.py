@@ -13,6 +13,7 @@ from langgraph.types import Command
 from tests.adapters import running_backend
 from tests.harness import Deployment, deployment
 from tests.langgraph_threads import delta_graph, history, put, review_graph, shown, thread
+from tests.patience import PATIENCE
 
 from waypost import Publisher, PublisherClosedError, Reader, ResultTimeoutError
 from waypost.adapters import Backend
@@ -82,7 +83,7 @@ async def test_a_worker_that_dies_within_a_run_costs_time_alone(
         await world.until(lambda: first.told.applied_count >= 8)
         await first.crash()
         world.own()
-        done = await asyncio.wait_for(running, 40)
+        done = await asyncio.wait_for(running, PATIENCE)
         assert done["log"] == ["input 0", "step 0", "input 1", "step 1"]
         assert (await graph.aget_state(thread())).values == done
         await world.balanced()
@@ -124,12 +125,12 @@ async def test_two_processes_write_one_thread_and_nothing_is_lost(
     ]
     for writer in writers:
         assert writer.stdout is not None
-        assert await asyncio.wait_for(writer.stdout.readline(), 60) == b"ready\n"
+        assert await asyncio.wait_for(writer.stdout.readline(), PATIENCE) == b"ready\n"
     for writer in writers:
         assert writer.stdin is not None
         writer.stdin.write(b"go\n")
         await writer.stdin.drain()
-    assert [await asyncio.wait_for(writer.wait(), 60) for writer in writers] == [0, 0]
+    assert [await asyncio.wait_for(writer.wait(), PATIENCE) for writer in writers] == [0, 0]
 
     saver = WaypostSaver(backend)
     found = await history(saver, thread("shared"))

@@ -21,6 +21,7 @@ from tests.faults.proxy import HOST, Proxy
 from tests.harness import Deployment, deployment
 from tests.integration.test_worker_process import publish
 from tests.integration.watched import Watched, ok
+from tests.patience import PATIENCE
 
 from waypost_worker.devserver import Servers
 
@@ -52,7 +53,7 @@ async def test_two_deployments_that_share_a_database_raise_the_alert_of_lost_ter
     assert len(re.findall(r"127\.0\.0\.1", await walk.step())) >= 2
     await walk.rest()
     assert other.process is not None
-    assert await asyncio.wait_for(other.process.wait(), 30) == 0
+    assert await asyncio.wait_for(other.process.wait(), PATIENCE) == 0
     await here.balanced()
     await calm(here, tmp_path, one)
 
@@ -165,7 +166,7 @@ async def test_a_client_that_locks_tables_makes_postgres_slow_until_it_is_ended(
     walk.values["4711"] = pid
     await walk.rest()
     with pytest.raises(asyncpg.PostgresError):
-        await asyncio.wait_for(locking, 20)
+        await asyncio.wait_for(locking, PATIENCE)
     await publish(here, 20)
     await calm(here, tmp_path, worker)
 

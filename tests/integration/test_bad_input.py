@@ -238,7 +238,7 @@ async def test_a_header_name_that_no_client_can_read_stops_nothing(here: Deploym
     batch.append(timestamp=None, key=session.encode(), value=GOOD, headers=[*headers(), ("oddname", b"")])
     batch.close()
     batch._builder = _OddName(batch._builder)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await (await plain.send_batch(batch, here.topics.commands, partition=0))
     await plain.stop()
     await here.create(session, "after")

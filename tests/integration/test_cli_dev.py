@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from tests.cli import CommandLine, Started
+from tests.patience import PATIENCE
 from tests.processes import arguments_of, descendants, program_of, wait_until, wait_until_gone
 from tests.servers import unavailable
 
@@ -71,7 +72,7 @@ def test_commands_in_the_same_directory_use_it_and_ctrl_c_stops_everything(
     dev = started("--workers", "2", "--partitions", "2")
     dev.until_ready()
     # One worker makes everything ready; the second one may still be on its way into its program.
-    wait_until(lambda: len(dev.workers()) == 2, 20)
+    wait_until(lambda: len(dev.workers()) == 2, PATIENCE)
     everything = descendants(dev.pid)
     assert {"java", "postgres"} <= {program_of(pid) for pid in everything}
     banner = "".join(dev.command.err)
@@ -92,7 +93,7 @@ def test_commands_in_the_same_directory_use_it_and_ctrl_c_stops_everything(
     ended = dev.command.stop(signal.SIGINT)
     assert ended.code == 0
     assert ended.out == ""
-    assert wait_until_gone(everything, 10) == []
+    assert wait_until_gone(everything, PATIENCE) == []
     assert not (line.directory / ".waypost" / "endpoints.json").exists()
 
 
@@ -124,7 +125,7 @@ def test_state_is_kept_between_runs_and_is_one_run_s_alone(line: CommandLine, st
     ended = again.command.wait()
     assert ended.code == 1
     assert "Kafka ended by itself" in ended.err.splitlines()[-1]
-    assert wait_until_gone(everything, 20) == []
+    assert wait_until_gone(everything, PATIENCE) == []
 
 
 def test_with_json_the_endpoints_are_on_stdout_and_an_ephemeral_run_leaves_nothing(
@@ -159,7 +160,7 @@ def test_a_killed_worker_is_replaced_and_nothing_runs_on_when_dev_is_killed(
 ) -> None:
     dev = started("--workers", "2")
     dev.until_ready()
-    wait_until(lambda: len(dev.workers()) == 2, 20)
+    wait_until(lambda: len(dev.workers()) == 2, PATIENCE)
     killed, kept = dev.workers()
     os.kill(killed, signal.SIGKILL)
     said = dev.command.until("takes its place")
@@ -170,7 +171,7 @@ def test_a_killed_worker_is_replaced_and_nothing_runs_on_when_dev_is_killed(
 
     everything = descendants(dev.pid)
     dev.command.stop(signal.SIGKILL)
-    assert wait_until_gone(everything, 20) == []
+    assert wait_until_gone(everything, PATIENCE) == []
 
 
 def test_a_signal_while_it_starts_ends_it(started: Any) -> None:
@@ -180,4 +181,4 @@ def test_a_signal_while_it_starts_ends_it(started: Any) -> None:
     ended = dev.command.stop()
     assert ended.code == 0
     assert READY not in ended.err
-    assert wait_until_gone(everything, 20) == []
+    assert wait_until_gone(everything, PATIENCE) == []

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from tests.patience import PATIENCE
 from tests.processes import descendants, wait_until_gone
 
 from waypost_worker.devserver.process import StopSteps, SupervisedProcess
@@ -79,14 +80,14 @@ def test_it_ends_when_its_owner_is_killed(log: Path) -> None:
     assert pid in everything
     owner.kill()
     owner.wait()
-    assert wait_until_gone(everything, 10) == []
+    assert wait_until_gone(everything, PATIENCE) == []
 
 
 def test_it_ends_when_its_owner_just_returns(log: Path) -> None:
     owner, pid = start_owner(log, SLEEP, "input()")
     owner.communicate("\n")
     assert owner.returncode == 0
-    assert wait_until_gone([pid], 10) == []
+    assert wait_until_gone([pid], PATIENCE) == []
 
 
 def test_it_ends_although_a_fork_of_the_killed_owner_lives_on(log: Path) -> None:
@@ -96,7 +97,7 @@ def test_it_ends_although_a_fork_of_the_killed_owner_lives_on(log: Path) -> None
     try:
         owner.kill()
         owner.wait()
-        assert wait_until_gone([pid], 10) == []
+        assert wait_until_gone([pid], PATIENCE) == []
         os.kill(fork, 0)
     finally:
         os.kill(fork, signal.SIGKILL)
@@ -106,7 +107,7 @@ def test_it_ends_when_its_supervisor_is_killed(log: Path) -> None:
     process = python(SLEEP, log)
     (supervisor,) = [each for each in descendants(os.getpid()) if process.pid in descendants(each)]
     os.kill(supervisor, signal.SIGKILL)
-    assert wait_until_gone([process.pid], 10) == []
+    assert wait_until_gone([process.pid], PATIENCE) == []
 
 
 def test_it_outlives_the_thread_that_started_it(log: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from tests.patience import PATIENCE
 from tests.processes import descendants, program_of, wait_until_gone
 
 from waypost_worker.devserver import DevServerError, Endpoints, Servers
@@ -68,7 +69,7 @@ def test_a_killed_owner_leaves_no_process_even_when_nobody_starts_again(tmp_path
     script, pids = start_script(tmp_path)
     script.kill()
     script.wait()
-    assert wait_until_gone(pids, 15) == []
+    assert wait_until_gone(pids, PATIENCE) == []
 
 
 def test_ctrl_c_stops_everything_and_withdraws_the_endpoints(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 from tests.cli import CommandLine
+from tests.patience import PATIENCE
 
 from waypost import Topics, __version__
 from waypost_worker.cli.doctor import _clock
@@ -159,7 +160,7 @@ async def test_brokers_tell_their_release_and_the_group_its_workers(
     member = Membership(connection, Topics(topic_prefix).commands, topic_prefix, session_timeout=6)
     await member.start()
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while member.rebalancing:
                 await member.changed()
         assert await worker_versions(connection, topic_prefix) == {__version__: 1}

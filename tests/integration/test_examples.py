@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.harness import deployment
+from tests.patience import PATIENCE
 
 from waypost_worker.devserver import Servers
 
@@ -66,6 +67,6 @@ async def test_an_example_runs(servers: Servers, database: str, topic_prefix: st
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        out, err = await asyncio.wait_for(process.communicate(), 60)
+        out, err = await asyncio.wait_for(process.communicate(), PATIENCE)
     assert process.returncode == 0, err.decode()
     assert out.decode().splitlines() == PRINTED[name]

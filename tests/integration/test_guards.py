@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import NewPartitions
 from tests.guarding import acquired_record, admin, append_foreign, dump, restore, trim
 from tests.harness import Deployment, deployment
+from tests.patience import PATIENCE
 
 from waypost.envelope import KafkaRecord
 from waypost_worker.clock import SystemClock
@@ -362,7 +363,7 @@ async def test_a_stuck_consumer_is_started_anew_and_the_worker_gives_up_after_th
     stuck = replace(here.ports(), make_log=lambda: StuckLog(here.connection, here.topics.commands, 0))
     running = here.own(ports=stuck, limits=Limits(stuck_after=0.1))
     with pytest.raises(StuckError, match="the log has records from 0 on"):
-        await asyncio.wait_for(asyncio.shield(running.task), 20)
+        await asyncio.wait_for(asyncio.shield(running.task), PATIENCE)
     assert len(running.told.errors(StuckError)) == 2
 
 

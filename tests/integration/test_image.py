@@ -169,7 +169,7 @@ async def test_a_worker_runs_as_process_1_on_a_read_only_root_and_drains_on_sigt
     log = tmp_path / "log"
     started = start(image, settings, log)
     try:
-        await here.until(lambda: "http_listening" in log.read_text() or started.poll() is not None, 40)
+        await here.until(lambda: "http_listening" in log.read_text() or started.poll() is not None)
         port = next(
             json.loads(line)["port"] for line in log.read_text().splitlines() if "http_listening" in line
         )

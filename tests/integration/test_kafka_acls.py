@@ -284,7 +284,7 @@ async def test_a_worker_without_its_acls_says_what_is_missing(
 
     async with working(loaded(guarded.variables("subscriber"))):
         try:
-            await guarded.world.until(heard, 30)
+            await guarded.world.until(heard)
         except TimeoutError:
             pytest.fail(f"the worker said only: {''.join(logged)}")
     assert "'waypost topics acls worker' prints" in "".join(logged)

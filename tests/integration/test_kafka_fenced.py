@@ -135,7 +135,7 @@ async def test_a_missing_topic_is_waited_for_no_longer_than_the_time_limit(
 ) -> None:
     connection = Connection(servers.kafka.bootstrap_servers, request_timeout=0.5)
     async with producer(connection, topic_prefix, Fence(1, 0)) as owner:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             with pytest.raises(UnavailableError):
                 await owner.append(records(1))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from tests.patience import PATIENCE
 from tests.servers import started
 
 from waypost.envelope import KafkaRecord
@@ -21,8 +22,6 @@ from waypost_worker.kafka.topics import create_topics
 from waypost_worker.partition.ports import OwnerError, ResultRecord, ResultsLog, UnavailableError
 
 pytestmark = pytest.mark.servers
-
-PATIENCE = 60
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +96,7 @@ async def test_an_append_to_a_killed_broker_ends_in_time_and_is_never_retried_la
         await owner.append([record("before")])
         kafka.kill()
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE):
                 with pytest.raises(UnavailableError):
                     await owner.append([record("lost")])
                 with pytest.raises(UnavailableError):
@@ -137,7 +136,7 @@ async def test_an_append_to_a_frozen_broker_is_told_to_be_unknown_and_stays_befo
         await owner.append([record("before")])
         freeze(kafka)
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE):
                 with pytest.raises(UnavailableError):
                     await owner.append([record("unknown")])
                 await owner.close()
@@ -238,7 +237,7 @@ async def test_leaving_while_the_broker_is_away_takes_seconds(
             await member.changed()
     kafka.kill()
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(40):
             await member.commit({0: 1})
             await member.leave()
         assert asyncio.all_tasks() == before

@@ -15,6 +15,7 @@ import trustme
 from aiokafka.errors import KafkaError
 from tests.cli import CommandLine, environment
 from tests.harness import Deployment, deployment
+from tests.patience import PATIENCE
 from tests.secure_kafka import SecureKafka
 
 from waypost import Publisher, Subscriber
@@ -124,7 +125,7 @@ async def working(settings: Settings) -> AsyncIterator[Worker]:
         yield worker
     finally:
         worker.stop()
-        await asyncio.wait_for(task, 30)
+        await asyncio.wait_for(task, PATIENCE)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -142,10 +143,10 @@ async def test_worker_publisher_subscriber_and_command_line_get_in(
             settings.bootstrap_servers, prefix=prefix, from_beginning=True, options=options
         ) as subscriber,
     ):
-        await asyncio.wait_for(publisher.create_and_wait("s", "first", {"way": way}), 30)
+        await asyncio.wait_for(publisher.create_and_wait("s", "first", {"way": way}), PATIENCE)
         publisher.create("s", "second", {})
         names: list[str | None] = []
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             async for event in subscriber:
                 names.append(event.name)
                 if event.name == "second":
@@ -196,7 +197,7 @@ async def test_a_worker_waits_and_says_why_until_it_is_mended(
         return said in "".join(logged)
 
     async with working(loaded(place.variables(way(place.kafka)))):
-        await place.world.until(heard, 30)
+        await place.world.until(heard)
     assert PASSWORD not in "".join(logged)
 
 
@@ -224,14 +225,14 @@ async def test_clients_say_why_they_are_not_let_in(place: Place, case: str) -> N
     await publisher.start()
     try:
         publisher.create("s", "kept", {})
-        await place.world.until(lambda: said in (publisher.stats().last_error or ""), 30)
+        await place.world.until(lambda: said in (publisher.stats().last_error or ""))
         assert PASSWORD not in (publisher.stats().last_error or "")
         assert publisher.stats().buffered == 1
     finally:
         await publisher.close(timeout=0)
     subscriber = Subscriber(settings.bootstrap_servers, options=options)
     with pytest.raises(KafkaError) as refused:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             await subscriber.start()
     assert said in str(refused.value)
     assert PASSWORD not in str(refused.value)
@@ -335,4 +336,4 @@ async def test_a_publisher_made_as_on_the_page_gets_in(place: Place) -> None:
     exec(block, names)
     async with names["publisher"] as publisher:
         publisher.create("s", "as on the page", {})
-        assert await publisher.flush(timeout=30) == 0
+        assert await publisher.flush(timeout=PATIENCE) == 0

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from tests.patience import PATIENCE
 
 from waypost.topics import Topics
 from waypost_worker.devserver import Servers
@@ -35,7 +36,7 @@ async def make(connection: Connection, name: str, partitions: int, settings: dic
 
 async def until_described(admin: AIOKafkaAdminClient, name: str) -> None:
     """A topic is made before every broker knows of it."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while True:
             if not (await admin.describe_topics([name]))[0]["error_code"]:
                 return

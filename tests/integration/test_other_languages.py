@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 import pytest
 from tests.harness import Deployment, deployment
+from tests.patience import PATIENCE
 from tests.servers import unavailable
 
 from waypost import Reader
@@ -51,7 +52,7 @@ async def run(command: list[str], given: str, **environment: str) -> str:
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, **environment},
     )
-    out, err = await asyncio.wait_for(process.communicate(given.encode()), 60)
+    out, err = await asyncio.wait_for(process.communicate(given.encode()), PATIENCE)
     assert process.returncode == 0, err.decode()
     return out.decode()
 

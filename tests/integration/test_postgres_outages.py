@@ -14,6 +14,7 @@ import asyncpg
 import pytest
 from tests.conformance.stores import PARTITIONS, Hand, entry, puts
 from tests.faults.proxy import Proxy
+from tests.patience import PATIENCE
 from tests.servers import POSTGRES_SETTINGS, started
 
 from waypost_worker.devserver import EmbeddedPostgres
@@ -25,7 +26,6 @@ from waypost_worker.postgres.store import PostgresStore
 
 pytestmark = pytest.mark.servers
 
-PATIENCE = 60
 REPOSITORY = Path(__file__).parents[2]
 
 

@@ -12,6 +12,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from tests.harness import Deployment, deployment
 from tests.oracle.books import read_all
+from tests.patience import PATIENCE
 
 from waypost import (
     DeliveryError,
@@ -78,7 +79,7 @@ async def test_each_call_becomes_one_command_that_the_worker_understands(
         publisher.clear("s"): (kinds.CLEAR, "cleared"),
         publisher.pin("s", "s:99"): (kinds.PIN, "rejected"),
     }
-    assert await publisher.flush(20) == 0
+    assert await publisher.flush(PATIENCE) == 0
     await world.answered(len(sent))
     found = {}
     for records in (await world.results()).values():
@@ -103,7 +104,7 @@ async def test_a_session_goes_to_its_partition_and_stays_in_order(
         sent.setdefault(session, []).append(publisher.create(session, "n", {"number": number}))
         if number % 100 == 0:
             await asyncio.sleep(0)
-    assert await publisher.flush(20) == 0
+    assert await publisher.flush(PATIENCE) == 0
     assert await ids_by_session(world) == sent
     for partition, records in (await in_topic(world)).items():
         assert {partition_of(record.key.decode(), PARTITIONS) for record in records} == {partition}
@@ -113,7 +114,7 @@ async def test_data_at_the_limit_arrives_byte_for_byte(world: Deployment, publis
     sizes = [900 * 1024 - 8, 10, 500_000, 900 * 1024 - 8]
     for size in sizes:
         publisher.create("s", "n" * 200, {"x": "d" * size}, {"m": "x" * 16_000})
-    assert await publisher.flush(20) == 0
+    assert await publisher.flush(PATIENCE) == 0
     (found,) = [records for records in (await in_topic(world)).values() if records]
     bodies: list[Any] = [parse_body(kinds.CREATE, record.value) for record in found]
     assert [len(body.data) for body in bodies] == [size + 8 for size in sizes]
@@ -125,7 +126,7 @@ async def test_flush_and_stats_tell_the_same_story(world: Deployment, publisher:
     before = publisher.stats()
     assert (before.accepted, before.delivered, before.buffered) == (100, 0, 100)
     assert before.buffered_bytes > 0
-    assert await publisher.flush(20) == 0
+    assert await publisher.flush(PATIENCE) == 0
     after = publisher.stats()
     assert (after.accepted, after.delivered, after.buffered, after.buffered_bytes) == (100, 100, 0, 0)
     assert (after.connected, after.waiting_seconds, after.last_error) == (True, 0.0, None)
@@ -136,7 +137,7 @@ async def test_the_delivery_callback_hears_of_each_command_once(world: Deploymen
     told: list[tuple[str, BaseException | None]] = []
     async with publisher_of(world, on_delivery=lambda *each: told.append(each)) as publisher:
         ids = [publisher.create("s", "n", {}) for _ in range(500)]
-        assert await publisher.flush(20) == 0
+        assert await publisher.flush(PATIENCE) == 0
     assert told == [(command_id, None) for command_id in ids]
 
 
@@ -145,7 +146,7 @@ async def test_room_slows_an_agent_down_to_what_kafka_takes(world: Deployment) -
         for number in range(1000):
             await publisher.room()
             publisher.create("s", "n", {"number": number})
-        assert await publisher.flush(20) == 0
+        assert await publisher.flush(PATIENCE) == 0
         assert publisher.stats().delivered == 1000
 
 
@@ -157,7 +158,7 @@ async def test_compression_is_an_option(world: Deployment) -> None:
 
 async def test_defaults_go_to_every_partition(world: Deployment, publisher: Publisher) -> None:
     ids = await publisher.configure_defaults(max_checkpoints=9)
-    assert await publisher.flush(20) == 0
+    assert await publisher.flush(PATIENCE) == 0
     found = await in_topic(world)
     assert [[open_envelope(r).id for r in found[partition]] for partition in range(PARTITIONS)] == [
         [one] for one in ids
@@ -175,7 +176,7 @@ async def test_a_topic_that_is_made_later_is_found(servers: Servers, topic_prefi
         sent = [publisher.create("s", "n", {"number": number}) for number in range(10)]
         assert await publisher.flush(0.5) == 10
         await make_topic(servers, topics.commands)
-        assert await publisher.flush(30) == 0
+        assert await publisher.flush(PATIENCE) == 0
     (records,) = (await read_all(servers.endpoints, topics.commands)).values()
     assert [open_envelope(record).id for record in records] == sent
 
@@ -201,7 +202,7 @@ async def test_a_command_that_the_topic_refuses_is_told_of_and_the_others_arrive
         sent = [publisher.create("s", "n", {"x": "d" * 1000}) for _ in range(100)]
         large = publisher.create("s", "n", {"x": "d" * 30_000})
         sent += [publisher.create("s", "n", {"x": "d" * 1000}) for _ in range(100)]
-        assert await publisher.flush(30) == 0
+        assert await publisher.flush(PATIENCE) == 0
         assert (publisher.stats().delivered, publisher.stats().failed) == (200, 1)
     assert isinstance(told.pop(large), DeliveryError)
     assert told == dict.fromkeys(sent)
@@ -213,7 +214,7 @@ async def test_a_producer_with_a_wrong_sequence_is_replaced_and_nothing_is_lost(
     world: Deployment, publisher: Publisher
 ) -> None:
     sent = [publisher.create("s", "n", {"number": 0})]
-    assert await publisher.flush(20) == 0
+    assert await publisher.flush(PATIENCE) == 0
     assert publisher._sender is not None
     for lane in publisher._sender._lanes:
         # What a broker sees that has forgotten this producer, or one that has a gap.
@@ -222,7 +223,7 @@ async def test_a_producer_with_a_wrong_sequence_is_replaced_and_nothing_is_lost(
             manager.increment_sequence_number((world.topics.commands, partition), 5)
         break
     sent += [publisher.create("s", "n", {"number": number}) for number in range(1, 500)]
-    assert await publisher.flush(20) == 0
+    assert await publisher.flush(PATIENCE) == 0
     assert await ids_by_session(world) == {"s": sent}
 
 
@@ -235,10 +236,10 @@ async def test_a_producer_is_replaced_before_its_sequence_numbers_run_out(
     for number in range(1000):
         sent.append(publisher.create("s", "n", {"number": number}))
         if number % 90 == 0:
-            assert await publisher.flush(20) == 0
+            assert await publisher.flush(PATIENCE) == 0
             assert publisher._sender is not None
             producers |= {id(lane._producer): lane._producer for lane in publisher._sender._lanes}
-    assert await publisher.flush(20) == 0
+    assert await publisher.flush(PATIENCE) == 0
     assert len(producers) > 1
     assert await ids_by_session(world) == {"s": sent}
 
@@ -269,7 +270,7 @@ async def test_threads_share_a_sync_publisher_and_each_session_stays_in_order(wo
                 thread.start()
             for thread in threads:
                 thread.join()
-            return publisher.flush(20), publisher.stats().delivered
+            return publisher.flush(PATIENCE), publisher.stats().delivered
 
     assert await asyncio.to_thread(all_work) == (0, 2000)
     assert await ids_by_session(world) == sent

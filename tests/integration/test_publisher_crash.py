@@ -12,6 +12,7 @@ import orjson
 import pytest
 from tests.crash.rounds import Rounds
 from tests.harness import deployment
+from tests.patience import PATIENCE
 from tests.servers import started
 
 from waypost import Topics
@@ -78,5 +79,5 @@ async def test_an_agent_that_lives_to_report_says_how_many_are_lost_or_left(roun
     lost = await rounds.verdict()
     assert lost.missing == 300
     assert await rounds.ends(200) == 200
-    await asyncio.wait_for(rounds.drain(), 60)
+    await asyncio.wait_for(rounds.drain(), PATIENCE)
     assert (await rounds.verdict()).missing == 300

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from tests.oracle.books import read_all
+from tests.patience import PATIENCE
 from tests.servers import started
 
 from waypost import BufferFullError, DeliveryError, Publisher, ResultTimeoutError, SyncPublisher, Topics
@@ -70,7 +71,7 @@ async def first_arrivals(kafka: EmbeddedKafka, topics: Topics) -> dict[str, list
     return {session: list(ids) for session, ids in found.items()}
 
 
-async def until(condition: Any, seconds: float = 60) -> None:
+async def until(condition: Any, seconds: float = PATIENCE) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.02)
@@ -81,7 +82,7 @@ async def test_a_publisher_starts_while_kafka_is_away_and_delivers_once_it_is_th
 ) -> None:
     address = kafka.bootstrap_servers
     kafka.kill()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         publisher = await Publisher(address, prefix=topics.prefix).start()
     agent = Agent(publisher)
     agent.publish(500)
@@ -89,7 +90,7 @@ async def test_a_publisher_starts_while_kafka_is_away_and_delivers_once_it_is_th
     assert (publisher.stats().connected, publisher.stats().buffered) == (False, 500)
     await asyncio.to_thread(kafka.restart)
     agent.publish(100)
-    assert await publisher.flush(60) == 0
+    assert await publisher.flush(PATIENCE) == 0
     assert (publisher.stats().connected, publisher.stats().last_error) == (True, None)
     assert await publisher.close() == 0
     assert await first_arrivals(kafka, topics) == agent.sent
@@ -116,7 +117,7 @@ async def test_killing_kafka_under_load_loses_nothing_and_keeps_every_session_in
         await until(lambda: publisher.stats().delivered > delivered)
         stop.set()
         await load
-        assert await publisher.flush(60) == 0
+        assert await publisher.flush(PATIENCE) == 0
         assert publisher.stats().delivered == agent.count
     assert sorted(told) == sorted(command_id for ids in agent.sent.values() for command_id in ids)
     assert await first_arrivals(kafka, topics) == agent.sent
@@ -130,7 +131,7 @@ async def test_a_frozen_kafka_holds_up_no_call_and_nothing_is_lost(
     async with Publisher(kafka.bootstrap_servers, prefix=topics.prefix, options=options) as publisher:
         agent = Agent(publisher)
         agent.publish(50)
-        assert await publisher.flush(30) == 0
+        assert await publisher.flush(PATIENCE) == 0
         kafka.suspend()
         agent.publish(2000)
         await until(lambda: publisher.stats().waiting_seconds > 0.2)
@@ -138,7 +139,7 @@ async def test_a_frozen_kafka_holds_up_no_call_and_nothing_is_lost(
         agent.publish(2000)
         assert publisher.stats().buffered == 4000
         kafka.resume()
-        assert await publisher.flush(60) == 0
+        assert await publisher.flush(PATIENCE) == 0
     assert await first_arrivals(kafka, topics) == agent.sent
 
 
@@ -148,7 +149,7 @@ async def test_while_kafka_is_frozen_and_all_batches_are_full_calls_wake_nobody(
     async with Publisher(kafka.bootstrap_servers, prefix=topics.prefix) as publisher:
         agent = Agent(publisher)
         agent.publish(50)
-        assert await publisher.flush(30) == 0
+        assert await publisher.flush(PATIENCE) == 0
         sender = publisher._sender
         assert sender is not None
         kafka.suspend()
@@ -165,7 +166,7 @@ async def test_while_kafka_is_frozen_and_all_batches_are_full_calls_wake_nobody(
         assert woken == []
         monkeypatch.undo()
         kafka.resume()
-        assert await publisher.flush(60) == 0
+        assert await publisher.flush(PATIENCE) == 0
     assert await first_arrivals(kafka, topics) == agent.sent
 
 
@@ -174,12 +175,12 @@ async def test_what_is_waited_for_while_kafka_is_away_is_known_to_be_in_the_buff
 ) -> None:
     async with Publisher(kafka.bootstrap_servers, prefix=topics.prefix) as publisher:
         publisher.create("session-0", "n", {})
-        assert await publisher.flush(30) == 0
+        assert await publisher.flush(PATIENCE) == 0
         kafka.kill()
         with pytest.raises(ResultTimeoutError, match="still in this publisher's buffer"):
             await publisher.create_and_wait("session-0", "n", {}, timeout=0.5)
         await asyncio.to_thread(kafka.restart)
-        assert await publisher.flush(60) == 0
+        assert await publisher.flush(PATIENCE) == 0
         assert publisher.stats().delivered == 2
 
 
@@ -188,14 +189,14 @@ async def test_what_is_waited_for_while_kafka_is_frozen_is_known_to_be_sent(
 ) -> None:
     async with Publisher(kafka.bootstrap_servers, prefix=topics.prefix) as publisher:
         publisher.create("session-0", "n", {})
-        assert await publisher.flush(30) == 0
+        assert await publisher.flush(PATIENCE) == 0
         kafka.suspend()
         with pytest.raises(ResultTimeoutError, match="Kafka has not answered for") as caught:
             await publisher.create_and_wait("session-0", "n", {}, timeout=1.5)
         assert (caught.value.reached, caught.value.offset) == ("sent", None)
         assert caught.value.partition == partition_of("session-0", PARTITIONS)
         kafka.resume()
-        assert await publisher.flush(60) == 0
+        assert await publisher.flush(PATIENCE) == 0
 
 
 async def test_closing_while_kafka_is_away_reports_what_is_left_and_ends_in_time(
@@ -207,10 +208,10 @@ async def test_closing_while_kafka_is_away_reports_what_is_left_and_ends_in_time
         kafka.bootstrap_servers, prefix=topics.prefix, on_delivery=told.__setitem__
     ).start()
     first = publisher.create("session-0", "n", {})
-    assert await publisher.flush(30) == 0
+    assert await publisher.flush(PATIENCE) == 0
     kafka.kill()
     left = [publisher.create("session-0", "n", {}) for _ in range(10)]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert await publisher.close(timeout=0.5) == 10
     assert told.pop(first) is None
     assert list(told) == left
@@ -225,12 +226,12 @@ async def test_a_blocking_call_goes_on_when_kafka_is_back(kafka: EmbeddedKafka, 
         ) as publisher:
             agent = Agent(publisher)
             agent.publish(100)
-            publisher.flush(30)
+            publisher.flush(PATIENCE)
             kafka.kill()
             full = asyncio.run_coroutine_threadsafe(until(lambda: publisher.stats().buffered == 100), loop)
             full.add_done_callback(lambda _: loop.run_in_executor(None, kafka.restart))
             agent.publish(500)
-            return agent, publisher.flush(60)
+            return agent, publisher.flush(PATIENCE)
 
     loop = asyncio.get_running_loop()
     agent, left = await asyncio.to_thread(work)
@@ -248,7 +249,7 @@ async def test_a_full_buffer_raises_while_kafka_is_away_and_accepts_again_afterw
         with pytest.raises(BufferFullError):
             agent.publish(1)
         await asyncio.to_thread(kafka.restart)
-        assert await publisher.flush(60) == 0
+        assert await publisher.flush(PATIENCE) == 0
         agent.publish(100)
-        assert await publisher.flush(60) == 0
+        assert await publisher.flush(PATIENCE) == 0
     assert await first_arrivals(kafka, topics) == agent.sent

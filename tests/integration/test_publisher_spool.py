@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.harness import Deployment, deployment
 from tests.oracle.books import read_all
+from tests.patience import PATIENCE
 
 from waypost import Publisher, ResultTimeoutError, SpoolError, SyncPublisher
 from waypost.envelope import open_envelope
@@ -65,7 +66,7 @@ async def test_what_several_publishers_left_comes_first_and_in_their_order(
     async with publisher_of(world, spool, source="/later") as publisher:
         create(publisher, 700, sent)
         assert publisher.stats().recovered == 2100
-        assert await publisher.flush(30) == 0
+        assert await publisher.flush(PATIENCE) == 0
         stats = publisher.stats()
         assert (stats.accepted, stats.delivered, stats.spooled, stats.spooled_bytes) == (700, 2800, 0, 0)
     assert await arrived(world) == sent
@@ -84,7 +85,7 @@ async def test_much_more_than_fits_into_memory_arrives_once_and_in_order(
         for _ in range(60):
             await publisher.room()
             create(publisher, 50, sent)
-        assert await publisher.flush(60) == 0
+        assert await publisher.flush(PATIENCE) == 0
         assert publisher.stats().delivered == 3000
         await world.until(lambda: publisher.stats().spooled == 0)
     assert await arrived(world) == sent
@@ -108,7 +109,7 @@ async def test_a_command_leaves_the_disk_only_after_its_acknowledgement(
                 seen.append((sent - kept, set(acknowledged)))
                 await asyncio.sleep(0)
         reading.close()
-        assert await publisher.flush(30) == 0
+        assert await publisher.flush(PATIENCE) == 0
     assert all(gone <= known for gone, known in seen)
     assert acknowledged == sent
 
@@ -129,7 +130,7 @@ async def test_a_partition_waits_until_the_batch_before_the_last_is_off_the_disk
             assert await publisher.flush(1) == 808
             assert publisher.stats().delivered == 192  # of one session, what the worker surely remembers
             patch.undo()
-            assert await publisher.flush(30) == 0
+            assert await publisher.flush(PATIENCE) == 0
             assert publisher.stats().spool_error is None
     assert await arrived(world) == sent
 
@@ -149,7 +150,7 @@ async def test_what_is_sent_again_by_the_next_publisher_changes_nothing(
             assert await publisher.close(0) == 408
     async with publisher_of(world, spool) as publisher:
         assert publisher.stats().recovered == 600
-        assert await publisher.flush(30) == 0
+        assert await publisher.flush(PATIENCE) == 0
     (found,) = (await arrived(world)).values()
     assert len(found) == 792
     for partition in range(PARTITIONS):
@@ -184,7 +185,7 @@ async def test_one_that_lives_sends_what_another_left_if_nobody_starts_in_its_pl
             assert await publisher.close(0) == 700
         await world.until(lambda: living.stats().recovered == 700)
         mine += [living.create("mine", "n", {"number": number}) for number in range(300)]
-        assert await living.flush(30) == 0
+        assert await living.flush(PATIENCE) == 0
         stats = living.stats()
         assert (stats.accepted, stats.delivered, stats.spooled, stats.spooled_bytes) == (600, 1300, 0, 0)
         await world.until(lambda: len(spools(spool)) == 3)  # its own, with SQLite's two files
@@ -202,7 +203,7 @@ async def test_one_that_can_not_send_leaves_what_another_left_to_those_that_can(
             await publisher.close(0)
         async with publisher_of(world, spool, adopt_after=0.6) as able:
             assert able.stats().recovered == 50
-            assert await able.flush(30) == 0
+            assert await able.flush(PATIENCE) == 0
         assert away.stats().recovered == 0
     assert await arrived(world) == sent
 
@@ -225,7 +226,7 @@ async def test_threads_write_through_and_everything_arrives_in_each_ones_order(
             max_spool_bytes=100_000,
         ) as publisher:
             asyncio.run(gather(publisher))
-            return publisher.flush(60)
+            return publisher.flush(PATIENCE)
 
     async def gather(publisher: SyncPublisher) -> None:
         await asyncio.gather(*(asyncio.to_thread(work, publisher, f"session-{n}") for n in range(4)))
@@ -245,7 +246,7 @@ async def test_a_time_out_says_how_far_the_command_came(world: Deployment, spool
         )
         await publisher.close(0)
     async with publisher_of(world, spool) as publisher:
-        assert await publisher.flush(30) == 0  # connected, and what was left is in Kafka
+        assert await publisher.flush(PATIENCE) == 0  # connected, and what was left is in Kafka
         with pytest.raises(ResultTimeoutError, match="Kafka has it") as known:
             await publisher.create_and_wait("s", "n", {}, timeout=3)
         assert (known.value.reached, known.value.offset) == ("acknowledged", 1)

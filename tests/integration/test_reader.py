@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from tests.harness import Deployment, deployment
 from tests.integration.reading import NAMES, START, shown, varied
+from tests.patience import PATIENCE
 
 from waypost import Checkpoint, CheckpointManager, InvalidCommandError, NaiveDatetimeError, Reader
 from waypost import commands as kinds
@@ -178,8 +179,8 @@ async def test_a_wrong_page_is_refused(world: Deployment, reader: Reader) -> Non
 
 async def test_a_token_waits_until_its_command_is_applied(world: Deployment, reader: Reader) -> None:
     first = await world.create("s")
-    await reader.wait_for((0, first), timeout=20)
-    waiting = asyncio.create_task(reader.wait_for((0, first + 1), timeout=20))
+    await reader.wait_for((0, first), timeout=PATIENCE)
+    waiting = asyncio.create_task(reader.wait_for((0, first + 1), timeout=PATIENCE))
     assert not (await asyncio.wait({waiting}, timeout=0.05))[0]
     await world.create("s")
     await waiting
@@ -188,7 +189,7 @@ async def test_a_token_waits_until_its_command_is_applied(world: Deployment, rea
 
 async def test_waiting_in_vain_says_how_far_the_partition_is(world: Deployment, reader: Reader) -> None:
     offset = await world.create("s")
-    await reader.wait_for((0, offset), timeout=20)
+    await reader.wait_for((0, offset), timeout=PATIENCE)
     with pytest.raises(TimeoutError, match="partition 0 is applied up to offset 0, not yet to 5"):
         await reader.wait_for((0, 5), timeout=0.05)
     with pytest.raises(TimeoutError, match="partition 9"):
@@ -208,7 +209,7 @@ async def test_a_summary_and_an_export_are_of_one_moment(world: Deployment, read
     pieces = session.export_stream()
     begun = await anext(pieces)
     offset = await world.send(b"{}", b"run-1", kinds.CLEAR.encode())
-    await reader.wait_for((0, offset), timeout=20)
+    await reader.wait_for((0, offset), timeout=PATIENCE)
     assert await session.count() == 0
     text = begun + b"".join([piece async for piece in pieces])
     assert text.decode() == twin.manager.export()
@@ -218,7 +219,7 @@ async def test_an_export_longer_than_a_page_is_the_same_text(world: Deployment, 
     offset = 0
     for step in range(45):
         offset = await world.create("s", step=step)
-    await reader.wait_for((0, offset), timeout=20)
+    await reader.wait_for((0, offset), timeout=PATIENCE)
     session = reader.session("s")
     pieces = [piece async for piece in session.export_stream()]
     assert len(pieces) == 46

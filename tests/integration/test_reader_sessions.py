@@ -10,6 +10,7 @@ import asyncpg
 import orjson
 import pytest
 from tests.harness import Deployment, deployment
+from tests.patience import PATIENCE
 
 import waypost
 from waypost import NaiveDatetimeError, Reader, SessionInfo
@@ -44,7 +45,7 @@ async def test_sessions_are_listed_with_prefix_and_cursor(world: Deployment, rea
         offset = await world.create(session_id)
     await world.send(policy_body({"max_checkpoints": 7, "max_age": 60}), b"c", kinds.CONFIGURE.encode())
     offset += 1
-    await reader.wait_for((0, offset), timeout=20)
+    await reader.wait_for((0, offset), timeout=PATIENCE)
     assert sorted(each.session_id for each in await reader.sessions()) == sorted(ids)
     assert [each.session_id for each in await reader.sessions(prefix="b_")] == ["b_"]
     pages = []
@@ -65,7 +66,7 @@ async def test_sessions_are_listed_by_their_last_activity(world: Deployment, rea
     offset = 0
     for session_id in ("a-1", "b", "a-2", "a-3", "a-1"):
         offset = await world.create(session_id)
-    await reader.wait_for((0, offset), timeout=20)
+    await reader.wait_for((0, offset), timeout=PATIENCE)
     everything = await reader.recent_sessions()
     # The broker's clock counts milliseconds; ids break ties.
     order = sorted(await reader.sessions(), key=lambda s: (s.last_recorded_at, s.session_id), reverse=True)

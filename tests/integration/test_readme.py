@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from tests.harness import deployment
+from tests.patience import PATIENCE
 
 from waypost_worker.devserver import Servers
 
@@ -30,9 +31,9 @@ async def test_the_agent_and_the_subscriber_of_the_readme(
         )
         try:
             published = await asyncio.create_subprocess_exec(sys.executable, "-c", agent)
-            assert await asyncio.wait_for(published.wait(), 30) == 0
+            assert await asyncio.wait_for(published.wait(), PATIENCE) == 0
             assert subscriber.stdout is not None
-            lines = [await asyncio.wait_for(subscriber.stdout.readline(), 30) for _ in range(3)]
+            lines = [await asyncio.wait_for(subscriber.stdout.readline(), PATIENCE) for _ in range(3)]
         finally:
             subscriber.kill()
             await subscriber.wait()

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.cli import CommandLine
 from tests.harness import Deployment
 from tests.oracle.books import read_all
+from tests.patience import PATIENCE
 from tests.recovering import PARTITIONS, execute, line, live, published, run, worked
 from tests.state import state_hash
 
@@ -253,7 +254,7 @@ async def test_progress_can_be_scraped_while_it_works(live: Deployment, line: Co
 
 def scrape(address: str) -> dict[tuple[str, ...], float]:
     """Value by name and label values, in order of the labels' names."""
-    with urllib.request.urlopen(address, timeout=10) as answer:
+    with urllib.request.urlopen(address, timeout=PATIENCE) as answer:
         families = text_string_to_metric_families(answer.read().decode())
     return {
         (sample.name, *(sample.labels[name] for name in sorted(sample.labels))): sample.value

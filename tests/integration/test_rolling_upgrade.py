@@ -19,6 +19,7 @@ from tests.cli import CommandLine
 from tests.harness import Deployment, deployment
 from tests.integration.test_worker_process import publish
 from tests.integration.watched import Watched, ok
+from tests.patience import PATIENCE
 
 from waypost import __version__
 from waypost_worker.devserver import Servers
@@ -94,7 +95,7 @@ async def test_workers_are_replaced_one_by_one_by_a_version_with_a_migration(
     assert [key[-1] for key in found] == [NEXT]
     again = await Watched(here, tmp_path / "again").start()
     assert again.process is not None
-    assert await asyncio.wait_for(again.process.wait(), 30) == 1
+    assert await asyncio.wait_for(again.process.wait(), PATIENCE) == 1
     assert "it was migrated by a newer Waypost" in again.log.read_text()
     for worker in new:
         assert await worker.end(signal.SIGTERM) == 0

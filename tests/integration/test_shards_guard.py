@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 from tests.harness import Deployment, deployment
 from tests.integration.test_worker_process import Worker
+from tests.patience import PATIENCE
 from tests.recovering import worked
 from tests.shards import noted, rows, state
 
@@ -164,7 +165,7 @@ async def test_a_worker_process_says_it_in_one_line_and_ends(here: Deployment, t
     first, second = here.dsn.split()
     worker = await Worker(here, tmp_path / "log", WAYPOST_POSTGRES_DSN=f"{second}\n{first}").start()
     assert worker.process is not None
-    assert await asyncio.wait_for(worker.process.wait(), 30) == 1
+    assert await asyncio.wait_for(worker.process.wait(), PATIENCE) == 1
     said = worker.log.read_text()
     assert "the list is in another order" in said.splitlines()[-1]
     assert "Traceback" not in said

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tests.cli import CommandLine, Outcome
 from tests.harness import Deployment, deployment
+from tests.patience import PATIENCE
 from tests.recovering import run, worked
 from tests.shards import own_server, rows
 
@@ -91,7 +92,7 @@ async def test_a_token_is_waited_for_in_its_partition_s_database(here: Deploymen
         for partition in range(PARTITIONS):
             session = here.sessions(partition)[0]
             offset = await here.create(session, "waited for")
-            await reader.wait_for((partition, offset), 20)
+            await reader.wait_for((partition, offset), PATIENCE)
             latest = await reader.session(session).get_latest()
             assert latest is not None
             assert latest.name == "waited for"

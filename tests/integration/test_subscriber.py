@@ -25,6 +25,7 @@ from tests.integration.subscribing import (
     subscriber,
     world,
 )
+from tests.patience import PATIENCE
 
 from waypost import Deduplicator, Event, Subscriber, Topics
 from waypost.envelope import Envelope
@@ -210,7 +211,7 @@ async def test_members_share_the_partitions_and_nothing_is_lost_when_one_joins(
     tasks.append(asyncio.create_task(work(members[1])))
     for _ in range(10):
         sent += await results.many(100)
-    await world.until(lambda: set(subjects(found)) == set(sent), 40)
+    await world.until(lambda: set(subjects(found)) == set(sent))
     await world.until(lambda: all(each._consuming and each._consuming._ready for each in members))
     for task in tasks:
         task.cancel()
@@ -252,7 +253,7 @@ async def test_a_topic_that_is_made_later_is_waited_for_and_that_is_said(
     bootstrap = servers.endpoints.bootstrap_servers
     events = Subscriber(bootstrap, prefix=topic_prefix, group=group, from_beginning=True)
     taking = asyncio.create_task(anext(aiter(events)))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while f"does not tell of a topic '{topics.results}'" not in caplog.text:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         await create_topics(Connection(bootstrap), topics, 1)

@@ -104,7 +104,7 @@ async def test_members_come_and_go_at_random(
     for _ in range(STEPS):
         sent += await results.many(40)
         seen = len(found)
-        await world.until(lambda seen=seen: len(found) > seen, 40)
+        await world.until(lambda seen=seen: len(found) > seen)
         step = chance.choice(("join", "join", "leave", "cancel", "vanish", "get_stuck"))
         if step == "join" and len(members) < MOST_MEMBERS:
             members.append(Member(world, found, chance))
@@ -113,7 +113,7 @@ async def test_members_come_and_go_at_random(
                 await members[0].get_stuck()
         elif step != "join" and len(members) > 1:
             await getattr(members.pop(chance.randrange(len(members))), step)()
-    await world.until(lambda: set(subjects(found)) == set(sent), 60)
+    await world.until(lambda: set(subjects(found)) == set(sent))
     for member in members:
         await member.leave()
     assert by_session(list(dict.fromkeys(subjects(found)))) == by_session(sent)

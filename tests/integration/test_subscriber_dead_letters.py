@@ -18,6 +18,7 @@ from tests.integration.subscribing import (
     subscriber,
     world,
 )
+from tests.patience import PATIENCE
 
 from waypost import DeadLetterError, Event
 
@@ -39,7 +40,7 @@ async def read(world: Deployment, topic: str, count: int) -> list[Any]:
     )
     await consumer.start()
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             return [await consumer.getone() for _ in range(count)]
     finally:
         await consumer.stop()
@@ -69,7 +70,7 @@ async def test_what_keeps_failing_goes_to_the_dead_letter_topic_with_its_reason(
     began = datetime.now(UTC)
     events = subscriber(world, group=GROUP, from_beginning=True)
     task = asyncio.create_task(events.run(handler, retries=2, on_failure=on_failure, dead_letters=topic))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await finished.wait()
     await events.close()
     await task

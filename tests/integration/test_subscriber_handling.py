@@ -18,6 +18,7 @@ from tests.integration.subscribing import (
     subscriber,
     world,
 )
+from tests.patience import PATIENCE
 
 from waypost import Deduplicator, Event
 
@@ -64,7 +65,7 @@ async def test_a_handler_gets_each_session_in_order_and_many_sessions_at_once(
     finished = asyncio.Event()
     events = subscriber(world, group=GROUP, from_beginning=True)
     task = asyncio.create_task(events.run(handler, concurrency=8))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await finished.wait()
     await events.close()
     await task
@@ -94,7 +95,7 @@ async def test_a_handler_that_fails_is_tried_again_and_then_the_callback_gets_th
     finished = asyncio.Event()
     events = subscriber(world, group=GROUP, from_beginning=True)
     task = asyncio.create_task(events.run(handler, retries=3, on_failure=on_failure))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await finished.wait()
     await events.close()
     await task
@@ -133,7 +134,7 @@ async def test_a_rebalance_waits_for_the_handlers_under_way(world: Deployment, r
     first = subscriber(world, group=GROUP, from_beginning=True)
     second = subscriber(world, group=GROUP, from_beginning=True)
     running = [asyncio.create_task(first.run(slow, concurrency=3))]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await entered.wait()
     consuming = beneath(first)
     finish = consuming.before_revoke
@@ -146,7 +147,7 @@ async def test_a_rebalance_waits_for_the_handlers_under_way(world: Deployment, r
 
     consuming.before_revoke = told
     running.append(asyncio.create_task(second.run(quick)))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await revoking.wait()
     leave.set()
     await world.until(lambda: handled.total() >= len(sent))
@@ -167,7 +168,7 @@ async def test_cancelling_a_run_leaves_what_was_not_done(world: Deployment, resu
             await asyncio.Event().wait()
 
     task = asyncio.create_task(subscriber(world, group=GROUP, from_beginning=True).run(handler))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await entered.wait()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -232,7 +233,7 @@ async def test_a_rebalance_does_not_wait_for_the_next_try(
 
     first = subscriber(world, group=GROUP, from_beginning=True)
     running = asyncio.create_task(first.run(failing))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         await tried.wait()
         await first.close()
         await running
@@ -259,7 +260,7 @@ async def test_a_slow_handler_keeps_its_partitions(
     options = {"max_poll_interval_ms": 500, "heartbeat_interval_ms": 100}
     async with subscriber(world, group=GROUP, from_beginning=True, options=options) as events:
         task = asyncio.create_task(events.run(handler))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await entered.wait()
         term = beneath(events).term
         idle = beneath(events)._consumer._subscription

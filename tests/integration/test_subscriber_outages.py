@@ -18,13 +18,13 @@ from tests.integration.subscribing import (
     subjects,
     subscriber,
 )
+from tests.patience import PATIENCE
 from tests.servers import started
 
 from waypost import Event, Subscriber
 from waypost_worker.devserver import EmbeddedKafka, Endpoints
 
 MEMBER = Path(__file__).with_name("subscriber_process.py")
-PATIENCE = 60
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from tests.harness import Deployment, deployment
+from tests.patience import PATIENCE
 from tests.unit.test_metrics import CREATE, batch, command
 
 from waypost import Event, Publisher, Subscriber, commands
@@ -61,7 +62,7 @@ async def test_a_trace_goes_from_the_agent_to_the_subscriber(
         reading = asyncio.create_task(subscriber.run(handler))
         with tracer.start_as_current_span("agent's step"):
             command_id = publisher.create("session-1", "n", {"x": 1})
-        await asyncio.wait_for(handled.wait(), 20)
+        await asyncio.wait_for(handled.wait(), PATIENCE)
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
         await running.stop()

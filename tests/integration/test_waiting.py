@@ -8,6 +8,7 @@ import pytest
 from tests.harness import Deployment, deployment
 from tests.integration.odd_batches import send
 from tests.integration.subscribing import PARTITIONS, Results
+from tests.patience import PATIENCE
 
 from waypost import (
     BufferFullError,
@@ -48,18 +49,21 @@ async def test_create_and_wait_gives_the_checkpoint_and_the_token(
     for partition in range(PARTITIONS):
         world.own(partition)
     results = await asyncio.gather(
-        *(publisher.create_and_wait(f"session-{number}", "n", STATE, timeout=20) for number in range(20))
+        *(
+            publisher.create_and_wait(f"session-{number}", "n", STATE, timeout=PATIENCE)
+            for number in range(20)
+        )
     )
     assert [result.checkpoint_id for result in results] == [f"session-{number}:1" for number in range(20)]
     assert {result.body["checkpoint"]["data"]["text"] for result in results} == {"ü\u0000"}
     assert {result.token[0] for result in results} == set(range(PARTITIONS))
-    second = await publisher.create_and_wait("session-0", "n", {}, timeout=20)
+    second = await publisher.create_and_wait("session-0", "n", {}, timeout=PATIENCE)
     assert second.checkpoint_id == "session-0:2"
 
 
 async def test_a_result_says_that_a_command_was_rejected(world: Deployment, publisher: Publisher) -> None:
     world.own(partition_of("s", PARTITIONS))
-    result = await publisher.publish_and_wait("s", kinds.PIN, checkpoint_body("s:1"), timeout=20)
+    result = await publisher.publish_and_wait("s", kinds.PIN, checkpoint_body("s:1"), timeout=PATIENCE)
     assert result.type == "waypost.command.rejected"
     with pytest.raises(InvalidCommandError, match="s:1") as caught:
         result.accepted()
@@ -70,10 +74,10 @@ async def test_a_command_sent_again_with_its_id_gets_the_first_ones_checkpoint(
     world: Deployment, publisher: Publisher
 ) -> None:
     world.own(partition_of("s", PARTITIONS))
-    first = await publisher.create_and_wait("s", "n", {}, timeout=20)
+    first = await publisher.create_and_wait("s", "n", {}, timeout=PATIENCE)
     body = b'{"name":"n","data":{}}'
     command_id = first.body["command"]["id"]
-    again = await publisher.publish_and_wait("s", kinds.CREATE, body, command_id=command_id, timeout=20)
+    again = await publisher.publish_and_wait("s", kinds.CREATE, body, command_id=command_id, timeout=PATIENCE)
     assert (again.type, again.checkpoint_id) == ("waypost.command.duplicate", "s:1")
 
 
@@ -85,7 +89,9 @@ async def test_the_result_of_an_earlier_try_is_not_taken_for_that_of_its_repetit
     for _ in range(2):  # as two processes would: the second reads from behind where the first result is
         async with publisher_of(world) as publisher:
             body = create_body("n", {})
-            result = await publisher.publish_and_wait("s", kinds.CREATE, body, command_id="same", timeout=20)
+            result = await publisher.publish_and_wait(
+                "s", kinds.CREATE, body, command_id="same", timeout=PATIENCE
+            )
             results.append(result)
     assert [result.type.rpartition(".")[2] for result in results] == ["created", "duplicate"]
     assert results[0].token < results[1].token
@@ -97,12 +103,12 @@ async def test_waiting_in_vain_says_that_kafka_has_the_command(
     partition = partition_of("s", PARTITIONS)
     with pytest.raises(ResultTimeoutError, match=f"Kafka has it, at offset 0 of partition {partition}"):
         await publisher.create_and_wait("s", "n", {}, timeout=1)
-    assert await publisher.flush(20) == 0
+    assert await publisher.flush(PATIENCE) == 0
 
 
 async def test_waiting_for_a_command_that_is_dropped_says_so(world: Deployment) -> None:
     async with Publisher("127.0.0.1:1", max_buffer_count=1, on_full="drop_oldest") as publisher:
-        waiting = asyncio.create_task(publisher.create_and_wait("s", "n", {}, timeout=20))
+        waiting = asyncio.create_task(publisher.create_and_wait("s", "n", {}, timeout=PATIENCE))
         await world.until(lambda: publisher.stats().buffered == 1)
         publisher.create("s", "n", {})
         with pytest.raises(DeliveryError, match="dropped"):
@@ -128,7 +134,7 @@ async def test_a_result_that_came_long_before_anybody_looked_is_found(
     first = publisher.create("s", "n", {})
     for _ in range(3000):
         publisher.clear("s")
-    assert await publisher.flush(20) == 0
+    assert await publisher.flush(PATIENCE) == 0
     await world.answered(3001)
     await running.stop()
     for _ in range(5):  # fence records: what stands last in the topic says nothing of commands
@@ -139,7 +145,7 @@ async def test_a_result_that_came_long_before_anybody_looked_is_found(
     landing: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
     landing.set_result((partition, 0))
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             result = await waiter.wait(first, "s", landing)
     finally:
         await waiter.stop()
@@ -151,7 +157,7 @@ async def test_who_waits_when_the_publisher_is_closed_is_told_at_once(world: Dep
     waiting = asyncio.create_task(publisher.create_and_wait("s", "n", {}, timeout=3600))
     await world.until(lambda: publisher.stats().delivered == 1)
     assert await publisher.close() == 0
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         with pytest.raises(ResultTimeoutError, match=r"before the publisher was closed\. .* Kafka has it"):
             await waiting
 
@@ -164,14 +170,14 @@ async def test_a_thread_that_waits_when_another_closes_is_told_too(world: Deploy
     waiting = asyncio.create_task(asyncio.to_thread(publisher.create_and_wait, "s", "n", {}, timeout=3600))
     await world.until(lambda: publisher.stats().delivered == 1)
     assert await asyncio.to_thread(publisher.close) == 0
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         with pytest.raises(ResultTimeoutError, match="before the publisher was closed"):
             await waiting
 
 
 async def test_what_was_never_sent_is_not_said_to_have_been(world: Deployment, publisher: Publisher) -> None:
     publisher.create("s", "n", {})
-    assert await publisher.flush(20) == 0  # there is a connection, and a batch begins to fill at once
+    assert await publisher.flush(PATIENCE) == 0  # there is a connection, and a batch begins to fill at once
     with pytest.raises(ResultTimeoutError) as told:
         await publisher.create_and_wait("s", "n", {}, timeout=0)
     assert told.value.reached in ("waiting", "sent")
@@ -195,7 +201,7 @@ async def test_records_that_the_client_cannot_read_are_passed_over(world: Deploy
             landing.set_result((partition, offset))
             waiting = asyncio.create_task(waiter.wait(f"c-{offset}", "s", landing))
             await results.created("s")
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE):
                 result = await waiting
             assert result.token == (partition, offset)
     finally:

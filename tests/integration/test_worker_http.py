@@ -14,6 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from tests.harness import CREATE, TIME, Deployment, deployment
 from tests.integration.test_worker_process import Worker, publish
 from tests.integration.watched import Watched, ok
+from tests.patience import PATIENCE
 
 from waypost.envelope import command_headers
 from waypost.outgoing import create_body
@@ -105,7 +106,7 @@ async def test_a_taken_port_is_said_in_one_line(here: Deployment, tmp_path: Path
     second = Worker(here, tmp_path / "two", WAYPOST_HTTP_PORT=str(port))
     await second.start()
     assert second.process is not None
-    assert await asyncio.wait_for(second.process.wait(), 20) == 1
+    assert await asyncio.wait_for(second.process.wait(), PATIENCE) == 1
     (line,) = second.log.read_text().splitlines()
     assert f"can't listen on 127.0.0.1:{port}" in line
     assert await first.end(signal.SIGTERM) == 0

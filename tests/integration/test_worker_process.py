@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.harness import Deployment, deployment
+from tests.patience import PATIENCE
 
 from waypost_worker.devserver import EmbeddedKafka, EmbeddedPostgres, Endpoints, Servers
 
@@ -58,7 +59,7 @@ class Worker:
         assert self.process is not None
         if self.process.returncode is None:
             self.process.send_signal(number)
-        return await asyncio.wait_for(self.process.wait(), 30)
+        return await asyncio.wait_for(self.process.wait(), PATIENCE)
 
 
 @pytest.fixture
@@ -208,7 +209,7 @@ async def test_wrong_settings_end_with_2_and_one_clear_line(here: Deployment, tm
         worker = Worker(here, tmp_path / variable, **{variable: value})
         await worker.start()
         assert worker.process is not None
-        assert await asyncio.wait_for(worker.process.wait(), 20) == 2
+        assert await asyncio.wait_for(worker.process.wait(), PATIENCE) == 2
         said = worker.log.read_text()
         assert words in said
         assert said.count("\n") == 1

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tests.harness import Deployment, deployment
 from tests.integration.test_worker_process import Worker, publish
+from tests.patience import PATIENCE
 from tests.processes import descendants, wait_until_gone
 
 from waypost_worker.cli.worker import environments
@@ -52,7 +53,7 @@ async def test_several_processes_share_the_partitions_and_end_with_their_parent(
     children = parent.children
     assert len(children) == 2
     assert await parent.end(signal.SIGTERM) == 0
-    assert wait_until_gone(children, 1) == []
+    assert wait_until_gone(children, PATIENCE) == []
     assert parent.says("worker_stopped") == 2
 
 
@@ -97,7 +98,7 @@ async def test_a_session_timeout_that_the_brokers_refuse_ends_the_worker_with_wh
         async with deployment(endpoints, database, topic_prefix) as here:
             worker = await Worker(here, tmp_path / "short", WAYPOST_SESSION_TIMEOUT="2").start()
             assert worker.process is not None
-            assert await asyncio.wait_for(worker.process.wait(), 30) == 1
+            assert await asyncio.wait_for(worker.process.wait(), PATIENCE) == 1
             assert "set WAYPOST_SESSION_TIMEOUT between them" in worker.log.read_text()
             worker = await Worker(here, tmp_path / "default", WAYPOST_SESSION_TIMEOUT="").start()
             await here.until(lambda: worker.says("partition_acquired") == 1)

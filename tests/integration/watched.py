@@ -6,14 +6,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 from tests.harness import Deployment
 from tests.integration.test_worker_process import Worker
-
-_PATIENCE: Final = 60.0
+from tests.patience import PATIENCE
 
 
 class Watched(Worker):
@@ -25,7 +23,7 @@ class Watched(Worker):
 
     async def address(self) -> str:
         """Where it listens, as soon as it does."""
-        await self.here.until(lambda: self.says("http_listening") > 0, _PATIENCE)
+        await self.here.until(lambda: self.says("http_listening") > 0, PATIENCE)
         port = next(
             json.loads(line)["port"] for line in self.log.read_text().splitlines() if "http_listening" in line
         )
@@ -44,7 +42,7 @@ class Watched(Worker):
             status, found = await self.get(path)
             return wanted(status, found)
 
-        await self.here.until(seen, _PATIENCE)
+        await self.here.until(seen, PATIENCE)
         return found
 
     async def samples(self) -> list[Sample]:
@@ -62,12 +60,12 @@ class Watched(Worker):
         async def seen() -> bool:
             return wanted(await self.metrics())
 
-        await self.here.until(seen, _PATIENCE)
+        await self.here.until(seen, PATIENCE)
 
 
 def _get(address: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(address, timeout=10) as answer:
+        with urllib.request.urlopen(address, timeout=PATIENCE) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as refused:
         return refused.code, refused.read().decode()

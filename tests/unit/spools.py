@@ -4,6 +4,8 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+from tests.patience import PATIENCE
+
 from waypost.spool_directory import claim
 from waypost.topics import Topics
 
@@ -26,7 +28,7 @@ def spool_in(directory: Path) -> Path:
     return next(directory.glob("*.spool"))
 
 
-async def until(condition: Any, seconds: float = 20) -> None:
+async def until(condition: Any, seconds: float = PATIENCE) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
