@@ -5,6 +5,9 @@ import select
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
+
+from tests.patience import PATIENCE
 
 
 def descendants(pid: int) -> list[int]:
@@ -38,6 +41,38 @@ def program_of(pid: int) -> str:
 def arguments_of(pid: int) -> list[str]:
     """The command line of a process."""
     return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
+
+
+class Freezable(Protocol):
+    """A server that can be suspended."""
+
+    @property
+    def pid(self) -> int:
+        """Its first process."""
+        ...
+
+    def suspend(self) -> None:
+        """SIGSTOP to all of it."""
+        ...
+
+
+def freeze(server: Freezable) -> None:
+    """Suspend a server and wait until all of it stands still: until then it may answer on a busy machine."""
+    server.suspend()
+    wait_until_still([server.pid, *descendants(server.pid)])
+
+
+def wait_until_still(pids: list[int]) -> None:
+    """Wait until each thread of these processes, which were sent SIGSTOP, has stopped."""
+    wait_until(lambda: all(_stands_still(pid) for pid in pids), PATIENCE)
+
+
+def _stands_still(pid: int) -> bool:
+    try:
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+        return all((task / "stat").read_text().rpartition(")")[2].split()[0] in "TZX" for task in tasks)
+    except (FileNotFoundError, ProcessLookupError):
+        return not Path(f"/proc/{pid}").exists()  # a thread has ended meanwhile, or the process
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> None:

@@ -4,8 +4,9 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
-from typing import Any, Final
+from functools import cached_property, wraps
+from inspect import isawaitable
+from typing import Any, Final, cast
 
 import orjson
 
@@ -194,9 +195,20 @@ class Deduplicator:
     def once(self, handler: Callable[[Event], Awaitable[None]]) -> Callable[[Event], Awaitable[None]]:
         """``handler``, called for no event that it has handled before. One that it failed at is not handled."""
 
-        async def handle(event: Event) -> None:
-            if event.id not in self._ids:
-                await handler(event)
-                self.seen(event)
+        async def note(event: Event, handling: Awaitable[None]) -> None:
+            await handling
+            self.seen(event)
+
+        @wraps(handler)
+        def handle(event: Event) -> Awaitable[None]:
+            if event.id in self._ids:
+                return _nothing()
+            handling: object = handler(event)
+            # What no async function gave is for the caller to refuse, who names the handler and calls it no more.
+            return note(event, handling) if isawaitable(handling) else cast("Awaitable[None]", handling)
 
         return handle
+
+
+async def _nothing() -> None:
+    """A handler's work on an event that was handled before."""

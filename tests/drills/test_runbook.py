@@ -29,6 +29,7 @@ from tests.integration.test_kafka_acls import grant
 from tests.integration.test_worker_process import publish
 from tests.integration.watched import Watched, ok
 from tests.patience import PATIENCE
+from tests.processes import freeze
 from tests.secure_kafka import SecureKafka
 from tests.servers import unavailable
 
@@ -246,7 +247,7 @@ async def test_a_database_that_does_not_answer_leaves_partitions_unowned_until_i
         walk = walking(here, tmp_path, "WaypostPartitionsUnowned", 0, worker=worker, settings=settings)
         await worker.start()
         await worker.answers("/readyz", ok)
-        postgres.suspend()
+        freeze(postgres)
         for session in (*here.sessions(0, 1), *here.sessions(1, 1)):
             await here.create(session)
         await worker.shows(lambda found: found["waypost_owned_partitions",] == 0)

@@ -82,7 +82,16 @@ def test_commands_in_the_same_directory_use_it_and_ctrl_c_stops_everything(
 
     assert line.run("topics", "create", "--partitions", "2").code == 0
     created = line.run(
-        "publish", "session-1", "task_started", "--data", '{"step": 1}', "--wait", "-o", "json"
+        "publish",
+        "session-1",
+        "task_started",
+        "--data",
+        '{"step": 1}',
+        "--wait",
+        "--timeout",
+        "60",
+        "-o",
+        "json",
     )
     assert created.code == 0
     assert created.json["checkpoint"]["id"] == "session-1:1"
@@ -102,7 +111,7 @@ def test_state_is_kept_between_runs_and_is_one_run_s_alone(line: CommandLine, st
     dev.until_ready()
     # WAYPOST_STATE_DIR names the directory to every command, to dev itself as well.
     kept = CommandLine(line.directory, {"WAYPOST_STATE_DIR": "kept"})
-    assert kept.run("publish", "s", "n", "--wait").code == 0
+    assert kept.run("publish", "s", "n", "--wait", "--timeout", "60").code == 0
     second = kept.run("dev")
     assert second.code == 1
     assert "in use by process" in second.err
@@ -165,9 +174,10 @@ def test_a_killed_worker_is_replaced_and_nothing_runs_on_when_dev_is_killed(
     os.kill(killed, signal.SIGKILL)
     said = dev.command.until("takes its place")
     assert f"worker {killed} was killed by SIGKILL" in said
-    assert len(dev.workers()) == 2
+    # What takes its place may still be on its way into its program.
+    wait_until(lambda: len(dev.workers()) == 2, PATIENCE)
     assert kept in dev.workers()
-    assert line.run("publish", "s", "n", "--wait", "--timeout", "40").code == 0
+    assert line.run("publish", "s", "n", "--wait", "--timeout", "60").code == 0
 
     everything = descendants(dev.pid)
     dev.command.stop(signal.SIGKILL)

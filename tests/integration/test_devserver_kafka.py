@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
-from tests.processes import arguments_of
+from tests.processes import arguments_of, freeze
 from tests.servers import unavailable
 
 from waypost_worker.devserver import THROUGHPUT, DevServerError, EmbeddedKafka
@@ -90,7 +90,7 @@ async def test_while_it_is_down_its_port_refuses_and_nobody_else_gets_it(kafka: 
 
 async def test_a_suspended_broker_answers_nothing_until_resumed(kafka: EmbeddedKafka) -> None:
     await create_topic(kafka, "frozen")
-    kafka.suspend()
+    freeze(kafka)
     producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers, request_timeout_ms=500)
     with pytest.raises(KafkaError):
         await producer.start()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from tests.processes import freeze
 
 from waypost_worker.devserver import DevServerError, EmbeddedPostgres
 from waypost_worker.devserver.postgres_programs import give, unprivileged_user
@@ -62,7 +63,7 @@ async def test_a_suspended_server_answers_no_open_connection_until_resumed(
 ) -> None:
     connection = await asyncpg.connect(postgres.dsn)
     try:
-        postgres.suspend()
+        freeze(postgres)
         answer = asyncio.create_task(connection.fetchval("SELECT 1"))
         done, _ = await asyncio.wait([answer], timeout=0.3)
         assert not done
@@ -73,7 +74,7 @@ async def test_a_suspended_server_answers_no_open_connection_until_resumed(
 
 
 async def test_a_suspended_server_can_be_stopped(postgres: EmbeddedPostgres) -> None:
-    postgres.suspend()
+    freeze(postgres)
     postgres.stop()
     assert not postgres.running
 

@@ -1,14 +1,13 @@
 """The Kafka side while the broker is frozen, killed or restarted: what is unknown is said, nothing is doubled."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer
 from tests.patience import PATIENCE
+from tests.processes import freeze
 from tests.servers import started
 
 from waypost.envelope import KafkaRecord
@@ -50,21 +49,6 @@ async def claimed(connection: Connection, topics: Topics) -> AsyncIterator[Resul
         yield log
     finally:
         await log.close()
-
-
-def freeze(kafka: EmbeddedKafka) -> None:
-    """Suspend the broker and wait until each of its threads stands still: a busy machine takes its time."""
-    kafka.suspend()
-    deadline = time.monotonic() + PATIENCE
-    while not all(stands_still(task) for task in Path(f"/proc/{kafka.pid}/task").iterdir()):
-        assert time.monotonic() < deadline
-
-
-def stands_still(task: Path) -> bool:
-    try:
-        return (task / "stat").read_text().rpartition(")")[2].split()[0] == "T"
-    except (FileNotFoundError, ProcessLookupError):
-        return True  # it has ended
 
 
 def record(text: str) -> ResultRecord:

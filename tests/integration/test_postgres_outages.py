@@ -15,6 +15,7 @@ import pytest
 from tests.conformance.stores import PARTITIONS, Hand, entry, puts
 from tests.faults.proxy import Proxy
 from tests.patience import PATIENCE
+from tests.processes import freeze
 from tests.servers import POSTGRES_SETTINGS, started
 
 from waypost_worker.devserver import EmbeddedPostgres
@@ -81,7 +82,7 @@ async def test_a_frozen_server_makes_every_call_unavailable_and_the_pool_recover
         store = PostgresStore(pool, 0, timeout=2)
         hand = await until_available(store)
         await hand.commit(puts("s", [entry(1)]))
-        postgres.suspend()
+        freeze(postgres)
         try:
             async with asyncio.timeout(PATIENCE):
                 for call in calls(store, hand):

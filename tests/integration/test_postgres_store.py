@@ -136,7 +136,7 @@ async def test_a_free_connection_is_not_waited_for_without_end(database: str) ->
 
 
 async def test_a_lock_is_not_waited_for_without_end(database: str, pool: Any, hand: Hand) -> None:
-    hasty_pool = await open_pool(database, size=1, timeout=0.2)
+    hasty_pool = await open_pool(database, size=1, timeout=1)
     hasty = PostgresStore(hasty_pool, 0)
     async with pool.acquire() as holder, holder.transaction():
         await holder.execute("select from waypost.partitions for update")

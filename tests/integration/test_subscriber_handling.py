@@ -198,6 +198,18 @@ async def test_a_handler_wrapped_to_handle_once_is_still_tried_again(
     assert tries == dict.fromkeys(sent, 2)
 
 
+async def test_a_plain_function_within_once_ends_the_run_and_is_not_called_again(
+    world: Deployment, results: Results
+) -> None:
+    await results.many(1)
+    called: list[Event] = []
+    once = Deduplicator().once(called.append)  # type: ignore[arg-type]
+    async with subscriber(world, from_beginning=True) as events, asyncio.timeout(PATIENCE):
+        with pytest.raises(TypeError, match=r"must be an async function, and .*append"):
+            await events.run(once, retries=3)
+    assert len(called) == 1
+
+
 async def test_a_session_that_fails_does_not_hold_up_the_others(world: Deployment, results: Results) -> None:
     sent = await results.many(40, sessions=4)
     handled: Counter[str] = Counter()

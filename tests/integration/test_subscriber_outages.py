@@ -19,6 +19,7 @@ from tests.integration.subscribing import (
     subscriber,
 )
 from tests.patience import PATIENCE
+from tests.processes import freeze
 from tests.servers import started
 
 from waypost import Event, Subscriber
@@ -100,7 +101,7 @@ async def test_a_frozen_broker_is_not_taken_for_a_stuck_consumer(
         return looked[-1]
 
     consuming._ends = counted  # type: ignore[assignment]
-    await asyncio.to_thread(kafka.suspend)
+    await asyncio.to_thread(freeze, kafka)
     try:
         await world.until(lambda: looked.count(None) >= 2)
     finally:

@@ -101,8 +101,10 @@ async def test_waiting_in_vain_says_that_kafka_has_the_command(
     world: Deployment, publisher: Publisher
 ) -> None:
     partition = partition_of("s", PARTITIONS)
-    with pytest.raises(ResultTimeoutError, match=f"Kafka has it, at offset 0 of partition {partition}"):
-        await publisher.create_and_wait("s", "n", {}, timeout=1)
+    publisher.create("s", "n", {})
+    assert await publisher.flush(PATIENCE) == 0  # there is a connection
+    with pytest.raises(ResultTimeoutError, match=f"Kafka has it, at offset 1 of partition {partition}"):
+        await publisher.create_and_wait("s", "n", {}, timeout=2)
     assert await publisher.flush(PATIENCE) == 0
 
 

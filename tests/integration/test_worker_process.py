@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tests.harness import Deployment, deployment
 from tests.patience import PATIENCE
+from tests.processes import freeze, wait_until_still
 
 from waypost_worker.devserver import EmbeddedKafka, EmbeddedPostgres, Endpoints, Servers
 
@@ -109,11 +110,13 @@ async def test_a_frozen_worker_that_wakes_up_finds_itself_fenced(
     assert frozen is not None
     frozen.send_signal(signal.SIGSTOP)
     stopped = time.monotonic()
+    wait_until_still([frozen.pid])
     await publishing
-    await here.answered(400)  # only once the other one has taken over
+    await publish(here, 40, first=400)  # some for each partition, however many were answered before
+    await here.answered(440)  # only once the other one has taken over
     assert time.monotonic() - stopped > SESSION_TIMEOUT / 2
     frozen.send_signal(signal.SIGCONT)
-    await publish(here, 200, first=400)
+    await publish(here, 200, first=440)
     await here.balanced()
     assert await pair[0].end(signal.SIGTERM) == 0
 
@@ -144,7 +147,7 @@ async def test_a_second_signal_ends_at_once(here: Deployment, servers: Servers, 
             WAYPOST_POSTGRES_DSN=postgres.dsn,
         ).start()
         await here.until(lambda: worker.says("partition_acquired") == 4)
-        postgres.suspend()
+        freeze(postgres)
         await here.create("session-1")
         process = worker.process
         assert process is not None
