@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tests.faults.scene import Row, Scene, scene, seed_of_run
 from tests.servers import POSTGRES_SETTINGS, migrate_template, started
+from tests.shards import noted
 
 from waypost_worker.devserver import EmbeddedKafka, EmbeddedPostgres, Endpoints, Servers
 
@@ -81,6 +82,17 @@ async def postgres_scene(
 ) -> AsyncIterator[Scene]:
     """A stage on the shared Kafka and the Postgres that is broken."""
     async with open_scene(Endpoints(servers.endpoints.bootstrap_servers, broken_database)) as made:
+        yield made
+
+
+@pytest.fixture
+async def shards_scene(
+    servers: Servers, database: str, broken_database: str, open_scene: OpenScene
+) -> AsyncIterator[Scene]:
+    """A stage over two databases: shard 0 on the shared Postgres, shard 1 on the one that is broken."""
+    dsns = [database, broken_database]
+    await noted(dsns)
+    async with open_scene(Endpoints(servers.endpoints.bootstrap_servers, " ".join(dsns))) as made:
         yield made
 
 

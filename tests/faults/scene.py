@@ -7,7 +7,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -22,6 +22,7 @@ from tests.oracle.books import Records, balance, read_all
 from tests.oracle.live import LiveSubscriber, differences_seen
 
 from waypost import Topics
+from waypost.shards import dsn_list, shard_of
 from waypost_worker.devserver import Endpoints
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.topics import create_topics
@@ -64,6 +65,7 @@ class Scene:
         self, name: str, endpoints: Endpoints, prefix: str, directory: Path, seed: str, partitions: int
     ) -> None:
         self.endpoints = endpoints
+        self.databases = dsn_list(endpoints.postgres_dsn)  # one, or one for each shard
         self.topics = Topics(prefix)
         self.partitions = partitions
         self.directory = directory
@@ -136,6 +138,10 @@ class Scene:
     def alive(self) -> list[WorkerProcess]:
         return [worker for worker in self.workers if worker.alive]
 
+    def partitions_of(self, shard: int) -> list[int]:
+        """The partitions that a database holds."""
+        return [one for one in range(self.partitions) if shard_of(one, len(self.databases)) == shard]
+
     # Waiting.
 
     async def until(
@@ -163,13 +169,15 @@ class Scene:
         """The fault's duration, or the random moment of a blow: time itself is what is wanted here."""
         await asyncio.sleep(seconds)
 
-    async def healed(self) -> None:
-        """The fault is over: measure how long it takes until what is published now is answered."""
+    async def healed(self, partitions: Iterable[int] | None = None) -> None:
+        """The fault is over, or never was one of these partitions: measure how long it takes until what is published
+        there now is answered.
+        """
         healed_at = time.monotonic()
-        everything = range(self.partitions)
+        asked = range(self.partitions) if partitions is None else tuple(partitions)
         async with asyncio.timeout(LONGEST_WAIT):
-            marks = await asyncio.gather(*(self.load.mark(partition) for partition in everything))
-            await self.until(lambda: all(self.live.answered[one] >= marks[one] for one in everything))
+            marks = dict(zip(asked, await asyncio.gather(*map(self.load.mark, asked)), strict=True))
+            await self.until(lambda: all(self.live.answered[one] >= marks[one] for one in asked))
         took = time.monotonic() - healed_at
         self.row.resumed_after = max(self.row.resumed_after or 0.0, round(took, 2))
 
@@ -229,10 +237,11 @@ class Scene:
 
         async def at_rest() -> bool:
             problems.clear()
+            pools = POOL_SIZE * len(self.databases)
             for worker in self.alive:
-                problems.extend(_excess(worker.name, await worker.counts(), brokers))
+                problems.extend(_excess(worker.name, await worker.counts(), brokers, len(self.databases)))
             connections = await self._connections()
-            if connections > POOL_SIZE * len(self.alive):
+            if connections > pools * len(self.alive):
                 problems.append(f"{connections} connections to Postgres for {len(self.alive)} workers")
             return not problems
 
@@ -262,17 +271,13 @@ class Scene:
         return problems
 
     async def _connections(self) -> int:
-        """Connections of workers to this scenario's database."""
-        connection: Any = await asyncpg.connect(self.endpoints.postgres_dsn)
-        try:
-            return int(
-                await connection.fetchval(
-                    "select count(*) from pg_stat_activity "
-                    "where datname = current_database() and application_name = 'waypost'"
-                )
+        """Connections of workers to this scenario's databases."""
+        return len(
+            await self._rows(
+                "select pid from pg_stat_activity "
+                "where datname = current_database() and application_name = 'waypost'"
             )
-        finally:
-            await connection.close()
+        )
 
     async def _balance(self, commands: Records, *, applied_only: bool = False) -> None:
         row, live = self.row, self.live
@@ -293,17 +298,24 @@ class Scene:
         row.out_of_order = books.out_of_order
         row.problems += [*books.row_problems[:5], *books.result_problems[:5]]
 
-    async def applied(self) -> dict[int, int]:
-        """The next offset of each partition, as Postgres has it."""
-        connection: Any = await asyncpg.connect(self.endpoints.postgres_dsn)
-        try:
-            rows = await connection.fetch("select partition, next_offset from waypost.partitions")
-        finally:
-            await connection.close()
-        return {row["partition"]: row["next_offset"] for row in rows}
+    async def applied(self, *databases: str) -> dict[int, int]:
+        """The next offset of each partition, as these databases have it, or all."""
+        found = await self._rows("select partition, next_offset from waypost.partitions", *databases)
+        return {row["partition"]: row["next_offset"] for row in found}
+
+    async def _rows(self, query: str, *databases: str) -> list[Any]:
+        """Rows of these databases, or of all."""
+        found: list[Any] = []
+        for dsn in databases or self.databases:
+            connection: Any = await asyncpg.connect(dsn)
+            try:
+                found += await connection.fetch(query)
+            finally:
+                await connection.close()
+        return found
 
 
-def _excess(name: str, counts: dict[str, int], brokers: int) -> list[str]:
+def _excess(name: str, counts: dict[str, int], brokers: int, databases: int) -> list[str]:
     owners = counts["owners"]
     clients = 2 * owners + 1
     more = (brokers - 1) * clients  # a client may keep a connection to each broker, read by a task
@@ -311,7 +323,7 @@ def _excess(name: str, counts: dict[str, int], brokers: int) -> list[str]:
         "producers": owners,
         "consumers": owners + 1,
         "tasks": TASKS_OF_ALL + TASKS_PER_OWNER * owners + more,
-        "files": FILES_OF_ALL + FILES_PER_OWNER * owners + more,
+        "files": FILES_OF_ALL + FILES_PER_OWNER * owners + more + POOL_SIZE * (databases - 1),
     }
     return [
         f"{name} holds {counts[what]} {what} for {owners} partitions, at most {most} are accounted for"

@@ -8,41 +8,14 @@ order; all goes on within 30 s.
 """
 
 import asyncio
-import os
-import shutil
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
+from tests.faults.backups import base_backup, restore
 from tests.faults.scene import Scene
 
 from waypost_worker.devserver import EmbeddedPostgres
-from waypost_worker.devserver.postgres_programs import binary
-
-
-def base_backup(postgres: EmbeddedPostgres, to: Path) -> None:
-    subprocess.run(
-        [
-            *(str(binary("pg_basebackup")), "--dbname", postgres.dsn, "--pgdata", str(to)),
-            *("--checkpoint=fast", "--wal-method=stream", "--no-sync"),
-        ],
-        check=True,
-        capture_output=True,
-        timeout=60,
-    )
-
-
-def restore(postgres: EmbeddedPostgres, backup: Path) -> None:
-    """Replace the data of a killed server, with the owner and the rights that it had."""
-    data = postgres.data_directory
-    owner = data.stat()
-    shutil.rmtree(data)
-    shutil.copytree(backup, data)
-    data.chmod(0o700)
-    for path in (data, *data.rglob("*")):
-        os.chown(path, owner.st_uid, owner.st_gid)
-    postgres.restart()
 
 
 @pytest.mark.long
