@@ -73,7 +73,8 @@ async def restore(
     connections: Sequence[Any], storage: Storage, manifest: Manifest, schema: str, progress: Progress
 ) -> None:
     """Fill empty databases, each with its partitions. SnapshotError, or what Postgres raises, and then nothing was
-    changed; unless one of several could not commit after another had, which the error says.
+    changed; unless a database did not answer its commit, or could not commit after another had: the error says which
+    are restored, and what to do.
 
     ``connections`` are asyncpg's, without a time limit for statements, one to each database.
     """
@@ -89,12 +90,17 @@ async def restore(
             progress(done, total)
 
     transactions: list[Any] = []
-    committed = 0
+    committed, committing = 0, False
     try:
-        for connection in connections:
+        for shard, connection in enumerate(connections):
             transactions.append(connection.transaction(isolation="read_committed"))
             await transactions[-1].start()
-            await _prepare(connection, manifest, schema)
+            try:
+                await _prepare(connection, manifest, schema)
+            except SnapshotError as error:
+                if len(connections) == 1:
+                    raise
+                raise SnapshotError(f"shard {shard} of {len(connections)}: {error}") from error
         progress(done, total)
         for part in manifest.parts:
             connection = connections[shard_of(part.partition, len(connections))]
@@ -105,21 +111,38 @@ async def restore(
                 await connection.execute(
                     postgres_statement("shard_note", schema), shard, len(connections), set_id
                 )
+        committing = True
         for transaction in transactions:
             await transaction.commit()
             committed += 1
     except Exception as error:
-        if committed:
-            raise SnapshotError(
-                f"the first {committed} of {len(connections)} databases are restored, the others are as they were: "
-                f"{error}. Drop the schema {schema!r} of those, and restore again"
-            ) from error
+        if committing:
+            raise SnapshotError(_half_done(committed, len(connections), schema, error)) from error
         raise
     finally:
         for transaction in transactions[committed:]:
             # Where it can't be told so, it ends with its connection.
             with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
                 await transaction.rollback()
+
+
+def _half_done(committed: int, databases: int, schema: str, error: Exception) -> str:
+    """What is left where the commit after the ``committed`` ones failed: it may have had its effect all the same."""
+    said = str(error) or type(error).__name__
+    if databases == 1:
+        return (
+            f"the database did not say whether the restore took effect: {said}. Look with 'waypost verify': either all "
+            "of the snapshot is there, or the database is as it was; then restore again"
+        )
+    restored = [f"shard {shard}" for shard in range(committed)]
+    unsure = f"shard {committed}"
+    done = f"restored: {', '.join(restored)}; " if restored else ""
+    rest = f"; any after it of the {databases} is as it was" if committed + 1 < databases else ""
+    return (
+        f"the restore is not complete. {done}not known, as it did not answer: {unsure}{rest} ({said}). The snapshot is "
+        f"whole. In {' and '.join([*restored, unsure])} run 'drop schema if exists {schema} cascade' in psql, and "
+        "restore again"
+    )
 
 
 async def _prepare(connection: Any, manifest: Manifest, schema: str) -> None:
