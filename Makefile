@@ -39,7 +39,8 @@ check: setup  ## lint, format, strict types, layers, generated files
 	$(BIN)/python deploy/reference.py --check
 
 test: check  ## everything that CI runs: check, then all tests, JOBS files at a time, each job with servers of its own
-	$(BIN)/pytest -n $(JOBS) --dist loadfile --durations=15
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --durations=15 --instafail \
+	  --max-worker-restart 0 --timeout 300 -o faulthandler_timeout=480 -o faulthandler_exit_on_timeout=true
 
 faults: setup  ## every fault on real servers and workers, with a table; writes build/faults.json (20 min)
 	@$(BIN)/pytest tests/faults -m 'long or not long' -q --faults-report build/faults.json
