@@ -23,9 +23,9 @@ def main() -> int:
         return _one(arguments.seed, arguments.trace)
     report = run_and_report(arguments.first, arguments.seeds, arguments.jobs)
     print(
-        f"{report.seeds} seeds from {report.first_seed}, {report.commands} commands: {report.lost} lost, "
-        f"{report.doubled} doubled, {report.out_of_order} out of order, {report.stuck} stuck; "
-        f"{report.seeds_per_minute:.0f} seeds a minute"
+        f"{report.seeds} seeds from {report.first_seed}, {report.sharded} of them with several databases, "
+        f"{report.commands} commands: {report.lost} lost, {report.doubled} doubled, "
+        f"{report.out_of_order} out of order, {report.stuck} stuck; {report.seeds_per_minute:.0f} seeds a minute"
     )
     print(
         f"{report.terms} terms, {report.batches} batches, {report.reemitted} results finished from the outbox"

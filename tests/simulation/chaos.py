@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 from random import Random
 
+from tests.simulation.database import Database
 from tests.simulation.disasters import strike
 from tests.simulation.fleet import Host
 from tests.simulation.loop import OUTSIDE, Process
@@ -19,6 +20,14 @@ from tests.simulation.world import World
 from waypost_worker.partition.ports import RefusedError, UnavailableError
 
 _AMBUSHED = ("crash", "pause", "long_pause", "leader_change", "postgres_cut", "failover", "race")
+_OF_A_DATABASE = (
+    "postgres_weather",
+    "postgres_outage",
+    "postgres_cut",
+    "failover",
+    "restore",
+    "split_brain",
+)
 
 
 async def chaos(world: World) -> None:
@@ -37,7 +46,7 @@ async def chaos(world: World) -> None:
         elif kind in _AMBUSHED and trouble.random.random() < 0.6:
             trouble.ambush(kind)
         else:
-            trouble.make(kind, None)
+            trouble.make(kind, None, trouble.database())
 
 
 class _Trouble:
@@ -46,21 +55,34 @@ class _Trouble:
     def __init__(self, world: World) -> None:
         self.world = world
         self.random = Random(world.plan.seed + 7)
+        self._which = Random(f"databases of {world.plan.seed}")
+
+    def database(self) -> Database:
+        """One of them, as the next to be hit."""
+        return self._which.choice(self.world.databases)
 
     def ambush(self, kind: str) -> None:
         """Strike at one of the next requests."""
-        server = self.random.choice((self.world.kafka, self.world.postgres))
+        database = self.database()
+        server = self.random.choice((self.world.kafka, database.server))
         stage = self.random.choice(STAGES)
-        server.lie_in_wait(self.random.randrange(1, 12), stage, lambda process: self.make(kind, process))
+        server.lie_in_wait(
+            self.random.randrange(1, 12), stage, lambda process: self.make(kind, process, database)
+        )
 
-    def make(self, kind: str, process: Process | None) -> None:
-        """One fault now, to ``process`` where it concerns one."""
+    def make(self, kind: str, process: Process | None, database: Database) -> None:
+        """One fault now, to ``process`` or ``database`` where it concerns one."""
         if self.world.healed:
             return
         self.world.faults[kind] = self.world.faults.get(kind, 0) + 1
         self.world.say(f"fault: {kind}")
-        make: Callable[[Host], None] = getattr(self, f"_{kind}")
-        make(self._host(process))
+        host = self._host(process)
+        if kind in _OF_A_DATABASE:
+            break_it: Callable[[Host, Database], None] = getattr(self, f"_{kind}")
+            break_it(host, database)
+        else:
+            make: Callable[[Host], None] = getattr(self, f"_{kind}")
+            make(host)
 
     def _host(self, process: Process | None) -> Host:
         hosts = self.world.fleet.hosts
@@ -170,8 +192,8 @@ class _Trouble:
     def _kafka_weather(self, host: Host) -> None:
         self._storm(self.world.kafka)
 
-    def _postgres_weather(self, host: Host) -> None:
-        self._storm(self.world.postgres)
+    def _postgres_weather(self, host: Host, database: Database) -> None:
+        self._storm(database.server)
 
     def _storm(self, server: Server) -> None:
         random = self.random
@@ -179,7 +201,7 @@ class _Trouble:
         for mishap in ("refused", "lost", "unheard", "reset", "late", "twice", "slow", "torn"):
             if random.random() < 0.5:
                 setattr(weather, mishap, random.choice((0.02, 0.1, 0.25)))
-        if server is self.world.postgres:
+        if server is not self.world.kafka:
             weather.twice = 0.0  # no client of Postgres repeats a statement by itself
         server.weather = weather
         self._later(6, lambda: setattr(server, "weather", Weather()))
@@ -187,8 +209,8 @@ class _Trouble:
     def _kafka_outage(self, host: Host) -> None:
         self._outage(self.world.kafka, 8)
 
-    def _postgres_outage(self, host: Host) -> None:
-        self._outage(self.world.postgres, 8)
+    def _postgres_outage(self, host: Host, database: Database) -> None:
+        self._outage(database.server, 8)
 
     def _outage(self, server: Server, longest: float) -> None:
         server.down = True
@@ -223,30 +245,29 @@ class _Trouble:
         self.world.kafka.break_connections()
         self._outage(self.world.kafka, 0.5)
 
-    def _postgres_cut(self, host: Host) -> None:
-        self.world.postgres.break_connections()
+    def _postgres_cut(self, host: Host, database: Database) -> None:
+        database.server.break_connections()
 
-    def _failover(self, host: Host) -> None:
-        self._lose(self.random.randrange(1, 7))
+    def _failover(self, host: Host, database: Database) -> None:
+        self._lose(database, self.random.randrange(1, 7))
 
-    def _restore(self, host: Host) -> None:
-        self._lose(self.random.choice((10, 30, 1000)))
+    def _restore(self, host: Host, database: Database) -> None:
+        self._lose(database, self.random.choice((10, 30, 1000)))
 
-    def _split_brain(self, host: Host) -> None:
+    def _split_brain(self, host: Host, database: Database) -> None:
         """A failover, and the former primary goes on to serve some processes as if nothing had happened."""
         world = self.world
         behind = [one.process for one in world.fleet.hosts if one is host or self.random.random() < 0.2]
-        lost = world.database.split(behind, self.random.randrange(7))
+        lost = database.split(behind, self.random.randrange(7))
         names = ", ".join(process.name for process in behind)
-        world.say(
-            f"postgres failed over and lost {lost} transactions; the former primary still serves {names}"
-        )
-        self._later(8, world.database.join)
+        name = database.server.name
+        world.say(f"{name} failed over and lost {lost} transactions; the former primary still serves {names}")
+        self._later(8, database.join)
 
-    def _lose(self, most: int) -> None:
-        lost = self.world.database.fail_over(most)
-        self.world.say(f"postgres lost its last {lost} transactions")
-        self._outage(self.world.postgres, 1)
+    def _lose(self, database: Database, most: int) -> None:
+        lost = database.fail_over(most)
+        self.world.say(f"{database.server.name} lost its last {lost} transactions")
+        self._outage(database.server, 1)
 
     # Retention that does its work without harm.
 
@@ -255,7 +276,7 @@ class _Trouble:
         if LOSSY & set(world.plan.faults):
             return  # what was answered may have to be answered again
         partition = self.random.randrange(world.plan.partitions)
-        tables = world.database.tables.get(partition)
+        tables = world.database_of(partition).tables.get(partition)
         if tables is None or partition in world.refusable:
             return
         needed = min((entry.first_offset for entry in tables.outbox.values()), default=tables.next_offset)

@@ -12,7 +12,7 @@ from waypost_worker.partition.ports import ResultRecord
 # A log that is replaced and filled beyond the owner's position within one fetch is not told from the former one:
 # neither can a consumer. Here it takes longer, as it does where people recreate topics.
 _AWAY_SECONDS = 3.0
-_ALL = 1_000_000  # transactions: the database is an empty one
+_ALL = 1_000_000  # transactions: the partition's database is an empty one
 
 
 def strike(world: World, disaster: str, random: Random) -> None:
@@ -48,7 +48,7 @@ def strike(world: World, disaster: str, random: Random) -> None:
             if answered:
                 results.records.remove(random.choice(answered))
     if disaster.endswith("_and_restore"):
-        world.database.fail_over(_ALL)
+        world.database_of(partition).fail_over(_ALL)
     world.faults[disaster] = 1
     world.say(
         f"disaster: {disaster} of p{partition}: commands {log.start} to {log.end}, "

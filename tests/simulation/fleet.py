@@ -118,7 +118,7 @@ class Fleet:
         ports = Ports(
             make_log=lambda: self._log(partition),
             make_results=lambda: self._results_log(partition),
-            store=SimulatedStore(self._world.database, partition),
+            store=SimulatedStore(self._world.database_of(partition), partition),
             clock=SimulatedClock(self._world.loop, host.booted),
         )
         limits = Limits(

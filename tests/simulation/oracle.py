@@ -62,7 +62,8 @@ def judge(world: World) -> Verdict:
     verdict = Verdict()
     verdict.problems += world.problems
     verdict.problems += [f"owner died: {text}" for text in world.fleet.deaths]
-    verdict.problems += [f"schema violated: {text}" for text in world.database.violations]
+    for database in world.databases:
+        verdict.problems += [f"schema violated: {text}" for text in database.violations]
     verdict.stuck = sum(problem.startswith("stuck") for problem in world.problems)
     for partition, log in enumerate(world.commands):
         judged = _Partition(world, partition, log.everything())
@@ -108,7 +109,7 @@ class _Partition:
         self.records = records
         self.fold = folding._Fold(partition, world.plan.partitions)
         self.expected = self.fold.run(list(records))
-        self.tables = world.database.tables.get(partition) or Tables(0)
+        self.tables = world.database_of(partition).tables.get(partition) or Tables(0)
         self.seen = world.traffic.seen[partition]
         log = world.results[partition]
         self.found = [record for record in log.trimmed + log.records if _is_result(record)]

@@ -53,6 +53,7 @@ class Plan:
     seed: int
     processes: int = 2
     partitions: int = 2
+    shards: int = 1  # databases that hold the partitions between them
     sessions: int = 3
     commands: int = 40
     duration: float = 20.0
@@ -108,6 +109,8 @@ def plan_of(seed: int) -> Plan:
         plan.faults = tuple(fault for fault in plan.faults if fault != "split_brain")
     if "split_brain" in plan.faults:
         plan.faults = tuple(fault for fault in plan.faults if fault != "all_asleep")
+    if plan.partitions > 1:
+        plan.shards = Random(f"how many databases {seed}").choice((1, 1, 2))
     lossy = LOSSY & set(plan.faults)
     if plan.disaster == "add_partitions" and lossy:
         # A database that lost everything rightly takes the new count for the first.

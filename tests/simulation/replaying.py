@@ -1,6 +1,6 @@
 """A world's partitions rebuilt by the real replay once it has come to rest, under faults of its own.
 
-Into an empty database, from the same logs, the last results of which may be missing. The first process is killed on
+Into empty databases, from the same logs, the last results of which may be missing. The first process is killed on
 the way, a second one goes on where it was. An owner then takes the rebuilt partition and emits what is owed.
 """
 
@@ -17,6 +17,7 @@ from tests.simulation.fleet import LIMITS
 from tests.simulation.loop import Process
 from tests.simulation.network import Server, Weather
 
+from waypost.shards import shard_of
 from waypost_worker.partition.encode import ACQUIRED
 from waypost_worker.partition.owner import Limits, Owner, Ports
 from waypost_worker.partition.ports import FencedError, FetchedResult
@@ -62,12 +63,21 @@ def rebuild(world: "World", results_topic: str) -> dict[int, Rebuilt]:
     if world.plan.disaster is not None or world.refusals or not whole:
         return {}
     random = Random(world.plan.seed)
-    server = Server("rebuilt postgres", world.loop, random, timeout=world.postgres.timeout)
-    server.weather = _FOUL
-    world.kafka.weather = _FOUL
-    database = Database(server)
+    databases = [
+        Database(Server("rebuilt postgres", world.loop, each, timeout=world.kafka.timeout))
+        for each in (
+            random,
+            *(Random(f"rebuilt {shard} of {world.plan.seed}") for shard in range(1, world.plan.shards)),
+        )
+    ]
+    servers = [world.kafka, *(database.server for database in databases)]
+    for server in servers:
+        server.weather = _FOUL
     topics = {partition: _shortened(world, partition, random) for partition in whole}
     answers = {partition: list(topic.records) for partition, topic in topics.items()}
+
+    def database_of(partition: int) -> Database:
+        return databases[shard_of(partition, len(databases))]
 
     def replay(partition: int) -> PartitionReplay:
         ports = ReplayPorts(
@@ -75,7 +85,7 @@ def rebuild(world: "World", results_topic: str) -> dict[int, Rebuilt]:
             make_results=lambda: SimulatedResultsLog(
                 world.kafka, topics[partition], world.coordinator, f"replay.{partition}"
             ),
-            store=SimulatedStore(database, partition),
+            store=SimulatedStore(database_of(partition), partition),
             sleep=asyncio.sleep,
         )
         end = world.commands[partition].end
@@ -101,7 +111,8 @@ def rebuild(world: "World", results_topic: str) -> dict[int, Rebuilt]:
     world.tasks += tasks.values()
     for seconds in (_FOUL_SECONDS, _PATIENCE):
         world.loop.run(lambda: all(task.done() for task in tasks.values()), world.loop.time() + seconds)
-        server.weather = world.kafka.weather = Weather()
+        for server in servers:
+            server.weather = Weather()
     outcomes = {}
     for partition, task in tasks.items():
         if not task.done():
@@ -109,11 +120,12 @@ def rebuild(world: "World", results_topic: str) -> dict[int, Rebuilt]:
         elif (error := task.exception()) is not None:
             world.problems.append(f"replay failed: p{partition}: {error!r}")
         else:
-            tables = database.tables.get(partition) or Tables(0)
+            tables = database_of(partition).tables.get(partition) or Tables(0)
             outcomes[partition] = Rebuilt(tables, answers[partition], topics[partition])
     for partition, rebuilt in outcomes.items():
-        _finish(world, database, partition, results_topic, rebuilt.results)
-    world.problems += [f"replay violated the schema: {text}" for text in database.violations]
+        _finish(world, database_of(partition), partition, results_topic, rebuilt.results)
+    for database in databases:
+        world.problems += [f"replay violated the schema: {text}" for text in database.violations]
     return outcomes
 
 

@@ -38,6 +38,7 @@ class Outcome:
     reemitted: int
     faults: dict[str, int]
     ends: dict[str, int]
+    databases: int
 
     @property
     def failed(self) -> bool:
@@ -49,10 +50,11 @@ class Report:
     """The figures of many seeds. ``lost``, ``doubled`` and ``out_of_order`` count commands; ``stuck``
     partitions. ``replayed`` counts the commands that replay applied once more, to an equal database, ``accepted`` those
     that went through the real publisher, ``accepted_again`` those of
-    them that it brought into the log more than once.
+    them that it brought into the log more than once. ``sharded`` counts the seeds with several databases.
     """
 
     seeds: int = 0
+    sharded: int = 0
     first_seed: int = 0
     commands: int = 0
     lost: int = 0
@@ -75,6 +77,7 @@ class Report:
         """Take one seed in."""
         verdict = outcome.verdict
         self.seeds += 1
+        self.sharded += outcome.databases > 1
         for name in _COUNTED:
             setattr(self, name, getattr(self, name) + getattr(verdict, name))
         for name in ("terms", "batches", "reemitted"):
@@ -100,6 +103,7 @@ def run_seed(seed: int, trace: Any = None) -> Outcome:
         world.fleet.reemitted,
         world.faults,
         world.fleet.ends,
+        len(world.databases),
     )
 
 

@@ -81,7 +81,7 @@ def test_a_recreated_results_topic_is_refused_although_it_is_longer_than_the_for
 
 def test_an_owner_that_wakes_up_with_another_producer_id_doubles_nothing() -> None:
     world = quiet(epochs=1, duration=30.0, processes=2)
-    put = world.database.put
+    put = world.databases[0].put
 
     def put_and_freeze(partition: int, tables: Tables) -> None:
         put(partition, tables)
@@ -92,7 +92,7 @@ def test_an_owner_that_wakes_up_with_another_producer_id_doubles_nothing() -> No
             world.loop.call_later(0.5, world.fleet.own, heir, partition, context=OUTSIDE)
             world.loop.call_later(4.5, world.fleet.wake, owner, context=OUTSIDE)
 
-    world.database.put = put_and_freeze  # type: ignore[method-assign]
+    world.databases[0].put = put_and_freeze  # type: ignore[method-assign]
     commands(world, 1, 6)
     world.run()
     assert judge(world).problems == []
@@ -102,7 +102,7 @@ def test_a_producer_id_counts_only_once_the_former_one_was_waited_out() -> None:
     """The second owner dies while it waits for the first; the third gets the second's id, and must wait as well."""
     world = quiet(epochs=2, duration=40.0, processes=3)
     frozen: list[bool] = []
-    put = world.database.put
+    put = world.databases[0].put
 
     def put_and_freeze(partition: int, tables: Tables) -> None:
         put(partition, tables)
@@ -115,7 +115,7 @@ def test_a_producer_id_counts_only_once_the_former_one_was_waited_out() -> None:
             world.loop.call_later(2.0, world.fleet.own, third, partition, context=OUTSIDE)
             world.loop.call_later(4.5, world.fleet.wake, first, context=OUTSIDE)
 
-    world.database.put = put_and_freeze  # type: ignore[method-assign]
+    world.databases[0].put = put_and_freeze  # type: ignore[method-assign]
     # Its second acquisition uses up the epochs of the first producer id.
     world.loop.call_at(0.5, lambda: world.fleet.disown(world.fleet.hosts[0], 0), context=OUTSIDE)
     world.loop.call_at(0.8, lambda: world.fleet.own(world.fleet.hosts[0], 0), context=OUTSIDE)
@@ -129,7 +129,7 @@ def test_an_owner_that_wakes_up_after_postgres_forgot_its_producer_id_doubles_no
     """Seed 705: a new producer id and a restore at once. What Postgres forgot, the fence records still say."""
     world = quiet(epochs=1, duration=40.0, processes=2)
     frozen: list[bool] = []
-    put = world.database.put
+    put = world.databases[0].put
 
     def put_freeze_and_restore(partition: int, tables: Tables) -> None:
         put(partition, tables)
@@ -137,11 +137,11 @@ def test_an_owner_that_wakes_up_after_postgres_forgot_its_producer_id_doubles_no
         if tables.next_offset == 1 and not frozen:
             frozen.append(True)
             owner.process.paused = True
-            world.loop.call_later(0.3, world.database.fail_over, 1000, context=OUTSIDE)
+            world.loop.call_later(0.3, world.databases[0].fail_over, 1000, context=OUTSIDE)
             world.loop.call_later(0.5, world.fleet.own, heir, partition, context=OUTSIDE)
             world.loop.call_later(4.5, world.fleet.wake, owner, context=OUTSIDE)
 
-    world.database.put = put_freeze_and_restore  # type: ignore[method-assign]
+    world.databases[0].put = put_freeze_and_restore  # type: ignore[method-assign]
     commands(world, 1, 8)
     world.run()
     assert frozen
@@ -152,7 +152,7 @@ def test_an_end_that_a_former_leader_tells_is_not_taken_for_that_of_the_results_
     """The heir waits for an owner of another producer id, and then asks a broker that leads no more what there is."""
     world = quiet(epochs=1, duration=40.0, processes=2)
     frozen: list[bool] = []
-    put = world.database.put
+    put = world.databases[0].put
 
     def put_and_freeze(partition: int, tables: Tables) -> None:
         put(partition, tables)
@@ -166,7 +166,7 @@ def test_an_end_that_a_former_leader_tells_is_not_taken_for_that_of_the_results_
             world.loop.call_later(4.7, world.fleet.crash, owner, context=OUTSIDE)  # after its append
             world.loop.call_later(20.0, world.results[0].catch_up, heir.process, context=OUTSIDE)
 
-    world.database.put = put_and_freeze  # type: ignore[method-assign]
+    world.databases[0].put = put_and_freeze  # type: ignore[method-assign]
     commands(world, 1, 6)
     world.run()
     assert frozen
@@ -175,7 +175,7 @@ def test_an_end_that_a_former_leader_tells_is_not_taken_for_that_of_the_results_
 
 def freeze_at(world: World, request: str, seconds: float) -> list[str]:
     """Freeze the first process just before such a request of its; the second one takes over meanwhile."""
-    call = world.postgres.call
+    call = world.databases[0].server.call
     frozen: list[str] = []
 
     async def call_after_a_freeze(what: str, *effects: Any) -> Any:
@@ -188,7 +188,7 @@ def freeze_at(world: World, request: str, seconds: float) -> list[str]:
             await asyncio.sleep(0)
         return await call(what, *effects)
 
-    world.postgres.call = call_after_a_freeze  # type: ignore[method-assign]
+    world.databases[0].server.call = call_after_a_freeze  # type: ignore[method-assign]
     return frozen
 
 
@@ -210,21 +210,21 @@ def test_what_an_heir_did_and_postgres_lost_is_not_taken_over_by_the_former_owne
     world = quiet(processes=2, duration=15.0)
     frozen = freeze_at(world, "p0 load", seconds=4)
     lost: list[str] = []
-    call = world.postgres.call
+    call = world.databases[0].server.call
 
     async def call_and_fail_over(what: str, *effects: Any) -> Any:
         answer = await call(what, *effects)
         owner, heir = world.fleet.hosts
         if frozen and not lost and current_process() is owner.process:
             lost.append(what)
-            assert world.database.tables[0].next_offset == 2, "the heir did not get anywhere"
-            while world.database.tables[0].epoch > 1:
-                world.database.fail_over(1)
+            assert world.databases[0].tables[0].next_offset == 2, "the heir did not get anywhere"
+            while world.databases[0].tables[0].epoch > 1:
+                world.databases[0].fail_over(1)
             heir.process.paused = True
             world.loop.call_later(3, world.fleet.wake, heir, context=OUTSIDE)
         return answer
 
-    world.postgres.call = call_and_fail_over  # type: ignore[method-assign]
+    world.databases[0].server.call = call_and_fail_over  # type: ignore[method-assign]
     commands(world, 1, 1.5)
     world.run()
     assert lost
@@ -238,14 +238,14 @@ def test_a_refusal_to_replay_another_log_stands_when_the_partition_is_acquired_a
 
     def replace_the_log_and_lose_the_database() -> None:
         world.commands[0].cut(0)
-        world.database.fail_over(1000)
+        world.databases[0].fail_over(1000)
 
     world.loop.call_at(3, replace_the_log_and_lose_the_database)
     commands(world, 3.1, 3.2, 3.3, 3.4, 3.5)
     world.run()
     assert world.fleet.ends["RefusedError"] > 3
     assert "differs from what the command log gives now" in world.refusals[0]
-    assert world.database.tables[0].next_offset == 0
+    assert world.databases[0].tables[0].next_offset == 0
 
 
 def test_a_frozen_owner_notices_that_the_command_topic_was_replaced_meanwhile() -> None:
@@ -262,7 +262,7 @@ def test_a_frozen_owner_notices_that_the_command_topic_was_replaced_meanwhile() 
     commands(world, *[4] * 5)
     world.run()
     assert "is not the one that Postgres applied" in world.refusals[0]
-    assert world.database.tables[0].next_offset == 2
+    assert world.databases[0].tables[0].next_offset == 2
 
 
 def test_results_of_commands_that_the_command_topic_does_not_have_are_refused() -> None:
@@ -270,7 +270,7 @@ def test_results_of_commands_that_the_command_topic_does_not_have_are_refused() 
     world.refusable = {0}
     commands(world, 1, 1.5)
     world.loop.call_at(2, world.commands[0].cut, 0)
-    world.loop.call_at(2, world.database.fail_over, 1000)
+    world.loop.call_at(2, world.databases[0].fail_over, 1000)
     world.run()
     assert "answers commands up to offset 1, but the command topic, which ends at 0" in world.refusals[0]
 
@@ -283,7 +283,7 @@ def test_a_result_that_is_missing_in_the_middle_is_refused_when_the_log_is_repla
     def remove_a_result_and_lose_the_database() -> None:
         (missing,) = [record for record in world.results[0].records if b'"offset":1}' in record.value]
         world.results[0].records.remove(missing)
-        world.database.fail_over(1000)
+        world.databases[0].fail_over(1000)
 
     world.loop.call_at(3, remove_a_result_and_lose_the_database)
     commands(world, 3.5)
@@ -300,7 +300,7 @@ def test_an_answered_command_whose_place_in_the_log_is_empty_is_refused() -> Non
     def recreate_and_lose_the_database() -> None:
         world.commands[0].cut(0)
         world.commands[0].gap()
-        world.database.fail_over(1000)
+        world.databases[0].fail_over(1000)
 
     world.loop.call_at(2, recreate_and_lose_the_database)
     world.run()
@@ -320,8 +320,8 @@ def test_a_results_position_is_not_saved_over_that_of_an_owner_with_the_same_epo
     def lose_a_result_and_the_database() -> None:
         (lost,) = [record for record in world.results[0].records if b'"offset":0}' in record.value]
         world.results[0].records.remove(lost)
-        world.database.fail_over(1000)
-        world.database.put(0, Tables(partitions=1, epoch=1))  # the heir has begun to acquire
+        world.databases[0].fail_over(1000)
+        world.databases[0].put(0, Tables(partitions=1, epoch=1))  # the heir has begun to acquire
         world.loop.call_later(1, world.fleet.disown, world.fleet.hosts[0], 0)
 
     world.loop.call_at(3, lose_a_result_and_the_database)

@@ -134,7 +134,7 @@ async def verify(world: "World", partition: int, room: int, tables: Callable[[],
 
     @asynccontextmanager
     async def snapshot(_: int) -> AsyncIterator[_Snapshot]:
-        yield _Snapshot(await world.postgres.call(f"p{partition} snapshot", tables))
+        yield _Snapshot(await world.database_of(partition).server.call(f"p{partition} snapshot", tables))
 
     log = SimulatedCommandLog(world.kafka, world.topic, partition)
     results = SimulatedResultsLog(
@@ -167,7 +167,10 @@ async def verify_now_and_then(world: "World") -> None:
         partition = random.randrange(world.plan.partitions)
         try:
             verdict = await verify(
-                world, partition, random.choice(_ROOMS), lambda p=partition: world.database.tables.get(p)
+                world,
+                partition,
+                random.choice(_ROOMS),
+                lambda p=partition: world.database_of(p).tables.get(p),
             )
         except (UnavailableError, RefusedError):
             continue  # it says so: no answer, a log that was trimmed, a database that went back
@@ -182,7 +185,7 @@ def verify_at_rest(world: "World") -> None:
     process = Process("verify")
     world.processes.append(process)
     for partition in range(world.plan.partitions):
-        tables = world.database.tables.get(partition)
+        tables = world.database_of(partition).tables.get(partition)
         if world.plan.disaster is not None or tables is None or world.commands[partition].start > 0:
             continue
         changed, what = changed_at_random(tables, random)

@@ -1,4 +1,4 @@
-"""One simulated deployment: a Kafka cluster, a Postgres, worker processes with owners, agents, a subscriber.
+"""One simulated deployment: a Kafka cluster, a Postgres or several, worker processes with owners, agents, a subscriber.
 
 Knows how the parts are put together and how they are healed and brought to rest. The processes are those of the
 fleet, what goes in and out is the traffic. What goes wrong meanwhile is decided by the chaos; what must hold at the
@@ -28,6 +28,7 @@ from tests.simulation.replaying import Rebuilt, last_answered, rebuild
 from tests.simulation.traffic import Traffic
 from tests.simulation.verifying import verify_at_rest, verify_now_and_then
 
+from waypost.shards import shard_of
 from waypost_worker.partition import acquire as acquire_module
 from waypost_worker.partition.encode import ACQUIRED
 from waypost_worker.partition.ports import ResultRecord
@@ -48,10 +49,10 @@ class World:
         if trace is not None:
             self.tell = lambda text: trace(f"{self.loop.time():9.4f}  {text}")
         self.kafka = Server("kafka", self.loop, Random(plan.seed + 2), TIMEOUT)
-        self.postgres = Server("postgres", self.loop, Random(plan.seed + 3), TIMEOUT)
         self.kafka.latest = 2 * TIMEOUT
-        self.kafka.tell = self.postgres.tell = self.tell
-        self.database = Database(self.postgres)
+        self.databases = [Database(self._postgres(shard)) for shard in range(plan.shards)]
+        for server in self.servers:
+            server.tell = self.tell
         self.commands = [
             CommandPartition(Producers(PRODUCER_EXPIRY, self.loop.time)) for _ in range(plan.partitions)
         ]
@@ -80,12 +81,30 @@ class World:
         self.ends_at = plan.duration  # when the faults end
         self._settled = False
 
+    def _postgres(self, shard: int) -> Server:
+        seed = self.plan.seed
+        name, random = "postgres", Random(seed + 3)
+        if self.plan.shards > 1:
+            name = f"postgres {shard}"
+        if shard > 0:  # apart, so that the first is what an only one of this seed was
+            random = Random(f"{name} of {seed}")
+        return Server(name, self.loop, random, TIMEOUT)
+
+    @property
+    def servers(self) -> list[Server]:
+        """Kafka, and each Postgres."""
+        return [self.kafka, *(database.server for database in self.databases)]
+
+    def database_of(self, partition: int) -> Database:
+        """The one that holds a partition."""
+        return self.databases[shard_of(partition, self.plan.shards)]
+
     def _check_applied(self, partition: int, record: ResultRecord) -> None:
         """Who sees a result must find its effect in Postgres."""
         if dict(record.headers).get("ce_type") == ACQUIRED or record.key == b"rogue":
             return
         offset = orjson.loads(record.value)["command"]["offset"]
-        if offset >= self.database.applied.get(partition, 0):
+        if offset >= self.database_of(partition).applied.get(partition, 0):
             self.problems.append(f"result before its commit: p{partition}: of command {offset}")
 
     def now_ms(self) -> int:
@@ -134,13 +153,14 @@ class World:
         """All faults end. One process keeps each partition, the others give it up. Sleepers may sleep on."""
         self.say("all faults heal")
         self.healed = True
-        self.database.join()
+        for database in self.databases:
+            database.join()
         for results in self.results:
             results.refusing = None
         for log in (*self.commands, *self.results):
             for process in self.processes:
                 log.catch_up(process)
-        for server in (self.kafka, self.postgres):
+        for server in self.servers:
             server.down = False
             server.weather = type(server.weather)()
         for log in self.fleet.logs:
@@ -185,7 +205,7 @@ class World:
             if partition in self.refusable and self.fleet.refused(partition):
                 continue
             last = log.records[-1].offset if log.records else -1
-            tables = self.database.tables.get(partition)
+            tables = self.database_of(partition).tables.get(partition)
             applied = -1 if tables is None else tables.next_offset - 1
             answered = self.last_answered(partition)
             # Answers to what a replaced log does not have: an owner that has looked refuses.
