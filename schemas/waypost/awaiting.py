@@ -274,4 +274,5 @@ def _result_body(value: bytes | None) -> dict[str, Any] | None:
 
 async def _close(consumer: AIOKafkaConsumer) -> None:
     with suppress(Exception):
-        await asyncio.wait_for(consumer.stop(), _CLOSE_SECONDS)
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await consumer.stop()

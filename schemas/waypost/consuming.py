@@ -357,7 +357,8 @@ async def _abandon(consumer: AIOKafkaConsumer) -> None:
     """Stop it if it can be stopped; else cut it off, so that its group sees it go."""
     with suppress(Exception):
         try:
-            await asyncio.wait_for(consumer.stop(), _STOP_SECONDS)
+            async with asyncio.timeout(_STOP_SECONDS):
+                await consumer.stop()
         finally:
             await consumer._client.close()
 

@@ -104,7 +104,8 @@ class Handling:
             while self._full():
                 self._step.clear()
                 try:
-                    await asyncio.wait_for(self._step.wait(), _STAY_SECONDS)
+                    async with asyncio.timeout(_STAY_SECONDS):
+                        await self._step.wait()
                 except TimeoutError:
                     await self._consuming.stay()
 
@@ -176,7 +177,8 @@ class Handling:
                     log.warning("the handler failed for event %s and is tried again: %r", event.id, error)
             # Without a slot: a session that fails does not hold up the others.
             with suppress(TimeoutError):
-                await asyncio.wait_for(finishing.wait(), wait * random.uniform(0.5, 1.0))
+                async with asyncio.timeout(wait * random.uniform(0.5, 1.0)):
+                    await finishing.wait()
             wait = min(2 * wait, _LONGEST_WAIT)
         raise AssertionError("unreachable")
 

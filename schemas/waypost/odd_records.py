@@ -77,7 +77,8 @@ async def read_oddly(
     isolation = _ISOLATION[isolation_level]
     asked = [(partition.topic, [(partition.partition, offset, _FETCH_BYTES)])]
     request: Any = FetchRequest(500, 1, _FETCH_BYTES, isolation, asked, rack_id="")
-    response = await asyncio.wait_for(client.send(node, request), timeout)
+    async with asyncio.timeout(timeout):
+        response = await client.send(node, request)
     _, code, _, *rest = response.topics[0][1][0]
     if code:
         raise for_code(code)("fetching a batch")

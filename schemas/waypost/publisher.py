@@ -191,7 +191,8 @@ class Publisher(CommandCalls):
         """
         if self._closed:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._ended.wait(), timeout)  # somebody else's close
+                async with asyncio.timeout(timeout):
+                    await self._ended.wait()  # somebody else's close
             return len(self._buffer)
         self._own_process()
         self._closed = True

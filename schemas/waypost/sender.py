@@ -315,4 +315,5 @@ async def _discard(producer: AIOKafkaProducer) -> None:
         if sender.done() and not sender.cancelled():
             sender.exception()
     with suppress(Exception):
-        await asyncio.wait_for(producer.client.close(), _CLOSE_SECONDS)
+        async with asyncio.timeout(_CLOSE_SECONDS):
+            await producer.client.close()

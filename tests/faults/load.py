@@ -96,7 +96,8 @@ class Load:
             group = self._random.randrange(1, MAX_GROUP)
             await self.send(partition, [agents.next(_now_ms()) for _ in range(group)])
             try:
-                await asyncio.wait_for(self._stop.wait(), self._pause * (0.5 + self._random.random()))
+                async with asyncio.timeout(self._pause * (0.5 + self._random.random())):
+                    await self._stop.wait()
             except TimeoutError:
                 continue
 

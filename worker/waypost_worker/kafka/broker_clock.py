@@ -34,7 +34,8 @@ async def broker_clock(connection: Connection, topics: Topics) -> ClockReading:
         async with kafka_errors("reading a broker's clock"):
             producer = AIOKafkaProducer(**connection.options())
             try:
-                await asyncio.wait_for(producer.start(), connection.start_timeout)
+                async with asyncio.timeout(connection.start_timeout):
+                    await producer.start()
                 await producer.send_and_wait(name, b"")  # connects, and is not timed
                 asked = time.time()
                 sent = await producer.send_and_wait(name, b"")

@@ -43,7 +43,8 @@ async def claim_epoch(connection: Connection, transactional_id: str) -> Fence:
     producer = AIOKafkaProducer(**connection.options(), transactional_id=transactional_id)
     try:
         async with kafka_errors(f"claiming the producer epoch of {transactional_id!r}"):
-            await asyncio.wait_for(producer.start(), connection.start_timeout)
+            async with asyncio.timeout(connection.start_timeout):
+                await producer.start()
         manager: Any = producer._txn_manager
         return Fence(manager.producer_id, manager.producer_epoch)
     finally:
@@ -73,7 +74,8 @@ class FencedProducer:
     async def start(self) -> None:
         """Connect. UnavailableError if the cluster can't be reached in time."""
         async with kafka_errors("connecting the results producer"):
-            await asyncio.wait_for(self._producer.start(), self._connection.start_timeout)
+            async with asyncio.timeout(self._connection.start_timeout):
+                await self._producer.start()
 
     async def append(self, records: Sequence[ResultRecord]) -> int:
         """Append all records in order, and only them; the offset of the first.

@@ -101,7 +101,8 @@ class Membership:
         }
         if owned and not self.rebalancing:
             try:
-                await asyncio.wait_for(self._consumer.commit(owned), self._connection.request_timeout)
+                async with asyncio.timeout(self._connection.request_timeout):
+                    await self._consumer.commit(owned)
             except PASSING:
                 return
 

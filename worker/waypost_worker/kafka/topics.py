@@ -313,7 +313,8 @@ async def _admin(connection: Connection) -> AsyncIterator[AIOKafkaAdminClient]:
     admin = AIOKafkaAdminClient(**connection.options())
     try:
         async with kafka_errors("administering topics"):
-            await asyncio.wait_for(admin.start(), connection.start_timeout)
+            async with asyncio.timeout(connection.start_timeout):
+                await admin.start()
             yield admin
     finally:
         await quietly(admin.close(), 1.0)

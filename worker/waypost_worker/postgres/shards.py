@@ -250,6 +250,7 @@ class Shards:
 
 async def _close(pool: Pool, seconds: float) -> None:
     try:
-        await asyncio.wait_for(pool.close(), seconds)
+        async with asyncio.timeout(seconds):
+            await pool.close()
     except (TimeoutError, OSError, asyncpg.PostgresError):
         pool.terminate()

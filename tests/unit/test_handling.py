@@ -1,0 +1,54 @@
+"""Handlers' side of a subscriber, without Kafka: whatever comes at the same moment, a run that is told to end ends."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from tests.patience import PATIENCE
+
+from waypost.events import Event, EventFilter
+from waypost.handling import Handling, Plan
+
+
+class Batch:
+    """Nothing, from one partition."""
+
+    partition, term, records = "p", 0, ()
+
+
+class Flowing:
+    """What hands batches on, without end."""
+
+    before_revoke: Any = None
+    term = 0
+
+    async def batches(self) -> AsyncIterator[Batch]:
+        while True:
+            yield Batch()
+
+    async def stay(self) -> None: ...
+
+
+async def nothing(event: Event) -> None: ...
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_reader_that_waits_for_room_ends_also_if_room_comes_as_it_is_cancelled(turns: int) -> None:
+    """``asyncio.wait_for`` of Python 3.11 loses a cancellation that comes between the end of what it waits for and
+    its own; the reader went on then, and the run that waited for it never ended.
+    """
+    flowing: Any = Flowing()
+    handling = Handling(flowing, EventFilter(), Plan(nothing, 1, 0, None), None)
+    handling._full = lambda: True  # type: ignore[method-assign]
+    reading = asyncio.create_task(handling._read())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    handling._step.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    reading.cancel()
+    done, _ = await asyncio.wait({reading}, timeout=2)
+    reading.cancel()
+    await asyncio.wait({reading}, timeout=PATIENCE)
+    assert done, "the cancellation was lost"
