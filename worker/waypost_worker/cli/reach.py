@@ -148,8 +148,14 @@ async def postgres_errors(settings: Settings, dsn: str | None = None) -> AsyncIt
         schema = settings.postgres_schema
         named = "Waypost schema" if schema == DEFAULT_SCHEMA else f"Waypost schema {schema!r}"
         raise CommandError(f"the database {where} has no {named}: run 'waypost migrate'") from None
-    except (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as error:
-        # TimeoutError, often without a text, is an OSError.
+    except (
+        OSError,
+        asyncpg.PostgresConnectionError,
+        asyncpg.InterfaceError,
+        asyncpg.InternalClientError,
+    ) as error:
+        # TimeoutError, often without a text, is an OSError. asyncpg calls it an error of its own where the server ended
+        # the connection, and a statement comes before the end of the stream is noticed.
         reason = _reason(error)
         raise CommandError(
             f"Postgres at {where} can't be reached: {reason}; {_where(settings, 'postgres_dsn')}"

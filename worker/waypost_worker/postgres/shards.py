@@ -252,5 +252,5 @@ async def _close(pool: Pool, seconds: float) -> None:
     try:
         async with asyncio.timeout(seconds):
             await pool.close()
-    except (TimeoutError, OSError, asyncpg.PostgresError):
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
         pool.terminate()

@@ -122,7 +122,9 @@ async def restore(
     finally:
         for transaction in transactions[committed:]:
             # Where it can't be told so, it ends with its connection.
-            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            with suppress(
+                asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError
+            ):
                 await transaction.rollback()
 
 
