@@ -31,8 +31,8 @@ def main() -> int:
         f"{report.terms} terms, {report.batches} batches, {report.reemitted} results finished from the outbox"
     )
     print(
-        f"{report.replayed} commands replayed into an empty database, {report.accepted} through the publisher, "
-        f"{report.accepted_again} of them more than once in the log"
+        f"{report.replayed} commands replayed, {report.restored} of them behind a restored copy; {report.accepted} "
+        f"through the publisher, {report.accepted_again} of them more than once in the log"
     )
     print(f"faults: {report.faults}")
     print(f"terms ended by: {report.terms_ended_by}")

@@ -88,6 +88,7 @@ class Database:
     def __init__(self, server: Server) -> None:
         self.server = server
         self.applied: dict[int, int] = {}  # the highest next offset that there ever was, lost ones included
+        self.copies: dict[int, list[Tables]] = {}  # by partition, after each transaction, lost ones included
         self.violations: list[str] = []
         self._primary = self._serving = Branch({}, [])
         self._former = Branch({}, [])
@@ -144,6 +145,7 @@ class Database:
         """Commit a transaction that makes these the partition's tables."""
         self._serving.history.append((partition, self.tables.get(partition)))
         self.tables[partition] = tables
+        self.copies.setdefault(partition, []).append(tables)
         self.applied[partition] = max(self.applied.get(partition, 0), tables.next_offset)
 
     def owned(self, partition: int, epoch: int) -> Tables:

@@ -73,6 +73,7 @@ class Plan:
         0  # processes that publish with the real publisher; what else comes is appended directly
     )
     message_bytes: int = 1_048_588  # max.message.bytes of the command topic
+    snapshots: bool = False  # whether there are some for verification to begin with
     remembered: tuple[int, int] = (REMEMBERED, FORGET_ABOVE)  # command ids kept, and how many may wait to go
 
 
@@ -111,6 +112,7 @@ def plan_of(seed: int) -> Plan:
         plan.faults = tuple(fault for fault in plan.faults if fault != "all_asleep")
     if plan.partitions > 1:
         plan.shards = Random(f"how many databases {seed}").choice((1, 1, 2))
+    plan.snapshots = Random(f"keeps snapshots {seed}").random() >= 0.5
     lossy = LOSSY & set(plan.faults)
     if plan.disaster == "add_partitions" and lossy:
         # A database that lost everything rightly takes the new count for the first.

@@ -1,6 +1,7 @@
 """A world's partitions rebuilt by the real replay once it has come to rest, under faults of its own.
 
-Into empty databases, from the same logs, the last results of which may be missing. The first process is killed on
+Into empty databases, or ones that a copy of an earlier moment was restored into, from the same logs, the last results
+of which may be missing; with a copy, retention has removed what it makes unnecessary. The first process is killed on
 the way, a second one goes on where it was. An owner then takes the rebuilt partition and emits what is owed.
 """
 
@@ -9,18 +10,18 @@ from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-import orjson
 from tests.simulation.broker import ResultsPartition
 from tests.simulation.clients import SimulatedClock, SimulatedCommandLog, SimulatedResultsLog
+from tests.simulation.copies import copy_to_begin_with, retain, shortened
 from tests.simulation.database import Database, SimulatedStore, Tables
 from tests.simulation.fleet import LIMITS
 from tests.simulation.loop import Process
 from tests.simulation.network import Server, Weather
+from tests.simulation.replies import last_answered
 
 from waypost.shards import shard_of
-from waypost_worker.partition.encode import ACQUIRED
 from waypost_worker.partition.owner import Limits, Owner, Ports
-from waypost_worker.partition.ports import FencedError, FetchedResult
+from waypost_worker.partition.ports import FencedError
 from waypost_worker.recovery.replay import PartitionReplay, Replayed, ReplayLimits, ReplayPorts
 
 if TYPE_CHECKING:
@@ -35,11 +36,13 @@ _PATIENCE = 600.0
 class Rebuilt:
     """A partition after its replay: the tables, and the results topic that it had.
 
-    ``answers`` is what the topic held then, ``results`` once an owner has finished what was owed.
+    ``copy`` is what it began with, None of an empty database. The last command that the topic answered was
+    ``answered`` at first; ``results`` is the topic once an owner has finished what was owed.
     """
 
     tables: Tables
-    answers: list[FetchedResult]
+    copy: Tables | None
+    answered: int
     results: ResultsPartition
 
 
@@ -54,14 +57,10 @@ class _Untold:
 
 
 def rebuild(world: "World", results_topic: str) -> dict[int, Rebuilt]:
-    """What came of each partition whose logs are whole; what went wrong is in the world's problems."""
-    whole = [
-        partition
-        for partition in range(world.plan.partitions)
-        if world.commands[partition].start == 0 and world.results[partition].start == 0
-    ]
-    if world.plan.disaster is not None or world.refusals or not whole:
+    """What came of each partition; what went wrong is in the world's problems."""
+    if world.plan.disaster is not None or world.refusals:
         return {}
+    partitions = range(world.plan.partitions)
     random = Random(world.plan.seed)
     databases = [
         Database(Server("rebuilt postgres", world.loop, each, timeout=world.kafka.timeout))
@@ -73,11 +72,23 @@ def rebuild(world: "World", results_topic: str) -> dict[int, Rebuilt]:
     servers = [world.kafka, *(database.server for database in databases)]
     for server in servers:
         server.weather = _FOUL
-    topics = {partition: _shortened(world, partition, random) for partition in whole}
-    answers = {partition: list(topic.records) for partition, topic in topics.items()}
 
     def database_of(partition: int) -> Database:
         return databases[shard_of(partition, len(databases))]
+
+    copies, topics, answered = {}, {}, {}
+    others = Random(f"copies of {world.plan.seed}")
+    for partition in partitions:
+        copies[partition] = copy = copy_to_begin_with(world, partition, others)
+        topics[partition] = topic = shortened(world, partition, copy, random)
+        answered[partition] = last_answered(topic)
+        if copy is not None:
+            database_of(partition).put(partition, copy)
+            retain(world.commands[partition], topic, copy, others)
+            world.say(
+                f"p{partition} is restored up to {copy.next_offset}: commands begin at "
+                f"{world.commands[partition].start}, results at {topic.start}"
+            )
 
     def replay(partition: int) -> PartitionReplay:
         ports = ReplayPorts(
@@ -94,7 +105,7 @@ def rebuild(world: "World", results_topic: str) -> dict[int, Rebuilt]:
 
     killed, second = Process("replay.0"), Process("replay.1")
     world.processes += [killed, second]
-    world.tasks += [world.loop.start(killed, replay(partition).run()) for partition in whole]
+    world.tasks += [world.loop.start(killed, replay(partition).run()) for partition in partitions]
     world.loop.run(lambda: False, world.loop.time() + 2 * random.random())
     killed.dead = True
 
@@ -106,7 +117,7 @@ def rebuild(world: "World", results_topic: str) -> dict[int, Rebuilt]:
                 pass  # what the killed one sent last landed late; a person would start it again
 
     tasks: dict[int, asyncio.Task[Any]] = {
-        partition: world.loop.start(second, again(partition)) for partition in whole
+        partition: world.loop.start(second, again(partition)) for partition in partitions
     }
     world.tasks += tasks.values()
     for seconds in (_FOUL_SECONDS, _PATIENCE):
@@ -121,22 +132,12 @@ def rebuild(world: "World", results_topic: str) -> dict[int, Rebuilt]:
             world.problems.append(f"replay failed: p{partition}: {error!r}")
         else:
             tables = database_of(partition).tables.get(partition) or Tables(0)
-            outcomes[partition] = Rebuilt(tables, answers[partition], topics[partition])
+            outcomes[partition] = Rebuilt(tables, copies[partition], answered[partition], topics[partition])
     for partition, rebuilt in outcomes.items():
         _finish(world, database_of(partition), partition, results_topic, rebuilt.results)
     for database in databases:
         world.problems += [f"replay violated the schema: {text}" for text in database.violations]
     return outcomes
-
-
-def _shortened(world: "World", partition: int, random: Random) -> ResultsPartition:
-    """A copy of the results topic as it is, or as it was a few records ago."""
-    original = world.results[partition]
-    copy = ResultsPartition(float("inf"), world.loop.time)
-    copy.records, copy.end = list(original.records), original.end
-    if random.random() < 0.5:
-        copy.cut(random.randint(max(0, copy.end - 8), copy.end))
-    return copy
 
 
 def _finish(
@@ -160,17 +161,9 @@ def _finish(
     task = world.loop.start(process, owner.run())
     world.tasks.append(task)
     last = log.records[-1].offset
-    world.loop.run(lambda: last_answered(results.records) >= last, world.loop.time() + _PATIENCE)
+    world.loop.run(lambda: last_answered(results) >= last, world.loop.time() + _PATIENCE)
     world.loop.call_soon(owner.stop, context=process.context)
     if not world.loop.run(task.done, world.loop.time() + _PATIENCE):
         world.problems.append(f"stuck: the owner of p{partition} after its replay")
     elif (error := task.exception()) is not None:
         world.problems.append(f"the owner of p{partition} died after its replay: {error!r}")
-
-
-def last_answered(records: list[FetchedResult]) -> int:
-    """The command offset of the last result among these, or -1."""
-    for record in reversed(records):
-        if dict(record.headers).get("ce_type") != ACQUIRED and record.key != b"rogue":
-            return int(orjson.loads(record.value)["command"]["offset"])
-    return -1

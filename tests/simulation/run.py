@@ -24,7 +24,17 @@ from waypost import defaults, session_index
 
 REPORT = Path("build/simulation.json")
 _TASKS_PER_CHUNK = 20
-_COUNTED = ("commands", "lost", "doubled", "out_of_order", "stuck", "replayed", "accepted", "accepted_again")
+_COUNTED = (
+    "commands",
+    "lost",
+    "doubled",
+    "out_of_order",
+    "stuck",
+    "replayed",
+    "restored",
+    "accepted",
+    "accepted_again",
+)
 
 
 @dataclass
@@ -48,9 +58,10 @@ class Outcome:
 @dataclass
 class Report:
     """The figures of many seeds. ``lost``, ``doubled`` and ``out_of_order`` count commands; ``stuck``
-    partitions. ``replayed`` counts the commands that replay applied once more, to an equal database, ``accepted`` those
-    that went through the real publisher, ``accepted_again`` those of
-    them that it brought into the log more than once. ``sharded`` counts the seeds with several databases.
+    partitions. ``replayed`` counts the commands that replay applied once more, to an equal database, ``restored`` those
+    of them that came behind a copy of an earlier moment, ``accepted`` those that went through the real publisher,
+    ``accepted_again`` those of them that it brought into the log more than once. ``sharded`` counts the seeds with
+    several databases.
     """
 
     seeds: int = 0
@@ -62,6 +73,7 @@ class Report:
     out_of_order: int = 0
     stuck: int = 0
     replayed: int = 0
+    restored: int = 0
     accepted: int = 0
     accepted_again: int = 0
     terms: int = 0

@@ -10,6 +10,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tests.simulation.clients import SimulatedCommandLog, SimulatedResultsLog
+from tests.simulation.copies import copy_to_begin_with
 from tests.simulation.database import Tables
 from tests.simulation.fleet import RESULTS_TOPIC
 from tests.simulation.loop import Process
@@ -35,7 +36,11 @@ _ROOMS = (1, 2000, 10**9)  # bytes; what does not fit is verified in passes
 
 
 class _Snapshot:
-    """Rows of one partition; tables are never changed once a transaction is done."""
+    """Rows of one partition, as Postgres shows them, or as a snapshot keeps them; tables are never changed once a
+    transaction is done.
+    """
+
+    name = "kept"
 
     def __init__(self, tables: Tables | None) -> None:
         self._tables = tables or Tables(0)
@@ -111,6 +116,12 @@ class _Snapshot:
     async def outbox(self) -> Sequence[StoredOutbox]:
         return [self._tables.outbox[first] for first in sorted(self._tables.outbox)]
 
+    def count(self, table: str) -> int:
+        if table == "recent_commands":
+            return sum(len(row.recent) for row in self._tables.sessions.values())
+        rows = {"rejected_commands": "rejected"}.get(table, table)
+        return len(getattr(self._tables, rows))
+
     async def strays(self, partitions: int) -> Sequence[Stray]:
         return []
 
@@ -129,8 +140,12 @@ class _Untold:
         pass
 
 
-async def verify(world: "World", partition: int, room: int, tables: Callable[[], Tables | None]) -> Verdict:
-    """What the real verification says of a partition whose rows, whenever it looks, are ``tables()``."""
+async def verify(
+    world: "World", partition: int, room: int, tables: Callable[[], Tables | None], base: Tables | None
+) -> Verdict:
+    """What the real verification says of a partition whose rows, whenever it looks, are ``tables()``. It begins with
+    the log, or with a snapshot that holds ``base``.
+    """
 
     @asynccontextmanager
     async def snapshot(_: int) -> AsyncIterator[_Snapshot]:
@@ -149,6 +164,7 @@ async def verify(world: "World", partition: int, room: int, tables: Callable[[],
             results,
             snapshot,
             _Untold(),
+            base=None if base is None else _Snapshot(base),
             strict=True,
             room=room,
         )
@@ -160,17 +176,20 @@ async def verify(world: "World", partition: int, room: int, tables: Callable[[],
 async def verify_now_and_then(world: "World") -> None:
     """While owners are at work, faults happen, and Postgres forgets: what is found is never a difference."""
     random = Random(f"verifying {world.plan.seed}")
+    copies = Random(f"copies to verify {world.plan.seed}")
     if world.plan.disaster is not None:
         return
     while not world.healed:
         await asyncio.sleep(random.expovariate(1 / 5))
         partition = random.randrange(world.plan.partitions)
+        base = copy_to_begin_with(world, partition, copies) if world.plan.snapshots else None
         try:
             verdict = await verify(
                 world,
                 partition,
                 random.choice(_ROOMS),
                 lambda p=partition: world.database_of(p).tables.get(p),
+                base,
             )
         except (UnavailableError, RefusedError):
             continue  # it says so: no answer, a log that was trimmed, a database that went back
@@ -182,16 +201,20 @@ async def verify_now_and_then(world: "World") -> None:
 def verify_at_rest(world: "World") -> None:
     """Each partition as it is, and once more with one row changed."""
     random = Random(f"verifying {world.plan.seed}")
+    copies = Random(f"copies to verify {world.plan.seed} at rest")
     process = Process("verify")
     world.processes.append(process)
     for partition in range(world.plan.partitions):
         tables = world.database_of(partition).tables.get(partition)
-        if world.plan.disaster is not None or tables is None or world.commands[partition].start > 0:
+        if world.plan.disaster is not None or tables is None:
             continue
+        if world.commands[partition].start > 0 and not world.plan.snapshots:
+            continue
+        base = copy_to_begin_with(world, partition, copies) if world.plan.snapshots else None
         changed, what = changed_at_random(tables, random)
         for seen, wanted in ((tables, False), (changed, True)):
             task = world.loop.start(
-                process, verify(world, partition, random.choice(_ROOMS), lambda seen=seen: seen)
+                process, verify(world, partition, random.choice(_ROOMS), lambda seen=seen: seen, base)
             )
             world.tasks.append(task)
             if not world.loop.run(task.done, world.loop.time() + _SECONDS):
@@ -200,7 +223,8 @@ def verify_at_rest(world: "World") -> None:
                 world.problems.append(f"verify failed: p{partition}: {error!r}")
             elif bool(task.result().differences) is not wanted:
                 said = f"missed: {what}" if wanted else f"found: {task.result().first}"
-                world.problems.append(f"verify {said}: p{partition}"[:500])
+                begun = "" if base is None else f" from a copy at {base.next_offset}"
+                world.problems.append(f"verify{begun} {said}: p{partition}"[:500])
 
 
 def changed_at_random(tables: Tables, random: Random) -> tuple[Tables, str]:

@@ -24,7 +24,8 @@ from tests.simulation.plan import Plan
 from tests.simulation.producer import Cluster
 from tests.simulation.producers import Producers
 from tests.simulation.publishing import Publishing
-from tests.simulation.replaying import Rebuilt, last_answered, rebuild
+from tests.simulation.replaying import Rebuilt, rebuild
+from tests.simulation.replies import last_answered
 from tests.simulation.traffic import Traffic
 from tests.simulation.verifying import verify_at_rest, verify_now_and_then
 
@@ -216,8 +217,7 @@ class World:
 
     def last_answered(self, partition: int) -> int:
         """The command offset of the last result in the topic, or -1."""
-        log = self.results[partition]
-        return last_answered(log.trimmed + log.records)
+        return last_answered(self.results[partition])
 
     def _stop(self) -> None:
         """Drain everything."""

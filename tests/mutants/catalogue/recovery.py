@@ -59,4 +59,37 @@ RECOVERY: tuple[Mutant, ...] = (
         (Edit(REPLAY + "_batches", "await comparison.hold(results)", "pass"),),
         tests=("tests/integration/test_replay_results.py::test_the_first_result_that_differs_is_shown",),
     ),
+    Mutant(
+        "replay-misses-results-that-retention-removed",
+        "a replay behind a restored snapshot asks the topic for results that retention has removed since",
+        (
+            Edit(
+                "waypost_worker.recovery.comparing:Comparison.open",
+                "self.emitted = max(self.emitted, command_offset(first) - 1)",
+                "pass",
+            ),
+        ),
+    ),
+    Mutant(
+        "verify-forgets-the-defaults-of-a-snapshot",
+        "a verification that begins with a snapshot begins with the first default policy",
+        (
+            Edit(
+                "waypost_worker.recovery.beginning:begin",
+                "fold.defaults = Defaults(row.default_policy, list(row.default_commands))",
+                "pass",
+            ),
+        ),
+    ),
+    Mutant(
+        "a-restored-outbox-is-dropped",
+        "a replay behind a restored snapshot takes what that still owes for emitted",
+        (
+            Edit(
+                REPLAY + "_batches",
+                "emitted=comparison.emitted,",
+                "emitted=max(comparison.emitted, next_offset - 1),",
+            ),
+        ),
+    ),
 )
