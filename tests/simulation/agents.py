@@ -62,7 +62,7 @@ class Agents:
             return None, body, self._headers(b"waypost.defaults.configure", now_ms)
         session_id = self._random.choice(self._sessions)
         command_type, body = self._command(kind, session_id, now_ms)
-        message = (session_id.encode(), body, self._headers(command_type, now_ms))
+        message: Message = (session_id.encode(), body, self._headers(command_type, now_ms))
         if self._random.random() < 0.05:
             message = self._structured(session_id, command_type, body, now_ms)
         self._sent.append(message)

@@ -7,8 +7,10 @@ of an owner. All that waits is undone, or is done with, when the world heals.
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
+from tests.simulation.broker import CommandPartition, ResultsPartition
 from tests.simulation.database import Database
 from tests.simulation.disasters import strike
 from tests.simulation.fleet import Host
@@ -159,9 +161,7 @@ class _Trouble:
                 ]
                 if others:
                     host = self.random.choice(others)
-                    self._later(
-                        3, lambda host=host, partition=partition: self.world.fleet.own(host, partition)
-                    )
+                    self._later(3, partial(self.world.fleet.own, host, partition))
 
     def _race(self, host: Host) -> None:
         """One more owner of a partition, for a while."""
@@ -178,7 +178,7 @@ class _Trouble:
         partition = self.random.randrange(self.world.plan.partitions)
         for old in self.world.fleet.hosts:
             if old is not host:
-                self._later(0.5, lambda old=old: self.world.fleet.disown(old, partition))
+                self._later(0.5, partial(self.world.fleet.disown, old, partition))
         self._later(0.5, lambda: self.world.fleet.own(host, partition))
 
     def _stuck(self, host: Host) -> None:
@@ -230,7 +230,7 @@ class _Trouble:
     def _former_leader(self, host: Host) -> None:
         """One process goes on to read from a broker that leads no more, and does not know it."""
         process = host.process
-        logs = [*self.world.commands, *self.world.results]
+        logs: list[CommandPartition | ResultsPartition] = [*self.world.commands, *self.world.results]
         some = self.random.sample(logs, self.random.randint(1, len(logs)))
         for log in some:
             log.lag(process)

@@ -221,7 +221,10 @@ class SimulatedStore:
         self._database.put(self._partition, tables)
 
     async def load(self, session_ids: Sequence[str]) -> dict[str, Session]:
-        return await self._call(f"load {list(session_ids)}", partial(self._load, self._held, session_ids))
+        found: dict[str, Session] = await self._call(
+            f"load {list(session_ids)}", partial(self._load, self._held, session_ids)
+        )
+        return found
 
     def _load(self, held: tuple[int, int] | None, session_ids: Sequence[str]) -> dict[str, Session]:
         tables = self._tables(held)
@@ -241,7 +244,10 @@ class SimulatedStore:
 
     async def contents(self, keys: Iterable[Key]) -> dict[Key, tuple[bytes, bytes]]:
         listed = list(keys)
-        return await self._call(f"contents of {listed}", partial(self._contents, self._held, listed))
+        found: dict[Key, tuple[bytes, bytes]] = await self._call(
+            f"contents of {listed}", partial(self._contents, self._held, listed)
+        )
+        return found
 
     def _contents(self, held: tuple[int, int] | None, keys: list[Key]) -> dict[Key, tuple[bytes, bytes]]:
         found = self._tables(held).checkpoints

@@ -5,7 +5,7 @@ Knows how an owner is put together on simulated ports, and nothing of when and w
 
 import asyncio
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -22,13 +22,9 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 RESULTS_TOPIC: Final = "sim.results"
-LIMITS: Final = {
-    "renew_after": 40.0,
-    "proof_valid": 6.0,
-    "stuck_after": 4.0,
-    "look_again_after": 2.0,
-    "refused_wait": 2.0,
-}
+LIMITS: Final = Limits(
+    renew_after=40.0, proof_valid=6.0, stuck_after=4.0, look_again_after=2.0, refused_wait=2.0
+)
 
 
 @dataclass(slots=True)
@@ -121,11 +117,7 @@ class Fleet:
             store=SimulatedStore(self._world.database_of(partition), partition),
             clock=SimulatedClock(self._world.loop, host.booted),
         )
-        limits = Limits(
-            batch_records=plan.batch_records,
-            batch_bytes=plan.batch_bytes,
-            **LIMITS,
-        )
+        limits = replace(LIMITS, batch_records=plan.batch_records, batch_bytes=plan.batch_bytes)
         name = host.process.name
         random = Random(self._world.random.random())
         rooms = Random(f"rooms of {plan.seed} {name} {partition}")

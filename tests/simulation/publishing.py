@@ -138,7 +138,7 @@ class Publishing:
     async def chaos(self) -> None:
         """Freeze, kill and dismiss publishers, one after the other, until the world heals."""
         world, random = self._world, self._random
-        while not world.healed:
+        while True:
             await asyncio.sleep(random.expovariate(1 / (4 * world.plan.calm)))
             if world.healed:
                 return

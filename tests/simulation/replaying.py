@@ -20,7 +20,7 @@ from tests.simulation.network import Server, Weather
 from tests.simulation.replies import last_answered
 
 from waypost.shards import shard_of
-from waypost_worker.partition.owner import Limits, Owner, Ports
+from waypost_worker.partition.owner import Owner, Ports
 from waypost_worker.partition.ports import FencedError
 from waypost_worker.recovery.replay import PartitionReplay, Replayed, ReplayLimits, ReplayPorts
 
@@ -157,7 +157,7 @@ def _finish(
         store=SimulatedStore(database, partition),
         clock=SimulatedClock(world.loop, 0.0),
     )
-    owner = Owner(partition, results_topic, ports, _Untold(), Limits(**LIMITS), Random(1))
+    owner = Owner(partition, results_topic, ports, _Untold(), LIMITS, Random(1))
     task = world.loop.start(process, owner.run())
     world.tasks.append(task)
     last = log.records[-1].offset

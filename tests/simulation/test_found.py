@@ -43,7 +43,7 @@ def test_a_command_that_comes_during_the_check_for_a_stuck_consumer_is_not_taken
             world.traffic.send(0, sessions_of(0, 1, 1)[0], "waypost.checkpoint.create", CREATE)
         return await call(what, *effects)
 
-    world.kafka.call = call_with_a_command_before_it  # type: ignore[method-assign]
+    world.kafka.call = call_with_a_command_before_it  # type: ignore[method-assign, assignment]
     world.run()
     assert judge(world).problems == []
     assert world.traffic.published >= 3
@@ -188,7 +188,7 @@ def freeze_at(world: World, request: str, seconds: float) -> list[str]:
             await asyncio.sleep(0)
         return await call(what, *effects)
 
-    world.databases[0].server.call = call_after_a_freeze  # type: ignore[method-assign]
+    world.databases[0].server.call = call_after_a_freeze  # type: ignore[method-assign, assignment]
     return frozen
 
 
@@ -224,7 +224,7 @@ def test_what_an_heir_did_and_postgres_lost_is_not_taken_over_by_the_former_owne
             world.loop.call_later(3, world.fleet.wake, heir, context=OUTSIDE)
         return answer
 
-    world.databases[0].server.call = call_and_fail_over  # type: ignore[method-assign]
+    world.databases[0].server.call = call_and_fail_over  # type: ignore[method-assign, assignment]
     commands(world, 1, 1.5)
     world.run()
     assert lost

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +20,7 @@ from waypost.session_index import Remembered
 from waypost_worker.partition.ports import RefusedError, RejectedRow, StoredOutbox, UnavailableError
 from waypost_worker.recovery.sampling import Share, spread_of
 from waypost_worker.recovery.stored import (
+    Snapshot,
     StoredCheckpoint,
     StoredCommand,
     StoredPartition,
@@ -148,7 +150,7 @@ async def verify(
     """
 
     @asynccontextmanager
-    async def snapshot(_: int) -> AsyncIterator[_Snapshot]:
+    async def snapshot(partition: int) -> AsyncIterator[Snapshot]:
         yield _Snapshot(await world.database_of(partition).server.call(f"p{partition} snapshot", tables))
 
     log = SimulatedCommandLog(world.kafka, world.topic, partition)
@@ -173,6 +175,14 @@ async def verify(
         await asyncio.gather(log.close(), results.close())
 
 
+def _tables_of(world: "World", partition: int) -> Tables | None:
+    return world.database_of(partition).tables.get(partition)
+
+
+def _same(tables: Tables | None) -> Tables | None:
+    return tables
+
+
 async def verify_now_and_then(world: "World") -> None:
     """While owners are at work, faults happen, and Postgres forgets: what is found is never a difference."""
     random = Random(f"verifying {world.plan.seed}")
@@ -188,7 +198,7 @@ async def verify_now_and_then(world: "World") -> None:
                 world,
                 partition,
                 random.choice(_ROOMS),
-                lambda p=partition: world.database_of(p).tables.get(p),
+                partial(_tables_of, world, partition),
                 base,
             )
         except (UnavailableError, RefusedError):
@@ -214,7 +224,7 @@ def verify_at_rest(world: "World") -> None:
         changed, what = changed_at_random(tables, random)
         for seen, wanted in ((tables, False), (changed, True)):
             task = world.loop.start(
-                process, verify(world, partition, random.choice(_ROOMS), lambda seen=seen: seen, base)
+                process, verify(world, partition, random.choice(_ROOMS), partial(_same, seen), base)
             )
             world.tasks.append(task)
             if not world.loop.run(task.done, world.loop.time() + _SECONDS):

@@ -45,7 +45,8 @@ class World:
     def __init__(self, plan: Plan, trace: Callable[[str], None] | None = None) -> None:
         self.plan = plan
         self.random = Random(plan.seed)
-        self.loop = SimulatedLoop(Random(plan.seed + 1), plan.shuffle)
+        # Only what asyncio asks for without sockets is there.
+        self.loop = SimulatedLoop(Random(plan.seed + 1), plan.shuffle)  # type: ignore[abstract]
         self.tell: Callable[[str], None] | None = None
         if trace is not None:
             self.tell = lambda text: trace(f"{self.loop.time():9.4f}  {text}")
@@ -158,17 +159,18 @@ class World:
             database.join()
         for results in self.results:
             results.refusing = None
-        for log in (*self.commands, *self.results):
+        partitions: list[CommandPartition | ResultsPartition] = [*self.commands, *self.results]
+        for log in partitions:
             for process in self.processes:
                 log.catch_up(process)
         for server in self.servers:
             server.down = False
             server.weather = type(server.weather)()
-        for log in self.fleet.logs:
-            log.stuck = False
+        for client in self.fleet.logs:
+            client.stuck = False
         self.publishing.heal()
-        for partition in self.commands:
-            partition.end_transactions()
+        for commands in self.commands:
+            commands.end_transactions()
         for index, host in enumerate(self.fleet.hosts):
             if host.process.dead:
                 self.fleet.boot(index)
@@ -237,7 +239,11 @@ class World:
         if not loop.run(lambda: all(task.done() for task in alive), loop.time() + 60):
             self.problems.append("stuck: an owner that was told to stop did not end within 60 s")
         loop.run(lambda: False, loop.time() + self.kafka.latest + 2)
-        left = [log for log in self.fleet.opened if not (log.closed or log.process.dead)]
+        left = [
+            log
+            for log in self.fleet.opened
+            if not (log.closed or (log.process is not None and log.process.dead))
+        ]
         if left:
             self.problems.append(f"leaked: {len(left)} logs were never closed")
         self.problems += self.publishing.problems()
