@@ -1,102 +1,171 @@
-"""``python -m tests.bench.telemetry``: what metrics, probes and scrapes cost a worker's throughput.
+"""``python -m tests.bench.telemetry``: what telemetry costs a worker, as a share of its CPU time for each command.
 
-One worker drains the same number of waiting creates with its HTTP port and without, in turn, beginning with the other
-one each time. The ratio is that of the CPU that the worker spends on a command, which is what bounds it and what a busy
-machine changes least; that of commands a second is told beside it.
+A worker is one thread, and its CPU time for a command is what bounds its throughput. Telemetry is switched on and off
+within one worker under steady load, in pairs of turns in random order (`telemetry_worker`), so that whatever else the
+machine does falls on both alike. Three loads: 200 and 1,000 commands a second, where a batch is a few commands, and a
+backlog, where it is hundreds. Of each, two figures:
+
+- what a stopwatch on the thread's CPU time says is spent in telemetry;
+- the CPU time with telemetry beside that without, which also sees what telemetry does to the rest (caches, say), with
+  the interval in which 95 % of 10,000 resamplings of the pairs lie. On a busy machine that is wide.
 """
 
 import argparse
 import asyncio
 import json
-import statistics
-import sys
-import urllib.request
-from contextlib import suppress
+import random
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from tests.bench.plan import POSTGRES_SETTINGS
+from tests.bench.children import Child
+from tests.bench.plan import PARTITIONS, POSTGRES_SETTINGS
 from tests.bench.stage import Ground, Stage
-from tests.bench.throughput import Run, measure
 
 from waypost_worker.devserver import THROUGHPUT, DevServerError, Servers
-from waypost_worker.devserver.ports import Port
+from waypost_worker.postgres.migrate import migrate_dsn
 
 WRITTEN: Final = Path("build/bench-telemetry.json")
-_SCRAPE_SECONDS: Final = 15.0  # as deploy/kubernetes/components/monitoring asks
+LOADS: Final = ("200", "1000", "backlog")
+_WARM_SECONDS: Final = 5
+_RESAMPLINGS: Final = 10_000
+_BATCH: Final = 500
+_TURN_SECONDS: Final = 0.1
+Turn = Sequence[
+    Any
+]  # whether telemetry was on, nanoseconds of CPU, commands, batches, nanoseconds in telemetry
 
 
-class Watched(Stage):
-    """A stage whose workers may have an HTTP port."""
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of one load. Shares are of the worker's CPU time for a command without telemetry: ``inside`` by the stopwatch,
+    ``added`` by turns with and without, with the 95 % interval from ``lowest`` to ``highest``.
+    """
 
-    port: int | None = None
-
-    def worker_environment(self, ground: Ground) -> dict[str, str]:
-        """With the port, where there is one."""
-        more = {} if self.port is None else {"WAYPOST_HTTP_PORT": str(self.port)}
-        return {**super().worker_environment(ground), **more}
-
-
-async def one(stage: Watched, commands: int, port: int | None) -> Run:
-    """One measurement, scraped all the time where there is a port."""
-    stage.port = port
-    if port is None:
-        return await measure(stage, "service", commands)
-    scraping = asyncio.create_task(_scrape(port))
-    try:
-        return await measure(stage, "service", commands)
-    finally:
-        scraping.cancel()
+    load: str
+    pairs: int
+    commands_in_a_batch: float
+    cpu_us_without: float
+    inside: float
+    added: float
+    lowest: float
+    highest: float
 
 
-async def _scrape(port: int) -> None:
-    while True:
-        with suppress(OSError):  # before it listens, and after
-            await asyncio.to_thread(_get, f"http://127.0.0.1:{port}/metrics")
-        await asyncio.sleep(_SCRAPE_SECONDS)
+def cost(load: str, turns: Sequence[Turn], resamplings: int = _RESAMPLINGS) -> Cost:
+    """From turns in pairs. ValueError if there are none in which commands were applied."""
+    pairs = []
+    for one, other in zip(turns[::2], turns[1::2], strict=False):
+        on, off = (one, other) if one[0] else (other, one)
+        if on[2] and off[2]:
+            pairs.append((on, off))
+    if not pairs:
+        raise ValueError(f"{load}: no commands were applied")
+    chance = random.Random(1)
+    resampled = sorted(
+        _share([pairs[chance.randrange(len(pairs))] for _ in pairs]) for _ in range(resamplings)
+    )
+    both = [turn for pair in pairs for turn in pair]
+    without = sum(off[1] for _, off in pairs) / sum(off[2] for _, off in pairs)
+    within = sum(on[4] for on, _ in pairs) / sum(on[2] for on, _ in pairs)
+    return Cost(
+        load,
+        len(pairs),
+        round(sum(turn[2] for turn in both) / sum(turn[3] for turn in both), 1),
+        round(without / 1000, 1),
+        round(within / without, 4),
+        round(_share(pairs), 4),
+        round(resampled[int(resamplings * 0.025)], 4),
+        round(resampled[int(resamplings * 0.975)], 4),
+    )
 
 
-def _get(address: str) -> bytes:
-    with urllib.request.urlopen(address, timeout=5) as answer:
-        return bytes(answer.read())
+def _share(pairs: Sequence[tuple[Turn, Turn]]) -> float:
+    on = sum(pair[0][1] for pair in pairs) / sum(pair[0][2] for pair in pairs)
+    off = sum(pair[1][1] for pair in pairs) / sum(pair[1][2] for pair in pairs)
+    return float(on / off - 1)
 
 
-async def compare(stage: Watched, commands: int, pairs: int, port: int) -> dict[str, object]:
-    """The pairs, and the medians of their ratios."""
-    await one(stage, commands, None)  # warms the broker up
-    cpu, speed = [], []
-    for number in range(pairs):
-        ports = (None, port) if number % 2 else (port, None)
-        runs = {at: await one(stage, commands, at) for at in ports}
-        cpu.append(runs[port].cpu_us["loop"] / runs[None].cpu_us["loop"])
-        speed.append(runs[port].per_second / runs[None].per_second)
-        print(f"pair {number + 1}: CPU {cpu[-1]:.3f}, commands a second {speed[-1]:.3f}", file=sys.stderr)
-    return {
-        "commands": commands,
-        "cpu_ratios": [round(ratio, 4) for ratio in cpu],
-        "speed_ratios": [round(ratio, 4) for ratio in speed],
-        "cpu_ratio": round(statistics.median(cpu), 4),
-        "speed_ratio": round(statistics.median(speed), 4),
-    }
+async def paced(stage: Stage, rate: int, seconds: float) -> list[Turn]:
+    """Turns of a worker under this rate."""
+    async with AsyncExitStack() as stack:
+        ground = await stack.enter_async_context(stage.ground())
+        worker = await stack.enter_async_context(await _worker(stage, ground, _TURN_SECONDS))
+        await stage.until(ground, worker, lambda held: held >= PARTITIONS)
+        phases = [("warm", rate, _WARM_SECONDS), ("steady", rate, seconds + 2)]
+        load = await stack.enter_async_context(ground.load("pace", phases=phases))
+        await load.answer()
+        load.tell("go")
+        await asyncio.sleep(_WARM_SECONDS)
+        worker.tell("begin")
+        await asyncio.sleep(seconds)
+        return await _turns(worker)
+
+
+async def backlog(stage: Stage, commands: int) -> list[Turn]:
+    """Turns of a worker before which so many commands wait."""
+    async with AsyncExitStack() as stack:
+        ground = await stack.enter_async_context(stage.ground())
+        async with ground.load("fill", commands=commands) as load:
+            await load.answer()
+            load.tell("go")
+            await load.answer()
+        await stage.checkpoint()
+        worker = await stack.enter_async_context(await _worker(stage, ground, 0))
+        # First contact with each session is no steady load.
+        await stage.until(ground, worker, lambda held: held >= commands // 10)
+        worker.tell("begin")
+        await stage.until(ground, worker, lambda held: held >= commands * 9 // 10)
+        return await _turns(worker)
+
+
+async def _worker(stage: Stage, ground: Ground, turn: float) -> Child:
+    await migrate_dsn(ground.dsn)
+    environment = {**stage.worker_environment(ground), "WAYPOST_BATCH_RECORDS": str(_BATCH)}
+    return Child("tests.bench.telemetry_worker", {"seconds": turn}, environment=environment)
+
+
+async def _turns(worker: Child) -> list[Turn]:
+    worker.tell("enough")
+    turns: list[Turn] = (await worker.answer())["turns"]
+    return turns
 
 
 async def main(arguments: argparse.Namespace, servers: Servers) -> None:
     """Measure, print, write."""
-    port = Port()
-    stage = Watched(servers, WRITTEN.parent)
-    async with stage:
-        told = await compare(stage, arguments.commands, arguments.pairs, port.number)
-    port.release()
-    WRITTEN.write_text(json.dumps(told, indent=2) + "\n")
+    told = []
+    async with Stage(servers, WRITTEN.parent) as stage:
+        for load in arguments.only or LOADS:
+            turns: list[Turn] = []
+            if load == "backlog":
+                for _ in range(arguments.backlogs):
+                    turns += await backlog(stage, arguments.commands)
+            else:
+                turns = await paced(stage, int(load), arguments.seconds)
+            told.append(cost(load, turns))
+            _print(told[-1])
+    before = json.loads(WRITTEN.read_text()) if WRITTEN.exists() else {}
+    written = before | {one.load: asdict(one) for one in told}
+    WRITTEN.write_text(json.dumps(written, indent=2) + "\n")
+
+
+def _print(one: Cost) -> None:
     print(
-        f"with telemetry: {told['cpu_ratio']} of the CPU a command, {told['speed_ratio']} of the commands a second"
+        f"{one.load}: batches of {one.commands_in_a_batch}, {one.cpu_us_without} us a command without telemetry, "
+        f"{one.inside:.2%} more inside of it; turns with it {one.added:+.1%} ({one.lowest:+.1%} to {one.highest:+.1%}, "
+        f"{one.pairs} pairs)",
+        flush=True,
     )
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--commands", type=int, default=60_000)
-    parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--only", choices=LOADS, action="append", help="commands a second, or backlog")
+    parser.add_argument("--seconds", type=float, default=120, help="of each rate")
+    parser.add_argument("--commands", type=int, default=300_000, help="of one backlog")
+    parser.add_argument("--backlogs", type=int, default=6)
     given = parser.parse_args()
     WRITTEN.parent.mkdir(exist_ok=True)
     try:

@@ -78,7 +78,7 @@ def test_the_registry_holds_what_the_catalogue_says(metrics: Metrics) -> None:
     metrics.applied(0, told)
     metrics.emitted(0, told, 0.001)
     metrics.ended(0, None, 0)
-    metrics.postgres(0, "commit", 0.003)
+    metrics.postgres(0, "commit")(0.003)
     metrics.pool(0, 1, 2, 3)
     metrics.lag(0, 5)
     families = {
@@ -150,7 +150,7 @@ def test_types_that_agents_invent_share_one_series_and_are_not_remembered(metric
     for number in range(50):
         metrics.applied(0, batch(command(number, f"made.up.{number}", b"{}")))
     assert samples(metrics, "waypost_commands_total") == {("other", "rejected"): 50}
-    assert not metrics._known
+    assert metrics._commands.seen == {(None, b"waypost.command.rejected"): 50}
 
 
 def test_end_to_end_latency_is_counted_per_command(metrics: Metrics) -> None:

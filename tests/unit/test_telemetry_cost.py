@@ -6,7 +6,7 @@ from tests.unit.test_metrics import CREATE, batch, command
 from waypost import commands
 from waypost_worker.telemetry.health import Health
 from waypost_worker.telemetry.metrics import Metrics
-from waypost_worker.telemetry.observers import Observers
+from waypost_worker.telemetry.observers import LogObserver, Observers
 
 
 def test_metrics_and_health_cost_less_than_3_percent_of_a_create() -> None:
@@ -20,3 +20,15 @@ def test_metrics_and_health_cost_less_than_3_percent_of_a_create() -> None:
 
     tell()  # what is looked up once is known from here on
     assert instructions(tell) / count < 0.03 * measure()["create, instructions"]
+
+
+def test_a_batch_of_one_costs_telemetry_less_than_half_of_what_folding_it_costs() -> None:
+    told = batch(command(0, commands.CREATE, CREATE))
+    observers = Observers(LogObserver(), Metrics(), Health(60))
+
+    def tell() -> None:
+        observers.applied(0, told)
+        observers.emitted(0, told, 0.001)
+
+    tell()
+    assert instructions(tell) < 0.5 * measure()["create, instructions"]

@@ -1,8 +1,7 @@
 """The Store port with a stopwatch around each call."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 
 from waypost.session_index import Session
 from waypost_worker.partition.ports import Claim, Commit, Fence, Store
@@ -12,43 +11,52 @@ from waypost_worker.telemetry.metrics import Metrics
 class MeasuredStore:
     """Calls ``store``, which is in a ``shard``, and tells ``metrics`` how long each call took that was answered."""
 
+    # No context manager around the calls: it costs as much as all the rest.
+
     def __init__(self, store: Store, metrics: Metrics, shard: int = 0) -> None:
         self._store = store
-        self._metrics = metrics
-        self._shard = shard
+        self._acquired = metrics.postgres(shard, "acquire")
+        self._recorded = metrics.postgres(shard, "record_claim")
+        self._saved = metrics.postgres(shard, "save_position")
+        self._loaded = metrics.postgres(shard, "load")
+        self._fetched = metrics.postgres(shard, "contents")
+        self._committed = metrics.postgres(shard, "commit")
 
     async def acquire(self, partitions: int) -> Claim:
         """See the port."""
-        with self._measured("acquire"):
-            return await self._store.acquire(partitions)
+        began = time.perf_counter()
+        claim = await self._store.acquire(partitions)
+        self._acquired(time.perf_counter() - began)
+        return claim
 
     async def record_claim(self, epoch: int, fence: Fence) -> None:
         """See the port."""
-        with self._measured("record_claim"):
-            await self._store.record_claim(epoch, fence)
+        began = time.perf_counter()
+        await self._store.record_claim(epoch, fence)
+        self._recorded(time.perf_counter() - began)
 
     async def save_position(self, epoch: int, emitted: int, results_offset: int) -> None:
         """See the port."""
-        with self._measured("save_position"):
-            await self._store.save_position(epoch, emitted, results_offset)
+        began = time.perf_counter()
+        await self._store.save_position(epoch, emitted, results_offset)
+        self._saved(time.perf_counter() - began)
 
     async def load(self, session_ids: Sequence[str]) -> dict[str, Session]:
         """See the port."""
-        with self._measured("load"):
-            return await self._store.load(session_ids)
+        began = time.perf_counter()
+        sessions = await self._store.load(session_ids)
+        self._loaded(time.perf_counter() - began)
+        return sessions
 
     async def contents(self, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], tuple[bytes, bytes]]:
         """See the port."""
-        with self._measured("contents"):
-            return await self._store.contents(keys)
+        began = time.perf_counter()
+        contents = await self._store.contents(keys)
+        self._fetched(time.perf_counter() - began)
+        return contents
 
     async def commit(self, commit: Commit) -> None:
         """See the port."""
-        with self._measured("commit"):
-            await self._store.commit(commit)
-
-    @contextmanager
-    def _measured(self, operation: str) -> Iterator[None]:
         began = time.perf_counter()
-        yield
-        self._metrics.postgres(self._shard, operation, time.perf_counter() - began)
+        await self._store.commit(commit)
+        self._committed(time.perf_counter() - began)
