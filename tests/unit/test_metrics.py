@@ -150,6 +150,7 @@ def test_types_that_agents_invent_share_one_series_and_are_not_remembered(metric
     for number in range(50):
         metrics.applied(0, batch(command(number, f"made.up.{number}", b"{}")))
     assert samples(metrics, "waypost_commands_total") == {("other", "rejected"): 50}
+    assert len(metrics._applied) < 50
     assert metrics._commands.seen == {(None, b"waypost.command.rejected"): 50}
 
 
@@ -250,14 +251,44 @@ def calls(action: Callable[[], object]) -> int:
     return count
 
 
+def test_batches_are_kept_for_a_while_only(metrics: Metrics) -> None:
+    one = batch(command(0, commands.CREATE, CREATE))
+    many = batch(*(command(n, commands.CREATE, CREATE) for n in range(64)))
+    for _ in range(100):
+        metrics.applied(0, one)
+        metrics.emitted(0, one, 0.001)
+        assert max(len(metrics._applied), len(metrics._emitted)) < 16
+    metrics.applied(0, many)
+    metrics.emitted(0, many, 0.001)
+    assert (metrics._applied, metrics._emitted) == ([], []), "they would hold the data of their commands"
+    assert value(metrics, "waypost_commands_total", "checkpoint.create", "accepted") == 164
+    assert value(metrics, "waypost_end_to_end_seconds_count") == 164
+
+
+def test_what_is_kept_is_counted_with_the_time_at_which_it_was_told() -> None:
+    now = NOW
+    metrics = Metrics(lambda: now)
+    metrics.applied(0, batch(command(0, commands.CREATE, CREATE, age_ms=4000)))
+    metrics.emitted(0, batch(command(0, commands.CREATE, CREATE, age_ms=4000)), 0.001)
+    now += 100
+    assert value(metrics, "waypost_record_age_seconds", "0") == pytest.approx(4)
+    assert value(metrics, "waypost_last_progress_timestamp_seconds", "0") == NOW
+    assert value(metrics, "waypost_end_to_end_seconds_sum") == pytest.approx(4)
+    metrics.applied(0, batch(command(1, commands.CREATE, CREATE)))
+    now += 100
+    metrics.lag(0, 0)
+    assert value(metrics, "waypost_record_age_seconds", "0") == 0, "what was kept came first"
+    assert value(metrics, "waypost_last_progress_timestamp_seconds", "0") == NOW + 200
+
+
 def test_the_cost_is_per_batch_not_per_command(metrics: Metrics) -> None:
     told = {
-        count: batch(*(command(n, commands.CREATE, CREATE) for n in range(count))) for count in (20, 2000)
+        count: batch(*(command(n, commands.CREATE, CREATE) for n in range(count))) for count in (200, 2000)
     }
     observers = Observers(metrics, Health(60))
-    observers.applied(0, told[20])  # what is looked up once is known from here on
+    observers.applied(0, told[200])  # what is looked up once is known from here on
     for one in (
         lambda count: observers.applied(0, told[count]),
         lambda count: observers.emitted(0, told[count], 0.001),
     ):
-        assert calls(partial(one, 20)) == calls(partial(one, 2000)) < 100
+        assert calls(partial(one, 200)) == calls(partial(one, 2000)) < 100

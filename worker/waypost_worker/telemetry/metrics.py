@@ -1,17 +1,21 @@
 """A worker's metrics: what owners tell becomes numbers in a registry of the worker's own.
 
-Everything is counted per batch, and what a batch changes is in `tallies`: at a quiet rate a batch is one command, and
-then each look-up counts. Knows the model's types and results, and nothing of how they are served.
+Everything is counted per batch, and what a batch changes is in `tallies`. At a quiet rate a batch is one command, and
+what counting it costs is mostly waiting for memory: code and data that were not used for milliseconds have left the
+processor's caches. So a few batches are kept as they are and counted together, at the latest when somebody looks. Knows
+the model's types and results, and nothing of how they are served.
 """
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import groupby, islice
 from operator import attrgetter, itemgetter
 from typing import Final, TypeAlias
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import Metric as PrometheusMetric
+from prometheus_client.registry import Collector
 
 from waypost import __version__
 from waypost.commands import COMMAND_TYPES
@@ -38,6 +42,9 @@ _HEADERS: Final = attrgetter("headers")
 _TYPE_HEADER: Final = itemgetter(3)  # in the order in which the encoder writes headers; a test holds it
 _RESULT_TYPE: Final = itemgetter(1)
 _Pair: TypeAlias = tuple[str | None, bytes]  # a command's type and its result's
+# Batches that are kept to be counted together, and commands in them: they hold their data so long.
+_MOST_KEPT: Final = 16
+_MOST_COMMANDS_KEPT: Final = 64
 _REASONS: Final[tuple[tuple[type[OwnerError], str], ...]] = (
     (RenewalDueError, "renewal"),
     (FencedError, "fenced"),
@@ -53,7 +60,11 @@ class Metrics:
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
+        self.registry.register(_Before(self._count_kept))  # before all others
         self._clock = clock
+        self._applied: list[tuple[int, AppliedBatch, float]] = []
+        self._emitted: list[tuple[AppliedBatch, float, float]] = []
+        self._commands_kept = 0
         self._commands: Events[_Pair] = Events(catalogue.COMMANDS, self.registry, _labels)
         self._rejected = self._counter(catalogue.REJECTED)
         self._batch_commands = self._fast(catalogue.BATCH_COMMANDS).labels()
@@ -90,35 +101,21 @@ class Metrics:
         self._owned_now.add(partition)
         self._count_partitions()
         # Who acquires again and again and applies nothing makes no progress.
+        self._count_kept()
         self._last_progress.setdefault(partition, self._clock())
 
     def applied(self, partition: int, batch: AppliedBatch) -> None:
         """A batch was committed."""
-        commands = batch.commands
-        results = map(_RESULT_TYPE, map(_TYPE_HEADER, map(_HEADERS, map(_RECORD, batch.made))))
-        if batch.rejected:  # only of these can one have no envelope, or a type that an agent invented
-            kinds = [_kind(decoded) for decoded in commands]
-            for row in batch.rejected:
-                self._rejected.labels(row.code).inc()
-            self._commands.seen.update(zip(kinds, results, strict=True))
-        else:  # all in C
-            self._commands.seen.update(zip(map(_KIND, commands), results, strict=True))
-        self._batch_commands.observe(len(commands))
-        self._batch_seconds.observe(batch.seconds)
-        now = self._clock()
-        age = now - commands[-1].record.timestamp / 1000
-        self._record_age[partition] = age if age > 0 else 0.0
-        self._last_progress[partition] = now
+        self._applied.append((partition, batch, self._clock()))
+        self._commands_kept += len(batch.commands)
+        if len(self._applied) >= _MOST_KEPT or self._commands_kept >= _MOST_COMMANDS_KEPT:
+            self._count_kept()
 
     def emitted(self, partition: int, batch: AppliedBatch, seconds: float) -> None:
         """A batch's results are in the topic."""
-        self._emit_seconds.observe(seconds)
-        now = self._clock()
-        # What was only compared stands before what is emitted.
-        emitted = islice(batch.commands, len(batch.commands) - len(batch.results), None)
-        # The broker stamps what arrives together alike.
-        for stamp, alike in groupby(map(_STAMP, emitted)):
-            self._end_to_end.observe_many(max(0.0, now - stamp / 1000), len(list(alike)))
+        self._emitted.append((batch, seconds, self._clock()))
+        if len(self._emitted) >= _MOST_KEPT or len(batch.commands) >= _MOST_COMMANDS_KEPT:
+            self._count_kept()
 
     def ended(self, partition: int, why: OwnerError | None, wait: float) -> None:
         """A term ended."""
@@ -135,6 +132,7 @@ class Metrics:
 
     def assignment(self, partitions: frozenset[int]) -> None:
         """What the group gives this worker now; series of other partitions end."""
+        self._count_kept()
         self._assigned.set(len(partitions))
         for values in (self._lag, self._record_age, self._last_progress):
             for gone in values.keys() - partitions:
@@ -144,6 +142,7 @@ class Metrics:
 
     def lag(self, partition: int, commands: int) -> None:
         """How many records wait in the log."""
+        self._count_kept()
         self._lag[partition] = commands
         if commands == 0:
             self._record_age[partition] = 0
@@ -163,6 +162,38 @@ class Metrics:
         """The longest recent delay of the event loop."""
         self._loop_delay.set(seconds)
 
+    def _count_kept(self) -> None:
+        """Count what was kept: called before anybody looks, and before what must come after it."""
+        applied, self._applied, self._commands_kept = self._applied, [], 0
+        for partition, batch, at in applied:
+            self._count_applied(partition, batch, at)
+        emitted, self._emitted = self._emitted, []
+        for batch, seconds, at in emitted:
+            self._count_emitted(batch, seconds, at)
+
+    def _count_applied(self, partition: int, batch: AppliedBatch, at: float) -> None:
+        commands = batch.commands
+        results = map(_RESULT_TYPE, map(_TYPE_HEADER, map(_HEADERS, map(_RECORD, batch.made))))
+        if batch.rejected:  # only of these can one have no envelope, or a type that an agent invented
+            kinds = [_kind(decoded) for decoded in commands]
+            for row in batch.rejected:
+                self._rejected.labels(row.code).inc()
+            self._commands.seen.update(zip(kinds, results, strict=True))
+        else:  # all in C
+            self._commands.seen.update(zip(map(_KIND, commands), results, strict=True))
+        self._batch_commands.observe(len(commands))
+        self._batch_seconds.observe(batch.seconds)
+        self._record_age[partition] = max(0.0, at - commands[-1].record.timestamp / 1000)
+        self._last_progress[partition] = at
+
+    def _count_emitted(self, batch: AppliedBatch, seconds: float, at: float) -> None:
+        self._emit_seconds.observe(seconds)
+        # What was only compared stands before what is emitted.
+        emitted = islice(batch.commands, len(batch.commands) - len(batch.results), None)
+        # The broker stamps what arrives together alike.
+        for stamp, alike in groupby(map(_STAMP, emitted)):
+            self._end_to_end.observe_many(max(0.0, at - stamp / 1000), len(list(alike)))
+
     def _count_partitions(self) -> None:
         self._owned.set(len(self._owned_now))
         self._refused.set(len(self._refused_now))
@@ -180,6 +211,18 @@ class Metrics:
         return Histogram(
             metric.name, metric.meaning, metric.labels, registry=self.registry, buckets=metric.buckets
         )
+
+
+class _Before(Collector):
+    """Has no metric: calls ``action`` at the beginning of each scrape."""
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        self._action = action
+
+    def collect(self) -> Iterable[PrometheusMetric]:
+        """Called by the registry."""
+        self._action()
+        return ()
 
 
 def _kind(decoded: Decoded) -> str | None:

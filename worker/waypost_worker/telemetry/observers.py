@@ -1,6 +1,7 @@
 """Who listens to owners: several at once, none of whom may do them harm; and the log as one of them."""
 
 import logging
+from typing import Final
 
 import structlog
 
@@ -8,6 +9,7 @@ from waypost_worker.partition.acquire import Acquired
 from waypost_worker.partition.observer import AppliedBatch, Observer
 from waypost_worker.partition.ports import FencedError, OwnerError, RefusedError
 
+_ROOT: Final = logging.getLogger()  # its level is that of the log
 log = structlog.get_logger("waypost.worker")
 
 
@@ -75,7 +77,7 @@ class LogObserver:
     def applied(self, partition: int, batch: AppliedBatch) -> None:
         """A batch was committed."""
         # Looked at before anything else: passing a line on, to be dropped at the end, costs as much as all metrics.
-        if logging.getLogger().level > logging.DEBUG:
+        if _ROOT.level > logging.DEBUG:
             return
         log.debug(
             "batch",
