@@ -73,6 +73,9 @@ mutmut: setup  ## small changes to the pure model that no unit test notices; wri
 bench-client: setup  ## what publishing costs an agent, and the spool; writes build/bench-client.json
 	@$(BIN)/python -m tests.bench.client
 
+bench-telemetry: setup  ## what telemetry costs a worker, on and off in turns; writes build/bench-telemetry.json (9 min)
+	@$(BIN)/python -m tests.bench.telemetry
+
 crash-tests: setup  ## 200 agents killed under load, Kafka up, away and frozen; writes build/crash.json
 	@$(BIN)/python -m tests.crash
 

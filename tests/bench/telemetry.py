@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import json
 import random
+import statistics
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
@@ -41,7 +42,7 @@ Turn = Sequence[
 @dataclass(frozen=True, slots=True)
 class Cost:
     """Of one load. Shares are of the worker's CPU time for a command without telemetry: ``inside`` by the stopwatch,
-    ``added`` by turns with and without, with the 95 % interval from ``lowest`` to ``highest``.
+    ``added`` by the median pair of turns with and without, with the 95 % interval from ``lowest`` to ``highest``.
     """
 
     load: str
@@ -54,38 +55,37 @@ class Cost:
     highest: float
 
 
-def cost(load: str, turns: Sequence[Turn], resamplings: int = _RESAMPLINGS) -> Cost:
-    """From turns in pairs. ValueError if there are none in which commands were applied."""
-    pairs = []
-    for one, other in zip(turns[::2], turns[1::2], strict=False):
-        on, off = (one, other) if one[0] else (other, one)
-        if on[2] and off[2]:
-            pairs.append((on, off))
-    if not pairs:
-        raise ValueError(f"{load}: no commands were applied")
+def paired(turns: Sequence[Turn]) -> list[tuple[Turn, Turn]]:
+    """The pairs of one worker's turns, with telemetry first; those without commands left out."""
+    pairs = [
+        (one, other) if one[0] else (other, one) for one, other in zip(turns[::2], turns[1::2], strict=False)
+    ]
+    return [(on, off) for on, off in pairs if on[2] and off[2]]
+
+
+def cost(load: str, pairs: Sequence[tuple[Turn, Turn]], resamplings: int = _RESAMPLINGS) -> Cost:
+    """From pairs of turns, at least one.
+
+    The median of the pairs' ratios: a turn in which the machine stood still would count for hundreds in a mean.
+    """
+    ratios = [(on[1] / on[2]) / (off[1] / off[2]) - 1 for on, off in pairs]
     chance = random.Random(1)
-    resampled = sorted(
-        _share([pairs[chance.randrange(len(pairs))] for _ in pairs]) for _ in range(resamplings)
-    )
-    both = [turn for pair in pairs for turn in pair]
+    medians = sorted(statistics.median(chance.choices(ratios, k=len(ratios))) for _ in range(resamplings))
     without = sum(off[1] for _, off in pairs) / sum(off[2] for _, off in pairs)
     within = sum(on[4] for on, _ in pairs) / sum(on[2] for on, _ in pairs)
     return Cost(
         load,
         len(pairs),
-        round(sum(turn[2] for turn in both) / sum(turn[3] for turn in both), 1),
+        round(
+            sum(turn[2] for pair in pairs for turn in pair) / sum(turn[3] for pair in pairs for turn in pair),
+            1,
+        ),
         round(without / 1000, 1),
         round(within / without, 4),
-        round(_share(pairs), 4),
-        round(resampled[int(resamplings * 0.025)], 4),
-        round(resampled[int(resamplings * 0.975)], 4),
+        round(statistics.median(ratios), 4),
+        round(medians[int(resamplings * 0.025)], 4),
+        round(medians[int(resamplings * 0.975)], 4),
     )
-
-
-def _share(pairs: Sequence[tuple[Turn, Turn]]) -> float:
-    on = sum(pair[0][1] for pair in pairs) / sum(pair[0][2] for pair in pairs)
-    off = sum(pair[1][1] for pair in pairs) / sum(pair[1][2] for pair in pairs)
-    return float(on / off - 1)
 
 
 async def paced(stage: Stage, rate: int, seconds: float) -> list[Turn]:
@@ -138,13 +138,13 @@ async def main(arguments: argparse.Namespace, servers: Servers) -> None:
     told = []
     async with Stage(servers, WRITTEN.parent) as stage:
         for load in arguments.only or LOADS:
-            turns: list[Turn] = []
+            pairs: list[tuple[Turn, Turn]] = []
             if load == "backlog":
                 for _ in range(arguments.backlogs):
-                    turns += await backlog(stage, arguments.commands)
+                    pairs += paired(await backlog(stage, arguments.commands))
             else:
-                turns = await paced(stage, int(load), arguments.seconds)
-            told.append(cost(load, turns))
+                pairs = paired(await paced(stage, int(load), arguments.seconds))
+            told.append(cost(load, pairs))
             _print(told[-1])
     before = json.loads(WRITTEN.read_text()) if WRITTEN.exists() else {}
     written = before | {one.load: asdict(one) for one in told}
