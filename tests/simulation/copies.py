@@ -10,6 +10,8 @@ from tests.simulation.broker import CommandPartition, ResultsPartition
 from tests.simulation.database import Tables
 from tests.simulation.replies import answered_command, last_answered
 
+from waypost_worker.partition import outbox
+
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
@@ -36,18 +38,22 @@ def copy_to_begin_with(world: "World", partition: int, random: Random) -> Tables
 def shortened(world: "World", partition: int, copy: Tables | None, random: Random) -> ResultsPartition:
     """A copy of the results topic as it is, or as it was a few records ago.
 
-    What it lacks can be made again from the command log as it is, and from what ``copy`` owes.
+    What it lacks can be made again from the command log as it is, or is owed by ``copy``. Else a worker refuses the
+    partition: answers that were found in the topic when Postgres had lost them are kept nowhere else.
     """
     original = world.results[partition]
     topic = ResultsPartition(float("inf"), world.loop.time)
     topic.start, topic.end = original.start, original.end
     topic.records, topic.trimmed = list(original.records), list(original.trimmed)
-    needed = [
-        record.offset + 1
-        for record in topic.records
-        if 0 <= answered_command(record) < world.commands[partition].start
-    ]
-    least = max(topic.start, topic.end - _LACKED, 0 if copy is None else copy.results_offset, *needed[-1:])
+    start, least = world.commands[partition].start, max(topic.start, topic.end - _LACKED)
+    begin, owed = start, set()
+    if copy is not None:
+        begin, least = copy.next_offset, max(least, copy.results_offset)
+        owed = {item[0] for entry in copy.outbox.values() for item in outbox.unpack(entry.payload)}
+    for record in topic.records:
+        command = answered_command(record)
+        if 0 <= command < begin and (command < start or command not in owed):
+            least = max(least, record.offset + 1)
     if random.random() < 0.5:
         topic.cut(random.randint(least, topic.end))
     return topic
