@@ -6,9 +6,11 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -18,10 +20,12 @@ from tests.patience import PATIENCE
 from tests.processes import freeze
 from tests.servers import POSTGRES_SETTINGS, started
 
+from waypost.shards import Place
 from waypost_worker.devserver import EmbeddedPostgres
 from waypost_worker.partition.ports import Fence, UnavailableError
 from waypost_worker.postgres.migrate import migrate_dsn
 from waypost_worker.postgres.pool import open_pool
+from waypost_worker.postgres.shards import note_places
 from waypost_worker.postgres.statements import statement
 from waypost_worker.postgres.store import PostgresStore
 
@@ -194,8 +198,12 @@ class FrozenAfter:
         return data
 
 
-async def freeze_while_acquiring(dsn: str, partition: int, messages: int, cache: int, direct: Any) -> bool:
-    """Freeze a worker after so many messages of an acquisition; whether it sends so many. Another acquires then."""
+async def frozen_in_the_middle(
+    dsn: str, messages: int, cache: int, does: Callable[[Any], Awaitable[Any]], another: Awaitable[Any]
+) -> bool:
+    """Freeze a worker after so many messages of what it ``does`` with its pool; whether it sends so many.
+    ``another`` does the same then, and is not held up.
+    """
     address = urlsplit(dsn)
     assert address.port is not None
     wires: list[FrozenAfter] = []
@@ -206,19 +214,18 @@ async def freeze_while_acquiring(dsn: str, partition: int, messages: int, cache:
         through = address._replace(netloc=host).geturl()
         pool = await open_pool(through, size=1, timeout=PATIENCE, statement_cache_size=cache)
         wires[-1].most = messages
-        store = PostgresStore(pool, partition, timeout=PATIENCE)
-        acquiring = asyncio.create_task(store.acquire(FREEZES))
+        doing = asyncio.ensure_future(does(pool))
         silent = asyncio.create_task(wires[-1].silent.wait())
         try:
-            await asyncio.wait({acquiring, silent}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({doing, silent}, return_when=asyncio.FIRST_COMPLETED)
             async with asyncio.timeout(PATIENCE / 2):
-                await PostgresStore(direct, partition, timeout=PATIENCE).acquire(FREEZES)
+                await another
             return silent.done()
         finally:
             silent.cancel()
-            acquiring.cancel()
+            doing.cancel()
             pool.terminate()
-            await asyncio.gather(acquiring, silent, return_exceptions=True)
+            await asyncio.gather(doing, silent, return_exceptions=True)
 
 
 FREEZES = 14
@@ -226,12 +233,66 @@ FREEZES = 14
 
 @pytest.mark.parametrize("cache", [100, 0])
 async def test_wherever_a_worker_freezes_while_acquiring_another_acquires(dsn: str, cache: int) -> None:
+    def acquire(pool: Any, partition: int) -> Awaitable[Any]:
+        return PostgresStore(pool, partition, timeout=PATIENCE).acquire(FREEZES)
+
     direct = await open_pool(dsn, size=FREEZES, timeout=PATIENCE)
     try:
         froze = await asyncio.gather(
-            *(freeze_while_acquiring(dsn, one, one + 1, cache, direct) for one in range(FREEZES))
+            *(
+                frozen_in_the_middle(
+                    dsn, one + 1, cache, partial(acquire, partition=one), acquire(direct, one)
+                )
+                for one in range(FREEZES)
+            )
         )
     finally:
         direct.terminate()
     assert froze == sorted(froze, reverse=True)
     assert 6 <= sum(froze) < FREEZES, "it froze after each message of an acquisition, the last one too"
+
+
+PLACES = 40
+
+
+@pytest.mark.parametrize("cache", [100, 0])
+async def test_wherever_a_worker_freezes_while_a_database_is_new_another_records_it(
+    postgres: EmbeddedPostgres, dsn: str, cache: int
+) -> None:
+    """Each of the new databases becomes the first of a set of two, the second one of which is recorded already."""
+    second = Place(1, 2, uuid4())
+
+    async def record(first: Any, cache: int = 100) -> Any:
+        connections = [first, await asyncpg.connect(dsn, statement_cache_size=cache)]
+        try:
+            return await note_places(connections, "waypost")
+        finally:
+            connections[1].terminate()
+
+    async def record_from(pool: Any) -> Any:
+        async with pool.acquire() as connection:
+            return await record(connection, cache)
+
+    async def record_directly(new: str) -> None:
+        connection = await asyncpg.connect(new)
+        assert await record(connection) == second.set_id
+        await connection.close()
+
+    other: Any = await asyncpg.connect(dsn)
+    await other.execute(statement("shard_note"), *second)
+    await other.close()
+    template = postgres.create_database("new")
+    await migrate_dsn(template)
+    new = [postgres.create_database(f"new_{number}", "new") for number in range(PLACES)]
+    try:
+        froze = await asyncio.gather(
+            *(
+                frozen_in_the_middle(one, number, cache, record_from, record_directly(one))
+                for number, one in enumerate(new, 1)
+            )
+        )
+    finally:
+        for name in ("new", *(f"new_{number}" for number in range(PLACES))):
+            postgres.drop_database(name)
+    assert froze == sorted(froze, reverse=True)
+    assert 12 <= sum(froze) < PLACES, "it froze after each message, the last one too"

@@ -1,5 +1,6 @@
 """Connections: sizes, time limits, and how the types that matter travel."""
 
+import secrets
 from typing import Any, Final
 
 import asyncpg
@@ -7,7 +8,7 @@ import asyncpg
 from waypost_worker.postgres.migrate import check_schema
 from waypost_worker.postgres.statements import statement
 
-__all__ = ["Pool", "check_schema", "open_pool", "prepare"]
+__all__ = ["Pool", "check_schema", "open_pool", "parsed", "prepare"]
 
 Pool = Any  # asyncpg.Pool; its stub takes a parameter that the class does not
 _POSTGRES_EPOCH_MICROS: Final = 946_684_800_000_000  # 2000-01-01 after 1970-01-01
@@ -37,6 +38,17 @@ async def prepare(connection: Any) -> None:
     await connection.set_type_codec(
         "jsonb", schema="pg_catalog", encoder=_jsonb_to_wire, decoder=_jsonb_from_wire, format="binary"
     )
+
+
+async def parsed(connection: Any, sql: str) -> Any:
+    """A statement to run later in the transaction at hand, once that has locked something, in a single message.
+
+    asyncpg has a statement parsed in one message and run in the next, and between the two Postgres counts the
+    transaction as active, whatever limits its idling: a process that froze there would hold what it locked before for
+    as long as it stays frozen.
+    """
+    # A name that is nobody else's, for poolers that give each transaction another server connection.
+    return await connection.prepare(sql, name=f"waypost_{secrets.token_hex(8)}")
 
 
 async def _no_reset(_: Any) -> None:

@@ -16,7 +16,7 @@ import asyncpg
 from waypost.errors import ShardMapError
 from waypost.shards import Place, check_place, shard_of
 from waypost_worker.postgres.migrate import SchemaError, check_schema, migrate
-from waypost_worker.postgres.pool import Pool, open_pool
+from waypost_worker.postgres.pool import Pool, open_pool, parsed
 from waypost_worker.postgres.statements import statement
 
 Connection = Any  # an asyncpg connection, pooled or not
@@ -102,16 +102,21 @@ async def note_places(connections: Sequence[Connection], schema: str) -> uuid.UU
 
 
 async def note_place(connection: Connection, schema: str, place: Place) -> uuid.UUID | None:
-    """Note a database's place, one of several, in the transaction at hand; the set's id as it stands there then.
+    """Note the place of a migrated database, one of several, in the transaction at hand; the set's id as it stands.
 
     SchemaError if the database has another place.
     """
+    noted, used, note = [
+        await parsed(connection, statement(name, schema))
+        for name in ("shard_noted", "shard_used", "shard_note")
+    ]
     await connection.execute(statement("shard_lock", schema))
-    found = await look(connection, schema)
+    row = await noted.fetchrow()
+    found = Found(None if row is None else Place(*row), await used.fetchval())
     check_found([found if shard == place.shard else None for shard in range(place.shards)])
     if found.noted is not None:
         return found.noted.set_id
-    await connection.execute(statement("shard_note", schema), *place)
+    await note.fetch(*place)
     return place.set_id
 
 

@@ -1,7 +1,6 @@
 """The Store port on asyncpg: one partition's rows, and the statement that applies a batch."""
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -22,7 +21,7 @@ from waypost_worker.partition.ports import (
     StoredOutbox,
 )
 from waypost_worker.postgres.errors import owner_errors
-from waypost_worker.postgres.pool import Pool
+from waypost_worker.postgres.pool import Pool, parsed
 from waypost_worker.postgres.rows import commit_parameters, policy_of
 from waypost_worker.postgres.statements import DEFAULT_SCHEMA, statement
 
@@ -60,13 +59,8 @@ class PostgresStore:
         """See :meth:`waypost_worker.partition.ports.Store.acquire`."""
         async with self._connection() as connection, connection.transaction():
             await connection.execute(self._sql("limit_idling"))
-            # Parsed before the row is locked. asyncpg has a statement parsed in one message and run in the next, and
-            # between the two Postgres counts the transaction as active, whatever limits its idling: a worker that
-            # froze there would hold the row for as long as it stays frozen. The name is nobody else's, for poolers
-            # that give each transaction another server connection.
-            read_outbox = await connection.prepare(
-                self._sql("read_outbox"), name=f"waypost_{secrets.token_hex(8)}"
-            )
+            # Before the row is locked: see parsed().
+            read_outbox = await parsed(connection, self._sql("read_outbox"))
             row = await connection.fetchrow(self._sql("acquire"), self._partition, partitions)
             self._check_place(row["noted"], partitions)
             if row["other_count"] is not None:
