@@ -181,7 +181,9 @@ async def test_whoever_named_no_server_is_told_how_to() -> None:
 async def test_a_connection_that_the_server_ended_under_a_statement_is_told_as_that() -> None:
     with pytest.raises(CommandError, match="can't be reached: cannot switch to state 15"):
         async with postgres_errors(load_settings()):
-            raise asyncpg.InternalClientError("cannot switch to state 15; another operation (2) is in progress")
+            raise asyncpg.InternalClientError(
+                "cannot switch to state 15; another operation (2) is in progress"
+            )
 
 
 async def test_whoever_lacks_a_right_is_told_what_gives_it() -> None:
