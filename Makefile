@@ -93,7 +93,7 @@ bench-full: setup  ## the long run, other shapes of load, and the service beside
 	  -r tests/bench/peers/requirements.lock
 	@$(BIN)/python -m tests.bench --full
 	@$(BIN)/python -m tests.bench.shapes
-	@$(BIN)/python -m tests.bench.peers --python $(PEERS)/bin/python --commands 100000
+	@$(BIN)/python -m tests.bench.peers --python $(PEERS)/bin/python
 
 schemas: setup  ## regenerate the JSON Schema and AsyncAPI files from the models
 	$(BIN)/waypost schema export --directory schemas/json
