@@ -121,5 +121,12 @@ lock: setup  ## renew requirements.lock and the image's locks (hashes, no addres
 	echo "hatchling>=1.27" | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-emit-index-url --no-annotate --no-header --constraint requirements.lock - -o deploy/build.lock
 
+pin-images:  ## renew the digests of base images (needs the network, and crane, skopeo or docker)
+	@$(PYTHON) deploy/pin_images.py
+
+DATABASE ?=
+audit: setup  ## DATABASE=path of OSV advisories for PyPI (directory or zip): what is known against the locks
+	@$(BIN)/python deploy/audit.py '$(DATABASE)'
+
 clean:  ## remove build products (the virtual environment stays)
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
