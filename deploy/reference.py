@@ -183,6 +183,11 @@ def dashboard() -> dict[str, Any]:
                         (c.POOL_MOST.name, "{{instance}} {{shard}} limit"),
                     ],
                 ),
+                (
+                    "Databases that do not answer",
+                    "short",
+                    [(f"sum by (shard) ({c.SHARD_UP.name} == bool 0)", "{{shard}}: workers")],
+                ),
                 ("Delay of the event loop", "s", [(c.LOOP_DELAY.name, "{{instance}}")]),
                 (
                     "CPU",

@@ -185,4 +185,5 @@ def _well(found: Mapping[tuple[str, ...], float]) -> bool:
         if name[0] in ("waypost_lag_commands", "waypost_record_age_seconds")
     ]
     owned = found["waypost_owned_partitions",] == found["waypost_assigned_partitions",]
-    return bool(lags) and not any(lags) and owned and found["waypost_loop_delay_seconds",] < 1
+    answer = all(value for name, value in found.items() if name[0] == "waypost_postgres_shard_up")
+    return bool(lags) and not any(lags) and owned and answer and found["waypost_loop_delay_seconds",] < 1

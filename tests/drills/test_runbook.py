@@ -32,11 +32,13 @@ from tests.patience import PATIENCE
 from tests.processes import freeze
 from tests.secure_kafka import SecureKafka
 from tests.servers import unavailable
+from tests.shards import noted, own_server
 
 from waypost import Topics, __version__
 from waypost_worker.devserver import DevServerError, EmbeddedKafka, EmbeddedPostgres, Endpoints, Servers
 from waypost_worker.kafka.acls import least_acls
 from waypost_worker.kafka.topics import create_topics, delete_topic
+from waypost_worker.postgres.migrate import migrate_dsn
 
 HERE = Path(__file__)
 WALKED_IN = (HERE, HERE.parents[1] / "integration" / "test_alerts.py")
@@ -252,7 +254,9 @@ async def test_a_database_that_does_not_answer_leaves_partitions_unowned_until_i
             await here.create(session)
         await worker.shows(lambda found: found["waypost_owned_partitions",] == 0)
         await worker.shows(lambda found: found.get(("waypost_lag_commands", "0")) == 1)
-        assert await raised(tmp_path, worker) == {"WaypostPartitionsUnowned", "WaypostNoProgress"}
+        await worker.shows(lambda found: found["waypost_postgres_shard_up", "0"] == 0)
+        fires = {"WaypostPartitionsUnowned", "WaypostNoProgress", "WaypostPostgresAway"}
+        assert await raised(tmp_path, worker) == fires
         assert '"status":"failed"' in await walk.step()
         assert "can't be reached" in await walk.step()
         postgres.resume()
@@ -261,6 +265,38 @@ async def test_a_database_that_does_not_answer_leaves_partitions_unowned_until_i
     finally:
         postgres.resume()
         postgres.stop()
+
+
+async def test_one_of_two_databases_is_away_is_named_and_comes_back(
+    servers: Servers, database: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    second = own_server(tmp_path / "postgres")
+    try:
+        await migrate_dsn(second.dsn)
+        await noted([database, second.dsn])
+        async with deployment(servers.endpoints, f"{database} {second.dsn}", topic_prefix, 2) as here:
+            worker = Watched(here, tmp_path / "log")
+            walk = walking(here, tmp_path, "WaypostPostgresAway", 0, worker=worker)
+            await worker.start()
+            await worker.answers("/readyz", ok)
+            await worker.shows(lambda found: _up(found) == {"0": 1, "1": 1})
+            assert await raised(tmp_path, worker) == set()
+            await asyncio.to_thread(second.kill)
+            await worker.shows(lambda found: _up(found) == {"0": 1, "1": 0})
+            assert await raised(tmp_path, worker) == {"WaypostPostgresAway"}, (
+                "there is no work, and nobody else tells"
+            )
+            assert "shard 1 of 2: " in await walk.step()
+            assert "shard 1" in await walk.step()
+            await asyncio.to_thread(second.restart)
+            await publish(here, 20)
+            await calm(here, tmp_path, worker)
+    finally:
+        second.stop()
+
+
+def _up(found: dict[tuple[str, ...], float]) -> dict[str, float]:
+    return {name[1]: value for name, value in found.items() if name[0] == "waypost_postgres_shard_up"}
 
 
 @pytest.mark.long

@@ -52,6 +52,7 @@ async def test_probes_and_metrics_of_a_worker_at_work(here: Deployment, tmp_path
     await worker.shows(
         lambda found: (
             found.get(("waypost_end_to_end_seconds_count",)) == 33
+            and found.get(("waypost_postgres_shard_up", "0")) == 1
             and found.get(("waypost_lag_commands", "0")) == found.get(("waypost_lag_commands", "1")) == 0
         )
     )
@@ -89,8 +90,10 @@ async def test_a_worker_whose_database_is_away_is_alive_but_not_ready(
             lambda status, body: status == 503 and json.loads(body)["postgres"] == "no answer within 2 s",
         )
         assert (await worker.get("/livez"))[0] == 200
+        await worker.shows(lambda found: found.get(("waypost_postgres_shard_up", "0")) == 0)
         postgres.resume()
         await worker.answers("/readyz", ok)
+        await worker.shows(lambda found: found.get(("waypost_postgres_shard_up", "0")) == 1)
         assert await worker.end(signal.SIGTERM) == 0
     finally:
         postgres.resume()

@@ -80,6 +80,7 @@ def test_the_registry_holds_what_the_catalogue_says(metrics: Metrics) -> None:
     metrics.ended(0, None, 0)
     metrics.postgres(0, "commit")(0.003)
     metrics.pool(0, 1, 2, 3)
+    metrics.shard_up(0, True)
     metrics.lag(0, 5)
     families = {
         family.name: family for family in metrics.registry.collect() if not family.name.startswith("process_")

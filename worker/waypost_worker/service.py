@@ -31,6 +31,7 @@ from waypost_worker.telemetry.heartbeat import heartbeat
 from waypost_worker.telemetry.measured import MeasuredStore
 from waypost_worker.telemetry.metrics import Metrics
 from waypost_worker.telemetry.observers import LogObserver, Observers
+from waypost_worker.telemetry.reached import watch_databases
 
 log = structlog.get_logger("waypost.worker")
 _LOOK_SECONDS: Final = 5.0
@@ -96,11 +97,15 @@ class Worker:
             topics=settings.topic_prefix,
             pid=os.getpid(),
         )
-        beating = asyncio.create_task(heartbeat(self._beat), name="heartbeat")
+        beside = [asyncio.create_task(heartbeat(self._beat), name="heartbeat")]
+        if self._metrics is not None:
+            beside.append(asyncio.create_task(self._watch_databases(self._metrics), name="databases"))
         try:
             return await self._work()
         finally:
-            beating.cancel()
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
 
     async def _work(self) -> int:
         try:
@@ -314,6 +319,18 @@ class Worker:
                 raise
 
         await asyncio.gather(*map(check, range(len(self._shards))))
+
+    async def _watch_databases(self, metrics: Metrics) -> None:
+        shards = self._shards
+        patience = self._settings.request_timeout
+        await watch_databases(
+            len(shards),
+            shards.check,
+            shards.unknown,
+            metrics.shard_up,
+            every=_LOOK_SECONDS,
+            patience=patience,
+        )
 
     def _offsets(self, assigned: frozenset[int]) -> dict[int, int]:
         return {

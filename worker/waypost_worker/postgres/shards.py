@@ -186,6 +186,12 @@ class Shards:
         async with pool.acquire() as connection:
             await check_schema(connection, self._schema, newer=True)
 
+    def unknown(self, shard: int) -> bool:
+        """Whether a failed check says nothing of the database: it was never tried, or others use all connections."""
+        if (pool := self.pools.get(shard)) is None:
+            return shard not in self.problems
+        return bool(pool.get_idle_size() == 0 and pool.get_size() == pool.get_max_size())
+
     async def close(self, seconds: float) -> None:
         """Close the pools; what takes longer is cut off."""
         await asyncio.gather(*(_close(pool, seconds) for pool in self.pools.values()))

@@ -115,6 +115,13 @@ POOL: Final = Metric(
     "Connections to Postgres. state: used or idle; a shard that was not reached yet has none",
     ("shard", "state"),
 )
+SHARD_UP: Final = Metric(
+    "waypost_postgres_shard_up",
+    "gauge",
+    "1 while a database of the list answers this worker with a schema that it can use, else 0; asked every few "
+    "seconds, also where there is no work for it",
+    ("shard",),
+)
 POOL_MOST: Final = Metric("waypost_postgres_pool_limit", "gauge", "Most connections to Postgres", ("shard",))
 LOOP_DELAY: Final = Metric(
     "waypost_loop_delay_seconds",
@@ -161,6 +168,7 @@ METRICS: Final = (
     REEMITTED,
     POOL,
     POOL_MOST,
+    SHARD_UP,
     LOOP_DELAY,
     BUILD,
 )

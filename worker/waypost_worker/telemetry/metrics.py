@@ -83,6 +83,7 @@ class Metrics:
         self._reemitted = self._counter(catalogue.REEMITTED)
         self._pool = self._gauge(catalogue.POOL)
         self._pool_most = self._gauge(catalogue.POOL_MOST)
+        self._shard_up = self._gauge(catalogue.SHARD_UP)
         self._loop_delay = self._gauge(catalogue.LOOP_DELAY)
         self._gauge(catalogue.BUILD).labels(__version__, platform.python_version()).set(1)
         self._owned_now: set[int] = set()
@@ -152,6 +153,10 @@ class Metrics:
         self._pool.labels(shard, "used").set(used)
         self._pool.labels(shard, "idle").set(idle)
         self._pool_most.labels(shard).set(most)
+
+    def shard_up(self, shard: int, well: bool) -> None:
+        """Whether a database answers."""
+        self._shard_up.labels(shard).set(well)
 
     def postgres(self, shard: int, operation: str) -> Callable[[float], None]:
         """What is to hear how many seconds each answered call of the store took."""
