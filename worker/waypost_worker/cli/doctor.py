@@ -152,6 +152,9 @@ async def _schema(connection: Any, settings: Settings, count: int | None) -> "li
     if count is not None and made_for - {count}:
         counts = " and ".join(map(str, sorted(made_for)))
         message = f"the database was used with {counts} partitions, the topic has {count}"
-        mend = "use the database and the topics that belong together: --topic-prefix, --postgres-dsn"
+        mend = (
+            "use the database and the topics that belong together: --topic-prefix, --postgres-dsn; for more "
+            "partitions see docs/partitions.md"
+        )
         findings.append(Finding("error", "schema", message, mend))
     return findings

@@ -12,11 +12,13 @@ from waypost_worker.cli.output import DONE, CommandError, show_rows
 from waypost_worker.cli.reach import kafka_connection, kafka_errors, topic_partitions
 from waypost_worker.cli.topics_acls import acls
 from waypost_worker.cli.topics_adopt import adopt
+from waypost_worker.cli.topics_drained import drained
 from waypost_worker.settings import Settings
 
 app = App(name="topics", help="Make and check the two topics; adopt new ones; print ACLs.")
 app.command(adopt)
 app.command(acls)
+app.command(drained)
 _PARTITIONS: Final = 12
 _DAY_MS: Final = 24 * 3600 * 1000
 _Days = Annotated[float | None, Parameter(validator=validators.Number(gt=0))]
@@ -92,7 +94,7 @@ async def make_topics(
             raise CommandError(
                 f"the topic {name!r} exists with {count} partitions, not {partitions}, and that can't be changed: "
                 "sessions would move to other partitions. Nothing was made; for another count use another "
-                "--topic-prefix"
+                "--topic-prefix, as docs/partitions.md says"
             )
     connection = kafka_connection(settings)
     wanted = partitions or max(present.values(), default=default)

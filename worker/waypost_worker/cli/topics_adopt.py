@@ -9,9 +9,10 @@ from cyclopts import Parameter
 from waypost_worker.cli.common import NOTHING_GIVEN, Common
 from waypost_worker.cli.confirm import confirm
 from waypost_worker.cli.databases import connected
-from waypost_worker.cli.output import DONE, CommandError, note, show_fields
+from waypost_worker.cli.output import DONE, USAGE, CommandError, note, show_fields
 from waypost_worker.cli.reach import kafka_connection, kafka_errors, postgres_errors
 from waypost_worker.cli.recovering import command_logs, command_partitions
+from waypost_worker.cli.topics_drained import look, what_is_left
 from waypost_worker.settings import Settings
 
 
@@ -19,6 +20,9 @@ def adopt(
     *,
     dry_run: Annotated[bool, Parameter(help="check everything and change nothing")] = False,
     yes: Annotated[bool, Parameter(help="don't ask")] = False,
+    from_topic_prefix: Annotated[
+        str | None, Parameter(help="of the topics of before, drained: the new ones may have more partitions")
+    ] = None,
     common: Common = NOTHING_GIVEN,
 ) -> int:
     """Make the database go on with new, empty topics.
@@ -28,15 +32,22 @@ def adopt(
     then on the new topics (--topic-prefix) are the log. Stop all workers
     before. Results that were never emitted are lost, and counted.
 
+    With --from-topic-prefix the topics of before are proved to be drained, and
+    the new ones may have more partitions: sessions move to where their keys
+    lead. See docs/partitions.md.
+
     For example:
 
       waypost topics create --topic-prefix second
       waypost topics adopt --topic-prefix second --dry-run
+      waypost topics adopt --topic-prefix wide --from-topic-prefix waypost
     """
     settings = common.settings()
+    if from_topic_prefix == settings.topic_prefix:
+        raise CommandError("--from-topic-prefix names the new topics: it must name those of before", USAGE)
     if not dry_run:
         confirm(f"the database will belong to the topics of {settings.topic_prefix!r} and no others", yes)
-    done = asyncio.run(_adopt(settings, dry_run))
+    done = asyncio.run(_adopt(settings, from_topic_prefix, dry_run))
     show_fields(
         {**asdict(done), "topic_prefix": settings.topic_prefix, "changed": not dry_run}, common.output
     )
@@ -45,13 +56,22 @@ def adopt(
     return DONE
 
 
-async def _adopt(settings: Settings, dry_run: bool) -> Any:
+async def _drained(settings: Settings, prefix: str, partitions: int) -> dict[int, int]:
+    """Where the partitions of the topics of before end; CommandError unless all of it is applied and answered."""
+    found = await look(settings.model_copy(update={"topic_prefix": prefix}), moved_to=partitions)
+    if left := what_is_left(found):
+        raise CommandError(f"the topics of {prefix!r} are not drained: {left}. Nothing was changed")
+    return {one.partition: one.applied for one in found}
+
+
+async def _adopt(settings: Settings, before: str | None, dry_run: bool) -> Any:
     from waypost_worker.kafka.results_log import KafkaResultsLog
     from waypost_worker.postgres.adopt import adopt as apply
     from waypost_worker.postgres.migrate import SchemaError, check_schema
 
     async with kafka_errors(settings), postgres_errors(settings):
         partitions = await command_partitions(settings)
+        drained = None if before is None else await _drained(settings, before, partitions)
         async with command_logs(settings, partitions) as logs:
             for partition, log in logs.items():
                 results = KafkaResultsLog(kafka_connection(settings), settings.topics, partition)
@@ -71,7 +91,11 @@ async def _adopt(settings: Settings, dry_run: bool) -> Any:
                 for database in databases:
                     await check_schema(database, settings.postgres_schema)
                 return await apply(
-                    databases.connections, settings.postgres_schema, partitions, dry_run=dry_run
+                    databases.connections,
+                    settings.postgres_schema,
+                    partitions,
+                    dry_run=dry_run,
+                    drained=drained,
                 )
         except SchemaError as error:
             raise CommandError(str(error)) from None

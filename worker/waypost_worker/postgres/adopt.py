@@ -1,9 +1,14 @@
-"""Making a database go on with new, empty topics: its sessions stay, its positions in the old log do not."""
+"""Making a database go on with new, empty topics: its sessions stay, its positions in the old log do not.
 
-from collections.abc import Sequence
+With more partitions than before sessions move to others, within their database. That asks for a proof that the old
+topics are drained: each partition's order of commands ends there and begins anew elsewhere.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from waypost.topics import partition_of
 from waypost_worker.partition import outbox
 from waypost_worker.partition.ports import RefusedError
 from waypost_worker.postgres.statements import statement
@@ -18,11 +23,21 @@ class Adopted:
     unanswered: int
 
 
-async def adopt(connections: Sequence[Any], schema: str, partitions: int, *, dry_run: bool) -> Adopted:
+async def adopt(
+    connections: Sequence[Any],
+    schema: str,
+    partitions: int,
+    *,
+    dry_run: bool,
+    drained: Mapping[int, int] | None = None,
+) -> Adopted:
     """In one transaction on each database, or not at all; owners of before are fenced by their epochs.
 
     Positions of what is stored become negative: before any new command, in the old order. RefusedError if a database
     was made for another number of partitions. Done again, where one of several could not commit, it ends well.
+
+    ``drained`` are the offsets at which the partitions of the old topics end, all applied: then the new topics may have
+    more partitions. RefusedError if a database stands elsewhere, owes a result, or would have to give a session away.
     """
     transactions: list[Any] = []
     parts: list[Adopted] = []
@@ -31,9 +46,11 @@ async def adopt(connections: Sequence[Any], schema: str, partitions: int, *, dry
         for connection in connections:
             transactions.append(connection.transaction())
             await transactions[-1].start()
-            parts.append(await _adopt(connection, schema, partitions, dry_run=dry_run))
-        if not any(part.partitions for part in parts):
+            parts.append(await _adopt(connection, schema, partitions, drained, dry_run=dry_run))
+        if drained is None and not any(part.partitions for part in parts):
             raise RefusedError(f"the schema {schema!r} stands at no log: workers begin with it as it is")
+        if drained is not None:
+            await _repartition(connections, schema, partitions, len(drained))
         if not dry_run:
             for transaction in transactions:
                 await transaction.commit()
@@ -48,21 +65,33 @@ async def adopt(connections: Sequence[Any], schema: str, partitions: int, *, dry
     )
 
 
-async def _adopt(connection: Any, schema: str, partitions: int, *, dry_run: bool) -> Adopted:
+async def _adopt(
+    connection: Any, schema: str, partitions: int, drained: Mapping[int, int] | None, *, dry_run: bool
+) -> Adopted:
     def sql(name: str) -> str:
         return statement(name, schema)
 
     rows = await connection.fetch(sql("adopt_fence"))
-    if other := [row["partitions"] for row in rows if row["partitions"] != partitions]:
+    old = partitions if drained is None else len(drained)
+    if (
+        old != partitions
+        and rows
+        and all((row["partitions"], row["next_offset"]) == (partitions, 0) for row in rows)
+    ):
+        return Adopted(0, 0, 0)  # it has moved already, where another one of the list could not
+    if other := [row["partitions"] for row in rows if row["partitions"] != old]:
+        which = "new" if drained is None else "old"
         raise RefusedError(
-            f"the schema {schema!r} was made for {other[0]} partitions, the new topics have {partitions}: "
-            "sessions would be elsewhere. Nothing was changed; make topics with the old count"
+            f"the schema {schema!r} was made for {other[0]} partitions, the {which} topics have {old}: sessions would "
+            "be elsewhere. Nothing was changed; make topics with the old count, or see docs/partitions.md"
         )
     unanswered = 0
     for row in rows:
         entries = await connection.fetch(sql("read_outbox"), row["partition"])
         items = [item for entry in entries for item in outbox.unpack(entry["payload"])]
         unanswered += sum(item[0] > row["emitted"] for item in items)
+    if drained is not None:
+        _check_drained(rows, drained, unanswered)
     if not dry_run:
         shift = await connection.fetchval(sql("adopt_shift"))
         for name in ("adopt_checkpoints", "adopt_commands", "adopt_rejected"):
@@ -70,3 +99,40 @@ async def _adopt(connection: Any, schema: str, partitions: int, *, dry_run: bool
         await connection.execute(sql("adopt_outbox"))
         await connection.execute(sql("adopt_partitions"))
     return Adopted(len(rows), sum(row["next_offset"] for row in rows), unanswered)
+
+
+def _check_drained(rows: Sequence[Any], drained: Mapping[int, int], unanswered: int) -> None:
+    """RefusedError unless the database stands, now that no owner can commit, where the topics were seen to end."""
+    moved = [row["partition"] for row in rows if row["next_offset"] != drained[row["partition"]]]
+    if moved or unanswered:
+        raise RefusedError(
+            f"workers were at work meanwhile (partitions {moved}, {unanswered} results owed). Nothing was changed; "
+            "stop them, and look with 'waypost topics drained'"
+        )
+
+
+async def _repartition(connections: Sequence[Any], schema: str, partitions: int, old: int) -> None:
+    """Let sessions and policies be where keys lead with this many partitions; in the transactions at hand."""
+    shards = len(connections)
+    if partitions < old or partitions % shards or old % shards:
+        raise RefusedError(
+            f"from {old} to {partitions} partitions over {shards} database(s): there can't be fewer, and the number of "
+            "databases must divide both, so that each session stays in its database. Nothing was changed"
+        )
+    policies: set[str | None] = set()
+    for connection in connections:
+        policies |= {row[0] for row in await connection.fetch(statement("adopt_policies", schema))}
+    if len(policies) > 1:
+        raise RefusedError(
+            f"the default policy differs between partitions (there are {len(policies)}), and sessions would come under "
+            "another. Nothing was changed; publish one for all with 'waypost defaults', and begin again with 'waypost "
+            "topics drained'"
+        )
+    for shard, connection in enumerate(connections):
+        await connection.execute(statement("adopt_count", schema), partitions)
+        await connection.execute(statement("adopt_added", schema), partitions, shard, shards)
+        last = ""
+        while names := [row[0] for row in await connection.fetch(statement("adopt_sessions", schema), last)]:
+            places = [partition_of(name, partitions) for name in names]
+            await connection.execute(statement("adopt_moved", schema), names, places)
+            last = names[-1]

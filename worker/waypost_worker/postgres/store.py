@@ -67,8 +67,8 @@ class PostgresStore:
                 raise RefusedError(
                     f"the command topic has {partitions} partitions, but this database was made for "
                     f"{row['other_count']}: with another count sessions move to other partitions and lose their "
-                    "order. Nothing was changed. Make a topic with the old count, or publish to a new topic "
-                    "prefix with a new database"
+                    "order. Nothing was changed. Make topics with the old count under another prefix and let the "
+                    "database go on with them ('waypost topics adopt'); to have more partitions see docs/partitions.md"
                 )
             # A statement of its own: it must see what an older owner committed while the one before waited.
             outbox = await read_outbox.fetch(self._partition)

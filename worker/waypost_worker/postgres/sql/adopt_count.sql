@@ -1,0 +1,1 @@
+update waypost.partitions set partitions = $1

@@ -1,0 +1,1 @@
+select distinct default_policy::text from waypost.partitions
