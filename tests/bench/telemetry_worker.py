@@ -2,8 +2,8 @@
 
 Turns come in pairs, one with and one without in random order: the log, health and metrics hear of batches and the store
 is measured, or nobody hears of anything. Between two turns is a pause in which nothing is counted, so that what began
-with telemetry is not counted without. Turns last ``seconds``, or where that is 0 from one batch of partition 0 to its
-next: under a backlog each then has as many batches of every partition.
+with telemetry is not counted without. Turns last ``seconds``, or where that is 0 three batches of partition 0 with what
+comes between them: under a backlog each then has as many batches of every partition.
 
 The first word begins, the next ends; then it says its turns, one a list: whether telemetry was on, nanoseconds of CPU,
 commands, batches, and of the CPU what was spent in telemetry itself.
@@ -29,6 +29,7 @@ from waypost_worker.telemetry.measured import MeasuredStore
 from waypost_worker.telemetry.metrics import Metrics
 
 _PAUSE = 0.01
+_BATCHES = 3
 
 
 class Switch:
@@ -42,6 +43,7 @@ class Switch:
         self._counted = (0, 0, 0)  # commands, batches, nanoseconds in telemetry
         self._began: tuple[int, ...] | None = None
         self._next: list[bool] = []
+        self._left = 1
 
     def acquired(self, partition: int, acquired: Acquired, seconds: float) -> None:
         """A term began."""
@@ -57,7 +59,10 @@ class Switch:
         commands, batches, told = self._counted
         self._counted = (commands + len(batch.commands), batches + 1, told + spent)
         if self.by_batches and partition == 0:
-            self.turn()
+            self._left -= 1
+            if self._left <= 0:
+                self.turn()
+                self._left = 1 if self._began is None else _BATCHES
 
     def emitted(self, partition: int, batch: AppliedBatch, seconds: float) -> None:
         """A batch's results are in the topic."""

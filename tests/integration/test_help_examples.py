@@ -22,8 +22,15 @@ __all__ = ["own", "own_worker"]
 pytestmark = pytest.mark.long
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
-# Each starts servers of its own: tests/integration/test_cli_dev.py, and the tutorial's.
-ELSEWHERE = {"waypost dev", "waypost dev --ephemeral --workers 2 --log-level info"}
+# Each starts servers of its own: tests/integration/test_cli_dev.py, and the tutorial's; or is the end of its topics:
+# tests/integration/test_more_partitions.py.
+ELSEWHERE = {
+    "waypost dev",
+    "waypost dev --ephemeral --workers 2 --log-level info",
+    "waypost topics adopt --topic-prefix wide --from-topic-prefix waypost",
+    "waypost topics drained",
+    "waypost topics drained -o json",
+}
 # They stay until something comes or until Ctrl-C, which comes when they have said this.
 STAYING = {
     "waypost tail --session session-1 --from-beginning": "step-0",
@@ -41,12 +48,12 @@ def examples() -> list[str]:
 
 def elsewhere_on_pages() -> list[str]:
     """What pages tell to type and is no example, but for those whose commands are typed in turn by their own tests:
-    tutorial, sessions, snapshots, the runbook, and the drills of recovery.
+    tutorial, sessions, snapshots, partitions, the runbook, and the drills of recovery.
     """
     found = []
     for page in sorted(PAGE.parent.glob("*.md")):
         text = page.read_text(encoding="utf-8")
-        if page.stem in ("tutorial", "sessions", "snapshots", "runbook", "cli"):
+        if page.stem in ("tutorial", "sessions", "snapshots", "partitions", "runbook", "cli"):
             continue
         for section in re.split(r"^## ", text, flags=re.MULTILINE):
             for block in re.findall(r"^```\w*\n(.*?)^```", section, re.DOTALL | re.MULTILINE):
