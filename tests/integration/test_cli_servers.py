@@ -182,6 +182,20 @@ def test_postgres_away_is_one_line(line: CommandLine, dead_port: int, command: l
     assert "hush" not in ended.error
 
 
+def test_a_database_whose_host_has_no_address_is_said_so(line: CommandLine) -> None:
+    ended = line.run("migrate", "--postgres-dsn", "postgresql://nowhere.invalid/waypost")
+    assert ended.code == 1
+    assert "its host name can't be looked up: " in ended.error
+
+
+def test_a_directory_of_snapshots_that_is_not_there_is_said_so(line: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    empty = line.run("snapshot", "list", "--at", str(tmp_path / "empty"))
+    assert empty.err == f"{tmp_path}/empty holds no snapshots\n"
+    missing = line.run("snapshot", "list", "--at", str(tmp_path / "missing"))
+    assert missing.err == f"{tmp_path}/missing holds no snapshots: there is no such directory\n"
+
+
 def test_a_server_that_never_answers_is_given_up(line: CommandLine, silent_port: int) -> None:
     kafka = line.run("tail", "--bootstrap-servers", f"127.0.0.1:{silent_port}")
     assert kafka.code == 1

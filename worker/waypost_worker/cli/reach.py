@@ -1,6 +1,7 @@
 """How commands reach Kafka and Postgres, and what it means in one line when they can't."""
 
 import os
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -189,6 +190,8 @@ def _text(error: BaseException) -> str:
         return f"it shows a certificate that is not trusted here: {error.verify_message}"
     if isinstance(error, FileNotFoundError | PermissionError):
         return f"{error.filename or 'a file or socket that the DSN names'}: {error.strerror}"
+    if isinstance(error, socket.gaierror):
+        return f"its host name can't be looked up: {error.strerror}"
     number = getattr(error, "errno", None)
     # The numbers of an SSLError are not the system's.
     if number and not isinstance(error, ssl.SSLError):

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter, validators
@@ -73,7 +74,10 @@ def list_snapshots(*, at: AtFlag = None, common: Common = NOTHING_GIVEN) -> int:
         rows.append({"name": each.name, "state": each.state, **about, **problem})
     # Its name tells when it was taken.
     columns = ("name", "state", "partitions", "sessions", "checkpoints", "bytes")
-    show_rows(rows, common.output, columns, f"{storage.where} holds no snapshots", wrap=("state",))
+    empty = f"{storage.where} holds no snapshots"
+    if "://" not in storage.where and not Path(storage.where).exists():
+        empty += ": there is no such directory"
+    show_rows(rows, common.output, columns, empty, wrap=("state",))
     return DONE
 
 
