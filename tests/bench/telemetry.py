@@ -164,8 +164,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=LOADS, action="append", help="commands a second, or backlog")
     parser.add_argument("--seconds", type=float, default=120, help="of each rate")
-    parser.add_argument("--commands", type=int, default=400_000, help="of one backlog")
-    parser.add_argument("--backlogs", type=int, default=8)
+    parser.add_argument("--commands", type=int, default=300_000, help="of one backlog")
+    parser.add_argument("--backlogs", type=int, default=10)
     given = parser.parse_args()
     WRITTEN.parent.mkdir(exist_ok=True)
     try:
