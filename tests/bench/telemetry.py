@@ -73,6 +73,7 @@ def cost(load: str, pairs: Sequence[tuple[Turn, Turn]], resamplings: int = _RESA
     medians = sorted(statistics.median(chance.choices(ratios, k=len(ratios))) for _ in range(resamplings))
     without = sum(off[1] for _, off in pairs) / sum(off[2] for _, off in pairs)
     within = sum(on[4] for on, _ in pairs) / sum(on[2] for on, _ in pairs)
+    within -= sum(off[4] for _, off in pairs) / sum(off[2] for _, off in pairs)  # the stopwatch's own
     return Cost(
         load,
         len(pairs),

@@ -175,7 +175,8 @@ async def calm(here: Deployment, directory: Path, *workers: Watched) -> None:
     for worker in workers:
         await worker.shows(_well)
     looks = list(zip(first, [await worker.samples() for worker in workers], strict=True))
-    assert await asyncio.to_thread(firing, directory, *looks) == set()
+    fires = await asyncio.to_thread(firing, directory, *looks)
+    assert not fires, fires
 
 
 def _well(found: Mapping[tuple[str, ...], float]) -> bool:

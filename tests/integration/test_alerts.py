@@ -54,6 +54,8 @@ async def test_two_deployments_that_share_a_database_raise_the_alert_of_lost_ter
     await walk.rest()
     assert other.process is not None
     assert await asyncio.wait_for(other.process.wait(), PATIENCE) == 0
+    # What the other one applied last shows this one only now that it was overtaken.
+    await publish(here, 20)
     await here.balanced()
     await calm(here, tmp_path, one)
 

@@ -29,7 +29,7 @@ def test_the_interval_holds_what_telemetry_adds(added: float) -> None:
 
 
 def test_the_stopwatch_counts_beside_what_is_spent_without() -> None:
-    pairs = [((True, 31_000, 10, 2, 1_000), (False, 30_000, 10, 2, 0))]
+    pairs = [((True, 31_000, 10, 2, 1_200), (False, 30_000, 10, 2, 200))]
     found = cost("x", pairs, 10)
     assert (found.inside, found.cpu_us_without, found.commands_in_a_batch) == (0.0333, 3.0, 5.0)
     assert found.added == found.lowest == found.highest == 0.0333
