@@ -152,9 +152,11 @@ class Stage:
             # Each partition's results begin with the fence of its owner.
             await self.until(ground, child, lambda held: held >= PARTITIONS)
 
-    async def until(self, ground: "Ground", child: Child, enough: Callable[[int], bool]) -> int:
+    async def until(
+        self, ground: "Ground", child: Child, enough: Callable[[int], bool], patience: float = _PATIENCE
+    ) -> int:
         """Wait until the results topic holds enough; how many it holds then."""
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(patience):
             while True:
                 held = await ground.results()
                 if enough(held):

@@ -33,6 +33,7 @@ LOADS: Final = ("200", "1000", "backlog")
 _WARM_SECONDS: Final = 5
 _RESAMPLINGS: Final = 10_000
 _BATCH: Final = 500
+_LONGEST: Final = 600.0
 _TURN_SECONDS: Final = 0.1
 Turn = Sequence[
     Any
@@ -116,9 +117,9 @@ async def backlog(stage: Stage, commands: int) -> list[Turn]:
         await stage.checkpoint()
         worker = await stack.enter_async_context(await _worker(stage, ground, 0))
         # First contact with each session is no steady load.
-        await stage.until(ground, worker, lambda held: held >= commands // 10)
+        await stage.until(ground, worker, lambda held: held >= commands // 10, _LONGEST)
         worker.tell("begin")
-        await stage.until(ground, worker, lambda held: held >= commands * 9 // 10)
+        await stage.until(ground, worker, lambda held: held >= commands * 9 // 10, _LONGEST)
         return await _turns(worker)
 
 
