@@ -29,7 +29,7 @@ from waypost_worker.partition.tail import EmittedTail
 from waypost_worker.telemetry.catalogue import METRICS, RECOVERY_METRICS
 from waypost_worker.telemetry.health import Health
 from waypost_worker.telemetry.metrics import Metrics
-from waypost_worker.telemetry.observers import Observers
+from waypost_worker.telemetry.observers import Observers, says_nothing
 from waypost_worker.telemetry.recovered import recovery_registry
 
 NOW = 1_800_000_000.0
@@ -151,7 +151,7 @@ def test_types_that_agents_invent_share_one_series_and_are_not_remembered(metric
     for number in range(50):
         metrics.applied(0, batch(command(number, f"made.up.{number}", b"{}")))
     assert samples(metrics, "waypost_commands_total") == {("other", "rejected"): 50}
-    assert len(metrics._applied) < 50
+    assert len(metrics._kept) < 50
     assert metrics._commands.seen == {(None, b"waypost.command.rejected"): 50}
 
 
@@ -264,16 +264,22 @@ def calls(action: Callable[[], object]) -> int:
 
 def test_batches_are_kept_for_a_while_only(metrics: Metrics) -> None:
     one = batch(command(0, commands.CREATE, CREATE))
-    many = batch(*(command(n, commands.CREATE, CREATE) for n in range(64)))
+    most = 0
     for _ in range(100):
         metrics.applied(0, one)
         metrics.emitted(0, one, 0.001)
-        assert max(len(metrics._applied), len(metrics._emitted)) < 16
-    metrics.applied(0, many)
-    metrics.emitted(0, many, 0.001)
-    assert (metrics._applied, metrics._emitted) == ([], []), "they would hold the data of their commands"
-    assert value(metrics, "waypost_commands_total", "checkpoint.create", "accepted") == 164
-    assert value(metrics, "waypost_end_to_end_seconds_count") == 164
+        most = max(most, len(metrics._kept))
+    assert 20 < most < 60
+    large = b'{"name": "n", "data": {"x": "%s"}}' % (b"x" * 900_000)
+    for wide in (
+        batch(*(command(n, commands.CREATE, CREATE) for n in range(1000))),
+        batch(command(0, commands.CREATE, large)),
+    ):
+        metrics.applied(0, wide)
+        metrics.applied(0, wide)
+        assert not metrics._kept, "it would hold the data of its commands"
+    assert value(metrics, "waypost_commands_total", "checkpoint.create", "accepted") == 100 + 2 * 1001
+    assert value(metrics, "waypost_end_to_end_seconds_count") == 100
 
 
 def test_what_is_kept_is_counted_with_the_time_at_which_it_was_told() -> None:
@@ -294,14 +300,38 @@ def test_what_is_kept_is_counted_with_the_time_at_which_it_was_told() -> None:
 
 def test_the_cost_is_per_batch_not_per_command(metrics: Metrics) -> None:
     told = {
-        count: batch(*(command(n, commands.CREATE, CREATE) for n in range(count))) for count in (200, 2000)
+        count: batch(*(command(n, commands.CREATE, CREATE) for n in range(count))) for count in (1000, 2000)
     }
     observers = Observers(metrics, Health(60))
-    observers.applied(0, told[200])  # what is looked up once is known from here on
+    observers.applied(0, told[1000])  # what is looked up once is known from here on
     for one in (
         lambda count: observers.applied(0, told[count]),
         lambda count: observers.emitted(0, told[count], 0.001),
     ):
         # Stamps are looked at in steps, not one by one.
-        assert calls(partial(one, 200)) < 100
+        assert calls(partial(one, 1000)) < 200
         assert calls(partial(one, 2000)) < 300
+
+
+def test_who_has_nothing_to_say_of_an_event_is_not_called_and_one_that_fails_is_left_out() -> None:
+    told: list[str] = []
+
+    class Silent(Health):
+        @says_nothing
+        def emitted(self, partition: int, batch: AppliedBatch, seconds: float) -> None:
+            told.append("silent")
+
+    class Failing(Health):
+        def emitted(self, partition: int, batch: AppliedBatch, seconds: float) -> None:
+            told.append("failing")
+            raise ValueError
+
+    class Talking(Health):
+        def emitted(self, partition: int, batch: AppliedBatch, seconds: float) -> None:
+            told.append("talking")
+
+    one = batch(command(0, commands.CREATE, CREATE))
+    observers = Observers(Silent(60), Failing(60), Talking(60))
+    observers.emitted(0, one, 0.001)
+    observers.emitted(0, one, 0.001)
+    assert told == ["failing", "talking", "talking"]

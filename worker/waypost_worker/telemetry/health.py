@@ -14,6 +14,7 @@ from typing import Final, Literal, NamedTuple
 from waypost_worker.partition.acquire import Acquired
 from waypost_worker.partition.observer import AppliedBatch
 from waypost_worker.partition.ports import OwnerError
+from waypost_worker.telemetry.observers import says_nothing
 
 HEARTBEAT_SECONDS: Final = 10.0
 _STORE_SECONDS: Final = 2.0
@@ -54,6 +55,7 @@ class Health:
         """A batch was committed."""
         self._progress[partition] = self._clock()
 
+    @says_nothing
     def emitted(self, partition: int, batch: AppliedBatch, seconds: float) -> None:
         """A batch's results are in the topic."""
 

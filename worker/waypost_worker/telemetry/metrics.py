@@ -40,9 +40,12 @@ _HEADERS: Final = attrgetter("headers")
 _TYPE_HEADER: Final = itemgetter(3)  # in the order in which the encoder writes headers; a test holds it
 _RESULT_TYPE: Final = itemgetter(1)
 _Pair: TypeAlias = tuple[str | None, bytes]  # a command's type and its result's
-# Batches that are kept to be counted together, and commands in them: they hold their data so long.
-_MOST_KEPT: Final = 16
-_MOST_COMMANDS_KEPT: Final = 64
+# What is kept to be counted together holds its data so long: there is room for some 50 applied or emitted batches of
+# one command, or for one of a megabyte. A batch's bytes are taken from its last command: to look at all of them would
+# cost what is to be saved.
+_ROOM: Final = 1024 * 1024
+_ROOM_OF_A_BATCH: Final = 20 * 1024
+_ROOM_OF_A_COMMAND: Final = 1024
 _STEP: Final = 16
 _REASONS: Final[tuple[tuple[type[OwnerError], str], ...]] = (
     (RenewalDueError, "renewal"),
@@ -61,9 +64,9 @@ class Metrics:
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(_Before(self._count_kept))  # before all others
         self._clock = clock
-        self._applied: list[tuple[int, AppliedBatch, float]] = []
-        self._emitted: list[tuple[AppliedBatch, float, float]] = []
-        self._commands_kept = 0
+        # Applied batches with their partition, and emitted ones without.
+        self._kept: list[tuple[int | None, AppliedBatch, float, float]] = []
+        self._room = _ROOM
         self._commands: Events[_Pair] = Events(catalogue.COMMANDS, self.registry, _labels)
         self._rejected = self._counter(catalogue.REJECTED)
         self._batch_commands = self._fast(catalogue.BATCH_COMMANDS).labels()
@@ -106,16 +109,11 @@ class Metrics:
 
     def applied(self, partition: int, batch: AppliedBatch) -> None:
         """A batch was committed."""
-        self._applied.append((partition, batch, self._clock()))
-        self._commands_kept += len(batch.commands)
-        if len(self._applied) >= _MOST_KEPT or self._commands_kept >= _MOST_COMMANDS_KEPT:
-            self._count_kept()
+        self._keep(partition, batch, batch.seconds)
 
     def emitted(self, partition: int, batch: AppliedBatch, seconds: float) -> None:
         """A batch's results are in the topic."""
-        self._emitted.append((batch, seconds, self._clock()))
-        if len(self._emitted) >= _MOST_KEPT or len(batch.commands) >= _MOST_COMMANDS_KEPT:
-            self._count_kept()
+        self._keep(None, batch, seconds)
 
     def ended(self, partition: int, why: OwnerError | None, wait: float) -> None:
         """A term ended."""
@@ -166,14 +164,22 @@ class Metrics:
         """The longest recent delay of the event loop."""
         self._loop_delay.set(seconds)
 
+    def _keep(self, partition: int | None, batch: AppliedBatch, seconds: float) -> None:
+        commands = batch.commands
+        self._kept.append((partition, batch, seconds, self._clock()))
+        size = len(commands[-1].record.value or b"") + _ROOM_OF_A_COMMAND
+        self._room -= _ROOM_OF_A_BATCH + len(commands) * size
+        if self._room < 0:
+            self._count_kept()
+
     def _count_kept(self) -> None:
         """Count what was kept: called before anybody looks, and before what must come after it."""
-        applied, self._applied, self._commands_kept = self._applied, [], 0
-        for partition, batch, at in applied:
-            self._count_applied(partition, batch, at)
-        emitted, self._emitted = self._emitted, []
-        for batch, seconds, at in emitted:
-            self._count_emitted(batch, seconds, at)
+        kept, self._kept, self._room = self._kept, [], _ROOM
+        for partition, batch, seconds, at in kept:
+            if partition is None:
+                self._count_emitted(batch, seconds, at)
+            else:
+                self._count_applied(partition, batch, at)
 
     def _count_applied(self, partition: int, batch: AppliedBatch, at: float) -> None:
         commands = batch.commands

@@ -1,7 +1,8 @@
 """Who listens to owners: several at once, none of whom may do them harm; and the log as one of them."""
 
 import logging
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 import structlog
 
@@ -10,7 +11,14 @@ from waypost_worker.partition.observer import AppliedBatch, Observer
 from waypost_worker.partition.ports import FencedError, OwnerError, RefusedError
 
 _ROOT: Final = logging.getLogger()  # its level is that of the log
+_M = TypeVar("_M", bound=Callable[..., None])
 log = structlog.get_logger("waypost.worker")
+
+
+def says_nothing(method: _M) -> _M:
+    """Marks a method of an observer that does nothing: it is not called."""
+    method.says_nothing = True  # type: ignore[attr-defined]
+    return method
 
 
 class Observers:
@@ -20,6 +28,7 @@ class Observers:
 
     def __init__(self, *observers: Observer) -> None:
         self._observers = observers
+        self._hear_emitted = self._of_emitted()
 
     # Each loop stands here by itself: a batch tells two of them, and passing a call on would cost more than the calls.
 
@@ -41,7 +50,7 @@ class Observers:
 
     def emitted(self, partition: int, batch: AppliedBatch, seconds: float) -> None:
         """A batch's results are in the topic."""
-        for observer in self._observers:
+        for observer in self._hear_emitted:
             try:
                 observer.emitted(partition, batch, seconds)
             except Exception:
@@ -57,7 +66,11 @@ class Observers:
 
     def _leave_out(self, failed: Observer) -> None:
         self._observers = tuple(observer for observer in self._observers if observer is not failed)
+        self._hear_emitted = self._of_emitted()
         log.exception("observer_failed", observer=type(failed).__name__)
+
+    def _of_emitted(self) -> tuple[Observer, ...]:
+        return tuple(one for one in self._observers if not getattr(one.emitted, "says_nothing", False))
 
 
 class LogObserver:
@@ -87,6 +100,7 @@ class LogObserver:
             milliseconds=round(batch.seconds * 1000, 1),
         )
 
+    @says_nothing
     def emitted(self, partition: int, batch: AppliedBatch, seconds: float) -> None:
         """A batch's results are in the topic."""
 
