@@ -7,7 +7,7 @@ from tests.conformance.stores import MOMENT, Hand, Stores, acquired, data_of, en
 
 from waypost.retention import Policy
 from waypost.session_index import Remembered, Session
-from waypost_worker.partition.ports import Changes, FencedError, RejectedRow
+from waypost_worker.partition.ports import Changes, FencedError, RejectedRow, Row
 
 # Checkpoints.
 
@@ -25,6 +25,44 @@ async def test_what_was_put_is_loaded_with_every_field(stores: Stores) -> None:
     stored = await (await stores.open()).load(["s", "unknown"])
     assert facts(stored) == facts({"s": changes.sessions["s"][0]})
     assert stored["s"].counter == 10**15 + 1
+
+
+async def test_texts_and_times_of_any_kind_come_back_as_they_were(stores: Stores) -> None:
+    hand = await acquired(stores)
+    texts = [
+        "NULL",
+        "null",
+        " ",
+        "{}",
+        "a,b",
+        "{a",
+        'say "yes"',
+        "back\\slash",
+        "\\n",
+        "\\\\",
+        '\\"',
+        "'",
+        "ü 漢 😀",
+        "\x7f",
+    ]
+    texts += ["true", "1", "\n", "\x01", "a" * 200]
+    times = [-62_135_596_800_000_000, -1, 0, 1, 999_999, 9_007_199_254_740_993, 253_402_300_799_999_999]
+    changes = Changes()
+    for at, text in enumerate(texts):
+        entries = [
+            entry(number, text, command_id=text, taken_at=time, recorded_at=time)
+            for number, time in enumerate(times[at % len(times) :], 1)
+        ]
+        entries.append(entry(len(entries) + 1, command_id=None, imported_id=text))
+        recent = [Remembered(1000, text + "r", None), Remembered(1001, text + "s", 7)]
+        session = Session.restore(text, 9, None, entries, recent)
+        changes.sessions[text] = (session, times[at % len(times)])
+        changes.remembered += [(text, one) for one in recent]
+        for one in entries:
+            changes.puts[text, one.number] = Row(text, one, data_of(one.number), b"{}")
+    await hand.commit(changes)
+    stored = await (await stores.open()).load(texts)
+    assert facts(stored) == facts({text: session for text, (session, _) in changes.sessions.items()})
 
 
 async def test_contents_come_back_byte_for_byte_and_missing_ones_are_absent(stores: Stores) -> None:

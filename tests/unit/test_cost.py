@@ -17,7 +17,7 @@ def test_the_same_work_counts_the_same() -> None:
 def test_more_work_counts_for_more() -> None:
     partition = Partition(Policy())
     partition.fold(partition.creates(20))
-    one, two = partition.creates(20), partition.creates(40)
+    one, two = partition.creates(40), partition.creates(80)
     assert instructions(lambda: partition.fold(two)) > 1.9 * instructions(lambda: partition.fold(one))
 
 

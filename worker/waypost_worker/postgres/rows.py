@@ -3,6 +3,7 @@
 Knows the order of that file's parameters, and nothing of connections.
 """
 
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, Final
 
@@ -12,9 +13,8 @@ from waypost.retention import Policy
 from waypost.session_index import Remembered
 from waypost_worker.partition.ports import Changes, Commit, RejectedRow
 
+_NOTHING: Final = "{}"
 _NONE_OF: Final[tuple[list[Any], ...]] = ([], [], [], [], [], [], [], [], [])
-
-
 _NO_METADATA: Final = b"{}"
 
 
@@ -39,8 +39,23 @@ def commit_parameters(commit: Commit) -> list[Any]:
         *_keys(changes.forgotten.items()),
         *_remembered(changes),
         *_rejected(changes.rejected),
-        [changes.begun.get(name, last) for name, (_, last) in changes.sessions.items()],
+        _array([changes.begun.get(name, last) for name, (_, last) in changes.sessions.items()]),
     ]
+
+
+def _array(column: Sequence[str | int | bool | None]) -> str:
+    """A Postgres array literal. It is a JSON list in braces, until a string has to be escaped."""
+    if not column:
+        return _NOTHING
+    listed = orjson.dumps(column)[1:-1]
+    if b"\\" in listed:
+        listed = b",".join([_escaped(one) if isinstance(one, str) else orjson.dumps(one) for one in column])
+    return f"{{{listed.decode()}}}"
+
+
+def _escaped(text: str) -> bytes:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'.encode()
 
 
 def policy_of(raw: bytes | None) -> Policy | None:
@@ -62,8 +77,8 @@ def policy_json(policy: Policy | None) -> bytes | None:
     )
 
 
-def _keys(keys: Any) -> tuple[list[str], list[int]]:
-    return [key[0] for key in keys], [key[1] for key in keys]
+def _keys(keys: Any) -> tuple[str, str]:
+    return _array([key[0] for key in keys]), _array([key[1] for key in keys])
 
 
 def _checkpoints(changes: Changes) -> tuple[Any, ...]:
@@ -76,51 +91,52 @@ def _checkpoints(changes: Changes) -> tuple[Any, ...]:
     metadata = [row.metadata for row in rows]
     imported_ids = [entry.imported_id for entry in entries]
     return (
-        [row.session_id for row in rows],
-        [entry.number for entry in entries],
-        imported_ids if any(imported_ids) else [],
-        [entry.name for entry in entries],
-        [entry.taken_at for entry in entries],
-        [entry.recorded_at for entry in entries],
+        _array([row.session_id for row in rows]),
+        _array([entry.number for entry in entries]),
+        _array(imported_ids) if any(imported_ids) else _NOTHING,
+        _array([entry.name for entry in entries]),
+        _array([entry.taken_at for entry in entries]),
+        _array([entry.recorded_at for entry in entries]),
         b"".join([row.data for row in rows]),
-        list(accumulate(sizes[:-1], initial=1)) if sizes else [],
-        sizes,
+        _array(list(accumulate(sizes[:-1], initial=1))) if sizes else _NOTHING,
+        _array(sizes),
         [] if metadata.count(_NO_METADATA) == len(metadata) else metadata,
-        pinned if any(pinned) else [],
-        [entry.command_id for entry in entries],
-        [entry.position for entry in entries],
+        _array(pinned) if any(pinned) else _NOTHING,
+        _array([entry.command_id for entry in entries]),
+        _array([entry.position for entry in entries]),
     )
 
 
-def _pins(changes: Changes) -> tuple[list[Any], ...]:
+def _pins(changes: Changes) -> tuple[str, ...]:
     # Pins of rows that are put travel with the row; those of rows that go are of no use.
     pins = {
         key: pinned
         for key, pinned in changes.pins.items()
         if key not in changes.puts and key not in changes.drops
     }
-    return (*_keys(pins), list(pins.values()))
+    return (*_keys(pins), _array(list(pins.values())))
 
 
-def _sessions(changes: Changes) -> tuple[list[Any], ...]:
+def _sessions(changes: Changes) -> tuple[Any, ...]:
     touched = [session for session, _ in changes.sessions.values()]
+    policies = [policy_json(session.policy) for session in touched]
     return (
-        [session.session_id for session in touched],
-        [session.counter for session in touched],
-        [policy_json(session.policy) for session in touched],
-        [len(session) for session in touched],
-        [recorded_at for _, recorded_at in changes.sessions.values()],
+        _array([session.session_id for session in touched]),
+        _array([session.counter for session in touched]),
+        policies if any(policies) else [],
+        _array([len(session) for session in touched]),
+        _array([recorded_at for _, recorded_at in changes.sessions.values()]),
     )
 
 
-def _remembered(changes: Changes) -> tuple[list[Any], ...]:
+def _remembered(changes: Changes) -> tuple[str, ...]:
     """What is still remembered when the batch is over.
 
     What one batch adds and forgets is never written. Positions alone don't tell which that is: a checkpoint
     that is dropped after the forgetting brings back a command id that is older than all that was forgotten.
     """
     if not changes.remembered:
-        return _NONE_OF[:4]
+        return (_NOTHING,) * 4
     forgetful: dict[str, set[Remembered]] = {
         session_id: set(changes.sessions[session_id][0].recent) for session_id in changes.forgotten
     }
@@ -130,10 +146,10 @@ def _remembered(changes: Changes) -> tuple[list[Any], ...]:
         if session_id not in forgetful or one in forgetful[session_id]
     ]
     return (
-        [session_id for session_id, _ in kept],
-        [one.position for _, one in kept],
-        [one.command_id for _, one in kept],
-        [one.number for _, one in kept],
+        _array([session_id for session_id, _ in kept]),
+        _array([one.position for _, one in kept]),
+        _array([one.command_id for _, one in kept]),
+        _array([one.number for _, one in kept]),
     )
 
 

@@ -4,6 +4,10 @@
 -- matters, the later part reads the earlier one. No part touches a row that another part touches (see rows.py),
 -- but for a checkpoint that is dropped and put again.
 
+-- Columns come as array literals (rows.py): asyncpg looks at each element of an array to see whether it is a list, which
+-- costs more than all else about it. Times in them are microseconds since 1970, made timestamps in two steps, for one
+-- that multiplied them all would be inexact far from there: it counts in double precision.
+
 -- $1 partition, $2 where its row is (see store.py) or null, $3 epoch, $4 expected offset; $5 next offset,
 -- $6 anchor, $7 emitted, $8 results offset, $12 default policy, $13 ids of the commands that set it, both null
 -- where they stay
@@ -39,7 +43,7 @@ owed as (
 -- $14 session ids, $15 numbers
 dropped as (
     delete from waypost.checkpoints c
-    using owner, unnest($14::text[], $15::bigint[]) as d (session_id, number)
+    using owner, unnest($14::text::text[], $15::text::bigint[]) as d (session_id, number)
     where c.session_id = d.session_id and c.number = d.number
     returning c.number
 ),
@@ -56,8 +60,8 @@ put as (
         p.number,
         p.imported_id,
         p.name,
-        p.taken_at,
-        p.recorded_at,
+        to_timestamp(p.taken_at / 1000000) + p.taken_at % 1000000 * interval '1 microsecond',
+        to_timestamp(p.recorded_at / 1000000) + p.recorded_at % 1000000 * interval '1 microsecond',
         p.data,
         coalesce(p.metadata, '{}'),
         coalesce(p.pinned, false),
@@ -65,17 +69,17 @@ put as (
         p.position
     from (
         select
-            unnest($16::text[]) as session_id,
-            unnest($17::bigint[]) as number,
-            unnest($18::text[]) as imported_id,
-            unnest($19::text[]) as name,
-            unnest($20::timestamptz[]) as taken_at,
-            unnest($21::timestamptz[]) as recorded_at,
-            substring($22::bytea from unnest($23::integer[]) for unnest($24::integer[])) as data,
+            unnest($16::text::text[]) as session_id,
+            unnest($17::text::bigint[]) as number,
+            unnest($18::text::text[]) as imported_id,
+            unnest($19::text::text[]) as name,
+            unnest($20::text::bigint[]) as taken_at,
+            unnest($21::text::bigint[]) as recorded_at,
+            substring($22::bytea from unnest($23::text::integer[]) for unnest($24::text::integer[])) as data,
             unnest($25::jsonb[]) as metadata,
-            unnest($26::boolean[]) as pinned,
-            unnest($27::text[]) as command_id,
-            unnest($28::bigint[]) as position
+            unnest($26::text::boolean[]) as pinned,
+            unnest($27::text::text[]) as command_id,
+            unnest($28::text::bigint[]) as position
         from owner
         where (select count(*) from dropped) >= 0 -- always so, and known only when the drops are done
     ) as p
@@ -84,7 +88,7 @@ put as (
 pinned as (
     update waypost.checkpoints c
     set pinned = p.pinned
-    from owner, unnest($29::text[], $30::bigint[], $31::boolean[]) as p (session_id, number, pinned)
+    from owner, unnest($29::text::text[], $30::text::bigint[], $31::text::boolean[]) as p (session_id, number, pinned)
     where c.session_id = p.session_id and c.number = p.number
 ),
 -- $32 session ids, $33 counters, $34 policies, $35 live checkpoints, $36 recorded_at of the last commands and $52
@@ -93,11 +97,18 @@ touched as (
     insert into waypost.sessions (
         session_id, partition, counter, policy, checkpoints, first_recorded_at, last_recorded_at
     )
-    select t.session_id, owner.partition, t.counter, t.policy, t.checkpoints, t.begun, t.recorded_at
+    select
+        t.session_id,
+        owner.partition,
+        t.counter,
+        t.policy,
+        t.checkpoints,
+        to_timestamp(t.begun / 1000000) + t.begun % 1000000 * interval '1 microsecond',
+        to_timestamp(t.recorded_at / 1000000) + t.recorded_at % 1000000 * interval '1 microsecond'
     from
         owner,
         unnest(
-            $32::text[], $33::bigint[], $34::jsonb[], $35::integer[], $36::timestamptz[], $52::timestamptz[]
+            $32::text::text[], $33::text::bigint[], $34::jsonb[], $35::text::integer[], $36::text::bigint[], $52::text::bigint[]
         ) as t (session_id, counter, policy, checkpoints, recorded_at, begun)
     on conflict (session_id) do update
     set counter = excluded.counter,
@@ -108,7 +119,7 @@ touched as (
 -- $37 session ids, $38 the lowest positions still remembered
 forgotten as (
     delete from waypost.recent_commands r
-    using owner, unnest($37::text[], $38::bigint[]) as f (session_id, below)
+    using owner, unnest($37::text::text[], $38::text::bigint[]) as f (session_id, below)
     where r.session_id = f.session_id and r.position < f.below
 ),
 -- $39 session ids, $40 positions, $41 command ids, $42 numbers
@@ -117,7 +128,7 @@ remembered as (
     select t.session_id, t.position, t.command_id, t.number
     from
         owner,
-        unnest($39::text[], $40::bigint[], $41::text[], $42::bigint[])
+        unnest($39::text::text[], $40::text::bigint[], $41::text::text[], $42::text::bigint[])
             as t (session_id, position, command_id, number)
 ),
 -- $43 to $51: one array for each column
