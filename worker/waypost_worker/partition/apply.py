@@ -78,8 +78,9 @@ def decode(record: KafkaRecord, partition: int, partitions: int) -> Decoded:
 
 @dataclass(slots=True)
 class _Rollback:
-    """A rollback's result that waits for its checkpoint's data."""
+    """A rollback's result that waits for its checkpoint's data; ``place`` among the results of the batch."""
 
+    place: int
     envelope: Envelope
     offset: int
     decision: RolledBack
@@ -161,8 +162,9 @@ class Batch(Consequences):
         self._encoder = encoder
         self._sessions = sessions
         self._defaults = defaults
-        self._made: list[tuple[int, ResultRecord | _Rollback]] = []
+        self._made: list[tuple[int, ResultRecord]] = []
         self._items: list[outbox.Item] = []
+        self._rollbacks: list[_Rollback] = []
 
     def add(self, decoded: Decoded) -> None:
         """Decide on one record and take its consequences over."""
@@ -193,8 +195,9 @@ class Batch(Consequences):
                 put = self.changes.puts.get((session_id, entry.number))
                 # The result shows the checkpoint as it is now; a later command of this batch may change it.
                 content_now = None if put is None else (put.data, put.metadata)
-                waiting = _Rollback(envelope, offset, decision, replace(entry), content_now)
-                self._made.append((offset, waiting))
+                place = len(self._made) + len(self._rollbacks)
+                waiting = _Rollback(place, envelope, offset, decision, replace(entry), content_now)
+                self._rollbacks.append(waiting)
                 self._evolve(session, command, decision)
             case _:
                 self._keep(offset, self._encoder.accepted(envelope, offset, decision))
@@ -213,26 +216,22 @@ class Batch(Consequences):
     def wanted(self) -> list[tuple[str, int]]:
         """Checkpoints whose stored data is needed for results, as they are before this batch is stored."""
         return [
-            (made.envelope.session_id or "", made.entry.number)
-            for _, made in self._made
-            if isinstance(made, _Rollback) and made.content is None
+            (one.envelope.session_id or "", one.entry.number)
+            for one in self._rollbacks
+            if one.content is None
         ]
 
     def finish(
         self, contents: Mapping[tuple[str, int], Content]
     ) -> tuple[list[tuple[int, ResultRecord]], list[outbox.Item]]:
         """The results with their command offsets, and the outbox items, both in log order."""
-        results: list[tuple[int, ResultRecord]] = []
-        for offset, made in self._made:
-            if isinstance(made, _Rollback):
-                content = made.content or contents[made.envelope.session_id or "", made.entry.number]
-                record = self._encoder.accepted(made.envelope, offset, made.decision, (made.entry, content))
-                self._items.append(outbox.whole_item(offset, record))
-                results.append((offset, record))
-            else:
-                results.append((offset, made))
-        self._items.sort(key=lambda item: int(item[0]))
-        return results, self._items
+        for one in self._rollbacks:
+            content = one.content or contents[one.envelope.session_id or "", one.entry.number]
+            record = self._encoder.accepted(one.envelope, one.offset, one.decision, (one.entry, content))
+            self._made.insert(one.place, (one.offset, record))
+            self._items.insert(one.place, outbox.whole_item(one.offset, record))
+        self._rollbacks.clear()
+        return self._made, self._items
 
     def _configure_defaults(
         self, decoded: Decoded, envelope: Envelope, command: Command, action: ConfigureDefaults
