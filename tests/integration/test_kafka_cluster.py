@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -14,7 +14,7 @@ from waypost_worker.devserver import EmbeddedKafka
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.membership import Membership
 from waypost_worker.kafka.results_log import KafkaResultsLog
-from waypost_worker.kafka.topics import check_topics, create_topics, topic_settings
+from waypost_worker.kafka.topics import Finding, check_topics, create_topics, topic_settings
 from waypost_worker.kafka.zombie import zombie_test
 from waypost_worker.partition.ports import FencedError, ResultRecord, UnavailableError
 
@@ -76,10 +76,22 @@ async def append_once_possible(connection: Connection, topics: Topics, text: str
                 return log
 
 
+async def checked(connection: Connection, topics: Topics) -> list[Finding]:
+    """What is found once every broker that is asked has heard of the topics: to one that has not they do not exist, or
+    their settings are not to be had.
+    """
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            with suppress(UnavailableError):
+                findings = await check_topics(connection, topics)
+                if all(found.message != "does not exist" for found in findings):
+                    return findings
+
+
 async def test_topics_get_three_replicas_of_which_two_must_answer(
     connection: Connection, topics: Topics
 ) -> None:
-    findings = await check_topics(connection, topics)
+    findings = await checked(connection, topics)
     assert {found.level for found in findings} == {"ok"}
     messages = {found.message for found in findings if found.subject == topics.results}
     assert {"min.insync.replicas=2", "3 replica(s) on 3 broker(s)"} <= messages
@@ -92,7 +104,7 @@ async def test_too_few_replicas_are_found_and_work_all_the_same(
     topics = Topics(topic_prefix)
     await create_topics(connection, topics, 1, replicas=1)
     await (await append_once_possible(connection, topics, "taken")).close()
-    warnings = [found for found in await check_topics(connection, topics) if found.level == "warning"]
+    warnings = [found for found in await checked(connection, topics) if found.level == "warning"]
     assert {(found.subject, found.mend) for found in warnings} >= {
         (topics.commands, "give it 3 replicas"),
         (topics.results, "give it 3 replicas"),
@@ -111,11 +123,7 @@ async def test_a_topic_that_can_never_be_written_is_found(connection: Connection
         await admin.create_topics([NewTopic(topics.results, 1, 1, topic_configs=settings)])
     finally:
         await admin.close()
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            errors = [found for found in await check_topics(connection, topics) if found.level == "error"]
-            if errors and errors[0].message != "does not exist":  # as a broker says that has not heard yet
-                break
+    errors = [found for found in await checked(connection, topics) if found.level == "error"]
     assert [(found.subject, "older brokers write nothing" in found.message) for found in errors] == [
         (topics.results, True)
     ]

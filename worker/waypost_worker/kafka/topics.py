@@ -304,7 +304,8 @@ async def _settings(admin: AIOKafkaAdminClient, kind: ConfigResourceType, name: 
     answers: Any = await admin.describe_configs([ConfigResource(kind, name)])
     code, message, _, _, entries = answers[0].resources[0]
     if code:
-        raise UnavailableError(f"Kafka would not tell the settings of {kind.name.lower()} {name}: {message}")
+        reason = message or for_code(code).description
+        raise UnavailableError(f"Kafka would not tell the settings of {kind.name.lower()} {name}: {reason}")
     return {entry[0]: entry[1] for entry in entries}
 
 
