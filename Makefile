@@ -49,7 +49,7 @@ soak: setup  ## load and random faults together for MINUTES; writes build/soak.j
 	@$(BIN)/python -m tests.faults.soak --minutes $(MINUTES)
 
 alerts: setup  ## each alert on its provoked fault, and what the runbook does about it (10 min)
-	@$(BIN)/pytest tests/drills/test_runbook.py tests/integration/test_alerts.py -m 'long or not long' -q
+	@$(BIN)/pytest tests/drills/test_runbook.py tests/drills/test_runbook_postgres.py tests/integration/test_alerts.py -m 'long or not long' -q
 
 image-steps: setup  ## the steps of the container file, without an engine (fetches what worker.lock names)
 	@$(BIN)/pytest tests/integration/test_image_steps.py -m long -q

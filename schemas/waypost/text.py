@@ -202,7 +202,7 @@ def dump_object(value: Any, field: str) -> bytes:
     # orjson writes NaN and infinities as null without a word.
     if b"null" in raw and not _all_finite(value) and (found := find_problem(value, field)):
         raise _at(*found)
-    if raw.count(b"{") + raw.count(b"[") > MAX_NESTING and nests_deeper(raw, MAX_NESTING):
+    if nests_deeper(raw, MAX_NESTING):
         raise InvalidCommandError("invalid-body", f"{field} nests deeper than {MAX_NESTING} levels")
     return raw
 

@@ -4,20 +4,20 @@ import asyncio
 import re
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Final
 
 import pytest
 from tests.alerting import firing
 from tests.cli import WAYPOST, environment
-from tests.harness import Deployment
+from tests.harness import Deployment, deployment
 from tests.integration.test_worker_process import publish
 from tests.integration.watched import Watched
 from tests.promtool import promtool
 from tests.servers import unavailable
 
-from waypost_worker.devserver import DevServerError
+from waypost_worker.devserver import DevServerError, Servers
 from waypost_worker.devserver.jars import ensure_jars
 from waypost_worker.devserver.jvm import FAST_START, Runtime
 from waypost_worker.devserver.postgres_programs import binary
@@ -30,6 +30,12 @@ _CLASSES: Final = {
 }
 _WORKER: Final = re.compile(r"((?:[A-Z_]+=\S+ )*)waypost worker(.*)")
 _SECONDS: Final = 90
+
+
+@pytest.fixture
+async def here(servers: Servers, database: str, topic_prefix: str) -> AsyncIterator[Deployment]:
+    async with deployment(servers.endpoints, database, topic_prefix, partitions=2) as made:
+        yield made
 
 
 def blocks() -> dict[tuple[str, int], list[str]]:

@@ -1,16 +1,15 @@
 """What docs/runbook.md says to do when an alert fires: the fault is provoked, the alert seen, the commands of the page
-typed, and the alert seen to end. Alerts on what is slow are in tests/integration/test_alerts.py.
+typed, and the alert seen to end. Faults of Postgres are in test_runbook_postgres.py, alerts on what is slow in
+tests/integration/test_alerts.py.
 """
 
 import ast
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete
@@ -23,31 +22,28 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 from tests.alerting import firing
-from tests.drills.runbook import blocks, calm, raised, walking
+from tests.drills.runbook import blocks, calm, here, raised, walking
 from tests.harness import Deployment, deployment
 from tests.integration.test_kafka_acls import grant
 from tests.integration.test_worker_process import publish
 from tests.integration.watched import Watched, ok
 from tests.patience import PATIENCE
-from tests.processes import freeze
 from tests.secure_kafka import SecureKafka
 from tests.servers import unavailable
-from tests.shards import noted, own_server
 
 from waypost import Topics, __version__
-from waypost_worker.devserver import DevServerError, EmbeddedKafka, EmbeddedPostgres, Endpoints, Servers
+from waypost_worker.devserver import DevServerError, EmbeddedKafka, Endpoints
 from waypost_worker.kafka.acls import least_acls
 from waypost_worker.kafka.topics import create_topics, delete_topic
-from waypost_worker.postgres.migrate import migrate_dsn
+
+__all__ = ["here"]
 
 HERE = Path(__file__)
-WALKED_IN = (HERE, HERE.parents[1] / "integration" / "test_alerts.py")
-
-
-@pytest.fixture
-async def here(servers: Servers, database: str, topic_prefix: str) -> AsyncIterator[Deployment]:
-    async with deployment(servers.endpoints, database, topic_prefix, partitions=2) as made:
-        yield made
+WALKED_IN = (
+    HERE,
+    HERE.with_name("test_runbook_postgres.py"),
+    HERE.parents[1] / "integration" / "test_alerts.py",
+)
 
 
 def test_every_command_of_the_runbook_is_walked_through() -> None:
@@ -238,68 +234,6 @@ def vars_of(acl: Any) -> dict[str, Any]:
 
 
 @pytest.mark.long
-async def test_a_database_that_does_not_answer_leaves_partitions_unowned_until_it_does(
-    here: Deployment, tmp_path: Path
-) -> None:
-    postgres = EmbeddedPostgres(tmp_path / "postgres")
-    postgres.start()
-    try:
-        settings = {"WAYPOST_POSTGRES_DSN": postgres.dsn, "WAYPOST_REQUEST_TIMEOUT": "1"}
-        worker = Watched(here, tmp_path / "log", WAYPOST_MIGRATE="true", **settings)
-        walk = walking(here, tmp_path, "WaypostPartitionsUnowned", 0, worker=worker, settings=settings)
-        await worker.start()
-        await worker.answers("/readyz", ok)
-        freeze(postgres)
-        for session in (*here.sessions(0, 1), *here.sessions(1, 1)):
-            await here.create(session)
-        await worker.shows(lambda found: found["waypost_owned_partitions",] == 0)
-        await worker.shows(lambda found: found.get(("waypost_lag_commands", "0")) == 1)
-        await worker.shows(lambda found: found["waypost_postgres_shard_up", "0"] == 0)
-        fires = {"WaypostPartitionsUnowned", "WaypostNoProgress", "WaypostPostgresAway"}
-        assert await raised(tmp_path, worker) == fires
-        assert '"status":"failed"' in await walk.step()
-        assert "can't be reached" in await walk.step()
-        postgres.resume()
-        await worker.answers("/readyz", ok)
-        await calm(here, tmp_path, worker)
-    finally:
-        postgres.resume()
-        postgres.stop()
-
-
-async def test_one_of_two_databases_is_away_is_named_and_comes_back(
-    servers: Servers, database: str, topic_prefix: str, tmp_path: Path
-) -> None:
-    second = own_server(tmp_path / "postgres")
-    try:
-        await migrate_dsn(second.dsn)
-        await noted([database, second.dsn])
-        async with deployment(servers.endpoints, f"{database} {second.dsn}", topic_prefix, 2) as here:
-            worker = Watched(here, tmp_path / "log")
-            walk = walking(here, tmp_path, "WaypostPostgresAway", 0, worker=worker)
-            await worker.start()
-            await worker.answers("/readyz", ok)
-            await worker.shows(lambda found: _up(found) == {"0": 1, "1": 1})
-            assert await raised(tmp_path, worker) == set()
-            await asyncio.to_thread(second.kill)
-            await worker.shows(lambda found: _up(found) == {"0": 1, "1": 0})
-            assert await raised(tmp_path, worker) == {"WaypostPostgresAway"}, (
-                "there is no work, and nobody else tells"
-            )
-            assert "shard 1 of 2: " in await walk.step()
-            assert "shard 1" in await walk.step()
-            await asyncio.to_thread(second.restart)
-            await publish(here, 20)
-            await calm(here, tmp_path, worker)
-    finally:
-        second.stop()
-
-
-def _up(found: dict[tuple[str, ...], float]) -> dict[str, float]:
-    return {name[1]: value for name, value in found.items() if name[0] == "waypost_postgres_shard_up"}
-
-
-@pytest.mark.long
 @pytest.mark.parametrize("leads", [False, True], ids=["for good", "and comes back"])
 async def test_a_broker_is_gone_and_its_replicas_with_it(
     database: str, topic_prefix: str, tmp_path: Path, leads: bool
@@ -357,44 +291,6 @@ async def with_a_broker_gone(
             await walk.rest()
         await worker.answers("/readyz", ok)
         await calm(here, tmp_path, worker)
-
-
-@pytest.mark.long
-async def test_a_forgotten_transaction_stops_progress_until_it_is_ended(
-    here: Deployment, tmp_path: Path
-) -> None:
-    worker = Watched(here, tmp_path / "log", WAYPOST_REQUEST_TIMEOUT="3")
-    walk = walking(here, tmp_path, "WaypostNoProgress", 0, worker=worker)
-    await worker.start()
-    await worker.answers("/readyz", ok)
-    await publish(here, 20)
-    await here.answered(20)
-    forgotten: Any = await asyncpg.connect(here.dsn)
-    await forgotten.execute("begin; lock table waypost.checkpoints in share mode")
-    pid = forgotten.get_server_pid()
-    await publish(here, 20)
-    await here.until(lambda: worker.says("term_ended") >= 4)
-    await worker.shows(lambda found: found.get(("waypost_lag_commands", "0"), 0) > 0)
-    assert "WaypostNoProgress" in await raised(tmp_path, worker)
-    found = await waiting(walk, pid)
-    walk.values["4711"] = str(pid)
-    assert str(pid) in found
-    await walk.rest()
-    await worker.answers("/readyz", ok)
-    await here.balanced()
-    await calm(here, tmp_path, worker)
-    await forgotten.close(timeout=5)
-
-
-async def waiting(walk: Any, pid: int) -> str:
-    """What the first command says while a worker waits: it does most of the time, and tries again after a pause."""
-    command = walk.lines[0]
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            found: str = await walk.step()
-            if str(pid) in found:
-                return found
-            walk.lines.insert(0, command)
 
 
 async def test_no_worker_is_found_to_have_a_wrong_setting_and_started_with_the_right_one(

@@ -1,6 +1,6 @@
 """Alerts on what is slow, on provoked faults: what a real worker shows goes on for an hour in promtool, and exactly
 those alerts fire that are for the fault. Then what docs/runbook.md says is done, and none fires any more. The other
-alerts are in tests/drills/test_runbook.py.
+alerts are in tests/drills.
 """
 
 import asyncio
@@ -8,7 +8,6 @@ import re
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -16,20 +15,14 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 from tests.alerting import firing
-from tests.drills.runbook import calm, raised, walking
+from tests.drills.runbook import calm, here, raised, walking
 from tests.faults.proxy import HOST, Proxy
-from tests.harness import Deployment, deployment
+from tests.harness import Deployment
 from tests.integration.test_worker_process import publish
 from tests.integration.watched import Watched, ok
 from tests.patience import PATIENCE
 
-from waypost_worker.devserver import Servers
-
-
-@pytest.fixture
-async def here(servers: Servers, database: str, topic_prefix: str) -> AsyncIterator[Deployment]:
-    async with deployment(servers.endpoints, database, topic_prefix, partitions=2) as made:
-        yield made
+__all__ = ["here"]
 
 
 @pytest.mark.long

@@ -130,7 +130,7 @@ def _check(settings: Settings, partitions: int, rows: list[Any]) -> None:
 
 
 async def _positions(settings: Settings, databases: Databases) -> dict[int, Any]:
-    from waypost_worker.partition import outbox
+    from waypost_worker.postgres.adopt import owed
     from waypost_worker.postgres.migrate import SchemaError, check_schema
     from waypost_worker.postgres.statements import statement
 
@@ -142,8 +142,6 @@ async def _positions(settings: Settings, databases: Databases) -> dict[int, Any]
         except SchemaError as error:
             raise CommandError(str(error)) from None
         for row in await database.fetch(statement("positions", schema)):
-            entries = await database.fetch(statement("read_outbox", schema), row["partition"])
-            items = [item for entry in entries for item in outbox.unpack(entry["payload"])]
-            unanswered = sum(item[0] > row["emitted"] for item in items)
+            unanswered = await owed(database, schema, row["partition"], row["emitted"])
             found[row["partition"]] = {**row, "unanswered": unanswered}
     return found

@@ -87,9 +87,7 @@ async def _adopt(
         )
     unanswered = 0
     for row in rows:
-        entries = await connection.fetch(sql("read_outbox"), row["partition"])
-        items = [item for entry in entries for item in outbox.unpack(entry["payload"])]
-        unanswered += sum(item[0] > row["emitted"] for item in items)
+        unanswered += await owed(connection, schema, row["partition"], row["emitted"])
     if drained is not None:
         _check_drained(rows, drained, unanswered)
     if not dry_run:
@@ -99,6 +97,12 @@ async def _adopt(
         await connection.execute(sql("adopt_outbox"))
         await connection.execute(sql("adopt_partitions"))
     return Adopted(len(rows), sum(row["next_offset"] for row in rows), unanswered)
+
+
+async def owed(connection: Any, schema: str, partition: int, emitted: int) -> int:
+    """How many results a partition's outbox holds that are not known to be emitted."""
+    entries = await connection.fetch(statement("read_outbox", schema), partition)
+    return sum(item[0] > emitted for entry in entries for item in outbox.unpack(entry["payload"]))
 
 
 def _check_drained(rows: Sequence[Any], drained: Mapping[int, int], unanswered: int) -> None:
