@@ -1,0 +1,60 @@
+"""What the worker's reader makes of a fetch is what the client's own iterator makes of it."""
+
+import struct
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.errors import CorruptRecordException
+from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from waypost_worker.kafka.reading import _Records
+
+PARTITION = TopicPartition("topic", 0)
+_BASE_OFFSET = struct.Struct(">q")
+
+
+def batch(first: int, count: int) -> bytes:
+    builder = BatchBuilder(1_000_000, 0)
+    for number in range(count):
+        builder.append(timestamp=number, key=b"k%d" % number, value=b"v" * number, headers=[("h", b"x")])
+    raw = bytes(builder._build())
+    return _BASE_OFFSET.pack(first) + raw[_BASE_OFFSET.size :]
+
+
+def fetched(raw: bytes, offset: int) -> _Records:
+    records = _Records(PARTITION, MemoryRecords(raw), None, offset, None, None, True, 0)
+    records.raw = raw
+    return records
+
+
+counts = st.lists(st.integers(1, 8), max_size=6)
+
+
+@given(counts, st.integers(0, 60), st.integers(0, 20))
+def test_records_are_those_of_the_clients_iterator(counts: list[int], offset: int, torn: int) -> None:
+    raw, first = b"", 0
+    for count in counts:
+        raw += batch(first, count)
+        first += count + 1  # offsets may have gaps
+    raw += batch(first, 3)[:torn]  # a broker cuts the last batch where the fetch is full
+    one, other = fetched(raw, offset), fetched(raw, offset)
+    found = [(record.offset, record.key, record.value, record.headers) for record in one.all()]
+    expected = [(record.offset, record.key, record.value, list(record.headers)) for record in other]
+    assert found == expected
+    assert one.next_fetch_offset == other.next_fetch_offset
+
+
+@given(counts.filter(bool), st.data())
+def test_a_byte_that_changed_on_its_way_is_noticed(counts: list[int], data: st.DataObject) -> None:
+    raw = b"".join(batch(10 * number, count) for number, count in enumerate(counts))
+    whole = bytearray(raw)
+    at = data.draw(st.integers(len(raw) - len(batch(0, counts[-1])) + 17, len(raw) - 1))
+    change = data.draw(st.integers(1, 255))
+    whole[at] ^= change
+    # The lowest bits of the attributes name a compression: what then can't be unpacked was noticed, too.
+    assume(whole[at] != raw[at])
+    with pytest.raises(CorruptRecordException):
+        fetched(bytes(whole), 0).all()
