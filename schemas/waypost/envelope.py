@@ -82,7 +82,10 @@ def open_envelope(record: KafkaRecord) -> Envelope:
     return _open_plain(record, value) or _open_any(record, value)
 
 
+# A named tuple's own __new__ is a function of Python's: this is what it calls, at half the price.
+_new: Final = tuple.__new__
 # The headers of a command in binary mode, in the order in which command_headers writes them.
+_LONGEST_KEY: Final = 4 * MAX_SESSION_ID  # bytes
 _ORDER: Final = ("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "content-type")
 
 
@@ -101,7 +104,7 @@ def _open_plain(record: KafkaRecord, value: bytes) -> Envelope | None:
     if (n0, n1, n2, n3, n4, n5) != _ORDER or key is None or not identifier or not time:
         return None
     # What is too long to be right is not kept.
-    if len(key) > 4 * MAX_SESSION_ID or len(source or b"") > 256 or len(kind or b"") > 256:
+    if len(key) > _LONGEST_KEY or len(source or b"") > 256 or len(kind or b"") > 256:
         return None
     command_type, session_id = _plain_kind(version, source, kind, content), _plain_session(key)
     if command_type is None or session_id is None:
@@ -113,7 +116,8 @@ def _open_plain(record: KafkaRecord, value: bytes) -> Envelope | None:
         return None
     if len(command_id) > MAX_COMMAND_ID or not command_id.isprintable():
         return None
-    return Envelope(command_id, command_type, session_id, taken_at, recorded_at(record), traceparent, value)
+    made = (command_id, command_type, session_id, taken_at, recorded_at(record), traceparent, value)
+    return _new(Envelope, made)
 
 
 # Sessions, sources and types come again and again.

@@ -12,7 +12,6 @@ from typing import Final, NamedTuple, assert_never
 
 from waypost.checkpoint import checkpoint_id, own_number
 from waypost.commands import (
-    Action,
     Clear,
     Command,
     Configure,
@@ -43,6 +42,8 @@ from waypost.retention import Policy, removed_by_age, retention
 from waypost.session_index import Entry, Remembered, Session
 from waypost.text import MAX_CLAIMED_NUMBER
 
+_Other = Pin | Unpin | Delete | Clear | Rollback | Import | Configure | ConfigureDefaults  # than a create
+
 
 def decide(session: Session, command: Command, default: Policy) -> Accepted | Rejected | Duplicate:
     """What ``command`` would do to ``session``, which stays as it is.
@@ -51,17 +52,18 @@ def decide(session: Session, command: Command, default: Policy) -> Accepted | Re
     """
     if command.id is not None and session.knows(command.id):
         return Duplicate(session.number_of(command.id))
+    action, policy = command.action, session.policy or default
+    if isinstance(action, Create):  # by far the most frequent, and never refused
+        return _create(session, command, action, policy)
     try:
-        return _decide(session, command, command.action, session.policy or default)
+        return _decide(session, command, action, policy)
     except InvalidCommandError as refusal:
         return Rejected(refusal.code, refusal.message)
 
 
-def _decide(session: Session, command: Command, action: Action, policy: Policy) -> Accepted:
+def _decide(session: Session, command: Command, action: _Other, policy: Policy) -> Accepted:
     now = command.recorded_at
     match action:
-        case Create():
-            return _create(session, command, action, policy)
         case Pin():
             entry = _existing(session, action.checkpoint_id)
             if not entry.pinned and (pins := session.pins()) >= policy.max_pins:
@@ -112,14 +114,8 @@ def _existing(session: Session, identifier: str) -> Entry:
 
 
 def _create(session: Session, command: Command, action: Create, policy: Policy) -> Created:
-    entry = Entry(
-        number=session.counter + 1,
-        name=action.name,
-        taken_at=command.taken_at,
-        recorded_at=command.recorded_at,
-        position=command.position,
-        command_id=command.id,
-    )
+    command_id, position, taken_at, recorded_at, _ = command
+    entry = Entry(session.counter + 1, action.name, taken_at, recorded_at, position, command_id)
     size = len(session) + 1
     # The usual cases, below the cap and at it, need no look at all entries.
     if policy.max_age is None and size <= policy.compress_after:
@@ -129,7 +125,7 @@ def _create(session: Session, command: Command, action: Create, policy: Policy) 
             return Created(entry, (lowest,))
     entries = session.live()
     entries.append(entry)
-    return Created(entry, tuple(retention(entries, policy, command.recorded_at, compress=True)))
+    return Created(entry, tuple(retention(entries, policy, recorded_at, compress=True)))
 
 
 def _settle(
@@ -202,6 +198,9 @@ _UNCHANGED: Final = Memory((), None)
 
 def evolve(session: Session, command: Command, decision: Accepted) -> Memory:
     """Make ``session`` what ``decision`` says. Never fails for a decision that ``decide`` just made."""
+    if type(decision) is Created and not decision.removed:
+        session.add(decision.entry)
+        return _UNCHANGED
     about: int | None = None
     added: list[Remembered] = []
     match decision:

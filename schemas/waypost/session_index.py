@@ -122,16 +122,18 @@ class Session:
 
     def add(self, entry: Entry) -> None:
         """Take a live entry in, and the id of the command that made it."""
-        if self._numbers and entry.number < self._numbers[-1]:
-            insort(self._numbers, entry.number)
+        number = entry.number
+        if self._numbers and number < self._numbers[-1]:
+            insort(self._numbers, number)
         else:
-            self._numbers.append(entry.number)
-        self.entries[entry.number] = entry
-        self.counter = max(self.counter, entry.number)
+            self._numbers.append(number)
+        self.entries[number] = entry
+        if number > self.counter:
+            self.counter = number
         if entry.command_id is not None:
-            self._known[entry.command_id] = entry.number
+            self._known[entry.command_id] = number
         if entry.imported_id is not None:
-            insort(self._imported.setdefault(entry.imported_id, []), entry.number)
+            insort(self._imported.setdefault(entry.imported_id, []), number)
 
     def drop(self, number: int) -> Remembered | None:
         """Take a live entry out; what is remembered of the command that made it, if it had an id."""

@@ -45,7 +45,7 @@ def folded(batch: Batch, commands: list[Command]) -> Batch:
         # The model knows commands without an id, though no envelope lacks one.
         command_id: str = at.id  # type: ignore[assignment]
         envelope = Envelope(command_id, "type", SESSION, at.taken_at, at.recorded_at, None, b"{}")
-        batch.add(Decoded(Record(at.position), envelope, at.action, None))
+        batch.add(Decoded(Record(at.position), envelope, at.action, None, SESSION))
     return batch
 
 

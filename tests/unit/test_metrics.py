@@ -56,7 +56,7 @@ def batch(*records: Record) -> AppliedBatch:
     for one in decoded:
         folding.add(one)
     made, _ = folding.finish({})
-    return AppliedBatch(decoded, made, made, folding.changes.rejected, 0.004, 0.003)
+    return AppliedBatch(decoded, folding.others, made, made, folding.changes.rejected, 0.004, 0.003)
 
 
 @pytest.fixture

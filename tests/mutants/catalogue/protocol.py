@@ -157,7 +157,7 @@ PROTOCOL: tuple[Mutant, ...] = (
             Edit(
                 OWNER + "_Term._apply",
                 "with acquired.proof.renewed():",
-                "emission.add(AppliedBatch(decoded, made, results, changes.rejected, 0, 0))\n"
+                "emission.add(AppliedBatch(commands, others, made, results, changes.rejected, 0, 0))\n"
                 "    results = []\n"
                 "    with acquired.proof.renewed():",
             ),

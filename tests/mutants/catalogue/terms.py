@@ -134,7 +134,16 @@ TERMS: tuple[Mutant, ...] = (
     Mutant(
         "empty-session-taken-for-absent",
         "a loaded session without checkpoints is made anew",
-        (Edit(FOLDER + "fold", "if found is None", "if not found"),),
+        (Edit(FOLDER + "_load", "if found is None", "if not found"),),
+    ),
+    Mutant(
+        "records-left-over-are-lost",
+        "what a batch has no room for is not kept for the next one",
+        (
+            Edit(
+                "waypost_worker.partition.pieces:Pieces.batch", "self._left = piece[size:]", "self._left = []"
+            ),
+        ),
     ),
     # The rest of a term.
     Mutant(

@@ -338,6 +338,8 @@ async def emit(
 
 
 def _pieces(made: Sequence[tuple[int, ResultRecord]]) -> list[Sequence[tuple[int, ResultRecord]]]:
+    if sum([len(record.value) for _, record in made]) + 600 * len(made) <= EMIT_BYTES:
+        return [made] if made else []
     pieces = []
     first = size = 0
     for index, (_, record) in enumerate(made):

@@ -6,10 +6,12 @@ and replay both fold the log with this code.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from itertools import accumulate
+from operator import attrgetter
+from typing import Final, NamedTuple
 
 from waypost.bodies import parse_body
-from waypost.commands import Action, Command, ConfigureDefaults, Create
+from waypost.commands import Action, Command, ConfigureDefaults, Create, Rollback
 from waypost.decisions import (
     Accepted,
     Created,
@@ -31,21 +33,25 @@ from waypost_worker.partition import outbox
 from waypost_worker.partition.encode import Content, ResultEncoder
 from waypost_worker.partition.ports import Changes, RejectedRow, ResultRecord, Row
 
+# What makes named tuples (see waypost.envelope): a create is several of them.
+_new: Final = tuple.__new__
+
 
 class Decoded(NamedTuple):
-    """A record as far as it can be understood without state: a command, or why it is none."""
+    """A record as far as it can be understood without state: a command, or why it is none. ``session_id`` is the
+    session whose state is needed to decide, or None.
+    """
 
     record: KafkaRecord
     envelope: Envelope | None
     action: Action | None
     rejection: Rejected | None
+    session_id: str | None
 
-    @property
-    def session_id(self) -> str | None:
-        """The session whose state is needed to decide, or None."""
-        if self.rejection is None and self.envelope is not None:
-            return self.envelope.session_id
-        return None
+
+_SESSION_ID: Final = attrgetter("session_id")
+_RECORD_BYTES: Final = 200  # besides its value
+_ROLLBACK_BYTES: Final = 1024 * 1024
 
 
 def decode(record: KafkaRecord, partition: int, partitions: int) -> Decoded:
@@ -72,8 +78,8 @@ def decode(record: KafkaRecord, partition: int, partitions: int) -> Decoded:
                 "Kafka's murmur2 partitioner; librdkafka clients set partitioner=murmur2_random",
             )
     except InvalidCommandError as refusal:
-        return Decoded(record, envelope, None, Rejected(refusal.code, refusal.message))
-    return Decoded(record, envelope, action, None)
+        return Decoded(record, envelope, None, Rejected(refusal.code, refusal.message), None)
+    return _new(Decoded, (record, envelope, action, None, session_id))
 
 
 @dataclass(slots=True)
@@ -98,7 +104,7 @@ class Consequences:
         """A checkpoint was made. By far the most frequent case."""
         entry, removed = decision
         session_id, changes = session.session_id, self.changes
-        changes.puts[session_id, entry.number] = Row(session_id, entry, *content)
+        changes.puts[session_id, entry.number] = _new(Row, (session_id, entry, *content))
         if removed:
             self._evolve(session, command, decision)
             return
@@ -165,15 +171,18 @@ class Batch(Consequences):
         self._made: list[tuple[int, ResultRecord]] = []
         self._items: list[outbox.Item] = []
         self._rollbacks: list[_Rollback] = []
+        # The places in the batch of all that are no accepted creates: few, as a rule.
+        self.others: list[int] = []
 
     def add(self, decoded: Decoded) -> None:
         """Decide on one record and take its consequences over."""
-        offset = decoded.record.offset
-        envelope, action = decoded.envelope, decoded.action
+        record, envelope, action, rejection, _ = decoded
         if envelope is None or action is None:
-            self._reject(decoded, decoded.rejection or Rejected("invalid-envelope", "unreadable"))
+            self._reject(decoded, rejection or Rejected("invalid-envelope", "unreadable"))
             return
-        command = Command(envelope.id, offset, envelope.taken_at, envelope.recorded_at, action)
+        offset = record.offset
+        made = (envelope.id, offset, envelope.taken_at, envelope.recorded_at, action)
+        command = _new(Command, made)
         if isinstance(action, ConfigureDefaults):
             self._configure_defaults(decoded, envelope, command, action)
             return
@@ -195,7 +204,7 @@ class Batch(Consequences):
                 put = self.changes.puts.get((session_id, entry.number))
                 # The result shows the checkpoint as it is now; a later command of this batch may change it.
                 content_now = None if put is None else (put.data, put.metadata)
-                place = len(self._made) + len(self._rollbacks)
+                place = self._next_place()
                 waiting = _Rollback(place, envelope, offset, decision, replace(entry), content_now)
                 self._rollbacks.append(waiting)
                 self._evolve(session, command, decision)
@@ -276,32 +285,36 @@ class Batch(Consequences):
             )
         )
 
+    def _next_place(self) -> int:
+        place = len(self._made) + len(self._rollbacks)
+        self.others.append(place)
+        return place
+
     def _keep(self, offset: int, record: ResultRecord) -> None:
+        self._next_place()
         self._made.append((offset, record))
         self._items.append(outbox.whole_item(offset, record))
 
 
-def missing_sessions(decoded: Iterable[Decoded], present: Mapping[str, Session]) -> list[str]:
-    """The sessions that a batch touches and ``present`` lacks, in order of first appearance."""
-    wanted: dict[str, None] = {}
-    for one in decoded:
-        session_id = one.session_id
-        if session_id is not None and session_id not in present:
-            wanted[session_id] = None
-    return list(wanted)
+def touched_sessions(decoded: Iterable[Decoded]) -> dict[str, None]:
+    """The sessions that these commands touch, in order of first appearance."""
+    touched = dict.fromkeys(map(_SESSION_ID, decoded))
+    touched.pop(None, None)
+    return touched
 
 
-def cut(decoded: Sequence[Decoded], most_bytes: int) -> int:
-    """How many of these records make one batch: bounded by bytes, at least one.
+def cut(decoded: Sequence[Decoded], most_bytes: int) -> tuple[int, int]:
+    """How many of these records fit into so many bytes, at least one; and how many bytes they are.
 
     A rollback may answer with the largest data there is, so it counts as that. Where a batch is cut never
     changes what its commands mean.
     """
-    total = 0
+    weights = [len(one.record.value or b"") + _RECORD_BYTES for one in decoded]
     for index, one in enumerate(decoded):
-        total += len(one.record.value or b"") + 200
-        if one.envelope is not None and one.envelope.type == "waypost.session.rollback":
-            total += 1024 * 1024
-        if total > most_bytes and index > 0:
-            return index
-    return len(decoded)
+        if type(one.action) is Rollback:
+            weights[index] += _ROLLBACK_BYTES
+    total = sum(weights)
+    if total <= most_bytes:  # nearly always
+        return len(decoded), total
+    fitting = next(index for index, sum_ in enumerate(accumulate(weights)) if sum_ > most_bytes) or 1
+    return fitting, sum(weights[:fitting])

@@ -5,7 +5,9 @@ against those models. ``ce_id`` is a UUIDv5 (RFC 9562) of results topic, command
 """
 
 import hashlib
+from binascii import hexlify
 from functools import lru_cache
+from struct import Struct
 from typing import Any, Final
 from uuid import NAMESPACE_URL
 
@@ -44,7 +46,8 @@ _TYPES: Final[dict[type, bytes]] = {
     Configured: b"waypost.session.configured",
 }
 # The two highest bits of the ninth byte are 10 (RFC 9562, section 4.1).
-_VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+_VARIANT: Final = {b"%x" % digit: b"%x" % (8 | digit & 3) for digit in range(16)}
+_PARTS: Final = Struct("8s4sx3sc3s12s8x").unpack
 Content = tuple[bytes, bytes]  # data and canonical metadata, both JSON
 
 
@@ -87,8 +90,9 @@ class ResultEncoder:
     def _event_id(self, offset: bytes) -> bytes:
         hashed = self._identity.copy()
         hashed.update(offset)
-        h = hashed.hexdigest()
-        return f"{h[:8]}-{h[8:12]}-5{h[13:16]}-{_VARIANT[h[16]]}{h[17:20]}-{h[20:32]}".encode()
+        first, second, third, variant, fourth, last = _PARTS(hexlify(hashed.digest()))
+        parts = (first, b"-", second, b"-5", third, b"-", _VARIANT[variant], fourth, b"-", last)
+        return b"".join(parts)
 
     def created(
         self,
@@ -147,7 +151,7 @@ class ResultEncoder:
         ]
         if envelope.traceparent is not None:
             headers.append(("traceparent", envelope.traceparent))
-        return ResultRecord(key, body, headers)
+        return tuple.__new__(ResultRecord, (key, body, headers))  # as in waypost.envelope
 
     def accepted(
         self, envelope: Envelope, offset: int, decision: Accepted, about: tuple[Entry, Content] | None = None

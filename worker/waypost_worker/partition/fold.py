@@ -2,22 +2,27 @@
 results show. The owner and replay both advance with this; what is done with the outcome is theirs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from waypost.checkpoint import checkpoint_id
 from waypost.defaults import Defaults
 from waypost.session_index import Session
 from waypost_worker.partition import outbox
-from waypost_worker.partition.apply import Batch, Decoded, missing_sessions
+from waypost_worker.partition.apply import Batch, Decoded, touched_sessions
 from waypost_worker.partition.cache import SessionCache
 from waypost_worker.partition.encode import Content, ResultEncoder
 from waypost_worker.partition.ports import Changes, RefusedError, ResultRecord, Store
 
 
 class Folded(NamedTuple):
-    """What one batch amounts to. ``results`` come with their command offsets; all in log order."""
+    """What one batch amounts to. ``results`` come with their command offsets; all in log order. ``others`` are the
+    places of all commands that are no accepted creates.
+    """
 
+    commands: Sequence[Decoded]
+    others: Sequence[int]
     changes: Changes
     results: list[tuple[int, ResultRecord]]
     items: list[outbox.Item]
@@ -33,30 +38,46 @@ class Folder:
         self._store = store
         self._defaults = defaults
         self._cache = SessionCache(cache_room)
+        self._touched: dict[str, None] = {}  # by the batch in hand
 
-    async def fold(self, decoded: Sequence[Decoded], next_offset: int) -> Folded:
-        """One batch, the first command of which is the next to be applied, at or behind ``next_offset``.
+    async def fold(self, pieces: Iterable[Sequence[Decoded]], next_offset: int) -> Folded:
+        """One batch in one or more pieces, the first command of which is the next to be applied, at or behind
+        ``next_offset``.
 
         FencedError if the store is elsewhere: somebody else advances the partition. RefusedError if a
         checkpoint that must be stored is not.
         """
         cached = self._cache.sessions
-        missing = missing_sessions(decoded, cached)
-        if missing:
-            stored = await self._store.load(missing)
-            for session_id in missing:
-                # Not "or": a session without live checkpoints is falsy, and still has counter and policy.
-                found = stored.get(session_id)
-                cached[session_id] = Session(session_id) if found is None else found
         batch = Batch(self.encoder, cached, self._defaults)
-        for one in decoded:
-            batch.add(one)
+        commands: list[Decoded] = []
+        touched: dict[str, None] = {}
+        ahead = iter(pieces)
+        for piece in ahead:
+            taken = piece
+            sessions = touched_sessions(taken)
+            if not cached.keys() >= sessions.keys():
+                # One question for all that the rest will need, too.
+                taken = [*piece, *chain.from_iterable(ahead)]
+                sessions = touched_sessions(taken)
+                await self._load([session_id for session_id in sessions if session_id not in cached])
+            for one in taken:
+                batch.add(one)
+            commands += taken
+            touched |= sessions
+        self._touched = touched
         results, items = batch.finish(await self._contents(batch.wanted(), next_offset))
-        return Folded(batch.changes, results, items)
+        return Folded(commands, batch.others, batch.changes, results, items)
 
-    def settle(self, decoded: Sequence[Decoded]) -> None:
+    async def _load(self, session_ids: list[str]) -> None:
+        stored = await self._store.load(session_ids)
+        for session_id in session_ids:
+            # Not "or": a session without live checkpoints is falsy, and still has counter and policy.
+            found = stored.get(session_id)
+            self._cache.sessions[session_id] = Session(session_id) if found is None else found
+
+    def settle(self) -> None:
         """The batch is committed: sessions used long ago may be dropped from memory."""
-        self._cache.touch(dict.fromkeys(one.session_id for one in decoded if one.session_id))
+        self._cache.touch(self._touched)
 
     async def _contents(
         self, wanted: list[tuple[str, int]], next_offset: int

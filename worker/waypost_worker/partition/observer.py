@@ -9,12 +9,13 @@ from waypost_worker.partition.ports import OwnerError, RejectedRow, ResultRecord
 
 
 class AppliedBatch(NamedTuple):
-    """A committed batch. ``made`` are the results of all ``commands``, in the same order, with their offsets;
-    ``results`` those of them that are to be emitted, ``rejected`` the refused commands. Times in seconds:
-    the whole from decoding to the end of the commit, and of it the commit.
+    """A committed batch. ``others`` are the places of those ``commands`` that are no accepted creates; ``made`` are the
+    results of all of them, in the same order, with their offsets; ``results`` those that are to be emitted,
+    ``rejected`` the refused commands. Times in seconds: from decoding to the end of the commit, and of it the commit.
     """
 
     commands: Sequence[Decoded]
+    others: Sequence[int]
     made: Sequence[tuple[int, ResultRecord]]
     results: Sequence[tuple[int, ResultRecord]]
     rejected: Sequence[RejectedRow]

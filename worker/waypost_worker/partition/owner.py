@@ -6,7 +6,7 @@ memory and producer are dropped, and the next term reads the truth from Postgres
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from random import Random
@@ -16,12 +16,13 @@ from waypost.envelope import KafkaRecord
 from waypost_worker.partition import outbox
 from waypost_worker.partition.acquire import RenewalDueError, acquire, check_log
 from waypost_worker.partition.anchor import anchor_of
-from waypost_worker.partition.apply import Decoded, cut, decode
+from waypost_worker.partition.apply import Decoded
 from waypost_worker.partition.emission import Emission
 from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.fold import Folder
 from waypost_worker.partition.observer import AppliedBatch, Observer
 from waypost_worker.partition.pace import Pace
+from waypost_worker.partition.pieces import Pieces
 from waypost_worker.partition.ports import (
     Clock,
     CommandLog,
@@ -230,15 +231,10 @@ class _Term:
                     await self._check_stuck()
                     moved_at = self._clock.boottime()
                 continue
-            waiting = [
-                decode(record, self._owner.partition, acquired.partitions)
-                for record in records
-                if record.offset >= self._position.next_offset
-            ]
-            while waiting:
-                size = cut(waiting, self._limits.batch_bytes)
-                await self._apply(waiting[:size], emission)
-                waiting = waiting[size:]
+            wanted = [record for record in records if record.offset >= self._position.next_offset]
+            pieces = Pieces(wanted, self._owner.partition, acquired.partitions, self._limits.batch_bytes)
+            while pieces:
+                await self._apply(pieces.batch(), emission)
             moved_at = self._clock.boottime()
             pace.took(len(records), looked_at, moved_at - looked_at)
             self.progressed = True
@@ -250,13 +246,13 @@ class _Term:
         if self._owner.stopping:
             raise _StoppedError
 
-    async def _apply(self, decoded: list[Decoded], emission: Emission) -> None:
+    async def _apply(self, pieces: Iterable[list[Decoded]], emission: Emission) -> None:
         """One batch: load, decide and evolve, commit, hand over to emission, which goes on beside the next one."""
         began = self._clock.boottime()
         acquired, position = self._acquired, self._position
-        changes, made, items = await self._folder.fold(decoded, position.next_offset)
+        commands, others, changes, made, items = await self._folder.fold(pieces, position.next_offset)
 
-        first, last = decoded[0].record, decoded[-1].record
+        first, last = commands[0].record, commands[-1].record
         results = made
         if first.offset <= self._position.suppressed_up_to:
             results, items = self._compare(made, items)
@@ -279,8 +275,10 @@ class _Term:
         position.next_offset = last.offset + 1
         self._anchor = commit.anchor
         self._owner.next_offset = position.next_offset
-        self._folder.settle(decoded)
-        told = AppliedBatch(decoded, made, results, changes.rejected, now - began, now - commit_began)
+        self._folder.settle()
+        told = AppliedBatch(
+            commands, others, made, results, changes.rejected, now - began, now - commit_began
+        )
         self._owner._observer.applied(self._owner.partition, told)
         emission.add(told)
         await emission.room()

@@ -152,7 +152,7 @@ class PartitionReplay:
                 first, last = decoded[0].record, decoded[-1].record
                 unseen = last.offset < comparison.silent_below
                 folder.encoder = silent if unseen else self._encoder
-                changes, results, items = await folder.fold(decoded, next_offset)
+                _, _, changes, results, items = await folder.fold([decoded], next_offset)
                 if unseen:
                     items = []
                 else:
@@ -174,14 +174,14 @@ class PartitionReplay:
                         changes=changes,
                     )
                 )
-                folder.settle(decoded)
+                folder.settle()
                 next_offset = last.offset + 1
                 self.outcome.commands += len(decoded)
                 self.outcome.next_offset = next_offset
                 self._progress.advanced(self._partition, len(decoded), next_offset)
 
     def _cut(self, waiting: Sequence[Decoded], silent_below: int) -> int:
-        size = cut(waiting, self._limits.batch_bytes)
+        size, _ = cut(waiting, self._limits.batch_bytes)
         if waiting[0].record.offset < silent_below <= waiting[size - 1].record.offset:
             return next(at for at, one in enumerate(waiting) if one.record.offset >= silent_below)
         return size

@@ -9,7 +9,6 @@ the model's types and results, and nothing of how they are served.
 import platform
 import time
 from collections.abc import Callable, Iterable
-from operator import attrgetter, itemgetter
 from typing import Final, TypeAlias
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -17,9 +16,10 @@ from prometheus_client import Metric as PrometheusMetric
 from prometheus_client.registry import Collector
 
 from waypost import __version__
-from waypost.commands import COMMAND_TYPES
+from waypost.commands import COMMAND_TYPES, CREATE
 from waypost_worker.partition.acquire import Acquired, RenewalDueError
 from waypost_worker.partition.apply import Decoded
+from waypost_worker.partition.encode import CREATED
 from waypost_worker.partition.observer import AppliedBatch
 from waypost_worker.partition.owner import StuckError
 from waypost_worker.partition.ports import (
@@ -34,12 +34,9 @@ from waypost_worker.telemetry.catalogue import Metric
 from waypost_worker.telemetry.tallies import Events, Histograms, PartitionGauge
 
 _OUTCOMES: Final = {b"waypost.command.rejected": "rejected", b"waypost.command.duplicate": "duplicate"}
-_KIND: Final = attrgetter("envelope.type")
-_RECORD: Final = itemgetter(1)
-_HEADERS: Final = attrgetter("headers")
-_TYPE_HEADER: Final = itemgetter(3)  # in the order in which the encoder writes headers; a test holds it
-_RESULT_TYPE: Final = itemgetter(1)
+_TYPE_HEADER: Final = 3  # in the order in which the encoder writes headers; a test holds it
 _Pair: TypeAlias = tuple[str | None, bytes]  # a command's type and its result's
+_CREATE: Final[_Pair] = (CREATE, CREATED)
 # What is kept to be counted together holds its data so long: there is room for some 50 applied or emitted batches of
 # one command, or for one of a megabyte. A batch's bytes are taken from its last command: to look at all of them would
 # cost what is to be saved.
@@ -183,14 +180,13 @@ class Metrics:
 
     def _count_applied(self, partition: int, batch: AppliedBatch, at: float) -> None:
         commands = batch.commands
-        results = map(_RESULT_TYPE, map(_TYPE_HEADER, map(_HEADERS, map(_RECORD, batch.made))))
-        if batch.rejected:  # only of these can one have no envelope, or a type that an agent invented
-            kinds = [_kind(decoded) for decoded in commands]
-            for row in batch.rejected:
-                self._rejected.labels(row.code).inc()
-            self._commands.seen.update(zip(kinds, results, strict=True))
-        else:  # all in C
-            self._commands.seen.update(zip(map(_KIND, commands), results, strict=True))
+        if creates := len(commands) - len(batch.others):
+            self._commands.seen[_CREATE] += creates
+        for place in batch.others:
+            kind = _kind(commands[place])
+            self._commands.seen[kind, batch.made[place][1].headers[_TYPE_HEADER][1]] += 1
+        for row in batch.rejected:
+            self._rejected.labels(row.code).inc()
         self._batch_commands.observe(len(commands))
         self._batch_seconds.observe(batch.seconds)
         self._record_age[partition] = max(0.0, at - commands[-1].record.timestamp / 1000)
