@@ -1,5 +1,8 @@
-"""``python -m tests.bench.page``: docs/performance.md and its picture, from ``build/bench.json``."""
+"""``python -m tests.bench.page``: docs/performance.md and its picture, from ``build/bench.json``, which is kept beside
+them: ``--again`` puts it back into ``build``, so that one part can be measured anew on the same machine.
+"""
 
+import argparse
 import json
 import shutil
 import sys
@@ -13,6 +16,7 @@ from tests.bench.table import PEERS
 
 _DOCS: Final = Path(__file__).parents[2] / "docs"
 PAGE: Final = "performance.md"
+KEPT: Final = "performance.json"
 _SHAPES: Final = {
     "at_cap": "1 KB, every session at its cap: each create removes one",
     "data_10_kb": "data of 10 KB",
@@ -224,18 +228,27 @@ def _milliseconds(spread: Mapping[str, float] | None) -> str:
     return f"{spread['median']:.1f} ({spread['min']:.1f} - {spread['max']:.1f})"
 
 
-def main() -> int:
-    """Write both files. Exit code 1 if there is no report."""
+def main(again: bool = False) -> int:
+    """Write the page, its picture and its report. Exit code 1 if there is no report. ``again`` goes the other way."""
     build = Path("build")
     file = build / REPORT
+    if again:
+        build.mkdir(exist_ok=True)
+        shutil.copyfile(_DOCS / KEPT, file)
+        print(f"{file}, as docs/{PAGE} shows it; measure a part, then make bench-page")
+        return 0
     if not file.exists():
         print(f"{file} is not there: make bench or make bench-full writes it", file=sys.stderr)
         return 1
-    (_DOCS / PAGE).write_text(page(json.loads(file.read_text(encoding="utf-8"))), encoding="utf-8")
+    report = json.loads(file.read_text(encoding="utf-8"))
+    (_DOCS / PAGE).write_text(page(report), encoding="utf-8")
+    (_DOCS / KEPT).write_text(json.dumps(report) + "\n", encoding="utf-8")
     shutil.copyfile(build / PICTURE, _DOCS / "performance.svg")
-    print(f"docs/{PAGE}, docs/performance.svg")
+    print(f"docs/{PAGE}, docs/{KEPT}, docs/performance.svg")
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--again", action="store_true", help="put the kept report back into build/")
+    raise SystemExit(main(parser.parse_args().again))

@@ -79,10 +79,15 @@ class Stage:
             self._servers.postgres.drop_database(f"bench_{number}")
 
     async def checkpoint(self) -> None:
-        """Let Postgres write out what earlier measurements left."""
+        """Let Postgres and the kernel write out what earlier measurements left.
+
+        Gigabytes of them lie in the kernel's cache, and while it writes them out whoever waits for his own commit waits
+        for them, too: at 1,000 a second that made a p99 of 17 ms one of 113.
+        """
         connection: Any = await asyncpg.connect(self._servers.postgres.dsn)
         await connection.execute("checkpoint")
         await connection.close()
+        await asyncio.to_thread(os.sync)
 
     async def wal_position(self) -> int:
         """Bytes of write-ahead log so far."""

@@ -7,6 +7,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from tests.bench import page as page_module
 from tests.bench.merging import PICTURE, REPORT, merge
 from tests.bench.page import page
 from tests.bench.picture import draw
@@ -179,3 +180,21 @@ def test_a_part_takes_the_place_of_its_own_figures_only(tmp_path: Path) -> None:
     assert "creates_service_over_saver" in told["ratios"]
     assert json.loads((tmp_path / REPORT).read_text(encoding="utf-8")) == told
     assert (tmp_path / PICTURE).read_text(encoding="utf-8") == draw(told)
+
+
+def test_the_page_keeps_the_report_that_it_was_made_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docs, build = tmp_path / "docs", tmp_path / "build"
+    docs.mkdir()
+    build.mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(page_module, "_DOCS", docs)
+    assert page_module.main() == 1
+    first = whole()
+    told = merge(build, first, first.pop("ratios"))
+    assert page_module.main() == 0
+    (build / REPORT).unlink()
+    assert page_module.main(again=True) == 0
+    assert json.loads((build / REPORT).read_text(encoding="utf-8")) == told
+    assert (docs / page_module.PAGE).read_text(encoding="utf-8") == page(told)
