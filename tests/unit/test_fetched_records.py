@@ -1,6 +1,8 @@
 """What the worker's reader makes of a fetch is what the client's own iterator makes of it."""
 
+import gc
 import struct
+import weakref
 
 import pytest
 from aiokafka import TopicPartition
@@ -58,3 +60,15 @@ def test_a_byte_that_changed_on_its_way_is_noticed(counts: list[int], data: st.D
     assume(whole[at] != raw[at])
     with pytest.raises(CorruptRecordException):
         fetched(bytes(whole), 0).all()
+
+
+def test_a_fetch_leaves_memory_with_its_reader_and_not_when_the_collector_looks() -> None:
+    gc.disable()
+    try:
+        records = fetched(batch(0, 8), 0)
+        gone = weakref.ref(records)
+        assert len(records.all()) == 8
+        del records
+        assert gone() is None
+    finally:
+        gc.enable()

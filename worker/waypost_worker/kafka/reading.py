@@ -52,6 +52,9 @@ class _Records(PartitionRecords):
         """All of them, a batch at a time: the iterator of the base class costs each record a generator's turn and a
         call, and its checksum a twentieth of all that a worker does. Raises what that raises.
         """
+        # The base class' iterator and this object hold each other, and with them all that was fetched, until the
+        # collector looks, which is seldom.
+        self._records_iterator = None
         found: list[Any] = []
         end = 0
         while self._records.has_next():
