@@ -60,7 +60,7 @@ class _Records(PartitionRecords):
         while self._records.has_next():
             batch = self._records.next_batch()
             start, end = end, end + _batch_bytes(self.raw, end)
-            if not _is_intact(batch, self.raw[start:end]):
+            if not _is_intact(batch, self.raw, start, end):
                 raise CorruptRecordException(f"Invalid CRC - {self._tp}")
             if not self._is_hidden(batch):
                 records = list(batch)
@@ -89,13 +89,13 @@ def _batch_bytes(log: bytes, start: int) -> int:
     return _LENGTH_END + int.from_bytes(log[behind - 4 : behind], "big")
 
 
-def _is_intact(batch: Any, raw: bytes) -> bool:
+def _is_intact(batch: Any, log: bytes, start: int, end: int) -> bool:
     """Whether the checksum (CRC-32C, over all behind it) is right. Of batches older than Kafka's format 2 the client
     knows best.
     """
-    if raw[_MAGIC_AT] < 2:
+    if log[start + _MAGIC_AT] < 2:
         return bool(batch.validate_crc())
-    return bool(google_crc32c.value(raw[_CHECKED_FROM:]) == batch.crc)
+    return bool(google_crc32c.value(log[start + _CHECKED_FROM : end]) == batch.crc)
 
 
 class PartitionReader:
