@@ -84,8 +84,8 @@ def open_envelope(record: KafkaRecord) -> Envelope:
 
 # A named tuple's own __new__ is a function of Python's: this is what it calls, at half the price.
 _new: Final = tuple.__new__
-# The headers of a command in binary mode, in the order in which command_headers writes them.
 _LONGEST_KEY: Final = 4 * MAX_SESSION_ID  # bytes
+# The headers of a command in binary mode, in the order in which command_headers writes them.
 _ORDER: Final = ("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "content-type")
 
 

@@ -85,7 +85,7 @@ def parse_micros(text: str) -> int:
     """
     # The form that format_micros writes.
     rest = text[20:26]
-    if len(text) == 27 and text[19] == "." and text[26] == "Z" and rest.isdecimal() and text.isascii():
+    if len(text) == 27 and text[19] == "." and text[26] == "Z" and rest.isdecimal() and rest.isascii():
         try:
             return _micros_of_second(text[:19]) + int(rest)
         except ValueError:
