@@ -74,6 +74,8 @@ _METHOD: Final = """## How it is measured
   late. The subscriber is a default Kafka consumer in a process of its own; that of a transactional system reads
   committed records, for there is nothing else to be seen. Before the first one counts, the same traffic runs until
   the broker's compiler is done with the paths of small requests, as in any broker that has run for some minutes.
+- Before each measurement Postgres and the kernel write out what earlier ones left, and latencies come before the large
+  runs: else a commit waits for the leavings of others.
 - Peers are set up as their documentation says for exactly once. The two with transactions keep sessions in a local
   store and write no Postgres; the saver has no Kafka and no results, an agent waits for the put itself. The best of
   several pool sizes, threads and processes goes on, of Waypost's too.

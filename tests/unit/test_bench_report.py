@@ -198,3 +198,9 @@ def test_the_page_keeps_the_report_that_it_was_made_from(
     assert page_module.main(again=True) == 0
     assert json.loads((build / REPORT).read_text(encoding="utf-8")) == told
     assert (docs / page_module.PAGE).read_text(encoding="utf-8") == page(told)
+
+
+def test_the_page_in_docs_is_that_of_the_report_beside_it() -> None:
+    kept = json.loads((page_module._DOCS / page_module.KEPT).read_text(encoding="utf-8"))
+    assert (page_module._DOCS / page_module.PAGE).read_text(encoding="utf-8") == page(kept)
+    assert (page_module._DOCS / "performance.svg").read_text(encoding="utf-8") == draw(kept)
