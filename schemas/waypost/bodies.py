@@ -37,13 +37,13 @@ from waypost.commands import (
 )
 from waypost.errors import InvalidCommandError
 from waypost.json_spans import elements, members
+from waypost.plain_json import is_plain_object
 from waypost.text import (
     MAX_DATA_BYTES,
     MAX_NAME,
     MAX_NESTING,
     canonical_metadata,
     check_json,
-    is_plain,
     metadata_problem,
     text_problem,
 )
@@ -80,22 +80,16 @@ def _plain_create(body: bytes) -> Create | None:
     data = body[matched.end() : -1]
     if len(data) > MAX_DATA_BYTES:
         return None  # the general way finds the words
-    try:
-        if type(orjson.loads(data)) is not dict:
-            return None
-    except ValueError:
-        return None
-    if not is_plain(body, MAX_NESTING + 1):
+    if not is_plain_object(data, MAX_NESTING):
         return None  # a suspect: the general way looks closely
     raw_name, raw_metadata = matched.groups()
     if len(raw_name) > 4 * MAX_NAME or (name := _plain_name(raw_name)) is None:
         return None
     if raw_metadata is None or raw_metadata == b"{}":
         return tuple.__new__(Create, (name, data, b"{}"))  # as in waypost.envelope
-    try:
-        metadata = orjson.loads(raw_metadata)
-    except ValueError:
+    if not is_plain_object(raw_metadata, MAX_NESTING):
         return None
+    metadata = orjson.loads(raw_metadata)
     return Create(name, data, _metadata(metadata, "metadata"))
 
 

@@ -35,9 +35,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 _DIGITS_ONLY: Final = bytes(48 if 48 <= byte <= 57 else 32 for byte in range(256))
 _LONG_DIGITS: Final = b"0" * 19  # the shortest run of digits that can leave 64 bits
-_DIGITS_AND_OPENINGS: Final = bytes(
-    48 if 48 <= byte <= 57 else 91 if byte in b"[{" else 32 for byte in range(256)
-)
+_ALL_BUT_OPENINGS: Final = bytes(byte for byte in range(256) if byte not in b"[{")
 _BRACES_ALIKE: Final = bytes.maketrans(b"[]", b"{}")
 _ALL_BUT_MARKS: Final = bytes(byte for byte in range(256) if byte not in b'{}[]"')
 _STRINGS: Final = re.compile(rb'"[^"]*"')
@@ -81,17 +79,6 @@ def check_json(raw: bytes, around: int = 1) -> Any:
     return value
 
 
-def is_plain(raw: bytes, levels: int) -> bool:
-    """Whether valid JSON neither nests deeper than ``levels`` nor may hold integers beyond 64 bits.
-
-    What :func:`nests_deeper` and :func:`has_long_number` say together, in one look at the common case.
-    """
-    marks = raw.translate(_DIGITS_AND_OPENINGS)
-    if marks.count(b"[") > levels and nests_deeper(raw, levels):
-        return False
-    return _LONG_DIGITS not in marks or not has_long_number(raw)
-
-
 def has_long_number(raw: bytes) -> bool:
     """Whether digits stand in a row somewhere that, as an integer, may not fit in 64 bits."""
     digits = raw.translate(_DIGITS_ONLY)
@@ -116,7 +103,7 @@ def nests_deeper(raw: bytes, levels: int) -> bool:
     """Whether valid JSON nests deeper than ``levels``: ``{}`` is 1 level, ``[[1]]`` 2, a bare number 0."""
     # Counting is cheap and settles nearly all; the rest is taken down to its brackets without a loop over
     # bytes, for an agent's list of messages easily has more brackets than levels are allowed.
-    if raw.count(b"{") + raw.count(b"[") <= levels:
+    if len(raw.translate(None, _ALL_BUT_OPENINGS)) <= levels:
         return False
     marks = raw.replace(rb"\\", b"").replace(rb"\"", b"")  # every quote left starts or ends a string
     marks = marks.translate(_BRACES_ALIKE, _ALL_BUT_MARKS).replace(b'""', b"")

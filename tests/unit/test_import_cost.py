@@ -7,7 +7,7 @@ import pytest
 
 import waypost
 
-HEAVY = {"aiokafka", "asyncpg", "pydantic", "orjson", "asyncio", "sqlite3"}
+HEAVY = {"aiokafka", "asyncpg", "pydantic", "orjson", "simdjson", "asyncio", "sqlite3"}
 
 LOADED = """
 import sys
