@@ -94,6 +94,13 @@ class Peers:
         rates = self.tried[what]
         return max(rates, key=lambda size: median(rates[size]))
 
+    async def warm_up(self, which: System, plan: Plan) -> None:
+        """Traffic that counts for nothing. A broker whose compiler is at work takes CPU from whoever is measured then,
+        and each system has it compile other paths.
+        """
+        await latency.measure(self.stage, which, replace(plan, rates=(RATE,), seconds=plan.warm_up))
+        say(f"{TITLES[which]}, warm-up", "done")
+
     async def late(self, which: System, plan: Plan) -> None:
         """Publish to visible result at RATE commands a second."""
         told = await latency.measure(self.stage, which, replace(plan, rates=(RATE,)))
@@ -158,6 +165,9 @@ async def run(servers: Servers, build: Path, python: Path, plan: Plan) -> dict[s
         async with Stage(servers, build) as stage:
             peers = Peers(stage, python, plan.commands)
             sizes: dict[System, int] = {"cores": usable_cpus(), "service": 1}
+            stage.peers = starters(python, runtime, THREADS[0], PROCESSES[0], scratch)
+            for which in TOPICS:
+                await peers.warm_up(which, plan)
             for _ in range(PROBES):
                 for threads in THREADS:
                     stage.peers = starters(python, runtime, threads, 1, scratch)
