@@ -123,7 +123,7 @@ def _open_plain(record: KafkaRecord, value: bytes) -> Envelope | None:
 # Sessions, sources and types come again and again.
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=16_384)
 def _plain_session(raw: bytes) -> str | None:
     return _text(raw, MAX_SESSION_ID)
 

@@ -63,7 +63,8 @@ HISTORIES: Final = {
     "short": Shape("20 MB of history", commands=20_000, defaults=_NO_LIMIT),
     "1_gb": Shape("1 GB of history", commands=100_000, data_bytes=10_240, defaults=_NO_LIMIT),
 }
-# Each session is met ten times before the measured part: a new worker loads what a session holds when it meets it first.
+# Each session is met ten times before the measured part: a new worker loads what a session holds when it meets it
+# first.
 _AFTER_HISTORY: Final = Shape("creates", commands=80_000, prelude=20_000)
 MILLION: Final = Shape("a million sessions", commands=1_000_000, sessions=1_000_000)
 

@@ -1,6 +1,7 @@
 """The benchmark's arithmetic: spreads, percentiles, ratios, parts put together, and what is shown of them."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 from tests.bench import page as page_module
+from tests.bench.machine import machine
 from tests.bench.merging import PICTURE, REPORT, merge
 from tests.bench.page import page
 from tests.bench.picture import draw
@@ -147,7 +149,7 @@ def test_the_table_fits_a_terminal_and_shows_what_is_not_met() -> None:
 
 
 @pytest.mark.parametrize("missing", PARTS)
-@pytest.mark.parametrize("show", [table, draw, page])
+@pytest.mark.parametrize("show", [table, draw, lambda report: page([report])])
 def test_every_part_is_shown_also_without_another(missing: str, show: Callable[[Any], str]) -> None:
     part = whole()
     del part[missing]
@@ -164,11 +166,35 @@ def test_the_picture_is_well_formed() -> None:
 
 
 def test_the_page_tells_each_promise_with_its_target() -> None:
-    lines = page(whole()).splitlines()
+    lines = page([whole()]).splitlines()
     (saver,) = [line for line in lines if "AsyncPostgresSaver |" in line and ">= 20" in line]
-    assert "30 | 30 - 30 | >= 20 | met" in saver
+    assert ">= 20 | 30 (30 - 30), met |" in saver
     (bare,) = [line for line in lines if "creates of 1 KB with one process, to the bare loop" in line]
     assert "**not met**" in bare
+
+
+def test_the_page_has_all_machines_side_by_side() -> None:
+    newer, older = whole(), whole()
+    newer["machine"]["cpu"] = "Some(R) Fast(TM) CPU @ 3.00GHz"
+    older["machine"]["cpu"] = "Another Processor"
+    older["ratios"]["creates_service_over_saver"] = at_least(paired_ratio([19.0], [1.0]), 20)
+    del newer["ratios"]["million_sessions_worker_mb"]
+    lines = page([newer, older]).splitlines()
+    (head,) = [line for line in lines if line.startswith("| figure ")]
+    assert head == f"| figure | target | Some Fast, {newer['at'][:10]} | Another, {older['at'][:10]} |"
+    (saver,) = [line for line in lines if "AsyncPostgresSaver |" in line and ">= 20" in line]
+    assert saver.endswith("| >= 20 | 30 (30 - 30), met | 19 (19 - 19), **not met** |")
+    (memory,) = [line for line in lines if line.startswith("| memory of a worker")]
+    assert memory.endswith("| <= 400 |  | 400 MB, met |")
+
+
+@pytest.mark.parametrize(("bare", "told"), [(8.5, ", nor by the bare loop (8.5)"), (8.0, "")])
+def test_the_page_says_what_not_even_the_bare_loop_reaches(bare: float, told: str) -> None:
+    report = whole()
+    report["latency"]["1000"]["bare"]["p50"] = spread([bare])
+    report["ratios"]["p50_ms_at_1000_per_second"] = at_most({"value": 9, "unit": "ms"}, 8)
+    (line,) = [line for line in page([report]).splitlines() if "at 1,000 a second, p50 |" in line]
+    assert line.endswith(f"| <= 8 | 9 ms, **not met**{told} |")
 
 
 def test_a_part_takes_the_place_of_its_own_figures_only(tmp_path: Path) -> None:
@@ -192,15 +218,36 @@ def test_the_page_keeps_the_report_that_it_was_made_from(
     monkeypatch.setattr(page_module, "_DOCS", docs)
     assert page_module.main() == 1
     first = whole()
+    first["machine"] = machine()
     told = merge(build, first, first.pop("ratios"))
     assert page_module.main() == 0
     (build / REPORT).unlink()
     assert page_module.main(again=True) == 0
     assert json.loads((build / REPORT).read_text(encoding="utf-8")) == told
-    assert (docs / page_module.PAGE).read_text(encoding="utf-8") == page(told)
+    assert (docs / page_module.PAGE).read_text(encoding="utf-8") == page([told])
 
 
-def test_the_page_in_docs_is_that_of_the_report_beside_it() -> None:
-    kept = json.loads((page_module._DOCS / page_module.KEPT).read_text(encoding="utf-8"))
-    assert (page_module._DOCS / page_module.PAGE).read_text(encoding="utf-8") == page(kept)
-    assert (page_module._DOCS / "performance.svg").read_text(encoding="utf-8") == draw(kept)
+def test_a_machine_of_another_kind_takes_nothing_from_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docs, build = tmp_path / "docs", tmp_path / "build"
+    docs.mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(page_module, "_DOCS", docs)
+    told = []
+    for cpu, at in (("A", "2026-11-28T00:00:00+00:00"), ("B", "2026-11-29T00:00:00+00:00")):
+        shutil.rmtree(build, ignore_errors=True)
+        build.mkdir()
+        part = whole()
+        part["machine"]["cpu"], part["at"] = cpu, at
+        told.append(merge(build, part, part.pop("ratios")))
+        assert page_module.main() == 0
+    assert (docs / page_module.PAGE).read_text(encoding="utf-8") == page(told[::-1])
+    assert (docs / page_module.PICTURE_KEPT).read_text(encoding="utf-8") == draw(told[1])
+    assert page_module.main(again=True) == 1  # this processor is neither of them
+
+
+def test_the_page_in_docs_is_that_of_the_reports_beside_it() -> None:
+    reports = page_module.kept()
+    assert (page_module._DOCS / page_module.PAGE).read_text(encoding="utf-8") == page(reports)
+    assert (page_module._DOCS / page_module.PICTURE_KEPT).read_text(encoding="utf-8") == draw(reports[0])
