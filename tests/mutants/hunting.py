@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.forked import begin
 from tests.mutants.mutant import Mutant, StaleEditError, apply, mutated_sources
 from tests.simulation.run import Outcome, run_seed
 
@@ -73,11 +74,16 @@ def _catch(
     return Catch(mutant.name, mutant.bug, by, evidence, seed, seeds, seconds, mutant.harmless)
 
 
+def _begin(mutant: Mutant) -> None:
+    begin()
+    apply(mutant)
+
+
 def _failing_seeds(mutant: Mutant, seeds: int, jobs: int) -> Sequence[Outcome]:
     """The first seed that fails, and those that follow it in its round: one may fail without the bug as well."""
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     failing: list[Outcome] = []
-    with context.Pool(jobs, initializer=apply, initargs=(mutant,), maxtasksperchild=200) as pool:
+    with context.Pool(jobs, initializer=_begin, initargs=(mutant,), maxtasksperchild=200) as pool:
         for outcome in pool.imap(run_seed, range(seeds), chunksize=4):
             if outcome.failed:
                 failing.append(outcome)

@@ -1,6 +1,5 @@
 """Running seeds: one, or many over all cores, with the figures of a whole run."""
 
-import gc
 import json
 import multiprocessing
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from tests.forked import begin
 from tests.oracle import fold
 from tests.properties import naive
 from tests.simulation.chaos import chaos
@@ -137,7 +137,7 @@ def run_many(seeds: Iterable[int], jobs: int) -> Iterator[Outcome]:
         return
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     # Without pauses of the garbage collector; each process lives for some hundred worlds only.
-    with context.Pool(jobs, initializer=gc.freeze, maxtasksperchild=25) as pool:
+    with context.Pool(jobs, initializer=begin, maxtasksperchild=25) as pool:
         yield from pool.imap(run_seed, seeds, chunksize=_TASKS_PER_CHUNK)
 
 

@@ -1,11 +1,14 @@
 """A modest number of seeds in every run of the tests; ``python -m tests.simulation`` runs as many as wanted."""
 
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from tests.forked import begin
 from tests.simulation.run import replay_command, run_many, run_seed
 
 SEEDS = int(os.environ.get("WAYPOST_SIMULATION_SEEDS", "300"))
@@ -22,6 +25,22 @@ def test_nothing_is_lost_doubled_out_of_order_or_stuck(capsys: pytest.CaptureFix
         print(f" seeds 0 to {SEEDS - 1}, {commands} commands ", end="")
     assert not failed, "\n".join(failed)
     assert commands > 20 * SEEDS
+
+
+def _ended_by_sigterm() -> None:
+    begin()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_process_of_the_pool_ends_on_sigterm_whatever_a_test_did_with_it() -> None:
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        forked = multiprocessing.get_context("fork").Process(target=_ended_by_sigterm)
+        forked.start()
+        forked.join(60)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert forked.exitcode == -signal.SIGTERM
 
 
 @pytest.mark.parametrize("seed", [853, 909, 300103])
