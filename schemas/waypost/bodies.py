@@ -44,7 +44,9 @@ from waypost.text import (
     MAX_NESTING,
     canonical_metadata,
     check_json,
+    has_long_number,
     metadata_problem,
+    nests_deeper,
     text_problem,
 )
 from waypost.times import parse_micros
@@ -87,9 +89,12 @@ def _plain_create(body: bytes) -> Create | None:
         return None
     if raw_metadata is None or raw_metadata == b"{}":
         return tuple.__new__(Create, (name, data, b"{}"))  # as in waypost.envelope
-    if not is_plain_object(raw_metadata, MAX_NESTING):
+    try:
+        metadata = orjson.loads(raw_metadata)
+    except ValueError:
         return None
-    metadata = orjson.loads(raw_metadata)
+    if nests_deeper(raw_metadata, MAX_NESTING) or has_long_number(raw_metadata):
+        return None
     return Create(name, data, _metadata(metadata, "metadata"))
 
 
