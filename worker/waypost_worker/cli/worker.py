@@ -81,15 +81,14 @@ class _Parent:
         self._stop = threading.Event()
 
     def run(self, count: int) -> int:
-        """The exit code. SettingsError, with signals as they were, if the settings don't do for so many."""
-        made = environments(self._settings, count)
+        """The exit code."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
         for number in (signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, self._pass_on)
         clean = False
         try:
-            self._workers.start(made)
+            self._workers.start(environments(self._settings, count))
             note(f"{count} workers: pid {', '.join(map(str, self._workers.pids))}")
             while not self._stop.wait(_LOOK_SECONDS):
                 self._workers.look_after()
