@@ -85,7 +85,7 @@ _METHOD: Final = """## How it is measured
   late. The subscriber is a default Kafka consumer in a process of its own; that of a transactional system reads
   committed records, for there is nothing else to be seen. Before the first one counts, the same traffic runs until
   the broker's compiler is done with the paths of small requests, as in any broker that has run for some minutes. The
-  same goes for each of the systems that Waypost is measured beside (not yet so on the AMD EPYC).
+  same goes for each of the systems that Waypost is measured beside{exception}.
 - Before each measurement Postgres and the kernel write out what earlier ones left, and latencies come before the large
   runs: else a commit waits for the leavings of others.
 - Peers are set up as their documentation says for exactly once. The two with transactions keep sessions in a local
@@ -114,7 +114,7 @@ def page(reports: Sequence[Mapping[str, Any]]) -> str:
             *_peers(newest),
             *_shapes(newest),
             *_latency(newest),
-            _METHOD,
+            _METHOD.format(exception=_not_warmed_up(reports)),
         )
     )
 
@@ -174,6 +174,11 @@ def _nor_by_the_bare_loop(report: Mapping[str, Any], name: str) -> str:
     if bare is None or bare[percentile]["median"] <= float(figure["target"].removeprefix("<= ")):
         return ""
     return f", nor by the bare loop ({bare[percentile]['median']:g})"
+
+
+def _not_warmed_up(reports: Sequence[Mapping[str, Any]]) -> str:
+    cold = [one for one in reports if not one.get("peers", {"warmed_up": True}).get("warmed_up", False)]
+    return f" (not yet so on the {', '.join(_processor(one['machine']) for one in cold)})" if cold else ""
 
 
 def _throughput(report: Mapping[str, Any]) -> Iterator[str]:

@@ -188,6 +188,14 @@ def test_the_page_has_all_machines_side_by_side() -> None:
     assert memory.endswith("| <= 400 |  | 400 MB, met |")
 
 
+def test_the_page_names_the_machines_whose_broker_was_cold_beside_peers() -> None:
+    warm, cold = whole(), whole()
+    warm["peers"]["warmed_up"] = True
+    cold["machine"]["cpu"] = "Another Processor"
+    assert "measured beside (not yet so on the Another)." in page([warm, cold])
+    assert "measured beside." in page([warm])
+
+
 @pytest.mark.parametrize(("bare", "told"), [(8.5, ", nor by the bare loop (8.5)"), (8.0, "")])
 def test_the_page_says_what_not_even_the_bare_loop_reaches(bare: float, told: str) -> None:
     report = whole()

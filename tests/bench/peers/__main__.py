@@ -111,6 +111,7 @@ class Peers:
         """For bench.json."""
         return {
             "commands": self.commands,
+            "warmed_up": True,
             "commands_per_second": {name: spread(values) for name, values in self.rates.items()},
             f"p50_ms_at_{RATE}_per_second": {name: spread(values, 2) for name, values in self.p50s.items()},
             f"p99_ms_at_{RATE}_per_second": {name: spread(values, 2) for name, values in self.p99s.items()},
