@@ -138,7 +138,7 @@ async def test_one_that_is_merely_idle_or_has_a_slow_application_is_left_alone(
     world: Deployment, results: Results
 ) -> None:
     sent = await results.many(3, sessions=1)
-    async with subscriber(world, group=GROUP, from_beginning=True, stuck_after=0.05) as events:
+    async with subscriber(world, group=GROUP, from_beginning=True, stuck_after=STUCK_AFTER) as events:
         await assigned(world, events)
         consuming = beneath(events)
         looked: list[Any] = []
