@@ -19,8 +19,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from waypost.errors import InvalidCommandError
-from waypost.kafka_topic import partitions_of
-from waypost.odd_records import ODD, read_each
+from waypost.kafka.lenient import ODD, read_each
+from waypost.kafka.partitions import partitions_of
 from waypost.results import REJECTED
 from waypost.topics import Topics
 

@@ -14,8 +14,8 @@ from typing import Any, Final, NamedTuple
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 
-from waypost.kafka_topic import partitions_of
-from waypost.odd_records import ODD, read_each
+from waypost.kafka.lenient import ODD, read_each
+from waypost.kafka.partitions import partitions_of
 from waypost.progress import Progress
 
 log = logging.getLogger("waypost")

@@ -18,7 +18,7 @@ from aiokafka.errors import KafkaError
 
 from waypost.errors import DeadLetterError
 from waypost.events import Event
-from waypost.kafka_topic import partitions_of
+from waypost.kafka.partitions import partitions_of
 from waypost.times import format_micros, to_micros
 
 _LONGEST_MESSAGE: Final = 2000

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from waypost import commands
-from waypost.brokers import broker_addresses
 from waypost.buffer import Buffer
 from waypost.calls import CommandCalls
 from waypost.calls import split_import as split_import
 from waypost.errors import PublisherClosedError
+from waypost.kafka.addresses import broker_addresses
 from waypost.outcomes import Outcomes
 from waypost.outgoing import check_raw, create_body, policy_body
 from waypost.overdue import overdue

@@ -24,10 +24,10 @@ from aiokafka.errors import (
 
 from waypost.buffer import Buffer
 from waypost.errors import PublisherClosedError
-from waypost.kafka_topic import partitions_of
+from waypost.kafka.diagnosis import may_be_refusal, refusal, unreachable
+from waypost.kafka.partitions import partitions_of
 from waypost.lane import Lane
 from waypost.pending import Pending
-from waypost.refusal import may_be_refusal, refusal, unreachable
 from waypost.topics import Topics
 
 log = logging.getLogger("waypost")

@@ -11,11 +11,11 @@ from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
-from waypost.brokers import broker_addresses
 from waypost.events import Deduplicator as Deduplicator
 from waypost.events import Event as Event
 from waypost.events import EventFilter, read_event
 from waypost.handling import Handler, Handling, OnFailure, Plan
+from waypost.kafka.addresses import broker_addresses
 from waypost.times import to_micros
 from waypost.topics import DEFAULT_PREFIX, Topics
 
@@ -93,7 +93,7 @@ class Subscriber:
             from aiokafka.errors import KafkaConnectionError
 
             from waypost.consuming import Consuming, Start, Watch
-            from waypost.refusal import refusal, require_admission, unreachable
+            from waypost.kafka.diagnosis import refusal, require_admission, unreachable
 
             try:
                 consuming = Consuming(

@@ -19,7 +19,7 @@ from tests.patience import PATIENCE
 from tests.secure_kafka import SecureKafka
 
 from waypost import Publisher, Subscriber
-from waypost.refusal import refusal
+from waypost.kafka.diagnosis import refusal
 from waypost_worker.kafka_access import kafka_security
 from waypost_worker.service import Worker
 from waypost_worker.settings import Settings, SettingsError, load_settings

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from waypost import Publisher, Subscriber, SyncPublisher
-from waypost.brokers import broker_addresses
+from waypost.kafka.addresses import broker_addresses
 
 
 @pytest.mark.parametrize(

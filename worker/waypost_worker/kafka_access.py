@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Mapping
 from typing import Any
 
-from waypost.token_file import TokenFile
+from waypost.kafka.token_file import TokenFile
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.settings import Settings, SettingsError
 

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 import structlog
 
-from waypost.refusal import may_be_refusal, refusal
+from waypost.kafka.diagnosis import may_be_refusal, refusal
 from waypost.shards import Place
 from waypost_worker.clock import SystemClock
 from waypost_worker.kafka.command_log import KafkaCommandLog

@@ -40,7 +40,7 @@ async def kafka_errors(settings: Settings) -> AsyncIterator[None]:
     from aiokafka.errors import KafkaConnectionError, KafkaError
 
     from waypost.errors import WaypostError
-    from waypost.refusal import require_admission
+    from waypost.kafka.diagnosis import require_admission
     from waypost_worker.partition.ports import RefusedError, UnavailableError
 
     try:
@@ -62,7 +62,7 @@ async def kafka_errors(settings: Settings) -> AsyncIterator[None]:
 
 
 async def _kafka_away(settings: Settings, error: BaseException) -> CommandError:
-    from waypost.refusal import may_be_refusal, refusal
+    from waypost.kafka.diagnosis import may_be_refusal, refusal
 
     options = kafka_connection(settings).options()
     why = await refusal(options) if may_be_refusal(error, options) else None

@@ -14,7 +14,7 @@ from aiokafka.errors import InvalidSessionTimeoutError
 from aiokafka.protocol.group import LeaveGroupRequest
 
 from waypost import __version__
-from waypost.refusal import require_admission
+from waypost.kafka.diagnosis import require_admission
 from waypost_worker.kafka.connection import PASSING, Connection, kafka_errors, quietly
 from waypost_worker.kafka.group import member_client_id
 from waypost_worker.partition.ports import RefusedError, UnavailableError

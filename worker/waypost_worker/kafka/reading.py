@@ -3,7 +3,7 @@
 Owns how a fetch is asked for and what its errors mean. The client's own consumer wraps each record in an object of
 eleven fields and fetches only once everything was taken; for millions of records that is a third of the work.
 
-Stands on internals of aiokafka's reader, as ``waypost.odd_records`` does; the conformance suite holds them.
+Stands on internals of aiokafka's reader, as ``waypost.kafka.lenient`` does; the conformance suite holds them.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from aiokafka.errors import (
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.record.memory_records import MemoryRecords
 
-from waypost.odd_records import ODD, read_oddly
+from waypost.kafka.lenient import ODD, read_oddly
 from waypost_worker.kafka.connection import Connection, kafka_errors, quietly
 from waypost_worker.partition.ports import RefusedError, UnavailableError
 

@@ -18,7 +18,7 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.metadata import MetadataRequest
 
-from waypost.brokers import broker_addresses
+from waypost.kafka.addresses import broker_addresses
 
 _KNOWN: Final = frozenset(inspect.signature(create_conn).parameters)
 
