@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from waypost.awaiting import WaitedResult
-    from waypost.checkpoint import Checkpoint
     from waypost.errors import (
         BufferFullError,
         DeadLetterError,
@@ -26,10 +25,11 @@ if TYPE_CHECKING:
     )
     from waypost.events import Deduplicator, Event
     from waypost.manager import CheckpointManager
+    from waypost.model.checkpoint import Checkpoint
+    from waypost.model.retention import Policy
     from waypost.publisher import Publisher
     from waypost.publisher_stats import PublisherStats
     from waypost.reader import Reader, SessionInfo, SessionPage
-    from waypost.retention import Policy
     from waypost.session_reader import Page, SessionReader
     from waypost.subscriber import Subscriber
     from waypost.sync_publisher import SyncPublisher
@@ -39,7 +39,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "awaiting": ("WaitedResult",),
-    "checkpoint": ("Checkpoint",),
+    "model.checkpoint": ("Checkpoint",),
     "errors": (
         "BufferFullError",
         "DeadLetterError",
@@ -58,7 +58,7 @@ _HOMES = {
     "publisher": ("Publisher",),
     "publisher_stats": ("PublisherStats",),
     "reader": ("Reader", "SessionInfo", "SessionPage"),
-    "retention": ("Policy",),
+    "model.retention": ("Policy",),
     "session_reader": ("Page", "SessionReader"),
     "subscriber": ("Subscriber",),
     "sync_publisher": ("SyncPublisher",),

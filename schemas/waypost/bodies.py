@@ -12,7 +12,6 @@ from typing import Any, Final, cast
 
 import orjson
 
-from waypost import commands
 from waypost.command_models import (
     CheckpointBody,
     ClearBody,
@@ -22,7 +21,10 @@ from waypost.command_models import (
     RollbackBody,
     validate_body,
 )
-from waypost.commands import (
+from waypost.errors import InvalidCommandError
+from waypost.json_spans import elements, members
+from waypost.model import commands
+from waypost.model.commands import (
     Action,
     Clear,
     Configure,
@@ -35,10 +37,7 @@ from waypost.commands import (
     Rollback,
     Unpin,
 )
-from waypost.errors import InvalidCommandError
-from waypost.json_spans import elements, members
-from waypost.plain_json import is_plain_object
-from waypost.text import (
+from waypost.model.limits import (
     MAX_DATA_BYTES,
     MAX_NAME,
     MAX_NESTING,
@@ -49,7 +48,8 @@ from waypost.text import (
     nests_deeper,
     text_problem,
 )
-from waypost.times import parse_micros
+from waypost.model.times import parse_micros
+from waypost.plain_json import is_plain_object
 
 # {"name":"…","metadata":{…},"data":{…}} without escapes in the name or braces inside the metadata: what
 # the publisher writes. A data object then runs to the last brace of the body. A key twice fails to match or

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from waypost import commands
-from waypost.commands import OnConflict
 from waypost.errors import InvalidCommandError
 from waypost.json_spans import elements
+from waypost.model import commands
+from waypost.model.commands import OnConflict
+from waypost.model.limits import MAX_COMMAND_ID, check_json, text_problem
+from waypost.model.times import format_micros, taken_micros
 from waypost.outgoing import (
     check_raw,
     check_session_id,
@@ -20,8 +22,6 @@ from waypost.outgoing import (
 )
 from waypost.pending import Pending
 from waypost.stamps import Clock, current_traceparent, new_id
-from waypost.text import MAX_COMMAND_ID, check_json, text_problem
-from waypost.times import format_micros, taken_micros
 
 IMPORT_PART_BYTES: Final = 900_000
 IMPORT_PART_COUNT: Final = 10_000

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from waypost.commands import (
+from waypost.errors import InvalidCommandError
+from waypost.model.commands import (
     CLEAR,
     CONFIGURE,
     CONFIGURE_DEFAULTS,
@@ -21,15 +22,14 @@ from waypost.commands import (
     UNPIN,
     OnConflict,
 )
-from waypost.errors import InvalidCommandError
-from waypost.retention import (
+from waypost.model.limits import MAX_CHECKPOINT_ID, MAX_NAME, text_problem
+from waypost.model.retention import (
     COMPRESS_AFTER_BOUNDS,
     KEEP_RECENT_BOUNDS,
     MAX_AGE_BOUNDS_SECONDS,
     MAX_CHECKPOINTS_BOUNDS,
 )
-from waypost.text import MAX_CHECKPOINT_ID, MAX_NAME, text_problem
-from waypost.times import parse_micros
+from waypost.model.times import parse_micros
 
 
 def _text(longest: int) -> Callable[[str], str]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from waypost.command_models import BODIES
-from waypost.commands import CONFIGURE_DEFAULTS
+from waypost.model.commands import CONFIGURE_DEFAULTS
 from waypost.result_models import RESULTS
 from waypost.results import ACQUIRED, REJECTED
 from waypost.topics import Topics

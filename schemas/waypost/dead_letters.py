@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaError
 from waypost.errors import DeadLetterError
 from waypost.events import Event
 from waypost.kafka.partitions import partitions_of
-from waypost.times import format_micros, to_micros
+from waypost.model.times import format_micros, to_micros
 
 _LONGEST_MESSAGE: Final = 2000
 _TOPIC_SECONDS: Final = 10.0

@@ -12,8 +12,15 @@ import orjson
 
 from waypost.errors import InvalidCommandError
 from waypost.json_spans import members
-from waypost.text import MAX_COMMAND_ID, MAX_SESSION_ID, MAX_SOURCE, MAX_TYPE, check_json, text_problem
-from waypost.times import clamp_micros, format_micros, parse_micros
+from waypost.model.limits import (
+    MAX_COMMAND_ID,
+    MAX_SESSION_ID,
+    MAX_SOURCE,
+    MAX_TYPE,
+    check_json,
+    text_problem,
+)
+from waypost.model.times import clamp_micros, format_micros, parse_micros
 
 STRUCTURED: Final = b"application/cloudevents+json"
 JSON: Final = b"application/json"

@@ -1,6 +1,6 @@
 """The in-memory checkpoint manager: the same semantics as the service, for tests and single-process use.
 
-A thin skin over :mod:`waypost.session`: it supplies what a log would (time, position, the stored bytes) and
+A thin skin over :mod:`waypost.model.session`: it supplies what a log would (time, position, the stored bytes) and
 keeps the data that the index leaves out.
 """
 
@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from waypost.checkpoint import Checkpoint, Summary, checkpoint_id, export_json, summarise
-from waypost.commands import (
+from waypost.errors import InvalidCommandError, UnknownCheckpointError
+from waypost.model.checkpoint import Checkpoint, Summary, checkpoint_id, export_json, summarise
+from waypost.model.commands import (
     IMPORT,
     Action,
     Clear,
@@ -23,7 +24,7 @@ from waypost.commands import (
     Rollback,
     Unpin,
 )
-from waypost.decisions import (
+from waypost.model.decisions import (
     Accepted,
     Cleared,
     Configured,
@@ -35,12 +36,11 @@ from waypost.decisions import (
     RolledBack,
     Unpinned,
 )
-from waypost.errors import InvalidCommandError, UnknownCheckpointError
+from waypost.model.index import Entry, Session
+from waypost.model.retention import Policy
+from waypost.model.session import decide, evolve
+from waypost.model.times import from_micros, taken_micros, to_micros
 from waypost.outgoing import check_session_id, create_action, policy_changes
-from waypost.retention import Policy
-from waypost.session import decide, evolve
-from waypost.session_index import Entry, Session
-from waypost.times import from_micros, taken_micros, to_micros
 
 log = logging.getLogger("waypost")
 _A = TypeVar("_A", bound=Accepted)

@@ -9,9 +9,9 @@ from typing import Any, cast
 
 import orjson
 
-from waypost.commands import Create, OnConflict
 from waypost.errors import InvalidCommandError
-from waypost.text import (
+from waypost.model.commands import Create, OnConflict
+from waypost.model.limits import (
     MAX_CHECKPOINT_ID,
     MAX_DATA_BYTES,
     MAX_NAME,

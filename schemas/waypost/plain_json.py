@@ -3,7 +3,7 @@
 Nearly all data does, and nothing of it is needed but this answer. simdjson (Langdale and Lemire, "Parsing Gigabytes of
 JSON per Second", VLDB Journal 28, 2019) gives it in a quarter of the time in which orjson makes the objects; it is used
 where it is installed, as a worker's extra has it. It says no to whatever orjson says no to, and to integers beyond 64
-bits besides. Either way a no decides nothing: who asks then looks closely (:func:`waypost.text.check_json`).
+bits besides. Either way a no decides nothing: who asks then looks closely (:func:`waypost.model.limits.check_json`).
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from typing import Final
 
 import orjson
 
-from waypost.text import has_long_number, nests_deeper
+from waypost.model.limits import has_long_number, nests_deeper
 
 # simdjson keeps some 14 bytes of memory for each byte of the longest text that it saw.
 _LONGEST: Final = 64 * 1024

@@ -19,12 +19,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from waypost import commands
 from waypost.buffer import Buffer
 from waypost.calls import CommandCalls
 from waypost.calls import split_import as split_import
 from waypost.errors import PublisherClosedError
 from waypost.kafka.addresses import broker_addresses
+from waypost.model import commands
 from waypost.outcomes import Outcomes
 from waypost.outgoing import check_raw, create_body, policy_body
 from waypost.overdue import overdue

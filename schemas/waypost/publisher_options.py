@@ -7,7 +7,7 @@ from inspect import iscoroutinefunction
 from typing import Any, Final, Literal, TypedDict
 
 from waypost.buffer import OnFull
-from waypost.text import MAX_SOURCE, text_problem
+from waypost.model.limits import MAX_SOURCE, text_problem
 from waypost.topics import DEFAULT_PREFIX
 
 #: Called with a command id, and None once Kafka has the command or the error that keeps it out.

@@ -14,6 +14,8 @@ from typing import Any, Final, Self
 
 import orjson
 
+from waypost.model.limits import MAX_SESSION_ID, text_problem
+from waypost.model.times import from_micros, to_micros
 from waypost.read_pool import DEFAULT_SCHEMA as DEFAULT_SCHEMA
 from waypost.read_pool import ReadPool
 from waypost.read_shards import OfSession, ReadShards
@@ -22,8 +24,6 @@ from waypost.session_reader import Page as Page
 from waypost.session_reader import SessionReader as SessionReader
 from waypost.session_reader import checked_limit
 from waypost.shards import dsn_list
-from waypost.text import MAX_SESSION_ID, text_problem
-from waypost.times import from_micros, to_micros
 
 _SESSIONS: Final = 500
 #: Sorts after every session id: ids are compared by code point.

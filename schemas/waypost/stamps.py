@@ -5,7 +5,7 @@ import sys
 import time
 from typing import Final
 
-from waypost.times import format_micros
+from waypost.model.times import format_micros
 
 _VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 _AT_ONCE: Final = 64

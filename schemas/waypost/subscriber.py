@@ -16,7 +16,7 @@ from waypost.events import Event as Event
 from waypost.events import EventFilter, read_event
 from waypost.handling import Handler, Handling, OnFailure, Plan
 from waypost.kafka.addresses import broker_addresses
-from waypost.times import to_micros
+from waypost.model.times import to_micros
 from waypost.topics import DEFAULT_PREFIX, Topics
 
 if TYPE_CHECKING:

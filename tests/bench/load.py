@@ -20,8 +20,8 @@ from tests.bench.states import session_name, states
 
 from waypost import Publisher, Topics
 from waypost.envelope import command_headers
+from waypost.model.times import format_micros
 from waypost.outgoing import create_body
-from waypost.times import format_micros
 from waypost.topics import partition_of
 
 NAMES = ("task_started", "plan_made", "tool_called", "observation", "decision", "draft", "task_done")

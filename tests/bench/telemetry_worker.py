@@ -18,7 +18,7 @@ from typing import Any
 
 from tests.bench.children import run_child, say, word
 
-from waypost.session_index import Session
+from waypost.model.index import Session
 from waypost_worker import service
 from waypost_worker.partition.acquire import Acquired
 from waypost_worker.partition.observer import AppliedBatch, Observer

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from waypost.session_index import Entry, Session
+from waypost.model.index import Entry, Session
 from waypost_worker.partition.ports import Changes, Claim, Commit, Row, Store, StoredOutbox
 from waypost_worker.postgres.pool import open_pool
 from waypost_worker.postgres.store import PostgresStore

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from tests.conformance.stores import PARTITIONS, Hand, Stores, acquired, entry, puts
 
-from waypost.retention import Policy
+from waypost.model.retention import Policy
 from waypost_worker.partition.ports import Claim, Fence, FencedError, RefusedError, StoredOutbox
 
 # Acquiring.

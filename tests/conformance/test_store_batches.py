@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from tests.conformance.stores import MOMENT, Hand, Stores, acquired, data_of, entry, facts, puts
 
-from waypost.retention import Policy
-from waypost.session_index import Remembered, Session
+from waypost.model.index import Remembered, Session
+from waypost.model.retention import Policy
 from waypost_worker.partition.ports import Changes, FencedError, RejectedRow, Row
 
 # Checkpoints.

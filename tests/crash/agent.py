@@ -17,7 +17,7 @@ import time
 from typing import Any
 
 from waypost import Publisher, SyncPublisher
-from waypost.commands import CREATE
+from waypost.model.commands import CREATE
 from waypost.outgoing import create_body
 
 PAUSE_SECONDS = 0.002

@@ -16,7 +16,7 @@ from tests.oracle.books import read_all
 
 from waypost import Publisher, Topics
 from waypost.envelope import open_envelope
-from waypost.session_index import REMEMBERED
+from waypost.model.index import REMEMBERED
 from waypost_worker.devserver import EmbeddedKafka, Endpoints
 
 NOWHERE = "127.0.0.1:1"

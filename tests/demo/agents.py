@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaProducer
 
 from waypost import Publisher, Topics
 from waypost.envelope import command_headers, structured_event
-from waypost.times import format_micros
+from waypost.model.times import format_micros
 from waypost.topics import partition_of
 
 NAMES = ("task_started", "plan_made", "tool_called", "observation", "decision", "draft", "task_done")

@@ -15,7 +15,7 @@ from tests.golden.files import HERE, GoldenRecord, formats, read_records
 from tests.harness import deployment
 from tests.state import state_hash
 
-from waypost.defaults import Defaults
+from waypost.model.defaults import Defaults
 from waypost_worker.devserver import Servers
 from waypost_worker.partition.apply import Batch, decode
 from waypost_worker.partition.encode import ResultEncoder

@@ -5,7 +5,7 @@ import sys
 
 from tests.conformance.stores import MOMENT, PARTITIONS, Hand
 
-from waypost.session_index import Entry, Session
+from waypost.model.index import Entry, Session
 from waypost_worker.partition.ports import Changes, OwnerError, Row
 from waypost_worker.postgres.pool import open_pool
 from waypost_worker.postgres.store import PostgresStore

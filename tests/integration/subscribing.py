@@ -13,7 +13,7 @@ from tests.patience import PATIENCE
 from waypost import Event, Subscriber
 from waypost.consuming import Consuming
 from waypost.envelope import Envelope
-from waypost.session_index import Entry
+from waypost.model.index import Entry
 from waypost.topics import partition_of
 from waypost_worker.devserver import Servers
 from waypost_worker.partition.encode import ResultEncoder

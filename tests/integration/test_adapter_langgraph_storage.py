@@ -10,9 +10,10 @@ from langgraph.checkpoint.base import empty_checkpoint
 from tests.harness import Deployment
 from tests.langgraph_threads import history, put, records, thread
 
-from waypost import InvalidCommandError, commands
+from waypost import InvalidCommandError
 from waypost.adapters import Backend, SessionFullError
 from waypost.adapters.langgraph import WaypostSaver
+from waypost.model import commands
 from waypost.outgoing import policy_body
 
 STATEMENTS: dict[str, list[Any]] = {

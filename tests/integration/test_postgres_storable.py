@@ -12,9 +12,9 @@ from tests.conformance.stores import MOMENT, Hand
 from tests.properties import json_texts, python_values
 
 from waypost.errors import InvalidCommandError
-from waypost.retention import Policy
-from waypost.session_index import Entry, Remembered, Session
-from waypost.text import canonical_metadata, check_json, metadata_problem, text_problem
+from waypost.model.index import Entry, Remembered, Session
+from waypost.model.limits import canonical_metadata, check_json, metadata_problem, text_problem
+from waypost.model.retention import Policy
 from waypost_worker.partition.ports import Changes, RejectedRow, Row
 from waypost_worker.postgres.pool import open_pool
 from waypost_worker.postgres.store import PostgresStore

@@ -20,9 +20,9 @@ from waypost import (
     SyncPublisher,
     Topics,
 )
-from waypost import commands as kinds
 from waypost.bodies import parse_body
 from waypost.envelope import open_envelope
+from waypost.model import commands as kinds
 from waypost.topics import partition_of
 from waypost_worker.devserver import Servers
 

@@ -11,7 +11,7 @@ from tests.integration.reading import NAMES, START, shown, varied
 from tests.patience import PATIENCE
 
 from waypost import Checkpoint, CheckpointManager, InvalidCommandError, NaiveDatetimeError, Reader
-from waypost import commands as kinds
+from waypost.model import commands as kinds
 from waypost_worker.devserver import Servers
 
 

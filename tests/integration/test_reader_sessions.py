@@ -14,7 +14,7 @@ from tests.patience import PATIENCE
 
 import waypost
 from waypost import NaiveDatetimeError, Reader, SessionInfo
-from waypost import commands as kinds
+from waypost.model import commands as kinds
 from waypost.outgoing import policy_body
 from waypost.read_pool import statement_text
 from waypost.reader import _AFTER_ALL, _LATEST, _first_after, sessions_of

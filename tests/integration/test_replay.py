@@ -15,7 +15,7 @@ from tests.patience import PATIENCE
 from tests.recovering import PARTITIONS, execute, line, live, published, run, worked
 from tests.state import state_hash
 
-from waypost.times import format_micros
+from waypost.model.times import format_micros
 from waypost_worker.kafka.topics import create_topics
 
 __all__ = ["line", "live"]

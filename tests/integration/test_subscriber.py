@@ -29,7 +29,7 @@ from tests.patience import PATIENCE
 
 from waypost import Deduplicator, Event, Subscriber, Topics
 from waypost.envelope import Envelope
-from waypost.session_index import Entry
+from waypost.model.index import Entry
 from waypost.topics import partition_of
 from waypost_worker.devserver import Servers
 from waypost_worker.kafka.connection import Connection

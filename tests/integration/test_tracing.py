@@ -14,7 +14,8 @@ from tests.harness import Deployment, deployment
 from tests.patience import PATIENCE
 from tests.unit.test_metrics import CREATE, batch, command
 
-from waypost import Event, Publisher, Subscriber, commands
+from waypost import Event, Publisher, Subscriber
+from waypost.model import commands
 from waypost_worker.devserver import Servers
 from waypost_worker.telemetry.tracing import MOST_PER_BATCH, TracingObserver, configured_provider
 

@@ -18,8 +18,8 @@ from waypost import (
     ResultTimeoutError,
     SyncPublisher,
 )
-from waypost import commands as kinds
 from waypost.awaiting import ResultWaiter
+from waypost.model import commands as kinds
 from waypost.outgoing import checkpoint_body, create_body
 from waypost.topics import partition_of
 from waypost_worker.devserver import Servers

@@ -20,7 +20,7 @@ from tests.mutants.survivors import SURVIVORS
 ROOT = Path(__file__).parents[2]
 PLACE = ROOT / "build" / "mutmut"
 REPORT = ROOT / "build" / "mutmut.json"
-MODULES = ("session", "session_index", "retention", "defaults", "checkpoint")
+MODULES = ("model/session", "model/index", "model/retention", "model/defaults", "model/checkpoint")
 TESTS = (
     "tests/unit/test_session.py",
     "tests/unit/test_session_duplicates.py",

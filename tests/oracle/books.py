@@ -9,8 +9,8 @@ import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from tests.oracle.fold import Expected, differences, fold
 
+from waypost.model.times import from_micros
 from waypost.shards import dsn_list
-from waypost.times import from_micros
 from waypost_worker.devserver import Endpoints
 
 Records = dict[int, list[Any]]  # by partition

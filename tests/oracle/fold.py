@@ -7,10 +7,10 @@ import orjson
 from tests.properties.naive import DEFAULT_POLICY, NaiveSession
 
 from waypost.bodies import parse_body
-from waypost.commands import Command, ConfigureDefaults, Create, Import
 from waypost.envelope import KafkaRecord, open_envelope, session_of
 from waypost.errors import InvalidCommandError
-from waypost.times import format_micros
+from waypost.model.commands import Command, ConfigureDefaults, Create, Import
+from waypost.model.times import format_micros
 from waypost.topics import partition_of
 
 Row = dict[str, Any]

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from waypost.commands import (
+from waypost.model.commands import (
     Action,
     Clear,
     Command,

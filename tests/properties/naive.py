@@ -7,7 +7,7 @@ order matters; a decision is a tuple of plain values, so that any difference pri
 from copy import deepcopy
 from typing import Any
 
-from waypost.commands import (
+from waypost.model.commands import (
     Clear,
     Command,
     Configure,

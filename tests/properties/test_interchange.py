@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from waypost.bodies import parse_body
-from waypost.checkpoint import Checkpoint
-from waypost.commands import IMPORT, Import
-from waypost.times import from_micros
+from waypost.model.checkpoint import Checkpoint
+from waypost.model.commands import IMPORT, Import
+from waypost.model.times import from_micros
 from waypost_worker.cli import interchange
 from waypost_worker.cli.interchange import line_of, parts_of_lines
 

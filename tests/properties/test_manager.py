@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.properties import python_values
 
-from waypost.checkpoint import Checkpoint
 from waypost.manager import CheckpointManager
+from waypost.model.checkpoint import Checkpoint
 
 moments = st.datetimes(timezones=st.just(UTC))
 created = st.tuples(

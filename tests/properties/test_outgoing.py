@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from tests.properties import python_values
 from tests.properties.generate import policies
 
-from waypost import commands, outgoing
+from waypost import outgoing
 from waypost.bodies import parse_body
-from waypost.commands import (
+from waypost.errors import InvalidCommandError
+from waypost.model import commands
+from waypost.model.commands import (
     Action,
     Configure,
     ConfigureDefaults,
@@ -24,8 +26,7 @@ from waypost.commands import (
     Rollback,
     Unpin,
 )
-from waypost.errors import InvalidCommandError
-from waypost.text import canonical_metadata, nests_deeper
+from waypost.model.limits import canonical_metadata, nests_deeper
 
 examples = settings(deadline=None, max_examples=150)
 

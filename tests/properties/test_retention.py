@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from waypost.retention import (
+from waypost.model.retention import (
     Policy,
     removed_by_age,
     removed_by_cap,

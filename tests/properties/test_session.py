@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from tests.properties.generate import SESSION, lives, long_lives
 from tests.properties.views import plain_decision, plain_state
 
-from waypost.commands import Command
-from waypost.decisions import (
+from waypost.model.commands import Command
+from waypost.model.decisions import (
     Accepted,
     Configured,
     Created,
@@ -21,9 +21,9 @@ from waypost.decisions import (
     Rejected,
     Unpinned,
 )
-from waypost.retention import Policy
-from waypost.session import Memory, decide, evolve
-from waypost.session_index import FORGET_ABOVE, REMEMBERED, Entry, Remembered, Session
+from waypost.model.index import FORGET_ABOVE, REMEMBERED, Entry, Remembered, Session
+from waypost.model.retention import Policy
+from waypost.model.session import Memory, decide, evolve
 
 DEFAULT = Policy(max_checkpoints=12, compress_after=9, keep_recent=3)
 many_examples = settings(deadline=None, max_examples=80)

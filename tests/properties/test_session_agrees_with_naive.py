@@ -5,11 +5,11 @@ from tests.properties.generate import SESSION, lives_with_defaults, long_lives
 from tests.properties.naive import DEFAULT_POLICY, NaiveSession
 from tests.properties.views import plain_decision, plain_entries, plain_policy
 
-from waypost.commands import Command, ConfigureDefaults
-from waypost.decisions import Duplicate, Rejected
-from waypost.retention import Policy
-from waypost.session import decide, evolve
-from waypost.session_index import Session
+from waypost.model.commands import Command, ConfigureDefaults
+from waypost.model.decisions import Duplicate, Rejected
+from waypost.model.index import Session
+from waypost.model.retention import Policy
+from waypost.model.session import decide, evolve
 
 
 def run_both(commands: list[Command]) -> None:

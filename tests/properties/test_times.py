@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from waypost.times import clamp_micros, format_micros, from_micros, parse_micros, to_micros
+from waypost.model.times import clamp_micros, format_micros, from_micros, parse_micros, to_micros
 
 FIRST = -62_135_596_800_000_000  # 0001-01-01T00:00:00Z
 LAST = 253_402_300_799_999_999  # 9999-12-31T23:59:59.999999Z

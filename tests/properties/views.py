@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from waypost.decisions import (
+from waypost.model.decisions import (
     Cleared,
     Configured,
     Created,
@@ -16,8 +16,8 @@ from waypost.decisions import (
     RolledBack,
     Unpinned,
 )
-from waypost.retention import Policy
-from waypost.session_index import Entry, Session
+from waypost.model.index import Entry, Session
+from waypost.model.retention import Policy
 
 
 def plain_policy(policy: Policy) -> dict[str, Any]:

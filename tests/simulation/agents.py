@@ -7,7 +7,7 @@ from random import Random
 import orjson
 
 from waypost.envelope import command_headers, structured_event
-from waypost.times import format_micros
+from waypost.model.times import format_micros
 from waypost.topics import partition_of
 
 EPOCH_MS = 1_795_000_000_000  # when virtual time begins, milliseconds since the Unix epoch

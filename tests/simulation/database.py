@@ -13,8 +13,8 @@ from typing import Any
 from tests.simulation.loop import current_process
 from tests.simulation.network import Server
 
-from waypost.retention import Policy
-from waypost.session_index import Entry, Remembered, Session
+from waypost.model.index import Entry, Remembered, Session
+from waypost.model.retention import Policy
 from waypost_worker.partition.ports import (
     Claim,
     Commit,

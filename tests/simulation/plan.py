@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from random import Random
 
-from waypost.session_index import FORGET_ABOVE, REMEMBERED
+from waypost.model.index import FORGET_ABOVE, REMEMBERED
 
 # Each kind of fault with how often it is part of a seed; the chaos says what each does.
 FAULTS: dict[str, float] = {

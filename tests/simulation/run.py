@@ -20,7 +20,7 @@ from tests.simulation.oracle import Verdict, judge
 from tests.simulation.plan import plan_of
 from tests.simulation.world import World
 
-from waypost import defaults, session_index
+from waypost.model import defaults, index
 
 REPORT = Path("build/simulation.json")
 _TASKS_PER_CHUNK = 20
@@ -123,9 +123,9 @@ def run_seed(seed: int, trace: Any = None) -> Outcome:
 def remembering(count: int, forget_above: int) -> Iterator[None]:
     """Sessions, and the oracle's own, remember so many command ids: a simulated life is short."""
     with ExitStack() as stack:
-        for module in (session_index, defaults, naive, fold):
+        for module in (index, defaults, naive, fold):
             stack.enter_context(patch.object(module, "REMEMBERED", count))
-        for module in (session_index, naive):
+        for module in (index, naive):
             stack.enter_context(patch.object(module, "FORGET_ABOVE", forget_above))
         yield
 

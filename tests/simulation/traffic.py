@@ -8,7 +8,7 @@ from tests.simulation.agents import Agents
 from tests.simulation.broker import ResultsPartition
 
 from waypost.envelope import command_headers
-from waypost.times import format_micros
+from waypost.model.times import format_micros
 from waypost_worker.partition.encode import ACQUIRED
 
 if TYPE_CHECKING:

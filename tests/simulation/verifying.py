@@ -16,7 +16,7 @@ from tests.simulation.database import Tables
 from tests.simulation.fleet import RESULTS_TOPIC
 from tests.simulation.loop import Process
 
-from waypost.session_index import Remembered
+from waypost.model.index import Remembered
 from waypost_worker.partition.ports import RefusedError, RejectedRow, StoredOutbox, UnavailableError
 from waypost_worker.recovery.sampling import Share, spread_of
 from waypost_worker.recovery.stored import (

@@ -2,7 +2,7 @@
 
 from typing import Any, TypeVar
 
-from waypost.commands import (
+from waypost.model.commands import (
     Action,
     Command,
     Configure,
@@ -12,10 +12,10 @@ from waypost.commands import (
     OnConflict,
     Pin,
 )
-from waypost.decisions import Accepted, Configured, Created, Decision, Duplicate, Imported, Rejected
-from waypost.retention import Policy
-from waypost.session import decide, evolve
-from waypost.session_index import Session
+from waypost.model.decisions import Accepted, Configured, Created, Decision, Duplicate, Imported, Rejected
+from waypost.model.index import Session
+from waypost.model.retention import Policy
+from waypost.model.session import decide, evolve
 
 _D = TypeVar("_D", bound=Decision)
 

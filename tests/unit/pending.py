@@ -1,6 +1,6 @@
 """Commands for tests of what lies behind the publisher's calls."""
 
-from waypost.commands import CREATE
+from waypost.model.commands import CREATE
 from waypost.pending import Pending
 
 TIME = b"2026-11-24T08:24:59.123456Z"

@@ -6,9 +6,9 @@ import orjson
 import pytest
 from tests.unit.wire import ITEM, create, refusal
 
-from waypost import commands
 from waypost.bodies import _plain_create, parse_body
-from waypost.commands import (
+from waypost.model import commands
+from waypost.model.commands import (
     Action,
     Clear,
     Configure,

@@ -1,6 +1,6 @@
 """What a worker remembers of sessions is bounded, whatever it is asked for."""
 
-from waypost.session_index import Entry, Session
+from waypost.model.index import Entry, Session
 from waypost_worker.partition.cache import SessionCache
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 import pytest
 
-from waypost.checkpoint import Checkpoint, checkpoint_id, export_json, own_number, summarise
 from waypost.errors import InvalidCommandError
+from waypost.model.checkpoint import Checkpoint, checkpoint_id, export_json, own_number, summarise
 
 AT = datetime(2026, 11, 24, 8, 24, 59, 500_000, tzinfo=UTC)
 PLAIN: dict[str, Any] = {

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from waypost import commands
 from waypost.errors import InvalidCommandError
+from waypost.model import commands
 from waypost_worker.cli.commandline import TYPES, Prepared, from_arguments, from_line
 from waypost_worker.cli.output import CommandError
 

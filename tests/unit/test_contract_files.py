@@ -9,8 +9,9 @@ from jsonschema import Draft202012Validator, ValidationError
 
 from waypost import contract, results
 from waypost.command_models import BODIES
-from waypost.commands import COMMAND_TYPES, ImportItem
-from waypost.decisions import (
+from waypost.envelope import Envelope, command_headers
+from waypost.model.commands import COMMAND_TYPES, ImportItem
+from waypost.model.decisions import (
     Accepted,
     Cleared,
     Configured,
@@ -23,12 +24,11 @@ from waypost.decisions import (
     RolledBack,
     Unpinned,
 )
-from waypost.envelope import Envelope, command_headers
+from waypost.model.index import Entry
+from waypost.model.retention import Policy
 from waypost.outgoing import checkpoint_body, create_body, import_body, policy_body, rollback_body
 from waypost.result_models import RESULTS
 from waypost.results import RESULT_TYPES
-from waypost.retention import Policy
-from waypost.session_index import Entry
 from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.ports import Fence, ResultRecord
 

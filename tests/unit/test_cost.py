@@ -3,7 +3,7 @@
 import pytest
 from tests.bench.cost import PYTHON, RECORD, Partition, instructions, lines, measure
 
-from waypost.retention import Policy
+from waypost.model.retention import Policy
 
 
 def test_the_same_work_counts_the_same() -> None:

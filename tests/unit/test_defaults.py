@@ -1,10 +1,10 @@
 """The default policy of a partition: set by commands of the log, each of which counts once."""
 
-from waypost.commands import Command, ConfigureDefaults
-from waypost.decisions import DefaultsConfigured, Duplicate, Rejected
-from waypost.defaults import Defaults
-from waypost.retention import Policy
-from waypost.session_index import REMEMBERED
+from waypost.model.commands import Command, ConfigureDefaults
+from waypost.model.decisions import DefaultsConfigured, Duplicate, Rejected
+from waypost.model.defaults import Defaults
+from waypost.model.index import REMEMBERED
+from waypost.model.retention import Policy
 
 
 def command(command_id: str | None, **changes: int | None) -> tuple[Command, ConfigureDefaults]:

@@ -8,7 +8,7 @@ import structlog
 from tests.log_state import logs_as_before
 from tests.unit.test_metrics import CREATE, batch, command
 
-from waypost import commands
+from waypost.model import commands
 from waypost_worker.partition.observer import AppliedBatch
 from waypost_worker.partition.ports import RefusedError, UnavailableError
 from waypost_worker.telemetry.health import HEARTBEAT_SECONDS, Health

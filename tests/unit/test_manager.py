@@ -7,10 +7,10 @@ from typing import Any
 import orjson
 import pytest
 
-from waypost.checkpoint import Checkpoint
 from waypost.errors import InvalidCommandError, NaiveDatetimeError, UnknownCheckpointError
 from waypost.manager import CheckpointManager
-from waypost.retention import Policy
+from waypost.model.checkpoint import Checkpoint
+from waypost.model.retention import Policy
 
 T0 = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
 

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from waypost.errors import InvalidCommandError
+from waypost.model.limits import MAX_NESTING, check_json
 from waypost.plain_json import is_object_to_orjson, is_object_to_simdjson, is_plain_object
-from waypost.text import MAX_NESTING, check_json
 
 Look = Callable[[bytes], bool]
 

@@ -23,12 +23,12 @@ from waypost import (
 )
 from waypost.bodies import parse_body
 from waypost.calls import CommandCalls, split_import
-from waypost.commands import IMPORT, Import
+from waypost.model.commands import IMPORT, Import
+from waypost.model.limits import MAX_DATA_BYTES
+from waypost.model.times import parse_micros
 from waypost.outgoing import import_body
 from waypost.pending import Pending
 from waypost.stamps import Clock, new_id
-from waypost.text import MAX_DATA_BYTES
-from waypost.times import parse_micros
 
 NOWHERE = "127.0.0.1:1"
 

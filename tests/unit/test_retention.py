@@ -3,11 +3,11 @@
 import pytest
 from tests.unit.life import Life, expect, item
 
-from waypost.commands import Clear, Configure, Create, Delete, Pin, Rollback, Unpin
-from waypost.decisions import Created, Deleted, Pinned, Rejected, RolledBack, Unpinned
 from waypost.errors import InvalidCommandError
-from waypost.retention import Policy, removed_by_cap, removed_by_compression, retention
-from waypost.session_index import Entry
+from waypost.model.commands import Clear, Configure, Create, Delete, Pin, Rollback, Unpin
+from waypost.model.decisions import Created, Deleted, Pinned, Rejected, RolledBack, Unpinned
+from waypost.model.index import Entry
+from waypost.model.retention import Policy, removed_by_cap, removed_by_compression, retention
 
 SECOND = 1_000_000
 

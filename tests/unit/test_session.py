@@ -3,12 +3,12 @@
 import pytest
 from tests.unit.life import Life, expect, item
 
-from waypost.checkpoint import own_number
-from waypost.commands import Clear, Command, Configure, Create, Delete, Pin, Rollback, Unpin
-from waypost.decisions import Cleared, Created, Deleted, Pinned, RolledBack, Unpinned
-from waypost.retention import Policy
-from waypost.session import decide, evolve, removed_ids
-from waypost.session_index import Entry, Session
+from waypost.model.checkpoint import own_number
+from waypost.model.commands import Clear, Command, Configure, Create, Delete, Pin, Rollback, Unpin
+from waypost.model.decisions import Cleared, Created, Deleted, Pinned, RolledBack, Unpinned
+from waypost.model.index import Entry, Session
+from waypost.model.retention import Policy
+from waypost.model.session import decide, evolve, removed_ids
 
 
 class TestCreate:

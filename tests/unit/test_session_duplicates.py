@@ -3,11 +3,22 @@
 import pytest
 from tests.unit.life import Life, duplicate_of, expect, item
 
-from waypost.commands import Action, Clear, Command, Configure, Create, Delete, Import, Pin, Rollback, Unpin
-from waypost.decisions import Accepted, Created, Rejected
-from waypost.retention import Policy
-from waypost.session import Memory, decide, evolve
-from waypost.session_index import FORGET_ABOVE, REMEMBERED, Remembered, Session
+from waypost.model.commands import (
+    Action,
+    Clear,
+    Command,
+    Configure,
+    Create,
+    Delete,
+    Import,
+    Pin,
+    Rollback,
+    Unpin,
+)
+from waypost.model.decisions import Accepted, Created, Rejected
+from waypost.model.index import FORGET_ABOVE, REMEMBERED, Remembered, Session
+from waypost.model.retention import Policy
+from waypost.model.session import Memory, decide, evolve
 
 A = Create("a", b"{}")
 

@@ -2,9 +2,9 @@
 
 from tests.unit.life import Life, item
 
-from waypost.commands import Clear, Create, Delete, Import, Pin
-from waypost.decisions import Imported
-from waypost.retention import Policy
+from waypost.model.commands import Clear, Create, Delete, Import, Pin
+from waypost.model.decisions import Imported
+from waypost.model.retention import Policy
 
 SECOND = 1_000_000
 

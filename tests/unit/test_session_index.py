@@ -3,11 +3,11 @@
 import pytest
 from tests.unit.life import Life, expect, item
 
-from waypost.commands import Command, Configure, ConfigureDefaults, Delete, Import, Pin
-from waypost.decisions import Deleted, Rejected
-from waypost.retention import Policy
-from waypost.session import decide, evolve
-from waypost.session_index import Entry, Remembered, Session
+from waypost.model.commands import Command, Configure, ConfigureDefaults, Delete, Import, Pin
+from waypost.model.decisions import Deleted, Rejected
+from waypost.model.index import Entry, Remembered, Session
+from waypost.model.retention import Policy
+from waypost.model.session import decide, evolve
 
 
 def entry(number: int) -> Entry:

@@ -3,7 +3,7 @@
 from tests.bench.cost import instructions, measure
 from tests.unit.test_metrics import CREATE, batch, command
 
-from waypost import commands
+from waypost.model import commands
 from waypost_worker.telemetry.health import Health
 from waypost_worker.telemetry.metrics import Metrics
 from waypost_worker.telemetry.observers import LogObserver, Observers

@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 
 from waypost.errors import InvalidCommandError
-from waypost.text import (
+from waypost.model.limits import (
     canonical_metadata,
     check_json,
     dump_object,

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from waypost.errors import InvalidCommandError, NaiveDatetimeError, WaypostError
-from waypost.times import format_micros, from_micros, parse_micros, taken_micros, to_micros
+from waypost.model.times import format_micros, from_micros, parse_micros, taken_micros, to_micros
 
 MOMENT = 1_795_508_699_500_000  # 2026-11-24T08:24:59.5Z
 

@@ -14,7 +14,6 @@ from typing import Any, Final, Self, TypeVar
 
 import orjson
 
-from waypost import commands
 from waypost.adapters.records import (
     FULL,
     POLICY,
@@ -27,12 +26,13 @@ from waypost.adapters.records import (
 )
 from waypost.awaiting import WaitedResult
 from waypost.errors import PublisherClosedError, WaypostError
+from waypost.model import commands
+from waypost.model.limits import dump_object
+from waypost.model.times import format_micros, to_micros
 from waypost.outgoing import checkpoint_body, import_body
 from waypost.publisher import Publisher
 from waypost.reader import DEFAULT_SCHEMA, Reader
 from waypost.results import DELETED
-from waypost.text import dump_object
-from waypost.times import format_micros, to_micros
 from waypost.topics import DEFAULT_PREFIX
 
 _REMEMBERED: Final = 10_000  # sessions

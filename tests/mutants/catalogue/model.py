@@ -2,8 +2,8 @@
 
 from tests.mutants.mutant import Edit, Mutant
 
-SESSION = "waypost.session:"
-INDEX = "waypost.session_index:"
+SESSION = "waypost.model.session:"
+INDEX = "waypost.model.index:"
 BATCH = "waypost_worker.partition.apply:Batch."
 
 MODEL: tuple[Mutant, ...] = (

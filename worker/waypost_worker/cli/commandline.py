@@ -6,10 +6,10 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from waypost import commands
 from waypost.bodies import parse_body
 from waypost.errors import InvalidCommandError
 from waypost.json_spans import members
+from waypost.model import commands
 from waypost.outgoing import check_session_id
 from waypost_worker.cli.output import USAGE, CommandError
 

@@ -8,7 +8,7 @@ import orjson
 from waypost_worker.cli.output import Format, note, show_rows
 
 if TYPE_CHECKING:
-    from waypost.checkpoint import Checkpoint
+    from waypost.model.checkpoint import Checkpoint
 
 _SIGNS: Final = {"added": "+", "removed": "-", "changed": "~"}
 _LONGEST: Final = 200

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Self
 
 from cyclopts import Parameter
 
-from waypost.times import from_micros, parse_micros
+from waypost.model.times import from_micros, parse_micros
 from waypost_worker.cli.output import USAGE, CommandError
 
 _HIGHEST: Final = (2**31 - 1, 2**63 - 1)

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import orjson
 from cyclopts import Parameter
 
-from waypost import commands
 from waypost.bodies import parse_body
 from waypost.envelope import open_envelope
 from waypost.errors import InvalidCommandError
+from waypost.model import commands
 from waypost.topics import partition_of
 from waypost_worker.cli.common import NOTHING_GIVEN, Common
 from waypost_worker.cli.confirm import confirm

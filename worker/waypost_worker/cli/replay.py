@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from cyclopts import Parameter, validators
 
 from waypost.errors import InvalidCommandError
-from waypost.times import parse_micros
+from waypost.model.times import parse_micros
 from waypost.topics import Topics
 from waypost_worker.cli.common import NOTHING_GIVEN, Common
 from waypost_worker.cli.databases import connected

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Parameter
 
-from waypost import commands
 from waypost.errors import InvalidCommandError
+from waypost.model import commands
 from waypost.outgoing import check_session_id, checkpoint_body, metadata_json, policy_body
 from waypost_worker.cli.common import NOTHING_GIVEN, Common, Target
 from waypost_worker.cli.output import DONE, USAGE, CommandError, note, show_fields
@@ -23,7 +23,7 @@ from waypost_worker.cli.reach import reading
 from waypost_worker.settings import Settings
 
 if TYPE_CHECKING:
-    from waypost.checkpoint import Checkpoint
+    from waypost.model.checkpoint import Checkpoint
     from waypost.reader import Reader, SnapshotSet
     from waypost_worker.cli.transfer import Step
 

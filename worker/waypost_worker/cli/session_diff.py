@@ -11,7 +11,7 @@ from waypost_worker.cli.output import DONE, CommandError, Format, note, show_jso
 from waypost_worker.cli.reach import reading
 
 if TYPE_CHECKING:
-    from waypost.checkpoint import Checkpoint
+    from waypost.model.checkpoint import Checkpoint
     from waypost.reader import Reader
     from waypost.session_reader import SessionReader
 

@@ -9,9 +9,9 @@ from typing import IO, Annotated
 
 from cyclopts import Parameter
 
-from waypost import commands
-from waypost.commands import OnConflict
 from waypost.errors import InvalidCommandError
+from waypost.model import commands
+from waypost.model.commands import OnConflict
 from waypost.outgoing import check_session_id
 from waypost.stamps import new_id
 from waypost_worker.cli.common import NOTHING_GIVEN, Common

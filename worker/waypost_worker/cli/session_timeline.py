@@ -11,7 +11,7 @@ from waypost_worker.cli.reach import reading
 from waypost_worker.cli.session_copy import FORKED_FROM
 
 if TYPE_CHECKING:
-    from waypost.checkpoint import Checkpoint
+    from waypost.model.checkpoint import Checkpoint
 
 
 def timeline(

@@ -18,7 +18,7 @@ from waypost_worker.cli.session_timeline import timeline
 from waypost_worker.settings import Settings
 
 if TYPE_CHECKING:
-    from waypost.checkpoint import Checkpoint
+    from waypost.model.checkpoint import Checkpoint
 
 app = App(name="session", help="Look at sessions; export, import, copy, fork and roll them back.")
 app.command(export)

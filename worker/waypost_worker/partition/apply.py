@@ -11,8 +11,10 @@ from operator import attrgetter
 from typing import Final, NamedTuple
 
 from waypost.bodies import parse_body
-from waypost.commands import Action, Command, ConfigureDefaults, Create, Rollback
-from waypost.decisions import (
+from waypost.envelope import Envelope, KafkaRecord, glimpse, open_envelope, recorded_at
+from waypost.errors import InvalidCommandError
+from waypost.model.commands import Action, Command, ConfigureDefaults, Create, Rollback
+from waypost.model.decisions import (
     Accepted,
     Created,
     Deleted,
@@ -23,11 +25,9 @@ from waypost.decisions import (
     RolledBack,
     Unpinned,
 )
-from waypost.defaults import Defaults
-from waypost.envelope import Envelope, KafkaRecord, glimpse, open_envelope, recorded_at
-from waypost.errors import InvalidCommandError
-from waypost.session import decide, evolve
-from waypost.session_index import Entry, Session
+from waypost.model.defaults import Defaults
+from waypost.model.index import Entry, Session
+from waypost.model.session import decide, evolve
 from waypost.topics import partition_of
 from waypost_worker.partition import outbox
 from waypost_worker.partition.encode import Content, ResultEncoder

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from waypost.session_index import Session
+from waypost.model.index import Session
 
 _BASE_WEIGHT = 8  # what a session costs besides its entries, in entries
 

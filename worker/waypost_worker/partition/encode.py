@@ -13,8 +13,9 @@ from uuid import NAMESPACE_URL
 
 import orjson
 
-from waypost.checkpoint import checkpoint_id
-from waypost.decisions import (
+from waypost.envelope import JSON, Envelope
+from waypost.model.checkpoint import checkpoint_id
+from waypost.model.decisions import (
     Accepted,
     Cleared,
     Configured,
@@ -27,11 +28,10 @@ from waypost.decisions import (
     RolledBack,
     Unpinned,
 )
-from waypost.envelope import JSON, Envelope
-from waypost.retention import Policy
-from waypost.session import removed_ids
-from waypost.session_index import Entry
-from waypost.times import format_micros
+from waypost.model.index import Entry
+from waypost.model.retention import Policy
+from waypost.model.session import removed_ids
+from waypost.model.times import format_micros
 from waypost_worker.partition.ports import Fence, ResultRecord
 
 ACQUIRED: Final = b"waypost.partition.acquired"

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from typing import NamedTuple
 
-from waypost.checkpoint import checkpoint_id
-from waypost.defaults import Defaults
-from waypost.session_index import Session
+from waypost.model.checkpoint import checkpoint_id
+from waypost.model.defaults import Defaults
+from waypost.model.index import Session
 from waypost_worker.partition import outbox
 from waypost_worker.partition.apply import Batch, Decoded, touched_sessions
 from waypost_worker.partition.cache import SessionCache

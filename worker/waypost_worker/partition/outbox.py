@@ -12,9 +12,9 @@ from typing import Any, Final
 import orjson
 
 from waypost.bodies import parse_body
-from waypost.commands import Create
 from waypost.envelope import KafkaRecord, open_envelope
-from waypost.session_index import Entry
+from waypost.model.commands import Create
+from waypost.model.index import Entry
 from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.ports import RefusedError, ResultRecord
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from waypost.envelope import KafkaRecord
-from waypost.retention import Policy
-from waypost.session_index import Entry, Remembered, Session
+from waypost.model.index import Entry, Remembered, Session
+from waypost.model.retention import Policy
 
 
 class OwnerError(Exception):

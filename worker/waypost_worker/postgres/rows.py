@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import orjson
 
-from waypost.retention import Policy
-from waypost.session_index import Remembered
+from waypost.model.index import Remembered
+from waypost.model.retention import Policy
 from waypost_worker.partition.ports import Changes, Commit, RejectedRow
 
 _NOTHING: Final = "{}"

@@ -7,9 +7,9 @@ from typing import Any, Final
 import asyncpg
 import orjson
 
-from waypost.retention import Policy
+from waypost.model.limits import canonical_metadata
+from waypost.model.retention import Policy
 from waypost.shards import shard_of
-from waypost.text import canonical_metadata
 from waypost_worker.partition.ports import RejectedRow, StoredOutbox
 from waypost_worker.postgres.pool import prepare
 from waypost_worker.postgres.rows import policy_of

@@ -8,10 +8,10 @@ from typing import Any
 import orjson
 
 from waypost.errors import ShardMapError
-from waypost.retention import Policy
-from waypost.session_index import Entry, Remembered, Session
+from waypost.model.index import Entry, Remembered, Session
+from waypost.model.limits import canonical_metadata
+from waypost.model.retention import Policy
 from waypost.shards import ONLY, Place, check_place
-from waypost.text import canonical_metadata
 from waypost_worker.partition.ports import (
     Claim,
     Commit,

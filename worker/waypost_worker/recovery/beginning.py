@@ -2,8 +2,8 @@
 
 from typing import Protocol
 
-from waypost.defaults import Defaults
-from waypost.session_index import Entry, Remembered, Session
+from waypost.model.defaults import Defaults
+from waypost.model.index import Entry, Remembered, Session
 from waypost_worker.partition.ports import RefusedError
 from waypost_worker.recovery.memory import (
     ENTRY_BYTES,

@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from waypost.checkpoint import own_number
 from waypost.envelope import KafkaRecord
+from waypost.model.checkpoint import own_number
 from waypost.topics import partition_of
 from waypost_worker.partition.ports import CommandLog, RefusedError
 from waypost_worker.recovery.memory import MemoryFold

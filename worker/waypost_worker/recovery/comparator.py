@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from waypost.session_index import Entry
-from waypost.times import format_micros
+from waypost.model.index import Entry
+from waypost.model.times import format_micros
 from waypost_worker.partition.ports import RefusedError, RejectedRow
 from waypost_worker.recovery.memory import Key, MemoryFold, content_digest, rejected_digest
 from waypost_worker.recovery.stored import StoredCheckpoint, StoredCommand, StoredPartition, StoredSession

@@ -11,9 +11,11 @@ from typing import Any, Final
 
 import orjson
 
-from waypost.checkpoint import own_number
-from waypost.commands import Clear, Command
-from waypost.decisions import (
+from waypost.events import Event, read_event
+from waypost.json_spans import members
+from waypost.model.checkpoint import own_number
+from waypost.model.commands import Clear, Command
+from waypost.model.decisions import (
     Accepted,
     Cleared,
     Configured,
@@ -24,9 +26,11 @@ from waypost.decisions import (
     RolledBack,
     Unpinned,
 )
-from waypost.defaults import Defaults
-from waypost.events import Event, read_event
-from waypost.json_spans import members
+from waypost.model.defaults import Defaults
+from waypost.model.index import Entry, Session
+from waypost.model.limits import canonical_metadata
+from waypost.model.retention import Policy
+from waypost.model.times import parse_micros, to_micros
 from waypost.results import (
     CLEARED,
     CONFIGURED,
@@ -40,10 +44,6 @@ from waypost.results import (
     ROLLED_BACK,
     UNPINNED,
 )
-from waypost.retention import Policy
-from waypost.session_index import Entry, Session
-from waypost.text import canonical_metadata
-from waypost.times import parse_micros, to_micros
 from waypost_worker.partition.apply import Consequences
 from waypost_worker.partition.encode import Content
 from waypost_worker.partition.ports import FetchedResult

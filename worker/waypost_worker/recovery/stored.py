@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
-from waypost.retention import Policy
+from waypost.model.retention import Policy
 from waypost_worker.partition.ports import RejectedRow, StoredOutbox
 from waypost_worker.recovery.sampling import Share
 

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import orjson
 
-from waypost.retention import Policy
-from waypost.text import canonical_metadata
+from waypost.model.limits import canonical_metadata
+from waypost.model.retention import Policy
 from waypost_worker.partition.ports import RejectedRow, StoredOutbox
 from waypost_worker.postgres.rows import policy_of
 from waypost_worker.recovery.sampling import Share, spread_of

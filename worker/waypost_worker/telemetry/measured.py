@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Sequence
 
-from waypost.session_index import Session
+from waypost.model.index import Session
 from waypost_worker.partition.ports import Claim, Commit, Fence, Store
 from waypost_worker.telemetry.metrics import Metrics
 

@@ -16,7 +16,7 @@ from prometheus_client import Metric as PrometheusMetric
 from prometheus_client.registry import Collector
 
 from waypost import __version__
-from waypost.commands import COMMAND_TYPES, CREATE
+from waypost.model.commands import COMMAND_TYPES, CREATE
 from waypost_worker.partition.acquire import Acquired, RenewalDueError
 from waypost_worker.partition.apply import Decoded
 from waypost_worker.partition.encode import CREATED

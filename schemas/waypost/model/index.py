@@ -1,6 +1,6 @@
 """The index of one session, as the model holds it: numbers, names, times, pins and recent command ids, never data.
 
-Owns how they are found and kept in order. Must not know what a command means: that is :mod:`waypost.session`'s,
+Owns how they are found and kept in order. Must not know what a command means: that is :mod:`waypost.model.session`'s,
 which alone changes an index. Pure.
 """
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final, NamedTuple
 
-from waypost.checkpoint import own_number
-from waypost.retention import Policy
+from waypost.model.checkpoint import own_number
+from waypost.model.retention import Policy
 
 REMEMBERED: Final = 256  # command ids that are remembered besides those of live checkpoints
 # Forgetting waits until this many are there, so that a session at its cap forgets 64 at a time.

@@ -10,8 +10,9 @@ The in-memory manager, the worker and replay all run this code; there is no seco
 from dataclasses import replace
 from typing import Final, NamedTuple, assert_never
 
-from waypost.checkpoint import checkpoint_id, own_number
-from waypost.commands import (
+from waypost.errors import InvalidCommandError
+from waypost.model.checkpoint import checkpoint_id, own_number
+from waypost.model.commands import (
     Clear,
     Command,
     Configure,
@@ -23,7 +24,7 @@ from waypost.commands import (
     Rollback,
     Unpin,
 )
-from waypost.decisions import (
+from waypost.model.decisions import (
     Accepted,
     Cleared,
     Configured,
@@ -37,10 +38,9 @@ from waypost.decisions import (
     RolledBack,
     Unpinned,
 )
-from waypost.errors import InvalidCommandError
-from waypost.retention import Policy, removed_by_age, retention
-from waypost.session_index import Entry, Remembered, Session
-from waypost.text import MAX_CLAIMED_NUMBER
+from waypost.model.index import Entry, Remembered, Session
+from waypost.model.limits import MAX_CLAIMED_NUMBER
+from waypost.model.retention import Policy, removed_by_age, retention
 
 _Other = Pin | Unpin | Delete | Clear | Rollback | Import | Configure | ConfigureDefaults  # than a create
 
@@ -97,7 +97,7 @@ def _decide(session: Session, command: Command, action: _Other, policy: Policy) 
                 )
             return Configured(changed, tuple(retention(session.live(), changed, now, compress=True)))
         case ConfigureDefaults():
-            raise AssertionError("the default policy is the partition's, see waypost.defaults")
+            raise AssertionError("the default policy is the partition's, see waypost.model.defaults")
         case _:
             assert_never(action)
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from waypost.commands import ImportItem
-from waypost.retention import Policy
-from waypost.session_index import Entry
+from waypost.model.commands import ImportItem
+from waypost.model.index import Entry
+from waypost.model.retention import Policy
 
 
 class Created(NamedTuple):

@@ -9,8 +9,8 @@ from typing import Any, Self, TypedDict
 import orjson
 
 from waypost.errors import InvalidCommandError
-from waypost.text import canonical_metadata, check_json, dump_object
-from waypost.times import format_micros, from_micros, parse_micros, to_micros
+from waypost.model.limits import canonical_metadata, check_json, dump_object
+from waypost.model.times import format_micros, from_micros, parse_micros, to_micros
 
 
 class CheckpointDict(TypedDict):

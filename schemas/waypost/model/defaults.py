@@ -5,11 +5,11 @@ It is changed by a command in the log, never by a worker's configuration, so rep
 
 from dataclasses import dataclass, field
 
-from waypost.commands import Command, ConfigureDefaults
-from waypost.decisions import DefaultsConfigured, Duplicate, Rejected
 from waypost.errors import InvalidCommandError
-from waypost.retention import Policy
-from waypost.session_index import REMEMBERED
+from waypost.model.commands import Command, ConfigureDefaults
+from waypost.model.decisions import DefaultsConfigured, Duplicate, Rejected
+from waypost.model.index import REMEMBERED
+from waypost.model.retention import Policy
 
 
 @dataclass(slots=True)
