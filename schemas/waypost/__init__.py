@@ -9,7 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from waypost.awaiting import WaitedResult
     from waypost.errors import (
         BufferFullError,
         DeadLetterError,
@@ -27,18 +26,19 @@ if TYPE_CHECKING:
     from waypost.manager import CheckpointManager
     from waypost.model.checkpoint import Checkpoint
     from waypost.model.retention import Policy
-    from waypost.publisher import Publisher
-    from waypost.publisher_stats import PublisherStats
+    from waypost.publisher.client import Publisher
+    from waypost.publisher.stats import PublisherStats
+    from waypost.publisher.sync import SyncPublisher
+    from waypost.publisher.waiter import WaitedResult
     from waypost.reader import Reader, SessionInfo, SessionPage
     from waypost.session_reader import Page, SessionReader
     from waypost.subscriber import Subscriber
-    from waypost.sync_publisher import SyncPublisher
     from waypost.topics import Topics
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "awaiting": ("WaitedResult",),
+    "publisher.waiter": ("WaitedResult",),
     "model.checkpoint": ("Checkpoint",),
     "errors": (
         "BufferFullError",
@@ -55,13 +55,13 @@ _HOMES = {
     ),
     "events": ("Deduplicator", "Event"),
     "manager": ("CheckpointManager",),
-    "publisher": ("Publisher",),
-    "publisher_stats": ("PublisherStats",),
+    "publisher.client": ("Publisher",),
+    "publisher.stats": ("PublisherStats",),
     "reader": ("Reader", "SessionInfo", "SessionPage"),
     "model.retention": ("Policy",),
     "session_reader": ("Page", "SessionReader"),
     "subscriber": ("Subscriber",),
-    "sync_publisher": ("SyncPublisher",),
+    "publisher.sync": ("SyncPublisher",),
     "topics": ("Topics",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

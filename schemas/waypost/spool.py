@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from waypost.errors import SpoolError
-from waypost.pending import Pending
+from waypost.publisher.pending import Pending
 
 _FORMAT: Final = 1
 _LAST_ROW: Final = 2**63 - 1

@@ -16,8 +16,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from waypost.buffer import Buffer, OnFull
-from waypost.pending import Pending
+from waypost.publisher.buffer import Buffer
+from waypost.publisher.options import OnFull
+from waypost.publisher.pending import Pending
 from waypost.stored import Removal, Removals, Settled, Stored
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ _LOAD_BELOW: Final = 500  # commands in front, below which more are loaded
 
 
 class SpooledBuffer(Buffer):
-    """As :class:`waypost.buffer.Buffer`. ``hint`` is called, from any thread, when there is work for the spooler.
+    """As :class:`waypost.publisher.buffer.Buffer`.
+
+    ``hint`` is called, from any thread, when there is work for the spooler.
 
     ``recovered`` are count and bytes of what dead publishers left: it is stored, and numbered from 1.
     """

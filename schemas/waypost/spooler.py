@@ -11,10 +11,10 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
-from typing import Final
+from typing import Final, cast
 
 from waypost.errors import SpoolError
-from waypost.pending import Pending
+from waypost.publisher.pending import Pending
 from waypost.spool import SpoolFile
 from waypost.spool_buffer import SpooledBuffer
 from waypost.spool_directory import Claim
@@ -224,7 +224,7 @@ class Spooler:
         for gone, _ in found:
             for pending in gone:
                 if pending.home is not None:
-                    rows.setdefault(pending.home, []).append(pending.row)
+                    rows.setdefault(cast("SpoolFile", pending.home), []).append(pending.row)
         try:
             for file, numbers in rows.items():
                 for start in range(0, len(numbers), _REMOVE_CHUNK):

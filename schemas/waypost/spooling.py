@@ -6,8 +6,8 @@ Imported only where a publisher has a spool, for it brings sqlite3.
 from collections.abc import Callable
 from pathlib import Path
 
-from waypost.pending import Pending
-from waypost.publisher_options import Settings
+from waypost.publisher.options import Settings
+from waypost.publisher.pending import Pending
 from waypost.spool_buffer import SpooledBuffer
 from waypost.spool_directory import claim
 from waypost.spooler import Spooler

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from waypost.pending import Pending
+from waypost.publisher.pending import Pending
 
 Settled = Callable[[], None]
 #: Commands to be removed from the disk, and whom to tell when they are.

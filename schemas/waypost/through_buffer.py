@@ -8,7 +8,7 @@ from typing import Any
 
 from waypost.errors import BufferFullError
 from waypost.group_commit import GroupCommit
-from waypost.pending import Pending
+from waypost.publisher.pending import Pending
 from waypost.spool_buffer import SpooledBuffer
 
 

@@ -230,7 +230,7 @@ async def test_a_producer_with_a_wrong_sequence_is_replaced_and_nothing_is_lost(
 async def test_a_producer_is_replaced_before_its_sequence_numbers_run_out(
     world: Deployment, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("waypost.sender._LAST_SEQUENCE", 100)
+    monkeypatch.setattr("waypost.publisher.sender._LAST_SEQUENCE", 100)
     sent = []
     producers: dict[int, Any] = {}  # held, so that no address is used twice
     for number in range(1000):

@@ -18,9 +18,9 @@ from waypost import (
     ResultTimeoutError,
     SyncPublisher,
 )
-from waypost.awaiting import ResultWaiter
 from waypost.model import commands as kinds
 from waypost.outgoing import checkpoint_body, create_body
+from waypost.publisher.waiter import ResultWaiter
 from waypost.topics import partition_of
 from waypost_worker.devserver import Servers
 

@@ -1,7 +1,7 @@
 """Commands for tests of what lies behind the publisher's calls."""
 
 from waypost.model.commands import CREATE
-from waypost.pending import Pending
+from waypost.publisher.pending import Pending
 
 TIME = b"2026-11-24T08:24:59.123456Z"
 

@@ -2,9 +2,9 @@
 
 from tests.unit.pending import pending
 
-from waypost.buffer import OnFull
 from waypost.errors import SpoolError
-from waypost.pending import Pending
+from waypost.publisher.options import OnFull
+from waypost.publisher.pending import Pending
 from waypost.spool_buffer import SpooledBuffer
 from waypost.through_buffer import ThroughBuffer
 
@@ -30,7 +30,7 @@ class Disk:
         for row in sorted(row for row in self.rows if first <= row <= last)[:most]:
             kept = self.rows[row]
             again = pending(kept.command_id, str(kept.session_id), kept.value)
-            again.row, again.home = row, self  # type: ignore[assignment]
+            again.row, again.home = row, self
             found.append(again)
         return found
 

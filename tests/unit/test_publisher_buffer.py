@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.pending import pending
 
-from waypost.buffer import Buffer, OnFull
 from waypost.errors import BufferFullError
-from waypost.pending import Pending
+from waypost.publisher.buffer import Buffer
+from waypost.publisher.options import OnFull
+from waypost.publisher.pending import Pending
 from waypost.topics import partition_of
 
 ALL = 1_000_000

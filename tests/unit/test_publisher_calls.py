@@ -22,13 +22,13 @@ from waypost import (
     SyncPublisher,
 )
 from waypost.bodies import parse_body
-from waypost.calls import CommandCalls, split_import
 from waypost.model.commands import IMPORT, Import
 from waypost.model.limits import MAX_DATA_BYTES
 from waypost.model.times import parse_micros
 from waypost.outgoing import import_body
-from waypost.pending import Pending
-from waypost.stamps import Clock, new_id
+from waypost.publisher.calls import CommandCalls, split_import
+from waypost.publisher.pending import Pending
+from waypost.publisher.stamps import Clock, new_id
 
 NOWHERE = "127.0.0.1:1"
 
@@ -179,7 +179,7 @@ def test_the_clock_gives_canonical_text_also_over_the_turn_of_a_second(
 ) -> None:
     clock = Clock()
     moments = [1_795_508_699_999_999_999, 1_795_508_700_000_000_000, 1_795_508_700_000_001_234]
-    monkeypatch.setattr("waypost.stamps.time", SimpleNamespace(time_ns=lambda: moments.pop(0)))
+    monkeypatch.setattr("waypost.publisher.stamps.time", SimpleNamespace(time_ns=lambda: moments.pop(0)))
     assert [clock.now() for _ in range(3)] == [
         b"2026-11-24T08:24:59.999999Z",
         b"2026-11-24T08:25:00.000000Z",

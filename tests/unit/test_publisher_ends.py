@@ -51,8 +51,8 @@ def test_a_publisher_that_is_still_open_at_the_end_keeps_its_commands(tmp_path: 
 LEFT_OPEN_IN_A_THREAD = f"""
 import sys
 from waypost import SyncPublisher
-import waypost.sync_publisher
-waypost.sync_publisher._EXIT_SECONDS = 0.1
+import waypost.publisher.sync
+waypost.publisher.sync._EXIT_SECONDS = 0.1
 publisher = SyncPublisher({NOWHERE!r}, spool=sys.argv[1], spool_after=3600)
 for number in range(40):
     print(publisher.create("s", "n", {{"number": number}}), flush=True)
@@ -126,7 +126,7 @@ async def test_a_publisher_from_before_a_fork_refuses_to_close(
 ) -> None:
     async with Publisher(NOWHERE, spool=tmp_path) as publisher:
         with monkeypatch.context() as patch:
-            patch.setattr("waypost.publisher.os.getpid", lambda: 1)
+            patch.setattr("waypost.publisher.client.os.getpid", lambda: 1)
             with pytest.raises(PublisherClosedError, match="fork"):
                 await publisher.close()
         await publisher.close(0)

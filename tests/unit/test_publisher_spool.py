@@ -21,7 +21,7 @@ from waypost import (
     SyncPublisher,
 )
 from waypost.group_commit import GroupCommit
-from waypost.pending import Pending
+from waypost.publisher.pending import Pending
 from waypost.spool import SpoolFile
 
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from tests.unit.pending import pending
 from tests.unit.spooled import ALL, World
 
-from waypost.buffer import OnFull
 from waypost.errors import BufferFullError, SpoolError
-from waypost.pending import Pending
+from waypost.publisher.options import OnFull
+from waypost.publisher.pending import Pending
 
 
 @pytest.mark.parametrize("through", [False, True])

@@ -13,7 +13,7 @@ from waypost import (
     SpoolError,
     SyncPublisher,
 )
-from waypost.pending import Pending
+from waypost.publisher.pending import Pending
 from waypost.spool import SpoolFile
 from waypost.spool_directory import _alone, claim
 

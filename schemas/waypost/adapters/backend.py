@@ -24,13 +24,13 @@ from waypost.adapters.records import (
     import_item,
     whole,
 )
-from waypost.awaiting import WaitedResult
 from waypost.errors import PublisherClosedError, WaypostError
 from waypost.model import commands
 from waypost.model.limits import dump_object
 from waypost.model.times import format_micros, to_micros
 from waypost.outgoing import checkpoint_body, import_body
-from waypost.publisher import Publisher
+from waypost.publisher.client import Publisher
+from waypost.publisher.waiter import WaitedResult
 from waypost.reader import DEFAULT_SCHEMA, Reader
 from waypost.results import DELETED
 from waypost.topics import DEFAULT_PREFIX

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from waypost.model.limits import MAX_SESSION_ID, dump_object, text_problem
-from waypost.stamps import new_id
+from waypost.publisher.stamps import new_id
 
 # Nothing leaves a session of an adapter by itself: the largest cap, no compression, no age. Well below the cap
 # the adapters refuse to add, so that the cap never drops anything, also with many processes adding at once.

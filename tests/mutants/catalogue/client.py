@@ -4,9 +4,9 @@ acknowledged; the others have tests of their own.
 
 from tests.mutants.mutant import Edit, Mutant
 
-BUFFER = "waypost.buffer:Buffer."
-SENDER = "waypost.sender:Sender."
-LANE = "waypost.lane:Lane."
+BUFFER = "waypost.publisher.buffer:Buffer."
+SENDER = "waypost.publisher.sender:Sender."
+LANE = "waypost.publisher.lane:Lane."
 SPOOL = "waypost.spool_buffer:SpooledBuffer."
 CONSUMING = "waypost.consuming:Consuming."
 SUBSCRIBER_TESTS = "tests/integration/test_subscriber.py::"

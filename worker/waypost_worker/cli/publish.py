@@ -27,8 +27,8 @@ from waypost_worker.cli.stdin import lines
 from waypost_worker.settings import Settings
 
 if TYPE_CHECKING:
-    from waypost.awaiting import WaitedResult
-    from waypost.publisher import Publisher
+    from waypost.publisher.client import Publisher
+    from waypost.publisher.waiter import WaitedResult
 
 _IN_FLIGHT: Final = 500
 TimeoutFlag = Annotated[float, Parameter(help="seconds to wait for Kafka", validator=validators.Number(gt=0))]

@@ -14,7 +14,7 @@ from waypost_worker.postgres.statements import DEFAULT_SCHEMA, for_schema
 from waypost_worker.settings import Settings, config_origin, masked_dsn
 
 if TYPE_CHECKING:
-    from waypost.publisher import Publisher
+    from waypost.publisher.client import Publisher
     from waypost.reader import Reader
     from waypost.topics import Topics
     from waypost_worker.kafka.connection import Connection
@@ -101,7 +101,7 @@ async def require_topics(settings: Settings) -> None:
 @asynccontextmanager
 async def publishing(settings: Settings) -> "AsyncIterator[Publisher]":
     """A publisher, once the topics are there. It is closed without waiting: flush it."""
-    from waypost.publisher import Publisher
+    from waypost.publisher.client import Publisher
 
     await require_topics(settings)
     async with kafka_errors(settings):

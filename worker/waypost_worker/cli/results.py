@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from waypost_worker.cli.output import DONE, FAILED, Format, show_fields
 
 if TYPE_CHECKING:
-    from waypost.awaiting import WaitedResult
+    from waypost.publisher.waiter import WaitedResult
 
 
 def short(kind: str) -> str:

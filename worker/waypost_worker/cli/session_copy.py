@@ -172,7 +172,7 @@ class _Plan:
             yield Step(self.name, commands.PIN, body, f"the pin of {identifier}", may_fail=True)
 
     async def _bodies(self, lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        from waypost.calls import IMPORT_PART_BYTES
+        from waypost.publisher.calls import IMPORT_PART_BYTES
         from waypost_worker.cli.interchange import parts_of_lines
 
         held: list[bytes] = []

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from waypost.awaiting import WaitedResult
-from waypost.publisher import Publisher
+from waypost.publisher.client import Publisher
+from waypost.publisher.waiter import WaitedResult
 from waypost_worker.cli.commandline import Prepared
 from waypost_worker.cli.output import CommandError
 from waypost_worker.cli.publish import result_of

@@ -4,8 +4,8 @@ import asyncio
 import logging
 
 from waypost.errors import DeliveryError
-from waypost.pending import Pending
-from waypost.publisher_options import OnDelivery
+from waypost.publisher.options import OnDelivery
+from waypost.publisher.pending import Pending
 
 log = logging.getLogger("waypost")
 #: Gets partition and offset of a command once Kafka has it.

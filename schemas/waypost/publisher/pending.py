@@ -1,9 +1,6 @@
 """An accepted command on its way to Kafka. Knows neither the queues it waits in nor the client that sends it."""
 
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from waypost.spool import SpoolFile
+from typing import Final
 
 _OVERHEAD: Final = 400  # what headers and objects, or a row, cost besides the body, in bytes
 
@@ -11,10 +8,11 @@ _OVERHEAD: Final = 400  # what headers and objects, or a row, cost besides the b
 class Pending:
     """What a command's record will be made of, and its place in the order of acceptance.
 
-    ``session_id`` is None for a command of a whole partition, which ``partition`` then names. ``number`` counts
-    up in the order of acceptance and is given by the buffer. ``home`` is the spool file that holds the command
-    in ``row``, None while it is in memory alone; ``gone`` says that it has left the buffer. ``tries`` counts
-    how often it was put into a batch. ``source`` is that of the publisher that accepted it, None for this one.
+    ``session_id`` is None for a command of a whole partition, which ``partition`` then names. ``number``
+    counts up in the order of acceptance and is given by the buffer. ``home`` is the spool's token for the
+    file that holds the command in ``row``, None while it is in memory alone; ``gone`` says that it has left
+    the buffer. ``tries`` counts how often it was put into a batch. ``source`` is that of the publisher that
+    accepted it, None for this one.
     """
 
     __slots__ = (
@@ -53,6 +51,6 @@ class Pending:
         self.partition = partition
         self.size = len(value) + _OVERHEAD
         self.number = self.row = self.tries = 0
-        self.home: SpoolFile | None = None
+        self.home: object | None = None
         self.source: bytes | None = None
         self.gone = False

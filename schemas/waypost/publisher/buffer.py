@@ -13,13 +13,13 @@ from collections.abc import Callable, Sequence
 from heapq import merge
 from itertools import islice
 from operator import attrgetter
-from typing import Final, Literal
+from typing import Final
 
 from waypost.errors import BufferFullError
-from waypost.pending import Pending
+from waypost.publisher.options import OnFull
+from waypost.publisher.pending import Pending
 from waypost.topics import partition_of
 
-OnFull = Literal["raise", "block", "drop_oldest"]
 # So many commands of one session may be in one batch. What was sent and not acknowledged is sent again, and its
 # ids make it harmless as long as the worker remembers them: 256 of a session, of which other publishers of the
 # same session may use up the rest in between.

@@ -22,12 +22,12 @@ from aiokafka.errors import (
     RecordListTooLargeError,
 )
 
-from waypost.buffer import Buffer
 from waypost.errors import PublisherClosedError
 from waypost.kafka.diagnosis import may_be_refusal, refusal, unreachable
 from waypost.kafka.partitions import partitions_of
-from waypost.lane import Lane
-from waypost.pending import Pending
+from waypost.publisher.buffer import Buffer
+from waypost.publisher.lane import Lane
+from waypost.publisher.pending import Pending
 from waypost.topics import Topics
 
 log = logging.getLogger("waypost")

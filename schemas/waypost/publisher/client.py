@@ -19,24 +19,23 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from waypost.buffer import Buffer
-from waypost.calls import CommandCalls
-from waypost.calls import split_import as split_import
 from waypost.errors import PublisherClosedError
 from waypost.kafka.addresses import broker_addresses
 from waypost.model import commands
-from waypost.outcomes import Outcomes
 from waypost.outgoing import check_raw, create_body, policy_body
-from waypost.overdue import overdue
-from waypost.pending import Pending
-from waypost.publisher_options import PublisherOptions, Settings
-from waypost.publisher_stats import PublisherStats, counted
-from waypost.stamps import new_id
+from waypost.publisher.buffer import Buffer
+from waypost.publisher.calls import CommandCalls
+from waypost.publisher.calls import split_import as split_import
+from waypost.publisher.delivery import Outcomes
+from waypost.publisher.options import PublisherOptions, Settings
+from waypost.publisher.pending import Pending
+from waypost.publisher.stamps import new_id
+from waypost.publisher.stats import PublisherStats
 from waypost.topics import Topics
 
 if TYPE_CHECKING:
-    from waypost.awaiting import ResultWaiter, WaitedResult
-    from waypost.sender import Sender
+    from waypost.publisher.sender import Sender
+    from waypost.publisher.waiter import ResultWaiter, WaitedResult
     from waypost.spooler import Spooler
 
 log = logging.getLogger("waypost")
@@ -45,7 +44,7 @@ log = logging.getLogger("waypost")
 class Publisher(CommandCalls):
     """Publishes commands from an event loop: ``async with waypost.Publisher("localhost:9092") as publisher``.
 
-    The options are those of :class:`waypost.publisher_options.PublisherOptions`. A plain call can't wait on an
+    The options are those of :class:`waypost.publisher.options.PublisherOptions`. A plain call can't wait on an
     event loop, so there is no ``on_full="block"`` here: ``await publisher.room()`` before the call instead.
     With ``durability="spool"`` a call holds the event loop up for one write to the disk (tens of microseconds,
     with ``spool_fsync`` as long as the disk takes); ``await publisher.saved()`` after a number of calls writes
@@ -83,7 +82,7 @@ class Publisher(CommandCalls):
             ValueError: the Kafka client does not take the ``options``.
             SpoolError: the spool's directory can't be used.
         """
-        from waypost.sender import Sender
+        from waypost.publisher.sender import Sender
 
         if self._closed:
             raise PublisherClosedError("the publisher is closed, and is not started again: make a new one")
@@ -282,6 +281,8 @@ class Publisher(CommandCalls):
         timeout: float = 10,
     ) -> "WaitedResult":
         """Publish any command and wait for its result, whatever it says; otherwise as create_and_wait."""
+        from waypost.publisher.waiter import ResultWaiter, overdue  # brings the Kafka client
+
         check_raw(command_type, body)
         pending = self._pending(command_type, session_id, body, timestamp, command_id)
         limit = asyncio.timeout(timeout)
@@ -289,8 +290,6 @@ class Publisher(CommandCalls):
         try:
             self._accept(pending)
             if self._waiter is None:
-                from waypost.awaiting import ResultWaiter
-
                 self._waiter = ResultWaiter(self._topics, self._options)
             async with limit:
                 return await self._waiter.wait(pending.command_id, session_id, landing)
@@ -378,3 +377,24 @@ _open: "weakref.WeakSet[Publisher]" = weakref.WeakSet()
 def _at_exit() -> None:
     for publisher in list(_open):
         publisher._left_open()
+
+
+def counted(
+    buffer: "Buffer", outcomes: "Outcomes", sender: "Sender | None", spooler: "Spooler | None"
+) -> PublisherStats:
+    """What the parts of a publisher count now. ``sender`` is None before the start, ``spooler`` without a spool."""
+    return PublisherStats(
+        accepted=buffer.accepted,
+        recovered=buffer.recovered,
+        delivered=outcomes.delivered,
+        failed=outcomes.failed,
+        dropped=buffer.dropped,
+        buffered=len(buffer),
+        buffered_bytes=buffer.bytes,
+        spooled=buffer.disk_count,
+        spooled_bytes=buffer.disk_bytes,
+        connected=sender is not None and sender.connected,
+        waiting_seconds=0.0 if sender is None else sender.waiting_seconds(),
+        last_error=None if sender is None else sender.last_error,
+        spool_error=None if spooler is None else spooler.last_error,
+    )

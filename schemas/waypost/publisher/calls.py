@@ -20,8 +20,8 @@ from waypost.outgoing import (
     policy_body,
     rollback_body,
 )
-from waypost.pending import Pending
-from waypost.stamps import Clock, current_traceparent, new_id
+from waypost.publisher.pending import Pending
+from waypost.publisher.stamps import Clock, current_traceparent, new_id
 
 IMPORT_PART_BYTES: Final = 900_000
 IMPORT_PART_COUNT: Final = 10_000

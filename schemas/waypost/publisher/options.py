@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from inspect import iscoroutinefunction
 from typing import Any, Final, Literal, TypedDict
 
-from waypost.buffer import OnFull
 from waypost.model.limits import MAX_SOURCE, text_problem
 from waypost.topics import DEFAULT_PREFIX
 
 #: Called with a command id, and None once Kafka has the command or the error that keeps it out.
+OnFull = Literal["raise", "block", "drop_oldest"]
+
+
 OnDelivery = Callable[[str, BaseException | None], None]
 Durability = Literal["memory", "spool"]
 DEFAULT_SOURCE: Final = "/waypost/publisher"

@@ -11,9 +11,9 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
-from waypost.buffer import Buffer
 from waypost.envelope import command_headers
-from waypost.pending import Pending
+from waypost.publisher.buffer import Buffer
+from waypost.publisher.pending import Pending
 
 
 class Lane:

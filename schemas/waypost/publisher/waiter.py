@@ -12,17 +12,58 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from waypost.errors import InvalidCommandError
+from waypost.errors import InvalidCommandError, Reached, ResultTimeoutError
 from waypost.kafka.lenient import ODD, read_each
 from waypost.kafka.partitions import partitions_of
+from waypost.publisher.pending import Pending
 from waypost.results import REJECTED
 from waypost.topics import Topics
+
+if TYPE_CHECKING:
+    from waypost.publisher.sender import Sender
+
+
+def overdue(
+    pending: Pending, landing: "asyncio.Future[tuple[int, int]]", sender: "Sender | None", ended: str
+) -> ResultTimeoutError:
+    """The error for who waited in vain, until ``ended`` (``within 10 s``).
+
+    ``landing`` has partition and offset once Kafka has the command.
+    """
+    kept = " and in the spool" if pending.home is not None else ""
+    reached: Reached
+    partition = offset = None
+    if landing.done():
+        reached = "acknowledged"
+        partition, offset = landing.result()
+        known = f"Kafka has it, at offset {offset} of partition {partition}; is a worker running?"
+    elif sender is not None and (partition := sender.where(pending)) is not None:
+        reached = "sent"
+        known = (
+            f"it was sent to partition {partition}, and Kafka has not answered for "
+            f"{sender.waiting_seconds():.1f} s; it is still in this publisher's buffer{kept}"
+        )
+    else:
+        reached = "waiting"
+        tries = pending.tries - (sender is not None and sender.being_gathered(pending))
+        before = "was sent before and will be sent again" if tries else "will be sent"
+        error = None if sender is None else sender.last_error
+        known = f"it is still in this publisher's buffer{kept} and {before} (last error: {error})"
+    return ResultTimeoutError(
+        pending.command_id,
+        f"no result of command {pending.command_id} {ended}. It was accepted, {known}. Publishing it "
+        "again with this command id is safe",
+        reached,
+        partition,
+        offset,
+    )
+
 
 log = logging.getLogger("waypost")
 _PASSING: Final = (KafkaError, OSError, TimeoutError, AssertionError, KeyError)

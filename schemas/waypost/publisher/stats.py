@@ -1,13 +1,6 @@
 """What a publisher counts."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from waypost.buffer import Buffer
-    from waypost.outcomes import Outcomes
-    from waypost.sender import Sender
-    from waypost.spooler import Spooler
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +29,3 @@ class PublisherStats:
     waiting_seconds: float
     last_error: str | None
     spool_error: str | None
-
-
-def counted(
-    buffer: "Buffer", outcomes: "Outcomes", sender: "Sender | None", spooler: "Spooler | None"
-) -> PublisherStats:
-    """What the parts of a publisher count now. ``sender`` is None before the start, ``spooler`` without a spool."""
-    return PublisherStats(
-        accepted=buffer.accepted,
-        recovered=buffer.recovered,
-        delivered=outcomes.delivered,
-        failed=outcomes.failed,
-        dropped=buffer.dropped,
-        buffered=len(buffer),
-        buffered_bytes=buffer.bytes,
-        spooled=buffer.disk_count,
-        spooled_bytes=buffer.disk_bytes,
-        connected=sender is not None and sender.connected,
-        waiting_seconds=0.0 if sender is None else sender.waiting_seconds(),
-        last_error=None if sender is None else sender.last_error,
-        spool_error=None if spooler is None else spooler.last_error,
-    )

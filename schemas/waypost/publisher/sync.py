@@ -8,15 +8,15 @@ from collections.abc import Coroutine
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
 
-from waypost.calls import CommandCalls
 from waypost.errors import PublisherClosedError
-from waypost.pending import Pending
-from waypost.publisher import Publisher
-from waypost.publisher_options import PublisherOptions
-from waypost.publisher_stats import PublisherStats
+from waypost.publisher.calls import CommandCalls
+from waypost.publisher.client import Publisher
+from waypost.publisher.options import PublisherOptions
+from waypost.publisher.pending import Pending
+from waypost.publisher.stats import PublisherStats
 
 if TYPE_CHECKING:
-    from waypost.awaiting import WaitedResult
+    from waypost.publisher.waiter import WaitedResult
 
 _EXIT_SECONDS: Final = 5.0
 _T = TypeVar("_T")
@@ -31,7 +31,7 @@ class _Threaded(Publisher):
 class SyncPublisher(CommandCalls):
     """As :class:`waypost.Publisher`, with plain ``flush()`` and ``close()``; ready to use once it is made.
 
-    The options are those of :class:`waypost.publisher_options.PublisherOptions`. ``on_full="block"`` makes a
+    The options are those of :class:`waypost.publisher.options.PublisherOptions`. ``on_full="block"`` makes a
     call wait for room, at most ``block_timeout`` seconds. With ``durability="spool"`` threads that call at the
     same time share one write to the disk. ``on_delivery`` is called in the publisher's own thread. A publisher
     that is still open when the interpreter exits is closed then, within 5 seconds.

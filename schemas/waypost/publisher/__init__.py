@@ -1,0 +1,4 @@
+"""Accept commands in microseconds and deliver them to Kafka, in order and once.
+
+Owns the buffer, the sender and the spool. May import ``wire``, ``model``, ``kafka``, ``shards`` and ``errors``.
+"""
