@@ -13,7 +13,7 @@ from tests.patience import PATIENCE
 
 from waypost import Publisher, ResultTimeoutError, SpoolError, SyncPublisher
 from waypost.envelope import open_envelope
-from waypost.spool import SpoolFile
+from waypost.publisher.spool.file import SpoolFile
 from waypost_worker.devserver import Servers
 
 PARTITIONS = 3

@@ -5,8 +5,8 @@ from tests.unit.pending import pending
 from waypost.errors import SpoolError
 from waypost.publisher.options import OnFull
 from waypost.publisher.pending import Pending
-from waypost.spool_buffer import SpooledBuffer
-from waypost.through_buffer import ThroughBuffer
+from waypost.publisher.spool.buffer import SpooledBuffer
+from waypost.publisher.spool.write_through import ThroughBuffer
 
 ALL = 1_000_000
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.patience import PATIENCE
 
-from waypost.spool_directory import claim
+from waypost.publisher.spool.directory import claim
 from waypost.topics import Topics
 
 NOWHERE = "127.0.0.1:1"

@@ -20,9 +20,9 @@ from waypost import (
     SpoolError,
     SyncPublisher,
 )
-from waypost.group_commit import GroupCommit
 from waypost.publisher.pending import Pending
-from waypost.spool import SpoolFile
+from waypost.publisher.spool.file import SpoolFile
+from waypost.publisher.spool.write_through import GroupCommit
 
 
 async def test_each_call_is_in_the_spool_before_it_returns(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from waypost import (
     SyncPublisher,
 )
 from waypost.publisher.pending import Pending
-from waypost.spool import SpoolFile
-from waypost.spool_directory import _alone, claim
+from waypost.publisher.spool.directory import _alone, claim
+from waypost.publisher.spool.file import SpoolFile
 
 
 def test_what_is_added_is_read_back_as_it_was(tmp_path: Path) -> None:

@@ -35,8 +35,8 @@ from waypost.topics import Topics
 
 if TYPE_CHECKING:
     from waypost.publisher.sender import Sender
+    from waypost.publisher.spool.spooler import Spooler
     from waypost.publisher.waiter import ResultWaiter, WaitedResult
-    from waypost.spooler import Spooler
 
 log = logging.getLogger("waypost")
 
@@ -104,7 +104,7 @@ class Publisher(CommandCalls):
         return self
 
     def _open_spool(self, directory: "str | os.PathLike[str]") -> "Spooler":
-        from waypost.spooling import open_spool  # brings sqlite3, which nobody else needs
+        from waypost.publisher.spool import open_spool  # brings sqlite3, which nobody else needs
 
         spooler, self._buffer = open_spool(
             Path(directory).absolute(),

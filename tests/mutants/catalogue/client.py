@@ -7,7 +7,7 @@ from tests.mutants.mutant import Edit, Mutant
 BUFFER = "waypost.publisher.buffer:Buffer."
 SENDER = "waypost.publisher.sender:Sender."
 LANE = "waypost.publisher.lane:Lane."
-SPOOL = "waypost.spool_buffer:SpooledBuffer."
+SPOOL = "waypost.publisher.spool.buffer:SpooledBuffer."
 CONSUMING = "waypost.consuming:Consuming."
 SUBSCRIBER_TESTS = "tests/integration/test_subscriber.py::"
 SPOOL_BUFFER_TESTS = "tests/unit/test_publisher_spool_buffer.py"
@@ -16,7 +16,7 @@ CLIENT: tuple[Mutant, ...] = (
     Mutant(
         "failed-removal-forgotten",
         "what could not be removed from the spool is not tried again",
-        (Edit("waypost.spooler:Spooler._remove", "self._buffer.put_off(found)", "pass"),),
+        (Edit("waypost.publisher.spool.spooler:Spooler._remove", "self._buffer.put_off(found)", "pass"),),
         tests=(
             "tests/unit/test_publisher_spool.py::"
             "test_what_can_not_be_removed_from_the_disk_is_removed_once_it_can",

@@ -18,7 +18,7 @@ from time import monotonic
 from typing import Final
 
 from waypost.errors import SpoolError
-from waypost.spool import SpoolFile
+from waypost.publisher.spool.file import SpoolFile
 
 log = logging.getLogger("waypost")
 _SUFFIX: Final = ".spool"

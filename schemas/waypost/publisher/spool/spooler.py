@@ -15,9 +15,9 @@ from typing import Final, cast
 
 from waypost.errors import SpoolError
 from waypost.publisher.pending import Pending
-from waypost.spool import SpoolFile
-from waypost.spool_buffer import SpooledBuffer
-from waypost.spool_directory import Claim
+from waypost.publisher.spool.buffer import SpooledBuffer
+from waypost.publisher.spool.directory import Claim
+from waypost.publisher.spool.file import SpoolFile
 
 log = logging.getLogger("waypost")
 _CHUNK: Final = 500

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Final
 from waypost.publisher.buffer import Buffer
 from waypost.publisher.options import OnFull
 from waypost.publisher.pending import Pending
-from waypost.stored import Removal, Removals, Settled, Stored
+from waypost.publisher.spool.disk_queue import Removal, Removals, Settled, Stored
 
 if TYPE_CHECKING:
-    from waypost.spool import SpoolFile
+    from waypost.publisher.spool.file import SpoolFile
 
 _LOAD_BELOW: Final = 500  # commands in front, below which more are loaded
 

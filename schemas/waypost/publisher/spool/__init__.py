@@ -1,6 +1,7 @@
-"""Opens the spool of a publisher: claims the files, and puts buffer and thread together.
+"""Keep accepted commands on the local disk until Kafka has them.
 
-Imported only where a publisher has a spool, for it brings sqlite3.
+Loaded only by publishers with a spool, because it brings sqlite3. May import the publisher's buffer, options and
+pending commands, but neither its client nor its sender.
 """
 
 from collections.abc import Callable
@@ -8,10 +9,10 @@ from pathlib import Path
 
 from waypost.publisher.options import Settings
 from waypost.publisher.pending import Pending
-from waypost.spool_buffer import SpooledBuffer
-from waypost.spool_directory import claim
-from waypost.spooler import Spooler
-from waypost.through_buffer import ThroughBuffer
+from waypost.publisher.spool.buffer import SpooledBuffer
+from waypost.publisher.spool.directory import claim
+from waypost.publisher.spool.spooler import Spooler
+from waypost.publisher.spool.write_through import ThroughBuffer
 
 
 def open_spool(

@@ -43,7 +43,7 @@ def _sync_directory(directory: Path) -> None:
 
 @cache
 def _sql(name: str) -> str:
-    return files("waypost").joinpath("sql", f"spool_{name}.sql").read_text()
+    return files("waypost.publisher.spool").joinpath("sql", f"{name}.sql").read_text()
 
 
 class SpoolFile:
