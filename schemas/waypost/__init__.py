@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from waypost.publisher.stats import PublisherStats
     from waypost.publisher.sync import SyncPublisher
     from waypost.publisher.waiter import WaitedResult
-    from waypost.reader import Reader, SessionInfo, SessionPage
-    from waypost.session_reader import Page, SessionReader
+    from waypost.reader.client import Reader, SessionInfo, SessionPage
+    from waypost.reader.session import Page, SessionReader
     from waypost.subscriber import Subscriber
     from waypost.topics import Topics
 
@@ -57,9 +57,9 @@ _HOMES = {
     "manager": ("CheckpointManager",),
     "publisher.client": ("Publisher",),
     "publisher.stats": ("PublisherStats",),
-    "reader": ("Reader", "SessionInfo", "SessionPage"),
+    "reader.client": ("Reader", "SessionInfo", "SessionPage"),
     "model.retention": ("Policy",),
-    "session_reader": ("Page", "SessionReader"),
+    "reader.session": ("Page", "SessionReader"),
     "subscriber": ("Subscriber",),
     "publisher.sync": ("SyncPublisher",),
     "topics": ("Topics",),

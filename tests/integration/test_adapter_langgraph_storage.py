@@ -30,7 +30,7 @@ STATEMENTS: dict[str, list[Any]] = {
 
 
 async def test_no_statement_reads_the_whole_table(database: str) -> None:
-    folder = files("waypost").joinpath("sql", "adapters")
+    folder = files("waypost.adapters").joinpath("sql")
     assert {path.name for path in folder.iterdir()} == {f"{name}.sql" for name in STATEMENTS}
     connection = await asyncpg.connect(database)
     try:

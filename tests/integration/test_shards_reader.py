@@ -12,7 +12,7 @@ from tests.recovering import run, worked
 from tests.shards import own_server, rows
 
 from waypost import Reader
-from waypost.reader import SessionInfo, sessions_of
+from waypost.reader.client import SessionInfo, sessions_of
 from waypost.topics import partition_of
 from waypost_worker.devserver import EmbeddedPostgres, Servers
 from waypost_worker.postgres.migrate import migrate_dsn

@@ -31,7 +31,7 @@ from waypost.model.times import format_micros, to_micros
 from waypost.outgoing import checkpoint_body, import_body
 from waypost.publisher.client import Publisher
 from waypost.publisher.waiter import WaitedResult
-from waypost.reader import DEFAULT_SCHEMA, Reader
+from waypost.reader.client import DEFAULT_SCHEMA, Reader
 from waypost.results import DELETED
 from waypost.topics import DEFAULT_PREFIX
 

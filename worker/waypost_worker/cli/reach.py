@@ -15,7 +15,7 @@ from waypost_worker.settings import Settings, config_origin, masked_dsn
 
 if TYPE_CHECKING:
     from waypost.publisher.client import Publisher
-    from waypost.reader import Reader
+    from waypost.reader.client import Reader
     from waypost.topics import Topics
     from waypost_worker.kafka.connection import Connection
 
@@ -121,7 +121,7 @@ async def publishing(settings: Settings) -> "AsyncIterator[Publisher]":
 @asynccontextmanager
 async def reading(settings: Settings) -> "AsyncIterator[Reader]":
     """A reader."""
-    from waypost.reader import Reader
+    from waypost.reader.client import Reader
 
     async with (
         postgres_errors(settings),

@@ -24,7 +24,7 @@ from waypost_worker.settings import Settings
 
 if TYPE_CHECKING:
     from waypost.model.checkpoint import Checkpoint
-    from waypost.reader import Reader, SnapshotSet
+    from waypost.reader.client import Reader, SnapshotSet
     from waypost_worker.cli.transfer import Step
 
 FORKED_FROM: Final = "forked_from"
@@ -188,7 +188,7 @@ class _Plan:
             yield part.body
 
     async def _lines(self, snapshot: "SnapshotSet") -> AsyncGenerator[bytes, None]:
-        from waypost.session_reader import checkpoints_of
+        from waypost.reader.session import checkpoints_of
         from waypost_worker.cli.interchange import line_of
 
         async for checkpoint in checkpoints_of(snapshot, self.origin):

@@ -12,8 +12,8 @@ from waypost_worker.cli.reach import reading
 
 if TYPE_CHECKING:
     from waypost.model.checkpoint import Checkpoint
-    from waypost.reader import Reader
-    from waypost.session_reader import SessionReader
+    from waypost.reader.client import Reader
+    from waypost.reader.session import SessionReader
 
 _SIGNS: Final = {"added": "+", "removed": "-", "changed": "~"}
 

@@ -13,7 +13,7 @@ from waypost_worker.cli.reach import reading
 from waypost_worker.settings import Settings
 
 if TYPE_CHECKING:
-    from waypost.reader import Reader, SnapshotSet
+    from waypost.reader.client import Reader, SnapshotSet
 
 _SESSIONS: Final = 500
 
@@ -92,7 +92,7 @@ class _Pieces:
         self.count = await reader.session(self._session).count()
 
     async def _lines(self, snapshot: "SnapshotSet", session: str) -> AsyncIterator[bytes]:
-        from waypost.session_reader import checkpoints_of
+        from waypost.reader.session import checkpoints_of
         from waypost_worker.cli.interchange import line_of
 
         async for checkpoint in checkpoints_of(snapshot, session):
@@ -101,7 +101,7 @@ class _Pieces:
 
 
 async def _ids(snapshot: "SnapshotSet", prefix: str) -> AsyncIterator[str]:
-    from waypost.reader import sessions_of
+    from waypost.reader.client import sessions_of
 
     cursor = ""
     while page := await sessions_of(snapshot, prefix=prefix, cursor=cursor, limit=_SESSIONS):

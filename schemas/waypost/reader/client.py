@@ -16,13 +16,13 @@ import orjson
 
 from waypost.model.limits import MAX_SESSION_ID, text_problem
 from waypost.model.times import from_micros, to_micros
-from waypost.read_pool import DEFAULT_SCHEMA as DEFAULT_SCHEMA
-from waypost.read_pool import ReadPool
-from waypost.read_shards import OfSession, ReadShards
-from waypost.read_shards import SnapshotSet as SnapshotSet
-from waypost.session_reader import Page as Page
-from waypost.session_reader import SessionReader as SessionReader
-from waypost.session_reader import checked_limit
+from waypost.reader.pool import DEFAULT_SCHEMA as DEFAULT_SCHEMA
+from waypost.reader.pool import ReadPool
+from waypost.reader.session import Page as Page
+from waypost.reader.session import SessionReader as SessionReader
+from waypost.reader.session import checked_limit
+from waypost.reader.sharding import OfSession, ReadShards
+from waypost.reader.sharding import SnapshotSet as SnapshotSet
 from waypost.shards import dsn_list
 
 _SESSIONS: Final = 500

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from waypost.errors import ShardMapError
-from waypost.read_pool import ReadPool, Snapshot
+from waypost.reader.pool import ReadPool, Snapshot
 from waypost.shards import Place, check_place, shard_of
 from waypost.topics import partition_of
 

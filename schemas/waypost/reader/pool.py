@@ -236,6 +236,7 @@ async def _no_reset(_: Any) -> None:
 
 @cache
 def statement_text(name: str, schema: str) -> str:
-    """The SQL in ``sql/{name}.sql``, for a schema."""
-    text = files("waypost").joinpath("sql", f"{name}.sql").read_text()
+    """The SQL in ``sql/{name}.sql`` of this folder, or of another named before a slash, for a schema."""
+    folder, _, statement = name.rpartition("/")
+    text = files("waypost").joinpath(folder or "reader", "sql", f"{statement}.sql").read_text()
     return text if schema == DEFAULT_SCHEMA else text.replace("waypost.", f"{schema}.")

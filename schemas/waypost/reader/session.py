@@ -11,8 +11,8 @@ from waypost.model.checkpoint import Checkpoint, Summary, checkpoint_id, export_
 from waypost.model.limits import MAX_CHECKPOINT_ID, canonical_metadata, text_problem
 from waypost.model.times import to_micros
 from waypost.outgoing import check_session_id, metadata_json
-from waypost.read_pool import Snapshot
-from waypost.read_shards import OfSession, SnapshotSet
+from waypost.reader.pool import Snapshot
+from waypost.reader.sharding import OfSession, SnapshotSet
 
 _PAGE: Final = 100  # checkpoints may have 900 KB each
 _HIGHEST: Final = 2**63 - 1
