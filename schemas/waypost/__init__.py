@@ -22,7 +22,6 @@ if TYPE_CHECKING:
         UnknownCheckpointError,
         WaypostError,
     )
-    from waypost.events import Deduplicator, Event
     from waypost.manager import CheckpointManager
     from waypost.model.checkpoint import Checkpoint
     from waypost.model.retention import Policy
@@ -32,7 +31,8 @@ if TYPE_CHECKING:
     from waypost.publisher.waiter import WaitedResult
     from waypost.reader.client import Reader, SessionInfo, SessionPage
     from waypost.reader.session import Page, SessionReader
-    from waypost.subscriber import Subscriber
+    from waypost.subscriber.client import Subscriber
+    from waypost.subscriber.events import Deduplicator, Event
     from waypost.topics import Topics
 
 __version__ = "0.1.0"
@@ -53,14 +53,14 @@ _HOMES = {
         "UnknownCheckpointError",
         "WaypostError",
     ),
-    "events": ("Deduplicator", "Event"),
+    "subscriber.events": ("Deduplicator", "Event"),
     "manager": ("CheckpointManager",),
     "publisher.client": ("Publisher",),
     "publisher.stats": ("PublisherStats",),
     "reader.client": ("Reader", "SessionInfo", "SessionPage"),
     "model.retention": ("Policy",),
     "reader.session": ("Page", "SessionReader"),
-    "subscriber": ("Subscriber",),
+    "subscriber.client": ("Subscriber",),
     "publisher.sync": ("SyncPublisher",),
     "topics": ("Topics",),
 }

@@ -96,7 +96,7 @@ async def test_members_come_and_go_at_random(
     world: Deployment, results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     print(f"WAYPOST_CHAOS_SEED={SEED}")
-    monkeypatch.setattr("waypost.handling._FIRST_WAIT", 0.001)
+    monkeypatch.setattr("waypost.subscriber.dispatcher._FIRST_WAIT", 0.001)
     chance = random.Random(SEED)
     found: list[Event] = []
     sent: list[str] = []

@@ -49,7 +49,7 @@ async def read(world: Deployment, topic: str, count: int) -> list[Any]:
 async def test_what_keeps_failing_goes_to_the_dead_letter_topic_with_its_reason(
     world: Deployment, results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("waypost.handling._FIRST_WAIT", 0.001)
+    monkeypatch.setattr("waypost.subscriber.dispatcher._FIRST_WAIT", 0.001)
     topic = f"{world.topics.prefix}.dead"
     await create(world, topic)
     sent = await results.many(6, sessions=1)
@@ -115,7 +115,7 @@ async def test_a_dead_letter_that_is_not_taken_ends_the_run_before_its_event(
 async def test_a_dead_letter_topic_that_is_missing_is_told_before_an_event_is_taken(
     world: Deployment, results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("waypost.dead_letters._TOPIC_SECONDS", 0.5)
+    monkeypatch.setattr("waypost.subscriber.dead_letters._TOPIC_SECONDS", 0.5)
     sent = await results.many(3, sessions=1)
 
     async def handler(event: Event) -> None:

@@ -77,7 +77,7 @@ async def test_a_handler_gets_each_session_in_order_and_many_sessions_at_once(
 async def test_a_handler_that_fails_is_tried_again_and_then_the_callback_gets_the_event(
     world: Deployment, results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("waypost.handling._FIRST_WAIT", 0.001)
+    monkeypatch.setattr("waypost.subscriber.dispatcher._FIRST_WAIT", 0.001)
     await results.many(3, sessions=1)
     tries: Counter[str] = Counter()
     failed: list[tuple[str | None, str]] = []
@@ -178,7 +178,7 @@ async def test_cancelling_a_run_leaves_what_was_not_done(world: Deployment, resu
 async def test_a_handler_wrapped_to_handle_once_is_still_tried_again(
     world: Deployment, results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("waypost.handling._FIRST_WAIT", 0.001)
+    monkeypatch.setattr("waypost.subscriber.dispatcher._FIRST_WAIT", 0.001)
     sent = await results.many(3, sessions=1)
     tries: Counter[str] = Counter()
 
@@ -231,7 +231,7 @@ async def test_a_session_that_fails_does_not_hold_up_the_others(world: Deploymen
 async def test_a_rebalance_does_not_wait_for_the_next_try(
     world: Deployment, results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("waypost.handling._FIRST_WAIT", 3600.0)
+    monkeypatch.setattr("waypost.subscriber.dispatcher._FIRST_WAIT", 3600.0)
     (sent,) = await results.many(1)
     tried, again = asyncio.Event(), asyncio.Event()
 
@@ -258,8 +258,8 @@ async def test_a_rebalance_does_not_wait_for_the_next_try(
 async def test_a_slow_handler_keeps_its_partitions(
     world: Deployment, results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("waypost.handling._BACKLOG", 5)
-    monkeypatch.setattr("waypost.handling._STAY_SECONDS", 0.1)
+    monkeypatch.setattr("waypost.subscriber.dispatcher._BACKLOG", 5)
+    monkeypatch.setattr("waypost.subscriber.dispatcher._STAY_SECONDS", 0.1)
     sent = await results.many(10, sessions=1)
     handled: list[str] = []
     entered, leave = asyncio.Event(), asyncio.Event()

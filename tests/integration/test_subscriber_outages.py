@@ -88,7 +88,7 @@ async def test_a_broker_that_is_killed_and_comes_back_costs_no_event(
 async def test_a_frozen_broker_is_not_taken_for_a_stuck_consumer(
     world: Deployment, results: Results, kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("waypost.consuming._STOP_SECONDS", 1.0)
+    monkeypatch.setattr("waypost.subscriber.consumer._STOP_SECONDS", 1.0)
     collecting = Collecting(subscriber(world, from_beginning=True, stuck_after=0.2))
     sent = await results.many(30)
     await world.until(lambda: len(collecting.found) == 30)

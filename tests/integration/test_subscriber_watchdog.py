@@ -105,7 +105,7 @@ async def test_handlers_under_way_are_finished_before_the_consumer_is_replaced(
 async def test_a_member_that_never_gets_its_partitions_begins_anew(
     world: Deployment, results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("waypost.consuming._STOP_SECONDS", 2.0)
+    monkeypatch.setattr("waypost.subscriber.consumer._STOP_SECONDS", 2.0)
     sent = await results.many(30)
     found: list[Event] = []
     events = subscriber(

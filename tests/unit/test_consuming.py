@@ -2,7 +2,7 @@
 
 from aiokafka import TopicPartition
 
-from waypost.consuming import Consuming, Start, Watch
+from waypost.subscriber.consumer import Consuming, Start, Watch
 
 PARTITION = TopicPartition("results", 0)
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from tests.patience import PATIENCE
 
-from waypost.events import Event, EventFilter
-from waypost.handling import Handling, Plan
+from waypost.subscriber.dispatcher import Handling, Plan
+from waypost.subscriber.events import Event, EventFilter
 
 
 class Batch:

@@ -1,6 +1,6 @@
 """When a consumer counts as stuck: asked for long, behind at two looks in the same place."""
 
-from waypost.progress import Progress
+from waypost.subscriber.watchdog import Progress
 
 
 def reading(**positions: int) -> Progress[str]:

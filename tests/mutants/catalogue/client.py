@@ -8,7 +8,7 @@ BUFFER = "waypost.publisher.buffer:Buffer."
 SENDER = "waypost.publisher.sender:Sender."
 LANE = "waypost.publisher.lane:Lane."
 SPOOL = "waypost.publisher.spool.buffer:SpooledBuffer."
-CONSUMING = "waypost.consuming:Consuming."
+CONSUMING = "waypost.subscriber.consumer:Consuming."
 SUBSCRIBER_TESTS = "tests/integration/test_subscriber.py::"
 SPOOL_BUFFER_TESTS = "tests/unit/test_publisher_spool_buffer.py"
 
@@ -103,7 +103,7 @@ CLIENT: tuple[Mutant, ...] = (
         "an event counts as done with once it is handed out",
         (
             Edit(
-                "waypost.subscriber:Subscriber.__aiter__",
+                "waypost.subscriber.client:Subscriber.__aiter__",
                 "if self._filter.wants(record.headers):",
                 "consuming.mark(term, partition, record.offset)\n"
                 "                if self._filter.wants(record.headers):",
@@ -122,7 +122,7 @@ CLIENT: tuple[Mutant, ...] = (
         "a consumer is taken for stuck although a record may just have come",
         (
             Edit(
-                "waypost.progress:Progress.stuck",
+                "waypost.subscriber.watchdog:Progress.stuck",
                 "if self._suspected.get(p) == self._positions[p]",
                 "if True",
             ),

@@ -17,7 +17,7 @@ from waypost_worker.cli.results import about, short
 from waypost_worker.settings import Settings
 
 if TYPE_CHECKING:
-    from waypost.subscriber import Event, Subscriber
+    from waypost.subscriber.client import Event, Subscriber
 
 _TYPES: Final = tuple(
     kind for kind in RESULT_TYPES if kind != ACQUIRED
@@ -81,7 +81,7 @@ async def _tail(
     count: int | None,
     output: Format,
 ) -> None:
-    from waypost.subscriber import Subscriber
+    from waypost.subscriber.client import Subscriber
 
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, os.kill, os.getpid(), signal.SIGINT)

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import orjson
 
-from waypost.events import Event, read_event
 from waypost.json_spans import members
 from waypost.model.checkpoint import own_number
 from waypost.model.commands import Clear, Command
@@ -44,6 +43,7 @@ from waypost.results import (
     ROLLED_BACK,
     UNPINNED,
 )
+from waypost.subscriber.events import Event, read_event
 from waypost_worker.partition.apply import Consequences
 from waypost_worker.partition.encode import Content
 from waypost_worker.partition.ports import FetchedResult

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from waypost.events import Event
+from waypost.subscriber.events import Event
 
 
 @contextmanager

@@ -11,16 +11,16 @@ from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
-from waypost.events import Deduplicator as Deduplicator
-from waypost.events import Event as Event
-from waypost.events import EventFilter, read_event
-from waypost.handling import Handler, Handling, OnFailure, Plan
 from waypost.kafka.addresses import broker_addresses
 from waypost.model.times import to_micros
+from waypost.subscriber.dispatcher import Handler, Handling, OnFailure, Plan
+from waypost.subscriber.events import Deduplicator as Deduplicator
+from waypost.subscriber.events import Event as Event
+from waypost.subscriber.events import EventFilter, read_event
 from waypost.topics import DEFAULT_PREFIX, Topics
 
 if TYPE_CHECKING:
-    from waypost.consuming import Consuming
+    from waypost.subscriber.consumer import Consuming
 
 
 class Subscriber:
@@ -92,8 +92,8 @@ class Subscriber:
         if self._consuming is None:
             from aiokafka.errors import KafkaConnectionError
 
-            from waypost.consuming import Consuming, Start, Watch
             from waypost.kafka.diagnosis import refusal, require_admission, unreachable
+            from waypost.subscriber.consumer import Consuming, Start, Watch
 
             try:
                 consuming = Consuming(
@@ -167,7 +167,7 @@ class Subscriber:
             async with AsyncExitStack() as stack:
                 bury = None
                 if dead_letters is not None:
-                    from waypost.dead_letters import DeadLetters
+                    from waypost.subscriber.dead_letters import DeadLetters
 
                     letters = DeadLetters(dead_letters, self._group, self._options)
                     bury = (await stack.enter_async_context(letters)).put

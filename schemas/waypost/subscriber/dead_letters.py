@@ -17,9 +17,9 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from waypost.errors import DeadLetterError
-from waypost.events import Event
 from waypost.kafka.partitions import partitions_of
 from waypost.model.times import format_micros, to_micros
+from waypost.subscriber.events import Event
 
 _LONGEST_MESSAGE: Final = 2000
 _TOPIC_SECONDS: Final = 10.0

@@ -15,11 +15,11 @@ from inspect import isawaitable
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
-from waypost.events import Event, EventFilter, read_event
-from waypost.spans import continued_trace
+from waypost.subscriber.events import Event, EventFilter, read_event
+from waypost.subscriber.tracing import continued_trace
 
 if TYPE_CHECKING:
-    from waypost.consuming import Batch, Consuming
+    from waypost.subscriber.consumer import Batch, Consuming
 
 log = logging.getLogger("waypost")
 Handler = Callable[[Event], Awaitable[None]]

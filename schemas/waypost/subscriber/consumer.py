@@ -16,7 +16,7 @@ from aiokafka.errors import ConsumerStoppedError, KafkaError
 
 from waypost.kafka.lenient import ODD, read_each
 from waypost.kafka.partitions import partitions_of
-from waypost.progress import Progress
+from waypost.subscriber.watchdog import Progress
 
 log = logging.getLogger("waypost")
 _COMMIT_SECONDS: Final = 1.0
