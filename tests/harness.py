@@ -17,10 +17,10 @@ from tests.oracle.books import Books, Records, balance, read_all
 from tests.patience import PATIENCE
 
 from waypost import Topics
-from waypost.envelope import command_headers
-from waypost.outgoing import create_body
 from waypost.shards import Place, dsn_list, shard_of
-from waypost.topics import partition_of
+from waypost.wire.encode import create_body
+from waypost.wire.envelope import command_headers
+from waypost.wire.topics import partition_of
 from waypost_worker.clock import SystemClock
 from waypost_worker.devserver import Endpoints
 from waypost_worker.kafka.command_log import KafkaCommandLog

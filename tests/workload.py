@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from waypost.envelope import command_headers
-from waypost.outgoing import create_body
-from waypost.topics import partition_of
+from waypost.wire.encode import create_body
+from waypost.wire.envelope import command_headers
+from waypost.wire.topics import partition_of
 
 TIME = b"2026-11-24T08:24:59.123456Z"
 

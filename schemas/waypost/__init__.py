@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from waypost.reader.session import Page, SessionReader
     from waypost.subscriber.client import Subscriber
     from waypost.subscriber.events import Deduplicator, Event
-    from waypost.topics import Topics
+    from waypost.wire.topics import Topics
 
 __version__ = "0.1.0"
 
@@ -62,7 +62,7 @@ _HOMES = {
     "reader.session": ("Page", "SessionReader"),
     "subscriber.client": ("Subscriber",),
     "publisher.sync": ("SyncPublisher",),
-    "topics": ("Topics",),
+    "wire.topics": ("Topics",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

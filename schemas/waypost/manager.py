@@ -40,7 +40,7 @@ from waypost.model.index import Entry, Session
 from waypost.model.retention import Policy
 from waypost.model.session import decide, evolve
 from waypost.model.times import from_micros, taken_micros, to_micros
-from waypost.outgoing import check_session_id, create_action, policy_changes
+from waypost.wire.encode import check_session_id, create_action, policy_changes
 
 log = logging.getLogger("waypost")
 _A = TypeVar("_A", bound=Accepted)
@@ -129,7 +129,7 @@ class CheckpointManager:
     def import_checkpoints(self, json_text: str | bytes, on_conflict: OnConflict = "skip") -> int:
         """Take over an exported list; how many checkpoints were imported or replaced."""
         # Here and not above: whoever imports nothing need not load pydantic.
-        from waypost.bodies import parse_body
+        from waypost.wire.decode import parse_body
 
         # A lone surrogate is refused as what it is, text that is not UTF-8, with all other broken JSON.
         listed = json_text.encode(errors="surrogatepass") if isinstance(json_text, str) else json_text

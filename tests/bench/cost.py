@@ -17,13 +17,13 @@ from typing import Any, Final, NamedTuple
 
 from tests.bench.states import states
 
-from waypost.envelope import command_headers
 from waypost.model.defaults import Defaults
 from waypost.model.index import Session
 from waypost.model.retention import Policy
 from waypost.model.times import format_micros
-from waypost.outgoing import create_body
-from waypost.topics import partition_of
+from waypost.wire.encode import create_body
+from waypost.wire.envelope import command_headers
+from waypost.wire.topics import partition_of
 from waypost_worker.partition import outbox
 from waypost_worker.partition.anchor import anchor_of
 from waypost_worker.partition.apply import Batch, decode

@@ -19,10 +19,10 @@ from tests.bench.plan import DATA_BYTES, SESSIONS
 from tests.bench.states import session_name, states
 
 from waypost import Publisher, Topics
-from waypost.envelope import command_headers
 from waypost.model.times import format_micros
-from waypost.outgoing import create_body
-from waypost.topics import partition_of
+from waypost.wire.encode import create_body
+from waypost.wire.envelope import command_headers
+from waypost.wire.topics import partition_of
 
 NAMES = ("task_started", "plan_made", "tool_called", "observation", "decision", "draft", "task_done")
 CREATE = b"waypost.checkpoint.create"

@@ -7,7 +7,7 @@ import pytest
 from tests.conformance.worlds import PARTITIONS, World
 from tests.patience import PATIENCE
 
-from waypost.envelope import KafkaRecord
+from waypost.wire.envelope import KafkaRecord
 from waypost_worker.partition.ports import CommandLog, RefusedError
 
 

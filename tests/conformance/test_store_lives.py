@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from tests.conformance.stores import MOMENT, PARTITIONS, Hand, Stores, facts
 from tests.properties.generate import SESSION, lives_with_defaults, long_lives
 
-from waypost.envelope import Envelope
 from waypost.model.commands import Command
 from waypost.model.defaults import Defaults
 from waypost.model.index import Session
+from waypost.wire.envelope import Envelope
 from waypost_worker.partition.apply import Batch, Decoded
 from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.ports import Changes, ResultRecord, Store

@@ -16,7 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
 from tests.patience import PATIENCE
 
-from waypost.topics import Topics
+from waypost.wire.topics import Topics
 from waypost_worker.devserver import Servers
 from waypost_worker.kafka.command_log import KafkaCommandLog
 from waypost_worker.kafka.connection import Connection

@@ -18,7 +18,7 @@ from typing import Any
 
 from waypost import Publisher, SyncPublisher
 from waypost.model.commands import CREATE
-from waypost.outgoing import create_body
+from waypost.wire.encode import create_body
 
 PAUSE_SECONDS = 0.002
 

@@ -15,8 +15,8 @@ from typing import Any, Literal
 from tests.oracle.books import read_all
 
 from waypost import Publisher, Topics
-from waypost.envelope import open_envelope
 from waypost.model.index import REMEMBERED
+from waypost.wire.envelope import open_envelope
 from waypost_worker.devserver import EmbeddedKafka, Endpoints
 
 NOWHERE = "127.0.0.1:1"

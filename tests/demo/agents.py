@@ -15,9 +15,9 @@ import orjson
 from aiokafka import AIOKafkaProducer
 
 from waypost import Publisher, Topics
-from waypost.envelope import command_headers, structured_event
 from waypost.model.times import format_micros
-from waypost.topics import partition_of
+from waypost.wire.envelope import command_headers, structured_event
+from waypost.wire.topics import partition_of
 
 NAMES = ("task_started", "plan_made", "tool_called", "observation", "decision", "draft", "task_done")
 

@@ -15,8 +15,8 @@ from tests.harness import Deployment
 from tests.recovering import PARTITIONS, line, live, published, run, worked
 from tests.state import state_hash
 
-from waypost.envelope import command_headers
-from waypost.outgoing import create_body
+from waypost.wire.encode import create_body
+from waypost.wire.envelope import command_headers
 from waypost_worker.devserver import Servers
 from waypost_worker.kafka.topics import delete_topic
 from waypost_worker.postgres.pool import open_pool

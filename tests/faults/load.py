@@ -11,7 +11,7 @@ from aiokafka.errors import KafkaError
 from tests.oracle.ledger import Ledger, fingerprint
 from tests.simulation.agents import Agents, Message
 
-from waypost.topics import Topics
+from waypost.wire.topics import Topics
 
 MAX_GROUP = 8
 SESSIONS = 6

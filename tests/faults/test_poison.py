@@ -12,7 +12,7 @@ import uuid
 from tests.faults.scene import Scene
 from tests.simulation.agents import Message, sessions_of
 
-from waypost.envelope import command_headers, structured_event
+from waypost.wire.envelope import command_headers, structured_event
 
 GOOD = b'{"name":"n","data":{}}'
 TIME = b"2026-11-24T08:24:59.123456Z"

@@ -26,8 +26,8 @@ import aiokafka.client
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from tests.faults.points import POINTS
 
-from waypost.envelope import KafkaRecord
 from waypost.model.index import Session
+from waypost.wire.envelope import KafkaRecord
 from waypost_worker import process, service
 from waypost_worker.cli.worker_process import run
 from waypost_worker.kafka.command_log import KafkaCommandLog

@@ -8,10 +8,10 @@ from tests.harness import Deployment
 from tests.patience import PATIENCE
 
 from waypost import Checkpoint, CheckpointManager, Reader, SessionReader
-from waypost.envelope import command_headers
 from waypost.model import commands as kinds
 from waypost.model.times import format_micros, to_micros
-from waypost.outgoing import checkpoint_body, create_body, import_body
+from waypost.wire.encode import checkpoint_body, create_body, import_body
+from waypost.wire.envelope import command_headers
 
 START = datetime(2026, 11, 24, 8, tzinfo=UTC)
 NAMES = ["task_started", "tool_called", "task_done"]

@@ -11,10 +11,10 @@ from tests.harness import Deployment, deployment
 from tests.patience import PATIENCE
 
 from waypost import Event, Subscriber
-from waypost.envelope import Envelope
 from waypost.model.index import Entry
 from waypost.subscriber.consumer import Consuming
-from waypost.topics import partition_of
+from waypost.wire.envelope import Envelope
+from waypost.wire.topics import partition_of
 from waypost_worker.devserver import Servers
 from waypost_worker.partition.encode import ResultEncoder
 

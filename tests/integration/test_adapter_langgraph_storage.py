@@ -14,7 +14,7 @@ from waypost import InvalidCommandError
 from waypost.adapters import Backend, SessionFullError
 from waypost.adapters.langgraph import WaypostSaver
 from waypost.model import commands
-from waypost.outgoing import policy_body
+from waypost.wire.encode import policy_body
 
 STATEMENTS: dict[str, list[Any]] = {
     "everything": ["session-7"],

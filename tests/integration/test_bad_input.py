@@ -9,7 +9,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from tests.harness import CREATE, TIME, Deployment, deployment
 
-from waypost.envelope import command_headers, structured_event
+from waypost.wire.envelope import command_headers, structured_event
 from waypost_worker.devserver import Servers
 
 GOOD = b'{"name":"n","data":{}}'

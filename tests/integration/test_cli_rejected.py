@@ -12,8 +12,8 @@ from tests.cli import CommandLine
 from tests.deployed import commands_in, create, line, own, own_worker, session, shared
 from tests.killed import until_blocked
 
-from waypost.envelope import command_headers
-from waypost.topics import partition_of
+from waypost.wire.envelope import command_headers
+from waypost.wire.topics import partition_of
 
 __all__ = ["line", "own", "own_worker", "session", "shared"]
 CREATE = b"waypost.checkpoint.create"

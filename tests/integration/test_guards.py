@@ -15,7 +15,7 @@ from tests.guarding import acquired_record, admin, append_foreign, dump, restore
 from tests.harness import Deployment, deployment
 from tests.patience import PATIENCE
 
-from waypost.envelope import KafkaRecord
+from waypost.wire.envelope import KafkaRecord
 from waypost_worker.clock import SystemClock
 from waypost_worker.devserver import Servers
 from waypost_worker.kafka import fenced, zombie

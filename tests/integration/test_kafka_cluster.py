@@ -9,7 +9,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 from tests.servers import started
 
-from waypost.topics import Topics
+from waypost.wire.topics import Topics
 from waypost_worker.devserver import EmbeddedKafka
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.membership import Membership

@@ -9,7 +9,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from tests.patience import PATIENCE
 
-from waypost.topics import Topics
+from waypost.wire.topics import Topics
 from waypost_worker.devserver import Servers
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.membership import Membership

@@ -10,8 +10,8 @@ from tests.patience import PATIENCE
 from tests.processes import freeze
 from tests.servers import started
 
-from waypost.envelope import KafkaRecord
-from waypost.topics import Topics
+from waypost.wire.envelope import KafkaRecord
+from waypost.wire.topics import Topics
 from waypost_worker.devserver import EmbeddedKafka
 from waypost_worker.kafka.command_log import KafkaCommandLog
 from waypost_worker.kafka.connection import Connection

@@ -6,7 +6,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from tests.integration.odd_batches import send
 
-from waypost.envelope import KafkaRecord
+from waypost.wire.envelope import KafkaRecord
 from waypost_worker.devserver import Servers
 from waypost_worker.kafka.command_log import KafkaCommandLog
 from waypost_worker.kafka.connection import Connection

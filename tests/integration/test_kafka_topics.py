@@ -7,7 +7,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from tests.patience import PATIENCE
 
-from waypost.topics import Topics
+from waypost.wire.topics import Topics
 from waypost_worker.devserver import Servers
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.topics import Finding, check_topics, create_topics, topic_settings

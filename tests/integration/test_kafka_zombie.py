@@ -6,7 +6,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from tests.servers import unavailable
 
-from waypost.topics import Topics
+from waypost.wire.topics import Topics
 from waypost_worker.devserver import DevServerError, EmbeddedKafka, Servers
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.topics import check_topics

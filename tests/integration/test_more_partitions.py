@@ -13,7 +13,7 @@ from tests.recovering import PARTITIONS, line, live, run, worked
 from tests.shards import rows
 
 from waypost import Topics
-from waypost.topics import partition_of
+from waypost.wire.topics import partition_of
 from waypost_worker.devserver import Servers
 from waypost_worker.partition.ports import FencedError, RefusedError
 

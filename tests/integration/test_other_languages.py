@@ -19,7 +19,7 @@ from tests.patience import PATIENCE
 from tests.servers import unavailable
 
 from waypost import Reader
-from waypost.topics import partition_of
+from waypost.wire.topics import partition_of
 from waypost_worker.devserver import DevServerError, Servers
 from waypost_worker.devserver.jars import ensure_jars
 from waypost_worker.devserver.jvm import FAST_START, Runtime

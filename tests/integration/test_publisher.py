@@ -20,10 +20,10 @@ from waypost import (
     SyncPublisher,
     Topics,
 )
-from waypost.bodies import parse_body
-from waypost.envelope import open_envelope
 from waypost.model import commands as kinds
-from waypost.topics import partition_of
+from waypost.wire.decode import parse_body
+from waypost.wire.envelope import open_envelope
+from waypost.wire.topics import partition_of
 from waypost_worker.devserver import Servers
 
 PARTITIONS = 3

@@ -11,8 +11,8 @@ from tests.processes import freeze
 from tests.servers import started
 
 from waypost import BufferFullError, DeliveryError, Publisher, ResultTimeoutError, SyncPublisher, Topics
-from waypost.envelope import open_envelope
-from waypost.topics import partition_of
+from waypost.wire.envelope import open_envelope
+from waypost.wire.topics import partition_of
 from waypost_worker.devserver import EmbeddedKafka, Endpoints
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.topics import create_topics

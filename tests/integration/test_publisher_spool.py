@@ -12,8 +12,8 @@ from tests.oracle.books import read_all
 from tests.patience import PATIENCE
 
 from waypost import Publisher, ResultTimeoutError, SpoolError, SyncPublisher
-from waypost.envelope import open_envelope
 from waypost.publisher.spool.file import SpoolFile
+from waypost.wire.envelope import open_envelope
 from waypost_worker.devserver import Servers
 
 PARTITIONS = 3

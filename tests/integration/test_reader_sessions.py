@@ -15,9 +15,9 @@ from tests.patience import PATIENCE
 import waypost
 from waypost import NaiveDatetimeError, Reader, SessionInfo
 from waypost.model import commands as kinds
-from waypost.outgoing import policy_body
 from waypost.reader.client import _AFTER_ALL, _LATEST, _first_after, sessions_of
 from waypost.reader.pool import statement_text
+from waypost.wire.encode import policy_body
 from waypost_worker.devserver import Servers
 
 SESSIONS = 10_000

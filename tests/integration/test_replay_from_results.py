@@ -11,7 +11,7 @@ from tests.killed import until_blocked
 from tests.recovering import PARTITIONS, line, live, published, run, worked
 from tests.state import state_hash
 
-from waypost.topics import Topics
+from waypost.wire.topics import Topics
 from waypost_worker.kafka.topics import delete_topic
 
 __all__ = ["line", "live"]

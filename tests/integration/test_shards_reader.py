@@ -13,7 +13,7 @@ from tests.shards import own_server, rows
 
 from waypost import Reader
 from waypost.reader.client import SessionInfo, sessions_of
-from waypost.topics import partition_of
+from waypost.wire.topics import partition_of
 from waypost_worker.devserver import EmbeddedPostgres, Servers
 from waypost_worker.postgres.migrate import migrate_dsn
 

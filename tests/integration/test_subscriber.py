@@ -28,9 +28,9 @@ from tests.integration.subscribing import (
 from tests.patience import PATIENCE
 
 from waypost import Deduplicator, Event, Subscriber, Topics
-from waypost.envelope import Envelope
 from waypost.model.index import Entry
-from waypost.topics import partition_of
+from waypost.wire.envelope import Envelope
+from waypost.wire.topics import partition_of
 from waypost_worker.devserver import Servers
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.topics import create_topics

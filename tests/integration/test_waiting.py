@@ -19,9 +19,9 @@ from waypost import (
     SyncPublisher,
 )
 from waypost.model import commands as kinds
-from waypost.outgoing import checkpoint_body, create_body
 from waypost.publisher.waiter import ResultWaiter
-from waypost.topics import partition_of
+from waypost.wire.encode import checkpoint_body, create_body
+from waypost.wire.topics import partition_of
 from waypost_worker.devserver import Servers
 
 STATE = {"text": "ü\u0000", "list": [1, 2.5, None, True]}

@@ -17,8 +17,8 @@ from tests.integration.watched import Watched, ok
 from tests.patience import PATIENCE
 from tests.processes import freeze
 
-from waypost.envelope import command_headers
-from waypost.outgoing import create_body
+from waypost.wire.encode import create_body
+from waypost.wire.envelope import command_headers
 from waypost_worker.devserver import EmbeddedPostgres, Servers
 from waypost_worker.telemetry.catalogue import METRICS
 

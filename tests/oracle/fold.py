@@ -6,12 +6,12 @@ from typing import Any
 import orjson
 from tests.properties.naive import DEFAULT_POLICY, NaiveSession
 
-from waypost.bodies import parse_body
-from waypost.envelope import KafkaRecord, open_envelope, session_of
 from waypost.errors import InvalidCommandError
 from waypost.model.commands import Command, ConfigureDefaults, Create, Import
 from waypost.model.times import format_micros
-from waypost.topics import partition_of
+from waypost.wire.decode import parse_body
+from waypost.wire.envelope import KafkaRecord, open_envelope, session_of
+from waypost.wire.topics import partition_of
 
 Row = dict[str, Any]
 REMEMBERED = 256  # ids of commands that set the default policy

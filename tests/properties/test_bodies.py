@@ -12,10 +12,10 @@ from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 from tests.properties.json_texts import create_bodies, objects
 
-from waypost.bodies import _general_create, _plain_create, parse_body
 from waypost.errors import InvalidCommandError
 from waypost.model import commands
 from waypost.model.commands import Action, Create, Import
+from waypost.wire.decode import _general_create, _plain_create, parse_body
 
 examples = settings(deadline=None, max_examples=200)
 

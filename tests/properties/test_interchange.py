@@ -7,10 +7,10 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waypost.bodies import parse_body
 from waypost.model.checkpoint import Checkpoint
 from waypost.model.commands import IMPORT, Import
 from waypost.model.times import from_micros
+from waypost.wire.decode import parse_body
 from waypost_worker.cli import interchange
 from waypost_worker.cli.interchange import line_of, parts_of_lines
 

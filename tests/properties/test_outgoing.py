@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 from tests.properties import python_values
 from tests.properties.generate import policies
 
-from waypost import outgoing
-from waypost.bodies import parse_body
 from waypost.errors import InvalidCommandError
 from waypost.model import commands
 from waypost.model.commands import (
@@ -27,6 +25,8 @@ from waypost.model.commands import (
     Unpin,
 )
 from waypost.model.limits import canonical_metadata, nests_deeper
+from waypost.wire import encode
+from waypost.wire.decode import parse_body
 
 examples = settings(deadline=None, max_examples=150)
 
@@ -34,9 +34,9 @@ examples = settings(deadline=None, max_examples=150)
 @examples
 @given(python_values.names, python_values.data, st.one_of(st.none(), python_values.metadata))
 def test_a_create(name: str, data: dict[str, Any], metadata: dict[str, Any] | None) -> None:
-    body = outgoing.create_body(name, data, metadata)
+    body = encode.create_body(name, data, metadata)
     action = parse_body(commands.CREATE, body)
-    assert action == outgoing.create_action(name, data, metadata)
+    assert action == encode.create_action(name, data, metadata)
     assert isinstance(action, Create)
     assert action.name == name
     assert repr(orjson.loads(action.data)) == repr(data)  # tells 1 from 1.0 and -0.0 from 0.0
@@ -52,7 +52,7 @@ def test_a_checkpoint_id(identifier: str) -> None:
         commands.DELETE: Delete(identifier),
     }
     try:
-        body = outgoing.checkpoint_body(identifier)
+        body = encode.checkpoint_body(identifier)
     except InvalidCommandError:
         body = orjson.dumps({"checkpoint_id": identifier})
         for command_type in expected:
@@ -62,7 +62,7 @@ def test_a_checkpoint_id(identifier: str) -> None:
     for command_type, action in expected.items():
         assert parse_body(command_type, body) == action
     for discard in (False, True):
-        rollback = parse_body(commands.ROLLBACK, outgoing.rollback_body(identifier, discard))
+        rollback = parse_body(commands.ROLLBACK, encode.rollback_body(identifier, discard))
         assert rollback == Rollback(identifier, discard)
 
 
@@ -75,8 +75,8 @@ def test_a_checkpoint_id(identifier: str) -> None:
 )
 def test_a_policy(changes: dict[str, Any], max_age: float | None) -> None:
     changes["max_age"] = max_age
-    found = outgoing.policy_changes(changes)
-    body = outgoing.policy_body(changes)
+    found = encode.policy_changes(changes)
+    body = encode.policy_body(changes)
     assert parse_body(commands.CONFIGURE, body) == Configure(found)
     assert parse_body(commands.CONFIGURE_DEFAULTS, body) == ConfigureDefaults(found)
     assert {field: value for field, value in found if field != "max_age"} == {
@@ -106,12 +106,12 @@ def test_an_import(items: list[tuple[str, dict[str, Any], dict[str, Any]]], on_c
         for i, (name, data, metadata) in enumerate(items)
     ]
     action = parse_body(
-        commands.IMPORT, outgoing.import_body([orjson.dumps(item) for item in listed], on_conflict)
+        commands.IMPORT, encode.import_body([orjson.dumps(item) for item in listed], on_conflict)
     )
     assert isinstance(action, Import)
     assert action.on_conflict == on_conflict
     for item, (name, data, metadata) in zip(action.checkpoints, items, strict=True):
-        assert (item.name, item.metadata) == (name, outgoing.metadata_json(metadata))
+        assert (item.name, item.metadata) == (name, encode.metadata_json(metadata))
         assert item.data == orjson.dumps(data)
 
 
@@ -119,7 +119,7 @@ def test_an_import(items: list[tuple[str, dict[str, Any], dict[str, Any]]], on_c
 @given(python_values.metadata)
 @example({"a": 1e16, "b": -0.0, "c": [2.0**64, 1e300, 1.5, 10.0], "d": -1e19})
 def test_canonical_metadata_is_a_fixed_point_that_survives_jsonb(metadata: dict[str, Any]) -> None:
-    raw = outgoing.metadata_json(metadata)
+    raw = encode.metadata_json(metadata)
     assert canonical_metadata(orjson.loads(raw)) == raw
     assert canonical_metadata(orjson.loads(as_jsonb(raw))) == raw
     assert orjson.loads(raw) == metadata

@@ -6,9 +6,9 @@ from random import Random
 
 import orjson
 
-from waypost.envelope import command_headers, structured_event
 from waypost.model.times import format_micros
-from waypost.topics import partition_of
+from waypost.wire.envelope import command_headers, structured_event
+from waypost.wire.topics import partition_of
 
 EPOCH_MS = 1_795_000_000_000  # when virtual time begins, milliseconds since the Unix epoch
 NAMES = ("task_started", "tool_called", "decision", "task_done")

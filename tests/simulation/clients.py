@@ -8,7 +8,7 @@ from tests.simulation.broker import CommandPartition, Coordinator, ResultsPartit
 from tests.simulation.loop import OUTSIDE, SimulatedLoop, current_process
 from tests.simulation.network import Server
 
-from waypost.envelope import KafkaRecord
+from waypost.wire.envelope import KafkaRecord
 from waypost_worker.partition.ports import Fence, FetchedResult, ResultRecord, UnavailableError
 
 FETCH_WAIT = 1.0

@@ -20,8 +20,8 @@ from tests.simulation.loop import Process
 from tests.simulation.producer import Cluster, SimulatedProducer
 
 import waypost
-from waypost.envelope import command_headers
-from waypost.topics import partition_of
+from waypost.wire.envelope import command_headers
+from waypost.wire.topics import partition_of
 
 if TYPE_CHECKING:
     from tests.simulation.world import World

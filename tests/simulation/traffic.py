@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from tests.simulation.agents import Agents
 from tests.simulation.broker import ResultsPartition
 
-from waypost.envelope import command_headers
 from waypost.model.times import format_micros
+from waypost.wire.envelope import command_headers
 from waypost_worker.partition.encode import ACQUIRED
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any
 from tests.patience import PATIENCE
 
 from waypost.publisher.spool.directory import claim
-from waypost.topics import Topics
+from waypost.wire.topics import Topics
 
 NOWHERE = "127.0.0.1:1"
 TOPIC = Topics().commands

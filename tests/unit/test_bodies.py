@@ -6,7 +6,6 @@ import orjson
 import pytest
 from tests.unit.wire import ITEM, create, refusal
 
-from waypost.bodies import _plain_create, parse_body
 from waypost.model import commands
 from waypost.model.commands import (
     Action,
@@ -21,6 +20,7 @@ from waypost.model.commands import (
     Rollback,
     Unpin,
 )
+from waypost.wire.decode import _plain_create, parse_body
 
 
 @pytest.mark.parametrize(

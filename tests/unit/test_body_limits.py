@@ -6,9 +6,9 @@ import orjson
 import pytest
 from tests.unit.wire import ITEM, KB, create, refusal
 
-from waypost.bodies import parse_body
 from waypost.model import commands
 from waypost.model.commands import Configure, Create, Import
+from waypost.wire.decode import parse_body
 
 
 class TestIntegers:

@@ -7,9 +7,6 @@ import orjson
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
-from waypost import contract, results
-from waypost.command_models import BODIES
-from waypost.envelope import Envelope, command_headers
 from waypost.model.commands import COMMAND_TYPES, ImportItem
 from waypost.model.decisions import (
     Accepted,
@@ -26,9 +23,12 @@ from waypost.model.decisions import (
 )
 from waypost.model.index import Entry
 from waypost.model.retention import Policy
-from waypost.outgoing import checkpoint_body, create_body, import_body, policy_body, rollback_body
-from waypost.result_models import RESULTS
-from waypost.results import RESULT_TYPES
+from waypost.wire import result_types, schema_export
+from waypost.wire.command_models import BODIES
+from waypost.wire.encode import checkpoint_body, create_body, import_body, policy_body, rollback_body
+from waypost.wire.envelope import Envelope, command_headers
+from waypost.wire.result_models import RESULTS
+from waypost.wire.result_types import RESULT_TYPES
 from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.ports import Fence, ResultRecord
 
@@ -72,19 +72,19 @@ def accepted(decision: Accepted, about: Any = None) -> ResultRecord:
 
 
 EMITTED: dict[str, ResultRecord] = {
-    results.CREATED: _encoder.created(ENVELOPE, 5, ENTRY, CONTENT, (1, 2)),
-    results.PINNED: accepted(Pinned(number=1, removed=())),
-    results.UNPINNED: accepted(Unpinned(number=1, removed=(3,))),
-    results.DELETED: accepted(Deleted(number=1, removed=())),
-    results.CLEARED: accepted(Cleared(removed=(1, 2))),
-    results.ROLLED_BACK: accepted(RolledBack(number=7, removed=()), (ENTRY, CONTENT)),
-    results.IMPORTED: accepted(
+    result_types.CREATED: _encoder.created(ENVELOPE, 5, ENTRY, CONTENT, (1, 2)),
+    result_types.PINNED: accepted(Pinned(number=1, removed=())),
+    result_types.UNPINNED: accepted(Unpinned(number=1, removed=(3,))),
+    result_types.DELETED: accepted(Deleted(number=1, removed=())),
+    result_types.CLEARED: accepted(Cleared(removed=(1, 2))),
+    result_types.ROLLED_BACK: accepted(RolledBack(number=7, removed=()), (ENTRY, CONTENT)),
+    result_types.IMPORTED: accepted(
         Imported((Placed(1, "skipped", None, ImportItem("s:1", "n", NOW, b"{}")),), removed=(1,))
     ),
-    results.CONFIGURED: accepted(Configured(policy=Policy(max_age=1_500_000), removed=())),
-    results.DEFAULTS_CONFIGURED: _encoder.defaults_configured(ENVELOPE, 5, Policy()),
-    results.DUPLICATE: _encoder.duplicate(ENVELOPE, 5, Duplicate(None)),
-    results.REJECTED: _encoder.rejected(
+    result_types.CONFIGURED: accepted(Configured(policy=Policy(max_age=1_500_000), removed=())),
+    result_types.DEFAULTS_CONFIGURED: _encoder.defaults_configured(ENVELOPE, 5, Policy()),
+    result_types.DUPLICATE: _encoder.duplicate(ENVELOPE, 5, Duplicate(None)),
+    result_types.REJECTED: _encoder.rejected(
         Rejected("invalid-envelope", "the key is not UTF-8"),
         5,
         NOW,
@@ -92,7 +92,7 @@ EMITTED: dict[str, ResultRecord] = {
         session_id=None,
         command_id=None,
     ),
-    results.ACQUIRED: _encoder.acquired(3, 4, Fence(1, 2)),
+    result_types.ACQUIRED: _encoder.acquired(3, 4, Fence(1, 2)),
 }
 
 
@@ -108,21 +108,21 @@ def asyncapi() -> dict[str, Any]:
 
 
 def test_the_files_are_those_of_the_models() -> None:
-    assert contract.check(DIRECTORY) == []
+    assert schema_export.check(DIRECTORY) == []
 
 
 def test_every_difference_is_found(tmp_path: Path) -> None:
-    contract.export(tmp_path)
-    assert contract.check(tmp_path) == []
+    schema_export.export(tmp_path)
+    assert schema_export.check(tmp_path) == []
     (tmp_path / "asyncapi.json").unlink()
     (tmp_path / "stray.json").write_text("{}")
     (tmp_path / "waypost.session.clear.schema.json").write_text("{}")
-    assert contract.check(tmp_path) == [
+    assert schema_export.check(tmp_path) == [
         "asyncapi.json is missing",
         "stray.json belongs to no model",
         "waypost.session.clear.schema.json differs from its model",
     ]
-    assert contract.check(tmp_path / "nothing")[0] == "asyncapi.json is missing"
+    assert schema_export.check(tmp_path / "nothing")[0] == "asyncapi.json is missing"
 
 
 def test_every_type_has_a_file_and_an_example_here() -> None:

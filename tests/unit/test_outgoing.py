@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from waypost import outgoing
 from waypost.errors import InvalidCommandError, WaypostError
+from waypost.wire import encode
 
 KB = 1024
 
@@ -23,20 +23,16 @@ def refusal(call: Callable[..., Any], *arguments: Any) -> tuple[str, str]:
 
 
 def test_a_create_is_name_metadata_data() -> None:
-    assert outgoing.create_body("n", {"a": 1}) == b'{"name":"n","data":{"a":1}}'
-    assert (
-        outgoing.create_body("n", {}, {"b": 1, "a": 2}) == b'{"name":"n","metadata":{"a":2,"b":1},"data":{}}'
-    )
-    assert (
-        outgoing.create_body("n", {}, {}) == outgoing.create_body("n", {}, None) == b'{"name":"n","data":{}}'
-    )
+    assert encode.create_body("n", {"a": 1}) == b'{"name":"n","data":{"a":1}}'
+    assert encode.create_body("n", {}, {"b": 1, "a": 2}) == b'{"name":"n","metadata":{"a":2,"b":1},"data":{}}'
+    assert encode.create_body("n", {}, {}) == encode.create_body("n", {}, None) == b'{"name":"n","data":{}}'
 
 
 def test_a_name_may_be_a_string_enum() -> None:
     class Stage(StrEnum):
         STARTED = "started"
 
-    assert outgoing.create_body(Stage.STARTED, {}) == b'{"name":"started","data":{}}'
+    assert encode.create_body(Stage.STARTED, {}) == b'{"name":"started","data":{}}'
 
 
 @pytest.mark.parametrize(
@@ -66,19 +62,19 @@ def test_a_name_may_be_a_string_enum() -> None:
     ],
 )
 def test_a_create_that_breaks_a_limit(arguments: tuple[Any, ...], code: str, message: str) -> None:
-    found = refusal(outgoing.create_body, *arguments)
-    assert found == refusal(outgoing.create_action, *arguments)
+    found = refusal(encode.create_body, *arguments)
+    assert found == refusal(encode.create_action, *arguments)
     assert (found[0], found[1][: len(message)]) == (code, message)
 
 
 def test_the_limits_themselves_pass() -> None:
-    body = outgoing.create_body("n" * 200, {"a": "x" * (900 * KB - 8)}, {"a": "x" * (16 * KB - 8)})
+    body = encode.create_body("n" * 200, {"a": "x" * (900 * KB - 8)}, {"a": "x" * (16 * KB - 8)})
     assert len(body) > 916 * KB
 
 
 def test_session_ids_have_1_to_200_characters_without_control_characters() -> None:
     for session_id in ("s", "s" * 200, "a:b", "Lauf 7"):
-        assert outgoing.check_session_id(session_id) == session_id
+        assert encode.check_session_id(session_id) == session_id
     for wrong, message in (
         ("", "the session id is empty"),
         ("s" * 201, "the session id has 201 characters"),
@@ -86,12 +82,12 @@ def test_session_ids_have_1_to_200_characters_without_control_characters() -> No
         (7, "a session id must be a string, not int"),
         (b"s", "a session id must be a string, not bytes"),
     ):
-        code, found = refusal(outgoing.check_session_id, wrong)
+        code, found = refusal(encode.check_session_id, wrong)
         assert code == "invalid-envelope"
         assert found.startswith(message)
 
 
-@pytest.mark.parametrize("build", [outgoing.checkpoint_body, outgoing.rollback_body])
+@pytest.mark.parametrize("build", [encode.checkpoint_body, encode.rollback_body])
 def test_checkpoint_ids(build: Callable[[Any], bytes]) -> None:
     assert b'"checkpoint_id":"s:1"' in build("s:1")
     for wrong, message in (
@@ -104,9 +100,9 @@ def test_checkpoint_ids(build: Callable[[Any], bytes]) -> None:
 
 
 def test_a_policy_names_only_what_it_changes() -> None:
-    assert outgoing.policy_body({}) == b"{}"
-    assert outgoing.policy_body({"max_age": None, "keep_recent": 3}) == b'{"max_age":null,"keep_recent":3}'
-    assert outgoing.policy_changes({"max_age": 2, "keep_recent": 3}) == (
+    assert encode.policy_body({}) == b"{}"
+    assert encode.policy_body({"max_age": None, "keep_recent": 3}) == b'{"max_age":null,"keep_recent":3}'
+    assert encode.policy_changes({"max_age": 2, "keep_recent": 3}) == (
         ("keep_recent", 3),
         ("max_age", 2_000_000),
     )
@@ -129,5 +125,5 @@ def test_a_policy_names_only_what_it_changes() -> None:
     ],
 )
 def test_a_policy_out_of_bounds_names_its_field(changes: dict[str, Any]) -> None:
-    code, message = refusal(outgoing.policy_body, changes)
+    code, message = refusal(encode.policy_body, changes)
     assert (code, message.startswith(next(iter(changes)))) == ("invalid-body", True)

@@ -6,8 +6,8 @@ from itertools import zip_longest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waypost.envelope import command_headers
 from waypost.model.commands import CREATE, ROLLBACK, Rollback
+from waypost.wire.envelope import command_headers
 from waypost_worker.partition.apply import Decoded, decode
 from waypost_worker.partition.pieces import Pieces
 

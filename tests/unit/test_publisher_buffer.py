@@ -13,7 +13,7 @@ from waypost.errors import BufferFullError
 from waypost.publisher.buffer import Buffer
 from waypost.publisher.options import OnFull
 from waypost.publisher.pending import Pending
-from waypost.topics import partition_of
+from waypost.wire.topics import partition_of
 
 ALL = 1_000_000
 

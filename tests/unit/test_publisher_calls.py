@@ -21,14 +21,14 @@ from waypost import (
     PublisherClosedError,
     SyncPublisher,
 )
-from waypost.bodies import parse_body
 from waypost.model.commands import IMPORT, Import
 from waypost.model.limits import MAX_DATA_BYTES
 from waypost.model.times import parse_micros
-from waypost.outgoing import import_body
 from waypost.publisher.calls import CommandCalls, split_import
 from waypost.publisher.pending import Pending
 from waypost.publisher.stamps import Clock, new_id
+from waypost.wire.decode import parse_body
+from waypost.wire.encode import import_body
 
 NOWHERE = "127.0.0.1:1"
 

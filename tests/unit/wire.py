@@ -5,10 +5,10 @@ from typing import Any
 import orjson
 import pytest
 
-from waypost.bodies import parse_body
 from waypost.errors import InvalidCommandError
 from waypost.model import commands
 from waypost.model.commands import Create
+from waypost.wire.decode import parse_body
 
 KB = 1024
 ITEM = {"id": "a:1", "name": "n", "timestamp": "2026-11-24T08:24:59Z", "data": {}}

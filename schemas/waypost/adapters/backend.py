@@ -28,12 +28,12 @@ from waypost.errors import PublisherClosedError, WaypostError
 from waypost.model import commands
 from waypost.model.limits import dump_object
 from waypost.model.times import format_micros, to_micros
-from waypost.outgoing import checkpoint_body, import_body
 from waypost.publisher.client import Publisher
 from waypost.publisher.waiter import WaitedResult
 from waypost.reader.client import DEFAULT_SCHEMA, Reader
-from waypost.results import DELETED
-from waypost.topics import DEFAULT_PREFIX
+from waypost.wire.encode import checkpoint_body, import_body
+from waypost.wire.result_types import DELETED
+from waypost.wire.topics import DEFAULT_PREFIX
 
 _REMEMBERED: Final = 10_000  # sessions
 _DUE_EVERY: Final = 64  # records

@@ -1,7 +1,7 @@
 """What agents can ask for: the names of the commands, and the plain values that their bodies become.
 
 The values, small frozen classes that hold JSON as bytes, are what the state machine decides on; how a body looks
-on the wire is :mod:`waypost.command_models`. Pure; knows neither Kafka nor Postgres, and no pydantic: a
+on the wire is :mod:`waypost.wire.command_models`. Pure; knows neither Kafka nor Postgres, and no pydantic: a
 publisher needs none.
 """
 

@@ -18,7 +18,7 @@ from typing import Final
 from waypost.errors import BufferFullError
 from waypost.publisher.options import OnFull
 from waypost.publisher.pending import Pending
-from waypost.topics import partition_of
+from waypost.wire.topics import partition_of
 
 # So many commands of one session may be in one batch. What was sent and not acknowledged is sent again, and its
 # ids make it harmless as long as the worker remembers them: 256 of a session, of which other publishers of the

@@ -6,12 +6,13 @@ from datetime import datetime
 from typing import Any, Final
 
 from waypost.errors import InvalidCommandError
-from waypost.json_spans import elements
 from waypost.model import commands
 from waypost.model.commands import OnConflict
 from waypost.model.limits import MAX_COMMAND_ID, check_json, text_problem
 from waypost.model.times import format_micros, taken_micros
-from waypost.outgoing import (
+from waypost.publisher.pending import Pending
+from waypost.publisher.stamps import Clock, current_traceparent, new_id
+from waypost.wire.encode import (
     check_raw,
     check_session_id,
     checkpoint_body,
@@ -20,8 +21,7 @@ from waypost.outgoing import (
     policy_body,
     rollback_body,
 )
-from waypost.publisher.pending import Pending
-from waypost.publisher.stamps import Clock, current_traceparent, new_id
+from waypost.wire.raw_json import elements
 
 IMPORT_PART_BYTES: Final = 900_000
 IMPORT_PART_COUNT: Final = 10_000
@@ -79,7 +79,7 @@ class CommandCalls(ABC):
         All parts are accepted or, with the error, none.
         """
         # Here and not above: agents that import nothing need not load pydantic.
-        from waypost.bodies import parse_body
+        from waypost.wire.decode import parse_body
 
         parts = []
         first = 0

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from waypost.errors import PublisherClosedError
 from waypost.kafka.addresses import broker_addresses
 from waypost.model import commands
-from waypost.outgoing import check_raw, create_body, policy_body
 from waypost.publisher.buffer import Buffer
 from waypost.publisher.calls import CommandCalls
 from waypost.publisher.calls import split_import as split_import
@@ -31,7 +30,8 @@ from waypost.publisher.options import PublisherOptions, Settings
 from waypost.publisher.pending import Pending
 from waypost.publisher.stamps import new_id
 from waypost.publisher.stats import PublisherStats
-from waypost.topics import Topics
+from waypost.wire.encode import check_raw, create_body, policy_body
+from waypost.wire.topics import Topics
 
 if TYPE_CHECKING:
     from waypost.publisher.sender import Sender

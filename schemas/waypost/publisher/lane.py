@@ -11,9 +11,9 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
-from waypost.envelope import command_headers
 from waypost.publisher.buffer import Buffer
 from waypost.publisher.pending import Pending
+from waypost.wire.envelope import command_headers
 
 
 class Lane:

@@ -7,7 +7,7 @@ from inspect import iscoroutinefunction
 from typing import Any, Final, Literal, TypedDict
 
 from waypost.model.limits import MAX_SOURCE, text_problem
-from waypost.topics import DEFAULT_PREFIX
+from waypost.wire.topics import DEFAULT_PREFIX
 
 #: Called with a command id, and None once Kafka has the command or the error that keeps it out.
 OnFull = Literal["raise", "block", "drop_oldest"]

@@ -28,7 +28,7 @@ from waypost.kafka.partitions import partitions_of
 from waypost.publisher.buffer import Buffer
 from waypost.publisher.lane import Lane
 from waypost.publisher.pending import Pending
-from waypost.topics import Topics
+from waypost.wire.topics import Topics
 
 log = logging.getLogger("waypost")
 # Between two looks at the event loop: about a millisecond of work.

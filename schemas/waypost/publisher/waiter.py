@@ -22,8 +22,8 @@ from waypost.errors import InvalidCommandError, Reached, ResultTimeoutError
 from waypost.kafka.lenient import ODD, read_each
 from waypost.kafka.partitions import partitions_of
 from waypost.publisher.pending import Pending
-from waypost.results import REJECTED
-from waypost.topics import Topics
+from waypost.wire.result_types import REJECTED
+from waypost.wire.topics import Topics
 
 if TYPE_CHECKING:
     from waypost.publisher.sender import Sender

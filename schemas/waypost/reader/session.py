@@ -10,9 +10,9 @@ import orjson
 from waypost.model.checkpoint import Checkpoint, Summary, checkpoint_id, export_json, own_number
 from waypost.model.limits import MAX_CHECKPOINT_ID, canonical_metadata, text_problem
 from waypost.model.times import to_micros
-from waypost.outgoing import check_session_id, metadata_json
 from waypost.reader.pool import Snapshot
 from waypost.reader.sharding import OfSession, SnapshotSet
+from waypost.wire.encode import check_session_id, metadata_json
 
 _PAGE: Final = 100  # checkpoints may have 900 KB each
 _HIGHEST: Final = 2**63 - 1

@@ -13,7 +13,7 @@ from uuid import UUID
 from waypost.errors import ShardMapError
 from waypost.reader.pool import ReadPool, Snapshot
 from waypost.shards import Place, check_place, shard_of
-from waypost.topics import partition_of
+from waypost.wire.topics import partition_of
 
 
 class Source(Protocol):

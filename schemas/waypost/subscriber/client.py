@@ -17,7 +17,7 @@ from waypost.subscriber.dispatcher import Handler, Handling, OnFailure, Plan
 from waypost.subscriber.events import Deduplicator as Deduplicator
 from waypost.subscriber.events import Event as Event
 from waypost.subscriber.events import EventFilter, read_event
-from waypost.topics import DEFAULT_PREFIX, Topics
+from waypost.wire.topics import DEFAULT_PREFIX, Topics
 
 if TYPE_CHECKING:
     from waypost.subscriber.consumer import Consuming

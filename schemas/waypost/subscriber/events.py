@@ -10,11 +10,11 @@ from typing import Any, Final, cast
 
 import orjson
 
-from waypost.json_spans import members
 from waypost.model.checkpoint import Checkpoint
 from waypost.model.limits import canonical_metadata
 from waypost.model.times import from_micros, parse_micros
-from waypost.results import ACQUIRED, RESULT_TYPES
+from waypost.wire.raw_json import members
+from waypost.wire.result_types import ACQUIRED, RESULT_TYPES
 
 _TYPE: Final = "ce_type"
 _SHORT: Final = {kind: kind.removeprefix("waypost.") for kind in RESULT_TYPES}

@@ -6,11 +6,11 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from waypost.bodies import parse_body
 from waypost.errors import InvalidCommandError
-from waypost.json_spans import members
 from waypost.model import commands
-from waypost.outgoing import check_session_id
+from waypost.wire.decode import parse_body
+from waypost.wire.encode import check_session_id
+from waypost.wire.raw_json import members
 from waypost_worker.cli.output import USAGE, CommandError
 
 TYPES: Final = {

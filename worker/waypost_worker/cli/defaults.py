@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from waypost.outgoing import policy_body
+from waypost.wire.encode import policy_body
 from waypost_worker.cli.common import NOTHING_GIVEN, Common
 from waypost_worker.cli.confirm import confirm
 from waypost_worker.cli.output import DONE, USAGE, CommandError, show_fields

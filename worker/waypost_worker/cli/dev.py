@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Parameter, validators
 
-from waypost.topics import Topics
+from waypost.wire.topics import Topics
 from waypost_worker.cli.common import OutputFlag, state_dir
 from waypost_worker.cli.output import DONE, USAGE, CommandError, Format, note, show_fields
 from waypost_worker.cli.progress import DownloadProgress

@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 import orjson
 
-from waypost.bodies import parse_body
 from waypost.errors import InvalidCommandError
 from waypost.model import commands
 from waypost.model.checkpoint import Checkpoint, own_number
 from waypost.model.commands import OnConflict
 from waypost.model.times import format_micros, to_micros
-from waypost.outgoing import check_session_id, import_body
 from waypost.publisher.calls import IMPORT_PART_BYTES, IMPORT_PART_COUNT, split_import
+from waypost.wire.decode import parse_body
+from waypost.wire.encode import check_session_id, import_body
 
 
 class Part(NamedTuple):

@@ -16,7 +16,7 @@ from waypost_worker.settings import Settings, config_origin, masked_dsn
 if TYPE_CHECKING:
     from waypost.publisher.client import Publisher
     from waypost.reader.client import Reader
-    from waypost.topics import Topics
+    from waypost.wire.topics import Topics
     from waypost_worker.kafka.connection import Connection
 
 _SOURCE = "/waypost/cli"

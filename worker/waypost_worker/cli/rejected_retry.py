@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import orjson
 from cyclopts import Parameter
 
-from waypost.bodies import parse_body
-from waypost.envelope import open_envelope
 from waypost.errors import InvalidCommandError
 from waypost.model import commands
-from waypost.topics import partition_of
+from waypost.wire.decode import parse_body
+from waypost.wire.envelope import open_envelope
+from waypost.wire.topics import partition_of
 from waypost_worker.cli.common import NOTHING_GIVEN, Common
 from waypost_worker.cli.confirm import confirm
 from waypost_worker.cli.databases import Databases, connected

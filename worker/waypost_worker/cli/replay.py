@@ -9,7 +9,7 @@ from cyclopts import Parameter, validators
 
 from waypost.errors import InvalidCommandError
 from waypost.model.times import parse_micros
-from waypost.topics import Topics
+from waypost.wire.topics import Topics
 from waypost_worker.cli.common import NOTHING_GIVEN, Common
 from waypost_worker.cli.databases import connected
 from waypost_worker.cli.output import DONE, USAGE, CommandError, Format, note, show_rows

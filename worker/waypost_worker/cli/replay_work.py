@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import orjson
 from pydantic import SecretStr
 
-from waypost.topics import Topics
+from waypost.wire.topics import Topics
 from waypost_worker.cli.databases import stores
 from waypost_worker.cli.output import CommandError
 from waypost_worker.cli.reach import kafka_connection, kafka_errors, postgres_errors

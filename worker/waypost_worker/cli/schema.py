@@ -25,10 +25,10 @@ def export(
 
       waypost schema export --directory contract
     """
-    from waypost import contract
+    from waypost.wire import schema_export
 
     try:
-        written = contract.export(directory)
+        written = schema_export.export(directory)
     except OSError as error:
         raise CommandError(f"{directory} can't be written: {error.strerror}") from None
     show_rows([{"file": str(path)} for path in written], output, ("file",))
@@ -46,10 +46,10 @@ def check(
 
       waypost schema check
     """
-    from waypost import contract
+    from waypost.wire import schema_export
 
-    problems = contract.check(directory)
-    good = f"{directory}: {len(contract.documents())} files agree with the models"
+    problems = schema_export.check(directory)
+    good = f"{directory}: {len(schema_export.documents())} files agree with the models"
     show_rows([{"problem": problem} for problem in problems], output, ("problem",), good)
     if problems:
         note(f"write them anew with 'waypost schema export --directory {directory}' ('make schemas' here)")

@@ -15,7 +15,7 @@ from cyclopts import Parameter
 
 from waypost.errors import InvalidCommandError
 from waypost.model import commands
-from waypost.outgoing import check_session_id, checkpoint_body, metadata_json, policy_body
+from waypost.wire.encode import check_session_id, checkpoint_body, metadata_json, policy_body
 from waypost_worker.cli.common import NOTHING_GIVEN, Common, Target
 from waypost_worker.cli.output import DONE, USAGE, CommandError, note, show_fields
 from waypost_worker.cli.publish import TimeoutFlag

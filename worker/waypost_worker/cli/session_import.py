@@ -12,8 +12,8 @@ from cyclopts import Parameter
 from waypost.errors import InvalidCommandError
 from waypost.model import commands
 from waypost.model.commands import OnConflict
-from waypost.outgoing import check_session_id
 from waypost.publisher.stamps import new_id
+from waypost.wire.encode import check_session_id
 from waypost_worker.cli.common import NOTHING_GIVEN, Common
 from waypost_worker.cli.interchange import Part, parts_of_lines, parts_of_list
 from waypost_worker.cli.output import DONE, USAGE, CommandError, note, show_fields

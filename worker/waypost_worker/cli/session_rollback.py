@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from waypost.model import commands
-from waypost.outgoing import check_session_id, rollback_body
+from waypost.wire.encode import check_session_id, rollback_body
 from waypost_worker.cli.commandline import Prepared
 from waypost_worker.cli.common import NOTHING_GIVEN, Common
 from waypost_worker.cli.confirm import confirm

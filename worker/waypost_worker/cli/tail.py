@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from cyclopts import Parameter, validators
 
 from waypost.model.times import from_micros, parse_micros
-from waypost.results import ACQUIRED, RESULT_TYPES
+from waypost.wire.result_types import ACQUIRED, RESULT_TYPES
 from waypost_worker.cli.common import NOTHING_GIVEN, Common
 from waypost_worker.cli.output import DONE, USAGE, CommandError, Format, Stream, event_line, note
 from waypost_worker.cli.reach import kafka_errors, kafka_options, require_topics

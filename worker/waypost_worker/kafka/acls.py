@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from waypost.topics import Topics
+from waypost.wire.topics import Topics
 
 Role: TypeAlias = Literal["agent", "subscriber", "worker", "operator"]
 ROLES: Final[dict[Role, str]] = {

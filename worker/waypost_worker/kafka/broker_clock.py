@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from aiokafka import AIOKafkaProducer
 
-from waypost.topics import Topics
+from waypost.wire.topics import Topics
 from waypost_worker.kafka.connection import Connection, kafka_errors, quietly
 from waypost_worker.kafka.topics import create_scratch_topic, delete_topic
 from waypost_worker.partition.ports import OwnerError

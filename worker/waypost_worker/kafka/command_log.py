@@ -10,7 +10,7 @@ from typing import Final
 
 from aiokafka import TopicPartition
 
-from waypost.envelope import KafkaRecord
+from waypost.wire.envelope import KafkaRecord
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.reading import FETCH_BYTES, PartitionReader
 

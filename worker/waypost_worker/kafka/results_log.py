@@ -5,7 +5,7 @@ from contextlib import aclosing
 
 from aiokafka import TopicPartition
 
-from waypost.topics import Topics
+from waypost.wire.topics import Topics
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.fenced import FencedProducer, claim_epoch
 from waypost_worker.kafka.reading import PartitionReader

@@ -10,7 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError, for_code
 
-from waypost.topics import Topics
+from waypost.wire.topics import Topics
 from waypost_worker.kafka.connection import Connection, kafka_errors, quietly
 from waypost_worker.kafka.fenced import MAX_BATCH_BYTES
 from waypost_worker.partition.ports import RefusedError, UnavailableError

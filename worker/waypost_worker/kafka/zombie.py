@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from aiokafka.errors import OutOfOrderSequenceNumber, UnknownProducerId
 
-from waypost.topics import Topics
+from waypost.wire.topics import Topics
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.fenced import FencedProducer, claim_epoch
 from waypost_worker.kafka.topics import create_scratch_topic, delete_topic

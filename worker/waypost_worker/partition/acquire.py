@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from waypost.envelope import KafkaRecord
 from waypost.model.defaults import Defaults
+from waypost.wire.envelope import KafkaRecord
 from waypost_worker.partition import outbox
 from waypost_worker.partition.anchor import anchor_of
 from waypost_worker.partition.encode import ResultEncoder

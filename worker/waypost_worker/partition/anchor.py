@@ -2,7 +2,7 @@
 
 import hashlib
 
-from waypost.envelope import KafkaRecord
+from waypost.wire.envelope import KafkaRecord
 
 
 def anchor_of(record: KafkaRecord) -> bytes:

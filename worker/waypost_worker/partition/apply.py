@@ -10,8 +10,6 @@ from itertools import accumulate
 from operator import attrgetter
 from typing import Final, NamedTuple
 
-from waypost.bodies import parse_body
-from waypost.envelope import Envelope, KafkaRecord, glimpse, open_envelope, recorded_at
 from waypost.errors import InvalidCommandError
 from waypost.model.commands import Action, Command, ConfigureDefaults, Create, Rollback
 from waypost.model.decisions import (
@@ -28,7 +26,9 @@ from waypost.model.decisions import (
 from waypost.model.defaults import Defaults
 from waypost.model.index import Entry, Session
 from waypost.model.session import decide, evolve
-from waypost.topics import partition_of
+from waypost.wire.decode import parse_body
+from waypost.wire.envelope import Envelope, KafkaRecord, glimpse, open_envelope, recorded_at
+from waypost.wire.topics import partition_of
 from waypost_worker.partition import outbox
 from waypost_worker.partition.encode import Content, ResultEncoder
 from waypost_worker.partition.ports import Changes, RejectedRow, ResultRecord, Row

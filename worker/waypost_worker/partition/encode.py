@@ -13,7 +13,6 @@ from uuid import NAMESPACE_URL
 
 import orjson
 
-from waypost.envelope import JSON, Envelope
 from waypost.model.checkpoint import checkpoint_id
 from waypost.model.decisions import (
     Accepted,
@@ -32,6 +31,7 @@ from waypost.model.index import Entry
 from waypost.model.retention import Policy
 from waypost.model.session import removed_ids
 from waypost.model.times import format_micros
+from waypost.wire.envelope import JSON, Envelope
 from waypost_worker.partition.ports import Fence, ResultRecord
 
 ACQUIRED: Final = b"waypost.partition.acquired"

@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import orjson
 
-from waypost.bodies import parse_body
-from waypost.envelope import KafkaRecord, open_envelope
 from waypost.model.commands import Create
 from waypost.model.index import Entry
+from waypost.wire.decode import parse_body
+from waypost.wire.envelope import KafkaRecord, open_envelope
 from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.ports import RefusedError, ResultRecord
 

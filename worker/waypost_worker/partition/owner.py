@@ -12,7 +12,7 @@ from functools import partial
 from random import Random
 from typing import Any, Final, TypeVar
 
-from waypost.envelope import KafkaRecord
+from waypost.wire.envelope import KafkaRecord
 from waypost_worker.partition import outbox
 from waypost_worker.partition.acquire import RenewalDueError, acquire, check_log
 from waypost_worker.partition.anchor import anchor_of

@@ -8,7 +8,7 @@ way before the next one is looked at. Where pieces end changes nothing that a co
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from waypost.envelope import KafkaRecord
+from waypost.wire.envelope import KafkaRecord
 from waypost_worker.partition.apply import Decoded, cut, decode
 
 _PIECE: Final = 64

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from waypost.envelope import KafkaRecord
 from waypost.model.index import Entry, Remembered, Session
 from waypost.model.retention import Policy
+from waypost.wire.envelope import KafkaRecord
 
 
 class OwnerError(Exception):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from waypost.topics import partition_of
+from waypost.wire.topics import partition_of
 from waypost_worker.partition import outbox
 from waypost_worker.partition.ports import RefusedError
 from waypost_worker.postgres.statements import statement

@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from waypost.envelope import KafkaRecord
 from waypost.model.checkpoint import own_number
-from waypost.topics import partition_of
+from waypost.wire.envelope import KafkaRecord
+from waypost.wire.topics import partition_of
 from waypost_worker.partition.ports import CommandLog, RefusedError
 from waypost_worker.recovery.memory import MemoryFold
 from waypost_worker.recovery.stretches import stretches

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from waypost.envelope import glimpse
 from waypost.model.defaults import Defaults
 from waypost.subscriber.events import Event
+from waypost.wire.envelope import glimpse
 from waypost_worker.partition import outbox
 from waypost_worker.partition.anchor import anchor_of
 from waypost_worker.partition.cache import SessionCache

@@ -7,9 +7,9 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from waypost.envelope import KafkaRecord
 from waypost.model.defaults import Defaults
 from waypost.model.index import Session
+from waypost.wire.envelope import KafkaRecord
 from waypost_worker.partition import outbox
 from waypost_worker.partition.anchor import anchor_of
 from waypost_worker.partition.apply import Batch, decode

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import orjson
 
-from waypost.envelope import KafkaRecord
+from waypost.wire.envelope import KafkaRecord
 from waypost_worker.partition import outbox
 from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.ports import ResultsLog, StoredOutbox

@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from waypost.envelope import KafkaRecord
 from waypost.model.defaults import Defaults
+from waypost.wire.envelope import KafkaRecord
 from waypost_worker.partition import outbox
 from waypost_worker.partition.acquire import check_log
 from waypost_worker.partition.anchor import anchor_of

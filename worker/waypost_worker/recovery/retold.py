@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import orjson
 
-from waypost.json_spans import members
 from waypost.model.checkpoint import own_number
 from waypost.model.commands import Clear, Command
 from waypost.model.decisions import (
@@ -30,7 +29,9 @@ from waypost.model.index import Entry, Session
 from waypost.model.limits import canonical_metadata
 from waypost.model.retention import Policy
 from waypost.model.times import parse_micros, to_micros
-from waypost.results import (
+from waypost.subscriber.events import Event, read_event
+from waypost.wire.raw_json import members
+from waypost.wire.result_types import (
     CLEARED,
     CONFIGURED,
     CREATED,
@@ -43,7 +44,6 @@ from waypost.results import (
     ROLLED_BACK,
     UNPINNED,
 )
-from waypost.subscriber.events import Event, read_event
 from waypost_worker.partition.apply import Consequences
 from waypost_worker.partition.encode import Content
 from waypost_worker.partition.ports import FetchedResult

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
-from waypost.envelope import KafkaRecord
+from waypost.wire.envelope import KafkaRecord
 from waypost_worker.partition.ports import CommandLog
 
 _PIECE: Final = 5000

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
-from waypost.envelope import KafkaRecord
 from waypost.model.commands import Create
+from waypost.wire.envelope import KafkaRecord
 from waypost_worker.partition.apply import decode
 from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.ports import CommandLog, RefusedError, ResultsLog

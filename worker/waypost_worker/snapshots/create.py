@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from waypost import __version__
-from waypost.topics import Topics
+from waypost.wire.topics import Topics
 from waypost_worker.postgres.migrate import applied, check_schema
 from waypost_worker.snapshots.errors import SnapshotError
 from waypost_worker.snapshots.files import PIECE_BYTES, TableWriter

@@ -13,7 +13,7 @@ from uuid import uuid4
 import asyncpg
 
 from waypost.shards import shard_of
-from waypost.topics import Topics
+from waypost.wire.topics import Topics
 from waypost_worker.postgres.migrate import applied, migrate, migrations
 from waypost_worker.postgres.shards import check_found, check_set
 from waypost_worker.postgres.statements import statement as postgres_statement

@@ -15,7 +15,7 @@ from opentelemetry import trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from waypost import __version__
-from waypost.envelope import Envelope
+from waypost.wire.envelope import Envelope
 from waypost_worker.partition.acquire import Acquired
 from waypost_worker.partition.observer import AppliedBatch
 from waypost_worker.partition.ports import OwnerError

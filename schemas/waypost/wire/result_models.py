@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from waypost.results import (
+from waypost.wire.result_types import (
     ACQUIRED,
     CLEARED,
     CONFIGURED,

@@ -11,7 +11,6 @@ from typing import Any, Final, NamedTuple, Protocol
 import orjson
 
 from waypost.errors import InvalidCommandError
-from waypost.json_spans import members
 from waypost.model.limits import (
     MAX_COMMAND_ID,
     MAX_SESSION_ID,
@@ -21,6 +20,7 @@ from waypost.model.limits import (
     text_problem,
 )
 from waypost.model.times import clamp_micros, format_micros, parse_micros
+from waypost.wire.raw_json import members
 
 STRUCTURED: Final = b"application/cloudevents+json"
 JSON: Final = b"application/json"

@@ -1,4 +1,4 @@
-"""The names of the results that subscribers receive; their bodies are :mod:`waypost.result_models`."""
+"""The names of the results that subscribers receive; their bodies are :mod:`waypost.wire.result_models`."""
 
 from typing import Final
 

@@ -10,11 +10,11 @@ import orjson
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from waypost.command_models import BODIES
 from waypost.model.commands import CONFIGURE_DEFAULTS
-from waypost.result_models import RESULTS
-from waypost.results import ACQUIRED, REJECTED
-from waypost.topics import Topics
+from waypost.wire.command_models import BODIES
+from waypost.wire.result_models import RESULTS
+from waypost.wire.result_types import ACQUIRED, REJECTED
+from waypost.wire.topics import Topics
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _CODES: Final = (

@@ -12,17 +12,7 @@ from typing import Any, Final, cast
 
 import orjson
 
-from waypost.command_models import (
-    CheckpointBody,
-    ClearBody,
-    CreateBody,
-    ImportBody,
-    PolicyBody,
-    RollbackBody,
-    validate_body,
-)
 from waypost.errors import InvalidCommandError
-from waypost.json_spans import elements, members
 from waypost.model import commands
 from waypost.model.commands import (
     Action,
@@ -49,7 +39,16 @@ from waypost.model.limits import (
     text_problem,
 )
 from waypost.model.times import parse_micros
-from waypost.plain_json import is_plain_object
+from waypost.wire.command_models import (
+    CheckpointBody,
+    ClearBody,
+    CreateBody,
+    ImportBody,
+    PolicyBody,
+    RollbackBody,
+    validate_body,
+)
+from waypost.wire.raw_json import elements, is_plain_object, members
 
 # {"name":"…","metadata":{…},"data":{…}} without escapes in the name or braces inside the metadata: what
 # the publisher writes. A data object then runs to the last brace of the body. A key twice fails to match or
