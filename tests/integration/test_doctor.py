@@ -14,8 +14,8 @@ from tests.cli import CommandLine
 from tests.patience import PATIENCE
 
 from waypost import Topics, __version__
-from waypost_worker.cli.doctor import _clock
-from waypost_worker.cli.doctor_kafka import broker_findings, worker_findings
+from waypost_worker.cli.doctor.app import _clock
+from waypost_worker.cli.doctor.kafka import broker_findings, worker_findings
 from waypost_worker.devserver import EmbeddedPostgres, Servers
 from waypost_worker.devserver.jars import ROOTS
 from waypost_worker.kafka.broker_clock import ClockReading, broker_clock

@@ -70,7 +70,7 @@ def _clock(subject: str, read: "ClockReading") -> "Finding":
 
 
 async def _kafka(settings: Settings) -> "list[Finding]":
-    from waypost_worker.cli.doctor_kafka import check_brokers, check_workers
+    from waypost_worker.cli.doctor.kafka import check_brokers, check_workers
     from waypost_worker.kafka.broker_clock import broker_clock
     from waypost_worker.kafka.topics import Finding, check_topics
     from waypost_worker.kafka.zombie import zombie_test
@@ -94,7 +94,7 @@ async def _kafka(settings: Settings) -> "list[Finding]":
 
 
 async def _postgres(settings: Settings) -> "list[Finding]":
-    from waypost_worker.cli.doctor_postgres import check_places
+    from waypost_worker.cli.doctor.postgres import check_places
 
     findings: list[Finding] = []
     try:
@@ -121,7 +121,7 @@ async def _database(
     settings: Settings, dsn: str, count: int | None, stack: AsyncExitStack
 ) -> "tuple[list[Finding], Any]":
     """What is found of one database, and the connection to it, None if there is none. ``count``: of partitions."""
-    from waypost_worker.cli.doctor_postgres import check_server, postgres_clock
+    from waypost_worker.cli.doctor.postgres import check_server, postgres_clock
     from waypost_worker.kafka.topics import Finding
 
     findings: list[Finding] = []
@@ -138,7 +138,7 @@ async def _database(
 
 
 async def _schema(connection: Any, settings: Settings, count: int | None) -> "list[Finding]":
-    from waypost_worker.cli.doctor_postgres import check_tables
+    from waypost_worker.cli.doctor.postgres import check_tables
     from waypost_worker.kafka.topics import Finding
     from waypost_worker.postgres.migrate import SchemaError, check_schema
 
