@@ -35,8 +35,8 @@ COMMANDS: Final = {
         ("defaults", "defaults:defaults", "Set the retention of sessions without a policy of their own."),
     ),
     _LOOK: (
-        ("replay", "replay:replay", "Rebuild Postgres from the command topic."),
-        ("verify", "verify:verify", "Prove that Postgres is the fold of the command topic."),
+        ("replay", "recovery.replay:replay", "Rebuild Postgres from the command topic."),
+        ("verify", "recovery.verify:verify", "Prove that Postgres is the fold of the command topic."),
         ("doctor", "doctor.app:doctor", "Check Kafka, Postgres and clocks, and say how to mend them."),
         ("snapshot", "snapshot:app", "Take, list, check, restore and prune snapshots."),
         ("config", "config:app", "Show the settings and where they come from."),

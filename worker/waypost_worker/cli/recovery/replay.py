@@ -21,12 +21,12 @@ from waypost_worker.cli.reach import (
     topic_partitions,
 )
 from waypost_worker.cli.recovering import command_logs, command_partitions, run
-from waypost_worker.cli.replay_results import replay_results
+from waypost_worker.cli.recovery.from_results import replay_results
 from waypost_worker.cli.work_progress import WorkProgress
 from waypost_worker.settings import Settings
 
 if TYPE_CHECKING:
-    from waypost_worker.cli.replay_work import Outcome
+    from waypost_worker.cli.recovery.processes import Outcome
     from waypost_worker.kafka.command_log import KafkaCommandLog
     from waypost_worker.recovery.preflight import Plan
 
@@ -267,7 +267,7 @@ async def _prepare(settings: Settings, options: _Options, partitions: int) -> No
 async def _run(
     settings: Settings, options: _Options, plans: "list[Plan]", progress: WorkProgress
 ) -> "list[Outcome]":
-    from waypost_worker.cli.replay_work import Job, replay_here, replay_spread
+    from waypost_worker.cli.recovery.processes import Job, replay_here, replay_spread
 
     total = sum(plan.end - plan.begin for plan in plans)
     processes = options.processes or _worth(total)

@@ -115,7 +115,7 @@ async def _in_a_child(settings: Settings, job: Job, progress: Advance) -> list[O
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "waypost_worker.cli.replay_work",
+        "waypost_worker.cli.recovery.processes",
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=_LONGEST_LINE,
