@@ -201,5 +201,8 @@ def _text(error: BaseException) -> str:
 
 @cache
 def query(name: str, schema: str = DEFAULT_SCHEMA) -> str:
-    """The statement in ``sql/{name}.sql``, for another schema than ``waypost`` where that is wanted."""
-    return for_schema(files("waypost_worker.cli").joinpath("sql", f"{name}.sql").read_text(), schema)
+    """Return a statement by name; ``rejected/list`` is ``sql/list.sql`` of the folder ``rejected``."""
+    folder, _, statement = name.rpartition("/")
+    return for_schema(
+        files("waypost_worker.cli").joinpath(folder, "sql", f"{statement}.sql").read_text(), schema
+    )

@@ -42,11 +42,11 @@ async def check_server(connection: Any, settings: Settings) -> list[Finding]:
             f"use PostgreSQL {OLDEST_SERVER} or newer",
         )
     ]
-    rows = await connection.fetch(query("doctor_settings"), [*_DURABILITY, *_OTHERS])
+    rows = await connection.fetch(query("doctor/settings"), [*_DURABILITY, *_OTHERS])
     found = {row["name"]: row["setting"] for row in rows}
     findings += [_durability(name, found[name]) for name in _DURABILITY]
     findings += _settings(found, settings)
-    server = await connection.fetchrow(query("doctor_server"))
+    server = await connection.fetchrow(query("doctor/server"))
     return [*findings, *_role(server), *_life(server)]
 
 
@@ -117,7 +117,7 @@ def _life(server: Any) -> list[Finding]:
 async def check_tables(connection: Any, settings: Settings) -> list[Finding]:
     """What the role may do with each table of the schema, and how autovacuum keeps up with it."""
     findings = []
-    tables = await connection.fetch(query("doctor_tables"), settings.postgres_schema)
+    tables = await connection.fetch(query("doctor/tables"), settings.postgres_schema)
     for table in tables:
         subject = f"table {table['name']}"
         if table["lacking"]:
@@ -156,6 +156,6 @@ async def check_places(connections: Sequence[Any], settings: Settings) -> list[F
 async def postgres_clock(connection: Any) -> ClockReading:
     """The server's clock."""
     asked = time.time()
-    now: float = (await connection.fetchrow(query("doctor_server")))["now"]
+    now: float = (await connection.fetchrow(query("doctor/server")))["now"]
     answered = time.time()
     return ClockReading(now - (asked + answered) / 2, (answered - asked) / 2)

@@ -42,7 +42,7 @@ from waypost_worker.cli.reach import (
     require_topics,
     topic_partitions,
 )
-from waypost_worker.cli.rejected_filters import (
+from waypost_worker.cli.rejected.filters import (
     AllFlag,
     CodeFlag,
     Filters,
@@ -182,7 +182,7 @@ class _Retry:
             bounds = [list(column) for column in zip(*positions, strict=True)] or [[], []]
             after = (-1, -1)
             while rows := await database.fetch(
-                self._sql("select_rejected"), *self._filters.parameters(), *bounds, *after, _PAGE
+                self._sql("rejected/select"), *self._filters.parameters(), *bounds, *after, _PAGE
             ):
                 yield [self._refused(row) for row in rows]
                 after = (rows[-1]["partition"], rows[-1]["offset"])
@@ -261,7 +261,7 @@ class _Retry:
                 self._tell(refused, "refused again", row["code"], row["message"], new_place=new)
         old = [(refused.partition, refused.offset) for refused in landed.values()]
         for database, places in databases.grouped(old):
-            await database.execute(self._sql("drop_rejected"), *_columns(places))
+            await database.execute(self._sql("rejected/drop"), *_columns(places))
 
     def _tell(self, refused: _Refused, outcome: str, code: str = "", message: str = "", **more: Any) -> None:
         self._counts[outcome] += 1

@@ -10,7 +10,7 @@ from waypost_worker.cli.confirm import confirm
 from waypost_worker.cli.databases import connected
 from waypost_worker.cli.output import DONE, USAGE, CommandError, note, show_fields, show_rows
 from waypost_worker.cli.reach import query
-from waypost_worker.cli.rejected_filters import (
+from waypost_worker.cli.rejected.filters import (
     AllFlag,
     CodeFlag,
     Filters,
@@ -67,7 +67,7 @@ def purge(
 
 
 async def _counts(settings: Settings, filters: Filters) -> list[dict[str, Any]]:
-    sql = query("count_rejected", settings.postgres_schema)
+    sql = query("rejected/count", settings.postgres_schema)
     counts: dict[str, dict[str, Any]] = {}
     async with connected(settings) as databases:
         for database in databases:
@@ -81,7 +81,7 @@ async def _counts(settings: Settings, filters: Filters) -> list[dict[str, Any]]:
 
 async def _purge(settings: Settings, filters: Filters, total: int) -> int:
     dropped, said = 0, 0
-    sql = query("purge_rejected", settings.postgres_schema)
+    sql = query("rejected/purge", settings.postgres_schema)
     async with connected(settings) as databases:
         for database in databases:
             batch = _BATCH

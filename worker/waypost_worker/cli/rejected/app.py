@@ -11,9 +11,9 @@ from waypost_worker.cli.common import NOTHING_GIVEN, Common
 from waypost_worker.cli.databases import connected
 from waypost_worker.cli.output import DONE, CommandError, note, show_fields, show_rows
 from waypost_worker.cli.reach import query
-from waypost_worker.cli.rejected_filters import CodeFlag, SessionFlag, place_of
-from waypost_worker.cli.rejected_purge import purge
-from waypost_worker.cli.rejected_retry import retry
+from waypost_worker.cli.rejected.filters import CodeFlag, SessionFlag, place_of
+from waypost_worker.cli.rejected.purge import purge
+from waypost_worker.cli.rejected.retry import retry
 from waypost_worker.settings import Settings
 
 app = App(name="rejected", help="Look at the commands that were refused; retry or purge them.")
@@ -88,7 +88,7 @@ def _as_text(field: str, raw: bytes | None, for_people: bool) -> dict[str, Any]:
 
 
 async def _newest(settings: Settings, session: str | None, code: str | None, limit: int) -> list[Any]:
-    sql = query("list_rejected", settings.postgres_schema)
+    sql = query("rejected/list", settings.postgres_schema)
     async with connected(settings) as databases:
         rows = [row for database in databases for row in await database.fetch(sql, session, code, limit)]
     # Each database gave its newest ones in this order.
@@ -99,5 +99,5 @@ async def _newest(settings: Settings, session: str | None, code: str | None, lim
 
 async def _at(settings: Settings, partition: int, offset: int) -> list[Any]:
     async with connected(settings) as databases:
-        sql = query("show_rejected", settings.postgres_schema)
+        sql = query("rejected/show", settings.postgres_schema)
         return list(await databases.of(partition).fetch(sql, partition, offset))
