@@ -11,8 +11,8 @@ from waypost.model.checkpoint import Checkpoint
 from waypost.model.commands import IMPORT, Import
 from waypost.model.times import from_micros
 from waypost.wire.decode import parse_body
-from waypost_worker.cli import interchange
-from waypost_worker.cli.interchange import line_of, parts_of_lines
+from waypost_worker.cli.session import interchange
+from waypost_worker.cli.session.interchange import line_of, parts_of_lines
 
 PART_BYTES = 400
 PART_COUNT = 3

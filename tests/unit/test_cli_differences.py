@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waypost_worker.cli.differences import Change, differences, shown
+from waypost_worker.cli.session.differences import Change, differences, shown
 
 VALUES = st.recursive(
     st.none()

@@ -30,7 +30,7 @@ COMMANDS: Final = {
     _USE: (
         ("publish", "publish:publish", "Publish commands; --wait shows their results."),
         ("tail", "tail:tail", "Watch results as they come."),
-        ("session", "sessions:app", "Look at sessions; export, import, copy, fork and roll them back."),
+        ("session", "session.app:app", "Look at sessions; export, import, copy, fork and roll them back."),
         ("rejected", "rejected.app:app", "Look at the commands that were refused; retry or purge them."),
         ("defaults", "defaults:defaults", "Set the retention of sessions without a policy of their own."),
     ),

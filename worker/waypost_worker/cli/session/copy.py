@@ -25,7 +25,7 @@ from waypost_worker.settings import Settings
 if TYPE_CHECKING:
     from waypost.model.checkpoint import Checkpoint
     from waypost.reader.client import Reader, SnapshotSet
-    from waypost_worker.cli.transfer import Step
+    from waypost_worker.cli.session.transfer import Step
 
 FORKED_FROM: Final = "forked_from"
 _MICROS: Final = 1_000_000
@@ -160,7 +160,7 @@ class _Plan:
 
     async def steps(self, reader: "Reader") -> "AsyncIterator[Step]":
         """The policy first, so that the default one drops nothing; the pins at the end."""
-        from waypost_worker.cli.transfer import Step
+        from waypost_worker.cli.session.transfer import Step
 
         if self._policy is not None:
             yield Step(self.name, commands.CONFIGURE, self._policy, "the policy")
@@ -173,7 +173,7 @@ class _Plan:
 
     async def _bodies(self, lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         from waypost.publisher.calls import IMPORT_PART_BYTES
-        from waypost_worker.cli.interchange import parts_of_lines
+        from waypost_worker.cli.session.interchange import parts_of_lines
 
         held: list[bytes] = []
         size = 0
@@ -189,7 +189,7 @@ class _Plan:
 
     async def _lines(self, snapshot: "SnapshotSet") -> AsyncGenerator[bytes, None]:
         from waypost.reader.session import checkpoints_of
-        from waypost_worker.cli.interchange import line_of
+        from waypost_worker.cli.session.interchange import line_of
 
         async for checkpoint in checkpoints_of(snapshot, self.origin):
             self.checkpoints += 1
@@ -213,7 +213,7 @@ class _Plan:
 async def _carry_out(
     settings: Settings, target: Settings, plan: _Plan, dry_run: bool, timeout: float, common: Common
 ) -> int:
-    from waypost_worker.cli.transfer import Transfer
+    from waypost_worker.cli.session.transfer import Transfer
 
     async with reading(settings) as reader:
         await plan.prepare(reader)

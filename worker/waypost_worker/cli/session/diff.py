@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 from cyclopts import Parameter
 
 from waypost_worker.cli.common import NOTHING_GIVEN, Common
-from waypost_worker.cli.differences import contents, differences, show_changes, shown
 from waypost_worker.cli.output import DONE, CommandError, Format, note, show_json, show_rows
 from waypost_worker.cli.reach import reading
+from waypost_worker.cli.session.differences import contents, differences, show_changes, shown
 
 if TYPE_CHECKING:
     from waypost.model.checkpoint import Checkpoint

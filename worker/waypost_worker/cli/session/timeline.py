@@ -8,7 +8,7 @@ from cyclopts import Parameter, validators
 from waypost_worker.cli.common import NOTHING_GIVEN, Common
 from waypost_worker.cli.output import DONE, CommandError, note, show_rows
 from waypost_worker.cli.reach import reading
-from waypost_worker.cli.session_copy import FORKED_FROM
+from waypost_worker.cli.session.copy import FORKED_FROM
 
 if TYPE_CHECKING:
     from waypost.model.checkpoint import Checkpoint
