@@ -17,7 +17,7 @@ from waypost_worker.cli.reach import (
     query,
     topic_partitions,
 )
-from waypost_worker.cli.snapshot_place import overlap_with_newest
+from waypost_worker.cli.snapshot.storage import overlap_with_newest
 from waypost_worker.settings import Settings
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from waypost_worker.cli.output import (
 from waypost_worker.cli.progress_metrics import MetricsPort, progress_served
 from waypost_worker.cli.reach import kafka_connection, kafka_errors, postgres_errors
 from waypost_worker.cli.recovering import command_logs, command_partitions, run
-from waypost_worker.cli.snapshot_place import AtFlag, storage_of
+from waypost_worker.cli.snapshot.storage import AtFlag, storage_of
 from waypost_worker.cli.work_progress import WorkProgress
 from waypost_worker.settings import Settings
 from waypost_worker.snapshots.errors import SnapshotError

@@ -16,7 +16,7 @@ from waypost_worker.cli.findings import show_findings
 from waypost_worker.cli.output import DONE, note, show_fields, show_rows
 from waypost_worker.cli.reach import kafka_connection, kafka_errors
 from waypost_worker.cli.recovering import command_partitions
-from waypost_worker.cli.snapshot_place import AtFlag, overlap, storage_of
+from waypost_worker.cli.snapshot.storage import AtFlag, overlap, storage_of
 from waypost_worker.cli.work_progress import WorkProgress
 from waypost_worker.settings import Settings
 
