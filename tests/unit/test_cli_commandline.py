@@ -9,8 +9,8 @@ import pytest
 
 from waypost.errors import InvalidCommandError
 from waypost.model import commands
-from waypost_worker.cli.commandline import TYPES, Prepared, from_arguments, from_line
-from waypost_worker.cli.output import CommandError
+from waypost_worker.cli.support.command_input import TYPES, Prepared, from_arguments, from_line
+from waypost_worker.cli.support.output import CommandError
 
 
 def arguments(

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from waypost_worker.cli.confirm import confirm
-from waypost_worker.cli.output import CommandError
-from waypost_worker.cli.stdin import lines
+from waypost_worker.cli.support.output import CommandError, confirm
+from waypost_worker.cli.support.stdin import lines
 
 
 class Answer(io.StringIO):

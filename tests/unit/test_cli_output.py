@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from waypost_worker.cli.output import Stream, event_line, printable, show_fields, show_rows
+from waypost_worker.cli.support.output import Stream, event_line, printable, show_fields, show_rows
 from waypost_worker.kafka.topics import Finding
 
 ROWS: list[dict[str, Any]] = [
@@ -102,7 +102,7 @@ def test_a_stream_shows_each_row_at_once(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_findings_say_how_to_mend_and_errors_are_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
-    from waypost_worker.cli.findings import show_findings
+    from waypost_worker.cli.support.findings import show_findings
 
     well = Finding("ok", "topic", "3 partitions")
     doubtful = Finding("warning", "topic", "retention.ms=1", "set retention.ms=-1")

@@ -9,9 +9,9 @@ import asyncpg
 import pytest
 
 from waypost_worker.cli.app import main
-from waypost_worker.cli.common import Common
-from waypost_worker.cli.output import CommandError
-from waypost_worker.cli.reach import postgres_errors
+from waypost_worker.cli.support.connections import postgres_errors
+from waypost_worker.cli.support.options import Common
+from waypost_worker.cli.support.output import CommandError
 from waypost_worker.devserver import Endpoints
 from waypost_worker.settings import SettingsError, load_settings
 

@@ -11,7 +11,7 @@ from prometheus_client.samples import Sample
 from waypost.model import commands
 from waypost.model.defaults import Defaults
 from waypost.wire.envelope import command_headers
-from waypost_worker.cli.work_progress import WorkProgress
+from waypost_worker.cli.support.progress import WorkProgress
 from waypost_worker.clock import SystemClock
 from waypost_worker.partition.acquire import Acquired, Position, Proof, RenewalDueError
 from waypost_worker.partition.apply import Batch, decode

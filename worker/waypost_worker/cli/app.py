@@ -10,7 +10,7 @@ from typing import Final
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from waypost import __version__
-from waypost_worker.cli.output import DONE, FAILED, USAGE, CommandError, StdoutClosedError, note
+from waypost_worker.cli.support.output import DONE, FAILED, USAGE, CommandError, StdoutClosedError, note
 
 _RUN: Final = Group("Run", sort_key=1)
 _USE: Final = Group("Use", sort_key=2)

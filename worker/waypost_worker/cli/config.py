@@ -3,8 +3,8 @@
 from cyclopts import App
 from pydantic import SecretStr
 
-from waypost_worker.cli.common import NOTHING_GIVEN, Common
-from waypost_worker.cli.output import DONE, show_rows
+from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
+from waypost_worker.cli.support.output import DONE, show_rows
 from waypost_worker.settings import Settings, masked_dsn
 
 app = App(name="config", help="Show the settings and where they come from.")

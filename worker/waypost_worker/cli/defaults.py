@@ -6,11 +6,10 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from waypost.wire.encode import policy_body
-from waypost_worker.cli.common import NOTHING_GIVEN, Common
-from waypost_worker.cli.confirm import confirm
-from waypost_worker.cli.output import DONE, USAGE, CommandError, show_fields
-from waypost_worker.cli.publish import TimeoutFlag, require_delivered
-from waypost_worker.cli.reach import publishing
+from waypost_worker.cli.support.connections import publishing
+from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
+from waypost_worker.cli.support.output import DONE, USAGE, CommandError, confirm, show_fields
+from waypost_worker.cli.support.sending import TimeoutFlag, require_delivered
 from waypost_worker.settings import Settings
 
 

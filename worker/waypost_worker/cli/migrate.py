@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from waypost_worker.cli.common import NOTHING_GIVEN, Common
-from waypost_worker.cli.databases import connected
-from waypost_worker.cli.output import DONE, Format, note, show_fields, show_rows, write
+from waypost_worker.cli.support.databases import connected
+from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
+from waypost_worker.cli.support.output import DONE, Format, note, show_fields, show_rows, write
 from waypost_worker.settings import Settings
 
 

@@ -5,12 +5,13 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Final
 
-from cyclopts import Parameter, validators
+from cyclopts import Parameter
 
-from waypost.errors import InvalidCommandError, ResultTimeoutError
-from waypost_worker.cli.commandline import TYPES, Prepared, from_arguments, from_line
-from waypost_worker.cli.common import NOTHING_GIVEN, Common
-from waypost_worker.cli.output import (
+from waypost.errors import InvalidCommandError
+from waypost_worker.cli.support.command_input import TYPES, Prepared, from_arguments, from_line
+from waypost_worker.cli.support.connections import publishing
+from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
+from waypost_worker.cli.support.output import (
     DONE,
     FAILED,
     USAGE,
@@ -21,9 +22,9 @@ from waypost_worker.cli.output import (
     note,
     show_fields,
 )
-from waypost_worker.cli.reach import publishing
-from waypost_worker.cli.results import about, for_programs, short, show_result, subject
-from waypost_worker.cli.stdin import lines
+from waypost_worker.cli.support.results import about, for_programs, short, show_result, subject
+from waypost_worker.cli.support.sending import TimeoutFlag, require_delivered, result_of
+from waypost_worker.cli.support.stdin import lines
 from waypost_worker.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from waypost.publisher.waiter import WaitedResult
 
 _IN_FLIGHT: Final = 500
-TimeoutFlag = Annotated[float, Parameter(help="seconds to wait for Kafka", validator=validators.Number(gt=0))]
 
 
 def _json(what: str) -> Parameter:
@@ -79,39 +79,6 @@ def publish(
         raise CommandError("name a SESSION, or use --stdin. See 'waypost publish --help'.", USAGE)
     command = from_arguments(session, name, data, metadata, type, body)
     return asyncio.run(_publish_one(settings, command, wait, timeout, common.output))
-
-
-async def result_of(
-    publisher: "Publisher", command: Prepared, timeout: float, command_id: str | None = None
-) -> "WaitedResult":
-    """Publish and wait for the result; CommandError if none comes in time."""
-    try:
-        return await publisher.publish_and_wait(
-            command.session, command.type, command.body, command_id=command_id, timeout=timeout
-        )
-    except ResultTimeoutError as error:
-        stats = publisher.stats()
-        if stats.buffered:
-            raise CommandError(
-                f"Kafka did not take command {error.command_id} within {timeout:g} s ({stats.last_error}); "
-                "it is not sent any more"
-            ) from None
-        raise CommandError(
-            f"no result of command {error.command_id} within {timeout:g} s. Kafka has it, and it will be applied: "
-            "is a worker running?"
-        ) from None
-
-
-async def require_delivered(publisher: "Publisher", timeout: float) -> None:
-    """Wait until Kafka has everything that was published; CommandError if it does not take it in time."""
-    left = await publisher.flush(timeout)
-    stats = publisher.stats()
-    if left or stats.failed:
-        why = f" ({stats.last_error})" if stats.last_error else ""
-        raise CommandError(
-            f"Kafka did not take {left + stats.failed} of {stats.accepted} command(s) within {timeout:g} s{why}; "
-            "it is not sent any more"
-        )
 
 
 async def _publish_one(

@@ -5,8 +5,8 @@ from typing import Annotated, Final
 
 from cyclopts import App, Parameter
 
-from waypost_worker.cli.common import OutputFlag
-from waypost_worker.cli.output import DONE, FAILED, CommandError, note, show_rows
+from waypost_worker.cli.support.options import OutputFlag
+from waypost_worker.cli.support.output import DONE, FAILED, CommandError, note, show_rows
 
 app = App(name="schema", help="The contract as JSON Schema and AsyncAPI files.")
 _DEFAULT: Final = Path("schemas/json")

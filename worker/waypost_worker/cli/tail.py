@@ -10,10 +10,10 @@ from cyclopts import Parameter, validators
 
 from waypost.model.times import from_micros, parse_micros
 from waypost.wire.result_types import ACQUIRED, RESULT_TYPES
-from waypost_worker.cli.common import NOTHING_GIVEN, Common
-from waypost_worker.cli.output import DONE, USAGE, CommandError, Format, Stream, event_line, note
-from waypost_worker.cli.reach import kafka_errors, kafka_options, require_topics
-from waypost_worker.cli.results import about, short
+from waypost_worker.cli.support.connections import kafka_errors, kafka_options, require_topics
+from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
+from waypost_worker.cli.support.output import DONE, USAGE, CommandError, Format, Stream, event_line, note
+from waypost_worker.cli.support.results import about, short
 from waypost_worker.settings import Settings
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from typing import Annotated, Any, Final
 
 from cyclopts import App, Parameter, validators
 
-from waypost_worker.cli.common import NOTHING_GIVEN, Common
-from waypost_worker.cli.findings import show_findings
-from waypost_worker.cli.output import DONE, CommandError, show_rows
-from waypost_worker.cli.reach import kafka_connection, kafka_errors, topic_partitions
+from waypost_worker.cli.support.connections import kafka_connection, kafka_errors, topic_partitions
+from waypost_worker.cli.support.findings import show_findings
+from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
+from waypost_worker.cli.support.output import DONE, CommandError, show_rows
 from waypost_worker.cli.topics_acls import acls
 from waypost_worker.cli.topics_adopt import adopt
 from waypost_worker.cli.topics_drained import drained

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from waypost_worker.cli.common import NOTHING_GIVEN, Common
-from waypost_worker.cli.output import DONE, USAGE, CommandError, show_rows, write
+from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
+from waypost_worker.cli.support.output import DONE, USAGE, CommandError, show_rows, write
 from waypost_worker.kafka.acls import ROLES, Role, command_lines, least_acls
 
 

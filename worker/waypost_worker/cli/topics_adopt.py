@@ -6,12 +6,11 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from waypost_worker.cli.common import NOTHING_GIVEN, Common
-from waypost_worker.cli.confirm import confirm
-from waypost_worker.cli.databases import connected
-from waypost_worker.cli.output import DONE, USAGE, CommandError, note, show_fields
-from waypost_worker.cli.reach import kafka_connection, kafka_errors, postgres_errors
-from waypost_worker.cli.recovering import command_logs, command_partitions
+from waypost_worker.cli.support.connections import kafka_connection, kafka_errors, postgres_errors
+from waypost_worker.cli.support.databases import connected
+from waypost_worker.cli.support.logs import command_logs, command_partitions
+from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
+from waypost_worker.cli.support.output import DONE, USAGE, CommandError, confirm, note, show_fields
 from waypost_worker.cli.topics_drained import look, what_is_left
 from waypost_worker.settings import Settings
 

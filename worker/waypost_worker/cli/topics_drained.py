@@ -4,11 +4,11 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any, Final
 
-from waypost_worker.cli.common import NOTHING_GIVEN, Common
-from waypost_worker.cli.databases import Databases, connected
-from waypost_worker.cli.output import DONE, FAILED, CommandError, note, show_rows
-from waypost_worker.cli.reach import kafka_errors, postgres_errors
-from waypost_worker.cli.recovering import command_logs, command_partitions
+from waypost_worker.cli.support.connections import kafka_errors, postgres_errors
+from waypost_worker.cli.support.databases import Databases, connected
+from waypost_worker.cli.support.logs import command_logs, command_partitions
+from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
+from waypost_worker.cli.support.output import DONE, FAILED, CommandError, note, show_rows
 from waypost_worker.settings import Settings
 
 # The end of a log is often markers of transactions and aborted records; more of them than this are not looked through.

@@ -7,9 +7,9 @@ from typing import Annotated, Final, Literal
 from cyclopts import Parameter, validators
 from pydantic import SecretStr
 
-from waypost_worker.cli.common import NO_TARGET, Target
 from waypost_worker.cli.cpus import usable_cpus
-from waypost_worker.cli.output import DONE, FAILED, note
+from waypost_worker.cli.support.options import NO_TARGET, Target
+from waypost_worker.cli.support.output import DONE, FAILED, note
 from waypost_worker.early_stop import end_at_once_on_signals
 from waypost_worker.settings import Settings, SettingsError, load_settings
 

@@ -27,7 +27,7 @@ def _watch_parent() -> None:
 def main() -> None:
     """Run the worker."""
     end_at_once_on_signals()
-    from waypost_worker.cli.output import USAGE, note
+    from waypost_worker.cli.support.output import USAGE, note
     from waypost_worker.cli.worker_process import run
     from waypost_worker.settings import SettingsError, load_settings
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from waypost_worker.cli.output import CommandError, note
+from waypost_worker.cli.support.output import CommandError, note
 
 _STOP_SECONDS: Final = 25.0
 _POLL_SECONDS: Final = 0.1

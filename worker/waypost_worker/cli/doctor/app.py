@@ -6,18 +6,18 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from waypost_worker.cli.common import NOTHING_GIVEN, Common
-from waypost_worker.cli.databases import connection_to
-from waypost_worker.cli.findings import show_findings
-from waypost_worker.cli.output import CommandError
-from waypost_worker.cli.reach import (
+from waypost_worker.cli.snapshot.storage import overlap_with_newest
+from waypost_worker.cli.support.connections import (
     kafka_connection,
     kafka_errors,
     postgres_errors,
     query,
     topic_partitions,
 )
-from waypost_worker.cli.snapshot.storage import overlap_with_newest
+from waypost_worker.cli.support.databases import connection_to
+from waypost_worker.cli.support.findings import show_findings
+from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
+from waypost_worker.cli.support.output import CommandError
 from waypost_worker.settings import Settings
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from waypost_worker.cli.reach import query
+from waypost_worker.cli.support.connections import query
 from waypost_worker.kafka.broker_clock import ClockReading
 from waypost_worker.kafka.topics import Finding
 from waypost_worker.postgres.migrate import OLDEST_SERVER, SchemaError

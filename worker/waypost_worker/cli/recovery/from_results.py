@@ -4,17 +4,17 @@ import asyncio
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
-from waypost_worker.cli.databases import connected, stores
-from waypost_worker.cli.output import DONE, CommandError, Format, note, show_rows
-from waypost_worker.cli.progress_metrics import progress_served
-from waypost_worker.cli.reach import (
+from waypost_worker.cli.support.connections import (
     kafka_connection,
     kafka_errors,
     postgres_errors,
     topic_partitions,
 )
-from waypost_worker.cli.recovering import log_maker
-from waypost_worker.cli.work_progress import WorkProgress
+from waypost_worker.cli.support.databases import connected, stores
+from waypost_worker.cli.support.logs import log_maker
+from waypost_worker.cli.support.metrics_port import progress_served
+from waypost_worker.cli.support.output import DONE, CommandError, Format, note, show_rows
+from waypost_worker.cli.support.progress import WorkProgress
 from waypost_worker.settings import Settings
 
 if TYPE_CHECKING:

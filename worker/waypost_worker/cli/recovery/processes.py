@@ -17,10 +17,10 @@ import orjson
 from pydantic import SecretStr
 
 from waypost.wire.topics import Topics
-from waypost_worker.cli.databases import stores
-from waypost_worker.cli.output import CommandError
-from waypost_worker.cli.reach import kafka_connection, kafka_errors, postgres_errors
-from waypost_worker.cli.recovering import log_maker, run
+from waypost_worker.cli.support.connections import kafka_connection, kafka_errors, postgres_errors
+from waypost_worker.cli.support.databases import stores
+from waypost_worker.cli.support.logs import log_maker, run
+from waypost_worker.cli.support.output import CommandError
 from waypost_worker.settings import Settings
 
 if TYPE_CHECKING:

@@ -10,19 +10,19 @@ from cyclopts import Parameter, validators
 from waypost.errors import InvalidCommandError
 from waypost.model.times import parse_micros
 from waypost.wire.topics import Topics
-from waypost_worker.cli.common import NOTHING_GIVEN, Common
-from waypost_worker.cli.databases import connected
-from waypost_worker.cli.output import DONE, USAGE, CommandError, Format, note, show_rows
-from waypost_worker.cli.progress_metrics import MetricsPort, progress_served
-from waypost_worker.cli.reach import (
+from waypost_worker.cli.recovery.from_results import replay_results
+from waypost_worker.cli.support.connections import (
     kafka_connection,
     kafka_errors,
     postgres_errors,
     topic_partitions,
 )
-from waypost_worker.cli.recovering import command_logs, command_partitions, run
-from waypost_worker.cli.recovery.from_results import replay_results
-from waypost_worker.cli.work_progress import WorkProgress
+from waypost_worker.cli.support.databases import connected
+from waypost_worker.cli.support.logs import command_logs, command_partitions, run
+from waypost_worker.cli.support.metrics_port import MetricsPort, progress_served
+from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
+from waypost_worker.cli.support.output import DONE, USAGE, CommandError, Format, note, show_rows
+from waypost_worker.cli.support.progress import WorkProgress
 from waypost_worker.settings import Settings
 
 if TYPE_CHECKING:

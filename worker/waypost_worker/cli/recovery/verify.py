@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Parameter, validators
 
-from waypost_worker.cli.common import NOTHING_GIVEN, Common
-from waypost_worker.cli.databases import STATEMENT_SECONDS, connected
-from waypost_worker.cli.output import (
+from waypost_worker.cli.snapshot.storage import AtFlag, storage_of
+from waypost_worker.cli.support.connections import kafka_connection, kafka_errors, postgres_errors
+from waypost_worker.cli.support.databases import STATEMENT_SECONDS, connected
+from waypost_worker.cli.support.logs import command_logs, command_partitions, run
+from waypost_worker.cli.support.metrics_port import MetricsPort, progress_served
+from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
+from waypost_worker.cli.support.output import (
     DONE,
     FAILED,
     USAGE,
@@ -22,11 +26,7 @@ from waypost_worker.cli.output import (
     show_rows,
     write,
 )
-from waypost_worker.cli.progress_metrics import MetricsPort, progress_served
-from waypost_worker.cli.reach import kafka_connection, kafka_errors, postgres_errors
-from waypost_worker.cli.recovering import command_logs, command_partitions, run
-from waypost_worker.cli.snapshot.storage import AtFlag, storage_of
-from waypost_worker.cli.work_progress import WorkProgress
+from waypost_worker.cli.support.progress import WorkProgress
 from waypost_worker.settings import Settings
 from waypost_worker.snapshots.errors import SnapshotError
 

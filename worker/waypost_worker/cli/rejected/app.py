@@ -7,13 +7,13 @@ from typing import Annotated, Any
 import orjson
 from cyclopts import App, Parameter, validators
 
-from waypost_worker.cli.common import NOTHING_GIVEN, Common
-from waypost_worker.cli.databases import connected
-from waypost_worker.cli.output import DONE, CommandError, note, show_fields, show_rows
-from waypost_worker.cli.reach import query
 from waypost_worker.cli.rejected.filters import CodeFlag, SessionFlag, place_of
 from waypost_worker.cli.rejected.purge import purge
 from waypost_worker.cli.rejected.retry import retry
+from waypost_worker.cli.support.connections import query
+from waypost_worker.cli.support.databases import connected
+from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
+from waypost_worker.cli.support.output import DONE, CommandError, note, show_fields, show_rows
 from waypost_worker.settings import Settings
 
 app = App(name="rejected", help="Look at the commands that were refused; retry or purge them.")

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Self
 from cyclopts import Parameter
 
 from waypost.model.times import from_micros, parse_micros
-from waypost_worker.cli.output import USAGE, CommandError
+from waypost_worker.cli.support.output import USAGE, CommandError
 
 _HIGHEST: Final = (2**31 - 1, 2**63 - 1)
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}

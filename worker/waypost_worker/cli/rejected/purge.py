@@ -5,11 +5,6 @@ from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 
-from waypost_worker.cli.common import NOTHING_GIVEN, Common
-from waypost_worker.cli.confirm import confirm
-from waypost_worker.cli.databases import connected
-from waypost_worker.cli.output import DONE, USAGE, CommandError, note, show_fields, show_rows
-from waypost_worker.cli.reach import query
 from waypost_worker.cli.rejected.filters import (
     AllFlag,
     CodeFlag,
@@ -20,6 +15,10 @@ from waypost_worker.cli.rejected.filters import (
     UntilFlag,
     before,
 )
+from waypost_worker.cli.support.connections import query
+from waypost_worker.cli.support.databases import connected
+from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
+from waypost_worker.cli.support.output import DONE, USAGE, CommandError, confirm, note, show_fields, show_rows
 from waypost_worker.settings import Settings
 
 _BATCH: Final = 1000

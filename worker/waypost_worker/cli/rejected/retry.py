@@ -21,27 +21,6 @@ from waypost.model import commands
 from waypost.wire.decode import parse_body
 from waypost.wire.envelope import open_envelope
 from waypost.wire.topics import partition_of
-from waypost_worker.cli.common import NOTHING_GIVEN, Common
-from waypost_worker.cli.confirm import confirm
-from waypost_worker.cli.databases import Databases, connected
-from waypost_worker.cli.output import (
-    DONE,
-    FAILED,
-    USAGE,
-    CommandError,
-    Stream,
-    event_line,
-    note,
-)
-from waypost_worker.cli.publish import TimeoutFlag
-from waypost_worker.cli.reach import (
-    kafka_connection,
-    kafka_errors,
-    query,
-    reading,
-    require_topics,
-    topic_partitions,
-)
 from waypost_worker.cli.rejected.filters import (
     AllFlag,
     CodeFlag,
@@ -51,6 +30,27 @@ from waypost_worker.cli.rejected.filters import (
     SinceFlag,
     UntilFlag,
 )
+from waypost_worker.cli.support.connections import (
+    kafka_connection,
+    kafka_errors,
+    query,
+    reading,
+    require_topics,
+    topic_partitions,
+)
+from waypost_worker.cli.support.databases import Databases, connected
+from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
+from waypost_worker.cli.support.output import (
+    DONE,
+    FAILED,
+    USAGE,
+    CommandError,
+    Stream,
+    confirm,
+    event_line,
+    note,
+)
+from waypost_worker.cli.support.sending import TimeoutFlag
 from waypost_worker.settings import Settings
 
 if TYPE_CHECKING:

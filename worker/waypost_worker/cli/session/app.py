@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter, validators
 
-from waypost_worker.cli.common import NOTHING_GIVEN, Common
-from waypost_worker.cli.output import DONE, USAGE, CommandError, note, show_fields, show_rows
-from waypost_worker.cli.reach import reading
 from waypost_worker.cli.session.copy import copy, fork
 from waypost_worker.cli.session.diff import diff
 from waypost_worker.cli.session.export import export
 from waypost_worker.cli.session.import_ import import_session
 from waypost_worker.cli.session.rollback import rollback
 from waypost_worker.cli.session.timeline import timeline
+from waypost_worker.cli.support.connections import reading
+from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
+from waypost_worker.cli.support.output import DONE, USAGE, CommandError, note, show_fields, show_rows
 from waypost_worker.settings import Settings
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from cyclopts import Parameter
 from waypost.errors import InvalidCommandError
 from waypost.model import commands
 from waypost.wire.encode import check_session_id, checkpoint_body, metadata_json, policy_body
-from waypost_worker.cli.common import NOTHING_GIVEN, Common, Target
-from waypost_worker.cli.output import DONE, USAGE, CommandError, note, show_fields
-from waypost_worker.cli.publish import TimeoutFlag
-from waypost_worker.cli.reach import reading
+from waypost_worker.cli.support.connections import reading
+from waypost_worker.cli.support.options import NOTHING_GIVEN, Common, Target
+from waypost_worker.cli.support.output import DONE, USAGE, CommandError, note, show_fields
+from waypost_worker.cli.support.sending import TimeoutFlag
 from waypost_worker.settings import Settings
 
 if TYPE_CHECKING:

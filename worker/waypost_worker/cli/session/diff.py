@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 
 from cyclopts import Parameter
 
-from waypost_worker.cli.common import NOTHING_GIVEN, Common
-from waypost_worker.cli.output import DONE, CommandError, Format, note, show_json, show_rows
-from waypost_worker.cli.reach import reading
 from waypost_worker.cli.session.differences import contents, differences, show_changes, shown
+from waypost_worker.cli.support.connections import reading
+from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
+from waypost_worker.cli.support.output import DONE, CommandError, Format, note, show_json, show_rows
 
 if TYPE_CHECKING:
     from waypost.model.checkpoint import Checkpoint

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import orjson
 
-from waypost_worker.cli.output import Format, note, show_rows
+from waypost_worker.cli.support.output import Format, note, show_rows
 
 if TYPE_CHECKING:
     from waypost.model.checkpoint import Checkpoint

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
-from waypost_worker.cli.common import NOTHING_GIVEN, Common
-from waypost_worker.cli.output import DONE, USAGE, CommandError, note, write
-from waypost_worker.cli.reach import reading
+from waypost_worker.cli.support.connections import reading
+from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
+from waypost_worker.cli.support.output import DONE, USAGE, CommandError, note, write
 from waypost_worker.settings import Settings
 
 if TYPE_CHECKING:

@@ -14,12 +14,12 @@ from waypost.model import commands
 from waypost.model.commands import OnConflict
 from waypost.publisher.stamps import new_id
 from waypost.wire.encode import check_session_id
-from waypost_worker.cli.common import NOTHING_GIVEN, Common
-from waypost_worker.cli.output import DONE, USAGE, CommandError, note, show_fields
-from waypost_worker.cli.publish import TimeoutFlag
 from waypost_worker.cli.session.interchange import Part, parts_of_lines, parts_of_list
 from waypost_worker.cli.session.transfer import Step, Totals, Transfer
-from waypost_worker.cli.work_progress import WorkProgress
+from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
+from waypost_worker.cli.support.output import DONE, USAGE, CommandError, note, show_fields
+from waypost_worker.cli.support.progress import WorkProgress
+from waypost_worker.cli.support.sending import TimeoutFlag
 from waypost_worker.settings import Settings
 
 

@@ -7,14 +7,13 @@ from cyclopts import Parameter
 
 from waypost.model import commands
 from waypost.wire.encode import check_session_id, rollback_body
-from waypost_worker.cli.commandline import Prepared
-from waypost_worker.cli.common import NOTHING_GIVEN, Common
-from waypost_worker.cli.confirm import confirm
-from waypost_worker.cli.output import DONE, USAGE, CommandError, show_fields
-from waypost_worker.cli.publish import TimeoutFlag, result_of
-from waypost_worker.cli.reach import publishing, reading
-from waypost_worker.cli.results import show_result
 from waypost_worker.cli.session.differences import contents, differences, show_changes, shown
+from waypost_worker.cli.support.command_input import Prepared
+from waypost_worker.cli.support.connections import publishing, reading
+from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
+from waypost_worker.cli.support.output import DONE, USAGE, CommandError, confirm, show_fields
+from waypost_worker.cli.support.results import show_result
+from waypost_worker.cli.support.sending import TimeoutFlag, result_of
 from waypost_worker.settings import Settings
 
 

@@ -13,11 +13,11 @@ from typing import Any, Final
 
 from waypost.publisher.client import Publisher
 from waypost.publisher.waiter import WaitedResult
-from waypost_worker.cli.commandline import Prepared
-from waypost_worker.cli.output import CommandError
-from waypost_worker.cli.publish import result_of
-from waypost_worker.cli.reach import publishing
-from waypost_worker.cli.results import short
+from waypost_worker.cli.support.command_input import Prepared
+from waypost_worker.cli.support.connections import publishing
+from waypost_worker.cli.support.output import CommandError
+from waypost_worker.cli.support.results import short
+from waypost_worker.cli.support.sending import result_of
 from waypost_worker.settings import Settings
 
 _SESSIONS_AT_ONCE: Final = 32

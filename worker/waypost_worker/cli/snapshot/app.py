@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter, validators
 
-from waypost_worker.cli.common import NOTHING_GIVEN, Common
-from waypost_worker.cli.confirm import confirm
-from waypost_worker.cli.databases import connected
-from waypost_worker.cli.findings import show_findings
-from waypost_worker.cli.output import DONE, note, show_fields, show_rows
-from waypost_worker.cli.reach import kafka_connection, kafka_errors
-from waypost_worker.cli.recovering import command_partitions
 from waypost_worker.cli.snapshot.storage import AtFlag, overlap, storage_of
-from waypost_worker.cli.work_progress import WorkProgress
+from waypost_worker.cli.support.connections import kafka_connection, kafka_errors
+from waypost_worker.cli.support.databases import connected
+from waypost_worker.cli.support.findings import show_findings
+from waypost_worker.cli.support.logs import command_partitions
+from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
+from waypost_worker.cli.support.output import DONE, confirm, note, show_fields, show_rows
+from waypost_worker.cli.support.progress import WorkProgress
 from waypost_worker.settings import Settings
 
 if TYPE_CHECKING:

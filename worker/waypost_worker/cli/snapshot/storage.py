@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from waypost_worker.cli.databases import connected
-from waypost_worker.cli.output import USAGE, CommandError
-from waypost_worker.cli.reach import kafka_connection, kafka_errors
-from waypost_worker.cli.recovering import command_partitions
+from waypost_worker.cli.support.connections import kafka_connection, kafka_errors
+from waypost_worker.cli.support.databases import connected
+from waypost_worker.cli.support.logs import command_partitions
+from waypost_worker.cli.support.output import USAGE, CommandError
 from waypost_worker.settings import Settings
 
 if TYPE_CHECKING:

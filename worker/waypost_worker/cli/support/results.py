@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from waypost_worker.cli.output import DONE, FAILED, Format, show_fields
+from waypost_worker.cli.support.output import DONE, FAILED, Format, show_fields
 
 if TYPE_CHECKING:
     from waypost.publisher.waiter import WaitedResult

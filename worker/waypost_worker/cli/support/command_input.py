@@ -11,7 +11,7 @@ from waypost.model import commands
 from waypost.wire.decode import parse_body
 from waypost.wire.encode import check_session_id
 from waypost.wire.raw_json import members
-from waypost_worker.cli.output import USAGE, CommandError
+from waypost_worker.cli.support.output import USAGE, CommandError
 
 TYPES: Final = {
     kind.rpartition(".")[2]: kind for kind in commands.COMMAND_TYPES if kind != commands.CONFIGURE_DEFAULTS

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from waypost_worker.cli.output import DONE, FAILED, Format, note, show_rows
+from waypost_worker.cli.support.output import DONE, FAILED, Format, note, show_rows
 
 if TYPE_CHECKING:
     from waypost_worker.kafka.topics import Finding

@@ -5,8 +5,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from waypost.shards import Place, shard_of
-from waypost_worker.cli.output import CommandError
-from waypost_worker.cli.reach import postgres_errors
+from waypost_worker.cli.support.connections import postgres_errors
+from waypost_worker.cli.support.output import CommandError
 from waypost_worker.settings import Settings
 
 if TYPE_CHECKING:

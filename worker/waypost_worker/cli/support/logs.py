@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from waypost_worker.cli.output import CommandError
-from waypost_worker.cli.reach import kafka_connection, topic_partitions
+from waypost_worker.cli.support.connections import kafka_connection, topic_partitions
+from waypost_worker.cli.support.output import CommandError
 from waypost_worker.settings import Settings
 
 if TYPE_CHECKING:

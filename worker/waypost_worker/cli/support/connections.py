@@ -9,7 +9,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from waypost_worker.cli.output import USAGE, CommandError
+from waypost_worker.cli.support.output import USAGE, CommandError
 from waypost_worker.postgres.statements import DEFAULT_SCHEMA, for_schema
 from waypost_worker.settings import Settings, config_origin, masked_dsn
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from waypost_worker.cli.output import note
+from waypost_worker.cli.support.output import note
 
 
 class WorkProgress:
