@@ -25,7 +25,7 @@ COMMANDS: Final = {
         ("dev", "dev:dev", "Kafka, Postgres and workers on this machine, until Ctrl-C."),
         ("worker", "worker:worker", "Run one worker until SIGTERM or Ctrl-C."),
         ("migrate", "migrate:migrate", "Bring the database's schema up to this version."),
-        ("topics", "topics:app", "Make and check the two topics; adopt new ones; print ACLs."),
+        ("topics", "topics.app:app", "Make and check the two topics; adopt new ones; print ACLs."),
     ),
     _USE: (
         ("publish", "publish:publish", "Publish commands; --wait shows their results."),

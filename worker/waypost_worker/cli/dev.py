@@ -175,7 +175,7 @@ class _Dev:
 
 async def prepare(endpoints: "Endpoints", topics: Topics, partitions: int | None) -> None:
     """Make the topics and bring the schema up to date. CommandError if the topics have another count."""
-    from waypost_worker.cli.topics import make_topics
+    from waypost_worker.cli.topics.app import make_topics
     from waypost_worker.postgres.migrate import migrate_dsn
 
     settings = load_settings(

@@ -10,9 +10,9 @@ from waypost_worker.cli.support.connections import kafka_connection, kafka_error
 from waypost_worker.cli.support.findings import show_findings
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
 from waypost_worker.cli.support.output import DONE, CommandError, show_rows
-from waypost_worker.cli.topics_acls import acls
-from waypost_worker.cli.topics_adopt import adopt
-from waypost_worker.cli.topics_drained import drained
+from waypost_worker.cli.topics.acls import acls
+from waypost_worker.cli.topics.adopt import adopt
+from waypost_worker.cli.topics.drained import drained
 from waypost_worker.settings import Settings
 
 app = App(name="topics", help="Make and check the two topics; adopt new ones; print ACLs.")
