@@ -100,7 +100,7 @@ class WorkerChild(Child):
     def __init__(self, environment: dict[str, str], log: Path, *, all_cores: bool = False) -> None:
         cores = [sys.executable, "-m", "waypost_worker.cli", "worker", "--processes", "auto"]
         super().__init__(
-            "waypost_worker.cli.worker_child",
+            "waypost_worker.cli.worker.child",
             {},
             environment=environment,
             program=cores if all_cores else None,

@@ -50,7 +50,7 @@ class Worker:
         self.process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "waypost_worker.cli.worker_child",
+            "waypost_worker.cli.worker.child",
             env=self.environment,
             stdin=asyncio.subprocess.PIPE,
             stdout=self.log,

@@ -29,7 +29,7 @@ from tests.faults.points import POINTS
 from waypost.model.index import Session
 from waypost.wire.envelope import KafkaRecord
 from waypost_worker import process, service
-from waypost_worker.cli.worker_process import run
+from waypost_worker.cli.worker.run import run
 from waypost_worker.kafka.command_log import KafkaCommandLog
 from waypost_worker.kafka.results_log import KafkaResultsLog
 from waypost_worker.partition.ports import Claim, Commit, Fence, FetchedResult, ResultRecord

@@ -41,7 +41,7 @@ class Dev:
         return [
             pid
             for pid in descendants(self.pid)
-            if arguments_of(pid)[-1:] == ["waypost_worker.cli.worker_child"]
+            if arguments_of(pid)[-1:] == ["waypost_worker.cli.worker.child"]
         ]
 
     def endpoints(self, directory: str = ".waypost") -> Any:

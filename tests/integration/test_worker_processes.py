@@ -12,7 +12,7 @@ from tests.integration.test_worker_process import Worker, publish
 from tests.patience import PATIENCE
 from tests.processes import descendants, wait_until_gone
 
-from waypost_worker.cli.worker import environments
+from waypost_worker.cli.worker.app import environments
 from waypost_worker.devserver import EmbeddedKafka, Endpoints, Servers
 from waypost_worker.settings import SettingsError, load_settings
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from waypost_worker.cli.cpus import usable_cpus
+from waypost_worker.cli.worker.app import usable_cpus
 
 
 @pytest.fixture

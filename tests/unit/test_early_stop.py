@@ -29,13 +29,13 @@ runpy.run_module({entry!r}, run_name="__main__")
     [
         ("waypost_worker.cli", ("worker",)),
         ("waypost_worker.cli", ("worker", "--processes", "2")),
-        ("waypost_worker.cli.worker_child", ()),
+        ("waypost_worker.cli.worker.child", ()),
     ],
 )
 def test_a_worker_that_is_told_to_stop_while_it_starts_ends_quietly(
     entry: str, arguments: tuple[str, ...], number: signal.Signals
 ) -> None:
-    module = "waypost_worker.cli.worker_processes" if "--processes" in arguments else "waypost_worker.process"
+    module = "waypost_worker.cli.worker.processes" if "--processes" in arguments else "waypost_worker.process"
     program = _SIGNAL_DURING_IMPORT.format(
         module=module, number=int(number), arguments=arguments, entry=entry
     )

@@ -11,7 +11,7 @@ import structlog
 from tests.cli import CommandLine, environment
 from tests.log_state import logs_as_before
 
-from waypost_worker.cli.worker import environments
+from waypost_worker.cli.worker.app import environments
 from waypost_worker.settings import Settings, load_settings, masked_dsn, secret_values
 from waypost_worker.telemetry.logs import configure_logs
 

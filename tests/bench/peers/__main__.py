@@ -26,7 +26,7 @@ from tests.bench.stage import Ground, Stage, System
 from tests.bench.table import PEERS as TITLES
 from tests.bench.table import table
 
-from waypost_worker.cli.cpus import usable_cpus
+from waypost_worker.cli.worker.app import usable_cpus
 from waypost_worker.devserver import THROUGHPUT, DevServerError, Servers
 
 TOPICS: Final[tuple[System, ...]] = ("service", "streams", "quix")

@@ -23,7 +23,7 @@ _INTERRUPTED: Final = 130
 COMMANDS: Final = {
     _RUN: (
         ("dev", "dev:dev", "Kafka, Postgres and workers on this machine, until Ctrl-C."),
-        ("worker", "worker:worker", "Run one worker until SIGTERM or Ctrl-C."),
+        ("worker", "worker.app:worker", "Run one worker until SIGTERM or Ctrl-C."),
         ("migrate", "migrate:migrate", "Bring the database's schema up to this version."),
         ("topics", "topics.app:app", "Make and check the two topics; adopt new ones; print ACLs."),
     ),

@@ -74,7 +74,7 @@ class WorkerProcesses:
         # The parent's death must end a worker: its standard input closes then, and worker_child waits for that.
         # A session of its own: Ctrl-C reaches the parent alone, and the parent decides.
         return subprocess.Popen(
-            [sys.executable, "-m", "waypost_worker.cli.worker_child"],
+            [sys.executable, "-m", "waypost_worker.cli.worker.child"],
             env=self._environments[index],
             stdin=subprocess.PIPE,
             start_new_session=True,

@@ -1,13 +1,14 @@
 """``waypost worker``: a worker in this process, or several in processes of their own."""
 
+import os
 import signal
 import threading
+from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from cyclopts import Parameter, validators
 from pydantic import SecretStr
 
-from waypost_worker.cli.cpus import usable_cpus
 from waypost_worker.cli.support.options import NO_TARGET, Target
 from waypost_worker.cli.support.output import DONE, FAILED, note
 from waypost_worker.early_stop import end_at_once_on_signals
@@ -64,7 +65,7 @@ def worker(
     settings = target.settings(migrate=migrate, http_port=http_port, log_level=log_level)
     count = usable_cpus() if processes == "auto" else processes
     if count == 1:
-        from waypost_worker.cli.worker_process import run
+        from waypost_worker.cli.worker.run import run
 
         return run(settings)
     return _Parent(settings).run(count)
@@ -74,7 +75,7 @@ class _Parent:
     """Several workers, until a signal."""
 
     def __init__(self, settings: Settings) -> None:
-        from waypost_worker.cli.worker_processes import WorkerProcesses
+        from waypost_worker.cli.worker.processes import WorkerProcesses
 
         self._settings = settings
         self._workers = WorkerProcesses(settings.drain_timeout + _STOP_SECONDS)
@@ -129,3 +130,19 @@ def environments(settings: Settings, count: int) -> list[dict[str, str]]:
             own["WAYPOST_GROUP_INSTANCE_ID"] = f"{member}-{index}"
         made.append(own)
     return made
+
+
+_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
+
+
+def usable_cpus(quota: Path = _QUOTA) -> int:
+    """At least 1. A quota of one and a half cores counts as one: two processes would be held up by turns.
+
+    ``quota`` is a control group's ``cpu.max`` (cgroup v2): microseconds and the period, or ``max``.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        allowed, period = quota.read_text(encoding="ascii").split()
+        return max(1, min(cores, int(allowed) // int(period)))
+    except (OSError, ValueError, ZeroDivisionError):
+        return cores

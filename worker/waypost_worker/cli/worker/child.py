@@ -1,6 +1,6 @@
 """A worker that belongs to a parent: it drains when its standard input closes, which the parent's death does.
 
-Run as ``python -m waypost_worker.cli.worker_child`` with the settings in the environment.
+Run as ``python -m waypost_worker.cli.worker.child`` with the settings in the environment.
 """
 
 import os
@@ -28,7 +28,7 @@ def main() -> None:
     """Run the worker."""
     end_at_once_on_signals()
     from waypost_worker.cli.support.output import USAGE, note
-    from waypost_worker.cli.worker_process import run
+    from waypost_worker.cli.worker.run import run
     from waypost_worker.settings import SettingsError, load_settings
 
     try:
