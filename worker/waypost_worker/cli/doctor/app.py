@@ -147,7 +147,7 @@ async def _schema(connection: Any, settings: Settings, count: int | None) -> "li
     except SchemaError as error:
         return [Finding("error", "schema", str(error), "run 'waypost migrate'")]
     findings = [Finding("ok", "schema", "up to date"), *await check_tables(connection, settings)]
-    counts_of = query("partition_counts", settings.postgres_schema)
+    counts_of = query("doctor/partition_counts", settings.postgres_schema)
     made_for = {row["partitions"] for row in await connection.fetch(counts_of)}
     if count is not None and made_for - {count}:
         counts = " and ".join(map(str, sorted(made_for)))

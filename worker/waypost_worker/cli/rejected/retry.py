@@ -177,7 +177,7 @@ class _Retry:
 
     async def _pages(self, databases: Databases) -> AsyncIterator[list[_Refused]]:
         # All positions before the first page: what is refused since, wherever, is not looked at.
-        standing = [await database.fetch(self._sql("positions")) for database in databases]
+        standing = [await database.fetch(self._sql("rejected/positions")) for database in databases]
         for database, positions in zip(databases, standing, strict=True):
             bounds = [list(column) for column in zip(*positions, strict=True)] or [[], []]
             after = (-1, -1)
@@ -251,7 +251,7 @@ class _Retry:
         again = {
             (row["partition"], row["offset"]): row
             for database, places in databases.grouped(landed)
-            for row in await database.fetch(self._sql("refused_at"), *_columns(places))
+            for row in await database.fetch(self._sql("rejected/refused_at"), *_columns(places))
         }
         for place, refused in landed.items():
             new = f"{place[0]}/{place[1]}"

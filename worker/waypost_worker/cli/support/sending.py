@@ -1,4 +1,4 @@
-"""TO BE WRITTEN"""
+"""Publish from a command: wait for one result, or for Kafka to take everything."""
 
 from typing import TYPE_CHECKING, Annotated
 
