@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.properties.json_texts import objects
 
 from waypost.model.limits import has_long_number
-from waypost.wire.raw_json import is_object_to_orjson, is_object_to_simdjson
+from waypost.wire.plain_json import is_object_to_orjson, is_object_to_simdjson
 
 if is_object_to_simdjson is None:
     pytest.skip("no simdjson for this Python yet", allow_module_level=True)

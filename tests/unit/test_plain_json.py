@@ -8,7 +8,7 @@ import pytest
 
 from waypost.errors import InvalidCommandError
 from waypost.model.limits import MAX_NESTING, check_json
-from waypost.wire.raw_json import is_object_to_orjson, is_object_to_simdjson, is_plain_object
+from waypost.wire.plain_json import is_object_to_orjson, is_object_to_simdjson, is_plain_object
 
 Look = Callable[[bytes], bool]
 

@@ -48,7 +48,8 @@ from waypost.wire.command_models import (
     RollbackBody,
     validate_body,
 )
-from waypost.wire.raw_json import elements, is_plain_object, members
+from waypost.wire.plain_json import is_plain_object
+from waypost.wire.raw_json import elements, members
 
 # {"name":"…","metadata":{…},"data":{…}} without escapes in the name or braces inside the metadata: what
 # the publisher writes. A data object then runs to the last brace of the body. A key twice fails to match or
