@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from waypost_worker.settings import Settings
+from waypost_worker.config.settings import Settings
 from waypost_worker.telemetry import catalogue as c
 from waypost_worker.telemetry.catalogue import METRICS, RECOVERY_METRICS, Metric
 

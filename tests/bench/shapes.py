@@ -24,8 +24,8 @@ from tests.bench.report import at_least, at_most, paired_ratio, plain_figure, sp
 from tests.bench.stage import Ground, Stage, System
 from tests.bench.table import table
 
+from waypost_worker.config.settings import Settings
 from waypost_worker.devserver import THROUGHPUT, DevServerError, Servers
-from waypost_worker.settings import Settings
 
 SYSTEMS: Final[tuple[System, ...]] = ("bare", "service")
 _CAP: Final = 100

@@ -30,11 +30,11 @@ from waypost.model.index import Session
 from waypost.wire.envelope import KafkaRecord
 from waypost_worker import process, service
 from waypost_worker.cli.worker.run import run
+from waypost_worker.config.settings import load_settings
 from waypost_worker.kafka.command_log import KafkaCommandLog
 from waypost_worker.kafka.results_log import KafkaResultsLog
 from waypost_worker.partition.ports import Claim, Commit, Fence, FetchedResult, ResultRecord
 from waypost_worker.postgres.store import PostgresStore
-from waypost_worker.settings import load_settings
 
 _ACQUIRED = b"waypost.partition.acquired"
 

@@ -22,8 +22,8 @@ from tests.integration.test_kafka_security import loaded, working
 from tests.secure_kafka import SecureKafka
 
 from waypost import Publisher, Subscriber
+from waypost_worker.config.kafka import kafka_security
 from waypost_worker.kafka.acls import ROLES
-from waypost_worker.kafka_access import kafka_security
 
 pytestmark = pytest.mark.servers
 

@@ -20,9 +20,9 @@ from tests.secure_kafka import SecureKafka
 
 from waypost import Publisher, Subscriber
 from waypost.kafka.diagnosis import refusal
-from waypost_worker.kafka_access import kafka_security
+from waypost_worker.config.kafka import kafka_security
+from waypost_worker.config.settings import Settings, SettingsError, load_settings
 from waypost_worker.service import Worker
-from waypost_worker.settings import Settings, SettingsError, load_settings
 
 pytestmark = pytest.mark.servers
 

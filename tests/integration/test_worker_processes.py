@@ -13,8 +13,8 @@ from tests.patience import PATIENCE
 from tests.processes import descendants, wait_until_gone
 
 from waypost_worker.cli.worker.app import environments
+from waypost_worker.config.settings import SettingsError, load_settings
 from waypost_worker.devserver import EmbeddedKafka, Endpoints, Servers
-from waypost_worker.settings import SettingsError, load_settings
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from waypost_worker.cli.app import main
 from waypost_worker.cli.support.connections import postgres_errors
 from waypost_worker.cli.support.options import Common
 from waypost_worker.cli.support.output import CommandError
+from waypost_worker.config.settings import SettingsError, load_settings
 from waypost_worker.devserver import Endpoints
-from waypost_worker.settings import SettingsError, load_settings
 
 DEV = Endpoints("127.0.0.1:1111", "postgresql://dev:secret@127.0.0.1:2222/waypost")
 

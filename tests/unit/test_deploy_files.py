@@ -18,8 +18,8 @@ from tests.cli import CommandLine
 from tests.operator_kinds import KINDS, check_custom
 
 from waypost import Topics
+from waypost_worker.config.settings import Settings
 from waypost_worker.kafka.topics import topic_settings
-from waypost_worker.settings import Settings
 from waypost_worker.telemetry.health import Health
 from waypost_worker.telemetry.metrics import Metrics
 from waypost_worker.web.probes import probes

@@ -12,7 +12,7 @@ from tests.cli import CommandLine, environment
 from tests.log_state import logs_as_before
 
 from waypost_worker.cli.worker.app import environments
-from waypost_worker.settings import Settings, load_settings, masked_dsn, secret_values
+from waypost_worker.config.settings import Settings, load_settings, masked_dsn, secret_values
 from waypost_worker.telemetry.logs import configure_logs
 
 SECRET = "hush/it's@\"all"

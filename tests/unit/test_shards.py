@@ -12,7 +12,7 @@ from tests.cli import CommandLine, environment
 
 from waypost.errors import ShardMapError
 from waypost.shards import ONLY, Place, check_place, dsn_list, shard_of
-from waypost_worker.settings import Settings, load_settings, masked_dsn, secret_values
+from waypost_worker.config.settings import Settings, load_settings, masked_dsn, secret_values
 
 ONE = "postgresql://me:hush-1@db:5432,other:5433/x?target_session_attrs=read-write"
 TWO = "postgres://me:hush%2F2@[::1]/x?application_name=a"

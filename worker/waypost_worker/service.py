@@ -15,17 +15,17 @@ import structlog
 from waypost.kafka.diagnosis import may_be_refusal, refusal
 from waypost.shards import Place
 from waypost_worker.clock import SystemClock
+from waypost_worker.config.kafka import kafka_connection
+from waypost_worker.config.settings import Settings, masked_dsn
 from waypost_worker.kafka.command_log import KafkaCommandLog
 from waypost_worker.kafka.membership import Membership
 from waypost_worker.kafka.results_log import KafkaResultsLog
-from waypost_worker.kafka_access import kafka_connection
 from waypost_worker.partition.observer import Observer
 from waypost_worker.partition.owner import Limits, Owner, Ports, StuckError
 from waypost_worker.partition.ports import RefusedError, UnavailableError
 from waypost_worker.postgres.migrate import SchemaError
 from waypost_worker.postgres.shards import Shards
 from waypost_worker.postgres.store import PostgresStore
-from waypost_worker.settings import Settings, masked_dsn
 from waypost_worker.telemetry.health import Health
 from waypost_worker.telemetry.heartbeat import heartbeat
 from waypost_worker.telemetry.measured import MeasuredStore

@@ -104,8 +104,8 @@ def main(arguments: list[str] | None = None) -> None:
 def _failure(error: Exception) -> tuple[str, int]:
     """What to say, and the exit code."""
     from waypost.errors import InvalidCommandError, WaypostError
+    from waypost_worker.config.settings import SettingsError
     from waypost_worker.partition.ports import OwnerError
-    from waypost_worker.settings import SettingsError
 
     match error:
         case CommandError():

@@ -5,7 +5,7 @@ from pydantic import SecretStr
 
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
 from waypost_worker.cli.support.output import DONE, show_rows
-from waypost_worker.settings import Settings, masked_dsn
+from waypost_worker.config.settings import Settings, masked_dsn
 
 app = App(name="config", help="Show the settings and where they come from.")
 

@@ -10,7 +10,7 @@ from waypost_worker.cli.support.connections import publishing
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
 from waypost_worker.cli.support.output import DONE, USAGE, CommandError, confirm, show_fields
 from waypost_worker.cli.support.sending import TimeoutFlag, require_delivered
-from waypost_worker.settings import Settings
+from waypost_worker.config.settings import Settings
 
 
 def defaults(

@@ -15,7 +15,7 @@ from waypost.wire.topics import Topics
 from waypost_worker.cli.support.options import OutputFlag, state_dir
 from waypost_worker.cli.support.output import DONE, USAGE, CommandError, Format, note, show_fields
 from waypost_worker.cli.worker.processes import WorkerProcesses
-from waypost_worker.settings import Settings, config_origin, load_settings, masked_dsn
+from waypost_worker.config.settings import Settings, config_origin, load_settings, masked_dsn
 
 if TYPE_CHECKING:
     from waypost_worker.devserver import Endpoints

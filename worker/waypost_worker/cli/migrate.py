@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from waypost_worker.cli.support.databases import connected
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
 from waypost_worker.cli.support.output import DONE, Format, note, show_fields, show_rows, write
-from waypost_worker.settings import Settings
+from waypost_worker.config.settings import Settings
 
 
 def migrate(

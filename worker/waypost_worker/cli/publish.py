@@ -25,7 +25,7 @@ from waypost_worker.cli.support.output import (
 from waypost_worker.cli.support.results import about, for_programs, short, show_result, subject
 from waypost_worker.cli.support.sending import TimeoutFlag, require_delivered, result_of
 from waypost_worker.cli.support.stdin import lines
-from waypost_worker.settings import Settings
+from waypost_worker.config.settings import Settings
 
 if TYPE_CHECKING:
     from waypost.publisher.client import Publisher

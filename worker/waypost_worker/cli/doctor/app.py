@@ -18,7 +18,7 @@ from waypost_worker.cli.support.databases import connection_to
 from waypost_worker.cli.support.findings import show_findings
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
 from waypost_worker.cli.support.output import CommandError
-from waypost_worker.settings import Settings
+from waypost_worker.config.settings import Settings
 
 if TYPE_CHECKING:
     from waypost_worker.kafka.broker_clock import ClockReading

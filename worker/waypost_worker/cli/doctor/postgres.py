@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from waypost_worker.cli.support.connections import query
+from waypost_worker.config.settings import Settings
 from waypost_worker.kafka.broker_clock import ClockReading
 from waypost_worker.kafka.topics import Finding
 from waypost_worker.postgres.migrate import OLDEST_SERVER, SchemaError
 from waypost_worker.postgres.shards import check_distinct, check_found, look
-from waypost_worker.settings import Settings
 
 # What a crash of the server would lose without them was committed, and may have been emitted.
 _DURABILITY: Final = ("fsync", "full_page_writes", "synchronous_commit")

@@ -15,7 +15,7 @@ from waypost_worker.cli.support.logs import log_maker
 from waypost_worker.cli.support.metrics_port import progress_served
 from waypost_worker.cli.support.output import DONE, CommandError, Format, note, show_rows
 from waypost_worker.cli.support.progress import WorkProgress
-from waypost_worker.settings import Settings
+from waypost_worker.config.settings import Settings
 
 if TYPE_CHECKING:
     from waypost_worker.recovery.from_results import Rebuilt

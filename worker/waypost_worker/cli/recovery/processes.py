@@ -21,7 +21,7 @@ from waypost_worker.cli.support.connections import kafka_connection, kafka_error
 from waypost_worker.cli.support.databases import stores
 from waypost_worker.cli.support.logs import log_maker, run
 from waypost_worker.cli.support.output import CommandError
-from waypost_worker.settings import Settings
+from waypost_worker.config.settings import Settings
 
 if TYPE_CHECKING:
     from waypost_worker.postgres.store import PostgresStore

@@ -23,7 +23,7 @@ from waypost_worker.cli.support.metrics_port import MetricsPort, progress_served
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
 from waypost_worker.cli.support.output import DONE, USAGE, CommandError, Format, note, show_rows
 from waypost_worker.cli.support.progress import WorkProgress
-from waypost_worker.settings import Settings
+from waypost_worker.config.settings import Settings
 
 if TYPE_CHECKING:
     from waypost_worker.cli.recovery.processes import Outcome

@@ -27,7 +27,7 @@ from waypost_worker.cli.support.output import (
     write,
 )
 from waypost_worker.cli.support.progress import WorkProgress
-from waypost_worker.settings import Settings
+from waypost_worker.config.settings import Settings
 from waypost_worker.snapshots.errors import SnapshotError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from waypost_worker.cli.support.connections import query
 from waypost_worker.cli.support.databases import connected
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
 from waypost_worker.cli.support.output import DONE, CommandError, note, show_fields, show_rows
-from waypost_worker.settings import Settings
+from waypost_worker.config.settings import Settings
 
 app = App(name="rejected", help="Look at the commands that were refused; retry or purge them.")
 app.command(retry)

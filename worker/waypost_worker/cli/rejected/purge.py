@@ -19,7 +19,7 @@ from waypost_worker.cli.support.connections import query
 from waypost_worker.cli.support.databases import connected
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
 from waypost_worker.cli.support.output import DONE, USAGE, CommandError, confirm, note, show_fields, show_rows
-from waypost_worker.settings import Settings
+from waypost_worker.config.settings import Settings
 
 _BATCH: Final = 1000
 

@@ -51,7 +51,7 @@ from waypost_worker.cli.support.output import (
     note,
 )
 from waypost_worker.cli.support.sending import TimeoutFlag
-from waypost_worker.settings import Settings
+from waypost_worker.config.settings import Settings
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaProducer

@@ -15,7 +15,7 @@ from waypost_worker.cli.session.timeline import timeline
 from waypost_worker.cli.support.connections import reading
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
 from waypost_worker.cli.support.output import DONE, USAGE, CommandError, note, show_fields, show_rows
-from waypost_worker.settings import Settings
+from waypost_worker.config.settings import Settings
 
 if TYPE_CHECKING:
     from waypost.model.checkpoint import Checkpoint

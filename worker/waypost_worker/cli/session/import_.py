@@ -20,7 +20,7 @@ from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
 from waypost_worker.cli.support.output import DONE, USAGE, CommandError, note, show_fields
 from waypost_worker.cli.support.progress import WorkProgress
 from waypost_worker.cli.support.sending import TimeoutFlag
-from waypost_worker.settings import Settings
+from waypost_worker.config.settings import Settings
 
 
 def import_session(

@@ -14,7 +14,7 @@ from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
 from waypost_worker.cli.support.output import DONE, USAGE, CommandError, confirm, show_fields
 from waypost_worker.cli.support.results import show_result
 from waypost_worker.cli.support.sending import TimeoutFlag, result_of
-from waypost_worker.settings import Settings
+from waypost_worker.config.settings import Settings
 
 
 def rollback(

@@ -18,7 +18,7 @@ from waypost_worker.cli.support.connections import publishing
 from waypost_worker.cli.support.output import CommandError
 from waypost_worker.cli.support.results import short
 from waypost_worker.cli.support.sending import result_of
-from waypost_worker.settings import Settings
+from waypost_worker.config.settings import Settings
 
 _SESSIONS_AT_ONCE: Final = 32
 

@@ -17,7 +17,7 @@ from waypost_worker.cli.support.logs import command_partitions
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
 from waypost_worker.cli.support.output import DONE, confirm, note, show_fields, show_rows
 from waypost_worker.cli.support.progress import WorkProgress
-from waypost_worker.settings import Settings
+from waypost_worker.config.settings import Settings
 
 if TYPE_CHECKING:
     from waypost_worker.snapshots.manifest import Manifest

@@ -9,7 +9,7 @@ from waypost_worker.cli.support.connections import kafka_connection, kafka_error
 from waypost_worker.cli.support.databases import connected
 from waypost_worker.cli.support.logs import command_partitions
 from waypost_worker.cli.support.output import USAGE, CommandError
-from waypost_worker.settings import Settings
+from waypost_worker.config.settings import Settings
 
 if TYPE_CHECKING:
     from waypost_worker.kafka.topics import Finding

@@ -10,8 +10,8 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from waypost_worker.cli.support.output import USAGE, CommandError
+from waypost_worker.config.settings import Settings, config_origin, masked_dsn
 from waypost_worker.postgres.statements import DEFAULT_SCHEMA, for_schema
-from waypost_worker.settings import Settings, config_origin, masked_dsn
 
 if TYPE_CHECKING:
     from waypost.publisher.client import Publisher
@@ -24,9 +24,9 @@ _SOURCE = "/waypost/cli"
 
 def kafka_connection(settings: Settings) -> "Connection":
     """What the worker's Kafka modules are called with."""
-    from waypost_worker import kafka_access
+    from waypost_worker.config import kafka
 
-    return kafka_access.kafka_connection(settings, "waypost-cli")
+    return kafka.kafka_connection(settings, "waypost-cli")
 
 
 def kafka_options(settings: Settings) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from waypost.shards import Place, shard_of
 from waypost_worker.cli.support.connections import postgres_errors
 from waypost_worker.cli.support.output import CommandError
-from waypost_worker.settings import Settings
+from waypost_worker.config.settings import Settings
 
 if TYPE_CHECKING:
     from waypost_worker.postgres.store import PostgresStore

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from waypost_worker.cli.support.connections import kafka_connection, topic_partitions
 from waypost_worker.cli.support.output import CommandError
-from waypost_worker.settings import Settings
+from waypost_worker.config.settings import Settings
 
 if TYPE_CHECKING:
     from waypost_worker.kafka.command_log import KafkaCommandLog

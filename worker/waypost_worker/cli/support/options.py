@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from cyclopts import Group, Parameter
 
 from waypost_worker.cli.support.output import Format
-from waypost_worker.settings import Settings, SettingsError, config_origin, load_settings
+from waypost_worker.config.settings import Settings, SettingsError, config_origin, load_settings
 
 if TYPE_CHECKING:
     from waypost_worker.devserver import Endpoints

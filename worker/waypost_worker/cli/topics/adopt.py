@@ -12,7 +12,7 @@ from waypost_worker.cli.support.logs import command_logs, command_partitions
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
 from waypost_worker.cli.support.output import DONE, USAGE, CommandError, confirm, note, show_fields
 from waypost_worker.cli.topics.drained import look, what_is_left
-from waypost_worker.settings import Settings
+from waypost_worker.config.settings import Settings
 
 
 def adopt(

@@ -13,7 +13,7 @@ from waypost_worker.cli.support.output import DONE, CommandError, show_rows
 from waypost_worker.cli.topics.acls import acls
 from waypost_worker.cli.topics.adopt import adopt
 from waypost_worker.cli.topics.drained import drained
-from waypost_worker.settings import Settings
+from waypost_worker.config.settings import Settings
 
 app = App(name="topics", help="Make and check the two topics; adopt new ones; print ACLs.")
 app.command(adopt)

@@ -9,7 +9,7 @@ from waypost_worker.cli.support.databases import Databases, connected
 from waypost_worker.cli.support.logs import command_logs, command_partitions
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
 from waypost_worker.cli.support.output import DONE, FAILED, CommandError, note, show_rows
-from waypost_worker.settings import Settings
+from waypost_worker.config.settings import Settings
 
 # The end of a log is often markers of transactions and aborted records; more of them than this are not looked through.
 _LOOKED_THROUGH: Final = 10_000

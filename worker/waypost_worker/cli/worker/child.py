@@ -29,7 +29,7 @@ def main() -> None:
     end_at_once_on_signals()
     from waypost_worker.cli.support.output import USAGE, note
     from waypost_worker.cli.worker.run import run
-    from waypost_worker.settings import SettingsError, load_settings
+    from waypost_worker.config.settings import SettingsError, load_settings
 
     try:
         settings = load_settings()

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from waypost.kafka.token_file import TokenFile
+from waypost_worker.config.settings import Settings, SettingsError
 from waypost_worker.kafka.connection import Connection
-from waypost_worker.settings import Settings, SettingsError
 
 
 def kafka_connection(settings: Settings, client_id: str = "waypost-worker") -> Connection:
