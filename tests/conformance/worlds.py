@@ -20,7 +20,7 @@ from waypost.wire.topics import Topics
 from waypost_worker.devserver import Servers
 from waypost_worker.kafka.command_log import KafkaCommandLog
 from waypost_worker.kafka.connection import Connection
-from waypost_worker.kafka.reading import PartitionReader
+from waypost_worker.kafka.partition_reader import PartitionReader
 from waypost_worker.kafka.results_log import KafkaResultsLog
 from waypost_worker.kafka.topics import create_topics
 from waypost_worker.partition.ports import CommandLog, ResultsLog

@@ -21,7 +21,7 @@ from waypost_worker.devserver.jars import ROOTS
 from waypost_worker.kafka.broker_clock import ClockReading, broker_clock
 from waypost_worker.kafka.broker_versions import BrokerVersion, broker_versions, release
 from waypost_worker.kafka.connection import Connection
-from waypost_worker.kafka.group import worker_versions
+from waypost_worker.kafka.group_members import worker_versions
 from waypost_worker.kafka.membership import Membership
 from waypost_worker.kafka.topics import _check_group, create_topics
 

@@ -18,7 +18,7 @@ from tests.patience import PATIENCE
 from waypost.wire.envelope import KafkaRecord
 from waypost_worker.clock import SystemClock
 from waypost_worker.devserver import Servers
-from waypost_worker.kafka import fenced, zombie
+from waypost_worker.kafka import fenced_producer, fencing_check
 from waypost_worker.kafka.command_log import KafkaCommandLog
 from waypost_worker.kafka.results_log import KafkaResultsLog
 from waypost_worker.kafka.topics import create_topics, delete_topic
@@ -159,7 +159,7 @@ async def test_an_owner_that_slept_does_not_append_on_an_old_proof(here: Deploym
 async def test_sequence_numbers_are_renewed_long_before_they_wrap(
     here: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fenced, "LAST_SEQUENCE", 10)
+    monkeypatch.setattr(fenced_producer, "LAST_SEQUENCE", 10)
     running = here.own(limits=Limits(batch_records=4))
     await fill(here, 40)
     await here.answered(40)
@@ -173,14 +173,14 @@ async def test_sequence_numbers_are_renewed_long_before_they_wrap(
 async def test_a_cluster_that_does_not_fence_is_found_out(
     here: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert (await zombie.zombie_test(here.connection, here.topics)).fenced
+    assert (await fencing_check.zombie_test(here.connection, here.topics)).fenced
     ids = iter(range(50_000, 60_000))
 
     async def unrelated_ids(*_: Any) -> Fence:  # as on a broker whose epochs fence nothing
         return Fence(next(ids), 0)
 
-    monkeypatch.setattr(zombie, "claim_epoch", unrelated_ids)
-    verdict = await zombie.zombie_test(here.connection, here.topics)
+    monkeypatch.setattr(fencing_check, "claim_epoch", unrelated_ids)
+    verdict = await fencing_check.zombie_test(here.connection, here.topics)
     assert not verdict.fenced
     assert "Do not run workers on it" in verdict.message
 

@@ -12,10 +12,10 @@ from tests.servers import started
 from waypost.wire.topics import Topics
 from waypost_worker.devserver import EmbeddedKafka
 from waypost_worker.kafka.connection import Connection
+from waypost_worker.kafka.fencing_check import zombie_test
 from waypost_worker.kafka.membership import Membership
 from waypost_worker.kafka.results_log import KafkaResultsLog
 from waypost_worker.kafka.topics import Finding, check_topics, create_topics, topic_settings
-from waypost_worker.kafka.zombie import zombie_test
 from waypost_worker.partition.ports import FencedError, ResultRecord, UnavailableError
 
 pytestmark = pytest.mark.servers

@@ -12,9 +12,9 @@ from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 
 from waypost_worker.devserver import Servers
-from waypost_worker.kafka import fenced
+from waypost_worker.kafka import fenced_producer
 from waypost_worker.kafka.connection import Connection
-from waypost_worker.kafka.fenced import FencedProducer, claim_epoch
+from waypost_worker.kafka.fenced_producer import FencedProducer, claim_epoch
 from waypost_worker.kafka.topics import create_scratch_topic
 from waypost_worker.partition.ports import (
     Fence,
@@ -105,8 +105,8 @@ async def test_an_error_in_the_sequence_ends_the_claim_and_is_no_fencing(
 async def test_sequence_numbers_are_given_up_long_before_aiokafka_wraps_them(
     connection: Connection, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert fenced.LAST_SEQUENCE < 2**31
-    monkeypatch.setattr(fenced, "LAST_SEQUENCE", 5)
+    assert fenced_producer.LAST_SEQUENCE < 2**31
+    monkeypatch.setattr(fenced_producer, "LAST_SEQUENCE", 5)
     async with producer(connection, topic, await claim_epoch(connection, topic)) as owner:
         await owner.append(records(3))
         with pytest.raises(UnavailableError, match="used up"):

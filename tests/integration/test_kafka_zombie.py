@@ -9,8 +9,8 @@ from tests.servers import unavailable
 from waypost.wire.topics import Topics
 from waypost_worker.devserver import DevServerError, EmbeddedKafka, Servers
 from waypost_worker.kafka.connection import Connection
+from waypost_worker.kafka.fencing_check import zombie_test
 from waypost_worker.kafka.topics import check_topics
-from waypost_worker.kafka.zombie import zombie_test
 from waypost_worker.partition.ports import UnavailableError
 
 

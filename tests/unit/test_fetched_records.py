@@ -12,7 +12,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from waypost_worker.kafka.reading import _Records
+from waypost_worker.kafka.partition_reader import _Records
 
 PARTITION = TopicPartition("topic", 0)
 _BASE_OFFSET = struct.Struct(">q")

@@ -8,7 +8,7 @@ RESULTS = "tests/conformance/test_results_log.py::"
 COMMANDS = "tests/conformance/test_command_log.py::"
 SHARDS = "tests/integration/test_shards_guard.py::"
 _CHECK = 'self._check_place(row["noted"], partitions)'
-PRODUCER = "waypost_worker.kafka.fenced:FencedProducer."
+PRODUCER = "waypost_worker.kafka.fenced_producer:FencedProducer."
 
 
 def _in(file: str, *tests: str) -> tuple[str, ...]:
@@ -141,7 +141,7 @@ SERVERS: tuple[Mutant, ...] = (
         "a position that is not in the log is reset to the beginning",
         (
             Edit(
-                "waypost_worker.kafka.reading:PartitionReader._take",
+                "waypost_worker.kafka.partition_reader:PartitionReader._take",
                 "await self._refuse(self._position)",
                 "self._position, _ = await self.bounds()\n        return",
             ),

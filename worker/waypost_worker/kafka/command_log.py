@@ -12,7 +12,7 @@ from aiokafka import TopicPartition
 
 from waypost.wire.envelope import KafkaRecord
 from waypost_worker.kafka.connection import Connection
-from waypost_worker.kafka.reading import FETCH_BYTES, PartitionReader
+from waypost_worker.kafka.partition_reader import FETCH_BYTES, PartitionReader
 
 _ISOLATION: Final = "read_committed"
 _FETCH_WAIT_MS: Final = 1000

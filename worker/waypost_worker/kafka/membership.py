@@ -16,7 +16,7 @@ from aiokafka.protocol.group import LeaveGroupRequest
 from waypost import __version__
 from waypost.kafka.diagnosis import require_admission
 from waypost_worker.kafka.connection import PASSING, Connection, kafka_errors, quietly
-from waypost_worker.kafka.group import member_client_id
+from waypost_worker.kafka.group_members import member_client_id
 from waypost_worker.partition.ports import RefusedError, UnavailableError
 
 # How soon a member notices that another one left: a takeover after a drain takes about this long.

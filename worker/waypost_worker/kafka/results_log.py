@@ -7,8 +7,8 @@ from aiokafka import TopicPartition
 
 from waypost.wire.topics import Topics
 from waypost_worker.kafka.connection import Connection
-from waypost_worker.kafka.fenced import FencedProducer, claim_epoch
-from waypost_worker.kafka.reading import PartitionReader
+from waypost_worker.kafka.fenced_producer import FencedProducer, claim_epoch
+from waypost_worker.kafka.partition_reader import PartitionReader
 from waypost_worker.partition.ports import Fence, FetchedResult, ResultRecord
 
 

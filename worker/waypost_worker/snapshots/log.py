@@ -7,7 +7,7 @@ from typing import Any, Final
 from waypost.wire.topics import Topics
 from waypost_worker.kafka.command_log import KafkaCommandLog
 from waypost_worker.kafka.connection import Connection
-from waypost_worker.kafka.reading import topic_bounds
+from waypost_worker.kafka.partition_reader import topic_bounds
 from waypost_worker.partition.acquire import check_log
 from waypost_worker.partition.ports import RefusedError
 from waypost_worker.snapshots.errors import SnapshotError

@@ -72,8 +72,8 @@ def _clock(subject: str, read: "ClockReading") -> "Finding":
 async def _kafka(settings: Settings) -> "list[Finding]":
     from waypost_worker.cli.doctor.kafka import check_brokers, check_workers
     from waypost_worker.kafka.broker_clock import broker_clock
+    from waypost_worker.kafka.fencing_check import zombie_test
     from waypost_worker.kafka.topics import Finding, check_topics
-    from waypost_worker.kafka.zombie import zombie_test
     from waypost_worker.partition.ports import RefusedError
 
     connection = kafka_connection(settings)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from waypost import __version__
 from waypost_worker.kafka.broker_versions import BrokerVersion, broker_versions, release
 from waypost_worker.kafka.connection import Connection
-from waypost_worker.kafka.group import UNKNOWN_VERSION, worker_versions
+from waypost_worker.kafka.group_members import UNKNOWN_VERSION, worker_versions
 from waypost_worker.kafka.topics import Finding
 from waypost_worker.partition.ports import RefusedError
 

@@ -85,8 +85,8 @@ async def make_topics(
     ``default`` is the count where none is asked for and no topic exists. CommandError if an existing topic has
     another count than asked for, or if the cluster does not fence.
     """
+    from waypost_worker.kafka.fencing_check import zombie_test as test
     from waypost_worker.kafka.topics import create_topics
-    from waypost_worker.kafka.zombie import zombie_test as test
 
     present = await topic_partitions(settings)
     for name, count in present.items():

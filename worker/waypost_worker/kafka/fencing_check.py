@@ -14,7 +14,7 @@ from aiokafka.errors import OutOfOrderSequenceNumber, UnknownProducerId
 
 from waypost.wire.topics import Topics
 from waypost_worker.kafka.connection import Connection
-from waypost_worker.kafka.fenced import FencedProducer, claim_epoch
+from waypost_worker.kafka.fenced_producer import FencedProducer, claim_epoch
 from waypost_worker.kafka.topics import create_scratch_topic, delete_topic
 from waypost_worker.partition.ports import Fence, FencedError, OwnerError, ResultRecord, UnavailableError
 
