@@ -27,10 +27,11 @@ from waypost_worker.kafka.command_log import KafkaCommandLog
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.results_log import KafkaResultsLog
 from waypost_worker.kafka.topics import create_topics
-from waypost_worker.partition.acquire import Acquired
 from waypost_worker.partition.observer import AppliedBatch, Observer
-from waypost_worker.partition.owner import Limits, Owner, Ports
-from waypost_worker.partition.ports import OwnerError
+from waypost_worker.partition.owner import Owner
+from waypost_worker.partition.ownership import Acquired
+from waypost_worker.partition.ports import OwnerError, Ports
+from waypost_worker.partition.term import Limits
 from waypost_worker.postgres.pool import open_pool
 from waypost_worker.postgres.store import PostgresStore
 from waypost_worker.telemetry.observers import Observers

@@ -26,7 +26,7 @@ from waypost.wire.envelope import command_headers
 from waypost.wire.topics import partition_of
 from waypost_worker.partition import outbox
 from waypost_worker.partition.anchor import anchor_of
-from waypost_worker.partition.apply import Batch, decode
+from waypost_worker.partition.batch import Batch, decode
 from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.ports import Commit, StoredOutbox
 from waypost_worker.postgres.rows import commit_parameters

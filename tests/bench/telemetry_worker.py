@@ -21,8 +21,8 @@ from tests.bench.children import run_child, say, word
 from waypost.model.index import Session
 from waypost_worker import service
 from waypost_worker.config.settings import load_settings
-from waypost_worker.partition.acquire import Acquired
 from waypost_worker.partition.observer import AppliedBatch, Observer
+from waypost_worker.partition.ownership import Acquired
 from waypost_worker.partition.ports import Claim, Commit, Fence, OwnerError, Store
 from waypost_worker.telemetry.logs import configure_logs
 from waypost_worker.telemetry.measured import MeasuredStore

@@ -16,7 +16,7 @@ from waypost.model.commands import Command
 from waypost.model.defaults import Defaults
 from waypost.model.index import Session
 from waypost.wire.envelope import Envelope
-from waypost_worker.partition.apply import Batch, Decoded
+from waypost_worker.partition.batch import Batch, Decoded
 from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.ports import Changes, ResultRecord, Store
 

@@ -17,7 +17,7 @@ from tests.state import state_hash
 
 from waypost.model.defaults import Defaults
 from waypost_worker.devserver import Servers
-from waypost_worker.partition.apply import Batch, decode
+from waypost_worker.partition.batch import Batch, decode
 from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.ports import ResultRecord
 from waypost_worker.partition.tail import essence

@@ -22,16 +22,17 @@ from waypost_worker.kafka import fenced_producer, fencing_check
 from waypost_worker.kafka.command_log import KafkaCommandLog
 from waypost_worker.kafka.results_log import KafkaResultsLog
 from waypost_worker.kafka.topics import create_topics, delete_topic
-from waypost_worker.partition.acquire import RenewalDueError
-from waypost_worker.partition.owner import Limits, StuckError
 from waypost_worker.partition.ports import (
     Fence,
     FencedError,
     ForeignWriterError,
     RefusedError,
+    RenewalDueError,
     ResultRecord,
+    StuckError,
     UnavailableError,
 )
+from waypost_worker.partition.term import Limits
 
 QUICK = Limits(refused_wait=0.2)
 

@@ -13,10 +13,11 @@ from tests.simulation.clients import SimulatedClock, SimulatedCommandLog, Simula
 from tests.simulation.database import SimulatedStore
 from tests.simulation.loop import Process
 
-from waypost_worker.partition.acquire import Acquired
 from waypost_worker.partition.observer import AppliedBatch
-from waypost_worker.partition.owner import Limits, Owner, Ports, StuckError
-from waypost_worker.partition.ports import OwnerError
+from waypost_worker.partition.owner import Owner
+from waypost_worker.partition.ownership import Acquired
+from waypost_worker.partition.ports import OwnerError, Ports, StuckError
+from waypost_worker.partition.term import Limits
 
 if TYPE_CHECKING:
     from tests.simulation.world import World

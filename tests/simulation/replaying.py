@@ -20,8 +20,8 @@ from tests.simulation.network import Server, Weather
 from tests.simulation.replies import last_answered
 
 from waypost.shards import shard_of
-from waypost_worker.partition.owner import Owner, Ports
-from waypost_worker.partition.ports import FencedError
+from waypost_worker.partition.owner import Owner
+from waypost_worker.partition.ports import FencedError, Ports
 from waypost_worker.recovery.replay import PartitionReplay, Replayed, ReplayLimits, ReplayPorts
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from tests.simulation.traffic import Traffic
 from tests.simulation.verifying import verify_at_rest, verify_now_and_then
 
 from waypost.shards import shard_of
-from waypost_worker.partition import acquire as acquire_module
+from waypost_worker.partition import emitter
 from waypost_worker.partition.encode import ACQUIRED
 from waypost_worker.partition.ports import ResultRecord
 
@@ -264,9 +264,9 @@ class World:
 @contextmanager
 def _emit_bytes(size: int) -> Iterator[None]:
     """Make owners emit in small pieces."""
-    before = acquire_module.EMIT_BYTES
-    acquire_module.EMIT_BYTES = size  # type: ignore[misc]
+    before = emitter.EMIT_BYTES
+    emitter.EMIT_BYTES = size  # type: ignore[misc]
     try:
         yield
     finally:
-        acquire_module.EMIT_BYTES = before  # type: ignore[misc]
+        emitter.EMIT_BYTES = before  # type: ignore[misc]

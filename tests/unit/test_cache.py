@@ -1,7 +1,7 @@
 """What a worker remembers of sessions is bounded, whatever it is asked for."""
 
 from waypost.model.index import Entry, Session
-from waypost_worker.partition.cache import SessionCache
+from waypost_worker.partition.fold import SessionCache
 
 
 def remembered(cache: SessionCache, *names: str, entries: int = 1) -> None:

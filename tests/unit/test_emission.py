@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from waypost_worker.partition.acquire import Position, Proof
-from waypost_worker.partition.emission import Emission
+from waypost_worker.partition.emitter import Emission
 from waypost_worker.partition.observer import AppliedBatch
+from waypost_worker.partition.ownership import Position, Proof
 from waypost_worker.partition.ports import FencedError, ResultRecord
 
 

@@ -13,16 +13,17 @@ from waypost.model.defaults import Defaults
 from waypost.wire.envelope import command_headers
 from waypost_worker.cli.support.progress import WorkProgress
 from waypost_worker.clock import SystemClock
-from waypost_worker.partition.acquire import Acquired, Position, Proof, RenewalDueError
-from waypost_worker.partition.apply import Batch, decode
+from waypost_worker.partition.batch import Batch, decode
 from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.observer import AppliedBatch
-from waypost_worker.partition.owner import StuckError
+from waypost_worker.partition.ownership import Acquired, Position, Proof
 from waypost_worker.partition.ports import (
     FencedError,
     ForeignWriterError,
     OwnerError,
     RefusedError,
+    RenewalDueError,
+    StuckError,
     UnavailableError,
 )
 from waypost_worker.partition.tail import EmittedTail

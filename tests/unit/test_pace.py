@@ -2,7 +2,7 @@
 
 import pytest
 
-from waypost_worker.partition.pace import Pace
+from waypost_worker.partition.batching import Pace
 
 
 def after(rate: float, batch_seconds: float, seconds: float = 2.0) -> Pace:

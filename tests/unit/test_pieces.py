@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from waypost.model.commands import CREATE, ROLLBACK, Rollback
 from waypost.wire.envelope import command_headers
-from waypost_worker.partition.apply import Decoded, decode
-from waypost_worker.partition.pieces import Pieces
+from waypost_worker.partition.batch import Decoded, decode
+from waypost_worker.partition.batching import Pieces
 
 _ROLLBACK = b'{"checkpoint_id": "session:1"}'
 

@@ -4,7 +4,7 @@ from tests.mutants.mutant import Edit, Mutant
 
 SESSION = "waypost.model.session:"
 INDEX = "waypost.model.index:"
-BATCH = "waypost_worker.partition.apply:Batch."
+BATCH = "waypost_worker.partition.batch:Batch."
 
 MODEL: tuple[Mutant, ...] = (
     Mutant(

@@ -3,8 +3,9 @@
 from tests.mutants.mutant import Edit
 
 ACQUIRE = "waypost_worker.partition.acquire:"
-EMISSION = "waypost_worker.partition.emission:"
-OWNER = "waypost_worker.partition.owner:"
+OWNERSHIP = "waypost_worker.partition.ownership:"
+EMISSION = "waypost_worker.partition.emitter:"
+TERM = "waypost_worker.partition.term:"
 FOLDER = "waypost_worker.partition.fold:Folder."
 TAIL = "waypost_worker.partition.tail:"
 DATABASE = "tests.simulation.database:"
@@ -12,5 +13,5 @@ PRODUCERS = "tests.simulation.producers:"
 FOUND = "tests/simulation/test_found.py::"
 
 NO_RENEWAL = Edit(
-    OWNER + "_Term.run", "while self._clock.boottime() - began <= self._limits.renew_after:", "while True:"
+    TERM + "Term.run", "while self._clock.boottime() - began <= self._limits.renew_after:", "while True:"
 )

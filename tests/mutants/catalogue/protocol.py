@@ -1,10 +1,19 @@
 """Mutants of the protocol: every guard and every order taken away, one at a time. The simulation hunts them."""
 
-from tests.mutants.catalogue.places import ACQUIRE, DATABASE, EMISSION, FOUND, NO_RENEWAL, OWNER, PRODUCERS
+from tests.mutants.catalogue.places import (
+    ACQUIRE,
+    DATABASE,
+    EMISSION,
+    FOUND,
+    NO_RENEWAL,
+    OWNERSHIP,
+    PRODUCERS,
+    TERM,
+)
 from tests.mutants.mutant import Edit, Mutant
 
 _NO_WAIT = Edit(ACQUIRE + "acquire", "await sleep(proof_valid)\n", "pass\n")
-_NO_PROOF = Edit(ACQUIRE + "Proof.check", "if age > self._valid:", "if False:")
+_NO_PROOF = Edit(OWNERSHIP + "Proof.check", "if age > self._valid:", "if False:")
 _CAS_WITHOUT_EPOCH = Edit(
     DATABASE + "SimulatedStore._commit",
     "tables = self._database.owned(self._partition, commit.epoch)",
@@ -137,7 +146,7 @@ PROTOCOL: tuple[Mutant, ...] = (
         "the proof of ownership counts from when the answer was read, not from when it was asked for",
         (
             Edit(
-                ACQUIRE + "Proof.renewed",
+                OWNERSHIP + "Proof.renewed",
                 "self._at = asked_at",
                 "self._at = max(asked_at, self._clock.boottime())",
             ),
@@ -155,7 +164,7 @@ PROTOCOL: tuple[Mutant, ...] = (
         "results are emitted while the batch is being committed",
         (
             Edit(
-                OWNER + "_Term._apply",
+                TERM + "Term._apply",
                 "with acquired.proof.renewed():",
                 "emission.add(AppliedBatch(commands, others, made, results, changes.rejected, 0, 0))\n"
                 "    results = []\n"
@@ -197,19 +206,19 @@ PROTOCOL: tuple[Mutant, ...] = (
     Mutant(
         "pieces-of-any-size",
         "all that waits is appended at once, whatever the topic takes",
-        (Edit(ACQUIRE + "_pieces", "if size + weight > EMIT_BYTES and index > first:", "if False:"),),
+        (Edit(EMISSION + "_pieces", "if size + weight > EMIT_BYTES and index > first:", "if False:"),),
     ),
     Mutant(
         "base-offset-unchecked",
         "results may land at any offset",
-        (Edit(ACQUIRE + "emit", "if base != position.results_offset:", "if False:"),),
+        (Edit(EMISSION + "emit", "if base != position.results_offset:", "if False:"),),
     ),
     Mutant(
         "piece-counted-before-it-is-appended",
         "the results position moves on before Kafka has answered",
         (
             Edit(
-                ACQUIRE + "emit",
+                EMISSION + "emit",
                 "        base = await",
                 "        position.emitted = piece[-1][0]\n        base = await",
             ),
@@ -219,12 +228,12 @@ PROTOCOL: tuple[Mutant, ...] = (
     Mutant(
         "outbox-dropped-early",
         "a commit confirms the results of its own batch",
-        (Edit(OWNER + "_Term._apply", "emitted=emitted,", "emitted=last.offset,"),),
+        (Edit(TERM + "Term._apply", "emitted=emitted,", "emitted=last.offset,"),),
     ),
     Mutant(
         "outbox-empty",
         "nothing is kept of the results that are to be emitted",
-        (Edit(OWNER + "_Term._apply", "outbox.pack(items)", "outbox.pack([])"),),
+        (Edit(TERM + "Term._apply", "outbox.pack(items)", "outbox.pack([])"),),
     ),
     Mutant(
         "outbox-in-a-transaction-of-its-own",

@@ -1,6 +1,6 @@
 """More mutants of the protocol: positions, logs that change underneath, memory, the rest of a term."""
 
-from tests.mutants.catalogue.places import ACQUIRE, DATABASE, FOLDER, FOUND, NO_RENEWAL, OWNER, TAIL
+from tests.mutants.catalogue.places import ACQUIRE, DATABASE, FOLDER, FOUND, NO_RENEWAL, OWNERSHIP, TAIL, TERM
 from tests.mutants.mutant import Edit, Mutant
 
 TERMS: tuple[Mutant, ...] = (
@@ -10,7 +10,7 @@ TERMS: tuple[Mutant, ...] = (
         "F is saved without its E",
         (
             Edit(
-                ACQUIRE + "Position.to_store",
+                OWNERSHIP + "Position.to_store",
                 "return self.emitted, self.results_offset",
                 "return self.found[0], self.results_offset",
             ),
@@ -19,7 +19,7 @@ TERMS: tuple[Mutant, ...] = (
     Mutant(
         "position-moves-during-replay",
         "the results position moves on while results are only compared",
-        (Edit(ACQUIRE + "Position.to_store", "if next_offset <= self.suppressed_up_to:", "if False:"),),
+        (Edit(OWNERSHIP + "Position.to_store", "if next_offset <= self.suppressed_up_to:", "if False:"),),
     ),
     Mutant(
         "nothing-suppressed",
@@ -29,7 +29,7 @@ TERMS: tuple[Mutant, ...] = (
     Mutant(
         "nothing-compared",
         "replayed results are not held against the topic",
-        (Edit(OWNER + "_Term._compare", "self._acquired.tail.compare(offset, record)", "pass"),),
+        (Edit(TERM + "Term._compare", "self._acquired.tail.compare(offset, record)", "pass"),),
     ),
     Mutant(
         "missing-result-not-noticed",
@@ -97,7 +97,7 @@ TERMS: tuple[Mutant, ...] = (
         "an owner that was frozen does not look whether the command topic is still the same",
         (
             Edit(
-                OWNER + "_Term.run",
+                TERM + "Term.run",
                 "if self._clock.boottime() - looked_at > self._limits.look_again_after:",
                 "if False:",
             ),
@@ -106,7 +106,7 @@ TERMS: tuple[Mutant, ...] = (
     Mutant(
         "passed-over-offsets-unchecked",
         "an owner that was frozen does not look whether offsets that were empty hold records now",
-        (Edit(OWNER + "_Term.run", "await self._check_skipped(records)", "pass"),),
+        (Edit(TERM + "Term.run", "await self._check_skipped(records)", "pass"),),
         tests=(
             FOUND
             + "test_records_that_took_the_place_of_passed_over_ones_while_an_owner_was_frozen_are_not_skipped",
@@ -118,10 +118,10 @@ TERMS: tuple[Mutant, ...] = (
         "sessions stay in memory after a failure",
         (
             Edit(
-                OWNER + "_Term.run",
+                TERM + "Term.run",
                 "self._anchor = acquired.anchor\n",
                 "self._anchor = acquired.anchor\n"
-                "    self._folder._cache = self._owner.__dict__.setdefault('kept', self._folder._cache)\n",
+                "    self._folder._cache = self._observer.__dict__.setdefault('kept', self._folder._cache)\n",
             ),
         ),
     ),
@@ -141,7 +141,9 @@ TERMS: tuple[Mutant, ...] = (
         "what a batch has no room for is not kept for the next one",
         (
             Edit(
-                "waypost_worker.partition.pieces:Pieces.batch", "self._left = piece[size:]", "self._left = []"
+                "waypost_worker.partition.batching:Pieces.batch",
+                "self._left = piece[size:]",
+                "self._left = []",
             ),
         ),
     ),
@@ -151,7 +153,7 @@ TERMS: tuple[Mutant, ...] = (
         "a consumer that gives nothing any more is never started anew",
         (
             Edit(
-                OWNER + "_Term.run",
+                TERM + "Term.run",
                 "if self._clock.boottime() - moved_at > self._limits.stuck_after:",
                 "if False:",
             ),

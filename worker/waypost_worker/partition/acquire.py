@@ -5,103 +5,28 @@ partition (2), so none can append behind the fence record; only then is the tail
 is final. Everything above what the tail shows is made again from the outbox (5) or the log (6).
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from waypost.model.defaults import Defaults
 from waypost.wire.envelope import KafkaRecord
 from waypost_worker.partition import outbox
 from waypost_worker.partition.anchor import anchor_of
+from waypost_worker.partition.emitter import emit
 from waypost_worker.partition.encode import ResultEncoder
+from waypost_worker.partition.ownership import Acquired, Position, Proof
 from waypost_worker.partition.ports import (
     Claim,
     Clock,
     CommandLog,
-    ForeignWriterError,
-    OwnerError,
     RefusedError,
-    ResultRecord,
     ResultsLog,
     Store,
 )
 from waypost_worker.partition.tail import EmittedTail
 
-# Results per append while the outbox is finished, by bytes: below the results topic's max.message.bytes.
-EMIT_BYTES: Final = 4 * 1024 * 1024
 # How far before the stored position the tail is read, to see whether it is still the same results topic.
 LOOK_BACK: Final = 8
-
-
-@dataclass(slots=True)
-class Position:
-    """Where an owner stands. ``emitted`` and ``results_offset`` are the results position (E, F) as it is now;
-    ``found`` is the one that was stored, and ``suppressed_up_to`` is R.
-    """
-
-    epoch: int
-    next_offset: int
-    emitted: int
-    results_offset: int
-    found: tuple[int, int]
-    suppressed_up_to: int
-
-    def to_store(self, next_offset: int) -> tuple[int, int]:
-        """The results position to be stored with ``next_offset``.
-
-        Until the log is past R, that is the one that was found: results that are only compared must still lie
-        behind it if another owner takes over. It would else go on where this one had to refuse.
-        """
-        if next_offset <= self.suppressed_up_to:
-            return self.found
-        return self.emitted, self.results_offset
-
-
-class RenewalDueError(OwnerError):
-    """The last proof of ownership is too old to act on: acquire again before anything else."""
-
-
-class Proof:
-    """When this owner last knew that it was the owner: the boot time at which it *asked* Postgres.
-
-    A process may sleep between knowing and acting, for so long that another owner came and its fence was
-    forgotten by the broker (``producer.id.expiration.ms``). Boot time goes on while a machine is suspended.
-    """
-
-    def __init__(self, clock: Clock, valid: float) -> None:
-        self._clock = clock
-        self._valid = valid
-        self._at = float("-inf")
-
-    @contextmanager
-    def renewed(self) -> Iterator[None]:
-        """Around a statement that only the owner can succeed with."""
-        asked_at = self._clock.boottime()
-        yield
-        self._at = asked_at
-
-    def check(self) -> None:
-        """RenewalDueError if the proof is too old to append on."""
-        age = self._clock.boottime() - self._at
-        if age > self._valid:
-            raise RenewalDueError(
-                f"ownership was last proved {age:.0f} s ago, at most {self._valid:.0f} s are trusted: was this "
-                "process suspended? Acquiring again"
-            )
-
-
-@dataclass(slots=True)
-class Acquired:
-    """What an owner holds when a term begins."""
-
-    position: Position
-    anchor: bytes | None
-    partitions: int
-    defaults: Defaults
-    tail: EmittedTail
-    proof: Proof
-    reemitted: int
 
 
 async def acquire(
@@ -319,35 +244,3 @@ async def _finish_outbox(
         await emit(results, made, position, proof)
         reemitted += len(made)
     return reemitted
-
-
-async def emit(
-    results: ResultsLog, made: Sequence[tuple[int, ResultRecord]], position: Position, proof: Proof
-) -> None:
-    """Append results and move ``position`` on; ForeignWriterError if they land where they should not."""
-    for piece in _pieces(made):
-        proof.check()
-        base = await results.append([record for _, record in piece])
-        if base != position.results_offset:
-            raise ForeignWriterError(
-                f"results landed at offset {base} instead of {position.results_offset}: something else "
-                "writes to the results topic, or it was cut; the partition is read anew"
-            )
-        position.results_offset = base + len(piece)
-        position.emitted = piece[-1][0]
-
-
-def _pieces(made: Sequence[tuple[int, ResultRecord]]) -> list[Sequence[tuple[int, ResultRecord]]]:
-    if sum([len(record.value) for _, record in made]) + 600 * len(made) <= EMIT_BYTES:
-        return [made] if made else []
-    pieces = []
-    first = size = 0
-    for index, (_, record) in enumerate(made):
-        weight = len(record.value) + 600
-        if size + weight > EMIT_BYTES and index > first:
-            pieces.append(made[first:index])
-            first, size = index, 0
-        size += weight
-    if first < len(made):
-        pieces.append(made[first:])
-    return pieces

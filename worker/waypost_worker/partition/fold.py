@@ -4,16 +4,17 @@ results show. The owner and replay both advance with this; what is done with the
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from waypost.model.checkpoint import checkpoint_id
 from waypost.model.defaults import Defaults
 from waypost.model.index import Session
 from waypost_worker.partition import outbox
-from waypost_worker.partition.apply import Batch, Decoded, touched_sessions
-from waypost_worker.partition.cache import SessionCache
+from waypost_worker.partition.batch import Batch, Decoded, touched_sessions
 from waypost_worker.partition.encode import Content, ResultEncoder
 from waypost_worker.partition.ports import Changes, RefusedError, ResultRecord, Store
+
+_BASE_WEIGHT: Final = 8  # what a session costs besides its entries, in entries
 
 
 class Folded(NamedTuple):
@@ -91,3 +92,36 @@ class Folder:
                     "verify', and rebuild with 'waypost replay' into an empty database"
                 )
         return contents
+
+
+class SessionCache:
+    """Sessions by id, together at most ``room()`` items (entries and remembered command ids).
+
+    Dropping one is always safe: it is read again from the store. So is dropping all after a failure. The room
+    may change: it is what an owner's share of its worker's memory is now.
+    """
+
+    def __init__(self, room: Callable[[], int]) -> None:
+        self.sessions: dict[str, Session] = {}
+        self._room = room
+        self._weights: dict[str, int] = {}
+        self._total = 0
+
+    def touch(self, session_ids: Iterable[str]) -> None:
+        """Mark as used just now, weigh anew, and drop the longest unused beyond the room."""
+        for session_id in session_ids:
+            session = self.sessions.pop(session_id, None)
+            if session is None:
+                continue
+            self.sessions[session_id] = session
+            weight = _BASE_WEIGHT + session.weight()
+            self._total += weight - self._weights.get(session_id, 0)
+            self._weights[session_id] = weight
+        room = self._room()
+        while self._total > room and len(self.sessions) > 1:
+            oldest = next(iter(self.sessions))
+            del self.sessions[oldest]
+            self._total -= self._weights.pop(oldest, 0)
+
+    def __len__(self) -> int:
+        return len(self.sessions)

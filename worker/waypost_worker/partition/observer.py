@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from waypost_worker.partition.acquire import Acquired
-from waypost_worker.partition.apply import Decoded
+from waypost_worker.partition.batch import Decoded
+from waypost_worker.partition.ownership import Acquired
 from waypost_worker.partition.ports import OwnerError, RejectedRow, ResultRecord
 
 

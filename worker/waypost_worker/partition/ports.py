@@ -4,7 +4,7 @@ One conformance suite holds every implementation to these promises, the simulate
 All offsets are Kafka offsets; a ``next`` or ``end`` offset is one past the last record.
 """
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -292,3 +292,21 @@ class Clock(Protocol):
     async def sleep(self, seconds: float) -> None:
         """Wait."""
         ...
+
+
+class RenewalDueError(OwnerError):
+    """The last proof of ownership is too old to act on: acquire again before anything else."""
+
+
+class StuckError(OwnerError):
+    """The consumer gives nothing although the log goes on, a known failure of Kafka clients."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """How an owner reaches the outside. Log and results are made anew for each term."""
+
+    make_log: Callable[[], CommandLog]
+    make_results: Callable[[], ResultsLog]
+    store: Store
+    clock: Clock

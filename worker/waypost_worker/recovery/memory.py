@@ -12,11 +12,10 @@ from waypost.model.index import Session
 from waypost.wire.envelope import KafkaRecord
 from waypost_worker.partition import outbox
 from waypost_worker.partition.anchor import anchor_of
-from waypost_worker.partition.apply import Batch, decode
-from waypost_worker.partition.encode import Content, ResultEncoder
+from waypost_worker.partition.batch import Batch, decode
+from waypost_worker.partition.encode import Content, NullEncoder, ResultEncoder
 from waypost_worker.partition.ports import Changes, RejectedRow
 from waypost_worker.recovery.sampling import WHOLE, Share, spread_of
-from waypost_worker.recovery.silence import SilentEncoder
 
 Key = tuple[str, int]
 _DIGEST_BYTES: Final = 16
@@ -62,7 +61,7 @@ class MemoryFold:
         self.rejected: dict[int, tuple[str, bytes, int]] = {}  # by offset: code, digest, where it is spread
         self._weights: dict[str, int] = {}
         self._weight = 0  # entries and remembered ids of all sessions
-        self._silent = SilentEncoder(partition)
+        self._silent = NullEncoder(partition)
 
     @property
     def size(self) -> int:

@@ -1,9 +1,10 @@
 """A replay that emits: an owner over a log that ends, with results that go to another topic."""
 
-from waypost_worker.partition.acquire import Acquired
 from waypost_worker.partition.observer import AppliedBatch
-from waypost_worker.partition.owner import Limits, Owner, Ports
-from waypost_worker.partition.ports import OwnerError, RefusedError
+from waypost_worker.partition.owner import Owner
+from waypost_worker.partition.ownership import Acquired
+from waypost_worker.partition.ports import OwnerError, Ports, RefusedError
+from waypost_worker.partition.term import Limits
 from waypost_worker.recovery.bounded import BoundedLog
 from waypost_worker.recovery.replay import Progress, Replayed
 

@@ -15,8 +15,8 @@ from waypost.wire.envelope import KafkaRecord
 from waypost_worker.partition import outbox
 from waypost_worker.partition.acquire import check_log
 from waypost_worker.partition.anchor import anchor_of
-from waypost_worker.partition.apply import Decoded, cut, decode
-from waypost_worker.partition.encode import ResultEncoder
+from waypost_worker.partition.batch import Decoded, cut, decode
+from waypost_worker.partition.encode import NullEncoder, ResultEncoder
 from waypost_worker.partition.fold import Folder
 from waypost_worker.partition.ports import (
     Claim,
@@ -28,7 +28,6 @@ from waypost_worker.partition.ports import (
 )
 from waypost_worker.recovery.comparing import Comparison
 from waypost_worker.recovery.patience import patiently
-from waypost_worker.recovery.silence import SilentEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +139,7 @@ class PartitionReplay:
     async def _batches(self, log: CommandLog, partitions: int, claim: Claim, comparison: Comparison) -> None:
         store, limits = self._ports.store, self._limits
         defaults = Defaults(claim.default_policy, list(claim.default_commands))
-        silent = SilentEncoder(self._partition)
+        silent = NullEncoder(self._partition)
         folder = Folder(self._encoder, store, defaults, lambda: limits.cache_items)
         next_offset = claim.next_offset
         await log.seek(next_offset)

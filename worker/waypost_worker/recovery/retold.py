@@ -44,7 +44,7 @@ from waypost.wire.result_types import (
     ROLLED_BACK,
     UNPINNED,
 )
-from waypost_worker.partition.apply import Consequences
+from waypost_worker.partition.batch import Consequences
 from waypost_worker.partition.encode import Content
 from waypost_worker.partition.ports import FetchedResult
 

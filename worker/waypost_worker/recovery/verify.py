@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from waypost.model.commands import Create
 from waypost.wire.envelope import KafkaRecord
-from waypost_worker.partition.apply import decode
+from waypost_worker.partition.batch import decode
 from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.ports import CommandLog, RefusedError, ResultsLog
 from waypost_worker.recovery import beginning

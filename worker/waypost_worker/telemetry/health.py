@@ -11,8 +11,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, Literal, NamedTuple
 
-from waypost_worker.partition.acquire import Acquired
 from waypost_worker.partition.observer import AppliedBatch
+from waypost_worker.partition.ownership import Acquired
 from waypost_worker.partition.ports import OwnerError
 from waypost_worker.telemetry.observers import says_nothing
 

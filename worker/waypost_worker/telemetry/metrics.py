@@ -17,16 +17,17 @@ from prometheus_client.registry import Collector
 
 from waypost import __version__
 from waypost.model.commands import COMMAND_TYPES, CREATE
-from waypost_worker.partition.acquire import Acquired, RenewalDueError
-from waypost_worker.partition.apply import Decoded
+from waypost_worker.partition.batch import Decoded
 from waypost_worker.partition.encode import CREATED
 from waypost_worker.partition.observer import AppliedBatch
-from waypost_worker.partition.owner import StuckError
+from waypost_worker.partition.ownership import Acquired
 from waypost_worker.partition.ports import (
     FencedError,
     ForeignWriterError,
     OwnerError,
     RefusedError,
+    RenewalDueError,
+    StuckError,
     UnavailableError,
 )
 from waypost_worker.telemetry import catalogue

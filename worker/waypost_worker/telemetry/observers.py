@@ -6,8 +6,8 @@ from typing import Final, TypeVar
 
 import structlog
 
-from waypost_worker.partition.acquire import Acquired
 from waypost_worker.partition.observer import AppliedBatch, Observer
+from waypost_worker.partition.ownership import Acquired
 from waypost_worker.partition.ports import FencedError, OwnerError, RefusedError
 
 _ROOT: Final = logging.getLogger()  # its level is that of the log

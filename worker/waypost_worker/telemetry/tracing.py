@@ -17,8 +17,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from waypost import __version__
 from waypost.wire.envelope import Envelope
 from waypost_worker.config.settings import SettingsError
-from waypost_worker.partition.acquire import Acquired
 from waypost_worker.partition.observer import AppliedBatch
+from waypost_worker.partition.ownership import Acquired
 from waypost_worker.partition.ports import OwnerError
 
 if TYPE_CHECKING:

@@ -81,7 +81,8 @@ def _work(
     """What replays one partition."""
     from waypost_worker.clock import SystemClock
     from waypost_worker.kafka.results_log import KafkaResultsLog
-    from waypost_worker.partition.owner import Limits, Ports
+    from waypost_worker.partition.ports import Ports
+    from waypost_worker.partition.term import Limits
     from waypost_worker.recovery.reemit import ReemittingReplay
     from waypost_worker.recovery.replay import PartitionReplay, ReplayLimits, ReplayPorts
 

@@ -5,11 +5,12 @@ together and goes out in the next, so that a command waits for at most one appen
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Final
 
-from waypost_worker.partition.acquire import Position, Proof, emit
 from waypost_worker.partition.observer import AppliedBatch
-from waypost_worker.partition.ports import ResultsLog
+from waypost_worker.partition.ownership import Position, Proof
+from waypost_worker.partition.ports import ForeignWriterError, ResultRecord, ResultsLog
 
 
 class Emission:
@@ -96,3 +97,39 @@ class Emission:
             seconds = self._boottime() - began
             for batch in batches:
                 self._tell(batch, seconds)
+
+
+# Results per append while the outbox is finished, by bytes: below the results topic's max.message.bytes.
+EMIT_BYTES: Final = 4 * 1024 * 1024
+
+
+async def emit(
+    results: ResultsLog, made: Sequence[tuple[int, ResultRecord]], position: Position, proof: Proof
+) -> None:
+    """Append results and move ``position`` on; ForeignWriterError if they land where they should not."""
+    for piece in _pieces(made):
+        proof.check()
+        base = await results.append([record for _, record in piece])
+        if base != position.results_offset:
+            raise ForeignWriterError(
+                f"results landed at offset {base} instead of {position.results_offset}: something else "
+                "writes to the results topic, or it was cut; the partition is read anew"
+            )
+        position.results_offset = base + len(piece)
+        position.emitted = piece[-1][0]
+
+
+def _pieces(made: Sequence[tuple[int, ResultRecord]]) -> list[Sequence[tuple[int, ResultRecord]]]:
+    if sum([len(record.value) for _, record in made]) + 600 * len(made) <= EMIT_BYTES:
+        return [made] if made else []
+    pieces = []
+    first = size = 0
+    for index, (_, record) in enumerate(made):
+        weight = len(record.value) + 600
+        if size + weight > EMIT_BYTES and index > first:
+            pieces.append(made[first:index])
+            first, size = index, 0
+        size += weight
+    if first < len(made):
+        pieces.append(made[first:])
+    return pieces

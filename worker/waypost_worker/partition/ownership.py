@@ -1,0 +1,75 @@
+"""What an owner knows of its ownership: where it stands, and when it last proved that it is the owner. Pure."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from waypost.model.defaults import Defaults
+from waypost_worker.partition.ports import Clock, RenewalDueError
+from waypost_worker.partition.tail import EmittedTail
+
+
+@dataclass(slots=True)
+class Position:
+    """Where an owner stands. ``emitted`` and ``results_offset`` are the results position (E, F) as it is now;
+    ``found`` is the one that was stored, and ``suppressed_up_to`` is R.
+    """
+
+    epoch: int
+    next_offset: int
+    emitted: int
+    results_offset: int
+    found: tuple[int, int]
+    suppressed_up_to: int
+
+    def to_store(self, next_offset: int) -> tuple[int, int]:
+        """The results position to be stored with ``next_offset``.
+
+        Until the log is past R, that is the one that was found: results that are only compared must still lie
+        behind it if another owner takes over. It would else go on where this one had to refuse.
+        """
+        if next_offset <= self.suppressed_up_to:
+            return self.found
+        return self.emitted, self.results_offset
+
+
+class Proof:
+    """When this owner last knew that it was the owner: the boot time at which it *asked* Postgres.
+
+    A process may sleep between knowing and acting, for so long that another owner came and its fence was
+    forgotten by the broker (``producer.id.expiration.ms``). Boot time goes on while a machine is suspended.
+    """
+
+    def __init__(self, clock: Clock, valid: float) -> None:
+        self._clock = clock
+        self._valid = valid
+        self._at = float("-inf")
+
+    @contextmanager
+    def renewed(self) -> Iterator[None]:
+        """Around a statement that only the owner can succeed with."""
+        asked_at = self._clock.boottime()
+        yield
+        self._at = asked_at
+
+    def check(self) -> None:
+        """RenewalDueError if the proof is too old to append on."""
+        age = self._clock.boottime() - self._at
+        if age > self._valid:
+            raise RenewalDueError(
+                f"ownership was last proved {age:.0f} s ago, at most {self._valid:.0f} s are trusted: was this "
+                "process suspended? Acquiring again"
+            )
+
+
+@dataclass(slots=True)
+class Acquired:
+    """What an owner holds when a term begins."""
+
+    position: Position
+    anchor: bytes | None
+    partitions: int
+    defaults: Defaults
+    tail: EmittedTail
+    proof: Proof
+    reemitted: int
