@@ -54,8 +54,8 @@ async def replay_results(
 
 async def _plan(settings: Settings, onto_backup: bool) -> tuple[list[Any], int]:
     from waypost_worker.kafka.results_log import KafkaResultsLog
+    from waypost_worker.postgres.replay_target import look
     from waypost_worker.postgres.shards import check_set
-    from waypost_worker.postgres.target import look
     from waypost_worker.recovery.preflight import check_target, plan_from_results
 
     held = await topic_partitions(settings)

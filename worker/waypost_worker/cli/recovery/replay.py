@@ -188,8 +188,8 @@ async def _replay(settings: Settings, options: _Options, dry_run: bool, output: 
 async def _plan(settings: Settings, options: _Options) -> "list[Plan]":
     """Everything that can be refused is refused here, before the target is touched."""
     from waypost_worker.kafka.results_log import KafkaResultsLog
+    from waypost_worker.postgres.replay_target import look
     from waypost_worker.postgres.shards import check_set
-    from waypost_worker.postgres.target import look
     from waypost_worker.recovery.preflight import check_target, plan_partition
 
     partitions = await command_partitions(settings)
@@ -250,8 +250,8 @@ async def _ends(options: _Options, logs: "dict[int, KafkaCommandLog]") -> dict[i
 async def _prepare(settings: Settings, options: _Options, partitions: int) -> None:
     from waypost_worker.kafka.topics import create_results_topic
     from waypost_worker.postgres.migrate import migrate
+    from waypost_worker.postgres.replay_target import mark
     from waypost_worker.postgres.shards import note_places
-    from waypost_worker.postgres.target import mark
     from waypost_worker.recovery.preflight import emitting_mark
 
     if options.emit_to is not None:

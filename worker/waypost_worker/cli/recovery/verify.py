@@ -182,7 +182,7 @@ async def _verify(
 
 def _rows(settings: Settings, target: _Kept | None) -> "OpenSnapshot":
     """What is held against the log: Postgres, or a snapshot."""
-    from waypost_worker.postgres.snapshot import Snapshots
+    from waypost_worker.postgres.verify_rows import Snapshots
     from waypost_worker.snapshots.kept import KeptSnapshots
 
     if target is not None:
@@ -202,7 +202,7 @@ def _positions_of(kept: _Kept) -> dict[int, int]:
 async def _positions(settings: Settings) -> dict[int, int]:
     """How far each partition is; CommandError if the schema is not one of this version."""
     from waypost_worker.postgres.migrate import SchemaError, check_schema
-    from waypost_worker.postgres.target import look
+    from waypost_worker.postgres.replay_target import look
 
     positions: dict[int, int] = {}
     async with connected(settings) as databases:
