@@ -18,7 +18,7 @@ from tests.simulation.loop import Process
 
 from waypost.model.index import Remembered
 from waypost_worker.partition.ports import RefusedError, RejectedRow, StoredOutbox, UnavailableError
-from waypost_worker.recovery.sampling import Share, spread_of
+from waypost_worker.recovery.shares import Share, spread_of
 from waypost_worker.recovery.stored import (
     Snapshot,
     StoredCheckpoint,

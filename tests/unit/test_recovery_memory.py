@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from tests import workload
 
-from waypost_worker.recovery.memory import MemoryFold
-from waypost_worker.recovery.sampling import WHOLE, Share, spread_of
+from waypost_worker.recovery.memory_fold import MemoryFold
+from waypost_worker.recovery.shares import WHOLE, Share, spread_of
 
 HALF = WHOLE.first_half()
 

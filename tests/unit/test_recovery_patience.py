@@ -3,7 +3,7 @@
 import pytest
 
 from waypost_worker.partition.ports import RefusedError, UnavailableError
-from waypost_worker.recovery.patience import patiently
+from waypost_worker.recovery.retry import patiently
 
 
 class Work:

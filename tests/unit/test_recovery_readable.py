@@ -2,8 +2,8 @@
 
 import pytest
 
-from waypost_worker.recovery.readable import first_difference
-from waypost_worker.recovery.sampling import Share, share_of, spread_of
+from waypost_worker.recovery.json_diff import first_difference
+from waypost_worker.recovery.shares import Share, share_of, spread_of
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from waypost_worker.partition.ports import RejectedRow, StoredOutbox
 from waypost_worker.postgres.pool import prepare
 from waypost_worker.postgres.rows import policy_of
 from waypost_worker.postgres.statements import statement
-from waypost_worker.recovery.sampling import Share
+from waypost_worker.recovery.shares import Share
 from waypost_worker.recovery.stored import (
     StoredCheckpoint,
     StoredCommand,

@@ -5,7 +5,7 @@ from typing import Protocol
 from waypost.model.defaults import Defaults
 from waypost.model.index import Entry, Remembered, Session
 from waypost_worker.partition.ports import RefusedError
-from waypost_worker.recovery.memory import (
+from waypost_worker.recovery.memory_fold import (
     ENTRY_BYTES,
     REJECTED_BYTES,
     REMEMBERED_BYTES,
@@ -13,7 +13,7 @@ from waypost_worker.recovery.memory import (
     MemoryFold,
     content_digest,
 )
-from waypost_worker.recovery.sampling import Share
+from waypost_worker.recovery.shares import Share
 from waypost_worker.recovery.stored import Snapshot, StoredPartition
 
 

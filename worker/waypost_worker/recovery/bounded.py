@@ -8,8 +8,8 @@ from waypost.model.checkpoint import own_number
 from waypost.wire.envelope import KafkaRecord
 from waypost.wire.topics import partition_of
 from waypost_worker.partition.ports import CommandLog, RefusedError
-from waypost_worker.recovery.memory import MemoryFold
-from waypost_worker.recovery.stretches import stretches
+from waypost_worker.recovery.log_scan import stretches
+from waypost_worker.recovery.memory_fold import MemoryFold
 
 
 class DatedLog(CommandLog, Protocol):

@@ -12,8 +12,8 @@ from typing import cast
 
 from waypost_worker.partition.ports import FetchedResult, OwnerError, RefusedError, ResultRecord, ResultsLog
 from waypost_worker.partition.tail import command_offset, essence
-from waypost_worker.recovery.finding import first_result, is_fence, last_result
-from waypost_worker.recovery.readable import first_difference
+from waypost_worker.recovery.json_diff import first_difference
+from waypost_worker.recovery.log_scan import first_result, is_fence, last_result
 
 
 class DifferenceError(OwnerError):

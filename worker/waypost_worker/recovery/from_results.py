@@ -25,10 +25,10 @@ from waypost_worker.partition.ports import (
     Store,
     StoredOutbox,
 )
-from waypost_worker.recovery.finding import is_fence, last_result
-from waypost_worker.recovery.patience import patiently
-from waypost_worker.recovery.replay import Progress, ReplayLimits
+from waypost_worker.recovery.log_scan import is_fence, last_result
+from waypost_worker.recovery.replay import ReplayLimits
 from waypost_worker.recovery.retold import Lost, Retold, retold_event
+from waypost_worker.recovery.retry import Progress, patiently
 
 _BATCH: Final = 5000
 

@@ -12,8 +12,8 @@ from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.ports import ResultsLog, StoredOutbox
 from waypost_worker.partition.tail import command_offset
 from waypost_worker.recovery.comparator import Difference, Tally
-from waypost_worker.recovery.finding import is_fence
-from waypost_worker.recovery.memory import MemoryFold
+from waypost_worker.recovery.log_scan import is_fence
+from waypost_worker.recovery.memory_fold import MemoryFold
 from waypost_worker.recovery.stored import StoredPartition
 
 _ROLLED_BACK = b"waypost.session.rolled_back"

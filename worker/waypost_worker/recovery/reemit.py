@@ -6,7 +6,8 @@ from waypost_worker.partition.ownership import Acquired
 from waypost_worker.partition.ports import OwnerError, Ports, RefusedError
 from waypost_worker.partition.term import Limits
 from waypost_worker.recovery.bounded import BoundedLog
-from waypost_worker.recovery.replay import Progress, Replayed
+from waypost_worker.recovery.replay import Replayed
+from waypost_worker.recovery.retry import Progress
 
 
 class ReemittingReplay:

@@ -8,7 +8,7 @@ is in the results topic, and those that the topic lacks are left in the outbox f
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from waypost.model.defaults import Defaults
 from waypost.wire.envelope import KafkaRecord
@@ -27,7 +27,7 @@ from waypost_worker.partition.ports import (
     StoredOutbox,
 )
 from waypost_worker.recovery.comparing import Comparison
-from waypost_worker.recovery.patience import patiently
+from waypost_worker.recovery.retry import Progress, patiently
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +41,6 @@ class ReplayLimits:
     batch_bytes: int = 16 * 1024 * 1024
     cache_items: int = 400_000
     patience: float = 60
-
-
-class Progress(Protocol):
-    """Told how far a replay is; must return at once and never raise."""
-
-    def advanced(self, partition: int, commands: int, next_offset: int) -> None:
-        """So many more commands are committed."""
-        ...
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 from waypost.model.retention import Policy
 from waypost_worker.partition.ports import RejectedRow, StoredOutbox
-from waypost_worker.recovery.sampling import Share
+from waypost_worker.recovery.shares import Share
 
 
 class StoredPartition(NamedTuple):

@@ -19,13 +19,13 @@ from waypost_worker.partition.ports import CommandLog, RefusedError, ResultsLog
 from waypost_worker.recovery import beginning
 from waypost_worker.recovery.beginning import Base
 from waypost_worker.recovery.comparator import Comparator, Difference, Tally
-from waypost_worker.recovery.memory import MemoryFold
+from waypost_worker.recovery.json_diff import first_difference
+from waypost_worker.recovery.log_scan import stretches
+from waypost_worker.recovery.memory_fold import MemoryFold
 from waypost_worker.recovery.owing import Owed
-from waypost_worker.recovery.readable import first_difference
-from waypost_worker.recovery.replay import Progress
-from waypost_worker.recovery.sampling import WHOLE, Share
+from waypost_worker.recovery.retry import Progress
+from waypost_worker.recovery.shares import WHOLE, Share
 from waypost_worker.recovery.stored import OpenSnapshot, Snapshot, StoredCheckpoint, StoredPartition
-from waypost_worker.recovery.stretches import stretches
 
 ROOM: Final = 1024 * 1024 * 1024
 

@@ -12,7 +12,7 @@ from waypost.model.limits import canonical_metadata
 from waypost.model.retention import Policy
 from waypost_worker.partition.ports import RejectedRow, StoredOutbox
 from waypost_worker.postgres.rows import policy_of
-from waypost_worker.recovery.sampling import Share, spread_of
+from waypost_worker.recovery.shares import Share, spread_of
 from waypost_worker.recovery.stored import (
     StoredCheckpoint,
     StoredCommand,

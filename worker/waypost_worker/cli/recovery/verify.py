@@ -137,7 +137,7 @@ async def _verify(
     settings: Settings, options: _Options, base: _Kept | None, target: _Kept | None
 ) -> "list[Verdict]":
     from waypost_worker.kafka.results_log import KafkaResultsLog
-    from waypost_worker.recovery.sampling import share_of
+    from waypost_worker.recovery.shares import share_of
     from waypost_worker.recovery.verify import Verification
     from waypost_worker.snapshots.kept import KeptSnapshot
 

@@ -15,7 +15,7 @@ from waypost_worker.partition.anchor import anchor_of
 from waypost_worker.partition.batch import Batch, decode
 from waypost_worker.partition.encode import Content, NullEncoder, ResultEncoder
 from waypost_worker.partition.ports import Changes, RejectedRow
-from waypost_worker.recovery.sampling import WHOLE, Share, spread_of
+from waypost_worker.recovery.shares import WHOLE, Share, spread_of
 
 Key = tuple[str, int]
 _DIGEST_BYTES: Final = 16

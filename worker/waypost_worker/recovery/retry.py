@@ -1,7 +1,7 @@
 """Trying again while Kafka or Postgres are away for a while."""
 
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, Protocol
 
 from waypost_worker.partition.ports import UnavailableError
 
@@ -32,3 +32,11 @@ async def patiently(
         await sleep(wait)
         waited += wait
         wait = min(2 * wait, _LONGEST_WAIT)
+
+
+class Progress(Protocol):
+    """Told how far a replay is; must return at once and never raise."""
+
+    def advanced(self, partition: int, commands: int, next_offset: int) -> None:
+        """So many more commands are committed."""
+        ...

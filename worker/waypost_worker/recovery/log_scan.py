@@ -1,9 +1,11 @@
 """The first and the last result in a stretch of the results topic, without reading all of it."""
 
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
+from waypost.wire.envelope import KafkaRecord
 from waypost_worker.partition.encode import ACQUIRED
-from waypost_worker.partition.ports import FetchedResult, ResultsLog
+from waypost_worker.partition.ports import CommandLog, FetchedResult, ResultsLog
 
 _FIRST_LOOK: Final = 64
 
@@ -35,3 +37,26 @@ async def last_result(results: ResultsLog, start: int, end: int) -> FetchedResul
 
 async def _between(results: ResultsLog, first: int, end: int) -> list[FetchedResult]:
     return [record async for piece in results.read(first, end) for record in piece if not is_fence(record)]
+
+
+_PIECE: Final = 5000
+
+
+async def stretches(log: CommandLog, first: int, end: int) -> AsyncIterator[Sequence[KafkaRecord]]:
+    """All records from ``first`` up to but without ``end``, in order, in pieces.
+
+    Moves the log's position. RefusedError if the log does not hold ``first``.
+    """
+    if first >= end:
+        return
+    await log.seek(first)
+    position = first
+    while position < end:
+        records = await log.fetch(_PIECE)
+        if not records:
+            # What is left may be nothing but transaction markers and aborted records.
+            if not await log.read(position, end):
+                return
+            continue
+        position = records[-1].offset + 1
+        yield records if position <= end else [record for record in records if record.offset < end]
