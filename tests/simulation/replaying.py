@@ -22,7 +22,12 @@ from tests.simulation.replies import last_answered
 from waypost.shards import shard_of
 from waypost_worker.partition.owner import Owner
 from waypost_worker.partition.ports import FencedError, Ports
-from waypost_worker.recovery.replay import PartitionReplay, Replayed, ReplayLimits, ReplayPorts
+from waypost_worker.recovery.replay.partition_replay import (
+    PartitionReplay,
+    Replayed,
+    ReplayLimits,
+    ReplayPorts,
+)
 
 if TYPE_CHECKING:
     from tests.simulation.world import World

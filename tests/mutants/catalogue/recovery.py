@@ -3,7 +3,7 @@
 from tests.mutants.mutant import Edit, Mutant
 
 COMPARATOR = "waypost_worker.recovery.comparator:Comparator."
-REPLAY = "waypost_worker.recovery.replay:PartitionReplay."
+REPLAY = "waypost_worker.recovery.replay.partition_replay:PartitionReplay."
 
 RECOVERY: tuple[Mutant, ...] = (
     Mutant(
@@ -64,7 +64,7 @@ RECOVERY: tuple[Mutant, ...] = (
         "a replay behind a restored snapshot asks the topic for results that retention has removed since",
         (
             Edit(
-                "waypost_worker.recovery.comparing:Comparison.open",
+                "waypost_worker.recovery.replay.comparison:Comparison.open",
                 "self.emitted = max(self.emitted, command_offset(first) - 1)",
                 "pass",
             ),

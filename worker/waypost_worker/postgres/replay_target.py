@@ -4,7 +4,7 @@ from typing import Any
 
 from waypost_worker.postgres.migrate import pending
 from waypost_worker.postgres.statements import statement
-from waypost_worker.recovery.preflight import PartitionRow, Standing
+from waypost_worker.recovery.replay.preflight import PartitionRow, Standing
 
 
 async def look(connection: Any, schema: str) -> Standing:

@@ -18,7 +18,7 @@ from waypost_worker.cli.support.progress import WorkProgress
 from waypost_worker.config.settings import Settings
 
 if TYPE_CHECKING:
-    from waypost_worker.recovery.from_results import Rebuilt
+    from waypost_worker.recovery.replay.from_results import Rebuilt
 
 _COLUMNS: Final = ("partition", "began", "next_offset", "results", "missing", "lost_imports", "lost_refused")
 _SHOWN: Final = 5
@@ -56,7 +56,7 @@ async def _plan(settings: Settings, onto_backup: bool) -> tuple[list[Any], int]:
     from waypost_worker.kafka.results_log import KafkaResultsLog
     from waypost_worker.postgres.replay_target import look
     from waypost_worker.postgres.shards import check_set
-    from waypost_worker.recovery.preflight import check_target, plan_from_results
+    from waypost_worker.recovery.replay.preflight import check_target, plan_from_results
 
     held = await topic_partitions(settings)
     count = held.get(settings.topics.results)
@@ -88,8 +88,8 @@ async def _run(
     from waypost_worker.kafka.results_log import KafkaResultsLog
     from waypost_worker.partition.ports import OwnerError
     from waypost_worker.postgres.store import PostgresStore
-    from waypost_worker.recovery.from_results import FromResults, FromResultsPorts
-    from waypost_worker.recovery.replay import ReplayLimits
+    from waypost_worker.recovery.replay.from_results import FromResults, FromResultsPorts
+    from waypost_worker.recovery.replay.partition_replay import ReplayLimits
 
     connection = kafka_connection(settings)
 

@@ -25,7 +25,7 @@ from waypost_worker.config.settings import Settings
 
 if TYPE_CHECKING:
     from waypost_worker.postgres.store import PostgresStore
-    from waypost_worker.recovery.replay import Replayed
+    from waypost_worker.recovery.replay.partition_replay import Replayed
 
 _LONGEST_LINE: Final = 16 * 1024 * 1024
 
@@ -83,8 +83,8 @@ def _work(
     from waypost_worker.kafka.results_log import KafkaResultsLog
     from waypost_worker.partition.ports import Ports
     from waypost_worker.partition.term import Limits
-    from waypost_worker.recovery.reemit import ReemittingReplay
-    from waypost_worker.recovery.replay import PartitionReplay, ReplayLimits, ReplayPorts
+    from waypost_worker.recovery.replay.partition_replay import PartitionReplay, ReplayLimits, ReplayPorts
+    from waypost_worker.recovery.replay.reemit import ReemittingReplay
 
     connection = kafka_connection(settings)
     topics = settings.topics if job.emit_to is None else Topics(job.emit_to)
@@ -111,7 +111,7 @@ def _work(
 
 
 async def _in_a_child(settings: Settings, job: Job, progress: Advance) -> list[Outcome]:
-    from waypost_worker.recovery.replay import Replayed
+    from waypost_worker.recovery.replay.partition_replay import Replayed
 
     child = await asyncio.create_subprocess_exec(
         sys.executable,

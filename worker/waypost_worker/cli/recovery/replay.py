@@ -28,7 +28,7 @@ from waypost_worker.config.settings import Settings
 if TYPE_CHECKING:
     from waypost_worker.cli.recovery.processes import Outcome
     from waypost_worker.kafka.command_log import KafkaCommandLog
-    from waypost_worker.recovery.preflight import Plan
+    from waypost_worker.recovery.replay.preflight import Plan
 
 _RESULTS: Final = ".results"
 # Below this a process takes longer to start than it saves; above so many, Postgres is what limits.
@@ -190,7 +190,7 @@ async def _plan(settings: Settings, options: _Options) -> "list[Plan]":
     from waypost_worker.kafka.results_log import KafkaResultsLog
     from waypost_worker.postgres.replay_target import look
     from waypost_worker.postgres.shards import check_set
-    from waypost_worker.recovery.preflight import check_target, plan_partition
+    from waypost_worker.recovery.replay.preflight import check_target, plan_partition
 
     partitions = await command_partitions(settings)
     connection = kafka_connection(settings)
@@ -236,7 +236,13 @@ async def _plan(settings: Settings, options: _Options) -> "list[Plan]":
 
 
 async def _ends(options: _Options, logs: "dict[int, KafkaCommandLog]") -> dict[int, int]:
-    from waypost_worker.recovery.bounded import Place, find_checkpoint, until_end, until_places, until_time
+    from waypost_worker.recovery.replay.until import (
+        Place,
+        find_checkpoint,
+        until_end,
+        until_places,
+        until_time,
+    )
 
     if options.until_micros is not None:
         return await until_time(logs, options.until_micros)
@@ -252,7 +258,7 @@ async def _prepare(settings: Settings, options: _Options, partitions: int) -> No
     from waypost_worker.postgres.migrate import migrate
     from waypost_worker.postgres.replay_target import mark
     from waypost_worker.postgres.shards import note_places
-    from waypost_worker.recovery.preflight import emitting_mark
+    from waypost_worker.recovery.replay.preflight import emitting_mark
 
     if options.emit_to is not None:
         await create_results_topic(kafka_connection(settings), options.emit_to, partitions)

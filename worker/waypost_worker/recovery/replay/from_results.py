@@ -26,8 +26,8 @@ from waypost_worker.partition.ports import (
     StoredOutbox,
 )
 from waypost_worker.recovery.log_scan import is_fence, last_result
-from waypost_worker.recovery.replay import ReplayLimits
-from waypost_worker.recovery.retold import Lost, Retold, retold_event
+from waypost_worker.recovery.replay.partition_replay import ReplayLimits
+from waypost_worker.recovery.replay.result_fold import Lost, Retold, retold_event
 from waypost_worker.recovery.retry import Progress, patiently
 
 _BATCH: Final = 5000

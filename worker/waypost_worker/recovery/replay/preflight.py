@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from waypost_worker.partition.acquire import check_log
 from waypost_worker.partition.ports import CommandLog, RefusedError, ResultsLog
-from waypost_worker.recovery.comparing import Comparison
+from waypost_worker.recovery.replay.comparison import Comparison
 
 _EMITTING: Final = "Waypost replay: emits to "
 

@@ -26,7 +26,7 @@ from waypost_worker.partition.ports import (
     Store,
     StoredOutbox,
 )
-from waypost_worker.recovery.comparing import Comparison
+from waypost_worker.recovery.replay.comparison import Comparison
 from waypost_worker.recovery.retry import Progress, patiently
 
 
