@@ -19,7 +19,7 @@ from tests.simulation.loop import Process
 from waypost.model.index import Remembered
 from waypost_worker.partition.ports import RefusedError, RejectedRow, StoredOutbox, UnavailableError
 from waypost_worker.recovery.shares import Share, spread_of
-from waypost_worker.recovery.stored import (
+from waypost_worker.recovery.verify.rows import (
     Snapshot,
     StoredCheckpoint,
     StoredCommand,
@@ -27,7 +27,7 @@ from waypost_worker.recovery.stored import (
     StoredSession,
     Stray,
 )
-from waypost_worker.recovery.verify import Verdict, Verification
+from waypost_worker.recovery.verify.verification import Verdict, Verification
 
 if TYPE_CHECKING:
     from tests.simulation.world import World

@@ -2,7 +2,7 @@
 
 from tests.mutants.mutant import Edit, Mutant
 
-COMPARATOR = "waypost_worker.recovery.comparator:Comparator."
+COMPARATOR = "waypost_worker.recovery.verify.comparator:Comparator."
 REPLAY = "waypost_worker.recovery.replay.partition_replay:PartitionReplay."
 
 RECOVERY: tuple[Mutant, ...] = (
@@ -27,7 +27,7 @@ RECOVERY: tuple[Mutant, ...] = (
         "verify does not tell of results that are neither in the topic nor in the outbox",
         (
             Edit(
-                "waypost_worker.recovery.owing:Owed.compare",
+                "waypost_worker.recovery.verify.owed_results:Owed.compare",
                 "for offset in sorted(missing):",
                 "for offset in ():",
             ),
@@ -75,7 +75,7 @@ RECOVERY: tuple[Mutant, ...] = (
         "a verification that begins with a snapshot begins with the first default policy",
         (
             Edit(
-                "waypost_worker.recovery.beginning:begin",
+                "waypost_worker.recovery.verify.base_snapshot:begin",
                 "fold.defaults = Defaults(row.default_policy, list(row.default_commands))",
                 "pass",
             ),

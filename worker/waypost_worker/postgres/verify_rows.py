@@ -15,7 +15,7 @@ from waypost_worker.postgres.pool import prepare
 from waypost_worker.postgres.rows import policy_of
 from waypost_worker.postgres.statements import statement
 from waypost_worker.recovery.shares import Share
-from waypost_worker.recovery.stored import (
+from waypost_worker.recovery.verify.rows import (
     StoredCheckpoint,
     StoredCommand,
     StoredPartition,
@@ -28,7 +28,7 @@ _EMPTY: Final = b"{}"
 
 
 class PostgresSnapshot:
-    """See :class:`waypost_worker.recovery.stored.Snapshot`."""
+    """See :class:`waypost_worker.recovery.verify.rows.Snapshot`."""
 
     def __init__(self, connection: Any, schema: str, partition: int, shards: int) -> None:
         self._connection = connection

@@ -13,7 +13,7 @@ from waypost.model.retention import Policy
 from waypost_worker.partition.ports import RejectedRow, StoredOutbox
 from waypost_worker.postgres.rows import policy_of
 from waypost_worker.recovery.shares import Share, spread_of
-from waypost_worker.recovery.stored import (
+from waypost_worker.recovery.verify.rows import (
     StoredCheckpoint,
     StoredCommand,
     StoredPartition,
@@ -66,7 +66,9 @@ READ: Final[Mapping[str, Callable[[bytes], Any]]] = {
 
 
 class KeptSnapshot:
-    """See :class:`waypost_worker.recovery.beginning.Base`. SnapshotError where a file is not as it was written."""
+    """See :class:`waypost_worker.recovery.verify.base_snapshot.Base`. SnapshotError where a file is not as it
+    was written.
+    """
 
     def __init__(self, storage: Storage, manifest: Manifest, partition: int) -> None:
         self.name = manifest.name
@@ -184,5 +186,5 @@ class KeptSnapshots:
 
     @asynccontextmanager
     async def __call__(self, partition: int) -> AsyncIterator[KeptSnapshot]:
-        """See :class:`waypost_worker.recovery.stored.OpenSnapshot`."""
+        """See :class:`waypost_worker.recovery.verify.rows.OpenSnapshot`."""
         yield KeptSnapshot(self._storage, self._manifest, partition)

@@ -31,8 +31,8 @@ from waypost_worker.config.settings import Settings
 from waypost_worker.snapshots.errors import SnapshotError
 
 if TYPE_CHECKING:
-    from waypost_worker.recovery.stored import OpenSnapshot
-    from waypost_worker.recovery.verify import Verdict
+    from waypost_worker.recovery.verify.rows import OpenSnapshot
+    from waypost_worker.recovery.verify.verification import Verdict
     from waypost_worker.snapshots.manifest import Manifest
     from waypost_worker.snapshots.storage import Storage
 
@@ -138,7 +138,7 @@ async def _verify(
 ) -> "list[Verdict]":
     from waypost_worker.kafka.results_log import KafkaResultsLog
     from waypost_worker.recovery.shares import share_of
-    from waypost_worker.recovery.verify import Verification
+    from waypost_worker.recovery.verify.verification import Verification
     from waypost_worker.snapshots.kept import KeptSnapshot
 
     async with kafka_errors(settings), postgres_errors(settings), AsyncExitStack() as stack:
@@ -217,7 +217,7 @@ async def _positions(settings: Settings) -> dict[int, int]:
 
 
 def _show(verdicts: "list[Verdict]", output: Format, base: str | None, target: str | None) -> None:
-    from waypost_worker.recovery.verify import shown
+    from waypost_worker.recovery.verify.verification import shown
 
     rows = [_row(verdict) for verdict in verdicts]
     differences = [shown(verdict.partition, one) for verdict in verdicts for one in verdict.first]

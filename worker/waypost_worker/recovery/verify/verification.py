@@ -16,16 +16,16 @@ from waypost.wire.envelope import KafkaRecord
 from waypost_worker.partition.batch import decode
 from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.ports import CommandLog, RefusedError, ResultsLog
-from waypost_worker.recovery import beginning
-from waypost_worker.recovery.beginning import Base
-from waypost_worker.recovery.comparator import Comparator, Difference, Tally
 from waypost_worker.recovery.json_diff import first_difference
 from waypost_worker.recovery.log_scan import stretches
 from waypost_worker.recovery.memory_fold import MemoryFold
-from waypost_worker.recovery.owing import Owed
 from waypost_worker.recovery.retry import Progress
 from waypost_worker.recovery.shares import WHOLE, Share
-from waypost_worker.recovery.stored import OpenSnapshot, Snapshot, StoredCheckpoint, StoredPartition
+from waypost_worker.recovery.verify import base_snapshot
+from waypost_worker.recovery.verify.base_snapshot import Base
+from waypost_worker.recovery.verify.comparator import Comparator, Difference, Tally
+from waypost_worker.recovery.verify.owed_results import Owed
+from waypost_worker.recovery.verify.rows import OpenSnapshot, Snapshot, StoredCheckpoint, StoredPartition
 
 ROOM: Final = 1024 * 1024 * 1024
 
@@ -101,7 +101,9 @@ class Verification:
     async def run(self) -> Verdict:
         """Fold, read, compare. RefusedError if log and database can't be compared at all."""
         await self._check_reach()
-        share = self._share if self._base is None else beginning.fitting(self._base, self._share, self._room)
+        share = (
+            self._share if self._base is None else base_snapshot.fitting(self._base, self._share, self._room)
+        )
         done = first = await self._pass(share, first=True)
         passes, offsets = 1, {first.next_offset}
         if left := self._share.high - first.share.high:
@@ -134,7 +136,7 @@ class Verification:
                     f"snapshot that goes at least up to offset {start - 1}, with --from-snapshot"
                 )
             return
-        position = (await beginning.position(self._base, self._partition)).next_offset
+        position = (await base_snapshot.position(self._base, self._partition)).next_offset
         if position < start:
             raise RefusedError(
                 f"the snapshot {self._base.name!r} ends before offset {position} of partition {self._partition}, and "
@@ -146,7 +148,7 @@ class Verification:
         """Compare one share, or the part of it that there is room for."""
         fold = MemoryFold(self._partition, self._partitions, share)
         if self._base is not None:
-            await beginning.begin(fold, self._base)
+            await base_snapshot.begin(fold, self._base)
             self._fit(fold)
         async with self._open_snapshot(self._partition) as snapshot:
             settled = self._settled(fold, await snapshot.partition())

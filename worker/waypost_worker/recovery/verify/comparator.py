@@ -9,7 +9,12 @@ from waypost.model.index import Entry
 from waypost.model.times import format_micros
 from waypost_worker.partition.ports import RefusedError, RejectedRow
 from waypost_worker.recovery.memory_fold import Key, MemoryFold, content_digest, rejected_digest
-from waypost_worker.recovery.stored import StoredCheckpoint, StoredCommand, StoredPartition, StoredSession
+from waypost_worker.recovery.verify.rows import (
+    StoredCheckpoint,
+    StoredCommand,
+    StoredPartition,
+    StoredSession,
+)
 
 _TIMES = frozenset(("taken_at", "recorded_at", "first_recorded_at", "last_recorded_at"))
 

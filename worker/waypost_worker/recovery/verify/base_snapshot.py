@@ -14,7 +14,7 @@ from waypost_worker.recovery.memory_fold import (
     content_digest,
 )
 from waypost_worker.recovery.shares import Share
-from waypost_worker.recovery.stored import Snapshot, StoredPartition
+from waypost_worker.recovery.verify.rows import Snapshot, StoredPartition
 
 
 class Base(Snapshot, Protocol):

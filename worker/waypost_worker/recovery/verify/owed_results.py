@@ -11,10 +11,10 @@ from waypost_worker.partition import outbox
 from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.ports import ResultsLog, StoredOutbox
 from waypost_worker.partition.tail import command_offset
-from waypost_worker.recovery.comparator import Difference, Tally
 from waypost_worker.recovery.log_scan import is_fence
 from waypost_worker.recovery.memory_fold import MemoryFold
-from waypost_worker.recovery.stored import StoredPartition
+from waypost_worker.recovery.verify.comparator import Difference, Tally
+from waypost_worker.recovery.verify.rows import StoredPartition
 
 _ROLLED_BACK = b"waypost.session.rolled_back"
 
