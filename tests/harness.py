@@ -21,7 +21,6 @@ from waypost.shards import Place, dsn_list, shard_of
 from waypost.wire.encode import create_body
 from waypost.wire.envelope import command_headers
 from waypost.wire.topics import partition_of
-from waypost_worker.clock import SystemClock
 from waypost_worker.devserver import Endpoints
 from waypost_worker.kafka.command_log import KafkaCommandLog
 from waypost_worker.kafka.connection import Connection
@@ -34,6 +33,7 @@ from waypost_worker.partition.ports import OwnerError, Ports
 from waypost_worker.partition.term import Limits
 from waypost_worker.postgres.pool import open_pool
 from waypost_worker.postgres.store import PostgresStore
+from waypost_worker.runtime.clock import SystemClock
 from waypost_worker.telemetry.observers import Observers
 
 CREATE = b"waypost.checkpoint.create"

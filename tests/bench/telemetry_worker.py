@@ -19,11 +19,11 @@ from typing import Any
 from tests.bench.children import run_child, say, word
 
 from waypost.model.index import Session
-from waypost_worker import service
 from waypost_worker.config.settings import load_settings
 from waypost_worker.partition.observer import AppliedBatch, Observer
 from waypost_worker.partition.ownership import Acquired
 from waypost_worker.partition.ports import Claim, Commit, Fence, OwnerError, Store
+from waypost_worker.runtime import worker as worker_module
 from waypost_worker.telemetry.logs import configure_logs
 from waypost_worker.telemetry.measured import MeasuredStore
 from waypost_worker.telemetry.metrics import Metrics
@@ -148,14 +148,14 @@ async def main(job: dict[str, Any]) -> None:
     settings = load_settings()
     configure_logs(settings.log_level, "json")
     metrics = Metrics()
-    worker = service.Worker(settings, metrics)
+    worker = worker_module.Worker(settings, metrics)
     switch = Switch(worker._observer)
     worker._observer = switch  # type: ignore[assignment]
 
     def switched(store: Store, metrics: Metrics, shard: int) -> SwitchedStore:
         return SwitchedStore(switch, store, metrics, shard)
 
-    vars(service)["MeasuredStore"] = switched
+    vars(worker_module)["MeasuredStore"] = switched
     gc.freeze()  # as in waypost_worker.process
     gc.set_threshold(500_000, 10, 20)
     working = asyncio.create_task(worker.run())

@@ -28,13 +28,14 @@ from tests.faults.points import POINTS
 
 from waypost.model.index import Session
 from waypost.wire.envelope import KafkaRecord
-from waypost_worker import process, service
 from waypost_worker.cli.worker.run import run
 from waypost_worker.config.settings import load_settings
 from waypost_worker.kafka.command_log import KafkaCommandLog
 from waypost_worker.kafka.results_log import KafkaResultsLog
 from waypost_worker.partition.ports import Claim, Commit, Fence, FetchedResult, ResultRecord
 from waypost_worker.postgres.store import PostgresStore
+from waypost_worker.runtime import process
+from waypost_worker.runtime import worker as worker_module
 
 _ACQUIRED = b"waypost.partition.acquired"
 
@@ -182,7 +183,7 @@ class RepeatingResults(TrappedResults):
 SABOTAGE = {"drop-outbox": ForgetfulStore, "append-twice": RepeatingResults}
 
 
-class CountedWorker(service.Worker):
+class CountedWorker(worker_module.Worker):
     counts_file: Path
 
     async def run(self) -> int:
@@ -228,10 +229,10 @@ def main() -> None:
     trap = Trap(arguments.point, arguments.how, arguments.hits, arguments.note)
     TrappedLog.trap = TrappedResults.trap = TrappedStore.trap = trap
     CountedWorker.counts_file = arguments.counts
-    put(service, TrappedLog, TrappedResults, TrappedStore)
+    put(worker_module, TrappedLog, TrappedResults, TrappedStore)
     put(process, CountedWorker)
     if arguments.sabotage:
-        put(service, SABOTAGE[arguments.sabotage])
+        put(worker_module, SABOTAGE[arguments.sabotage])
     if arguments.redirect:
         redirect({int(a): int(b) for a, b in (text.split("=") for text in arguments.redirect)})
     raise SystemExit(run(load_settings()))

@@ -16,7 +16,6 @@ from tests.harness import Deployment, deployment
 from tests.patience import PATIENCE
 
 from waypost.wire.envelope import KafkaRecord
-from waypost_worker.clock import SystemClock
 from waypost_worker.devserver import Servers
 from waypost_worker.kafka import fenced_producer, fencing_check
 from waypost_worker.kafka.command_log import KafkaCommandLog
@@ -33,6 +32,7 @@ from waypost_worker.partition.ports import (
     UnavailableError,
 )
 from waypost_worker.partition.term import Limits
+from waypost_worker.runtime.clock import SystemClock
 
 QUICK = Limits(refused_wait=0.2)
 

@@ -130,4 +130,6 @@ def test_the_steps_make_a_command_line_that_runs(tmp_path: Path) -> None:
     installed = {line.lower().replace("_", "-") for line in listed}
     assert f"waypost=={__version__}" in installed
     assert installed - {f"waypost=={__version__}"} <= {line.lower().replace("_", "-") for line in locked}
-    build.run("python -c 'import obstore, waypost_worker.service, opentelemetry.exporter.otlp.proto.http'")
+    build.run(
+        "python -c 'import obstore, waypost_worker.runtime.worker, opentelemetry.exporter.otlp.proto.http'"
+    )

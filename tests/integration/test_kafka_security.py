@@ -22,7 +22,7 @@ from waypost import Publisher, Subscriber
 from waypost.kafka.diagnosis import refusal
 from waypost_worker.config.kafka import kafka_security
 from waypost_worker.config.settings import Settings, SettingsError, load_settings
-from waypost_worker.service import Worker
+from waypost_worker.runtime.worker import Worker
 
 pytestmark = pytest.mark.servers
 

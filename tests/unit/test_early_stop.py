@@ -35,7 +35,11 @@ runpy.run_module({entry!r}, run_name="__main__")
 def test_a_worker_that_is_told_to_stop_while_it_starts_ends_quietly(
     entry: str, arguments: tuple[str, ...], number: signal.Signals
 ) -> None:
-    module = "waypost_worker.cli.worker.processes" if "--processes" in arguments else "waypost_worker.process"
+    module = (
+        "waypost_worker.cli.worker.processes"
+        if "--processes" in arguments
+        else "waypost_worker.runtime.process"
+    )
     program = _SIGNAL_DURING_IMPORT.format(
         module=module, number=int(number), arguments=arguments, entry=entry
     )

@@ -12,7 +12,6 @@ from waypost.model import commands
 from waypost.model.defaults import Defaults
 from waypost.wire.envelope import command_headers
 from waypost_worker.cli.support.progress import WorkProgress
-from waypost_worker.clock import SystemClock
 from waypost_worker.partition.batch import Batch, decode
 from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.observer import AppliedBatch
@@ -27,6 +26,7 @@ from waypost_worker.partition.ports import (
     UnavailableError,
 )
 from waypost_worker.partition.tail import EmittedTail
+from waypost_worker.runtime.clock import SystemClock
 from waypost_worker.telemetry.catalogue import METRICS, RECOVERY_METRICS
 from waypost_worker.telemetry.health import Health
 from waypost_worker.telemetry.metrics import Metrics

@@ -79,12 +79,12 @@ def _work(
     settings: Settings, job: Job, partition: int, end: int, store: "PostgresStore", progress: Advance
 ) -> Any:
     """What replays one partition."""
-    from waypost_worker.clock import SystemClock
     from waypost_worker.kafka.results_log import KafkaResultsLog
     from waypost_worker.partition.ports import Ports
     from waypost_worker.partition.term import Limits
     from waypost_worker.recovery.replay.partition_replay import PartitionReplay, ReplayLimits, ReplayPorts
     from waypost_worker.recovery.replay.reemit import ReemittingReplay
+    from waypost_worker.runtime.clock import SystemClock
 
     connection = kafka_connection(settings)
     topics = settings.topics if job.emit_to is None else Topics(job.emit_to)

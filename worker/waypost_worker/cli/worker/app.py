@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from waypost_worker.cli.support.options import NO_TARGET, Target
 from waypost_worker.cli.support.output import DONE, FAILED, note
 from waypost_worker.config.settings import Settings, SettingsError, load_settings
-from waypost_worker.early_stop import end_at_once_on_signals
+from waypost_worker.runtime.signals import end_at_once_on_signals
 
 _LOOK_SECONDS: Final = 0.2
 # Besides the drain: leaving the group, closing connections, and the start of Python.

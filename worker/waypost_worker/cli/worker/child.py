@@ -10,7 +10,7 @@ import threading
 import time
 from typing import Final
 
-from waypost_worker.early_stop import end_at_once_on_signals
+from waypost_worker.runtime.signals import end_at_once_on_signals
 
 _DRAIN_SECONDS: Final = 5
 

@@ -3,7 +3,7 @@
 from contextlib import AbstractAsyncContextManager
 
 from waypost_worker.config.settings import Settings, secret_values
-from waypost_worker.process import run_worker
+from waypost_worker.runtime.process import run_worker
 from waypost_worker.telemetry.health import Health
 from waypost_worker.telemetry.logs import configure_logs
 from waypost_worker.telemetry.metrics import Metrics

@@ -14,7 +14,6 @@ import structlog
 
 from waypost.kafka.diagnosis import may_be_refusal, refusal
 from waypost.shards import Place
-from waypost_worker.clock import SystemClock
 from waypost_worker.config.kafka import kafka_connection
 from waypost_worker.config.settings import Settings, masked_dsn
 from waypost_worker.kafka.command_log import KafkaCommandLog
@@ -27,6 +26,7 @@ from waypost_worker.partition.term import Limits
 from waypost_worker.postgres.migrate import SchemaError
 from waypost_worker.postgres.shards import Shards
 from waypost_worker.postgres.store import PostgresStore
+from waypost_worker.runtime.clock import SystemClock
 from waypost_worker.telemetry.health import Health
 from waypost_worker.telemetry.heartbeat import heartbeat
 from waypost_worker.telemetry.measured import MeasuredStore

@@ -13,7 +13,7 @@ import structlog
 
 from waypost_worker.config.settings import Settings
 from waypost_worker.partition.observer import Observer
-from waypost_worker.service import Worker
+from waypost_worker.runtime.worker import Worker
 from waypost_worker.telemetry.health import Health
 from waypost_worker.telemetry.logs import LogLevel
 from waypost_worker.telemetry.metrics import Metrics
