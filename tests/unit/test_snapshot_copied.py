@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from waypost_worker.snapshots.copied import CopyFormatError, Fields, rows_of
+from waypost_worker.snapshots.pgcopy import CopyFormatError, Fields, rows_of
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 END = b"\xff\xff"

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from waypost_worker.snapshots.overlap import Latest, Reach, findings
+from waypost_worker.snapshots.coverage import Latest, Reach, findings
 
 FINE = Reach(
     0, 100, 10, 480, position=500, results_position=480, owed=490, snapshot=300, snapshot_results=290

@@ -122,7 +122,7 @@ _Kept = tuple["Storage", "Manifest"]
 async def _kept(settings: Settings, storage: "Storage", name: str) -> _Kept:
     """A snapshot that this version knows and that the log still reaches back to, and where it is."""
     from waypost_worker.snapshots.catalog import chosen
-    from waypost_worker.snapshots.log import check_in_log
+    from waypost_worker.snapshots.log_positions import check_in_log
     from waypost_worker.snapshots.restore import check_origin
 
     manifest = await chosen(storage, name)
@@ -139,7 +139,7 @@ async def _verify(
     from waypost_worker.kafka.results_log import KafkaResultsLog
     from waypost_worker.recovery.shares import share_of
     from waypost_worker.recovery.verify.verification import Verification
-    from waypost_worker.snapshots.kept import KeptSnapshot
+    from waypost_worker.snapshots.rows import KeptSnapshot
 
     async with kafka_errors(settings), postgres_errors(settings), AsyncExitStack() as stack:
         partitions = await command_partitions(settings)
@@ -183,7 +183,7 @@ async def _verify(
 def _rows(settings: Settings, target: _Kept | None) -> "OpenSnapshot":
     """What is held against the log: Postgres, or a snapshot."""
     from waypost_worker.postgres.verify_rows import Snapshots
-    from waypost_worker.snapshots.kept import KeptSnapshots
+    from waypost_worker.snapshots.rows import KeptSnapshots
 
     if target is not None:
         return KeptSnapshots(*target)

@@ -237,7 +237,7 @@ def _progress(doing: str, unit: str) -> Iterator[Callable[[int, int], None]]:
 
 
 async def _check_log(settings: Settings, manifest: "Manifest") -> None:
-    from waypost_worker.snapshots.log import check_in_log
+    from waypost_worker.snapshots.log_positions import check_in_log
 
     count = await command_partitions(settings)
     async with kafka_errors(settings):

@@ -35,8 +35,8 @@ def storage_of(settings: Settings, at: str | None) -> "Storage":
 async def overlap(settings: Settings, place: str | None, manifest: "Manifest | None") -> "list[Finding]":
     """What the log, the snapshot, the results and the outbox still cover together."""
     from waypost_worker.kafka.topics import retention_ms
-    from waypost_worker.snapshots.log import reaches
-    from waypost_worker.snapshots.overlap import Latest, findings
+    from waypost_worker.snapshots.coverage import Latest, findings
+    from waypost_worker.snapshots.log_positions import reaches
     from waypost_worker.snapshots.statements import statement
 
     owed = statement("oldest_owed", settings.postgres_schema)
@@ -59,8 +59,8 @@ async def overlap_with_newest(settings: Settings) -> "list[Finding]":
     """The same for ``doctor``, with the newest snapshot of the place in the settings."""
     from waypost_worker.kafka.topics import Finding
     from waypost_worker.snapshots.catalog import newest
+    from waypost_worker.snapshots.coverage import LOG
     from waypost_worker.snapshots.errors import SnapshotError
-    from waypost_worker.snapshots.overlap import LOG
     from waypost_worker.snapshots.restore import check_origin
 
     place = settings.snapshots

@@ -10,9 +10,9 @@ from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.partition_reader import topic_bounds
 from waypost_worker.partition.acquire import check_log
 from waypost_worker.partition.ports import RefusedError
+from waypost_worker.snapshots.coverage import Reach
 from waypost_worker.snapshots.errors import SnapshotError
 from waypost_worker.snapshots.manifest import Manifest, Part
-from waypost_worker.snapshots.overlap import Reach
 
 _AT_ONCE: Final = 8
 
