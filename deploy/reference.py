@@ -16,8 +16,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from waypost_worker.config.settings import Settings
-from waypost_worker.telemetry import catalogue as c
-from waypost_worker.telemetry.catalogue import METRICS, RECOVERY_METRICS, Metric
+from waypost_worker.telemetry import catalog as c
+from waypost_worker.telemetry.catalog import METRICS, RECOVERY_METRICS, Metric
 
 ROOT: Final = Path(__file__).parent.parent
 _GENERATED: Final = "<!-- Made from the code by `make reference`; change it there. -->"

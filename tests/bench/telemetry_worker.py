@@ -25,8 +25,8 @@ from waypost_worker.partition.ownership import Acquired
 from waypost_worker.partition.ports import Claim, Commit, Fence, OwnerError, Store
 from waypost_worker.runtime import worker as worker_module
 from waypost_worker.telemetry.logs import configure_logs
-from waypost_worker.telemetry.measured import MeasuredStore
 from waypost_worker.telemetry.metrics import Metrics
+from waypost_worker.telemetry.timed_store import MeasuredStore
 
 _PAUSE = 0.01
 _BATCHES = 3

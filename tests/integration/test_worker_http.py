@@ -20,7 +20,7 @@ from tests.processes import freeze
 from waypost.wire.encode import create_body
 from waypost.wire.envelope import command_headers
 from waypost_worker.devserver import EmbeddedPostgres, Servers
-from waypost_worker.telemetry.catalogue import METRICS
+from waypost_worker.telemetry.catalog import METRICS
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 AGENT = "00f067aa0ba902b7"

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from tests.promtool import promtool
 
-from waypost_worker.telemetry.catalogue import METRICS, RECOVERY_METRICS
+from waypost_worker.telemetry.catalog import METRICS, RECOVERY_METRICS
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy/prometheus/waypost.rules.yaml"

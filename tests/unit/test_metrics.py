@@ -27,11 +27,11 @@ from waypost_worker.partition.ports import (
 )
 from waypost_worker.partition.tail import EmittedTail
 from waypost_worker.runtime.clock import SystemClock
-from waypost_worker.telemetry.catalogue import METRICS, RECOVERY_METRICS
+from waypost_worker.telemetry.catalog import METRICS, RECOVERY_METRICS
 from waypost_worker.telemetry.health import Health
 from waypost_worker.telemetry.metrics import Metrics
 from waypost_worker.telemetry.observers import Observers, says_nothing
-from waypost_worker.telemetry.recovered import recovery_registry
+from waypost_worker.telemetry.recovery_metrics import recovery_registry
 
 NOW = 1_800_000_000.0
 CREATE = b'{"name": "n", "data": {}}'

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from waypost_worker.telemetry.reached import watch_databases
+from waypost_worker.telemetry.database_watch import watch_databases
 
 
 async def told(

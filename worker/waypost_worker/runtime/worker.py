@@ -27,12 +27,12 @@ from waypost_worker.postgres.migrate import SchemaError
 from waypost_worker.postgres.shards import Shards
 from waypost_worker.postgres.store import PostgresStore
 from waypost_worker.runtime.clock import SystemClock
+from waypost_worker.telemetry.database_watch import watch_databases
 from waypost_worker.telemetry.health import Health
-from waypost_worker.telemetry.heartbeat import heartbeat
-from waypost_worker.telemetry.measured import MeasuredStore
+from waypost_worker.telemetry.loop_delay import heartbeat
 from waypost_worker.telemetry.metrics import Metrics
 from waypost_worker.telemetry.observers import LogObserver, Observers
-from waypost_worker.telemetry.reached import watch_databases
+from waypost_worker.telemetry.timed_store import MeasuredStore
 
 log = structlog.get_logger("waypost.worker")
 _LOOK_SECONDS: Final = 5.0

@@ -30,9 +30,9 @@ from waypost_worker.partition.ports import (
     StuckError,
     UnavailableError,
 )
-from waypost_worker.telemetry import catalogue
-from waypost_worker.telemetry.catalogue import Metric
-from waypost_worker.telemetry.tallies import Events, Histograms, PartitionGauge
+from waypost_worker.telemetry import catalog
+from waypost_worker.telemetry.catalog import Metric
+from waypost_worker.telemetry.collectors import Events, Histograms, PartitionGauge
 
 _OUTCOMES: Final = {b"waypost.command.rejected": "rejected", b"waypost.command.duplicate": "duplicate"}
 _TYPE_HEADER: Final = 3  # in the order in which the encoder writes headers; a test holds it
@@ -65,28 +65,28 @@ class Metrics:
         # Applied batches with their partition, and emitted ones without.
         self._kept: list[tuple[int | None, AppliedBatch, float, float]] = []
         self._room = _ROOM
-        self._commands: Events[_Pair] = Events(catalogue.COMMANDS, self.registry, _labels)
-        self._rejected = self._counter(catalogue.REJECTED)
-        self._batch_commands = self._fast(catalogue.BATCH_COMMANDS).labels()
-        self._batch_seconds = self._fast(catalogue.BATCH_SECONDS).labels()
-        self._postgres_seconds = self._fast(catalogue.POSTGRES_SECONDS)
-        self._emit_seconds = self._fast(catalogue.EMIT_SECONDS).labels()
-        self._end_to_end = self._fast(catalogue.END_TO_END_SECONDS).labels()
-        self._lag = PartitionGauge(catalogue.LAG, self.registry).values
-        self._record_age = PartitionGauge(catalogue.RECORD_AGE, self.registry).values
-        self._last_progress = PartitionGauge(catalogue.LAST_PROGRESS, self.registry).values
-        self._assigned = self._gauge(catalogue.ASSIGNED)
-        self._owned = self._gauge(catalogue.OWNED)
-        self._refused = self._gauge(catalogue.REFUSED)
-        self._acquisitions = self._counter(catalogue.ACQUISITIONS)
-        self._acquire_seconds = self._histogram(catalogue.ACQUIRE_SECONDS)
-        self._terms_ended = self._counter(catalogue.TERMS_ENDED)
-        self._reemitted = self._counter(catalogue.REEMITTED)
-        self._pool = self._gauge(catalogue.POOL)
-        self._pool_most = self._gauge(catalogue.POOL_MOST)
-        self._shard_up = self._gauge(catalogue.SHARD_UP)
-        self._loop_delay = self._gauge(catalogue.LOOP_DELAY)
-        self._gauge(catalogue.BUILD).labels(__version__, platform.python_version()).set(1)
+        self._commands: Events[_Pair] = Events(catalog.COMMANDS, self.registry, _labels)
+        self._rejected = self._counter(catalog.REJECTED)
+        self._batch_commands = self._fast(catalog.BATCH_COMMANDS).labels()
+        self._batch_seconds = self._fast(catalog.BATCH_SECONDS).labels()
+        self._postgres_seconds = self._fast(catalog.POSTGRES_SECONDS)
+        self._emit_seconds = self._fast(catalog.EMIT_SECONDS).labels()
+        self._end_to_end = self._fast(catalog.END_TO_END_SECONDS).labels()
+        self._lag = PartitionGauge(catalog.LAG, self.registry).values
+        self._record_age = PartitionGauge(catalog.RECORD_AGE, self.registry).values
+        self._last_progress = PartitionGauge(catalog.LAST_PROGRESS, self.registry).values
+        self._assigned = self._gauge(catalog.ASSIGNED)
+        self._owned = self._gauge(catalog.OWNED)
+        self._refused = self._gauge(catalog.REFUSED)
+        self._acquisitions = self._counter(catalog.ACQUISITIONS)
+        self._acquire_seconds = self._histogram(catalog.ACQUIRE_SECONDS)
+        self._terms_ended = self._counter(catalog.TERMS_ENDED)
+        self._reemitted = self._counter(catalog.REEMITTED)
+        self._pool = self._gauge(catalog.POOL)
+        self._pool_most = self._gauge(catalog.POOL_MOST)
+        self._shard_up = self._gauge(catalog.SHARD_UP)
+        self._loop_delay = self._gauge(catalog.LOOP_DELAY)
+        self._gauge(catalog.BUILD).labels(__version__, platform.python_version()).set(1)
         self._owned_now: set[int] = set()
         self._refused_now: set[int] = set()
         ProcessCollector(registry=self.registry)

@@ -10,7 +10,7 @@ from waypost_worker.cli.support.output import USAGE, CommandError, note
 from waypost_worker.config.settings import Settings
 
 if TYPE_CHECKING:
-    from waypost_worker.telemetry.recovered import Progress
+    from waypost_worker.telemetry.recovery_metrics import Progress
 
 MetricsPort: TypeAlias = Annotated[
     int | None,
@@ -28,7 +28,7 @@ async def progress_served(progress: "Progress", settings: Settings, port: int | 
         yield
         return
     # Only here: an HTTP server takes as long to import as a short command to run.
-    from waypost_worker.telemetry.recovered import recovery_registry
+    from waypost_worker.telemetry.recovery_metrics import recovery_registry
     from waypost_worker.web.probes import metrics_only
     from waypost_worker.web.server import ListenError, serving
 

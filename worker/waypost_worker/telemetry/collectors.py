@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from waypost_worker.telemetry.catalogue import Metric
+from waypost_worker.telemetry.catalog import Metric
 
 _E = TypeVar("_E")
 

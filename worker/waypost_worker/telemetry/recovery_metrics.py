@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from waypost_worker.telemetry import catalogue
+from waypost_worker.telemetry import catalog
 
 
 class Progress(Protocol):
@@ -40,7 +40,7 @@ class _Recovered(Collector):
     def collect(self) -> Iterable[Metric]:
         """Called by the registry for each scrape."""
         doing = self._progress.doing
-        planned, done, offset = catalogue.PLANNED, catalogue.RECOVERED, catalogue.RECOVERY_OFFSET
+        planned, done, offset = catalog.PLANNED, catalog.RECOVERED, catalog.RECOVERY_OFFSET
         total = GaugeMetricFamily(planned.name, planned.meaning, labels=planned.labels)
         total.add_metric((doing,), self._progress.total)
         counts = CounterMetricFamily(done.name, done.meaning, labels=done.labels)
