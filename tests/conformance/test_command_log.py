@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 from tests.conformance.worlds import PARTITIONS, World
-from tests.patience import PATIENCE
+from tests.support.timeouts import PATIENCE
 
 from waypost.wire.envelope import KafkaRecord
 from waypost_worker.partition.ports import CommandLog, RefusedError

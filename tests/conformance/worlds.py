@@ -14,7 +14,7 @@ import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.records_to_delete import RecordsToDelete
-from tests.patience import PATIENCE
+from tests.support.timeouts import PATIENCE
 
 from waypost.wire.topics import Topics
 from waypost_worker.devserver import Servers

@@ -5,9 +5,9 @@ import re
 import shlex
 from pathlib import Path
 
-from tests.cli import CommandLine, Outcome
-from tests.harness import Deployment
-from tests.recovering import PARTITIONS, run
+from tests.support.cli import CommandLine, Outcome
+from tests.support.deployment import Deployment
+from tests.support.recovery import PARTITIONS, run
 
 from waypost import Topics
 

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from tests.alerting import firing
-from tests.cli import WAYPOST, environment
-from tests.harness import Deployment, deployment
 from tests.integration.test_worker_process import publish
 from tests.integration.watched import Watched
-from tests.promtool import promtool
-from tests.servers import unavailable
+from tests.support.cli import WAYPOST, environment
+from tests.support.deployment import Deployment, deployment
+from tests.support.prometheus import firing, promtool
+from tests.support.servers import unavailable
 
 from waypost_worker.devserver import DevServerError, Servers
 from waypost_worker.devserver.jars import ensure_jars

@@ -9,11 +9,11 @@ import orjson
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
-from tests.cli import CommandLine
 from tests.drills.documented import Drill, sections
-from tests.harness import Deployment
-from tests.recovering import PARTITIONS, line, live, published, run, worked
-from tests.state import state_hash
+from tests.support.cli import CommandLine
+from tests.support.database_state import state_hash
+from tests.support.deployment import Deployment
+from tests.support.recovery import PARTITIONS, line, live, published, run, worked
 
 from waypost.wire.encode import create_body
 from waypost.wire.envelope import command_headers

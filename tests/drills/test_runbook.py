@@ -21,15 +21,15 @@ from confluent_kafka.admin import (
     ResourcePatternType,
     ResourceType,
 )
-from tests.alerting import firing
 from tests.drills.runbook import blocks, calm, here, raised, walking
-from tests.harness import Deployment, deployment
 from tests.integration.test_kafka_acls import grant
 from tests.integration.test_worker_process import publish
 from tests.integration.watched import Watched, ok
-from tests.patience import PATIENCE
-from tests.secure_kafka import SecureKafka
-from tests.servers import unavailable
+from tests.support.deployment import Deployment, deployment
+from tests.support.prometheus import firing
+from tests.support.secure_kafka import SecureKafka
+from tests.support.servers import unavailable
+from tests.support.timeouts import PATIENCE
 
 from waypost import Topics, __version__
 from waypost_worker.devserver import DevServerError, EmbeddedKafka, Endpoints

@@ -7,12 +7,12 @@ from typing import Any
 import asyncpg
 import pytest
 from tests.drills.runbook import calm, here, raised, walking
-from tests.harness import Deployment, deployment
 from tests.integration.test_worker_process import publish
 from tests.integration.watched import Watched, ok
-from tests.patience import PATIENCE
-from tests.processes import freeze
-from tests.shards import noted, own_server
+from tests.support.deployment import Deployment, deployment
+from tests.support.processes import freeze
+from tests.support.sharded import noted, own_server
+from tests.support.timeouts import PATIENCE
 
 from waypost_worker.devserver import EmbeddedPostgres, Servers
 from waypost_worker.postgres.migrate import migrate_dsn

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from tests.faults.scene import Row, Scene, scene, seed_of_run
-from tests.servers import POSTGRES_SETTINGS, migrate_template, started
-from tests.shards import noted
+from tests.support.servers import POSTGRES_SETTINGS, migrate_template, started
+from tests.support.sharded import noted
 
 from waypost_worker.devserver import EmbeddedKafka, EmbeddedPostgres, Endpoints, Servers
 

@@ -22,7 +22,7 @@ from tests.faults.scene import Row, Scene, scene, seed_of_run
 from tests.faults.soak_picture import draw
 from tests.faults.ways import ways_of
 from tests.faults.wire import COMMIT, KafkaReplies, Losses, PostgresReplies
-from tests.servers import migrate_template
+from tests.support.servers import migrate_template
 
 from waypost_worker.devserver import DevServerError, Endpoints, Servers
 

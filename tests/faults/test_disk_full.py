@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from tests.faults.conftest import OpenScene
-from tests.servers import POSTGRES_SETTINGS, migrate_template
+from tests.support.servers import POSTGRES_SETTINGS, migrate_template
 
 from waypost_worker.devserver import EmbeddedKafka, EmbeddedPostgres, Endpoints, Servers
 

@@ -17,10 +17,10 @@ from typing import Any
 import asyncpg
 import pytest
 from aiokafka import AIOKafkaProducer
-from tests import workload
-from tests.cli import CommandLine, Outcome
 from tests.faults.test_disk_full import fill, small_disk
-from tests.servers import POSTGRES_SETTINGS
+from tests.support import workload
+from tests.support.cli import CommandLine, Outcome
+from tests.support.servers import POSTGRES_SETTINGS
 
 from waypost_worker.devserver import EmbeddedPostgres, Servers
 

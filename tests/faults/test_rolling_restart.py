@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 from tests.faults.conftest import OpenScene
 from tests.faults.scene import Scene
-from tests.servers import started
+from tests.support.servers import started
 
 from waypost_worker.devserver import EmbeddedKafka, Endpoints
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-from tests import workload
 from tests.golden.files import HERE, write_records
 from tests.golden.snapshot import write_snapshot
-from tests.harness import deployment
 from tests.oracle.books import read_all
-from tests.state import state_hash
+from tests.support import workload
+from tests.support.database_state import state_hash
+from tests.support.deployment import deployment
 
 from waypost_worker.devserver import Servers
 from waypost_worker.devserver.postgres_programs import binary

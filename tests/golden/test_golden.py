@@ -10,10 +10,10 @@ import asyncpg
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from tests.cli import CommandLine
 from tests.golden.files import HERE, GoldenRecord, formats, read_records
-from tests.harness import deployment
-from tests.state import state_hash
+from tests.support.cli import CommandLine
+from tests.support.database_state import state_hash
+from tests.support.deployment import deployment
 
 from waypost.model.defaults import Defaults
 from waypost_worker.devserver import Servers

@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.cli import CommandLine
 from tests.golden.files import HERE, formats
-from tests.state import state_hash
+from tests.support.cli import CommandLine
+from tests.support.database_state import state_hash
 
 from waypost_worker.devserver import Servers
 

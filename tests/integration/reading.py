@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
-from tests.harness import Deployment
-from tests.patience import PATIENCE
+from tests.support.deployment import Deployment
+from tests.support.timeouts import PATIENCE
 
 from waypost import Checkpoint, CheckpointManager, Reader, SessionReader
 from waypost.model import commands as kinds

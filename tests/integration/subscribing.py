@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from tests.harness import Deployment, deployment
-from tests.patience import PATIENCE
+from tests.support.deployment import Deployment, deployment
+from tests.support.timeouts import PATIENCE
 
 from waypost import Event, Subscriber
 from waypost.model.index import Entry

@@ -10,10 +10,10 @@ import pytest
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
-from tests.adapters import running_backend
-from tests.harness import Deployment, deployment
-from tests.langgraph_threads import delta_graph, history, put, review_graph, shown, thread
-from tests.patience import PATIENCE
+from tests.integration.adapters import running_backend
+from tests.integration.langgraph_threads import delta_graph, history, put, review_graph, shown, thread
+from tests.support.deployment import Deployment, deployment
+from tests.support.timeouts import PATIENCE
 
 from waypost import Publisher, PublisherClosedError, Reader, ResultTimeoutError
 from waypost.adapters import Backend

@@ -4,8 +4,8 @@ from typing import Any
 
 from langgraph.checkpoint.conformance import checkpointer_test, validate
 from langgraph.checkpoint.conformance.capabilities import Capability
-from tests.adapters import running_backend
-from tests.harness import Deployment
+from tests.integration.adapters import running_backend
+from tests.support.deployment import Deployment
 
 from waypost.adapters.langgraph import WaypostSaver
 

@@ -7,8 +7,8 @@ from typing import Any
 import asyncpg
 import pytest
 from langgraph.checkpoint.base import empty_checkpoint
-from tests.harness import Deployment
-from tests.langgraph_threads import history, put, records, thread
+from tests.integration.langgraph_threads import history, put, records, thread
+from tests.support.deployment import Deployment
 
 from waypost import InvalidCommandError
 from waypost.adapters import Backend, SessionFullError

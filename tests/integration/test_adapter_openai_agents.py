@@ -8,7 +8,7 @@ import pytest
 from agents import Agent, Model, ModelResponse, Runner, Session, SQLiteSession, Usage, set_tracing_disabled
 from agents.memory.session_settings import SessionSettings
 from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage, ResponseOutputText
-from tests.harness import Deployment
+from tests.support.deployment import Deployment
 
 from waypost import InvalidCommandError
 from waypost.adapters import Backend, SessionFullError

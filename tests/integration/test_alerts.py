@@ -14,13 +14,13 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
-from tests.alerting import firing
 from tests.drills.runbook import calm, here, raised, walking
 from tests.faults.proxy import HOST, Proxy
-from tests.harness import Deployment
 from tests.integration.test_worker_process import publish
 from tests.integration.watched import Watched, ok
-from tests.patience import PATIENCE
+from tests.support.deployment import Deployment
+from tests.support.prometheus import firing
+from tests.support.timeouts import PATIENCE
 
 __all__ = ["here"]
 

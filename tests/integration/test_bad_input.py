@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 from aiokafka import AIOKafkaProducer
-from tests.harness import CREATE, TIME, Deployment, deployment
+from tests.support.deployment import CREATE, TIME, Deployment, deployment
 
 from waypost.wire.envelope import command_headers, structured_event
 from waypost_worker.devserver import Servers

@@ -4,8 +4,8 @@ import json
 import re
 
 import pytest
-from tests.cli import CommandLine, Started
-from tests.deployed import create, line, own, own_worker, session, shared
+from tests.support.cli import CommandLine, Started
+from tests.support.worker_deployment import create, line, own, own_worker, session, shared
 
 __all__ = ["line", "own", "own_worker", "session", "shared"]
 

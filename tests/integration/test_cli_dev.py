@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cli import CommandLine, Started
-from tests.patience import PATIENCE
-from tests.processes import arguments_of, descendants, program_of, wait_until, wait_until_gone
-from tests.servers import unavailable
+from tests.support.cli import CommandLine, Started
+from tests.support.processes import arguments_of, descendants, program_of, wait_until, wait_until_gone
+from tests.support.servers import unavailable
+from tests.support.timeouts import PATIENCE
 
 READY = "Ctrl-C stops everything."
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import asyncpg
 from aiokafka import AIOKafkaProducer
-from tests.cli import CommandLine
-from tests.deployed import commands_in, create, line, own, own_worker, session, shared
-from tests.killed import until_blocked
+from tests.support.cli import CommandLine
+from tests.support.kill_points import until_blocked
+from tests.support.worker_deployment import commands_in, create, line, own, own_worker, session, shared
 
 from waypost.wire.envelope import command_headers
 from waypost.wire.topics import partition_of

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.cli import CommandLine
+from tests.support.cli import CommandLine
 
 from waypost_worker.devserver import Servers
 

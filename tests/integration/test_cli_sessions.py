@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.cli import CommandLine, Started
-from tests.deployed import create, line, own, own_worker, prepared, session, shared
+from tests.support.cli import CommandLine, Started
+from tests.support.worker_deployment import create, line, own, own_worker, prepared, session, shared
 
 from waypost_worker.devserver import Servers
 

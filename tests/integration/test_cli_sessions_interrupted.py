@@ -7,9 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.cli import WAYPOST, CommandLine, environment
-from tests.deployed import commands_in, create, line, own, session, shared
-from tests.killed import killed_at
+from tests.support.cli import WAYPOST, CommandLine, environment
+from tests.support.kill_points import killed_at
+from tests.support.worker_deployment import commands_in, create, line, own, session, shared
 
 __all__ = ["line", "own", "session", "shared"]
 

@@ -10,7 +10,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from tests.servers import unavailable
+from tests.support.servers import unavailable
 
 from waypost_worker.devserver.errors import DevServerError
 from waypost_worker.devserver.jars import ROOTS, Jar, distribution_directory, ensure_jars, locked_jars

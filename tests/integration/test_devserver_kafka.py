@@ -14,8 +14,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
-from tests.processes import arguments_of, freeze
-from tests.servers import unavailable
+from tests.support.processes import arguments_of, freeze
+from tests.support.servers import unavailable
 
 from waypost_worker.devserver import THROUGHPUT, DevServerError, EmbeddedKafka
 from waypost_worker.devserver.distribution import prepare

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from tests.processes import freeze
+from tests.support.processes import freeze
 
 from waypost_worker.devserver import DevServerError, EmbeddedPostgres
 from waypost_worker.devserver.postgres_programs import give, unprivileged_user

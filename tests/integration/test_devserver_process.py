@@ -8,8 +8,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from tests.patience import PATIENCE
-from tests.processes import descendants, wait_until_gone
+from tests.support.processes import descendants, wait_until_gone
+from tests.support.timeouts import PATIENCE
 
 from waypost_worker.devserver.process import StopSteps, SupervisedProcess
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from tests.patience import PATIENCE
-from tests.processes import descendants, program_of, wait_until_gone
+from tests.support.processes import descendants, program_of, wait_until_gone
+from tests.support.timeouts import PATIENCE
 
 from waypost_worker.devserver import DevServerError, Endpoints, Servers
 

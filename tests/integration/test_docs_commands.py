@@ -10,8 +10,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.cli import WAYPOST, CommandLine, Started, environment
-from tests.deployed import create, own, own_worker
+from tests.support.cli import WAYPOST, CommandLine, Started, environment
+from tests.support.worker_deployment import create, own, own_worker
 
 from waypost_worker.devserver import Servers
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import asyncpg
 import pytest
-from tests.cli import CommandLine
-from tests.patience import PATIENCE
+from tests.support.cli import CommandLine
+from tests.support.timeouts import PATIENCE
 
 from waypost import Topics, __version__
 from waypost_worker.cli.doctor.app import _clock

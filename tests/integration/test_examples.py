@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.harness import deployment
-from tests.patience import PATIENCE
+from tests.support.deployment import deployment
+from tests.support.timeouts import PATIENCE
 
 from waypost_worker.devserver import Servers
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import NewPartitions
-from tests.guarding import acquired_record, admin, append_foreign, dump, restore, trim
-from tests.harness import Deployment, deployment
-from tests.patience import PATIENCE
+from tests.integration.guards import acquired_record, admin, append_foreign, dump, restore, trim
+from tests.support.deployment import Deployment, deployment
+from tests.support.timeouts import PATIENCE
 
 from waypost.wire.envelope import KafkaRecord
 from waypost_worker.devserver import Servers

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.cli import WAYPOST, CommandLine, Started, environment
-from tests.deployed import create, own, own_worker
+from tests.support.cli import WAYPOST, CommandLine, Started, environment
+from tests.support.worker_deployment import create, own, own_worker
 
 from waypost_worker.devserver import Servers
 from waypost_worker.devserver.postgres_programs import binary

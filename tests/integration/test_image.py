@@ -15,9 +15,9 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
-from tests.harness import Deployment, deployment
 from tests.integration.test_worker_process import publish
-from tests.processes import descendants
+from tests.support.deployment import Deployment, deployment
+from tests.support.processes import descendants
 from tests.unit.test_deploy_files import pins
 
 from waypost_worker.devserver import Servers

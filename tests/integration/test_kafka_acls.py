@@ -16,10 +16,10 @@ from confluent_kafka.admin import (
     ResourcePatternType,
     ResourceType,
 )
-from tests.cli import CommandLine
-from tests.harness import Deployment, deployment
 from tests.integration.test_kafka_security import loaded, working
-from tests.secure_kafka import SecureKafka
+from tests.support.cli import CommandLine
+from tests.support.deployment import Deployment, deployment
+from tests.support.secure_kafka import SecureKafka
 
 from waypost import Publisher, Subscriber
 from waypost_worker.config.kafka import kafka_security

@@ -7,7 +7,7 @@ from contextlib import aclosing, suppress
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
-from tests.servers import started
+from tests.support.servers import started
 
 from waypost.wire.topics import Topics
 from waypost_worker.devserver import EmbeddedKafka

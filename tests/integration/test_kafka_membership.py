@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from tests.patience import PATIENCE
+from tests.support.timeouts import PATIENCE
 
 from waypost.wire.topics import Topics
 from waypost_worker.devserver import Servers

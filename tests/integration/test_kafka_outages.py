@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from tests.patience import PATIENCE
-from tests.processes import freeze
-from tests.servers import started
+from tests.support.processes import freeze
+from tests.support.servers import started
+from tests.support.timeouts import PATIENCE
 
 from waypost.wire.envelope import KafkaRecord
 from waypost.wire.topics import Topics

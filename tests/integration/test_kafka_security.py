@@ -13,10 +13,10 @@ from unittest import mock
 import pytest
 import trustme
 from aiokafka.errors import KafkaError
-from tests.cli import CommandLine, environment
-from tests.harness import Deployment, deployment
-from tests.patience import PATIENCE
-from tests.secure_kafka import SecureKafka
+from tests.support.cli import CommandLine, environment
+from tests.support.deployment import Deployment, deployment
+from tests.support.secure_kafka import SecureKafka
+from tests.support.timeouts import PATIENCE
 
 from waypost import Publisher, Subscriber
 from waypost.kafka.diagnosis import refusal

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from tests.patience import PATIENCE
+from tests.support.timeouts import PATIENCE
 
 from waypost.wire.topics import Topics
 from waypost_worker.devserver import Servers

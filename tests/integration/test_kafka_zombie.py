@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
-from tests.servers import unavailable
+from tests.support.servers import unavailable
 
 from waypost.wire.topics import Topics
 from waypost_worker.devserver import DevServerError, EmbeddedKafka, Servers

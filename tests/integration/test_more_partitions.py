@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.cli import WAYPOST, CommandLine, Started, environment
-from tests.harness import Deployment, deployment
-from tests.recovering import PARTITIONS, line, live, run, worked
-from tests.shards import rows
+from tests.support.cli import WAYPOST, CommandLine, Started, environment
+from tests.support.deployment import Deployment, deployment
+from tests.support.recovery import PARTITIONS, line, live, run, worked
+from tests.support.sharded import rows
 
 from waypost import Topics
 from waypost.wire.topics import partition_of

@@ -6,9 +6,9 @@ Without one the test is skipped.
 from collections.abc import AsyncIterator
 
 import pytest
-from tests.harness import deployment
 from tests.integration.reading import varied
-from tests.system_postgres import system_postgres
+from tests.support.deployment import deployment
+from tests.support.system_postgres import system_postgres
 
 from waypost import Reader
 from waypost_worker.devserver import Servers

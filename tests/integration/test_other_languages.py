@@ -14,9 +14,9 @@ from typing import Any
 
 import orjson
 import pytest
-from tests.harness import Deployment, deployment
-from tests.patience import PATIENCE
-from tests.servers import unavailable
+from tests.support.deployment import Deployment, deployment
+from tests.support.servers import unavailable
+from tests.support.timeouts import PATIENCE
 
 from waypost import Reader
 from waypost.wire.topics import partition_of

@@ -16,9 +16,9 @@ import asyncpg
 import pytest
 from tests.conformance.stores import PARTITIONS, Hand, entry, puts
 from tests.faults.proxy import Proxy
-from tests.patience import PATIENCE
-from tests.processes import freeze
-from tests.servers import POSTGRES_SETTINGS, started
+from tests.support.processes import freeze
+from tests.support.servers import POSTGRES_SETTINGS, started
+from tests.support.timeouts import PATIENCE
 
 from waypost.shards import Place
 from waypost_worker.devserver import EmbeddedPostgres

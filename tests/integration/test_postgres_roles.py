@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
-from tests.cli import CommandLine
-from tests.harness import Deployment, deployment
+from tests.support.cli import CommandLine
+from tests.support.deployment import Deployment, deployment
 
 from waypost import Reader
 from waypost_worker.devserver import Servers

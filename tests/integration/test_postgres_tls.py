@@ -10,10 +10,10 @@ import asyncpg
 import pytest
 import pytest_asyncio
 import trustme
-from tests.cli import CommandLine
-from tests.harness import deployment
 from tests.integration.test_kafka_security import loaded, working
-from tests.system_postgres import SystemPostgres, system_postgres
+from tests.support.cli import CommandLine
+from tests.support.deployment import deployment
+from tests.support.system_postgres import SystemPostgres, system_postgres
 
 from waypost import Reader
 from waypost_worker.devserver import Endpoints, Servers

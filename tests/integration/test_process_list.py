@@ -4,8 +4,8 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from tests.cli import CommandLine
-from tests.processes import arguments_of, descendants
+from tests.support.cli import CommandLine
+from tests.support.processes import arguments_of, descendants
 
 from waypost_worker.devserver import Servers
 

@@ -10,9 +10,9 @@ from typing import Any
 import orjson
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from tests.harness import Deployment, deployment
 from tests.oracle.books import read_all
-from tests.patience import PATIENCE
+from tests.support.deployment import Deployment, deployment
+from tests.support.timeouts import PATIENCE
 
 from waypost import (
     DeliveryError,

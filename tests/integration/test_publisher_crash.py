@@ -11,9 +11,9 @@ from pathlib import Path
 import orjson
 import pytest
 from tests.crash.rounds import Rounds
-from tests.harness import deployment
-from tests.patience import PATIENCE
-from tests.servers import started
+from tests.support.deployment import deployment
+from tests.support.servers import started
+from tests.support.timeouts import PATIENCE
 
 from waypost import Topics
 from waypost_worker.devserver import EmbeddedKafka, Endpoints

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from tests.oracle.books import read_all
-from tests.patience import PATIENCE
-from tests.processes import freeze
-from tests.servers import started
+from tests.support.processes import freeze
+from tests.support.servers import started
+from tests.support.timeouts import PATIENCE
 
 from waypost import BufferFullError, DeliveryError, Publisher, ResultTimeoutError, SyncPublisher, Topics
 from waypost.wire.envelope import open_envelope

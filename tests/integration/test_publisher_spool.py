@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.harness import Deployment, deployment
 from tests.oracle.books import read_all
-from tests.patience import PATIENCE
+from tests.support.deployment import Deployment, deployment
+from tests.support.timeouts import PATIENCE
 
 from waypost import Publisher, ResultTimeoutError, SpoolError, SyncPublisher
 from waypost.publisher.spool.file import SpoolFile

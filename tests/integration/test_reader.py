@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from tests.harness import Deployment, deployment
 from tests.integration.reading import NAMES, START, shown, varied
-from tests.patience import PATIENCE
+from tests.support.deployment import Deployment, deployment
+from tests.support.timeouts import PATIENCE
 
 from waypost import Checkpoint, CheckpointManager, InvalidCommandError, NaiveDatetimeError, Reader
 from waypost.model import commands as kinds

@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
-from tests.harness import Deployment, deployment
 from tests.integration.reading import varied
-from tests.servers import POSTGRES_SETTINGS, migrate_template, started
+from tests.support.deployment import Deployment, deployment
+from tests.support.servers import POSTGRES_SETTINGS, migrate_template, started
 
 from waypost import Reader, ReaderClosedError
 from waypost_worker.devserver import EmbeddedPostgres, Servers

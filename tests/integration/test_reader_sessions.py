@@ -9,8 +9,8 @@ from typing import Any
 import asyncpg
 import orjson
 import pytest
-from tests.harness import Deployment, deployment
-from tests.patience import PATIENCE
+from tests.support.deployment import Deployment, deployment
+from tests.support.timeouts import PATIENCE
 
 import waypost
 from waypost import NaiveDatetimeError, Reader, SessionInfo

@@ -5,8 +5,8 @@ import re
 import sys
 from pathlib import Path
 
-from tests.harness import deployment
-from tests.patience import PATIENCE
+from tests.support.deployment import deployment
+from tests.support.timeouts import PATIENCE
 
 from waypost_worker.devserver import Servers
 

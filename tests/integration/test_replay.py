@@ -8,12 +8,12 @@ from typing import Any
 
 import orjson
 from prometheus_client.parser import text_string_to_metric_families
-from tests.cli import CommandLine
-from tests.harness import Deployment
 from tests.oracle.books import read_all
-from tests.patience import PATIENCE
-from tests.recovering import PARTITIONS, execute, line, live, published, run, worked
-from tests.state import state_hash
+from tests.support.cli import CommandLine
+from tests.support.database_state import state_hash
+from tests.support.deployment import Deployment
+from tests.support.recovery import PARTITIONS, execute, line, live, published, run, worked
+from tests.support.timeouts import PATIENCE
 
 from waypost.model.times import format_micros
 from waypost_worker.kafka.topics import create_topics

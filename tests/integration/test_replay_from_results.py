@@ -5,11 +5,11 @@ import signal
 from typing import Any
 
 import asyncpg
-from tests.cli import CommandLine
-from tests.harness import Deployment
-from tests.killed import until_blocked
-from tests.recovering import PARTITIONS, line, live, published, run, worked
-from tests.state import state_hash
+from tests.support.cli import CommandLine
+from tests.support.database_state import state_hash
+from tests.support.deployment import Deployment
+from tests.support.kill_points import until_blocked
+from tests.support.recovery import PARTITIONS, line, live, published, run, worked
 
 from waypost.wire.topics import Topics
 from waypost_worker.kafka.topics import delete_topic

@@ -6,10 +6,10 @@ from typing import Any
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
-from tests.cli import CommandLine
-from tests.harness import Deployment
-from tests.recovering import PARTITIONS, line, live, run, worked
-from tests.state import state_hash
+from tests.support.cli import CommandLine
+from tests.support.database_state import state_hash
+from tests.support.deployment import Deployment
+from tests.support.recovery import PARTITIONS, line, live, run, worked
 
 from waypost_worker.kafka.topics import create_results_topic, delete_topic
 from waypost_worker.partition.ports import UnavailableError

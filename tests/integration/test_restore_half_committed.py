@@ -5,12 +5,12 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 import pytest
-from tests.cli import CommandLine
 from tests.faults.proxy import Proxy
-from tests.harness import Deployment
 from tests.integration.test_shards_commands import empty, here, line, on
-from tests.recovering import run, worked
-from tests.shards import rows, state
+from tests.support.cli import CommandLine
+from tests.support.deployment import Deployment
+from tests.support.recovery import run, worked
+from tests.support.sharded import rows, state
 
 __all__ = ["empty", "here", "line"]
 

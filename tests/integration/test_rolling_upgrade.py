@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.alerting import firing
-from tests.cli import CommandLine
-from tests.harness import Deployment, deployment
 from tests.integration.test_worker_process import publish
 from tests.integration.watched import Watched, ok
-from tests.patience import PATIENCE
+from tests.support.cli import CommandLine
+from tests.support.deployment import Deployment, deployment
+from tests.support.prometheus import firing
+from tests.support.timeouts import PATIENCE
 
 from waypost import __version__
 from waypost_worker.devserver import Servers

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.harness import Deployment, deployment
 from tests.integration.test_worker_process import Worker, publish
 from tests.integration.watched import Watched, ok
 from tests.oracle.books import topic_ends
-from tests.recovering import published
-from tests.shards import noted, own_server, rows
+from tests.support.deployment import Deployment, deployment
+from tests.support.recovery import published
+from tests.support.sharded import noted, own_server, rows
 
 from waypost_worker.devserver import EmbeddedPostgres, Servers
 from waypost_worker.partition.ports import RefusedError

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import orjson
 import pytest
-from tests.cli import CommandLine
-from tests.harness import Deployment, deployment
-from tests.recovering import published, run, worked
-from tests.servers import TEMPLATE
-from tests.shards import noted, rows, state
+from tests.support.cli import CommandLine
+from tests.support.deployment import Deployment, deployment
+from tests.support.recovery import published, run, worked
+from tests.support.servers import TEMPLATE
+from tests.support.sharded import noted, rows, state
 
 from waypost_worker.devserver import EmbeddedPostgres, Servers
 from waypost_worker.postgres.migrate import migrate_dsn

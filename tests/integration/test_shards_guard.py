@@ -6,11 +6,11 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from tests.harness import Deployment, deployment
 from tests.integration.test_worker_process import Worker
-from tests.patience import PATIENCE
-from tests.recovering import worked
-from tests.shards import noted, rows, state
+from tests.support.deployment import Deployment, deployment
+from tests.support.recovery import worked
+from tests.support.sharded import noted, rows, state
+from tests.support.timeouts import PATIENCE
 
 from waypost import Reader
 from waypost.errors import ShardMapError

@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.cli import CommandLine, Outcome
-from tests.harness import Deployment, deployment
-from tests.patience import PATIENCE
-from tests.recovering import run, worked
-from tests.shards import own_server, rows
+from tests.support.cli import CommandLine, Outcome
+from tests.support.deployment import Deployment, deployment
+from tests.support.recovery import run, worked
+from tests.support.sharded import own_server, rows
+from tests.support.timeouts import PATIENCE
 
 from waypost import Reader
 from waypost.reader.client import SessionInfo, sessions_of

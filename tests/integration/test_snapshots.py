@@ -3,9 +3,10 @@
 import asyncio
 from pathlib import Path
 
-from tests.cli import CommandLine
-from tests.harness import Deployment, deployment
-from tests.snapshotting import (
+from tests.support.cli import CommandLine
+from tests.support.database_state import state_hash
+from tests.support.deployment import Deployment, deployment
+from tests.support.snapshots import (
     PARTITIONS,
     contents,
     edited,
@@ -19,7 +20,6 @@ from tests.snapshotting import (
     trim,
     worked,
 )
-from tests.state import state_hash
 
 from waypost_worker.devserver import Servers
 from waypost_worker.snapshots.manifest import TABLES

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-from tests.cli import WAYPOST, CommandLine, environment
-from tests.harness import Deployment
-from tests.killed import killed_at, until_blocked
-from tests.snapshotting import contents, empty, here, line, restored, run, said, taken, worked
+from tests.support.cli import WAYPOST, CommandLine, environment
+from tests.support.deployment import Deployment
+from tests.support.kill_points import killed_at, until_blocked
+from tests.support.snapshots import contents, empty, here, line, restored, run, said, taken, worked
 
 __all__ = ["empty", "here", "line"]
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.cli import CommandLine
-from tests.harness import Deployment
-from tests.snapshotting import contents, empty, here, line, restored, run, said, taken, worked
+from tests.support.cli import CommandLine
+from tests.support.deployment import Deployment
+from tests.support.snapshots import contents, empty, here, line, restored, run, said, taken, worked
 
 __all__ = ["empty", "here", "line"]
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cli import CommandLine
-from tests.harness import Deployment
-from tests.snapshotting import (
+from tests.support.cli import CommandLine
+from tests.support.deployment import Deployment
+from tests.support.snapshots import (
     PARTITIONS,
     contents,
     edited,

@@ -9,7 +9,6 @@ import orjson
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaConnectionError, KafkaError
-from tests.harness import Deployment
 from tests.integration.odd_batches import send
 from tests.integration.subscribing import (
     GROUP,
@@ -25,7 +24,8 @@ from tests.integration.subscribing import (
     subscriber,
     world,
 )
-from tests.patience import PATIENCE
+from tests.support.deployment import Deployment
+from tests.support.timeouts import PATIENCE
 
 from waypost import Deduplicator, Event, Subscriber, Topics
 from waypost.model.index import Entry

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from tests.harness import Deployment, deployment
 from tests.integration.subscribing import (
     GROUP,
     PARTITIONS,
@@ -21,6 +20,7 @@ from tests.integration.subscribing import (
     subjects,
     subscriber,
 )
+from tests.support.deployment import Deployment, deployment
 
 from waypost import Event, Subscriber
 from waypost_worker.devserver import Servers

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from tests.harness import Deployment
 from tests.integration.subscribing import (
     GROUP,
     Results,
@@ -18,7 +17,8 @@ from tests.integration.subscribing import (
     subscriber,
     world,
 )
-from tests.patience import PATIENCE
+from tests.support.deployment import Deployment
+from tests.support.timeouts import PATIENCE
 
 from waypost import DeadLetterError, Event
 

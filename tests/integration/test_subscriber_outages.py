@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from tests.harness import Deployment, deployment
 from tests.integration.subscribing import (
     GROUP,
     PARTITIONS,
@@ -18,9 +17,10 @@ from tests.integration.subscribing import (
     subjects,
     subscriber,
 )
-from tests.patience import PATIENCE
-from tests.processes import freeze
-from tests.servers import started
+from tests.support.deployment import Deployment, deployment
+from tests.support.processes import freeze
+from tests.support.servers import started
+from tests.support.timeouts import PATIENCE
 
 from waypost import Event, Subscriber
 from waypost_worker.devserver import EmbeddedKafka, Endpoints

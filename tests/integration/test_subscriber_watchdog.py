@@ -8,7 +8,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.harness import Deployment
 from tests.integration.subscribing import (
     GROUP,
     Results,
@@ -21,7 +20,8 @@ from tests.integration.subscribing import (
     subscriber,
     world,
 )
-from tests.patience import PATIENCE
+from tests.support.deployment import Deployment
+from tests.support.timeouts import PATIENCE
 
 from waypost import Event, Subscriber
 

@@ -10,8 +10,8 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
-from tests.harness import Deployment, deployment
-from tests.patience import PATIENCE
+from tests.support.deployment import Deployment, deployment
+from tests.support.timeouts import PATIENCE
 from tests.unit.test_metrics import CREATE, batch, command
 
 from waypost import Event, Publisher, Subscriber

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from tests.cli import WAYPOST, environment
+from tests.support.cli import WAYPOST, environment
 
 from waypost_worker.devserver import Servers
 

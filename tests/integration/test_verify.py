@@ -4,10 +4,10 @@ import asyncio
 import signal
 
 import pytest
-from tests.cli import CommandLine
-from tests.harness import Deployment
-from tests.recovering import PARTITIONS, execute, line, live, published, run, worked
-from tests.state import COLUMNS
+from tests.support.cli import CommandLine
+from tests.support.database_state import COLUMNS
+from tests.support.deployment import Deployment
+from tests.support.recovery import PARTITIONS, execute, line, live, published, run, worked
 
 __all__ = ["line", "live"]
 

@@ -5,10 +5,10 @@ import signal
 from pathlib import Path
 
 import pytest
-from tests.cli import CommandLine
-from tests.harness import Deployment
-from tests.recovering import PARTITIONS, execute, line, live, published, run, worked
-from tests.snapshotting import edited, trim
+from tests.support.cli import CommandLine
+from tests.support.deployment import Deployment
+from tests.support.recovery import PARTITIONS, execute, line, live, published, run, worked
+from tests.support.snapshots import edited, trim
 
 from waypost_worker.devserver import Servers
 

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from tests.harness import Deployment, deployment
 from tests.integration.odd_batches import send
 from tests.integration.subscribing import PARTITIONS, Results
-from tests.patience import PATIENCE
+from tests.support.deployment import Deployment, deployment
+from tests.support.timeouts import PATIENCE
 
 from waypost import (
     BufferFullError,

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from tests.harness import CREATE, TIME, Deployment, deployment
 from tests.integration.test_worker_process import Worker, publish
 from tests.integration.watched import Watched, ok
-from tests.patience import PATIENCE
-from tests.processes import freeze
+from tests.support.deployment import CREATE, TIME, Deployment, deployment
+from tests.support.processes import freeze
+from tests.support.timeouts import PATIENCE
 
 from waypost.wire.encode import create_body
 from waypost.wire.envelope import command_headers

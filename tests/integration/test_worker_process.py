@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.harness import Deployment, deployment
-from tests.patience import PATIENCE
-from tests.processes import freeze, wait_until_still
+from tests.support.deployment import Deployment, deployment
+from tests.support.processes import freeze, wait_until_still
+from tests.support.timeouts import PATIENCE
 
 from waypost_worker.devserver import EmbeddedKafka, EmbeddedPostgres, Endpoints, Servers
 

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.harness import Deployment, deployment
 from tests.integration.test_worker_process import Worker, publish
-from tests.patience import PATIENCE
-from tests.processes import descendants, wait_until_gone
+from tests.support.deployment import Deployment, deployment
+from tests.support.processes import descendants, wait_until_gone
+from tests.support.timeouts import PATIENCE
 
 from waypost_worker.cli.worker.app import environments
 from waypost_worker.config.settings import SettingsError, load_settings

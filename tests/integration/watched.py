@@ -9,9 +9,9 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
-from tests.harness import Deployment
 from tests.integration.test_worker_process import Worker
-from tests.patience import PATIENCE
+from tests.support.deployment import Deployment
+from tests.support.timeouts import PATIENCE
 
 
 class Watched(Worker):

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.forked import begin
 from tests.mutants.mutant import Mutant, StaleEditError, apply, mutated_sources
 from tests.simulation.run import Outcome, run_seed
+from tests.support.processes import begin
 
 ROOT = Path(__file__).parents[2]
 MUTANT_VARIABLE = "WAYPOST_TEST_MUTANT"  # read by tests.mutants.plugin

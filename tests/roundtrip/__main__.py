@@ -19,9 +19,9 @@ from typing import Any
 
 import asyncpg
 from aiokafka import AIOKafkaProducer
-from tests import workload
-from tests.cli import CommandLine, Outcome, Started
-from tests.state import state_hash
+from tests.support import workload
+from tests.support.cli import CommandLine, Outcome, Started
+from tests.support.database_state import state_hash
 
 from waypost_worker.devserver import Servers
 

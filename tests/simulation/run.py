@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from tests.forked import begin
 from tests.oracle import fold
 from tests.properties import naive
 from tests.simulation.chaos import chaos
 from tests.simulation.oracle import Verdict, judge
 from tests.simulation.plan import plan_of
 from tests.simulation.world import World
+from tests.support.processes import begin
 
 from waypost.model import defaults, index
 

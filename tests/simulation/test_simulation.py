@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.forked import begin
 from tests.simulation.run import replay_command, run_many, run_seed
+from tests.support.processes import begin
 
 SEEDS = int(os.environ.get("WAYPOST_SIMULATION_SEEDS", "300"))
 

@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from tests.patience import PATIENCE
+from tests.support.timeouts import PATIENCE
 
 from waypost.publisher.spool.directory import claim
 from waypost.wire.topics import Topics

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from tests.cli import CommandLine
+from tests.support.cli import CommandLine
 
 from waypost import Topics
 from waypost_worker.kafka.acls import least_acls

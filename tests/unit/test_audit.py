@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from packaging.version import Version
-from tests.deploy_scripts import script
+from tests.unit.deploy_scripts import script
 
 ROOT = Path(__file__).parents[2]
 

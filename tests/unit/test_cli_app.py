@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from cyclopts import App
-from tests.cli import WAYPOST, CommandLine, environment
+from tests.support.cli import WAYPOST, CommandLine, environment
 
 from waypost_worker.cli.app import COMMANDS, build, main
 

@@ -14,8 +14,8 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
-from tests.cli import CommandLine
-from tests.operator_kinds import KINDS, check_custom
+from tests.support.cli import CommandLine
+from tests.unit.operator_kinds import KINDS, check_custom
 
 from waypost import Topics
 from waypost_worker.config.settings import Settings

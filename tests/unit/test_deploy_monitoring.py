@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.promtool import promtool
+from tests.support.prometheus import promtool
 
 from waypost_worker.telemetry.catalog import METRICS, RECOVERY_METRICS
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from tests.patience import PATIENCE
+from tests.support.timeouts import PATIENCE
 
 from waypost.subscriber.dispatcher import Handling, Plan
 from waypost.subscriber.events import Event, EventFilter

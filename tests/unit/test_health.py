@@ -5,7 +5,7 @@ import logging
 
 import pytest
 import structlog
-from tests.log_state import logs_as_before
+from tests.support.logging_state import logs_as_before
 from tests.unit.test_metrics import CREATE, batch, command
 
 from waypost.model import commands

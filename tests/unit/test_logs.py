@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import structlog
-from tests.cli import CommandLine
-from tests.log_state import logs_as_before
+from tests.support.cli import CommandLine
+from tests.support.logging_state import logs_as_before
 
 from waypost_worker.telemetry.logs import configure_logs
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from tests.deploy_scripts import script
+from tests.unit.deploy_scripts import script
 
 ROOT = Path(__file__).parents[2]
 OLD, NEW = f"sha256:{'0' * 64}", f"sha256:{'a' * 64}"

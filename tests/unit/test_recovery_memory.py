@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tests import workload
+from tests.support import workload
 
 from waypost_worker.recovery.memory_fold import MemoryFold
 from waypost_worker.recovery.shares import WHOLE, Share, spread_of

@@ -8,8 +8,8 @@ from unittest import mock
 
 import pytest
 import structlog
-from tests.cli import CommandLine, environment
-from tests.log_state import logs_as_before
+from tests.support.cli import CommandLine, environment
+from tests.support.logging_state import logs_as_before
 
 from waypost_worker.cli.worker.app import environments
 from waypost_worker.config.settings import Settings, load_settings, masked_dsn, secret_values

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.cli import CommandLine, environment
+from tests.support.cli import CommandLine, environment
 
 from waypost.errors import ShardMapError
 from waypost.shards import ONLY, Place, check_place, dsn_list, shard_of

@@ -7,9 +7,9 @@ from typing import Any
 
 import asyncpg
 import pytest
-from tests import workload
-from tests.cli import CommandLine, Outcome
-from tests.harness import Deployment, deployment
+from tests.support import workload
+from tests.support.cli import CommandLine, Outcome
+from tests.support.deployment import Deployment, deployment
 
 from waypost_worker.devserver import Servers
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
-from tests.harness import Deployment
+from tests.support.deployment import Deployment
 
 from waypost_worker.partition.ports import ResultRecord
 

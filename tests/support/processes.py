@@ -1,13 +1,15 @@
 """Processes as a test sees them: who descends from whom, and when they are gone."""
 
+import gc
 import os
 import select
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from tests.patience import PATIENCE
+from tests.support.timeouts import PATIENCE
 
 
 def descendants(pid: int) -> list[int]:
@@ -99,3 +101,14 @@ def _ends_before(pid: int, deadline: float) -> bool:
         return bool(select.select([fd], [], [], max(0.0, deadline - time.monotonic()))[0])
     finally:
         os.close(fd)
+
+
+def begin() -> None:
+    """Signals as a new process has them, and no look at what was inherited.
+
+    A fork takes its parent's handlers along, and one in Python runs when the interpreter comes to it. ``Pool`` ends its
+    processes with SIGTERM while it keeps the lock of their queue: one that is about to wait for the lock by then never
+    comes to its handler, and ``Pool`` waits for it. Without a handler the kernel ends it.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    gc.freeze()

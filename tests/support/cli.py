@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from tests.log_state import logs_as_before
+from tests.support.logging_state import logs_as_before
 
 from waypost_worker.cli.app import main
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from tests.oracle.books import Books, Records, balance, read_all
-from tests.patience import PATIENCE
+from tests.support.timeouts import PATIENCE
 
 from waypost import Topics
 from waypost.shards import Place, dsn_list, shard_of

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from tests.harness import Deployment, deployment
+from tests.support.deployment import Deployment, deployment
 
 from waypost.adapters import Backend
 from waypost_worker.devserver import Servers

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-DEPLOY = Path(__file__).parents[1] / "deploy"
+DEPLOY = Path(__file__).parents[2] / "deploy"
 
 
 def script(name: str) -> ModuleType:

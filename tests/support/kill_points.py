@@ -12,15 +12,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.cli import CommandLine, Started, environment
-from tests.patience import PATIENCE
+from tests.support.cli import CommandLine, Started, environment
+from tests.support.timeouts import PATIENCE
 
 
 def killed_at(line: CommandLine, event: str, text: str, count: int, *arguments: str) -> Started:
     """Start a command that is killed before the audit event ``event`` that is the ``count``-th about ``text``."""
     command = [sys.executable, __file__, event, text, str(count), *arguments]
     # This file imports its neighbours, wherever the tests were started from.
-    found = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])
+    found = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)])
     return Started(command, line.directory, {**environment(line.settings), "PYTHONPATH": found})
 
 

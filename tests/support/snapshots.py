@@ -10,10 +10,10 @@ import orjson
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
-from tests.cli import CommandLine, Outcome
-from tests.harness import Deployment, deployment
 from tests.oracle.books import topic_ends
-from tests.state import all_rows
+from tests.support.cli import CommandLine, Outcome
+from tests.support.database_state import all_rows
+from tests.support.deployment import Deployment, deployment
 
 from waypost_worker.devserver import Servers
 from waypost_worker.snapshots.manifest import TABLES

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from tests.cli import CommandLine, Started
+from tests.support.cli import CommandLine, Started
 
 from waypost_worker.devserver import Servers
 

@@ -9,7 +9,7 @@ from langgraph.channels.delta import DeltaChannel
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple, empty_checkpoint
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import interrupt
-from tests.harness import Deployment
+from tests.support.deployment import Deployment
 
 from waypost.adapters.langgraph import WaypostSaver
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import asyncpg
 import pytest
-from tests.servers import POSTGRES_SETTINGS, TEMPLATE, migrate_template, unavailable
-from tests.state import all_rows
+from tests.support.database_state import all_rows
+from tests.support.servers import POSTGRES_SETTINGS, TEMPLATE, migrate_template, unavailable
 
 from waypost_worker.devserver import DevServerError, EmbeddedPostgres
 from waypost_worker.postgres.shards import note_places

@@ -27,8 +27,8 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from tests.patience import PATIENCE
-from tests.servers import started
+from tests.support.servers import started
+from tests.support.timeouts import PATIENCE
 
 from waypost_worker.devserver import EmbeddedKafka, Endpoints
 
