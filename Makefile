@@ -28,7 +28,7 @@ promtool:  ## tool that tests the alert rules, from Debian's package (make setup
 	@deploy/fetch-promtool $(BIN)
 
 demo: setup  ## the whole service on a real Kafka and Postgres, a worker killed in the middle
-	@$(BIN)/python -m tests.demo
+	@$(BIN)/python -m tests.tools.demo
 
 check: setup  ## lint, format, strict types, layers, generated files
 	$(BIN)/ruff check .
@@ -55,11 +55,11 @@ image-steps: setup  ## the steps of the container file, without an engine (fetch
 	@$(BIN)/pytest tests/integration/test_image_steps.py -m long -q
 
 bench: setup  ## the service beside the bare loop in one run; writes build/bench.json
-	@$(BIN)/python -m tests.bench
+	@$(BIN)/python -m tests.tools.bench
 
 SEEDS ?= 10000
 round-trip: setup  ## COMMANDS=n through a worker, replayed, verified, killed; writes build/round-trip.json
-	@$(BIN)/python -m tests.roundtrip --commands $(COMMANDS)
+	@$(BIN)/python -m tests.tools.roundtrip --commands $(COMMANDS)
 
 simulation: setup  ## SEEDS=n worlds on virtual time, over all cores; writes build/simulation.json
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS)
@@ -71,29 +71,29 @@ mutmut: setup  ## small changes to the pure model that no unit test notices; wri
 	@$(BIN)/python -m tests.mutants.mutmut
 
 bench-client: setup  ## what publishing costs an agent, and the spool; writes build/bench-client.json
-	@$(BIN)/python -m tests.bench.client
+	@$(BIN)/python -m tests.tools.bench.client
 
 bench-telemetry: setup  ## what telemetry costs a worker, on and off in turns; writes build/bench-telemetry.json (9 min)
-	@$(BIN)/python -m tests.bench.telemetry
+	@$(BIN)/python -m tests.tools.bench.telemetry
 
 crash-tests: setup  ## 200 agents killed under load, Kafka up, away and frozen; writes build/crash.json
-	@$(BIN)/python -m tests.crash
+	@$(BIN)/python -m tests.tools.crash
 
 cost: setup  ## instructions and bytes that a command costs the worker, beside the last record
-	@$(BIN)/python -m tests.bench.cost
+	@$(BIN)/python -m tests.tools.bench.cost
 
 PEERS := .venv-peers
 
 bench-page: setup  ## docs/performance.md and its picture, from build/bench.json
-	@$(BIN)/python -m tests.bench.page
+	@$(BIN)/python -m tests.tools.bench.page
 
 bench-full: setup  ## the long run, other shapes of load, and the service beside its peers; two hours
 	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
 	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
-	  -r tests/bench/peers/requirements.lock
-	@$(BIN)/python -m tests.bench --full
-	@$(BIN)/python -m tests.bench.shapes
-	@$(BIN)/python -m tests.bench.peers --python $(PEERS)/bin/python
+	  -r tests/tools/bench/peers/requirements.lock
+	@$(BIN)/python -m tests.tools.bench --full
+	@$(BIN)/python -m tests.tools.bench.shapes
+	@$(BIN)/python -m tests.tools.bench.peers --python $(PEERS)/bin/python
 
 schemas: setup  ## regenerate the JSON Schema and AsyncAPI files from the models
 	$(BIN)/waypost schema export --directory schemas/json

@@ -23,7 +23,7 @@ LOCKS: Final = (
     "requirements.lock",
     "deploy/worker.lock",
     "deploy/build.lock",
-    "tests/bench/peers/requirements.lock",
+    "tests/tools/bench/peers/requirements.lock",
 )
 _REQUIREMENT: Final = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;\\]+)", re.M)
 

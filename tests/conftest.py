@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
-from tests.bench import cost
 from tests.integration.adapters import adapter_world, backend
 from tests.support.secure_kafka import secure_kafka
 from tests.support.servers import database, database_template, mark_users_of_servers, servers, topic_prefix
 from tests.support.sharded import pair, second_postgres, sharded
+from tests.tools.bench import cost
 
 __all__ = [
     "adapter_world",

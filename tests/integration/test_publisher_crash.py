@@ -10,10 +10,10 @@ from pathlib import Path
 
 import orjson
 import pytest
-from tests.crash.rounds import Rounds
 from tests.support.deployment import deployment
 from tests.support.servers import started
 from tests.support.timeouts import PATIENCE
+from tests.tools.crash.rounds import Rounds
 
 from waypost import Topics
 from waypost_worker.devserver import EmbeddedKafka, Endpoints

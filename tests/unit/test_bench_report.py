@@ -8,12 +8,12 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from tests.bench import page as page_module
-from tests.bench.machine import machine
-from tests.bench.merging import PICTURE, REPORT, merge
-from tests.bench.page import page
-from tests.bench.picture import draw
-from tests.bench.report import (
+from tests.tools.bench import page as page_module
+from tests.tools.bench.machine import machine
+from tests.tools.bench.merging import PICTURE, REPORT, merge
+from tests.tools.bench.page import page
+from tests.tools.bench.picture import draw
+from tests.tools.bench.report import (
     at_least,
     at_most,
     ceiling,
@@ -23,7 +23,7 @@ from tests.bench.report import (
     ratios,
     spread,
 )
-from tests.bench.table import PEERS, table
+from tests.tools.bench.table import PEERS, table
 
 CPUS = 2
 

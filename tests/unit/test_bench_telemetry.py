@@ -1,9 +1,9 @@
-"""What `tests.bench.telemetry` makes of turns: a cost that is there is found, one that is not is not made up."""
+"""What `tests.tools.bench.telemetry` makes of turns: a cost that is there is found, one that is not is not made up."""
 
 import random
 
 import pytest
-from tests.bench.telemetry import Turn, cost, paired
+from tests.tools.bench.telemetry import Turn, cost, paired
 
 
 def turns(added: float, inside: int, count: int = 400) -> list[Turn]:

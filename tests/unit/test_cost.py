@@ -1,7 +1,7 @@
 """The counts by which commits are compared are counts, not times."""
 
 import pytest
-from tests.bench.cost import PYTHON, RECORD, Partition, instructions, lines, measure
+from tests.tools.bench.cost import PYTHON, RECORD, Partition, instructions, lines, measure
 
 from waypost.model.retention import Policy
 

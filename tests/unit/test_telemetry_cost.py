@@ -1,6 +1,6 @@
 """What telemetry costs, in bytecode instructions beside those of a command: the same on a busy machine."""
 
-from tests.bench.cost import instructions, measure
+from tests.tools.bench.cost import instructions, measure
 from tests.unit.test_metrics import CREATE, batch, command
 
 from waypost.model import commands

@@ -1,4 +1,0 @@
-"""The benchmark: the service beside a bare loop on the same Kafka and Postgres, in one run: ``make bench``.
-
-Looked at by people; no test asserts on its figures. ``python -m tests.bench --help`` lists the options.
-"""

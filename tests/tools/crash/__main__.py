@@ -1,0 +1,100 @@
+"""``python -m tests.tools.crash``: kill agents, balance the books, write ``build/crash.json``, say what came of it."""
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from tests.tools.crash.rounds import STATES, Rounds, Verdict
+
+from waypost import Topics
+from waypost_worker.devserver import DevServerError, EmbeddedKafka
+from waypost_worker.kafka.connection import Connection
+from waypost_worker.kafka.topics import create_topics
+
+PARTITIONS = 2
+#: So many kills, then the books are balanced and a new topic begins.
+BLOCK = 25
+#: In each block once, Kafka itself is killed and comes back.
+MODES: dict[str, dict[str, Any]] = {
+    "spool": {"durability": "spool"},
+    "memory with a spool": {"spool_after": 0.2},
+    "memory": {"spool": None},
+}
+
+
+async def block(kafka: EmbeddedKafka, mode: str, kills: int, seed: int, directory: Path) -> Verdict:
+    """Some kills on a topic of their own, the books at the end."""
+    topics = Topics(f"crash-{uuid.uuid4().hex[:8]}")
+    await create_topics(Connection(kafka.bootstrap_servers), topics, PARTITIONS)
+    rounds = Rounds(kafka, topics, directory / topics.prefix, seed)
+    chooser = random.Random(seed)
+    for number in range(kills):
+        if number == kills // 2:
+            kafka.kill()
+            await rounds.kill("up", **MODES[mode])
+            await asyncio.to_thread(kafka.restart)
+        else:
+            await rounds.kill(chooser.choice(STATES), **MODES[mode])
+        if sys.stderr.isatty():
+            print(f"\r{mode}: {rounds.kills} of {kills} killed ", end="", file=sys.stderr, flush=True)
+    await rounds.drain()
+    return await rounds.verdict()
+
+
+def wrong(mode: str, verdict: Verdict) -> list[str]:
+    """What breaks the promise of this mode."""
+    promised = (
+        "applied_twice",
+        "out_of_order",
+        "missing_though_saved",
+        "missing_though_on_disk",
+        "missing_though_delivered",
+    )
+    found = [name for name in promised if getattr(verdict, name)]
+    return found + (["missing"] if mode == "spool" and verdict.missing else [])
+
+
+def main() -> int:
+    """Run the blocks."""
+    parser = argparse.ArgumentParser(prog="python -m tests.tools.crash", description=__doc__)
+    parser.add_argument("--kills", type=int, default=200, help="in all (default 200)")
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="of the choices")
+    arguments = parser.parse_args()
+    print(f"seed {arguments.seed}", file=sys.stderr)
+    blocks = []
+    began = time.monotonic()
+    # Of three blocks two write through: that is the promise without exception.
+    modes = ("spool", "memory with a spool", "spool", "spool", "memory", "spool")
+    with tempfile.TemporaryDirectory() as name:
+        try:
+            with EmbeddedKafka(Path(name) / "kafka") as kafka:
+                for start in range(0, arguments.kills, BLOCK):
+                    mode = modes[start // BLOCK % len(modes)]
+                    kills = min(BLOCK, arguments.kills - start)
+                    verdict = asyncio.run(
+                        block(kafka, mode, kills, arguments.seed + start, Path(name) / "spool")
+                    )
+                    problems = wrong(mode, verdict)
+                    blocks.append({"mode": mode, **verdict.to_dict(), "problems": problems})
+                    print(f"\r{mode}: {verdict}, {problems or 'as promised'}", file=sys.stderr)
+        except DevServerError as error:
+            print(f"Kafka can't start, nothing was tested: {error}", file=sys.stderr)
+            return 1
+    report = {"seed": arguments.seed, "seconds": round(time.monotonic() - began), "blocks": blocks}
+    Path("build").mkdir(exist_ok=True)
+    Path("build/crash.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    failed = [one for one in blocks if one["problems"]]
+    kills = sum(one["kills"] for one in blocks)
+    print(f"{kills} kills, {len(blocks) - len(failed)} of {len(blocks)} blocks as promised: build/crash.json")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,90 @@
+"""An agent to be killed: publishes numbered creates and prints, unbuffered, what it knows of each.
+
+``python -m tests.tools.crash.agent JOB``, JOB in JSON: bootstrap, prefix, first (number), sessions, burst (calls before
+a pause), threads (0: an event loop), goal (after so many it closes and says what was left), and options of the
+publisher. Each line is a letter and a number: ``a`` the call for it has returned, ``d`` Kafka has it, ``s`` all up
+to it are saved, ``l`` so many were left at the end.
+"""
+
+import asyncio
+import itertools
+import json
+import os
+import random
+import sys
+import threading
+import time
+from typing import Any
+
+from waypost import Publisher, SyncPublisher
+from waypost.model.commands import CREATE
+from waypost.wire.encode import create_body
+
+PAUSE_SECONDS = 0.002
+
+
+def say(letter: str, number: int) -> None:
+    """One line, in one write, so that a kill leaves whole lines."""
+    os.write(1, f"{letter} {number}\n".encode())
+
+
+def publish(publisher: Publisher | SyncPublisher, session: str, number: int) -> None:
+    """One create; its number is in its command id."""
+    body = create_body("n", {"number": number, "text": "d" * (number % 7 * 100)})
+    publisher.publish(session, CREATE, body, command_id=f"c-{number}")
+    say("a", number)
+
+
+def options(job: dict[str, Any]) -> dict[str, Any]:
+    """Options of the publisher, with a callback that prints."""
+
+    def delivered(command_id: str, error: BaseException | None) -> None:
+        if error is None:
+            say("d", int(command_id[2:]))
+
+    return {**job["options"], "prefix": job["prefix"], "on_delivery": delivered}
+
+
+async def on_a_loop(job: dict[str, Any]) -> None:
+    """Publish from an event loop until killed, or until the goal is reached."""
+    chooser = random.Random(job["first"])
+    async with Publisher(job["bootstrap"], **options(job)) as publisher:
+        for number in itertools.count(job["first"]):
+            if number - job["first"] == job["goal"]:
+                say("l", await publisher.close(0.5))
+                return
+            await publisher.room()
+            publish(publisher, f"session-{chooser.randrange(job['sessions'])}", number)
+            if chooser.randrange(job["burst"]) == 0:
+                await asyncio.sleep(PAUSE_SECONDS)
+                if job["options"].get("spool") and chooser.randrange(10) == 0:
+                    await publisher.saved()
+                    say("s", number)
+
+
+def in_threads(job: dict[str, Any]) -> None:
+    """Publish from several threads until killed; each has sessions of its own."""
+    numbers = itertools.count(job["first"])
+    publisher = SyncPublisher(job["bootstrap"], on_full="block", **options(job))
+
+    def work(index: int) -> None:
+        chooser = random.Random(job["first"] + index)
+        mine = [f"session-{number}" for number in range(index, job["sessions"], job["threads"])]
+        for number in numbers:
+            publish(publisher, chooser.choice(mine), number)
+            if chooser.randrange(job["burst"]) == 0:
+                time.sleep(PAUSE_SECONDS)
+
+    threads = [threading.Thread(target=work, args=[index]) for index in range(job["threads"])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+if __name__ == "__main__":
+    given = json.loads(sys.argv[1])
+    if given["threads"]:
+        in_threads(given)
+    else:
+        asyncio.run(on_a_loop(given))

@@ -1,0 +1,226 @@
+"""Rounds of a crash test: start an agent, let it work, kill it; in the end, balance what was said with the log."""
+
+import asyncio
+import json
+import random
+import sqlite3
+import sys
+from collections import defaultdict
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+from tests.oracle.books import read_all
+
+from waypost import Publisher, Topics
+from waypost.model.index import REMEMBERED
+from waypost.wire.envelope import open_envelope
+from waypost_worker.devserver import EmbeddedKafka, Endpoints
+
+NOWHERE = "127.0.0.1:1"
+SESSIONS = 4
+#: What Kafka does meanwhile: it works; it can't be reached at all; it freezes while the agent works.
+KafkaState = Literal["up", "down", "frozen"]
+STATES: tuple[KafkaState, ...] = ("up", "down", "frozen")
+
+
+@dataclass
+class Said:
+    """What the agents said and left, by number."""
+
+    accepted: set[int] = field(default_factory=set)
+    delivered: set[int] = field(default_factory=set)
+    saved: set[int] = field(default_factory=set)
+    on_disk: set[int] = field(default_factory=set)  # found in the spool after a death
+    left: int = 0
+
+    def hear(self, line: bytes, first: int) -> None:
+        letter, number = line.decode().split()
+        if letter == "a":
+            self.accepted.add(int(number))
+        elif letter == "d":
+            self.delivered.add(int(number))
+        elif letter == "s":
+            self.saved.update(range(first, int(number) + 1))
+        else:
+            self.left += int(number)
+
+
+@dataclass
+class Verdict:
+    """What became of the commands. ``unheard`` arrived without a word of their agent, which was killed between
+    the return of the call and the word. ``farthest`` is how many other commands of a session came between a
+    command and its repetition: below 256 the worker still knows its id.
+    """
+
+    kills: int
+    accepted: int
+    arrived: int
+    missing: int
+    missing_though_saved: int
+    missing_though_on_disk: int
+    missing_though_delivered: int
+    applied_twice: int
+    out_of_order: int
+    unheard: int
+    sent_again: int
+    farthest: int
+
+    def to_dict(self) -> dict[str, int]:
+        return asdict(self)
+
+
+class Rounds:
+    """Agents one after another on one spool directory."""
+
+    def __init__(self, kafka: EmbeddedKafka, topics: Topics, directory: Path, seed: int) -> None:
+        self.said = Said()
+        self.kills = 0
+        self._kafka = kafka
+        self._topics = topics
+        self._directory = directory
+        self._chooser = random.Random(seed)
+        self._next = 0
+        self._heard = asyncio.Event()
+
+    async def kill(self, state: KafkaState, **options: Any) -> None:
+        """One agent under load, killed after a random while."""
+        choose = self._chooser
+        threads = choose.choice([0, 0, 3])
+        job = self._job(NOWHERE if state == "down" else self._kafka.bootstrap_servers, threads, options)
+        job["options"].setdefault("max_buffer_count", choose.choice([60, 1000, 100_000]))
+        job["burst"] = choose.choice([5, 50, 500])
+        async with _Process(job, self.said) as agent:
+            await agent.speaks()
+            if state == "frozen":
+                await asyncio.sleep(choose.random() * 0.3)
+                self._kafka.suspend()
+            await asyncio.sleep(choose.random() * 0.5)
+            agent.kill()
+        await asyncio.to_thread(self._look_at_the_disk)
+        if state == "frozen":
+            self._kafka.resume()
+        self.kills += 1
+        self._next = max(self.said.accepted) + threads + 2
+
+    def _look_at_the_disk(self) -> None:
+        for path in self._directory.glob("*.spool"):
+            with closing(sqlite3.connect(path)) as connection:
+                found = connection.execute("select id from commands").fetchall()
+            self.said.on_disk.update(int(command_id[2:]) for (command_id,) in found)
+
+    async def ends(self, count: int, **options: Any) -> int:
+        """One agent that can't reach Kafka, publishes so many, and lives to close; how many it says are left."""
+        before = self.said.left
+        async with _Process({**self._job(NOWHERE, 0, options), "goal": count}, self.said) as agent:
+            await agent.ended()
+        self._next += count
+        return self.said.left - before
+
+    def _job(self, bootstrap: str, threads: int, options: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "bootstrap": bootstrap,
+            "prefix": self._topics.prefix,
+            "first": self._next,
+            "sessions": SESSIONS,
+            "burst": 50,
+            "threads": threads,
+            "goal": -1,
+            "options": {"spool": str(self._directory), **options},
+        }
+
+    async def drain(self) -> None:
+        """The next publisher of the directory, which lives."""
+        async with Publisher(
+            self._kafka.bootstrap_servers, prefix=self._topics.prefix, spool=self._directory
+        ) as publisher:
+            left = await publisher.flush(120)
+            assert left == 0, publisher.stats()
+        remaining = sorted(path.name for path in self._directory.glob("*.spool"))
+        assert remaining == []
+
+    async def verdict(self) -> Verdict:
+        """Compare what was said with the log, as the most forgetful worker that the contract allows applies it."""
+        read = await read_all(Endpoints(self._kafka.bootstrap_servers, ""), self._topics.commands)
+        applied: dict[str, list[int]] = defaultdict(list)
+        sent_again = applied_twice = farthest = 0
+        places: dict[str, dict[str, int]] = defaultdict(dict)  # by session and id: at which of its commands
+        for record in (record for records in read.values() for record in records):
+            envelope = open_envelope(record)
+            session = envelope.session_id or ""
+            known = places[session]
+            if envelope.id not in known:
+                known[envelope.id] = len(known)
+                applied[session].append(int(envelope.id[2:]))
+                continue
+            since = len(known) - known[envelope.id] - 1
+            sent_again += 1
+            farthest = max(farthest, since)
+            applied_twice += since >= REMEMBERED
+        arrived = {number for numbers in applied.values() for number in numbers}
+        missing = self.said.accepted - arrived
+        return Verdict(
+            kills=self.kills,
+            accepted=len(self.said.accepted),
+            arrived=sum(map(len, applied.values())) + sent_again,
+            missing=len(missing),
+            missing_though_saved=len(missing & self.said.saved),
+            missing_though_on_disk=len(self.said.on_disk - arrived),
+            missing_though_delivered=len(missing & self.said.delivered),
+            applied_twice=applied_twice,
+            out_of_order=sum(
+                after < before for numbers in applied.values() for before, after in pairwise(numbers)
+            ),
+            unheard=len(arrived - self.said.accepted),
+            sent_again=sent_again,
+            farthest=farthest,
+        )
+
+
+class _Process:
+    """An agent's process; what it says is heard until its last line, also after its death."""
+
+    def __init__(self, job: dict[str, Any], said: Said) -> None:
+        self._job = job
+        self._said = said
+        self._first_word = asyncio.Event()
+
+    async def __aenter__(self) -> "_Process":
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "tests.tools.crash.agent",
+            json.dumps(self._job),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        self._hearing = asyncio.create_task(self._hear())
+        self._complaints = asyncio.create_task(self._process.stderr.read())  # type: ignore[union-attr]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
+        await asyncio.gather(self._hearing, self._complaints, self._process.wait())
+
+    async def _hear(self) -> None:
+        assert self._process.stdout is not None
+        async for line in self._process.stdout:
+            self._said.hear(line, self._job["first"])
+            self._first_word.set()
+        self._first_word.set()
+
+    async def speaks(self) -> None:
+        """Wait for its first word."""
+        await asyncio.wait_for(self._first_word.wait(), 60)
+        if self._process.returncode is not None or self._hearing.done():
+            raise AssertionError((await self._complaints).decode())
+
+    async def ended(self) -> None:
+        """Wait for its end."""
+        assert await asyncio.wait_for(self._process.wait(), 60) == 0, (await self._complaints).decode()
+
+    def kill(self) -> None:
+        self._process.kill()
