@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from waypost.statements import for_schema
 from waypost_worker.devserver import Servers
 from waypost_worker.postgres import migrate as module
 from waypost_worker.postgres.migrate import (
@@ -21,7 +22,7 @@ from waypost_worker.postgres.migrate import (
     pending,
 )
 from waypost_worker.postgres.pool import open_pool
-from waypost_worker.postgres.statements import for_schema, statement
+from waypost_worker.postgres.statements import statement
 from waypost_worker.postgres.store import PostgresStore
 
 TABLES = {

@@ -19,6 +19,7 @@ from waypost.reader.client import _AFTER_ALL, _LATEST, _first_after, sessions_of
 from waypost.reader.pool import statement_text
 from waypost.wire.encode import policy_body
 from waypost_worker.devserver import Servers
+from waypost_worker.postgres.migrate import migrate
 
 SESSIONS = 10_000
 LONG = 3_000
@@ -214,6 +215,26 @@ async def test_no_read_looks_through_a_table(many: Any, mode: str) -> None:
         used = {node["Index Name"]: node.get("Index Cond", "") for node in found if "Index Name" in node}
         assert used.keys() == {index}, told
         assert condition in used[index], told
+
+
+async def test_the_schema_may_be_named_by_a_reserved_word(database: str) -> None:
+    connection = await asyncpg.connect(database)
+    try:
+        await migrate(connection, "order")
+        for name, *_ in READS:
+            await connection.prepare(statement_text(name, "order"))
+        await connection.execute(
+            "insert into \"order\".sessions values ('s', 0, 1, null, 1, now(), now()); "
+            "insert into \"order\".checkpoints values ('s', 1, null, 'n', now(), now(), '{}', '{}', false, null, 0)"
+        )
+    finally:
+        await connection.close()
+    async with Reader(database, schema="order") as reader:
+        (listed,) = await reader.sessions()
+        assert listed.session_id == "s"
+        found = await reader.session("s").get_latest("n")
+        assert found is not None
+        assert found.id == "s:1"
 
 
 def test_every_statement_is_looked_at() -> None:

@@ -21,9 +21,9 @@ from tests.support.snapshots import (
     worked,
 )
 
+from waypost.statements import load_statement
 from waypost_worker.devserver import Servers
 from waypost_worker.snapshots.manifest import TABLES
-from waypost_worker.snapshots.statements import statement
 
 __all__ = ["empty", "here", "line"]
 
@@ -43,7 +43,7 @@ async def test_every_column_that_is_not_computed_is_in_a_snapshot(here: Deployme
             table,
         )
         async with here.pool.acquire() as connection:
-            prepared = await connection.prepare(statement(f"copy_{table}", "waypost"))
+            prepared = await connection.prepare(load_statement("waypost_worker.snapshots", f"copy_{table}"))
             taken = [attribute.name for attribute in prepared.get_attributes()]
         assert sorted(taken) == sorted(row[0] for row in wanted), table
 

@@ -10,6 +10,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from waypost.statements import for_schema
 from waypost_worker.postgres import statements
 
 
@@ -85,7 +86,7 @@ def _statement_with(changed: str, text: str) -> Callable[..., str]:
 
     @cache
     def statement(name: str, schema: str = statements.DEFAULT_SCHEMA) -> str:
-        return statements.for_schema(text, schema) if name == changed else original(name, schema)
+        return for_schema(text, schema) if name == changed else original(name, schema)
 
     return statement
 

@@ -9,15 +9,13 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import cache
-from importlib.resources import files
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from waypost.errors import ReaderClosedError
+from waypost.statements import DEFAULT_SCHEMA as DEFAULT_SCHEMA
+from waypost.statements import check_schema_name, load_statement
 
-DEFAULT_SCHEMA: Final = "waypost"
-_SCHEMA_NAME: Final = re.compile("[a-z_][a-z0-9_]{0,62}")
 _NO_WORD: Final = re.compile(r"\W")
 _PREFETCH: Final = 20
 _FIRST_WAIT: Final = 0.05
@@ -39,12 +37,10 @@ class ReadPool:
     def __init__(
         self, dsn: str, schema: str, size: int, timeout: float, reconnect: float, statement_cache_size: int
     ) -> None:
-        if _SCHEMA_NAME.fullmatch(schema) is None:
-            raise ValueError(f"the schema name {schema!r} must be a plain lower-case identifier")
         if size < 1:
             raise ValueError(f"pool_size must be at least 1, not {size}")
         self._dsn = dsn
-        self._schema = schema
+        self._schema = check_schema_name(schema)
         self._size = size
         self._timeout = timeout
         self._reconnect = reconnect
@@ -234,9 +230,7 @@ async def _no_reset(_: Any) -> None:
     return None
 
 
-@cache
 def statement_text(name: str, schema: str) -> str:
-    """The SQL in ``sql/{name}.sql`` of this folder, or of another named before a slash, for a schema."""
+    """Return a reader's statement, or that of another folder of the library, as in ``adapters/runs``."""
     folder, _, statement = name.rpartition("/")
-    text = files("waypost").joinpath(folder or "reader", "sql", f"{statement}.sql").read_text()
-    return text if schema == DEFAULT_SCHEMA else text.replace("waypost.", f"{schema}.")
+    return load_statement(f"waypost.{folder or 'reader'}", statement, schema)

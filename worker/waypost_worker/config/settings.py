@@ -20,10 +20,10 @@ from pydantic_settings import (
 
 from waypost.errors import InvalidCommandError
 from waypost.shards import dsn_list
+from waypost.statements import DEFAULT_SCHEMA, check_schema_name
 from waypost.wire.topics import Topics
 from waypost_worker.config.secret_files import SecretFiles, file_setting, is_secret
 from waypost_worker.config.secret_files import SettingsError as SettingsError
-from waypost_worker.postgres.statements import DEFAULT_SCHEMA, check_schema_name
 
 CONFIG_FILE_VARIABLE: Final = "WAYPOST_CONFIG_FILE"
 DEFAULT_CONFIG_FILE: Final = "waypost.toml"

@@ -13,7 +13,8 @@ from typing import Any, Final
 import asyncpg
 
 from waypost.errors import WaypostError
-from waypost_worker.postgres.statements import DEFAULT_SCHEMA, for_schema, statement
+from waypost.statements import DEFAULT_SCHEMA, for_schema
+from waypost_worker.postgres.statements import statement
 
 Connection = Any  # an asyncpg connection, pooled or not
 _FILE_NAME: Final = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")

@@ -1,41 +1,9 @@
-"""SQL by name, from the files in ``sql/``. No statement is built from strings.
+"""The statements of the worker's own tables, by name."""
 
-The files write ``waypost.`` before every name, so they can be read and tried as they are. For another schema
-that word is exchanged when a file is read. A search path would need no exchange, but poolers that give each
-transaction another server connection lose it or refuse it, and a role's or database's own cannot differ
-between a worker and a replay into a side schema.
-"""
-
-import re
-from functools import cache
-from importlib.resources import files
-from typing import Final
-
-DEFAULT_SCHEMA: Final = "waypost"
-_SCHEMA_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
-_SCHEMA_IN_SQL: Final = re.compile(
-    r"(?<=\bcreate schema )waypost\b|(?<=\b[io]n schema )waypost\b|(?<=to_regnamespace\(')waypost\b|\bwaypost(?=\.)"
-)
+from waypost.statements import DEFAULT_SCHEMA as DEFAULT_SCHEMA
+from waypost.statements import load_statement
 
 
-def for_schema(text: str, schema: str) -> str:
-    """``text`` with ``schema`` in place of ``waypost``; ValueError unless that is a plain identifier."""
-    if schema == DEFAULT_SCHEMA:
-        return text
-    return _SCHEMA_IN_SQL.sub(f'"{check_schema_name(schema)}"', text)
-
-
-def check_schema_name(schema: str) -> str:
-    """``schema``; ValueError unless it is a plain identifier."""
-    if _SCHEMA_NAME.fullmatch(schema) is None:
-        raise ValueError(
-            f"the schema name {schema!r} can't be used: take a-z, 0-9 and _, no digit first, at most 63 characters"
-        )
-    return schema
-
-
-@cache
 def statement(name: str, schema: str = DEFAULT_SCHEMA) -> str:
-    """The statement in ``sql/{name}.sql``."""
-    text = files("waypost_worker.postgres").joinpath("sql", f"{name}.sql").read_text("utf-8")
-    return for_schema(text, schema)
+    """Return the SQL in ``sql/{name}.sql`` next to this module, for a schema."""
+    return load_statement("waypost_worker.postgres", name, schema)

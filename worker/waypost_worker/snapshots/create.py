@@ -8,17 +8,19 @@ import secrets
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from waypost import __version__
+from waypost.statements import load_statement
 from waypost.wire.topics import Topics
 from waypost_worker.postgres.migrate import applied, check_schema
 from waypost_worker.snapshots.errors import SnapshotError
 from waypost_worker.snapshots.files import PIECE_BYTES, TableWriter
 from waypost_worker.snapshots.manifest import FILE_NAME, TABLES, AppliedMigration, Manifest, Part
-from waypost_worker.snapshots.statements import statement
 from waypost_worker.snapshots.storage import Storage
 
+_statement = partial(load_statement, "waypost_worker.snapshots")
 Progress = Callable[[int, int], None]  # partitions done, of
 
 
@@ -41,12 +43,12 @@ async def create(
             await stack.enter_async_context(
                 connection.transaction(isolation="repeatable_read", readonly=True)
             )
-            await connection.execute(statement("begin", schema))
+            await connection.execute(_statement("begin", schema))
             await check_schema(connection, schema)
-            rows = await connection.fetch(statement("positions", schema))
+            rows = await connection.fetch(_statement("positions", schema))
             positions += [(row, connection) for row in rows]
         positions.sort(key=lambda each: each[0]["partition"])
-        clock = await connections[0].fetchrow(statement("taken_at", schema))
+        clock = await connections[0].fetchrow(_statement("taken_at", schema))
         if not positions:
             raise SnapshotError(
                 "the database holds no partition: no worker has used it yet, so there is nothing to take"
@@ -80,7 +82,7 @@ async def _part(
     files = []
     for table in TABLES:
         writer = TableWriter(storage, name, position["partition"], table, piece_bytes)
-        sql = statement(f"copy_{table}", schema)
+        sql = _statement(f"copy_{table}", schema)
         status = await connection.copy_from_query(
             sql, position["partition"], output=writer.write, format="binary"
         )
@@ -104,7 +106,7 @@ async def _columns(connection: Any, schema: str) -> dict[str, list[str]]:
     return {
         table: [
             attribute.name
-            for attribute in (await connection.prepare(statement(f"copy_{table}", schema))).get_attributes()
+            for attribute in (await connection.prepare(_statement(f"copy_{table}", schema))).get_attributes()
         ]
         for table in TABLES
     }

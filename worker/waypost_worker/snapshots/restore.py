@@ -7,12 +7,14 @@ log is then applied by a worker, or by a replay, which begin at the position tha
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 from uuid import uuid4
 
 import asyncpg
 
 from waypost.shards import shard_of
+from waypost.statements import load_statement
 from waypost.wire.topics import Topics
 from waypost_worker.postgres.migrate import applied, migrate, migrations
 from waypost_worker.postgres.shards import check_found, check_set
@@ -20,9 +22,9 @@ from waypost_worker.postgres.statements import statement as postgres_statement
 from waypost_worker.snapshots.errors import SnapshotError
 from waypost_worker.snapshots.files import stream_of
 from waypost_worker.snapshots.manifest import TABLES, Manifest, Part
-from waypost_worker.snapshots.statements import statement
 from waypost_worker.snapshots.storage import Storage
 
+_statement: Final = partial(load_statement, "waypost_worker.snapshots")
 Progress = Callable[[int, int], None]  # files done, of
 _GRACE_SECONDS: Final = 1.0
 
@@ -55,7 +57,7 @@ async def check_target(connection: Any, manifest: Manifest, schema: str) -> None
     have = [tuple(row) for row in await applied(connection, schema)]
     if not have:
         return
-    filled = await connection.fetchval(statement("rows_in_target", schema))
+    filled = await connection.fetchval(_statement("rows_in_target", schema))
     if filled is not None:
         raise SnapshotError(
             f"the schema {schema!r} is not empty: there are rows in {filled!r}. Nothing was changed: restore into "
@@ -151,10 +153,10 @@ async def _prepare(connection: Any, manifest: Manifest, schema: str) -> None:
     """Make the tables as they were, and hold them empty."""
     # Held to the end, so that neither a migration nor another restore comes between.
     await connection.execute(postgres_statement("lock_migrations", schema))
-    await connection.execute(statement("wait_for_others", schema))
+    await connection.execute(_statement("wait_for_others", schema))
     await check_target(connection, manifest, schema)
     await migrate(connection, schema, last=len(manifest.migrations))
-    await connection.execute(statement("lock_target", schema))
+    await connection.execute(_statement("lock_target", schema))
     await check_target(connection, manifest, schema)
 
 

@@ -11,13 +11,12 @@ import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
 from waypost.errors import SpoolError
 from waypost.publisher.pending import Pending
+from waypost.statements import load_statement
 
 _FORMAT: Final = 1
 _LAST_ROW: Final = 2**63 - 1
@@ -41,9 +40,8 @@ def _sync_directory(directory: Path) -> None:
         os.close(number)
 
 
-@cache
 def _sql(name: str) -> str:
-    return files("waypost.publisher.spool").joinpath("sql", f"{name}.sql").read_text()
+    return load_statement("waypost.publisher.spool", name)
 
 
 class SpoolFile:

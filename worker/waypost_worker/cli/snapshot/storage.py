@@ -34,12 +34,12 @@ def storage_of(settings: Settings, at: str | None) -> "Storage":
 
 async def overlap(settings: Settings, place: str | None, manifest: "Manifest | None") -> "list[Finding]":
     """What the log, the snapshot, the results and the outbox still cover together."""
+    from waypost.statements import load_statement
     from waypost_worker.kafka.topics import retention_ms
     from waypost_worker.snapshots.coverage import Latest, findings
     from waypost_worker.snapshots.log_positions import reaches
-    from waypost_worker.snapshots.statements import statement
 
-    owed = statement("oldest_owed", settings.postgres_schema)
+    owed = load_statement("waypost_worker.snapshots", "oldest_owed", settings.postgres_schema)
     async with connected(settings) as databases:
         rows = [row for database in databases for row in await database.fetch(owed)]
     stored = {row["partition"]: row for row in rows}

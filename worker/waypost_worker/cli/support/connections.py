@@ -5,13 +5,11 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from waypost.statements import DEFAULT_SCHEMA, load_statement
 from waypost_worker.cli.support.output import USAGE, CommandError
 from waypost_worker.config.settings import Settings, config_origin, masked_dsn
-from waypost_worker.postgres.statements import DEFAULT_SCHEMA, for_schema
 
 if TYPE_CHECKING:
     from waypost.publisher.client import Publisher
@@ -199,10 +197,7 @@ def _text(error: BaseException) -> str:
     return str(error) or "no answer in time"
 
 
-@cache
 def query(name: str, schema: str = DEFAULT_SCHEMA) -> str:
     """Return a statement by name; ``rejected/list`` is ``sql/list.sql`` of the folder ``rejected``."""
     folder, _, statement = name.rpartition("/")
-    return for_schema(
-        files("waypost_worker.cli").joinpath(folder, "sql", f"{statement}.sql").read_text(), schema
-    )
+    return load_statement(f"waypost_worker.cli.{folder}", statement, schema)
