@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from waypost_worker.cli.snapshot.storage import overlap_with_newest
 from waypost_worker.cli.support.connections import (
     kafka_connection,
     kafka_errors,
@@ -18,6 +17,7 @@ from waypost_worker.cli.support.databases import connection_to
 from waypost_worker.cli.support.findings import show_findings
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
 from waypost_worker.cli.support.output import CommandError
+from waypost_worker.cli.support.snapshot_storage import overlap_with_newest
 from waypost_worker.config.settings import Settings
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Parameter, validators
 
-from waypost_worker.cli.snapshot.storage import AtFlag, storage_of
 from waypost_worker.cli.support.connections import kafka_connection, kafka_errors, postgres_errors
 from waypost_worker.cli.support.databases import STATEMENT_SECONDS, connected
 from waypost_worker.cli.support.logs import command_logs, command_partitions, run
@@ -27,6 +26,7 @@ from waypost_worker.cli.support.output import (
     write,
 )
 from waypost_worker.cli.support.progress import WorkProgress
+from waypost_worker.cli.support.snapshot_storage import AtFlag, storage_of
 from waypost_worker.config.settings import Settings
 from waypost_worker.snapshots.errors import SnapshotError
 

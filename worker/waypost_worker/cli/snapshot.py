@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter, validators
 
-from waypost_worker.cli.snapshot.storage import AtFlag, overlap, storage_of
 from waypost_worker.cli.support.connections import kafka_connection, kafka_errors
 from waypost_worker.cli.support.databases import connected
 from waypost_worker.cli.support.findings import show_findings
@@ -17,6 +16,7 @@ from waypost_worker.cli.support.logs import command_partitions
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
 from waypost_worker.cli.support.output import DONE, confirm, note, show_fields, show_rows
 from waypost_worker.cli.support.progress import WorkProgress
+from waypost_worker.cli.support.snapshot_storage import AtFlag, overlap, storage_of
 from waypost_worker.config.settings import Settings
 
 if TYPE_CHECKING:
