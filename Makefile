@@ -1,34 +1,64 @@
-# Every target sets up what it needs: a virtual environment from the hash-pinned lock.
-# PYTHON chooses the interpreter that makes it (3.11 or newer).
-PYTHON ?= python3
-VENV   ?= .venv
-MINUTES ?= 10
+# Every target sets up what it needs: a virtual environment from hash-pinned lock files.
+# PYTHON chooses the interpreter that makes it (3.11 or newer), VENV the place.
+PYTHON   ?= python3
+VENV     ?= .venv
+JOBS     ?= 2
+MINUTES  ?= 10
 COMMANDS ?= 50000
-JOBS ?= 2
-BIN    := $(VENV)/bin
-STAMP  := $(VENV)/.installed
+SEEDS    ?= 10000
+DATABASE ?=
+BIN      := $(VENV)/bin
+STAMP    := $(VENV)/.installed
+SMALL    := $(VENV)/.installed-demo
+TOOLS    := $(VENV)-tools
+PEERS    := $(VENV)-peers
+CHECKED  := build/dist-check
 
-.PHONY: round-trip help setup demo test check faults soak bench bench-full cost simulation mutants mutmut schemas lock clean reference docs
+PIP     := -m pip install --disable-pip-version-check --progress-bar off
+COMPILE := $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-annotate --no-header
+
+# In what follows "##@ Heading" starts a group of `make help`, and "## text" explains a target.
+
+##@ Start here
+.PHONY: help demo setup promtool clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(STAMP)  ## virtual environment with everything, from requirements.lock
+demo: $(SMALL)  ## the whole service on a real Kafka and Postgres, one worker killed on the way (2 min)
+	@echo "Running the demo: 20 agents, 2 workers, one of them killed on the way (about a minute)"
+	@$(BIN)/python -m tests.tools.demo
 
-$(STAMP): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit("Waypost needs Python 3.11 or newer; set PYTHON=python3.12, say. This is " + sys.version) if sys.version_info < (3, 11) else None'
+setup: $(STAMP)  ## virtual environment with everything that checks and tests need
+
+# What the demo needs is a part of what everything needs, with the same versions, so it is installed first.
+$(SMALL): requirements-demo.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Waypost needs Python 3.11 or newer. This is " + sys.version.split()[0] + ". Choose another one: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
+	@test -x $(BIN)/python || echo "[1/3] Creating the virtual environment $(VENV) (about 5 s)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing the pinned dependencies into $(VENV) (about a minute the first time)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@echo "[2/3] Installing the packages of a development server, 0.3 GB (about half a minute the first time)"
+	@$(BIN)/python deploy/pip_progress.py $(BIN)/python $(PIP) --require-hashes -r requirements-demo.lock
+	@echo "[3/3] Installing Waypost itself from this folder (about 5 s)"
+	@$(BIN)/python $(PIP) --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(STAMP): $(SMALL) requirements.lock
+	@echo "Installing everything that checks and tests need, 1.3 GB (2 to 3 minutes the first time)"
+	@$(BIN)/python deploy/pip_progress.py $(BIN)/python $(PIP) --require-hashes -r requirements.lock
 	@deploy/fetch-promtool $(BIN)
 	@touch $@
 
 promtool:  ## tool that tests the alert rules, from Debian's package (make setup tries it too)
 	@deploy/fetch-promtool $(BIN)
 
-demo: setup  ## the whole service on a real Kafka and Postgres, a worker killed in the middle
-	@$(BIN)/python -m tests.tools.demo
+clean:  ## remove build products (virtual environments stay)
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+##@ Before you send a change
+.PHONY: check test
 
 check: setup  ## lint, format, strict types, layers, generated files
 	$(BIN)/ruff check .
@@ -38,9 +68,44 @@ check: setup  ## lint, format, strict types, layers, generated files
 	$(BIN)/python -m waypost_worker.cli schema check
 	$(BIN)/python deploy/reference.py --check
 
-test: check  ## everything that CI runs: check, then all tests, JOBS files at a time, each job with servers of its own
+test: check  ## everything that CI runs: check, then all tests, JOBS files at a time, each job with its own servers
 	$(BIN)/pytest -n $(JOBS) --dist loadfile --durations=15 --instafail \
 	  --max-worker-restart 0 --timeout 300 -o faulthandler_timeout=480 -o faulthandler_exit_on_timeout=true
+
+##@ Generated files
+.PHONY: schemas reference docs lock pin-images
+
+schemas: setup  ## JSON Schema and AsyncAPI files, from the models
+	$(BIN)/waypost schema export --directory schemas/json
+
+reference: setup  ## docs/metrics.md, docs/settings.md, docs/cli.md, the pictures and the dashboard
+	@$(BIN)/python deploy/reference.py
+	@$(BIN)/python deploy/reference_cli.py
+	@$(BIN)/python deploy/reference_pictures.py
+
+docs: setup  ## the documentation as a site, in build/site; fails on a broken link
+	@$(BIN)/mkdocs build --strict --quiet
+	@echo "build/site/index.html"
+
+lock: $(TOOLS)/.installed  ## every lock file: versions and hashes, no addresses
+	$(COMPILE) --extra test pyproject.toml -o requirements.lock
+	$(COMPILE) --constraint requirements.lock --extra dev --group editable pyproject.toml -o requirements-demo.lock
+	$(COMPILE) --constraint requirements.lock --extra worker --extra telemetry --extra object-storage \
+	  pyproject.toml -o deploy/worker.lock
+	echo "hatchling>=1.27" | $(COMPILE) --constraint requirements.lock - -o deploy/build.lock
+	$(COMPILE) --constraint requirements.lock --group tools -o deploy/tools.lock
+
+$(TOOLS)/.installed: deploy/tools.lock
+	@echo "Installing the pinned tools of make lock and make dist into $(TOOLS) (about 20 s)"
+	@test -x $(TOOLS)/bin/python || $(PYTHON) -m venv $(TOOLS)
+	@$(TOOLS)/bin/python deploy/pip_progress.py $(TOOLS)/bin/python $(PIP) --require-hashes -r deploy/tools.lock
+	@touch $@
+
+pin-images:  ## digests of the base images (needs the network, and crane, skopeo or docker)
+	@$(PYTHON) deploy/pin_images.py
+
+##@ Faults, long runs and drills
+.PHONY: faults soak crash-tests round-trip simulation mutants mutmut alerts docs-commands image-steps
 
 faults: setup  ## every fault on real servers and workers, with a table; writes build/faults.json (20 min)
 	@$(BIN)/pytest tests/faults -m 'long or not long' -q --faults-report build/faults.json
@@ -48,16 +113,9 @@ faults: setup  ## every fault on real servers and workers, with a table; writes 
 soak: setup  ## load and random faults together for MINUTES; writes build/soak.json and build/soak.png
 	@$(BIN)/python -m tests.faults.soak --minutes $(MINUTES)
 
-alerts: setup  ## each alert on its provoked fault, and what the runbook does about it (10 min)
-	@$(BIN)/pytest tests/drills/test_runbook.py tests/drills/test_runbook_postgres.py tests/integration/test_alerts.py -m 'long or not long' -q
+crash-tests: setup  ## 200 agents killed under load, Kafka up, down and frozen; writes build/crash.json
+	@$(BIN)/python -m tests.tools.crash
 
-image-steps: setup  ## the steps of the container file, without an engine (fetches what worker.lock names)
-	@$(BIN)/pytest tests/integration/test_image_steps.py -m long -q
-
-bench: setup  ## the service beside the bare loop in one run; writes build/bench.json
-	@$(BIN)/python -m tests.tools.bench
-
-SEEDS ?= 10000
 round-trip: setup  ## COMMANDS=n through a worker, replayed, verified, killed; writes build/round-trip.json
 	@$(BIN)/python -m tests.tools.roundtrip --commands $(COMMANDS)
 
@@ -70,63 +128,63 @@ mutants: setup  ## deliberate bugs, and what catches each; writes build/mutants.
 mutmut: setup  ## small changes to the pure model that no unit test notices; writes build/mutmut.json
 	@$(BIN)/python -m tests.mutants.mutmut
 
+alerts: setup  ## each alert on its provoked fault, and what the runbook does about it (10 min)
+	@$(BIN)/pytest tests/drills/test_runbook.py tests/drills/test_runbook_postgres.py tests/integration/test_alerts.py -m 'long or not long' -q
+
+docs-commands: setup  ## every example of --help, and every command in the docs, on real servers
+	@$(BIN)/pytest tests/integration/test_help_examples.py tests/integration/test_docs_commands.py \
+	  tests/integration/test_tutorial.py tests/drills -m 'long or not long' -q
+
+image-steps: setup  ## the steps of the container file, without an engine (downloads what worker.lock names)
+	@$(BIN)/pytest tests/integration/test_image_steps.py -m long -q
+
+##@ Benchmarks
+.PHONY: bench bench-full bench-client bench-telemetry bench-page cost
+
+bench: setup  ## the service and the bare loop in one run; writes build/bench.json
+	@$(BIN)/python -m tests.tools.bench
+
+bench-full: setup  ## the long run, other shapes of load, and the service next to its peers (2 hours)
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python $(PIP) --quiet --require-hashes -r tests/tools/bench/peers/requirements.lock
+	@$(BIN)/python -m tests.tools.bench --full
+	@$(BIN)/python -m tests.tools.bench.shapes
+	@$(BIN)/python -m tests.tools.bench.peers --python $(PEERS)/bin/python
+
 bench-client: setup  ## what publishing costs an agent, and the spool; writes build/bench-client.json
 	@$(BIN)/python -m tests.tools.bench.client
 
 bench-telemetry: setup  ## what telemetry costs a worker, on and off in turns; writes build/bench-telemetry.json (9 min)
 	@$(BIN)/python -m tests.tools.bench.telemetry
 
-crash-tests: setup  ## 200 agents killed under load, Kafka up, away and frozen; writes build/crash.json
-	@$(BIN)/python -m tests.tools.crash
-
-cost: setup  ## instructions and bytes that a command costs the worker, beside the last record
-	@$(BIN)/python -m tests.tools.bench.cost
-
-PEERS := .venv-peers
-
 bench-page: setup  ## docs/performance.md and its picture, from build/bench.json
 	@$(BIN)/python -m tests.tools.bench.page
 
-bench-full: setup  ## the long run, other shapes of load, and the service beside its peers; two hours
-	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
-	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
-	  -r tests/tools/bench/peers/requirements.lock
-	@$(BIN)/python -m tests.tools.bench --full
-	@$(BIN)/python -m tests.tools.bench.shapes
-	@$(BIN)/python -m tests.tools.bench.peers --python $(PEERS)/bin/python
+cost: setup  ## instructions and bytes that a command costs the worker, compared with the last record
+	@$(BIN)/python -m tests.tools.bench.cost
 
-schemas: setup  ## regenerate the JSON Schema and AsyncAPI files from the models
-	$(BIN)/waypost schema export --directory schemas/json
+##@ Release
+.PHONY: dist audit
 
-reference: setup  ## regenerate docs/metrics.md, docs/settings.md, docs/cli.md, the pictures and the dashboard
-	@$(BIN)/python deploy/reference.py
-	@$(BIN)/python deploy/reference_cli.py
-	@$(BIN)/python deploy/reference_pictures.py
+# The wheel is made from the source archive, so a file that the archive lacks is noticed. It is installed twice: with
+# what an empty environment gets from the registry today, and with the locked packages that were tested.
+dist: $(TOOLS)/.installed  ## source archive and wheel in dist/, installed and checked, with a list of dependencies
+	rm -rf dist $(CHECKED)
+	$(TOOLS)/bin/python -m hatchling build --target sdist --directory dist
+	$(TOOLS)/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+	  --wheel-dir dist dist/*.tar.gz
+	$(TOOLS)/bin/twine check --strict dist/*
+	$(PYTHON) -m venv --without-pip $(CHECKED)/bare
+	$(TOOLS)/bin/python -m pip --python $(CHECKED)/bare install --quiet --disable-pip-version-check dist/*.whl
+	$(CHECKED)/bare/bin/python -I -c 'import waypost; print(waypost.Publisher, waypost.__version__)'
+	$(PYTHON) -m venv --without-pip $(CHECKED)/worker
+	$(TOOLS)/bin/python -m pip --python $(CHECKED)/worker install --quiet --disable-pip-version-check \
+	  --require-hashes --no-deps -r deploy/worker.lock
+	$(TOOLS)/bin/python -m pip --python $(CHECKED)/worker install --quiet --disable-pip-version-check \
+	  --no-deps --no-index dist/*.whl
+	$(CHECKED)/worker/bin/waypost --version
+	$(TOOLS)/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type library --output-reproducible \
+	  --output-file $(CHECKED)/waypost.cdx.json $(CHECKED)/worker/bin/python
 
-docs-commands: setup  ## every example of --help, and every command of the pages, on real servers
-	@$(BIN)/pytest tests/integration/test_help_examples.py tests/integration/test_docs_commands.py \
-	  tests/integration/test_tutorial.py tests/drills -m 'long or not long' -q
-
-docs: setup  ## the documentation as a site, in build/site; fails on a broken link
-	@$(BIN)/mkdocs build --strict --quiet
-	@echo "build/site/index.html"
-
-lock: setup  ## renew requirements.lock and the image's locks (hashes, no addresses)
-	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-annotate --no-header --extra test pyproject.toml -o requirements.lock
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --no-annotate --no-header --constraint requirements.lock --extra worker --extra telemetry --extra object-storage \
-	  pyproject.toml -o deploy/worker.lock
-	echo "hatchling>=1.27" | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-annotate --no-header --constraint requirements.lock - -o deploy/build.lock
-
-pin-images:  ## renew the digests of base images (needs the network, and crane, skopeo or docker)
-	@$(PYTHON) deploy/pin_images.py
-
-DATABASE ?=
-audit: setup  ## DATABASE=path of OSV advisories for PyPI (directory or zip): what is known against the locks
+audit: setup  ## DATABASE=path of OSV advisories for PyPI (directory or zip): known vulnerabilities in the locks
 	@$(BIN)/python deploy/audit.py '$(DATABASE)'
-
-clean:  ## remove build products (the virtual environment stays)
-	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

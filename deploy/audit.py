@@ -21,8 +21,10 @@ from packaging.version import InvalidVersion, Version
 ROOT: Final = Path(__file__).parent.parent
 LOCKS: Final = (
     "requirements.lock",
+    "requirements-demo.lock",
     "deploy/worker.lock",
     "deploy/build.lock",
+    "deploy/tools.lock",
     "tests/tools/bench/peers/requirements.lock",
 )
 _REQUIREMENT: Final = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;\\]+)", re.M)
