@@ -58,15 +58,18 @@ clean:  ## remove build products (virtual environments stay)
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 ##@ Before you send a change
-.PHONY: check test
+.PHONY: check commits test
 
-check: setup  ## lint, format, strict types, layers, generated files
+check: setup commits  ## lint, format, strict types, layers, generated files, commit messages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m waypost_worker.cli schema check
 	$(BIN)/python deploy/reference.py --check
+
+commits:  ## form of the commit messages since the rule exists
+	@$(PYTHON) deploy/check_commits.py
 
 test: check  ## everything that CI runs: check, then all tests, JOBS files at a time, each job with its own servers
 	$(BIN)/pytest -n $(JOBS) --dist loadfile --durations=15 --instafail \
