@@ -17,7 +17,7 @@ _HOW: Final = (
 )
 
 
-class Place(NamedTuple):
+class ShardSlot(NamedTuple):
     """Where a database stands: ``shard`` of ``shards``, counted from 0, in the set ``set_id`` (None: not known)."""
 
     shard: int
@@ -26,7 +26,7 @@ class Place(NamedTuple):
 
 
 #: A database that holds all partitions.
-ONLY: Final = Place(0, 1)
+ONLY: Final = ShardSlot(0, 1)
 
 
 def dsn_list(dsns: str | Sequence[str]) -> list[str]:
@@ -39,7 +39,7 @@ def shard_of(partition: int, shards: int) -> int:
     return partition % shards
 
 
-def check_place(noted: Place | None, used: bool, given: Place) -> None:
+def check_place(noted: ShardSlot | None, used: bool, given: ShardSlot) -> None:
     """ShardMapError unless a database may be used in the place that it is given.
 
     ``noted`` is its own record, None without one; ``used`` is whether it holds positions of partitions. Without a
@@ -63,7 +63,7 @@ def check_place(noted: Place | None, used: bool, given: Place) -> None:
         )
 
 
-def _name(place: Place) -> str:
+def _name(place: ShardSlot) -> str:
     if place.shards == 1:
         return "the only database of a deployment"
     return f"shard {place.shard} of {place.shards}"

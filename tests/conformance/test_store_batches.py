@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from tests.conformance.stores import MOMENT, Hand, Stores, acquired, data_of, entry, facts, puts
 
-from waypost.model.index import Remembered, Session
+from waypost.model.index import SeenCommand, Session
 from waypost.model.retention import Policy
 from waypost_worker.partition.ports import Changes, FencedError, RejectedRow, Row
 
@@ -54,7 +54,7 @@ async def test_texts_and_times_of_any_kind_come_back_as_they_were(stores: Stores
             for number, time in enumerate(times[at % len(times) :], 1)
         ]
         entries.append(entry(len(entries) + 1, command_id=None, imported_id=text))
-        recent = [Remembered(1000, text + "r", None), Remembered(1001, text + "s", 7)]
+        recent = [SeenCommand(1000, text + "r", None), SeenCommand(1001, text + "s", 7)]
         session = Session.restore(text, 9, None, entries, recent)
         changes.sessions[text] = (session, times[at % len(times)])
         changes.remembered += [(text, one) for one in recent]
@@ -145,7 +145,7 @@ async def test_hundreds_of_sessions_are_loaded_together(stores: Stores) -> None:
         together.puts |= one.puts
         together.sessions |= one.sessions
         if at % 3:
-            remembered = Remembered(at, f"gone-{at}", None if at % 2 else at)
+            remembered = SeenCommand(at, f"gone-{at}", None if at % 2 else at)
             one.sessions[f"s{at}"][0].recent.append(remembered)
             together.remembered.append((f"s{at}", remembered))
         wanted[f"s{at}"] = one.sessions[f"s{at}"][0]
@@ -157,9 +157,9 @@ async def test_hundreds_of_sessions_are_loaded_together(stores: Stores) -> None:
 
 async def test_remembered_commands_come_back_in_order_and_forgotten_ones_do_not(stores: Stores) -> None:
     hand = await acquired(stores)
-    remembered = [Remembered(at, f"id-{at}", at if at % 2 else None) for at in (2, 5, 9, 12)]
+    remembered = [SeenCommand(at, f"id-{at}", at if at % 2 else None) for at in (2, 5, 9, 12)]
     session = Session.restore("s", 20, None, [], remembered)
-    other = Session.restore("t", 20, None, [], [Remembered(1, "kept", None)])
+    other = Session.restore("t", 20, None, [], [SeenCommand(1, "kept", None)])
     await hand.commit(
         Changes(
             sessions={"s": (session, MOMENT), "t": (other, MOMENT)},
@@ -174,26 +174,26 @@ async def test_remembered_commands_come_back_in_order_and_forgotten_ones_do_not(
 
 async def test_what_one_batch_remembers_and_forgets_is_not_kept(stores: Stores) -> None:
     hand = await acquired(stores)
-    session = Session.restore("s", 9, None, [], [Remembered(8, "id-8", None)])
+    session = Session.restore("s", 9, None, [], [SeenCommand(8, "id-8", None)])
     await hand.commit(
         Changes(
             sessions={"s": (session, MOMENT)},
-            remembered=[("s", Remembered(at, f"id-{at}", None)) for at in (3, 5, 8)],
+            remembered=[("s", SeenCommand(at, f"id-{at}", None)) for at in (3, 5, 8)],
             forgotten={"s": 8},
         )
     )
-    assert (await hand.store.load(["s"]))["s"].recent == [Remembered(8, "id-8", None)]
+    assert (await hand.store.load(["s"]))["s"].recent == [SeenCommand(8, "id-8", None)]
 
 
 async def test_an_old_command_id_that_comes_back_after_the_forgetting_is_kept(stores: Stores) -> None:
     # A checkpoint that was dropped after others were forgotten: its command is older than they are.
     hand = await acquired(stores)
-    recent = [Remembered(1, "old", 1), Remembered(50, "young", None)]
+    recent = [SeenCommand(1, "old", 1), SeenCommand(50, "young", None)]
     session = Session.restore("s", 9, None, [], recent)
     await hand.commit(
         Changes(
             sessions={"s": (session, MOMENT)},
-            remembered=[("s", Remembered(20, "gone", None)), ("s", recent[1]), ("s", recent[0])],
+            remembered=[("s", SeenCommand(20, "gone", None)), ("s", recent[1]), ("s", recent[0])],
             forgotten={"s": 50},
         )
     )
@@ -217,7 +217,7 @@ def everything(session_id: str = "s") -> Changes:
     changes.drops = {(session_id, 2): None, (session_id, 3): None}
     changes.pins = {(session_id, 1): True}
     left = [entry(1, pinned=True), entry(2, "again"), entry(4)]
-    remembered = Remembered(3, "command-3", 3)
+    remembered = SeenCommand(3, "command-3", 3)
     changes.sessions[session_id] = (Session.restore(session_id, 4, Policy(9), left, [remembered]), MOMENT + 1)
     changes.remembered = [(session_id, remembered)]
     changes.forgotten = {session_id: 2}
@@ -233,7 +233,7 @@ async def seeded(stores: Stores) -> Hand:
     """A process that holds a partition whose session has checkpoints 1 to 3 and a memory."""
     hand = await acquired(stores)
     changes = puts("s", [entry(1), entry(2), entry(3)])
-    changes.remembered = [("s", Remembered(1, "forgotten", None))]
+    changes.remembered = [("s", SeenCommand(1, "forgotten", None))]
     await hand.commit(changes)
     hand.emit(9)
     return hand

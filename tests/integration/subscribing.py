@@ -12,7 +12,7 @@ from tests.support.timeouts import PATIENCE
 
 from waypost import Event, Subscriber
 from waypost.model.index import Entry
-from waypost.subscriber.consumer import Consuming
+from waypost.subscriber.consumer import ResultConsumer
 from waypost.wire.envelope import Envelope
 from waypost.wire.topics import partition_of
 from waypost_worker.devserver import Servers
@@ -131,7 +131,7 @@ async def assigned(world: Deployment, events: Subscriber) -> None:
     await world.until(lambda: consuming._ready)
 
 
-def beneath(events: Subscriber) -> Consuming:
+def beneath(events: Subscriber) -> ResultConsumer:
     """The consumer beneath a subscriber that was started."""
     assert events._consuming is not None
     return events._consuming

@@ -95,7 +95,7 @@ def loaded(variables: Mapping[str, str]) -> Settings:
 
 
 @dataclass(frozen=True)
-class Place:
+class SecureDeployment:
     """A deployment on the broker, and what reaches its database."""
 
     kafka: SecureKafka
@@ -112,9 +112,11 @@ class Place:
 
 
 @pytest.fixture
-async def place(secure_kafka: SecureKafka, database: str, topic_prefix: str) -> AsyncIterator[Place]:
+async def place(
+    secure_kafka: SecureKafka, database: str, topic_prefix: str
+) -> AsyncIterator[SecureDeployment]:
     async with deployment(secure_kafka.endpoints(database), database, topic_prefix) as world:
-        yield Place(secure_kafka, world)
+        yield SecureDeployment(secure_kafka, world)
 
 
 @asynccontextmanager
@@ -130,7 +132,7 @@ async def working(settings: Settings) -> AsyncIterator[Worker]:
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_worker_publisher_subscriber_and_command_line_get_in(
-    place: Place, way: str, tmp_path: Path
+    place: SecureDeployment, way: str, tmp_path: Path
 ) -> None:
     variables = place.variables(WAYS[way](place.kafka))
     settings = loaded(variables)
@@ -158,7 +160,7 @@ async def test_worker_publisher_subscriber_and_command_line_get_in(
     await place.world.balanced()
 
 
-async def test_tail_gets_in_too(place: Place, tmp_path: Path) -> None:
+async def test_tail_gets_in_too(place: SecureDeployment, tmp_path: Path) -> None:
     variables = place.variables(WAYS["SCRAM-SHA-512"](place.kafka))
     place.world.own()
     await place.world.create("s", "seen")
@@ -187,7 +189,7 @@ async def test_what_is_wrong_is_said_in_one_line_without_the_secret(
 
 @pytest.mark.parametrize("case", ["unknown authority", "wrong password", "expired token", "token of nobody"])
 async def test_a_worker_waits_and_says_why_until_it_is_mended(
-    place: Place, case: str, capsys: pytest.CaptureFixture[str]
+    place: SecureDeployment, case: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     way, said = WRONG[case]
     logged: list[str] = []
@@ -201,7 +203,7 @@ async def test_a_worker_waits_and_says_why_until_it_is_mended(
     assert PASSWORD not in "".join(logged)
 
 
-async def test_a_worker_goes_on_with_the_token_that_came_in_time(place: Place) -> None:
+async def test_a_worker_goes_on_with_the_token_that_came_in_time(place: SecureDeployment) -> None:
     token = place.kafka.token("root", -60)
     async with working(loaded(place.variables(place.kafka.bearer(token)))):
         assert "expired" in (
@@ -212,12 +214,12 @@ async def test_a_worker_goes_on_with_the_token_that_came_in_time(place: Place) -
         await place.world.answered(1)
 
 
-def _at(place: Place) -> dict[str, str]:
+def _at(place: SecureDeployment) -> dict[str, str]:
     return {"bootstrap_servers": place.kafka.kafka.address("LOGIN")}
 
 
 @pytest.mark.parametrize("case", ["unknown authority", "wrong password", "token of nobody"])
-async def test_clients_say_why_they_are_not_let_in(place: Place, case: str) -> None:
+async def test_clients_say_why_they_are_not_let_in(place: SecureDeployment, case: str) -> None:
     way, said = WRONG[case]
     settings = loaded(way(place.kafka))
     options = {**kafka_security(settings), "request_timeout_ms": 2000}
@@ -238,7 +240,7 @@ async def test_clients_say_why_they_are_not_let_in(place: Place, case: str) -> N
     assert PASSWORD not in str(refused.value)
 
 
-async def test_no_log_line_of_a_login_holds_the_password(place: Place, tmp_path: Path) -> None:
+async def test_no_log_line_of_a_login_holds_the_password(place: SecureDeployment, tmp_path: Path) -> None:
     place.kafka.user("chatty", PASSWORD)
     variables = place.variables(place.kafka.login("chatty", PASSWORD)) | {"WAYPOST_LOG_LEVEL": "debug"}
     started = CommandLine(tmp_path, variables).start("worker")
@@ -322,7 +324,7 @@ def test_the_page_names_settings_that_there_are() -> None:
     assert {name.removeprefix("WAYPOST_").lower() for name in named} <= set(Settings.model_fields)
 
 
-async def test_a_publisher_made_as_on_the_page_gets_in(place: Place) -> None:
+async def test_a_publisher_made_as_on_the_page_gets_in(place: SecureDeployment) -> None:
     (block,) = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.DOTALL | re.MULTILINE)
     for written, here in (
         ("/etc/waypost/ca.pem", place.kafka.ca_file),

@@ -20,7 +20,7 @@ from tests.support.processes import freeze
 from tests.support.servers import POSTGRES_SETTINGS, started
 from tests.support.timeouts import PATIENCE
 
-from waypost.shards import Place
+from waypost.shards import ShardSlot
 from waypost_worker.devserver import EmbeddedPostgres
 from waypost_worker.partition.ports import Fence, UnavailableError
 from waypost_worker.postgres.migrate import migrate_dsn
@@ -260,7 +260,7 @@ async def test_wherever_a_worker_freezes_while_a_database_is_new_another_records
     postgres: EmbeddedPostgres, dsn: str, cache: int
 ) -> None:
     """Each of the new databases becomes the first of a set of two, the second one of which is recorded already."""
-    second = Place(1, 2, uuid4())
+    second = ShardSlot(1, 2, uuid4())
 
     async def record(first: Any, cache: int = 100) -> Any:
         connections = [first, await asyncpg.connect(dsn, statement_cache_size=cache)]

@@ -12,7 +12,7 @@ from tests.conformance.stores import MOMENT, Hand
 from tests.properties import json_texts, python_values
 
 from waypost.errors import InvalidCommandError
-from waypost.model.index import Entry, Remembered, Session
+from waypost.model.index import Entry, SeenCommand, Session
 from waypost.model.limits import canonical_metadata, check_json, metadata_problem, text_problem
 from waypost.model.retention import Policy
 from waypost_worker.partition.ports import Changes, RejectedRow, Row
@@ -188,7 +188,7 @@ async def test_the_largest_contents_come_back(hand: Hand) -> None:
 async def test_every_remembered_command_comes_back(
     hand: Hand, remembered: list[tuple[int, str, int | None]], session_id: str
 ) -> None:
-    session = Session.restore(session_id, 0, None, [], [Remembered(*one) for one in remembered])
+    session = Session.restore(session_id, 0, None, [], [SeenCommand(*one) for one in remembered])
     touched = {session_id: (session, MOMENT)}
     await hand.commit(Changes(sessions=touched, forgotten={session_id: 2**63 - 1}))  # of earlier examples
     await hand.commit(Changes(sessions=touched, remembered=[(session_id, one) for one in session.recent]))

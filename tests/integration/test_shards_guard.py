@@ -14,7 +14,7 @@ from tests.support.timeouts import PATIENCE
 
 from waypost import Reader
 from waypost.errors import ShardMapError
-from waypost.shards import Place
+from waypost.shards import ShardSlot
 from waypost_worker.devserver import EmbeddedPostgres, Servers
 from waypost_worker.partition.ports import RefusedError
 from waypost_worker.postgres.migrate import SchemaError, migrate_dsn
@@ -140,11 +140,11 @@ async def test_an_owner_refuses_a_database_that_is_another_shard(here: Deploymen
     first, second = here.dsn.split()
     before = await state([first, second])
     for dsn, place, said in (
-        (first, Place(1, 2), "the list is in another order"),
-        (second, Place(0, 2), "the list is in another order"),
-        (first, Place(0, 3), "with another number of databases"),
-        (first, Place(0, 1), "the only database of a deployment was recorded as shard 0 of 2"),
-        (first, Place(0, 2, uuid4()), "another set"),
+        (first, ShardSlot(1, 2), "the list is in another order"),
+        (second, ShardSlot(0, 2), "the list is in another order"),
+        (first, ShardSlot(0, 3), "with another number of databases"),
+        (first, ShardSlot(0, 1), "the only database of a deployment was recorded as shard 0 of 2"),
+        (first, ShardSlot(0, 2, uuid4()), "another set"),
     ):
         pool = await open_pool(dsn, size=1)
         with pytest.raises(RefusedError, match=said):
@@ -156,7 +156,7 @@ async def test_an_owner_refuses_a_database_that_is_another_shard(here: Deploymen
 async def test_more_databases_than_partitions_are_refused(sharded: str) -> None:
     pool = await open_pool(sharded.split()[0], size=1)
     with pytest.raises(RefusedError, match="2 databases for 1 partitions"):
-        await PostgresStore(pool, 0, place=Place(0, 2)).acquire(1)
+        await PostgresStore(pool, 0, place=ShardSlot(0, 2)).acquire(1)
     await pool.close()
     assert not await rows(sharded.split()[0], "select from waypost.partitions")
 

@@ -14,7 +14,7 @@ from waypost.wire.envelope import KafkaRecord, open_envelope, session_of
 from waypost.wire.topics import partition_of
 
 Row = dict[str, Any]
-REMEMBERED = 256  # ids of commands that set the default policy
+DEDUP_WINDOW = 256  # ids of commands that set the default policy
 
 
 @dataclass
@@ -157,7 +157,7 @@ class _Fold:
             body = {"session_id": None, "checkpoint_id": None, "command": {"id": command.id}}
             return "waypost.command.duplicate", body
         self.default.update(dict(action.changes))
-        self.default_ids = [*self.default_ids, str(command.id)][-REMEMBERED:]
+        self.default_ids = [*self.default_ids, str(command.id)][-DEDUP_WINDOW:]
         return "waypost.defaults.configured", {
             "policy": _policy(self.default),
             "command": {"id": command.id},

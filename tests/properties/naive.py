@@ -20,7 +20,7 @@ from waypost.model.commands import (
     Unpin,
 )
 
-REMEMBERED = 256  # other commands, at least
+DEDUP_WINDOW = 256  # other commands, at least
 FORGET_ABOVE = 320
 DEFAULT_POLICY = {"max_checkpoints": 100, "compress_after": 50, "keep_recent": 20, "max_age": None}
 
@@ -254,4 +254,4 @@ class NaiveSession:
             self.others.append([command.position, command.id, about])
         self.others.sort(key=lambda other: other[0])
         if len(self.others) > known_before and len(self.others) > FORGET_ABOVE:
-            self.others = self.others[-REMEMBERED:]
+            self.others = self.others[-DEDUP_WINDOW:]

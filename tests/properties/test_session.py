@@ -21,15 +21,15 @@ from waypost.model.decisions import (
     Rejected,
     Unpinned,
 )
-from waypost.model.index import FORGET_ABOVE, REMEMBERED, Entry, Remembered, Session
+from waypost.model.index import DEDUP_WINDOW, FORGET_ABOVE, Entry, SeenCommand, Session
 from waypost.model.retention import Policy
-from waypost.model.session import Memory, decide, evolve
+from waypost.model.session import DedupChanges, decide, evolve
 
 DEFAULT = Policy(max_checkpoints=12, compress_after=9, keep_recent=3)
 many_examples = settings(deadline=None, max_examples=80)
 
 
-def apply(session: Session, command: Command) -> tuple[Decision, Memory | None]:
+def apply(session: Session, command: Command) -> tuple[Decision, DedupChanges | None]:
     decision = decide(session, command, DEFAULT)
     if isinstance(decision, Rejected | Duplicate):
         return decision, None
@@ -106,11 +106,11 @@ class Stored:
 
     def __init__(self) -> None:
         self.entries: dict[int, Entry] = {}
-        self.remembered: dict[str, Remembered] = {}
+        self.remembered: dict[str, SeenCommand] = {}
         self.policy: Policy | None = None
         self.counter = 0
 
-    def take(self, session: Session, decision: Accepted, memory: Memory) -> None:
+    def take(self, session: Session, decision: Accepted, memory: DedupChanges) -> None:
         match decision:
             case Created():
                 self.entries[decision.entry.number] = replace(decision.entry)
@@ -190,7 +190,7 @@ def test_every_live_checkpoint_and_the_last_256_other_commands_are_remembered(
             accepted[command.position] = command.id
         live = {entry.position for entry in session.live()}
         others = sorted(position for position in accepted if position not in live)
-        for position in [*live, *others[-REMEMBERED:]]:
+        for position in [*live, *others[-DEDUP_WINDOW:]]:
             assert session.knows(accepted[position])
         assert len(session.recent) <= FORGET_ABOVE
 

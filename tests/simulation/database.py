@@ -13,7 +13,7 @@ from typing import Any
 from tests.simulation.loop import current_process
 from tests.simulation.network import Server
 
-from waypost.model.index import Entry, Remembered, Session
+from waypost.model.index import Entry, SeenCommand, Session
 from waypost.model.retention import Policy
 from waypost_worker.partition.ports import (
     Claim,
@@ -38,7 +38,7 @@ class SessionRow:
     checkpoints: int
     first_recorded_at: int
     last_recorded_at: int
-    recent: dict[int, Remembered] = field(default_factory=dict)
+    recent: dict[int, SeenCommand] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

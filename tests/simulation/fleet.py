@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 RESULTS_TOPIC: Final = "sim.results"
 LIMITS: Final = Limits(
-    renew_after=40.0, proof_valid=6.0, stuck_after=4.0, look_again_after=2.0, refused_wait=2.0
+    renew_after=40.0, proof_lifetime=6.0, stuck_after=4.0, look_again_after=2.0, refused_wait=2.0
 )
 
 

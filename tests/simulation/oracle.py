@@ -42,7 +42,7 @@ _RESULTS_DISASTERS = (
 
 
 @dataclass
-class Verdict:
+class SimulationReport:
     """``problems`` is empty where all is well; each begins with the check that found it."""
 
     commands: int = 0
@@ -57,9 +57,9 @@ class Verdict:
     problems: list[str] = field(default_factory=list)
 
 
-def judge(world: World) -> Verdict:
+def judge(world: World) -> SimulationReport:
     """Compare everything with everything."""
-    verdict = Verdict()
+    verdict = SimulationReport()
     verdict.problems += world.problems
     verdict.problems += [f"owner died: {text}" for text in world.fleet.deaths]
     for database in world.databases:
@@ -83,7 +83,7 @@ def judge(world: World) -> Verdict:
     return verdict
 
 
-def _judge_refused(world: World, judged: "_Partition", verdict: Verdict) -> None:
+def _judge_refused(world: World, judged: "_Partition", verdict: SimulationReport) -> None:
     """A refused partition may be incomplete, but what was done is right for one of the logs there were."""
     judged.order(verdict)
     partition = judged.partition
@@ -92,7 +92,7 @@ def _judge_refused(world: World, judged: "_Partition", verdict: Verdict) -> None
         candidates.append(_Partition(world, partition, world.originals[partition]))
     outcomes = []
     for candidate in candidates:
-        outcome = Verdict()
+        outcome = SimulationReport()
         applied = [record for record in candidate.records if record.offset < judged.tables.next_offset]
         done = _Partition(world, partition, applied)
         done.answers(outcome)
@@ -114,7 +114,7 @@ class _Partition:
         log = world.results[partition]
         self.found = [record for record in log.trimmed + log.records if _is_result(record)]
 
-    def results(self, verdict: Verdict) -> None:
+    def results(self, verdict: SimulationReport) -> None:
         """One result per command, in command order, and each is what the fold gives."""
         offsets = self.order(verdict)
         counted = Counter(offsets)
@@ -128,7 +128,7 @@ class _Partition:
             self.problem(verdict, "result of no command", unknown)
         self.answers(verdict)
 
-    def order(self, verdict: Verdict) -> list[int]:
+    def order(self, verdict: SimulationReport) -> list[int]:
         """No command is answered twice, none before an earlier one; the command offsets of the results."""
         offsets = [_command_offset(record) for record in self.found]
         doubled = [offset for offset, count in Counter(offsets).items() if count > 1]
@@ -141,7 +141,7 @@ class _Partition:
             self.problem(verdict, "results out of order", offsets)
         return offsets
 
-    def answers(self, verdict: Verdict) -> None:
+    def answers(self, verdict: SimulationReport) -> None:
         """Each result that is there says what the fold gives for its command."""
         found = {_command_offset(record): record for record in self.found}
         answered = [
@@ -161,7 +161,7 @@ class _Partition:
         for record, _, result in answered:
             self.envelope(verdict, record, result)
 
-    def rebuilt(self, verdict: Verdict) -> None:
+    def rebuilt(self, verdict: SimulationReport) -> None:
         """What replay made of the same log equals what the workers made; it owes what its results topic lacked, and
         with that, once an owner has emitted it, the topic is what it was.
         """
@@ -193,7 +193,7 @@ class _Partition:
             if live != replayed:
                 self.problem(verdict, f"replay: {name} differ", [live, replayed])
 
-    def envelope(self, verdict: Verdict, record: CommandRecord, result: FetchedResult) -> None:
+    def envelope(self, verdict: SimulationReport, record: CommandRecord, result: FetchedResult) -> None:
         """What the contract says of every result's headers and key."""
         headers = dict(result.headers)
         name = f"{RESULTS_TOPIC}:{self.partition}:{record.offset}"
@@ -210,7 +210,7 @@ class _Partition:
         if not rejected and headers.get("traceparent") != traceparent:
             self.problem(verdict, "traceparent differs", [record.offset, headers])
 
-    def store(self, verdict: Verdict) -> None:
+    def store(self, verdict: SimulationReport) -> None:
         """Postgres equals the fold, to the byte of data."""
         tables, expected = self.tables, self.expected
         rows = {}
@@ -270,7 +270,7 @@ class _Partition:
                 self.problem(verdict, "rejected command not kept as it came", [offset, row])
         self.position(verdict)
 
-    def position(self, verdict: Verdict) -> None:
+    def position(self, verdict: SimulationReport) -> None:
         """The row of ``partitions`` and the outbox tell the truth about the logs."""
         tables = self.tables
         if not self.records:
@@ -289,7 +289,7 @@ class _Partition:
         ]
         self.same(verdict, "confirmed outbox entries left", waiting, [])
 
-    def subscriber(self, verdict: Verdict) -> None:
+    def subscriber(self, verdict: SimulationReport) -> None:
         """Who read the results as they came saw each once, and what is in the topic now."""
         counted = Counter(event_id for _, event_id in self.seen)
         repeated = [event_id for event_id, count in counted.items() if count > 1]
@@ -303,7 +303,7 @@ class _Partition:
         if missed := [event_id for event_id in sorted(there) if event_id not in counted]:
             self.problem(verdict, "subscriber missed", missed)
 
-    def same(self, verdict: Verdict, what: str, found: Any, expected: Any) -> None:
+    def same(self, verdict: SimulationReport, what: str, found: Any, expected: Any) -> None:
         if found != expected:
             shown: Any = [found, expected]
             if isinstance(found, dict) and isinstance(expected, dict):
@@ -311,7 +311,7 @@ class _Partition:
                 shown = [(key, found.get(key), expected.get(key)) for key in keys]
             self.problem(verdict, f"store: {what} differ", shown)
 
-    def problem(self, verdict: Verdict, check: str, details: Any) -> None:
+    def problem(self, verdict: SimulationReport, check: str, details: Any) -> None:
         verdict.problems.append(f"{check}: p{self.partition}: {details}"[:500])
 
 

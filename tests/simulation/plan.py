@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from random import Random
 
-from waypost.model.index import FORGET_ABOVE, REMEMBERED
+from waypost.model.index import DEDUP_WINDOW, FORGET_ABOVE
 
 # Each kind of fault with how often it is part of a seed; the chaos says what each does.
 FAULTS: dict[str, float] = {
@@ -47,7 +47,7 @@ DISASTERS = (
 
 
 @dataclass(slots=True)
-class Plan:
+class WorldPlan:
     """All choices that a seed makes before its world begins. Times in seconds."""
 
     seed: int
@@ -74,14 +74,17 @@ class Plan:
     )
     message_bytes: int = 1_048_588  # max.message.bytes of the command topic
     snapshots: bool = False  # whether there are some for verification to begin with
-    remembered: tuple[int, int] = (REMEMBERED, FORGET_ABOVE)  # command ids kept, and how many may wait to go
+    remembered: tuple[int, int] = (
+        DEDUP_WINDOW,
+        FORGET_ABOVE,
+    )  # command ids kept, and how many may wait to go
 
 
-def plan_of(seed: int) -> Plan:
+def plan_of(seed: int) -> WorldPlan:
     """The plan of a seed."""
     random = Random(seed)
     chance = random.random
-    plan = Plan(
+    plan = WorldPlan(
         seed=seed,
         processes=random.choice((2, 2, 3)),
         partitions=random.choice((1, 2, 2, 3)),
@@ -103,7 +106,7 @@ def plan_of(seed: int) -> Plan:
     more = Random(f"more {seed}")  # so that what came before stays as it was
     plan.publishers = more.choice((0, 0, 1, 2))
     plan.message_bytes = more.choice((1_048_588, 1_048_588, 800))
-    plan.remembered = more.choice(((REMEMBERED, FORGET_ABOVE), (2, 5)))
+    plan.remembered = more.choice(((DEDUP_WINDOW, FORGET_ABOVE), (2, 5)))
     plan.faults += tuple(fault for fault, share in LATER_FAULTS.items() if more.random() < share)
     if "split_brain" in plan.faults and (plan.disaster is not None or plan.epochs < 100):
         # Two databases at once: an owner of a new producer id can't tell that one of another id is at work.

@@ -15,7 +15,7 @@ from unittest.mock import patch
 from tests.oracle import fold
 from tests.properties import naive
 from tests.simulation.chaos import chaos
-from tests.simulation.oracle import Verdict, judge
+from tests.simulation.oracle import SimulationReport, judge
 from tests.simulation.plan import plan_of
 from tests.simulation.world import World
 from tests.support.processes import begin
@@ -42,7 +42,7 @@ class Outcome:
     """What one seed came to."""
 
     seed: int
-    verdict: Verdict
+    verdict: SimulationReport
     terms: int
     batches: int
     reemitted: int
@@ -124,7 +124,7 @@ def remembering(count: int, forget_above: int) -> Iterator[None]:
     """Sessions, and the oracle's own, remember so many command ids: a simulated life is short."""
     with ExitStack() as stack:
         for module in (index, defaults, naive, fold):
-            stack.enter_context(patch.object(module, "REMEMBERED", count))
+            stack.enter_context(patch.object(module, "DEDUP_WINDOW", count))
         for module in (index, naive):
             stack.enter_context(patch.object(module, "FORGET_ABOVE", forget_above))
         yield

@@ -7,7 +7,7 @@ from tests.simulation.agents import sessions_of
 from tests.simulation.database import Tables
 from tests.simulation.loop import OUTSIDE, current_process
 from tests.simulation.oracle import judge
-from tests.simulation.plan import Plan
+from tests.simulation.plan import WorldPlan
 from tests.simulation.world import World
 
 CREATE = b'{"name":"n","data":{}}'
@@ -15,7 +15,7 @@ CREATE = b'{"name":"n","data":{}}'
 
 def quiet(**changes: object) -> World:
     """One process, one partition, no agents and no faults."""
-    plan = Plan(seed=1, processes=1, partitions=1, commands=0, duration=5.0)
+    plan = WorldPlan(seed=1, processes=1, partitions=1, commands=0, duration=5.0)
     for name, value in changes.items():
         setattr(plan, name, value)
     return World(plan)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tests.simulation.agents import sessions_of
 from tests.simulation.oracle import judge
-from tests.simulation.plan import Plan
+from tests.simulation.plan import WorldPlan
 from tests.simulation.world import World
 
 CREATE = b'{"name":"n","data":{}}'
@@ -17,7 +17,7 @@ def two_databases(happens: Callable[[World], None]) -> tuple[World, Counter[str]
     the world has run, and so many terms has each partition had.
     """
     trace: list[str] = []
-    plan = Plan(seed=1, processes=1, partitions=3, shards=2, commands=0, duration=20.0)
+    plan = WorldPlan(seed=1, processes=1, partitions=3, shards=2, commands=0, duration=20.0)
     world = World(plan, trace.append)
     for partition in range(3):
         session_id = sessions_of(partition, 3, 1)[0]

@@ -16,18 +16,18 @@ from tests.simulation.database import Tables
 from tests.simulation.fleet import RESULTS_TOPIC
 from tests.simulation.loop import Process
 
-from waypost.model.index import Remembered
+from waypost.model.index import SeenCommand
 from waypost_worker.partition.ports import RefusedError, RejectedRow, StoredOutbox, UnavailableError
 from waypost_worker.recovery.shares import Share, spread_of
 from waypost_worker.recovery.verify.rows import (
-    Snapshot,
     StoredCheckpoint,
     StoredCommand,
     StoredPartition,
     StoredSession,
     Stray,
+    VerifiedRows,
 )
-from waypost_worker.recovery.verify.verification import Verdict, Verification
+from waypost_worker.recovery.verify.verification import Verification, VerifyReport
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -144,13 +144,13 @@ class _Untold:
 
 async def verify(
     world: "World", partition: int, room: int, tables: Callable[[], Tables | None], base: Tables | None
-) -> Verdict:
+) -> VerifyReport:
     """What the real verification says of a partition whose rows, whenever it looks, are ``tables()``. It begins with
     the log, or with a snapshot that holds ``base``.
     """
 
     @asynccontextmanager
-    async def snapshot(partition: int) -> AsyncIterator[Snapshot]:
+    async def snapshot(partition: int) -> AsyncIterator[VerifiedRows]:
         yield _Snapshot(await world.database_of(partition).server.call(f"p{partition} snapshot", tables))
 
     log = SimulatedCommandLog(world.kafka, world.topic, partition)
@@ -261,7 +261,7 @@ def _add_row(tables: Tables, random: Random) -> str:
             tables.sessions["stranger"] = replace(tables.sessions[session_id], recent={})
         case "remembered command":
             known = tables.sessions[session_id]
-            recent = {**known.recent, 10**6: Remembered(10**6, "stranger", None)}
+            recent = {**known.recent, 10**6: SeenCommand(10**6, "stranger", None)}
             tables.sessions[session_id] = replace(known, recent=recent)
     return "a row more"
 

@@ -20,7 +20,7 @@ from tests.simulation.database import Database
 from tests.simulation.fleet import RESULTS_TOPIC, Fleet
 from tests.simulation.loop import OUTSIDE, Process, SimulatedLoop
 from tests.simulation.network import Server
-from tests.simulation.plan import Plan
+from tests.simulation.plan import WorldPlan
 from tests.simulation.producer import Cluster
 from tests.simulation.producers import Producers
 from tests.simulation.publishing import Publishing
@@ -42,7 +42,7 @@ SETTLE_SECONDS = 90.0
 class World:
     """Everything of one seed."""
 
-    def __init__(self, plan: Plan, trace: Callable[[str], None] | None = None) -> None:
+    def __init__(self, plan: WorldPlan, trace: Callable[[str], None] | None = None) -> None:
         self.plan = plan
         self.random = Random(plan.seed)
         # Only what asyncio asks for without sockets is there.

@@ -17,7 +17,7 @@ from tests.oracle.books import Books, Records, balance, read_all
 from tests.support.timeouts import PATIENCE
 
 from waypost import Topics
-from waypost.shards import Place, dsn_list, shard_of
+from waypost.shards import ShardSlot, dsn_list, shard_of
 from waypost.wire.encode import create_body
 from waypost.wire.envelope import command_headers
 from waypost.wire.topics import partition_of
@@ -144,9 +144,9 @@ class Deployment:
             clock=SystemClock(),
         )
 
-    def _place_of(self, partition: int) -> Place:
+    def _place_of(self, partition: int) -> ShardSlot:
         shards = len(dsn_list(self.dsn))
-        return Place(shard_of(partition, shards), shards)
+        return ShardSlot(shard_of(partition, shards), shards)
 
     def _pool_of(self, partition: int) -> Any:
         # A test may have put another pool in the place of the only one.

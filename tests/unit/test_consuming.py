@@ -2,14 +2,14 @@
 
 from aiokafka import TopicPartition
 
-from waypost.subscriber.consumer import Consuming, Start, Watch
+from waypost.subscriber.consumer import ResultConsumer, Start, Watch
 
 PARTITION = TopicPartition("results", 0)
 
 
 async def test_a_mark_of_an_earlier_term_moves_nothing() -> None:
     """The partition may be another member's by now, or be read again from its committed position."""
-    consuming = Consuming(
+    consuming = ResultConsumer(
         "results", "group", Start(False, None), {"bootstrap_servers": "127.0.0.1:1"}, Watch(30, None)
     )
     await consuming.give_up()

@@ -3,7 +3,7 @@
 from waypost.model.commands import Command, ConfigureDefaults
 from waypost.model.decisions import DefaultsConfigured, Duplicate, Rejected
 from waypost.model.defaults import Defaults
-from waypost.model.index import REMEMBERED
+from waypost.model.index import DEDUP_WINDOW
 from waypost.model.retention import Policy
 
 
@@ -55,7 +55,7 @@ def test_a_command_without_an_id_is_taken_and_not_remembered() -> None:
 
 def test_the_last_ids_are_remembered_and_older_ones_forgotten() -> None:
     defaults = Defaults()
-    names = [f"id-{number}" for number in range(REMEMBERED + 2)]
+    names = [f"id-{number}" for number in range(DEDUP_WINDOW + 2)]
     for name in names:
         configured(defaults, name, max_checkpoints=9)
     assert defaults.recent == names[2:]

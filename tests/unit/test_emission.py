@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from waypost_worker.partition.emitter import Emission
+from waypost_worker.partition.emitter import ResultEmitter
 from waypost_worker.partition.observer import AppliedBatch
-from waypost_worker.partition.ownership import Position, Proof
+from waypost_worker.partition.ownership import OwnershipProof, Position
 from waypost_worker.partition.ports import FencedError, ResultRecord
 
 
@@ -51,13 +51,13 @@ async def topic() -> Topic:
 
 
 @pytest.fixture
-async def emission(topic: Topic) -> Emission:
+async def emission(topic: Topic) -> ResultEmitter:
     clock = Clock()
-    proof = Proof(clock, 60)
+    proof = OwnershipProof(clock, 60)
     with proof.renewed():
         pass
     position = Position(1, 0, -1, 0, (-1, 0), -1)
-    return Emission(topic, position, proof, lambda *_: None, clock.boottime, 2, 1000)  # type: ignore[arg-type]
+    return ResultEmitter(topic, position, proof, lambda *_: None, clock.boottime, 2, 1000)  # type: ignore[arg-type]
 
 
 async def under_way(topic: Topic) -> None:
@@ -66,7 +66,7 @@ async def under_way(topic: Topic) -> None:
 
 
 async def test_who_has_committed_too_much_waits_for_the_append_under_way(
-    topic: Topic, emission: Emission
+    topic: Topic, emission: ResultEmitter
 ) -> None:
     emission.add(batch(0))
     await under_way(topic)
@@ -84,7 +84,7 @@ async def test_who_has_committed_too_much_waits_for_the_append_under_way(
     assert topic.appends == 2
 
 
-async def test_bytes_that_wait_are_bounded_too(topic: Topic, emission: Emission) -> None:
+async def test_bytes_that_wait_are_bounded_too(topic: Topic, emission: ResultEmitter) -> None:
     emission.add(batch(0))
     await under_way(topic)
     large = [(1, ResultRecord(b"key", b"x" * 2000, []))]
@@ -98,7 +98,9 @@ async def test_bytes_that_wait_are_bounded_too(topic: Topic, emission: Emission)
     await emission.done()
 
 
-async def test_who_waits_for_room_hears_of_an_append_that_failed(topic: Topic, emission: Emission) -> None:
+async def test_who_waits_for_room_hears_of_an_append_that_failed(
+    topic: Topic, emission: ResultEmitter
+) -> None:
     emission.add(batch(0))
     await under_way(topic)
     emission.add(batch(1, 2))

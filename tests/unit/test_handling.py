@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.support.timeouts import PATIENCE
 
-from waypost.subscriber.dispatcher import Handling, Plan
+from waypost.subscriber.dispatcher import HandlerDispatcher, HandlerOptions
 from waypost.subscriber.events import Event, EventFilter
 
 
@@ -39,7 +39,7 @@ async def test_a_reader_that_waits_for_room_ends_also_if_room_comes_as_it_is_can
     its own; the reader went on then, and the run that waited for it never ended.
     """
     flowing: Any = Flowing()
-    handling = Handling(flowing, EventFilter(), Plan(nothing, 1, 0, None), None)
+    handling = HandlerDispatcher(flowing, EventFilter(), HandlerOptions(nothing, 1, 0, None), None)
     handling._full = lambda: True  # type: ignore[method-assign]
     reading = asyncio.create_task(handling._read())
     for _ in range(10):

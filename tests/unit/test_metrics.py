@@ -15,7 +15,7 @@ from waypost_worker.cli.support.progress import WorkProgress
 from waypost_worker.partition.batch import Batch, decode
 from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.observer import AppliedBatch
-from waypost_worker.partition.ownership import Acquired, Position, Proof
+from waypost_worker.partition.ownership import Acquired, OwnershipProof, Position
 from waypost_worker.partition.ports import (
     FencedError,
     ForeignWriterError,
@@ -229,7 +229,9 @@ def test_acquiring_again_and_again_is_no_progress() -> None:
     now = NOW
     metrics = Metrics(lambda: now)
     begun = Position(1, 0, -1, 0, found=(-1, 0), suppressed_up_to=-1)
-    term = Acquired(begun, None, 1, Defaults(), EmittedTail(-1), Proof(SystemClock(), 300), reemitted=0)
+    term = Acquired(
+        begun, None, 1, Defaults(), EmittedTail(-1), OwnershipProof(SystemClock(), 300), reemitted=0
+    )
 
     def last() -> float:
         return value(metrics, "waypost_last_progress_timestamp_seconds", "0")

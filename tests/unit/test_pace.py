@@ -2,12 +2,12 @@
 
 import pytest
 
-from waypost_worker.partition.batching import Pace
+from waypost_worker.partition.batching import AdaptiveLinger
 
 
-def after(rate: float, batch_seconds: float, seconds: float = 2.0) -> Pace:
+def after(rate: float, batch_seconds: float, seconds: float = 2.0) -> AdaptiveLinger:
     """A pace after commands came evenly at ``rate`` a second, each batch taking ``batch_seconds``."""
-    pace, now, done = Pace(0.0), 0.0, 0
+    pace, now, done = AdaptiveLinger(0.0), 0.0, 0
     while now < seconds:
         now = max(now, (done + 1) / rate) + pace.pause
         commands = int(now * rate) - done
@@ -18,7 +18,7 @@ def after(rate: float, batch_seconds: float, seconds: float = 2.0) -> Pace:
 
 
 def test_nobody_waits_before_the_first_batch() -> None:
-    assert Pace(5.0).pause == 0
+    assert AdaptiveLinger(5.0).pause == 0
 
 
 @pytest.mark.parametrize("rate", [1, 20, 67])
@@ -36,7 +36,7 @@ def test_they_never_gather_for_more_than_five_milliseconds() -> None:
 
 
 def test_a_large_batch_is_followed_at_once() -> None:
-    pace = Pace(0.0)
+    pace = AdaptiveLinger(0.0)
     for batch in range(1, 100):
         pace.took(2_000, batch * 0.05, 0.05)
     assert pace.pause == 0
@@ -49,6 +49,6 @@ def test_a_burst_that_is_over_is_forgotten_within_two_seconds() -> None:
 
 
 def test_a_clock_that_stands_still_does_no_harm() -> None:
-    pace = Pace(1.0)
+    pace = AdaptiveLinger(1.0)
     pace.took(1, 1.0, 0.0)
     assert pace.pause == 0

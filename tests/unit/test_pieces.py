@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from waypost.model.commands import CREATE, ROLLBACK, Rollback
 from waypost.wire.envelope import command_headers
 from waypost_worker.partition.batch import Decoded, decode
-from waypost_worker.partition.batching import Pieces
+from waypost_worker.partition.batching import BatchSplitter
 
 _ROLLBACK = b'{"checkpoint_id": "session:1"}'
 
@@ -46,7 +46,7 @@ def test_batches_hold_all_records_once_in_order_and_as_many_as_fit(
     records = [
         Record(offset, value, ROLLBACK if value == _ROLLBACK else CREATE) for offset, value in enumerate(made)
     ]
-    pieces = Pieces(records, 0, 1, most_bytes)
+    pieces = BatchSplitter(records, 0, 1, most_bytes)
     batches: list[list[Decoded]] = []
     while pieces:
         taken = list(pieces.batch())

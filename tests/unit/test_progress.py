@@ -1,10 +1,10 @@
 """When a consumer counts as stuck: asked for long, behind at two looks in the same place."""
 
-from waypost.subscriber.watchdog import Progress
+from waypost.subscriber.watchdog import FetchProgress
 
 
-def reading(**positions: int) -> Progress[str]:
-    progress: Progress[str] = Progress(10)
+def reading(**positions: int) -> FetchProgress[str]:
+    progress: FetchProgress[str] = FetchProgress(10)
     progress.begin(positions)
     return progress
 

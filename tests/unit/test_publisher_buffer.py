@@ -36,7 +36,7 @@ def test_what_goes_in_comes_out_in_order() -> None:
     one = buffer()
     for number in range(5):
         one.put(pending(f"{number}"))
-    one.lay_out(1)
+    one.set_partition_count(1)
     assert one.route(3) == 3
     assert one.route(9) == 2
     assert take_all(one) == ["0", "1", "2", "3", "4"]
@@ -47,7 +47,7 @@ def test_a_command_counts_until_it_is_acknowledged() -> None:
     one.put(pending("a", value=b"x" * 100))
     size = one.bytes
     assert size >= 100
-    one.lay_out(1)
+    one.set_partition_count(1)
     one.route(1)
     one.take(0, 1, ALL, {})
     assert (len(one), one.bytes) == (1, size)
@@ -59,7 +59,7 @@ def test_a_batch_stops_before_the_command_that_does_not_fit() -> None:
     one = buffer()
     for name, value in (("a", b"x" * 1000), ("b", b"x" * 1000), ("c", b"")):
         one.put(pending(name, value=value))
-    one.lay_out(1)
+    one.set_partition_count(1)
     one.route(ALL)
     assert [found.command_id for found in one.take(0, ALL, 2000, {})] == ["a"]
     assert one.take(0, ALL, 1000, {"other": 1}) == []
@@ -71,7 +71,7 @@ def test_what_was_given_back_comes_again_before_the_rest() -> None:
     one = buffer()
     for name in "abcd":
         one.put(pending(name))
-    one.lay_out(1)
+    one.set_partition_count(1)
     one.route(ALL)
     one.take(0, 3, ALL, {})
     one.give_back(0, 1)
@@ -83,12 +83,12 @@ def test_what_was_given_back_comes_again_before_the_rest() -> None:
 def test_another_number_of_partitions_keeps_the_order_of_each_session() -> None:
     one = buffer()
     sent = [(f"session-{number % 7}", f"{number}") for number in range(50)]
-    one.lay_out(3)
+    one.set_partition_count(3)
     for session, name in sent:
         one.put(pending(name, session))
     one.route(40)
     one.take(1, 5, ALL, {})
-    one.lay_out(4)
+    one.set_partition_count(4)
     one.route(ALL)
     found = {partition: take_all(one, partition) for partition in range(4)}
     for partition, names in found.items():
@@ -125,7 +125,7 @@ def test_several_commands_are_accepted_together_or_not_at_all() -> None:
 def test_drop_oldest_gives_up_the_oldest_that_still_waits() -> None:
     dropped: list[Pending] = []
     one = buffer(count=3, on_full="drop_oldest", dropped=dropped)
-    one.lay_out(2)
+    one.set_partition_count(2)
     for name in "abc":
         one.put(pending(name, "session"))
     one.route(2)
@@ -138,7 +138,7 @@ def test_drop_oldest_gives_up_the_oldest_that_still_waits() -> None:
 def test_drop_oldest_raises_where_everything_is_on_its_way() -> None:
     one = buffer(count=1, on_full="drop_oldest")
     one.put(pending("a"))
-    one.lay_out(1)
+    one.set_partition_count(1)
     one.route(1)
     one.take(0, 1, ALL, {})
     with pytest.raises(BufferFullError):
@@ -157,7 +157,7 @@ def test_what_can_never_fit_is_refused_at_once(on_full: OnFull) -> None:
 def test_block_waits_until_there_is_room() -> None:
     one = buffer(count=1, on_full="block")
     one.put(pending("a"))
-    one.lay_out(1)
+    one.set_partition_count(1)
     one.route(1)
     take_all(one)
     putting = threading.Thread(target=one.put, args=[pending("b")])
@@ -193,7 +193,7 @@ def test_the_sender_is_woken_only_when_it_rests() -> None:
     one.put(pending("a"))
     assert calls == []
     assert not one.rest()  # something has arrived, so there is no rest
-    one.lay_out(1)
+    one.set_partition_count(1)
     one.route(1)
     assert one.rest()
     one.put(pending("b"))
@@ -203,7 +203,7 @@ def test_the_sender_is_woken_only_when_it_rests() -> None:
 
 def test_it_knows_whether_anything_up_to_a_number_is_left() -> None:
     one = buffer()
-    one.lay_out(2)
+    one.set_partition_count(2)
     sessions = [next(s for s in ("s1", "s2", "s3", "s4") if partition_of(s, 2) == p) for p in (0, 1)]
     one.put(pending("a", sessions[0]))
     one.put(pending("b", sessions[1]))
@@ -222,7 +222,7 @@ def test_a_batch_holds_so_many_of_a_session_that_the_worker_still_knows_their_id
     None
 ):
     one = buffer(count=ALL)
-    one.lay_out(1)
+    one.set_partition_count(1)
     for number in range(500):
         one.put(pending(f"{number}", value=b"{}"))
         one.put(pending(f"other-{number}", "other", value=b"{}"))
@@ -255,7 +255,7 @@ def test_whatever_the_sender_does_nothing_is_lost_or_doubled_and_sessions_stay_i
     operations: list[tuple[str, int]],
 ) -> None:
     one = buffer(count=ALL)
-    one.lay_out(2)
+    one.set_partition_count(2)
     partitions = 2
     flying: dict[int, int] = {}
     accepted: list[tuple[str, str]] = []
@@ -272,7 +272,7 @@ def test_whatever_the_sender_does_nothing_is_lost_or_doubled_and_sessions_stay_i
         elif what == "lay_out":
             if much != partitions:
                 flying.clear()
-            one.lay_out(much)
+            one.set_partition_count(much)
             partitions = much
         elif what == "give_all_back":
             one.give_all_back()

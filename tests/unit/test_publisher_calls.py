@@ -24,7 +24,7 @@ from waypost import (
 from waypost.model.commands import IMPORT, Import
 from waypost.model.limits import MAX_DATA_BYTES
 from waypost.model.times import parse_micros
-from waypost.publisher.calls import CommandCalls, split_import
+from waypost.publisher.calls import CommandMethods, split_import
 from waypost.publisher.pending import Pending
 from waypost.publisher.stamps import Clock, new_id
 from waypost.wire.decode import parse_body
@@ -33,7 +33,7 @@ from waypost.wire.encode import import_body
 NOWHERE = "127.0.0.1:1"
 
 
-class Accepting(CommandCalls):
+class Accepting(CommandMethods):
     """Keeps what it accepts."""
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ def item(number: int, size: int = 10) -> dict[str, Any]:
 ITSELF: dict[str, Any] = {}
 ITSELF["me"] = ITSELF
 
-BAD: dict[str, tuple[Callable[[CommandCalls], object], str]] = {
+BAD: dict[str, tuple[Callable[[CommandMethods], object], str]] = {
     "a session id that is no string": (lambda p: p.create(7, "n", {}), "session id"),  # type: ignore[arg-type]
     "an empty session id": (lambda p: p.clear(""), "session id is empty"),
     "a long session id": (lambda p: p.create("s" * 201, "n", {}), "201 characters"),

@@ -139,7 +139,7 @@ async def test_what_can_not_be_removed_from_the_disk_is_removed_once_it_can(tmp_
         blocker = sqlite3.connect(spool_in(tmp_path), isolation_level=None)
         blocker.execute("begin immediate")
         buffer, settled = publisher._buffer, threading.Event()
-        buffer.lay_out(1)
+        buffer.set_partition_count(1)
         buffer.route(10)
         buffer.take(0, 10, 1_000_000, {})
         assert buffer.settle(buffer.acknowledge(0, 1), settled.set)

@@ -23,7 +23,7 @@ def test_the_order_holds_through_memory_and_disk(through: bool) -> None:
         world.spill()
     assert world.buffer.stored > 30
     assert len(world.buffer) == 50
-    world.buffer.lay_out(1)
+    world.buffer.set_partition_count(1)
     assert world.send_all() == [str(number) for number in range(50)]
     world.remove()
     assert (len(world.buffer), world.buffer.disk_count, world.buffer.disk_bytes) == (0, 0, 0)
@@ -55,7 +55,7 @@ def test_a_command_that_can_not_be_written_is_not_accepted() -> None:
     world.disk.broken = False
     world.put(3)
     assert (world.buffer.accepted, world.buffer.disk_count) == (2, 2)
-    world.buffer.lay_out(1)
+    world.buffer.set_partition_count(1)
     assert world.send_all() == ["1", "3"]
     assert world.buffer.disk_bytes == 0
 
@@ -77,7 +77,7 @@ def test_what_was_interrupted_right_after_its_commit_was_not_accepted_and_never_
     world.remove()
     assert [each.command_id for each in world.disk.rows.values()] == ["1"]
     world.put(3)
-    world.buffer.lay_out(1)
+    world.buffer.set_partition_count(1)
     assert world.send_all() == ["1", "3"]
     assert (world.buffer.accepted, world.buffer.disk_bytes) == (2, 0)
 
@@ -94,7 +94,7 @@ def test_what_can_not_be_spilled_stays_in_memory() -> None:
     with pytest.raises(BufferFullError):
         world.put(8)
     world.disk.broken = False
-    world.buffer.lay_out(1)
+    world.buffer.set_partition_count(1)
     assert world.send_all() == [str(number) for number in range(8)]
 
 
@@ -109,7 +109,7 @@ def test_a_full_disk_and_a_full_memory_are_full(through: bool) -> None:
     with pytest.raises(BufferFullError, match="full"):
         world.put(100)
     assert (world.buffer.accepted, len(world.buffer)) == (expected, expected)
-    world.buffer.lay_out(1)
+    world.buffer.set_partition_count(1)
     assert world.send_all() == [str(number) for number in range(expected)]
 
 
@@ -118,7 +118,7 @@ def test_drop_oldest_frees_the_disk_too_and_tells() -> None:
     world = World(through=True, max_disk_bytes=10 * size, on_full="drop_oldest")
     world.put(*range(13))
     assert [each.command_id for each in world.dropped] == ["0", "1", "2"]
-    world.buffer.lay_out(1)
+    world.buffer.set_partition_count(1)
     assert world.send_all() == [str(number) for number in range(3, 13)]
     assert world.buffer.disk_bytes == 0
 
@@ -126,7 +126,7 @@ def test_drop_oldest_frees_the_disk_too_and_tells() -> None:
 def test_what_is_saved_meanwhile_stays_in_memory_and_leaves_the_disk_with_its_acknowledgement() -> None:
     world = World()
     world.put(1, 2)
-    world.buffer.lay_out(1)
+    world.buffer.set_partition_count(1)
     world.buffer.route(ALL)
     world.buffer.take(0, 1, ALL, {})
     world.put(3)
@@ -146,7 +146,7 @@ def test_what_is_saved_meanwhile_stays_in_memory_and_leaves_the_disk_with_its_ac
 def test_what_was_acknowledged_while_it_was_written_is_removed_again() -> None:
     world = World()
     world.put(1)
-    world.buffer.lay_out(1)
+    world.buffer.set_partition_count(1)
     world.buffer.route(ALL)
     world.buffer.take(0, 1, ALL, {})
     chosen = world.buffer.save(world.buffer.unsaved())
@@ -160,7 +160,7 @@ def test_what_was_acknowledged_while_it_was_written_is_removed_again() -> None:
 def test_what_was_acknowledged_before_it_is_written_is_not_written() -> None:
     world = World()
     world.put(1, 2)
-    world.buffer.lay_out(1)
+    world.buffer.set_partition_count(1)
     world.buffer.route(ALL)
     world.buffer.take(0, 1, ALL, {})
     candidates = world.buffer.unsaved()
@@ -174,7 +174,7 @@ def test_a_batch_with_a_spool_holds_half_as_many_of_a_session() -> None:
     # One batch may be acknowledged and not yet removed from the disk while the next is in flight.
     world = World(max_count=1000)
     world.put(*range(200))
-    world.buffer.lay_out(1)
+    world.buffer.set_partition_count(1)
     world.buffer.route(ALL)
     assert len(world.buffer.take(0, ALL, ALL, {})) == 96
 
@@ -187,7 +187,7 @@ def test_what_another_left_goes_between_what_was_here_and_what_comes(through: bo
     world.put(*range(3, 6))
     assert (len(world.buffer), world.buffer.recovered, world.buffer.accepted) == (25, 20, 5)
     assert world.buffer.holds(world.buffer.newest)
-    world.buffer.lay_out(1)
+    world.buffer.set_partition_count(1)
     left = [f"left-{number}" for number in range(20)]
     assert world.send_all() == ["1", "2", *left, "3", "4", "5"]
     world.remove()
@@ -230,7 +230,7 @@ def test_what_is_taken_over_waits_for_a_write_through_that_is_under_way() -> Non
     go_on.set()
     putting.join()
     adopting.join()
-    world.buffer.lay_out(1)
+    world.buffer.set_partition_count(1)
     assert world.send_all() == ["1", "left"]
 
 
@@ -240,7 +240,7 @@ OPERATIONS = st.lists(
         st.tuples(st.sampled_from(["route", "take", "acknowledge", "spill", "load"]), st.integers(1, 4)),
         st.tuples(st.sampled_from(["save", "give_all_back", "remove"]), st.just(0)),
         st.tuples(st.just("adopt"), st.integers(1, 5)),
-        st.tuples(st.just("lay_out"), st.integers(1, 3)),
+        st.tuples(st.just("set_partition_count"), st.integers(1, 3)),
     ),
     max_size=80,
 )
@@ -253,7 +253,7 @@ def test_whatever_happens_nothing_is_lost_or_doubled_and_sessions_stay_in_order(
 ) -> None:
     world = World(through=through, max_count=6, max_disk_bytes=12 * pending("x").size, on_full=on_full)
     one = world.buffer
-    one.lay_out(2)
+    one.set_partition_count(2)
     flying = [0, 0, 0]
     accepted: list[tuple[str, str]] = []
     gone: list[tuple[str, str]] = []
@@ -264,10 +264,10 @@ def test_whatever_happens_nothing_is_lost_or_doubled_and_sessions_stay_in_order(
         gone.extend((str(each.session_id), each.command_id) for each in finished)
         one.settle(finished, lambda: None)
 
-    def lay_out(much: int) -> None:
+    def set_partition_count(much: int) -> None:
         one.give_all_back()
         flying[:] = [0, 0, 0]
-        one.lay_out(much)
+        one.set_partition_count(much)
 
     def put(much: int) -> None:
         session, name = f"session-{much}", f"{len(accepted)}"
@@ -290,7 +290,7 @@ def test_whatever_happens_nothing_is_lost_or_doubled_and_sessions_stay_in_order(
         "load": world.load,
         "save": lambda _: world.save(),
         "remove": lambda _: world.remove(),
-        "lay_out": lay_out,
+        "set_partition_count": set_partition_count,
         "give_all_back": lambda _: (one.give_all_back(), flying.__setitem__(slice(None), [0, 0, 0])),
     }
     for what, much in operations:
@@ -304,7 +304,7 @@ def test_whatever_happens_nothing_is_lost_or_doubled_and_sessions_stay_in_order(
             steps[what](much)
         assert one.count_left(one.newest) == len(one)
         assert len(world.disk.rows) + len(world.other.rows) >= one.stored
-    lay_out(1)
+    set_partition_count(1)
     while True:
         world.spill()
         world.load()

@@ -16,9 +16,9 @@ from waypost.model.commands import (
     Unpin,
 )
 from waypost.model.decisions import Accepted, Created, Rejected
-from waypost.model.index import FORGET_ABOVE, REMEMBERED, Remembered, Session
+from waypost.model.index import DEDUP_WINDOW, FORGET_ABOVE, SeenCommand, Session
 from waypost.model.retention import Policy
-from waypost.model.session import Memory, decide, evolve
+from waypost.model.session import DedupChanges, decide, evolve
 
 A = Create("a", b"{}")
 
@@ -129,8 +129,8 @@ class TestTheWindow:
         life = Life()
         life.creates("a")
         self.pins(life, 1_000)
-        assert all(life.session.knows(f"pin-{index}") for index in range(1_000 - REMEMBERED, 1_000))
-        assert (REMEMBERED, FORGET_ABOVE) == (256, 320)
+        assert all(life.session.knows(f"pin-{index}") for index in range(1_000 - DEDUP_WINDOW, 1_000))
+        assert (DEDUP_WINDOW, FORGET_ABOVE) == (256, 320)
 
     def test_forgetting_is_lazy_up_to_320_then_down_to_256(self) -> None:
         life = Life()
@@ -193,7 +193,7 @@ class TestTheWindow:
 class TestWhatAStoreIsTold:
     """``evolve`` answers with the changes to the memory, so that a store writes those rows and no others."""
 
-    def evolve(self, life: Life, action: Action, id: str) -> Memory:
+    def evolve(self, life: Life, action: Action, id: str) -> DedupChanges:
         life.position += 1
         command = Command(id, life.position, 0, 0, action)
         decision = decide(life.session, command, life.default)
@@ -201,21 +201,21 @@ class TestWhatAStoreIsTold:
         return evolve(life.session, command, decision)
 
     def test_a_create_is_remembered_by_its_checkpoint(self) -> None:
-        assert self.evolve(Life(), A, "a") == Memory((), None)
+        assert self.evolve(Life(), A, "a") == DedupChanges((), None)
 
     def test_any_other_command_is_added_after_what_it_dropped(self) -> None:
         life = Life()
         life.does(A, id="a")
         life.does(A, id="b")
-        assert self.evolve(life, Clear(), "clear") == Memory(
-            (Remembered(1, "a", 1), Remembered(2, "b", 2), Remembered(3, "clear", None)), None
+        assert self.evolve(life, Clear(), "clear") == DedupChanges(
+            (SeenCommand(1, "a", 1), SeenCommand(2, "b", 2), SeenCommand(3, "clear", None)), None
         )
 
     def test_retention_adds_the_creates_of_what_it_dropped(self) -> None:
         life = Life(Policy(max_checkpoints=2))
         life.does(A, id="a")
         life.does(A, id="b")
-        assert self.evolve(life, A, "c") == Memory((Remembered(2, "b", 2),), None)
+        assert self.evolve(life, A, "c") == DedupChanges((SeenCommand(2, "b", 2),), None)
 
     def test_forgetting_names_the_lowest_position_still_kept(self) -> None:
         life = Life()
@@ -223,5 +223,5 @@ class TestWhatAStoreIsTold:
         for index in range(FORGET_ABOVE):
             life.does(Pin("s:1"), id=f"pin-{index}")
         memory = self.evolve(life, Pin("s:1"), "last")
-        assert memory.added == (Remembered(FORGET_ABOVE + 2, "last", 1),)
-        assert memory.forgotten_below == life.session.recent[0].position == FORGET_ABOVE + 3 - REMEMBERED
+        assert memory.added == (SeenCommand(FORGET_ABOVE + 2, "last", 1),)
+        assert memory.forgotten_below == life.session.recent[0].position == FORGET_ABOVE + 3 - DEDUP_WINDOW

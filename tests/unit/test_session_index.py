@@ -5,7 +5,7 @@ from tests.unit.life import Life, expect, item
 
 from waypost.model.commands import Command, Configure, ConfigureDefaults, Delete, Import, Pin
 from waypost.model.decisions import Deleted, Rejected
-from waypost.model.index import Entry, Remembered, Session
+from waypost.model.index import Entry, SeenCommand, Session
 from waypost.model.retention import Policy
 from waypost.model.session import decide, evolve
 
@@ -15,11 +15,11 @@ def entry(number: int) -> Entry:
 
 
 def test_a_restored_session_has_its_id_counter_policy_and_memory() -> None:
-    remembered = [Remembered(9, "nine", None), Remembered(4, "four", 1)]
+    remembered = [SeenCommand(9, "nine", None), SeenCommand(4, "four", 1)]
     session = Session.restore("s", 7, Policy(max_checkpoints=9), [entry(5), entry(2)], remembered)
     assert (session.session_id, session.counter, session.policy) == ("s", 7, Policy(max_checkpoints=9))
     assert [one.number for one in session.live()] == [2, 5]
-    assert session.recent == [Remembered(4, "four", 1), Remembered(9, "nine", None)]
+    assert session.recent == [SeenCommand(4, "four", 1), SeenCommand(9, "nine", None)]
     assert session.find("s:5") == entry(5)
     assert (session.number_of("command-5"), session.number_of("four")) == (5, 1)
 
@@ -41,7 +41,7 @@ def test_deleting_tells_the_store_to_remember_the_command_that_made_the_checkpoi
     delete = Command("delete", 2, 0, 0, Delete("s:1"))
     decision = expect(Deleted, decide(life.session, delete, life.default))
     memory = evolve(life.session, delete, decision)
-    assert memory.added == (Remembered(1, "command-1", 1), Remembered(2, "delete", 1))
+    assert memory.added == (SeenCommand(1, "command-1", 1), SeenCommand(2, "delete", 1))
     assert memory.forgotten_below is None
 
 

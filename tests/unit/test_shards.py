@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.support.cli import CommandLine, environment
 
 from waypost.errors import ShardMapError
-from waypost.shards import ONLY, Place, check_place, dsn_list, shard_of
+from waypost.shards import ONLY, ShardSlot, check_place, dsn_list, shard_of
 from waypost_worker.config.settings import Settings, load_settings, masked_dsn, secret_values
 
 ONE = "postgresql://me:hush-1@db:5432,other:5433/x?target_session_attrs=read-write"
@@ -83,37 +83,37 @@ def test_every_partition_has_one_shard(partition: int, shards: int) -> None:
     [
         (None, False, ONLY),
         (None, True, ONLY),
-        (None, False, Place(1, 2)),
-        (Place(1, 2, SET), True, Place(1, 2)),
-        (Place(1, 2, SET), True, Place(1, 2, SET)),
+        (None, False, ShardSlot(1, 2)),
+        (ShardSlot(1, 2, SET), True, ShardSlot(1, 2)),
+        (ShardSlot(1, 2, SET), True, ShardSlot(1, 2, SET)),
     ],
 )
-def test_a_database_may_stand_in_its_place(noted: Place | None, used: bool, given: Place) -> None:
+def test_a_database_may_stand_in_its_place(noted: ShardSlot | None, used: bool, given: ShardSlot) -> None:
     check_place(noted, used, given)
 
 
 @pytest.mark.parametrize(
     ("noted", "used", "given", "said"),
     [
-        (None, True, Place(0, 2), "shard 0 of 2 was recorded as the only database of a deployment"),
-        (Place(0, 2, SET), False, ONLY, "the only database of a deployment was recorded as shard 0 of 2"),
+        (None, True, ShardSlot(0, 2), "shard 0 of 2 was recorded as the only database of a deployment"),
+        (ShardSlot(0, 2, SET), False, ONLY, "the only database of a deployment was recorded as shard 0 of 2"),
         (
-            Place(0, 2, SET),
+            ShardSlot(0, 2, SET),
             True,
-            Place(0, 3),
+            ShardSlot(0, 3),
             "shard 0 of 3 was recorded as shard 0 of 2: with another number",
         ),
         (
-            Place(0, 2, SET),
+            ShardSlot(0, 2, SET),
             True,
-            Place(1, 2),
+            ShardSlot(1, 2),
             "shard 1 of 2 was recorded as shard 0 of 2: the list is in another",
         ),
-        (Place(1, 2, SET), True, Place(1, 2, uuid4()), "shard 1 of 2 belongs to another set"),
+        (ShardSlot(1, 2, SET), True, ShardSlot(1, 2, uuid4()), "shard 1 of 2 belongs to another set"),
     ],
 )
 def test_a_database_in_another_place_is_refused(
-    noted: Place | None, used: bool, given: Place, said: str
+    noted: ShardSlot | None, used: bool, given: ShardSlot, said: str
 ) -> None:
     with pytest.raises(ShardMapError) as refused:
         check_place(noted, used, given)

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from waypost_worker.snapshots.coverage import Latest, Reach, findings
+from waypost_worker.snapshots.coverage import Coverage, Latest, findings
 
-FINE = Reach(
+FINE = Coverage(
     0, 100, 10, 480, position=500, results_position=480, owed=490, snapshot=300, snapshot_results=290
 )
 DAY = 86_400.0
@@ -14,7 +14,7 @@ LATEST = Latest("snap", DAY)
 
 
 def told(
-    *reaches: Reach,
+    *reaches: Coverage,
     retention: float | None = 30 * DAY,
     latest: Latest | None = LATEST,
     place: str | None = "there",
@@ -44,7 +44,7 @@ def test_a_snapshot_that_the_log_reaches_back_to_is_fine() -> None:
         (replace(FINE, snapshot_results=9), "warning", "begins after the results position of snap"),
     ],
 )
-def test_each_gap_is_told_with_its_partition(reach: Reach, level: str, words: str) -> None:
+def test_each_gap_is_told_with_its_partition(reach: Coverage, level: str, words: str) -> None:
     found = told(replace(FINE, partition=0), replace(reach, partition=3))
     assert found[0][0] == level
     assert "partition 3: " in found[0][1]

@@ -139,7 +139,7 @@ def searchable(wanted: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class CleanupPlan:
     """What to do so that checkpoints leave: first store anew what others need, then delete."""
 
     carry: set[str]  # digests
@@ -147,7 +147,7 @@ class Plan:
     gone: list[int]
 
 
-def plan(rows: Sequence[Row], dropped: set[Key]) -> Plan:
+def plan(rows: Sequence[Row], dropped: set[Key]) -> CleanupPlan:
     """How the ``dropped`` checkpoints leave with their writes and the values that no other one needs.
 
     ``rows`` are all of the session, rising, without data.
@@ -175,7 +175,7 @@ def plan(rows: Sequence[Row], dropped: set[Key]) -> Plan:
     carry = needed - kept
     carriers = [row for row in rows if row.number in gone and carry & set(row.metadata.get("holds", ()))]
     carry &= {held for row in carriers for held in row.metadata["holds"]}
-    return Plan(carry, [row.number for row in carriers], gone_with_parts(rows, gone))
+    return CleanupPlan(carry, [row.number for row in carriers], gone_with_parts(rows, gone))
 
 
 def carried(rows: Iterable[Row], carry: set[str]) -> list[Record]:

@@ -29,7 +29,7 @@ def unreachable(options: Mapping[str, Any]) -> KafkaConnectionError:
     return KafkaConnectionError(f"no broker can be reached at {servers}")
 
 
-def may_be_refusal(error: BaseException | None, options: Mapping[str, Any]) -> bool:
+def is_auth_failure(error: BaseException | None, options: Mapping[str, Any]) -> bool:
     """Whether this error of a client may be due to how it is protected."""
     protected = options.get("security_protocol", "PLAINTEXT") != "PLAINTEXT"
     return isinstance(error, KafkaConnectionError) or (protected and isinstance(error, TimeoutError))
@@ -63,7 +63,7 @@ async def refusal(options: Mapping[str, Any]) -> str | None:
     return "; ".join(reasons)
 
 
-async def require_admission(options: Mapping[str, Any]) -> None:
+async def require_access(options: Mapping[str, Any]) -> None:
     """To be called before a client that logs in with a token starts; KafkaConnectionError says why it can't.
 
     aiokafka takes a refused token for a login that worked, and would then wait for ever.

@@ -63,7 +63,7 @@ class _LenientBatches:
         return batch
 
 
-async def read_oddly(
+async def fetch_leniently(
     consumer: AIOKafkaConsumer, partition: TopicPartition, isolation_level: str, offset: int, timeout: float
 ) -> tuple[list[Any], int]:
     """The next records from ``offset`` on, and the offset to go on from. Aborted ones are left out.
@@ -109,7 +109,9 @@ async def read_each(
                     partition, []
                 )
             except ODD:
-                records, behind = await read_oddly(consumer, partition, isolation_level, position, timeout)
+                records, behind = await fetch_leniently(
+                    consumer, partition, isolation_level, position, timeout
+                )
                 consumer.seek(partition, behind)
         except (KafkaError, TimeoutError) as error:
             log.warning("%s can't be read just now: %r", partition, error)

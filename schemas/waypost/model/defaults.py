@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from waypost.errors import InvalidCommandError
 from waypost.model.commands import Command, ConfigureDefaults
 from waypost.model.decisions import DefaultsConfigured, Duplicate, Rejected
-from waypost.model.index import REMEMBERED
+from waypost.model.index import DEDUP_WINDOW
 from waypost.model.retention import Policy
 
 
@@ -35,4 +35,4 @@ class Defaults:
         self.policy = decision.policy
         if command.id is not None:
             self.recent.append(command.id)
-            del self.recent[:-REMEMBERED]
+            del self.recent[:-DEDUP_WINDOW]

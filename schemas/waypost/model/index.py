@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from waypost.model.checkpoint import own_number
 from waypost.model.retention import Policy
 
-REMEMBERED: Final = 256  # command ids that are remembered besides those of live checkpoints
+DEDUP_WINDOW: Final = 256  # command ids that are remembered besides those of live checkpoints
 # Forgetting waits until this many are there, so that a session at its cap forgets 64 at a time.
 FORGET_ABOVE: Final = 320
 
@@ -31,7 +31,7 @@ class Entry:
     pinned: bool = False
 
 
-class Remembered(NamedTuple):
+class SeenCommand(NamedTuple):
     """A command id that no live checkpoint carries; ``number`` of the checkpoint it was about, if any."""
 
     position: int
@@ -49,7 +49,7 @@ class Session:
         self.counter = counter  # the highest number ever given; never goes back
         self.policy = policy  # None: the deployment's default applies
         self.entries: dict[int, Entry] = {}
-        self.recent: list[Remembered] = []  # rising positions
+        self.recent: list[SeenCommand] = []  # rising positions
         self._numbers: list[int] = []  # rising
         self._known: dict[str, int | None] = {}
         self._imported: dict[str, list[int]] = {}
@@ -61,7 +61,7 @@ class Session:
         counter: int,
         policy: Policy | None,
         entries: list[Entry],
-        recent: list[Remembered],
+        recent: list[SeenCommand],
     ) -> "Session":
         """A session from what was stored, in any order."""
         session = cls(session_id, counter, policy)
@@ -135,7 +135,7 @@ class Session:
         if entry.imported_id is not None:
             insort(self._imported.setdefault(entry.imported_id, []), number)
 
-    def drop(self, number: int) -> Remembered | None:
+    def drop(self, number: int) -> SeenCommand | None:
         """Take a live entry out; what is remembered of the command that made it, if it had an id."""
         entry = self.entries.pop(number)
         del self._numbers[bisect_left(self._numbers, number)]
@@ -146,19 +146,19 @@ class Session:
                 del self._imported[entry.imported_id]
         if entry.command_id is None:
             return None
-        return self.remember(Remembered(entry.position, entry.command_id, number))
+        return self.remember(SeenCommand(entry.position, entry.command_id, number))
 
-    def remember(self, remembered: Remembered) -> Remembered:
+    def remember(self, remembered: SeenCommand) -> SeenCommand:
         """Keep a command id among the recent ones."""
         insort(self.recent, remembered)
         self._known[remembered.command_id] = remembered.number
         return remembered
 
     def forget(self) -> int | None:
-        """Forget down to REMEMBERED once FORGET_ABOVE is passed; the lowest position still remembered."""
+        """Forget down to DEDUP_WINDOW once FORGET_ABOVE is passed; the lowest position still remembered."""
         if len(self.recent) <= FORGET_ABOVE:
             return None
-        for remembered in self.recent[:-REMEMBERED]:
+        for remembered in self.recent[:-DEDUP_WINDOW]:
             del self._known[remembered.command_id]
-        del self.recent[:-REMEMBERED]
+        del self.recent[:-DEDUP_WINDOW]
         return self.recent[0].position

@@ -38,7 +38,7 @@ from waypost.model.decisions import (
     RolledBack,
     Unpinned,
 )
-from waypost.model.index import Entry, Remembered, Session
+from waypost.model.index import Entry, SeenCommand, Session
 from waypost.model.limits import MAX_CLAIMED_NUMBER
 from waypost.model.retention import Policy, removed_by_age, retention
 
@@ -186,23 +186,23 @@ def _import(session: Session, command: Command, action: Import, policy: Policy) 
     return Imported(tuple(placed), tuple(removed))
 
 
-class Memory(NamedTuple):
+class DedupChanges(NamedTuple):
     """What a command changed in the memory of command ids: additions, and the lowest position still kept."""
 
-    added: tuple[Remembered, ...]
+    added: tuple[SeenCommand, ...]
     forgotten_below: int | None
 
 
-_UNCHANGED: Final = Memory((), None)
+_UNCHANGED: Final = DedupChanges((), None)
 
 
-def evolve(session: Session, command: Command, decision: Accepted) -> Memory:
+def evolve(session: Session, command: Command, decision: Accepted) -> DedupChanges:
     """Make ``session`` what ``decision`` says. Never fails for a decision that ``decide`` just made."""
     if type(decision) is Created and not decision.removed:
         session.add(decision.entry)
         return _UNCHANGED
     about: int | None = None
-    added: list[Remembered] = []
+    added: list[SeenCommand] = []
     match decision:
         case Created():
             session.add(decision.entry)
@@ -233,10 +233,10 @@ def evolve(session: Session, command: Command, decision: Accepted) -> Memory:
         if (remembered := session.drop(number)) is not None:
             added.append(remembered)
     if command.id is not None and not isinstance(decision, Created):
-        added.append(session.remember(Remembered(command.position, command.id, about)))
+        added.append(session.remember(SeenCommand(command.position, command.id, about)))
     if not added:
         return _UNCHANGED
-    return Memory(tuple(added), session.forget())
+    return DedupChanges(tuple(added), session.forget())
 
 
 def removed_ids(session_id: str, numbers: tuple[int, ...]) -> list[str]:

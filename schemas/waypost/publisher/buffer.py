@@ -144,7 +144,7 @@ class Buffer:
             self._resting = not self._routable()
             return self._resting
 
-    def lay_out(self, partitions: int) -> None:
+    def set_partition_count(self, partitions: int) -> None:
         """Be ready to route to so many partitions; what waits is sorted anew if it was another number."""
         with self._lock:
             if partitions == len(self._queues):

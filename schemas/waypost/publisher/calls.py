@@ -27,7 +27,7 @@ IMPORT_PART_BYTES: Final = 900_000
 IMPORT_PART_COUNT: Final = 10_000
 
 
-class CommandCalls(ABC):
+class CommandMethods(ABC):
     """The commands as plain calls. Each returns the command id; each raises InvalidCommandError, naming the
     argument, or BufferFullError, or PublisherClosedError, and then the command was not accepted.
     """

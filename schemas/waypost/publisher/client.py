@@ -23,10 +23,10 @@ from waypost.errors import PublisherClosedError
 from waypost.kafka.addresses import broker_addresses
 from waypost.model import commands
 from waypost.publisher.buffer import Buffer
-from waypost.publisher.calls import CommandCalls
+from waypost.publisher.calls import CommandMethods
 from waypost.publisher.calls import split_import as split_import
-from waypost.publisher.delivery import Outcomes
-from waypost.publisher.options import PublisherOptions, Settings
+from waypost.publisher.delivery import DeliveryTracker
+from waypost.publisher.options import PublisherOptions, PublisherSettings
 from waypost.publisher.pending import Pending
 from waypost.publisher.stamps import new_id
 from waypost.publisher.stats import PublisherStats
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("waypost")
 
 
-class Publisher(CommandCalls):
+class Publisher(CommandMethods):
     """Publishes commands from an event loop: ``async with waypost.Publisher("localhost:9092") as publisher``.
 
     The options are those of :class:`waypost.publisher.options.PublisherOptions`. A plain call can't wait on an
@@ -55,14 +55,14 @@ class Publisher(CommandCalls):
 
     def __init__(self, bootstrap_servers: str, **options: Unpack[PublisherOptions]) -> None:
         super().__init__()
-        settings = self._settings = Settings(**options)
+        settings = self._settings = PublisherSettings(**options)
         if settings.on_full == "block" and not self._may_block:
             raise ValueError("on_full='block' would stop the event loop: await publisher.room() instead")
         self._topics = Topics(settings.prefix)
         self._source = settings.source.encode()
         broker_addresses(bootstrap_servers)  # refuses what is none
         self._options = {"bootstrap_servers": bootstrap_servers, **(settings.options or {})}
-        self._outcomes = Outcomes(settings.on_delivery)
+        self._outcomes = DeliveryTracker(settings.on_delivery)
         self._spooler: Spooler | None = None
         # With a spool, replaced at the start, once it is known what dead publishers left.
         self._buffer = Buffer(
@@ -281,7 +281,7 @@ class Publisher(CommandCalls):
         timeout: float = 10,
     ) -> "WaitedResult":
         """Publish any command and wait for its result, whatever it says; otherwise as create_and_wait."""
-        from waypost.publisher.waiter import ResultWaiter, overdue  # brings the Kafka client
+        from waypost.publisher.waiter import ResultWaiter, result_timeout_error  # brings the Kafka client
 
         check_raw(command_type, body)
         pending = self._pending(command_type, session_id, body, timestamp, command_id)
@@ -295,7 +295,7 @@ class Publisher(CommandCalls):
                 return await self._waiter.wait(pending.command_id, session_id, landing)
         except TimeoutError:
             ended = f"within {timeout:g} s" if limit.expired() else "before the publisher was closed"
-            raise overdue(pending, landing, self._sender, ended) from None
+            raise result_timeout_error(pending, landing, self._sender, ended) from None
         finally:
             self._outcomes.forget(pending.command_id)
 
@@ -380,7 +380,7 @@ def _at_exit() -> None:
 
 
 def counted(
-    buffer: "Buffer", outcomes: "Outcomes", sender: "Sender | None", spooler: "Spooler | None"
+    buffer: "Buffer", outcomes: "DeliveryTracker", sender: "Sender | None", spooler: "Spooler | None"
 ) -> PublisherStats:
     """What the parts of a publisher count now. ``sender`` is None before the start, ``spooler`` without a spool."""
     return PublisherStats(

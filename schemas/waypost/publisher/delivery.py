@@ -9,19 +9,19 @@ from waypost.publisher.pending import Pending
 
 log = logging.getLogger("waypost")
 #: Gets partition and offset of a command once Kafka has it.
-Landing = asyncio.Future[tuple[int, int]]
+DeliveryFuture = asyncio.Future[tuple[int, int]]
 
 
-class Outcomes:
+class DeliveryTracker:
     """Belongs to the publisher's event loop. ``delivered`` and ``failed`` count commands."""
 
     def __init__(self, on_delivery: OnDelivery | None) -> None:
         self.delivered = 0
         self.failed = 0
         self._on_delivery = on_delivery
-        self._landings: dict[str, Landing] = {}
+        self._landings: dict[str, DeliveryFuture] = {}
 
-    def expect(self, command_id: str) -> Landing:
+    def expect(self, command_id: str) -> DeliveryFuture:
         """Where this command lands, or the DeliveryError that keeps it out; until :meth:`forget`."""
         landing = self._landings[command_id] = asyncio.get_running_loop().create_future()
         return landing

@@ -86,7 +86,7 @@ class Lane:
         return self._filled > 0 and self._flight is None
 
     @property
-    def stuffed(self) -> bool:
+    def blocked(self) -> bool:
         """Whether nothing can be done here before the batch in flight lands: the next one is full."""
         return self._full and self._flight is not None
 

@@ -73,7 +73,7 @@ class PublisherOptions(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class PublisherSettings:
     """:class:`PublisherOptions` with their defaults; ValueError names the option that is wrong."""
 
     prefix: str = DEFAULT_PREFIX

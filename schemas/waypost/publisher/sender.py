@@ -23,7 +23,7 @@ from aiokafka.errors import (
 )
 
 from waypost.errors import PublisherClosedError
-from waypost.kafka.diagnosis import may_be_refusal, refusal, unreachable
+from waypost.kafka.diagnosis import is_auth_failure, refusal, unreachable
 from waypost.kafka.partitions import partitions_of
 from waypost.publisher.buffer import Buffer
 from waypost.publisher.lane import Lane
@@ -158,7 +158,7 @@ class Sender:
 
     async def _explained(self, error: Exception) -> Exception:
         """What is behind a connection that could not be made, where that may be a certificate or a login."""
-        if "security_protocol" in self._options and may_be_refusal(error, self._options):
+        if "security_protocol" in self._options and is_auth_failure(error, self._options):
             why = await refusal(self._options)
             return error if why is None else KafkaConnectionError(why)
         return unreachable(self._options) if isinstance(error, KafkaConnectionError) else error
@@ -207,7 +207,7 @@ class Sender:
             raise TimeoutError(
                 f"Kafka does not tell of a topic {self._topic!r}; 'waypost topics create' makes it"
             ) from None
-        self._buffer.lay_out(partitions)
+        self._buffer.set_partition_count(partitions)
         self._lanes = [
             Lane(producer, self._topic, partition, self._source, self._buffer, self._news.set)
             for partition in range(partitions)
@@ -231,7 +231,7 @@ class Sender:
                 await lane.launch()
         if busy >= _STEP:
             await asyncio.sleep(0)
-        elif all(lane.stuffed for lane in self._lanes) or self._buffer.rest():
+        elif all(lane.blocked for lane in self._lanes) or self._buffer.rest():
             # While Kafka is silent and every next batch is full, no call wakes us: that costs a system call each.
             await self._until_news()
         return True

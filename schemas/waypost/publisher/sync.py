@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
 
 from waypost.errors import PublisherClosedError
-from waypost.publisher.calls import CommandCalls
+from waypost.publisher.calls import CommandMethods
 from waypost.publisher.client import Publisher
 from waypost.publisher.options import PublisherOptions
 from waypost.publisher.pending import Pending
@@ -28,7 +28,7 @@ class _Threaded(Publisher):
     _may_block = True
 
 
-class SyncPublisher(CommandCalls):
+class SyncPublisher(CommandMethods):
     """As :class:`waypost.Publisher`, with plain ``flush()`` and ``close()``; ready to use once it is made.
 
     The options are those of :class:`waypost.publisher.options.PublisherOptions`. ``on_full="block"`` makes a

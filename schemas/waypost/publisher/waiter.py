@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from waypost.publisher.sender import Sender
 
 
-def overdue(
+def result_timeout_error(
     pending: Pending, landing: "asyncio.Future[tuple[int, int]]", sender: "Sender | None", ended: str
 ) -> ResultTimeoutError:
     """The error for who waited in vain, until ``ended`` (``within 10 s``).

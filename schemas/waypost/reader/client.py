@@ -21,7 +21,7 @@ from waypost.reader.pool import ReadPool
 from waypost.reader.session import Page as Page
 from waypost.reader.session import SessionReader as SessionReader
 from waypost.reader.session import checked_limit
-from waypost.reader.sharding import OfSession, ReadShards
+from waypost.reader.sharding import SessionSource, ShardedPool
 from waypost.reader.sharding import SnapshotSet as SnapshotSet
 from waypost.shards import dsn_list
 
@@ -74,7 +74,7 @@ class Reader:
         reconnect: float = 10,
         statement_cache_size: int = 100,
     ) -> None:
-        self._shards = ReadShards(
+        self._shards = ShardedPool(
             [
                 ReadPool(one, schema, pool_size, timeout, reconnect, statement_cache_size)
                 for one in dsn_list(dsn)
@@ -95,7 +95,7 @@ class Reader:
 
     def session(self, session_id: str) -> SessionReader:
         """The reads of one session; it need not exist."""
-        return SessionReader(OfSession(self._shards, session_id), session_id)
+        return SessionReader(SessionSource(self._shards, session_id), session_id)
 
     async def sessions(
         self, *, prefix: str = "", limit: int = _SESSIONS, cursor: str = ""

@@ -96,7 +96,7 @@ class ReadPool:
         return await self._on_a_living_connection(read)
 
     @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator["Snapshot"]:
+    async def snapshot(self) -> AsyncIterator["ReadTransaction"]:
         """Statements that all see the same moment. Holds a connection and its transaction meanwhile."""
 
         async def begin() -> tuple[Any, AsyncExitStack]:
@@ -109,7 +109,7 @@ class ReadPool:
 
         connection, transaction = await self._on_a_living_connection(begin)
         async with transaction:
-            yield Snapshot(connection, self._schema, self._timeout)
+            yield ReadTransaction(connection, self._schema, self._timeout)
 
     @asynccontextmanager
     async def _acquired(self) -> AsyncIterator[Any]:
@@ -170,7 +170,7 @@ class ReadPool:
                 return found
 
 
-class Snapshot:
+class ReadTransaction:
     """Reads within one transaction."""
 
     def __init__(self, connection: Any, schema: str, timeout: float) -> None:

@@ -10,8 +10,8 @@ import orjson
 from waypost.model.checkpoint import Checkpoint, Summary, checkpoint_id, export_json, own_number
 from waypost.model.limits import MAX_CHECKPOINT_ID, canonical_metadata, text_problem
 from waypost.model.times import to_micros
-from waypost.reader.pool import Snapshot
-from waypost.reader.sharding import OfSession, SnapshotSet
+from waypost.reader.pool import ReadTransaction
+from waypost.reader.sharding import SessionSource, SnapshotSet
 from waypost.wire.encode import check_session_id, metadata_json
 
 _PAGE: Final = 100  # checkpoints may have 900 KB each
@@ -33,7 +33,7 @@ class SessionReader:
     they say otherwise. Naive datetimes raise NaiveDatetimeError, a session id that none can have InvalidCommandError.
     """
 
-    def __init__(self, source: OfSession, session_id: str) -> None:
+    def __init__(self, source: SessionSource, session_id: str) -> None:
         if session_id != "":  # the session of an id without a colon, which holds nothing
             check_session_id(session_id)
         self.session_id = session_id
@@ -192,7 +192,9 @@ class SessionReader:
         return [_checkpoint(row) for row in rows]
 
 
-async def checkpoints_of(snapshot: Snapshot | SnapshotSet, session_id: str) -> AsyncIterator[Checkpoint]:
+async def checkpoints_of(
+    snapshot: ReadTransaction | SnapshotSet, session_id: str
+) -> AsyncIterator[Checkpoint]:
     """A session's live checkpoints at the moment of ``snapshot``, oldest first, a few in memory at a time."""
     unfiltered = (None, None, None, None, None)
     async for row in snapshot.rows("oldest_first", session_id, 0, *unfiltered, _HIGHEST):

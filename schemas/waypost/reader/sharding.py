@@ -11,8 +11,8 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from waypost.errors import ShardMapError
-from waypost.reader.pool import ReadPool, Snapshot
-from waypost.shards import Place, check_place, shard_of
+from waypost.reader.pool import ReadPool, ReadTransaction
+from waypost.shards import ShardSlot, check_place, shard_of
 from waypost.wire.topics import partition_of
 
 
@@ -24,7 +24,7 @@ class Source(Protocol):
         ...
 
 
-class ReadShards:
+class ShardedPool:
     """One pool for each database of the list, each checked when it is first used."""
 
     def __init__(self, pools: Sequence[ReadPool]) -> None:
@@ -68,7 +68,7 @@ class ReadShards:
             parts = [await stack.enter_async_context(pool.snapshot()) for pool in await self.all()]
             partitions = await self._partition_count() if len(parts) > 1 else None
 
-            def part_of(session_id: str) -> Snapshot:
+            def part_of(session_id: str) -> ReadTransaction:
                 partition = 0 if partitions is None else partition_of(session_id, partitions)
                 return parts[shard_of(partition, len(parts))]
 
@@ -101,8 +101,8 @@ class ReadShards:
             if shards > 1:
                 error.add_note(f"shard {shard} of {shards}")
             raise
-        given = Place(shard, shards, self._set_id)
-        noted = None if row is None or row["shard"] is None else Place(*row[:3])
+        given = ShardSlot(shard, shards, self._set_id)
+        noted = None if row is None or row["shard"] is None else ShardSlot(*row[:3])
         if noted is None and shards > 1 and (row is None or row["partitions"] is None):
             raise ShardMapError(
                 f"shard {shard} of {shards} has no record of its place: start a worker, or run 'waypost migrate', with "
@@ -128,10 +128,10 @@ class ReadShards:
             return None
 
 
-class OfSession:
+class SessionSource:
     """The statements of one session, wherever it is."""
 
-    def __init__(self, shards: ReadShards, session_id: str) -> None:
+    def __init__(self, shards: ShardedPool, session_id: str) -> None:
         self._shards = shards
         self._session_id = session_id
 
@@ -141,7 +141,7 @@ class OfSession:
         return await pool.fetch(statement, *arguments)
 
     @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[Snapshot]:
+    async def snapshot(self) -> AsyncIterator[ReadTransaction]:
         """See :meth:`ReadPool.snapshot`."""
         async with (await self._shards.of_session(self._session_id)).snapshot() as snapshot:
             yield snapshot
@@ -150,7 +150,7 @@ class OfSession:
 class SnapshotSet:
     """A snapshot of each database. What is read of one session is read at one moment."""
 
-    def __init__(self, parts: Sequence[Snapshot], part_of: Callable[[str], Snapshot]) -> None:
+    def __init__(self, parts: Sequence[ReadTransaction], part_of: Callable[[str], ReadTransaction]) -> None:
         self.parts = parts
         self._part_of = part_of
 
@@ -159,5 +159,5 @@ class SnapshotSet:
         return await self._part_of(session_id).fetch(statement, session_id, *arguments)
 
     def rows(self, statement: str, session_id: str, *arguments: Any) -> AsyncIterator[Any]:
-        """See :meth:`Snapshot.rows`."""
+        """See :meth:`ReadTransaction.rows`."""
         return self._part_of(session_id).rows(statement, session_id, *arguments)

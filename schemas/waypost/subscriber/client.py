@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from waypost.kafka.addresses import broker_addresses
 from waypost.model.times import to_micros
-from waypost.subscriber.dispatcher import Handler, Handling, OnFailure, Plan
+from waypost.subscriber.dispatcher import Handler, HandlerDispatcher, HandlerOptions, OnFailure
 from waypost.subscriber.events import Deduplicator as Deduplicator
 from waypost.subscriber.events import Event as Event
 from waypost.subscriber.events import EventFilter, read_event
 from waypost.wire.topics import DEFAULT_PREFIX, Topics
 
 if TYPE_CHECKING:
-    from waypost.subscriber.consumer import Consuming
+    from waypost.subscriber.consumer import ResultConsumer
 
 
 class Subscriber:
@@ -69,7 +69,7 @@ class Subscriber:
         self._start = (from_beginning, None if since is None else max(0, -(-to_micros(since) // 1000)))
         self._options = {**(options or {}), "bootstrap_servers": bootstrap_servers}
         self._watch = (stuck_after, on_restart)
-        self._consuming: Consuming | None = None
+        self._consuming: ResultConsumer | None = None
         self._earlier_restarts = 0
         self._entered = False
 
@@ -88,21 +88,21 @@ class Subscriber:
         await self._started()
         return self
 
-    async def _started(self) -> "Consuming":
+    async def _started(self) -> "ResultConsumer":
         if self._consuming is None:
             from aiokafka.errors import KafkaConnectionError
 
-            from waypost.kafka.diagnosis import refusal, require_admission, unreachable
-            from waypost.subscriber.consumer import Consuming, Start, Watch
+            from waypost.kafka.diagnosis import refusal, require_access, unreachable
+            from waypost.subscriber.consumer import ResultConsumer, Start, Watch
 
             try:
-                consuming = Consuming(
+                consuming = ResultConsumer(
                     self._topic, self._group, Start(*self._start), self._options, Watch(*self._watch)
                 )
             except (TypeError, ValueError, RuntimeError) as error:
                 raise ValueError(f"the Kafka client does not take these options: {error}") from error
             try:
-                await require_admission(self._options)
+                await require_access(self._options)
                 await consuming.open()
             except KafkaConnectionError as error:
                 why = await refusal(self._options) if "security_protocol" in self._options else None
@@ -161,21 +161,21 @@ class Subscriber:
         error (DeadLetterError for the topic) ends the run with the position before that event. A rebalance
         waits up to 30 s for handlers under way; retries are left to whoever has the partition next.
         """
-        plan = Plan(handler, concurrency, retries, on_failure)
+        plan = HandlerOptions(handler, concurrency, retries, on_failure)
         consuming = await self._started()
         try:
             async with AsyncExitStack() as stack:
-                bury = None
+                send_to_dead_letters = None
                 if dead_letters is not None:
                     from waypost.subscriber.dead_letters import DeadLetters
 
                     letters = DeadLetters(dead_letters, self._group, self._options)
-                    bury = (await stack.enter_async_context(letters)).put
-                await Handling(consuming, self._filter, plan, bury).run()
+                    send_to_dead_letters = (await stack.enter_async_context(letters)).put
+                await HandlerDispatcher(consuming, self._filter, plan, send_to_dead_letters).run()
         finally:
             await self._left(consuming)
 
-    async def _left(self, consuming: "Consuming") -> None:
+    async def _left(self, consuming: "ResultConsumer") -> None:
         """An iteration or a run has ended: within ``async with`` another may follow."""
         if self._entered:
             consuming.rewind()

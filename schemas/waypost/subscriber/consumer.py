@@ -16,7 +16,7 @@ from aiokafka.errors import ConsumerStoppedError, KafkaError
 
 from waypost.kafka.lenient import ODD, read_each
 from waypost.kafka.partitions import partitions_of
-from waypost.subscriber.watchdog import Progress
+from waypost.subscriber.watchdog import FetchProgress
 
 log = logging.getLogger("waypost")
 _COMMIT_SECONDS: Final = 1.0
@@ -42,7 +42,7 @@ class Watch(NamedTuple):
     on_restart: Callable[[str], None] | None
 
 
-class Batch(NamedTuple):
+class FetchedRecords(NamedTuple):
     """Records of one partition, in order, and the term in which they were read."""
 
     term: int
@@ -50,7 +50,7 @@ class Batch(NamedTuple):
     records: list[Any]
 
 
-class Consuming:
+class ResultConsumer:
     """One subscription, with or without a group. Made anew for each start of a subscriber."""
 
     def __init__(
@@ -70,7 +70,7 @@ class Consuming:
         self._committed: dict[TopicPartition, int] = {}
         self._committed_at = 0.0
         self._options = options
-        self._progress: Progress[TopicPartition] = Progress(watch.patience)
+        self._progress: FetchProgress[TopicPartition] = FetchProgress(watch.patience)
         #: Where a subscription without a group goes on in a new consumer.
         self._kept: dict[TopicPartition, int] = {}
         self._asking: asyncio.Task[dict[TopicPartition, list[Any]]] | None = None
@@ -123,7 +123,7 @@ class Consuming:
             await self._finish()
             await self._consumer.stop()
 
-    async def batches(self) -> AsyncIterator[Batch]:
+    async def batches(self) -> AsyncIterator[FetchedRecords]:
         """What comes, until closed; commits what was marked from time to time."""
         while not self._closed:
             if self._watching is not None and self._watching.done():
@@ -134,7 +134,7 @@ class Consuming:
             for partition, records in found.items():
                 if term is not None and term == self.term:
                     self._progress.came(partition, records[-1].offset + 1)
-                    yield Batch(term, partition, records)
+                    yield FetchedRecords(term, partition, records)
             if asyncio.get_running_loop().time() - self._committed_at > _COMMIT_SECONDS:
                 await self.commit()
 
@@ -364,7 +364,7 @@ async def _abandon(consumer: AIOKafkaConsumer) -> None:
 
 
 class _Listener(ConsumerRebalanceListener):
-    def __init__(self, consuming: Consuming, consumer: AIOKafkaConsumer) -> None:
+    def __init__(self, consuming: ResultConsumer, consumer: AIOKafkaConsumer) -> None:
         self._consuming = consuming
         self._consumer = consumer
 

@@ -19,12 +19,12 @@ from waypost.subscriber.events import Event, EventFilter, read_event
 from waypost.subscriber.tracing import continued_trace
 
 if TYPE_CHECKING:
-    from waypost.subscriber.consumer import Batch, Consuming
+    from waypost.subscriber.consumer import FetchedRecords, ResultConsumer
 
 log = logging.getLogger("waypost")
 Handler = Callable[[Event], Awaitable[None]]
 OnFailure = Callable[[Event, Exception], Awaitable[None]]
-Bury = Callable[[Event, Exception, int], Awaitable[None]]
+SendToDeadLetters = Callable[[Event, Exception, int], Awaitable[None]]
 _FIRST_WAIT: Final = 0.1
 _LONGEST_WAIT: Final = 30.0
 _BACKLOG: Final = 1_000
@@ -36,7 +36,7 @@ _STAY_SECONDS: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class HandlerOptions:
     """What to do with events: ``handler``, for how many sessions at once, and what follows its failures."""
 
     handler: Handler
@@ -51,7 +51,7 @@ class Plan:
             raise ValueError(f"retries must be at least 0, not {self.retries}")
 
 
-class _Place:
+class _PendingOffset:
     """An offset and whether it is done with."""
 
     __slots__ = ("done", "offset", "partition", "term")
@@ -63,17 +63,23 @@ class _Place:
         self.done = False
 
 
-class Handling:
-    """One run of a handler. ``bury`` takes what failed for good, before the plan's callback does."""
+class HandlerDispatcher:
+    """One run of a handler. ``send_to_dead_letters`` takes what failed for good, before the plan's callback does."""
 
-    def __init__(self, consuming: "Consuming", wanted: EventFilter, plan: Plan, bury: Bury | None) -> None:
+    def __init__(
+        self,
+        consuming: "ResultConsumer",
+        wanted: EventFilter,
+        plan: HandlerOptions,
+        send_to_dead_letters: SendToDeadLetters | None,
+    ) -> None:
         self._consuming = consuming
         self._wanted = wanted
         self._plan = plan
-        self._bury = bury
+        self._send_to_dead_letters = send_to_dead_letters
         self._slots = asyncio.Semaphore(plan.concurrency)
-        self._places: dict[Any, deque[_Place]] = {}
-        self._sessions: dict[str | None, deque[tuple[_Place, Event]]] = {}
+        self._places: dict[Any, deque[_PendingOffset]] = {}
+        self._sessions: dict[str | None, deque[tuple[_PendingOffset, Event]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._backlog = 0
         self._backlog_bytes = 0
@@ -112,10 +118,10 @@ class Handling:
     def _full(self) -> bool:
         return self._backlog >= _BACKLOG or self._backlog_bytes >= _BACKLOG_BYTES
 
-    def _take(self, batch: "Batch") -> None:
+    def _take(self, batch: "FetchedRecords") -> None:
         places = self._places.setdefault(batch.partition, deque())
         for record in batch.records:
-            place = _Place(batch.term, batch.partition, record.offset)
+            place = _PendingOffset(batch.term, batch.partition, record.offset)
             places.append(place)
             if self._wanted.wants(record.headers):
                 self._enqueue(place, read_event(record))
@@ -123,7 +129,7 @@ class Handling:
                 place.done = True
         self._advance(batch.partition)
 
-    def _enqueue(self, place: _Place, event: Event) -> None:
+    def _enqueue(self, place: _PendingOffset, event: Event) -> None:
         self._backlog += 1
         self._backlog_bytes += len(event.raw_body)
         queue = self._sessions.get(event.session_id)
@@ -135,7 +141,7 @@ class Handling:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _work(self, session_id: str | None, queue: deque[tuple[_Place, Event]]) -> None:
+    async def _work(self, session_id: str | None, queue: deque[tuple[_PendingOffset, Event]]) -> None:
         """Handle what waits of one session, one after the other."""
         while queue:
             place, event = queue[0]
@@ -151,11 +157,11 @@ class Handling:
             self._step.set()
         del self._sessions[session_id]
 
-    def _may_begin(self, place: _Place) -> bool:
+    def _may_begin(self, place: _PendingOffset) -> bool:
         # What is not begun comes again: in the partition's next term, here or elsewhere.
         return self._failure is None and self._finished_term < place.term == self._consuming.term
 
-    async def _settle(self, place: _Place, event: Event) -> bool:
+    async def _settle(self, place: _PendingOffset, event: Event) -> bool:
         """Until the event is done with; False if it is left to come again."""
         finishing = self._finishing
         wait = _FIRST_WAIT
@@ -190,10 +196,10 @@ class Handling:
 
     async def _give_up(self, event: Event, error: Exception, attempts: int) -> None:
         on_failure = self._plan.on_failure
-        if self._bury is None and on_failure is None:
+        if self._send_to_dead_letters is None and on_failure is None:
             raise error
-        if self._bury is not None:
-            await self._bury(event, error, attempts)
+        if self._send_to_dead_letters is not None:
+            await self._send_to_dead_letters(event, error, attempts)
         if on_failure is not None:
             telling: object = on_failure(event, error)
             if not isawaitable(telling):

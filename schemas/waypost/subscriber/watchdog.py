@@ -12,7 +12,7 @@ _P = TypeVar("_P")
 _LONGEST_PATIENCE: Final = 600.0
 
 
-class Progress(Generic[_P]):
+class FetchProgress(Generic[_P]):
     """What each assigned partition has given lately. Seconds of asking; positions are next offsets."""
 
     def __init__(self, patience: float) -> None:

@@ -8,7 +8,7 @@ BUFFER = "waypost.publisher.buffer:Buffer."
 SENDER = "waypost.publisher.sender:Sender."
 LANE = "waypost.publisher.lane:Lane."
 SPOOL = "waypost.publisher.spool.buffer:SpooledBuffer."
-CONSUMING = "waypost.subscriber.consumer:Consuming."
+CONSUMING = "waypost.subscriber.consumer:ResultConsumer."
 SUBSCRIBER_TESTS = "tests/integration/test_subscriber.py::"
 SPOOL_BUFFER_TESTS = "tests/unit/test_publisher_spool_buffer.py"
 
@@ -122,7 +122,7 @@ CLIENT: tuple[Mutant, ...] = (
         "a consumer is taken for stuck although a record may just have come",
         (
             Edit(
-                "waypost.subscriber.watchdog:Progress.stuck",
+                "waypost.subscriber.watchdog:FetchProgress.stuck",
                 "if self._suspected.get(p) == self._positions[p]",
                 "if True",
             ),

@@ -21,8 +21,8 @@ MODEL: tuple[Mutant, ...] = (
                 "if len(self.recent) <= FORGET_ABOVE:",
                 "if len(self.recent) < 3:",
             ),
-            Edit(INDEX + "Session.forget", "in self.recent[:-REMEMBERED]:", "in self.recent[:-2]:"),
-            Edit(INDEX + "Session.forget", "del self.recent[:-REMEMBERED]", "del self.recent[:-2]"),
+            Edit(INDEX + "Session.forget", "in self.recent[:-DEDUP_WINDOW]:", "in self.recent[:-2]:"),
+            Edit(INDEX + "Session.forget", "del self.recent[:-DEDUP_WINDOW]", "del self.recent[:-2]"),
         ),
     ),
     Mutant(

@@ -12,8 +12,8 @@ from tests.mutants.catalogue.places import (
 )
 from tests.mutants.mutant import Edit, Mutant
 
-_NO_WAIT = Edit(ACQUIRE + "acquire", "await sleep(proof_valid)\n", "pass\n")
-_NO_PROOF = Edit(OWNERSHIP + "Proof.check", "if age > self._valid:", "if False:")
+_NO_WAIT = Edit(ACQUIRE + "acquire", "await sleep(proof_lifetime)\n", "pass\n")
+_NO_PROOF = Edit(OWNERSHIP + "OwnershipProof.check", "if age > self._valid:", "if False:")
 _CAS_WITHOUT_EPOCH = Edit(
     DATABASE + "SimulatedStore._commit",
     "tables = self._database.owned(self._partition, commit.epoch)",
@@ -146,7 +146,7 @@ PROTOCOL: tuple[Mutant, ...] = (
         "the proof of ownership counts from when the answer was read, not from when it was asked for",
         (
             Edit(
-                OWNERSHIP + "Proof.renewed",
+                OWNERSHIP + "OwnershipProof.renewed",
                 "self._at = asked_at",
                 "self._at = max(asked_at, self._clock.boottime())",
             ),
@@ -176,8 +176,8 @@ PROTOCOL: tuple[Mutant, ...] = (
         "emission-not-awaited",
         "whether results were appended is never looked at",
         (
-            Edit(EMISSION + "Emission.check", "self._task.result()", "pass"),
-            Edit(EMISSION + "Emission.done", "await self._task\n", "await asyncio.wait({self._task})\n"),
+            Edit(EMISSION + "ResultEmitter.check", "self._task.result()", "pass"),
+            Edit(EMISSION + "ResultEmitter.done", "await self._task\n", "await asyncio.wait({self._task})\n"),
         ),
     ),
     Mutant(
@@ -185,7 +185,7 @@ PROTOCOL: tuple[Mutant, ...] = (
         "batches that waited for an append go out newest first",
         (
             Edit(
-                EMISSION + "Emission._append_all",
+                EMISSION + "ResultEmitter._append_all",
                 "for batch in batches for one in batch.results",
                 "for batch in reversed(batches) for one in batch.results",
             ),
@@ -194,13 +194,13 @@ PROTOCOL: tuple[Mutant, ...] = (
     Mutant(
         "emission-ends-after-one-append",
         "what was committed while an append was under way is left lying",
-        (Edit(EMISSION + "Emission._append_all", "while self._waiting:", "if self._waiting:"),),
+        (Edit(EMISSION + "ResultEmitter._append_all", "while self._waiting:", "if self._waiting:"),),
         tests=("tests/unit/test_emission.py",),
     ),
     Mutant(
         "emission-without-bound",
         "owners commit on however much waits to be emitted",
-        (Edit(EMISSION + "Emission.room", "while self._full() and", "while False and"),),
+        (Edit(EMISSION + "ResultEmitter.room", "while self._full() and", "while False and"),),
         tests=("tests/unit/test_emission.py",),
     ),
     Mutant(

@@ -27,7 +27,7 @@ RECOVERY: tuple[Mutant, ...] = (
         "verify does not tell of results that are neither in the topic nor in the outbox",
         (
             Edit(
-                "waypost_worker.recovery.verify.owed_results:Owed.compare",
+                "waypost_worker.recovery.verify.owed_results:ExpectedOutbox.compare",
                 "for offset in sorted(missing):",
                 "for offset in ():",
             ),

@@ -141,7 +141,7 @@ TERMS: tuple[Mutant, ...] = (
         "what a batch has no room for is not kept for the next one",
         (
             Edit(
-                "waypost_worker.partition.batching:Pieces.batch",
+                "waypost_worker.partition.batching:BatchSplitter.batch",
                 "self._left = piece[size:]",
                 "self._left = []",
             ),

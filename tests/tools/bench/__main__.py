@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from tests.tools.bench import latency, throughput
 from tests.tools.bench.children import Child, ChildFailedError
 from tests.tools.bench.merging import PICTURE, REPORT, measured, merge
-from tests.tools.bench.plan import FULL, POSTGRES_SETTINGS, SHORT, Plan
+from tests.tools.bench.plan import FULL, POSTGRES_SETTINGS, SHORT, BenchPlan
 from tests.tools.bench.report import MODES, PAIR, TITLES, latency_figures, percentile, ratios, spread
 from tests.tools.bench.stage import Stage, System
 from tests.tools.bench.table import table
@@ -27,7 +27,7 @@ SYSTEMS: tuple[System, ...] = ("bare", "service", "cores")
 _COPY_BATCHES = (500, 2_000)
 
 
-class Progress:
+class ProgressLine:
     """One line for each measurement, as it ends."""
 
     def __init__(self, steps: int) -> None:
@@ -45,9 +45,9 @@ class Progress:
         return outcome
 
 
-async def bench(stage: Stage, plan: Plan) -> dict[str, Any]:
+async def bench(stage: Stage, plan: BenchPlan) -> dict[str, Any]:
     """All measurements of a run; the two systems always in turn."""
-    progress = Progress(
+    progress = ProgressLine(
         len(plan.batches) + 2 + plan.repeats * (len(MODES) * len(SYSTEMS) + len(PAIR) + len(_COPY_BATCHES))
     )
 
@@ -109,7 +109,9 @@ async def copy_alone(stage: Stage, rows: int, batch: int) -> float:
             return float((await child.answer())["rows_per_second"])
 
 
-def make_report(plan: Plan, taken: dict[str, Any], batch: int, postgres: dict[str, str]) -> dict[str, Any]:
+def make_report(
+    plan: BenchPlan, taken: dict[str, Any], batch: int, postgres: dict[str, str]
+) -> dict[str, Any]:
     """This run's part of bench.json."""
     throughputs = {
         mode: {
@@ -157,7 +159,7 @@ def make_report(plan: Plan, taken: dict[str, Any], batch: int, postgres: dict[st
     }
 
 
-async def run(plan: Plan, servers: Servers, build: Path) -> dict[str, Any]:
+async def run(plan: BenchPlan, servers: Servers, build: Path) -> dict[str, Any]:
     """A whole run on these servers; the report."""
     async with Stage(servers, build) as stage:
         taken = await bench(stage, plan)

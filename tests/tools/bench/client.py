@@ -28,7 +28,7 @@ from waypost_worker.kafka.topics import create_topics
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ClientPlan:
     """Sizes of a run. ``calls`` are timed in memory, a part of them with a spool; twice as many fit the buffer."""
 
     calls: int
@@ -36,8 +36,8 @@ class Plan:
     repeats: int
 
 
-FULL: Final = Plan(15_000, 40_000, 3)
-SHORT: Final = Plan(3_000, 8_000, 1)
+FULL: Final = ClientPlan(15_000, 40_000, 3)
+SHORT: Final = ClientPlan(3_000, 8_000, 1)
 P50_US: Final = 10.0
 P99_US: Final = 50.0
 
@@ -73,7 +73,7 @@ class Calls(NamedTuple):
 class Bench:
     """One Kafka, and a topic for each measurement."""
 
-    def __init__(self, kafka: EmbeddedKafka, directory: Path, plan: Plan) -> None:
+    def __init__(self, kafka: EmbeddedKafka, directory: Path, plan: ClientPlan) -> None:
         self.plan = plan
         self._kafka = kafka
         self._directory = directory

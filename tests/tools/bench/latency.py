@@ -4,7 +4,7 @@ import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from tests.tools.bench.plan import PARTITIONS, Plan
+from tests.tools.bench.plan import PARTITIONS, BenchPlan
 from tests.tools.bench.stage import SERVICES, Stage, System
 
 # Before the clock counts: first contact of every part with every other.
@@ -21,7 +21,7 @@ class Latencies:
     late: tuple[float, float]
 
 
-async def measure(stage: Stage, which: System, plan: Plan) -> list[Latencies]:
+async def measure(stage: Stage, which: System, plan: BenchPlan) -> list[Latencies]:
     """All rates of the plan, one after the other, with one start of the system.
 
     RuntimeError if a result does not come.

@@ -18,7 +18,7 @@ POSTGRES_SETTINGS: Final = {"max_wal_size": "4GB", "checkpoint_timeout": "1h"}
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class BenchPlan:
     """Sizes of a run. Each figure is taken ``repeats`` times, the two systems in turn.
 
     ``commands`` per throughput run; ``seconds`` at each of ``rates`` (commands a second) for latency;
@@ -48,8 +48,8 @@ class Plan:
         }
 
 
-SHORT: Final = Plan("short", 3, 60_000, 6, 25, (200, 1_000), 30_000, (500, 1_000), 40_000)
+SHORT: Final = BenchPlan("short", 3, 60_000, 6, 25, (200, 1_000), 30_000, (500, 1_000), 40_000)
 # 100,000 commands are 50 for each session: as many as a session holds before retention removes any.
-FULL: Final = Plan(
+FULL: Final = BenchPlan(
     "full", 5, 100_000, 30, 40, (200, 1_000, 2_000, 5_000), 60_000, (250, 500, 1_000, 2_000), 100_000
 )

@@ -26,7 +26,7 @@ from waypost_worker.partition.ports import Claim, Commit, Fence, OwnerError, Sto
 from waypost_worker.runtime import worker as worker_module
 from waypost_worker.telemetry.logs import configure_logs
 from waypost_worker.telemetry.metrics import Metrics
-from waypost_worker.telemetry.timed_store import MeasuredStore
+from waypost_worker.telemetry.timed_store import TimedStore
 
 _PAUSE = 0.01
 _BATCHES = 3
@@ -97,7 +97,7 @@ class SwitchedStore:
     def __init__(self, switch: Switch, store: Store, metrics: Metrics, shard: int) -> None:
         self._switch = switch
         self._bare = store
-        self._measured = MeasuredStore(store, metrics, shard)
+        self._measured = TimedStore(store, metrics, shard)
 
     @property
     def _store(self) -> Store:
@@ -155,7 +155,7 @@ async def main(job: dict[str, Any]) -> None:
     def switched(store: Store, metrics: Metrics, shard: int) -> SwitchedStore:
         return SwitchedStore(switch, store, metrics, shard)
 
-    vars(worker_module)["MeasuredStore"] = switched
+    vars(worker_module)["TimedStore"] = switched
     gc.freeze()  # as in waypost_worker.process
     gc.set_threshold(500_000, 10, 20)
     working = asyncio.create_task(worker.run())

@@ -11,7 +11,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from tests.tools.crash.rounds import STATES, Rounds, Verdict
+from tests.tools.crash.rounds import STATES, RoundReport, Rounds
 
 from waypost import Topics
 from waypost_worker.devserver import DevServerError, EmbeddedKafka
@@ -29,7 +29,7 @@ MODES: dict[str, dict[str, Any]] = {
 }
 
 
-async def block(kafka: EmbeddedKafka, mode: str, kills: int, seed: int, directory: Path) -> Verdict:
+async def block(kafka: EmbeddedKafka, mode: str, kills: int, seed: int, directory: Path) -> RoundReport:
     """Some kills on a topic of their own, the books at the end."""
     topics = Topics(f"crash-{uuid.uuid4().hex[:8]}")
     await create_topics(Connection(kafka.bootstrap_servers), topics, PARTITIONS)
@@ -48,7 +48,7 @@ async def block(kafka: EmbeddedKafka, mode: str, kills: int, seed: int, director
     return await rounds.verdict()
 
 
-def wrong(mode: str, verdict: Verdict) -> list[str]:
+def wrong(mode: str, verdict: RoundReport) -> list[str]:
     """What breaks the promise of this mode."""
     promised = (
         "applied_twice",

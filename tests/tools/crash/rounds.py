@@ -15,7 +15,7 @@ from typing import Any, Literal
 from tests.oracle.books import read_all
 
 from waypost import Publisher, Topics
-from waypost.model.index import REMEMBERED
+from waypost.model.index import DEDUP_WINDOW
 from waypost.wire.envelope import open_envelope
 from waypost_worker.devserver import EmbeddedKafka, Endpoints
 
@@ -49,7 +49,7 @@ class Said:
 
 
 @dataclass
-class Verdict:
+class RoundReport:
     """What became of the commands. ``unheard`` arrived without a word of their agent, which was killed between
     the return of the call and the word. ``farthest`` is how many other commands of a session came between a
     command and its repetition: below 256 the worker still knows its id.
@@ -141,7 +141,7 @@ class Rounds:
         remaining = sorted(path.name for path in self._directory.glob("*.spool"))
         assert remaining == []
 
-    async def verdict(self) -> Verdict:
+    async def verdict(self) -> RoundReport:
         """Compare what was said with the log, as the most forgetful worker that the contract allows applies it."""
         read = await read_all(Endpoints(self._kafka.bootstrap_servers, ""), self._topics.commands)
         applied: dict[str, list[int]] = defaultdict(list)
@@ -158,10 +158,10 @@ class Rounds:
             since = len(known) - known[envelope.id] - 1
             sent_again += 1
             farthest = max(farthest, since)
-            applied_twice += since >= REMEMBERED
+            applied_twice += since >= DEDUP_WINDOW
         arrived = {number for numbers in applied.values() for number in numbers}
         missing = self.said.accepted - arrived
-        return Verdict(
+        return RoundReport(
             kills=self.kills,
             accepted=len(self.said.accepted),
             arrived=sum(map(len, applied.values())) + sent_again,

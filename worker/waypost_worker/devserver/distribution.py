@@ -13,7 +13,7 @@ from pathlib import Path
 
 from waypost_worker.devserver.errors import DevServerError, log_tail
 from waypost_worker.devserver.jars import (
-    Progress,
+    OnProgress,
     distribution_directory,
     ensure_jars,
     locked_jars,
@@ -34,7 +34,7 @@ FORMAT_SECONDS = 60.0
 TRAINING_SECONDS = 120.0
 
 
-def prepare(progress: Progress = no_progress) -> Runtime:
+def prepare(progress: OnProgress = no_progress) -> Runtime:
     """Whatever a broker needs, made where it is missing; cheap afterwards.
 
     Raises:

@@ -33,12 +33,12 @@ LOCK_FILE = Path(__file__).with_name("jars.lock")
 PARALLEL_DOWNLOADS = 8
 DOWNLOAD_SECONDS = 30
 
-Progress = Callable[[int, int, str], None]
+OnProgress = Callable[[int, int, str], None]
 """Called with (steps done, steps in all, what it is about), from the caller's thread."""
 
 
 def no_progress(done: int, total: int, name: str) -> None:
-    """A `Progress` that tells nobody."""
+    """A `OnProgress` that tells nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def distribution_directory(lock_file: Path = LOCK_FILE) -> Path:
     return cache_directory() / f"kafka-{version}-{digest[:12]}"
 
 
-def ensure_jars(progress: Progress = no_progress, lock_file: Path = LOCK_FILE) -> list[Path]:
+def ensure_jars(progress: OnProgress = no_progress, lock_file: Path = LOCK_FILE) -> list[Path]:
     """Download what is missing, verify everything; the paths in class path order.
 
     A jar that was verified before is only looked at (size and modification time). Processes that

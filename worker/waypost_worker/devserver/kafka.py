@@ -10,7 +10,7 @@ from pathlib import Path
 
 from waypost_worker.devserver.distribution import prepare
 from waypost_worker.devserver.errors import DevServerError
-from waypost_worker.devserver.jars import Progress, no_progress
+from waypost_worker.devserver.jars import OnProgress, no_progress
 from waypost_worker.devserver.jvm import FAST_START, JvmProfile, Runtime
 from waypost_worker.devserver.locks import DirectoryLock
 from waypost_worker.devserver.node import KafkaNode, default_properties, new_id, wait_until_ready
@@ -39,7 +39,7 @@ class EmbeddedKafka(Startable):
         port: int = 0,
         runtime: Runtime | None = None,
         jvm_options: Sequence[str] = (),
-        progress: Progress = no_progress,
+        progress: OnProgress = no_progress,
         start_timeout: float = 90.0,
     ) -> None:
         """Describe the cluster; nothing starts yet.

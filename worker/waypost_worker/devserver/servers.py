@@ -13,7 +13,7 @@ from pathlib import Path
 
 from waypost_worker.devserver import endpoints
 from waypost_worker.devserver.endpoints import Endpoints
-from waypost_worker.devserver.jars import Progress, no_progress
+from waypost_worker.devserver.jars import OnProgress, no_progress
 from waypost_worker.devserver.jvm import FAST_START, JvmProfile
 from waypost_worker.devserver.kafka import EmbeddedKafka
 from waypost_worker.devserver.locks import DirectoryLock
@@ -38,7 +38,7 @@ class Servers(Startable):
         kafka_port: int = 0,
         postgres_settings: Mapping[str, str] | None = None,
         postgres_port: int = 0,
-        progress: Progress = no_progress,
+        progress: OnProgress = no_progress,
     ) -> None:
         """Describe the servers; nothing starts yet.
 

@@ -22,7 +22,7 @@ _SEQUENCE_ERRORS: Final = (OutOfOrderSequenceNumber, UnknownProducerId)
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class FencingReport:
     """``fenced`` is whether both zombies were refused; ``seconds`` is how long the test took."""
 
     fenced: bool
@@ -30,7 +30,7 @@ class Verdict:
     seconds: float
 
 
-async def zombie_test(connection: Connection, topics: Topics) -> Verdict:
+async def zombie_test(connection: Connection, topics: Topics) -> FencingReport:
     """Claim, append, claim again, append, and then try to append under the first claim, twice.
 
     Works on a topic of its own, which it removes. UnavailableError if the cluster does not answer,
@@ -52,7 +52,7 @@ async def zombie_test(connection: Connection, topics: Topics) -> Verdict:
         )
     else:
         message = "the cluster refuses owners with an outdated epoch"
-    return Verdict(not passed, message + left, seconds)
+    return FencingReport(not passed, message + left, seconds)
 
 
 async def _zombies_that_pass(connection: Connection, topic: str) -> list[str]:

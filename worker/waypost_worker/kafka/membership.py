@@ -14,7 +14,7 @@ from aiokafka.errors import InvalidSessionTimeoutError
 from aiokafka.protocol.group import LeaveGroupRequest
 
 from waypost import __version__
-from waypost.kafka.diagnosis import require_admission
+from waypost.kafka.diagnosis import require_access
 from waypost_worker.kafka.connection import PASSING, Connection, kafka_errors, quietly
 from waypost_worker.kafka.group_members import member_client_id
 from waypost_worker.partition.ports import RefusedError, UnavailableError
@@ -72,7 +72,7 @@ class Membership:
         """Connect and join. UnavailableError if the cluster can't be reached or lacks the topic."""
         async with kafka_errors("joining the worker group"):
             async with asyncio.timeout(self._connection.start_timeout):
-                await require_admission(self._connection.options())
+                await require_access(self._connection.options())
                 await self._consumer.start()
                 # A group that subscribes to a missing topic would notice only minutes later that it is there.
                 await self._consumer._client.add_topic(self._topic)

@@ -22,7 +22,7 @@ from aiokafka.errors import (
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.record.memory_records import MemoryRecords
 
-from waypost.kafka.lenient import ODD, read_oddly
+from waypost.kafka.lenient import ODD, fetch_leniently
 from waypost_worker.kafka.connection import Connection, kafka_errors, quietly
 from waypost_worker.partition.ports import RefusedError, UnavailableError
 
@@ -226,7 +226,7 @@ class PartitionReader:
         try:
             self._records, self._behind = records.all(), records.next_fetch_offset
         except ODD:
-            self._records, self._behind = await read_oddly(
+            self._records, self._behind = await fetch_leniently(
                 consumer,
                 self._partition,
                 self._isolation_level,

@@ -14,7 +14,7 @@ from waypost_worker.partition import outbox
 from waypost_worker.partition.anchor import anchor_of
 from waypost_worker.partition.emitter import emit
 from waypost_worker.partition.encode import ResultEncoder
-from waypost_worker.partition.ownership import Acquired, Position, Proof
+from waypost_worker.partition.ownership import Acquired, OwnershipProof, Position
 from waypost_worker.partition.ports import (
     Claim,
     Clock,
@@ -37,7 +37,7 @@ async def acquire(
     clock: Clock,
     *,
     sleep: Callable[[float], Awaitable[None]],
-    proof_valid: float = 300,
+    proof_lifetime: float = 300,
     accept_trimmed_results: bool = False,
 ) -> Acquired:
     """Become the owner of the partition, or raise an OwnerError; RefusedError needs a person.
@@ -47,7 +47,7 @@ async def acquire(
     be looked at need not be told apart from ones never emitted.
     """
     partitions = await log.partitions()
-    proof = Proof(clock, proof_valid)
+    proof = OwnershipProof(clock, proof_lifetime)
 
     # 1. Fence Postgres: from here on no older owner commits.
     with proof.renewed():
@@ -72,7 +72,7 @@ async def acquire(
         # A new producer id fences nothing of another, so wait: an older owner, though fenced in Postgres, may
         # append for as long as it trusts its proof, and what it sent last may then still be under way. Postgres
         # knows the id of the owner that it remembers; those that it forgot in a failover left theirs in the topic.
-        await sleep(proof_valid)
+        await sleep(proof_lifetime)
         await sleep(results.unanswered_append_seconds)
     # Recorded only now: the stored id tells the next owner that nobody appends under another any more.
     with proof.renewed():
@@ -229,7 +229,7 @@ async def _finish_outbox(
     owed: Sequence[Sequence[outbox.Item]],
     encoder: ResultEncoder,
     position: Position,
-    proof: Proof,
+    proof: OwnershipProof,
 ) -> int:
     reemitted = 0
     for items in owed:

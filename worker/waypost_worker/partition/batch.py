@@ -94,7 +94,7 @@ class _Rollback:
     content: Content | None
 
 
-class Consequences:
+class ChangeCollector:
     """What accepted decisions change in sessions and in the store, whatever they are made from."""
 
     def __init__(self) -> None:
@@ -160,7 +160,7 @@ class Consequences:
             self.changes.pins.pop(key, None)
 
 
-class Batch(Consequences):
+class Batch(ChangeCollector):
     """Folds decoded records over loaded sessions, in log order, and collects the consequences."""
 
     def __init__(self, encoder: ResultEncoder, sessions: dict[str, Session], defaults: Defaults) -> None:

@@ -19,7 +19,7 @@ _REMEMBERED: Final = 0.25  # seconds that the rate looks back
 _LARGE: Final = 500
 
 
-class Pieces:
+class BatchSplitter:
     """The ``records`` of one fetch; true as long as some are left."""
 
     def __init__(
@@ -59,7 +59,7 @@ class Pieces:
         return [decode(record, self._partition, self._partitions) for record in piece]
 
 
-class Pace:
+class AdaptiveLinger:
     """When to let commands gather before the next batch, for one term. Seconds of a clock that never goes back.
 
     A batch has costs of its own: a fetch, a commit and an append, each a request that wakes somebody up, several

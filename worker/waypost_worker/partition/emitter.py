@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from waypost_worker.partition.observer import AppliedBatch
-from waypost_worker.partition.ownership import Position, Proof
+from waypost_worker.partition.ownership import OwnershipProof, Position
 from waypost_worker.partition.ports import ForeignWriterError, ResultRecord, ResultsLog
 
 
-class Emission:
+class ResultEmitter:
     """The appends of one term. Of no use any more after the first that failed.
 
     ``most_results`` and ``most_bytes`` bound what may wait; ``tell`` hears of each batch that is in the topic, with
@@ -24,7 +24,7 @@ class Emission:
         self,
         results: ResultsLog,
         position: Position,
-        proof: Proof,
+        proof: OwnershipProof,
         tell: Callable[[AppliedBatch, float], None],
         boottime: Callable[[], float],
         most_results: int,
@@ -104,7 +104,7 @@ EMIT_BYTES: Final = 4 * 1024 * 1024
 
 
 async def emit(
-    results: ResultsLog, made: Sequence[tuple[int, ResultRecord]], position: Position, proof: Proof
+    results: ResultsLog, made: Sequence[tuple[int, ResultRecord]], position: Position, proof: OwnershipProof
 ) -> None:
     """Append results and move ``position`` on; ForeignWriterError if they land where they should not."""
     for piece in _pieces(made):

@@ -17,7 +17,7 @@ from waypost_worker.partition.ports import Changes, RefusedError, ResultRecord, 
 _BASE_WEIGHT: Final = 8  # what a session costs besides its entries, in entries
 
 
-class Folded(NamedTuple):
+class FoldResult(NamedTuple):
     """What one batch amounts to. ``results`` come with their command offsets; all in log order. ``others`` are the
     places of all commands that are no accepted creates.
     """
@@ -29,7 +29,7 @@ class Folded(NamedTuple):
     items: list[outbox.Item]
 
 
-class Folder:
+class BatchFolder:
     """Sessions in memory between batches, ``cache_room()`` items of them (entries and command ids) at most."""
 
     def __init__(
@@ -41,7 +41,7 @@ class Folder:
         self._cache = SessionCache(cache_room)
         self._touched: dict[str, None] = {}  # by the batch in hand
 
-    async def fold(self, pieces: Iterable[Sequence[Decoded]], next_offset: int) -> Folded:
+    async def fold(self, pieces: Iterable[Sequence[Decoded]], next_offset: int) -> FoldResult:
         """One batch in one or more pieces, the first command of which is the next to be applied, at or behind
         ``next_offset``.
 
@@ -67,7 +67,7 @@ class Folder:
             touched |= sessions
         self._touched = touched
         results, items = batch.finish(await self._contents(batch.wanted(), next_offset))
-        return Folded(commands, batch.others, batch.changes, results, items)
+        return FoldResult(commands, batch.others, batch.changes, results, items)
 
     async def _load(self, session_ids: list[str]) -> None:
         stored = await self._store.load(session_ids)

@@ -33,7 +33,7 @@ class Position:
         return self.emitted, self.results_offset
 
 
-class Proof:
+class OwnershipProof:
     """When this owner last knew that it was the owner: the boot time at which it *asked* Postgres.
 
     A process may sleep between knowing and acting, for so long that another owner came and its fence was
@@ -71,5 +71,5 @@ class Acquired:
     partitions: int
     defaults: Defaults
     tail: EmittedTail
-    proof: Proof
+    proof: OwnershipProof
     reemitted: int

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from waypost.model.index import Entry, Remembered, Session
+from waypost.model.index import Entry, SeenCommand, Session
 from waypost.model.retention import Policy
 from waypost.wire.envelope import KafkaRecord
 
@@ -215,7 +215,7 @@ class Changes:
     pins: dict[tuple[str, int], bool] = field(default_factory=dict)
     sessions: dict[str, tuple[Session, int]] = field(default_factory=dict)
     begun: dict[str, int] = field(default_factory=dict)
-    remembered: list[tuple[str, Remembered]] = field(default_factory=list)
+    remembered: list[tuple[str, SeenCommand]] = field(default_factory=list)
     forgotten: dict[str, int] = field(default_factory=dict)
     rejected: list[RejectedRow] = field(default_factory=list)
     defaults: tuple[Policy, list[str]] | None = None

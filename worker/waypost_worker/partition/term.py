@@ -15,10 +15,10 @@ from waypost_worker.partition import outbox
 from waypost_worker.partition.acquire import acquire, check_log
 from waypost_worker.partition.anchor import anchor_of
 from waypost_worker.partition.batch import Decoded
-from waypost_worker.partition.batching import Pace, Pieces
-from waypost_worker.partition.emitter import Emission
+from waypost_worker.partition.batching import AdaptiveLinger, BatchSplitter
+from waypost_worker.partition.emitter import ResultEmitter
 from waypost_worker.partition.encode import ResultEncoder
-from waypost_worker.partition.fold import Folder
+from waypost_worker.partition.fold import BatchFolder
 from waypost_worker.partition.observer import AppliedBatch, Observer
 from waypost_worker.partition.ports import (
     Commit,
@@ -83,7 +83,7 @@ class Limits:
     # at least 24 hours): a renewal writes a fence record long before.
     renew_after: float = 12 * 3600
     # An owner that was frozen for longer must not append on the strength of what it knew before.
-    proof_valid: float = 300
+    proof_lifetime: float = 300
     stuck_after: float = 30
     # Who did not look at the log for so long was frozen, and the log may have been replaced meanwhile.
     look_again_after: float = 10
@@ -120,7 +120,7 @@ class Term:
         self._store = ports.store
         self._log = ports.make_log()
         self._results = ports.make_results()
-        self._emission: Emission | None = None
+        self._emission: ResultEmitter | None = None
 
     async def run(self) -> None:
         """Acquire, then batch after batch; returns when the owner is to stop or the term is old enough."""
@@ -132,14 +132,14 @@ class Term:
             self._encoder,
             self._clock,
             sleep=self._sleep,
-            proof_valid=self._limits.proof_valid,
+            proof_lifetime=self._limits.proof_lifetime,
             accept_trimmed_results=self._limits.accept_trimmed_results,
         )
         self._acquired = acquired
-        self._folder = Folder(self._encoder, self._store, acquired.defaults, self._cache_room)
+        self._folder = BatchFolder(self._encoder, self._store, acquired.defaults, self._cache_room)
         self._anchor = acquired.anchor
         self._position = acquired.position
-        self._emission = emission = Emission(
+        self._emission = emission = ResultEmitter(
             self._results,
             acquired.position,
             acquired.proof,
@@ -153,7 +153,7 @@ class Term:
         moved_at = self._clock.boottime()
         self._seen_end = self._empty_up_to = self._position.next_offset
         looked_at = began
-        pace = Pace(moved_at)
+        pace = AdaptiveLinger(moved_at)
         while self._clock.boottime() - began <= self._limits.renew_after:
             if pace.pause:
                 await self._stop.until_set(self._clock.sleep(pace.pause))
@@ -171,7 +171,7 @@ class Term:
                     moved_at = self._clock.boottime()
                 continue
             wanted = [record for record in records if record.offset >= self._position.next_offset]
-            pieces = Pieces(wanted, self._partition, acquired.partitions, self._limits.batch_bytes)
+            pieces = BatchSplitter(wanted, self._partition, acquired.partitions, self._limits.batch_bytes)
             while pieces:
                 await self._apply(pieces.batch(), emission)
             moved_at = self._clock.boottime()
@@ -185,7 +185,7 @@ class Term:
         if self._stop.is_set():
             raise StoppedError
 
-    async def _apply(self, pieces: Iterable[list[Decoded]], emission: Emission) -> None:
+    async def _apply(self, pieces: Iterable[list[Decoded]], emission: ResultEmitter) -> None:
         """One batch: load, decide and evolve, commit, hand over to emission, which goes on beside the next one."""
         began = self._clock.boottime()
         acquired, position = self._acquired, self._position

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import orjson
 
-from waypost.model.index import Remembered
+from waypost.model.index import SeenCommand
 from waypost.model.retention import Policy
 from waypost_worker.partition.ports import Changes, Commit, RejectedRow
 
@@ -137,7 +137,7 @@ def _remembered(changes: Changes) -> tuple[str, ...]:
     """
     if not changes.remembered:
         return (_NOTHING,) * 4
-    forgetful: dict[str, set[Remembered]] = {
+    forgetful: dict[str, set[SeenCommand]] = {
         session_id: set(changes.sessions[session_id][0].recent) for session_id in changes.forgotten
     }
     kept = [

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import asyncpg
 
 from waypost.errors import ShardMapError
-from waypost.shards import Place, check_place, shard_of
+from waypost.shards import ShardSlot, check_place, shard_of
 from waypost_worker.postgres.migrate import SchemaError, check_schema, migrate
 from waypost_worker.postgres.pool import Pool, open_pool, parsed
 from waypost_worker.postgres.statements import statement
@@ -26,7 +26,7 @@ _WAITS: Final = "it answers, but is new: a new set is recorded once all its data
 class Found(NamedTuple):
     """What a database is: its own note of its place, and whether it holds positions of partitions."""
 
-    noted: Place | None
+    noted: ShardSlot | None
     used: bool
 
 
@@ -37,7 +37,7 @@ async def look(connection: Connection, schema: str) -> Found:
         return Found(None, False)
     row = await connection.fetchrow(statement("shard_noted", schema)) if tables["has_shard"] else None
     used = await connection.fetchval(statement("shard_used", schema))
-    return Found(None if row is None else Place(*row), used)
+    return Found(None if row is None else ShardSlot(*row), used)
 
 
 def check_found(found: Sequence[Found | None], set_id: uuid.UUID | None = None) -> uuid.UUID | None:
@@ -49,7 +49,7 @@ def check_found(found: Sequence[Found | None], set_id: uuid.UUID | None = None) 
         if one is None:
             continue
         try:
-            check_place(one.noted, one.used, Place(shard, len(found), set_id))
+            check_place(one.noted, one.used, ShardSlot(shard, len(found), set_id))
         except ShardMapError as error:
             raise SchemaError(str(error)) from error
         if one.noted is not None:
@@ -94,14 +94,14 @@ async def note_places(connections: Sequence[Connection], schema: str) -> uuid.UU
     if all(one.noted is not None for one in found):
         return set_id  # as at every start but the first: a lock would hold up every commit meanwhile
     for shard, connection in enumerate(connections):
-        place = Place(shard, len(connections), set_id or uuid.uuid4())
+        place = ShardSlot(shard, len(connections), set_id or uuid.uuid4())
         async with connection.transaction(isolation="read_committed"):
             await connection.execute(statement("limit_idling"))
             set_id = await note_place(connection, schema, place)
     return check_found([await look(connection, schema) for connection in connections])
 
 
-async def note_place(connection: Connection, schema: str, place: Place) -> uuid.UUID | None:
+async def note_place(connection: Connection, schema: str, place: ShardSlot) -> uuid.UUID | None:
     """Note the place of a migrated database, one of several, in the transaction at hand; the set's id as it stands.
 
     SchemaError if the database has another place.
@@ -112,7 +112,7 @@ async def note_place(connection: Connection, schema: str, place: Place) -> uuid.
     ]
     await connection.execute(statement("shard_lock", schema))
     row = await noted.fetchrow()
-    found = Found(None if row is None else Place(*row), await used.fetchval())
+    found = Found(None if row is None else ShardSlot(*row), await used.fetchval())
     check_found([found if shard == place.shard else None for shard in range(place.shards)])
     if found.noted is not None:
         return found.noted.set_id
@@ -148,9 +148,9 @@ class Shards:
     def __len__(self) -> int:
         return len(self._dsns)
 
-    def place_of(self, partition: int) -> Place:
+    def place_of(self, partition: int) -> ShardSlot:
         """Where a partition lives."""
-        return Place(shard_of(partition, len(self)), len(self), self._set_id)
+        return ShardSlot(shard_of(partition, len(self)), len(self), self._set_id)
 
     async def open(self, *, strict: bool = True) -> None:
         """Try to open what is not; ``problems`` then says why the rest is not. Raises if no database can be used.

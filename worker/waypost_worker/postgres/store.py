@@ -8,10 +8,10 @@ from typing import Any
 import orjson
 
 from waypost.errors import ShardMapError
-from waypost.model.index import Entry, Remembered, Session
+from waypost.model.index import Entry, SeenCommand, Session
 from waypost.model.limits import canonical_metadata
 from waypost.model.retention import Policy
-from waypost.shards import ONLY, Place, check_place
+from waypost.shards import ONLY, ShardSlot, check_place
 from waypost_worker.partition.ports import (
     Claim,
     Commit,
@@ -39,7 +39,7 @@ class PostgresStore:
         partition: int,
         schema: str = DEFAULT_SCHEMA,
         *,
-        place: Place = ONLY,
+        place: ShardSlot = ONLY,
         timeout: float = 30,
     ) -> None:
         self._pool = pool
@@ -128,7 +128,7 @@ class PostgresStore:
                 "this worker began. Nothing was changed: start the worker again to have it recorded"
             )
         try:
-            check_place(None if noted is None else Place(*noted), False, place)
+            check_place(None if noted is None else ShardSlot(*noted), False, place)
         except ShardMapError as error:
             raise RefusedError(str(error)) from error
 
@@ -193,7 +193,7 @@ def _session(
     if numbers is not None:
         columns = (numbers, names, taken_at, recorded_at, positions, command_ids, imported_ids, pinned)
         entries = list(map(Entry, *columns))
-    recent: list[Remembered] = []
+    recent: list[SeenCommand] = []
     if recent_positions is not None:
-        recent = list(map(Remembered, recent_positions, recent_command_ids, recent_numbers))
+        recent = list(map(SeenCommand, recent_positions, recent_command_ids, recent_numbers))
     return Session.restore(session_id, counter, policy_of(policy), entries, recent)

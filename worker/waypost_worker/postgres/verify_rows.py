@@ -27,7 +27,7 @@ _PREFETCH: Final = 500
 _EMPTY: Final = b"{}"
 
 
-class PostgresSnapshot:
+class PostgresRows:
     """See :class:`waypost_worker.recovery.verify.rows.Snapshot`."""
 
     def __init__(self, connection: Any, schema: str, partition: int, shards: int) -> None:
@@ -110,7 +110,7 @@ class Snapshots:
         self._statement_seconds = statement_seconds
 
     @asynccontextmanager
-    async def __call__(self, partition: int) -> AsyncIterator[PostgresSnapshot]:
+    async def __call__(self, partition: int) -> AsyncIterator[PostgresRows]:
         """A snapshot of this moment."""
         connection: Any = await asyncpg.connect(
             self._dsns[shard_of(partition, len(self._dsns))],
@@ -121,6 +121,6 @@ class Snapshots:
         try:
             await prepare(connection)
             async with connection.transaction(isolation="repeatable_read", readonly=True):
-                yield PostgresSnapshot(connection, self._schema, partition, len(self._dsns))
+                yield PostgresRows(connection, self._schema, partition, len(self._dsns))
         finally:
             connection.terminate()

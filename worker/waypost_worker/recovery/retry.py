@@ -34,7 +34,7 @@ async def patiently(
         wait = min(2 * wait, _LONGEST_WAIT)
 
 
-class Progress(Protocol):
+class RecoveryProgress(Protocol):
     """Told how far a replay is; must return at once and never raise."""
 
     def advanced(self, partition: int, commands: int, next_offset: int) -> None:

@@ -12,8 +12,8 @@ from typing import Final, TypeVar
 
 import structlog
 
-from waypost.kafka.diagnosis import may_be_refusal, refusal
-from waypost.shards import Place
+from waypost.kafka.diagnosis import is_auth_failure, refusal
+from waypost.shards import ShardSlot
 from waypost_worker.config.kafka import kafka_connection
 from waypost_worker.config.settings import Settings, masked_dsn
 from waypost_worker.kafka.command_log import KafkaCommandLog
@@ -32,7 +32,7 @@ from waypost_worker.telemetry.health import Health
 from waypost_worker.telemetry.loop_delay import heartbeat
 from waypost_worker.telemetry.metrics import Metrics
 from waypost_worker.telemetry.observers import LogObserver, Observers
-from waypost_worker.telemetry.timed_store import MeasuredStore
+from waypost_worker.telemetry.timed_store import TimedStore
 
 log = structlog.get_logger("waypost.worker")
 _LOOK_SECONDS: Final = 5.0
@@ -182,7 +182,7 @@ class Worker:
         except BaseException as error:
             await membership.leave()
             options = self._connection.options()
-            if may_be_refusal(error.__cause__, options):
+            if is_auth_failure(error.__cause__, options):
                 why = await refusal(options)
                 if why is not None:
                     raise UnavailableError(f"Kafka, joining the worker group: {why}") from error
@@ -219,14 +219,14 @@ class Worker:
             if not self._stop.is_set() and place.shard in self._shards.pools:
                 self._runs[partition] = self._start_owner(partition, place)
 
-    def _start_owner(self, partition: int, place: Place) -> _Run:
+    def _start_owner(self, partition: int, place: ShardSlot) -> _Run:
         settings = self._settings
         pool = self._shards.pools[place.shard]
         store = PostgresStore(pool, partition, settings.postgres_schema, place=place)
         ports = Ports(
             make_log=lambda: KafkaCommandLog(self._connection, self._topics.commands, partition),
             make_results=lambda: KafkaResultsLog(self._connection, self._topics, partition),
-            store=store if self._metrics is None else MeasuredStore(store, self._metrics, place.shard),
+            store=store if self._metrics is None else TimedStore(store, self._metrics, place.shard),
             clock=SystemClock(),
         )
         limits = Limits(

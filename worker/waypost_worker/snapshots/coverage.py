@@ -16,7 +16,7 @@ LOG: Final = "log and snapshots"
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class Coverage:
     """One partition. Offsets; None where there is none: no position in Postgres, nothing owed, no snapshot.
 
     ``owed`` is the first command whose result Postgres does not know to be emitted. If results lie behind the
@@ -43,7 +43,7 @@ class Latest:
 
 
 def findings(
-    reaches: Sequence[Reach], retention: float | None, latest: Latest | None, place: str | None
+    reaches: Sequence[Coverage], retention: float | None, latest: Latest | None, place: str | None
 ) -> list[Finding]:
     """What to tell, worst first. ``retention`` of the command topic in seconds, None for ever; ``place`` is where
     snapshots are, None where that isn't set.
@@ -53,7 +53,7 @@ def findings(
     return sorted(found, key=lambda finding: order[finding.level])
 
 
-def _going_on(reaches: Sequence[Reach]) -> list[Finding]:
+def _going_on(reaches: Sequence[Coverage]) -> list[Finding]:
     """Whether workers can go on from what Postgres holds."""
     found = []
     if bad := _where(reaches, lambda r: r.position is not None and r.position < r.log_start):
@@ -89,13 +89,13 @@ def _going_on(reaches: Sequence[Reach]) -> list[Finding]:
     return found
 
 
-def _owes_what_is_gone(reach: Reach) -> bool:
+def _owes_what_is_gone(reach: Coverage) -> bool:
     nothing_since = reach.results_position is None or reach.results_end <= reach.results_position
     return reach.owed is not None and reach.owed < reach.log_start and nothing_since
 
 
 def _rebuilding(
-    reaches: Sequence[Reach], retention: float | None, latest: Latest | None, place: str | None
+    reaches: Sequence[Coverage], retention: float | None, latest: Latest | None, place: str | None
 ) -> list[Finding]:
     """Whether Postgres could be built again, should it be lost."""
     whole = all(reach.log_start == 0 for reach in reaches)
@@ -135,7 +135,7 @@ def _rebuilding(
     return found
 
 
-def _where(reaches: Sequence[Reach], bad: Callable[[Reach], bool]) -> str:
+def _where(reaches: Sequence[Coverage], bad: Callable[[Coverage], bool]) -> str:
     numbers = [str(reach.partition) for reach in reaches if bad(reach)]
     if not numbers:
         return ""

@@ -21,7 +21,7 @@ from waypost_worker.snapshots.manifest import FILE_NAME, TABLES, AppliedMigratio
 from waypost_worker.snapshots.storage import Storage
 
 _statement = partial(load_statement, "waypost_worker.snapshots")
-Progress = Callable[[int, int], None]  # partitions done, of
+OnProgress = Callable[[int, int], None]  # partitions done, of
 
 
 async def create(
@@ -29,7 +29,7 @@ async def create(
     storage: Storage,
     topics: Topics,
     schema: str,
-    progress: Progress,
+    progress: OnProgress,
     piece_bytes: int = PIECE_BYTES,
 ) -> Manifest:
     """Write a snapshot of all partitions, its manifest last; the manifest.

@@ -10,7 +10,7 @@ from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.partition_reader import topic_bounds
 from waypost_worker.partition.acquire import check_log
 from waypost_worker.partition.ports import RefusedError
-from waypost_worker.snapshots.coverage import Reach
+from waypost_worker.snapshots.coverage import Coverage
 from waypost_worker.snapshots.errors import SnapshotError
 from waypost_worker.snapshots.manifest import Manifest, Part
 
@@ -73,15 +73,15 @@ async def reaches(
     partitions: int,
     stored: Mapping[int, Any],
     manifest: Manifest | None,
-) -> list[Reach]:
+) -> list[Coverage]:
     """Where everything begins and ends, by partition. ``stored`` are the rows of ``sql/oldest_owed.sql``."""
     parts = {part.partition: part for part in manifest.parts} if manifest is not None else {}
     commands = await topic_bounds(connection, topics.commands, partitions)
     results = await topic_bounds(connection, topics.results, partitions)
 
-    def reach(partition: int) -> Reach:
+    def reach(partition: int) -> Coverage:
         row, part = stored.get(partition), parts.get(partition)
-        return Reach(
+        return Coverage(
             partition,
             log_start=commands[partition][0],
             results_start=results[partition][0],

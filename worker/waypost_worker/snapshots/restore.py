@@ -25,7 +25,7 @@ from waypost_worker.snapshots.manifest import TABLES, Manifest, Part
 from waypost_worker.snapshots.storage import Storage
 
 _statement: Final = partial(load_statement, "waypost_worker.snapshots")
-Progress = Callable[[int, int], None]  # files done, of
+OnProgress = Callable[[int, int], None]  # files done, of
 _GRACE_SECONDS: Final = 1.0
 
 
@@ -72,7 +72,7 @@ async def check_target(connection: Any, manifest: Manifest, schema: str) -> None
 
 
 async def restore(
-    connections: Sequence[Any], storage: Storage, manifest: Manifest, schema: str, progress: Progress
+    connections: Sequence[Any], storage: Storage, manifest: Manifest, schema: str, progress: OnProgress
 ) -> None:
     """Fill empty databases, each with its partitions. SnapshotError, or what Postgres raises, and then nothing was
     changed; unless a database did not answer its commit, or could not commit after another had: the error says which

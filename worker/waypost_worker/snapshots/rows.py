@@ -65,7 +65,7 @@ READ: Final[Mapping[str, Callable[[bytes], Any]]] = {
 }
 
 
-class KeptSnapshot:
+class SnapshotRows:
     """See :class:`waypost_worker.recovery.verify.base_snapshot.Base`. SnapshotError where a file is not as it
     was written.
     """
@@ -185,6 +185,6 @@ class KeptSnapshots:
         self._manifest = manifest
 
     @asynccontextmanager
-    async def __call__(self, partition: int) -> AsyncIterator[KeptSnapshot]:
+    async def __call__(self, partition: int) -> AsyncIterator[SnapshotRows]:
         """See :class:`waypost_worker.recovery.verify.rows.OpenSnapshot`."""
-        yield KeptSnapshot(self._storage, self._manifest, partition)
+        yield SnapshotRows(self._storage, self._manifest, partition)

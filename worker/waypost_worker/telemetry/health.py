@@ -22,7 +22,7 @@ Stage = Literal["starting", "running", "draining"]
 CheckStore = Callable[[], Awaitable[object]]
 
 
-class Verdict(NamedTuple):
+class HealthReport(NamedTuple):
     """An answer, and what it rests on: the word ``ok`` or what is wrong, by check."""
 
     ok: bool
@@ -89,11 +89,11 @@ class Health:
 
     # The answers.
 
-    def started(self) -> Verdict:
+    def started(self) -> HealthReport:
         """For a startup probe."""
         return _verdict({"worker": "ok" if self.stage != "starting" else "waiting for Postgres and Kafka"})
 
-    def live(self) -> Verdict:
+    def live(self) -> HealthReport:
         """For a liveness probe."""
         now = self._clock()
         silent = now - self._beat
@@ -109,7 +109,7 @@ class Health:
             }
         )
 
-    async def ready(self) -> Verdict:
+    async def ready(self) -> HealthReport:
         """For a readiness probe."""
         if self.stage != "running":
             return _verdict({"worker": self.stage})
@@ -140,5 +140,5 @@ class Health:
         )
 
 
-def _verdict(checks: dict[str, str]) -> Verdict:
-    return Verdict(all(found == "ok" for found in checks.values()), checks)
+def _verdict(checks: dict[str, str]) -> HealthReport:
+    return HealthReport(all(found == "ok" for found in checks.values()), checks)

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from waypost_worker.telemetry import catalog
 
 
-class Progress(Protocol):
+class RecoveryCounts(Protocol):
     """How far a recovery command is."""
 
     @property
@@ -34,7 +34,7 @@ class Progress(Protocol):
 
 
 class _Recovered(Collector):
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: RecoveryCounts) -> None:
         self._progress = progress
 
     def collect(self) -> Iterable[Metric]:
@@ -51,7 +51,7 @@ class _Recovered(Collector):
         return total, counts, offsets
 
 
-def recovery_registry(progress: Progress) -> CollectorRegistry:
+def recovery_registry(progress: RecoveryCounts) -> CollectorRegistry:
     """What is served while ``progress`` goes on."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Recovered(progress))

@@ -8,7 +8,7 @@ from waypost_worker.partition.ports import Claim, Commit, Fence, Store
 from waypost_worker.telemetry.metrics import Metrics
 
 
-class MeasuredStore:
+class TimedStore:
     """Calls ``store``, which is in a ``shard``, and tells ``metrics`` how long each call took that was answered."""
 
     # No context manager around the calls: it costs as much as all the rest.

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from waypost_worker.telemetry.health import Health, Verdict
+from waypost_worker.telemetry.health import Health, HealthReport
 from waypost_worker.telemetry.metrics import Metrics
 
 
@@ -44,6 +44,6 @@ def _metrics(registry: CollectorRegistry) -> Route:
     return Route("/metrics", exposed)
 
 
-def _answer(verdict: Verdict) -> Response:
+def _answer(verdict: HealthReport) -> Response:
     body = {"status": "ok" if verdict.ok else "failed", **verdict.checks}
     return JSONResponse(body, 200 if verdict.ok else 503, {"cache-control": "no-store"})

@@ -7,7 +7,7 @@ pending commands, but neither its client nor its sender.
 from collections.abc import Callable
 from pathlib import Path
 
-from waypost.publisher.options import Settings
+from waypost.publisher.options import PublisherSettings
 from waypost.publisher.pending import Pending
 from waypost.publisher.spool.buffer import SpooledBuffer
 from waypost.publisher.spool.directory import claim
@@ -17,7 +17,7 @@ from waypost.publisher.spool.write_through import ThroughBuffer
 
 def open_spool(
     directory: Path,
-    settings: Settings,
+    settings: PublisherSettings,
     topic: str,
     source: bytes,
     wake: Callable[[], None],

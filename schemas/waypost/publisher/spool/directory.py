@@ -2,7 +2,7 @@
 
 A publisher holds a lock on a file beside its spool, which the system releases however the process ends. What is
 not locked belongs to nobody: the next publisher for the same topic takes it over and sends it first, the
-oldest before the newer. Where none is made for a while, one that lives does (:meth:`Claim.newly_left`). The
+oldest before the newer. Where none is made for a while, one that lives does (:meth:`SpoolClaim.newly_left`). The
 numbers in the names are the order in which the publishers were made.
 """
 
@@ -59,7 +59,7 @@ os.register_at_fork(after_in_child=_let_go)
 
 
 @dataclass(slots=True)
-class Claim:
+class SpoolClaim:
     """The spool files of one publisher: its ``own``, and those ``left`` by dead ones, oldest first."""
 
     directory: Path
@@ -151,7 +151,7 @@ class Claim:
             lock.release()
 
 
-def claim(directory: Path, topic: str, source: bytes, *, fsync: bool) -> Claim:
+def claim(directory: Path, topic: str, source: bytes, *, fsync: bool) -> SpoolClaim:
     """Make a spool of our own in ``directory``, and take over those that nobody holds any more.
 
     Raises:
@@ -172,7 +172,7 @@ def claim(directory: Path, topic: str, source: bytes, *, fsync: bool) -> Claim:
             except BaseException:
                 lock.release()
                 raise
-            claimed = Claim(directory, own, [], {own: lock})
+            claimed = SpoolClaim(directory, own, [], {own: lock})
             claimed.take_all(names)
             return claimed
     except OSError as error:

@@ -16,7 +16,7 @@ from typing import Final, cast
 from waypost.errors import SpoolError
 from waypost.publisher.pending import Pending
 from waypost.publisher.spool.buffer import SpooledBuffer
-from waypost.publisher.spool.directory import Claim
+from waypost.publisher.spool.directory import SpoolClaim
 from waypost.publisher.spool.file import SpoolFile
 
 log = logging.getLogger("waypost")
@@ -68,7 +68,7 @@ class Spooler:
     """
 
     def __init__(
-        self, claim: Claim, quiet_seconds: float, adopt_after: float, sending: Callable[[], bool]
+        self, claim: SpoolClaim, quiet_seconds: float, adopt_after: float, sending: Callable[[], bool]
     ) -> None:
         self.last_error: str | None = None
         self._claim = claim

@@ -20,7 +20,15 @@ from tests.tools.bench import latency
 from tests.tools.bench.children import Child, ChildFailedError
 from tests.tools.bench.merging import measured, merge
 from tests.tools.bench.peers import streams
-from tests.tools.bench.plan import DATA_BYTES, FROM_PART, POSTGRES_SETTINGS, SESSIONS, SHORT, TO_PART, Plan
+from tests.tools.bench.plan import (
+    DATA_BYTES,
+    FROM_PART,
+    POSTGRES_SETTINGS,
+    SESSIONS,
+    SHORT,
+    TO_PART,
+    BenchPlan,
+)
 from tests.tools.bench.report import at_least, at_most, paired_ratio, percentile, spread
 from tests.tools.bench.stage import Ground, Stage, System
 from tests.tools.bench.table import PEERS as TITLES
@@ -94,14 +102,14 @@ class Peers:
         rates = self.tried[what]
         return max(rates, key=lambda size: median(rates[size]))
 
-    async def warm_up(self, which: System, plan: Plan) -> None:
+    async def warm_up(self, which: System, plan: BenchPlan) -> None:
         """Traffic that counts for nothing. A broker whose compiler is at work takes CPU from whoever is measured then,
         and each system has it compile other paths.
         """
         await latency.measure(self.stage, which, replace(plan, rates=(RATE,), seconds=plan.warm_up))
         say(f"{TITLES[which]}, warm-up", "done")
 
-    async def late(self, which: System, plan: Plan) -> None:
+    async def late(self, which: System, plan: BenchPlan) -> None:
         """Publish to visible result at RATE commands a second."""
         told = await latency.measure(self.stage, which, replace(plan, rates=(RATE,)))
         self.p50s[which].append(percentile(told[0].ordered, 0.5))
@@ -158,7 +166,7 @@ def say(what: str, value: str) -> None:
     print(f"  {what:<52}{value:>16}", file=sys.stderr, flush=True)
 
 
-async def run(servers: Servers, build: Path, python: Path, plan: Plan) -> dict[str, Any]:
+async def run(servers: Servers, build: Path, python: Path, plan: BenchPlan) -> dict[str, Any]:
     """All measurements, the systems in turn, added to the report: the whole report."""
     with tempfile.TemporaryDirectory() as directory:
         scratch = Path(directory)

@@ -28,7 +28,7 @@ from waypost_worker.config.settings import Settings
 if TYPE_CHECKING:
     from waypost_worker.cli.recovery.processes import Outcome
     from waypost_worker.kafka.command_log import KafkaCommandLog
-    from waypost_worker.recovery.replay.preflight import Plan
+    from waypost_worker.recovery.replay.preflight import PartitionPlan
 
 _RESULTS: Final = ".results"
 # Below this a process takes longer to start than it saves; above so many, Postgres is what limits.
@@ -185,7 +185,7 @@ async def _replay(settings: Settings, options: _Options, dry_run: bool, output: 
     return DONE
 
 
-async def _plan(settings: Settings, options: _Options) -> "list[Plan]":
+async def _plan(settings: Settings, options: _Options) -> "list[PartitionPlan]":
     """Everything that can be refused is refused here, before the target is touched."""
     from waypost_worker.kafka.results_log import KafkaResultsLog
     from waypost_worker.postgres.replay_target import look
@@ -237,7 +237,7 @@ async def _plan(settings: Settings, options: _Options) -> "list[Plan]":
 
 async def _ends(options: _Options, logs: "dict[int, KafkaCommandLog]") -> dict[int, int]:
     from waypost_worker.recovery.replay.until import (
-        Place,
+        LogPosition,
         find_checkpoint,
         until_end,
         until_places,
@@ -249,7 +249,7 @@ async def _ends(options: _Options, logs: "dict[int, KafkaCommandLog]") -> dict[i
     if options.until_checkpoint is not None:
         return await until_places(logs, [await find_checkpoint(logs, options.until_checkpoint)])
     if options.until_places:
-        return await until_places(logs, [Place(*place) for place in options.until_places])
+        return await until_places(logs, [LogPosition(*place) for place in options.until_places])
     return await until_end(logs)
 
 
@@ -271,7 +271,7 @@ async def _prepare(settings: Settings, options: _Options, partitions: int) -> No
 
 
 async def _run(
-    settings: Settings, options: _Options, plans: "list[Plan]", progress: WorkProgress
+    settings: Settings, options: _Options, plans: "list[PartitionPlan]", progress: WorkProgress
 ) -> "list[Outcome]":
     from waypost_worker.cli.recovery.processes import Job, replay_here, replay_spread
 
@@ -302,7 +302,7 @@ def _worth(commands: int) -> int:
     return 1 if commands < _WORTH_PROCESSES else min(_MOST_PROCESSES, 2 * len(os.sched_getaffinity(0)))
 
 
-def _planned(plan: "Plan") -> dict[str, Any]:
+def _planned(plan: "PartitionPlan") -> dict[str, Any]:
     commands = plan.end - plan.begin
     return {**asdict(plan), "commands": commands, "owed": min(max(0, plan.end - 1 - plan.answered), commands)}
 

@@ -31,8 +31,8 @@ from waypost_worker.config.settings import Settings
 from waypost_worker.snapshots.errors import SnapshotError
 
 if TYPE_CHECKING:
-    from waypost_worker.recovery.verify.rows import OpenSnapshot
-    from waypost_worker.recovery.verify.verification import Verdict
+    from waypost_worker.recovery.verify.rows import OpenRows
+    from waypost_worker.recovery.verify.verification import VerifyReport
     from waypost_worker.snapshots.manifest import Manifest
     from waypost_worker.snapshots.storage import Storage
 
@@ -135,11 +135,11 @@ async def _kept(settings: Settings, storage: "Storage", name: str) -> _Kept:
 
 async def _verify(
     settings: Settings, options: _Options, base: _Kept | None, target: _Kept | None
-) -> "list[Verdict]":
+) -> "list[VerifyReport]":
     from waypost_worker.kafka.results_log import KafkaResultsLog
     from waypost_worker.recovery.shares import share_of
     from waypost_worker.recovery.verify.verification import Verification
-    from waypost_worker.snapshots.rows import KeptSnapshot
+    from waypost_worker.snapshots.rows import SnapshotRows
 
     async with kafka_errors(settings), postgres_errors(settings), AsyncExitStack() as stack:
         partitions = await command_partitions(settings)
@@ -150,7 +150,7 @@ async def _verify(
         open_snapshot = _rows(settings, target)
         verdicts = []
         began = {} if base is None else _positions_of(base)
-        bases = {} if base is None else {number: KeptSnapshot(*base, number) for number in began}
+        bases = {} if base is None else {number: SnapshotRows(*base, number) for number in began}
         total = sum(max(0, positions.get(number, 0) - began.get(number, 0)) for number in wanted)
         async with command_logs(settings, partitions) as logs:
             with WorkProgress("verify", total, "commands") as progress:
@@ -180,7 +180,7 @@ async def _verify(
         return verdicts
 
 
-def _rows(settings: Settings, target: _Kept | None) -> "OpenSnapshot":
+def _rows(settings: Settings, target: _Kept | None) -> "OpenRows":
     """What is held against the log: Postgres, or a snapshot."""
     from waypost_worker.postgres.verify_rows import Snapshots
     from waypost_worker.snapshots.rows import KeptSnapshots
@@ -216,7 +216,7 @@ async def _positions(settings: Settings) -> dict[int, int]:
     return positions
 
 
-def _show(verdicts: "list[Verdict]", output: Format, base: str | None, target: str | None) -> None:
+def _show(verdicts: "list[VerifyReport]", output: Format, base: str | None, target: str | None) -> None:
     from waypost_worker.recovery.verify.verification import shown
 
     rows = [_row(verdict) for verdict in verdicts]
@@ -244,7 +244,7 @@ def _show(verdicts: "list[Verdict]", output: Format, base: str | None, target: s
         note(f"{count} difference{'' if count == 1 else 's'}{more}: 'waypost replay' rebuilds from the log")
 
 
-def _row(verdict: "Verdict") -> dict[str, Any]:
+def _row(verdict: "VerifyReport") -> dict[str, Any]:
     return {
         "partition": verdict.partition,
         "began": verdict.began,

@@ -14,7 +14,7 @@ from waypost_worker.cli.support.output import USAGE, CommandError
 _HIGHEST: Final = (2**31 - 1, 2**63 - 1)
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
-Place = Annotated[str, Parameter(help="partition/offset, as the list shows it")]
+PositionArgument = Annotated[str, Parameter(help="partition/offset, as the list shows it")]
 SessionFlag = Annotated[str | None, Parameter(help="only of this session")]
 CodeFlag = Annotated[str | None, Parameter(help="only with this code, such as invalid-body")]
 SinceFlag = Annotated[str | None, Parameter(help="refused from this time on, RFC 3339")]

@@ -9,7 +9,7 @@ from waypost_worker.cli.rejected.filters import (
     AllFlag,
     CodeFlag,
     Filters,
-    Place,
+    PositionArgument,
     SessionFlag,
     SinceFlag,
     UntilFlag,
@@ -25,7 +25,7 @@ _BATCH: Final = 1000
 
 
 def purge(
-    *places: Place,
+    *places: PositionArgument,
     session: SessionFlag = None,
     code: CodeFlag = None,
     since: SinceFlag = None,

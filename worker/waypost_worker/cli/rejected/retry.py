@@ -25,7 +25,7 @@ from waypost_worker.cli.rejected.filters import (
     AllFlag,
     CodeFlag,
     Filters,
-    Place,
+    PositionArgument,
     SessionFlag,
     SinceFlag,
     UntilFlag,
@@ -62,7 +62,7 @@ _BAD: Final = ("refused again", "would be refused", "not sent")
 
 
 def retry(
-    *places: Place,
+    *places: PositionArgument,
     session: SessionFlag = None,
     code: CodeFlag = None,
     since: SinceFlag = None,

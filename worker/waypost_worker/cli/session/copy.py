@@ -64,7 +64,7 @@ def copy(
     there = (target.bootstrap_servers, target.topic_prefix)
     if name == session and here == there:
         raise CommandError("this would copy the session onto itself: give --as, or a --to- option", USAGE)
-    plan = _Plan(session, name, transfer=f"copy {session!r} to {there!r} {name!r}")
+    plan = _CopyPlan(session, name, transfer=f"copy {session!r} to {there!r} {name!r}")
     return asyncio.run(_carry_out(settings, target, plan, dry_run, timeout, common))
 
 
@@ -97,7 +97,7 @@ def fork(
         )
     if check_session_id(name) == origin:
         raise CommandError(f"a fork needs a session id of its own, not {name!r}", USAGE)
-    plan = _Plan(origin, name, transfer=f"fork {checkpoint!r} of {origin!r} as {name!r}", last=checkpoint)
+    plan = _CopyPlan(origin, name, transfer=f"fork {checkpoint!r} of {origin!r} as {name!r}", last=checkpoint)
     return asyncio.run(_carry_out(settings, settings, plan, dry_run, timeout, common))
 
 
@@ -119,7 +119,7 @@ def _target(common: Common, file: Path | None, servers: str | None, prefix: str 
     return replace(common, **as_flags).settings(**given)
 
 
-class _Plan:
+class _CopyPlan:
     """The steps that make one session of another, from what Postgres holds at one moment."""
 
     def __init__(self, origin: str, name: str, *, transfer: str, last: str | None = None) -> None:
@@ -211,7 +211,7 @@ class _Plan:
 
 
 async def _carry_out(
-    settings: Settings, target: Settings, plan: _Plan, dry_run: bool, timeout: float, common: Common
+    settings: Settings, target: Settings, plan: _CopyPlan, dry_run: bool, timeout: float, common: Common
 ) -> int:
     from waypost_worker.cli.session.transfer import Transfer
 

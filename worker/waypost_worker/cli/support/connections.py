@@ -38,11 +38,11 @@ async def kafka_errors(settings: Settings) -> AsyncIterator[None]:
     from aiokafka.errors import KafkaConnectionError, KafkaError
 
     from waypost.errors import WaypostError
-    from waypost.kafka.diagnosis import require_admission
+    from waypost.kafka.diagnosis import require_access
     from waypost_worker.partition.ports import RefusedError, UnavailableError
 
     try:
-        await require_admission(kafka_connection(settings).options())
+        await require_access(kafka_connection(settings).options())
         yield
     except (KafkaConnectionError, TimeoutError) as error:
         if isinstance(error, WaypostError):
@@ -60,10 +60,10 @@ async def kafka_errors(settings: Settings) -> AsyncIterator[None]:
 
 
 async def _kafka_away(settings: Settings, error: BaseException) -> CommandError:
-    from waypost.kafka.diagnosis import may_be_refusal, refusal
+    from waypost.kafka.diagnosis import is_auth_failure, refusal
 
     options = kafka_connection(settings).options()
-    why = await refusal(options) if may_be_refusal(error, options) else None
+    why = await refusal(options) if is_auth_failure(error, options) else None
     reason = "" if why is None else f": {why}"
     return CommandError(
         f"Kafka at {settings.bootstrap_servers} does not answer{reason}; {_where(settings, 'bootstrap_servers')}"

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from waypost.shards import Place, shard_of
+from waypost.shards import ShardSlot, shard_of
 from waypost_worker.cli.support.connections import postgres_errors
 from waypost_worker.cli.support.output import CommandError
 from waypost_worker.config.settings import Settings
@@ -91,7 +91,7 @@ class Stores:
         from waypost_worker.postgres.store import PostgresStore
 
         shards = len(self._settings.dsns)
-        place = Place(shard_of(partition, shards), shards)
+        place = ShardSlot(shard_of(partition, shards), shards)
         return PostgresStore(
             self._pools[place.shard],
             partition,

@@ -10,7 +10,7 @@ from waypost_worker.cli.support.output import USAGE, CommandError, note
 from waypost_worker.config.settings import Settings
 
 if TYPE_CHECKING:
-    from waypost_worker.telemetry.recovery_metrics import Progress
+    from waypost_worker.telemetry.recovery_metrics import RecoveryCounts
 
 MetricsPort: TypeAlias = Annotated[
     int | None,
@@ -22,7 +22,9 @@ MetricsPort: TypeAlias = Annotated[
 
 
 @asynccontextmanager
-async def progress_served(progress: "Progress", settings: Settings, port: int | None) -> AsyncIterator[None]:
+async def progress_served(
+    progress: "RecoveryCounts", settings: Settings, port: int | None
+) -> AsyncIterator[None]:
     """Serve what ``progress`` says on ``port`` of WAYPOST_HTTP_HOST; nothing where no port is given."""
     if port is None:
         yield

@@ -27,8 +27,8 @@ from waypost_worker.partition.ports import (
 )
 from waypost_worker.recovery.log_scan import is_fence, last_result
 from waypost_worker.recovery.replay.partition_replay import ReplayLimits
-from waypost_worker.recovery.replay.result_fold import Lost, Retold, retold_event
-from waypost_worker.recovery.retry import Progress, patiently
+from waypost_worker.recovery.replay.result_fold import Lost, ResultFold, retold_event
+from waypost_worker.recovery.retry import RecoveryProgress, patiently
 
 _BATCH: Final = 5000
 
@@ -66,7 +66,7 @@ class FromResults:
         partition: int,
         partitions: int,
         ports: FromResultsPorts,
-        progress: Progress,
+        progress: RecoveryProgress,
         limits: ReplayLimits | None = None,
     ) -> None:
         self.outcome = Rebuilt(partition, 0, 0)
@@ -130,7 +130,7 @@ class FromResults:
         touched = list(dict.fromkeys(event.session_id for event in events if event.session_id is not None))
         stored = await self._ports.store.load([one for one in touched if one not in cache.sessions])
         cache.sessions.update(stored)
-        retold = Retold(cache.sessions, defaults, self.outcome.lost)
+        retold = ResultFold(cache.sessions, defaults, self.outcome.lost)
         try:
             for event in events:
                 retold.add(event)

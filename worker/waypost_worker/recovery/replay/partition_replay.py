@@ -17,7 +17,7 @@ from waypost_worker.partition.acquire import check_log
 from waypost_worker.partition.anchor import anchor_of
 from waypost_worker.partition.batch import Decoded, cut, decode
 from waypost_worker.partition.encode import NullEncoder, ResultEncoder
-from waypost_worker.partition.fold import Folder
+from waypost_worker.partition.fold import BatchFolder
 from waypost_worker.partition.ports import (
     Claim,
     CommandLog,
@@ -27,7 +27,7 @@ from waypost_worker.partition.ports import (
     StoredOutbox,
 )
 from waypost_worker.recovery.replay.comparison import Comparison
-from waypost_worker.recovery.retry import Progress, patiently
+from waypost_worker.recovery.retry import RecoveryProgress, patiently
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class PartitionReplay:
         results_topic: str,
         ports: ReplayPorts,
         end: int,
-        progress: Progress,
+        progress: RecoveryProgress,
         limits: ReplayLimits | None = None,
         *,
         compare: bool = True,
@@ -132,7 +132,7 @@ class PartitionReplay:
         store, limits = self._ports.store, self._limits
         defaults = Defaults(claim.default_policy, list(claim.default_commands))
         silent = NullEncoder(self._partition)
-        folder = Folder(self._encoder, store, defaults, lambda: limits.cache_items)
+        folder = BatchFolder(self._encoder, store, defaults, lambda: limits.cache_items)
         next_offset = claim.next_offset
         await log.seek(next_offset)
         while records := await self._gather(log, next_offset):

@@ -37,7 +37,7 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PartitionPlan:
     """What will happen to one partition: commands from ``begin`` up to ``end``; results up to ``answered`` are in
     the topic, of which those from ``first_compared`` on are compared; later ones will be owed.
     """
@@ -121,7 +121,7 @@ async def plan_partition(
     reemit: bool,
     compare: bool,
     accept_trimmed_results: bool,
-) -> Plan:
+) -> PartitionPlan:
     """The plan of one partition; RefusedError if log, results or target do not go together.
 
     ``results`` are those to compare with or, with ``reemit``, those to emit to; None if that topic is to be made.
@@ -144,10 +144,10 @@ async def plan_partition(
                 "schema with --schema"
             )
     if results is None or reemit or begin == end:
-        return Plan(partition, begin, end, begin, end - 1)
+        return PartitionPlan(partition, begin, end, begin, end - 1)
     comparison = Comparison(results, emitted, results_offset, begin, compare)
     await comparison.open(accept_trimmed_results, end - 1)
-    return Plan(partition, begin, end, max(begin, comparison.silent_below), comparison.highest)
+    return PartitionPlan(partition, begin, end, max(begin, comparison.silent_below), comparison.highest)
 
 
 async def plan_from_results(

@@ -7,7 +7,7 @@ from waypost_worker.partition.ports import OwnerError, Ports, RefusedError
 from waypost_worker.partition.term import Limits
 from waypost_worker.recovery.replay.partition_replay import Replayed
 from waypost_worker.recovery.replay.until import BoundedLog
-from waypost_worker.recovery.retry import Progress
+from waypost_worker.recovery.retry import RecoveryProgress
 
 
 class ReemittingReplay:
@@ -17,7 +17,13 @@ class ReemittingReplay:
     """
 
     def __init__(
-        self, partition: int, results_topic: str, ports: Ports, end: int, progress: Progress, limits: Limits
+        self,
+        partition: int,
+        results_topic: str,
+        ports: Ports,
+        end: int,
+        progress: RecoveryProgress,
+        limits: Limits,
     ) -> None:
         self.outcome = Replayed(partition, 0, 0)
         self._progress = progress

@@ -44,7 +44,7 @@ from waypost.wire.result_types import (
     ROLLED_BACK,
     UNPINNED,
 )
-from waypost_worker.partition.batch import Consequences
+from waypost_worker.partition.batch import ChangeCollector
 from waypost_worker.partition.encode import Content
 from waypost_worker.partition.ports import FetchedResult
 
@@ -68,7 +68,7 @@ class Lost:
     unknown: int = 0
 
 
-class Retold(Consequences):
+class ResultFold(ChangeCollector):
     """Takes results in command order and collects what they change."""
 
     def __init__(self, sessions: dict[str, Session], defaults: Defaults, lost: Lost) -> None:

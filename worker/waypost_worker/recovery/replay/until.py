@@ -20,7 +20,7 @@ class DatedLog(CommandLog, Protocol):
         ...
 
 
-class Place(NamedTuple):
+class LogPosition(NamedTuple):
     """A record of the command topic."""
 
     partition: int
@@ -42,7 +42,7 @@ async def until_time(logs: Mapping[int, DatedLog], micros: int) -> dict[int, int
     return ends
 
 
-async def until_places(logs: Mapping[int, DatedLog], places: Sequence[Place]) -> dict[int, int]:
+async def until_places(logs: Mapping[int, DatedLog], places: Sequence[LogPosition]) -> dict[int, int]:
     """Up to these records and with them; other partitions up to the latest time among theirs.
 
     RefusedError if a log does not hold one of them.
@@ -69,7 +69,7 @@ async def until_places(logs: Mapping[int, DatedLog], places: Sequence[Place]) ->
     return {**await until_time(rest, (latest + 1) * 1000), **ends}
 
 
-async def find_checkpoint(logs: Mapping[int, DatedLog], checkpoint_id: str) -> Place:
+async def find_checkpoint(logs: Mapping[int, DatedLog], checkpoint_id: str) -> LogPosition:
     """Where the checkpoint was made. RefusedError if the log makes no such one."""
     session_id, _, _ = checkpoint_id.rpartition(":")
     number = own_number(session_id, checkpoint_id) if session_id else None
@@ -92,7 +92,7 @@ async def find_checkpoint(logs: Mapping[int, DatedLog], checkpoint_id: str) -> P
             fold.take([record])
             session = fold.sessions.get(session_id)
             if session is not None and number in session.entries:
-                return Place(partition, record.offset)
+                return LogPosition(partition, record.offset)
     raise RefusedError(f"the log never made a checkpoint {checkpoint_id!r}. Nothing was changed")
 
 

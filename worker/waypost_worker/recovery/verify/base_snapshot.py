@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from waypost.model.defaults import Defaults
-from waypost.model.index import Entry, Remembered, Session
+from waypost.model.index import Entry, SeenCommand, Session
 from waypost_worker.partition.ports import RefusedError
 from waypost_worker.recovery.memory_fold import (
     ENTRY_BYTES,
@@ -14,10 +14,10 @@ from waypost_worker.recovery.memory_fold import (
     content_digest,
 )
 from waypost_worker.recovery.shares import Share
-from waypost_worker.recovery.verify.rows import Snapshot, StoredPartition
+from waypost_worker.recovery.verify.rows import StoredPartition, VerifiedRows
 
 
-class Base(Snapshot, Protocol):
+class Base(VerifiedRows, Protocol):
     """A snapshot of one partition that is kept, and knows how many rows of each table it has."""
 
     name: str
@@ -75,9 +75,9 @@ async def begin(fold: MemoryFold, base: Base) -> None:
         )
         key = (checkpoint.session_id, checkpoint.number)
         fold.contents[key] = content_digest(checkpoint.data, checkpoint.metadata)
-    remembered: dict[str, list[Remembered]] = {}
+    remembered: dict[str, list[SeenCommand]] = {}
     async for command in base.commands(fold.share):
-        one = Remembered(command.position, command.command_id, command.number)
+        one = SeenCommand(command.position, command.command_id, command.number)
         remembered.setdefault(command.session_id, []).append(one)
     async for stored in base.sessions(fold.share):
         name = stored.session_id

@@ -19,7 +19,7 @@ from waypost_worker.recovery.verify.rows import StoredPartition
 _ROLLED_BACK = b"waypost.session.rolled_back"
 
 
-class Owed:
+class ExpectedOutbox:
     """The answers that one pass of a verification gives. Only the ``first`` looks at what belongs to no session."""
 
     def __init__(self, partition: int, encoder: ResultEncoder, *, first: bool) -> None:

@@ -64,7 +64,7 @@ class Stray(NamedTuple):
     key: str
 
 
-class Snapshot(Protocol):
+class VerifiedRows(Protocol):
     """Rows of one partition, all of the same moment. Only those of a ``share`` of the sessions
     are told (see ``sampling``)."""
 
@@ -97,9 +97,9 @@ class Snapshot(Protocol):
         ...
 
 
-class OpenSnapshot(Protocol):
+class OpenRows(Protocol):
     """Opens a snapshot of one partition."""
 
-    def __call__(self, partition: int) -> AbstractAsyncContextManager[Snapshot]:
+    def __call__(self, partition: int) -> AbstractAsyncContextManager[VerifiedRows]:
         """A snapshot of this very moment, until it is left."""
         ...

@@ -19,18 +19,18 @@ from waypost_worker.partition.ports import CommandLog, RefusedError, ResultsLog
 from waypost_worker.recovery.json_diff import first_difference
 from waypost_worker.recovery.log_scan import stretches
 from waypost_worker.recovery.memory_fold import MemoryFold
-from waypost_worker.recovery.retry import Progress
+from waypost_worker.recovery.retry import RecoveryProgress
 from waypost_worker.recovery.shares import WHOLE, Share
 from waypost_worker.recovery.verify import base_snapshot
 from waypost_worker.recovery.verify.base_snapshot import Base
 from waypost_worker.recovery.verify.comparator import Comparator, Difference, Tally
-from waypost_worker.recovery.verify.owed_results import Owed
-from waypost_worker.recovery.verify.rows import OpenSnapshot, Snapshot, StoredCheckpoint, StoredPartition
+from waypost_worker.recovery.verify.owed_results import ExpectedOutbox
+from waypost_worker.recovery.verify.rows import OpenRows, StoredCheckpoint, StoredPartition, VerifiedRows
 
 ROOM: Final = 1024 * 1024 * 1024
 
 
-class VerifyProgress(Progress, Protocol):
+class VerifyProgress(RecoveryProgress, Protocol):
     """Told how far a verification is, and that there is more to do than was known."""
 
     def grow(self, commands: int) -> None:
@@ -39,7 +39,7 @@ class VerifyProgress(Progress, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class VerifyReport:
     """What was found in one partition, from offset ``began`` up to ``next_offset`` (where the first of several
     ``passes`` stood). ``purged`` refused commands are in the log and are no longer kept. ``fingerprint`` is a hash
     over all rows: two databases of one log at one offset share it; None if passes saw different offsets.
@@ -75,7 +75,7 @@ class Verification:
         results_topic: str,
         log: CommandLog,
         results: ResultsLog,
-        open_snapshot: OpenSnapshot,
+        open_snapshot: OpenRows,
         progress: VerifyProgress,
         *,
         base: Base | None = None,
@@ -98,7 +98,7 @@ class Verification:
         self._room = room
         self._tally = Tally(limit)
 
-    async def run(self) -> Verdict:
+    async def run(self) -> VerifyReport:
         """Fold, read, compare. RefusedError if log and database can't be compared at all."""
         await self._check_reach()
         share = (
@@ -114,7 +114,7 @@ class Verification:
             done = await self._pass(done.share.following(self._share.high, more), first=False)
             passes += 1
             offsets.add(done.next_offset)
-        return Verdict(
+        return VerifyReport(
             self._partition,
             first.begin,
             first.next_offset,
@@ -156,7 +156,7 @@ class Verification:
         await self._fold(fold, min(settled, end), fold.take)
         async with self._open_snapshot(self._partition) as snapshot:
             row = await snapshot.partition()
-            owed = Owed(self._partition, self._encoder, first=first)
+            owed = ExpectedOutbox(self._partition, self._encoder, first=first)
             await self._catch_up(fold, row, owed)
             comparator = Comparator(fold, self._tally, self._strict)
             if first and row is not None:
@@ -196,7 +196,7 @@ class Verification:
             )
         return 0 if row is None else max(fold.begin, min(row.emitted + 1, row.next_offset))
 
-    async def _catch_up(self, fold: MemoryFold, row: StoredPartition | None, owed: Owed) -> None:
+    async def _catch_up(self, fold: MemoryFold, row: StoredPartition | None, owed: ExpectedOutbox) -> None:
         """Fold on to where the snapshot stands; what is not emitted by then is noted as owed."""
         settled = self._settled(fold, row)
         if row is None:
@@ -218,7 +218,7 @@ class Verification:
         await self._fold(fold, settled, fold.take)
         await self._fold(fold, row.next_offset, lambda records: owed.take(fold, records))
 
-    async def _strays(self, snapshot: Snapshot) -> None:
+    async def _strays(self, snapshot: VerifiedRows) -> None:
         """What no share and no partition would come upon."""
         for stray in await snapshot.strays(self._partitions):
             text = "the row is in Postgres and should not be: it belongs to no session or partition"
