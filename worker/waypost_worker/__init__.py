@@ -1,1 +1,1 @@
-"""The Waypost service."""
+"""Apply checkpoint commands from Kafka to Postgres: the service and its command line."""

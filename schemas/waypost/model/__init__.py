@@ -1,4 +1,4 @@
 """Say what a command means: pure decisions and their effects, without clock, randomness or I/O.
 
-May import only ``waypost.errors`` and ``waypost.shards``.
+May import only ``errors``.
 """

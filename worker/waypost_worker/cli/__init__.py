@@ -1,4 +1,4 @@
-"""The command line. A leaf: nothing imports it."""
+"""The command line. May import everything; nothing imports it."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""Real Kafka and real PostgreSQL on the loopback interface, without Docker and without Java on the host.
+"""Run a real Kafka and a real Postgres on the loopback interface, without Docker and without Java on the host.
 
-`Servers` starts both on one state directory; `EmbeddedKafka` (also as a cluster) and
-`EmbeddedPostgres` stand alone, too. Nothing here knows Waypost's topics or tables.
+``Servers`` starts both on one state directory; ``EmbeddedKafka`` (also as a cluster) and ``EmbeddedPostgres`` work
+alone, too. May import ``waypost.errors`` only: it knows neither Waypost's topics nor its tables.
 """
 
 from waypost_worker.devserver.endpoints import Endpoints

@@ -1,4 +1,4 @@
-"""The owner's logs on aiokafka, the epoch-fenced producer, group membership and topic administration.
+"""Implement the owner's logs on aiokafka, with the epoch-fenced producer, group membership and topic administration.
 
-Knows nothing of Postgres.
+May import ``partition`` for its ports, and must not know Postgres.
 """

@@ -1,1 +1,5 @@
-"""One owner of one partition: acquire, apply, emit. Knows the model and its own ports, nothing else."""
+"""Own one partition: acquire, fetch, apply, commit, emit.
+
+Holds the owner, its ports and the fold. May import the library's ``model`` and ``wire``, and knows no broker and no
+database.
+"""

@@ -1,1 +1,4 @@
-"""The owner's Store on PostgreSQL, its schema and its migrations. Knows nothing of Kafka."""
+"""Implement the owner's store on asyncpg, with its schema and migrations.
+
+May import ``partition`` and ``recovery`` for their ports, and must not know Kafka.
+"""

@@ -1,3 +1,5 @@
-"""Rebuilding state from the log, and doubting it: replay, verify, time travel. Knows the owner's ports and fold,
-no broker and no database.
+"""Rebuild state from the log, and check it against the log.
+
+Holds replay, verify and what they share. May import ``partition`` for its ports and fold, and knows no broker and no
+database.
 """

@@ -1,5 +1,5 @@
-"""Snapshots: what Postgres holds of each partition at a stated position, in a directory or in object storage.
+"""Take, check and restore snapshots: the rows of each partition at a stated position.
 
-Owns their format, how they are taken, checked and restored, and what they still overlap with. Knows Postgres and the
-log, and nothing of what commands mean: a snapshot is rows and a position, and the log from there on is the rest.
+Owns their format, and how far they still overlap with the log. May import ``postgres``, ``kafka``, ``recovery`` and
+``partition``. Knows nothing of what commands mean: a snapshot is rows and a position, and the log is the rest.
 """

@@ -1,1 +1,4 @@
-"""What operators see of a worker: logs today, metrics and probes beside them."""
+"""Turn what owners report into metrics, health, logs and traces.
+
+May import ``partition`` for its observer and ``config``; how it is served is up to ``web``.
+"""

@@ -1,1 +1,4 @@
-"""HTTP of a worker: probes and metrics. A leaf; knows what telemetry offers and nothing of owners."""
+"""Serve the probes and metrics of a worker over HTTP.
+
+May import ``telemetry``, and knows nothing of owners.
+"""
