@@ -154,7 +154,7 @@ async def test_while_kafka_is_frozen_and_all_batches_are_full_calls_wake_nobody(
         sender = publisher._sender
         assert sender is not None
         freeze(kafka)
-        while not all(lane.stuffed for lane in sender._lanes):
+        while not all(lane.blocked for lane in sender._lanes):
             agent.publish(100)
             await asyncio.sleep(0)
         agent.publish(1)

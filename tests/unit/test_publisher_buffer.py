@@ -243,7 +243,7 @@ OPERATIONS = st.lists(
         st.tuples(st.just("give_back"), st.integers(0, 3)),
         st.tuples(st.just("give_all_back"), st.just(0)),
         st.tuples(st.just("acknowledge"), st.integers(1, 3)),
-        st.tuples(st.just("lay_out"), st.integers(1, 3)),
+        st.tuples(st.just("set_partition_count"), st.integers(1, 3)),
     ),
     max_size=60,
 )
@@ -269,7 +269,7 @@ def test_whatever_the_sender_does_nothing_is_lost_or_doubled_and_sessions_stay_i
             accepted.append((session, name))
         elif what == "route":
             one.route(much)
-        elif what == "lay_out":
+        elif what == "set_partition_count":
             if much != partitions:
                 flying.clear()
             one.set_partition_count(much)
