@@ -1,0 +1,393 @@
+"""A small model of the exactly-once protocol: every interleaving of two owners, with crashes and lost commits.
+
+Each step is one atomic request to Postgres or Kafka. Between any two steps another owner may act, a process may die or
+stand still, Postgres may lose its last transactions, and the broker may forget producer epochs or give out a new
+producer id. :func:`explore` visits every state that can be reached and reports the shortest way to a state in which a
+result is doubled, out of order or missing. docs/model.md maps the steps to the code.
+
+Owns the rules of the protocol as they are meant, without a line of the code that implements them. Pure.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+#: Guards of the protocol. A bug is one of them taken away, or one step done in another order.
+BUGS: Final = frozenset(
+    {
+        "commit-without-compare-and-set",
+        "append-without-epoch-check",
+        "tail-read-before-the-fence",
+        "position-without-its-command",
+        "no-wait-after-a-new-producer-id",
+    }
+)
+
+
+class Row(NamedTuple):
+    """What Postgres holds of the partition. ``emitted`` and ``results_offset`` are the results position (E, F)."""
+
+    next_offset: int = 0
+    epoch: int = 0
+    emitted: int = -1
+    results_offset: int = 0
+    outbox: tuple[int, ...] = ()
+    producer_id: int | None = None
+
+
+class Fence(NamedTuple):
+    """A fence record in the results topic."""
+
+    producer_id: int
+    producer_epoch: int
+
+
+class Owner(NamedTuple):
+    """One process that wants the partition. ``row`` is Postgres as it last saw it.
+
+    ``step`` is what it has done: ``out``, ``claimed``, ``tail-read`` (by a bug, before the fence),
+    ``initialized``, ``fenced``, ``read``, ``running``, or ``sending`` (an append was checked and has not been
+    sent yet, for however long). ``highest`` is R, ``end`` the results offset it expects next, and ``owed``
+    the committed results that it still has to append.
+    """
+
+    step: str = "out"
+    row: Row = Row()
+    producer_id: int = -1
+    producer_epoch: int = -1
+    highest: int = -1
+    emitted: int = -1
+    end: int = 0
+    owed: tuple[int, ...] = ()
+
+
+class World(NamedTuple):
+    """Everything there is. ``results`` holds fence records, and results as the offsets of their commands."""
+
+    row: Row
+    history: tuple[Row, ...]
+    results: tuple[Fence | int, ...]
+    highest_epochs: tuple[tuple[int, int], ...]
+    coordinator: tuple[int, int]
+    owners: tuple[Owner, ...]
+    losses: int
+    forgets: int
+    new_ids: int
+    claims: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How large a world to explore: commands in the log, and how often each disturbance may happen."""
+
+    commands: int = 2
+    losses: int = 0
+    forgets: int = 0
+    new_ids: int = 0
+    claims: int = 3
+    owners: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What exploring found. ``violation`` is None if every state is sound; ``path`` leads to the first that is not."""
+
+    states: int
+    violation: str | None
+    path: tuple[str, ...]
+
+
+def explore(limits: Limits, bug: str | None = None) -> Outcome:
+    """Visit every reachable state, nearest first, and stop at the first unsound one."""
+    if bug is not None and bug not in BUGS:
+        raise ValueError(f"unknown bug {bug!r}; known are {', '.join(sorted(BUGS))}")
+    start = World(
+        Row(),
+        (),
+        (),
+        (),
+        (0, -1),
+        (Owner(),) * limits.owners,
+        limits.losses,
+        limits.forgets,
+        limits.new_ids,
+        limits.claims,
+    )
+    came: dict[World, tuple[World, str] | None] = {start: None}
+    waiting = deque([start])
+    while waiting:
+        world = waiting.popleft()
+        for action, reached in successors(world, limits, bug):
+            if reached in came:
+                continue
+            came[reached] = (world, action)
+            if (violation := unsound(reached)) is not None:
+                return Outcome(len(came), violation, _path(came, reached))
+            waiting.append(reached)
+    return Outcome(len(came), None, ())
+
+
+def unsound(world: World) -> str | None:
+    """Say what a state breaks: order and uniqueness of results, or a command applied and never to be answered."""
+    answered = [one for one in world.results if not isinstance(one, Fence)]
+    if answered != sorted(set(answered)):
+        return f"results doubled or out of order: {answered}"
+    for command in range(world.row.next_offset):
+        if command not in answered and command not in world.row.outbox:
+            return f"command {command} was applied, and is neither answered nor in the outbox; results: {answered}"
+    return None
+
+
+def successors(world: World, limits: Limits, bug: str | None) -> Iterator[tuple[str, World]]:
+    """Yield every step that can happen next, with a name."""
+    for number, owner in enumerate(world.owners):
+        step = _Step(world, number, limits, bug)
+        if owner.step == "out":
+            yield from step.claim()
+            continue
+        yield f"{number} dies", step.leave()
+        match owner.step:
+            case "claimed":
+                yield from (
+                    step.read_tail_early() if bug == "tail-read-before-the-fence" else step.initialize()
+                )
+            case "tail-read":
+                yield from step.fence_late()
+            case "initialized":
+                yield from step.fence()
+            case "fenced":
+                yield from step.read_tail()
+            case "read":
+                yield from step.save_position()
+            case _:
+                yield from step.append()
+                yield from step.commit()
+    if world.losses:
+        for back in range(1, len(world.history) + 1):
+            yield (
+                f"Postgres loses its last {back} transactions",
+                world._replace(
+                    row=world.history[-back], history=world.history[:-back], losses=world.losses - 1
+                ),
+            )
+    if world.forgets and world.highest_epochs:
+        yield (
+            "the broker forgets producer epochs",
+            world._replace(highest_epochs=(), forgets=world.forgets - 1),
+        )
+
+
+class _Step:
+    """The steps that one owner can take in one world."""
+
+    def __init__(self, world: World, number: int, limits: Limits, bug: str | None) -> None:
+        self._world = world
+        self._number = number
+        self._owner = world.owners[number]
+        self._limits = limits
+        self._bug = bug
+
+    def claim(self) -> Iterator[tuple[str, World]]:
+        """Acquire, step 1: raise the epoch in Postgres."""
+        if self._world.claims:
+            row = self._world.row._replace(epoch=self._world.row.epoch + 1)
+            claimed = Owner(step="claimed", row=row)
+            yield f"{self._number} claims", self._after(claimed, row=row, claims=self._world.claims - 1)
+
+    def initialize(self) -> Iterator[tuple[str, World]]:
+        """Step 2, first half: get a producer epoch from the coordinator, which may have given out a new id."""
+        producer_id, epoch = self._world.coordinator
+        taken = self._owner._replace(step="initialized", producer_id=producer_id, producer_epoch=epoch + 1)
+        yield f"{self._number} gets an epoch", self._after(taken, coordinator=(producer_id, epoch + 1))
+        if self._world.new_ids:
+            renewed = taken._replace(producer_id=producer_id + 1, producer_epoch=0)
+            yield (
+                f"{self._number} gets a new producer id",
+                self._after(renewed, coordinator=(producer_id + 1, 0), new_ids=self._world.new_ids - 1),
+            )
+
+    def fence(self) -> Iterator[tuple[str, World]]:
+        """Step 2, second half: append the fence record."""
+        owner = self._owner
+        if not self._accepted():
+            yield f"{self._number} is refused its fence", self.leave()
+            return
+        results = (*self._world.results, Fence(owner.producer_id, owner.producer_epoch))
+        fenced = owner._replace(step="fenced", end=len(results))
+        yield f"{self._number} fences", self._after(fenced, results=results, highest_epochs=self._noted())
+
+    def read_tail(self) -> Iterator[tuple[str, World]]:
+        """Step 3: read what was emitted. If producer ids differ, wait, fence again and read again."""
+        owner = self._owner
+        tail = self._world.results[owner.row.results_offset : owner.end]
+        ids = {one.producer_id for one in tail if isinstance(one, Fence)} | {owner.row.producer_id}
+        others = ids - {owner.producer_id, None}
+        if not others or self._bug == "no-wait-after-a-new-producer-id":
+            read = owner._replace(step="read", highest=_highest(owner.row, tail))
+            yield f"{self._number} reads the tail", self._after(read)
+            return
+        if any(other.step == "sending" for _, other in self._others()):
+            return  # the wait outlasts every append whose proof was checked before
+        if not self._accepted() or self._world.row.epoch != owner.row.epoch:
+            yield f"{self._number} is refused after the wait", self.leave()
+            return
+        results = (*self._world.results, Fence(owner.producer_id, owner.producer_epoch))
+        tail = results[owner.row.results_offset :]
+        read = owner._replace(step="read", highest=_highest(owner.row, tail), end=len(results))
+        waited = self._after(read, results=results, highest_epochs=self._noted())
+        yield (
+            f"{self._number} waits, fences and reads again",
+            waited._replace(owners=self._proofs_expired(waited)),
+        )
+
+    def save_position(self) -> Iterator[tuple[str, World]]:
+        """Steps 3 to 5: record the producer id and the results position, and look at what the outbox owes."""
+        owner, row = self._owner, self._world.row
+        if (row.epoch, row.next_offset) != (owner.row.epoch, owner.row.next_offset):
+            yield f"{self._number} was fenced in Postgres", self.leave()
+            return
+        owed = tuple(one for one in owner.row.outbox if one > owner.highest)
+        running = owner._replace(step="running", emitted=owner.highest, owed=owed)
+        emitted, results_offset = self._position(running, row.next_offset)
+        outbox = tuple(one for one in row.outbox if one > emitted)
+        saved = Row(row.next_offset, row.epoch, emitted, results_offset, outbox, owner.producer_id)
+        yield f"{self._number} saves the position", self._after(running, row=saved)
+
+    def append(self) -> Iterator[tuple[str, World]]:
+        """Emit one result: check the proof, then send. Anything may happen between the two."""
+        owner = self._owner
+        if owner.step == "running":
+            if owner.owed:
+                yield (
+                    f"{self._number} is about to append {owner.owed[0]}",
+                    self._after(owner._replace(step="sending")),
+                )
+            return
+        if not self._accepted():
+            yield f"{self._number} is refused its append", self.leave()
+            return
+        command = owner.owed[0]
+        results = (*self._world.results, command)
+        noted = self._noted()
+        if len(self._world.results) == owner.end:
+            moved = owner._replace(step="running", emitted=command, end=owner.end + 1, owed=owner.owed[1:])
+            yield (
+                f"{self._number} appends {command}",
+                self._after(moved, results=results, highest_epochs=noted),
+            )
+        gone = self._after(Owner(), results=results, highest_epochs=noted)
+        yield f"{self._number} appends {command}, and its term ends", gone
+
+    def commit(self) -> Iterator[tuple[str, World]]:
+        """Apply the next command: one transaction, compared and set on epoch and offset."""
+        owner, row = self._owner, self._world.row
+        command = owner.row.next_offset
+        if command >= self._limits.commands or len(owner.owed) >= 2:
+            return
+        same = (row.epoch, row.next_offset) == (owner.row.epoch, command)
+        if not same and self._bug != "commit-without-compare-and-set":
+            yield f"{self._number} is refused its commit", self.leave()
+            return
+        emitted, results_offset = self._position(owner, command + 1)
+        new = () if command <= owner.highest else (command,)
+        outbox = tuple(one for one in (*row.outbox, *new) if one > emitted)
+        saved = Row(command + 1, row.epoch, emitted, results_offset, outbox, row.producer_id)
+        seen = owner.row._replace(next_offset=command + 1)
+        moved = owner._replace(row=seen, owed=owner.owed + new)
+        yield f"{self._number} commits {command}", self._after(moved, row=saved)
+
+    def read_tail_early(self) -> Iterator[tuple[str, World]]:
+        """Read the tail before the fence: a bug."""
+        tail = self._world.results[self._owner.row.results_offset :]
+        read = self._owner._replace(step="tail-read", highest=_highest(self._owner.row, tail))
+        yield f"{self._number} reads the tail too early", self._after(read)
+
+    def fence_late(self) -> Iterator[tuple[str, World]]:
+        """Fence after the tail was read: the second half of that bug."""
+        producer_id, epoch = self._world.coordinator
+        fenced = self._owner._replace(step="read", producer_id=producer_id, producer_epoch=epoch + 1)
+        results = (*self._world.results, Fence(producer_id, epoch + 1))
+        yield (
+            f"{self._number} fences too late",
+            self._after(
+                fenced._replace(end=len(results)),
+                results=results,
+                coordinator=(producer_id, epoch + 1),
+                highest_epochs=_note(self._world.highest_epochs, producer_id, epoch + 1),
+            ),
+        )
+
+    def leave(self) -> World:
+        """Lose everything that this owner held in memory."""
+        return self._after(Owner())
+
+    def _position(self, owner: Owner, next_offset: int) -> tuple[int, int]:
+        # Until the log is past R, the stored results position stays the one that was found.
+        if next_offset <= owner.highest:
+            return owner.row.emitted, owner.row.results_offset
+        if self._bug == "position-without-its-command":
+            return owner.row.emitted, owner.end
+        return owner.emitted, owner.end
+
+    def _accepted(self) -> bool:
+        if self._bug == "append-without-epoch-check":
+            return True
+        known = dict(self._world.highest_epochs).get(self._owner.producer_id, -1)
+        return known <= self._owner.producer_epoch
+
+    def _noted(self) -> tuple[tuple[int, int], ...]:
+        return _note(self._world.highest_epochs, self._owner.producer_id, self._owner.producer_epoch)
+
+    def _others(self) -> Iterator[tuple[int, Owner]]:
+        return ((at, one) for at, one in enumerate(self._world.owners) if at != self._number)
+
+    def _proofs_expired(self, world: World) -> tuple[Owner, ...]:
+        # Who could commit during the wait (same epoch and offset) has a fresh proof. Nobody else trusts an old one.
+        def trusted(one: Owner) -> bool:
+            return (one.row.epoch, one.row.next_offset) == (world.row.epoch, world.row.next_offset)
+
+        return tuple(
+            Owner() if at != self._number and one.step == "running" and not trusted(one) else one
+            for at, one in enumerate(world.owners)
+        )
+
+    def _after(
+        self,
+        owner: Owner,
+        row: Row | None = None,
+        results: tuple[Fence | int, ...] | None = None,
+        highest_epochs: tuple[tuple[int, int], ...] | None = None,
+        coordinator: tuple[int, int] | None = None,
+        **budgets: int,
+    ) -> World:
+        world = self._world
+        owners = (*world.owners[: self._number], owner, *world.owners[self._number + 1 :])
+        history = world.history
+        if row is not None and row != world.row:
+            history = (*history, world.row)[-2:]
+        return world._replace(
+            owners=owners,
+            history=history,
+            row=world.row if row is None else row,
+            results=world.results if results is None else results,
+            highest_epochs=world.highest_epochs if highest_epochs is None else highest_epochs,
+            coordinator=world.coordinator if coordinator is None else coordinator,
+            **budgets,
+        )
+
+
+def _highest(row: Row, tail: tuple[Fence | int, ...]) -> int:
+    return max([row.emitted, *(one for one in tail if not isinstance(one, Fence))])
+
+
+def _note(known: tuple[tuple[int, int], ...], producer_id: int, epoch: int) -> tuple[tuple[int, int], ...]:
+    return tuple(sorted({**dict(known), producer_id: epoch}.items()))
+
+
+def _path(came: dict[World, tuple[World, str] | None], world: World) -> tuple[str, ...]:
+    actions = []
+    while (step := came[world]) is not None:
+        world, action = step
+        actions.append(action)
+    return tuple(reversed(actions))
