@@ -1,18 +1,17 @@
-"""What the worker's reader makes of a fetch is what the client's own iterator makes of it."""
+"""A fetch of ordinary batches decodes to what the Kafka client's own iterator makes of it."""
 
 import gc
 import struct
 import weakref
 
-import pytest
 from aiokafka import TopicPartition
-from aiokafka.errors import CorruptRecordException
+from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from waypost_worker.kafka.partition_reader import _Records
+from waypost.kafka.record_batches import Damaged, Records, decode_batches, end_of
 
 PARTITION = TopicPartition("topic", 0)
 _BASE_OFFSET = struct.Struct(">q")
@@ -26,10 +25,8 @@ def batch(first: int, count: int) -> bytes:
     return _BASE_OFFSET.pack(first) + raw[_BASE_OFFSET.size :]
 
 
-def fetched(raw: bytes, offset: int) -> _Records:
-    records = _Records(PARTITION, MemoryRecords(raw), None, offset, None, None, True, 0)
-    records.raw = raw
-    return records
+def by_client(raw: bytes, offset: int) -> PartitionRecords:
+    return PartitionRecords(PARTITION, MemoryRecords(raw), None, offset, None, None, True, 0)
 
 
 counts = st.lists(st.integers(1, 8), max_size=6)
@@ -42,11 +39,22 @@ def test_records_are_those_of_the_clients_iterator(counts: list[int], offset: in
         raw += batch(first, count)
         first += count + 1  # offsets may have gaps
     raw += batch(first, 3)[:torn]  # a broker cuts the last batch where the fetch is full
-    one, other = fetched(raw, offset), fetched(raw, offset)
-    found = [(record.offset, record.key, record.value, record.headers) for record in one.all()]
-    expected = [(record.offset, record.key, record.value, list(record.headers)) for record in other]
+    client = by_client(raw, offset)
+    expected = [
+        (record.offset, record.key, record.value, list(record.headers))
+        for record in client
+        if record.offset >= offset  # it gives the last record of an earlier batch
+    ]
+    pieces = list(decode_batches(raw, offset))
+    found = [
+        (record.offset, record.key, record.value, list(record.headers))
+        for piece in pieces
+        if isinstance(piece, Records)
+        for record in piece.records
+    ]
     assert found == expected
-    assert one.next_fetch_offset == other.next_fetch_offset
+    if pieces:
+        assert pieces[-1].last + 1 == client.next_fetch_offset == end_of(raw)
 
 
 @given(counts.filter(bool), st.data())
@@ -58,17 +66,16 @@ def test_a_byte_that_changed_on_its_way_is_noticed(counts: list[int], data: st.D
     whole[at] ^= change
     # The lowest bits of the attributes name a compression: what then can't be unpacked was noticed, too.
     assume(whole[at] != raw[at])
-    with pytest.raises(CorruptRecordException):
-        fetched(bytes(whole), 0).all()
+    assert isinstance(list(decode_batches(bytes(whole), 0))[-1], Damaged)
 
 
-def test_a_fetch_leaves_memory_with_its_reader_and_not_when_the_collector_looks() -> None:
+def test_a_fetch_leaves_memory_with_its_decoder_and_not_when_the_collector_looks() -> None:
     gc.disable()
     try:
-        records = fetched(batch(0, 8), 0)
-        gone = weakref.ref(records)
-        assert len(records.all()) == 8
-        del records
+        pieces = decode_batches(batch(0, 8), 0)
+        gone = weakref.ref(pieces)
+        assert len(list(pieces)) == 1
+        del pieces
         assert gone() is None
     finally:
         gc.enable()

@@ -179,7 +179,7 @@ def test_the_limit_is_what_a_batch_unpacks_to(codec: int) -> None:
 
 
 def test_an_uncompressed_batch_is_bounded_by_its_topic_alone() -> None:
-    data = records(10, bytes(1_000_000))
+    data = records(20, bytes(1_000_000))
     assert len(data) > UNPACKED_BYTES
     assert answer(decoded(batch(data, 10))) == "records"
 

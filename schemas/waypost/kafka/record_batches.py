@@ -29,10 +29,15 @@ try:
 except ImportError:  # it comes with the worker extra
     from aiokafka.record.util import calc_crc32c as _crc32c
 
-UNPACKED_BYTES: Final = 4 * 1_048_588
-"""Default limit of an unpacked batch: four times Kafka's default for the largest batch."""
+UNPACKED_BYTES: Final = 16 * 1_048_588
+"""Most bytes that a batch may unpack to: 16 times Kafka's default for the largest batch.
+
+Producers bound a batch by its size before compression. A constant, because whether a command counts must not
+depend on a setting.
+"""
 
 _HEADER: Final = struct.Struct(">qiibIhiqqqhii")
+_START: Final = struct.Struct(">qiibIhi")
 _LENGTH: Final = struct.Struct(">i")
 _LENGTH_AT, _BODY_AT, _MAGIC_AT, _CHECKED_FROM = 8, 12, 16, 21
 _MAGIC_END: Final = 17  # the same in all formats
@@ -98,7 +103,8 @@ class Records(NamedTuple):
 class Unreadable:
     """Offsets whose records can't be read. The batch is intact: its producer wrote it that way.
 
-    ``batch`` is a view of the fetched bytes of the whole batch. Copy it before keeping it, once for all its offsets.
+    ``batch`` is a view of the fetched bytes of the whole batch, whose last offset is ``batch_end``. Copy it before
+    keeping it, once for all its offsets.
     """
 
     first: int
@@ -106,6 +112,7 @@ class Unreadable:
     reason: Reason
     message: str
     batch: memoryview
+    batch_end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +196,7 @@ def decode_batches(
             elif header.magic < _CURRENT_MAGIC:
                 # Such a record has no headers, so it is neither a command nor a result.
                 message = f"The record has format {header.magic}, of Kafka 0.10 or older."
-                yield Unreadable(position, last, "undecodable", message, memoryview(fetched)[at:end])
+                yield Unreadable(position, last, "undecodable", message, memoryview(fetched)[at:end], last)
             else:
                 batch = memoryview(fetched)[at:end]
                 plain, problem = (
@@ -202,6 +209,18 @@ def decode_batches(
                     yield from _decode_odd_batch(header, batch, plain, problem, records, position)
             position = last + 1
         at = end
+
+
+def end_of(fetched: bytes) -> int:
+    """Return the offset after the last whole batch of a fetched piece of a log; 0 if there is none."""
+    at, end, size = 0, 0, len(fetched)
+    while size - at >= HEADER_BYTES:
+        base, length, _, magic, _, _, last_offset_delta = _START.unpack_from(fetched, at)
+        at += _BODY_AT + length
+        if at > size or length < 0:
+            break
+        end = base + 1 + (max(0, last_offset_delta) if magic >= _CURRENT_MAGIC else 0)
+    return end
 
 
 def _read_header(fetched: bytes, at: int, end: int) -> "BatchHeader | str":
@@ -267,7 +286,8 @@ def _decode_odd_batch(
     """Yield the pieces, from ``position`` on, of a batch that is large, compacted or malformed."""
     last = header.last_offset
     if plain is None:
-        yield Unreadable(position, last, "too-large", f"The batch can't be unpacked: {problem}.", batch)
+        message = f"The batch can't be unpacked: {problem}."
+        yield Unreadable(position, last, "too-large", message, batch, last)
         return
     # A producer writes one record per offset, in order. Compaction leaves fewer.
     whole = header.record_count == header.last_offset_delta + 1
@@ -281,7 +301,7 @@ def _decode_odd_batch(
             yield Hole(position, first - 1)
         if isinstance(run[0], Oversized):
             message = f"The record has more than {HEADERS:,} headers."
-            yield Unreadable(first, end, "too-large", message, batch)
+            yield Unreadable(first, end, "too-large", message, batch, last)
         else:
             begin = max(first, position)
             yield Records(begin, end, run[begin - first :])
@@ -295,7 +315,7 @@ def _decode_odd_batch(
     if problem is not None:
         why = f"a record is malformed or missing, and {problem}"
     message = f"The batch can't be read from offset {position} on: {why}."
-    yield Unreadable(position, last, "undecodable", message, batch)
+    yield Unreadable(position, last, "undecodable", message, batch, last)
 
 
 def _valid_runs(header: BatchHeader, pieces: Iterable[list[Any]], whole: bool) -> Iterator[list[Any]]:

@@ -26,6 +26,7 @@ _CODES: Final = (
     "conflict",
     "pin-limit",
     "misrouted",
+    "undecodable",
 )
 
 

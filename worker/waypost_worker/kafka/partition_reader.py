@@ -3,28 +3,23 @@
 Owns how a fetch is asked for and what its errors mean. The client's own consumer wraps each record in an object of
 eleven fields and fetches only once everything was taken; for millions of records that is a third of the work.
 
-Stands on internals of aiokafka's reader, as ``waypost.kafka.lenient`` does; the conformance suite holds them.
+What a fetch brings is decoded by ``waypost.kafka.record_batches``, which answers for every offset, whatever the bytes
+are: records that nobody can read come as :class:`UnreadableRecord`. Uses aiokafka's connection, not its consumer.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import replace
 from typing import Any, Final, NoReturn
 
-import google_crc32c
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
-from aiokafka.errors import (
-    CorruptRecordException,
-    LeaderNotAvailableError,
-    OffsetOutOfRangeError,
-    for_code,
-)
+from aiokafka.errors import CorruptRecordException, LeaderNotAvailableError, OffsetOutOfRangeError, for_code
 from aiokafka.protocol.fetch import FetchRequest
-from aiokafka.record.memory_records import MemoryRecords
 
-from waypost.kafka.lenient import ODD, fetch_leniently
+from waypost.kafka.record_batches import Damaged, Hole, Piece, Records, Unreadable, decode_batches, end_of
+from waypost.model.decisions import Rejected
 from waypost_worker.kafka.connection import Connection, kafka_errors, quietly
-from waypost_worker.partition.ports import RefusedError, UnavailableError
+from waypost_worker.partition.ports import RefusedError, UnavailableError, UnreadableRecord
 
 FETCH_BYTES: Final = 8 * 1024 * 1024
 _PIECE: Final = 5000
@@ -36,66 +31,15 @@ _WAIT_MS: Final = 500
 # follows that one waits for a whole batch more. One on demand brings all that is there by then.
 _FULL_BYTES: Final = FETCH_BYTES // 2
 _NEW_LEADER_SECONDS: Final = 0.1
-# Where in a record batch its length ends, its format stands, and what is checked begins (Kafka's message format 2).
-_LENGTH_END: Final = 12
+# What one call returns at most, so that batches that unpack to many times their size stay in bounds.
+_GET_BYTES: Final = 16 * 1024 * 1024
+# Decoding lets other tasks run this often, in seconds.
+_TURN: Final = 0.02
+# Where a batch says its format, and where its largest timestamp stands in format 2.
 _MAGIC_AT: Final = 16
-_CHECKED_FROM: Final = 21
-_ISOLATION: Final = {"read_uncommitted": 0, "read_committed": 1}
-
-
-class _Records(PartitionRecords):
-    """The records of a fetch, less the aborted ones, as they come out of the decoder."""
-
-    raw = b""  # all that was fetched
-
-    def all(self) -> list[Any]:
-        """All of them, a batch at a time: the iterator of the base class costs each record a generator's turn and a
-        call, and its checksum a twentieth of all that a worker does. Raises what that raises.
-        """
-        # The base class' iterator and this object hold each other, and with them all that was fetched, until the
-        # collector looks, which is seldom.
-        self._records_iterator = None
-        found: list[Any] = []
-        end = 0
-        while self._records.has_next():
-            batch = self._records.next_batch()
-            start, end = end, end + _batch_bytes(self.raw, end)
-            if not _is_intact(batch, self.raw, start, end):
-                raise CorruptRecordException(f"Invalid CRC - {self._tp}")
-            if not self._is_hidden(batch):
-                records = list(batch)
-                if records and records[0].offset < self.next_fetch_offset:
-                    records = [record for record in records if record.offset >= self.next_fetch_offset]
-                found += records
-            self.next_fetch_offset = batch.next_offset
-        return found
-
-    def _is_hidden(self, batch: Any) -> bool:
-        """Whether nobody is to see this batch: a transaction's marker, or aborted records for a reader of what is
-        committed.
-        """
-        if self._isolation_level == READ_COMMITTED and batch.producer_id is not None:
-            base: Any = super()
-            base._consume_aborted_up_to(batch.base_offset)
-            if batch.is_control_batch and base._contains_abort_marker(batch):
-                self._aborted_producers.discard(batch.producer_id)
-            if batch.is_transactional and batch.producer_id in self._aborted_producers:
-                return True
-        return bool(batch.is_control_batch)
-
-
-def _batch_bytes(log: bytes, start: int) -> int:
-    behind = start + _LENGTH_END
-    return _LENGTH_END + int.from_bytes(log[behind - 4 : behind], "big")
-
-
-def _is_intact(batch: Any, log: bytes, start: int, end: int) -> bool:
-    """Whether the checksum (CRC-32C, over all behind it) is right. Of batches older than Kafka's format 2 the client
-    knows best.
-    """
-    if log[start + _MAGIC_AT] < 2:
-        return bool(batch.validate_crc())
-    return bool(google_crc32c.value(log[start + _CHECKED_FROM : end]) == batch.crc)
+_TIMESTAMP: Final = slice(35, 43)
+_COMMITTED: Final = "read_committed"
+_ISOLATION: Final = {"read_uncommitted": 0, _COMMITTED: 1}
 
 
 class PartitionReader:
@@ -118,8 +62,9 @@ class PartitionReader:
         self._name = f"{partition.topic}/{partition.partition}"
         self._consumer: AIOKafkaConsumer | None = None
         self._position = 0
+        self._pieces: Iterator[Piece] | None = None
+        self._piece: Piece | None = None
         self._records: list[Any] = []
-        self._behind = 0  # where to go on once these records are taken
         self._ahead: asyncio.Task[Any] | None = None
 
     async def partitions(self) -> int:
@@ -155,19 +100,73 @@ class PartitionReader:
         self._position = offset
 
     async def get(self, wait_ms: int, most: int) -> list[Any]:
-        """The next records, at most ``most``; none if none came.
+        """Return the next records, at most ``most``; none if none came.
 
-        RefusedError if the position is not in the log.
+        Raises:
+            RefusedError: The position is not in the log, or the log has a hole there.
         """
-        if not self._records:
-            async with kafka_errors(f"fetching {self._name}"):
+        async with kafka_errors(f"fetching {self._name}"):
+            if self._pieces is None:
                 await self._take(wait_ms / 1000)
-        taken, self._records = self._records[:most], self._records[most:]
-        if self._records:
-            self._position = taken[-1].offset + 1
-        else:
-            self._position = max(self._position, self._behind)
+            return await self._decode(most)
+
+    async def _decode(self, most: int) -> list[Any]:
+        """Take pieces of what was fetched until there are ``most`` records, or enough bytes."""
+        taken: list[Any] = []
+        size = 0
+        clock = asyncio.get_running_loop().time
+        turn = clock() + _TURN
+        while len(taken) < most and size < _GET_BYTES:
+            if not self._records and not self._next_piece(most - len(taken), may_fail=not taken):
+                break
+            room = most - len(taken)
+            found, self._records = self._records[:room], self._records[room:]
+            size += sum([len(record.value or b"") for record in found])
+            if found:
+                taken += found
+                self._position = found[-1].offset + 1
+            if clock() > turn:
+                await asyncio.sleep(0)
+                turn = clock() + _TURN
         return taken
+
+    def _next_piece(self, most: int, *, may_fail: bool) -> bool:
+        """Make the records of the next piece ready; False if there is none, or it must fail and records come first."""
+        piece = self._piece
+        if piece is None:
+            piece = None if self._pieces is None else next(self._pieces, None)
+        if piece is None:
+            self._pieces = None
+            return False
+        self._piece = None
+        match piece:
+            case Records():
+                self._records = list(piece.records)
+            case Unreadable():
+                last = min(piece.last, piece.first + most - 1)
+                self._records = [_unreadable(piece, offset) for offset in range(piece.first, last + 1)]
+                if last < piece.last:
+                    self._piece = replace(piece, first=last + 1)
+            case Hole() if self._isolation_level == _COMMITTED:
+                if not may_fail:
+                    self._piece = piece
+                    return False
+                self._forget()
+                raise RefusedError(
+                    f"{self._name} has no offsets {piece.first} to {piece.last}, although it has later ones: the "
+                    "topic is compacted (cleanup.policy=compact), or records were removed from its middle. "
+                    "Nothing was skipped or changed. Set cleanup.policy=delete; what was removed must come from "
+                    "a snapshot or another copy"
+                )
+            case Damaged():
+                if not may_fail:
+                    self._piece = piece
+                    return False
+                self._forget()
+                raise CorruptRecordException(piece.message)
+            case _:
+                self._position = piece.last + 1
+        return True
 
     async def read(self, first: int, end: int) -> AsyncGenerator[list[Any], None]:
         """The records from ``first`` up to but without ``end``, in pieces; gaps are passed over.
@@ -206,10 +205,11 @@ class PartitionReader:
             # What it would raise concerns nobody any more.
             ahead.add_done_callback(lambda task: task.cancelled() or task.exception())
             ahead.cancel()
-        self._records, self._behind = [], 0
+        self._pieces = self._piece = None
+        self._records = []
 
     async def _take(self, seconds: float) -> None:
-        """Fill ``_records`` with what the fetch under way brings, if it does so in time."""
+        """Make ready what the fetch under way brings, if it does so in time."""
         consumer = await self._started()
         fetch = self._ahead or asyncio.ensure_future(self._fetch(consumer._client, self._position))
         self._ahead = fetch
@@ -218,23 +218,15 @@ class PartitionReader:
             return
         self._ahead = None
         try:
-            records = fetch.result()
+            fetched = fetch.result()
         except OffsetOutOfRangeError:
             await self._refuse(self._position)
-        if records is None:
+        if fetched is None:
             return
-        try:
-            self._records, self._behind = records.all(), records.next_fetch_offset
-        except ODD:
-            self._records, self._behind = await fetch_leniently(
-                consumer,
-                self._partition,
-                self._isolation_level,
-                self._position,
-                self._connection.request_timeout,
-            )
-        if len(records.raw) > _FULL_BYTES and self._behind > self._position:
-            self._ahead = asyncio.ensure_future(self._fetch(consumer._client, self._behind))
+        raw, aborted = fetched
+        self._pieces = decode_batches(raw, self._position, aborted=aborted)
+        if len(raw) > _FULL_BYTES and (end := end_of(raw)) > self._position:
+            self._ahead = asyncio.ensure_future(self._fetch(consumer._client, end))
 
     async def _fetch(self, client: Any, offset: int) -> Any:
         """What the leader has from ``offset`` on; None where it waited in vain, or is another one now.
@@ -261,13 +253,9 @@ class PartitionReader:
             return None
         aborted = rest[2] if response.API_VERSION >= 11 else rest[-2]
         raw = bytes(rest[-1])
-        batches = MemoryRecords(raw)
-        if not batches.has_next():
+        if not raw:
             return None
-        make: Any = _Records
-        records = make(self._partition, batches, aborted, offset, None, None, True, isolation)
-        records.raw = raw
-        return records
+        return raw, aborted or () if self._isolation_level == _COMMITTED else None
 
     async def _started(self) -> AIOKafkaConsumer:
         if self._consumer is None:
@@ -296,6 +284,14 @@ class PartitionReader:
             "removed it, or the topic was recreated or cut. Nothing was skipped or changed; use the right "
             "cluster, or rebuild with 'waypost replay'"
         )
+
+
+def _unreadable(piece: Unreadable, offset: int) -> UnreadableRecord:
+    """Return what stands for one offset of a batch. The last offset of the batch keeps the bytes, once for all."""
+    old = piece.batch[_MAGIC_AT] < 2
+    timestamp = 0 if old else int.from_bytes(piece.batch[_TIMESTAMP], "big", signed=True)
+    kept = bytes(piece.batch) if offset == piece.batch_end else b""
+    return UnreadableRecord(offset, timestamp, kept, Rejected(piece.reason, piece.message))
 
 
 async def topic_bounds(connection: Connection, topic: str, partitions: int) -> list[tuple[int, int]]:

@@ -31,7 +31,7 @@ from waypost.wire.envelope import Envelope, KafkaRecord, glimpse, open_envelope,
 from waypost.wire.topics import partition_of
 from waypost_worker.partition import outbox
 from waypost_worker.partition.encode import Content, ResultEncoder
-from waypost_worker.partition.ports import Changes, RejectedRow, ResultRecord, Row
+from waypost_worker.partition.ports import Changes, RejectedRow, ResultRecord, Row, UnreadableRecord
 
 # What makes named tuples (see waypost.envelope): a create is several of them.
 _new: Final = tuple.__new__
@@ -77,8 +77,10 @@ def decode(record: KafkaRecord, partition: int, partitions: int) -> Decoded:
                 f"session {session_id!r} belongs to partition {home}, this is {partition}: publish with "
                 "Kafka's murmur2 partitioner; librdkafka clients set partitioner=murmur2_random",
             )
-    except InvalidCommandError as refusal:
-        return Decoded(record, envelope, None, Rejected(refusal.code, refusal.message), None)
+    except InvalidCommandError as error:
+        # Records that could not be read at all fail here as well: they have no headers.
+        known = record.rejection if isinstance(record, UnreadableRecord) else None
+        return Decoded(record, envelope, None, known or Rejected(error.code, error.message), None)
     return _new(Decoded, (record, envelope, action, None, session_id))
 
 

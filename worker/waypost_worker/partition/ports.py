@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from waypost.model.decisions import Rejected
 from waypost.model.index import Entry, SeenCommand, Session
 from waypost.model.retention import Policy
 from waypost.wire.envelope import KafkaRecord
@@ -33,6 +34,21 @@ class RefusedError(OwnerError):
 
 class ForeignWriterError(OwnerError):
     """Results were appended at an offset that this owner did not expect: somebody else wrote there."""
+
+
+class UnreadableRecord(NamedTuple):
+    """Stands for an offset of the command topic whose record nobody can read: a broker accepted it all the same.
+
+    It has the attributes of a record. ``value`` holds the bytes of the whole batch for the last offset of that batch,
+    and is empty for the others. ``timestamp`` is the largest of the batch, in milliseconds.
+    """
+
+    offset: int
+    timestamp: int
+    value: bytes
+    rejection: Rejected
+    key: None = None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
 
 
 class ResultRecord(NamedTuple):
