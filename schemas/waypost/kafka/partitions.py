@@ -6,6 +6,8 @@ from typing import Final
 
 from aiokafka.client import AIOKafkaClient
 
+from waypost.backoff import Backoff
+
 log = logging.getLogger("waypost")
 _FIRST_WAIT: Final = 0.1
 _LONGEST_WAIT: Final = 2.0
@@ -16,13 +18,12 @@ async def partitions_of(client: AIOKafkaClient, topic: str, *, patient: bool = F
 
     ``patient``: who waits here has nobody who gives up, so it is logged once what is waited for.
     """
-    wait = _FIRST_WAIT
+    backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT, factor=3)
     await client.add_topic(topic)
     while not (found := client.cluster.partitions_for_topic(topic)):
         if patient:
             log.warning("Kafka does not tell of a topic %r yet; 'waypost topics create' makes it", topic)
             patient = False
-        await asyncio.sleep(wait)
-        wait = min(3 * wait, _LONGEST_WAIT)
+        await asyncio.sleep(backoff.next_wait())
         await client.force_metadata_update()
     return sorted(found)

@@ -22,6 +22,7 @@ from aiokafka.errors import (
     RecordListTooLargeError,
 )
 
+from waypost.backoff import Backoff
 from waypost.errors import PublisherClosedError
 from waypost.kafka.diagnosis import is_auth_failure, refusal, unreachable
 from waypost.kafka.partitions import partitions_of
@@ -133,7 +134,7 @@ class Sender:
                 self._on_abandoned()
 
     async def _one_producer_after_another(self) -> None:
-        wait = _FIRST_WAIT
+        backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
         while True:
             landings = self._landings
             try:
@@ -152,9 +153,8 @@ class Sender:
                 log.exception("the publisher goes on with a new connection; commands stay in the buffer")
                 self._complain(error)
             if self._landings > landings:
-                wait = _FIRST_WAIT
-            await asyncio.sleep(wait)
-            wait = min(2 * wait, _LONGEST_WAIT)
+                backoff.reset()
+            await asyncio.sleep(backoff.next_wait())
 
     async def _explained(self, error: Exception) -> Exception:
         """What is behind a connection that could not be made, where that may be a certificate or a login."""

@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 
 import orjson
 
+from waypost.backoff import Backoff
 from waypost.model.limits import MAX_SESSION_ID, text_problem
 from waypost.model.times import from_micros, to_micros
 from waypost.reader.pool import DEFAULT_SCHEMA as DEFAULT_SCHEMA
@@ -26,6 +27,9 @@ from waypost.reader.sharding import SnapshotSet as SnapshotSet
 from waypost.shards import dsn_list
 
 _SESSIONS: Final = 500
+#: Between two looks at the position that :meth:`Reader.wait_for` waits for.
+_FIRST_WAIT: Final = 0.001
+_LONGEST_WAIT: Final = 0.1
 #: Sorts after every session id: ids are compared by code point.
 _AFTER_ALL: Final = chr(0x10FFFF) * (MAX_SESSION_ID + 1)
 _LATEST: Final = datetime.max.replace(tzinfo=UTC)
@@ -162,7 +166,7 @@ class Reader:
         """
         partition, offset = token
         position: int | None = None
-        wait = 0.001
+        backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
         try:
             async with asyncio.timeout(timeout):
                 while True:
@@ -171,8 +175,7 @@ class Reader:
                     position = rows[0]["next_offset"] if rows else 0
                     if position > offset:
                         return
-                    await asyncio.sleep(wait)
-                    wait = min(2 * wait, 0.1)
+                    await asyncio.sleep(backoff.next_wait())
         except TimeoutError as error:
             if position is None:
                 raise TimeoutError(

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
+from waypost.backoff import Backoff
 from waypost.errors import ReaderClosedError
 from waypost.statements import DEFAULT_SCHEMA as DEFAULT_SCHEMA
 from waypost.statements import check_schema_name, load_statement
@@ -142,7 +143,7 @@ class ReadPool:
         )
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._reconnect
-        wait = _FIRST_WAIT
+        backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
         # After a restart of Postgres each connection in the pool may be a dead one: these are gone through at once.
         dead = self._size
         while True:
@@ -157,8 +158,7 @@ class ReadPool:
                 if not self._reached or clock() >= deadline:
                     error.add_note(f"while reading from {self._server}")
                     raise
-                await asyncio.sleep(wait)
-                wait = min(2 * wait, _LONGEST_WAIT)
+                await asyncio.sleep(backoff.next_wait())
             except (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError) as error:
                 error.add_note(_POOLER)
                 raise

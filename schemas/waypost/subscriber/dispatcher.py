@@ -6,15 +6,16 @@ however they finish among each other.
 
 import asyncio
 import logging
-import random
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from inspect import isawaitable
 from itertools import count
+from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
+from waypost.backoff import Backoff
 from waypost.subscriber.events import Event, EventFilter, read_event
 from waypost.subscriber.tracing import continued_trace
 
@@ -88,6 +89,7 @@ class HandlerDispatcher:
         self._finishing = asyncio.Event()  # ends the pauses between tries; a new one for each term
         self._failed = asyncio.Event()
         self._failure: Exception | None = None
+        self._random = Random()
 
     async def run(self) -> None:
         """Until the consumer is closed or an event has failed for good; raises what it raised then."""
@@ -164,7 +166,7 @@ class HandlerDispatcher:
     async def _settle(self, place: _PendingOffset, event: Event) -> bool:
         """Until the event is done with; False if it is left to come again."""
         finishing = self._finishing
-        wait = _FIRST_WAIT
+        backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT, jitter=(0.5, 1.0), random=self._random)
         for attempt in count(1):
             async with self._slots:
                 if not self._may_begin(place):
@@ -183,9 +185,8 @@ class HandlerDispatcher:
                     log.warning("the handler failed for event %s and is tried again: %r", event.id, error)
             # Without a slot: a session that fails does not hold up the others.
             with suppress(TimeoutError):
-                async with asyncio.timeout(wait * random.uniform(0.5, 1.0)):
+                async with asyncio.timeout(backoff.next_wait()):
                     await finishing.wait()
-            wait = min(2 * wait, _LONGEST_WAIT)
         raise AssertionError("unreachable")
 
     def _end(self, failure: Exception) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Final, TypeVar
 
+from waypost.backoff import Backoff
 from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.observer import Observer
 from waypost_worker.partition.ports import (
@@ -71,7 +72,7 @@ class Owner:
 
     async def run(self) -> None:
         """Terms until :meth:`stop`. StuckError if two terms in a row end with a stuck consumer."""
-        wait = _FIRST_WAIT
+        backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT, random=self._random)
         while not self._stop.is_set():
             term = self._term = Term(
                 self.partition,
@@ -94,7 +95,8 @@ class Owner:
                 await term.close()
             self.refused = str(why) if isinstance(why, RefusedError) else None
             if term.progressed:
-                wait, self._stuck_terms = _FIRST_WAIT, 0
+                backoff.reset()
+                self._stuck_terms = 0
             if isinstance(why, StuckError):
                 self._stuck_terms += 1
                 if self._stuck_terms > 1:
@@ -104,8 +106,7 @@ class Owner:
             if isinstance(why, RefusedError):
                 pause = self._limits.refused_wait
             elif why is not None and not isinstance(why, RenewalDueError | StuckError):
-                pause = wait * (0.5 + self._random.random())
-                wait = min(wait * 2, _LONGEST_WAIT)
+                pause = backoff.next_wait()
             self._observer.ended(self.partition, why, pause)
             if pause and not self._stop.is_set():
                 await self.until_stop(self._ports.clock.sleep(pause))

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
+from waypost.backoff import Backoff
 from waypost_worker.partition.ports import UnavailableError
 
 _FIRST_WAIT: Final = 0.2
@@ -18,7 +19,7 @@ async def patiently(
     """``attempt`` until it succeeds, with growing waits; UnavailableError once ``patience`` seconds of waiting
     brought nothing. ``done`` counts what is finished: it is progress if that grows.
     """
-    wait, waited = _FIRST_WAIT, 0.0
+    backoff, waited = Backoff(_FIRST_WAIT, _LONGEST_WAIT), 0.0
     while True:
         before = done()
         try:
@@ -26,12 +27,13 @@ async def patiently(
             return
         except UnavailableError:
             if done() > before:
-                wait, waited = _FIRST_WAIT, 0.0
+                backoff.reset()
+                waited = 0.0
             if waited > patience:
                 raise
+        wait = backoff.next_wait()
         await sleep(wait)
         waited += wait
-        wait = min(2 * wait, _LONGEST_WAIT)
 
 
 class RecoveryProgress(Protocol):

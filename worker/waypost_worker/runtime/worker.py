@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 
 import structlog
 
+from waypost.backoff import Backoff
 from waypost.kafka.diagnosis import is_auth_failure, refusal
 from waypost.shards import ShardSlot
 from waypost_worker.config.kafka import kafka_connection
@@ -36,6 +37,7 @@ from waypost_worker.telemetry.timed_store import TimedStore
 
 log = structlog.get_logger("waypost.worker")
 _LOOK_SECONDS: Final = 5.0
+_FIRST_START_WAIT: Final = 0.2
 _LONGEST_START_WAIT: Final = 10.0
 _LONGEST_OWNER_WAIT: Final = 30.0
 # A consumer that is stuck is started anew, twice, before its worker ends by itself: only then is it dead.
@@ -156,14 +158,14 @@ class Worker:
 
     async def _open_others(self) -> None:
         """Open the shards that were away at the start, each as soon as it is there: the others don't wait for it."""
-        wait = 0.2
+        backoff = Backoff(_FIRST_START_WAIT, _LONGEST_START_WAIT)
         while len(self._shards.pools) < len(self._shards):
+            wait = backoff.next_wait()
             for shard, problem in self._shards.problems.items():
                 log.warning(
                     "postgres_unavailable", shard=shard, reason=_reason(problem), retry_seconds=round(wait, 1)
                 )
             await asyncio.sleep(wait)
-            wait = min(wait * 2, _LONGEST_START_WAIT)
             # A wrong database is a problem as any other now: only its own partitions stand still until somebody looks.
             await self._shards.open(strict=False)
             self._changed.set()
@@ -191,8 +193,9 @@ class Worker:
 
     async def _until_available(self, what: str, attempt: Callable[[], Awaitable[_T]]) -> _T:
         """What ``attempt`` gives, as soon as it can; _Stopped if the worker is to stop before."""
-        wait = 0.2
+        backoff = Backoff(_FIRST_START_WAIT, _LONGEST_START_WAIT)
         while not self._stop.is_set():
+            wait = backoff.next_wait()
             try:
                 return await attempt()
             except SchemaError:
@@ -202,7 +205,6 @@ class Worker:
             stopping = asyncio.create_task(self._stop.wait())
             await asyncio.wait({stopping}, timeout=wait)
             stopping.cancel()
-            wait = min(wait * 2, _LONGEST_START_WAIT)
         raise _Stopped
 
     # Run.
