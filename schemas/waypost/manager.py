@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from waypost.errors import InvalidCommandError, UnknownCheckpointError
 from waypost.model.checkpoint import Checkpoint, Summary, checkpoint_id, export_json, summarise
 from waypost.model.commands import (
-    IMPORT,
     Action,
     Clear,
     Command,
@@ -41,6 +40,7 @@ from waypost.model.retention import Policy
 from waypost.model.session import decide, evolve
 from waypost.model.times import from_micros, taken_micros, to_micros
 from waypost.wire.encode import check_session_id, create_action, policy_changes
+from waypost.wire.event_types import EventType
 
 log = logging.getLogger("waypost")
 _A = TypeVar("_A", bound=Accepted)
@@ -134,7 +134,7 @@ class CheckpointManager:
         # A lone surrogate is refused as what it is, text that is not UTF-8, with all other broken JSON.
         listed = json_text.encode(errors="surrogatepass") if isinstance(json_text, str) else json_text
         body = b'{"checkpoints":' + listed + b',"on_conflict":"' + str(on_conflict).encode() + b'"}'
-        action = parse_body(IMPORT, body)
+        action = parse_body(EventType.IMPORT, body)
         if not isinstance(action, Import):
             raise AssertionError("an import body parses to an import")
         imported = self._apply(action, Imported)

@@ -17,6 +17,7 @@ from tests.support.recovery import PARTITIONS, line, live, published, run, worke
 
 from waypost.wire.encode import create_body
 from waypost.wire.envelope import command_headers
+from waypost.wire.event_types import EventType
 from waypost_worker.devserver import Servers
 from waypost_worker.kafka.topics import delete_topic
 from waypost_worker.postgres.pool import open_pool
@@ -203,9 +204,7 @@ async def test_a_burst_of_poison(live: Deployment, line: CommandLine) -> None:
         live.own(partition)
     for number in range(30):
         await live.send(b"{", session.encode())
-        headers = command_headers(
-            f"good-{number}", b"/x", b"waypost.checkpoint.create", b"2026-11-24T08:00:00Z"
-        )
+        headers = command_headers(f"good-{number}", b"/x", EventType.CREATE.wire, b"2026-11-24T08:00:00Z")
         body = create_body("good", {"n": number})
         await live.send(body, other.encode(), headers=headers, partition=1)
     await live.create(session, "meanwhile")

@@ -13,6 +13,7 @@ from tests.faults.scene import Scene
 from tests.simulation.agents import Message, sessions_of
 
 from waypost.wire.envelope import command_headers, structured_event
+from waypost.wire.event_types import EventType
 
 GOOD = b'{"name":"n","data":{}}'
 TIME = b"2026-11-24T08:24:59.123456Z"
@@ -34,14 +35,14 @@ BODIES: tuple[bytes | None, ...] = (
 )
 
 
-def headers(kind: bytes = b"waypost.checkpoint.create", time: bytes = TIME) -> list[tuple[str, bytes]]:
+def headers(kind: bytes = EventType.CREATE.wire, time: bytes = TIME) -> list[tuple[str, bytes]]:
     return command_headers(uuid.uuid4().hex, b"/poison", kind, time)
 
 
 def poison(session: bytes, elsewhere: bytes) -> list[Message]:
     """One of each."""
     structured = structured_event(
-        {"id": uuid.uuid4().hex, "source": "/poison", "type": "waypost.session.clear"}, 0, b'{"why":"no"}'
+        {"id": uuid.uuid4().hex, "source": "/poison", "type": EventType.CLEAR}, 0, b'{"why":"no"}'
     )
     return [
         *((session, body, headers()) for body in BODIES),
@@ -54,7 +55,7 @@ def poison(session: bytes, elsewhere: bytes) -> list[Message]:
         (session, GOOD, headers(b"waypost.checkpoint.explode")),
         (session, GOOD, headers(time=b"99999-01-01T00:00:00Z")),
         (session, GOOD, [("ce_id", b"\xff"), *headers()[1:]]),
-        (session, b'{"checkpoint_id":"somebody-else:1"}', headers(b"waypost.checkpoint.pin")),
+        (session, b'{"checkpoint_id":"somebody-else:1"}', headers(EventType.PIN.wire)),
         (session, structured, [("content-type", b"application/cloudevents+json")]),
         (session, b"{}", [("content-type", b"application/cloudevents+json")]),
     ]

@@ -28,6 +28,7 @@ from tests.faults.points import POINTS
 
 from waypost.model.index import Session
 from waypost.wire.envelope import KafkaRecord
+from waypost.wire.event_types import EventType
 from waypost_worker.cli.worker.run import run
 from waypost_worker.config.settings import load_settings
 from waypost_worker.kafka.command_log import KafkaCommandLog
@@ -37,7 +38,7 @@ from waypost_worker.postgres.store import PostgresStore
 from waypost_worker.runtime import process
 from waypost_worker.runtime import worker as worker_module
 
-_ACQUIRED = b"waypost.partition.acquired"
+_ACQUIRED = EventType.ACQUIRED.wire
 
 
 class Trap:

@@ -6,6 +6,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from tests.support.deployment import Deployment
 
+from waypost.wire.event_types import EventType
 from waypost_worker.partition.ports import ResultRecord
 
 
@@ -24,7 +25,7 @@ async def trim(here: Deployment, topic: str, before: int) -> None:
 
 
 def acquired_record(here: Deployment) -> ResultRecord:
-    return ResultRecord(None, b"{}", [("ce_type", b"waypost.partition.acquired")])
+    return ResultRecord(None, b"{}", [("ce_type", EventType.ACQUIRED.wire)])
 
 
 async def append_foreign(here: Deployment, record: ResultRecord, count: int = 1) -> None:

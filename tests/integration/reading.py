@@ -8,10 +8,10 @@ from tests.support.deployment import Deployment
 from tests.support.timeouts import PATIENCE
 
 from waypost import Checkpoint, CheckpointManager, Reader, SessionReader
-from waypost.model import commands as kinds
 from waypost.model.times import format_micros, to_micros
 from waypost.wire.encode import checkpoint_body, create_body, import_body
 from waypost.wire.envelope import command_headers
+from waypost.wire.event_types import EventType
 
 START = datetime(2026, 11, 24, 8, tzinfo=UTC)
 NAMES = ["task_started", "tool_called", "task_done"]
@@ -35,19 +35,19 @@ class Twin:
     async def create(self, name: str, at: datetime, data: Any = None, metadata: Any = None) -> None:
         data = {"at": str(at)} if data is None else data
         self.manager.create(name, data, metadata, timestamp=at)
-        await self.send(kinds.CREATE, create_body(name, data, metadata), at)
+        await self.send(EventType.CREATE, create_body(name, data, metadata), at)
 
     async def pin(self, checkpoint_id: str) -> None:
         self.manager.pin(checkpoint_id)
-        await self.send(kinds.PIN, checkpoint_body(checkpoint_id))
+        await self.send(EventType.PIN, checkpoint_body(checkpoint_id))
 
     async def delete(self, checkpoint_id: str) -> None:
         self.manager.delete(checkpoint_id)
-        await self.send(kinds.DELETE, checkpoint_body(checkpoint_id))
+        await self.send(EventType.DELETE, checkpoint_body(checkpoint_id))
 
     async def take_over(self, items: list[dict[str, Any]]) -> None:
         self.manager.import_checkpoints(orjson.dumps(items))
-        await self.send(kinds.IMPORT, import_body([orjson.dumps(item) for item in items]))
+        await self.send(EventType.IMPORT, import_body([orjson.dumps(item) for item in items]))
 
     async def applied(self, reader: Reader) -> SessionReader:
         """The session's reads, once everything was applied."""

@@ -13,8 +13,8 @@ from tests.support.deployment import Deployment
 from waypost import InvalidCommandError
 from waypost.adapters import Backend, SessionFullError
 from waypost.adapters.langgraph import WaypostSaver
-from waypost.model import commands
 from waypost.wire.encode import policy_body
+from waypost.wire.event_types import EventType
 
 STATEMENTS: dict[str, list[Any]] = {
     "everything": ["session-7"],
@@ -104,7 +104,7 @@ async def test_a_deployment_that_keeps_little_drops_nothing_of_a_thread(
 ) -> None:
     for partition in range(adapter_world.partitions):
         body = policy_body({"max_checkpoints": 2, "max_age": 1})
-        await adapter_world.send(body, None, commands.CONFIGURE_DEFAULTS.encode(), partition=partition)
+        await adapter_world.send(body, None, EventType.CONFIGURE_DEFAULTS.wire, partition=partition)
     saver = WaypostSaver(backend)
     config = None
     for step in range(12):
@@ -130,7 +130,7 @@ async def test_a_full_thread_is_refused_and_goes_on_after_pruning(
 async def test_a_write_that_cost_an_older_one_says_so(adapter_world: Deployment, backend: Backend) -> None:
     saver = WaypostSaver(backend)
     await put(saver, {"step": 0})
-    await adapter_world.send(policy_body({"max_checkpoints": 2}), b"langgraph/t", commands.CONFIGURE.encode())
+    await adapter_world.send(policy_body({"max_checkpoints": 2}), b"langgraph/t", EventType.CONFIGURE.wire)
     await put(saver, {"step": 1})
     with pytest.raises(SessionFullError, match=r"lost 1 records to its retention, the first langgraph/t:2"):
         await put(saver, {"step": 2})

@@ -10,6 +10,7 @@ from aiokafka import AIOKafkaProducer
 from tests.support.deployment import CREATE, TIME, Deployment, deployment
 
 from waypost.wire.envelope import command_headers, structured_event
+from waypost.wire.event_types import EventType
 from waypost_worker.devserver import Servers
 
 GOOD = b'{"name":"n","data":{}}'
@@ -147,18 +148,18 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "another session's checkpoint": (
         {
             "value": b'{"checkpoint_id":"somebody-else:1"}',
-            "headers": headers(type=b"waypost.checkpoint.pin", id=b"id-2"),
+            "headers": headers(type=EventType.PIN.wire, id=b"id-2"),
         },
         "unknown-checkpoint",
         "belongs to another session",
     ),
     "a default policy with a key": (
-        {"value": b"{}", "headers": headers(type=b"waypost.defaults.configure")},
+        {"value": b"{}", "headers": headers(type=EventType.CONFIGURE_DEFAULTS.wire)},
         "invalid-envelope",
         "without a key",
     ),
     "a policy out of bounds": (
-        {"value": b'{"max_checkpoints":1}', "headers": headers(type=b"waypost.session.configure")},
+        {"value": b'{"max_checkpoints":1}', "headers": headers(type=EventType.CONFIGURE.wire)},
         "invalid-body",
         "max_checkpoints",
     ),
@@ -185,14 +186,14 @@ async def test_each_kind_of_bad_input_is_refused_with_a_way_out_and_the_partitio
     found = [
         (dict(record.headers)["ce_type"], orjson.loads(record.value))
         for record in (await here.results())[home]
-        if dict(record.headers)["ce_type"] != b"waypost.partition.acquired"
+        if dict(record.headers)["ce_type"] != EventType.ACQUIRED.wire
     ]
     for (kind, (_, code, words)), (result_type, body) in zip(BAD.items(), found[::2], strict=True):
-        assert result_type == b"waypost.command.rejected", kind
+        assert result_type == EventType.REJECTED.wire, kind
         assert body["code"] == code, (kind, body)
         assert words in body["message"], (kind, body["message"])
         assert body["message"].isprintable(), kind
-    assert {result_type for result_type, _ in found[1::2]} == {b"waypost.checkpoint.created"}
+    assert {result_type for result_type, _ in found[1::2]} == {EventType.CREATED.wire}
     await here.balanced()
 
     kept = await here.pool.fetch('select * from waypost.rejected_commands order by "offset"')
@@ -216,7 +217,7 @@ async def test_a_command_in_the_wrong_partition_is_told_which_partitioner_to_use
 
 async def test_a_refused_command_is_judged_again_when_it_comes_again(here: Deployment) -> None:
     session = here.sessions(0, 1)[0]
-    pin = (b'{"checkpoint_id":"' + session.encode() + b':1"}', session.encode(), b"waypost.checkpoint.pin")
+    pin = (b'{"checkpoint_id":"' + session.encode() + b':1"}', session.encode(), EventType.PIN.wire)
     here.own(0)
     await here.send(*pin, command_id="the-pin")
     await here.create(session)
@@ -224,9 +225,9 @@ async def test_a_refused_command_is_judged_again_when_it_comes_again(here: Deplo
     await here.answered(3)
     types = [dict(record.headers)["ce_type"] for record in (await here.results())[0]]
     assert types[-3:] == [
-        b"waypost.command.rejected",
-        b"waypost.checkpoint.created",
-        b"waypost.checkpoint.pinned",
+        EventType.REJECTED.wire,
+        EventType.CREATED.wire,
+        EventType.PINNED.wire,
     ]
 
 

@@ -7,6 +7,8 @@ import pytest
 from tests.support.cli import CommandLine, Started
 from tests.support.worker_deployment import create, line, own, own_worker, session, shared
 
+from waypost.wire.event_types import EventType
+
 __all__ = ["line", "own", "own_worker", "session", "shared"]
 
 
@@ -33,7 +35,7 @@ def test_a_command_that_is_refused_is_exit_code_1_and_kept(line: CommandLine, se
     assert (row["session_id"], row["code"]) == (session, "unknown-checkpoint")
     shown = line.run("rejected", "show", row["place"], "-o", "json").json
     assert (shown["value"], shown["key"]) == (body, session)
-    assert ["ce_type", "waypost.checkpoint.pin"] in shown["headers"]
+    assert ["ce_type", EventType.PIN] in shown["headers"]
     assert body in line.run("rejected", "show", row["place"]).out
     other = line.run("rejected", "list", "--session", session, "--code", "conflict", "-o", "json")
     assert other.json == []

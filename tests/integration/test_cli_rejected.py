@@ -13,10 +13,11 @@ from tests.support.kill_points import until_blocked
 from tests.support.worker_deployment import commands_in, create, line, own, own_worker, session, shared
 
 from waypost.wire.envelope import command_headers
+from waypost.wire.event_types import EventType
 from waypost.wire.topics import partition_of
 
 __all__ = ["line", "own", "own_worker", "session", "shared"]
-CREATE = b"waypost.checkpoint.create"
+CREATE = EventType.CREATE.wire
 
 
 def send(line: CommandLine, session: str, body: bytes, *, astray: bool = False, kind: bytes = CREATE) -> str:
@@ -111,7 +112,7 @@ def test_what_cannot_be_read_is_left_and_can_be_mended(line: CommandLine, sessio
 
 def test_a_command_that_is_refused_again_is_listed_once(line: CommandLine, session: str) -> None:
     body = json.dumps({"checkpoint_id": f"{session}:1"}).encode()
-    send(line, session, body, kind=b"waypost.checkpoint.pin")
+    send(line, session, body, kind=EventType.PIN.wire)
     (row,) = refused(line, session, 1)
     again = line.run("rejected", "retry", "--session", session, "-o", "json")
     assert (again.code, again.json[0]["outcome"]) == (1, "refused again")

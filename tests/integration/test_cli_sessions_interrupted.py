@@ -11,6 +11,8 @@ from tests.support.cli import WAYPOST, CommandLine, environment
 from tests.support.kill_points import killed_at
 from tests.support.worker_deployment import commands_in, create, line, own, session, shared
 
+from waypost.wire.event_types import EventType
+
 __all__ = ["line", "own", "session", "shared"]
 
 
@@ -104,7 +106,7 @@ def test_a_rollback_that_was_killed_before_its_result_ends_well_when_started_aga
         worker.until("worker_ready")
         ended = own.run(*rollback, "--timeout", "60")
         assert ended.code == 0, ended.err
-        assert ended.json["type"] == "waypost.session.rolled_back"
+        assert ended.json["type"] == EventType.ROLLED_BACK
         (left,) = own.run("session", "show", session, "-o", "json").json
         assert left["id"] == f"{session}:1"
     finally:

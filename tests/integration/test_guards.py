@@ -16,6 +16,7 @@ from tests.support.deployment import Deployment, deployment
 from tests.support.timeouts import PATIENCE
 
 from waypost.wire.envelope import KafkaRecord
+from waypost.wire.event_types import EventType
 from waypost_worker.devserver import Servers
 from waypost_worker.kafka import fenced_producer, fencing_check
 from waypost_worker.kafka.command_log import KafkaCommandLog
@@ -52,7 +53,7 @@ class MuteResults(KafkaResultsLog):
     """Appends the fence record and nothing after it, as a process does that dies before it emits."""
 
     async def append(self, records: Sequence[ResultRecord]) -> int:
-        if dict(records[0].headers).get("ce_type") != b"waypost.partition.acquired":
+        if dict(records[0].headers).get("ce_type") != EventType.ACQUIRED.wire:
             await asyncio.Event().wait()
         return await super().append(records)
 

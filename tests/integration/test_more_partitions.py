@@ -13,6 +13,7 @@ from tests.support.recovery import PARTITIONS, line, live, run, worked
 from tests.support.sharded import rows
 
 from waypost import Topics
+from waypost.wire.event_types import EventType
 from waypost.wire.topics import partition_of
 from waypost_worker.devserver import Servers
 from waypost_worker.partition.ports import FencedError, RefusedError
@@ -196,7 +197,7 @@ async def test_policies_that_differ_and_fewer_partitions_are_refused(
     live: Deployment, line: CommandLine, topic_prefix: str
 ) -> None:
     owners = [live.own(partition) for partition in range(PARTITIONS)]
-    await live.send(b'{"max_checkpoints": 5}', None, b"waypost.defaults.configure", partition=1)
+    await live.send(b'{"max_checkpoints": 5}', None, EventType.CONFIGURE_DEFAULTS.wire, partition=1)
     for partition in range(PARTITIONS):
         await live.create(live.sessions(partition, 1)[0], "n")
     await live.answered(PARTITIONS + 1)
@@ -228,7 +229,9 @@ async def test_over_two_databases_each_session_stays_in_its_own(
     line = CommandLine(line.directory, {**line.settings, "WAYPOST_POSTGRES_DSN": here.dsn})
     owners = [here.own(partition) for partition in range(2)]
     for partition in range(2):
-        await here.send(b'{"max_checkpoints": 5}', None, b"waypost.defaults.configure", partition=partition)
+        await here.send(
+            b'{"max_checkpoints": 5}', None, EventType.CONFIGURE_DEFAULTS.wire, partition=partition
+        )
         for session in here.sessions(partition, 12):
             await here.create(session, "n")
     await here.answered(26)

@@ -19,6 +19,7 @@ from tests.support.servers import unavailable
 from tests.support.timeouts import PATIENCE
 
 from waypost import Reader
+from waypost.wire.event_types import EventType
 from waypost.wire.topics import partition_of
 from waypost_worker.devserver import DevServerError, Servers
 from waypost_worker.devserver.jars import ensure_jars
@@ -113,7 +114,7 @@ async def test_librdkafkas_default_hash_gets_a_rejection_that_says_what_to_set(w
     for number, records in (await world.results()).items():
         for record in records:
             headers = dict(record.headers)
-            if headers["ce_type"] == b"waypost.partition.acquired":
+            if headers["ce_type"] == EventType.ACQUIRED.wire:
                 continue
             body = orjson.loads(record.value)
             # The answer comes where the command came.

@@ -12,6 +12,7 @@ from tests.support.cli import CommandLine
 from tests.support.deployment import Deployment, deployment
 
 from waypost import Reader
+from waypost.wire.event_types import EventType
 from waypost_worker.devserver import Servers
 from waypost_worker.postgres.pool import check_schema, open_pool
 
@@ -101,7 +102,7 @@ async def _work(world: Deployment) -> None:
     await world.create("s", "kept")
     await world.send(b"no JSON", b"s")
     await world.create("t")
-    await world.send(b"{}", b"t", b"waypost.session.clear")
+    await world.send(b"{}", b"t", EventType.CLEAR.wire)
     await world.answered(4)
     await world.balanced()
 

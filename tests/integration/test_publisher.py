@@ -20,9 +20,9 @@ from waypost import (
     SyncPublisher,
     Topics,
 )
-from waypost.model import commands as kinds
 from waypost.wire.decode import parse_body
 from waypost.wire.envelope import open_envelope
+from waypost.wire.event_types import EventType
 from waypost.wire.topics import partition_of
 from waypost_worker.devserver import Servers
 
@@ -68,16 +68,16 @@ async def test_each_call_becomes_one_command_that_the_worker_understands(
         [{"id": "x:1", "name": "n", "timestamp": "2026-11-24T08:24:59Z", "data": {"a": 1}}]
     )
     sent = {
-        publisher.create("s", "first", STATE, {"step": 1}): (kinds.CREATE, "created"),
-        publisher.create("s", "second", STATE): (kinds.CREATE, "created"),
-        publisher.pin("s", "s:1"): (kinds.PIN, "pinned"),
-        publisher.unpin("s", "s:1"): (kinds.UNPIN, "unpinned"),
-        publisher.rollback("s", "s:1", discard_later=True): (kinds.ROLLBACK, "rolled_back"),
-        publisher.import_checkpoints("s", exported, "replace")[0]: (kinds.IMPORT, "imported"),
-        publisher.configure("s", max_checkpoints=7, max_age=None): (kinds.CONFIGURE, "configured"),
-        publisher.delete("s", "s:1"): (kinds.DELETE, "deleted"),
-        publisher.clear("s"): (kinds.CLEAR, "cleared"),
-        publisher.pin("s", "s:99"): (kinds.PIN, "rejected"),
+        publisher.create("s", "first", STATE, {"step": 1}): (EventType.CREATE, "created"),
+        publisher.create("s", "second", STATE): (EventType.CREATE, "created"),
+        publisher.pin("s", "s:1"): (EventType.PIN, "pinned"),
+        publisher.unpin("s", "s:1"): (EventType.UNPIN, "unpinned"),
+        publisher.rollback("s", "s:1", discard_later=True): (EventType.ROLLBACK, "rolled_back"),
+        publisher.import_checkpoints("s", exported, "replace")[0]: (EventType.IMPORT, "imported"),
+        publisher.configure("s", max_checkpoints=7, max_age=None): (EventType.CONFIGURE, "configured"),
+        publisher.delete("s", "s:1"): (EventType.DELETE, "deleted"),
+        publisher.clear("s"): (EventType.CLEAR, "cleared"),
+        publisher.pin("s", "s:99"): (EventType.PIN, "rejected"),
     }
     assert await publisher.flush(PATIENCE) == 0
     await world.answered(len(sent))
@@ -116,7 +116,7 @@ async def test_data_at_the_limit_arrives_byte_for_byte(world: Deployment, publis
         publisher.create("s", "n" * 200, {"x": "d" * size}, {"m": "x" * 16_000})
     assert await publisher.flush(PATIENCE) == 0
     (found,) = [records for records in (await in_topic(world)).values() if records]
-    bodies: list[Any] = [parse_body(kinds.CREATE, record.value) for record in found]
+    bodies: list[Any] = [parse_body(EventType.CREATE, record.value) for record in found]
     assert [len(body.data) for body in bodies] == [size + 8 for size in sizes]
 
 

@@ -16,6 +16,7 @@ from tests.support.timeouts import PATIENCE
 from tests.tools.crash.rounds import Rounds
 
 from waypost import Topics
+from waypost.wire.event_types import EventType
 from waypost_worker.devserver import EmbeddedKafka, Endpoints
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.topics import create_topics
@@ -58,7 +59,7 @@ async def test_with_write_through_each_accepted_command_is_applied_once_and_in_o
         await world.answered(found.arrived)
         created: dict[str, list[int]] = defaultdict(list)
         for record in (record for records in (await world.results()).values() for record in records):
-            if dict(record.headers)["ce_type"] == b"waypost.checkpoint.created":
+            if dict(record.headers)["ce_type"] == EventType.CREATED.wire:
                 created[record.key].append(orjson.loads(record.value)["checkpoint"]["data"]["number"])
     assert all(numbers == sorted(set(numbers)) for numbers in created.values())
     assert rounds.said.accepted <= {number for numbers in created.values() for number in numbers}

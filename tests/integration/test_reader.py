@@ -11,7 +11,7 @@ from tests.support.deployment import Deployment, deployment
 from tests.support.timeouts import PATIENCE
 
 from waypost import Checkpoint, CheckpointManager, InvalidCommandError, NaiveDatetimeError, Reader
-from waypost.model import commands as kinds
+from waypost.wire.event_types import EventType
 from waypost_worker.devserver import Servers
 
 
@@ -208,7 +208,7 @@ async def test_a_summary_and_an_export_are_of_one_moment(world: Deployment, read
     session = await twin.applied(reader)
     pieces = session.export_stream()
     begun = await anext(pieces)
-    offset = await world.send(b"{}", b"run-1", kinds.CLEAR.encode())
+    offset = await world.send(b"{}", b"run-1", EventType.CLEAR.wire)
     await reader.wait_for((0, offset), timeout=PATIENCE)
     assert await session.count() == 0
     text = begun + b"".join([piece async for piece in pieces])

@@ -14,10 +14,10 @@ from tests.support.timeouts import PATIENCE
 
 import waypost
 from waypost import NaiveDatetimeError, Reader, SessionInfo
-from waypost.model import commands as kinds
 from waypost.reader.client import _AFTER_ALL, _LATEST, _first_after, sessions_of
 from waypost.reader.pool import statement_text
 from waypost.wire.encode import policy_body
+from waypost.wire.event_types import EventType
 from waypost_worker.devserver import Servers
 from waypost_worker.postgres.migrate import migrate
 
@@ -44,7 +44,7 @@ async def test_sessions_are_listed_with_prefix_and_cursor(world: Deployment, rea
     offset = 0
     for session_id in ids:
         offset = await world.create(session_id)
-    await world.send(policy_body({"max_checkpoints": 7, "max_age": 60}), b"c", kinds.CONFIGURE.encode())
+    await world.send(policy_body({"max_checkpoints": 7, "max_age": 60}), b"c", EventType.CONFIGURE.wire)
     offset += 1
     await reader.wait_for((0, offset), timeout=PATIENCE)
     assert sorted(each.session_id for each in await reader.sessions()) == sorted(ids)

@@ -16,6 +16,7 @@ from tests.support.recovery import PARTITIONS, execute, line, live, published, r
 from tests.support.timeouts import PATIENCE
 
 from waypost.model.times import format_micros
+from waypost.wire.event_types import EventType
 from waypost_worker.kafka.topics import create_topics
 
 __all__ = ["line", "live"]
@@ -108,7 +109,7 @@ async def test_results_go_to_another_topic_once_also_after_sigkill(
             partition: [
                 (dict(one.headers)["ce_type"], one.value)
                 for one in found
-                if dict(one.headers)["ce_type"] != b"waypost.partition.acquired"
+                if dict(one.headers)["ce_type"] != EventType.ACQUIRED.wire
             ]
             for partition, found in records.items()
         }

@@ -11,6 +11,7 @@ from tests.support.deployment import Deployment
 from tests.support.kill_points import until_blocked
 from tests.support.recovery import PARTITIONS, line, live, published, run, worked
 
+from waypost.wire.event_types import EventType
 from waypost.wire.topics import Topics
 from waypost_worker.kafka.topics import delete_topic
 
@@ -56,7 +57,7 @@ async def test_without_imports_even_the_memory_of_command_ids_is_the_same(
     for number in range(70):  # compression begins
         await live.create(session, f"n{number % 5}", command_id=f"c{number}", step=number)
     await live.create(session, "again", command_id="c3")
-    await live.send(b"{}", session.encode(), b"waypost.session.clear", command_id="clear")
+    await live.send(b"{}", session.encode(), EventType.CLEAR.wire, command_id="clear")
     await live.create(session, "after", step=1)
     for partition in range(PARTITIONS):
         live.own(partition)

@@ -30,6 +30,7 @@ from tests.support.timeouts import PATIENCE
 from waypost import Deduplicator, Event, Subscriber, Topics
 from waypost.model.index import Entry
 from waypost.wire.envelope import Envelope
+from waypost.wire.event_types import EventType
 from waypost.wire.topics import partition_of
 from waypost_worker.devserver import Servers
 from waypost_worker.kafka.connection import Connection
@@ -43,7 +44,7 @@ async def test_an_event_says_all_that_its_result_says(world: Deployment, results
     data = b'{ "n" : 1.50, "text":"\\u00fc\\u0000" }'
     await results.created("s", "task_started", data)
     (event,) = await drain(subscriber(world, from_beginning=True), 1)
-    assert (event.type, event.session_id, event.subject) == ("waypost.checkpoint.created", "s", "s:1")
+    assert (event.type, event.session_id, event.subject) == (EventType.CREATED, "s", "s:1")
     assert (event.name, event.command_id, event.removed) == ("task_started", "c-0", [])
     assert event.token == (partition_of("s", PARTITIONS), 0)
     assert event.time == datetime.fromtimestamp(NOW / 1e6, UTC)
@@ -258,7 +259,7 @@ async def test_a_topic_that_is_made_later_is_waited_for_and_that_is_said(
             await asyncio.sleep(0.01)
         await create_topics(Connection(bootstrap), topics, 1)
         async with AIOKafkaProducer(bootstrap_servers=bootstrap) as producer:
-            headers = [("ce_id", b"1"), ("ce_type", b"waypost.session.cleared")]
+            headers = [("ce_id", b"1"), ("ce_type", EventType.CLEARED.wire)]
             await producer.send_and_wait(topics.results, b"{}", headers=headers)
         assert (await taking).id == "1"
     await events.close()

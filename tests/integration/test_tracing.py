@@ -15,7 +15,7 @@ from tests.support.timeouts import PATIENCE
 from tests.unit.test_metrics import CREATE, batch, command
 
 from waypost import Event, Publisher, Subscriber
-from waypost.model import commands
+from waypost.wire.event_types import EventType
 from waypost_worker.devserver import Servers
 from waypost_worker.telemetry.tracing import MOST_PER_BATCH, TracingObserver, configured_provider
 
@@ -102,7 +102,7 @@ async def test_what_agents_do_not_sample_makes_no_spans(
 
 def test_a_large_batch_is_traced_in_part(provider: TracerProvider, exported: InMemorySpanExporter) -> None:
     parent = ("traceparent", b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
-    records = [command(number, commands.CREATE, CREATE) for number in range(MOST_PER_BATCH + 50)]
+    records = [command(number, EventType.CREATE, CREATE) for number in range(MOST_PER_BATCH + 50)]
     for record in records:
         record.headers.append(parent)
     observer, told = TracingObserver(provider, "waypost.commands"), batch(*records)

@@ -18,9 +18,9 @@ from waypost import (
     ResultTimeoutError,
     SyncPublisher,
 )
-from waypost.model import commands as kinds
 from waypost.publisher.waiter import ResultWaiter
 from waypost.wire.encode import checkpoint_body, create_body
+from waypost.wire.event_types import EventType
 from waypost.wire.topics import partition_of
 from waypost_worker.devserver import Servers
 
@@ -63,8 +63,8 @@ async def test_create_and_wait_gives_the_checkpoint_and_the_token(
 
 async def test_a_result_says_that_a_command_was_rejected(world: Deployment, publisher: Publisher) -> None:
     world.own(partition_of("s", PARTITIONS))
-    result = await publisher.publish_and_wait("s", kinds.PIN, checkpoint_body("s:1"), timeout=PATIENCE)
-    assert result.type == "waypost.command.rejected"
+    result = await publisher.publish_and_wait("s", EventType.PIN, checkpoint_body("s:1"), timeout=PATIENCE)
+    assert result.type == EventType.REJECTED
     with pytest.raises(InvalidCommandError, match="s:1") as caught:
         result.accepted()
     assert caught.value.code == "unknown-checkpoint"
@@ -77,8 +77,10 @@ async def test_a_command_sent_again_with_its_id_gets_the_first_ones_checkpoint(
     first = await publisher.create_and_wait("s", "n", {}, timeout=PATIENCE)
     body = b'{"name":"n","data":{}}'
     command_id = first.body["command"]["id"]
-    again = await publisher.publish_and_wait("s", kinds.CREATE, body, command_id=command_id, timeout=PATIENCE)
-    assert (again.type, again.checkpoint_id) == ("waypost.command.duplicate", "s:1")
+    again = await publisher.publish_and_wait(
+        "s", EventType.CREATE, body, command_id=command_id, timeout=PATIENCE
+    )
+    assert (again.type, again.checkpoint_id) == (EventType.DUPLICATE, "s:1")
 
 
 async def test_the_result_of_an_earlier_try_is_not_taken_for_that_of_its_repetition(
@@ -90,7 +92,7 @@ async def test_the_result_of_an_earlier_try_is_not_taken_for_that_of_its_repetit
         async with publisher_of(world) as publisher:
             body = create_body("n", {})
             result = await publisher.publish_and_wait(
-                "s", kinds.CREATE, body, command_id="same", timeout=PATIENCE
+                "s", EventType.CREATE, body, command_id="same", timeout=PATIENCE
             )
             results.append(result)
     assert [result.type.rpartition(".")[2] for result in results] == ["created", "duplicate"]
@@ -151,7 +153,7 @@ async def test_a_result_that_came_long_before_anybody_looked_is_found(
             result = await waiter.wait(first, "s", landing)
     finally:
         await waiter.stop()
-    assert (result.type, result.token) == ("waypost.checkpoint.created", (partition, 0))
+    assert (result.type, result.token) == (EventType.CREATED, (partition, 0))
 
 
 async def test_who_waits_when_the_publisher_is_closed_is_told_at_once(world: Deployment) -> None:

@@ -19,6 +19,7 @@ from tests.support.timeouts import PATIENCE
 
 from waypost.wire.encode import create_body
 from waypost.wire.envelope import command_headers
+from waypost.wire.event_types import EventType
 from waypost_worker.devserver import EmbeddedPostgres, Servers
 from waypost_worker.telemetry.catalog import METRICS
 
@@ -197,4 +198,4 @@ async def test_a_worker_sends_spans_of_sampled_commands_to_the_collector(
     assert spans["waypost commit"].parent_span_id == spans["waypost emit"].parent_span_id == applied.span_id
     attributes = {one.key: one.value for one in applied.attributes}
     assert attributes["cloudevents.event_id"].string_value == "c-01"
-    assert attributes["waypost.result_type"].string_value == "waypost.checkpoint.created"
+    assert attributes["waypost.result_type"].string_value == EventType.CREATED

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from tests.properties.json_texts import create_bodies, objects
 
 from waypost.errors import InvalidCommandError
-from waypost.model import commands
 from waypost.model.commands import Action, Create, Import
 from waypost.wire.decode import _general_create, _plain_create, parse_body
+from waypost.wire.event_types import COMMAND_TYPES, EventType
 
 examples = settings(deadline=None, max_examples=200)
 
 
 def parse_create(body: bytes) -> Action:
-    return parse_body(commands.CREATE, body)
+    return parse_body(EventType.CREATE, body)
 
 
 def outcome(parse: Callable[[bytes], Action], body: bytes) -> Action | str:
@@ -80,7 +80,7 @@ def test_data_of_imports_is_kept_byte_for_byte(texts: list[str], space: str) -> 
         for index, data in enumerate(texts)
     ]
     body = f'{{"checkpoints"{space}:{space}[{space}{f"{space},{space}".join(items)}{space}]{space}}}'
-    action = parse_body(commands.IMPORT, body.encode())
+    action = parse_body(EventType.IMPORT, body.encode())
     assert isinstance(action, Import)
     assert [item.data for item in action.checkpoints] == [data.encode() for data in texts]
     assert [item.id for item in action.checkpoints] == [f"a:{index}" for index in range(len(texts))]
@@ -88,7 +88,7 @@ def test_data_of_imports_is_kept_byte_for_byte(texts: list[str], space: str) -> 
 
 @examples
 @given(
-    st.sampled_from([*commands.COMMAND_TYPES, "waypost.checkpoint.created", ""]),
+    st.sampled_from([*COMMAND_TYPES, EventType.CREATED, ""]),
     st.one_of(st.binary(), create_bodies()),
 )
 def test_no_body_whatever_ends_in_another_error(command_type: str, body: bytes) -> None:

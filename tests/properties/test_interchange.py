@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from waypost.model.checkpoint import Checkpoint
-from waypost.model.commands import IMPORT, Import
+from waypost.model.commands import Import
 from waypost.model.times import from_micros
 from waypost.wire.decode import parse_body
+from waypost.wire.event_types import EventType
 from waypost_worker.cli.session import interchange
 from waypost_worker.cli.session.interchange import line_of, parts_of_lines
 
@@ -49,7 +50,7 @@ def test_parts_carry_what_the_lines_hold_in_their_order(
         parts = list(parts_of_lines([line + b"\n" for line in lines], None, "skip"))
     carried = []
     for part in parts:
-        action = parse_body(IMPORT, part.body)
+        action = parse_body(EventType.IMPORT, part.body)
         assert isinstance(action, Import)
         assert len(action.checkpoints) <= PART_COUNT
         assert len(action.checkpoints) == 1 or len(part.body) < PART_BYTES + 100

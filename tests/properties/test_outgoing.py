@@ -12,7 +12,6 @@ from tests.properties import python_values
 from tests.properties.generate import policies
 
 from waypost.errors import InvalidCommandError
-from waypost.model import commands
 from waypost.model.commands import (
     Action,
     Configure,
@@ -27,6 +26,7 @@ from waypost.model.commands import (
 from waypost.model.limits import canonical_metadata, nests_deeper
 from waypost.wire import encode
 from waypost.wire.decode import parse_body
+from waypost.wire.event_types import EventType
 
 examples = settings(deadline=None, max_examples=150)
 
@@ -35,7 +35,7 @@ examples = settings(deadline=None, max_examples=150)
 @given(python_values.names, python_values.data, st.one_of(st.none(), python_values.metadata))
 def test_a_create(name: str, data: dict[str, Any], metadata: dict[str, Any] | None) -> None:
     body = encode.create_body(name, data, metadata)
-    action = parse_body(commands.CREATE, body)
+    action = parse_body(EventType.CREATE, body)
     assert action == encode.create_action(name, data, metadata)
     assert isinstance(action, Create)
     assert action.name == name
@@ -47,9 +47,9 @@ def test_a_create(name: str, data: dict[str, Any], metadata: dict[str, Any] | No
 @given(st.text(python_values.characters, max_size=260))
 def test_a_checkpoint_id(identifier: str) -> None:
     expected: dict[str, Action] = {
-        commands.PIN: Pin(identifier),
-        commands.UNPIN: Unpin(identifier),
-        commands.DELETE: Delete(identifier),
+        EventType.PIN: Pin(identifier),
+        EventType.UNPIN: Unpin(identifier),
+        EventType.DELETE: Delete(identifier),
     }
     try:
         body = encode.checkpoint_body(identifier)
@@ -62,7 +62,7 @@ def test_a_checkpoint_id(identifier: str) -> None:
     for command_type, action in expected.items():
         assert parse_body(command_type, body) == action
     for discard in (False, True):
-        rollback = parse_body(commands.ROLLBACK, encode.rollback_body(identifier, discard))
+        rollback = parse_body(EventType.ROLLBACK, encode.rollback_body(identifier, discard))
         assert rollback == Rollback(identifier, discard)
 
 
@@ -77,8 +77,8 @@ def test_a_policy(changes: dict[str, Any], max_age: float | None) -> None:
     changes["max_age"] = max_age
     found = encode.policy_changes(changes)
     body = encode.policy_body(changes)
-    assert parse_body(commands.CONFIGURE, body) == Configure(found)
-    assert parse_body(commands.CONFIGURE_DEFAULTS, body) == ConfigureDefaults(found)
+    assert parse_body(EventType.CONFIGURE, body) == Configure(found)
+    assert parse_body(EventType.CONFIGURE_DEFAULTS, body) == ConfigureDefaults(found)
     assert {field: value for field, value in found if field != "max_age"} == {
         field: value for field, value in changes.items() if field != "max_age"
     }
@@ -106,7 +106,7 @@ def test_an_import(items: list[tuple[str, dict[str, Any], dict[str, Any]]], on_c
         for i, (name, data, metadata) in enumerate(items)
     ]
     action = parse_body(
-        commands.IMPORT, encode.import_body([orjson.dumps(item) for item in listed], on_conflict)
+        EventType.IMPORT, encode.import_body([orjson.dumps(item) for item in listed], on_conflict)
     )
     assert isinstance(action, Import)
     assert action.on_conflict == on_conflict

@@ -8,6 +8,7 @@ import orjson
 
 from waypost.model.times import format_micros
 from waypost.wire.envelope import command_headers, structured_event
+from waypost.wire.event_types import EventType
 from waypost.wire.topics import partition_of
 
 EPOCH_MS = 1_795_000_000_000  # when virtual time begins, milliseconds since the Unix epoch
@@ -59,7 +60,7 @@ class Agents:
             return self._mistake(now_ms)
         if kind == "defaults":
             body = self._policy()
-            return None, body, self._headers(b"waypost.defaults.configure", now_ms)
+            return None, body, self._headers(EventType.CONFIGURE_DEFAULTS.wire, now_ms)
         session_id = self._random.choice(self._sessions)
         command_type, body = self._command(kind, session_id, now_ms)
         message: Message = (session_id.encode(), body, self._headers(command_type, now_ms))
@@ -76,20 +77,20 @@ class Agents:
                 return b"waypost.checkpoint." + kind.encode(), orjson.dumps({"checkpoint_id": target})
             case "rollback":
                 body = {"checkpoint_id": target, "discard_later": random.random() < 0.4}
-                return b"waypost.session.rollback", orjson.dumps(body)
+                return EventType.ROLLBACK.wire, orjson.dumps(body)
             case "import":
-                return b"waypost.session.import", self._import(session_id, now_ms)
+                return EventType.IMPORT.wire, self._import(session_id, now_ms)
             case "configure":
-                return b"waypost.session.configure", self._policy()
+                return EventType.CONFIGURE.wire, self._policy()
             case "clear":
-                return b"waypost.session.clear", b"{}"
+                return EventType.CLEAR.wire, b"{}"
             case _:
                 self._numbers[session_id] += 1
                 metadata = b',"metadata":{"step":%d}' % self._made if random.random() < 0.3 else b""
                 name = random.choice(NAMES).encode()
                 # Odd but legal bytes: data must come back as it went in.
                 data = b'{"step": %d, "text":"\\u00e4 %s"}' % (self._made, b"x" * random.randrange(40))
-                return b"waypost.checkpoint.create", b'{"name":"%b"%b,"data":%b}' % (name, metadata, data)
+                return EventType.CREATE.wire, b'{"name":"%b"%b,"data":%b}' % (name, metadata, data)
 
     def _import(self, session_id: str, now_ms: int) -> bytes:
         random = self._random
@@ -137,7 +138,7 @@ class Agents:
     def _mistake(self, now_ms: int) -> Message:
         random = self._random
         session_id = random.choice(self._sessions).encode()
-        headers = self._headers(b"waypost.checkpoint.create", now_ms)
+        headers = self._headers(EventType.CREATE.wire, now_ms)
         good = b'{"name":"n","data":{}}'
         elsewhere = sessions_of((self._partition + 1) % self._partitions, self._partitions, 1)[0].encode()
         unknown = self._headers(b"waypost.checkpoint.explode", now_ms)

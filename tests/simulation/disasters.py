@@ -6,7 +6,7 @@ from random import Random
 
 from tests.simulation.world import World
 
-from waypost_worker.partition.encode import ACQUIRED
+from waypost.wire.event_types import EventType
 from waypost_worker.partition.ports import ResultRecord
 
 # A log that is replaced and filled beyond the owner's position within one fetch is not told from the former one:
@@ -44,7 +44,11 @@ def strike(world: World, disaster: str, random: Random) -> None:
         case "foreign_writer":
             results.write([ResultRecord(b"rogue", b'{"who":"somebody else"}', [("ce_id", b"rogue")])])
         case "lose_a_result_and_restore":
-            answered = [record for record in results.records if dict(record.headers)["ce_type"] != ACQUIRED]
+            answered = [
+                record
+                for record in results.records
+                if dict(record.headers)["ce_type"] != EventType.ACQUIRED.wire
+            ]
             if answered:
                 results.records.remove(random.choice(answered))
     if disaster.endswith("_and_restore"):

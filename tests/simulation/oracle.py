@@ -17,9 +17,9 @@ from tests.simulation.database import Tables
 from tests.simulation.fleet import RESULTS_TOPIC
 from tests.simulation.world import World
 
+from waypost.wire.event_types import EventType
 from waypost_worker.partition import outbox
 from waypost_worker.partition.anchor import anchor_of
-from waypost_worker.partition.encode import ACQUIRED
 from waypost_worker.partition.ports import FetchedResult
 
 _COMMANDS_DISASTERS = ("cut_commands", "recreate_commands", "recreate_commands_and_restore")
@@ -203,7 +203,7 @@ class _Partition:
         session_id = body.get("session_id")
         if headers.get("ce_sessionid") != (None if session_id is None else session_id.encode()):
             self.problem(verdict, "session header differs", [record.offset, headers])
-        rejected = headers["ce_type"] == b"waypost.command.rejected"
+        rejected = headers["ce_type"] == EventType.REJECTED.wire
         if result.key != (record.key if rejected or session_id is None else session_id.encode()):
             self.problem(verdict, "key differs", [record.offset, result.key])
         traceparent = dict(record.headers).get("traceparent")
@@ -317,7 +317,7 @@ class _Partition:
 
 def _is_result(record: FetchedResult) -> bool:
     headers = dict(record.headers)
-    return headers.get("ce_type") != ACQUIRED and headers["ce_id"] != b"rogue"
+    return headers.get("ce_type") != EventType.ACQUIRED.wire and headers["ce_id"] != b"rogue"
 
 
 def _command_offset(record: FetchedResult) -> int:

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import orjson
 from tests.simulation.broker import ResultsPartition
 
-from waypost_worker.partition.encode import ACQUIRED
+from waypost.wire.event_types import EventType
 from waypost_worker.partition.ports import FetchedResult
 
 
 def answered_command(record: FetchedResult) -> int:
     """The command offset of a result; -1 of what is none."""
-    if dict(record.headers).get("ce_type") == ACQUIRED or record.key == b"rogue":
+    if dict(record.headers).get("ce_type") == EventType.ACQUIRED.wire or record.key == b"rogue":
         return -1
     return int(orjson.loads(record.value)["command"]["offset"])
 

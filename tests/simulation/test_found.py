@@ -10,6 +10,8 @@ from tests.simulation.oracle import judge
 from tests.simulation.plan import WorldPlan
 from tests.simulation.world import World
 
+from waypost.wire.event_types import EventType
+
 CREATE = b'{"name":"n","data":{}}'
 
 
@@ -40,7 +42,7 @@ def test_a_command_that_comes_during_the_check_for_a_stuck_consumer_is_not_taken
 
     async def call_with_a_command_before_it(what: str, *effects: Any) -> Any:
         if what == "bounds of commands" and world.loop.time() > 1 and not world.healed:
-            world.traffic.send(0, sessions_of(0, 1, 1)[0], "waypost.checkpoint.create", CREATE)
+            world.traffic.send(0, sessions_of(0, 1, 1)[0], EventType.CREATE, CREATE)
         return await call(what, *effects)
 
     world.kafka.call = call_with_a_command_before_it  # type: ignore[method-assign, assignment]
@@ -53,7 +55,7 @@ def test_a_command_that_comes_during_the_check_for_a_stuck_consumer_is_not_taken
 def commands(world: World, *times: float) -> None:
     session_id = sessions_of(0, 1, 1)[0]
     for at in times:
-        world.loop.call_at(at, world.traffic.send, 0, session_id, "waypost.checkpoint.create", CREATE)
+        world.loop.call_at(at, world.traffic.send, 0, session_id, EventType.CREATE, CREATE)
 
 
 def test_a_results_topic_that_was_cut_is_refused_however_often_it_is_looked_at() -> None:
@@ -198,8 +200,8 @@ def test_an_owner_that_misses_a_checkpoint_which_its_heir_dropped_is_fenced() ->
     frozen = freeze_at(world, "p0 contents", seconds=4)
     commands(world, 1)
     target = b'{"checkpoint_id":"%b:1"}' % session_id.encode()
-    world.loop.call_at(2, world.traffic.send, 0, session_id, "waypost.session.rollback", target)
-    world.loop.call_at(2.5, world.traffic.send, 0, session_id, "waypost.checkpoint.delete", target)
+    world.loop.call_at(2, world.traffic.send, 0, session_id, EventType.ROLLBACK, target)
+    world.loop.call_at(2.5, world.traffic.send, 0, session_id, EventType.DELETE, target)
     world.run()
     assert frozen
     assert set(world.fleet.ends) == {"FencedError"}

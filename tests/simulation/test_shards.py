@@ -9,6 +9,8 @@ from tests.simulation.oracle import judge
 from tests.simulation.plan import WorldPlan
 from tests.simulation.world import World
 
+from waypost.wire.event_types import EventType
+
 CREATE = b'{"name":"n","data":{}}'
 
 
@@ -22,9 +24,7 @@ def two_databases(happens: Callable[[World], None]) -> tuple[World, Counter[str]
     for partition in range(3):
         session_id = sessions_of(partition, 3, 1)[0]
         for second in range(1, 16):
-            world.loop.call_at(
-                second, world.traffic.send, partition, session_id, "waypost.checkpoint.create", CREATE
-            )
+            world.loop.call_at(second, world.traffic.send, partition, session_id, EventType.CREATE, CREATE)
     world.loop.call_at(5, happens, world)
     world.run()
     return world, Counter(found[1] for line in trace if (found := re.search(r"w0\.0 owns (p\d)", line)))

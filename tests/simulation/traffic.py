@@ -9,7 +9,7 @@ from tests.simulation.broker import ResultsPartition
 
 from waypost.model.times import format_micros
 from waypost.wire.envelope import command_headers
-from waypost_worker.partition.encode import ACQUIRED
+from waypost.wire.event_types import EventType
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -108,6 +108,6 @@ class Traffic:
             cursor = log.start
         for record in log.between(cursor, log.end):
             headers = dict(record.headers)
-            if headers.get("ce_type") != ACQUIRED:
+            if headers.get("ce_type") != EventType.ACQUIRED.wire:
                 seen.append((record.offset, headers.get("ce_id", b"").decode()))
         return log.end

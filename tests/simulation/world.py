@@ -30,8 +30,8 @@ from tests.simulation.traffic import Traffic
 from tests.simulation.verifying import verify_at_rest, verify_now_and_then
 
 from waypost.shards import shard_of
+from waypost.wire.event_types import EventType
 from waypost_worker.partition import emitter
-from waypost_worker.partition.encode import ACQUIRED
 from waypost_worker.partition.ports import ResultRecord
 
 TIMEOUT = 1.5  # request timeout of every client, seconds
@@ -103,7 +103,7 @@ class World:
 
     def _check_applied(self, partition: int, record: ResultRecord) -> None:
         """Who sees a result must find its effect in Postgres."""
-        if dict(record.headers).get("ce_type") == ACQUIRED or record.key == b"rogue":
+        if dict(record.headers).get("ce_type") == EventType.ACQUIRED.wire or record.key == b"rogue":
             return
         offset = orjson.loads(record.value)["command"]["offset"]
         if offset >= self.database_of(partition).applied.get(partition, 0):

@@ -20,6 +20,7 @@ from waypost import Topics
 from waypost.shards import ShardSlot, dsn_list, shard_of
 from waypost.wire.encode import create_body
 from waypost.wire.envelope import command_headers
+from waypost.wire.event_types import EventType
 from waypost.wire.topics import partition_of
 from waypost_worker.devserver import Endpoints
 from waypost_worker.kafka.command_log import KafkaCommandLog
@@ -36,7 +37,7 @@ from waypost_worker.postgres.store import PostgresStore
 from waypost_worker.runtime.clock import SystemClock
 from waypost_worker.telemetry.observers import Observers
 
-CREATE = b"waypost.checkpoint.create"
+CREATE = EventType.CREATE.wire
 TIME = b"2026-11-24T08:24:59.123456Z"
 
 
@@ -236,7 +237,7 @@ async def deployment(
 
 
 def _is_result(record: Any) -> bool:
-    return dict(record.headers).get("ce_type") != b"waypost.partition.acquired"
+    return dict(record.headers).get("ce_type") != EventType.ACQUIRED.wire
 
 
 def _ids(results: Records) -> Counter[str]:

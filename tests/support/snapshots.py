@@ -15,6 +15,7 @@ from tests.support.cli import CommandLine, Outcome
 from tests.support.database_state import all_rows
 from tests.support.deployment import Deployment, deployment
 
+from waypost.wire.event_types import EventType
 from waypost_worker.devserver import Servers
 from waypost_worker.snapshots.manifest import TABLES
 
@@ -57,7 +58,7 @@ async def worked(here: Deployment, count: int = 30) -> None:
     for session in sessions:
         key = session.encode()
         pin = orjson.dumps({"checkpoint_id": f"{session}:1"})
-        await here.send(pin, key, b"waypost.checkpoint.pin")
+        await here.send(pin, key, EventType.PIN.wire)
         await here.send(b"nope", key)
     await here.answered(sum((await topic_ends(here.endpoints, here.topics.commands)).values()))
     for owner in owners:

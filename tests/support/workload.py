@@ -9,6 +9,7 @@ import orjson
 
 from waypost.wire.encode import create_body
 from waypost.wire.envelope import command_headers
+from waypost.wire.event_types import EventType
 from waypost.wire.topics import partition_of
 
 TIME = b"2026-11-24T08:24:59.123456Z"
@@ -58,7 +59,7 @@ def creates(
     body = create_body("tool_called", {"text": "x" * size})
     for number in range(count):
         session = f"agent-{seed}-{number % sessions}"
-        headers = command_headers(f"{seed}-{number}", b"/workload", b"waypost.checkpoint.create", TIME)
+        headers = command_headers(f"{seed}-{number}", b"/workload", EventType.CREATE.wire, TIME)
         yield Command(partition_of(session, partitions), session.encode(), headers, body)
 
 

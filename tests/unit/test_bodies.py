@@ -6,7 +6,6 @@ import orjson
 import pytest
 from tests.unit.wire import ITEM, create, refusal
 
-from waypost.model import commands
 from waypost.model.commands import (
     Action,
     Clear,
@@ -21,38 +20,39 @@ from waypost.model.commands import (
     Unpin,
 )
 from waypost.wire.decode import _plain_create, parse_body
+from waypost.wire.event_types import COMMAND_TYPES, EventType
 
 
 @pytest.mark.parametrize(
     ("command_type", "body", "action"),
     [
-        (commands.CREATE, b'{"name":"n","data":{"a":1}}', Create("n", b'{"a":1}')),
+        (EventType.CREATE, b'{"name":"n","data":{"a":1}}', Create("n", b'{"a":1}')),
         (
-            commands.CREATE,
+            EventType.CREATE,
             b'{"data": {"a": 1.0}, "metadata": {"b": 1, "a": {}}, "name": "n"}',
             Create("n", b'{"a": 1.0}', b'{"a":{},"b":1}'),
         ),
-        (commands.PIN, b'{"checkpoint_id":"s:1"}', Pin("s:1")),
-        (commands.UNPIN, b'{"checkpoint_id":"s:1"}', Unpin("s:1")),
-        (commands.DELETE, b'{"checkpoint_id":"s:1"}', Delete("s:1")),
-        (commands.CLEAR, b"{}", Clear()),
-        (commands.ROLLBACK, b'{"checkpoint_id":"s:1"}', Rollback("s:1")),
-        (commands.ROLLBACK, b'{"checkpoint_id":"s:1","discard_later":true}', Rollback("s:1", True)),
-        (commands.IMPORT, b'{"checkpoints":[]}', Import((), "skip")),
+        (EventType.PIN, b'{"checkpoint_id":"s:1"}', Pin("s:1")),
+        (EventType.UNPIN, b'{"checkpoint_id":"s:1"}', Unpin("s:1")),
+        (EventType.DELETE, b'{"checkpoint_id":"s:1"}', Delete("s:1")),
+        (EventType.CLEAR, b"{}", Clear()),
+        (EventType.ROLLBACK, b'{"checkpoint_id":"s:1"}', Rollback("s:1")),
+        (EventType.ROLLBACK, b'{"checkpoint_id":"s:1","discard_later":true}', Rollback("s:1", True)),
+        (EventType.IMPORT, b'{"checkpoints":[]}', Import((), "skip")),
         (
-            commands.IMPORT,
+            EventType.IMPORT,
             b'{"on_conflict":"reject","checkpoints":[ {"id":"a:1","name":"n","data":{ },'
             b'"timestamp":"1970-01-01T00:00:01Z","metadata":{"b":1,"a":2}} ]}',
             Import((ImportItem("a:1", "n", 1_000_000, b"{ }", b'{"a":2,"b":1}'),), "reject"),
         ),
-        (commands.CONFIGURE, b"{}", Configure(())),
+        (EventType.CONFIGURE, b"{}", Configure(())),
         (
-            commands.CONFIGURE,
+            EventType.CONFIGURE,
             b'{"max_age":1.5,"max_checkpoints":7}',
             Configure((("max_checkpoints", 7), ("max_age", 1_500_000))),
         ),
-        (commands.CONFIGURE, b'{"max_age":null}', Configure((("max_age", None),))),
-        (commands.CONFIGURE_DEFAULTS, b'{"keep_recent":0}', ConfigureDefaults((("keep_recent", 0),))),
+        (EventType.CONFIGURE, b'{"max_age":null}', Configure((("max_age", None),))),
+        (EventType.CONFIGURE_DEFAULTS, b'{"keep_recent":0}', ConfigureDefaults((("keep_recent", 0),))),
     ],
 )
 def test_what_each_body_means(command_type: str, body: bytes, action: Action) -> None:
@@ -98,7 +98,7 @@ def test_white_space_around_data_is_not_part_of_it() -> None:
 
 
 class TestNotJSON:
-    @pytest.mark.parametrize("command_type", commands.COMMAND_TYPES)
+    @pytest.mark.parametrize("command_type", COMMAND_TYPES)
     @pytest.mark.parametrize(
         "body",
         [
@@ -119,7 +119,7 @@ class TestNotJSON:
         assert code == "invalid-body"
         assert message.startswith("the body is not JSON: ")
 
-    @pytest.mark.parametrize("command_type", commands.COMMAND_TYPES)
+    @pytest.mark.parametrize("command_type", COMMAND_TYPES)
     @pytest.mark.parametrize(
         ("body", "kind"),
         [
@@ -142,30 +142,28 @@ class TestNotJSON:
         body = b'{"name":"n","data":{},"metadata":{}}'.replace(
             b'"' + field + b'":{}', b'"%b":{"a":%b}' % (field, number)
         )
-        assert refusal(commands.CREATE, body)[0] == "invalid-body"
+        assert refusal(EventType.CREATE, body)[0] == "invalid-body"
 
 
-@pytest.mark.parametrize(
-    "command_type", ["", "create", "waypost.checkpoint.created", "WAYPOST.CHECKPOINT.CREATE"]
-)
+@pytest.mark.parametrize("command_type", ["", "create", EventType.CREATED, "WAYPOST.CHECKPOINT.CREATE"])
 def test_unknown_types_are_told_the_known_ones(command_type: str) -> None:
     code, message = refusal(command_type, b"{}")
     assert code == "unsupported-type"
-    assert all(known in message for known in commands.COMMAND_TYPES)
+    assert all(known in message for known in COMMAND_TYPES)
 
 
 class TestFields:
     @pytest.mark.parametrize(
         ("command_type", "body", "problem"),
         [
-            (commands.CREATE, {"data": {}}, "name: Field required"),
-            (commands.CREATE, {"name": "n"}, "data: Field required"),
-            (commands.PIN, {}, "checkpoint_id: Field required"),
-            (commands.ROLLBACK, {"discard_later": True}, "checkpoint_id: Field required"),
-            (commands.IMPORT, {}, "checkpoints: Field required"),
+            (EventType.CREATE, {"data": {}}, "name: Field required"),
+            (EventType.CREATE, {"name": "n"}, "data: Field required"),
+            (EventType.PIN, {}, "checkpoint_id: Field required"),
+            (EventType.ROLLBACK, {"discard_later": True}, "checkpoint_id: Field required"),
+            (EventType.IMPORT, {}, "checkpoints: Field required"),
             *[
                 (
-                    commands.IMPORT,
+                    EventType.IMPORT,
                     {"checkpoints": [{k: v for k, v in ITEM.items() if k != key}]},
                     f"checkpoints.0.{key}: Field required",
                 )
@@ -179,14 +177,14 @@ class TestFields:
     @pytest.mark.parametrize(
         ("command_type", "body"),
         [
-            (commands.CREATE, {"name": "n", "data": {}, "pinned": True}),
-            (commands.PIN, {"checkpoint_id": "s:1", "pinned": True}),
-            (commands.CLEAR, {"pinned": True}),
-            (commands.ROLLBACK, {"checkpoint_id": "s:1", "pinned": True}),
-            (commands.IMPORT, {"checkpoints": [], "pinned": True}),
-            (commands.IMPORT, {"checkpoints": [{**ITEM, "pinned": True}]}),
-            (commands.CONFIGURE, {"pinned": True}),
-            (commands.CONFIGURE_DEFAULTS, {"pinned": True}),
+            (EventType.CREATE, {"name": "n", "data": {}, "pinned": True}),
+            (EventType.PIN, {"checkpoint_id": "s:1", "pinned": True}),
+            (EventType.CLEAR, {"pinned": True}),
+            (EventType.ROLLBACK, {"checkpoint_id": "s:1", "pinned": True}),
+            (EventType.IMPORT, {"checkpoints": [], "pinned": True}),
+            (EventType.IMPORT, {"checkpoints": [{**ITEM, "pinned": True}]}),
+            (EventType.CONFIGURE, {"pinned": True}),
+            (EventType.CONFIGURE_DEFAULTS, {"pinned": True}),
         ],
     )
     def test_unknown(self, command_type: str, body: dict[str, Any]) -> None:
@@ -197,26 +195,26 @@ class TestFields:
     @pytest.mark.parametrize(
         ("command_type", "body", "field"),
         [
-            (commands.CREATE, {"name": 1, "data": {}}, "name"),
-            (commands.CREATE, {"name": None, "data": {}}, "name"),
-            (commands.CREATE, {"name": "n", "data": []}, "data"),
-            (commands.CREATE, {"name": "n", "data": None}, "data"),
-            (commands.CREATE, {"name": "n", "data": "{}"}, "data"),
-            (commands.CREATE, {"name": "n", "data": {}, "metadata": []}, "metadata"),
-            (commands.CREATE, {"name": "n", "data": {}, "metadata": None}, "metadata"),
-            (commands.DELETE, {"checkpoint_id": 1}, "checkpoint_id"),
-            (commands.ROLLBACK, {"checkpoint_id": "s:1", "discard_later": 1}, "discard_later"),
-            (commands.ROLLBACK, {"checkpoint_id": "s:1", "discard_later": "true"}, "discard_later"),
-            (commands.IMPORT, {"checkpoints": {}}, "checkpoints"),
-            (commands.IMPORT, {"checkpoints": [[]]}, "checkpoints.0"),
-            (commands.IMPORT, {"checkpoints": [], "on_conflict": "merge"}, "on_conflict"),
-            (commands.IMPORT, {"checkpoints": [{**ITEM, "timestamp": 1}]}, "checkpoints.0.timestamp"),
-            (commands.CONFIGURE, {"max_checkpoints": 10.0}, "max_checkpoints"),
-            (commands.CONFIGURE, {"max_checkpoints": "10"}, "max_checkpoints"),
-            (commands.CONFIGURE, {"max_checkpoints": None}, "max_checkpoints"),
-            (commands.CONFIGURE, {"keep_recent": True}, "keep_recent"),
-            (commands.CONFIGURE, {"max_age": "10"}, "max_age"),
-            (commands.CONFIGURE, {"max_age": False}, "max_age"),
+            (EventType.CREATE, {"name": 1, "data": {}}, "name"),
+            (EventType.CREATE, {"name": None, "data": {}}, "name"),
+            (EventType.CREATE, {"name": "n", "data": []}, "data"),
+            (EventType.CREATE, {"name": "n", "data": None}, "data"),
+            (EventType.CREATE, {"name": "n", "data": "{}"}, "data"),
+            (EventType.CREATE, {"name": "n", "data": {}, "metadata": []}, "metadata"),
+            (EventType.CREATE, {"name": "n", "data": {}, "metadata": None}, "metadata"),
+            (EventType.DELETE, {"checkpoint_id": 1}, "checkpoint_id"),
+            (EventType.ROLLBACK, {"checkpoint_id": "s:1", "discard_later": 1}, "discard_later"),
+            (EventType.ROLLBACK, {"checkpoint_id": "s:1", "discard_later": "true"}, "discard_later"),
+            (EventType.IMPORT, {"checkpoints": {}}, "checkpoints"),
+            (EventType.IMPORT, {"checkpoints": [[]]}, "checkpoints.0"),
+            (EventType.IMPORT, {"checkpoints": [], "on_conflict": "merge"}, "on_conflict"),
+            (EventType.IMPORT, {"checkpoints": [{**ITEM, "timestamp": 1}]}, "checkpoints.0.timestamp"),
+            (EventType.CONFIGURE, {"max_checkpoints": 10.0}, "max_checkpoints"),
+            (EventType.CONFIGURE, {"max_checkpoints": "10"}, "max_checkpoints"),
+            (EventType.CONFIGURE, {"max_checkpoints": None}, "max_checkpoints"),
+            (EventType.CONFIGURE, {"keep_recent": True}, "keep_recent"),
+            (EventType.CONFIGURE, {"max_age": "10"}, "max_age"),
+            (EventType.CONFIGURE, {"max_age": False}, "max_age"),
         ],
     )
     def test_wrong_types(self, command_type: str, body: dict[str, Any], field: str) -> None:
@@ -225,7 +223,7 @@ class TestFields:
         assert message.startswith(field)
 
     def test_at_most_three_problems_are_listed(self) -> None:
-        assert refusal(commands.CREATE, {f"field{n}": 1 for n in range(4)})[1].endswith("; and 3 more")
+        assert refusal(EventType.CREATE, {f"field{n}": 1 for n in range(4)})[1].endswith("; and 3 more")
 
     @pytest.mark.parametrize(
         "body",
@@ -237,13 +235,13 @@ class TestFields:
         ],
     )
     def test_a_key_twice(self, body: bytes) -> None:
-        code, message = refusal(commands.CREATE, body)
+        code, message = refusal(EventType.CREATE, body)
         assert code == "invalid-body"
         assert "stands twice: send it once" in message
 
     def test_a_key_twice_in_an_imported_checkpoint(self) -> None:
         item = orjson.dumps(ITEM)[:-1] + b',"data":{"a":1}}'
-        assert "stands twice" in refusal(commands.IMPORT, b'{"checkpoints":[' + item + b"]}")[1]
+        assert "stands twice" in refusal(EventType.IMPORT, b'{"checkpoints":[' + item + b"]}")[1]
 
     def test_a_key_twice_inside_data_is_the_agents_business(self) -> None:
         assert create(b'{"name":"n","data":{"a":1,"a":2}}').data == b'{"a":1,"a":2}'
@@ -267,17 +265,17 @@ class TestNamesAndIds:
         ],
     )
     def test_others_are_refused(self, name: str, problem: str) -> None:
-        assert refusal(commands.CREATE, {"name": name, "data": {}}) == ("invalid-body", f"name: {problem}")
-        assert refusal(commands.IMPORT, {"checkpoints": [{**ITEM, "name": name}]}) == (
+        assert refusal(EventType.CREATE, {"name": name, "data": {}}) == ("invalid-body", f"name: {problem}")
+        assert refusal(EventType.IMPORT, {"checkpoints": [{**ITEM, "name": name}]}) == (
             "invalid-body",
             f"checkpoints.0.name: {problem}",
         )
 
     @pytest.mark.parametrize(
-        "command_type", [commands.PIN, commands.UNPIN, commands.DELETE, commands.ROLLBACK]
+        "command_type", [EventType.PIN, EventType.UNPIN, EventType.DELETE, EventType.ROLLBACK]
     )
     def test_checkpoint_ids_have_1_to_256_characters(self, command_type: str) -> None:
         parse_body(command_type, orjson.dumps({"checkpoint_id": "c" * 256}))
         for wrong in ("", "c" * 257, "a\tb"):
             assert refusal(command_type, {"checkpoint_id": wrong})[0] == "invalid-body"
-        assert refusal(commands.IMPORT, {"checkpoints": [{**ITEM, "id": "c" * 257}]})[0] == "invalid-body"
+        assert refusal(EventType.IMPORT, {"checkpoints": [{**ITEM, "id": "c" * 257}]})[0] == "invalid-body"

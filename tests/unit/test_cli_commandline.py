@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from waypost.errors import InvalidCommandError
-from waypost.model import commands
+from waypost.wire.event_types import COMMAND_TYPES, EventType
 from waypost_worker.cli.support.command_input import TYPES, Prepared, from_arguments, from_line
 from waypost_worker.cli.support.output import CommandError
 
@@ -27,10 +27,10 @@ def arguments(
 def test_data_is_kept_to_the_byte() -> None:
     made = arguments(name="n", data=' {"a": 1.10, "b": 1e2} ', metadata='{"k": 1}')
     assert made == Prepared(
-        "s", commands.CREATE, b'{"name":"n","metadata":{"k": 1},"data":{"a": 1.10, "b": 1e2}}'
+        "s", EventType.CREATE, b'{"name":"n","metadata":{"k": 1},"data":{"a": 1.10, "b": 1e2}}'
     )
     line = from_line(b'{"session": "s", "data": {"a": 1.10},   "name": "n"}')
-    assert line == Prepared("s", commands.CREATE, b'{"name":"n","data":{"a": 1.10}}')
+    assert line == Prepared("s", EventType.CREATE, b'{"name":"n","data":{"a": 1.10}}')
 
 
 def test_data_is_an_empty_object_unless_given() -> None:
@@ -58,7 +58,7 @@ def test_types_have_short_and_long_names(kind: str) -> None:
     }
     short = arguments(kind=kind, body=bodies[kind])
     assert short == arguments(kind=TYPES[kind], body=bodies[kind])
-    assert short.type in commands.COMMAND_TYPES
+    assert short.type in COMMAND_TYPES
     assert (
         from_line(b'{"session":"s","type":"%b","body":%b}' % (kind.encode(), bodies[kind].encode())) == short
     )
@@ -77,7 +77,7 @@ def test_types_have_short_and_long_names(kind: str) -> None:
         ({"name": "n", "kind": "clear"}, "has no NAME"),
         ({"kind": "nonsense"}, "there is no command type 'nonsense'"),
         ({"kind": "defaults.configure"}, "use 'waypost defaults'"),
-        ({"kind": commands.CONFIGURE_DEFAULTS, "body": "{}"}, "use 'waypost defaults'"),
+        ({"kind": EventType.CONFIGURE_DEFAULTS, "body": "{}"}, "use 'waypost defaults'"),
     ],
 )
 def test_wrong_arguments_are_wrong_usage(given: dict[str, Any], said: str) -> None:

@@ -7,7 +7,7 @@ import orjson
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
-from waypost.model.commands import COMMAND_TYPES, ImportItem
+from waypost.model.commands import ImportItem
 from waypost.model.decisions import (
     Accepted,
     Cleared,
@@ -23,12 +23,12 @@ from waypost.model.decisions import (
 )
 from waypost.model.index import Entry
 from waypost.model.retention import Policy
-from waypost.wire import result_types, schema_export
+from waypost.wire import schema_export
 from waypost.wire.command_models import BODIES
 from waypost.wire.encode import checkpoint_body, create_body, import_body, policy_body, rollback_body
 from waypost.wire.envelope import Envelope, command_headers
+from waypost.wire.event_types import COMMAND_TYPES, RESULT_TYPES, EventType
 from waypost.wire.result_models import RESULTS
-from waypost.wire.result_types import RESULT_TYPES
 from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.ports import Fence, ResultRecord
 
@@ -72,19 +72,19 @@ def accepted(decision: Accepted, about: Any = None) -> ResultRecord:
 
 
 EMITTED: dict[str, ResultRecord] = {
-    result_types.CREATED: _encoder.created(ENVELOPE, 5, ENTRY, CONTENT, (1, 2)),
-    result_types.PINNED: accepted(Pinned(number=1, removed=())),
-    result_types.UNPINNED: accepted(Unpinned(number=1, removed=(3,))),
-    result_types.DELETED: accepted(Deleted(number=1, removed=())),
-    result_types.CLEARED: accepted(Cleared(removed=(1, 2))),
-    result_types.ROLLED_BACK: accepted(RolledBack(number=7, removed=()), (ENTRY, CONTENT)),
-    result_types.IMPORTED: accepted(
+    EventType.CREATED: _encoder.created(ENVELOPE, 5, ENTRY, CONTENT, (1, 2)),
+    EventType.PINNED: accepted(Pinned(number=1, removed=())),
+    EventType.UNPINNED: accepted(Unpinned(number=1, removed=(3,))),
+    EventType.DELETED: accepted(Deleted(number=1, removed=())),
+    EventType.CLEARED: accepted(Cleared(removed=(1, 2))),
+    EventType.ROLLED_BACK: accepted(RolledBack(number=7, removed=()), (ENTRY, CONTENT)),
+    EventType.IMPORTED: accepted(
         Imported((Placed(1, "skipped", None, ImportItem("s:1", "n", NOW, b"{}")),), removed=(1,))
     ),
-    result_types.CONFIGURED: accepted(Configured(policy=Policy(max_age=1_500_000), removed=())),
-    result_types.DEFAULTS_CONFIGURED: _encoder.defaults_configured(ENVELOPE, 5, Policy()),
-    result_types.DUPLICATE: _encoder.duplicate(ENVELOPE, 5, Duplicate(None)),
-    result_types.REJECTED: _encoder.rejected(
+    EventType.CONFIGURED: accepted(Configured(policy=Policy(max_age=1_500_000), removed=())),
+    EventType.DEFAULTS_CONFIGURED: _encoder.defaults_configured(ENVELOPE, 5, Policy()),
+    EventType.DUPLICATE: _encoder.duplicate(ENVELOPE, 5, Duplicate(None)),
+    EventType.REJECTED: _encoder.rejected(
         Rejected("invalid-envelope", "the key is not UTF-8"),
         5,
         NOW,
@@ -92,7 +92,7 @@ EMITTED: dict[str, ResultRecord] = {
         session_id=None,
         command_id=None,
     ),
-    result_types.ACQUIRED: _encoder.acquired(3, 4, Fence(1, 2)),
+    EventType.ACQUIRED: _encoder.acquired(3, 4, Fence(1, 2)),
 }
 
 

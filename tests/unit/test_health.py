@@ -8,7 +8,7 @@ import structlog
 from tests.support.logging_state import logs_as_before
 from tests.unit.test_metrics import CREATE, batch, command
 
-from waypost.model import commands
+from waypost.wire.event_types import EventType
 from waypost_worker.partition.observer import AppliedBatch
 from waypost_worker.partition.ports import RefusedError, UnavailableError
 from waypost_worker.telemetry.health import HEARTBEAT_SECONDS, Health
@@ -39,7 +39,7 @@ def health(clock: Clock) -> Health:
 
 
 def told() -> AppliedBatch:
-    return batch(command(0, commands.CREATE, CREATE))
+    return batch(command(0, EventType.CREATE, CREATE))
 
 
 async def answers() -> None:

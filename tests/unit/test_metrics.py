@@ -8,9 +8,9 @@ from functools import partial
 import pytest
 from prometheus_client.samples import Sample
 
-from waypost.model import commands
 from waypost.model.defaults import Defaults
 from waypost.wire.envelope import command_headers
+from waypost.wire.event_types import EventType
 from waypost_worker.cli.support.progress import WorkProgress
 from waypost_worker.partition.batch import Batch, decode
 from waypost_worker.partition.encode import ResultEncoder
@@ -75,7 +75,7 @@ def value(metrics: Metrics, name: str, *labels: str) -> float:
 
 
 def test_the_registry_holds_what_the_catalogue_says(metrics: Metrics) -> None:
-    told = batch(command(0, commands.CREATE, CREATE), Record(1, b"?"))
+    told = batch(command(0, EventType.CREATE, CREATE), Record(1, b"?"))
     metrics.applied(0, told)
     metrics.emitted(0, told, 0.001)
     metrics.ended(0, None, 0)
@@ -125,10 +125,10 @@ def test_commands_are_counted_by_type_and_outcome(metrics: Metrics) -> None:
     metrics.applied(
         0,
         batch(
-            command(0, commands.CREATE, CREATE, "same"),
-            command(1, commands.CREATE, CREATE, "same"),
-            command(2, commands.CREATE, b"{}"),
-            command(3, commands.PIN, b'{"checkpoint_id": "session:1"}'),
+            command(0, EventType.CREATE, CREATE, "same"),
+            command(1, EventType.CREATE, CREATE, "same"),
+            command(2, EventType.CREATE, b"{}"),
+            command(3, EventType.PIN, b'{"checkpoint_id": "session:1"}'),
             command(4, "waypost.session.destroy", b"{}"),
             Record(5, b"no headers"),
         ),
@@ -153,12 +153,12 @@ def test_types_that_agents_invent_share_one_series_and_are_not_remembered(metric
         metrics.applied(0, batch(command(number, f"made.up.{number}", b"{}")))
     assert samples(metrics, "waypost_commands_total") == {("other", "rejected"): 50}
     assert len(metrics._kept) < 50
-    assert metrics._commands.seen == {(None, b"waypost.command.rejected"): 50}
+    assert metrics._commands.seen == {(None, EventType.REJECTED.wire): 50}
 
 
 def test_end_to_end_latency_is_counted_per_command(metrics: Metrics) -> None:
     ages = (3, 3, 40, 40, 40, 100_000_000, -2000)  # a clock that is behind the broker's counts as no time
-    records = [command(n, commands.CREATE, CREATE, age_ms=age) for n, age in enumerate(ages)]
+    records = [command(n, EventType.CREATE, CREATE, age_ms=age) for n, age in enumerate(ages)]
     metrics.emitted(0, batch(*records), 0.001)
     buckets = samples(metrics, "waypost_end_to_end_seconds_bucket")
     assert buckets["0.0025",] == 1
@@ -173,7 +173,7 @@ def test_end_to_end_latency_is_counted_per_command(metrics: Metrics) -> None:
 def test_each_command_counts_with_its_own_stamp_wherever_that_changes(metrics: Metrics) -> None:
     ages = [40] * 20 + [3] * 20 + [2]
     metrics.emitted(
-        0, batch(*(command(n, commands.CREATE, CREATE, age_ms=age) for n, age in enumerate(ages))), 1
+        0, batch(*(command(n, EventType.CREATE, CREATE, age_ms=age) for n, age in enumerate(ages))), 1
     )
     buckets = samples(metrics, "waypost_end_to_end_seconds_bucket")
     assert [buckets[bound,] for bound in ("0.001", "0.0025", "0.005", "0.025", "0.05")] == [0, 1, 21, 21, 41]
@@ -181,7 +181,7 @@ def test_each_command_counts_with_its_own_stamp_wherever_that_changes(metrics: M
 
 
 def test_results_that_were_only_compared_do_not_count_as_emitted(metrics: Metrics) -> None:
-    whole = batch(*(command(n, commands.CREATE, CREATE) for n in range(4)))
+    whole = batch(*(command(n, EventType.CREATE, CREATE) for n in range(4)))
     metrics.emitted(0, whole._replace(results=whole.made[3:]), 0.001)
     assert value(metrics, "waypost_end_to_end_seconds_count") == 1
 
@@ -208,7 +208,7 @@ def test_terms_end_for_a_reason(metrics: Metrics, why: OwnerError | None, reason
 def test_a_partition_that_went_elsewhere_leaves_no_series(metrics: Metrics) -> None:
     for partition in (0, 1):
         metrics.lag(partition, 7)
-        metrics.applied(partition, batch(command(0, commands.CREATE, CREATE)))
+        metrics.applied(partition, batch(command(0, EventType.CREATE, CREATE)))
         metrics.ended(partition, RefusedError("x"), 1)
     metrics.assignment(frozenset({1}))
     for name in ("waypost_lag_commands", "waypost_record_age_seconds"):
@@ -218,7 +218,7 @@ def test_a_partition_that_went_elsewhere_leaves_no_series(metrics: Metrics) -> N
 
 
 def test_the_record_age_is_that_of_the_newest_command_until_caught_up(metrics: Metrics) -> None:
-    old = [command(n, commands.CREATE, CREATE, age_ms=age) for n, age in enumerate((9000, 4000))]
+    old = [command(n, EventType.CREATE, CREATE, age_ms=age) for n, age in enumerate((9000, 4000))]
     metrics.applied(0, batch(*old))
     assert value(metrics, "waypost_record_age_seconds", "0") == pytest.approx(4)
     metrics.lag(0, 0)
@@ -241,7 +241,7 @@ def test_acquiring_again_and_again_is_no_progress() -> None:
         now += 100
         metrics.ended(0, UnavailableError("x"), 1)
     assert last() == NOW
-    metrics.applied(0, batch(command(0, commands.CREATE, CREATE)))
+    metrics.applied(0, batch(command(0, EventType.CREATE, CREATE)))
     assert last() == NOW + 300
     metrics.assignment(frozenset())
     now += 100
@@ -266,7 +266,7 @@ def calls(action: Callable[[], object]) -> int:
 
 
 def test_batches_are_kept_for_a_while_only(metrics: Metrics) -> None:
-    one = batch(command(0, commands.CREATE, CREATE))
+    one = batch(command(0, EventType.CREATE, CREATE))
     most = 0
     for _ in range(100):
         metrics.applied(0, one)
@@ -275,8 +275,8 @@ def test_batches_are_kept_for_a_while_only(metrics: Metrics) -> None:
     assert 20 < most < 60
     large = b'{"name": "n", "data": {"x": "%s"}}' % (b"x" * 900_000)
     for wide in (
-        batch(*(command(n, commands.CREATE, CREATE) for n in range(1000))),
-        batch(command(0, commands.CREATE, large)),
+        batch(*(command(n, EventType.CREATE, CREATE) for n in range(1000))),
+        batch(command(0, EventType.CREATE, large)),
     ):
         metrics.applied(0, wide)
         metrics.applied(0, wide)
@@ -288,13 +288,13 @@ def test_batches_are_kept_for_a_while_only(metrics: Metrics) -> None:
 def test_what_is_kept_is_counted_with_the_time_at_which_it_was_told() -> None:
     now = NOW
     metrics = Metrics(lambda: now)
-    metrics.applied(0, batch(command(0, commands.CREATE, CREATE, age_ms=4000)))
-    metrics.emitted(0, batch(command(0, commands.CREATE, CREATE, age_ms=4000)), 0.001)
+    metrics.applied(0, batch(command(0, EventType.CREATE, CREATE, age_ms=4000)))
+    metrics.emitted(0, batch(command(0, EventType.CREATE, CREATE, age_ms=4000)), 0.001)
     now += 100
     assert value(metrics, "waypost_record_age_seconds", "0") == pytest.approx(4)
     assert value(metrics, "waypost_last_progress_timestamp_seconds", "0") == NOW
     assert value(metrics, "waypost_end_to_end_seconds_sum") == pytest.approx(4)
-    metrics.applied(0, batch(command(1, commands.CREATE, CREATE)))
+    metrics.applied(0, batch(command(1, EventType.CREATE, CREATE)))
     now += 100
     metrics.lag(0, 0)
     assert value(metrics, "waypost_record_age_seconds", "0") == 0, "what was kept came first"
@@ -303,7 +303,7 @@ def test_what_is_kept_is_counted_with_the_time_at_which_it_was_told() -> None:
 
 def test_the_cost_is_per_batch_not_per_command(metrics: Metrics) -> None:
     told = {
-        count: batch(*(command(n, commands.CREATE, CREATE) for n in range(count))) for count in (1000, 2000)
+        count: batch(*(command(n, EventType.CREATE, CREATE) for n in range(count))) for count in (1000, 2000)
     }
     observers = Observers(metrics, Health(60))
     observers.applied(0, told[1000])  # what is looked up once is known from here on
@@ -333,7 +333,7 @@ def test_who_has_nothing_to_say_of_an_event_is_not_called_and_one_that_fails_is_
         def emitted(self, partition: int, batch: AppliedBatch, seconds: float) -> None:
             told.append("talking")
 
-    one = batch(command(0, commands.CREATE, CREATE))
+    one = batch(command(0, EventType.CREATE, CREATE))
     observers = Observers(Silent(60), Failing(60), Talking(60))
     observers.emitted(0, one, 0.001)
     observers.emitted(0, one, 0.001)

@@ -6,8 +6,9 @@ from itertools import zip_longest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waypost.model.commands import CREATE, ROLLBACK, Rollback
+from waypost.model.commands import Rollback
 from waypost.wire.envelope import command_headers
+from waypost.wire.event_types import EventType
 from waypost_worker.partition.batch import Decoded, decode
 from waypost_worker.partition.batching import BatchSplitter
 
@@ -44,7 +45,8 @@ def test_batches_hold_all_records_once_in_order_and_as_many_as_fit(
     made: list[bytes | None], most_bytes: int
 ) -> None:
     records = [
-        Record(offset, value, ROLLBACK if value == _ROLLBACK else CREATE) for offset, value in enumerate(made)
+        Record(offset, value, EventType.ROLLBACK if value == _ROLLBACK else EventType.CREATE)
+        for offset, value in enumerate(made)
     ]
     pieces = BatchSplitter(records, 0, 1, most_bytes)
     batches: list[list[Decoded]] = []

@@ -21,7 +21,7 @@ from waypost import (
     PublisherClosedError,
     SyncPublisher,
 )
-from waypost.model.commands import IMPORT, Import
+from waypost.model.commands import Import
 from waypost.model.limits import MAX_DATA_BYTES
 from waypost.model.times import parse_micros
 from waypost.publisher.calls import CommandMethods, split_import
@@ -29,6 +29,7 @@ from waypost.publisher.pending import Pending
 from waypost.publisher.stamps import Clock, new_id
 from waypost.wire.decode import parse_body
 from waypost.wire.encode import import_body
+from waypost.wire.event_types import EventType
 
 NOWHERE = "127.0.0.1:1"
 
@@ -90,14 +91,17 @@ BAD: dict[str, tuple[Callable[[CommandMethods], object], str]] = {
     ),
     "a command type that is no UTF-8": (lambda p: p.publish("s", "\ud800", b"{}"), "lone surrogate"),
     "a body that is text": (
-        lambda p: p.publish("s", IMPORT, "{}"),  # type: ignore[arg-type]
+        lambda p: p.publish("s", EventType.IMPORT, "{}"),  # type: ignore[arg-type]
         "body must be bytes",
     ),
     "a command id that is no string": (
-        lambda p: p.publish("s", IMPORT, b"{}", command_id=7),  # type: ignore[arg-type]
+        lambda p: p.publish("s", EventType.IMPORT, b"{}", command_id=7),  # type: ignore[arg-type]
         "command id must be a string",
     ),
-    "an empty command id": (lambda p: p.publish("s", IMPORT, b"{}", command_id=""), "command id is empty"),
+    "an empty command id": (
+        lambda p: p.publish("s", EventType.IMPORT, b"{}", command_id=""),
+        "command id is empty",
+    ),
 }
 
 
@@ -113,7 +117,7 @@ def test_bad_input_is_refused_at_the_call_and_leaves_nothing_behind(what: str) -
 async def test_a_body_to_wait_for_is_checked_too() -> None:
     async with Publisher(NOWHERE) as publisher:
         with pytest.raises(InvalidCommandError, match="body must be bytes"):
-            await publisher.publish_and_wait("s", IMPORT, "{}")  # type: ignore[arg-type]
+            await publisher.publish_and_wait("s", EventType.IMPORT, "{}")  # type: ignore[arg-type]
         assert publisher.stats().accepted == 0
 
 

@@ -16,13 +16,14 @@ from waypost import (
 from waypost.publisher.pending import Pending
 from waypost.publisher.spool.directory import _alone, claim
 from waypost.publisher.spool.file import SpoolFile
+from waypost.wire.event_types import EventType
 
 
 def test_what_is_added_is_read_back_as_it_was(tmp_path: Path) -> None:
     SpoolFile.make(tmp_path / "1.spool", TOPIC, b"/me")
     file = SpoolFile(tmp_path / "1.spool")
     sent = [pending(f"{number}", f"s-{number}", bytes([number])) for number in range(5)]
-    sent[2] = Pending("2", "waypost.defaults.configure", None, b"{}", b"2026", b"00-trace", 7)
+    sent[2] = Pending("2", EventType.CONFIGURE_DEFAULTS, None, b"{}", b"2026", b"00-trace", 7)
     for row, each in enumerate(sent, 1):
         each.row = row
     file.add(sent)

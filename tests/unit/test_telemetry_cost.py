@@ -3,7 +3,7 @@
 from tests.tools.bench.cost import instructions, measure
 from tests.unit.test_metrics import CREATE, batch, command
 
-from waypost.model import commands
+from waypost.wire.event_types import EventType
 from waypost_worker.telemetry.health import Health
 from waypost_worker.telemetry.metrics import Metrics
 from waypost_worker.telemetry.observers import LogObserver, Observers
@@ -11,7 +11,7 @@ from waypost_worker.telemetry.observers import LogObserver, Observers
 
 def test_metrics_and_health_cost_less_than_3_percent_of_a_create() -> None:
     count = 200
-    told = batch(*(command(number, commands.CREATE, CREATE) for number in range(count)))
+    told = batch(*(command(number, EventType.CREATE, CREATE) for number in range(count)))
     observers = Observers(Metrics(), Health(60))
 
     def tell() -> None:
@@ -24,7 +24,7 @@ def test_metrics_and_health_cost_less_than_3_percent_of_a_create() -> None:
 
 def test_a_batch_of_one_costs_telemetry_less_than_half_of_what_folding_it_costs() -> None:
     count = 160  # a few are counted together
-    told = batch(command(0, commands.CREATE, CREATE))
+    told = batch(command(0, EventType.CREATE, CREATE))
     observers = Observers(LogObserver(), Metrics(), Health(60))
 
     def tell() -> None:

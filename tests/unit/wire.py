@@ -6,9 +6,9 @@ import orjson
 import pytest
 
 from waypost.errors import InvalidCommandError
-from waypost.model import commands
 from waypost.model.commands import Create
 from waypost.wire.decode import parse_body
+from waypost.wire.event_types import EventType
 
 KB = 1024
 ITEM = {"id": "a:1", "name": "n", "timestamp": "2026-11-24T08:24:59Z", "data": {}}
@@ -22,6 +22,6 @@ def refusal(command_type: str, body: bytes | dict[str, Any]) -> tuple[str, str]:
 
 
 def create(body: bytes | dict[str, Any]) -> Create:
-    action = parse_body(commands.CREATE, body if isinstance(body, bytes) else orjson.dumps(body))
+    action = parse_body(EventType.CREATE, body if isinstance(body, bytes) else orjson.dumps(body))
     assert isinstance(action, Create)
     return action

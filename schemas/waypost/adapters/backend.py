@@ -25,14 +25,13 @@ from waypost.adapters.records import (
     whole,
 )
 from waypost.errors import PublisherClosedError, WaypostError
-from waypost.model import commands
 from waypost.model.limits import dump_object
 from waypost.model.times import format_micros, to_micros
 from waypost.publisher.client import Publisher
 from waypost.publisher.waiter import WaitedResult
 from waypost.reader.client import DEFAULT_SCHEMA, Reader
 from waypost.wire.encode import checkpoint_body, import_body
-from waypost.wire.result_types import DELETED
+from waypost.wire.event_types import EventType
 from waypost.wire.topics import DEFAULT_PREFIX
 
 _REMEMBERED: Final = 10_000  # sessions
@@ -195,12 +194,12 @@ class Backend:
             await self._publisher.room()
             self._publisher.delete(session_id, f"{session_id}:{number}")
         body = checkpoint_body(f"{session_id}:{numbers[-1]}")
-        return (await self._wait(session_id, commands.DELETE, body)).type == DELETED
+        return (await self._wait(session_id, EventType.DELETE, body)).type == EventType.DELETED
 
     async def clear(self, session_id: str) -> None:
         """Delete all records of a session. A session that never was stays unknown."""
         if await self._reader.session_info(session_id) is not None:
-            await self._wait(session_id, commands.CLEAR, b"{}")
+            await self._wait(session_id, EventType.CLEAR, b"{}")
 
     async def copy(
         self, source: str, target: str, remade: Callable[[dict[str, Any]], dict[str, Any]]
@@ -304,7 +303,7 @@ class Backend:
         return self._numbered(session_id, [result.body["checkpoint"]["id"]])[0]
 
     async def _import(self, session_id: str, group: list[bytes]) -> list[int]:
-        result = await self._wait(session_id, commands.IMPORT, import_body(group))
+        result = await self._wait(session_id, EventType.IMPORT, import_body(group))
         return self._numbered(session_id, result.accepted().body["ids"])
 
     async def _wait(self, session_id: str, kind: str, body: bytes) -> WaitedResult:
@@ -316,10 +315,7 @@ class Backend:
         if (known := self._known.get(session_id)) is None:
             known = self._known[session_id] = _Known(0, FULL, 0)  # as good as full, until it is looked at
         known.token = max(known.token or result.token, result.token)
-        if (
-            result.type in ("waypost.checkpoint.created", "waypost.session.imported")
-            and result.body["removed"]
-        ):
+        if result.type in (EventType.CREATED, EventType.IMPORTED) and result.body["removed"]:
             raise SessionFullError(
                 f"the session {session_id!r} has lost {len(result.body['removed'])} records to its retention, "
                 f"the first {result.body['removed'][0]}: its policy was changed, or far too many processes add "

@@ -1,38 +1,14 @@
-"""What agents can ask for: the names of the commands, and the plain values that their bodies become.
+"""What agents can ask for: the plain values that command bodies become, checked and ready to decide on.
 
-The values, small frozen classes that hold JSON as bytes, are what the state machine decides on; how a body looks
-on the wire is :mod:`waypost.wire.command_models`. Pure; knows neither Kafka nor Postgres, and no pydantic: a
-publisher needs none.
+They are small frozen classes that hold JSON as bytes. :mod:`waypost.wire.command_models` says how a body looks on
+the wire, :mod:`waypost.wire.event_types` how each command is called. Pure; knows neither Kafka nor Postgres, and no
+pydantic: a publisher needs none.
 """
 
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
-
-CREATE: Final = "waypost.checkpoint.create"
-PIN: Final = "waypost.checkpoint.pin"
-UNPIN: Final = "waypost.checkpoint.unpin"
-DELETE: Final = "waypost.checkpoint.delete"
-CLEAR: Final = "waypost.session.clear"
-ROLLBACK: Final = "waypost.session.rollback"
-IMPORT: Final = "waypost.session.import"
-CONFIGURE: Final = "waypost.session.configure"
-CONFIGURE_DEFAULTS: Final = "waypost.defaults.configure"
-COMMAND_TYPES: Final = (
-    CREATE,
-    PIN,
-    UNPIN,
-    DELETE,
-    CLEAR,
-    ROLLBACK,
-    IMPORT,
-    CONFIGURE,
-    CONFIGURE_DEFAULTS,
-)
+from typing import Literal, NamedTuple
 
 OnConflict = Literal["skip", "replace", "reject"]
-
-
-# The values: what a command means, checked and ready to decide on.
 
 
 class Create(NamedTuple):

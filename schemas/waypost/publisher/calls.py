@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Any, Final
 
 from waypost.errors import InvalidCommandError
-from waypost.model import commands
 from waypost.model.commands import OnConflict
 from waypost.model.limits import MAX_COMMAND_ID, check_json, text_problem
 from waypost.model.times import format_micros, taken_micros
@@ -21,8 +20,10 @@ from waypost.wire.encode import (
     policy_body,
     rollback_body,
 )
+from waypost.wire.event_types import EventType
 from waypost.wire.raw_json import elements
 
+_CREATE: Final = EventType.CREATE.value
 IMPORT_PART_BYTES: Final = 900_000
 IMPORT_PART_COUNT: Final = 10_000
 
@@ -45,31 +46,31 @@ class CommandMethods(ABC):
         timestamp: datetime | None = None,
     ) -> str:
         """Append a checkpoint. ``timestamp`` (aware) is now where none is given."""
-        return self._send(commands.CREATE, session_id, create_body(name, data, metadata), timestamp)
+        return self._send(_CREATE, session_id, create_body(name, data, metadata), timestamp)
 
     def pin(self, session_id: str, checkpoint_id: str) -> str:
         """Exempt a checkpoint from retention."""
-        return self._send(commands.PIN, session_id, checkpoint_body(checkpoint_id))
+        return self._send(EventType.PIN, session_id, checkpoint_body(checkpoint_id))
 
     def unpin(self, session_id: str, checkpoint_id: str) -> str:
         """Give a checkpoint back to retention."""
-        return self._send(commands.UNPIN, session_id, checkpoint_body(checkpoint_id))
+        return self._send(EventType.UNPIN, session_id, checkpoint_body(checkpoint_id))
 
     def delete(self, session_id: str, checkpoint_id: str) -> str:
         """Drop one checkpoint."""
-        return self._send(commands.DELETE, session_id, checkpoint_body(checkpoint_id))
+        return self._send(EventType.DELETE, session_id, checkpoint_body(checkpoint_id))
 
     def clear(self, session_id: str) -> str:
         """Drop all checkpoints of a session, pinned ones too."""
-        return self._send(commands.CLEAR, session_id, b"{}")
+        return self._send(EventType.CLEAR, session_id, b"{}")
 
     def rollback(self, session_id: str, checkpoint_id: str, *, discard_later: bool = False) -> str:
         """Record a rollback; with ``discard_later`` drop every higher number."""
-        return self._send(commands.ROLLBACK, session_id, rollback_body(checkpoint_id, discard_later))
+        return self._send(EventType.ROLLBACK, session_id, rollback_body(checkpoint_id, discard_later))
 
     def configure(self, session_id: str, **changes: int | float | None) -> str:
         """Change fields of the session's policy: max_checkpoints, compress_after, keep_recent, max_age (s)."""
-        return self._send(commands.CONFIGURE, session_id, policy_body(changes))
+        return self._send(EventType.CONFIGURE, session_id, policy_body(changes))
 
     def import_checkpoints(
         self, session_id: str, json_text: str | bytes, on_conflict: OnConflict = "skip"
@@ -86,11 +87,11 @@ class CommandMethods(ABC):
         for part in split_import(json_text):
             body = import_body(part, on_conflict)
             try:
-                parse_body(commands.IMPORT, body)
+                parse_body(EventType.IMPORT, body)
             except InvalidCommandError as error:
                 where = f"in the checkpoints from number {first} of the list on: " if first else ""
                 raise InvalidCommandError(error.code, where + error.message) from None
-            parts.append(self._pending(commands.IMPORT, session_id, body))
+            parts.append(self._pending(EventType.IMPORT, session_id, body))
             first += len(part)
         self._accept(*parts)
         return [part.command_id for part in parts]

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from waypost.errors import PublisherClosedError
 from waypost.kafka.addresses import broker_addresses
-from waypost.model import commands
 from waypost.publisher.buffer import Buffer
 from waypost.publisher.calls import CommandMethods
 from waypost.publisher.calls import split_import as split_import
@@ -31,6 +30,7 @@ from waypost.publisher.pending import Pending
 from waypost.publisher.stamps import new_id
 from waypost.publisher.stats import PublisherStats
 from waypost.wire.encode import check_raw, create_body, policy_body
+from waypost.wire.event_types import EventType
 from waypost.wire.topics import Topics
 
 if TYPE_CHECKING:
@@ -266,7 +266,7 @@ class Publisher(CommandMethods):
         """
         body = create_body(name, data, metadata)
         result = await self.publish_and_wait(
-            session_id, commands.CREATE, body, timestamp=timestamp, timeout=timeout
+            session_id, EventType.CREATE, body, timestamp=timestamp, timeout=timeout
         )
         return result.accepted()
 
@@ -307,7 +307,7 @@ class Publisher(CommandMethods):
         body = policy_body(changes)
         partitions = await self._working().partitions()
         pending = [
-            Pending(new_id(), commands.CONFIGURE_DEFAULTS, None, body, self._clock.now(), None, partition)
+            Pending(new_id(), EventType.CONFIGURE_DEFAULTS, None, body, self._clock.now(), None, partition)
             for partition in range(partitions)
         ]
         self._accept(*pending)

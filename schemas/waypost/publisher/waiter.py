@@ -22,7 +22,7 @@ from waypost.errors import InvalidCommandError, Reached, ResultTimeoutError
 from waypost.kafka.lenient import ODD, read_each
 from waypost.kafka.partitions import partitions_of
 from waypost.publisher.pending import Pending
-from waypost.wire.result_types import REJECTED
+from waypost.wire.event_types import EventType
 from waypost.wire.topics import Topics
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class WaitedResult:
 
     def accepted(self) -> "WaitedResult":
         """This result; InvalidCommandError with the worker's code and message if it is a rejection."""
-        if self.type == REJECTED:
+        if self.type == EventType.REJECTED:
             raise InvalidCommandError(self.body["code"], self.body["message"])
         return self
 

@@ -13,8 +13,8 @@ import orjson
 from waypost.model.checkpoint import Checkpoint
 from waypost.model.limits import canonical_metadata
 from waypost.model.times import from_micros, parse_micros
+from waypost.wire.event_types import RESULT_TYPES, EventType
 from waypost.wire.raw_json import members
-from waypost.wire.result_types import ACQUIRED, RESULT_TYPES
 
 _TYPE: Final = "ce_type"
 _SHORT: Final = {kind: kind.removeprefix("waypost.") for kind in RESULT_TYPES}
@@ -133,7 +133,9 @@ class EventFilter:
         self._types = {
             kind.encode()
             for kind in (
-                set(RESULT_TYPES) - {ACQUIRED} if types is None else map(_whole_type, _listed(types))
+                set(RESULT_TYPES) - {EventType.ACQUIRED}
+                if types is None
+                else map(_whole_type, _listed(types))
             )
         }
         self._sessions = _encoded(sessions)

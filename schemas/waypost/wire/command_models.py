@@ -10,18 +10,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from waypost.errors import InvalidCommandError
-from waypost.model.commands import (
-    CLEAR,
-    CONFIGURE,
-    CONFIGURE_DEFAULTS,
-    CREATE,
-    DELETE,
-    IMPORT,
-    PIN,
-    ROLLBACK,
-    UNPIN,
-    OnConflict,
-)
+from waypost.model.commands import OnConflict
 from waypost.model.limits import MAX_CHECKPOINT_ID, MAX_NAME, text_problem
 from waypost.model.retention import (
     COMPRESS_AFTER_BOUNDS,
@@ -30,6 +19,7 @@ from waypost.model.retention import (
     MAX_CHECKPOINTS_BOUNDS,
 )
 from waypost.model.times import parse_micros
+from waypost.wire.event_types import EventType
 
 
 def _text(longest: int) -> Callable[[str], str]:
@@ -134,15 +124,15 @@ class PolicyBody(Body):
 
 
 BODIES: Final[dict[str, type[Body]]] = {
-    CREATE: CreateBody,
-    PIN: CheckpointBody,
-    UNPIN: CheckpointBody,
-    DELETE: CheckpointBody,
-    CLEAR: ClearBody,
-    ROLLBACK: RollbackBody,
-    IMPORT: ImportBody,
-    CONFIGURE: PolicyBody,
-    CONFIGURE_DEFAULTS: PolicyBody,
+    EventType.CREATE: CreateBody,
+    EventType.PIN: CheckpointBody,
+    EventType.UNPIN: CheckpointBody,
+    EventType.DELETE: CheckpointBody,
+    EventType.CLEAR: ClearBody,
+    EventType.ROLLBACK: RollbackBody,
+    EventType.IMPORT: ImportBody,
+    EventType.CONFIGURE: PolicyBody,
+    EventType.CONFIGURE_DEFAULTS: PolicyBody,
 }
 
 

@@ -13,7 +13,6 @@ from typing import Any, Final, cast
 import orjson
 
 from waypost.errors import InvalidCommandError
-from waypost.model import commands
 from waypost.model.commands import (
     Action,
     Clear,
@@ -48,9 +47,11 @@ from waypost.wire.command_models import (
     RollbackBody,
     validate_body,
 )
+from waypost.wire.event_types import COMMAND_TYPES, EventType
 from waypost.wire.plain_json import is_plain_object
 from waypost.wire.raw_json import elements, members
 
+_CREATE: Final = EventType.CREATE.value
 # {"name":"…","metadata":{…},"data":{…}} without escapes in the name or braces inside the metadata: what
 # the publisher writes. A data object then runs to the last brace of the body. A key twice fails to match or
 # to parse.
@@ -63,13 +64,13 @@ def parse_body(command_type: str, body: bytes) -> Action:
     """The action of a command, or InvalidCommandError with ``invalid-body``, ``too-large`` or
     ``unsupported-type``.
     """
-    if command_type == commands.CREATE:
+    if command_type == _CREATE:
         return _plain_create(body) or _general_create(body)
     parse = _PARSERS.get(command_type)
     if parse is None:
         raise InvalidCommandError(
             "unsupported-type",
-            f"{command_type[:100]!r} is not a known command; known are {', '.join(commands.COMMAND_TYPES)}",
+            f"{command_type[:100]!r} is not a known command; known are {', '.join(COMMAND_TYPES)}",
         )
     return parse(body)
 
@@ -165,14 +166,14 @@ def _configure(make: type[Configure] | type[ConfigureDefaults]) -> Callable[[byt
 
 
 _PARSERS: Final[dict[str, Callable[[bytes], Action]]] = {
-    commands.PIN: _checkpoint_command(Pin),
-    commands.UNPIN: _checkpoint_command(Unpin),
-    commands.DELETE: _checkpoint_command(Delete),
-    commands.CLEAR: _clear,
-    commands.ROLLBACK: _rollback,
-    commands.IMPORT: _import,
-    commands.CONFIGURE: _configure(Configure),
-    commands.CONFIGURE_DEFAULTS: _configure(ConfigureDefaults),
+    EventType.PIN.value: _checkpoint_command(Pin),
+    EventType.UNPIN.value: _checkpoint_command(Unpin),
+    EventType.DELETE.value: _checkpoint_command(Delete),
+    EventType.CLEAR.value: _clear,
+    EventType.ROLLBACK.value: _rollback,
+    EventType.IMPORT.value: _import,
+    EventType.CONFIGURE.value: _configure(Configure),
+    EventType.CONFIGURE_DEFAULTS.value: _configure(ConfigureDefaults),
 }
 
 

@@ -7,20 +7,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from waypost.wire.result_types import (
-    ACQUIRED,
-    CLEARED,
-    CONFIGURED,
-    CREATED,
-    DEFAULTS_CONFIGURED,
-    DELETED,
-    DUPLICATE,
-    IMPORTED,
-    PINNED,
-    REJECTED,
-    ROLLED_BACK,
-    UNPINNED,
-)
+from waypost.wire.event_types import EventType
 
 
 class Result(BaseModel):
@@ -141,16 +128,16 @@ class Acquired(Result):
 
 
 RESULTS: Final[dict[str, type[Result]]] = {
-    CREATED: Created,
-    PINNED: AboutCheckpoint,
-    UNPINNED: AboutCheckpoint,
-    DELETED: AboutCheckpoint,
-    CLEARED: Cleared,
-    ROLLED_BACK: RolledBack,
-    IMPORTED: Imported,
-    CONFIGURED: Configured,
-    DEFAULTS_CONFIGURED: DefaultsConfigured,
-    REJECTED: Rejected,
-    DUPLICATE: Duplicate,
-    ACQUIRED: Acquired,
+    EventType.CREATED: Created,
+    EventType.PINNED: AboutCheckpoint,
+    EventType.UNPINNED: AboutCheckpoint,
+    EventType.DELETED: AboutCheckpoint,
+    EventType.CLEARED: Cleared,
+    EventType.ROLLED_BACK: RolledBack,
+    EventType.IMPORTED: Imported,
+    EventType.CONFIGURED: Configured,
+    EventType.DEFAULTS_CONFIGURED: DefaultsConfigured,
+    EventType.REJECTED: Rejected,
+    EventType.DUPLICATE: Duplicate,
+    EventType.ACQUIRED: Acquired,
 }

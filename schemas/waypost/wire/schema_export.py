@@ -10,10 +10,9 @@ import orjson
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from waypost.model.commands import CONFIGURE_DEFAULTS
 from waypost.wire.command_models import BODIES
+from waypost.wire.event_types import EventType
 from waypost.wire.result_models import RESULTS
-from waypost.wire.result_types import ACQUIRED, REJECTED
 from waypost.wire.topics import Topics
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -145,10 +144,10 @@ def _message(kind: str, model: type[BaseModel], payload: dict[str, Any]) -> dict
         "headers": {"$ref": f"#/components/schemas/{headers}"},
         "payload": payload,
     }
-    if kind not in (CONFIGURE_DEFAULTS, ACQUIRED):
+    if kind not in (EventType.CONFIGURE_DEFAULTS, EventType.ACQUIRED):
         key = {"type": "string", "description": "the session id, UTF-8"}
         message["bindings"] = {"kafka": {"key": key, "bindingVersion": "0.5.0"}}
-    if kind == REJECTED:
+    if kind == EventType.REJECTED:
         message["description"] = f"Codes: {', '.join(_CODES)}."
     return message
 
@@ -186,4 +185,4 @@ def _headers(own: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text(document: dict[str, Any]) -> bytes:
-    return orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n"
+    return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS) + b"\n"

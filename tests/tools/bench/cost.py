@@ -23,6 +23,7 @@ from waypost.model.retention import Policy
 from waypost.model.times import format_micros
 from waypost.wire.encode import create_body
 from waypost.wire.envelope import command_headers
+from waypost.wire.event_types import EventType
 from waypost.wire.topics import partition_of
 from waypost_worker.partition import outbox
 from waypost_worker.partition.anchor import anchor_of
@@ -65,7 +66,7 @@ class Partition:
         made = []
         for offset in range(self._offset, self._offset + count):
             at = format_micros(_MOMENT * 1000 + offset).encode()
-            headers = command_headers(f"command-{offset:012d}", b"/cost", b"waypost.checkpoint.create", at)
+            headers = command_headers(f"command-{offset:012d}", b"/cost", EventType.CREATE.wire, at)
             key = self._names[offset % _SESSIONS].encode()
             body = self._bodies[offset % len(self._bodies)]
             made.append(Record(offset, _MOMENT, key, body, tuple(headers)))

@@ -22,11 +22,12 @@ from waypost import Publisher, Topics
 from waypost.model.times import format_micros
 from waypost.wire.encode import create_body
 from waypost.wire.envelope import command_headers
+from waypost.wire.event_types import EventType
 from waypost.wire.topics import partition_of
 
 NAMES = ("task_started", "plan_made", "tool_called", "observation", "decision", "draft", "task_done")
-CREATE = b"waypost.checkpoint.create"
-DEFAULTS = b"waypost.defaults.configure"
+CREATE = EventType.CREATE.wire
+DEFAULTS = EventType.CONFIGURE_DEFAULTS.wire
 _BATCH_COMMANDS = 500
 _BATCH_BYTES = 1_000_000
 

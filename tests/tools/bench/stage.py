@@ -19,6 +19,7 @@ from tests.tools.bench.children import Child, ChildFailedError, WorkerChild
 from tests.tools.bench.plan import PARTITIONS
 
 from waypost import Topics
+from waypost.wire.event_types import EventType
 from waypost_worker.devserver import Servers
 from waypost_worker.kafka.topics import topic_settings
 from waypost_worker.postgres.migrate import migrate_dsn
@@ -26,7 +27,7 @@ from waypost_worker.postgres.migrate import migrate_dsn
 System = Literal["bare", "service", "cores", "streams", "quix"]
 # One worker, and one for each core.
 SERVICES: Final[tuple[System, ...]] = ("service", "cores")
-ACQUIRED = b"waypost.partition.acquired"
+ACQUIRED = EventType.ACQUIRED.wire
 _PATIENCE = 60.0
 _POLL_SECONDS = 0.02
 

@@ -17,8 +17,8 @@ import time
 from typing import Any
 
 from waypost import Publisher, SyncPublisher
-from waypost.model.commands import CREATE
 from waypost.wire.encode import create_body
+from waypost.wire.event_types import EventType
 
 PAUSE_SECONDS = 0.002
 
@@ -31,7 +31,7 @@ def say(letter: str, number: int) -> None:
 def publish(publisher: Publisher | SyncPublisher, session: str, number: int) -> None:
     """One create; its number is in its command id."""
     body = create_body("n", {"number": number, "text": "d" * (number % 7 * 100)})
-    publisher.publish(session, CREATE, body, command_id=f"c-{number}")
+    publisher.publish(session, EventType.CREATE, body, command_id=f"c-{number}")
     say("a", number)
 
 

@@ -21,6 +21,7 @@ from rich.table import Table
 from tests.oracle.books import Books, balance, read_all, topic_ends
 
 from waypost import Subscriber, Topics
+from waypost.wire.event_types import EventType
 from waypost_worker.cli.dev import prepare
 from waypost_worker.devserver import DevServerError, Endpoints, Servers
 
@@ -84,7 +85,7 @@ class Watcher:
         async for event in self.subscriber:
             self.ids[event.id] += 1
             now = time.time()
-            if event.type == "waypost.checkpoint.created" and event.checkpoint is not None:
+            if event.type == EventType.CREATED and event.checkpoint is not None:
                 self.arrivals.append((now, now - event.checkpoint.timestamp.timestamp()))
 
 

@@ -17,6 +17,7 @@ from aiokafka import AIOKafkaProducer
 from waypost import Publisher, Topics
 from waypost.model.times import format_micros
 from waypost.wire.envelope import command_headers, structured_event
+from waypost.wire.event_types import EventType
 from waypost.wire.topics import partition_of
 
 NAMES = ("task_started", "plan_made", "tool_called", "observation", "decision", "draft", "task_done")
@@ -128,7 +129,7 @@ class Agent:
             {"value": good, "partition": (home + 1) % self.partitions},
             {
                 "value": b'{"checkpoint_id":"somebody-else:1"}',
-                "headers": self.headers("pin-" + uuid.uuid4().hex, b"waypost.checkpoint.pin"),
+                "headers": self.headers("pin-" + uuid.uuid4().hex, EventType.PIN.wire),
             },
             {
                 "value": good,
@@ -136,7 +137,7 @@ class Agent:
             },
             {
                 "value": structured_event(
-                    {"id": uuid.uuid4().hex, "source": "demo", "type": "waypost.session.clear"},
+                    {"id": uuid.uuid4().hex, "source": "demo", "type": EventType.CLEAR},
                     time.time_ns() // 1000,
                     b'{"why":"not allowed"}',
                 ),
@@ -151,7 +152,7 @@ class Agent:
             partition=chosen.get("partition", home),
         )
 
-    def headers(self, command_id: str, kind: bytes = b"waypost.checkpoint.create") -> list[tuple[str, bytes]]:
+    def headers(self, command_id: str, kind: bytes = EventType.CREATE.wire) -> list[tuple[str, bytes]]:
         """Headers of a command that is sent without the library."""
         time_text = format_micros(time.time_ns() // 1000).encode()
         return command_headers(command_id, b"/demo/agents", kind, time_text)

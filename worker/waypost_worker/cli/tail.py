@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from cyclopts import Parameter, validators
 
 from waypost.model.times import from_micros, parse_micros
-from waypost.wire.result_types import ACQUIRED, RESULT_TYPES
+from waypost.wire.event_types import RESULT_TYPES, EventType
 from waypost_worker.cli.support.connections import kafka_errors, kafka_options, require_topics
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
 from waypost_worker.cli.support.output import DONE, USAGE, CommandError, Format, Stream, event_line, note
@@ -19,9 +19,8 @@ from waypost_worker.config.settings import Settings
 if TYPE_CHECKING:
     from waypost.subscriber.client import Event, Subscriber
 
-_TYPES: Final = tuple(
-    kind for kind in RESULT_TYPES if kind != ACQUIRED
-)  # a takeover is not a command's result
+# A takeover is not a command's result.
+_TYPES: Final[tuple[EventType, ...]] = tuple(kind for kind in RESULT_TYPES if kind != EventType.ACQUIRED)
 _SHORT_TYPES: Final = ", ".join(dict.fromkeys(map(short, _TYPES)))
 
 
@@ -65,7 +64,7 @@ def tail(
     return DONE
 
 
-def _whole_types(given: str) -> list[str]:
+def _whole_types(given: str) -> list[EventType]:
     """``configured`` means both, ``session.configured`` one of them."""
     found = [kind for kind in _TYPES if given in (kind, kind.removeprefix("waypost."), short(kind))]
     if not found:

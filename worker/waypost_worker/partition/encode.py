@@ -32,19 +32,21 @@ from waypost.model.retention import Policy
 from waypost.model.session import removed_ids
 from waypost.model.times import format_micros
 from waypost.wire.envelope import JSON, Envelope
+from waypost.wire.event_types import EventType
 from waypost_worker.partition.ports import Fence, ResultRecord
 
-ACQUIRED: Final = b"waypost.partition.acquired"
-CREATED: Final = b"waypost.checkpoint.created"
 _TYPES: Final[dict[type, bytes]] = {
-    Pinned: b"waypost.checkpoint.pinned",
-    Unpinned: b"waypost.checkpoint.unpinned",
-    Deleted: b"waypost.checkpoint.deleted",
-    Cleared: b"waypost.session.cleared",
-    RolledBack: b"waypost.session.rolled_back",
-    Imported: b"waypost.session.imported",
-    Configured: b"waypost.session.configured",
+    Pinned: EventType.PINNED.wire,
+    Unpinned: EventType.UNPINNED.wire,
+    Deleted: EventType.DELETED.wire,
+    Cleared: EventType.CLEARED.wire,
+    RolledBack: EventType.ROLLED_BACK.wire,
+    Imported: EventType.IMPORTED.wire,
+    Configured: EventType.CONFIGURED.wire,
 }
+_DEFAULTS_CONFIGURED: Final = EventType.DEFAULTS_CONFIGURED.wire
+_DUPLICATE: Final = EventType.DUPLICATE.wire
+_REJECTED: Final = EventType.REJECTED.wire
 # The two highest bits of the ninth byte are 10 (RFC 9562, section 4.1).
 _VARIANT: Final = {b"%x" % digit: b"%x" % (8 | digit & 3) for digit in range(16)}
 _PARTS: Final = Struct("8s4sx3sc3s12s8x").unpack
@@ -77,7 +79,7 @@ class ResultEncoder:
         # Headers that all results of creates share.
         self._version = ("ce_specversion", b"1.0")
         self._from = ("ce_source", self._source)
-        self._created = ("ce_type", CREATED)
+        self._created = ("ce_type", EventType.CREATED.wire)
         self._content = ("content-type", JSON)
         # The SHA-1 of the constant part is taken once; each id then hashes only its offset.
         self._identity = hashlib.sha1(NAMESPACE_URL.bytes, usedforsecurity=False)
@@ -186,9 +188,7 @@ class ResultEncoder:
 
     def defaults_configured(self, envelope: Envelope, offset: int, policy: Policy) -> ResultRecord:
         """The result of a change of the partition's default policy."""
-        return self._record(
-            None, b"waypost.defaults.configured", envelope, offset, {"policy": policy_fields(policy)}
-        )
+        return self._record(None, _DEFAULTS_CONFIGURED, envelope, offset, {"policy": policy_fields(policy)})
 
     def duplicate(self, envelope: Envelope, offset: int, decision: Duplicate) -> ResultRecord:
         """The result of a command that was accepted before."""
@@ -197,9 +197,7 @@ class ResultEncoder:
         if session_id is not None and decision.number is not None:
             known = checkpoint_id(session_id, decision.number)
         body = {"session_id": session_id, "checkpoint_id": known}
-        return self._record(
-            session_id, b"waypost.command.duplicate", envelope, offset, body, known or session_id
-        )
+        return self._record(session_id, _DUPLICATE, envelope, offset, body, known or session_id)
 
     def rejected(
         self,
@@ -216,7 +214,7 @@ class ResultEncoder:
         body = {"session_id": session_id, "code": rejection.code, "message": rejection.message}
         return self._build(
             key,
-            b"waypost.command.rejected",
+            _REJECTED,
             offset,
             recorded_at,
             body,
@@ -242,7 +240,7 @@ class ResultEncoder:
             ("ce_specversion", b"1.0"),
             ("ce_id", b"acquired-%d-%d" % (self.partition, epoch)),
             ("ce_source", self._source),
-            ("ce_type", ACQUIRED),
+            ("ce_type", EventType.ACQUIRED.wire),
             ("content-type", JSON),
         ]
         return ResultRecord(None, orjson.dumps(body), headers)

@@ -7,10 +7,11 @@ from typing import Final
 
 import orjson
 
-from waypost_worker.partition.encode import ACQUIRED
+from waypost.wire.event_types import EventType
 from waypost_worker.partition.ports import FetchedResult, RefusedError, ResultRecord
 
-_REJECTED: Final = b"waypost.command.rejected"
+_ACQUIRED: Final = EventType.ACQUIRED.wire
+_REJECTED: Final = EventType.REJECTED.wire
 _DIGEST_BYTES: Final = 16
 
 
@@ -59,7 +60,7 @@ class EmittedTail:
         RefusedError where a result is unreadable or out of command order: it is not of this service.
         """
         for record in records:
-            if dict(record.headers).get("ce_type") == ACQUIRED:
+            if dict(record.headers).get("ce_type") == _ACQUIRED:
                 # The owner that stored F is in Postgres with its id; those that came later are behind F.
                 if record.offset >= self._results_offset:
                     self._note_owner(record)

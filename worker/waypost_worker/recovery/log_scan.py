@@ -4,15 +4,16 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from waypost.wire.envelope import KafkaRecord
-from waypost_worker.partition.encode import ACQUIRED
+from waypost.wire.event_types import EventType
 from waypost_worker.partition.ports import CommandLog, FetchedResult, ResultsLog
 
+_ACQUIRED: Final = EventType.ACQUIRED.wire
 _FIRST_LOOK: Final = 64
 
 
 def is_fence(record: FetchedResult) -> bool:
     """Whether this is a record of a takeover, which answers no command."""
-    return record.key is None and dict(record.headers).get("ce_type") == ACQUIRED
+    return record.key is None and dict(record.headers).get("ce_type") == _ACQUIRED
 
 
 async def first_result(results: ResultsLog, start: int, end: int) -> FetchedResult | None:

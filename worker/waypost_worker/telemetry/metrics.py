@@ -16,9 +16,8 @@ from prometheus_client import Metric as PrometheusMetric
 from prometheus_client.registry import Collector
 
 from waypost import __version__
-from waypost.model.commands import COMMAND_TYPES, CREATE
+from waypost.wire.event_types import COMMAND_TYPES, EventType
 from waypost_worker.partition.batch import Decoded
-from waypost_worker.partition.encode import CREATED
 from waypost_worker.partition.observer import AppliedBatch
 from waypost_worker.partition.ownership import Acquired
 from waypost_worker.partition.ports import (
@@ -34,10 +33,10 @@ from waypost_worker.telemetry import catalog
 from waypost_worker.telemetry.catalog import Metric
 from waypost_worker.telemetry.collectors import Events, Histograms, PartitionGauge
 
-_OUTCOMES: Final = {b"waypost.command.rejected": "rejected", b"waypost.command.duplicate": "duplicate"}
+_OUTCOMES: Final = {EventType.REJECTED.wire: "rejected", EventType.DUPLICATE.wire: "duplicate"}
 _TYPE_HEADER: Final = 3  # in the order in which the encoder writes headers; a test holds it
 _Pair: TypeAlias = tuple[str | None, bytes]  # a command's type and its result's
-_CREATE: Final[_Pair] = (CREATE, CREATED)
+_CREATE: Final[_Pair] = (EventType.CREATE.value, EventType.CREATED.wire)
 # What is kept to be counted together holds its data so long: there is room for some 50 applied or emitted batches of
 # one command, or for one of a megabyte. A batch's bytes are taken from its last command: to look at all of them would
 # cost what is to be saved.

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from cyclopts import Parameter
 
 from waypost.errors import InvalidCommandError
-from waypost.model import commands
 from waypost.wire.encode import check_session_id, checkpoint_body, metadata_json, policy_body
+from waypost.wire.event_types import EventType
 from waypost_worker.cli.support.connections import reading
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common, Target
 from waypost_worker.cli.support.output import DONE, USAGE, CommandError, note, show_fields
@@ -163,13 +163,13 @@ class _CopyPlan:
         from waypost_worker.cli.session.transfer import Step
 
         if self._policy is not None:
-            yield Step(self.name, commands.CONFIGURE, self._policy, "the policy")
+            yield Step(self.name, EventType.CONFIGURE, self._policy, "the policy")
         async with reader.snapshot() as snapshot, aclosing(self._lines(snapshot)) as lines:
             async for body in self._bodies(lines):
-                yield Step(self.name, commands.IMPORT, body, "a part of the checkpoints")
+                yield Step(self.name, EventType.IMPORT, body, "a part of the checkpoints")
         for identifier in self._pinned:
             body = checkpoint_body(identifier)
-            yield Step(self.name, commands.PIN, body, f"the pin of {identifier}", may_fail=True)
+            yield Step(self.name, EventType.PIN, body, f"the pin of {identifier}", may_fail=True)
 
     async def _bodies(self, lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         from waypost.publisher.calls import IMPORT_PART_BYTES

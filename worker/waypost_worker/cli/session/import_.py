@@ -10,10 +10,10 @@ from typing import IO, Annotated
 from cyclopts import Parameter
 
 from waypost.errors import InvalidCommandError
-from waypost.model import commands
 from waypost.model.commands import OnConflict
 from waypost.publisher.stamps import new_id
 from waypost.wire.encode import check_session_id
+from waypost.wire.event_types import EventType
 from waypost_worker.cli.session.interchange import Part, parts_of_lines, parts_of_list
 from waypost_worker.cli.session.transfer import Step, Totals, Transfer
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
@@ -95,7 +95,7 @@ async def _steps(parts: Iterator[Part], count: int | None) -> AsyncIterator[Step
     # In a thread: results are waited for meanwhile, however slowly the lines of a pipe come.
     while (part := await asyncio.to_thread(next, parts, None)) is not None:
         number += 1
-        yield Step(part.session, commands.IMPORT, part.body, f"part {number}{of}", part.where)
+        yield Step(part.session, EventType.IMPORT, part.body, f"part {number}{of}", part.where)
 
 
 def _checked(source: IO[bytes], session: str | None, on_conflict: OnConflict) -> int | None:

@@ -10,13 +10,13 @@ from typing import NamedTuple
 import orjson
 
 from waypost.errors import InvalidCommandError
-from waypost.model import commands
 from waypost.model.checkpoint import Checkpoint, own_number
 from waypost.model.commands import OnConflict
 from waypost.model.times import format_micros, to_micros
 from waypost.publisher.calls import IMPORT_PART_BYTES, IMPORT_PART_COUNT, split_import
 from waypost.wire.decode import parse_body
 from waypost.wire.encode import check_session_id, import_body
+from waypost.wire.event_types import EventType
 
 
 class Part(NamedTuple):
@@ -94,7 +94,7 @@ def _session_of(line: bytes, number: int) -> str:
 def _part(session: str, items: list[bytes], on_conflict: OnConflict, where: str) -> Part:
     body = import_body(items, on_conflict)
     try:
-        parse_body(commands.IMPORT, body)
+        parse_body(EventType.IMPORT, body)
     except InvalidCommandError as error:
         raise InvalidCommandError(error.code, f"{where}: {error.message}") from None
     return Part(session, body, where)

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from waypost.model import commands
 from waypost.wire.encode import check_session_id, rollback_body
+from waypost.wire.event_types import EventType
 from waypost_worker.cli.session.differences import contents, differences, show_changes, shown
 from waypost_worker.cli.support.command_input import Prepared
 from waypost_worker.cli.support.connections import publishing, reading
@@ -66,7 +66,7 @@ def rollback(
 
     async def go_back() -> int:
         async with publishing(settings) as publisher:
-            result = await result_of(publisher, Prepared(owner, commands.ROLLBACK, body), timeout)
+            result = await result_of(publisher, Prepared(owner, EventType.ROLLBACK, body), timeout)
         return show_result(result, common.output)
 
     return asyncio.run(go_back())

@@ -7,14 +7,14 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from waypost.errors import InvalidCommandError
-from waypost.model import commands
 from waypost.wire.decode import parse_body
 from waypost.wire.encode import check_session_id
+from waypost.wire.event_types import COMMAND_TYPES, EventType
 from waypost.wire.raw_json import members
 from waypost_worker.cli.support.output import USAGE, CommandError
 
 TYPES: Final = {
-    kind.rpartition(".")[2]: kind for kind in commands.COMMAND_TYPES if kind != commands.CONFIGURE_DEFAULTS
+    kind.rpartition(".")[2]: kind for kind in COMMAND_TYPES if kind != EventType.CONFIGURE_DEFAULTS
 }
 _FIELDS: Final = frozenset(("session", "name", "data", "metadata", "type", "body"))
 
@@ -38,7 +38,7 @@ def from_arguments(
         if (name, data, metadata) != (None, None, None):
             raise CommandError("--body is the whole command: leave out NAME, --data and --metadata", USAGE)
         return _prepared(session, full, _text(body))
-    if full != commands.CREATE:
+    if full != EventType.CREATE:
         if (name, data, metadata) != (None, None, None):
             raise CommandError(f"a {kind} has no NAME, --data and --metadata: see --body", USAGE)
         return _prepared(session, full, b"{}")
@@ -78,9 +78,9 @@ def from_line(line: bytes) -> Prepared:
 
 def _full_type(kind: str) -> str:
     full = TYPES.get(kind, kind)
-    if kind in ("defaults", "defaults.configure") or full == commands.CONFIGURE_DEFAULTS:
+    if kind in ("defaults", "defaults.configure") or full == EventType.CONFIGURE_DEFAULTS:
         raise CommandError("defaults belong to no session: use 'waypost defaults'", USAGE)
-    if full not in commands.COMMAND_TYPES:
+    if full not in COMMAND_TYPES:
         raise CommandError(f"there is no command type {kind!r}; there are {', '.join(TYPES)}", USAGE)
     return full
 

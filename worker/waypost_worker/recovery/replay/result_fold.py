@@ -30,29 +30,21 @@ from waypost.model.limits import canonical_metadata
 from waypost.model.retention import Policy
 from waypost.model.times import parse_micros, to_micros
 from waypost.subscriber.events import Event, read_event
+from waypost.wire.event_types import EventType
 from waypost.wire.raw_json import members
-from waypost.wire.result_types import (
-    CLEARED,
-    CONFIGURED,
-    CREATED,
-    DEFAULTS_CONFIGURED,
-    DELETED,
-    DUPLICATE,
-    IMPORTED,
-    PINNED,
-    REJECTED,
-    ROLLED_BACK,
-    UNPINNED,
-)
 from waypost_worker.partition.batch import ChangeCollector
 from waypost_worker.partition.encode import Content
 from waypost_worker.partition.ports import FetchedResult
 
 _ABOUT: Final[dict[str, type[Pinned | Unpinned | Deleted]]] = {
-    PINNED: Pinned,
-    UNPINNED: Unpinned,
-    DELETED: Deleted,
+    EventType.PINNED: Pinned,
+    EventType.UNPINNED: Unpinned,
+    EventType.DELETED: Deleted,
 }
+_CREATED: Final = EventType.CREATED.value
+_DEFAULTS_CONFIGURED: Final = EventType.DEFAULTS_CONFIGURED.value
+_DUPLICATE: Final = EventType.DUPLICATE.value
+_REJECTED: Final = EventType.REJECTED.value
 _MICROS: Final = 1_000_000
 
 
@@ -80,20 +72,20 @@ class ResultFold(ChangeCollector):
     def add(self, event: Event) -> None:
         """One result; fence records must be left out."""
         kind, body = event.type, event.body
-        if kind == REJECTED:
+        if kind == _REJECTED:
             self._lost.refused += 1
             return
-        if kind == DUPLICATE:
+        if kind == _DUPLICATE:
             return
         at = to_micros(event.time) if event.time is not None else 0
         command = Command(event.command_id, body["command"]["offset"], at, at, Clear())
-        if kind == DEFAULTS_CONFIGURED:
+        if kind == _DEFAULTS_CONFIGURED:
             self._defaults.evolve(command, DefaultsConfigured(_policy(body["policy"])))
             self.changes.defaults = (self._defaults.policy, list(self._defaults.recent))
             return
         session_id = body["session_id"]
         session = self._sessions.setdefault(session_id, Session(session_id))
-        if kind == CREATED:
+        if kind == _CREATED:
             entry, content = _shown(session, event, command)
             removed = self._known(session, body["removed"], made=entry.number)
             self.take_created(session, command, Created(entry, removed), content)
@@ -108,22 +100,22 @@ class ResultFold(ChangeCollector):
                 number = self._number(session, body["checkpoint_id"])
                 if number in session.entries:
                     return _ABOUT[kind](number, tuple(one for one in removed if one != number))
-                if event.type != DELETED or self._lost.imported.pop(body["checkpoint_id"], 0) == 0:
+                if event.type != EventType.DELETED or self._lost.imported.pop(body["checkpoint_id"], 0) == 0:
                     self._lost.unknown += 1
                 # Nothing to change; that the command was seen is remembered all the same.
                 return RolledBack(number, removed)
-            case kind if kind == ROLLED_BACK:
+            case EventType.ROLLED_BACK:
                 entry, content = _shown(session, event, command)
                 if entry.number not in session.entries:
                     # Imported, or made before the first result that is left, and shown here whole.
                     self._lost.imported.pop(body["checkpoint"]["id"], None)
                     self.take_created(session, command, Created(entry), content)
                 return RolledBack(entry.number, removed)
-            case kind if kind == CLEARED:
+            case EventType.CLEARED:
                 return Cleared(removed)
-            case kind if kind == IMPORTED:
+            case EventType.IMPORTED:
                 return Cleared(tuple(sorted({*removed, *self._imported(session, body)})))
-            case kind if kind == CONFIGURED:
+            case EventType.CONFIGURED:
                 return Configured(_policy(body["policy"]), removed)
         raise ValueError(f"unknown result type {event.type!r}")
 
@@ -177,7 +169,7 @@ def _shown(session: Session, event: Event, command: Command) -> tuple[Entry, Con
     number = own_number(session.session_id, body["id"])
     if number is None:
         raise ValueError(f"{body['id']!r} is no checkpoint of {session.session_id!r}")
-    created = event.type == CREATED
+    created = event.type == _CREATED
     entry = Entry(
         number=number,
         name=body["name"],

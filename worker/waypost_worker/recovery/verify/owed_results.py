@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import orjson
 
 from waypost.wire.envelope import KafkaRecord
+from waypost.wire.event_types import EventType
 from waypost_worker.partition import outbox
 from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.ports import ResultsLog, StoredOutbox
@@ -16,7 +17,7 @@ from waypost_worker.recovery.memory_fold import MemoryFold
 from waypost_worker.recovery.verify.comparator import Difference, Tally
 from waypost_worker.recovery.verify.rows import StoredPartition
 
-_ROLLED_BACK = b"waypost.session.rolled_back"
+_ROLLED_BACK = ["ce_type", EventType.ROLLED_BACK.value]
 
 
 class ExpectedOutbox:
@@ -84,6 +85,6 @@ class ExpectedOutbox:
 
 
 def _same_item(stored: outbox.Item, expected: outbox.Item) -> bool:
-    if len(stored) == len(expected) == 4 and ["ce_type", _ROLLED_BACK.decode()] in expected[2]:
+    if len(stored) == len(expected) == 4 and _ROLLED_BACK in expected[2]:
         return bool(stored[:3] == expected[:3])
     return bool(stored == expected)
