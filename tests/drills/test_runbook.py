@@ -32,7 +32,7 @@ from tests.support.servers import unavailable
 from tests.support.timeouts import PATIENCE
 
 from waypost import Topics, __version__
-from waypost_worker.devserver import DevServerError, EmbeddedKafka, Endpoints
+from waypost_worker.devserver import ClusterOptions, DevServerError, EmbeddedKafka, Endpoints
 from waypost_worker.kafka.acls import least_acls
 from waypost_worker.kafka.topics import create_topics, delete_topic
 
@@ -238,7 +238,7 @@ def vars_of(acl: Any) -> dict[str, Any]:
 async def test_a_broker_is_gone_and_its_replicas_with_it(
     database: str, topic_prefix: str, tmp_path: Path, leads: bool
 ) -> None:
-    cluster = EmbeddedKafka(tmp_path / "cluster", nodes=3)
+    cluster = EmbeddedKafka(tmp_path / "cluster", ClusterOptions(nodes=3))
     try:
         await asyncio.to_thread(cluster.start)
     except DevServerError as error:

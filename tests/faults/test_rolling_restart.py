@@ -15,14 +15,14 @@ from tests.faults.conftest import OpenScene
 from tests.faults.scene import Scene
 from tests.support.servers import started
 
-from waypost_worker.devserver import EmbeddedKafka, Endpoints
+from waypost_worker.devserver import ClusterOptions, EmbeddedKafka, Endpoints
 
 BROKER_SESSION = 3  # seconds until a silent broker loses its partitions (broker.session.timeout.ms)
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
-    with started(EmbeddedKafka(tmp_path_factory.mktemp("cluster"), nodes=3)) as made:
+    with started(EmbeddedKafka(tmp_path_factory.mktemp("cluster"), ClusterOptions(nodes=3))) as made:
         yield made
 
 

@@ -17,7 +17,7 @@ from aiokafka.errors import KafkaError
 from tests.support.processes import arguments_of, freeze
 from tests.support.servers import unavailable
 
-from waypost_worker.devserver import THROUGHPUT, DevServerError, EmbeddedKafka
+from waypost_worker.devserver import THROUGHPUT, ClusterOptions, DevServerError, EmbeddedKafka
 from waypost_worker.devserver.distribution import prepare
 from waypost_worker.devserver.jvm import Runtime
 from waypost_worker.devserver.ports import Port
@@ -38,7 +38,7 @@ def runtime() -> Runtime:
 
 @pytest.fixture
 def kafka(runtime: Runtime, tmp_path: Path) -> Iterator[EmbeddedKafka]:
-    with EmbeddedKafka(tmp_path, runtime=runtime) as running:
+    with EmbeddedKafka(tmp_path, ClusterOptions(runtime=runtime)) as running:
         yield running
 
 
@@ -118,7 +118,8 @@ async def test_stopping_ends_the_process_and_the_directory_can_be_started_again(
 
 async def test_properties_and_profile_reach_the_broker(runtime: Runtime, tmp_path: Path) -> None:
     async with EmbeddedKafka(
-        tmp_path, runtime=runtime, profile=THROUGHPUT, properties={"log.retention.ms": "777000"}
+        tmp_path,
+        ClusterOptions(runtime=runtime, profile=THROUGHPUT, properties={"log.retention.ms": "777000"}),
     ) as kafka:
         admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
         await admin.start()
@@ -134,7 +135,7 @@ async def test_properties_and_profile_reach_the_broker(runtime: Runtime, tmp_pat
 
 
 def test_a_broker_that_cannot_start_shows_the_end_of_its_log(runtime: Runtime, tmp_path: Path) -> None:
-    kafka = EmbeddedKafka(tmp_path, runtime=runtime, properties={"log.retention.ms": "soon"})
+    kafka = EmbeddedKafka(tmp_path, ClusterOptions(runtime=runtime, properties={"log.retention.ms": "soon"}))
     with pytest.raises(DevServerError, match=r"Invalid value soon for configuration log\.retention\.ms"):
         kafka.start()
     assert not kafka.running
@@ -151,7 +152,7 @@ def test_a_port_in_use_is_refused_before_anything_starts(runtime: Runtime, tmp_p
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(DevServerError, match=f"port {port} on 127.0.0.1 can't be used"):
-            EmbeddedKafka(tmp_path, runtime=runtime, port=port).start()
+            EmbeddedKafka(tmp_path, ClusterOptions(runtime=runtime, port=port)).start()
 
 
 def test_the_system_gives_a_reserved_port_to_nobody() -> None:
@@ -188,7 +189,9 @@ with EmbeddedKafka(Path({str(tmp_path)!r})) as kafka:
 
 @pytest.fixture(scope="module")
 def cluster(runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
-    with EmbeddedKafka(tmp_path_factory.mktemp("cluster"), nodes=3, runtime=runtime) as running:
+    with EmbeddedKafka(
+        tmp_path_factory.mktemp("cluster"), ClusterOptions(nodes=3, runtime=runtime)
+    ) as running:
         yield running
         # Nobody needs its state: don't wait for the last node to miss its quorum.
         running.kill()

@@ -22,6 +22,7 @@ from waypost_worker.kafka import fenced_producer, fencing_check
 from waypost_worker.kafka.command_log import KafkaCommandLog
 from waypost_worker.kafka.results_log import KafkaResultsLog
 from waypost_worker.kafka.topics import create_topics, delete_topic
+from waypost_worker.partition.ownership import Limits
 from waypost_worker.partition.ports import (
     Fence,
     FencedError,
@@ -32,7 +33,6 @@ from waypost_worker.partition.ports import (
     StuckError,
     UnavailableError,
 )
-from waypost_worker.partition.term import Limits
 from waypost_worker.runtime.clock import SystemClock
 
 QUICK = Limits(refused_wait=0.2)

@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaError
 from tests.support.servers import started
 
 from waypost.wire.topics import Topics
-from waypost_worker.devserver import EmbeddedKafka
+from waypost_worker.devserver import ClusterOptions, EmbeddedKafka
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.fencing_check import zombie_test
 from waypost_worker.kafka.membership import Membership
@@ -25,7 +25,7 @@ PATIENCE = 90
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
-    with started(EmbeddedKafka(tmp_path_factory.mktemp("cluster"), nodes=3)) as made:
+    with started(EmbeddedKafka(tmp_path_factory.mktemp("cluster"), ClusterOptions(nodes=3))) as made:
         yield made
 
 

@@ -7,7 +7,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from tests.support.servers import unavailable
 
 from waypost.wire.topics import Topics
-from waypost_worker.devserver import DevServerError, EmbeddedKafka, Servers
+from waypost_worker.devserver import ClusterOptions, DevServerError, EmbeddedKafka, Servers
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.fencing_check import zombie_test
 from waypost_worker.kafka.topics import check_topics
@@ -40,7 +40,7 @@ async def test_a_cluster_that_forgets_epochs_is_found_out(tmp_path: Path) -> Non
         "transactional.id.expiration.ms": "3600000",
     }
     try:
-        kafka = EmbeddedKafka(tmp_path, properties=forgetful)
+        kafka = EmbeddedKafka(tmp_path, ClusterOptions(properties=forgetful))
         kafka.start()
     except DevServerError as error:
         unavailable(str(error))

@@ -14,7 +14,7 @@ from tests.support.timeouts import PATIENCE
 
 from waypost_worker.cli.worker.app import environments
 from waypost_worker.config.settings import SettingsError, load_settings
-from waypost_worker.devserver import EmbeddedKafka, Endpoints, Servers
+from waypost_worker.devserver import ClusterOptions, EmbeddedKafka, Endpoints, Servers
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ async def test_a_session_timeout_that_the_brokers_refuse_ends_the_worker_with_wh
     servers: Servers, database: str, topic_prefix: str, tmp_path: Path
 ) -> None:
     properties = {"group.min.session.timeout.ms": "6000"}  # as brokers have it unless set otherwise
-    with EmbeddedKafka(tmp_path / "kafka", properties=properties) as kafka:
+    with EmbeddedKafka(tmp_path / "kafka", ClusterOptions(properties=properties)) as kafka:
         endpoints = Endpoints(kafka.bootstrap_servers, servers.endpoints.postgres_dsn)
         async with deployment(endpoints, database, topic_prefix) as here:
             worker = await Worker(here, tmp_path / "short", WAYPOST_SESSION_TIMEOUT="2").start()

@@ -15,9 +15,8 @@ from tests.simulation.loop import Process
 
 from waypost_worker.partition.observer import AppliedBatch
 from waypost_worker.partition.owner import Owner
-from waypost_worker.partition.ownership import Acquired
+from waypost_worker.partition.ownership import Acquired, Limits
 from waypost_worker.partition.ports import OwnerError, Ports, StuckError
-from waypost_worker.partition.term import Limits
 
 if TYPE_CHECKING:
     from tests.simulation.world import World

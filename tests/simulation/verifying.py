@@ -27,7 +27,12 @@ from waypost_worker.recovery.verify.rows import (
     Stray,
     VerifiedRows,
 )
-from waypost_worker.recovery.verify.verification import Verification, VerifyReport
+from waypost_worker.recovery.verify.verification import (
+    Verification,
+    VerifyOptions,
+    VerifyReport,
+    VerifySources,
+)
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -162,13 +167,9 @@ async def verify(
             partition,
             world.plan.partitions,
             RESULTS_TOPIC,
-            log,
-            results,
-            snapshot,
+            VerifySources(log, results, snapshot, None if base is None else _Snapshot(base)),
             _Untold(),
-            base=None if base is None else _Snapshot(base),
-            strict=True,
-            room=room,
+            VerifyOptions(strict=True, room=room),
         )
         return await verification.run()
     finally:

@@ -29,9 +29,8 @@ from waypost_worker.kafka.results_log import KafkaResultsLog
 from waypost_worker.kafka.topics import create_topics
 from waypost_worker.partition.observer import AppliedBatch, Observer
 from waypost_worker.partition.owner import Owner
-from waypost_worker.partition.ownership import Acquired
+from waypost_worker.partition.ownership import Acquired, Limits
 from waypost_worker.partition.ports import OwnerError, Ports
-from waypost_worker.partition.term import Limits
 from waypost_worker.postgres.pool import open_pool
 from waypost_worker.postgres.store import PostgresStore
 from waypost_worker.runtime.clock import SystemClock

@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
 from tests.support.servers import started
 from tests.support.timeouts import PATIENCE
 
-from waypost_worker.devserver import EmbeddedKafka, Endpoints
+from waypost_worker.devserver import ClusterOptions, EmbeddedKafka, Endpoints
 
 LISTENERS = {"TLS": "SSL", "MUTUAL": "SSL", "LOGIN": "SASL_SSL"}
 MECHANISMS = {
@@ -145,7 +145,8 @@ def secure_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKaf
     authority = trustme.CA()
     (directory / "ca.pem").write_bytes(authority.cert_pem.bytes())
     kafka = EmbeddedKafka(
-        directory / "kafka", listeners=LISTENERS, properties=_broker_properties(directory, authority)
+        directory / "kafka",
+        ClusterOptions(listeners=LISTENERS, properties=_broker_properties(directory, authority)),
     )
     with started(kafka):
         admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0})

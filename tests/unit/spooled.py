@@ -5,7 +5,7 @@ from tests.unit.pending import pending
 from waypost.errors import SpoolError
 from waypost.publisher.options import OnFull
 from waypost.publisher.pending import Pending
-from waypost.publisher.spool.buffer import SpooledBuffer
+from waypost.publisher.spool.buffer import SpooledBuffer, SpoolShare
 from waypost.publisher.spool.write_through import ThroughBuffer
 
 ALL = 1_000_000
@@ -58,10 +58,7 @@ class World:
             on_full,
             lambda: None,
             self.dropped.append,
-            own=self.disk,  # type: ignore[arg-type]
-            max_disk_bytes=max_disk_bytes,
-            recovered=(0, 0),
-            hint=self.hint,
+            SpoolShare(self.disk, max_disk_bytes, (0, 0), self.hint),  # type: ignore[arg-type]
         )
 
     def hint(self) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -24,6 +24,16 @@ class Page:
 
     checkpoints: list[Checkpoint]
     cursor: str | None
+
+
+class _Filter(NamedTuple):
+    """Which checkpoints are wanted. A timestamp lies after ``after``, and from ``first`` to ``last``."""
+
+    name: str | None = None
+    metadata: Mapping[str, Any] | None = None
+    after: datetime | None = None
+    first: datetime | None = None
+    last: datetime | None = None
 
 
 class SessionReader:
@@ -50,7 +60,7 @@ class SessionReader:
 
     async def get_by_name(self, name: str, *, metadata: Mapping[str, Any] | None = None) -> list[Checkpoint]:
         """All of that name, newest first."""
-        return await self._all("newest_first", name=name, metadata=metadata)
+        return await self._all("newest_first", _Filter(name, metadata))
 
     async def get_latest(self, name: str | None = None) -> Checkpoint | None:
         """The highest number, optionally of that name, or None."""
@@ -63,13 +73,13 @@ class SessionReader:
         self, *, name: str | None = None, metadata: Mapping[str, Any] | None = None
     ) -> list[Checkpoint]:
         """All live checkpoints, oldest first."""
-        return await self._all("oldest_first", name=name, metadata=metadata)
+        return await self._all("oldest_first", _Filter(name, metadata))
 
     async def get_since(
         self, t: datetime, *, name: str | None = None, metadata: Mapping[str, Any] | None = None
     ) -> list[Checkpoint]:
         """Those with a timestamp strictly after ``t`` (aware), in order of number."""
-        return await self._all("oldest_first", after=t, name=name, metadata=metadata)
+        return await self._all("oldest_first", _Filter(name, metadata, after=t))
 
     async def get_between(
         self,
@@ -80,7 +90,7 @@ class SessionReader:
         metadata: Mapping[str, Any] | None = None,
     ) -> list[Checkpoint]:
         """Those with a timestamp from ``a`` to ``b``, both included, in order of number."""
-        return await self._all("oldest_first", first=a, last=b, name=name, metadata=metadata)
+        return await self._all("oldest_first", _Filter(name, metadata, first=a, last=b))
 
     async def page(
         self,
@@ -97,7 +107,8 @@ class SessionReader:
         checked_limit(limit)
         first, last = between or (None, None)
         statement = "newest_first" if newest_first else "oldest_first"
-        found = await self._some(statement, _number(cursor), limit, name, since, first, last, metadata)
+        wanted = _Filter(name, metadata, since, first, last)
+        found = await self._some(statement, _number(cursor), limit, wanted)
         full = len(found) == limit
         return Page(found, str(found[-1].number) if full else None)
 
@@ -153,29 +164,11 @@ class SessionReader:
             if cursor is None:
                 return
 
-    async def _all(
-        self,
-        statement: str,
-        *,
-        name: str | None = None,
-        after: datetime | None = None,
-        first: datetime | None = None,
-        last: datetime | None = None,
-        metadata: Mapping[str, Any] | None = None,
-    ) -> list[Checkpoint]:
-        return await self._some(statement, None, _HIGHEST, name, after, first, last, metadata)
+    async def _all(self, statement: str, wanted: _Filter) -> list[Checkpoint]:
+        return await self._some(statement, None, _HIGHEST, wanted)
 
-    async def _some(
-        self,
-        statement: str,
-        at: int | None,
-        limit: int,
-        name: str | None,
-        after: datetime | None,
-        first: datetime | None,
-        last: datetime | None,
-        metadata: Mapping[str, Any] | None,
-    ) -> list[Checkpoint]:
+    async def _some(self, statement: str, at: int | None, limit: int, wanted: _Filter) -> list[Checkpoint]:
+        name, metadata, after, first, last = wanted
         for moment in (after, first, last):
             if moment is not None:
                 to_micros(moment)  # refuses naive ones
@@ -183,11 +176,11 @@ class SessionReader:
             at = _HIGHEST if statement == "newest_first" else 0
         if isinstance(metadata, Mapping):
             metadata = dict(metadata)
-        wanted = None if metadata is None else metadata_json(metadata).decode()
+        contained = None if metadata is None else metadata_json(metadata).decode()
         if not _possible(name):
             return []
         rows = await self._source.fetch(
-            statement, self.session_id, at, name, after, first, last, wanted, limit
+            statement, self.session_id, at, name, after, first, last, contained, limit
         )
         return [_checkpoint(row) for row in rows]
 

@@ -12,7 +12,7 @@ from tests.mutants.catalogue.places import (
 )
 from tests.mutants.mutant import Edit, Mutant
 
-_NO_WAIT = Edit(ACQUIRE + "acquire", "await sleep(proof_lifetime)\n", "pass\n")
+_NO_WAIT = Edit(ACQUIRE + "acquire", "await sleep(limits.proof_lifetime)\n", "pass\n")
 _NO_PROOF = Edit(OWNERSHIP + "OwnershipProof.check", "if age > self._valid:", "if False:")
 _CAS_WITHOUT_EPOCH = Edit(
     DATABASE + "SimulatedStore._commit",

@@ -20,7 +20,7 @@ from tests.tools.bench.report import MODES, PAIR, TITLES, latency_figures, perce
 from tests.tools.bench.stage import Stage, System
 from tests.tools.bench.table import table
 
-from waypost_worker.devserver import THROUGHPUT, DevServerError, Servers
+from waypost_worker.devserver import THROUGHPUT, ClusterOptions, DevServerError, Servers
 
 _T = TypeVar("_T")
 SYSTEMS: tuple[System, ...] = ("bare", "service", "cores")
@@ -178,9 +178,11 @@ def main() -> int:
     print("starting an embedded Kafka and Postgres (the first time fetches 44 MB) …", file=sys.stderr)
     try:
         with Servers(
-            kafka_profile=THROUGHPUT,
+            kafka=ClusterOptions(
+                profile=THROUGHPUT,
+                progress=lambda done, total, name: print(f"  {name} ({done} of {total})", file=sys.stderr),
+            ),
             postgres_settings=POSTGRES_SETTINGS,
-            progress=lambda done, total, name: print(f"  {name} ({done} of {total})", file=sys.stderr),
         ) as servers:
             report = asyncio.run(run(plan, servers, build))
     except (DevServerError, ChildFailedError, RuntimeError, TimeoutError) as error:

@@ -22,7 +22,7 @@ from tests.tools.bench.plan import DATA_BYTES, PARTITIONS, SESSIONS
 from tests.tools.bench.report import at_least, at_most, paired_ratio, percentile, spread
 
 from waypost import Topics
-from waypost_worker.devserver import THROUGHPUT, DevServerError, EmbeddedKafka
+from waypost_worker.devserver import THROUGHPUT, ClusterOptions, DevServerError, EmbeddedKafka
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.topics import create_topics
 
@@ -202,7 +202,7 @@ def main() -> int:
     print("starting an embedded Kafka (the first time fetches 44 MB); some minute …", file=sys.stderr)
     with tempfile.TemporaryDirectory() as name:
         try:
-            with EmbeddedKafka(Path(name) / "kafka", profile=THROUGHPUT) as kafka:
+            with EmbeddedKafka(Path(name) / "kafka", ClusterOptions(profile=THROUGHPUT)) as kafka:
                 measured = asyncio.run(measure(Bench(kafka, Path(name), plan)))
         except (DevServerError, ChildFailedError, AssertionError, TimeoutError) as error:
             print(f"the benchmark can't go on, nothing was written: {error!r}", file=sys.stderr)

@@ -26,7 +26,7 @@ from tests.tools.bench.stage import Ground, Stage, System
 from tests.tools.bench.table import table
 
 from waypost_worker.config.settings import Settings
-from waypost_worker.devserver import THROUGHPUT, DevServerError, Servers
+from waypost_worker.devserver import THROUGHPUT, ClusterOptions, DevServerError, Servers
 
 SYSTEMS: Final[tuple[System, ...]] = ("bare", "service")
 _CAP: Final = 100
@@ -273,7 +273,9 @@ def main() -> int:
     build.mkdir(exist_ok=True)
     print("other shapes of load, some thirty minutes …", file=sys.stderr)
     try:
-        with Servers(kafka_profile=THROUGHPUT, postgres_settings=POSTGRES_SETTINGS) as servers:
+        with Servers(
+            kafka=ClusterOptions(profile=THROUGHPUT), postgres_settings=POSTGRES_SETTINGS
+        ) as servers:
             report = asyncio.run(run(servers, build, asked.repeats, asked.only))
     except (DevServerError, ChildFailedError, RuntimeError, TimeoutError) as error:
         print(f"\nthe benchmark can't go on, nothing was written: {error!r}", file=sys.stderr)

@@ -26,7 +26,7 @@ from tests.tools.bench.children import Child
 from tests.tools.bench.plan import PARTITIONS, POSTGRES_SETTINGS
 from tests.tools.bench.stage import Ground, Stage
 
-from waypost_worker.devserver import THROUGHPUT, DevServerError, Servers
+from waypost_worker.devserver import THROUGHPUT, ClusterOptions, DevServerError, Servers
 from waypost_worker.postgres.migrate import migrate_dsn
 
 WRITTEN: Final = Path("build/bench-telemetry.json")
@@ -172,7 +172,9 @@ if __name__ == "__main__":
     given = parser.parse_args()
     WRITTEN.parent.mkdir(exist_ok=True)
     try:
-        with Servers(kafka_profile=THROUGHPUT, postgres_settings=POSTGRES_SETTINGS) as running:
+        with Servers(
+            kafka=ClusterOptions(profile=THROUGHPUT), postgres_settings=POSTGRES_SETTINGS
+        ) as running:
             asyncio.run(main(given, running))
     except DevServerError as error:
         raise SystemExit(f"the servers can't be started: {error}") from None

@@ -23,7 +23,7 @@ from tests.oracle.books import Books, balance, read_all, topic_ends
 from waypost import Subscriber, Topics
 from waypost.wire.event_types import EventType
 from waypost_worker.cli.dev import prepare
-from waypost_worker.devserver import DevServerError, Endpoints, Servers
+from waypost_worker.devserver import ClusterOptions, DevServerError, Endpoints, Servers
 
 AGENTS, PROCESSES, COMMANDS, PER_SECOND, PARTITIONS = 20, 4, 250, 12.5, 6
 SESSION_TIMEOUT = 3  # seconds until the killed worker's partitions move; the default is 10
@@ -250,7 +250,9 @@ def main() -> int:
     console.print("starting an embedded Kafka and Postgres (the first time fetches 44 MB) …")
     try:
         with Servers(
-            progress=lambda done, total, name: console.print(f"  {name} ({done} of {total})")
+            kafka=ClusterOptions(
+                progress=lambda done, total, name: console.print(f"  {name} ({done} of {total})")
+            )
         ) as servers:
             found = asyncio.run(play(servers.endpoints, build, seed))
     except DevServerError as error:

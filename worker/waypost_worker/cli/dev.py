@@ -77,12 +77,14 @@ class _Dev:
     def __init__(
         self, settings: Settings, directory: Path | None, kafka_port: int, postgres_port: int
     ) -> None:
-        from waypost_worker.devserver import Servers
+        from waypost_worker.devserver import ClusterOptions, Servers
 
         self._settings = settings
         self._progress = DownloadProgress()
         self._servers = Servers(
-            directory, kafka_port=kafka_port, postgres_port=postgres_port, progress=self._progress.show
+            directory,
+            kafka=ClusterOptions(port=kafka_port, progress=self._progress.show),
+            postgres_port=postgres_port,
         )
         self._workers = WorkerProcesses()
         self._stop = threading.Event()

@@ -7,7 +7,7 @@ alone, too. May import ``waypost.errors`` only: it knows neither Waypost's topic
 from waypost_worker.devserver.endpoints import Endpoints
 from waypost_worker.devserver.errors import DevServerError
 from waypost_worker.devserver.jvm import FAST_START, THROUGHPUT, JvmProfile
-from waypost_worker.devserver.kafka import EmbeddedKafka
+from waypost_worker.devserver.kafka import ClusterOptions, EmbeddedKafka
 from waypost_worker.devserver.node import KafkaNode
 from waypost_worker.devserver.postgres import EmbeddedPostgres
 from waypost_worker.devserver.servers import Servers
@@ -15,6 +15,7 @@ from waypost_worker.devserver.servers import Servers
 __all__ = [
     "FAST_START",
     "THROUGHPUT",
+    "ClusterOptions",
     "DevServerError",
     "EmbeddedKafka",
     "EmbeddedPostgres",

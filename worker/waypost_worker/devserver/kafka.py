@@ -6,6 +6,7 @@ Owns the cluster's configuration and the wait until it can serve. Knows nothing 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from waypost_worker.devserver.distribution import prepare
@@ -20,6 +21,38 @@ from waypost_worker.devserver.startable import Startable
 LOCK_PATIENCE_SECONDS = 20.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterOptions:
+    """How a cluster is made.
+
+    Attributes:
+        nodes: number of nodes, each broker and controller; must not change for a directory.
+        properties: broker properties that override `default_properties`.
+        listeners: further listeners by name, each with its protocol (SSL, SASL_SSL, …); their keys,
+            mechanisms and so on are `properties`. The unprotected one stays, for the brokers themselves.
+        profile: JVM settings, FAST_START or THROUGHPUT.
+        port: client port of a single node, or 0 for one that the system chooses.
+        runtime: what `prepare()` returned, to share it; None prepares it at start.
+        jvm_options: further options of every node's JVM.
+        progress: called while jars are downloaded.
+        start_timeout: seconds until a start counts as failed.
+    """
+
+    nodes: int = 1
+    properties: Mapping[str, str] = field(default_factory=dict)
+    listeners: Mapping[str, str] = field(default_factory=dict)
+    profile: JvmProfile = FAST_START
+    port: int = 0
+    runtime: Runtime | None = None
+    jvm_options: Sequence[str] = ()
+    progress: OnProgress = no_progress
+    start_timeout: float = 90.0
+
+    def __post_init__(self) -> None:
+        if self.nodes < 1 or (self.nodes > 1 and self.port):
+            raise ValueError("nodes must be at least 1, and a port can be chosen for a single node only")
+
+
 class EmbeddedKafka(Startable):
     """A Kafka cluster with its data below `directory`.
 
@@ -28,47 +61,24 @@ class EmbeddedKafka(Startable):
     suspend and resume; the cluster's act on all nodes.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        *,
-        nodes: int = 1,
-        properties: Mapping[str, str] | None = None,
-        listeners: Mapping[str, str] | None = None,
-        profile: JvmProfile = FAST_START,
-        port: int = 0,
-        runtime: Runtime | None = None,
-        jvm_options: Sequence[str] = (),
-        progress: OnProgress = no_progress,
-        start_timeout: float = 90.0,
-    ) -> None:
+    def __init__(self, directory: Path, options: ClusterOptions | None = None) -> None:
         """Describe the cluster; nothing starts yet.
 
         Args:
             directory: state directory; created where missing, started again where it holds a cluster.
-            nodes: number of nodes, each broker and controller; must not change for a directory.
-            properties: broker properties that override `default_properties`.
-            listeners: further listeners by name, each with its protocol (SSL, SASL_SSL, …); their keys,
-                mechanisms and so on are `properties`. The unprotected one stays, for the brokers themselves.
-            profile: JVM settings, FAST_START or THROUGHPUT.
-            port: client port of a single node, or 0 for one that the system chooses.
-            runtime: what `prepare()` returned, to share it; None prepares it at start.
-            jvm_options: further options of every node's JVM.
-            progress: called while jars are downloaded.
-            start_timeout: seconds until a start counts as failed.
+            options: how it is made; None for a single node.
         """
-        if nodes < 1 or (nodes > 1 and port):
-            raise ValueError("nodes must be at least 1, and a port can be chosen for a single node only")
+        options = options or ClusterOptions()
         self._directory = directory.absolute()
-        self._count = nodes
-        self._properties = {**default_properties(nodes), **(properties or {})}
-        self._listeners = dict(listeners or {})
-        self._profile = profile
-        self._port = port
-        self._runtime = runtime
-        self._jvm_options = jvm_options
-        self._progress = progress
-        self._start_timeout = start_timeout
+        self._count = options.nodes
+        self._properties = {**default_properties(options.nodes), **options.properties}
+        self._listeners = dict(options.listeners)
+        self._profile = options.profile
+        self._port = options.port
+        self._runtime = options.runtime
+        self._jvm_options = options.jvm_options
+        self._progress = options.progress
+        self._start_timeout = options.start_timeout
         self._lock = DirectoryLock(self._directory)
         self.nodes: list[KafkaNode] = []
 

@@ -13,9 +13,7 @@ from pathlib import Path
 
 from waypost_worker.devserver import endpoints
 from waypost_worker.devserver.endpoints import Endpoints
-from waypost_worker.devserver.jars import OnProgress, no_progress
-from waypost_worker.devserver.jvm import FAST_START, JvmProfile
-from waypost_worker.devserver.kafka import EmbeddedKafka
+from waypost_worker.devserver.kafka import ClusterOptions, EmbeddedKafka
 from waypost_worker.devserver.locks import DirectoryLock
 from waypost_worker.devserver.postgres import EmbeddedPostgres
 from waypost_worker.devserver.startable import Startable
@@ -32,37 +30,22 @@ class Servers(Startable):
         self,
         state_dir: Path | None = None,
         *,
-        kafka_nodes: int = 1,
-        kafka_properties: Mapping[str, str] | None = None,
-        kafka_profile: JvmProfile = FAST_START,
-        kafka_port: int = 0,
+        kafka: ClusterOptions | None = None,
         postgres_settings: Mapping[str, str] | None = None,
         postgres_port: int = 0,
-        progress: OnProgress = no_progress,
     ) -> None:
         """Describe the servers; nothing starts yet.
 
         Args:
             state_dir: where both keep their data; None for a temporary one that `stop()` removes.
-            kafka_nodes: see EmbeddedKafka, as for the other `kafka_` arguments.
-            kafka_properties: broker properties.
-            kafka_profile: JVM settings.
-            kafka_port: port of a single node; 0 lets the system choose.
+            kafka: how the Kafka cluster is made; None for a single node.
             postgres_settings: server settings, see EmbeddedPostgres.
             postgres_port: port; 0 lets the system choose.
-            progress: called during the preparations of the first start.
         """
         self._ephemeral = state_dir is None
         self.state_dir = (state_dir or Path(tempfile.mkdtemp(prefix="waypost-"))).absolute()
         self._lock = DirectoryLock(self.state_dir)
-        self.kafka = EmbeddedKafka(
-            self.state_dir / "kafka",
-            nodes=kafka_nodes,
-            properties=kafka_properties,
-            profile=kafka_profile,
-            port=kafka_port,
-            progress=progress,
-        )
+        self.kafka = EmbeddedKafka(self.state_dir / "kafka", kafka)
         self.postgres = EmbeddedPostgres(
             self.state_dir / "postgres", settings=postgres_settings, port=postgres_port
         )

@@ -14,7 +14,7 @@ from waypost_worker.partition import outbox
 from waypost_worker.partition.anchor import anchor_of
 from waypost_worker.partition.emitter import emit
 from waypost_worker.partition.encode import ResultEncoder
-from waypost_worker.partition.ownership import Acquired, OwnershipProof, Position
+from waypost_worker.partition.ownership import Acquired, Limits, OwnershipProof, Position
 from waypost_worker.partition.ports import (
     Claim,
     Clock,
@@ -35,19 +35,16 @@ async def acquire(
     store: Store,
     encoder: ResultEncoder,
     clock: Clock,
+    limits: Limits,
     *,
     sleep: Callable[[float], Awaitable[None]],
-    proof_lifetime: float = 300,
-    accept_trimmed_results: bool = False,
 ) -> Acquired:
     """Become the owner of the partition, or raise an OwnerError; RefusedError needs a person.
 
     ``sleep`` waits for minutes if the producer id changed; it may raise to give up.
-    ``accept_trimmed_results`` is the operator's word that results which retention removed before they could
-    be looked at need not be told apart from ones never emitted.
     """
     partitions = await log.partitions()
-    proof = OwnershipProof(clock, proof_lifetime)
+    proof = OwnershipProof(clock, limits.proof_lifetime)
 
     # 1. Fence Postgres: from here on no older owner commits.
     with proof.renewed():
@@ -57,7 +54,7 @@ async def acquire(
     # before anything is appended. Otherwise each attempt would add a fence record to a results topic that was
     # cut, until it is long enough to look whole.
     log_end = await check_log(log, claim.next_offset, claim.anchor)
-    results_start = await _check_results(results, claim, accept_trimmed_results)
+    results_start = await _check_results(results, claim, limits.accept_trimmed_results)
 
     # 2. Fence Kafka: once the record is in, no older owner appends behind it.
     fence = await results.claim()
@@ -72,7 +69,7 @@ async def acquire(
         # A new producer id fences nothing of another, so wait: an older owner, though fenced in Postgres, may
         # append for as long as it trusts its proof, and what it sent last may then still be under way. Postgres
         # knows the id of the owner that it remembers; those that it forgot in a failover left theirs in the topic.
-        await sleep(proof_lifetime)
+        await sleep(limits.proof_lifetime)
         await sleep(results.unanswered_append_seconds)
     # Recorded only now: the stored id tells the next owner that nobody appends under another any more.
     with proof.renewed():
@@ -87,7 +84,7 @@ async def acquire(
         await _check_answered(log, tail.highest, log_end)
 
     owed = _owed(claim, tail.highest)
-    if not accept_trimmed_results:  # the operator's word stands for answers that are not there
+    if not limits.accept_trimmed_results:  # the operator's word stands for answers that are not there
         await _check_complete(log, claim.next_offset, tail.highest, owed)
 
     # 5. Finish the outbox: emit what was committed but is not in the topic. A long tail took its time, so

@@ -8,7 +8,7 @@ import hashlib
 from binascii import hexlify
 from functools import lru_cache
 from struct import Struct
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import NAMESPACE_URL
 
 import orjson
@@ -67,6 +67,17 @@ def _time(micros: int) -> tuple[bytes, Header]:
     # All records of one append to the log have the same time.
     text = format_micros(micros).encode()
     return text, ("ce_time", text)
+
+
+class _About(NamedTuple):
+    """What a result's key and headers say of its command; ``name`` is that of a checkpoint."""
+
+    key: bytes | None
+    command_id: str | None
+    session_id: str | None
+    subject: str | None
+    name: str | None = None
+    traceparent: bytes | None = None
 
 
 class ResultEncoder:
@@ -212,17 +223,8 @@ class ResultEncoder:
     ) -> ResultRecord:
         """The result of a refused command; its record has the key of the command, whatever that is."""
         body = {"session_id": session_id, "code": rejection.code, "message": rejection.message}
-        return self._build(
-            key,
-            _REJECTED,
-            offset,
-            recorded_at,
-            body,
-            command_id,
-            session_id,
-            session_id,
-            traceparent=traceparent,
-        )
+        about = _About(key, command_id, session_id, session_id, traceparent=traceparent)
+        return self._build(_REJECTED, offset, recorded_at, body, about)
 
     def acquired(self, epoch: int, next_offset: int, fence: Fence) -> ResultRecord:
         """The fence record. It carries no clock and no command; its id names the epoch.
@@ -255,32 +257,14 @@ class ResultEncoder:
         subject: str | None = None,
         name: str | None = None,
     ) -> ResultRecord:
-        return self._build(
-            None if session_id is None else session_id.encode(),
-            result_type,
-            offset,
-            envelope.recorded_at,
-            body,
-            envelope.id,
-            session_id,
-            subject,
-            name,
-            envelope.traceparent,
-        )
+        key = None if session_id is None else session_id.encode()
+        about = _About(key, envelope.id, session_id, subject, name, envelope.traceparent)
+        return self._build(result_type, offset, envelope.recorded_at, body, about)
 
     def _build(
-        self,
-        key: bytes | None,
-        result_type: bytes,
-        offset: int,
-        recorded_at: int,
-        body: dict[str, Any],
-        command_id: str | None,
-        session_id: str | None,
-        subject: str | None,
-        name: str | None = None,
-        traceparent: bytes | None = None,
+        self, result_type: bytes, offset: int, recorded_at: int, body: dict[str, Any], about: _About
     ) -> ResultRecord:
+        key, command_id, session_id, subject, name, traceparent = about
         body["command"] = {"id": command_id, "partition": self.partition, "offset": offset}
         headers = [
             ("ce_specversion", b"1.0"),

@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 from waypost.backoff import Backoff
 from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.observer import Observer
+from waypost_worker.partition.ownership import Limits
 from waypost_worker.partition.ports import (
     OwnerError,
     Ports,
@@ -19,7 +20,7 @@ from waypost_worker.partition.ports import (
     RenewalDueError,
     StuckError,
 )
-from waypost_worker.partition.term import Limits, StoppedError, StopSignal, Term
+from waypost_worker.partition.term import StoppedError, StopSignal, Term
 
 _T = TypeVar("_T")
 _FIRST_WAIT: Final = 0.05

@@ -9,6 +9,27 @@ from waypost_worker.partition.ports import Clock, RenewalDueError
 from waypost_worker.partition.tail import EmittedTail
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one owner. Times in seconds. None of them changes what a command means."""
+
+    batch_records: int = 2000
+    batch_bytes: int = 4 * 1024 * 1024
+    cache_items: int = 400_000
+    # Both producer ids and idle epochs expire, after 7 days and 1 day by default (doctor holds brokers to
+    # at least 24 hours): a renewal writes a fence record long before.
+    renew_after: float = 12 * 3600
+    # An owner that was frozen for longer must not append on the strength of what it knew before.
+    proof_lifetime: float = 300
+    stuck_after: float = 30
+    # Who did not look at the log for so long was frozen, and the log may have been replaced meanwhile.
+    look_again_after: float = 10
+    refused_wait: float = 30
+    # The operator's word that results which retention removed before they could be looked at need not be told
+    # apart from ones never emitted.
+    accept_trimmed_results: bool = False
+
+
 @dataclass(slots=True)
 class Position:
     """Where an owner stands. ``emitted`` and ``results_offset`` are the results position (E, F) as it is now;

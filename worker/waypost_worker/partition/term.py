@@ -6,7 +6,6 @@ reads the truth from Postgres and Kafka again.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -20,6 +19,7 @@ from waypost_worker.partition.emitter import ResultEmitter
 from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.fold import BatchFolder
 from waypost_worker.partition.observer import AppliedBatch, Observer
+from waypost_worker.partition.ownership import Limits
 from waypost_worker.partition.ports import (
     Commit,
     Ports,
@@ -72,25 +72,6 @@ class StopSignal:
             self._waiting = None
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of one owner. Times in seconds. None of them changes what a command means."""
-
-    batch_records: int = 2000
-    batch_bytes: int = 4 * 1024 * 1024
-    cache_items: int = 400_000
-    # Both producer ids and idle epochs expire, after 7 days and 1 day by default (doctor holds brokers to
-    # at least 24 hours): a renewal writes a fence record long before.
-    renew_after: float = 12 * 3600
-    # An owner that was frozen for longer must not append on the strength of what it knew before.
-    proof_lifetime: float = 300
-    stuck_after: float = 30
-    # Who did not look at the log for so long was frozen, and the log may have been replaced meanwhile.
-    look_again_after: float = 10
-    refused_wait: float = 30
-    accept_trimmed_results: bool = False
-
-
 class Term:
     """One term: its ports, position and memory, all dropped together.
 
@@ -131,9 +112,8 @@ class Term:
             self._store,
             self._encoder,
             self._clock,
+            self._limits,
             sleep=self._sleep,
-            proof_lifetime=self._limits.proof_lifetime,
-            accept_trimmed_results=self._limits.accept_trimmed_results,
         )
         self._acquired = acquired
         self._folder = BatchFolder(self._encoder, self._store, acquired.defaults, self._cache_room)

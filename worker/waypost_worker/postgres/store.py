@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -24,6 +24,19 @@ from waypost_worker.postgres.errors import owner_errors
 from waypost_worker.postgres.pool import Pool, parsed
 from waypost_worker.postgres.rows import commit_parameters, policy_of
 from waypost_worker.postgres.statements import DEFAULT_SCHEMA, statement
+
+# The arrays of sql/load.sql, in the order of the fields of Entry and of SeenCommand.
+_ENTRY_COLUMNS: Final = (
+    "numbers",
+    "names",
+    "taken_at",
+    "recorded_at",
+    "positions",
+    "command_ids",
+    "imported_ids",
+    "pinned",
+)
+_RECENT_COLUMNS: Final = ("recent_positions", "recent_command_ids", "recent_numbers")
 
 
 class PostgresStore:
@@ -99,7 +112,7 @@ class PostgresStore:
     async def load(self, session_ids: Sequence[str]) -> dict[str, Session]:
         """See the port."""
         rows = await self._held_rows("load", session_ids)
-        return {row["session_id"]: _session(*row) for row in rows}
+        return {row["session_id"]: _session(row) for row in rows}
 
     async def contents(self, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], tuple[bytes, bytes]]:
         """See the port."""
@@ -172,28 +185,12 @@ class PostgresStore:
             yield connection
 
 
-def _session(
-    session_id: str,
-    counter: int,
-    policy: bytes | None,
-    numbers: list[int] | None,
-    names: list[str],
-    taken_at: list[int],
-    recorded_at: list[int],
-    positions: list[int],
-    command_ids: list[str | None],
-    imported_ids: list[str | None],
-    pinned: list[bool],
-    recent_positions: list[int] | None,
-    recent_command_ids: list[str],
-    recent_numbers: list[int | None],
-) -> Session:
+def _session(row: Any) -> Session:
     """A row of ``sql/load.sql``; its arrays are null where they would be empty."""
     entries: list[Entry] = []
-    if numbers is not None:
-        columns = (numbers, names, taken_at, recorded_at, positions, command_ids, imported_ids, pinned)
-        entries = list(map(Entry, *columns))
+    if row["numbers"] is not None:
+        entries = list(map(Entry, *(row[column] for column in _ENTRY_COLUMNS)))
     recent: list[SeenCommand] = []
-    if recent_positions is not None:
-        recent = list(map(SeenCommand, recent_positions, recent_command_ids, recent_numbers))
-    return Session.restore(session_id, counter, policy_of(policy), entries, recent)
+    if row["recent_positions"] is not None:
+        recent = list(map(SeenCommand, *(row[column] for column in _RECENT_COLUMNS)))
+    return Session.restore(row["session_id"], row["counter"], policy_of(row["policy"]), entries, recent)

@@ -22,8 +22,8 @@ from waypost_worker.kafka.membership import Membership
 from waypost_worker.kafka.results_log import KafkaResultsLog
 from waypost_worker.partition.observer import Observer
 from waypost_worker.partition.owner import Owner
+from waypost_worker.partition.ownership import Limits
 from waypost_worker.partition.ports import Ports, RefusedError, StuckError, UnavailableError
-from waypost_worker.partition.term import Limits
 from waypost_worker.postgres.migrate import SchemaError
 from waypost_worker.postgres.shards import Shards
 from waypost_worker.postgres.store import PostgresStore

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from waypost.publisher.options import PublisherSettings
 from waypost.publisher.pending import Pending
-from waypost.publisher.spool.buffer import SpooledBuffer
+from waypost.publisher.spool.buffer import SpooledBuffer, SpoolShare
 from waypost.publisher.spool.directory import claim
 from waypost.publisher.spool.spooler import Spooler
 from waypost.publisher.spool.write_through import ThroughBuffer
@@ -38,10 +38,7 @@ def open_spool(
         settings.on_full,
         wake,
         on_drop,
-        own=spooler.own,
-        max_disk_bytes=settings.max_spool_bytes,
-        recovered=spooler.recovered,
-        hint=spooler.hint,
+        SpoolShare(spooler.own, settings.max_spool_bytes, spooler.recovered, spooler.hint),
     )
     spooler.start(buffer)
     return spooler, buffer

@@ -14,7 +14,7 @@ This module decides what is to be written, loaded and removed, and keeps the boo
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from waypost.publisher.buffer import Buffer
 from waypost.publisher.options import OnFull
@@ -27,13 +27,21 @@ if TYPE_CHECKING:
 _LOAD_BELOW: Final = 500  # commands in front, below which more are loaded
 
 
-class SpooledBuffer(Buffer):
-    """As :class:`waypost.publisher.buffer.Buffer`.
+class SpoolShare(NamedTuple):
+    """What a buffer has of the spool: its file, and the bytes that all files may take.
 
-    ``hint`` is called, from any thread, when there is work for the spooler.
-
-    ``recovered`` are count and bytes of what dead publishers left: it is stored, and numbered from 1.
+    ``recovered`` are count and bytes of what dead publishers left: it is stored, and numbered from 1. ``hint`` is
+    called, from any thread, when there is work for the spooler.
     """
+
+    own: "SpoolFile"
+    max_disk_bytes: int
+    recovered: tuple[int, int]
+    hint: Callable[[], None]
+
+
+class SpooledBuffer(Buffer):
+    """As :class:`waypost.publisher.buffer.Buffer`."""
 
     # A batch may be acknowledged and not yet removed from the disk while the next one is in flight.
     most_of_a_session = Buffer.most_of_a_session // 2
@@ -45,20 +53,13 @@ class SpooledBuffer(Buffer):
         on_full: OnFull,
         wake: Callable[[], None],
         on_drop: Callable[[Pending], None],
-        *,
-        own: "SpoolFile",
-        max_disk_bytes: int,
-        recovered: tuple[int, int],
-        hint: Callable[[], None],
+        disk: SpoolShare,
     ) -> None:
         super().__init__(max_count, max_bytes, on_full, wake, on_drop)
-        self.newest, self.disk_bytes = recovered
+        self._own, self._max_disk_bytes, (self.newest, self.disk_bytes), self._hint = disk
         self.disk_count = self.recovered = self.newest
         self._line = Stored(self.newest)
-        self._own = own
-        self._max_disk_bytes = max_disk_bytes
         self.load_most = max(1, min(_LOAD_BELOW, max_count // 4))
-        self._hint = hint
         self._hinted = False
         self._saved_up_to = 0
         self._spilling: list[Pending] = []

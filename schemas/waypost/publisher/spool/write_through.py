@@ -17,8 +17,8 @@ from waypost.publisher.spool.buffer import SpooledBuffer
 class ThroughBuffer(SpooledBuffer):
     """As :class:`waypost.publisher.spool.buffer.SpooledBuffer`; nothing is in memory alone."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self._group: GroupCommit[Pending] = GroupCommit(self._write_through)
 
     def put(self, *accepted: Pending, timeout: float | None = None) -> None:

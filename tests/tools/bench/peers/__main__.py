@@ -35,7 +35,7 @@ from tests.tools.bench.table import PEERS as TITLES
 from tests.tools.bench.table import table
 
 from waypost_worker.cli.worker.app import usable_cpus
-from waypost_worker.devserver import THROUGHPUT, DevServerError, Servers
+from waypost_worker.devserver import THROUGHPUT, ClusterOptions, DevServerError, Servers
 
 TOPICS: Final[tuple[System, ...]] = ("service", "streams", "quix")
 POOLS: Final = (4, 10, 20)
@@ -224,7 +224,9 @@ def main() -> int:
     build.mkdir(exist_ok=True)
     print("the service beside its peers, some fifteen minutes …", file=sys.stderr)
     try:
-        with Servers(kafka_profile=THROUGHPUT, postgres_settings=POSTGRES_SETTINGS) as servers:
+        with Servers(
+            kafka=ClusterOptions(profile=THROUGHPUT), postgres_settings=POSTGRES_SETTINGS
+        ) as servers:
             report = asyncio.run(run(servers, build, asked.python, plan))
     except (DevServerError, ChildFailedError, RuntimeError, TimeoutError) as error:
         print(f"\nthe benchmark can't go on, nothing was written: {error!r}", file=sys.stderr)

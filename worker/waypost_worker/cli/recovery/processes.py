@@ -80,8 +80,9 @@ def _work(
 ) -> Any:
     """What replays one partition."""
     from waypost_worker.kafka.results_log import KafkaResultsLog
+    from waypost_worker.partition.ownership import Limits
     from waypost_worker.partition.ports import Ports
-    from waypost_worker.partition.term import Limits
+    from waypost_worker.recovery.replay.comparison import CompareOptions
     from waypost_worker.recovery.replay.partition_replay import PartitionReplay, ReplayLimits, ReplayPorts
     from waypost_worker.recovery.replay.reemit import ReemittingReplay
     from waypost_worker.runtime.clock import SystemClock
@@ -105,8 +106,7 @@ def _work(
         end,
         progress,
         ReplayLimits(job.batch_records, cache_items=cache_items),
-        compare=job.compare,
-        accept_trimmed_results=settings.accept_trimmed_results,
+        CompareOptions(job.compare, settings.accept_trimmed_results),
     )
 
 

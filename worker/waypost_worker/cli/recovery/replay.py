@@ -190,6 +190,7 @@ async def _plan(settings: Settings, options: _Options) -> "list[PartitionPlan]":
     from waypost_worker.kafka.results_log import KafkaResultsLog
     from waypost_worker.postgres.replay_target import look
     from waypost_worker.postgres.shards import check_set
+    from waypost_worker.recovery.replay.comparison import CompareOptions
     from waypost_worker.recovery.replay.preflight import check_target, plan_partition
 
     partitions = await command_partitions(settings)
@@ -209,6 +210,9 @@ async def _plan(settings: Settings, options: _Options) -> "list[PartitionPlan]":
             )
         rows = {row.partition: row for one in standing for row in one.rows}
         topics = options.emit_to or settings.topics
+        compare = None
+        if options.emit_to is None:
+            compare = CompareOptions(options.compare, settings.accept_trimmed_results)
         held = await topic_partitions(settings, topics)
         results = [
             KafkaResultsLog(connection, topics, partition) for partition in range(held.get(topics.results, 0))
@@ -219,13 +223,11 @@ async def _plan(settings: Settings, options: _Options) -> "list[PartitionPlan]":
                     *(
                         plan_partition(
                             partition,
-                            rows,
+                            rows.get(partition),
                             ends[partition],
                             logs[partition],
                             results[partition] if partition < len(results) else None,
-                            reemit=options.emit_to is not None,
-                            compare=options.compare,
-                            accept_trimmed_results=settings.accept_trimmed_results,
+                            compare,
                         )
                         for partition in range(partitions)
                     )

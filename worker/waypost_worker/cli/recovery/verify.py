@@ -138,7 +138,7 @@ async def _verify(
 ) -> "list[VerifyReport]":
     from waypost_worker.kafka.results_log import KafkaResultsLog
     from waypost_worker.recovery.shares import share_of
-    from waypost_worker.recovery.verify.verification import Verification
+    from waypost_worker.recovery.verify.verification import Verification, VerifyOptions, VerifySources
     from waypost_worker.snapshots.rows import SnapshotRows
 
     async with kafka_errors(settings), postgres_errors(settings), AsyncExitStack() as stack:
@@ -163,15 +163,14 @@ async def _verify(
                             number,
                             partitions,
                             settings.topics.results,
-                            logs[number],
-                            results,
-                            open_snapshot,
+                            VerifySources(logs[number], results, open_snapshot, bases.get(number)),
                             progress,
-                            base=bases.get(number),
-                            share=share_of(options.sample),
-                            strict=options.strict,
-                            limit=options.limit,
-                            room=options.room,
+                            VerifyOptions(
+                                share=share_of(options.sample),
+                                strict=options.strict,
+                                limit=options.limit,
+                                room=options.room,
+                            ),
                         )
                         verdicts.append(await verification.run())
                     finally:

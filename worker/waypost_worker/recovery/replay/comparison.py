@@ -7,6 +7,7 @@ topic answers, are owed: whoever works on the rebuilt database next emits them.
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import islice
 from typing import cast
 
@@ -20,16 +21,30 @@ class DifferenceError(OwnerError):
     """A result in the topic is not what the command log gives now, or one of the two is missing."""
 
 
+@dataclass(frozen=True, slots=True)
+class CompareOptions:
+    """What a replay makes of the results topic. Without ``contents`` results are not looked at, only how far they go.
+
+    Where retention removed all results, which commands were answered can't be told: with ``accept_trimmed`` all
+    that are replayed count as answered.
+    """
+
+    contents: bool = True
+    accept_trimmed: bool = False
+
+
 class Comparison:
     """The results of one partition. ``emitted`` and ``results_offset`` are (E, F) as it is now."""
 
     def __init__(
-        self, results: ResultsLog, emitted: int, results_offset: int, next_offset: int, contents: bool = True
+        self,
+        results: ResultsLog,
+        emitted: int,
+        results_offset: int,
+        next_offset: int,
+        options: CompareOptions,
     ) -> None:
-        """From the stored position (E, F), with ``next_offset`` as the first command that will be replayed.
-
-        Without ``contents`` the results are not looked at, only how far they go.
-        """
+        """From the stored position (E, F), with ``next_offset`` as the first command that will be replayed."""
         self.emitted = emitted
         self.results_offset = results_offset
         self.highest = emitted
@@ -38,17 +53,17 @@ class Comparison:
         self.trimmed = 0
         self._results = results
         self._next_offset = next_offset
-        self._contents = contents
+        self._contents = options.contents
+        self._accept_trimmed = options.accept_trimmed
         self._stream: AsyncIterator[Sequence[FetchedResult]] | None = None
         self._piece: Sequence[FetchedResult] = ()
         self._at = 0
         self._end = results_offset
 
-    async def open(self, accept_trimmed: bool, last_command: int) -> None:
+    async def open(self, last_command: int) -> None:
         """Find what the topic holds. RefusedError if it does not go with the stored position.
 
-        Where retention removed all results, which commands were answered can't be told: with
-        ``accept_trimmed`` all up to ``last_command`` count as answered.
+        ``last_command`` is the last that will be replayed.
         """
         start, self._end = await self._results.bounds()
         if self.results_offset > self._end:
@@ -67,7 +82,7 @@ class Comparison:
                 # What was removed answered commands before the first that is left.
                 first = await first_result(self._results, self.results_offset, self._end) or last
                 self.emitted = max(self.emitted, command_offset(first) - 1)
-        elif self.trimmed and not accept_trimmed:
+        elif self.trimmed and not self._accept_trimmed:
             raise RefusedError(
                 f"retention removed results {self.results_offset - self.trimmed} to {start - 1} and no later "
                 "one is left, so which commands were answered can't be told. Nothing was changed. To go on, "

@@ -26,7 +26,7 @@ from waypost_worker.partition.ports import (
     Store,
     StoredOutbox,
 )
-from waypost_worker.recovery.replay.comparison import Comparison
+from waypost_worker.recovery.replay.comparison import CompareOptions, Comparison
 from waypost_worker.recovery.retry import RecoveryProgress, patiently
 
 
@@ -80,9 +80,7 @@ class PartitionReplay:
         end: int,
         progress: RecoveryProgress,
         limits: ReplayLimits | None = None,
-        *,
-        compare: bool = True,
-        accept_trimmed_results: bool = False,
+        compare: CompareOptions | None = None,
     ) -> None:
         self.outcome = Replayed(partition, 0, 0)
         self._partition = partition
@@ -91,8 +89,7 @@ class PartitionReplay:
         self._end = end
         self._progress = progress
         self._limits = limits or ReplayLimits()
-        self._compare = compare
-        self._accept_trimmed = accept_trimmed_results
+        self._compare = compare or CompareOptions()
         self._begun = False
 
     async def run(self) -> Replayed:
@@ -121,7 +118,7 @@ class PartitionReplay:
             comparison = Comparison(
                 results, claim.emitted, claim.results_offset, claim.next_offset, self._compare
             )
-            await comparison.open(self._accept_trimmed, self._end - 1)
+            await comparison.open(self._end - 1)
             await self._batches(log, partitions, claim, comparison)
         finally:
             if comparison is not None:

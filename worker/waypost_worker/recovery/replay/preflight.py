@@ -1,12 +1,12 @@
 """What must hold before a replay touches its target, and what it will then do. Reads only."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from waypost_worker.partition.acquire import check_log
 from waypost_worker.partition.ports import CommandLog, RefusedError, ResultsLog
-from waypost_worker.recovery.replay.comparison import Comparison
+from waypost_worker.recovery.replay.comparison import CompareOptions, Comparison
 
 _EMITTING: Final = "Waypost replay: emits to "
 
@@ -113,20 +113,16 @@ def check_target(
 
 async def plan_partition(
     partition: int,
-    rows: Mapping[int, PartitionRow],
+    row: PartitionRow | None,
     end: int,
     log: CommandLog,
     results: ResultsLog | None,
-    *,
-    reemit: bool,
-    compare: bool,
-    accept_trimmed_results: bool,
+    compare: CompareOptions | None,
 ) -> PartitionPlan:
     """The plan of one partition; RefusedError if log, results or target do not go together.
 
-    ``results`` are those to compare with or, with ``reemit``, those to emit to; None if that topic is to be made.
+    ``results`` are those to compare with or, without ``compare``, those to emit to; None if that topic is to be made.
     """
-    row = rows.get(partition)
     begin, anchor = (0, None) if row is None else (row.next_offset, row.anchor)
     await check_log(log, begin, anchor)
     if begin > end:
@@ -135,7 +131,7 @@ async def plan_partition(
             "end: a replay goes forward only. Nothing was changed; name an empty schema with --schema"
         )
     emitted, results_offset = (-1, 0) if row is None else (row.emitted, row.results_offset)
-    if reemit:
+    if compare is None:
         held = 0 if results is None else (await results.bounds())[1]
         if results_offset > held:
             raise RefusedError(
@@ -143,10 +139,10 @@ async def plan_partition(
                 f"has {held}: the target was made with another results topic. Nothing was changed; name an empty "
                 "schema with --schema"
             )
-    if results is None or reemit or begin == end:
+    if results is None or compare is None or begin == end:
         return PartitionPlan(partition, begin, end, begin, end - 1)
     comparison = Comparison(results, emitted, results_offset, begin, compare)
-    await comparison.open(accept_trimmed_results, end - 1)
+    await comparison.open(end - 1)
     return PartitionPlan(partition, begin, end, max(begin, comparison.silent_below), comparison.highest)
 
 

@@ -2,9 +2,8 @@
 
 from waypost_worker.partition.observer import AppliedBatch
 from waypost_worker.partition.owner import Owner
-from waypost_worker.partition.ownership import Acquired
+from waypost_worker.partition.ownership import Acquired, Limits
 from waypost_worker.partition.ports import OwnerError, Ports, RefusedError
-from waypost_worker.partition.term import Limits
 from waypost_worker.recovery.replay.partition_replay import Replayed
 from waypost_worker.recovery.replay.until import BoundedLog
 from waypost_worker.recovery.retry import RecoveryProgress

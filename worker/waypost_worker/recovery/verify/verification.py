@@ -65,38 +65,49 @@ class _Pass(NamedTuple):
     size: int
 
 
+class VerifySources(NamedTuple):
+    """What is compared. The fold begins with ``base``, a snapshot, or with the log if there is none."""
+
+    log: CommandLog
+    results: ResultsLog
+    open_snapshot: OpenRows
+    base: Base | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyOptions:
+    """How closely to look. Sessions outside of ``share`` are left out. ``strict`` counts rejected commands that are
+    no longer kept as differences, ``limit`` bounds the differences that are shown, ``room`` the bytes of sessions.
+    """
+
+    share: Share = WHOLE
+    strict: bool = False
+    limit: int = 10
+    room: int = ROOM
+
+
 class Verification:
-    """Verifies one partition. Holds its sessions in memory, without their data, in about ``room`` bytes."""
+    """Verifies one partition. Holds its sessions in memory, without their data."""
 
     def __init__(
         self,
         partition: int,
         partitions: int,
         results_topic: str,
-        log: CommandLog,
-        results: ResultsLog,
-        open_snapshot: OpenRows,
+        sources: VerifySources,
         progress: VerifyProgress,
-        *,
-        base: Base | None = None,
-        share: Share = WHOLE,
-        strict: bool = False,
-        limit: int = 10,
-        room: int = ROOM,
+        options: VerifyOptions | None = None,
     ) -> None:
-        """``base`` is a snapshot to begin with. What is outside of ``share`` is not looked at."""
+        options = options or VerifyOptions()
         self._partition = partition
         self._partitions = partitions
         self._encoder = ResultEncoder(results_topic, partition)
-        self._log = log
-        self._results = results
-        self._open_snapshot = open_snapshot
+        self._log, self._results, self._open_snapshot, self._base = sources
         self._progress = progress
-        self._base = base
-        self._share = share
-        self._strict = strict
-        self._room = room
-        self._tally = Tally(limit)
+        self._share = options.share
+        self._strict = options.strict
+        self._room = options.room
+        self._tally = Tally(options.limit)
 
     async def run(self) -> VerifyReport:
         """Fold, read, compare. RefusedError if log and database can't be compared at all."""
