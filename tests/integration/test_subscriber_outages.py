@@ -88,19 +88,19 @@ async def test_a_broker_that_is_killed_and_comes_back_costs_no_event(
 async def test_a_frozen_broker_is_not_taken_for_a_stuck_consumer(
     world: Deployment, results: Results, kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("waypost.subscriber.consumer._STOP_SECONDS", 1.0)
+    monkeypatch.setattr("waypost.subscriber.watchdog._STOP_SECONDS", 1.0)
     collecting = Collecting(subscriber(world, from_beginning=True, stuck_after=0.2))
     sent = await results.many(30)
     await world.until(lambda: len(collecting.found) == 30)
-    consuming = beneath(collecting.events)
+    watchdog = beneath(collecting.events)._watchdog
     looked: list[object] = []
-    ends = consuming._ends
+    ends = watchdog._ends
 
     async def counted(partitions: object) -> object:
         looked.append(await ends(partitions))  # type: ignore[arg-type]
         return looked[-1]
 
-    consuming._ends = counted  # type: ignore[assignment]
+    watchdog._ends = counted  # type: ignore[assignment]
     await asyncio.to_thread(freeze, kafka)
     try:
         await world.until(lambda: looked.count(None) >= 2)

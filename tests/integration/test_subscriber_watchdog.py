@@ -105,7 +105,7 @@ async def test_handlers_under_way_are_finished_before_the_consumer_is_replaced(
 async def test_a_member_that_never_gets_its_partitions_begins_anew(
     world: Deployment, results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("waypost.subscriber.consumer._STOP_SECONDS", 2.0)
+    monkeypatch.setattr("waypost.subscriber.watchdog._STOP_SECONDS", 2.0)
     sent = await results.many(30)
     found: list[Event] = []
     events = subscriber(
@@ -140,15 +140,15 @@ async def test_one_that_is_merely_idle_or_has_a_slow_application_is_left_alone(
     sent = await results.many(3, sessions=1)
     async with subscriber(world, group=GROUP, from_beginning=True, stuck_after=STUCK_AFTER) as events:
         await assigned(world, events)
-        consuming = beneath(events)
+        watchdog = beneath(events)._watchdog
         looked: list[Any] = []
-        trouble = consuming._trouble
+        trouble = watchdog.trouble
 
         async def counted() -> str | None:
             looked.append(await trouble())
             return None
 
-        consuming._trouble = counted  # type: ignore[method-assign]
+        watchdog.trouble = counted  # type: ignore[method-assign]
         taken = []
         async for event in events:
             taken.append(event.subject)

@@ -93,7 +93,8 @@ class Subscriber:
             from aiokafka.errors import KafkaConnectionError
 
             from waypost.kafka.diagnosis import refusal, require_access, unreachable
-            from waypost.subscriber.consumer import ResultConsumer, Start, Watch
+            from waypost.subscriber.consumer import ResultConsumer, Start
+            from waypost.subscriber.watchdog import Watch
 
             try:
                 consuming = ResultConsumer(

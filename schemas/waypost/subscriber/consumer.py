@@ -7,8 +7,8 @@ position that was committed. A consumer that is stuck is replaced by a new one; 
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -16,7 +16,7 @@ from aiokafka.errors import ConsumerStoppedError, KafkaError
 
 from waypost.kafka.lenient import ODD, read_each
 from waypost.kafka.partitions import partitions_of
-from waypost.subscriber.watchdog import FetchProgress
+from waypost.subscriber.watchdog import Activity, FetchProgress, Watch, Watchdog, abandon
 
 log = logging.getLogger("waypost")
 _COMMIT_SECONDS: Final = 1.0
@@ -24,7 +24,6 @@ _POLL_MS: Final = 500
 _MOST: Final = 500
 _WAIT_SECONDS: Final = 0.2
 _LAST_COMMIT_SECONDS: Final = 5.0
-_STOP_SECONDS: Final = 10.0
 _REBALANCE_MS: Final = 60_000
 
 
@@ -33,13 +32,6 @@ class Start(NamedTuple):
 
     from_beginning: bool
     since: int | None
-
-
-class Watch(NamedTuple):
-    """After how many seconds of asking in vain a consumer is suspect, and whom to tell that it was replaced."""
-
-    patience: float
-    on_restart: Callable[[str], None] | None
 
 
 class FetchedRecords(NamedTuple):
@@ -57,13 +49,11 @@ class ResultConsumer:
         self, topic: str, group: str | None, start: Start, options: Mapping[str, Any], watch: Watch
     ) -> None:
         self.term = 0
-        self.restarts = 0
         #: Awaited before partitions are given up, so that what is under way can be finished.
         self.before_revoke: Callable[[], Awaitable[None]] | None = None
         self._topic = topic
         self._group = group
         self._start = start
-        self._watch = watch
         self._ready = False
         self._closed = False
         self._done: dict[TopicPartition, int] = {}
@@ -76,7 +66,16 @@ class ResultConsumer:
         self._asking: asyncio.Task[dict[TopicPartition, list[Any]]] | None = None
         self._asking_since = 0.0
         self._ready_at = 0.0
-        self._watching: asyncio.Task[None] | None = None
+        self._watchdog = Watchdog(
+            topic,
+            watch,
+            self._progress,
+            self._activity,
+            make_probe=partial(self._made, None),
+            replace=self._replace,
+            # A rebalance takes as long as the slowest member may take to finish.
+            longest_rebalance=int(options.get("rebalance_timeout_ms", _REBALANCE_MS)) / 1000,
+        )
         self._connected = asyncio.Event()
         self._consumer = self._made(group)
 
@@ -92,16 +91,22 @@ class ResultConsumer:
             }
         )
 
+    @property
+    def restarts(self) -> int:
+        """How often the consumer was replaced."""
+        return self._watchdog.restarts
+
     async def open(self) -> None:
         """Connect, and wait for the topic; KafkaError if the cluster can't be reached."""
         await self._connect()
-        self._watching = asyncio.create_task(self._watch_it(), name="waypost-watchdog")
+        self._watchdog.start()
 
     async def _connect(self) -> None:
         self._ready_at = asyncio.get_running_loop().time()
         try:
             await self._consumer.start()
-            partitions = await self._partitions(self._consumer, patient=True)
+            numbers = await partitions_of(self._consumer._client, self._topic, patient=True)
+            partitions = [TopicPartition(self._topic, number) for number in numbers]
             if self._group is None:
                 self._consumer.assign(partitions)
                 await self.take(partitions)
@@ -117,17 +122,14 @@ class ResultConsumer:
         if not self._closed:
             self._closed = True
             self._connected.set()
-            if self._watching is not None:
-                self._watching.cancel()
-                await asyncio.wait({self._watching})
+            await self._watchdog.stop()
             await self._finish()
             await self._consumer.stop()
 
     async def batches(self) -> AsyncIterator[FetchedRecords]:
         """What comes, until closed; commits what was marked from time to time."""
         while not self._closed:
-            if self._watching is not None and self._watching.done():
-                self._watching.result()  # raises what ended the watchdog
+            self._watchdog.check()
             found = await self._ask(timeout_ms=_POLL_MS, max_records=_MOST)
             # Before a term has begun, positions are not set yet: these records come again.
             term = self.term if self._ready else None
@@ -275,66 +277,13 @@ class ResultConsumer:
             positions.update(await self._consumer.end_offsets(fresh))
         return positions
 
-    async def _partitions(self, consumer: AIOKafkaConsumer, *, patient: bool = False) -> list[TopicPartition]:
-        numbers = await partitions_of(consumer._client, self._topic, patient=patient)
-        return [TopicPartition(self._topic, number) for number in numbers]
+    def _activity(self) -> Activity:
+        now = asyncio.get_running_loop().time()
+        asking_for = 0.0 if self._asking is None else now - self._asking_since
+        return Activity(asking_for, None if self._ready else now - self._ready_at)
 
-    # The watchdog.
-
-    async def _watch_it(self) -> None:
-        while True:
-            await asyncio.sleep(self._progress.patience / 4)
-            try:
-                why = await self._trouble()
-            except Exception as error:
-                log.info("the watchdog could not look: %r", error)
-                continue
-            if why is not None:
-                await self._replace(why)
-
-    async def _trouble(self) -> str | None:
-        """What is wrong with the consumer, None if nothing is or if Kafka itself does not answer."""
-        asking_for = 0.0
-        if self._asking is not None:
-            asking_for = asyncio.get_running_loop().time() - self._asking_since
-        if not self._ready:
-            waited = asyncio.get_running_loop().time() - self._ready_at
-            # A rebalance takes as long as the slowest member may take to finish.
-            longest = int(self._options.get("rebalance_timeout_ms", _REBALANCE_MS)) / 1000
-            if waited > longest + self._watch.patience and await self._ends(()) is not None:
-                return f"it has waited {waited:.0f} s for its partitions"
-            return None
-        hungry = self._progress.hungry(asking_for)
-        ends = await self._ends(hungry) if hungry else None
-        behind = {} if ends is None else self._progress.stuck(ends)
-        if not behind:
-            return None
-        listed = ", ".join(f"{p.partition} ({lag})" for p, lag in sorted(behind.items()))
-        self._progress.restarted(behind)
-        return f"nothing came of partitions whose logs go on; partition (records waiting): {listed}"
-
-    async def _ends(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int] | None:
-        """Where the logs end, asked over a connection of its own; None if Kafka does not answer."""
-        probe = self._made(None)
-        try:
-            async with asyncio.timeout(_STOP_SECONDS):
-                await probe.start()
-                wanted = list(partitions) or await self._partitions(probe)
-                ends: dict[TopicPartition, int] = await probe.end_offsets(wanted)
-                return ends
-        except (KafkaError, TimeoutError) as error:
-            log.debug("the ends of %s can't be read: %r", self._topic, error)
-            return None
-        finally:
-            await _abandon(probe)
-
-    async def _replace(self, why: str) -> None:
+    async def _replace(self) -> None:
         """Give the consumer up and go on with a new one, from what was done."""
-        self.restarts += 1
-        told = f"the Kafka consumer of {self._topic} was stuck and is replaced: {why}"
-        log.warning(told)
-        if self._watch.on_restart is not None:
-            self._watch.on_restart(told)
         await self._finish()
         self._kept = dict(self._done) if self._group is None else {}
         self._end_term()
@@ -342,7 +291,7 @@ class ResultConsumer:
         old, self._consumer = self._consumer, self._made(self._group)
         if self._asking is not None:
             self._asking.cancel()
-        await _abandon(old)
+        await abandon(old)
         while True:
             try:
                 await self._connect()
@@ -351,16 +300,6 @@ class ResultConsumer:
                 log.warning("the new consumer of %s can't connect yet: %r", self._topic, error)
                 await asyncio.sleep(_WAIT_SECONDS)
                 self._consumer = self._made(self._group)
-
-
-async def _abandon(consumer: AIOKafkaConsumer) -> None:
-    """Stop it if it can be stopped; else cut it off, so that its group sees it go."""
-    with suppress(Exception):
-        try:
-            async with asyncio.timeout(_STOP_SECONDS):
-                await consumer.stop()
-        finally:
-            await consumer._client.close()
 
 
 class _Listener(ConsumerRebalanceListener):

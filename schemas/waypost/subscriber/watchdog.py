@@ -1,19 +1,32 @@
-"""Whether a consumer still gets what is there for it. Pure: fed with seconds, positions and ends of logs.
+"""Replacing a consumer that no longer gets what is there for it.
 
 aiokafka's consumers are known to stop without an error (its issues 625, 712, 718, 1017, 1145). Seen from outside
 that is always the same: the log goes on, we ask, and nothing comes. What counts is time spent asking, so that
 an application that takes its time with an event is never mistaken for a consumer that is stuck.
 """
 
-from collections.abc import Collection, Iterable, Mapping
-from typing import Final, Generic, TypeVar
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from typing import Final, Generic, NamedTuple, TypeVar
 
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from waypost.kafka.partitions import partitions_of
+
+log = logging.getLogger("waypost")
 _P = TypeVar("_P")
 _LONGEST_PATIENCE: Final = 600.0
+_STOP_SECONDS: Final = 10.0
 
 
 class FetchProgress(Generic[_P]):
-    """What each assigned partition has given lately. Seconds of asking; positions are next offsets."""
+    """What each assigned partition has given lately. Seconds of asking; positions are next offsets.
+
+    Pure: fed with seconds, positions and ends of logs.
+    """
 
     def __init__(self, patience: float) -> None:
         self._first_patience = patience
@@ -82,3 +95,126 @@ class FetchProgress(Generic[_P]):
             self._patience = min(2 * self._patience, _LONGEST_PATIENCE)
         self._restarted_at.update(places)
         self.begin({})
+
+
+class Watch(NamedTuple):
+    """After how many seconds of asking in vain a consumer is suspect, and whom to tell that it was replaced."""
+
+    patience: float
+    on_restart: Callable[[str], None] | None
+
+
+class Activity(NamedTuple):
+    """What a consumer is doing: the age of the call under way, and how long it has had no partitions.
+
+    Seconds; 0 without a call, and None while it has partitions.
+    """
+
+    asking_for: float
+    without_partitions: float | None
+
+
+class Watchdog:
+    """Checks a consumer of a topic for as long as it runs, and calls ``replace`` if it is stuck.
+
+    ``restarts`` counts these calls. ``make_probe`` makes a consumer without a group: the ends of logs are read over
+    a connection of its own.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        watch: Watch,
+        progress: FetchProgress[TopicPartition],
+        activity: Callable[[], Activity],
+        *,
+        make_probe: Callable[[], AIOKafkaConsumer],
+        replace: Callable[[], Awaitable[None]],
+        longest_rebalance: float,
+    ) -> None:
+        self.restarts = 0
+        self._topic = topic
+        self._watch = watch
+        self._progress = progress
+        self._activity = activity
+        self._make_probe = make_probe
+        self._replace = replace
+        self._longest_rebalance = longest_rebalance
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start checking."""
+        self._task = asyncio.create_task(self._run(), name="waypost-watchdog")
+
+    async def stop(self) -> None:
+        """Stop checking, in the middle of a replacement too."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    def check(self) -> None:
+        """Raise what ended the watchdog: an error of ``replace`` or of ``on_restart``."""
+        if self._task is not None and self._task.done():
+            self._task.result()
+
+    async def trouble(self) -> str | None:
+        """Return what is wrong with the consumer; None if nothing is or if Kafka itself does not answer."""
+        asking_for, waited = self._activity()
+        if waited is not None:
+            if waited > self._longest_rebalance + self._watch.patience and await self._ends(()) is not None:
+                return f"it has waited {waited:.0f} s for its partitions"
+            return None
+        hungry = self._progress.hungry(asking_for)
+        ends = await self._ends(hungry) if hungry else None
+        behind = {} if ends is None else self._progress.stuck(ends)
+        if not behind:
+            return None
+        listed = ", ".join(f"{p.partition} ({lag})" for p, lag in sorted(behind.items()))
+        self._progress.restarted(behind)
+        return f"nothing came of partitions whose logs go on; partition (records waiting): {listed}"
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._progress.patience / 4)
+            try:
+                why = await self.trouble()
+            except Exception as error:
+                log.info("the watchdog could not look: %r", error)
+                continue
+            if why is not None:
+                await self._restart(why)
+
+    async def _restart(self, why: str) -> None:
+        self.restarts += 1
+        told = f"the Kafka consumer of {self._topic} was stuck and is replaced: {why}"
+        log.warning(told)
+        if self._watch.on_restart is not None:
+            self._watch.on_restart(told)
+        await self._replace()
+
+    async def _ends(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int] | None:
+        """Return where the logs end, of all partitions if none is given; None if Kafka does not answer."""
+        probe = self._make_probe()
+        try:
+            async with asyncio.timeout(_STOP_SECONDS):
+                await probe.start()
+                if not partitions:
+                    numbers = await partitions_of(probe._client, self._topic)
+                    partitions = [TopicPartition(self._topic, number) for number in numbers]
+                ends: dict[TopicPartition, int] = await probe.end_offsets(list(partitions))
+                return ends
+        except (KafkaError, TimeoutError) as error:
+            log.debug("the ends of %s can't be read: %r", self._topic, error)
+            return None
+        finally:
+            await abandon(probe)
+
+
+async def abandon(consumer: AIOKafkaConsumer) -> None:
+    """Stop it if it can be stopped; else cut it off, so that its group sees it go."""
+    with suppress(Exception):
+        try:
+            async with asyncio.timeout(_STOP_SECONDS):
+                await consumer.stop()
+        finally:
+            await consumer._client.close()

@@ -115,7 +115,7 @@ CLIENT: tuple[Mutant, ...] = (
         "marks-of-an-earlier-term",
         "what was read before a rebalance may move the position after it",
         (Edit(CONSUMING + "mark", "if term == self.term:", "if True:"),),
-        tests=("tests/unit/test_consuming.py",),
+        tests=("tests/unit/test_result_consumer.py",),
     ),
     Mutant(
         "stuck-at-first-sight",
@@ -127,6 +127,6 @@ CLIENT: tuple[Mutant, ...] = (
                 "if True",
             ),
         ),
-        tests=("tests/unit/test_progress.py",),
+        tests=("tests/unit/test_watchdog.py",),
     ),
 )
