@@ -11,9 +11,8 @@ from tests.unit.test_metrics import CREATE, batch, command
 from waypost.wire.event_types import EventType
 from waypost_worker.partition.observer import AppliedBatch
 from waypost_worker.partition.ports import RefusedError, UnavailableError
-from waypost_worker.telemetry.health import HEARTBEAT_SECONDS, Health
+from waypost_worker.telemetry.health import HEARTBEAT_SECONDS, Health, heartbeat
 from waypost_worker.telemetry.logs import configure_logs
-from waypost_worker.telemetry.loop_delay import heartbeat
 from waypost_worker.telemetry.metrics import Metrics
 from waypost_worker.telemetry.observers import Observers
 

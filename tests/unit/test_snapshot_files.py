@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from waypost_worker.snapshots.catalog import chosen, listed, newest
-from waypost_worker.snapshots.errors import SnapshotError
 from waypost_worker.snapshots.files import TableWriter, read, stream_of
-from waypost_worker.snapshots.storage import DirectoryStorage, open_storage
+from waypost_worker.snapshots.storage import DirectoryStorage, SnapshotError, open_storage
 
 NAME = "20261124T120000000Z-1a2b3c"
 

@@ -7,8 +7,8 @@ import orjson
 import pytest
 
 from waypost_worker.snapshots.catalog import Listed, superfluous
-from waypost_worker.snapshots.errors import SnapshotError
 from waypost_worker.snapshots.manifest import TABLES, AppliedMigration, File, Manifest, Part
+from waypost_worker.snapshots.storage import SnapshotError
 
 NAME = "20261124T120000000Z-1a2b3c"
 

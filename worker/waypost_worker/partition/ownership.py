@@ -1,10 +1,12 @@
 """What an owner knows of its ownership: where it stands, and when it last proved that it is the owner. Pure."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from waypost.model.defaults import Defaults
+from waypost.wire.envelope import KafkaRecord
 from waypost_worker.partition.ports import Clock, RenewalDueError
 from waypost_worker.partition.tail import EmittedTail
 
@@ -94,3 +96,20 @@ class Acquired:
     tail: EmittedTail
     proof: OwnershipProof
     reemitted: int
+
+
+def anchor_of(record: KafkaRecord) -> bytes:
+    """Return the hash that ties a position to one command topic.
+
+    16 bytes over all of a record: offset, timestamp, key, headers and value, each with its length.
+    """
+    hashed = hashlib.blake2b(digest_size=16)
+    hashed.update(b"%d %d" % (record.offset, record.timestamp))
+    for part in (record.key, record.value):
+        hashed.update(b" -" if part is None else b" %d:" % len(part))
+        hashed.update(part or b"")
+    for name, value in record.headers:
+        raw = value or b""
+        hashed.update(b" %d:%b %d:" % (len(name), name.encode(), len(raw)))
+        hashed.update(raw)
+    return hashed.digest()

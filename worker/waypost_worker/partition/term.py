@@ -12,14 +12,13 @@ from typing import Any, TypeVar
 from waypost.wire.envelope import KafkaRecord
 from waypost_worker.partition import outbox
 from waypost_worker.partition.acquire import acquire, check_log
-from waypost_worker.partition.anchor import anchor_of
 from waypost_worker.partition.batch import Decoded
 from waypost_worker.partition.batching import AdaptiveLinger, BatchSplitter
 from waypost_worker.partition.emitter import ResultEmitter
 from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.fold import BatchFolder
 from waypost_worker.partition.observer import AppliedBatch, Observer
-from waypost_worker.partition.ownership import Limits
+from waypost_worker.partition.ownership import Limits, anchor_of
 from waypost_worker.partition.ports import (
     Commit,
     Ports,

@@ -11,9 +11,9 @@ from waypost.model.defaults import Defaults
 from waypost.model.index import Session
 from waypost.wire.envelope import KafkaRecord
 from waypost_worker.partition import outbox
-from waypost_worker.partition.anchor import anchor_of
 from waypost_worker.partition.batch import Batch, decode
 from waypost_worker.partition.encode import Content, NullEncoder, ResultEncoder
+from waypost_worker.partition.ownership import anchor_of
 from waypost_worker.partition.ports import Changes, RejectedRow
 from waypost_worker.recovery.shares import WHOLE, Share, spread_of
 

@@ -29,8 +29,7 @@ from waypost_worker.postgres.shards import Shards
 from waypost_worker.postgres.store import PostgresStore
 from waypost_worker.runtime.clock import SystemClock
 from waypost_worker.telemetry.database_watch import watch_databases
-from waypost_worker.telemetry.health import Health
-from waypost_worker.telemetry.loop_delay import heartbeat
+from waypost_worker.telemetry.health import Health, heartbeat
 from waypost_worker.telemetry.metrics import Metrics
 from waypost_worker.telemetry.observers import LogObserver, Observers
 from waypost_worker.telemetry.timed_store import TimedStore

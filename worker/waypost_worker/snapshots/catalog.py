@@ -5,10 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from waypost_worker.snapshots.errors import SnapshotError
 from waypost_worker.snapshots.files import read
 from waypost_worker.snapshots.manifest import FILE_NAME, Manifest
-from waypost_worker.snapshots.storage import Storage
+from waypost_worker.snapshots.storage import SnapshotError, Storage
 
 LATEST: Final = "latest"
 # What doesn't look like this is somebody else's, and never touched.

@@ -15,10 +15,9 @@ from waypost import __version__
 from waypost.statements import load_statement
 from waypost.wire.topics import Topics
 from waypost_worker.postgres.migrate import applied, check_schema
-from waypost_worker.snapshots.errors import SnapshotError
 from waypost_worker.snapshots.files import PIECE_BYTES, TableWriter
 from waypost_worker.snapshots.manifest import FILE_NAME, TABLES, AppliedMigration, Manifest, Part
-from waypost_worker.snapshots.storage import Storage
+from waypost_worker.snapshots.storage import SnapshotError, Storage
 
 _statement = partial(load_statement, "waypost_worker.snapshots")
 OnProgress = Callable[[int, int], None]  # partitions done, of

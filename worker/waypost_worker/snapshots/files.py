@@ -11,9 +11,8 @@ from typing import Final
 
 import cramjam
 
-from waypost_worker.snapshots.errors import SnapshotError
 from waypost_worker.snapshots.manifest import File
-from waypost_worker.snapshots.storage import Storage
+from waypost_worker.snapshots.storage import SnapshotError, Storage
 
 PIECE_BYTES: Final = 16 * 1024 * 1024  # of rows, before compression
 _LEVEL: Final = 1  # for JSON as agents write it, as small as level 3 at a fourth of the time

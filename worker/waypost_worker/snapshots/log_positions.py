@@ -11,8 +11,8 @@ from waypost_worker.kafka.partition_reader import topic_bounds
 from waypost_worker.partition.acquire import check_log
 from waypost_worker.partition.ports import RefusedError
 from waypost_worker.snapshots.coverage import Coverage
-from waypost_worker.snapshots.errors import SnapshotError
 from waypost_worker.snapshots.manifest import Manifest, Part
+from waypost_worker.snapshots.storage import SnapshotError
 
 _AT_ONCE: Final = 8
 

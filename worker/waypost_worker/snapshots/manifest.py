@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 
 import orjson
 
-from waypost_worker.snapshots.errors import SnapshotError
+from waypost_worker.snapshots.storage import SnapshotError
 
 FILE_NAME: Final = "manifest.json"
 FORMAT: Final = "waypost-snapshot"

@@ -19,10 +19,9 @@ from waypost.wire.topics import Topics
 from waypost_worker.postgres.migrate import applied, migrate, migrations
 from waypost_worker.postgres.shards import check_found, check_set
 from waypost_worker.postgres.statements import statement as postgres_statement
-from waypost_worker.snapshots.errors import SnapshotError
 from waypost_worker.snapshots.files import stream_of
 from waypost_worker.snapshots.manifest import TABLES, Manifest, Part
-from waypost_worker.snapshots.storage import Storage
+from waypost_worker.snapshots.storage import SnapshotError, Storage
 
 _statement: Final = partial(load_statement, "waypost_worker.snapshots")
 OnProgress = Callable[[int, int], None]  # files done, of

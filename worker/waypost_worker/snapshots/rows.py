@@ -20,11 +20,10 @@ from waypost_worker.recovery.verify.rows import (
     StoredSession,
     Stray,
 )
-from waypost_worker.snapshots.errors import SnapshotError
 from waypost_worker.snapshots.files import stream_of
 from waypost_worker.snapshots.manifest import Manifest
 from waypost_worker.snapshots.pgcopy import CopyFormatError, rows_of
-from waypost_worker.snapshots.storage import Storage
+from waypost_worker.snapshots.storage import SnapshotError, Storage
 
 _POSTGRES_EPOCH_MICROS: Final = 946_684_800_000_000  # 2000-01-01 after 1970-01-01
 

@@ -9,13 +9,17 @@ import shutil
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from waypost_worker.snapshots.errors import SnapshotError
+from waypost.errors import WaypostError
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 _UNFINISHED: Final = ".part"
 _LONGEST: Final = 300
+
+
+class SnapshotError(WaypostError):
+    """A snapshot can't be taken, read or restored. The message says what was kept and what to do."""
 
 
 class Storage(Protocol):

@@ -8,6 +8,7 @@
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, Literal, NamedTuple
 
@@ -18,6 +19,8 @@ from waypost_worker.telemetry.observers import says_nothing
 
 HEARTBEAT_SECONDS: Final = 10.0
 _STORE_SECONDS: Final = 2.0
+_BEAT_SECONDS: Final = 0.25
+_SECONDS_KEPT: Final = 10.0
 Stage = Literal["starting", "running", "draining"]
 CheckStore = Callable[[], Awaitable[object]]
 
@@ -142,3 +145,17 @@ class Health:
 
 def _verdict(checks: dict[str, str]) -> HealthReport:
     return HealthReport(all(found == "ok" for found in checks.values()), checks)
+
+
+async def heartbeat(beat: Callable[[float], None]) -> None:
+    """Call ``beat`` four times a second with the longest recent delay of the event loop, until canceled.
+
+    The delay is how long what is ready has to wait, measured by sleeping: the longest of the last ten seconds.
+    """
+    loop = asyncio.get_running_loop()
+    delays: deque[float] = deque(maxlen=int(_SECONDS_KEPT / _BEAT_SECONDS))
+    while True:
+        due = loop.time() + _BEAT_SECONDS
+        await asyncio.sleep(_BEAT_SECONDS)
+        delays.append(max(0.0, loop.time() - due))
+        beat(max(delays))

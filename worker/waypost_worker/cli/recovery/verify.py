@@ -28,7 +28,7 @@ from waypost_worker.cli.support.output import (
 from waypost_worker.cli.support.progress import WorkProgress
 from waypost_worker.cli.support.snapshot_storage import AtFlag, storage_of
 from waypost_worker.config.settings import Settings
-from waypost_worker.snapshots.errors import SnapshotError
+from waypost_worker.snapshots.storage import SnapshotError
 
 if TYPE_CHECKING:
     from waypost_worker.recovery.verify.rows import OpenRows

@@ -60,8 +60,8 @@ async def overlap_with_newest(settings: Settings) -> "list[Finding]":
     from waypost_worker.kafka.topics import Finding
     from waypost_worker.snapshots.catalog import newest
     from waypost_worker.snapshots.coverage import LOG
-    from waypost_worker.snapshots.errors import SnapshotError
     from waypost_worker.snapshots.restore import check_origin
+    from waypost_worker.snapshots.storage import SnapshotError
 
     place = settings.snapshots
     try:

@@ -13,8 +13,8 @@ from waypost.model.defaults import Defaults
 from waypost.subscriber.events import Event
 from waypost.wire.envelope import glimpse
 from waypost_worker.partition import outbox
-from waypost_worker.partition.anchor import anchor_of
 from waypost_worker.partition.fold import SessionCache
+from waypost_worker.partition.ownership import anchor_of
 from waypost_worker.partition.ports import (
     Claim,
     CommandLog,

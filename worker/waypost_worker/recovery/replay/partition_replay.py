@@ -14,10 +14,10 @@ from waypost.model.defaults import Defaults
 from waypost.wire.envelope import KafkaRecord
 from waypost_worker.partition import outbox
 from waypost_worker.partition.acquire import check_log
-from waypost_worker.partition.anchor import anchor_of
 from waypost_worker.partition.batch import Decoded, cut, decode
 from waypost_worker.partition.encode import NullEncoder, ResultEncoder
 from waypost_worker.partition.fold import BatchFolder
+from waypost_worker.partition.ownership import anchor_of
 from waypost_worker.partition.ports import (
     Claim,
     CommandLog,
