@@ -25,6 +25,8 @@ except ImportError as error:
         "waypost.adapters.langgraph needs langgraph-checkpoint: install it with pip install 'waypost[langgraph]'"
     ) from error
 
+from typing_extensions import override
+
 from waypost.adapters import _langgraph_delta as delta
 from waypost.adapters import _langgraph_layout as layout
 from waypost.adapters.backend import Appended, Backend
@@ -56,6 +58,7 @@ class WaypostSaver(BaseCheckpointSaver[str]):
         self._backend = backend
         self._keep = keep
 
+    @override
     def get_next_version(self, current: str | int | float | None, channel: None) -> str:
         """The next version of a channel, different for every writer, so that none hides another's value."""
         number = 0 if current is None else int(str(current).split(".", 1)[0])
@@ -63,10 +66,12 @@ class WaypostSaver(BaseCheckpointSaver[str]):
 
     # Reads.
 
+    @override
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that ``config`` names, or the newest of its namespace, or None."""
         return await self._backend.join(self._get(config))
 
+    @override
     async def alist(
         self,
         config: RunnableConfig | None,
@@ -81,6 +86,7 @@ class WaypostSaver(BaseCheckpointSaver[str]):
             for each in page:
                 yield each
 
+    @override
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
@@ -116,6 +122,7 @@ class WaypostSaver(BaseCheckpointSaver[str]):
 
     # Writes.
 
+    @override
     async def aput(
         self,
         config: RunnableConfig,
@@ -126,16 +133,19 @@ class WaypostSaver(BaseCheckpointSaver[str]):
         """Store a checkpoint; the config that names it."""
         return await self._backend.join(self._put(config, checkpoint, metadata, new_versions))
 
+    @override
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
         """Store what a task wrote, all of it or, with the error, nothing that is visible."""
         await self._backend.join(self._put_writes(config, writes, task_id, task_path))
 
+    @override
     async def adelete_thread(self, thread_id: str) -> None:
         """Delete everything of a thread."""
         await self._backend.join(self._backend.clear(_session(str(thread_id))))
 
+    @override
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Delete the checkpoints of these runs and their writes, in every thread.
 
@@ -143,10 +153,12 @@ class WaypostSaver(BaseCheckpointSaver[str]):
         """
         await self._backend.join(self._delete_for_runs({str(run_id) for run_id in run_ids}))
 
+    @override
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Add all checkpoints and writes of a thread, as of one moment, to another thread."""
         await self._backend.join(self._copy(str(source_thread_id), str(target_thread_id)))
 
+    @override
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Delete all but the newest checkpoint of each namespace (``keep_latest``), or everything (``delete``).
 
@@ -229,16 +241,17 @@ class WaypostSaver(BaseCheckpointSaver[str]):
 
     # The same for code without an event loop.
 
+    @override
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """As :meth:`aget_tuple`."""
         return self._backend.run(self._get(config))
 
+    @override
     def get_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
-        """As :meth:`aget_delta_channel_history`."""
         return self._backend.run(self._delta_history(config, channels))
 
+    @override
     def list(
         self,
         config: RunnableConfig | None,
@@ -247,11 +260,11 @@ class WaypostSaver(BaseCheckpointSaver[str]):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> Iterator[CheckpointTuple]:
-        """As :meth:`alist`."""
         listing = _Listing(self._backend, self.serde, config, filter or {}, before, limit)
         while page := self._backend.run(listing.page()):
             yield from page
 
+    @override
     def put(
         self,
         config: RunnableConfig,
@@ -259,29 +272,28 @@ class WaypostSaver(BaseCheckpointSaver[str]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        """As :meth:`aput`."""
         return self._backend.run(self._put(config, checkpoint, metadata, new_versions))
 
+    @override
     def put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        """As :meth:`aput_writes`."""
         self._backend.run(self._put_writes(config, writes, task_id, task_path))
 
+    @override
     def delete_thread(self, thread_id: str) -> None:
-        """As :meth:`adelete_thread`."""
         self._backend.run(self._backend.clear(_session(str(thread_id))))
 
+    @override
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
-        """As :meth:`adelete_for_runs`."""
         self._backend.run(self._delete_for_runs({str(run_id) for run_id in run_ids}))
 
+    @override
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        """As :meth:`acopy_thread`."""
         self._backend.run(self._copy(str(source_thread_id), str(target_thread_id)))
 
+    @override
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        """As :meth:`aprune`."""
         self._backend.run(self._prune([str(thread_id) for thread_id in thread_ids], strategy))
 
 

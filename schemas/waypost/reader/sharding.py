@@ -142,7 +142,7 @@ class SessionSource:
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[ReadTransaction]:
-        """See :meth:`ReadPool.snapshot`."""
+        """Run statements that all see the same moment. Hold a connection and its transaction meanwhile."""
         async with (await self._shards.of_session(self._session_id)).snapshot() as snapshot:
             yield snapshot
 
@@ -159,5 +159,5 @@ class SnapshotSet:
         return await self._part_of(session_id).fetch(statement, session_id, *arguments)
 
     def rows(self, statement: str, session_id: str, *arguments: Any) -> AsyncIterator[Any]:
-        """See :meth:`ReadTransaction.rows`."""
+        """Read the rows of a named statement about one session, a few at a time."""
         return self._part_of(session_id).rows(statement, session_id, *arguments)

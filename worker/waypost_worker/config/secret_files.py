@@ -9,6 +9,7 @@ from typing import Any, Final, get_args
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+from typing_extensions import override
 
 from waypost.errors import WaypostError
 
@@ -36,10 +37,12 @@ class SecretFiles(PydanticBaseSettingsSource):
         super().__init__(settings_cls)
         self._source = source
 
+    @override
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         """Not used: a source of this kind is asked for all values at once."""
         return None, field_name, False
 
+    @override
     def __call__(self) -> dict[str, Any]:
         """The secrets by setting; SettingsError where a file can't be read or is empty."""
         named = self._source()

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from typing_extensions import override
+
 from waypost_worker.devserver.distribution import prepare
 from waypost_worker.devserver.errors import DevServerError
 from waypost_worker.devserver.jars import OnProgress, no_progress
@@ -110,6 +112,7 @@ class EmbeddedKafka(Startable):
         """Whether any node's JVM is alive."""
         return any(node.running for node in self.nodes)
 
+    @override
     def start(self) -> None:
         """Start all nodes and wait until they can serve groups and transactions.
 
@@ -146,6 +149,7 @@ class EmbeddedKafka(Startable):
             self.stop()
             raise
 
+    @override
     def stop(self) -> None:
         """Shut all nodes down, give up ports and directory; without effect if stopped."""
         for node in self.nodes:

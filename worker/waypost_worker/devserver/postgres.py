@@ -20,6 +20,8 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
+from typing_extensions import override
+
 from waypost_worker.devserver.errors import DevServerError, log_tail
 from waypost_worker.devserver.locks import DirectoryLock
 from waypost_worker.devserver.ports import HOST, Port
@@ -132,6 +134,7 @@ class EmbeddedPostgres(Startable):
         """The server's log, appended to by every start."""
         return self._directory / "postgres.log"
 
+    @override
     def start(self) -> None:
         """Create the data directory where missing, start the server, wait until it answers.
 
@@ -152,6 +155,7 @@ class EmbeddedPostgres(Startable):
             self.stop()
             raise
 
+    @override
     def stop(self) -> None:
         """Stop with a fast shutdown and give up port and directory; without effect if stopped."""
         if self._process is not None:

@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from typing_extensions import override
+
 from waypost_worker.devserver import endpoints
 from waypost_worker.devserver.endpoints import Endpoints
 from waypost_worker.devserver.kafka import ClusterOptions, EmbeddedKafka
@@ -59,6 +61,7 @@ class Servers(Startable):
         """
         return Endpoints(self.kafka.bootstrap_servers, self.postgres.dsn)
 
+    @override
     def start(self) -> Endpoints:
         """Start both, wait until both can serve, write endpoints.json.
 
@@ -82,6 +85,7 @@ class Servers(Startable):
             raise
         return found
 
+    @override
     def stop(self) -> None:
         """Stop both, remove endpoints.json, and all state where it is ephemeral."""
         if not self._lock.held:

@@ -15,6 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.conn import create_conn
 from aiokafka.protocol.api import Request, RequestStruct, Response, ResponseHeader_v0, ResponseHeader_v1
 from aiokafka.protocol.types import CompactArray, CompactString, Int16, Int32, Schema, TaggedFields
+from typing_extensions import override
 
 from waypost import __version__
 from waypost_worker.kafka.connection import Connection, kafka_errors, quietly
@@ -132,6 +133,7 @@ class _ApiVersionsRequest(RequestStruct):
         ("tags", TaggedFields),
     )
 
+    @override
     def parse_response_header(self, read_buffer: BytesIO | bytes) -> ResponseHeader_v0 | ResponseHeader_v1:
         """Without tags, unlike every other flexible response: a client must be able to read it in any case."""
         return ResponseHeader_v0.decode(read_buffer)
@@ -140,6 +142,7 @@ class _ApiVersionsRequest(RequestStruct):
 class _ApiVersions(Request[_ApiVersionsRequest]):
     API_KEY = 18
 
+    @override
     def build(self, request_struct_class: type[_ApiVersionsRequest]) -> _ApiVersionsRequest:
         """With who asks, which brokers count."""
         return request_struct_class("waypost", __version__, {})

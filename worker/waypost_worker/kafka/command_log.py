@@ -9,10 +9,12 @@ from contextlib import aclosing
 from typing import Final
 
 from aiokafka import TopicPartition
+from typing_extensions import override
 
 from waypost.wire.envelope import KafkaRecord
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.partition_reader import FETCH_BYTES, PartitionReader
+from waypost_worker.partition.ports import CommandLog
 
 _ISOLATION: Final = "read_committed"
 _FETCH_WAIT_MS: Final = 1000
@@ -21,7 +23,7 @@ _FEW: Final = 10
 _FEW_FETCH_BYTES: Final = 64 * 1024
 
 
-class KafkaCommandLog:
+class KafkaCommandLog(CommandLog):
     """One partition of the command topic, for one term of its owner. Connects at the first call."""
 
     def __init__(self, connection: Connection, topic: str, partition: int) -> None:
@@ -29,20 +31,21 @@ class KafkaCommandLog:
         self._partition = TopicPartition(topic, partition)
         self._reader = PartitionReader(connection, self._partition, _ISOLATION)
 
+    @override
     async def partitions(self) -> int:
-        """See the port."""
         return await self._reader.partitions()
 
+    @override
     async def bounds(self) -> tuple[int, int]:
-        """See the port."""
         return await self._reader.bounds()
 
     async def offset_at(self, milliseconds: int) -> int | None:
         """The offset of the first record with this timestamp (ms since 1970) or a later one; None if none has."""
         return await self._reader.offset_at(milliseconds)
 
+    @override
     async def read(self, first: int, end: int) -> Sequence[KafkaRecord]:
-        """See the port. With a consumer of its own: it also serves to find out whether the first is stuck."""
+        # With a consumer of its own: it also serves to find out whether the first is stuck.
         fetch_bytes = _FEW_FETCH_BYTES if end - first <= _FEW else FETCH_BYTES
         reader = PartitionReader(self._connection, self._partition, _ISOLATION, fetch_bytes)
         read: list[KafkaRecord] = []
@@ -54,14 +57,14 @@ class KafkaCommandLog:
             await reader.close()
         return read
 
+    @override
     async def seek(self, offset: int) -> None:
-        """See the port."""
         await self._reader.seek(offset)
 
+    @override
     async def fetch(self, most: int) -> Sequence[KafkaRecord]:
-        """See the port."""
         return await self._reader.get(_FETCH_WAIT_MS, most)
 
+    @override
     async def close(self) -> None:
-        """See the port."""
         await self._reader.close()

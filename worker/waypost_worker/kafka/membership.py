@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import InvalidSessionTimeoutError
 from aiokafka.protocol.group import LeaveGroupRequest
+from typing_extensions import override
 
 from waypost import __version__
 from waypost.kafka.diagnosis import require_access
@@ -180,10 +181,12 @@ class _Listener(ConsumerRebalanceListener):
     def __init__(self, membership: Membership) -> None:
         self._membership = membership
 
+    @override
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         self._membership.rebalancing = True
         self._membership._tell()
 
+    @override
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         # Before the first position is known, so nothing is ever fetched.
         self._membership._consumer.pause(*assigned)

@@ -4,15 +4,16 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 
 from aiokafka import TopicPartition
+from typing_extensions import override
 
 from waypost.wire.topics import Topics
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.fenced_producer import FencedProducer, claim_epoch
 from waypost_worker.kafka.partition_reader import PartitionReader
-from waypost_worker.partition.ports import Fence, FetchedResult, ResultRecord
+from waypost_worker.partition.ports import Fence, FetchedResult, ResultRecord, ResultsLog
 
 
-class KafkaResultsLog:
+class KafkaResultsLog(ResultsLog):
     """One partition of the results topic, for one term of its owner."""
 
     def __init__(self, connection: Connection, topics: Topics, partition: int) -> None:
@@ -22,8 +23,8 @@ class KafkaResultsLog:
         self._producer: FencedProducer | None = None
         self._reader = PartitionReader(connection, self._partition, "read_uncommitted")
 
+    @override
     async def claim(self) -> Fence:
-        """See the port."""
         fence = await claim_epoch(self._connection, self._transactional_id)
         topic, partition = self._partition
         producer = FencedProducer(self._connection, topic, partition, fence)
@@ -33,18 +34,18 @@ class KafkaResultsLog:
         await producer.start()
         return fence
 
+    @override
     async def append(self, records: Sequence[ResultRecord]) -> int:
-        """See the port."""
         if self._producer is None:
             raise AssertionError("append before claim")
         return await self._producer.append(records)
 
+    @override
     async def bounds(self) -> tuple[int, int]:
-        """See the port."""
         return await self._reader.bounds()
 
+    @override
     async def read(self, first: int, end: int) -> AsyncIterator[Sequence[FetchedResult]]:
-        """See the port."""
         async with aclosing(self._reader.read(first, end)) as pieces:
             async for records in pieces:
                 yield records
@@ -52,16 +53,14 @@ class KafkaResultsLog:
         await self._reader.close()
 
     @property
+    @override
     def unanswered_append_seconds(self) -> float:
-        """See the port.
-
-        The client sends nothing of an append later than request_timeout after its begin. What it sent last
-        may still lie in a socket or in the broker's queue, for which the same time again is allowed.
-        """
+        # The client sends nothing of an append later than request_timeout after its begin. What it sent last
+        # may still lie in a socket or in the broker's queue, for which the same time again is allowed.
         return 2 * self._connection.request_timeout
 
+    @override
     async def close(self) -> None:
-        """See the port."""
         await self._reader.close()
         if self._producer is not None:
             await self._producer.close()

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from uuid import NAMESPACE_URL
 
 import orjson
+from typing_extensions import override
 
 from waypost.model.checkpoint import checkpoint_id
 from waypost.model.decisions import (
@@ -326,22 +327,22 @@ class NullEncoder(ResultEncoder):
     def __init__(self, partition: int) -> None:
         super().__init__("", partition)
 
+    @override
     def created(self, *_: Any) -> ResultRecord:
-        """Return the empty record."""
         return _NOTHING
 
+    @override
     def accepted(self, *_: Any) -> ResultRecord:
-        """Return the empty record."""
         return _NOTHING
 
+    @override
     def defaults_configured(self, *_: Any) -> ResultRecord:
-        """Return the empty record."""
         return _NOTHING
 
+    @override
     def duplicate(self, *_: Any) -> ResultRecord:
-        """Return the empty record."""
         return _NOTHING
 
+    @override
     def rejected(self, *_: Any, **__: Any) -> ResultRecord:
-        """Return the empty record."""
         return _NOTHING

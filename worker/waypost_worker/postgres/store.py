@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import orjson
+from typing_extensions import override
 
 from waypost.errors import ShardMapError
 from waypost.model.index import Entry, SeenCommand, Session
@@ -18,6 +19,7 @@ from waypost_worker.partition.ports import (
     Fence,
     FencedError,
     RefusedError,
+    Store,
     StoredOutbox,
 )
 from waypost_worker.postgres.errors import owner_errors
@@ -39,7 +41,7 @@ _ENTRY_COLUMNS: Final = (
 _RECENT_COLUMNS: Final = ("recent_positions", "recent_command_ids", "recent_numbers")
 
 
-class PostgresStore:
+class PostgresStore(Store):
     """One partition in Postgres, for its owner.
 
     A call takes at most ``timeout`` seconds, the wait for a free connection of ``pool`` included. ``place`` is
@@ -68,8 +70,8 @@ class PostgresStore:
         # Epoch and next offset, as the owner's last acquisition or commit left them.
         self._held: tuple[int, int] | None = None
 
+    @override
     async def acquire(self, partitions: int) -> Claim:
-        """See :meth:`waypost_worker.partition.ports.Store.acquire`."""
         async with self._connection() as connection, connection.transaction():
             await connection.execute(self._sql("limit_idling"))
             # Before the row is locked: see parsed().
@@ -100,22 +102,22 @@ class PostgresStore:
             outbox=[StoredOutbox(*entry) for entry in outbox],
         )
 
+    @override
     async def record_claim(self, epoch: int, fence: Fence) -> None:
-        """See the port."""
         await self._as_owner("record_claim", epoch, *fence)
 
+    @override
     async def save_position(self, epoch: int, emitted: int, results_offset: int) -> None:
-        """See the port."""
         next_offset = self._held[1] if self._held is not None else None
         await self._as_owner("save_position", epoch, emitted, results_offset, next_offset)
 
+    @override
     async def load(self, session_ids: Sequence[str]) -> dict[str, Session]:
-        """See the port."""
         rows = await self._held_rows("load", session_ids)
         return {row["session_id"]: _session(row) for row in rows}
 
+    @override
     async def contents(self, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], tuple[bytes, bytes]]:
-        """See the port."""
         listed = list(keys)
         rows = await self._held_rows("contents", [key[0] for key in listed], [key[1] for key in listed])
         return {
@@ -123,8 +125,8 @@ class PostgresStore:
             for session_id, number, data, metadata in rows
         }
 
+    @override
     async def commit(self, commit: Commit) -> None:
-        """See the port."""
         await self._as_owner("commit", *commit_parameters(commit))
         self._held = (commit.epoch, commit.next_offset)
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import asyncpg
 import orjson
+from typing_extensions import override
 
 from waypost.model.limits import canonical_metadata
 from waypost.model.retention import Policy
@@ -16,19 +17,21 @@ from waypost_worker.postgres.rows import policy_of
 from waypost_worker.postgres.statements import statement
 from waypost_worker.recovery.shares import Share
 from waypost_worker.recovery.verify.rows import (
+    OpenRows,
     StoredCheckpoint,
     StoredCommand,
     StoredPartition,
     StoredSession,
     Stray,
+    VerifiedRows,
 )
 
 _PREFETCH: Final = 500
 _EMPTY: Final = b"{}"
 
 
-class PostgresRows:
-    """See :class:`waypost_worker.recovery.verify.rows.Snapshot`."""
+class PostgresRows(VerifiedRows):
+    """Rows of one partition as one transaction sees them."""
 
     def __init__(self, connection: Any, schema: str, partition: int, shards: int) -> None:
         self._connection = connection
@@ -36,8 +39,8 @@ class PostgresRows:
         self._partition = partition
         self._shards = shards
 
+    @override
     async def partition(self) -> StoredPartition | None:
-        """See the port."""
         row = await self._connection.fetchrow(self._sql("verify_partition"), self._partition)
         if row is None:
             return None
@@ -46,27 +49,27 @@ class PostgresRows:
         fields["default_commands"] = orjson.loads(row["default_commands"])
         return StoredPartition(**fields)
 
+    @override
     async def sessions(self, share: Share) -> AsyncIterator[StoredSession]:
-        """See the port."""
         async for row in self._rows("verify_sessions", share):
             session_id, counter, policy, *rest = row
             yield StoredSession(session_id, counter, policy_of(policy), *rest)
 
+    @override
     async def checkpoints(self, share: Share) -> AsyncIterator[StoredCheckpoint]:
-        """See the port."""
         async for row in self._rows("verify_checkpoints", share):
             stored = StoredCheckpoint(*row)
             if stored.metadata != _EMPTY:
                 stored = stored._replace(metadata=canonical_metadata(orjson.loads(stored.metadata)))
             yield stored
 
+    @override
     async def commands(self, share: Share) -> AsyncIterator[StoredCommand]:
-        """See the port."""
         async for row in self._rows("verify_commands", share):
             yield StoredCommand(*row)
 
+    @override
     async def rejected(self, share: Share) -> AsyncIterator[RejectedRow]:
-        """See the port."""
         async for row in self._rows("verify_rejected", share):
             headers = [
                 (name, None if text is None else text.encode("latin-1"))
@@ -74,13 +77,13 @@ class PostgresRows:
             ]
             yield RejectedRow(**{**row, "headers": headers})
 
+    @override
     async def outbox(self) -> Sequence[StoredOutbox]:
-        """See the port."""
         rows = await self._connection.fetch(self._sql("read_outbox"), self._partition)
         return [StoredOutbox(*row) for row in rows]
 
+    @override
     async def strays(self, partitions: int) -> Sequence[Stray]:
-        """See the port."""
         shard = shard_of(self._partition, self._shards)
         if self._partition != shard:
             return []  # the first partition of the database tells them
@@ -98,7 +101,7 @@ class PostgresRows:
         return statement(name, self._schema)
 
 
-class Snapshots:
+class Snapshots(OpenRows):
     """Opens snapshots, each on a connection of its own, to the database of ``dsns`` that has the partition, with the
     planner as the server has it: tables are read whole here, which a worker's connection is told never to do.
     """
@@ -109,6 +112,7 @@ class Snapshots:
         self._timeout = timeout
         self._statement_seconds = statement_seconds
 
+    @override
     @asynccontextmanager
     async def __call__(self, partition: int) -> AsyncIterator[PostgresRows]:
         """A snapshot of this moment."""

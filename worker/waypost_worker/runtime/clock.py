@@ -3,14 +3,20 @@
 import asyncio
 import time
 
+from typing_extensions import override
 
-class SystemClock:
+from waypost_worker.partition.ports import Clock
+
+
+class SystemClock(Clock):
     """CLOCK_BOOTTIME where the system has it (Linux): it also counts the time a machine is suspended."""
 
+    @override
     def boottime(self) -> float:
         """Seconds since boot, suspended time included."""
         return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
+    @override
     async def sleep(self, seconds: float) -> None:
         """Wait."""
         await asyncio.sleep(seconds)

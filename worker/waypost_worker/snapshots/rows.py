@@ -7,13 +7,16 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import orjson
+from typing_extensions import override
 
 from waypost.model.limits import canonical_metadata
 from waypost.model.retention import Policy
 from waypost_worker.partition.ports import RejectedRow, StoredOutbox
 from waypost_worker.postgres.rows import policy_of
 from waypost_worker.recovery.shares import Share, spread_of
+from waypost_worker.recovery.verify.base_snapshot import Base
 from waypost_worker.recovery.verify.rows import (
+    OpenRows,
     StoredCheckpoint,
     StoredCommand,
     StoredPartition,
@@ -64,10 +67,8 @@ READ: Final[Mapping[str, Callable[[bytes], Any]]] = {
 }
 
 
-class SnapshotRows:
-    """See :class:`waypost_worker.recovery.verify.base_snapshot.Base`. SnapshotError where a file is not as it
-    was written.
-    """
+class SnapshotRows(Base):
+    """The rows of one partition in a kept snapshot. Reading raises SnapshotError if a file is not as it was written."""
 
     def __init__(self, storage: Storage, manifest: Manifest, partition: int) -> None:
         self.name = manifest.name
@@ -75,12 +76,12 @@ class SnapshotRows:
         self._manifest = manifest
         self._part = next((part for part in manifest.parts if part.partition == partition), None)
 
+    @override
     def count(self, table: str) -> int:
-        """See the port."""
         return 0 if self._part is None else self._part.rows[table]
 
+    @override
     async def partition(self) -> StoredPartition | None:
-        """See the port."""
         async for row in self._rows("partitions"):
             return StoredPartition(
                 row["partitions"],
@@ -93,8 +94,8 @@ class SnapshotRows:
             )
         return None
 
+    @override
     async def sessions(self, share: Share) -> AsyncIterator[StoredSession]:
-        """See the port."""
         async for row in self._of_share("sessions", share):
             yield StoredSession(
                 row["session_id"],
@@ -105,19 +106,19 @@ class SnapshotRows:
                 row["last_recorded_at"],
             )
 
+    @override
     async def checkpoints(self, share: Share) -> AsyncIterator[StoredCheckpoint]:
-        """See the port."""
         async for row in self._of_share("checkpoints", share):
             metadata = canonical_metadata(orjson.loads(row["metadata"]))
             yield StoredCheckpoint(**{**row, "metadata": metadata})
 
+    @override
     async def commands(self, share: Share) -> AsyncIterator[StoredCommand]:
-        """See the port."""
         async for row in self._of_share("recent_commands", share):
             yield StoredCommand(**row)
 
+    @override
     async def rejected(self, share: Share) -> AsyncIterator[RejectedRow]:
-        """See the port."""
         async for row in self._rows("rejected_commands"):
             if not share.holds(spread_of(row["key"], row["offset"])):
                 continue
@@ -128,14 +129,15 @@ class SnapshotRows:
             ]
             yield RejectedRow(**{**row, "headers": headers})
 
+    @override
     async def outbox(self) -> Sequence[StoredOutbox]:
-        """See the port."""
         rows = [row async for row in self._rows("outbox")]
         entries = [StoredOutbox(row["first_offset"], row["last_offset"], row["payload"]) for row in rows]
         return sorted(entries)
 
+    @override
     async def strays(self, partitions: int) -> Sequence[Stray]:
-        """See the port. None: rows were taken by their sessions."""
+        # None: rows were taken by their sessions.
         return ()
 
     async def _of_share(self, table: str, share: Share) -> AsyncIterator[dict[str, Any]]:
@@ -176,14 +178,14 @@ class SnapshotRows:
             )
 
 
-class KeptSnapshots:
+class KeptSnapshots(OpenRows):
     """Opens them where a database is opened otherwise, so that a snapshot itself can be verified."""
 
     def __init__(self, storage: Storage, manifest: Manifest) -> None:
         self._storage = storage
         self._manifest = manifest
 
+    @override
     @asynccontextmanager
     async def __call__(self, partition: int) -> AsyncIterator[SnapshotRows]:
-        """See :class:`waypost_worker.recovery.verify.rows.OpenSnapshot`."""
         yield SnapshotRows(self._storage, self._manifest, partition)

@@ -9,6 +9,8 @@ import shutil
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from typing_extensions import override
+
 from waypost.errors import WaypostError
 
 if TYPE_CHECKING:
@@ -68,15 +70,15 @@ def open_storage(where: str) -> Storage:
         raise SnapshotError(f"{where} can't be used: {_plainly(error)}") from None
 
 
-class DirectoryStorage:
+class DirectoryStorage(Storage):
     """Files below a directory, which is made when the first is written."""
 
     def __init__(self, directory: Path) -> None:
         self.where = str(directory)
         self._directory = directory
 
+    @override
     async def put(self, path: str, data: bytes) -> None:
-        """See the protocol."""
         try:
             await asyncio.to_thread(self._put, self._directory / path, data)
         except OSError as error:
@@ -103,8 +105,8 @@ class DirectoryStorage:
             if directory == self._directory:
                 break
 
+    @override
     async def get(self, path: str) -> bytes | None:
-        """See the protocol."""
         try:
             return await asyncio.to_thread((self._directory / path).read_bytes)
         except (FileNotFoundError, NotADirectoryError):
@@ -112,8 +114,8 @@ class DirectoryStorage:
         except OSError as error:
             raise SnapshotError(f"{self._directory / path} can't be read: {error.strerror}") from None
 
+    @override
     async def names(self) -> list[str]:
-        """See the protocol."""
         try:
             return sorted(each.name for each in self._directory.iterdir() if each.is_dir())
         except FileNotFoundError:
@@ -121,8 +123,8 @@ class DirectoryStorage:
         except OSError as error:
             raise SnapshotError(f"{self.where} can't be read: {error.strerror}") from None
 
+    @override
     async def remove(self, name: str) -> None:
-        """See the protocol."""
         try:
             (self._directory / name / "manifest.json").unlink(missing_ok=True)
             await asyncio.to_thread(shutil.rmtree, self._directory / name)
@@ -130,21 +132,21 @@ class DirectoryStorage:
             raise SnapshotError(f"{self._directory / name} can't be removed: {error.strerror}") from None
 
 
-class ObjectStorage:
+class ObjectStorage(Storage):
     """Objects below a prefix of a bucket."""
 
     def __init__(self, store: "ObjectStore", where: str) -> None:
         self.where = where
         self._store = store
 
+    @override
     async def put(self, path: str, data: bytes) -> None:
-        """See the protocol."""
         import obstore
 
         await self._do("written", path, obstore.put_async(self._store, path, data))
 
+    @override
     async def get(self, path: str) -> bytes | None:
-        """See the protocol."""
         import obstore
 
         try:
@@ -155,15 +157,15 @@ class ObjectStorage:
             raise self._failed("read", path, error) from None
         return bytes(await self._do("read", path, found.bytes_async()))
 
+    @override
     async def names(self) -> list[str]:
-        """See the protocol."""
         import obstore
 
         listed = await self._do("listed", "", obstore.list_with_delimiter_async(self._store))
         return sorted(PurePosixPath(prefix).name for prefix in listed["common_prefixes"])
 
+    @override
     async def remove(self, name: str) -> None:
-        """See the protocol."""
         import obstore
 
         paths = []

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector, CollectorRegistry
+from typing_extensions import override
 
 from waypost_worker.telemetry.catalog import Metric
 
@@ -53,8 +54,8 @@ class Histograms(Collector):
         key = tuple(map(str, values))
         return self._series.setdefault(key, Distribution(self._metric.buckets))
 
+    @override
     def collect(self) -> Iterator[HistogramMetricFamily]:
-        """Called by the registry for each scrape."""
         metric = self._metric
         family = HistogramMetricFamily(metric.name, metric.meaning, labels=metric.labels)
         for values, series in self._series.items():
@@ -74,8 +75,8 @@ class PartitionGauge(Collector):
         self.values: dict[int, float] = {}
         registry.register(self)
 
+    @override
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Called by the registry for each scrape."""
         family = GaugeMetricFamily(self._metric.name, self._metric.meaning, labels=self._metric.labels)
         for partition, value in self.values.items():
             family.add_metric([str(partition)], value)
@@ -93,8 +94,8 @@ class Events(Collector, Generic[_E]):
         self.seen: Counter[_E] = Counter()
         registry.register(self)
 
+    @override
     def collect(self) -> Iterator[CounterMetricFamily]:
-        """Called by the registry for each scrape."""
         totals: Counter[tuple[str, ...]] = Counter()
         for event, times in self.seen.items():
             totals[self._labels(event)] += times

@@ -12,7 +12,9 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, Literal, NamedTuple
 
-from waypost_worker.partition.observer import AppliedBatch
+from typing_extensions import override
+
+from waypost_worker.partition.observer import AppliedBatch, Observer
 from waypost_worker.partition.ownership import Acquired
 from waypost_worker.partition.ports import OwnerError
 from waypost_worker.telemetry.observers import says_nothing
@@ -32,7 +34,7 @@ class HealthReport(NamedTuple):
     checks: dict[str, str]
 
 
-class Health:
+class Health(Observer):
     """The health of one worker. ``patience`` is how many seconds a partition with lag may stand still."""
 
     def __init__(self, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -49,21 +51,22 @@ class Health:
 
     # What owners tell.
 
+    @override
     def acquired(self, partition: int, acquired: Acquired, seconds: float) -> None:
-        """A term began."""
         self._progress[partition] = self._clock()
         self._ended.pop(partition, None)
 
+    @override
     def applied(self, partition: int, batch: AppliedBatch) -> None:
-        """A batch was committed."""
         self._progress[partition] = self._clock()
 
+    @override
     @says_nothing
     def emitted(self, partition: int, batch: AppliedBatch, seconds: float) -> None:
-        """A batch's results are in the topic."""
+        pass
 
+    @override
     def ended(self, partition: int, why: OwnerError | None, wait: float) -> None:
-        """A term ended."""
         self._progress.pop(partition, None)
         self._lag.pop(partition, None)
         if why is None:

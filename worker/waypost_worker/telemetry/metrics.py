@@ -14,11 +14,12 @@ from typing import Final, TypeAlias
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client import Metric as PrometheusMetric
 from prometheus_client.registry import Collector
+from typing_extensions import override
 
 from waypost import __version__
 from waypost.wire.event_types import COMMAND_TYPES, EventType
 from waypost_worker.partition.batch import Decoded
-from waypost_worker.partition.observer import AppliedBatch
+from waypost_worker.partition.observer import AppliedBatch, Observer
 from waypost_worker.partition.ownership import Acquired
 from waypost_worker.partition.ports import (
     FencedError,
@@ -54,7 +55,7 @@ _REASONS: Final[tuple[tuple[type[OwnerError], str], ...]] = (
 )
 
 
-class Metrics:
+class Metrics(Observer):
     """The metrics of one worker, and an observer of its owners."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
@@ -92,8 +93,8 @@ class Metrics:
 
     # What owners tell.
 
+    @override
     def acquired(self, partition: int, acquired: Acquired, seconds: float) -> None:
-        """A term began."""
         self._acquisitions.inc()
         self._acquire_seconds.observe(seconds)
         self._reemitted.inc(acquired.reemitted)
@@ -104,16 +105,16 @@ class Metrics:
         self._count_kept()
         self._last_progress.setdefault(partition, self._clock())
 
+    @override
     def applied(self, partition: int, batch: AppliedBatch) -> None:
-        """A batch was committed."""
         self._keep(partition, batch, batch.seconds)
 
+    @override
     def emitted(self, partition: int, batch: AppliedBatch, seconds: float) -> None:
-        """A batch's results are in the topic."""
         self._keep(None, batch, seconds)
 
+    @override
     def ended(self, partition: int, why: OwnerError | None, wait: float) -> None:
-        """A term ended."""
         reason = "released" if why is None else _reason(why)
         self._terms_ended.labels(reason).inc()
         self._owned_now.discard(partition)
@@ -231,8 +232,8 @@ class _Before(Collector):
     def __init__(self, action: Callable[[], None]) -> None:
         self._action = action
 
+    @override
     def collect(self) -> Iterable[PrometheusMetric]:
-        """Called by the registry."""
         self._action()
         return ()
 

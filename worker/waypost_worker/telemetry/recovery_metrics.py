@@ -10,6 +10,7 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from typing_extensions import override
 
 from waypost_worker.telemetry import catalog
 
@@ -37,8 +38,8 @@ class _Recovered(Collector):
     def __init__(self, progress: RecoveryCounts) -> None:
         self._progress = progress
 
+    @override
     def collect(self) -> Iterable[Metric]:
-        """Called by the registry for each scrape."""
         doing = self._progress.doing
         planned, done, offset = catalog.PLANNED, catalog.RECOVERED, catalog.RECOVERY_OFFSET
         total = GaugeMetricFamily(planned.name, planned.meaning, labels=planned.labels)

@@ -3,12 +3,14 @@
 import time
 from collections.abc import Iterable, Sequence
 
+from typing_extensions import override
+
 from waypost.model.index import Session
 from waypost_worker.partition.ports import Claim, Commit, Fence, Store
 from waypost_worker.telemetry.metrics import Metrics
 
 
-class TimedStore:
+class TimedStore(Store):
     """Calls ``store``, which is in a ``shard``, and tells ``metrics`` how long each call took that was answered."""
 
     # No context manager around the calls: it costs as much as all the rest.
@@ -22,41 +24,41 @@ class TimedStore:
         self._fetched = metrics.postgres(shard, "contents")
         self._committed = metrics.postgres(shard, "commit")
 
+    @override
     async def acquire(self, partitions: int) -> Claim:
-        """See the port."""
         began = time.perf_counter()
         claim = await self._store.acquire(partitions)
         self._acquired(time.perf_counter() - began)
         return claim
 
+    @override
     async def record_claim(self, epoch: int, fence: Fence) -> None:
-        """See the port."""
         began = time.perf_counter()
         await self._store.record_claim(epoch, fence)
         self._recorded(time.perf_counter() - began)
 
+    @override
     async def save_position(self, epoch: int, emitted: int, results_offset: int) -> None:
-        """See the port."""
         began = time.perf_counter()
         await self._store.save_position(epoch, emitted, results_offset)
         self._saved(time.perf_counter() - began)
 
+    @override
     async def load(self, session_ids: Sequence[str]) -> dict[str, Session]:
-        """See the port."""
         began = time.perf_counter()
         sessions = await self._store.load(session_ids)
         self._loaded(time.perf_counter() - began)
         return sessions
 
+    @override
     async def contents(self, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], tuple[bytes, bytes]]:
-        """See the port."""
         began = time.perf_counter()
         contents = await self._store.contents(keys)
         self._fetched(time.perf_counter() - began)
         return contents
 
+    @override
     async def commit(self, commit: Commit) -> None:
-        """See the port."""
         began = time.perf_counter()
         await self._store.commit(commit)
         self._committed(time.perf_counter() - began)

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from typing_extensions import override
 
 from waypost import __version__
 from waypost.wire.envelope import Envelope
 from waypost_worker.config.settings import SettingsError
-from waypost_worker.partition.observer import AppliedBatch
+from waypost_worker.partition.observer import AppliedBatch, Observer
 from waypost_worker.partition.ownership import Acquired
 from waypost_worker.partition.ports import OwnerError
 
@@ -30,7 +31,7 @@ _NANO: Final = 1_000_000_000
 _TYPE_HEADER: Final = 3
 
 
-class TracingObserver:
+class TracingObserver(Observer):
     """Makes spans of what owners tell. ``commands_topic`` names where the commands came from."""
 
     def __init__(self, provider: trace.TracerProvider, commands_topic: str) -> None:
@@ -39,11 +40,12 @@ class TracingObserver:
         self._topic = commands_topic
         self._applied: dict[int, dict[int, trace.Span]] = {}
 
+    @override
     def acquired(self, partition: int, acquired: Acquired, seconds: float) -> None:
-        """A term began."""
+        pass
 
+    @override
     def applied(self, partition: int, batch: AppliedBatch) -> None:
-        """A batch was committed."""
         now = time.time_ns()
         began = now - int(batch.seconds * _NANO)
         committing = now - int(batch.commit_seconds * _NANO)
@@ -74,8 +76,8 @@ class TracingObserver:
             if len(spans) >= MOST_PER_BATCH:
                 break
 
+    @override
     def emitted(self, partition: int, batch: AppliedBatch, seconds: float) -> None:
-        """A batch's results are in the topic."""
         now = time.time_ns()
         began = now - int(seconds * _NANO)
         first = batch.results[0][0]
@@ -83,8 +85,8 @@ class TracingObserver:
             if offset >= first:  # a result that was there already was only compared
                 self._child("waypost emit", span, trace.SpanKind.PRODUCER, began, now)
 
+    @override
     def ended(self, partition: int, why: OwnerError | None, wait: float) -> None:
-        """A term ended."""
         self._applied.pop(partition, None)
 
     def _parent(self, envelope: Envelope) -> Any:

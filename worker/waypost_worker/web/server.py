@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import structlog
 import uvicorn
+from typing_extensions import override
 
 from waypost.errors import WaypostError
 
@@ -20,6 +21,7 @@ class ListenError(WaypostError):
 
 
 class _Server(uvicorn.Server):
+    @override
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave signals to the worker, which drains first."""

@@ -1,6 +1,8 @@
 """A replay that emits: an owner over a log that ends, with results that go to another topic."""
 
-from waypost_worker.partition.observer import AppliedBatch
+from typing_extensions import override
+
+from waypost_worker.partition.observer import AppliedBatch, Observer
 from waypost_worker.partition.owner import Owner
 from waypost_worker.partition.ownership import Acquired, Limits
 from waypost_worker.partition.ports import OwnerError, Ports, RefusedError
@@ -9,7 +11,7 @@ from waypost_worker.recovery.replay.until import BoundedLog
 from waypost_worker.recovery.retry import RecoveryProgress
 
 
-class ReemittingReplay:
+class ReemittingReplay(Observer):
     """Rebuilds one partition up to, and without, ``end``, and emits its results under the owner's protocol.
 
     So it can be killed and started again, and each result appears once.
@@ -46,24 +48,24 @@ class ReemittingReplay:
     def _drained(self) -> None:
         self._owner.stop()
 
+    @override
     def acquired(self, partition: int, acquired: Acquired, seconds: float) -> None:
-        """See Observer."""
         if not self._begun:
             self._begun = True
             self.outcome.began = self.outcome.next_offset = acquired.position.next_offset
 
+    @override
     def applied(self, partition: int, batch: AppliedBatch) -> None:
-        """See Observer."""
         self.outcome.next_offset = batch.commands[-1].record.offset + 1
         self.outcome.commands += len(batch.commands)
         self._progress.advanced(partition, len(batch.commands), self.outcome.next_offset)
 
+    @override
     def emitted(self, partition: int, batch: AppliedBatch, seconds: float) -> None:
-        """See Observer."""
         self.outcome.emitted += len(batch.results)
 
+    @override
     def ended(self, partition: int, why: OwnerError | None, wait: float) -> None:
-        """See Observer."""
         if isinstance(why, RefusedError):
             self._refused = why
             self._owner.stop()

@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from typing_extensions import override
+
 from waypost.model.checkpoint import own_number
 from waypost.wire.envelope import KafkaRecord
 from waypost.wire.topics import partition_of
@@ -96,7 +98,7 @@ async def find_checkpoint(logs: Mapping[int, DatedLog], checkpoint_id: str) -> L
     raise RefusedError(f"the log never made a checkpoint {checkpoint_id!r}. Nothing was changed")
 
 
-class BoundedLog:
+class BoundedLog(CommandLog):
     """A command log up to ``end``; ``drained`` is called when an owner asks for more."""
 
     def __init__(self, log: CommandLog, end: int, drained: Callable[[], None]) -> None:
@@ -105,26 +107,26 @@ class BoundedLog:
         self._drained = drained
         self._position = 0
 
+    @override
     async def partitions(self) -> int:
-        """See the port."""
         return await self._log.partitions()
 
+    @override
     async def bounds(self) -> tuple[int, int]:
-        """See the port."""
         start, end = await self._log.bounds()
         return start, min(end, self._end)
 
+    @override
     async def read(self, first: int, end: int) -> Sequence[KafkaRecord]:
-        """See the port."""
         return await self._log.read(first, min(end, self._end))
 
+    @override
     async def seek(self, offset: int) -> None:
-        """See the port."""
         self._position = offset
         await self._log.seek(offset)
 
+    @override
     async def fetch(self, most: int) -> Sequence[KafkaRecord]:
-        """See the port."""
         if self._position >= self._end:
             self._drained()
             return ()
@@ -137,6 +139,6 @@ class BoundedLog:
             self._position = records[-1].offset + 1
         return kept
 
+    @override
     async def close(self) -> None:
-        """See the port."""
         await self._log.close()
