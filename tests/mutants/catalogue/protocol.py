@@ -195,13 +195,13 @@ PROTOCOL: tuple[Mutant, ...] = (
         "emission-ends-after-one-append",
         "what was committed while an append was under way is left lying",
         (Edit(EMISSION + "ResultEmitter._append_all", "while self._waiting:", "if self._waiting:"),),
-        tests=("tests/unit/test_emission.py",),
+        tests=("tests/unit/test_emitter.py",),
     ),
     Mutant(
         "emission-without-bound",
         "owners commit on however much waits to be emitted",
         (Edit(EMISSION + "ResultEmitter.room", "while self._full() and", "while False and"),),
-        tests=("tests/unit/test_emission.py",),
+        tests=("tests/unit/test_emitter.py",),
     ),
     Mutant(
         "pieces-of-any-size",
