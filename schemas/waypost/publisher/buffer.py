@@ -4,7 +4,7 @@ A command arrives in one queue for all (so that accepting it needs no knowledge 
 queue of its partition by :meth:`Buffer.route`, and counts as in flight from :meth:`Buffer.take` until
 :meth:`Buffer.acknowledge`. It is in exactly one of these places at any time; what was in flight when a producer
 died goes back to the front of its queue. Knows nothing of Kafka but the number of partitions, and nothing of
-disks: :mod:`waypost.spool_buffer` does.
+disks: :mod:`waypost.publisher.spool.buffer` does.
 """
 
 import threading

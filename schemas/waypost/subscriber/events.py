@@ -177,8 +177,9 @@ def _whole_type(given: str) -> str:
 class Deduplicator:
     """Remembers the last ``size`` event ids, so that a repetition is known.
 
-    In a loop ``if deduplicator.seen(event): continue``; for :meth:`Subscriber.run` ``deduplicator.once(handler)``.
-    It lives in memory. Where a repetition after a crash matters, keep ``event.id`` with your own writes.
+    In a loop ``if deduplicator.seen(event): continue``; for :meth:`waypost.Subscriber.run`
+    ``deduplicator.once(handler)``. It lives in memory. Where a repetition after a crash matters, keep ``event.id``
+    with your own writes.
     """
 
     def __init__(self, size: int = 100_000) -> None:

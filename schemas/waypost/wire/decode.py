@@ -89,7 +89,7 @@ def _plain_create(body: bytes) -> Create | None:
     if len(raw_name) > 4 * MAX_NAME or (name := _plain_name(raw_name)) is None:
         return None
     if raw_metadata is None or raw_metadata == b"{}":
-        return tuple.__new__(Create, (name, data, b"{}"))  # as in waypost.envelope
+        return tuple.__new__(Create, (name, data, b"{}"))  # as in waypost.wire.envelope
     try:
         metadata = orjson.loads(raw_metadata)
     except ValueError:

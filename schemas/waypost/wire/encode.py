@@ -1,6 +1,6 @@
 """From an agent's Python values to command bodies, or an error at the call that names the argument.
 
-The counterpart of :mod:`waypost.bodies`: what passes here, the worker accepts. Pure.
+The counterpart of :mod:`waypost.wire.decode`: what passes here, the worker accepts. Pure.
 """
 
 from collections.abc import Mapping

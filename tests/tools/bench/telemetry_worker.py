@@ -156,7 +156,7 @@ async def main(job: dict[str, Any]) -> None:
         return SwitchedStore(switch, store, metrics, shard)
 
     vars(worker_module)["TimedStore"] = switched
-    gc.freeze()  # as in waypost_worker.process
+    gc.freeze()  # as in waypost_worker.runtime.process
     gc.set_threshold(500_000, 10, 20)
     working = asyncio.create_task(worker.run())
     await word()

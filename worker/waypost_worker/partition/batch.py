@@ -33,7 +33,7 @@ from waypost_worker.partition import outbox
 from waypost_worker.partition.encode import Content, ResultEncoder
 from waypost_worker.partition.ports import Changes, RejectedRow, ResultRecord, Row, UnreadableRecord
 
-# What makes named tuples (see waypost.envelope): a create is several of them.
+# What makes named tuples (see waypost.wire.envelope): a create is several of them.
 _new: Final = tuple.__new__
 
 

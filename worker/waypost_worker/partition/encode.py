@@ -1,6 +1,6 @@
 """From a decision to the one result record of its command. Pure, and the same bytes after every replay.
 
-The result types and bodies are the contract's (:mod:`waypost.result_models`); a test holds what is made here
+The result types and bodies are the contract's (:mod:`waypost.wire.result_models`); a test holds what is made here
 against those models. ``ce_id`` is a UUIDv5 (RFC 9562) of results topic, command partition and offset.
 """
 
@@ -165,7 +165,7 @@ class ResultEncoder:
         ]
         if envelope.traceparent is not None:
             headers.append(("traceparent", envelope.traceparent))
-        return tuple.__new__(ResultRecord, (key, body, headers))  # as in waypost.envelope
+        return tuple.__new__(ResultRecord, (key, body, headers))  # as in waypost.wire.envelope
 
     def accepted(
         self, envelope: Envelope, offset: int, decision: Accepted, about: tuple[Entry, Content] | None = None

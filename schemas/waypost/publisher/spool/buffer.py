@@ -4,12 +4,12 @@ What was accepted stands in one line: in flight, queued by partition, in front, 
 arrivals. Only the stored part is not in memory. While it is not empty, arrivals wait behind it, and what is
 loaded from it goes in front. A command is written to the disk
 
-- before its call returns, if the publisher was told so (:mod:`waypost.through_buffer`), or
+- before its call returns, if the publisher was told so (:mod:`waypost.publisher.spool.write_through`), or
 - when memory is half full: then the oldest arrivals move to the disk, or
 - when Kafka has taken nothing for a while: then all that is in memory is written, and stays in memory too.
 
 This module decides what is to be written, loaded and removed, and keeps the books; the thread of
-:mod:`waypost.spooler` does it. It knows neither files nor Kafka.
+:mod:`waypost.publisher.spool.spooler` does it. It knows neither files nor Kafka.
 """
 
 from collections import deque
@@ -265,7 +265,7 @@ class SpooledBuffer(Buffer):
                 self.disk_bytes -= one.size
 
     def load_wanted(self) -> bool:
-        """Whether stored commands should come into memory now, :attr:`load_most` at a time.
+        """Whether stored commands should come into memory now, ``load_most`` at a time.
 
         Also where arrivals fill the memory: they wait for what is stored, which can only leave through it. By
         what is loaded at a time the bounds of the memory may be passed.

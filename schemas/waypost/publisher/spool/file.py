@@ -1,7 +1,7 @@
 """One spool file: accepted commands on the local disk, in a SQLite database of one publisher.
 
 Owns the file's format and its transactions. Knows neither what is in memory nor Kafka, and leaves to
-:mod:`waypost.spool_directory` who may open which file.
+:mod:`waypost.publisher.spool.directory` who may open which file.
 """
 
 import ctypes

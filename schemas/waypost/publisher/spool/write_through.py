@@ -22,7 +22,7 @@ class ThroughBuffer(SpooledBuffer):
         self._group: GroupCommit[Pending] = GroupCommit(self._write_through)
 
     def put(self, *accepted: Pending, timeout: float | None = None) -> None:
-        """As :meth:`Buffer.put`; SpoolError if they can't be written, and then they are not accepted."""
+        """As :meth:`SpooledBuffer.put`; SpoolError if they can't be written, and then they are not accepted."""
         size = sum(pending.size for pending in accepted)
         dropped: list[Pending] = []
         with self._lock:
