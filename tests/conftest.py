@@ -6,7 +6,15 @@ import pytest
 from hypothesis import settings
 from tests.integration.adapters import adapter_world, backend
 from tests.support.secure_kafka import secure_kafka
-from tests.support.servers import database, database_template, mark_users_of_servers, servers, topic_prefix
+from tests.support.servers import (
+    database,
+    database_template,
+    mark_users_of_servers,
+    server_directory,
+    server_path,
+    servers,
+    topic_prefix,
+)
 from tests.support.sharded import pair, second_postgres, sharded
 from tests.tools.bench import cost
 
@@ -18,6 +26,8 @@ __all__ = [
     "pair",
     "second_postgres",
     "secure_kafka",
+    "server_directory",
+    "server_path",
     "servers",
     "sharded",
     "topic_prefix",

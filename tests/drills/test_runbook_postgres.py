@@ -11,6 +11,7 @@ from tests.integration.test_worker_process import publish
 from tests.integration.watched import Watched, ok
 from tests.support.deployment import Deployment, deployment
 from tests.support.processes import freeze
+from tests.support.servers import POSTGRES_SETTINGS
 from tests.support.sharded import noted, own_server
 from tests.support.timeouts import PATIENCE
 
@@ -24,7 +25,7 @@ __all__ = ["here"]
 async def test_a_database_that_does_not_answer_leaves_partitions_unowned_until_it_does(
     here: Deployment, tmp_path: Path
 ) -> None:
-    postgres = EmbeddedPostgres(tmp_path / "postgres")
+    postgres = EmbeddedPostgres(tmp_path / "postgres", settings=POSTGRES_SETTINGS)
     postgres.start()
     try:
         settings = {"WAYPOST_POSTGRES_DSN": postgres.dsn, "WAYPOST_REQUEST_TIMEOUT": "1"}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.faults.scene import Row, Scene, scene, seed_of_run
-from tests.support.servers import POSTGRES_SETTINGS, migrate_template, started
+from tests.support.servers import POSTGRES_SETTINGS, ServerDirectory, migrate_template, started
 from tests.support.sharded import noted
 
 from waypost_worker.devserver import EmbeddedKafka, EmbeddedPostgres, Endpoints, Servers
@@ -50,17 +50,17 @@ async def shared(servers: Servers, database: str, open_scene: OpenScene) -> Asyn
 
 
 @pytest.fixture(scope="session")
-def breakable_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+def breakable_postgres(server_directory: ServerDirectory) -> Iterator[EmbeddedPostgres]:
     """A Postgres for scenarios to break, which leave it running."""
-    made = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), settings=POSTGRES_SETTINGS)
+    made = EmbeddedPostgres(server_directory("postgres"), settings=POSTGRES_SETTINGS)
     with started(made):
         yield made
 
 
 @pytest.fixture(scope="session")
-def breakable_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
+def breakable_kafka(server_directory: ServerDirectory) -> Iterator[EmbeddedKafka]:
     """A broker for scenarios to break, which leave it running."""
-    with started(EmbeddedKafka(tmp_path_factory.mktemp("kafka"))) as made:
+    with started(EmbeddedKafka(server_directory("kafka"))) as made:
         yield made
 
 

@@ -49,6 +49,12 @@ class Dev:
 
 
 @pytest.fixture
+def tmp_path(server_path: Path) -> Path:
+    """A directory for server data: most tests here start their own servers."""
+    return server_path
+
+
+@pytest.fixture
 def line(tmp_path: Path) -> CommandLine:
     return CommandLine(tmp_path, {})
 

@@ -15,7 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
 from tests.support.processes import arguments_of, freeze
-from tests.support.servers import unavailable
+from tests.support.servers import ServerDirectory, unavailable
 
 from waypost_worker.devserver import THROUGHPUT, ClusterOptions, DevServerError, EmbeddedKafka
 from waypost_worker.devserver.distribution import prepare
@@ -34,6 +34,12 @@ def runtime() -> Runtime:
         return prepare()
     except DevServerError as error:
         unavailable(str(error))
+
+
+@pytest.fixture
+def tmp_path(server_path: Path) -> Path:
+    """For the data of servers, most of which start anew in each test."""
+    return server_path
 
 
 @pytest.fixture
@@ -188,10 +194,8 @@ with EmbeddedKafka(Path({str(tmp_path)!r})) as kafka:
 
 
 @pytest.fixture(scope="module")
-def cluster(runtime: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
-    with EmbeddedKafka(
-        tmp_path_factory.mktemp("cluster"), ClusterOptions(nodes=3, runtime=runtime)
-    ) as running:
+def cluster(runtime: Runtime, server_directory: ServerDirectory) -> Iterator[EmbeddedKafka]:
+    with EmbeddedKafka(server_directory("cluster"), ClusterOptions(nodes=3, runtime=runtime)) as running:
         yield running
         # Nobody needs its state: don't wait for the last node to miss its quorum.
         running.kill()

@@ -18,6 +18,12 @@ pytestmark = pytest.mark.servers
 
 
 @pytest.fixture
+def tmp_path(server_path: Path) -> Path:
+    """A directory for server data: most tests here start their own servers."""
+    return server_path
+
+
+@pytest.fixture
 def postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
     with EmbeddedPostgres(tmp_path / "state") as running:
         yield running

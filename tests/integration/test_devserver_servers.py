@@ -27,6 +27,12 @@ with Servers(Path(sys.argv[1])):
 """
 
 
+@pytest.fixture
+def tmp_path(server_path: Path) -> Path:
+    """A directory for server data: most tests here start their own servers."""
+    return server_path
+
+
 def start_script(state_dir: Path) -> tuple[subprocess.Popen[str], list[int]]:
     """A script that runs both servers, in a process group of its own, and all its descendants."""
     script = subprocess.Popen(

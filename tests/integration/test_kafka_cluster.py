@@ -7,7 +7,7 @@ from contextlib import aclosing, suppress
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
-from tests.support.servers import started
+from tests.support.servers import ServerDirectory, started
 
 from waypost.wire.topics import Topics
 from waypost_worker.devserver import ClusterOptions, EmbeddedKafka
@@ -24,8 +24,8 @@ PATIENCE = 90
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
-    with started(EmbeddedKafka(tmp_path_factory.mktemp("cluster"), ClusterOptions(nodes=3))) as made:
+def cluster(server_directory: ServerDirectory) -> Iterator[EmbeddedKafka]:
+    with started(EmbeddedKafka(server_directory("cluster"), ClusterOptions(nodes=3))) as made:
         yield made
 
 

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiokafka import AIOKafkaProducer
 from tests.support.processes import freeze
-from tests.support.servers import started
+from tests.support.servers import ServerDirectory, started
 from tests.support.timeouts import PATIENCE
 
 from waypost.wire.envelope import KafkaRecord
@@ -24,8 +24,8 @@ pytestmark = pytest.mark.servers
 
 
 @pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
-    with started(EmbeddedKafka(tmp_path_factory.mktemp("kafka"))) as made:
+def kafka(server_directory: ServerDirectory) -> Iterator[EmbeddedKafka]:
+    with started(EmbeddedKafka(server_directory("kafka"))) as made:
         yield made
 
 

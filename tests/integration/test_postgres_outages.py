@@ -17,7 +17,7 @@ import pytest
 from tests.conformance.stores import PARTITIONS, Hand, entry, puts
 from tests.faults.proxy import Proxy
 from tests.support.processes import freeze
-from tests.support.servers import POSTGRES_SETTINGS, started
+from tests.support.servers import POSTGRES_SETTINGS, ServerDirectory, started
 from tests.support.timeouts import PATIENCE
 
 from waypost.shards import ShardSlot
@@ -35,8 +35,8 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
-    with started(EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), settings=POSTGRES_SETTINGS)) as made:
+def postgres(server_directory: ServerDirectory) -> Iterator[EmbeddedPostgres]:
+    with started(EmbeddedPostgres(server_directory("postgres"), settings=POSTGRES_SETTINGS)) as made:
         yield made
 
 

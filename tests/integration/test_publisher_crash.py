@@ -11,7 +11,7 @@ from pathlib import Path
 import orjson
 import pytest
 from tests.support.deployment import deployment
-from tests.support.servers import started
+from tests.support.servers import ServerDirectory, started
 from tests.support.timeouts import PATIENCE
 from tests.tools.crash.rounds import Rounds
 
@@ -27,9 +27,9 @@ SEED = 20_261_124
 
 
 @pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
+def kafka(server_directory: ServerDirectory) -> Iterator[EmbeddedKafka]:
     """A broker of this file's own, for freezing."""
-    with started(EmbeddedKafka(tmp_path_factory.mktemp("kafka"))) as running:
+    with started(EmbeddedKafka(server_directory("kafka"))) as running:
         yield running
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.oracle.books import read_all
 from tests.support.processes import freeze
-from tests.support.servers import started
+from tests.support.servers import ServerDirectory, started
 from tests.support.timeouts import PATIENCE
 
 from waypost import BufferFullError, DeliveryError, Publisher, ResultTimeoutError, SyncPublisher, Topics
@@ -24,9 +24,9 @@ SESSIONS = [f"session-{number}" for number in range(12)]
 
 
 @pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
+def kafka(server_directory: ServerDirectory) -> Iterator[EmbeddedKafka]:
     """A broker of this file's own, for killing."""
-    with started(EmbeddedKafka(tmp_path_factory.mktemp("kafka"))) as running:
+    with started(EmbeddedKafka(server_directory("kafka"))) as running:
         yield running
 
 

@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 from tests.integration.reading import varied
 from tests.support.deployment import Deployment, deployment
-from tests.support.servers import POSTGRES_SETTINGS, migrate_template, started
+from tests.support.servers import POSTGRES_SETTINGS, ServerDirectory, migrate_template, started
 
 from waypost import Reader, ReaderClosedError
 from waypost_worker.devserver import EmbeddedPostgres, Servers
@@ -186,8 +186,8 @@ def test_a_pool_of_nothing_is_refused() -> None:
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
-    with started(EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), settings=POSTGRES_SETTINGS)) as made:
+def own(server_directory: ServerDirectory) -> Iterator[EmbeddedPostgres]:
+    with started(EmbeddedPostgres(server_directory("postgres"), settings=POSTGRES_SETTINGS)) as made:
         migrate_template(made.dsn)
         yield made
 

@@ -19,7 +19,7 @@ from tests.integration.subscribing import (
 )
 from tests.support.deployment import Deployment, deployment
 from tests.support.processes import freeze
-from tests.support.servers import started
+from tests.support.servers import ServerDirectory, started
 from tests.support.timeouts import PATIENCE
 
 from waypost import Event, Subscriber
@@ -29,8 +29,8 @@ MEMBER = Path(__file__).with_name("subscriber_process.py")
 
 
 @pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
-    with started(EmbeddedKafka(tmp_path_factory.mktemp("kafka"))) as made:
+def kafka(server_directory: ServerDirectory) -> Iterator[EmbeddedKafka]:
+    with started(EmbeddedKafka(server_directory("kafka"))) as made:
         yield made
 
 

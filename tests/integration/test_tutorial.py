@@ -32,6 +32,12 @@ def typed() -> list[str]:
 
 
 @pytest.fixture
+def tmp_path(server_path: Path) -> Path:
+    """A directory for server data: most tests here start their own servers."""
+    return server_path
+
+
+@pytest.fixture
 def beside(servers: Servers, tmp_path: Path) -> Iterator[Path]:
     """A directory in which ``waypost dev`` runs."""
     command = [*WAYPOST, "dev", "--workers", "2", "--state-dir", ".waypost", "-o", "json"]

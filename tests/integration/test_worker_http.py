@@ -15,6 +15,7 @@ from tests.integration.test_worker_process import Worker, publish
 from tests.integration.watched import Watched, ok
 from tests.support.deployment import CREATE, TIME, Deployment, deployment
 from tests.support.processes import freeze
+from tests.support.servers import POSTGRES_SETTINGS
 from tests.support.timeouts import PATIENCE
 
 from waypost.wire.encode import create_body
@@ -79,7 +80,7 @@ async def test_probes_and_metrics_of_a_worker_at_work(here: Deployment, tmp_path
 async def test_a_worker_whose_database_is_away_is_alive_but_not_ready(
     here: Deployment, tmp_path: Path
 ) -> None:
-    postgres = EmbeddedPostgres(tmp_path / "postgres")
+    postgres = EmbeddedPostgres(tmp_path / "postgres", settings=POSTGRES_SETTINGS)
     postgres.start()
     try:
         worker = Watched(here, tmp_path / "log", WAYPOST_MIGRATE="true", WAYPOST_POSTGRES_DSN=postgres.dsn)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tests.support.deployment import Deployment, deployment
 from tests.support.processes import freeze, wait_until_still
+from tests.support.servers import POSTGRES_SETTINGS
 from tests.support.timeouts import PATIENCE
 
 from waypost_worker.devserver import EmbeddedKafka, EmbeddedPostgres, Endpoints, Servers
@@ -135,7 +136,7 @@ async def test_a_drain_answers_all_that_was_applied(here: Deployment, tmp_path: 
 
 async def test_a_second_signal_ends_at_once(here: Deployment, servers: Servers, tmp_path: Path) -> None:
     # A database that answers nothing keeps the drain busy.
-    postgres = EmbeddedPostgres(tmp_path / "postgres")
+    postgres = EmbeddedPostgres(tmp_path / "postgres", settings=POSTGRES_SETTINGS)
     postgres.start()
     try:
         worker = await Worker(
@@ -162,7 +163,7 @@ async def test_a_second_signal_ends_at_once(here: Deployment, servers: Servers, 
 async def test_a_worker_waits_for_postgres_at_the_start_and_in_the_middle(
     here: Deployment, tmp_path: Path
 ) -> None:
-    postgres = EmbeddedPostgres(tmp_path / "postgres")
+    postgres = EmbeddedPostgres(tmp_path / "postgres", settings=POSTGRES_SETTINGS)
     postgres.start()
     try:
         worker = Worker(here, tmp_path / "log", WAYPOST_MIGRATE="true", WAYPOST_POSTGRES_DSN=postgres.dsn)

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from tests.support.servers import started
+from tests.support.servers import ServerDirectory, started
 from tests.support.timeouts import PATIENCE
 
 from waypost_worker.devserver import ClusterOptions, EmbeddedKafka, Endpoints
@@ -140,12 +140,14 @@ def _broker_properties(directory: Path, authority: trustme.CA) -> dict[str, str]
 
 
 @pytest.fixture(scope="session")
-def secure_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
+def secure_kafka(
+    tmp_path_factory: pytest.TempPathFactory, server_directory: ServerDirectory
+) -> Iterator[SecureKafka]:
     directory = tmp_path_factory.mktemp("secure")
     authority = trustme.CA()
     (directory / "ca.pem").write_bytes(authority.cert_pem.bytes())
     kafka = EmbeddedKafka(
-        directory / "kafka",
+        server_directory("secure"),
         ClusterOptions(listeners=LISTENERS, properties=_broker_properties(directory, authority)),
     )
     with started(kafka):

@@ -13,7 +13,7 @@ from typing import Any
 import asyncpg
 import pytest
 from tests.support.database_state import all_rows
-from tests.support.servers import POSTGRES_SETTINGS, TEMPLATE, migrate_template, unavailable
+from tests.support.servers import POSTGRES_SETTINGS, TEMPLATE, ServerDirectory, migrate_template, unavailable
 
 from waypost_worker.devserver import DevServerError, EmbeddedPostgres
 from waypost_worker.postgres.shards import note_places
@@ -22,8 +22,8 @@ TABLES = ("shard", "partitions", "sessions", "checkpoints", "recent_commands", "
 
 
 @pytest.fixture(scope="session")
-def second_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
-    server = EmbeddedPostgres(tmp_path_factory.mktemp("second"), settings=POSTGRES_SETTINGS)
+def second_postgres(server_directory: ServerDirectory) -> Iterator[EmbeddedPostgres]:
+    server = EmbeddedPostgres(server_directory("second"), settings=POSTGRES_SETTINGS)
     try:
         server.start()
     except DevServerError as error:
