@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.oracle.books import read_all
 from tests.support.processes import freeze
-from tests.support.servers import ServerDirectory, started
+from tests.support.servers import SOON_BACK, ServerDirectory, started
 from tests.support.timeouts import PATIENCE
 
 from waypost import BufferFullError, DeliveryError, Publisher, ResultTimeoutError, SyncPublisher, Topics
@@ -26,7 +26,7 @@ SESSIONS = [f"session-{number}" for number in range(12)]
 @pytest.fixture(scope="module")
 def kafka(server_directory: ServerDirectory) -> Iterator[EmbeddedKafka]:
     """A broker of this file's own, for killing."""
-    with started(EmbeddedKafka(server_directory("kafka"))) as running:
+    with started(EmbeddedKafka(server_directory("kafka"), properties=SOON_BACK)) as running:
         yield running
 
 

@@ -19,7 +19,7 @@ from tests.integration.subscribing import (
 )
 from tests.support.deployment import Deployment, deployment
 from tests.support.processes import freeze
-from tests.support.servers import ServerDirectory, started
+from tests.support.servers import SOON_BACK, ServerDirectory, started
 from tests.support.timeouts import PATIENCE
 
 from waypost import Event, Subscriber
@@ -30,7 +30,7 @@ MEMBER = Path(__file__).with_name("subscriber_process.py")
 
 @pytest.fixture(scope="module")
 def kafka(server_directory: ServerDirectory) -> Iterator[EmbeddedKafka]:
-    with started(EmbeddedKafka(server_directory("kafka"))) as made:
+    with started(EmbeddedKafka(server_directory("kafka"), properties=SOON_BACK)) as made:
         yield made
 
 

@@ -25,7 +25,7 @@ from typing import NoReturn, TypeVar
 
 import pytest
 
-from waypost_worker.devserver import DevServerError, Servers
+from waypost_worker.devserver import DevServerError, EmbeddedKafka, Servers
 from waypost_worker.devserver.startable import Startable
 from waypost_worker.postgres.migrate import migrate_dsn
 
@@ -39,6 +39,9 @@ POSTGRES_SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_wal_size": 
 _IN_MEMORY = Path("/dev/shm")
 _ROOM = 2 * 1024**3
 _PREFIX = "waypost-tests-"
+
+# Kafka registers a killed broker again only after its old session has ended: after 3 s in an embedded Kafka.
+SOON_BACK = {"broker.session.timeout.ms": "1000", "broker.heartbeat.interval.ms": "100"}
 
 _numbers = itertools.count(1)
 _Server = TypeVar("_Server", bound=Startable)
@@ -68,6 +71,10 @@ def started(server: _Server) -> Iterator[_Server]:
         unavailable(str(error))
     with server:
         yield server
+        # Nobody needs its data: an orderly shutdown would first close the logs of all topics, one by one.
+        for kafka in (server, getattr(server, "kafka", None)):
+            if isinstance(kafka, EmbeddedKafka):
+                kafka.kill()
 
 
 @pytest.fixture(scope="session")
