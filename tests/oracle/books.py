@@ -1,6 +1,7 @@
 """Balancing the books: the command topic, folded independently, against Postgres and the results topic."""
 
 from collections import Counter
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,11 +57,23 @@ async def read_all(endpoints: Endpoints, topic: str) -> Records:
         return read
 
 
-def _consumer(endpoints: Endpoints) -> AIOKafkaConsumer:
+async def follow(endpoints: Endpoints, topic: str) -> AsyncIterator[Any]:
+    """Yield every record of a topic from the first, each as soon as it can be read. Never ends."""
+    # A partition that is not part of the current fetch has to wait until that fetch ends.
+    async with _consumer(endpoints, fetch_max_wait_ms=50) as consumer:
+        partitions = await _all(consumer, topic)
+        consumer.assign(partitions)
+        await consumer.seek_to_beginning(*partitions)
+        async for record in consumer:
+            yield record
+
+
+def _consumer(endpoints: Endpoints, **options: Any) -> AIOKafkaConsumer:
     return AIOKafkaConsumer(
         bootstrap_servers=endpoints.bootstrap_servers,
         auto_offset_reset="earliest",
         max_partition_fetch_bytes=4 * 1024 * 1024,
+        **options,
     )
 
 

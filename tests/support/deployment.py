@@ -8,12 +8,12 @@ import asyncio
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from tests.oracle.books import Books, Records, balance, read_all
+from tests.oracle.books import Books, Records, balance, follow, read_all
 from tests.support.timeouts import PATIENCE
 
 from waypost import Topics
@@ -182,12 +182,19 @@ class Deployment:
         return await read_all(self.endpoints, self.topics.results)
 
     async def answered(self, count: int) -> None:
-        """Wait until so many commands have a result."""
-
-        async def enough() -> bool:
-            return sum(_commands(await self.results()).values()) >= count
-
-        await self.until(enough)
+        """Wait until this many commands have a result."""
+        if count <= 0:
+            return
+        found: set[tuple[int, int]] = set()
+        async with (
+            asyncio.timeout(PATIENCE),
+            aclosing(follow(self.endpoints, self.topics.results)) as results,
+        ):
+            async for record in results:
+                if _is_result(record):
+                    found.add((record.partition, record.offset))
+                if len(found) >= count:
+                    return
 
     async def balanced(self) -> Books:
         """Fold the log and compare; fails with what differs."""
@@ -245,10 +252,4 @@ def _ids(results: Records) -> Counter[str]:
         for records in results.values()
         for record in records
         if _is_result(record)
-    )
-
-
-def _commands(results: Records) -> Counter[int]:
-    return Counter(
-        partition for partition, records in results.items() for record in records if _is_result(record)
     )
