@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ def line(servers: Servers, database: str, topic_prefix: str, tmp_path: Path) -> 
             "WAYPOST_BOOTSTRAP_SERVERS": servers.kafka.bootstrap_servers,
             "WAYPOST_POSTGRES_DSN": database,
             "WAYPOST_TOPIC_PREFIX": topic_prefix,
+            "WAYPOST_GROUP_ID": topic_prefix,
             "WAYPOST_REQUEST_TIMEOUT": "2",
         },
     )
@@ -197,12 +199,13 @@ def test_a_directory_of_snapshots_that_is_not_there_is_said_so(line: CommandLine
 
 
 def test_a_server_that_never_answers_is_given_up(line: CommandLine, silent_port: int) -> None:
+    line = replace(line, settings={**line.settings, "WAYPOST_REQUEST_TIMEOUT": "1"})
     kafka = line.run("tail", "--bootstrap-servers", f"127.0.0.1:{silent_port}")
     assert kafka.code == 1
     assert "does not answer" in kafka.error
     postgres = line.run("session", "list", "--postgres-dsn", f"postgresql://u@127.0.0.1:{silent_port}/x")
     assert postgres.code == 1
-    assert f"no connection to Postgres at 127.0.0.1:{silent_port}/x within 2 s" in postgres.error
+    assert f"no connection to Postgres at 127.0.0.1:{silent_port}/x within 1 s" in postgres.error
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,7 @@ def test_the_page_on_sessions(own: CommandLine, own_worker: Started, servers: Se
         settings={
             **own.settings,
             "WAYPOST_TOPIC_PREFIX": prefix,
+            "WAYPOST_GROUP_ID": prefix,
             "WAYPOST_POSTGRES_SCHEMA": "other",
             "WAYPOST_MIGRATE": "true",
         },

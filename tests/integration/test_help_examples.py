@@ -189,6 +189,7 @@ def _other(line: CommandLine, prefix: str) -> CommandLine:
     (line.directory / "other.toml").write_text(f'topic_prefix = "{prefix}-other"\n')
     more = {
         "WAYPOST_TOPIC_PREFIX": f"{prefix}-other",
+        "WAYPOST_GROUP_ID": f"{prefix}-other",
         "WAYPOST_POSTGRES_SCHEMA": "other",
         "WAYPOST_MIGRATE": "true",
     }

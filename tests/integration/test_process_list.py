@@ -20,6 +20,7 @@ async def test_the_process_list_shows_no_secret(
         "WAYPOST_BOOTSTRAP_SERVERS": servers.kafka.bootstrap_servers,
         "WAYPOST_POSTGRES_DSN": database,
         "WAYPOST_TOPIC_PREFIX": topic_prefix,
+        "WAYPOST_GROUP_ID": topic_prefix,
     }
     started = CommandLine(tmp_path, variables).start("worker", "--processes", "2")
     try:

@@ -26,6 +26,8 @@ def prepared(servers: Servers, dsn: str, prefix: str, directory: Path) -> Comman
             "WAYPOST_BOOTSTRAP_SERVERS": servers.kafka.bootstrap_servers,
             "WAYPOST_POSTGRES_DSN": dsn,
             "WAYPOST_TOPIC_PREFIX": prefix,
+            # In a group shared by all tests, a worker would wait until the session of the last killed one expires.
+            "WAYPOST_GROUP_ID": prefix,
         },
     )
     assert line.run("topics", "create", "--partitions", "2", "--skip-zombie-test").code == 0
