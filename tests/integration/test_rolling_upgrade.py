@@ -51,6 +51,13 @@ def next_version(tmp_path: Path) -> str:
     return os.pathsep.join(str(tmp_path / "next" / room) for room in ("schemas", "worker"))
 
 
+def of_its_version(here: Deployment, log: Path, **environment: str) -> Watched:
+    """Return a worker that runs the code on its path. Another version may lack what a quick worker changes."""
+    worker = Watched(here, log, **environment)
+    worker.command = (sys.executable, "-m", "waypost_worker.cli", "worker")
+    return worker
+
+
 async def migrate(worker: Watched) -> None:
     """Run ``waypost migrate`` of a worker's version."""
     process = await asyncio.create_subprocess_exec(
@@ -66,8 +73,8 @@ async def migrate(worker: Watched) -> None:
 async def test_workers_are_replaced_one_by_one_by_a_version_with_a_migration(
     here: Deployment, tmp_path: Path, next_version: str
 ) -> None:
-    old = [Watched(here, tmp_path / f"old-{number}") for number in range(2)]
-    new = [Watched(here, tmp_path / f"new-{number}", PYTHONPATH=next_version) for number in range(2)]
+    old = [of_its_version(here, tmp_path / f"old-{number}") for number in range(2)]
+    new = [of_its_version(here, tmp_path / f"new-{number}", PYTHONPATH=next_version) for number in range(2)]
     for worker in old:
         await worker.start()
         await worker.answers("/readyz", ok)
@@ -93,7 +100,7 @@ async def test_workers_are_replaced_one_by_one_by_a_version_with_a_migration(
     assert "WaypostVersionsMixed" not in await asyncio.to_thread(firing, tmp_path, scrapes[1])
     found = [key for key in await new[1].metrics() if key[0] == "waypost_build_info"]
     assert [key[-1] for key in found] == [NEXT]
-    again = await Watched(here, tmp_path / "again").start()
+    again = await of_its_version(here, tmp_path / "again").start()
     assert again.process is not None
     assert await asyncio.wait_for(again.process.wait(), PATIENCE) == 1
     assert "it was migrated by a newer Waypost" in again.log.read_text()
@@ -136,8 +143,8 @@ async def test_workers_of_format_0_1_and_of_today_hand_partitions_to_each_other(
     not_migrated: Deployment, tmp_path: Path, format_0_1: str
 ) -> None:
     here = not_migrated
-    old = [Watched(here, tmp_path / f"old-{number}", PYTHONPATH=format_0_1) for number in range(2)]
-    new = [Watched(here, tmp_path / f"new-{number}") for number in range(3)]
+    old = [of_its_version(here, tmp_path / f"old-{number}", PYTHONPATH=format_0_1) for number in range(2)]
+    new = [of_its_version(here, tmp_path / f"new-{number}") for number in range(3)]
     await migrate(old[0])
     before = await here.pool.fetchval("select max(number) from waypost.migrations")
     assert before < len(migrations()), "the upgrade has a migration"

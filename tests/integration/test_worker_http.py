@@ -84,6 +84,8 @@ async def test_a_worker_whose_database_is_away_is_alive_but_not_ready(
     postgres.start()
     try:
         worker = Watched(here, tmp_path / "log", WAYPOST_MIGRATE="true", WAYPOST_POSTGRES_DSN=postgres.dsn)
+        # Longer than a probe waits for the database, and shorter than the usual 5 s.
+        worker.environment["WAYPOST_REQUEST_TIMEOUT"] = "3"
         await worker.start()
         await worker.answers("/readyz", ok)
         freeze(postgres)

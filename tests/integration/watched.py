@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -13,12 +14,15 @@ from tests.integration.test_worker_process import Worker
 from tests.support.deployment import Deployment
 from tests.support.timeouts import PATIENCE
 
+QUICK = Path(__file__).with_name("quick_worker.py")
+
 
 class Watched(Worker):
-    """A worker with an HTTP port."""
+    """A worker with an HTTP port. Its metrics are at most about half a second old."""
 
     def __init__(self, here: Deployment, log: Path, **environment: str) -> None:
         super().__init__(here, log, WAYPOST_HTTP_PORT="0", **environment)
+        self.command = (sys.executable, str(QUICK), "worker")
         self.here = here
 
     async def address(self) -> str:
