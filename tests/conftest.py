@@ -14,6 +14,7 @@ from tests.support.servers import (
     server_path,
     servers,
     topic_prefix,
+    untouched_database,
 )
 from tests.support.sharded import pair, second_postgres, sharded
 from tests.tools.bench import cost
@@ -31,6 +32,7 @@ __all__ = [
     "servers",
     "sharded",
     "topic_prefix",
+    "untouched_database",
 ]
 
 # How long an example takes says more of the machine than of the code.

@@ -10,7 +10,7 @@ async def main(bootstrap_servers: str, prefix: str, group: str) -> None:
     async def handler(event: waypost.Event) -> None:
         print(event.subject, flush=True)
 
-    options = {"session_timeout_ms": 6000}
+    options = {"session_timeout_ms": 3000, "heartbeat_interval_ms": 300}
     events = waypost.Subscriber(
         bootstrap_servers, prefix=prefix, group=group, from_beginning=True, options=options
     )

@@ -62,8 +62,8 @@ class Results:
 
 
 @pytest.fixture
-async def world(servers: Servers, database: str, topic_prefix: str) -> AsyncIterator[Deployment]:
-    async with deployment(servers.endpoints, database, topic_prefix, PARTITIONS) as made:
+async def world(servers: Servers, untouched_database: str, topic_prefix: str) -> AsyncIterator[Deployment]:
+    async with deployment(servers.endpoints, untouched_database, topic_prefix, PARTITIONS) as made:
         yield made
 
 
@@ -72,8 +72,10 @@ def results(world: Deployment) -> Results:
     return Results(world)
 
 
-def subscriber(world: Deployment, **options: Any) -> Subscriber:
-    return Subscriber(world.endpoints.bootstrap_servers, prefix=world.topics.prefix, **options)
+def subscriber(world: Deployment, options: dict[str, Any] | None = None, **more: Any) -> Subscriber:
+    # A member learns about a rebalance from the answer to a heartbeat, which it sends every 3 s by default.
+    options = {"heartbeat_interval_ms": 300, **(options or {})}
+    return Subscriber(world.endpoints.bootstrap_servers, prefix=world.topics.prefix, options=options, **more)
 
 
 async def drain(events: Subscriber, count: int, seconds: float = PATIENCE) -> list[Event]:

@@ -24,7 +24,7 @@ from tests.integration.subscribing import (
     subscriber,
     world,
 )
-from tests.support.deployment import Deployment
+from tests.support.deployment import Deployment, deployment
 from tests.support.timeouts import PATIENCE
 
 from waypost import Deduplicator, Event, Subscriber, Topics
@@ -232,12 +232,13 @@ async def test_a_deduplicator_knows_a_repetition_by_its_id(world: Deployment, re
     assert [seen.seen(event) for event in reversed(again)] == [True, True, False]
 
 
-async def test_a_subscriber_follows_a_live_worker(world: Deployment) -> None:
-    for partition in range(PARTITIONS):
-        world.own(partition)
-    for number in range(30):
-        await world.create(f"session-{number % 5}", step=number)
-    found = await drain(subscriber(world, from_beginning=True), 30)
+async def test_a_subscriber_follows_a_live_worker(servers: Servers, database: str, topic_prefix: str) -> None:
+    async with deployment(servers.endpoints, database, topic_prefix, PARTITIONS) as here:
+        for partition in range(PARTITIONS):
+            here.own(partition)
+        for number in range(30):
+            await here.create(f"session-{number % 5}", step=number)
+        found = await drain(subscriber(here, from_beginning=True), 30)
     steps: dict[str | None, list[int]] = {}
     for event in found:
         steps.setdefault(event.session_id, []).append(

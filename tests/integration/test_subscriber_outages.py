@@ -35,9 +35,11 @@ def kafka(server_directory: ServerDirectory) -> Iterator[EmbeddedKafka]:
 
 
 @pytest.fixture
-async def world(kafka: EmbeddedKafka, database: str, topic_prefix: str) -> AsyncIterator[Deployment]:
-    endpoints = Endpoints(bootstrap_servers=kafka.bootstrap_servers, postgres_dsn=database)
-    async with deployment(endpoints, database, topic_prefix, PARTITIONS) as made:
+async def world(
+    kafka: EmbeddedKafka, untouched_database: str, topic_prefix: str
+) -> AsyncIterator[Deployment]:
+    endpoints = Endpoints(bootstrap_servers=kafka.bootstrap_servers, postgres_dsn=untouched_database)
+    async with deployment(endpoints, untouched_database, topic_prefix, PARTITIONS) as made:
         yield made
 
 
@@ -128,7 +130,7 @@ async def test_a_member_that_is_killed_is_replaced_by_another_from_its_last_comm
         process.kill()
         handled += (await process.stdout.read()).decode().split()
         await process.wait()
-    heir = Collecting(subscriber(world, group=GROUP, options={"session_timeout_ms": 6000}))
+    heir = Collecting(subscriber(world, group=GROUP, options={"session_timeout_ms": 3000}))
     sent += await results.many(30)
     await world.until(lambda: set(handled) | set(subjects(heir.found)) == set(sent), PATIENCE)
     # What came twice came again in order, from the place that was committed.

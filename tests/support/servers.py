@@ -3,10 +3,11 @@
 Fixtures (conftest.py makes them known to all tests):
 
 - `servers`: the running `Servers`, for the whole run. Restart or kill only servers of your own.
-- `server_directory`: makes directories for the data of servers, in memory where there is room.
-- `server_path`: such a directory of the test's own; a file whose tests each start servers takes it for `tmp_path`.
+- `server_directory`: creates directories for server data, in memory if there is room.
+- `server_path`: one such directory for this test; files whose tests start their own servers use it as `tmp_path`.
 - `topic_prefix`: a prefix that no other test uses.
 - `database`: DSN of a fresh database, copied from a template that `migrate_template` has prepared.
+- `untouched_database`: DSN of a migrated database that all tests share which write nothing to it.
 
 A test that uses any of them gets the mark `servers`.
 """
@@ -31,16 +32,17 @@ from waypost_worker.postgres.migrate import migrate_dsn
 
 TEMPLATE = "waypost_template"
 
-# The machine doesn't lose power in a test run: what fsync protects against can't happen. The log is small, as it may be
-# in memory.
+# The machine doesn't lose power in a test run: what fsync protects against can't happen. The write-ahead log stays
+# small because it may be in memory.
 POSTGRES_SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_wal_size": "128MB"}
 
-# Where Linux has a file system in memory, and how much of it must be free: a run needs a quarter of that for each job.
+# Linux's file system in memory, and how much of it must be free: each job uses about a quarter of this.
 _IN_MEMORY = Path("/dev/shm")
 _ROOM = 2 * 1024**3
 _PREFIX = "waypost-tests-"
 
-# Kafka registers a killed broker again only after its old session has ended: after 3 s in an embedded Kafka.
+# For tests that kill brokers. A killed broker can't register again until its old session has expired, which takes 3 s
+# in an embedded Kafka unless set otherwise.
 SOON_BACK = {"broker.session.timeout.ms": "1000", "broker.heartbeat.interval.ms": "100"}
 
 _numbers = itertools.count(1)
@@ -71,7 +73,7 @@ def started(server: _Server) -> Iterator[_Server]:
         unavailable(str(error))
     with server:
         yield server
-        # Nobody needs its data: an orderly shutdown would first close the logs of all topics, one by one.
+        # Nobody needs its data, and an orderly shutdown closes the logs of all topics first, which takes up to 18 s.
         for kafka in (server, getattr(server, "kafka", None)):
             if isinstance(kafka, EmbeddedKafka):
                 kafka.kill()
@@ -79,10 +81,10 @@ def started(server: _Server) -> Iterator[_Server]:
 
 @pytest.fixture(scope="session")
 def server_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerDirectory]:
-    """Make a directory for the data of a server, which is removed after the run.
+    """Return a function that creates a directory for server data. All of them are removed after the run.
 
-    A database of a test's own is a copy of 300 files. On a disk that took three times the processor time that it takes
-    in memory, most of it in ext4, which looks for inodes that were not given up in the last minute.
+    Each test's database is a copy of 300 files. On ext4, which does not reuse an inode for a minute and searches for
+    one that is old enough, a copy took two to six times the CPU time that it takes in memory.
     """
     if not _has_room(_IN_MEMORY):
         yield tmp_path_factory.mktemp
@@ -110,7 +112,7 @@ def _has_room(directory: Path) -> bool:
 
 
 def _remove_left_behind(directory: Path) -> None:
-    """Remove what runs that were killed could not."""
+    """Remove the directories of runs that were killed."""
     for left in directory.glob(f"{_PREFIX}*"):
         owner = left.name.removeprefix(_PREFIX).partition("-")[0]
         if not Path("/proc", owner).exists():
@@ -134,6 +136,11 @@ def database(servers: Servers, database_template: str) -> Iterator[str]:
     name = f"test_{next(_numbers)}"
     yield servers.postgres.create_database(name, template=database_template)
     servers.postgres.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def untouched_database(servers: Servers, database_template: str) -> str:
+    return servers.postgres.create_database("test_untouched", template=database_template)
 
 
 @pytest.fixture
