@@ -31,6 +31,14 @@ async def pool(database: str) -> AsyncIterator[Any]:
 
 
 @pytest.fixture
+async def idle_pool(untouched_database: str) -> AsyncIterator[Any]:
+    """A pool for statements that change nothing."""
+    made = await open_pool(untouched_database, size=3)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
 async def hand(pool: Any) -> Hand:
     store = PostgresStore(pool, 0)
     return Hand(store, await store.acquire(PARTITIONS))
@@ -65,24 +73,24 @@ async def fail_with(pool: Any, state: str) -> None:
         "58030",
     ],
 )
-async def test_what_passes_is_unavailable(pool: Any, state: str) -> None:
+async def test_what_passes_is_unavailable(idle_pool: Any, state: str) -> None:
     with pytest.raises(UnavailableError, match=r"^Postgres: .*as told"):
-        await fail_with(pool, state)
+        await fail_with(idle_pool, state)
 
 
 @pytest.mark.parametrize(
     ("state", "advice"),
     [("42P01", "waypost migrate"), ("3F000", "waypost migrate"), ("42501", "grant its role")],
 )
-async def test_what_needs_a_person_is_refused_with_advice(pool: Any, state: str, advice: str) -> None:
+async def test_what_needs_a_person_is_refused_with_advice(idle_pool: Any, state: str, advice: str) -> None:
     with pytest.raises(RefusedError, match=f"as told.*{advice}"):
-        await fail_with(pool, state)
+        await fail_with(idle_pool, state)
 
 
 @pytest.mark.parametrize("state", ["23505", "22021", "22P05", "42601", "42703", "0A000", "P0001", "XX000"])
-async def test_what_is_a_mistake_of_ours_is_not_hidden(pool: Any, state: str) -> None:
+async def test_what_is_a_mistake_of_ours_is_not_hidden(idle_pool: Any, state: str) -> None:
     with pytest.raises(asyncpg.PostgresError, match="as told"):
-        await fail_with(pool, state)
+        await fail_with(idle_pool, state)
 
 
 @pytest.mark.parametrize(
@@ -90,9 +98,9 @@ async def test_what_is_a_mistake_of_ours_is_not_hidden(pool: Any, state: str) ->
     [("select $1::integer", ("text",)), ("select 1", (2,)), ("select $1::text", ("\ud800",))],
     ids=["wrong type", "too many", "surrogate"],
 )
-async def test_a_wrong_call_is_not_hidden(pool: Any, query: str, arguments: tuple[Any, ...]) -> None:
+async def test_a_wrong_call_is_not_hidden(idle_pool: Any, query: str, arguments: tuple[Any, ...]) -> None:
     with pytest.raises((asyncpg.InterfaceError, asyncpg.DataError)):
-        async with owner_errors(pool), pool.acquire() as connection:
+        async with owner_errors(idle_pool), idle_pool.acquire() as connection:
             await connection.fetchval(query, *arguments)
 
 
