@@ -35,6 +35,8 @@ __all__ = [
     "untouched_database",
 ]
 
+pytest_plugins = ["tests.support.skips"]
+
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("waypost", deadline=None)
 settings.load_profile("waypost")
