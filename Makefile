@@ -71,8 +71,9 @@ check: setup commits  ## lint, format, strict types, layers, generated files, co
 commits:  ## form of the commit messages since the rule exists
 	@$(PYTHON) deploy/check_commits.py
 
+# Files are taken in the order of their names: unit tests, which are short, come last, so that all jobs end together.
 test: check  ## everything that CI runs: check, then all tests, JOBS files at a time, each job with its own servers
-	$(BIN)/pytest -n $(JOBS) --dist loadfile --durations=15 --instafail \
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=15 --instafail \
 	  --max-worker-restart 0 --timeout 300 -o faulthandler_timeout=480 -o faulthandler_exit_on_timeout=true
 
 ##@ Generated files
