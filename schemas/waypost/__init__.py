@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     )
     from waypost.manager import CheckpointManager
     from waypost.model.checkpoint import Checkpoint
-    from waypost.model.retention import Policy
+    from waypost.model.retention import RetentionPolicy
     from waypost.publisher.client import Publisher
     from waypost.publisher.stats import PublisherStats
     from waypost.publisher.sync import SyncPublisher
-    from waypost.publisher.waiter import WaitedResult
+    from waypost.publisher.waiter import CommandResult
     from waypost.reader.client import Reader, SessionInfo, SessionPage
-    from waypost.reader.session import Page, SessionReader
+    from waypost.reader.session import CheckpointPage, SessionReader
     from waypost.subscriber.client import Subscriber
     from waypost.subscriber.events import Deduplicator, Event
     from waypost.wire.topics import Topics
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "publisher.waiter": ("WaitedResult",),
+    "publisher.waiter": ("CommandResult",),
     "model.checkpoint": ("Checkpoint",),
     "errors": (
         "BufferFullError",
@@ -58,32 +58,35 @@ _HOMES = {
     "publisher.client": ("Publisher",),
     "publisher.stats": ("PublisherStats",),
     "reader.client": ("Reader", "SessionInfo", "SessionPage"),
-    "model.retention": ("Policy",),
-    "reader.session": ("Page", "SessionReader"),
+    "model.retention": ("RetentionPolicy",),
+    "reader.session": ("CheckpointPage", "SessionReader"),
     "subscriber.client": ("Subscriber",),
     "publisher.sync": ("SyncPublisher",),
     "wire.topics": ("Topics",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
+#: Old names of this package, until the next release but one.
+_RENAMED = {"Page": "CheckpointPage", "Policy": "RetentionPolicy", "WaitedResult": "CommandResult"}
 
 __all__ = [
     "BufferFullError",
     "Checkpoint",
     "CheckpointManager",
+    "CheckpointPage",
+    "CommandResult",
     "DeadLetterError",
     "Deduplicator",
     "DeliveryError",
     "Event",
     "InvalidCommandError",
     "NaiveDatetimeError",
-    "Page",
-    "Policy",
     "Publisher",
     "PublisherClosedError",
     "PublisherStats",
     "Reader",
     "ReaderClosedError",
     "ResultTimeoutError",
+    "RetentionPolicy",
     "SessionInfo",
     "SessionPage",
     "SessionReader",
@@ -92,12 +95,16 @@ __all__ = [
     "SyncPublisher",
     "Topics",
     "UnknownCheckpointError",
-    "WaitedResult",
     "WaypostError",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        from waypost.deprecation import warn_deprecated
+
+        warn_deprecated(f"waypost.{name}", f"waypost.{_RENAMED[name]}")
+        return globals().get(_RENAMED[name]) or __getattr__(_RENAMED[name])
     if name not in _HOME:
         raise AttributeError(f"module 'waypost' has no attribute {name!r}")
     found = getattr(import_module(f"waypost.{_HOME[name]}"), name)

@@ -36,7 +36,7 @@ from waypost.model.decisions import (
     Unpinned,
 )
 from waypost.model.index import Entry, Session
-from waypost.model.retention import Policy
+from waypost.model.retention import RetentionPolicy
 from waypost.model.session import decide, evolve
 from waypost.model.times import from_micros, taken_micros, to_micros
 from waypost.wire.encode import check_session_id, create_action, policy_changes
@@ -61,7 +61,7 @@ class CheckpointManager:
         keep_recent: int = 20,
     ) -> None:
         self._session = Session(check_session_id(session_id))
-        self._default = Policy(max_checkpoints, compress_after, keep_recent)
+        self._default = RetentionPolicy(max_checkpoints, compress_after, keep_recent)
         self._stored: dict[int, tuple[bytes, bytes]] = {}
         self._position = -1
         self._callbacks: dict[object, Callable[[Checkpoint], None]] = {}
@@ -72,7 +72,7 @@ class CheckpointManager:
         return self._session.session_id
 
     @property
-    def policy(self) -> Policy:
+    def policy(self) -> RetentionPolicy:
         """The retention policy in force."""
         return self._session.policy or self._default
 
@@ -120,7 +120,7 @@ class CheckpointManager:
             raise AssertionError("a rollback to an unknown checkpoint is refused by decide")
         return found
 
-    def configure(self, **changes: int | float | None) -> Policy:
+    def configure(self, **changes: int | float | None) -> RetentionPolicy:
         """Change the named fields of the policy and apply it at once; ``max_age`` in seconds."""
         configured = self._apply(Configure(policy_changes(changes)), Configured)
         self._discard(configured.removed)

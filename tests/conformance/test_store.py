@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from tests.conformance.stores import PARTITIONS, Hand, Stores, acquired, entry, puts
 
-from waypost.model.retention import Policy
+from waypost.model.retention import RetentionPolicy
 from waypost_worker.partition.ports import Claim, Fence, FencedError, RefusedError, StoredOutbox
 
 # Acquiring.
@@ -16,7 +16,11 @@ async def test_an_unknown_partition_begins_at_the_beginning(stores: Stores) -> N
     claim = (await acquired(stores)).claim
     assert (claim.epoch, claim.next_offset, claim.anchor) == (1, 0, None)
     assert (claim.emitted, claim.results_offset, claim.producer_id) == (-1, 0, None)
-    assert (claim.partitions, claim.default_policy, claim.default_commands) == (PARTITIONS, Policy(), [])
+    assert (claim.partitions, claim.default_policy, claim.default_commands) == (
+        PARTITIONS,
+        RetentionPolicy(),
+        [],
+    )
     assert list(claim.outbox) == []
 
 

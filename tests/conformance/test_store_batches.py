@@ -6,7 +6,7 @@ import pytest
 from tests.conformance.stores import MOMENT, Hand, Stores, acquired, data_of, entry, facts, puts
 
 from waypost.model.index import SeenCommand, Session
-from waypost.model.retention import Policy
+from waypost.model.retention import RetentionPolicy
 from waypost_worker.partition.ports import Changes, FencedError, RejectedRow, Row
 
 # Checkpoints.
@@ -130,7 +130,7 @@ async def test_what_is_dropped_and_pinned_in_one_batch_is_gone(stores: Stores) -
 
 async def test_a_session_keeps_counter_and_policy_without_checkpoints(stores: Stores) -> None:
     hand = await acquired(stores)
-    for policy in (Policy(7, 5, 3, 10**15), None, Policy(2, 1, 0, None)):
+    for policy in (RetentionPolicy(7, 5, 3, 10**15), None, RetentionPolicy(2, 1, 0, None)):
         session = Session("s", 41, policy)
         await hand.commit(Changes(sessions={"s": (session, MOMENT)}))
         assert facts(await (await stores.open()).load(["s"])) == facts({"s": session})
@@ -205,10 +205,10 @@ async def test_an_old_command_id_that_comes_back_after_the_forgetting_is_kept(st
 
 async def test_default_policy_and_the_ids_that_set_it_are_found_again(stores: Stores) -> None:
     hand = await acquired(stores)
-    await hand.commit(Changes(defaults=(Policy(9, 8, 7, 6), ["a", "ü"])))
+    await hand.commit(Changes(defaults=(RetentionPolicy(9, 8, 7, 6), ["a", "ü"])))
     await hand.commit()
     claim = (await acquired(stores)).claim
-    assert (claim.default_policy, claim.default_commands) == (Policy(9, 8, 7, 6), ["a", "ü"])
+    assert (claim.default_policy, claim.default_commands) == (RetentionPolicy(9, 8, 7, 6), ["a", "ü"])
 
 
 def everything(session_id: str = "s") -> Changes:
@@ -218,14 +218,17 @@ def everything(session_id: str = "s") -> Changes:
     changes.pins = {(session_id, 1): True}
     left = [entry(1, pinned=True), entry(2, "again"), entry(4)]
     remembered = SeenCommand(3, "command-3", 3)
-    changes.sessions[session_id] = (Session.restore(session_id, 4, Policy(9), left, [remembered]), MOMENT + 1)
+    changes.sessions[session_id] = (
+        Session.restore(session_id, 4, RetentionPolicy(9), left, [remembered]),
+        MOMENT + 1,
+    )
     changes.remembered = [(session_id, remembered)]
     changes.forgotten = {session_id: 2}
     changes.rejected = [
         RejectedRow(15, session_id, "id", "conflict", "no", b"k", b"v", [("h", b"x")], MOMENT),
         RejectedRow(16, None, None, "invalid-body", "\0", None, None, [], MOMENT),
     ]
-    changes.defaults = (Policy(11), ["set"])
+    changes.defaults = (RetentionPolicy(11), ["set"])
     return changes
 
 
@@ -245,7 +248,7 @@ async def test_every_kind_of_change_in_one_batch(stores: Stores) -> None:
     await hand.commit(changes)
     successor = await acquired(stores)
     assert facts(await successor.store.load(["s"])) == facts({"s": changes.sessions["s"][0]})
-    assert successor.claim.default_policy == Policy(11)
+    assert successor.claim.default_policy == RetentionPolicy(11)
     assert [one.first_offset for one in successor.claim.outbox] == [10]
 
 
@@ -259,7 +262,7 @@ async def test_a_fenced_batch_leaves_nothing_behind_of_any_kind(stores: Stores) 
         await zombie.commit(everything("unknown"))
     assert facts(await owner.store.load(["s", "unknown"])) == before
     claim = (await acquired(stores)).claim
-    assert (claim.default_policy, claim.default_commands) == (Policy(), [])
+    assert (claim.default_policy, claim.default_commands) == (RetentionPolicy(), [])
     assert [one.first_offset for one in claim.outbox] == [0]
     # Were a row of the zombie's left, this would collide with it.
     heir = await acquired(stores)

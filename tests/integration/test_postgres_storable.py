@@ -14,7 +14,7 @@ from tests.properties import json_texts, python_values
 from waypost.errors import InvalidCommandError
 from waypost.model.index import Entry, SeenCommand, Session
 from waypost.model.limits import canonical_metadata, check_json, metadata_problem, text_problem
-from waypost.model.retention import Policy
+from waypost.model.retention import RetentionPolicy
 from waypost_worker.partition.ports import Changes, RejectedRow, Row
 from waypost_worker.postgres.pool import open_pool
 from waypost_worker.postgres.store import PostgresStore
@@ -71,7 +71,7 @@ moments = st.one_of(
 policies = st.one_of(
     st.none(),
     st.builds(
-        Policy,
+        RetentionPolicy,
         st.integers(2, 10_000),
         st.integers(1, 10_000),
         st.integers(0, 10_000),
@@ -118,7 +118,7 @@ def rows(draw: st.DrawFn) -> Row:
     return Row(draw(session_ids), entry, draw(data), draw(metadata))
 
 
-def batch_of(rows: list[Row], policy: Policy | None, recorded_at: int) -> Changes:
+def batch_of(rows: list[Row], policy: RetentionPolicy | None, recorded_at: int) -> Changes:
     changes = Changes(puts={(row.session_id, row.entry.number): row for row in rows})
     for row in rows:
         own = [other.entry for other in rows if other.session_id == row.session_id]
@@ -126,7 +126,9 @@ def batch_of(rows: list[Row], policy: Policy | None, recorded_at: int) -> Change
     return changes
 
 
-async def come_back(hand: Hand, rows: list[Row], policy: Policy | None = None, at: int = MOMENT) -> None:
+async def come_back(
+    hand: Hand, rows: list[Row], policy: RetentionPolicy | None = None, at: int = MOMENT
+) -> None:
     changes = batch_of(rows, policy, at)
     await hand.commit(changes)
     contents = await hand.store.contents(changes.puts)
@@ -142,7 +144,7 @@ async def come_back(hand: Hand, rows: list[Row], policy: Policy | None = None, a
 @many
 @given(st.lists(rows(), min_size=1, max_size=12), policies, moments)
 async def test_every_checkpoint_comes_back(
-    hand: Hand, rows: list[Row], policy: Policy | None, recorded_at: int
+    hand: Hand, rows: list[Row], policy: RetentionPolicy | None, recorded_at: int
 ) -> None:
     await come_back(hand, rows, policy, recorded_at)
 

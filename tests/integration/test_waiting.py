@@ -66,7 +66,7 @@ async def test_a_result_says_that_a_command_was_rejected(world: Deployment, publ
     result = await publisher.publish_and_wait("s", EventType.PIN, checkpoint_body("s:1"), timeout=PATIENCE)
     assert result.type == EventType.REJECTED
     with pytest.raises(InvalidCommandError, match="s:1") as caught:
-        result.accepted()
+        result.raise_if_rejected()
     assert caught.value.code == "unknown-checkpoint"
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from waypost.model.retention import (
-    Policy,
+    RetentionPolicy,
     removed_by_age,
     removed_by_cap,
     removed_by_compression,
@@ -25,7 +25,7 @@ class Item:
 
 
 @st.composite
-def kept_lists(draw: st.DrawFn, policy: Policy) -> list[Item]:
+def kept_lists(draw: st.DrawFn, policy: RetentionPolicy) -> list[Item]:
     numbers = sorted(draw(st.sets(st.integers(1, 60), max_size=25)))
     pins = draw(st.sets(st.sampled_from(numbers), max_size=policy.max_pins)) if numbers else set()
     return [
@@ -35,7 +35,7 @@ def kept_lists(draw: st.DrawFn, policy: Policy) -> list[Item]:
 
 
 policies = st.builds(
-    Policy,
+    RetentionPolicy,
     max_checkpoints=st.integers(2, 20),
     compress_after=st.integers(1, 20),
     keep_recent=st.integers(0, 30),
@@ -52,7 +52,7 @@ def without(entries: list[Item], removed: list[int]) -> list[Item]:
 @examples
 @given(cases, st.booleans())
 def test_the_cap_holds_the_newest_stays_pins_survive_and_nothing_leaves_twice(
-    case: tuple[Policy, list[Item]], compress: bool
+    case: tuple[RetentionPolicy, list[Item]], compress: bool
 ) -> None:
     policy, entries = case
     removed = retention(entries, policy, NOW, compress=compress)
@@ -66,7 +66,7 @@ def test_the_cap_holds_the_newest_stays_pins_survive_and_nothing_leaves_twice(
 @examples
 @given(cases, st.booleans())
 def test_applying_it_again_at_the_same_moment_removes_nothing_more(
-    case: tuple[Policy, list[Item]], compress: bool
+    case: tuple[RetentionPolicy, list[Item]], compress: bool
 ) -> None:
     policy, entries = case
     left = without(entries, retention(entries, policy, NOW, compress=compress))
@@ -76,7 +76,7 @@ def test_applying_it_again_at_the_same_moment_removes_nothing_more(
 @examples
 @given(cases)
 def test_compression_loses_no_name_and_keeps_the_first_and_the_recent(
-    case: tuple[Policy, list[Item]],
+    case: tuple[RetentionPolicy, list[Item]],
 ) -> None:
     policy, entries = case
     left = without(entries, removed_by_compression(entries, policy))
@@ -91,7 +91,7 @@ def test_compression_loses_no_name_and_keeps_the_first_and_the_recent(
 @examples
 @given(cases)
 def test_the_cap_removes_no_more_than_it_must_and_the_first_only_last(
-    case: tuple[Policy, list[Item]],
+    case: tuple[RetentionPolicy, list[Item]],
 ) -> None:
     policy, entries = case
     removed = removed_by_cap(entries, policy)
@@ -104,7 +104,7 @@ def test_the_cap_removes_no_more_than_it_must_and_the_first_only_last(
 @examples
 @given(cases)
 def test_age_removes_exactly_what_is_too_old_unpinned_and_not_the_newest(
-    case: tuple[Policy, list[Item]],
+    case: tuple[RetentionPolicy, list[Item]],
 ) -> None:
     policy, entries = case
     removed = removed_by_age(entries, policy, NOW)

@@ -22,10 +22,10 @@ from waypost.model.decisions import (
     Unpinned,
 )
 from waypost.model.index import DEDUP_WINDOW, FORGET_ABOVE, Entry, SeenCommand, Session
-from waypost.model.retention import Policy
+from waypost.model.retention import RetentionPolicy
 from waypost.model.session import DedupChanges, decide, evolve
 
-DEFAULT = Policy(max_checkpoints=12, compress_after=9, keep_recent=3)
+DEFAULT = RetentionPolicy(max_checkpoints=12, compress_after=9, keep_recent=3)
 many_examples = settings(deadline=None, max_examples=80)
 
 
@@ -107,7 +107,7 @@ class Stored:
     def __init__(self) -> None:
         self.entries: dict[int, Entry] = {}
         self.remembered: dict[str, SeenCommand] = {}
-        self.policy: Policy | None = None
+        self.policy: RetentionPolicy | None = None
         self.counter = 0
 
     def take(self, session: Session, decision: Accepted, memory: DedupChanges) -> None:

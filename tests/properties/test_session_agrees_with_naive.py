@@ -8,13 +8,13 @@ from tests.properties.views import plain_decision, plain_entries, plain_policy
 from waypost.model.commands import Command, ConfigureDefaults
 from waypost.model.decisions import Duplicate, Rejected
 from waypost.model.index import Session
-from waypost.model.retention import Policy
+from waypost.model.retention import RetentionPolicy
 from waypost.model.session import decide, evolve
 
 
 def run_both(commands: list[Command]) -> None:
     session, naive = Session(SESSION), NaiveSession(SESSION)
-    default, naive_default = Policy(), dict(DEFAULT_POLICY)
+    default, naive_default = RetentionPolicy(), dict(DEFAULT_POLICY)
     for command in commands:
         if isinstance(command.action, ConfigureDefaults):
             default = default.changed(command.action.changes)

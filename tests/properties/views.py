@@ -17,10 +17,10 @@ from waypost.model.decisions import (
     Unpinned,
 )
 from waypost.model.index import Entry, Session
-from waypost.model.retention import Policy
+from waypost.model.retention import RetentionPolicy
 
 
-def plain_policy(policy: Policy) -> dict[str, Any]:
+def plain_policy(policy: RetentionPolicy) -> dict[str, Any]:
     return asdict(policy)
 
 

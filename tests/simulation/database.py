@@ -14,7 +14,7 @@ from tests.simulation.loop import current_process
 from tests.simulation.network import Server
 
 from waypost.model.index import Entry, SeenCommand, Session
-from waypost.model.retention import Policy
+from waypost.model.retention import RetentionPolicy
 from waypost_worker.partition.ports import (
     Claim,
     Commit,
@@ -34,7 +34,7 @@ class SessionRow:
     """A row of ``sessions``. ``recent`` stands for its rows in ``recent_commands``, by position."""
 
     counter: int
-    policy: Policy | None
+    policy: RetentionPolicy | None
     checkpoints: int
     first_recorded_at: int
     last_recorded_at: int
@@ -52,7 +52,7 @@ class Tables:
     emitted: int = -1
     results_offset: int = 0
     producer_id: int | None = None
-    default_policy: Policy = field(default_factory=Policy)
+    default_policy: RetentionPolicy = field(default_factory=RetentionPolicy)
     default_commands: list[str] = field(default_factory=list)
     outbox: dict[int, StoredOutbox] = field(default_factory=dict)
     checkpoints: dict[Key, tuple[Entry, bytes, bytes]] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from waypost.model.commands import (
 )
 from waypost.model.decisions import Accepted, Configured, Created, Decision, Duplicate, Imported, Rejected
 from waypost.model.index import Session
-from waypost.model.retention import Policy
+from waypost.model.retention import RetentionPolicy
 from waypost.model.session import decide, evolve
 
 _D = TypeVar("_D", bound=Decision)
@@ -23,9 +23,9 @@ _D = TypeVar("_D", bound=Decision)
 class Life:
     """A session named ``s``, its clock in seconds and the default policy that applies to it."""
 
-    def __init__(self, default: Policy | None = None) -> None:
+    def __init__(self, default: RetentionPolicy | None = None) -> None:
         self.session = Session("s")
-        self.default = default or Policy()
+        self.default = default or RetentionPolicy()
         self.position = 0
 
     def does(self, action: Action, at: float = 0, id: str | None = None) -> Decision:

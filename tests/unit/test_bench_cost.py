@@ -3,7 +3,7 @@
 import pytest
 from tests.tools.bench.cost import PYTHON, RECORD, Partition, instructions, lines, measure
 
-from waypost.model.retention import Policy
+from waypost.model.retention import RetentionPolicy
 
 
 def test_the_same_work_counts_the_same() -> None:
@@ -15,7 +15,7 @@ def test_the_same_work_counts_the_same() -> None:
 
 
 def test_more_work_counts_for_more() -> None:
-    partition = Partition(Policy())
+    partition = Partition(RetentionPolicy())
     partition.fold(partition.creates(20))
     one, two = partition.creates(40), partition.creates(80)
     assert instructions(lambda: partition.fold(two)) > 1.9 * instructions(lambda: partition.fold(one))

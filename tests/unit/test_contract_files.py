@@ -22,7 +22,7 @@ from waypost.model.decisions import (
     Unpinned,
 )
 from waypost.model.index import Entry
-from waypost.model.retention import Policy
+from waypost.model.retention import RetentionPolicy
 from waypost.wire import schema_export
 from waypost.wire.command_models import BODIES
 from waypost.wire.encode import checkpoint_body, create_body, import_body, policy_body, rollback_body
@@ -81,8 +81,8 @@ EMITTED: dict[str, ResultRecord] = {
     EventType.IMPORTED: accepted(
         Imported((Placed(1, "skipped", None, ImportItem("s:1", "n", NOW, b"{}")),), removed=(1,))
     ),
-    EventType.CONFIGURED: accepted(Configured(policy=Policy(max_age=1_500_000), removed=())),
-    EventType.DEFAULTS_CONFIGURED: _encoder.defaults_configured(ENVELOPE, 5, Policy()),
+    EventType.CONFIGURED: accepted(Configured(policy=RetentionPolicy(max_age=1_500_000), removed=())),
+    EventType.DEFAULTS_CONFIGURED: _encoder.defaults_configured(ENVELOPE, 5, RetentionPolicy()),
     EventType.DUPLICATE: _encoder.duplicate(ENVELOPE, 5, Duplicate(None)),
     EventType.REJECTED: _encoder.rejected(
         Rejected("invalid-envelope", "the key is not UTF-8"),

@@ -4,7 +4,7 @@ from waypost.model.commands import Command, ConfigureDefaults
 from waypost.model.decisions import DefaultsConfigured, Duplicate, Rejected
 from waypost.model.defaults import Defaults
 from waypost.model.index import DEDUP_WINDOW
-from waypost.model.retention import Policy
+from waypost.model.retention import RetentionPolicy
 
 
 def command(command_id: str | None, **changes: int | None) -> tuple[Command, ConfigureDefaults]:
@@ -12,7 +12,7 @@ def command(command_id: str | None, **changes: int | None) -> tuple[Command, Con
     return Command(id=command_id, position=1, taken_at=0, recorded_at=0, action=action), action
 
 
-def configured(defaults: Defaults, command_id: str | None, **changes: int | None) -> Policy:
+def configured(defaults: Defaults, command_id: str | None, **changes: int | None) -> RetentionPolicy:
     """Decide, evolve; the policy that the decision names."""
     asked, action = command(command_id, **changes)
     decision = defaults.decide(asked, action)
@@ -23,9 +23,9 @@ def configured(defaults: Defaults, command_id: str | None, **changes: int | None
 
 def test_a_command_changes_the_fields_it_names_and_no_others() -> None:
     defaults = Defaults()
-    assert configured(defaults, "one", max_checkpoints=9) == Policy(max_checkpoints=9)
-    assert configured(defaults, "two", keep_recent=3) == Policy(max_checkpoints=9, keep_recent=3)
-    assert defaults == Defaults(Policy(max_checkpoints=9, keep_recent=3), ["one", "two"])
+    assert configured(defaults, "one", max_checkpoints=9) == RetentionPolicy(max_checkpoints=9)
+    assert configured(defaults, "two", keep_recent=3) == RetentionPolicy(max_checkpoints=9, keep_recent=3)
+    assert defaults == Defaults(RetentionPolicy(max_checkpoints=9, keep_recent=3), ["one", "two"])
 
 
 def test_deciding_changes_nothing() -> None:
@@ -49,7 +49,7 @@ def test_what_is_out_of_bounds_is_rejected_with_code_and_reason() -> None:
 
 def test_a_command_without_an_id_is_taken_and_not_remembered() -> None:
     defaults = Defaults()
-    assert configured(defaults, None, max_checkpoints=9) == Policy(max_checkpoints=9)
+    assert configured(defaults, None, max_checkpoints=9) == RetentionPolicy(max_checkpoints=9)
     assert defaults.recent == []
 
 

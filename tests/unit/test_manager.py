@@ -10,7 +10,7 @@ import pytest
 from waypost.errors import InvalidCommandError, NaiveDatetimeError, UnknownCheckpointError
 from waypost.manager import CheckpointManager
 from waypost.model.checkpoint import Checkpoint
-from waypost.model.retention import Policy
+from waypost.model.retention import RetentionPolicy
 
 T0 = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
 
@@ -151,8 +151,8 @@ class TestCommands:
         assert caught.value.code == "pin-limit"
 
     def test_configure_returns_the_policy_and_applies_it(self, manager: CheckpointManager) -> None:
-        assert manager.policy == Policy()
-        assert manager.configure(max_checkpoints=2, max_age=1.5) == Policy(
+        assert manager.policy == RetentionPolicy()
+        assert manager.configure(max_checkpoints=2, max_age=1.5) == RetentionPolicy(
             max_checkpoints=2, max_age=1_500_000
         )
         assert manager.policy.max_age == 1_500_000

@@ -7,13 +7,13 @@ from waypost.errors import InvalidCommandError
 from waypost.model.commands import Clear, Configure, Create, Delete, Pin, Rollback, Unpin
 from waypost.model.decisions import Created, Deleted, Pinned, Rejected, RolledBack, Unpinned
 from waypost.model.index import Entry
-from waypost.model.retention import Policy, removed_by_cap, removed_by_compression, retention
+from waypost.model.retention import RetentionPolicy, removed_by_cap, removed_by_compression, retention
 
 SECOND = 1_000_000
 
 
 def test_the_defaults() -> None:
-    policy = Policy()
+    policy = RetentionPolicy()
     assert (policy.max_checkpoints, policy.compress_after, policy.keep_recent, policy.max_age) == (
         100,
         50,
@@ -29,7 +29,7 @@ class TestCompression:
         assert len(life.numbers) == 50
 
     def test_beyond_it_stay_the_first_the_recent_and_the_latest_of_each_name_between(self) -> None:
-        life = Life(Policy(compress_after=9, keep_recent=3))
+        life = Life(RetentionPolicy(compress_after=9, keep_recent=3))
         life.creates(*"abcabcabc")
         created = expect(Created, life.does(Create("a", b"{}")))
         # first: 1; recent: 8, 9, 10; between: 2..7 with latest b=5, c=6, a=7
@@ -42,21 +42,21 @@ class TestCompression:
         assert life.numbers == [1, 31, *range(32, 52)]
 
     def test_the_pinned_stay_and_count_as_the_latest_of_their_name(self) -> None:
-        life = Life(Policy(compress_after=6, keep_recent=1))
+        life = Life(RetentionPolicy(compress_after=6, keep_recent=1))
         life.creates(*"aabbcc")
         life.pins(3, 4)
         life.creates("x")
         assert life.numbers == [1, 2, 3, 4, 6, 7]
 
     def test_an_older_pin_does_not_shield_or_spend_the_latest_of_its_name(self) -> None:
-        life = Life(Policy(compress_after=4, keep_recent=1))
+        life = Life(RetentionPolicy(compress_after=4, keep_recent=1))
         life.creates(*"aabb")
         life.pins(2)
         life.creates("x")
         assert life.names == "a a* b x"
 
     def test_the_first_is_the_lowest_live_number_not_number_one(self) -> None:
-        life = Life(Policy(compress_after=3, keep_recent=1))
+        life = Life(RetentionPolicy(compress_after=3, keep_recent=1))
         life.creates(*"aaa")
         life.does(Delete("s:1"))
         life.creates("a", "a")
@@ -66,22 +66,22 @@ class TestCompression:
     def test_keep_recent_at_or_above_the_length_removes_nothing_and_doubles_nothing(
         self, keep_recent: int
     ) -> None:
-        life = Life(Policy(compress_after=2, keep_recent=keep_recent))
+        life = Life(RetentionPolicy(compress_after=2, keep_recent=keep_recent))
         life.creates(*"aaaaa")
         assert life.numbers == [1, 2, 3, 4, 5]
 
     def test_keep_recent_zero_still_keeps_the_newest(self) -> None:
-        life = Life(Policy(compress_after=3, keep_recent=0))
+        life = Life(RetentionPolicy(compress_after=3, keep_recent=0))
         life.creates(*"aaaa")
         assert life.numbers == [1, 3, 4]
 
     def test_compress_after_one(self) -> None:
-        life = Life(Policy(compress_after=1, keep_recent=1))
+        life = Life(RetentionPolicy(compress_after=1, keep_recent=1))
         life.creates(*"aaaaa")
         assert life.numbers == [1, 4, 5]
 
     def test_only_creates_and_policy_changes_compress(self) -> None:
-        life = Life(Policy(compress_after=3, keep_recent=1))
+        life = Life(RetentionPolicy(compress_after=3, keep_recent=1))
         life.imports(*[item(f"old:{n}", "a") for n in range(6)])
         life.does(Pin("s:1"))
         life.does(Unpin("s:1"))
@@ -93,14 +93,14 @@ class TestCompression:
 
 class TestCap:
     def test_the_lowest_goes_that_is_not_pinned_not_the_first_and_not_the_newest(self) -> None:
-        life = Life(Policy(max_checkpoints=4))
+        life = Life(RetentionPolicy(max_checkpoints=4))
         life.creates(*"abcd")
         life.pins(2)
         assert expect(Created, life.does(Create("e", b"{}"))).removed == (3,)
         assert life.names == "a b* d e"
 
     def test_a_pinned_first_stays_and_the_next_one_goes(self) -> None:
-        life = Life(Policy(max_checkpoints=3))
+        life = Life(RetentionPolicy(max_checkpoints=3))
         life.creates(*"abc")
         life.pins(1)
         life.creates("d", "e")
@@ -108,35 +108,35 @@ class TestCap:
 
     def test_if_only_pins_and_the_newest_are_left_the_first_goes_too(self) -> None:
         # The pin limit leaves room for the first, so this takes a default that was lowered later.
-        life = Life(Policy(max_checkpoints=5))
+        life = Life(RetentionPolicy(max_checkpoints=5))
         life.creates(*"abcde")
         life.pins(2, 3)
-        life.default = Policy(max_checkpoints=3)
+        life.default = RetentionPolicy(max_checkpoints=3)
         assert expect(Created, life.does(Create("f", b"{}"))).removed == (1, 4, 5)
         assert life.names == "b* c* f"
 
     def test_pins_survive_a_lowered_default_that_has_no_room_for_them(self) -> None:
-        life = Life(Policy(max_checkpoints=5))
+        life = Life(RetentionPolicy(max_checkpoints=5))
         life.creates(*"abcde")
         life.pins(1, 2, 3)
-        life.default = Policy(max_checkpoints=2)
+        life.default = RetentionPolicy(max_checkpoints=2)
         life.creates("f", "g")
         assert life.names == "a* b* c* g"
         assert life.refuses(Pin("s:7")) == "pin-limit"
 
     def test_two_is_the_smallest_cap_first_and_newest(self) -> None:
-        life = Life(Policy(max_checkpoints=2))
+        life = Life(RetentionPolicy(max_checkpoints=2))
         life.creates(*"abcd")
         assert life.numbers == [1, 4]
 
     def test_ten_thousand_is_the_largest(self) -> None:
-        assert Policy(max_checkpoints=10_000).max_checkpoints == 10_000
+        assert RetentionPolicy(max_checkpoints=10_000).max_checkpoints == 10_000
         for wrong in (1, 0, -1, 10_001):
             with pytest.raises(InvalidCommandError, match="max_checkpoints"):
-                Policy(max_checkpoints=wrong)
+                RetentionPolicy(max_checkpoints=wrong)
 
     def test_it_counts_after_compression(self) -> None:
-        life = Life(Policy(max_checkpoints=4, compress_after=4, keep_recent=2))
+        life = Life(RetentionPolicy(max_checkpoints=4, compress_after=4, keep_recent=2))
         life.creates(*"abab")
         assert expect(Created, life.does(Create("c", b"{}"))).removed == (2,)
         assert life.numbers == [1, 3, 4, 5]
@@ -146,7 +146,7 @@ class TestAge:
     """``max_age`` compares what the broker's clock said, and applies after the effect of each command."""
 
     def life(self) -> Life:
-        life = Life(Policy(max_age=10 * SECOND))
+        life = Life(RetentionPolicy(max_age=10 * SECOND))
         life.creates("a", at=0)
         life.creates("b", at=1)
         life.creates("c", at=8)
@@ -201,7 +201,7 @@ class TestAge:
         assert (rolled_back.number, rolled_back.removed) == (2, (1, 2))
 
     def test_it_goes_before_compression_and_the_cap(self) -> None:
-        life = Life(Policy(max_checkpoints=3, max_age=10 * SECOND))
+        life = Life(RetentionPolicy(max_checkpoints=3, max_age=10 * SECOND))
         life.creates("a", "b", at=0)
         life.creates("c", at=8)
         life.creates("d", at=11)
@@ -222,11 +222,11 @@ class TestAge:
     @pytest.mark.parametrize("wrong", [0, -1])
     def test_it_is_positive(self, wrong: int) -> None:
         with pytest.raises(InvalidCommandError, match=r"^max_age: must be more than 0 seconds") as caught:
-            Policy(max_age=wrong)
+            RetentionPolicy(max_age=wrong)
         assert caught.value.code == "invalid-body"
 
     def test_one_microsecond_is_enough(self) -> None:
-        assert Policy(max_age=1).max_age == 1
+        assert RetentionPolicy(max_age=1).max_age == 1
 
 
 def entries(names: str) -> list[Entry]:
@@ -238,22 +238,24 @@ class TestTogether:
     """Age, compression and cap see what the one before left, and all that goes is named once, in order."""
 
     def test_the_cap_counts_what_compression_left(self) -> None:
-        policy = Policy(max_checkpoints=4, compress_after=4, keep_recent=2)
+        policy = RetentionPolicy(max_checkpoints=4, compress_after=4, keep_recent=2)
         # first: 1; recent: 7, 8; between: latest c=4, a=5, b=6; down to four: 4 and 5 go as well
         assert retention(entries("xabcabyz"), policy, 0, compress=True) == [2, 3, 4, 5]
 
     def test_compression_and_the_cap_see_what_age_left(self) -> None:
-        policy = Policy(max_checkpoints=4, compress_after=4, keep_recent=2, max_age=50)
+        policy = RetentionPolicy(max_checkpoints=4, compress_after=4, keep_recent=2, max_age=50)
         old, *young = entries("oxabcabyz")
         old.recorded_at = 0
         assert retention([old, *young], policy, 110, compress=True) == [1, 3, 4, 5, 6]
 
     def test_compression_begins_above_compress_after_also_where_age_is_looked_at(self) -> None:
-        assert removed_by_compression(entries("aaaa"), Policy(compress_after=4, keep_recent=1)) == []
-        assert removed_by_compression(entries("aaaa"), Policy(compress_after=3, keep_recent=1)) == [2]
+        assert removed_by_compression(entries("aaaa"), RetentionPolicy(compress_after=4, keep_recent=1)) == []
+        assert removed_by_compression(entries("aaaa"), RetentionPolicy(compress_after=3, keep_recent=1)) == [
+            2
+        ]
 
     def test_creates_fill_a_session_up_to_its_cap_and_not_less(self) -> None:
-        life = Life(Policy(max_checkpoints=5))
+        life = Life(RetentionPolicy(max_checkpoints=5))
         life.creates(*"abcd")
         assert life.numbers == [1, 2, 3, 4]
         life.creates(*"efg")
@@ -263,31 +265,31 @@ class TestTogether:
         life = Life()
         life.creates(*"abc")
         life.pins(2, 3)
-        life.default = Policy(max_checkpoints=3)
+        life.default = RetentionPolicy(max_checkpoints=3)
         life.creates("d")
         assert life.numbers == [2, 3, 4]
 
     def test_the_cap_names_the_first_first_where_it_must_go_too(self) -> None:
         kept = entries("abcd")
         kept[1].pinned = True
-        assert removed_by_cap(kept, Policy(max_checkpoints=2)) == [1, 3]
+        assert removed_by_cap(kept, RetentionPolicy(max_checkpoints=2)) == [1, 3]
 
 
 class TestPinLimit:
     def test_at_most_max_checkpoints_minus_two_are_pinned(self) -> None:
-        life = Life(Policy(max_checkpoints=4))
+        life = Life(RetentionPolicy(max_checkpoints=4))
         life.creates(*"abcd")
         life.pins(1, 4)
         assert life.refuses(Pin("s:2")) == "pin-limit"
 
     def test_pinning_the_pinned_again_is_no_new_pin(self) -> None:
-        life = Life(Policy(max_checkpoints=3))
+        life = Life(RetentionPolicy(max_checkpoints=3))
         life.creates(*"abc")
         life.pins(2, 2)
         assert life.names == "a b* c"
 
     def test_with_a_cap_of_two_nothing_can_be_pinned(self) -> None:
-        life = Life(Policy(max_checkpoints=2))
+        life = Life(RetentionPolicy(max_checkpoints=2))
         life.creates("a")
         assert life.refuses(Pin("s:1")) == "pin-limit"
 
@@ -299,7 +301,7 @@ class TestPinLimit:
         assert life.configures(max_checkpoints=5).removed == ()
 
     def test_unpinning_makes_room(self) -> None:
-        life = Life(Policy(max_checkpoints=3))
+        life = Life(RetentionPolicy(max_checkpoints=3))
         life.creates(*"abc")
         life.pins(1)
         life.does(Unpin("s:1"))
@@ -307,7 +309,7 @@ class TestPinLimit:
         assert life.names == "a b* c"
 
     def test_clear_and_discard_take_the_pinned_too(self) -> None:
-        life = Life(Policy(max_checkpoints=3))
+        life = Life(RetentionPolicy(max_checkpoints=3))
         life.creates(*"abc")
         life.pins(3)
         life.does(Rollback("s:1", discard_later=True))

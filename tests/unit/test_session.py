@@ -7,7 +7,7 @@ from waypost.model.checkpoint import own_number
 from waypost.model.commands import Clear, Command, Configure, Create, Delete, Pin, Rollback, Unpin
 from waypost.model.decisions import Cleared, Created, Deleted, Pinned, RolledBack, Unpinned
 from waypost.model.index import Entry, Session
-from waypost.model.retention import Policy
+from waypost.model.retention import RetentionPolicy
 from waypost.model.session import decide, evolve, removed_ids
 
 
@@ -21,7 +21,7 @@ class TestCreate:
     def test_the_entry_holds_both_clocks_the_position_and_the_command_id(self) -> None:
         session = Session("s")
         command = Command("id", position=9, taken_at=11, recorded_at=12, action=Create("a", b"{}"))
-        created = expect(Created, decide(session, command, Policy()))
+        created = expect(Created, decide(session, command, RetentionPolicy()))
         assert created == Created(Entry(1, "a", 11, 12, 9, "id"), ())
         evolve(session, command, created)
         assert session.live() == [created.entry]
@@ -30,7 +30,7 @@ class TestCreate:
         session = Session("s")
         for number, taken_at in enumerate([5, 5, -3, 0], start=1):
             command = Command(None, number, taken_at, taken_at, Create("a", b"{}"))
-            evolve(session, command, expect(Created, decide(session, command, Policy())))
+            evolve(session, command, expect(Created, decide(session, command, RetentionPolicy())))
         assert [entry.taken_at for entry in session.live()] == [5, 5, -3, 0]
 
     def test_the_entry_of_the_decision_is_the_sessions_own(self) -> None:
@@ -63,7 +63,7 @@ class TestClear:
         life = Life()
         life.configures(max_checkpoints=7)
         life.does(Clear())
-        assert life.session.policy == Policy(max_checkpoints=7)
+        assert life.session.policy == RetentionPolicy(max_checkpoints=7)
 
 
 class TestRollback:
@@ -132,7 +132,7 @@ class TestUnknownCheckpoints:
         assert life.refuses(make(identifier)) == "unknown-checkpoint"
 
     def test_the_same_holds_for_what_retention_removed(self) -> None:
-        life = Life(Policy(max_checkpoints=2))
+        life = Life(RetentionPolicy(max_checkpoints=2))
         life.creates(*"abc")
         assert life.refuses(Pin("s:2")) == "unknown-checkpoint"
 
@@ -147,9 +147,9 @@ class TestConfigure:
         life = Life()
         life.creates(*"abcde")
         configured = life.configures(max_checkpoints=3)
-        assert configured.policy == Policy(max_checkpoints=3)
+        assert configured.policy == RetentionPolicy(max_checkpoints=3)
         assert configured.removed == (2, 3)
-        assert life.configures(keep_recent=7, max_age=5).policy == Policy(3, 50, 7, 5)
+        assert life.configures(keep_recent=7, max_age=5).policy == RetentionPolicy(3, 50, 7, 5)
 
     def test_null_for_max_age_differs_from_not_naming_it(self) -> None:
         life = Life()
@@ -158,26 +158,26 @@ class TestConfigure:
         assert life.configures(max_age=None).policy.max_age is None
 
     def test_without_fields_it_makes_the_present_policy_the_sessions_own(self) -> None:
-        life = Life(Policy(max_checkpoints=4))
+        life = Life(RetentionPolicy(max_checkpoints=4))
         assert life.session.policy is None
-        assert life.configures().policy == Policy(max_checkpoints=4)
-        life.default = Policy(max_checkpoints=2)
+        assert life.configures().policy == RetentionPolicy(max_checkpoints=4)
+        life.default = RetentionPolicy(max_checkpoints=2)
         life.creates(*"abcd")
         assert life.numbers == [1, 2, 3, 4]
 
     def test_a_session_without_a_policy_of_its_own_follows_the_default(self) -> None:
-        life = Life(Policy(max_checkpoints=4))
+        life = Life(RetentionPolicy(max_checkpoints=4))
         life.creates(*"abcd")
-        life.default = Policy(max_checkpoints=2)
+        life.default = RetentionPolicy(max_checkpoints=2)
         assert life.numbers == [1, 2, 3, 4]  # nothing happens before its next command
         life.creates("e")
         assert life.numbers == [1, 5]
 
     def test_naming_one_field_fixes_the_others_as_they_are(self) -> None:
-        life = Life(Policy(max_checkpoints=4))
+        life = Life(RetentionPolicy(max_checkpoints=4))
         life.configures(keep_recent=3)
-        life.default = Policy(max_checkpoints=50)
-        assert life.configures().policy == Policy(max_checkpoints=4, keep_recent=3)
+        life.default = RetentionPolicy(max_checkpoints=50)
+        assert life.configures().policy == RetentionPolicy(max_checkpoints=4, keep_recent=3)
 
     def test_a_field_out_of_bounds_is_refused(self) -> None:
         life = Life()

@@ -17,7 +17,7 @@ from waypost.model.commands import (
 )
 from waypost.model.decisions import Accepted, Created, Rejected
 from waypost.model.index import DEDUP_WINDOW, FORGET_ABOVE, SeenCommand, Session
-from waypost.model.retention import Policy
+from waypost.model.retention import RetentionPolicy
 from waypost.model.session import DedupChanges, decide, evolve
 
 A = Create("a", b"{}")
@@ -89,7 +89,7 @@ def test_a_create_is_still_known_after_its_checkpoint_is_gone(removal: Action) -
 
 
 def test_a_create_that_retention_dropped_is_still_known() -> None:
-    life = Life(Policy(max_checkpoints=2))
+    life = Life(RetentionPolicy(max_checkpoints=2))
     for name in "abc":
         life.does(Create(name, b"{}"), id=name)
     assert life.numbers == [1, 3]
@@ -107,7 +107,7 @@ def test_commands_without_an_id_are_never_duplicates() -> None:
     session = Session("s")
     for position in range(3):
         command = Command(None, position, 0, 0, A)
-        decision = decide(session, command, Policy())
+        decision = decide(session, command, RetentionPolicy())
         assert isinstance(decision, Accepted)
         evolve(session, command, decision)
     assert len(session) == 3
@@ -161,7 +161,7 @@ class TestTheWindow:
         assert life.session.knows("keep")
 
     def test_clearing_300_checkpoints_remembers_all_their_commands(self) -> None:
-        life = Life(Policy(max_checkpoints=400, compress_after=400))
+        life = Life(RetentionPolicy(max_checkpoints=400, compress_after=400))
         for index in range(300):
             life.does(A, id=f"create-{index}")
         life.does(Clear(), id="clear")
@@ -172,7 +172,7 @@ class TestTheWindow:
         assert life.numbers == []
 
     def test_clearing_400_remembers_the_last_256_commands_the_clear_among_them(self) -> None:
-        life = Life(Policy(max_checkpoints=400, compress_after=400))
+        life = Life(RetentionPolicy(max_checkpoints=400, compress_after=400))
         for index in range(400):
             life.does(A, id=f"create-{index}")
         life.does(Clear(), id="clear")
@@ -212,7 +212,7 @@ class TestWhatAStoreIsTold:
         )
 
     def test_retention_adds_the_creates_of_what_it_dropped(self) -> None:
-        life = Life(Policy(max_checkpoints=2))
+        life = Life(RetentionPolicy(max_checkpoints=2))
         life.does(A, id="a")
         life.does(A, id="b")
         assert self.evolve(life, A, "c") == DedupChanges((SeenCommand(2, "b", 2),), None)

@@ -4,7 +4,7 @@ from tests.unit.life import Life, item
 
 from waypost.model.commands import Clear, Create, Delete, Import, Pin
 from waypost.model.decisions import Imported
-from waypost.model.retention import Policy
+from waypost.model.retention import RetentionPolicy
 
 SECOND = 1_000_000
 
@@ -158,26 +158,26 @@ class TestForeignIds:
 
 class TestRetentionOfImports:
     def test_the_cap_applies_and_may_take_items_of_this_very_import(self) -> None:
-        life = Life(Policy(max_checkpoints=3))
+        life = Life(RetentionPolicy(max_checkpoints=3))
         life.creates("a")
         imported = life.imports(*[item(f"old:{n}", n) for n in "bcde"])
         assert imported.removed == (2, 3)
         assert life.names == "a d e"
 
     def test_compression_does_not_so_that_an_export_comes_back_whole(self) -> None:
-        life = Life(Policy(compress_after=2, keep_recent=1))
+        life = Life(RetentionPolicy(compress_after=2, keep_recent=1))
         life.imports(*[item(f"s:{n}", "a") for n in range(1, 7)])
         assert life.numbers == [1, 2, 3, 4, 5, 6]
 
     def test_age_applies_to_what_was_there_and_not_to_what_comes(self) -> None:
-        life = Life(Policy(max_age=10 * SECOND))
+        life = Life(RetentionPolicy(max_age=10 * SECOND))
         life.creates("a", at=0)
         imported = life.imports(item("old:1", "b", timestamp=0), at=11)
         assert imported.removed == (1,)
         assert life.session.live()[0].recorded_at == 11 * SECOND
 
     def test_pins_survive(self) -> None:
-        life = Life(Policy(max_checkpoints=3))
+        life = Life(RetentionPolicy(max_checkpoints=3))
         life.creates("a", "b")
         life.pins(2)
         life.imports(item("old:1", "c"), item("old:2", "d"))

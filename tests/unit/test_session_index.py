@@ -6,7 +6,7 @@ from tests.unit.life import Life, expect, item
 from waypost.model.commands import Command, Configure, ConfigureDefaults, Delete, Import, Pin
 from waypost.model.decisions import Deleted, Rejected
 from waypost.model.index import Entry, SeenCommand, Session
-from waypost.model.retention import Policy
+from waypost.model.retention import RetentionPolicy
 from waypost.model.session import decide, evolve
 
 
@@ -16,8 +16,12 @@ def entry(number: int) -> Entry:
 
 def test_a_restored_session_has_its_id_counter_policy_and_memory() -> None:
     remembered = [SeenCommand(9, "nine", None), SeenCommand(4, "four", 1)]
-    session = Session.restore("s", 7, Policy(max_checkpoints=9), [entry(5), entry(2)], remembered)
-    assert (session.session_id, session.counter, session.policy) == ("s", 7, Policy(max_checkpoints=9))
+    session = Session.restore("s", 7, RetentionPolicy(max_checkpoints=9), [entry(5), entry(2)], remembered)
+    assert (session.session_id, session.counter, session.policy) == (
+        "s",
+        7,
+        RetentionPolicy(max_checkpoints=9),
+    )
     assert [one.number for one in session.live()] == [2, 5]
     assert session.recent == [SeenCommand(4, "four", 1), SeenCommand(9, "nine", None)]
     assert session.find("s:5") == entry(5)
@@ -25,7 +29,7 @@ def test_a_restored_session_has_its_id_counter_policy_and_memory() -> None:
 
 
 def test_a_new_session_follows_the_policy_it_is_given() -> None:
-    assert Session("s", 3, Policy(max_checkpoints=9)).policy == Policy(max_checkpoints=9)
+    assert Session("s", 3, RetentionPolicy(max_checkpoints=9)).policy == RetentionPolicy(max_checkpoints=9)
 
 
 def test_live_numbers_come_rising_or_latest_first() -> None:
@@ -59,7 +63,7 @@ def refusal(life: Life, action: Import | Configure | Pin) -> str:
 
 
 def test_refusals_say_what_to_do() -> None:
-    life = Life(Policy(max_checkpoints=4))
+    life = Life(RetentionPolicy(max_checkpoints=4))
     life.creates(*"abcd")
     life.pins(1, 2)
     assert refusal(life, Configure((("max_checkpoints", 3),))) == (
@@ -78,4 +82,4 @@ def test_refusals_say_what_to_do() -> None:
 def test_the_default_policy_is_no_business_of_a_session() -> None:
     command = Command("id", 1, 0, 0, ConfigureDefaults((("max_checkpoints", 9),)))
     with pytest.raises(AssertionError, match=r"^the default policy .* see waypost\.model\.defaults$"):
-        decide(Session("s"), command, Policy())
+        decide(Session("s"), command, RetentionPolicy())

@@ -28,7 +28,7 @@ from waypost.errors import PublisherClosedError, WaypostError
 from waypost.model.limits import dump_object
 from waypost.model.times import format_micros, to_micros
 from waypost.publisher.client import Publisher
-from waypost.publisher.waiter import WaitedResult
+from waypost.publisher.waiter import CommandResult
 from waypost.reader.client import DEFAULT_SCHEMA, Reader
 from waypost.wire.encode import checkpoint_body, import_body
 from waypost.wire.event_types import EventType
@@ -304,14 +304,14 @@ class Backend:
 
     async def _import(self, session_id: str, group: list[bytes]) -> list[int]:
         result = await self._wait(session_id, EventType.IMPORT, import_body(group))
-        return self._numbered(session_id, result.accepted().body["ids"])
+        return self._numbered(session_id, result.raise_if_rejected().body["ids"])
 
-    async def _wait(self, session_id: str, kind: str, body: bytes) -> WaitedResult:
+    async def _wait(self, session_id: str, kind: str, body: bytes) -> CommandResult:
         result = await self._publisher.publish_and_wait(session_id, kind, body, timeout=self._timeout)
         self._note(session_id, result)
         return result
 
-    def _note(self, session_id: str, result: WaitedResult) -> None:
+    def _note(self, session_id: str, result: CommandResult) -> None:
         if (known := self._known.get(session_id)) is None:
             known = self._known[session_id] = _Known(0, FULL, 0)  # as good as full, until it is looked at
         known.token = max(known.token or result.token, result.token)

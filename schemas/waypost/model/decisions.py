@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from waypost.model.commands import ImportItem
 from waypost.model.index import Entry
-from waypost.model.retention import Policy
+from waypost.model.retention import RetentionPolicy
 
 
 class Created(NamedTuple):
@@ -80,7 +80,7 @@ class Imported:
 class Configured:
     """The session has this policy of its own now."""
 
-    policy: Policy
+    policy: RetentionPolicy
     removed: tuple[int, ...] = ()
 
 
@@ -88,7 +88,7 @@ class Configured:
 class DefaultsConfigured:
     """Sessions of this partition without a policy of their own have this one from now on."""
 
-    policy: Policy
+    policy: RetentionPolicy
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,14 @@ from waypost.errors import InvalidCommandError
 from waypost.model.commands import Command, ConfigureDefaults
 from waypost.model.decisions import DefaultsConfigured, Duplicate, Rejected
 from waypost.model.index import DEDUP_WINDOW
-from waypost.model.retention import Policy
+from waypost.model.retention import RetentionPolicy
 
 
 @dataclass(slots=True)
 class Defaults:
     """The policy, and the ids of the last commands that changed it, oldest first."""
 
-    policy: Policy = field(default_factory=Policy)
+    policy: RetentionPolicy = field(default_factory=RetentionPolicy)
     recent: list[str] = field(default_factory=list)
 
     def decide(

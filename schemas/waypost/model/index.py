@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Final, NamedTuple
 
 from waypost.model.checkpoint import own_number
-from waypost.model.retention import Policy
+from waypost.model.retention import RetentionPolicy
 
 DEDUP_WINDOW: Final = 256  # command ids that are remembered besides those of live checkpoints
 # Forgetting waits until this many are there, so that a session at its cap forgets 64 at a time.
@@ -44,7 +44,7 @@ class Session:
 
     __slots__ = ("_imported", "_known", "_numbers", "counter", "entries", "policy", "recent", "session_id")
 
-    def __init__(self, session_id: str, counter: int = 0, policy: Policy | None = None) -> None:
+    def __init__(self, session_id: str, counter: int = 0, policy: RetentionPolicy | None = None) -> None:
         self.session_id = session_id
         self.counter = counter  # the highest number ever given; never goes back
         self.policy = policy  # None: the deployment's default applies
@@ -59,7 +59,7 @@ class Session:
         cls,
         session_id: str,
         counter: int,
-        policy: Policy | None,
+        policy: RetentionPolicy | None,
         entries: list[Entry],
         recent: list[SeenCommand],
     ) -> "Session":

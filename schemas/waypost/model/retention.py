@@ -13,7 +13,7 @@ MAX_AGE_BOUNDS_SECONDS: Final = (0.000_001, 3_155_760_000.0)  # one microsecond 
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class RetentionPolicy:
     """How many checkpoints a session keeps, and how long. ``max_age`` is in microseconds, None for ever."""
 
     max_checkpoints: int = 100
@@ -35,7 +35,7 @@ class Policy:
                 "invalid-body", "max_age: must be more than 0 seconds, or null for ever"
             )
 
-    def changed(self, changes: Iterable[tuple[str, int | None]]) -> "Policy":
+    def changed(self, changes: Iterable[tuple[str, int | None]]) -> "RetentionPolicy":
         """This policy with the named fields changed; InvalidCommandError if the outcome is out of bounds."""
         fields: dict[str, Any] = dict(changes)
         return replace(self, **fields)
@@ -70,7 +70,7 @@ class Kept(Protocol):
         ...
 
 
-def removed_by_age(entries: Sequence[Kept], policy: Policy, now: int) -> list[int]:
+def removed_by_age(entries: Sequence[Kept], policy: RetentionPolicy, now: int) -> list[int]:
     """Numbers recorded before ``now - max_age``, except pinned ones and the newest. ``entries`` rise."""
     if policy.max_age is None:
         return []
@@ -78,7 +78,7 @@ def removed_by_age(entries: Sequence[Kept], policy: Policy, now: int) -> list[in
     return [entry.number for entry in entries[:-1] if entry.recorded_at < oldest and not entry.pinned]
 
 
-def removed_by_compression(entries: Sequence[Kept], policy: Policy) -> list[int]:
+def removed_by_compression(entries: Sequence[Kept], policy: RetentionPolicy) -> list[int]:
     """What compression drops once more than ``compress_after`` entries are there. ``entries`` rise.
 
     Stay: the first, the last ``keep_recent`` (at least the newest), the pinned, and of what lies between the
@@ -99,7 +99,7 @@ def removed_by_compression(entries: Sequence[Kept], policy: Policy) -> list[int]
     return removed
 
 
-def removed_by_cap(entries: Sequence[Kept], policy: Policy) -> list[int]:
+def removed_by_cap(entries: Sequence[Kept], policy: RetentionPolicy) -> list[int]:
     """What must go to come down to ``max_checkpoints``. ``entries`` rise.
 
     The lowest that is neither pinned, the first nor the newest goes first; if that is not enough, the first.
@@ -118,7 +118,7 @@ def removed_by_cap(entries: Sequence[Kept], policy: Policy) -> list[int]:
     return removed
 
 
-def retention(entries: Sequence[Kept], policy: Policy, now: int, *, compress: bool) -> list[int]:
+def retention(entries: Sequence[Kept], policy: RetentionPolicy, now: int, *, compress: bool) -> list[int]:
     """Everything that leaves at ``now``, in rising order: age first, then compression, then the cap.
 
     Age goes first, so that what is out of date anyway never pushes out what is not. Compression is for

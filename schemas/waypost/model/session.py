@@ -40,12 +40,12 @@ from waypost.model.decisions import (
 )
 from waypost.model.index import Entry, SeenCommand, Session
 from waypost.model.limits import MAX_CLAIMED_NUMBER
-from waypost.model.retention import Policy, removed_by_age, retention
+from waypost.model.retention import RetentionPolicy, removed_by_age, retention
 
 _Other = Pin | Unpin | Delete | Clear | Rollback | Import | Configure | ConfigureDefaults  # than a create
 
 
-def decide(session: Session, command: Command, default: Policy) -> Accepted | Rejected | Duplicate:
+def decide(session: Session, command: Command, default: RetentionPolicy) -> Accepted | Rejected | Duplicate:
     """What ``command`` would do to ``session``, which stays as it is.
 
     ``default`` is the policy that applies where the session has none of its own.
@@ -61,7 +61,7 @@ def decide(session: Session, command: Command, default: Policy) -> Accepted | Re
         return Rejected(refusal.code, refusal.message)
 
 
-def _decide(session: Session, command: Command, action: _Other, policy: Policy) -> Accepted:
+def _decide(session: Session, command: Command, action: _Other, policy: RetentionPolicy) -> Accepted:
     now = command.recorded_at
     match action:
         case Pin():
@@ -113,7 +113,7 @@ def _existing(session: Session, identifier: str) -> Entry:
     return entry
 
 
-def _create(session: Session, command: Command, action: Create, policy: Policy) -> Created:
+def _create(session: Session, command: Command, action: Create, policy: RetentionPolicy) -> Created:
     command_id, position, taken_at, recorded_at, _ = command
     entry = Entry(session.counter + 1, action.name, taken_at, recorded_at, position, command_id)
     size = len(session) + 1
@@ -130,7 +130,7 @@ def _create(session: Session, command: Command, action: Create, policy: Policy) 
 
 def _settle(
     session: Session,
-    policy: Policy,
+    policy: RetentionPolicy,
     now: int,
     *,
     gone: tuple[int, ...] = (),
@@ -147,7 +147,7 @@ def _settle(
     return tuple(removed_by_age(entries, policy, now))
 
 
-def _import(session: Session, command: Command, action: Import, policy: Policy) -> Imported:
+def _import(session: Session, command: Command, action: Import, policy: RetentionPolicy) -> Imported:
     taken = dict(session.entries)
     counter = session.counter
     placed = []

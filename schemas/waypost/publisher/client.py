@@ -36,7 +36,7 @@ from waypost.wire.topics import Topics
 if TYPE_CHECKING:
     from waypost.publisher.sender import Sender
     from waypost.publisher.spool.spooler import Spooler
-    from waypost.publisher.waiter import ResultWaiter, WaitedResult
+    from waypost.publisher.waiter import CommandResult, ResultWaiter
 
 log = logging.getLogger("waypost")
 
@@ -257,7 +257,7 @@ class Publisher(CommandMethods):
         *,
         timestamp: datetime | None = None,
         timeout: float = 10,
-    ) -> "WaitedResult":
+    ) -> "CommandResult":
         """Create a checkpoint and wait for its result, for those who need the id at once.
 
         ResultTimeoutError after ``timeout`` seconds says how far the command is known to have come: it is
@@ -268,7 +268,7 @@ class Publisher(CommandMethods):
         result = await self.publish_and_wait(
             session_id, EventType.CREATE, body, timestamp=timestamp, timeout=timeout
         )
-        return result.accepted()
+        return result.raise_if_rejected()
 
     async def publish_and_wait(
         self,
@@ -279,7 +279,7 @@ class Publisher(CommandMethods):
         timestamp: datetime | None = None,
         command_id: str | None = None,
         timeout: float = 10,
-    ) -> "WaitedResult":
+    ) -> "CommandResult":
         """Publish any command and wait for its result, whatever it says; otherwise as create_and_wait."""
         from waypost.publisher.waiter import ResultWaiter, result_timeout_error  # brings the Kafka client
 

@@ -16,7 +16,7 @@ from waypost.publisher.pending import Pending
 from waypost.publisher.stats import PublisherStats
 
 if TYPE_CHECKING:
-    from waypost.publisher.waiter import WaitedResult
+    from waypost.publisher.waiter import CommandResult
 
 _EXIT_SECONDS: Final = 5.0
 _T = TypeVar("_T")
@@ -87,7 +87,7 @@ class SyncPublisher(CommandMethods):
         *,
         timestamp: datetime | None = None,
         timeout: float = 10,
-    ) -> "WaitedResult":
+    ) -> "CommandResult":
         """Create a checkpoint and wait for its result; see :meth:`waypost.Publisher.create_and_wait`."""
         return self._run(
             self._publisher.create_and_wait(
@@ -104,7 +104,7 @@ class SyncPublisher(CommandMethods):
         timestamp: datetime | None = None,
         command_id: str | None = None,
         timeout: float = 10,
-    ) -> "WaitedResult":
+    ) -> "CommandResult":
         """Publish any command and wait for its result; see :meth:`waypost.Publisher.publish_and_wait`."""
         return self._run(
             self._publisher.publish_and_wait(

@@ -12,12 +12,13 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from waypost.deprecation import deprecated
 from waypost.errors import InvalidCommandError, Reached, ResultTimeoutError
 from waypost.kafka.lenient import ODD, read_each
 from waypost.kafka.partitions import partitions_of
@@ -78,7 +79,7 @@ _LONG_POLL_MS: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
-class WaitedResult:
+class CommandResult:
     """The result of a command: its type and parsed body. ``token`` is for ``Reader.wait_for``."""
 
     type: str
@@ -96,11 +97,20 @@ class WaitedResult:
         checkpoint = self.body.get("checkpoint")
         return checkpoint["id"] if checkpoint else self.body.get("checkpoint_id")
 
-    def accepted(self) -> "WaitedResult":
-        """This result; InvalidCommandError with the worker's code and message if it is a rejection."""
+    def raise_if_rejected(self) -> Self:
+        """Return this result.
+
+        Raises:
+            InvalidCommandError: The worker rejected the command; with its code and message.
+        """
         if self.type == EventType.REJECTED:
             raise InvalidCommandError(self.body["code"], self.body["message"])
         return self
+
+    @deprecated("raise_if_rejected()")
+    def accepted(self) -> Self:
+        """Call :meth:`raise_if_rejected`, the new name."""
+        return self.raise_if_rejected()
 
 
 @dataclass(slots=True)
@@ -129,9 +139,9 @@ class _Wait:
     """
 
     def __init__(self) -> None:
-        self.result: asyncio.Future[WaitedResult] = asyncio.get_running_loop().create_future()
+        self.result: asyncio.Future[CommandResult] = asyncio.get_running_loop().create_future()
         self._offset: int | None = None
-        self._seen: dict[int, WaitedResult] = {}
+        self._seen: dict[int, CommandResult] = {}
 
     def landed(self, offset: int) -> None:
         """The command is at this offset of its partition."""
@@ -139,7 +149,7 @@ class _Wait:
         if offset in self._seen:
             self.offer(offset, self._seen[offset])
 
-    def offer(self, offset: int, result: WaitedResult) -> None:
+    def offer(self, offset: int, result: CommandResult) -> None:
         """A result of this command id, for the command at ``offset``."""
         if self._offset is None:
             self._seen[offset] = result
@@ -165,7 +175,7 @@ class ResultWaiter:
 
     async def wait(
         self, command_id: str, session_id: str, landing: "asyncio.Future[tuple[int, int]]"
-    ) -> WaitedResult:
+    ) -> CommandResult:
         """The result of a command that is on its way; ``landing`` gets its partition and offset.
 
         Waits without limit. Raises what ``landing`` raises.
@@ -287,7 +297,7 @@ class ResultWaiter:
                 track.first = body["command"]["offset"]
             waiting = self._waiting.get(body["command"]["id"])
             if waiting is not None:
-                result = WaitedResult(dict(record.headers)["ce_type"].decode(), body)
+                result = CommandResult(dict(record.headers)["ce_type"].decode(), body)
                 waiting.offer(body["command"]["offset"], result)
         if track.may_lie_before():
             track.step *= 4

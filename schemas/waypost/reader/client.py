@@ -19,7 +19,7 @@ from waypost.model.limits import MAX_SESSION_ID, text_problem
 from waypost.model.times import from_micros, to_micros
 from waypost.reader.pool import DEFAULT_SCHEMA as DEFAULT_SCHEMA
 from waypost.reader.pool import ReadPool
-from waypost.reader.session import Page as Page
+from waypost.reader.session import CheckpointPage as CheckpointPage
 from waypost.reader.session import SessionReader as SessionReader
 from waypost.reader.session import checked_limit
 from waypost.reader.sharding import SessionSource, ShardedPool

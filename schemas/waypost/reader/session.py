@@ -19,7 +19,7 @@ _HIGHEST: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class CheckpointPage:
     """Some checkpoints, and the ``cursor`` to pass for the next ones, None at the end."""
 
     checkpoints: list[Checkpoint]
@@ -102,7 +102,7 @@ class SessionReader:
         since: datetime | None = None,
         between: tuple[datetime, datetime] | None = None,
         metadata: Mapping[str, Any] | None = None,
-    ) -> Page:
+    ) -> CheckpointPage:
         """At most ``limit`` checkpoints after ``cursor``, filtered."""
         checked_limit(limit)
         first, last = between or (None, None)
@@ -110,7 +110,7 @@ class SessionReader:
         wanted = _Filter(name, metadata, since, first, last)
         found = await self._some(statement, _number(cursor), limit, wanted)
         full = len(found) == limit
-        return Page(found, str(found[-1].number) if full else None)
+        return CheckpointPage(found, str(found[-1].number) if full else None)
 
     async def rollback_to(self, checkpoint_id: str) -> dict[str, Any] | None:
         """That checkpoint's data, or None. Changes nothing."""

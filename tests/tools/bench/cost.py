@@ -19,7 +19,7 @@ from tests.tools.bench.states import states
 
 from waypost.model.defaults import Defaults
 from waypost.model.index import Session
-from waypost.model.retention import Policy
+from waypost.model.retention import RetentionPolicy
 from waypost.model.times import format_micros
 from waypost.wire.encode import create_body
 from waypost.wire.envelope import command_headers
@@ -52,7 +52,7 @@ class Record(NamedTuple):
 class Partition:
     """One partition's state, and batches to fold over it."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: RetentionPolicy) -> None:
         names = (f"session-{number}" for number in range(10_000))
         self._names = [name for name in names if partition_of(name, 3) == 0][:_SESSIONS]
         self._bodies = [create_body("step", state) for state in states(1_024)]
@@ -122,8 +122,11 @@ def allocated(work: Callable[[], Any]) -> int:
 def measure() -> dict[str, int]:
     """Counts for each command, by what it is. The first batches fill caches and sessions and are not counted."""
     counts = {}
-    full = Policy(max_checkpoints=100, compress_after=10_000)
-    for name, policy, before in (("create", Policy(10_000, 10_000), 5), ("create at the cap", full, 110)):
+    full = RetentionPolicy(max_checkpoints=100, compress_after=10_000)
+    for name, policy, before in (
+        ("create", RetentionPolicy(10_000, 10_000), 5),
+        ("create at the cap", full, 110),
+    ):
         partition = Partition(policy)
         for _ in range(before):
             partition.fold(partition.creates(_SESSIONS))

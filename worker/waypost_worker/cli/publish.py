@@ -29,7 +29,7 @@ from waypost_worker.config.settings import Settings
 
 if TYPE_CHECKING:
     from waypost.publisher.client import Publisher
-    from waypost.publisher.waiter import WaitedResult
+    from waypost.publisher.waiter import CommandResult
 
 _IN_FLIGHT: Final = 500
 
@@ -118,7 +118,7 @@ async def _publish_and_show(settings: Settings, timeout: float, output: Format) 
     """Results in the order of the lines, each as soon as it and all before it are there."""
     counts: Counter[str] = Counter()
     async with publishing(settings) as publisher:
-        waiting: asyncio.Queue[asyncio.Task[WaitedResult] | None] = asyncio.Queue(_IN_FLIGHT)
+        waiting: asyncio.Queue[asyncio.Task[CommandResult] | None] = asyncio.Queue(_IN_FLIGHT)
         reading = asyncio.create_task(_read_all(publisher, timeout, waiting, counts))
         try:
             with Stream(output) as stream:
@@ -136,7 +136,7 @@ async def _publish_and_show(settings: Settings, timeout: float, output: Format) 
 async def _read_all(
     publisher: "Publisher",
     timeout: float,
-    waiting: "asyncio.Queue[asyncio.Task[WaitedResult] | None]",
+    waiting: "asyncio.Queue[asyncio.Task[CommandResult] | None]",
     counts: Counter[str],
 ) -> None:
     number = 0
@@ -151,7 +151,7 @@ async def _read_all(
         await waiting.put(None)
 
 
-def _line(result: "WaitedResult") -> str:
+def _line(result: "CommandResult") -> str:
     kind, body = result.type, result.body
     return event_line(None, short(kind), subject(kind, body), about(kind, body))
 

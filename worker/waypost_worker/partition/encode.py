@@ -29,7 +29,7 @@ from waypost.model.decisions import (
     Unpinned,
 )
 from waypost.model.index import Entry
-from waypost.model.retention import Policy
+from waypost.model.retention import RetentionPolicy
 from waypost.model.session import removed_ids
 from waypost.model.times import format_micros
 from waypost.wire.envelope import JSON, Envelope
@@ -198,7 +198,7 @@ class ResultEncoder:
             envelope.session_id, _TYPES[type(decision)], envelope, offset, body, subject, name
         )
 
-    def defaults_configured(self, envelope: Envelope, offset: int, policy: Policy) -> ResultRecord:
+    def defaults_configured(self, envelope: Envelope, offset: int, policy: RetentionPolicy) -> ResultRecord:
         """The result of a change of the partition's default policy."""
         return self._record(None, _DEFAULTS_CONFIGURED, envelope, offset, {"policy": policy_fields(policy)})
 
@@ -302,7 +302,7 @@ def checkpoint_fields(session_id: str, entry: Entry, content: Content) -> dict[s
     return fields
 
 
-def policy_fields(policy: Policy) -> dict[str, Any]:
+def policy_fields(policy: RetentionPolicy) -> dict[str, Any]:
     """A policy as results show it: ``max_age`` in seconds, whole where it is whole."""
     age: int | float | None = policy.max_age
     if policy.max_age is not None:

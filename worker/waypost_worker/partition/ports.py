@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 from waypost.model.decisions import Rejected
 from waypost.model.index import Entry, SeenCommand, Session
-from waypost.model.retention import Policy
+from waypost.model.retention import RetentionPolicy
 from waypost.wire.envelope import KafkaRecord
 
 
@@ -190,7 +190,7 @@ class Claim:
     results_offset: int
     partitions: int
     producer_id: int | None
-    default_policy: Policy
+    default_policy: RetentionPolicy
     default_commands: list[str]
     outbox: Sequence[StoredOutbox]
 
@@ -234,7 +234,7 @@ class Changes:
     remembered: list[tuple[str, SeenCommand]] = field(default_factory=list)
     forgotten: dict[str, int] = field(default_factory=dict)
     rejected: list[RejectedRow] = field(default_factory=list)
-    defaults: tuple[Policy, list[str]] | None = None
+    defaults: tuple[RetentionPolicy, list[str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

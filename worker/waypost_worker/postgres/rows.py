@@ -10,7 +10,7 @@ from typing import Any, Final
 import orjson
 
 from waypost.model.index import SeenCommand
-from waypost.model.retention import Policy
+from waypost.model.retention import RetentionPolicy
 from waypost_worker.partition.ports import Changes, Commit, RejectedRow
 
 _NOTHING: Final = "{}"
@@ -58,12 +58,12 @@ def _escaped(text: str) -> bytes:
     return f'"{escaped}"'.encode()
 
 
-def policy_of(raw: bytes | None) -> Policy | None:
+def policy_of(raw: bytes | None) -> RetentionPolicy | None:
     """A policy as it was stored; None where there is none."""
-    return None if raw is None else Policy(**orjson.loads(raw))
+    return None if raw is None else RetentionPolicy(**orjson.loads(raw))
 
 
-def policy_json(policy: Policy | None) -> bytes | None:
+def policy_json(policy: RetentionPolicy | None) -> bytes | None:
     """A policy as it is stored."""
     if policy is None:
         return None

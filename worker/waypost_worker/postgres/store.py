@@ -11,7 +11,7 @@ from typing_extensions import override
 from waypost.errors import ShardMapError
 from waypost.model.index import Entry, SeenCommand, Session
 from waypost.model.limits import canonical_metadata
-from waypost.model.retention import Policy
+from waypost.model.retention import RetentionPolicy
 from waypost.shards import ONLY, ShardSlot, check_place
 from waypost_worker.partition.ports import (
     Claim,
@@ -97,7 +97,7 @@ class PostgresStore(Store):
             results_offset=row["results_offset"],
             partitions=row["partitions"],
             producer_id=row["producer_id"],
-            default_policy=policy_of(row["default_policy"]) or Policy(),
+            default_policy=policy_of(row["default_policy"]) or RetentionPolicy(),
             default_commands=orjson.loads(row["default_commands"]),
             outbox=[StoredOutbox(*entry) for entry in outbox],
         )

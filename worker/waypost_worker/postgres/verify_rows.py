@@ -9,7 +9,7 @@ import orjson
 from typing_extensions import override
 
 from waypost.model.limits import canonical_metadata
-from waypost.model.retention import Policy
+from waypost.model.retention import RetentionPolicy
 from waypost.shards import shard_of
 from waypost_worker.partition.ports import RejectedRow, StoredOutbox
 from waypost_worker.postgres.pool import prepare
@@ -45,7 +45,7 @@ class PostgresRows(VerifiedRows):
         if row is None:
             return None
         fields = dict(row)
-        fields["default_policy"] = policy_of(row["default_policy"]) or Policy()
+        fields["default_policy"] = policy_of(row["default_policy"]) or RetentionPolicy()
         fields["default_commands"] = orjson.loads(row["default_commands"])
         return StoredPartition(**fields)
 

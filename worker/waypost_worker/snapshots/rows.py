@@ -10,7 +10,7 @@ import orjson
 from typing_extensions import override
 
 from waypost.model.limits import canonical_metadata
-from waypost.model.retention import Policy
+from waypost.model.retention import RetentionPolicy
 from waypost_worker.partition.ports import RejectedRow, StoredOutbox
 from waypost_worker.postgres.rows import policy_of
 from waypost_worker.recovery.shares import Share, spread_of
@@ -89,7 +89,7 @@ class SnapshotRows(Base):
                 row["anchor"],
                 row["emitted"],
                 row["results_offset"],
-                policy_of(row["default_policy"]) or Policy(),
+                policy_of(row["default_policy"]) or RetentionPolicy(),
                 orjson.loads(row["default_commands"]),
             )
         return None

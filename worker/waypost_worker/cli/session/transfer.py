@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from waypost.publisher.client import Publisher
-from waypost.publisher.waiter import WaitedResult
+from waypost.publisher.waiter import CommandResult
 from waypost_worker.cli.support.command_input import Prepared
 from waypost_worker.cli.support.connections import publishing
 from waypost_worker.cli.support.output import CommandError
@@ -50,7 +50,7 @@ class Totals:
     sessions: set[str] = field(default_factory=set)
     refused: list[str] = field(default_factory=list)
 
-    def take(self, step: Step, result: WaitedResult) -> None:
+    def take(self, step: Step, result: CommandResult) -> None:
         """Count one result."""
         self.sessions.add(step.session)
         match short(result.type):
@@ -116,12 +116,12 @@ class Transfer:
                 del self._last[step.session]
             self._room.release()
 
-    async def _result(self, publisher: Publisher, step: Step) -> WaitedResult:
+    async def _result(self, publisher: Publisher, step: Step) -> CommandResult:
         identifier = self._command_id(step)
         command = Prepared(step.session, step.type, step.body)
         return await result_of(publisher, command, self._timeout, identifier)
 
-    def _take(self, step: Step, result: WaitedResult) -> None:
+    def _take(self, step: Step, result: CommandResult) -> None:
         self.totals.take(step, result)
         if short(result.type) == "rejected" and not step.may_fail:
             raise CommandError(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from waypost_worker.cli.support.output import DONE, FAILED, Format, show_fields
 
 if TYPE_CHECKING:
-    from waypost.publisher.waiter import WaitedResult
+    from waypost.publisher.waiter import CommandResult
 
 
 def short(kind: str) -> str:
@@ -44,7 +44,7 @@ def subject(kind: str, body: dict[str, Any]) -> str | None:
     return None if found is None else str(found)
 
 
-def show_result(result: "WaitedResult", output: Format) -> int:
+def show_result(result: "CommandResult", output: Format) -> int:
     """Print the result of one command; exit code 1 where it was refused."""
     if output == "table":
         show_fields(_for_people(result), output)
@@ -53,7 +53,7 @@ def show_result(result: "WaitedResult", output: Format) -> int:
     return FAILED if short(result.type) == "rejected" else DONE
 
 
-def _for_people(result: "WaitedResult") -> dict[str, Any]:
+def _for_people(result: "CommandResult") -> dict[str, Any]:
     body = dict(result.body)
     command = body.pop("command")
     checkpoint = body.pop("checkpoint", None)

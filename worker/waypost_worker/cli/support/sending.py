@@ -10,7 +10,7 @@ from waypost_worker.cli.support.output import CommandError
 
 if TYPE_CHECKING:
     from waypost.publisher.client import Publisher
-    from waypost.publisher.waiter import WaitedResult
+    from waypost.publisher.waiter import CommandResult
 
 
 TimeoutFlag = Annotated[float, Parameter(help="seconds to wait for Kafka", validator=validators.Number(gt=0))]
@@ -18,7 +18,7 @@ TimeoutFlag = Annotated[float, Parameter(help="seconds to wait for Kafka", valid
 
 async def result_of(
     publisher: "Publisher", command: Prepared, timeout: float, command_id: str | None = None
-) -> "WaitedResult":
+) -> "CommandResult":
     """Publish and wait for the result; CommandError if none comes in time."""
     try:
         return await publisher.publish_and_wait(

@@ -27,7 +27,7 @@ from waypost.model.decisions import (
 from waypost.model.defaults import Defaults
 from waypost.model.index import Entry, Session
 from waypost.model.limits import canonical_metadata
-from waypost.model.retention import Policy
+from waypost.model.retention import RetentionPolicy
 from waypost.model.times import parse_micros, to_micros
 from waypost.subscriber.events import Event, read_event
 from waypost.wire.event_types import EventType
@@ -183,7 +183,7 @@ def _shown(session: Session, event: Event, command: Command) -> tuple[Entry, Con
     return entry, (raw["data"].encode(), canonical_metadata(orjson.loads(raw["metadata"])))
 
 
-def _policy(body: dict[str, Any]) -> Policy:
+def _policy(body: dict[str, Any]) -> RetentionPolicy:
     age = body["max_age"]
     micros = None if age is None else round(age * _MICROS)
-    return Policy(body["max_checkpoints"], body["compress_after"], body["keep_recent"], micros)
+    return RetentionPolicy(body["max_checkpoints"], body["compress_after"], body["keep_recent"], micros)

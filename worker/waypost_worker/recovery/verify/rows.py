@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
-from waypost.model.retention import Policy
+from waypost.model.retention import RetentionPolicy
 from waypost_worker.partition.ports import RejectedRow, StoredOutbox
 from waypost_worker.recovery.shares import Share
 
@@ -17,7 +17,7 @@ class StoredPartition(NamedTuple):
     anchor: bytes | None
     emitted: int
     results_offset: int
-    default_policy: Policy
+    default_policy: RetentionPolicy
     default_commands: list[str]
 
 
@@ -26,7 +26,7 @@ class StoredSession(NamedTuple):
 
     session_id: str
     counter: int
-    policy: Policy | None
+    policy: RetentionPolicy | None
     checkpoints: int
     first_recorded_at: int
     last_recorded_at: int
