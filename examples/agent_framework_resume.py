@@ -47,7 +47,7 @@ async def main() -> None:
     async with Backend(
         os.environ["WAYPOST_BOOTSTRAP_SERVERS"],
         os.environ["WAYPOST_POSTGRES_DSN"],
-        prefix=os.environ.get("WAYPOST_TOPIC_PREFIX", "waypost"),
+        topic_prefix=os.environ.get("WAYPOST_TOPIC_PREFIX", "waypost"),
     ) as backend:
         storage = WaypostCheckpointStorage(backend, "run-7")
         try:

@@ -25,7 +25,7 @@ async def main() -> None:
     await admin.create_topics([NewTopic(DEAD_LETTERS, 1, 1, topic_configs=settings)])
     await admin.close()
 
-    async with waypost.Publisher(SERVERS, prefix=PREFIX) as publisher:
+    async with waypost.Publisher(SERVERS, topic_prefix=PREFIX) as publisher:
         for tokens in (1200, -1, 300):
             publisher.create("run-1", "task_done", {"tokens": tokens})
 
@@ -48,7 +48,12 @@ async def main() -> None:
 
     finished = asyncio.Event()
     events = waypost.Subscriber(
-        SERVERS, prefix=PREFIX, group="billing", names=["task_done"], types=["created"], from_beginning=True
+        SERVERS,
+        topic_prefix=PREFIX,
+        group="billing",
+        names=["task_done"],
+        types=["created"],
+        from_beginning=True,
     )
     once = waypost.Deduplicator().once(bill)
     running = asyncio.create_task(events.run(once, retries=1, on_failure=failed, dead_letters=DEAD_LETTERS))

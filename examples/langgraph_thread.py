@@ -43,7 +43,7 @@ def backend() -> Backend:
     return Backend(
         os.environ["WAYPOST_BOOTSTRAP_SERVERS"],
         os.environ["WAYPOST_POSTGRES_DSN"],
-        prefix=os.environ.get("WAYPOST_TOPIC_PREFIX", "waypost"),
+        topic_prefix=os.environ.get("WAYPOST_TOPIC_PREFIX", "waypost"),
     )
 
 

@@ -36,7 +36,7 @@ async def main() -> None:
     async with Backend(
         os.environ["WAYPOST_BOOTSTRAP_SERVERS"],
         os.environ["WAYPOST_POSTGRES_DSN"],
-        prefix=os.environ.get("WAYPOST_TOPIC_PREFIX", "waypost"),
+        topic_prefix=os.environ.get("WAYPOST_TOPIC_PREFIX", "waypost"),
     ) as backend:
         for question in ("hello", "and now?", "still there?"):
             session = WaypostSession("user-7", backend)  # a new one each time: nothing is in memory

@@ -17,7 +17,7 @@ PREFIX = os.environ.get("WAYPOST_TOPIC_PREFIX", "waypost")
 async def main() -> None:
     """Write five steps, then look at them in several ways."""
     async with (
-        waypost.Publisher(SERVERS, prefix=PREFIX) as publisher,
+        waypost.Publisher(SERVERS, topic_prefix=PREFIX) as publisher,
         waypost.Reader(os.environ["WAYPOST_POSTGRES_DSN"]) as reader,
     ):
         for step in range(4):

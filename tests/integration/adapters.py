@@ -26,4 +26,4 @@ async def backend(adapter_world: Deployment) -> AsyncIterator[Backend]:
 
 def running_backend(world: Deployment, **options: Any) -> Backend:
     """A backend of this deployment, to be started with ``async with`` or ``with``."""
-    return Backend(world.endpoints.bootstrap_servers, world.dsn, prefix=world.topics.prefix, **options)
+    return Backend(world.endpoints.bootstrap_servers, world.dsn, topic_prefix=world.topics.prefix, **options)

@@ -15,7 +15,7 @@ from waypost.adapters.langgraph import WaypostSaver
 
 
 async def main(name: str, count: int, bootstrap: str, dsn: str, prefix: str) -> None:
-    async with Backend(bootstrap, dsn, prefix=prefix) as backend:
+    async with Backend(bootstrap, dsn, topic_prefix=prefix) as backend:
         saver = WaypostSaver(backend)
         config: Any = {"configurable": {"thread_id": "shared", "checkpoint_ns": ""}}
         version = None

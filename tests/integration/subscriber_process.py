@@ -12,7 +12,7 @@ async def main(bootstrap_servers: str, prefix: str, group: str) -> None:
 
     options = {"session_timeout_ms": 3000, "heartbeat_interval_ms": 300}
     events = waypost.Subscriber(
-        bootstrap_servers, prefix=prefix, group=group, from_beginning=True, options=options
+        bootstrap_servers, topic_prefix=prefix, group=group, from_beginning=True, kafka_options=options
     )
     await events.run(handler)
 

@@ -72,10 +72,12 @@ def results(world: Deployment) -> Results:
     return Results(world)
 
 
-def subscriber(world: Deployment, options: dict[str, Any] | None = None, **more: Any) -> Subscriber:
+def subscriber(world: Deployment, kafka_options: dict[str, Any] | None = None, **more: Any) -> Subscriber:
     # A member learns about a rebalance from the answer to a heartbeat, which it sends every 3 s by default.
-    options = {"heartbeat_interval_ms": 300, **(options or {})}
-    return Subscriber(world.endpoints.bootstrap_servers, prefix=world.topics.prefix, options=options, **more)
+    options = {"heartbeat_interval_ms": 300, **(kafka_options or {})}
+    return Subscriber(
+        world.endpoints.bootstrap_servers, topic_prefix=world.topics.prefix, kafka_options=options, **more
+    )
 
 
 async def drain(events: Subscriber, count: int, seconds: float = PATIENCE) -> list[Event]:

@@ -160,7 +160,7 @@ async def test_an_exported_thread_comes_back_whole(adapter_world: Deployment, ba
     server = adapter_world.endpoints.bootstrap_servers
     async with (
         Reader(adapter_world.dsn) as reader,
-        Publisher(server, prefix=adapter_world.topics.prefix) as to,
+        Publisher(server, topic_prefix=adapter_world.topics.prefix) as to,
     ):
         exported = await reader.session("langgraph/t").export()
         await saver.adelete_thread("t")

@@ -204,13 +204,15 @@ async def test_all_get_their_work_done_with_exactly_these(guarded: Guarded) -> N
     )
     async with (
         working(worker),
-        Publisher(agent.bootstrap_servers, prefix=guarded.prefix, options=kafka_security(agent)) as publisher,
+        Publisher(
+            agent.bootstrap_servers, topic_prefix=guarded.prefix, kafka_options=kafka_security(agent)
+        ) as publisher,
         Subscriber(
             subscriber.bootstrap_servers,
             group=f"{guarded.prefix}-sub-1",
-            prefix=guarded.prefix,
+            topic_prefix=guarded.prefix,
             from_beginning=True,
-            options=kafka_security(subscriber),
+            kafka_options=kafka_security(subscriber),
         ) as events,
     ):
         ids = [publisher.create("s", f"n{number}", {}) for number in range(20)]

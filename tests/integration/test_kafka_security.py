@@ -140,9 +140,9 @@ async def test_worker_publisher_subscriber_and_command_line_get_in(
     prefix = settings.topic_prefix
     async with (
         working(settings),
-        Publisher(settings.bootstrap_servers, prefix=prefix, options=options) as publisher,
+        Publisher(settings.bootstrap_servers, topic_prefix=prefix, kafka_options=options) as publisher,
         Subscriber(
-            settings.bootstrap_servers, prefix=prefix, from_beginning=True, options=options
+            settings.bootstrap_servers, topic_prefix=prefix, from_beginning=True, kafka_options=options
         ) as subscriber,
     ):
         await asyncio.wait_for(publisher.create_and_wait("s", "first", {"way": way}), PATIENCE)
@@ -223,7 +223,7 @@ async def test_clients_say_why_they_are_not_let_in(place: SecureDeployment, case
     way, said = WRONG[case]
     settings = loaded(way(place.kafka))
     options = {**kafka_security(settings), "request_timeout_ms": 2000}
-    publisher = Publisher(settings.bootstrap_servers, options=options)
+    publisher = Publisher(settings.bootstrap_servers, kafka_options=options)
     await publisher.start()
     try:
         publisher.create("s", "kept", {})
@@ -232,7 +232,7 @@ async def test_clients_say_why_they_are_not_let_in(place: SecureDeployment, case
         assert publisher.stats().buffered == 1
     finally:
         await publisher.close(timeout=0)
-    subscriber = Subscriber(settings.bootstrap_servers, options=options)
+    subscriber = Subscriber(settings.bootstrap_servers, kafka_options=options)
     with pytest.raises(KafkaError) as refused:
         async with asyncio.timeout(PATIENCE):
             await subscriber.start()
@@ -330,7 +330,7 @@ async def test_a_publisher_made_as_on_the_page_gets_in(place: SecureDeployment) 
         ("/etc/waypost/ca.pem", place.kafka.ca_file),
         ("/run/secrets/token", place.kafka.token("root")),
         ("kafka-1:9093", place.kafka.kafka.address("LOGIN")),
-        ("options=options", f"prefix={place.world.topics.prefix!r}, options=options"),
+        ("kafka_options=options", f"topic_prefix={place.world.topics.prefix!r}, kafka_options=options"),
     ):
         assert written in block
         block = block.replace(written, str(here))

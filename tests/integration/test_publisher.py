@@ -43,7 +43,7 @@ async def publisher(world: Deployment) -> AsyncIterator[Publisher]:
 
 
 def publisher_of(world: Deployment, **options: Any) -> Publisher:
-    return Publisher(world.endpoints.bootstrap_servers, prefix=world.topics.prefix, **options)
+    return Publisher(world.endpoints.bootstrap_servers, topic_prefix=world.topics.prefix, **options)
 
 
 async def in_topic(world: Deployment) -> dict[int, list[Any]]:
@@ -151,7 +151,7 @@ async def test_room_slows_an_agent_down_to_what_kafka_takes(world: Deployment) -
 
 
 async def test_compression_is_an_option(world: Deployment) -> None:
-    async with publisher_of(world, options={"compression_type": "lz4"}) as publisher:
+    async with publisher_of(world, kafka_options={"compression_type": "lz4"}) as publisher:
         sent = [publisher.create("s", "n", {"text": "again and " * 100}) for _ in range(200)]
     assert await ids_by_session(world) == {"s": sent}
 
@@ -172,7 +172,7 @@ async def test_defaults_go_to_every_partition(world: Deployment, publisher: Publ
 
 async def test_a_topic_that_is_made_later_is_found(servers: Servers, topic_prefix: str) -> None:
     topics = Topics(topic_prefix)
-    async with Publisher(servers.endpoints.bootstrap_servers, prefix=topic_prefix) as publisher:
+    async with Publisher(servers.endpoints.bootstrap_servers, topic_prefix=topic_prefix) as publisher:
         sent = [publisher.create("s", "n", {"number": number}) for number in range(10)]
         assert await publisher.flush(0.5) == 10
         await make_topic(servers, topics.commands)
@@ -197,7 +197,7 @@ async def test_a_command_that_the_topic_refuses_is_told_of_and_the_others_arrive
     await make_topic(servers, topics.commands, **{"max.message.bytes": "20000"})
     told: dict[str, BaseException | None] = {}
     async with Publisher(
-        servers.endpoints.bootstrap_servers, prefix=topic_prefix, on_delivery=told.__setitem__
+        servers.endpoints.bootstrap_servers, topic_prefix=topic_prefix, on_delivery=told.__setitem__
     ) as publisher:
         sent = [publisher.create("s", "n", {"x": "d" * 1000}) for _ in range(100)]
         large = publisher.create("s", "n", {"x": "d" * 30_000})
@@ -261,7 +261,7 @@ async def test_threads_share_a_sync_publisher_and_each_session_stays_in_order(wo
     def all_work() -> tuple[int, int]:
         with SyncPublisher(
             world.endpoints.bootstrap_servers,
-            prefix=world.topics.prefix,
+            topic_prefix=world.topics.prefix,
             max_buffer_count=50,
             on_full="block",
         ) as publisher:
@@ -279,7 +279,7 @@ async def test_threads_share_a_sync_publisher_and_each_session_stays_in_order(wo
 LEFT_OPEN = """
 import sys
 from waypost import SyncPublisher
-publisher = SyncPublisher(sys.argv[1], prefix=sys.argv[2])
+publisher = SyncPublisher(sys.argv[1], topic_prefix=sys.argv[2])
 for number in range(300):
     publisher.create("s", "n", {"number": number})
 """

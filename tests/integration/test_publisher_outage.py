@@ -84,7 +84,7 @@ async def test_a_publisher_starts_while_kafka_is_away_and_delivers_once_it_is_th
     address = kafka.bootstrap_servers
     kafka.kill()
     async with asyncio.timeout(20):
-        publisher = await Publisher(address, prefix=topics.prefix).start()
+        publisher = await Publisher(address, topic_prefix=topics.prefix).start()
     agent = Agent(publisher)
     agent.publish(500)
     await until(lambda: publisher.stats().last_error is not None)
@@ -103,7 +103,7 @@ async def test_killing_kafka_under_load_loses_nothing_and_keeps_every_session_in
     told: list[str] = []
     async with Publisher(
         kafka.bootstrap_servers,
-        prefix=topics.prefix,
+        topic_prefix=topics.prefix,
         on_delivery=lambda command_id, _: told.append(command_id),
     ) as publisher:
         agent = Agent(publisher)
@@ -129,7 +129,9 @@ async def test_a_frozen_kafka_holds_up_no_call_and_nothing_is_lost(
 ) -> None:
     # Short patience: the publisher gives up its connection while Kafka is frozen, and sends everything again.
     options = {"request_timeout_ms": 1000}
-    async with Publisher(kafka.bootstrap_servers, prefix=topics.prefix, options=options) as publisher:
+    async with Publisher(
+        kafka.bootstrap_servers, topic_prefix=topics.prefix, kafka_options=options
+    ) as publisher:
         agent = Agent(publisher)
         agent.publish(50)
         assert await publisher.flush(PATIENCE) == 0
@@ -147,7 +149,7 @@ async def test_a_frozen_kafka_holds_up_no_call_and_nothing_is_lost(
 async def test_while_kafka_is_frozen_and_all_batches_are_full_calls_wake_nobody(
     kafka: EmbeddedKafka, topics: Topics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with Publisher(kafka.bootstrap_servers, prefix=topics.prefix) as publisher:
+    async with Publisher(kafka.bootstrap_servers, topic_prefix=topics.prefix) as publisher:
         agent = Agent(publisher)
         agent.publish(50)
         assert await publisher.flush(PATIENCE) == 0
@@ -174,7 +176,7 @@ async def test_while_kafka_is_frozen_and_all_batches_are_full_calls_wake_nobody(
 async def test_what_is_waited_for_while_kafka_is_away_is_known_to_be_in_the_buffer(
     kafka: EmbeddedKafka, topics: Topics
 ) -> None:
-    async with Publisher(kafka.bootstrap_servers, prefix=topics.prefix) as publisher:
+    async with Publisher(kafka.bootstrap_servers, topic_prefix=topics.prefix) as publisher:
         publisher.create("session-0", "n", {})
         assert await publisher.flush(PATIENCE) == 0
         kafka.kill()
@@ -188,7 +190,7 @@ async def test_what_is_waited_for_while_kafka_is_away_is_known_to_be_in_the_buff
 async def test_what_is_waited_for_while_kafka_is_frozen_is_known_to_be_sent(
     kafka: EmbeddedKafka, topics: Topics
 ) -> None:
-    async with Publisher(kafka.bootstrap_servers, prefix=topics.prefix) as publisher:
+    async with Publisher(kafka.bootstrap_servers, topic_prefix=topics.prefix) as publisher:
         publisher.create("session-0", "n", {})
         assert await publisher.flush(PATIENCE) == 0
         freeze(kafka)
@@ -206,7 +208,7 @@ async def test_closing_while_kafka_is_away_reports_what_is_left_and_ends_in_time
     before = asyncio.all_tasks()
     told: dict[str, BaseException | None] = {}
     publisher = await Publisher(
-        kafka.bootstrap_servers, prefix=topics.prefix, on_delivery=told.__setitem__
+        kafka.bootstrap_servers, topic_prefix=topics.prefix, on_delivery=told.__setitem__
     ).start()
     first = publisher.create("session-0", "n", {})
     assert await publisher.flush(PATIENCE) == 0
@@ -223,7 +225,7 @@ async def test_closing_while_kafka_is_away_reports_what_is_left_and_ends_in_time
 async def test_a_blocking_call_goes_on_when_kafka_is_back(kafka: EmbeddedKafka, topics: Topics) -> None:
     def work() -> tuple[Agent, int]:
         with SyncPublisher(
-            kafka.bootstrap_servers, prefix=topics.prefix, max_buffer_count=100, on_full="block"
+            kafka.bootstrap_servers, topic_prefix=topics.prefix, max_buffer_count=100, on_full="block"
         ) as publisher:
             agent = Agent(publisher)
             agent.publish(100)
@@ -243,7 +245,9 @@ async def test_a_blocking_call_goes_on_when_kafka_is_back(kafka: EmbeddedKafka, 
 async def test_a_full_buffer_raises_while_kafka_is_away_and_accepts_again_afterwards(
     kafka: EmbeddedKafka, topics: Topics
 ) -> None:
-    async with Publisher(kafka.bootstrap_servers, prefix=topics.prefix, max_buffer_count=200) as publisher:
+    async with Publisher(
+        kafka.bootstrap_servers, topic_prefix=topics.prefix, max_buffer_count=200
+    ) as publisher:
         agent = Agent(publisher)
         kafka.kill()
         agent.publish(200)

@@ -33,7 +33,7 @@ def spool(tmp_path: Path) -> Path:
 
 def publisher_of(world: Deployment, spool: Path, *, away: bool = False, **options: Any) -> Publisher:
     bootstrap = NOWHERE if away else world.endpoints.bootstrap_servers
-    return Publisher(bootstrap, prefix=world.topics.prefix, spool=spool, **options)
+    return Publisher(bootstrap, topic_prefix=world.topics.prefix, spool=spool, **options)
 
 
 async def arrived(world: Deployment) -> dict[str, list[str]]:
@@ -219,7 +219,7 @@ async def test_threads_write_through_and_everything_arrives_in_each_ones_order(
     def run() -> int:
         with SyncPublisher(
             world.endpoints.bootstrap_servers,
-            prefix=world.topics.prefix,
+            topic_prefix=world.topics.prefix,
             spool=spool,
             durability="spool",
             on_full="block",

@@ -23,7 +23,9 @@ async def test_the_agent_and_the_subscriber_of_the_readme(
     async with deployment(servers.endpoints, database, topic_prefix) as here:
         here.own(0)
         agent, billing = (
-            code.replace('"localhost:9092"', f'"{here.endpoints.bootstrap_servers}", prefix="{topic_prefix}"')
+            code.replace(
+                '"localhost:9092"', f'"{here.endpoints.bootstrap_servers}", topic_prefix="{topic_prefix}"'
+            )
             for code in examples()
         )
         subscriber = await asyncio.create_subprocess_exec(

@@ -253,7 +253,7 @@ async def test_a_topic_that_is_made_later_is_waited_for_and_that_is_said(
 ) -> None:
     topics = Topics(topic_prefix)
     bootstrap = servers.endpoints.bootstrap_servers
-    events = Subscriber(bootstrap, prefix=topic_prefix, group=group, from_beginning=True)
+    events = Subscriber(bootstrap, topic_prefix=topic_prefix, group=group, from_beginning=True)
     taking = asyncio.create_task(anext(aiter(events)))
     async with asyncio.timeout(PATIENCE):
         while f"does not tell of a topic '{topics.results}'" not in caplog.text:  # noqa: ASYNC110
@@ -282,7 +282,7 @@ def test_wrong_options_are_named(options: dict[str, Any], error: type[Exception]
 
 async def test_options_that_the_kafka_client_does_not_take_are_refused_at_the_start() -> None:
     with pytest.raises(ValueError, match="the Kafka client does not take these options"):
-        await Subscriber("127.0.0.1:1", options={"bogus": 1}).start()
+        await Subscriber("127.0.0.1:1", kafka_options={"bogus": 1}).start()
 
 
 async def test_a_cluster_that_can_not_be_reached_is_named() -> None:

@@ -59,7 +59,7 @@ class Member:
         self._found = found
         self._chance = chance
         self.events: Subscriber = subscriber(
-            world, group=GROUP, from_beginning=True, stuck_after=0.5, options=OPTIONS
+            world, group=GROUP, from_beginning=True, stuck_after=0.5, kafka_options=OPTIONS
         )
         self.task = asyncio.create_task(self._run() if chance.random() < 0.7 else self._iterate())
 

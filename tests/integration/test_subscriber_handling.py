@@ -271,7 +271,7 @@ async def test_a_slow_handler_keeps_its_partitions(
 
     # Longer than a busy machine keeps the loop from showing its signs of life.
     options = {"max_poll_interval_ms": 3_000, "heartbeat_interval_ms": 100}
-    async with subscriber(world, group=GROUP, from_beginning=True, options=options) as events:
+    async with subscriber(world, group=GROUP, from_beginning=True, kafka_options=options) as events:
         task = asyncio.create_task(events.run(handler))
         async with asyncio.timeout(PATIENCE):
             await entered.wait()

@@ -130,7 +130,7 @@ async def test_a_member_that_is_killed_is_replaced_by_another_from_its_last_comm
         process.kill()
         handled += (await process.stdout.read()).decode().split()
         await process.wait()
-    heir = Collecting(subscriber(world, group=GROUP, options={"session_timeout_ms": 3000}))
+    heir = Collecting(subscriber(world, group=GROUP, kafka_options={"session_timeout_ms": 3000}))
     sent += await results.many(30)
     await world.until(lambda: set(handled) | set(subjects(heir.found)) == set(sent), PATIENCE)
     # What came twice came again in order, from the place that was committed.

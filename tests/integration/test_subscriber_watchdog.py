@@ -113,7 +113,7 @@ async def test_a_member_that_never_gets_its_partitions_begins_anew(
         group=GROUP,
         from_beginning=True,
         stuck_after=STUCK_AFTER,
-        options={"rebalance_timeout_ms": 1000},
+        kafka_options={"rebalance_timeout_ms": 1000},
     )
 
     async def collect() -> None:

@@ -55,9 +55,9 @@ async def test_a_trace_goes_from_the_agent_to_the_subscriber(
 
     async with (
         Subscriber(
-            here.endpoints.bootstrap_servers, prefix=here.topics.prefix, from_beginning=True
+            here.endpoints.bootstrap_servers, topic_prefix=here.topics.prefix, from_beginning=True
         ) as subscriber,
-        Publisher(here.endpoints.bootstrap_servers, prefix=here.topics.prefix) as publisher,
+        Publisher(here.endpoints.bootstrap_servers, topic_prefix=here.topics.prefix) as publisher,
     ):
         running = here.own(observer=TracingObserver(provider, here.topics.commands))
         reading = asyncio.create_task(subscriber.run(handler))
@@ -91,7 +91,7 @@ async def test_what_agents_do_not_sample_makes_no_spans(
 ) -> None:
     unsampled = TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False).get_tracer("agent")
     running = here.own(observer=TracingObserver(provider, here.topics.commands))
-    async with Publisher(here.endpoints.bootstrap_servers, prefix=here.topics.prefix) as publisher:
+    async with Publisher(here.endpoints.bootstrap_servers, topic_prefix=here.topics.prefix) as publisher:
         publisher.create("session-1", "no trace", {})
         with unsampled.start_as_current_span("agent's step"):
             publisher.create("session-1", "not sampled", {})

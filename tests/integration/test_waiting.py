@@ -40,7 +40,7 @@ async def publisher(world: Deployment) -> AsyncIterator[Publisher]:
 
 
 def publisher_of(world: Deployment, **options: Any) -> Publisher:
-    return Publisher(world.endpoints.bootstrap_servers, prefix=world.topics.prefix, **options)
+    return Publisher(world.endpoints.bootstrap_servers, topic_prefix=world.topics.prefix, **options)
 
 
 async def test_create_and_wait_gives_the_checkpoint_and_the_token(
@@ -168,7 +168,7 @@ async def test_who_waits_when_the_publisher_is_closed_is_told_at_once(world: Dep
 
 async def test_a_thread_that_waits_when_another_closes_is_told_too(world: Deployment) -> None:
     def make() -> SyncPublisher:
-        return SyncPublisher(world.endpoints.bootstrap_servers, prefix=world.topics.prefix)
+        return SyncPublisher(world.endpoints.bootstrap_servers, topic_prefix=world.topics.prefix)
 
     publisher = await asyncio.to_thread(make)
     waiting = asyncio.create_task(asyncio.to_thread(publisher.create_and_wait, "s", "n", {}, timeout=3600))

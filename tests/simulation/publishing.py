@@ -59,7 +59,11 @@ class Life:
 
     async def live(self, options: dict[str, Any]) -> None:
         self.publisher = waypost.Publisher(
-            "simulated:9092", prefix="sim", source=self.source, on_delivery=self.told, options=options
+            "simulated:9092",
+            topic_prefix="sim",
+            source=self.source,
+            on_delivery=self.told,
+            kafka_options=options,
         )
         await self.publisher.start()
 

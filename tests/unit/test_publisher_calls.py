@@ -146,9 +146,9 @@ async def test_options_that_the_kafka_client_does_not_take_are_refused_at_the_st
     options: dict[str, Any],
 ) -> None:
     with pytest.raises(ValueError, match="the Kafka client does not take these options"):
-        await Publisher(NOWHERE, options=options).start()
+        await Publisher(NOWHERE, kafka_options=options).start()
     with pytest.raises(ValueError, match="the Kafka client does not take these options"):
-        await asyncio.to_thread(SyncPublisher, NOWHERE, options=options)
+        await asyncio.to_thread(SyncPublisher, NOWHERE, kafka_options=options)
 
 
 def test_a_naive_timestamp_is_refused() -> None:

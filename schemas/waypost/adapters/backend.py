@@ -24,10 +24,12 @@ from waypost.adapters.records import (
     import_item,
     whole,
 )
+from waypost.deprecation import rename_keys, renamed_keywords
 from waypost.errors import PublisherClosedError, WaypostError
 from waypost.model.limits import dump_object
 from waypost.model.times import format_micros, to_micros
 from waypost.publisher.client import Publisher
+from waypost.publisher.options import RENAMED_OPTIONS
 from waypost.publisher.waiter import CommandResult
 from waypost.reader.client import DEFAULT_SCHEMA, Reader
 from waypost.wire.encode import checkpoint_body, import_body
@@ -72,23 +74,26 @@ class Backend:
     In code without an event loop, ``with Backend(…) as backend`` runs one in a thread of its own; the plain
     methods of the adapters then work from any thread. ``timeout``: seconds that a write waits for its result
     (then ResultTimeoutError: it was accepted and may still be applied) and a read for this process's own
-    writes. ``publisher_options`` and ``reader_options`` are those of :class:`waypost.Publisher` (``options``
+    writes. ``publisher_options`` and ``reader_options`` are those of :class:`waypost.Publisher` (``kafka_options``
     for TLS and SASL) and :class:`waypost.Reader`.
     """
 
+    @renamed_keywords(prefix="topic_prefix")
     def __init__(
         self,
         bootstrap_servers: str,
         dsn: str | Sequence[str],
         *,
-        prefix: str = DEFAULT_PREFIX,
+        topic_prefix: str = DEFAULT_PREFIX,
         schema: str = DEFAULT_SCHEMA,
         timeout: float = 30,
         publisher_options: Mapping[str, Any] | None = None,
         reader_options: Mapping[str, Any] | None = None,
     ) -> None:
+        options = dict(publisher_options or {})
+        rename_keys("publisher_options", options, RENAMED_OPTIONS, 2)
         self._make_publisher: Callable[[], Publisher] = lambda: Publisher(
-            bootstrap_servers, prefix=prefix, source="/waypost/adapter", **(publisher_options or {})
+            bootstrap_servers, topic_prefix=topic_prefix, source="/waypost/adapter", **options
         )
         self._make_reader: Callable[[], Reader] = lambda: Reader(dsn, schema=schema, **(reader_options or {}))
         self._timeout = timeout

@@ -14,7 +14,10 @@ from aiokafka.errors import SaslAuthenticationFailed
 
 
 class TokenFile(AbstractTokenProvider):
-    """For ``options={"sasl_oauth_token_provider": TokenFile(path), …}``. The file is read for every connection."""
+    """Token provider for OAUTHBEARER: ``kafka_options={"sasl_oauth_token_provider": TokenFile(path), …}``.
+
+    The file is read for every connection.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path)

@@ -19,13 +19,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
+from waypost.deprecation import renamed_keywords
 from waypost.errors import PublisherClosedError
 from waypost.kafka.addresses import broker_addresses
 from waypost.publisher.buffer import Buffer
 from waypost.publisher.calls import CommandMethods
 from waypost.publisher.calls import split_import as split_import
 from waypost.publisher.delivery import DeliveryTracker
-from waypost.publisher.options import PublisherOptions, PublisherSettings
+from waypost.publisher.options import RENAMED_OPTIONS, PublisherOptions, PublisherSettings
 from waypost.publisher.pending import Pending
 from waypost.publisher.stamps import new_id
 from waypost.publisher.stats import PublisherStats
@@ -53,15 +54,16 @@ class Publisher(CommandMethods):
 
     _may_block = False
 
+    @renamed_keywords(**RENAMED_OPTIONS)
     def __init__(self, bootstrap_servers: str, **options: Unpack[PublisherOptions]) -> None:
         super().__init__()
         settings = self._settings = PublisherSettings(**options)
         if settings.on_full == "block" and not self._may_block:
             raise ValueError("on_full='block' would stop the event loop: await publisher.room() instead")
-        self._topics = Topics(settings.prefix)
+        self._topics = Topics(settings.topic_prefix)
         self._source = settings.source.encode()
         broker_addresses(bootstrap_servers)  # refuses what is none
-        self._options = {"bootstrap_servers": bootstrap_servers, **(settings.options or {})}
+        self._options = {"bootstrap_servers": bootstrap_servers, **(settings.kafka_options or {})}
         self._outcomes = DeliveryTracker(settings.on_delivery)
         self._spooler: Spooler | None = None
         # With a spool, replaced at the start, once it is known what dead publishers left.
@@ -79,7 +81,7 @@ class Publisher(CommandMethods):
         """Begin to send. Does not wait for Kafka.
 
         Raises:
-            ValueError: the Kafka client does not take the ``options``.
+            ValueError: the Kafka client does not take the ``kafka_options``.
             SpoolError: the spool's directory can't be used.
         """
         from waypost.publisher.sender import Sender

@@ -24,7 +24,7 @@ DEFAULT_SPOOL_BYTES: Final = 1024 * 1024 * 1024
 class PublisherOptions(TypedDict, total=False):
     """The keyword arguments of :class:`waypost.Publisher` and :class:`waypost.SyncPublisher`.
 
-    ``prefix``
+    ``topic_prefix``
         of the topics (``waypost``).
     ``source``
         the ``ce_source`` of the commands (``/waypost/publisher``).
@@ -52,12 +52,12 @@ class PublisherOptions(TypedDict, total=False):
     ``on_delivery``
         called with each command id and None once Kafka has the command, or a DeliveryError if it was refused,
         dropped, or lost when the publisher closed. Not called for what stays in the spool.
-    ``options``
+    ``kafka_options``
         go to the Kafka client: ``security_protocol``, ``ssl_context``, ``sasl_…``, ``client_id``,
         ``compression_type``, ``request_timeout_ms``.
     """
 
-    prefix: str
+    topic_prefix: str
     source: str
     max_buffer_count: int
     max_buffer_bytes: int
@@ -69,14 +69,18 @@ class PublisherOptions(TypedDict, total=False):
     adopt_after: float
     on_full: OnFull
     on_delivery: OnDelivery | None
-    options: Mapping[str, Any] | None
+    kafka_options: Mapping[str, Any] | None
+
+
+#: What these options were called before.
+RENAMED_OPTIONS: Final = {"prefix": "topic_prefix", "options": "kafka_options"}
 
 
 @dataclass(frozen=True, slots=True)
 class PublisherSettings:
     """:class:`PublisherOptions` with their defaults; ValueError names the option that is wrong."""
 
-    prefix: str = DEFAULT_PREFIX
+    topic_prefix: str = DEFAULT_PREFIX
     source: str = DEFAULT_SOURCE
     max_buffer_count: int = DEFAULT_COUNT
     max_buffer_bytes: int = DEFAULT_BYTES
@@ -88,7 +92,7 @@ class PublisherSettings:
     adopt_after: float = 30.0
     on_full: OnFull = "raise"
     on_delivery: OnDelivery | None = None
-    options: Mapping[str, Any] | None = None
+    kafka_options: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.source, str) or (problem := text_problem(self.source, MAX_SOURCE)) is not None:

@@ -8,10 +8,11 @@ from collections.abc import Coroutine
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
 
+from waypost.deprecation import renamed_keywords
 from waypost.errors import PublisherClosedError
 from waypost.publisher.calls import CommandMethods
 from waypost.publisher.client import Publisher
-from waypost.publisher.options import PublisherOptions
+from waypost.publisher.options import RENAMED_OPTIONS, PublisherOptions
 from waypost.publisher.pending import Pending
 from waypost.publisher.stats import PublisherStats
 
@@ -37,6 +38,7 @@ class SyncPublisher(CommandMethods):
     that is still open when the interpreter exits is closed then, within 5 seconds.
     """
 
+    @renamed_keywords(**RENAMED_OPTIONS)
     def __init__(
         self,
         bootstrap_servers: str,

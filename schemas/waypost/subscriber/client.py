@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
+from waypost.deprecation import renamed_keywords
 from waypost.kafka.addresses import broker_addresses
 from waypost.model.times import to_micros
 from waypost.subscriber.dispatcher import Handler, HandlerDispatcher, HandlerOptions, OnFailure
@@ -31,7 +32,7 @@ class Subscriber:
     where there is none at the end, or with ``from_beginning`` at the beginning, or with ``since`` (an aware
     datetime, by the timestamps of the results topic) at the first event from then on. ``names`` (of
     checkpoints), ``types`` (``"created"``, ``"checkpoint.created"`` or whole) and ``sessions`` filter by
-    header, without parsing a body. ``options`` go to the Kafka client. A group's member that takes no event
+    header, without parsing a body. ``kafka_options`` go to the Kafka client. A group's member that takes no event
     for ``max_poll_interval_ms`` (5 minutes) loses its partitions to the others; with :meth:`run` that holds for
     a single handler only where it keeps the whole subscriber waiting.
 
@@ -40,18 +41,19 @@ class Subscriber:
     was done. That is logged, counted in ``restarts`` and told to ``on_restart``.
     """
 
+    @renamed_keywords(prefix="topic_prefix", options="kafka_options")
     def __init__(
         self,
         bootstrap_servers: str,
         *,
         group: str | None = None,
-        prefix: str = DEFAULT_PREFIX,
+        topic_prefix: str = DEFAULT_PREFIX,
         names: Iterable[str] | None = None,
         types: Iterable[str] | None = None,
         sessions: Iterable[str] | None = None,
         from_beginning: bool = False,
         since: datetime | None = None,
-        options: Mapping[str, Any] | None = None,
+        kafka_options: Mapping[str, Any] | None = None,
         stuck_after: float = 30.0,
         on_restart: Callable[[str], None] | None = None,
     ) -> None:
@@ -62,12 +64,12 @@ class Subscriber:
         if group is not None and (not isinstance(group, str) or not group):
             raise ValueError(f"group must be the name of a consumer group, or None for none, not {group!r}")
         broker_addresses(bootstrap_servers)  # refuses what is none
-        self._topic = Topics(prefix).results
+        self._topic = Topics(topic_prefix).results
         self._group = group
         self._filter = EventFilter(names, types, sessions)
         # In milliseconds, rounded up.
         self._start = (from_beginning, None if since is None else max(0, -(-to_micros(since) // 1000)))
-        self._options = {**(options or {}), "bootstrap_servers": bootstrap_servers}
+        self._options = {**(kafka_options or {}), "bootstrap_servers": bootstrap_servers}
         self._watch = (stuck_after, on_restart)
         self._consuming: ResultConsumer | None = None
         self._earlier_restarts = 0
@@ -82,7 +84,7 @@ class Subscriber:
         """Connect and take up the position, once the results topic exists.
 
         Raises:
-            ValueError: the Kafka client does not take the ``options``.
+            ValueError: the Kafka client does not take the ``kafka_options``.
             KafkaError: the cluster can't be reached.
         """
         await self._started()

@@ -39,7 +39,7 @@ def one_call(publisher: Publisher | SyncPublisher) -> Callable[[int], None]:
 
 async def calls(job: dict[str, Any]) -> None:
     """Say ``ready`` once Kafka has taken the warm-up; after each ``go``, the nanoseconds of each call."""
-    options = {"prefix": job["prefix"], **job["options"]}
+    options = {"topic_prefix": job["prefix"], **job["options"]}
     if job["threads"]:
         with SyncPublisher(job["bootstrap"], **options) as publisher:
             await asyncio.to_thread(_warm_up, publisher)
@@ -120,7 +120,7 @@ def _measure_in_a_thread(publisher: SyncPublisher, count: int) -> Times:
 
 async def publish(job: dict[str, Any]) -> None:
     """Seconds from the first call until Kafka has all."""
-    async with Publisher(job["bootstrap"], prefix=job["prefix"], **job["options"]) as publisher:
+    async with Publisher(job["bootstrap"], topic_prefix=job["prefix"], **job["options"]) as publisher:
         create = one_call(publisher)
         create(0)
         assert await publisher.flush(60) == 0

@@ -99,7 +99,7 @@ async def pace(job: dict[str, Any]) -> None:
     """
     made = states(DATA_BYTES)
     told: list[dict[str, Any]] = []
-    async with Publisher(job["bootstrap"], prefix=job["prefix"], source="/bench/load") as publisher:
+    async with Publisher(job["bootstrap"], topic_prefix=job["prefix"], source="/bench/load") as publisher:
         publisher.create(session_name(0), "connect", {"label": "connect", "due": 0})
         await publisher.flush(30)
         say(state="ready")

@@ -42,7 +42,7 @@ def options(job: dict[str, Any]) -> dict[str, Any]:
         if error is None:
             say("d", int(command_id[2:]))
 
-    return {**job["options"], "prefix": job["prefix"], "on_delivery": delivered}
+    return {**job["options"], "topic_prefix": job["prefix"], "on_delivery": delivered}
 
 
 async def on_a_loop(job: dict[str, Any]) -> None:

@@ -134,7 +134,7 @@ class Rounds:
     async def drain(self) -> None:
         """The next publisher of the directory, which lives."""
         async with Publisher(
-            self._kafka.bootstrap_servers, prefix=self._topics.prefix, spool=self._directory
+            self._kafka.bootstrap_servers, topic_prefix=self._topics.prefix, spool=self._directory
         ) as publisher:
             left = await publisher.flush(120)
             assert left == 0, publisher.stats()

@@ -76,7 +76,7 @@ class Watcher:
     """A live subscriber with a default (read_uncommitted) consumer: what it sees, and how late."""
 
     def __init__(self, endpoints: Endpoints, prefix: str) -> None:
-        self.subscriber = Subscriber(endpoints.bootstrap_servers, prefix=prefix, from_beginning=True)
+        self.subscriber = Subscriber(endpoints.bootstrap_servers, topic_prefix=prefix, from_beginning=True)
         self.ids: Counter[str] = Counter()
         self.arrivals: list[tuple[float, float]] = []  # (arrived, seconds since the command was made)
 

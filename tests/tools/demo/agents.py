@@ -189,7 +189,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, int]:
     try:
         await raw.partitions_for(topics.commands)
         async with Publisher(
-            arguments.bootstrap, prefix=arguments.prefix, source="/demo/agents"
+            arguments.bootstrap, topic_prefix=arguments.prefix, source="/demo/agents"
         ) as publisher:
             agents = [
                 Agent(number, publisher, raw, topics.commands, arguments.seed)

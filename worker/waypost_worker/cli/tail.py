@@ -88,10 +88,10 @@ async def _tail(
     async with kafka_errors(settings):
         subscriber = Subscriber(
             settings.bootstrap_servers,
-            prefix=settings.topic_prefix,
+            topic_prefix=settings.topic_prefix,
             from_beginning=from_beginning,
             since=since,
-            options=kafka_options(settings),
+            kafka_options=kafka_options(settings),
             **filters,
         )
         async with subscriber:

@@ -105,9 +105,9 @@ async def publishing(settings: Settings) -> "AsyncIterator[Publisher]":
     async with kafka_errors(settings):
         publisher = Publisher(
             settings.bootstrap_servers,
-            prefix=settings.topic_prefix,
+            topic_prefix=settings.topic_prefix,
             source=_SOURCE,
-            options=kafka_options(settings),
+            kafka_options=kafka_options(settings),
         )
         await publisher.start()
         try:
