@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 else:
 
     def deprecated(use: str) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
-        """Mark a function, or the getter of a property, as deprecated; ``use`` names what to call instead."""
+        """Mark a method, or the getter of a property, as deprecated; ``use`` names what to call instead."""
 
         def decorate(function: Callable[_P, _T]) -> Callable[_P, _T]:
             @wraps(function)
             def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-                warn_deprecated(function.__qualname__, use)
+                warn_deprecated(f"{type(args[0]).__name__}.{function.__name__}", use)
                 return function(*args, **kwargs)
 
             return call

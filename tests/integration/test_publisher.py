@@ -144,7 +144,7 @@ async def test_the_delivery_callback_hears_of_each_command_once(world: Deploymen
 async def test_room_slows_an_agent_down_to_what_kafka_takes(world: Deployment) -> None:
     async with publisher_of(world, max_buffer_count=100) as publisher:
         for number in range(1000):
-            await publisher.room()
+            await publisher.drain()
             publisher.create("s", "n", {"number": number})
         assert await publisher.flush(PATIENCE) == 0
         assert publisher.stats().delivered == 1000

@@ -83,7 +83,7 @@ async def test_much_more_than_fits_into_memory_arrives_once_and_in_order(
     sent: dict[str, list[str]] = {}
     async with publisher_of(world, spool, durability=durability, max_buffer_count=200) as publisher:
         for _ in range(60):
-            await publisher.room()
+            await publisher.drain()
             create(publisher, 50, sent)
         assert await publisher.flush(PATIENCE) == 0
         assert publisher.stats().delivered == 3000

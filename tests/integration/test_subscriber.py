@@ -226,10 +226,10 @@ async def test_a_deduplicator_knows_a_repetition_by_its_id(world: Deployment, re
     await results.many(3, sessions=1)
     seen = Deduplicator(size=2)
     first = await drain(subscriber(world, from_beginning=True), 3)
-    assert [seen.seen(event) for event in first] == [False, False, False]
+    assert [seen.check_and_add(event) for event in first] == [False, False, False]
     again = await drain(subscriber(world, from_beginning=True), 3)
     # Two are remembered; the oldest is forgotten, and comes as new.
-    assert [seen.seen(event) for event in reversed(again)] == [True, True, False]
+    assert [seen.check_and_add(event) for event in reversed(again)] == [True, True, False]
 
 
 async def test_a_subscriber_follows_a_live_worker(servers: Servers, database: str, topic_prefix: str) -> None:

@@ -131,7 +131,7 @@ class Publishing:
             session_id, command_id = key.decode(), found["ce_id"].decode()
         except UnicodeDecodeError:
             return False
-        life.publisher.publish(
+        life.publisher.publish_raw(
             session_id,
             found["ce_type"].decode(),
             value,

@@ -86,20 +86,20 @@ BAD: dict[str, tuple[Callable[[CommandMethods], object], str]] = {
         "timestamp must be a datetime",
     ),
     "a command type that is no string": (
-        lambda p: p.publish("s", None, b"{}"),  # type: ignore[arg-type]
+        lambda p: p.publish_raw("s", None, b"{}"),  # type: ignore[arg-type]
         "command type must be a string",
     ),
-    "a command type that is no UTF-8": (lambda p: p.publish("s", "\ud800", b"{}"), "lone surrogate"),
+    "a command type that is no UTF-8": (lambda p: p.publish_raw("s", "\ud800", b"{}"), "lone surrogate"),
     "a body that is text": (
-        lambda p: p.publish("s", EventType.IMPORT, "{}"),  # type: ignore[arg-type]
+        lambda p: p.publish_raw("s", EventType.IMPORT, "{}"),  # type: ignore[arg-type]
         "body must be bytes",
     ),
     "a command id that is no string": (
-        lambda p: p.publish("s", EventType.IMPORT, b"{}", command_id=7),  # type: ignore[arg-type]
+        lambda p: p.publish_raw("s", EventType.IMPORT, b"{}", command_id=7),  # type: ignore[arg-type]
         "command id must be a string",
     ),
     "an empty command id": (
-        lambda p: p.publish("s", EventType.IMPORT, b"{}", command_id=""),
+        lambda p: p.publish_raw("s", EventType.IMPORT, b"{}", command_id=""),
         "command id is empty",
     ),
 }
@@ -293,7 +293,7 @@ def test_what_is_lost_with_a_program_that_ends_with_a_publisher_open_is_said() -
 
 
 async def test_waiting_in_a_plain_call_is_not_offered_on_an_event_loop() -> None:
-    with pytest.raises(ValueError, match="room"):
+    with pytest.raises(ValueError, match="drain"):
         Publisher(NOWHERE, on_full="block")
 
 

@@ -158,9 +158,9 @@ async def test_who_waits_is_told_when_the_publisher_is_closed(tmp_path: Path) ->
         publisher = await Publisher(NOWHERE, max_buffer_count=4, **options).start()
         for _ in range(4):
             publisher.create("s", "n", {})
-        waiting = [asyncio.create_task(publisher.room()), asyncio.create_task(publisher.flush())]
+        waiting = [asyncio.create_task(publisher.drain()), asyncio.create_task(publisher.flush())]
         if options:
-            waiting.append(asyncio.create_task(publisher.saved()))
+            waiting.append(asyncio.create_task(publisher.persisted()))
         await asyncio.sleep(0)
         assert await publisher.close(0) == 4
         async with asyncio.timeout(10):

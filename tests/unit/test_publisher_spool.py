@@ -68,7 +68,7 @@ async def test_a_burst_beyond_the_memory_goes_to_the_disk_in_order(tmp_path: Pat
         sent = []
         for number in range(1000):
             sent.append(publisher.create("s", "n", {"number": number}))
-            await publisher.room()
+            await publisher.drain()
         stats = publisher.stats()
         assert stats.buffered == 1000
         assert stats.spooled > 900
@@ -87,20 +87,20 @@ async def test_while_kafka_is_silent_memory_is_written_to_the_disk_too(tmp_path:
         await publisher.close(0)
 
 
-async def test_saved_waits_until_nothing_is_in_memory_alone(tmp_path: Path) -> None:
+async def test_persisted_waits_until_nothing_is_in_memory_alone(tmp_path: Path) -> None:
     async with Publisher(NOWHERE, spool=tmp_path, spool_after=3600) as publisher:
         for _ in range(100):
             publisher.create("s", "n", {})
-        await publisher.saved()
+        await publisher.persisted()
         assert publisher.stats().spooled == 100
-        await publisher.saved()
+        await publisher.persisted()
         await publisher.close(0)
 
 
-async def test_saved_without_a_spool_is_refused() -> None:
+async def test_persisted_without_a_spool_is_refused() -> None:
     async with Publisher(NOWHERE) as publisher:
-        with pytest.raises(ValueError, match="without a spool"):
-            await publisher.saved()
+        with pytest.raises(ValueError, match="Without a spool"):
+            await publisher.persisted()
 
 
 async def test_a_full_spool_raises_and_leaves_the_books_as_they_were(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ async def test_a_full_disk_behind_a_full_memory_is_said_and_room_helps(tmp_path:
         assert "disk is full" in str(publisher.stats().spool_error)
         assert (publisher.stats().buffered, publisher.stats().spooled) == (100, 0)
         disk.execute("pragma max_page_count = 1000000")
-        await publisher.room()
+        await publisher.drain()
         sent.append(publisher.create("s", "n", {}))
         await until(lambda: publisher.stats().spool_error is None)
         await publisher.close(0)

@@ -196,7 +196,7 @@ class Backend:
     async def delete(self, session_id: str, numbers: Sequence[int]) -> bool:
         """Delete records in this order; whether the last one was still there."""
         for number in numbers[:-1]:
-            await self._publisher.room()
+            await self._publisher.drain()
             self._publisher.delete(session_id, f"{session_id}:{number}")
         body = checkpoint_body(f"{session_id}:{numbers[-1]}")
         return (await self._wait(session_id, EventType.DELETE, body)).type == EventType.DELETED

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from waypost.deprecation import deprecated
 from waypost.errors import InvalidCommandError
 from waypost.model.commands import OnConflict
 from waypost.model.limits import MAX_COMMAND_ID, check_json, text_problem
@@ -96,6 +97,23 @@ class CommandMethods(ABC):
         self._accept(*parts)
         return [part.command_id for part in parts]
 
+    def publish_raw(
+        self,
+        session_id: str,
+        command_type: str,
+        body: bytes,
+        *,
+        timestamp: datetime | None = None,
+        command_id: str | None = None,
+    ) -> str:
+        """Publish a command whose body you encoded yourself.
+
+        If ``command_id`` is that of an earlier attempt, the repetition has no effect.
+        """
+        check_raw(command_type, body)
+        return self._send(command_type, session_id, body, timestamp, command_id)
+
+    @deprecated("publish_raw()")
     def publish(
         self,
         session_id: str,
@@ -105,9 +123,8 @@ class CommandMethods(ABC):
         timestamp: datetime | None = None,
         command_id: str | None = None,
     ) -> str:
-        """Publish a body as it is. With the ``command_id`` of an earlier try, a repetition has no effect."""
-        check_raw(command_type, body)
-        return self._send(command_type, session_id, body, timestamp, command_id)
+        """Call :meth:`publish_raw`, the new name."""
+        return self.publish_raw(session_id, command_type, body, timestamp=timestamp, command_id=command_id)
 
     def _send(
         self,

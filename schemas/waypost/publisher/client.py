@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from waypost.deprecation import renamed_keywords
+from waypost.deprecation import deprecated, renamed_keywords
 from waypost.errors import PublisherClosedError
 from waypost.kafka.addresses import broker_addresses
 from waypost.publisher.buffer import Buffer
@@ -46,9 +46,9 @@ class Publisher(CommandMethods):
     """Publishes commands from an event loop: ``async with waypost.Publisher("localhost:9092") as publisher``.
 
     The options are those of :class:`waypost.publisher.options.PublisherOptions`. A plain call can't wait on an
-    event loop, so there is no ``on_full="block"`` here: ``await publisher.room()`` before the call instead.
+    event loop, so there is no ``on_full="block"`` here: ``await publisher.drain()`` before the call instead.
     With ``durability="spool"`` a call holds the event loop up for one write to the disk (tens of microseconds,
-    with ``spool_fsync`` as long as the disk takes); ``await publisher.saved()`` after a number of calls writes
+    with ``spool_fsync`` as long as the disk takes); ``await publisher.persisted()`` after a number of calls writes
     them together, off the loop.
     """
 
@@ -59,7 +59,7 @@ class Publisher(CommandMethods):
         super().__init__()
         settings = self._settings = PublisherSettings(**options)
         if settings.on_full == "block" and not self._may_block:
-            raise ValueError("on_full='block' would stop the event loop: await publisher.room() instead")
+            raise ValueError("on_full='block' would stop the event loop: await publisher.drain() instead")
         self._topics = Topics(settings.topic_prefix)
         self._source = settings.source.encode()
         broker_addresses(bootstrap_servers)  # refuses what is none
@@ -139,14 +139,18 @@ class Publisher(CommandMethods):
                 pass
         return self._buffer.count_left(target)
 
-    async def saved(self) -> None:
-        """Wait until all that was accepted before this call is safe from a crash: in the spool or in Kafka.
+    async def persisted(self) -> None:
+        """Wait until everything accepted before this call is safe from a crash: in the spool or in Kafka.
 
-        One write for all, off the event loop. ValueError without a spool. Waits for as long as the spool is
-        full or its disk does not work; PublisherClosedError if the publisher is closed first, and not all fitted.
+        It is one write for all, off the event loop. If the spool is full or its disk fails, this waits until that
+        is over.
+
+        Raises:
+            ValueError: The publisher has no spool.
+            PublisherClosedError: The publisher was closed first, and the spool had no room for all.
         """
         if self._spooler is None:
-            raise ValueError("without a spool nothing can be saved: spool=…")
+            raise ValueError("Without a spool, nothing can be persisted. Pass spool=DIRECTORY.")
         self._working()
         number = self._buffer.newest
         await self._told(partial(self._spooler.when_saved, number))
@@ -165,11 +169,19 @@ class Publisher(CommandMethods):
         ask(tell)
         await done.wait()
 
-    async def room(self) -> None:
-        """Wait until the buffer is at most half full: the way to slow down with Kafka.
+    @deprecated("persisted()")
+    async def saved(self) -> None:
+        """Call :meth:`persisted`, the new name."""
+        await self.persisted()
 
-        With a spool, until a quarter of the memory is free (the disk takes what Kafka does not), or with
-        ``durability="spool"`` a quarter of the disk.
+    async def drain(self) -> None:
+        """Wait until the buffer is at most half full, to publish no faster than Kafka accepts.
+
+        With a spool, wait until a quarter of the memory is free, since the disk takes what Kafka does not. With
+        ``durability="spool"``, wait until a quarter of the disk space is free.
+
+        Raises:
+            PublisherClosedError: The publisher is closed or was not started.
         """
 
         def half_empty() -> bool:
@@ -182,6 +194,11 @@ class Publisher(CommandMethods):
                 await sender.until(half_empty)
             else:
                 await self._told(self._spooler.when_roomy)
+
+    @deprecated("drain()")
+    async def room(self) -> None:
+        """Call :meth:`drain`, the new name."""
+        await self.drain()
 
     async def close(self, timeout: float = 10) -> int:
         """Flush for at most so many seconds, then end; how many accepted commands Kafka has not acknowledged.

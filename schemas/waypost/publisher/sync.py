@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
 
-from waypost.deprecation import renamed_keywords
+from waypost.deprecation import deprecated, renamed_keywords
 from waypost.errors import PublisherClosedError
 from waypost.publisher.calls import CommandMethods
 from waypost.publisher.client import Publisher
@@ -72,9 +72,17 @@ class SyncPublisher(CommandMethods):
         """Wait until Kafka has all that was accepted before; how many it has not got in time (seconds)."""
         return self._run(self._publisher.flush(timeout))
 
+    def persisted(self) -> None:
+        """Wait until everything accepted before this call is in the spool or in Kafka.
+
+        See :meth:`waypost.Publisher.persisted`.
+        """
+        self._run(self._publisher.persisted())
+
+    @deprecated("persisted()")
     def saved(self) -> None:
-        """Wait until all that was accepted before is in the spool or in Kafka; see Publisher.saved."""
-        self._run(self._publisher.saved())
+        """Call :meth:`persisted`, the new name."""
+        self.persisted()
 
     def stats(self) -> PublisherStats:
         """Counts, for your metrics."""

@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 
 import orjson
 
+from waypost.deprecation import deprecated
 from waypost.model.checkpoint import Checkpoint
 from waypost.model.limits import canonical_metadata
 from waypost.model.times import from_micros, parse_micros
@@ -175,19 +176,23 @@ def _whole_type(given: str) -> str:
 
 
 class Deduplicator:
-    """Remembers the last ``size`` event ids, so that a repetition is known.
+    """Memory of the last ``size`` event ids, to recognize repeated events.
 
-    In a loop ``if deduplicator.seen(event): continue``; for :meth:`waypost.Subscriber.run`
-    ``deduplicator.once(handler)``. It lives in memory. Where a repetition after a crash matters, keep ``event.id``
-    with your own writes.
+    In a loop, use ``if deduplicator.check_and_add(event): continue``; for :meth:`waypost.Subscriber.run`,
+    ``deduplicator.once(handler)``. Nothing is stored: if a repetition after a crash matters, write ``event.id`` in the
+    transaction that handles the event.
     """
 
     def __init__(self, size: int = 100_000) -> None:
         self._size = size
         self._ids: OrderedDict[str, None] = OrderedDict()
 
-    def seen(self, event: Event) -> bool:
-        """Whether this event's id came before; notes it at once, so a handler that is tried again needs `once`."""
+    def check_and_add(self, event: Event) -> bool:
+        """Tell whether the event's id came before, and remember it.
+
+        It is remembered at once, also if you then fail to handle the event. A handler that is retried needs
+        :meth:`once`.
+        """
         if event.id in self._ids:
             return True
         self._ids[event.id] = None
@@ -195,12 +200,17 @@ class Deduplicator:
             self._ids.popitem(last=False)
         return False
 
+    @deprecated("check_and_add()")
+    def seen(self, event: Event) -> bool:
+        """Call :meth:`check_and_add`, the new name."""
+        return self.check_and_add(event)
+
     def once(self, handler: Callable[[Event], Awaitable[None]]) -> Callable[[Event], Awaitable[None]]:
-        """``handler``, called for no event that it has handled before. One that it failed at is not handled."""
+        """Return a handler that skips the events that ``handler`` has handled, failed ones not included."""
 
         async def note(event: Event, handling: Awaitable[None]) -> None:
             await handling
-            self.seen(event)
+            self.check_and_add(event)
 
         @wraps(handler)
         def handle(event: Event) -> Awaitable[None]:

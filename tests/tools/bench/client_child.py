@@ -128,7 +128,7 @@ async def publish(job: dict[str, Any]) -> None:
         for number in range(job["calls"]):
             if number % _BURST == 0:
                 await asyncio.sleep(0)
-                await publisher.room()
+                await publisher.drain()
             create(number)
         assert await publisher.flush(120) == 0
         say(seconds=time.perf_counter() - began)

@@ -31,7 +31,7 @@ def say(letter: str, number: int) -> None:
 def publish(publisher: Publisher | SyncPublisher, session: str, number: int) -> None:
     """One create; its number is in its command id."""
     body = create_body("n", {"number": number, "text": "d" * (number % 7 * 100)})
-    publisher.publish(session, EventType.CREATE, body, command_id=f"c-{number}")
+    publisher.publish_raw(session, EventType.CREATE, body, command_id=f"c-{number}")
     say("a", number)
 
 
@@ -53,12 +53,12 @@ async def on_a_loop(job: dict[str, Any]) -> None:
             if number - job["first"] == job["goal"]:
                 say("l", await publisher.close(0.5))
                 return
-            await publisher.room()
+            await publisher.drain()
             publish(publisher, f"session-{chooser.randrange(job['sessions'])}", number)
             if chooser.randrange(job["burst"]) == 0:
                 await asyncio.sleep(PAUSE_SECONDS)
                 if job["options"].get("spool") and chooser.randrange(10) == 0:
-                    await publisher.saved()
+                    await publisher.persisted()
                     say("s", number)
 
 

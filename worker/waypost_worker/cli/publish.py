@@ -87,7 +87,7 @@ async def _publish_one(
     async with publishing(settings) as publisher:
         if wait:
             return show_result(await result_of(publisher, command, timeout), output)
-        identifier = publisher.publish(command.session, command.type, command.body)
+        identifier = publisher.publish_raw(command.session, command.type, command.body)
         await require_delivered(publisher, timeout)
     show_fields({"command_id": identifier}, output)
     return DONE
@@ -100,8 +100,8 @@ async def _publish_lines(settings: Settings, timeout: float, output: Format) -> 
         async for line in lines():
             number += 1
             if (command := _read(number, line)) is not None:
-                await publisher.room()
-                publisher.publish(command.session, command.type, command.body)
+                await publisher.drain()
+                publisher.publish_raw(command.session, command.type, command.body)
             elif line.strip():
                 refused += 1
         left = await publisher.flush(timeout)
