@@ -39,7 +39,7 @@ async def main() -> None:
             page = await session.page(limit=2, newest_first=True, cursor=page.cursor)
 
         recent = await reader.recent_sessions(prefix="team-a/")
-        print("active sessions:", [(info.session_id, info.checkpoints) for info in recent.sessions])
+        print("active sessions:", [(info.session_id, info.checkpoint_count) for info in recent.sessions])
 
         with tempfile.TemporaryFile() as file:
             async for piece in session.export_stream():

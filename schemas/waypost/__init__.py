@@ -29,11 +29,12 @@ if TYPE_CHECKING:
     from waypost.publisher.stats import PublisherStats
     from waypost.publisher.sync import SyncPublisher
     from waypost.publisher.waiter import CommandResult
-    from waypost.reader.client import Reader, SessionInfo, SessionPage
-    from waypost.reader.session import CheckpointPage, SessionReader
+    from waypost.reader.client import Reader
+    from waypost.reader.pages import CheckpointPage, SessionInfo, SessionPage
+    from waypost.reader.session import SessionReader
     from waypost.subscriber.client import Subscriber
     from waypost.subscriber.events import Deduplicator, Event
-    from waypost.wire.topics import Topics
+    from waypost.wire.topics import CommandPosition, Topics
 
 __version__ = "0.1.0"
 
@@ -57,12 +58,13 @@ _HOMES = {
     "manager": ("CheckpointManager",),
     "publisher.client": ("Publisher",),
     "publisher.stats": ("PublisherStats",),
-    "reader.client": ("Reader", "SessionInfo", "SessionPage"),
+    "reader.client": ("Reader",),
+    "reader.pages": ("CheckpointPage", "SessionInfo", "SessionPage"),
     "model.retention": ("RetentionPolicy",),
-    "reader.session": ("CheckpointPage", "SessionReader"),
+    "reader.session": ("SessionReader",),
     "subscriber.client": ("Subscriber",),
     "publisher.sync": ("SyncPublisher",),
-    "wire.topics": ("Topics",),
+    "wire.topics": ("CommandPosition", "Topics"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 #: Old names of this package, until the next release but one.
@@ -73,6 +75,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointManager",
     "CheckpointPage",
+    "CommandPosition",
     "CommandResult",
     "DeadLetterError",
     "Deduplicator",

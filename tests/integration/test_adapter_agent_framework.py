@@ -158,7 +158,7 @@ async def test_a_large_state_is_kept_and_deleted_whole(backend: Backend) -> None
     assert await storage.delete(made.checkpoint_id)
     info = await backend._reader.session_info("agent-framework/large")
     assert info is not None
-    assert info.checkpoints == 0
+    assert info.checkpoint_count == 0
 
 
 async def test_keep_bounds_each_workflow(backend: Backend) -> None:

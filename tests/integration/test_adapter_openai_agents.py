@@ -125,7 +125,7 @@ async def test_a_large_item_is_kept_and_popped_whole(adapter_world: Deployment, 
     assert await session.get_items() == [said("look")]
     info = await backend._reader.session_info("openai-agents/large")
     assert info is not None
-    assert info.checkpoints == 1
+    assert info.checkpoint_count == 1
 
 
 async def test_keep_bounds_a_conversation(backend: Backend) -> None:

@@ -50,14 +50,15 @@ async def test_sessions_are_listed_with_prefix_and_cursor(world: Deployment, rea
     assert sorted(each.session_id for each in await reader.sessions()) == sorted(ids)
     assert [each.session_id for each in await reader.sessions(prefix="b_")] == ["b_"]
     pages = []
-    cursor = ""
-    while page := await reader.sessions(prefix="a-", limit=2, cursor=cursor):
+    cursor = None
+    while not pages or cursor is not None:
+        page = await reader.sessions(prefix="a-", limit=2, cursor=cursor)
         pages.append([each.session_id for each in page])
-        cursor = pages[-1][-1]
+        cursor = page.cursor
     assert pages == [["a-00", "a-01"], ["a-02", "a-03"], ["a-04"]]
     info = await reader.session_info("c")
     assert info is not None
-    assert (info.partition, info.counter, info.checkpoints) == (0, 1, 1)
+    assert (info.partition, info.last_number, info.checkpoint_count) == (0, 1, 1)
     assert info.policy is not None
     assert info.policy["max_checkpoints"] == 7
     assert info.first_recorded_at <= info.last_recorded_at
@@ -251,8 +252,11 @@ async def test_ten_thousand_sessions_are_listed_in_pages_that_read_no_more_than_
     async with Reader(database) as reader:
         began = time.perf_counter()
         by_id: list[SessionInfo] = []
-        while page := await reader.sessions(cursor=by_id[-1].session_id if by_id else ""):
+        cursor = None
+        while not by_id or cursor is not None:
+            page = await reader.sessions(cursor=cursor)
             by_id += page
+            cursor = page.cursor
         seconds = time.perf_counter() - began
         by_time: list[SessionInfo] = []
         cursor = None

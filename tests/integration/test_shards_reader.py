@@ -12,7 +12,8 @@ from tests.support.sharded import own_server, rows
 from tests.support.timeouts import PATIENCE
 
 from waypost import Reader
-from waypost.reader.client import SessionInfo, sessions_of
+from waypost.reader.client import sessions_of
+from waypost.reader.pages import SessionInfo
 from waypost.wire.topics import partition_of
 from waypost_worker.devserver import EmbeddedPostgres, Servers
 from waypost_worker.postgres.migrate import migrate_dsn
@@ -79,8 +80,8 @@ async def test_a_session_is_read_where_it_is(here: Deployment) -> None:
             assert await reader.session_info(info.session_id) == info
             session = reader.session(info.session_id)
             found = await session.get_all()
-            assert len(found) == info.checkpoints == await session.count()
-            assert (await session.get_summary())["total_count"] == info.checkpoints
+            assert len(found) == info.checkpoint_count == await session.count()
+            assert (await session.get_summary())["total_count"] == info.checkpoint_count
             streamed = b"".join([piece async for piece in session.export_stream()])
             assert streamed.decode() == await session.export()
         assert await reader.session_info("nobody") is None

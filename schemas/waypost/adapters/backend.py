@@ -34,7 +34,7 @@ from waypost.publisher.waiter import CommandResult
 from waypost.reader.client import DEFAULT_SCHEMA, Reader
 from waypost.wire.encode import checkpoint_body, import_body
 from waypost.wire.event_types import EventType
-from waypost.wire.topics import DEFAULT_PREFIX
+from waypost.wire.topics import DEFAULT_PREFIX, CommandPosition
 
 _REMEMBERED: Final = 10_000  # sessions
 _DUE_EVERY: Final = 64  # records
@@ -53,7 +53,7 @@ class _Known:
     counter: int
     live: int
     last: int
-    token: tuple[int, int] | None = None
+    token: CommandPosition | None = None
 
     def at_most(self) -> int:
         """No more records than these can be there, whoever added them."""
@@ -212,9 +212,9 @@ class Backend:
         """Add all records of one moment of ``source`` to ``target``, in order, with ``remade`` metadata."""
         await self.caught_up(source)
         info = await self._reader.session_info(source)
-        if info is None or info.checkpoints == 0:
+        if info is None or info.checkpoint_count == 0:
             return
-        await self._make_room(target, info.checkpoints)
+        await self._make_room(target, info.checkpoint_count)
         async with self._reader.snapshot() as snapshot:
             groups = Grouping()
             async for row in snapshot.rows("adapters/everything", source):
@@ -239,20 +239,22 @@ class Backend:
     async def values(self, session_id: str, statement: str, *arguments: Any) -> list[Any]:
         """The first column of one of the adapters' statements."""
         await self.caught_up(session_id)
-        return [row[0] for row in await self._reader.fetch(f"adapters/{statement}", session_id, *arguments)]
+        return [row[0] for row in await self._reader._fetch(f"adapters/{statement}", session_id, *arguments)]
 
     async def among(self, statement: str, *arguments: Any) -> list[Any]:
         """The first column of a statement that is about many sessions."""
-        return [row[0] for row in await self._reader.fetch_all(f"adapters/{statement}", *arguments)]
+        return [row[0] for row in await self._reader._fetch_all(f"adapters/{statement}", *arguments)]
 
     async def sessions(self, prefix: str) -> AsyncIterator[str]:
         """Ids of the sessions with records whose id begins with ``prefix``."""
-        cursor = ""
-        while page := await self._reader.sessions(prefix=prefix, cursor=cursor):
+        cursor = None
+        while True:
+            page = await self._reader.sessions(prefix=prefix, cursor=cursor)
             for info in page:
-                if info.checkpoints:
+                if info.checkpoint_count:
                     yield info.session_id
-            cursor = page[-1].session_id
+            if (cursor := page.cursor) is None:
+                return
 
     async def caught_up(self, session_id: str) -> None:
         """Wait until this process's own last write to the session can be read."""
@@ -270,7 +272,7 @@ class Backend:
                 row["recorded_at"],
                 row["chosen"],
             )
-            for row in await self._reader.fetch(f"adapters/{statement}", session_id, *arguments)
+            for row in await self._reader._fetch(f"adapters/{statement}", session_id, *arguments)
         ]
 
     async def _make_room(self, session_id: str, count: int) -> None:
@@ -282,7 +284,7 @@ class Backend:
         info = await self._reader.session_info(session_id)
         if info is None or info.policy is None or any(info.policy.get(k) != v for k, v in POLICY.items()):
             self._publisher.configure(session_id, **POLICY)  # before the records, so nothing leaves meanwhile
-        counter, live = (0, 0) if info is None else (info.counter, info.checkpoints)
+        counter, live = (0, 0) if info is None else (info.last_number, info.checkpoint_count)
         known = self._known.get(session_id, known)  # somebody else may have written meanwhile
         if known is None:
             known = self._known[session_id] = _Known(counter, live, counter)

@@ -24,7 +24,7 @@ from waypost.kafka.lenient import ODD, read_each
 from waypost.kafka.partitions import partitions_of
 from waypost.publisher.pending import Pending
 from waypost.wire.event_types import EventType
-from waypost.wire.topics import Topics
+from waypost.wire.topics import CommandPosition, Topics
 
 if TYPE_CHECKING:
     from waypost.publisher.sender import Sender
@@ -86,10 +86,10 @@ class CommandResult:
     body: dict[str, Any]
 
     @property
-    def token(self) -> tuple[int, int]:
-        """(partition, offset) of the command."""
+    def token(self) -> CommandPosition:
+        """Position of the command, for :meth:`waypost.Reader.wait_for`."""
         command = self.body["command"]
-        return command["partition"], command["offset"]
+        return CommandPosition(command["partition"], command["offset"])
 
     @property
     def checkpoint_id(self) -> str | None:

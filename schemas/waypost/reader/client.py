@@ -6,7 +6,6 @@ Read-only: a role with select on the schema is enough. Needs the extra ``reader`
 import asyncio
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from heapq import merge
 from itertools import islice
@@ -15,13 +14,13 @@ from typing import Any, Final, Self
 import orjson
 
 from waypost.backoff import Backoff
+from waypost.deprecation import deprecated
 from waypost.model.limits import MAX_SESSION_ID, text_problem
 from waypost.model.times import from_micros, to_micros
+from waypost.reader.pages import SessionInfo, SessionPage
 from waypost.reader.pool import DEFAULT_SCHEMA as DEFAULT_SCHEMA
 from waypost.reader.pool import ReadPool
-from waypost.reader.session import CheckpointPage as CheckpointPage
-from waypost.reader.session import SessionReader as SessionReader
-from waypost.reader.session import checked_limit
+from waypost.reader.session import SessionReader, checked_limit
 from waypost.reader.sharding import SessionSource, ShardedPool
 from waypost.reader.sharding import SnapshotSet as SnapshotSet
 from waypost.shards import dsn_list
@@ -34,27 +33,6 @@ _LONGEST_WAIT: Final = 0.1
 _AFTER_ALL: Final = chr(0x10FFFF) * (MAX_SESSION_ID + 1)
 _LATEST: Final = datetime.max.replace(tzinfo=UTC)
 _EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class SessionInfo:
-    """A session as the listing shows it. ``counter`` is the highest number ever given."""
-
-    session_id: str
-    partition: int
-    counter: int
-    checkpoints: int
-    policy: dict[str, Any] | None
-    first_recorded_at: datetime
-    last_recorded_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class SessionPage:
-    """Some sessions, and the ``cursor`` to pass for the next ones, None at the end."""
-
-    sessions: list[SessionInfo]
-    cursor: str | None
 
 
 class Reader:
@@ -102,15 +80,21 @@ class Reader:
         return SessionReader(SessionSource(self._shards, session_id), session_id)
 
     async def sessions(
-        self, *, prefix: str = "", limit: int = _SESSIONS, cursor: str = ""
-    ) -> list[SessionInfo]:
-        """Sessions by id, those that begin with ``prefix``; ``cursor`` is the last id of the page before.
+        self, *, prefix: str = "", limit: int = _SESSIONS, cursor: str | None = None
+    ) -> SessionPage:
+        """List sessions in the order of their ids.
 
-        A prefix that no session id can have, with a control character say, finds none.
+        Args:
+            prefix: Only sessions whose id starts with this. One that no session id can have finds none.
+            limit: The most sessions in a page.
+            cursor: The ``cursor`` of the previous page, which is the last session id in it. None starts the list.
+
+        Raises:
+            ValueError: ``limit`` is below 1, or ``cursor`` is none of this listing's.
         """
         arguments = _listing(prefix, limit, cursor)
         if not _possible(prefix):
-            return []
+            return SessionPage([], None)
         return _by_id(await self._shards.fetch_all("sessions", *arguments), limit)
 
     async def recent_sessions(
@@ -121,10 +105,19 @@ class Reader:
         limit: int = _SESSIONS,
         cursor: str | None = None,
     ) -> SessionPage:
-        """Sessions by the time of their last accepted command, the latest first.
+        """List sessions by the time of their last accepted command, the latest first.
 
-        Those that begin with ``prefix``, and were active at ``active_since`` (aware) or later. A session that
-        becomes active while pages are turned moves ahead of the pages to come.
+        A session that becomes active between two pages moves ahead of the pages to come.
+
+        Args:
+            prefix: Only sessions whose id starts with this.
+            active_since: Only sessions with an accepted command at this time or later. It has a time zone.
+            limit: The most sessions in a page.
+            cursor: The ``cursor`` of the previous page. None starts the list.
+
+        Raises:
+            NaiveDatetimeError: ``active_since`` has no time zone.
+            ValueError: ``limit`` is below 1, or ``cursor`` is none of this listing's.
         """
         since = _EARLIEST if active_since is None else active_since
         to_micros(since)  # refuses naive ones
@@ -141,14 +134,24 @@ class Reader:
         found = [_session_info(row) for row in islice(latest_first, limit)]
         return SessionPage(found, _cursor(found[-1]) if len(found) == limit else None)
 
-    async def fetch(self, statement: str, session_id: str, *arguments: Any) -> list[Any]:
-        """Rows of a named statement of this library about one session."""
+    async def _fetch(self, statement: str, session_id: str, *arguments: Any) -> list[Any]:
+        """Return the rows of one of the library's statements about one session."""
         pool = await self._shards.of_session(session_id)
         return await pool.fetch(statement, session_id, *arguments)
 
-    async def fetch_all(self, statement: str, *arguments: Any) -> list[Any]:
-        """Rows of a named statement about many sessions, from every database, one after the other."""
+    async def _fetch_all(self, statement: str, *arguments: Any) -> list[Any]:
+        """Return the rows of one of the library's statements about many sessions, database after database."""
         return [row for rows in await self._shards.fetch_all(statement, *arguments) for row in rows]
+
+    @deprecated("the methods of session()")
+    async def fetch(self, statement: str, session_id: str, *arguments: Any) -> list[Any]:
+        """Return the rows of one of the library's statements, which are internal."""
+        return await self._fetch(statement, session_id, *arguments)
+
+    @deprecated("sessions()")
+    async def fetch_all(self, statement: str, *arguments: Any) -> list[Any]:
+        """Return the rows of one of the library's statements, which are internal."""
+        return await self._fetch_all(statement, *arguments)
 
     def snapshot(self) -> AbstractAsyncContextManager[SnapshotSet]:
         """Reads that all see the same moment, of each database its own. Holds a connection to each meanwhile."""
@@ -156,7 +159,7 @@ class Reader:
 
     async def session_info(self, session_id: str) -> SessionInfo | None:
         """What is known of a session, or None if no command of it was ever accepted."""
-        rows = await self.fetch("session", session_id)
+        rows = await self._fetch("session", session_id)
         return _session_info(rows[0]) if rows else None
 
     async def wait_for(self, token: tuple[int, int], timeout: float = 10) -> None:
@@ -188,19 +191,20 @@ class Reader:
 
 
 async def sessions_of(
-    snapshot: SnapshotSet, *, prefix: str = "", limit: int = _SESSIONS, cursor: str = ""
-) -> list[SessionInfo]:
-    """:meth:`Reader.sessions` as they were at the moment of a snapshot."""
+    snapshot: SnapshotSet, *, prefix: str = "", limit: int = _SESSIONS, cursor: str | None = None
+) -> SessionPage:
+    """List sessions like :meth:`Reader.sessions`, as they were at the moment of a snapshot."""
     arguments = _listing(prefix, limit, cursor)
     if not _possible(prefix):
-        return []
+        return SessionPage([], None)
     return _by_id([await part.fetch("sessions", *arguments) for part in snapshot.parts], limit)
 
 
-def _listing(prefix: str, limit: int, cursor: str) -> tuple[str, str, str, int]:
+def _listing(prefix: str, limit: int, cursor: str | None) -> tuple[str, str, str, int]:
+    cursor = cursor or ""
     if not _possible(cursor):
         raise ValueError(
-            f"{cursor!r} is not a cursor of this list: pass the last session id of the page before"
+            f"{cursor!r} is not a cursor of this list. Pass the one that a page gave, or its last session id."
         )
     return cursor, prefix, _first_after(prefix), checked_limit(limit)
 
@@ -210,10 +214,11 @@ def _possible(text: str) -> bool:
     return text == "" or text_problem(text, MAX_SESSION_ID) is None
 
 
-def _by_id(listed: Sequence[Iterable[Any]], limit: int) -> list[SessionInfo]:
+def _by_id(listed: Sequence[Iterable[Any]], limit: int) -> SessionPage:
     # Each database gave its first ones, in the order of code points, which is that of Python's texts.
     rows = merge(*listed, key=lambda row: row["session_id"])
-    return [_session_info(row) for row in islice(rows, limit)]
+    found = [_session_info(row) for row in islice(rows, limit)]
+    return SessionPage(found, found[-1].session_id if len(found) == limit else None)
 
 
 def _first_after(prefix: str) -> str:
@@ -243,5 +248,12 @@ def _place(cursor: str) -> tuple[datetime, str]:
 
 def _session_info(row: Any) -> SessionInfo:
     policy = row["policy"]
-    fields: dict[str, Any] = {**row, "policy": None if policy is None else orjson.loads(policy)}
-    return SessionInfo(**fields)
+    return SessionInfo(
+        session_id=row["session_id"],
+        partition=row["partition"],
+        last_number=row["counter"],
+        checkpoint_count=row["checkpoints"],
+        policy=None if policy is None else orjson.loads(policy),
+        first_recorded_at=row["first_recorded_at"],
+        last_recorded_at=row["last_recorded_at"],
+    )

@@ -1,7 +1,6 @@
 """The reads of one session from Postgres: names and results of the in-memory manager, with filters and pages."""
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -10,20 +9,13 @@ import orjson
 from waypost.model.checkpoint import Checkpoint, Summary, checkpoint_id, export_json, own_number
 from waypost.model.limits import MAX_CHECKPOINT_ID, canonical_metadata, text_problem
 from waypost.model.times import to_micros
+from waypost.reader.pages import CheckpointPage
 from waypost.reader.pool import ReadTransaction
 from waypost.reader.sharding import SessionSource, SnapshotSet
 from waypost.wire.encode import check_session_id, metadata_json
 
 _PAGE: Final = 100  # checkpoints may have 900 KB each
 _HIGHEST: Final = 2**63 - 1
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointPage:
-    """Some checkpoints, and the ``cursor`` to pass for the next ones, None at the end."""
-
-    checkpoints: list[Checkpoint]
-    cursor: str | None
 
 
 class _Filter(NamedTuple):

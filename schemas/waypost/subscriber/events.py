@@ -16,6 +16,7 @@ from waypost.model.limits import canonical_metadata
 from waypost.model.times import from_micros, parse_micros
 from waypost.wire.event_types import RESULT_TYPES, EventType
 from waypost.wire.raw_json import members
+from waypost.wire.topics import CommandPosition
 
 _TYPE: Final = "ce_type"
 _SHORT: Final = {kind: kind.removeprefix("waypost.") for kind in RESULT_TYPES}
@@ -63,10 +64,10 @@ class Event:
         return identifier
 
     @property
-    def token(self) -> tuple[int, int]:
-        """(partition, offset) of the command, for ``Reader.wait_for``."""
+    def token(self) -> CommandPosition:
+        """Position of the command, for :meth:`waypost.Reader.wait_for`."""
         command = self.body["command"]
-        return command["partition"], command["offset"]
+        return CommandPosition(command["partition"], command["offset"])
 
     @cached_property
     def checkpoint(self) -> Checkpoint | None:

@@ -1,8 +1,8 @@
-"""Topic names and the partition that a session belongs to. Pure."""
+"""Topic names, the partition that a session belongs to, and places in the command topic. Pure."""
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from waypost.errors import InvalidCommandError
 
@@ -38,6 +38,13 @@ class Topics:
     def transactional_id(self, partition: int) -> str:
         """The id whose producer epoch fences owners of a partition. It is never used for a transaction."""
         return f"{self.prefix}.{partition}"
+
+
+class CommandPosition(NamedTuple):
+    """Place of a command in the command topic, for :meth:`waypost.Reader.wait_for`."""
+
+    partition: int
+    offset: int
 
 
 @lru_cache(maxsize=65_536)

@@ -1,7 +1,6 @@
 """``waypost session``: look at sessions; the commands that move or change them are in modules of their own."""
 
 import asyncio
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter, validators
@@ -19,6 +18,7 @@ from waypost_worker.config.settings import Settings
 
 if TYPE_CHECKING:
     from waypost.model.checkpoint import Checkpoint
+    from waypost.reader.pages import SessionPage
 
 app = App(name="session", help="Look at sessions; export, import, copy, fork and roll them back.")
 app.command(export)
@@ -61,8 +61,8 @@ _Listed = tuple[list[dict[str, Any]], str | None]
 
 async def _by_id(settings: Settings, prefix: str, limit: int, cursor: str) -> _Listed:
     async with reading(settings) as reader:
-        rows = [asdict(each) for each in await reader.sessions(prefix=prefix, limit=limit, cursor=cursor)]
-    return rows, rows[-1]["session_id"] if len(rows) == limit else None
+        page = await reader.sessions(prefix=prefix, limit=limit, cursor=cursor)
+    return _rows(page), page.cursor
 
 
 async def _recent(settings: Settings, prefix: str, limit: int, cursor: str) -> _Listed:
@@ -71,7 +71,23 @@ async def _recent(settings: Settings, prefix: str, limit: int, cursor: str) -> _
             page = await reader.recent_sessions(prefix=prefix, limit=limit, cursor=cursor or None)
         except ValueError as error:
             raise CommandError(str(error), USAGE) from None
-    return [asdict(each) for each in page.sessions], page.cursor
+    return _rows(page), page.cursor
+
+
+def _rows(page: "SessionPage") -> list[dict[str, Any]]:
+    # The names that -o json has always had.
+    return [
+        {
+            "session_id": info.session_id,
+            "partition": info.partition,
+            "counter": info.last_number,
+            "checkpoints": info.checkpoint_count,
+            "policy": info.policy,
+            "first_recorded_at": info.first_recorded_at,
+            "last_recorded_at": info.last_recorded_at,
+        }
+        for info in page
+    ]
 
 
 @app.command

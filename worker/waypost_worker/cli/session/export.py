@@ -103,11 +103,13 @@ class _Pieces:
 async def _ids(snapshot: "SnapshotSet", prefix: str) -> AsyncIterator[str]:
     from waypost.reader.client import sessions_of
 
-    cursor = ""
-    while page := await sessions_of(snapshot, prefix=prefix, cursor=cursor, limit=_SESSIONS):
+    cursor = None
+    while True:
+        page = await sessions_of(snapshot, prefix=prefix, cursor=cursor, limit=_SESSIONS)
         for session in page:
             yield session.session_id
-        cursor = page[-1].session_id
+        if (cursor := page.cursor) is None:
+            return
 
 
 async def _export(settings: Settings, pieces: _Pieces, put: Callable[[bytes], object]) -> None:
