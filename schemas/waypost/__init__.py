@@ -1,8 +1,10 @@
-"""Waypost: asynchronous, message-driven checkpoints for LLM agents.
+"""Asynchronous checkpoints for LLM agents.
 
-Agents publish with :class:`Publisher` or :class:`SyncPublisher`, services react with :class:`Subscriber`,
-sessions are read back with :class:`Reader`, and :class:`CheckpointManager` does all of it in memory. What is
-named here is loaded when it is first used, so importing the package costs next to nothing.
+Agents publish with :class:`Publisher` or :class:`SyncPublisher`, services react with :class:`Subscriber`, sessions are
+read back with :class:`Reader`, and :class:`CheckpointManager` does all of it in memory. ``__all__`` is what is public;
+adapters for agent frameworks are in :mod:`waypost.adapters`. Every other module may change in any release.
+
+A name is loaded when it is first used, so importing the package costs next to nothing.
 """
 
 from importlib import import_module
@@ -18,14 +20,17 @@ if TYPE_CHECKING:
         PublisherClosedError,
         ReaderClosedError,
         ResultTimeoutError,
+        ShardMapError,
         SpoolError,
         UnknownCheckpointError,
         WaypostError,
     )
+    from waypost.kafka.token_file import TokenFile
     from waypost.manager import CheckpointManager
-    from waypost.model.checkpoint import Checkpoint
+    from waypost.model.checkpoint import Checkpoint, CheckpointDict, Summary
     from waypost.model.retention import RetentionPolicy
     from waypost.publisher.client import Publisher
+    from waypost.publisher.options import PublisherOptions
     from waypost.publisher.stats import PublisherStats
     from waypost.publisher.sync import SyncPublisher
     from waypost.publisher.waiter import CommandResult
@@ -34,45 +39,15 @@ if TYPE_CHECKING:
     from waypost.reader.session import SessionReader
     from waypost.subscriber.client import Subscriber
     from waypost.subscriber.events import Deduplicator, Event
+    from waypost.subscriber.tracing import continued_trace
     from waypost.wire.topics import CommandPosition, Topics
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "publisher.waiter": ("CommandResult",),
-    "model.checkpoint": ("Checkpoint",),
-    "errors": (
-        "BufferFullError",
-        "DeadLetterError",
-        "DeliveryError",
-        "InvalidCommandError",
-        "NaiveDatetimeError",
-        "PublisherClosedError",
-        "ReaderClosedError",
-        "ResultTimeoutError",
-        "SpoolError",
-        "UnknownCheckpointError",
-        "WaypostError",
-    ),
-    "subscriber.events": ("Deduplicator", "Event"),
-    "manager": ("CheckpointManager",),
-    "publisher.client": ("Publisher",),
-    "publisher.stats": ("PublisherStats",),
-    "reader.client": ("Reader",),
-    "reader.pages": ("CheckpointPage", "SessionInfo", "SessionPage"),
-    "model.retention": ("RetentionPolicy",),
-    "reader.session": ("SessionReader",),
-    "subscriber.client": ("Subscriber",),
-    "publisher.sync": ("SyncPublisher",),
-    "wire.topics": ("CommandPosition", "Topics"),
-}
-_HOME = {name: module for module, names in _HOMES.items() for name in names}
-#: Old names of this package, until the next release but one.
-_RENAMED = {"Page": "CheckpointPage", "Policy": "RetentionPolicy", "WaitedResult": "CommandResult"}
-
 __all__ = [
     "BufferFullError",
     "Checkpoint",
+    "CheckpointDict",
     "CheckpointManager",
     "CheckpointPage",
     "CommandPosition",
@@ -85,6 +60,7 @@ __all__ = [
     "NaiveDatetimeError",
     "Publisher",
     "PublisherClosedError",
+    "PublisherOptions",
     "PublisherStats",
     "Reader",
     "ReaderClosedError",
@@ -93,23 +69,59 @@ __all__ = [
     "SessionInfo",
     "SessionPage",
     "SessionReader",
+    "ShardMapError",
     "SpoolError",
     "Subscriber",
+    "Summary",
     "SyncPublisher",
+    "TokenFile",
     "Topics",
     "UnknownCheckpointError",
     "WaypostError",
+    "continued_trace",
 ]
 
+#: Where the names are; errors are in `waypost.errors`.
+_HOMES = {
+    "kafka.token_file": ("TokenFile",),
+    "manager": ("CheckpointManager",),
+    "model.checkpoint": ("Checkpoint", "CheckpointDict", "Summary"),
+    "model.retention": ("RetentionPolicy",),
+    "publisher.client": ("Publisher",),
+    "publisher.options": ("PublisherOptions",),
+    "publisher.stats": ("PublisherStats",),
+    "publisher.sync": ("SyncPublisher",),
+    "publisher.waiter": ("CommandResult",),
+    "reader.client": ("Reader",),
+    "reader.pages": ("CheckpointPage", "SessionInfo", "SessionPage"),
+    "reader.session": ("SessionReader",),
+    "subscriber.client": ("Subscriber",),
+    "subscriber.events": ("Deduplicator", "Event"),
+    "subscriber.tracing": ("continued_trace",),
+    "wire.topics": ("CommandPosition", "Topics"),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+# What was public in 0.1; see `waypost.deprecation`.
+_RENAMED = {"Page": "CheckpointPage", "Policy": "RetentionPolicy", "WaitedResult": "CommandResult"}
+_MOVED = ("publisher_options", "spans", "token_file")
 
-def __getattr__(name: str) -> Any:
-    if name in _RENAMED:
-        from waypost.deprecation import warn_deprecated
 
-        warn_deprecated(f"waypost.{name}", f"waypost.{_RENAMED[name]}")
-        return globals().get(_RENAMED[name]) or __getattr__(_RENAMED[name])
-    if name not in _HOME:
+if not TYPE_CHECKING:  # type checkers would take it to mean that there is any name
+
+    def __getattr__(name: str) -> Any:
+        if name in __all__:
+            found = getattr(import_module(f"waypost.{_HOME.get(name, 'errors')}"), name)
+            globals()[name] = found
+            return found
+        if name in _RENAMED:
+            from waypost.deprecation import warn_deprecated
+
+            warn_deprecated(f"waypost.{name}", f"waypost.{_RENAMED[name]}")
+            return __getattr__(_RENAMED[name])
+        if name in _MOVED:
+            return import_module(f"waypost.{name}")
         raise AttributeError(f"module 'waypost' has no attribute {name!r}")
-    found = getattr(import_module(f"waypost.{_HOME[name]}"), name)
-    globals()[name] = found
-    return found
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *(name for name in globals() if name.startswith("__") and name.endswith("__"))]

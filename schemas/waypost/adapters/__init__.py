@@ -1,10 +1,14 @@
-"""Connect agent frameworks, each behind an extra: ``langgraph``, ``openai_agents``, ``agent_framework``.
+"""Connect agent frameworks, each in a module and behind an extra of its own.
 
-They share a :class:`Backend`: one publisher and one reader. May import the rest of the library, but not each other;
-nothing imports them.
+:class:`waypost.adapters.langgraph.WaypostSaver` keeps LangGraph's threads,
+:class:`waypost.adapters.openai_agents.WaypostSession` the conversations of the OpenAI Agents SDK, and
+:class:`waypost.adapters.agent_framework.WaypostCheckpointStorage` workflows of the Microsoft Agent Framework. They
+share a :class:`Backend`: one publisher and one reader. May import the rest of the library, but not each other; nothing
+imports them.
 """
 
 from waypost.adapters.backend import Backend as Backend
 from waypost.adapters.backend import SessionFullError as SessionFullError
+from waypost.adapters.records import POLICY as POLICY
 
-__all__ = ["Backend", "SessionFullError"]
+__all__ = ["POLICY", "Backend", "SessionFullError"]

@@ -23,6 +23,8 @@ from waypost.adapters.backend import Backend
 from waypost.adapters.records import Record, Row, containing, gone_with_parts, session_of
 from waypost.errors import InvalidCommandError
 
+__all__ = ["WaypostCheckpointStorage"]
+
 PREFIX: Final = "agent-framework/"
 CHECKPOINT: Final = "checkpoint"
 _ALL: Final = 2**31

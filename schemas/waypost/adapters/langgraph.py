@@ -32,6 +32,8 @@ from waypost.adapters import _langgraph_layout as layout
 from waypost.adapters.backend import Appended, Backend
 from waypost.adapters.records import Row, containing, is_hashed, prefix_end, session_of
 
+__all__ = ["WaypostSaver"]
+
 PREFIX: Final = "langgraph/"
 _PAGE: Final = 25  # checkpoints read at once
 _STEPS: Final = 100  # checkpoints looked at at once on the way back of a delta channel

@@ -18,6 +18,8 @@ from waypost.adapters.records import Record, gone_with_parts, session_of
 if TYPE_CHECKING:
     from agents.items import TResponseInputItem
 
+__all__ = ["WaypostSession"]
+
 PREFIX: Final = "openai-agents/"
 ITEM: Final = "item"
 _ALL: Final = 2**31

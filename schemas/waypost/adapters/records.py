@@ -15,8 +15,8 @@ import orjson
 from waypost.model.limits import MAX_SESSION_ID, dump_object, text_problem
 from waypost.publisher.stamps import new_id
 
-# Nothing leaves a session of an adapter by itself: the largest cap, no compression, no age. Well below the cap
-# the adapters refuse to add, so that the cap never drops anything, also with many processes adding at once.
+#: Retention policy of the adapters' sessions, from which nothing leaves by itself: the largest cap, no compression, no
+#: age. Adapters refuse to add well below the cap, so that it never drops anything, also with many processes at once.
 POLICY: Final[dict[str, int | float | None]] = {
     "max_checkpoints": 10_000,
     "compress_after": 10_000,

@@ -45,7 +45,7 @@ log = logging.getLogger("waypost")
 class Publisher(CommandMethods):
     """Publishes commands from an event loop: ``async with waypost.Publisher("localhost:9092") as publisher``.
 
-    The options are those of :class:`waypost.publisher.options.PublisherOptions`. A plain call can't wait on an
+    The options are those of :class:`waypost.PublisherOptions`. A plain call can't wait on an
     event loop, so there is no ``on_full="block"`` here: ``await publisher.drain()`` before the call instead.
     With ``durability="spool"`` a call holds the event loop up for one write to the disk (tens of microseconds,
     with ``spool_fsync`` as long as the disk takes); ``await publisher.persisted()`` after a number of calls writes

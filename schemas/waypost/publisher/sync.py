@@ -32,7 +32,7 @@ class _Threaded(Publisher):
 class SyncPublisher(CommandMethods):
     """As :class:`waypost.Publisher`, with plain ``flush()`` and ``close()``; ready to use once it is made.
 
-    The options are those of :class:`waypost.publisher.options.PublisherOptions`. ``on_full="block"`` makes a
+    The options are those of :class:`waypost.PublisherOptions`. ``on_full="block"`` makes a
     call wait for room, at most ``block_timeout`` seconds. With ``durability="spool"`` threads that call at the
     same time share one write to the disk. ``on_delivery`` is called in the publisher's own thread. A publisher
     that is still open when the interpreter exits is closed then, within 5 seconds.
