@@ -12,16 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from waypost.errors import (
+        AccessDeniedError,
         BufferFullError,
+        DatabaseUnavailableError,
         DeadLetterError,
         DeliveryError,
         InvalidCommandError,
+        KafkaUnavailableError,
         NaiveDatetimeError,
         PublisherClosedError,
         ReaderClosedError,
+        ReaderError,
+        ReaderTimeoutError,
         ResultTimeoutError,
         ShardMapError,
         SpoolError,
+        SubscriberError,
         UnknownCheckpointError,
         WaypostError,
     )
@@ -45,6 +51,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AccessDeniedError",
     "BufferFullError",
     "Checkpoint",
     "CheckpointDict",
@@ -52,11 +59,13 @@ __all__ = [
     "CheckpointPage",
     "CommandPosition",
     "CommandResult",
+    "DatabaseUnavailableError",
     "DeadLetterError",
     "Deduplicator",
     "DeliveryError",
     "Event",
     "InvalidCommandError",
+    "KafkaUnavailableError",
     "NaiveDatetimeError",
     "Publisher",
     "PublisherClosedError",
@@ -64,6 +73,8 @@ __all__ = [
     "PublisherStats",
     "Reader",
     "ReaderClosedError",
+    "ReaderError",
+    "ReaderTimeoutError",
     "ResultTimeoutError",
     "RetentionPolicy",
     "SessionInfo",
@@ -72,6 +83,7 @@ __all__ = [
     "ShardMapError",
     "SpoolError",
     "Subscriber",
+    "SubscriberError",
     "Summary",
     "SyncPublisher",
     "TokenFile",

@@ -1,4 +1,7 @@
-"""Every error that the library raises on purpose, derived from :class:`WaypostError`."""
+"""Every error that the library raises on purpose, derived from :class:`WaypostError`.
+
+Errors of the Kafka and Postgres clients never leave the library: one of these is raised from them.
+"""
 
 from typing import Literal
 
@@ -40,28 +43,42 @@ class NaiveDatetimeError(WaypostError, ValueError):
     """A datetime without a time zone, which could mean two different moments."""
 
 
-class ShardMapError(WaypostError):
-    """The databases are not those, or not in the order, that belong together; nothing was changed."""
+class KafkaUnavailableError(WaypostError, ConnectionError):
+    """Failure to reach any broker, or to get an answer. Try again later, or correct ``bootstrap_servers``."""
+
+
+class AccessDeniedError(WaypostError):
+    """Refusal of a login, a certificate or a permission, by Kafka or by Postgres. Trying again does not help."""
+
+
+class SubscriberError(WaypostError):
+    """Failure to read results for another reason, which Kafka names. The subscriber's position is kept."""
+
+
+class DeadLetterError(WaypostError):
+    """Failure to write to the dead-letter topic an event that its handler could not handle.
+
+    The event is not lost: the subscriber's position stays before it. The handler's error is the ``__cause__``.
+    """
 
 
 class BufferFullError(WaypostError):
-    """The publisher's buffer is full and its policy is to say so; the command was not accepted."""
+    """A full buffer of a publisher with ``on_full="raise"``. The command was not accepted."""
 
 
 class SpoolError(WaypostError):
-    """A spool on the local disk can't be used; the message says which file, why, and what was kept."""
+    """A spool on the local disk that can't be used; the message says which file, why, and what was kept."""
 
 
 class PublisherClosedError(WaypostError):
-    """A call on a publisher that is closed or was never started; the command was not accepted."""
-
-
-class ReaderClosedError(WaypostError):
-    """A read on a reader that is closed."""
+    """A call on a publisher that is closed or was never started. The command was not accepted."""
 
 
 class DeliveryError(WaypostError):
-    """An accepted command that Kafka refused for good; ``command_id`` names it."""
+    """Loss of an accepted command, which Kafka refused for good or the publisher gave up.
+
+    ``command_id`` names the command.
+    """
 
     def __init__(self, command_id: str, message: str) -> None:
         super().__init__(message)
@@ -69,7 +86,7 @@ class DeliveryError(WaypostError):
 
 
 class ResultTimeoutError(WaypostError, TimeoutError):
-    """No result of a command came in time. The command was accepted and may still be applied.
+    """Absence of a command's result within the timeout. The command was accepted and may still be applied.
 
     ``reached`` is how far it is known to have come: ``"waiting"`` in the publisher, ``"sent"`` to ``partition``
     and not answered, or ``"acknowledged"`` at ``offset`` of ``partition``.
@@ -90,8 +107,21 @@ class ResultTimeoutError(WaypostError, TimeoutError):
         self.offset = offset
 
 
-class DeadLetterError(WaypostError):
-    """An event that its handler could not handle was not taken by the dead-letter topic either.
+class ReaderError(WaypostError):
+    """Failure of a read from Postgres. Reads change nothing, so it is safe to repeat one."""
 
-    It is not lost: the subscriber's position stays before it. The handler's error is the ``__cause__``.
-    """
+
+class ReaderClosedError(ReaderError):
+    """A read on a reader that is closed."""
+
+
+class DatabaseUnavailableError(ReaderError, ConnectionError):
+    """Failure to reach Postgres, or loss of its connection. Try again later, or correct the DSN."""
+
+
+class ReaderTimeoutError(ReaderError, TimeoutError):
+    """A read, or a wait for a command to be applied, that took longer than it may."""
+
+
+class ShardMapError(WaypostError):
+    """A list of databases that do not belong together, or are in another order. Nothing was changed."""

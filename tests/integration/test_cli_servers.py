@@ -205,7 +205,7 @@ def test_a_server_that_never_answers_is_given_up(line: CommandLine, silent_port:
     assert "does not answer" in kafka.error
     postgres = line.run("session", "list", "--postgres-dsn", f"postgresql://u@127.0.0.1:{silent_port}/x")
     assert postgres.code == 1
-    assert f"no connection to Postgres at 127.0.0.1:{silent_port}/x within 1 s" in postgres.error
+    assert f"No connection to Postgres at 127.0.0.1:{silent_port}/x within 1 s" in postgres.error
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,14 @@ from tests.integration.reading import NAMES, START, shown, varied
 from tests.support.deployment import Deployment, deployment
 from tests.support.timeouts import PATIENCE
 
-from waypost import Checkpoint, CheckpointManager, InvalidCommandError, NaiveDatetimeError, Reader
+from waypost import (
+    Checkpoint,
+    CheckpointManager,
+    InvalidCommandError,
+    NaiveDatetimeError,
+    Reader,
+    ReaderTimeoutError,
+)
 from waypost.wire.event_types import EventType
 from waypost_worker.devserver import Servers
 
@@ -190,15 +197,15 @@ async def test_a_token_waits_until_its_command_is_applied(world: Deployment, rea
 async def test_waiting_in_vain_says_how_far_the_partition_is(world: Deployment, reader: Reader) -> None:
     offset = await world.create("s")
     await reader.wait_for((0, offset), timeout=PATIENCE)
-    with pytest.raises(TimeoutError, match="partition 0 is applied up to offset 0, not yet to 5"):
+    with pytest.raises(ReaderTimeoutError, match="Partition 0 is applied up to offset 0, but not to 5"):
         await reader.wait_for((0, 5), timeout=0.05)
-    with pytest.raises(TimeoutError, match="partition 9"):
+    with pytest.raises(ReaderTimeoutError, match="Partition 9"):
         await reader.wait_for((9, 0), timeout=0.05)
     async with Reader(world.dsn, pool_size=1) as narrow:
         await narrow.session_info("s")
         async with narrow.snapshot():
             with pytest.raises(
-                TimeoutError, match=r"how far partition 0 is could not be read within 0\.05 s"
+                ReaderTimeoutError, match=r"position of partition 0 could not be read within 0\.05 s"
             ):
                 await narrow.wait_for((0, 0), timeout=0.05)
 

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 #: A change here is one of what users may rely on. It needs a line in the changelog, and an old name stays for as long
 #: as docs/versioning.md says.
 NAMES = [
+    "AccessDeniedError",
     "BufferFullError",
     "Checkpoint",
     "CheckpointDict",
@@ -21,11 +22,13 @@ NAMES = [
     "CheckpointPage",
     "CommandPosition",
     "CommandResult",
+    "DatabaseUnavailableError",
     "DeadLetterError",
     "Deduplicator",
     "DeliveryError",
     "Event",
     "InvalidCommandError",
+    "KafkaUnavailableError",
     "NaiveDatetimeError",
     "Publisher",
     "PublisherClosedError",
@@ -33,6 +36,8 @@ NAMES = [
     "PublisherStats",
     "Reader",
     "ReaderClosedError",
+    "ReaderError",
+    "ReaderTimeoutError",
     "ResultTimeoutError",
     "RetentionPolicy",
     "SessionInfo",
@@ -41,6 +46,7 @@ NAMES = [
     "ShardMapError",
     "SpoolError",
     "Subscriber",
+    "SubscriberError",
     "Summary",
     "SyncPublisher",
     "TokenFile",

@@ -15,6 +15,7 @@ import orjson
 
 from waypost.backoff import Backoff
 from waypost.deprecation import deprecated
+from waypost.errors import ReaderTimeoutError
 from waypost.model.limits import MAX_SESSION_ID, text_problem
 from waypost.model.times import from_micros, to_micros
 from waypost.reader.pages import SessionInfo, SessionPage
@@ -163,15 +164,21 @@ class Reader:
         return _session_info(rows[0]) if rows else None
 
     async def wait_for(self, token: tuple[int, int], timeout: float = 10) -> None:
-        """Wait until the command with this (partition, offset) is applied: read your own writes.
+        """Wait until a command is applied, to read your own writes.
 
-        TimeoutError says how far the partition is.
+        Args:
+            token: The ``token`` of a :class:`waypost.CommandResult` or a :class:`waypost.Event`.
+            timeout: Seconds to wait.
+
+        Raises:
+            ReaderTimeoutError: The command was not applied in time. The message says how far its partition is.
         """
         partition, offset = token
         position: int | None = None
         backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
+        limit = asyncio.timeout(timeout)
         try:
-            async with asyncio.timeout(timeout):
+            async with limit:
                 while True:
                     pool = await self._shards.of_partition(partition)
                     rows = await pool.fetch("position", partition)
@@ -180,13 +187,15 @@ class Reader:
                         return
                     await asyncio.sleep(backoff.next_wait())
         except TimeoutError as error:
+            if not limit.expired():
+                raise
             if position is None:
-                raise TimeoutError(
-                    f"how far partition {partition} is could not be read within {timeout:g} s"
+                raise ReaderTimeoutError(
+                    f"The position of partition {partition} could not be read within {timeout:g} s."
                 ) from error
-            raise TimeoutError(
-                f"partition {partition} is applied up to offset {position - 1}, not yet to {offset}, after "
-                f"{timeout:g} s: is a worker running?"
+            raise ReaderTimeoutError(
+                f"Partition {partition} is applied up to offset {position - 1}, but not to {offset}, after "
+                f"{timeout:g} s. Is a worker running?"
             ) from None
 
 

@@ -10,10 +10,10 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
 
 from waypost.backoff import Backoff
-from waypost.errors import ReaderClosedError
+from waypost.errors import ReaderClosedError, ReaderError
+from waypost.reader.failures import Failures, is_lost
 from waypost.statements import DEFAULT_SCHEMA as DEFAULT_SCHEMA
 from waypost.statements import check_schema_name, load_statement
 
@@ -21,10 +21,6 @@ _NO_WORD: Final = re.compile(r"\W")
 _PREFETCH: Final = 20
 _FIRST_WAIT: Final = 0.05
 _LONGEST_WAIT: Final = 1.0
-_POOLER: Final = (
-    "a pooler that gives each transaction another connection, such as pgbouncer in transaction mode, "
-    "needs statement_cache_size=0"
-)
 _T = TypeVar("_T")
 
 
@@ -49,17 +45,26 @@ class ReadPool:
         self._pool: Any = None
         self._closed = False
         self._reached = False
-        self._server = _server(dsn)
+        self._failures = Failures(dsn, schema)
         self._opening = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def open(self) -> Any:
-        """The asyncpg pool; no connection is made yet. ImportError, with what to do, without asyncpg.
+        """Return the asyncpg pool; no connection is made yet.
 
-        ReaderClosedError after :meth:`close`: a pool that came back by itself would never be closed.
+        Raises:
+            ImportError: asyncpg is not installed.
+            ReaderClosedError: After :meth:`close`, since a pool that came back by itself would never be closed.
+            ReaderError: The pool belongs to another event loop.
         """
+        if self._loop not in (None, asyncio.get_running_loop()):
+            raise ReaderError(
+                "This reader is used on another event loop than before, which its connections can't follow. "
+                "Make a reader for each event loop."
+            )
         async with self._opening:
             if self._closed:
-                raise ReaderClosedError("this reader is closed: make another one with waypost.Reader(dsn)")
+                raise ReaderClosedError("This reader is closed. Make another one with waypost.Reader(dsn).")
             if self._pool is None:
                 try:
                     import asyncpg
@@ -67,6 +72,7 @@ class ReadPool:
                     raise ImportError(
                         "waypost.Reader needs asyncpg: install it with pip install 'waypost[reader]'"
                     ) from None
+                self._loop = asyncio.get_running_loop()
                 self._pool = await asyncpg.create_pool(
                     self._dsn,
                     min_size=0,
@@ -82,8 +88,9 @@ class ReadPool:
         """Close the connections, once what is under way has ended; for good."""
         self._closed = True
         pool, self._pool = self._pool, None
-        if pool is not None:
-            await pool.close()
+        if pool is not None and self._loop is asyncio.get_running_loop():
+            with self._failures.translated():
+                await pool.close()
 
     async def fetch(self, statement: str, *arguments: Any) -> list[Any]:
         """Rows of a named statement. Reading is harmless, so it is done again on another connection."""
@@ -109,8 +116,15 @@ class ReadPool:
             raise AssertionError("the stack suppresses nothing")
 
         connection, transaction = await self._on_a_living_connection(begin)
-        async with transaction:
-            yield ReadTransaction(connection, self._schema, self._timeout)
+        # What fails within is the user's own affair, and not looked at.
+        try:
+            yield ReadTransaction(connection, self._schema, self._timeout, self._failures)
+        except BaseException as error:
+            with self._failures.translated():
+                await transaction.__aexit__(type(error), error, error.__traceback__)
+            raise
+        with self._failures.translated():
+            await transaction.aclose()
 
     @asynccontextmanager
     async def _acquired(self) -> AsyncIterator[Any]:
@@ -119,8 +133,8 @@ class ReadPool:
             connection = await pool.acquire(timeout=self._timeout)
         except TimeoutError:
             raise TimeoutError(
-                f"no connection to {self._server} within {self._timeout:g} s: it does not answer, or all {self._size} "
-                "are in use (an export holds one until its end). Raise pool_size, or read less at once"
+                f"No connection to {self._failures.server} within {self._timeout:g} s: it does not answer, or all "
+                f"{self._size} are in use (an export holds one until its end). Raise pool_size, or read less at once."
             ) from None
         try:
             yield connection
@@ -129,18 +143,6 @@ class ReadPool:
 
     async def _on_a_living_connection(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
         await self.open()  # says what to install where asyncpg is missing
-        import asyncpg
-
-        lost = (
-            asyncpg.PostgresConnectionError,
-            asyncpg.AdminShutdownError,
-            asyncpg.CrashShutdownError,
-            asyncpg.CannotConnectNowError,
-            asyncpg.TooManyConnectionsError,
-            asyncpg.InterfaceError,
-            asyncpg.InternalClientError,
-            ConnectionError,
-        )
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._reconnect
         backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
@@ -149,60 +151,68 @@ class ReadPool:
         while True:
             try:
                 found = await attempt()
-            except lost as error:
-                if self._closed:
-                    await self.open()  # says so
-                if dead > 0:
-                    dead -= 1
-                    continue
-                if not self._reached or clock() >= deadline:
-                    error.add_note(f"while reading from {self._server}")
-                    raise
-                await asyncio.sleep(backoff.next_wait())
-            except (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError) as error:
-                error.add_note(_POOLER)
-                raise
-            except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
-                error.add_note(f"while connecting to {self._server}")
-                raise
+            except Exception as error:
+                if is_lost(error):
+                    if self._closed:
+                        await self.open()  # says so
+                    if dead > 0:
+                        dead -= 1
+                        continue
+                    if self._reached and clock() < deadline:
+                        await asyncio.sleep(backoff.next_wait())
+                        continue
+                self._failures.reraise(error, self._hint())
             else:
                 self._reached = True
                 return found
+
+    def _hint(self) -> str:
+        if self._reached:
+            return f"It was tried again for {self._reconnect:g} s."
+        return "Check the DSN, and that the server is running."
 
 
 class ReadTransaction:
     """Reads within one transaction."""
 
-    def __init__(self, connection: Any, schema: str, timeout: float) -> None:
+    def __init__(self, connection: Any, schema: str, timeout: float, failures: Failures) -> None:
         self._connection = connection
         self._schema = schema
         self._timeout = timeout
+        self._failures = failures
 
     async def fetch(self, statement: str, *arguments: Any) -> list[Any]:
-        """Rows of a named statement."""
-        return await _rows(
-            self._connection, statement_text(statement, self._schema), arguments, self._timeout
-        )
+        """Return the rows of a named statement."""
+        with self._failures.translated():
+            return await _rows(
+                self._connection, statement_text(statement, self._schema), arguments, self._timeout
+            )
 
     async def rows(self, statement: str, *arguments: Any) -> AsyncIterator[Any]:
-        """Rows of a named statement, a few at a time; one reading of each statement at once.
+        """Yield the rows of a named statement, a few at a time; one reading of each statement at once.
 
         By SQL's own cursor: that of the protocol leaves a prepared statement behind, on a connection which a
         pooler gives to others.
         """
         cursor = f"reading_{_NO_WORD.sub('_', statement)}"
         sql = statement_text(statement, self._schema)
-        await self._connection.execute(f"declare {cursor} no scroll cursor for {sql}", *arguments)
+        await self._execute(f"declare {cursor} no scroll cursor for {sql}", *arguments)
         try:
-            while found := await _rows(
-                self._connection, f"fetch {_PREFETCH} from {cursor}", (), self._timeout
-            ):
+            while found := await self._some(cursor):
                 for row in found:
                     yield row
         except GeneratorExit:
-            await self._connection.execute(f"close {cursor}")
+            await self._execute(f"close {cursor}")
             raise
-        await self._connection.execute(f"close {cursor}")
+        await self._execute(f"close {cursor}")
+
+    async def _some(self, cursor: str) -> list[Any]:
+        with self._failures.translated():
+            return await _rows(self._connection, f"fetch {_PREFETCH} from {cursor}", (), self._timeout)
+
+    async def _execute(self, sql: str, *arguments: Any) -> None:
+        with self._failures.translated():
+            await self._connection.execute(sql, *arguments)
 
 
 async def _rows(connection: Any, sql: str, arguments: tuple[Any, ...], timeout: float) -> list[Any]:
@@ -211,18 +221,8 @@ async def _rows(connection: Any, sql: str, arguments: tuple[Any, ...], timeout: 
         return rows
     except TimeoutError:
         raise TimeoutError(
-            f"a read took longer than {timeout:g} s and was cancelled: narrow it, read in pages, or raise timeout"
+            f"A read took longer than {timeout:g} s and was canceled. Narrow it, read in pages, or raise timeout."
         ) from None
-
-
-def _server(dsn: str) -> str:
-    """Host, port and database of a DSN: what tells an operator which server it was, and no secret."""
-    try:
-        parts = urlsplit(dsn)
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:  # several hosts, or a port of letters
-        return "Postgres"
-    return f"Postgres at {parts.hostname or 'the default host'}{port}{parts.path}"
 
 
 async def _no_reset(_: Any) -> None:

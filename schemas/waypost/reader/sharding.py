@@ -10,7 +10,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Protocol
 from uuid import UUID
 
-from waypost.errors import ShardMapError
+from waypost.errors import AccessDeniedError, ReaderError, ShardMapError
+from waypost.reader.failures import is_missing_or_denied
 from waypost.reader.pool import ReadPool, ReadTransaction
 from waypost.shards import ShardSlot, check_place, shard_of
 from waypost.wire.topics import partition_of
@@ -116,14 +117,11 @@ class ShardedPool:
             self._partitions = row["partitions"]
 
     async def _row(self, shard: int) -> Any | None:
-        await self.pools[shard].open()  # says what to install where asyncpg is missing
-        import asyncpg
-
         try:
             return (await self.pools[shard].fetch("shard"))[0]
-        except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError):
+        except (AccessDeniedError, ReaderError) as error:
             # A schema from before there were shards, or a role that may not see that table: no part of several.
-            if len(self.pools) > 1:
+            if len(self.pools) > 1 or not is_missing_or_denied(error):
                 raise
             return None
 

@@ -1,12 +1,10 @@
 """How commands reach Kafka and Postgres, and what it means in one line when they can't."""
 
-import os
-import socket
-import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from waypost.reader.failures import reason
 from waypost.statements import DEFAULT_SCHEMA, load_statement
 from waypost_worker.cli.support.output import USAGE, CommandError
 from waypost_worker.config.settings import Settings, config_origin, masked_dsn
@@ -44,9 +42,11 @@ async def kafka_errors(settings: Settings) -> AsyncIterator[None]:
     try:
         await require_access(kafka_connection(settings).options())
         yield
+    except WaypostError as error:
+        if isinstance(error.__cause__, KafkaConnectionError):  # of a subscriber
+            raise await _kafka_away(settings, error.__cause__) from None
+        raise
     except (KafkaConnectionError, TimeoutError) as error:
-        if isinstance(error, WaypostError):
-            raise
         raise await _kafka_away(settings, error) from None
     except UnavailableError as error:
         if isinstance(error.__cause__, KafkaConnectionError | TimeoutError):
@@ -123,6 +123,7 @@ async def reading(settings: Settings) -> "AsyncIterator[Reader]":
 
     async with (
         postgres_errors(settings),
+        _errors_of_asyncpg(),
         Reader(
             settings.postgres_dsn.get_secret_value(),
             schema=settings.postgres_schema,
@@ -131,6 +132,26 @@ async def reading(settings: Settings) -> "AsyncIterator[Reader]":
         ) as reader,
     ):
         yield reader
+
+
+@asynccontextmanager
+async def _errors_of_asyncpg() -> AsyncIterator[None]:
+    """Raise what an error of a reader was raised from: on the command line, it is said in other words."""
+    import asyncpg
+
+    from waypost.errors import WaypostError
+
+    try:
+        yield
+    except (WaypostError, ValueError) as error:
+        cause = error.__cause__
+        if not isinstance(
+            cause, asyncpg.PostgresError | asyncpg.InterfaceError | asyncpg.InternalClientError | OSError
+        ):
+            raise
+        for shard in getattr(error, "__notes__", ()):
+            cause.add_note(shard)
+        raise cause from None
 
 
 @asynccontextmanager
@@ -155,9 +176,10 @@ async def postgres_errors(settings: Settings, dsn: str | None = None) -> AsyncIt
     ) as error:
         # TimeoutError, often without a text, is an OSError. asyncpg calls it an error of its own where the server ended
         # the connection, and a statement comes before the end of the stream is noticed.
-        reason = _reason(error)
+        # A reader notes which of several databases it was.
+        said = ", ".join([reason(error), *getattr(error, "__notes__", ())])
         raise CommandError(
-            f"Postgres at {where} can't be reached: {reason}; {_where(settings, 'postgres_dsn')}"
+            f"Postgres at {where} can't be reached: {said}; {_where(settings, 'postgres_dsn')}"
         ) from None
     except asyncpg.InsufficientPrivilegeError as error:
         raise CommandError(
@@ -176,25 +198,6 @@ def _where(settings: Settings, name: str) -> str:
         "no server is named, and no 'waypost dev' runs in this directory: go where it runs, or name servers with "
         "flags, WAYPOST_ variables or waypost.toml"
     )
-
-
-def _reason(error: BaseException) -> str:
-    # A reader notes which of several databases it was.
-    return ", ".join([_text(error), *getattr(error, "__notes__", ())])
-
-
-def _text(error: BaseException) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"it shows a certificate that is not trusted here: {error.verify_message}"
-    if isinstance(error, FileNotFoundError | PermissionError):
-        return f"{error.filename or 'a file or socket that the DSN names'}: {error.strerror}"
-    if isinstance(error, socket.gaierror):
-        return f"its host name can't be looked up: {error.strerror}"
-    number = getattr(error, "errno", None)
-    # The numbers of an SSLError are not the system's.
-    if number and not isinstance(error, ssl.SSLError):
-        return os.strerror(number)
-    return str(error) or "no answer in time"
 
 
 def query(name: str, schema: str = DEFAULT_SCHEMA) -> str:

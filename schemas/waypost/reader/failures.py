@@ -1,0 +1,157 @@
+"""What failures of asyncpg mean to those who read, in errors of the library that say what to do.
+
+Holds no password: of a DSN only host, port and database are ever named. asyncpg is imported when something has failed,
+so it is there by then.
+"""
+
+import os
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, NoReturn
+from urllib.parse import urlsplit
+
+from waypost.errors import (
+    AccessDeniedError,
+    DatabaseUnavailableError,
+    ReaderError,
+    ReaderTimeoutError,
+    WaypostError,
+)
+from waypost.statements import DEFAULT_SCHEMA
+
+_POOLER: Final = (
+    "A pooler that gives each transaction another connection, such as pgbouncer in transaction mode, needs "
+    "statement_cache_size=0."
+)
+
+
+class Failures:
+    """Translation of what goes wrong with one server."""
+
+    def __init__(self, dsn: str, schema: str) -> None:
+        self.server = _server(dsn)
+        self._schema = schema
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Raise errors of asyncpg as errors of the library."""
+        try:
+            yield
+        except Exception as error:
+            self.reraise(error)
+
+    def reraise(self, error: Exception, hint: str = "") -> NoReturn:
+        """Raise the library's error for one of asyncpg's, or ``error`` itself if it is another one.
+
+        ``hint`` says what to do if the server can't be reached.
+        """
+        if (known := self._known(error, hint)) is None:
+            raise error
+        if type(error) is ValueError:
+            raise known from None  # it quotes what stands where a port should be, such as half of a password
+        raise known from error
+
+    def _known(self, error: Exception, hint: str) -> Exception | None:
+        import asyncpg
+
+        server = self.server
+        match error:
+            case WaypostError():
+                return None
+            case asyncpg.DataError():
+                return ValueError(str(error))
+            case asyncpg.exceptions.ClientConfigurationError():
+                return ValueError(f"The DSN can't be used: {error}.")
+            case ValueError():
+                return ValueError(
+                    "The DSN can't be used: a port in it is not a number. Percent-encode the characters : / @ in its "
+                    "user name and password."
+                )
+            case asyncpg.InvalidAuthorizationSpecificationError():
+                return AccessDeniedError(
+                    f"{server} refused the login: {error}. Check user and password in the DSN."
+                )
+            case asyncpg.InsufficientPrivilegeError():
+                return AccessDeniedError(
+                    f"{server} denied a read: {error}. 'waypost migrate --roles' prints the SQL that gives a role its "
+                    "rights."
+                )
+            case asyncpg.InvalidCatalogNameError():
+                return ReaderError(
+                    f"{server} does not exist: {error}. Create the database, or correct the DSN."
+                )
+            case (
+                asyncpg.UndefinedTableError()
+                | asyncpg.InvalidSchemaNameError()
+                | asyncpg.UndefinedColumnError()
+            ):
+                named = (
+                    "Waypost schema" if self._schema == DEFAULT_SCHEMA else f"Waypost schema {self._schema!r}"
+                )
+                return ReaderError(
+                    f"{server} has no {named} of this version: {error}. Run 'waypost migrate'."
+                )
+            case asyncpg.InvalidSQLStatementNameError() | asyncpg.DuplicatePreparedStatementError():
+                return ReaderError(f"{server} lost a prepared statement: {error}. {_POOLER}")
+            case asyncpg.QueryCanceledError():
+                return ReaderTimeoutError(f"{server} canceled a read: {error}. Narrow it, or read in pages.")
+            case TimeoutError():
+                return ReaderTimeoutError(str(error) or f"{server} did not answer in time.")
+            case _ if is_lost(error) or isinstance(error, OSError):
+                text = f"{server} can't be reached: {reason(error)}. {hint}"
+                return DatabaseUnavailableError(text.rstrip())
+            case asyncpg.PostgresError():
+                return ReaderError(f"{server} failed to answer a read: {type(error).__name__}: {error}")
+        return None
+
+
+def is_lost(error: Exception) -> bool:
+    """Tell whether the connection is gone, or could not be made; another one may work."""
+    import asyncpg
+
+    if isinstance(error, asyncpg.exceptions.ClientConfigurationError):
+        return False  # an InterfaceError, but each attempt would end in it
+    return isinstance(
+        error,
+        asyncpg.PostgresConnectionError
+        | asyncpg.AdminShutdownError
+        | asyncpg.CrashShutdownError
+        | asyncpg.CannotConnectNowError
+        | asyncpg.TooManyConnectionsError
+        | asyncpg.InterfaceError
+        | asyncpg.InternalClientError
+        | ConnectionError,
+    )
+
+
+def is_missing_or_denied(error: WaypostError) -> bool:
+    """Tell whether a read failed because its table is missing, or may not be read by this role."""
+    import asyncpg
+
+    return isinstance(error.__cause__, asyncpg.UndefinedTableError | asyncpg.InsufficientPrivilegeError)
+
+
+def reason(error: BaseException) -> str:
+    """Return why a server can't be reached, in a few words."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"it shows a certificate that is not trusted here: {error.verify_message}"
+    if isinstance(error, FileNotFoundError | PermissionError):
+        return f"{error.filename or 'a file or socket that the DSN names'}: {error.strerror}"
+    if isinstance(error, socket.gaierror):
+        return f"its host name can't be looked up: {error.strerror}"
+    number = getattr(error, "errno", None)
+    # The numbers of an SSLError are not the system's.
+    if number and not isinstance(error, ssl.SSLError):
+        return os.strerror(number)
+    return str(error) or "no answer in time"
+
+
+def _server(dsn: str) -> str:
+    try:
+        parts = urlsplit(dsn)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:  # several hosts, or a port of letters
+        return "Postgres"
+    return f"Postgres at {parts.hostname or 'the default host'}{port}{parts.path}"
