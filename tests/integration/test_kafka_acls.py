@@ -20,9 +20,11 @@ from tests.integration.test_kafka_security import loaded, working
 from tests.support.cli import CommandLine
 from tests.support.deployment import Deployment, deployment
 from tests.support.secure_kafka import SecureKafka
+from tests.support.timeouts import PATIENCE
 
-from waypost import Publisher, Subscriber
+from waypost import AccessDeniedError, DeadLetterError, Event, Publisher, ResultTimeoutError, Subscriber
 from waypost_worker.config.kafka import kafka_security
+from waypost_worker.config.settings import Settings
 from waypost_worker.kafka.acls import ROLES
 
 pytestmark = pytest.mark.servers
@@ -189,6 +191,43 @@ async def guarded(
         )
         await asyncio.to_thread(grant, secure_kafka, printed.json)
         yield made
+
+
+async def test_clients_without_a_permission_say_which_one_it_is(guarded: Guarded) -> None:
+    prefix = guarded.prefix
+    agent, subscriber = (loaded(guarded.variables(role)) for role in ("agent", "subscriber"))
+
+    def subscribing(settings: Settings, **options: Any) -> Subscriber:
+        security = kafka_security(settings)
+        return Subscriber(settings.bootstrap_servers, topic_prefix=prefix, kafka_options=security, **options)
+
+    async def handler(_: Event) -> None:
+        raise AssertionError("nothing is published")
+
+    not_ours = f"{guarded.other}.commands"
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(
+            AccessDeniedError, match=rf"let this client read the topic '{prefix}\.results'"
+        ) as denied:
+            await subscribing(agent).start()
+        assert "'waypost topics acls' prints the permissions" in str(denied.value)
+        with pytest.raises(AccessDeniedError, match="let this client join the group 'strangers'"):
+            await subscribing(subscriber, group="strangers").run(handler)
+        with pytest.raises(DeadLetterError, match="can't be used"):
+            await subscribing(subscriber, group=f"{prefix}-sub-1").run(handler, dead_letters=not_ours)
+
+    options: Any = {"topic_prefix": guarded.other, "kafka_options": kafka_security(agent)}
+    async with Publisher(agent.bootstrap_servers, **options) as publisher:
+        publisher.create("s", "kept", {})
+        refused = f"TopicAuthorizationFailedError: {not_ours}"
+        await guarded.world.until(lambda: refused in (publisher.stats().last_error or ""))
+        assert publisher.stats().buffered == 1
+        assert await publisher.close(0) == 1
+
+    options["topic_prefix"] = prefix
+    async with Publisher(agent.bootstrap_servers, **options) as publisher:
+        with pytest.raises(ResultTimeoutError, match=rf"results can't be read: .*{prefix}\.results"):
+            await publisher.create_and_wait("s", "n", {}, timeout=10)
 
 
 async def test_all_get_their_work_done_with_exactly_these(guarded: Guarded) -> None:

@@ -12,13 +12,12 @@ from unittest import mock
 
 import pytest
 import trustme
-from aiokafka.errors import KafkaError
 from tests.support.cli import CommandLine, environment
 from tests.support.deployment import Deployment, deployment
 from tests.support.secure_kafka import SecureKafka
 from tests.support.timeouts import PATIENCE
 
-from waypost import Publisher, Subscriber
+from waypost import AccessDeniedError, Publisher, Subscriber
 from waypost.kafka.diagnosis import refusal
 from waypost_worker.config.kafka import kafka_security
 from waypost_worker.config.settings import Settings, SettingsError, load_settings
@@ -233,7 +232,7 @@ async def test_clients_say_why_they_are_not_let_in(place: SecureDeployment, case
     finally:
         await publisher.close(timeout=0)
     subscriber = Subscriber(settings.bootstrap_servers, kafka_options=options)
-    with pytest.raises(KafkaError) as refused:
+    with pytest.raises(AccessDeniedError, match=r"^Kafka does not accept this client: ") as refused:
         async with asyncio.timeout(PATIENCE):
             await subscriber.start()
     assert said in str(refused.value)

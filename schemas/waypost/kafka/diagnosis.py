@@ -7,7 +7,7 @@ happens. What it says holds no password and no token.
 import inspect
 import ssl
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aiokafka.conn import create_conn
 from aiokafka.errors import (
@@ -18,15 +18,16 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.metadata import MetadataRequest
 
+from waypost.errors import AccessDeniedError, KafkaUnavailableError, WaypostError
 from waypost.kafka.addresses import broker_addresses
 
 _KNOWN: Final = frozenset(inspect.signature(create_conn).parameters)
 
 
-def unreachable(options: Mapping[str, Any]) -> KafkaConnectionError:
-    """For a client that could not connect, in the words of its settings."""
+def unreachable(options: Mapping[str, Any]) -> str:
+    """Return what to say of brokers that a client with these options of aiokafka can't reach."""
     servers = ", ".join(f"{host}:{port}" for host, port in broker_addresses(options["bootstrap_servers"]))
-    return KafkaConnectionError(f"no broker can be reached at {servers}")
+    return f"No broker can be reached at {servers}. Check bootstrap_servers, and that Kafka is running."
 
 
 def is_auth_failure(error: BaseException | None, options: Mapping[str, Any]) -> bool:
@@ -36,31 +37,61 @@ def is_auth_failure(error: BaseException | None, options: Mapping[str, Any]) -> 
 
 
 async def refusal(options: Mapping[str, Any]) -> str | None:
-    """Why no broker takes a client with these options of aiokafka's; None if one does, or was away just now.
+    """Return why no broker accepts a client with these options of aiokafka's; None if one does.
 
     Waits for at most ``request_timeout_ms`` per broker and step.
     """
+    found = await _refusals(options)
+    return None if found is None else "; ".join(each.text for each in found)
+
+
+async def connection_error(options: Mapping[str, Any]) -> WaypostError:
+    """Return the error for a client with these options that could not connect."""
+    found = await _refusals(options) if "security_protocol" in options else None
+    if not found:
+        return KafkaUnavailableError(unreachable(options))
+    why = "; ".join(each.text for each in found)
+    if any(each.denied for each in found):
+        return AccessDeniedError(f"Kafka does not accept this client: {why}. Check the kafka_options.")
+    return KafkaUnavailableError(
+        f"No broker can be reached: {why}. Check bootstrap_servers and the kafka_options, and that Kafka is running."
+    )
+
+
+async def _refusals(options: Mapping[str, Any]) -> "list[_Refusal] | None":
     own = {name: value for name, value in options.items() if name in _KNOWN}
-    reasons: list[str] = []
+    found: list[_Refusal] = []
     for host, port in broker_addresses(options["bootstrap_servers"]):
         try:
             connection = await create_conn(host, port, **own)
         except (OSError, KafkaError, TimeoutError) as error:
-            reasons.append(f"{host}:{port} {_meaning(error, options)}")
+            found.append(_meaning(error, options).at(host, port))
             continue
         try:
             answer = await connection.send(MetadataRequest([]))
         except (OSError, KafkaError, TimeoutError) as error:
-            reasons.append(f"{host}:{port} {_meaning(error, options)}")
+            found.append(_meaning(error, options).at(host, port))
         else:
             if answer.brokers:
                 return None
             # What it thinks of a token, a broker says in a form that aiokafka does not read, and then answers
             # nothing but errors, which look like a cluster without brokers.
-            reasons.append(f"{host}:{port} does not accept the login with {options.get('sasl_mechanism')}")
+            text = f"does not accept the login with {options.get('sasl_mechanism')}"
+            found.append(_Refusal(text, denied=True).at(host, port))
         finally:
             connection.close()
-    return "; ".join(reasons)
+    return found
+
+
+class _Refusal(NamedTuple):
+    """Why a broker did not take a client, and whether it would take it another time."""
+
+    text: str
+    denied: bool
+
+    def at(self, host: str, port: int) -> "_Refusal":
+        """Return the same with the broker's address before it."""
+        return self._replace(text=f"{host}:{port} {self.text}")
 
 
 async def require_access(options: Mapping[str, Any]) -> None:
@@ -72,28 +103,30 @@ async def require_access(options: Mapping[str, Any]) -> None:
         raise KafkaConnectionError(why)
 
 
-def _meaning(error: BaseException, options: Mapping[str, Any]) -> str:
+def _meaning(error: BaseException, options: Mapping[str, Any]) -> _Refusal:
     protocol = options.get("security_protocol", "PLAINTEXT")
     if isinstance(error.__cause__, ssl.SSLError):
         error = error.__cause__
     match error:
         case ssl.SSLCertVerificationError():
-            return f"shows a certificate that is not trusted here: {error.verify_message}"
+            return _Refusal(f"shows a certificate that is not trusted here: {error.verify_message}", True)
         case ssl.SSLError():
-            return (
+            return _Refusal(
                 f"ended the TLS handshake ({error.reason or error}): it may want a client certificate that it "
-                "trusts, or speak no TLS on this port"
+                "trusts, or speak no TLS on this port",
+                True,
             )
         case SaslAuthenticationFailed():
-            return f"refused the login: {' '.join(map(str, error.args)) or 'it does not say why'}"
+            why = " ".join(map(str, error.args)) or "it does not say why"
+            return _Refusal(f"refused the login: {why}", True)
         case UnsupportedSaslMechanismError():
-            return f"takes no login with {options.get('sasl_mechanism')}"
+            return _Refusal(f"takes no login with {options.get('sasl_mechanism')}", True)
         case KafkaConnectionError() | ConnectionResetError():
-            return f"closed the connection: it may not speak {protocol} on this port"
+            return _Refusal(f"closed the connection: it may not speak {protocol} on this port", False)
         case KafkaError():
-            return f"refused: {error}"
+            return _Refusal(f"refused: {error}", True)
         case TimeoutError():
-            return f"did not answer in time: it may not speak {protocol} on this port"
+            return _Refusal(f"did not answer in time: it may not speak {protocol} on this port", False)
         case OSError():
-            return f"can't be reached: {error.strerror or error}"
-    return str(error)
+            return _Refusal(f"can't be reached: {error.strerror or error}", False)
+    return _Refusal(str(error), False)

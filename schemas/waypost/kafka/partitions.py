@@ -5,12 +5,14 @@ import logging
 from typing import Final
 
 from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import TopicAuthorizationFailedError
 
 from waypost.backoff import Backoff
 
 log = logging.getLogger("waypost")
 _FIRST_WAIT: Final = 0.1
 _LONGEST_WAIT: Final = 2.0
+_DENIALS: Final = 3
 
 
 async def partitions_of(client: AIOKafkaClient, topic: str, *, patient: bool = False) -> list[int]:
@@ -20,7 +22,12 @@ async def partitions_of(client: AIOKafkaClient, topic: str, *, patient: bool = F
     """
     backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT, factor=3)
     await client.add_topic(topic)
+    denials = 0
     while not (found := client.cluster.partitions_for_topic(topic)):
+        # Permissions reach brokers a moment after they were given, so one denial means little.
+        denials += topic in client.cluster.unauthorized_topics
+        if denials > _DENIALS:
+            raise TopicAuthorizationFailedError(topic)
         if patient:
             log.warning("Kafka does not tell of a topic %r yet; 'waypost topics create' makes it", topic)
             patient = False

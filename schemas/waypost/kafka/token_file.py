@@ -12,6 +12,14 @@ from pathlib import Path
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.errors import SaslAuthenticationFailed
 
+from waypost.errors import AccessDeniedError
+
+
+class _TokenFileError(AccessDeniedError, SaslAuthenticationFailed):
+    """A token that can't be used; aiokafka takes it for a failed login, as it should."""
+
+    __str__ = Exception.__str__  # aiokafka's own puts the name of the class before the text
+
 
 class TokenFile(AbstractTokenProvider):
     """Token provider for OAUTHBEARER: ``kafka_options={"sasl_oauth_token_provider": TokenFile(path), …}``.
@@ -23,18 +31,22 @@ class TokenFile(AbstractTokenProvider):
         self._path = Path(path)
 
     async def token(self) -> str:
-        """The token. SaslAuthenticationFailed if the file can't be read, is empty, or holds an expired JWT."""
+        """Return the token.
+
+        Raises:
+            AccessDeniedError: The file can't be read, is empty, or holds an expired JWT.
+        """
         try:
             token = (await asyncio.to_thread(self._path.read_text)).strip()
         except (OSError, UnicodeDecodeError) as error:
             why = getattr(error, "strerror", None) or "it is no text"
-            raise SaslAuthenticationFailed(f"the token file {self._path} can't be read: {why}") from None
+            raise _TokenFileError(f"the token file {self._path} can't be read: {why}") from None
         if not token:
-            raise SaslAuthenticationFailed(f"the token file {self._path} is empty")
+            raise _TokenFileError(f"the token file {self._path} is empty")
         expires = _expiry(token)
         if expires is not None and expires <= time.time():
             when = datetime.fromtimestamp(expires, UTC).isoformat(timespec="seconds")
-            raise SaslAuthenticationFailed(f"the token in {self._path} expired at {when}: renew the file")
+            raise _TokenFileError(f"the token in {self._path} expired at {when}: renew the file")
         return token
 
 

@@ -314,7 +314,8 @@ class Publisher(CommandMethods):
                 return await self._waiter.wait(pending.command_id, session_id, landing)
         except TimeoutError:
             ended = f"within {timeout:g} s" if limit.expired() else "before the publisher was closed"
-            raise result_timeout_error(pending, landing, self._sender, ended) from None
+            unreadable = None if self._waiter is None else self._waiter.last_error
+            raise result_timeout_error(pending, landing, self._sender, ended, unreadable) from None
         finally:
             self._outcomes.forget(pending.command_id)
 

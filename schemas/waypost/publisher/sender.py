@@ -161,7 +161,11 @@ class Sender:
         if "security_protocol" in self._options and is_auth_failure(error, self._options):
             why = await refusal(self._options)
             return error if why is None else KafkaConnectionError(why)
-        return unreachable(self._options) if isinstance(error, KafkaConnectionError) else error
+        return (
+            KafkaConnectionError(unreachable(self._options))
+            if isinstance(error, KafkaConnectionError)
+            else error
+        )
 
     def _complain(self, error: Exception) -> None:
         kind, said = type(error).__name__, str(error)

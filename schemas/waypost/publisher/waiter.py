@@ -31,11 +31,15 @@ if TYPE_CHECKING:
 
 
 def result_timeout_error(
-    pending: Pending, landing: "asyncio.Future[tuple[int, int]]", sender: "Sender | None", ended: str
+    pending: Pending,
+    landing: "asyncio.Future[tuple[int, int]]",
+    sender: "Sender | None",
+    ended: str,
+    unreadable: str | None,
 ) -> ResultTimeoutError:
-    """The error for who waited in vain, until ``ended`` (``within 10 s``).
+    """Return the error for a command without a result until ``ended``, such as ``within 10 s``.
 
-    ``landing`` has partition and offset once Kafka has the command.
+    ``landing`` has partition and offset once Kafka has the command. ``unreadable`` is why results can't be read.
     """
     kept = " and in the spool" if pending.home is not None else ""
     reached: Reached
@@ -43,7 +47,8 @@ def result_timeout_error(
     if landing.done():
         reached = "acknowledged"
         partition, offset = landing.result()
-        known = f"Kafka has it, at offset {offset} of partition {partition}; is a worker running?"
+        asked = "is a worker running?" if unreadable is None else f"results can't be read: {unreadable}"
+        known = f"Kafka has it, at offset {offset} of partition {partition}; {asked}"
     elif sender is not None and (partition := sender.where(pending)) is not None:
         reached = "sent"
         known = (
@@ -172,6 +177,8 @@ class ResultWaiter:
         self._consumer: AIOKafkaConsumer | None = None
         self._task: asyncio.Task[None] | None = None
         self._opening = asyncio.Lock()
+        #: Why results can't be read just now.
+        self.last_error: str | None = None
 
     async def wait(
         self, command_id: str, session_id: str, landing: "asyncio.Future[tuple[int, int]]"
@@ -221,6 +228,7 @@ class ResultWaiter:
                     self._tracks[partition].wanted[command_id] = offset
                 return
             except _PASSING as error:
+                self.last_error = str(error) or type(error).__name__
                 log.debug("results can't be read yet: %r", error)
                 await asyncio.sleep(_WAIT_SECONDS)
 
@@ -273,9 +281,11 @@ class ResultWaiter:
                     positions = {track.partition: track.position for track in self._tracks.values()}
                     found = await read_each(consumer, positions, "read_uncommitted", _MOST, _CLOSE_SECONDS)
                 except KafkaError as error:
+                    self.last_error = str(error)
                     log.debug("results can't be read just now: %r", error)
                     await asyncio.sleep(_WAIT_SECONDS)
                     continue
+                self.last_error = None
                 for partition, records in found.items():
                     if (track := self._tracks.get(partition.partition)) is not None:
                         self._look(consumer, track, records)

@@ -85,17 +85,20 @@ class Subscriber:
 
         Raises:
             ValueError: the Kafka client does not take the ``kafka_options``.
-            KafkaError: the cluster can't be reached.
+            KafkaUnavailableError: No broker can be reached.
+            AccessDeniedError: Kafka does not accept the login or the certificate, or denies reading the topic.
+            SubscriberError: Kafka refused for another reason.
         """
         await self._started()
         return self
 
     async def _started(self) -> "ResultConsumer":
         if self._consuming is None:
-            from aiokafka.errors import KafkaConnectionError
+            from aiokafka.errors import KafkaConnectionError, KafkaError
 
-            from waypost.kafka.diagnosis import refusal, require_access, unreachable
+            from waypost.kafka.diagnosis import connection_error, require_access
             from waypost.subscriber.consumer import ResultConsumer, Start
+            from waypost.subscriber.failures import subscriber_error
             from waypost.subscriber.watchdog import Watch
 
             try:
@@ -108,10 +111,9 @@ class Subscriber:
                 await require_access(self._options)
                 await consuming.open()
             except KafkaConnectionError as error:
-                why = await refusal(self._options) if "security_protocol" in self._options else None
-                raise (
-                    unreachable(self._options) if why is None else KafkaConnectionError(why)
-                ) from error.__cause__
+                raise await connection_error(self._options) from error
+            except KafkaError as error:
+                raise subscriber_error(error, self._topic, self._group) from error
             self._consuming = consuming
         return self._consuming
 

@@ -16,6 +16,7 @@ from aiokafka.errors import ConsumerStoppedError, KafkaError
 
 from waypost.kafka.lenient import ODD, read_each
 from waypost.kafka.partitions import partitions_of
+from waypost.subscriber.failures import subscriber_error
 from waypost.subscriber.watchdog import Activity, FetchProgress, Watch, Watchdog, abandon
 
 log = logging.getLogger("waypost")
@@ -168,7 +169,7 @@ class ResultConsumer:
             return await self._ask_each()
         except KafkaError as error:
             if not error.retriable:
-                raise
+                raise subscriber_error(error, self._topic, self._group) from error
             log.info("results can't be read just now: %r", error)
             await asyncio.sleep(_WAIT_SECONDS)
             return {}

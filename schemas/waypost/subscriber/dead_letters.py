@@ -43,8 +43,8 @@ class DeadLetters:
 
     async def __aenter__(self) -> Self:
         """Connect; DeadLetterError if the topic is not there: better now than at the first dead letter."""
-        await self._producer.start()
         try:
+            await self._producer.start()
             async with asyncio.timeout(_TOPIC_SECONDS):
                 await partitions_of(self._producer.client, self._topic)
         except BaseException as error:
