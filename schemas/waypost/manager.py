@@ -47,10 +47,16 @@ _A = TypeVar("_A", bound=Accepted)
 
 
 class CheckpointManager:
-    """One session's checkpoints in memory. Not safe for use from several threads at once.
+    """Checkpoints of one session in memory, for tests and single-process use.
 
-    Reads have the names and results of :class:`waypost.Reader`; list calls return oldest first unless they
-    say otherwise.
+    The semantics are those of the service. Reads have the names and results of :class:`waypost.SessionReader`. It is
+    not safe to use from several threads at once.
+
+    Args:
+        session_id: The session's id.
+        max_checkpoints: The most checkpoints it keeps.
+        compress_after: Above this number, keep only the latest checkpoint of each name.
+        keep_recent: The newest checkpoints, which compression leaves alone.
     """
 
     def __init__(
@@ -68,12 +74,12 @@ class CheckpointManager:
 
     @property
     def session_id(self) -> str:
-        """The session's name."""
+        """Id of the session."""
         return self._session.session_id
 
     @property
     def policy(self) -> RetentionPolicy:
-        """The retention policy in force."""
+        """Retention policy in force."""
         return self._session.policy or self._default
 
     def create(
@@ -84,7 +90,17 @@ class CheckpointManager:
         *,
         timestamp: datetime | None = None,
     ) -> Checkpoint:
-        """Append a checkpoint and apply retention. ``timestamp`` is now, UTC, where none is given."""
+        """Append a checkpoint and apply retention.
+
+        Args:
+            name: What happened, such as ``"task_done"``.
+            data: What the agent knows, as a JSON object.
+            metadata: A small JSON object to search by.
+            timestamp: When it happened, with a time zone; now by default.
+
+        Raises:
+            InvalidCommandError: An argument breaks the contract; the message names it.
+        """
         action = create_action(name, data, metadata)
         made = self._apply(action, Created, timestamp=timestamp)
         self._stored[made.entry.number] = (action.data, action.metadata)
@@ -94,26 +110,46 @@ class CheckpointManager:
         return checkpoint
 
     def clear(self) -> int:
-        """Drop all checkpoints, pinned ones too; how many there were. Numbers go on from where they are."""
+        """Delete all checkpoints, pinned ones included, and return how many there were.
+
+        Their numbers are not given again.
+        """
         removed = self._apply(Clear(), Cleared).removed
         self._discard(removed)
         return len(removed)
 
     def pin(self, checkpoint_id: str) -> None:
-        """Exempt a checkpoint from retention. InvalidCommandError ``pin-limit`` or UnknownCheckpointError."""
+        """Pin a checkpoint, so that retention never removes it.
+
+        Raises:
+            UnknownCheckpointError: There is no such checkpoint.
+            InvalidCommandError: As many are pinned as may be.
+        """
         self._discard(self._apply(Pin(checkpoint_id), Pinned).removed)
 
     def unpin(self, checkpoint_id: str) -> None:
-        """Give a checkpoint back to retention."""
+        """Unpin a checkpoint, so that retention may remove it.
+
+        Raises:
+            UnknownCheckpointError: There is no such checkpoint.
+        """
         self._discard(self._apply(Unpin(checkpoint_id), Unpinned).removed)
 
     def delete(self, checkpoint_id: str) -> None:
-        """Drop one checkpoint; its number is never used again."""
+        """Delete a checkpoint. Its number is not given again.
+
+        Raises:
+            UnknownCheckpointError: There is no such checkpoint.
+        """
         deleted = self._apply(Delete(checkpoint_id), Deleted)
         self._discard((deleted.number, *deleted.removed))
 
     def rollback(self, checkpoint_id: str, *, discard_later: bool = False) -> Checkpoint:
-        """The checkpoint to go back to; with ``discard_later`` every higher number is dropped."""
+        """Return the checkpoint to go back to. With ``discard_later``, delete all with a higher number.
+
+        Raises:
+            UnknownCheckpointError: There is no such checkpoint.
+        """
         found = self.get(checkpoint_id)
         self._discard(self._apply(Rollback(checkpoint_id, discard_later), RolledBack).removed)
         if found is None:
@@ -121,13 +157,23 @@ class CheckpointManager:
         return found
 
     def configure(self, **changes: int | float | None) -> RetentionPolicy:
-        """Change the named fields of the policy and apply it at once; ``max_age`` in seconds."""
+        """Change fields of the retention policy, apply it and return it. ``max_age`` is in seconds.
+
+        Raises:
+            InvalidCommandError: A field is unknown or out of bounds.
+        """
         configured = self._apply(Configure(policy_changes(changes)), Configured)
         self._discard(configured.removed)
         return self.policy
 
     def import_checkpoints(self, json_text: str | bytes, on_conflict: OnConflict = "skip") -> int:
-        """Take over an exported list; how many checkpoints were imported or replaced."""
+        """Import a list that :meth:`export` made, and return how many checkpoints were imported or replaced.
+
+        ``on_conflict`` says what to do with a number that is taken: ``"skip"``, ``"replace"`` or ``"reject"``.
+
+        Raises:
+            InvalidCommandError: The list can't be read, or ``"reject"`` met a conflict.
+        """
         # Here and not above: whoever imports nothing need not load pydantic.
         from waypost.wire.decode import parse_body
 
@@ -153,9 +199,9 @@ class CheckpointManager:
         return imported.count("imported") + imported.count("replaced")
 
     def on_checkpoint(self, callback: Callable[[Checkpoint], None]) -> Callable[[], None]:
-        """Call ``callback`` with each created checkpoint; returns a function that ends it.
+        """Call ``callback`` with each created checkpoint, and return a function that stops this.
 
-        A callback that raises is logged to the logger ``waypost`` and stops nobody.
+        If a callback raises, that is logged to the logger ``waypost``, and the others are still called.
         """
         registration = object()
         self._callbacks[registration] = callback
@@ -166,46 +212,54 @@ class CheckpointManager:
         return stop
 
     def get(self, checkpoint_id: str) -> Checkpoint | None:
-        """The checkpoint with this id, or the newest that was imported under it, or None."""
+        """Return the checkpoint with this id, or the newest that was imported under it, or None."""
         entry = self._session.find(checkpoint_id)
         return None if entry is None else self._checkpoint(entry)
 
     def get_by_name(self, name: str) -> list[Checkpoint]:
-        """All of that name, newest first."""
+        """Return the checkpoints with this name, newest first."""
         return [checkpoint for checkpoint in reversed(self.get_all()) if checkpoint.name == name]
 
     def get_latest(self, name: str | None = None) -> Checkpoint | None:
-        """The highest number, optionally of that name, or None."""
+        """Return the checkpoint with the highest number, optionally of those with a name, or None."""
         for entry in reversed(self._session.live()):
             if name is None or entry.name == name:
                 return self._checkpoint(entry)
         return None
 
     def get_all(self) -> list[Checkpoint]:
-        """All live checkpoints, oldest first."""
+        """Return all checkpoints, oldest first."""
         return [self._checkpoint(entry) for entry in self._session.live()]
 
     def get_since(self, t: datetime) -> list[Checkpoint]:
-        """Those with a timestamp strictly after ``t`` (aware), in order of number."""
+        """Return the checkpoints with a timestamp after ``t``, in the order of their numbers.
+
+        Raises:
+            NaiveDatetimeError: ``t`` has no time zone.
+        """
         after = to_micros(t)
         return [self._checkpoint(entry) for entry in self._session.live() if entry.taken_at > after]
 
     def get_between(self, a: datetime, b: datetime) -> list[Checkpoint]:
-        """Those with a timestamp from ``a`` to ``b``, both included, in order of number."""
+        """Return the checkpoints with a timestamp from ``a`` to ``b``, both included, in the order of their numbers.
+
+        Raises:
+            NaiveDatetimeError: ``a`` or ``b`` has no time zone.
+        """
         first, last = to_micros(a), to_micros(b)
         return [self._checkpoint(e) for e in self._session.live() if first <= e.taken_at <= last]
 
     def rollback_to(self, checkpoint_id: str) -> dict[str, Any] | None:
-        """That checkpoint's data, or None. Changes nothing."""
+        """Change nothing, and return the data of this checkpoint, or None if there is none."""
         found = self.get(checkpoint_id)
         return None if found is None else found.data
 
     def get_summary(self) -> Summary:
-        """Counts, names, first and last checkpoint, and the span in seconds."""
+        """Return counts, names, the first and the last checkpoint, and the time between them in seconds."""
         return summarise(self.get_all())
 
     def export(self) -> str:
-        """The interchange list as JSON text, indented by 2."""
+        """Return all checkpoints as a JSON text that ``import_checkpoints`` reads."""
         return export_json(self.get_all())
 
     def __len__(self) -> int:

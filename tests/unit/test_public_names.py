@@ -2,9 +2,13 @@
 
 import ast
 import importlib
+import inspect
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -144,3 +148,65 @@ def test_an_old_module_still_has_its_name(module: str, name: str) -> None:
     # Documented as an attribute of the package, without an import of its own.
     found = run(f"import waypost; print({module}.{name})", "-Wignore")
     assert name in found.stdout, found.stderr
+
+
+# Docstrings.
+
+#: With these begins what only explains a name to those who know it.
+NO_NOUN = re.compile(
+    "All|Any|As|At|For|How|If|It|Not|See|So|Some|That|These|This|Those|What|When|Where|Whether|Which|Who|With|Without"
+)
+ARTICLES = {"A", "An", "The"}
+
+
+def documented() -> Iterator[tuple[str, Any]]:
+    """Every public class and function, and what is public in a class, by its name."""
+    for module, names in {"waypost": NAMES, **ADAPTERS}.items():
+        for name in names:
+            found = getattr(importlib.import_module(module), name)
+            if not callable(found):
+                continue  # a constant has a comment
+            yield name, found
+            if inspect.isclass(found):
+                own = [base for base in found.__mro__ if base.__module__.startswith("waypost")]
+                for member in {key for base in own for key in vars(base) if not key.startswith("_")}:
+                    value = inspect.getattr_static(found, member)
+                    if hasattr(value, "__override__"):
+                        continue  # the framework says what it is for
+                    if inspect.isfunction(value) or hasattr(value, "fget") or isinstance(value, classmethod):
+                        yield f"{name}.{member}", value
+
+
+DOCUMENTED = dict(documented())
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_a_docstring_begins_with_a_verb_or_a_noun(name: str) -> None:
+    what = DOCUMENTED[name]
+    text = inspect.getdoc(what)
+    assert text, f"{name} has no docstring"
+    first = text.split()[0].strip(",.")
+    assert first.isalpha(), text
+    assert first[0].isupper(), text
+    assert not NO_NOUN.fullmatch(first), text
+    if inspect.isfunction(what) and not inspect.isgeneratorfunction(inspect.unwrap(what)):
+        assert first not in ARTICLES, f"a method's docstring begins with a verb: {text}"
+        assert not first.endswith("s"), f"a method's docstring begins with an imperative: {text}"
+    summary = text.partition("\n\n")[0]
+    assert summary.endswith((".", "…``")), f"the first paragraph is no sentence: {summary}"
+
+
+def test_there_are_docstrings_to_look_at() -> None:
+    assert len(DOCUMENTED) > 150
+    assert {
+        "Publisher.create",
+        "SyncPublisher.create",
+        "Event.token",
+        "Checkpoint.from_dict",
+        "continued_trace",
+    } < set(DOCUMENTED)
+
+
+def test_rollback_to_says_first_that_nothing_changes() -> None:
+    for kind in (waypost.CheckpointManager, waypost.SessionReader):
+        assert str(kind.rollback_to.__doc__).startswith("Change nothing")

@@ -31,13 +31,17 @@ _ALL: Final = 2**31
 
 
 class WaypostCheckpointStorage:
-    """Workflow checkpoints: ``WorkflowBuilder(…, checkpoint_storage=WaypostCheckpointStorage(backend, "run-7"))``.
+    """Storage of workflow checkpoints.
 
-    ``scope`` names the session that holds them: take one per conversation or run rather than one for all, since
-    each is bounded. ``keep``: how many checkpoints of each workflow name stay at least; older ones leave from time
-    to time. None keeps all, and a scope that is full then raises SessionFullError at the next save.
-    ``allowed_checkpoint_types`` are the types of yours in the state, as for the framework's file storage:
-    ``"module:qualname"``.
+    Use it as ``WorkflowBuilder(…, checkpoint_storage=WaypostCheckpointStorage(backend, "run-7"))``.
+
+    Args:
+        backend: The connection to Kafka and Postgres.
+        scope: The session that holds the checkpoints. Use one for each conversation or run, since each is bounded.
+        keep: The fewest checkpoints that stay for each workflow name; older ones are removed from time to time. None
+            keeps all, and a full scope raises SessionFullError at the next save.
+        allowed_checkpoint_types: Your own types in the state, as ``"module:qualname"``, as for the framework's file
+            storage.
     """
 
     def __init__(
@@ -56,36 +60,41 @@ class WaypostCheckpointStorage:
         self._allowed = frozenset(allowed_checkpoint_types)
 
     async def save(self, checkpoint: WorkflowCheckpoint) -> str:
-        """Store a copy, visible to all once this returns; its id. One with the same id is replaced.
+        """Store a copy, which everybody sees once this returns, and return its id. It replaces one with the same id.
 
-        WorkflowCheckpointException if it could not be read back.
+        Raises:
+            WorkflowCheckpointException: It could not be read back.
         """
         return await self._backend.join(self._save(checkpoint))
 
     async def load(self, checkpoint_id: str) -> WorkflowCheckpoint:
-        """The checkpoint with this id; WorkflowCheckpointException if there is none."""
+        """Return the checkpoint with this id.
+
+        Raises:
+            WorkflowCheckpointException: There is none.
+        """
         found = await self._backend.join(self._find({"id": checkpoint_id}, 1))
         if not found:
             raise WorkflowCheckpointException(f"No checkpoint found with ID {checkpoint_id}")
         return self._decoded(found[0])
 
     async def list_checkpoints(self, *, workflow_name: str) -> list[WorkflowCheckpoint]:
-        """All of a workflow, in the order in which they were saved."""
+        """Return all checkpoints of a workflow, in the order in which they were saved."""
         found = await self._backend.join(self._find({"workflow": workflow_name}, _ALL))
         newest = {row.metadata["id"]: row for row in reversed(found)}
         return [self._decoded(row) for row in newest.values()]
 
     async def delete(self, checkpoint_id: str) -> bool:
-        """Delete a checkpoint; whether there was one."""
+        """Delete a checkpoint, and tell whether there was one."""
         return await self._backend.join(self._delete(checkpoint_id))
 
     async def get_latest(self, *, workflow_name: str) -> WorkflowCheckpoint | None:
-        """The one saved last. Clocks of different machines take no part in that."""
+        """Return the checkpoint that was saved last, whatever the clocks of machines say."""
         found = await self._backend.join(self._find({"workflow": workflow_name}, 1))
         return self._decoded(found[0]) if found else None
 
     async def list_checkpoint_ids(self, *, workflow_name: str) -> list[str]:
-        """The ids of :meth:`list_checkpoints`, without reading the checkpoints."""
+        """Return the ids of :meth:`list_checkpoints`, without reading the checkpoints."""
         rows = await self._backend.join(self._backend.rows(self._session, "index"))
         return list(dict.fromkeys(row.metadata["id"] for row in _of_workflow(rows, workflow_name)))
 

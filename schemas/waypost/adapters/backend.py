@@ -43,7 +43,7 @@ _T = TypeVar("_T")
 
 
 class SessionFullError(WaypostError):
-    """A session holds as many records as an adapter puts into one. Nothing was added, nothing was dropped."""
+    """A session that holds as many records as an adapter puts into one. Nothing was added or removed."""
 
 
 @dataclass(slots=True)
@@ -69,13 +69,20 @@ class Appended:
 
 
 class Backend:
-    """Kafka and Postgres for the adapters: ``async with Backend("localhost:9092", dsn) as backend: …``
+    """Connection of the adapters to Kafka and Postgres: ``async with Backend("localhost:9092", dsn) as backend: …``
 
-    In code without an event loop, ``with Backend(…) as backend`` runs one in a thread of its own; the plain
-    methods of the adapters then work from any thread. ``timeout``: seconds that a write waits for its result
-    (then ResultTimeoutError: it was accepted and may still be applied) and a read for this process's own
-    writes. ``publisher_options`` and ``reader_options`` are those of :class:`waypost.Publisher` (``kafka_options``
-    for TLS and SASL) and :class:`waypost.Reader`.
+    In code without an event loop, ``with Backend(…) as backend`` runs one in a thread of its own. The plain methods of
+    the adapters then work from any thread.
+
+    Args:
+        bootstrap_servers: Addresses of brokers, as ``host:port``, separated by commas.
+        dsn: The address of the database, or of all its shards.
+        topic_prefix: Prefix of the two topics.
+        schema: Name of the schema in Postgres.
+        timeout: Seconds that a write waits for its result, and a read for this process's own writes. After that, a
+            write raises ResultTimeoutError: it was accepted and may still be applied.
+        publisher_options: Options of :class:`waypost.Publisher`, such as ``kafka_options`` for TLS and SASL.
+        reader_options: Options of :class:`waypost.Reader`.
     """
 
     @renamed_keywords(prefix="topic_prefix")
@@ -131,7 +138,11 @@ class Backend:
     # From any thread, from any loop.
 
     def run(self, call: Coroutine[Any, Any, _T]) -> _T:
-        """Run ``call`` on this backend's loop and wait; RuntimeError in that loop's own thread."""
+        """Run a coroutine on this backend's event loop, and wait for it.
+
+        Raises:
+            RuntimeError: This is the thread of that event loop.
+        """
         loop = self._living(call)
         try:
             here = asyncio.get_running_loop()
@@ -146,7 +157,7 @@ class Backend:
         return asyncio.run_coroutine_threadsafe(call, loop).result()
 
     async def join(self, call: Coroutine[Any, Any, _T]) -> _T:
-        """Await ``call`` on this backend's loop, from whatever loop."""
+        """Await a coroutine on this backend's event loop, from any event loop."""
         loop = self._living(call)
         if asyncio.get_running_loop() is loop:
             return await call
@@ -166,10 +177,13 @@ class Backend:
     async def append(
         self, session_id: str, records: Sequence[Record], timestamp: datetime | None = None
     ) -> Appended:
-        """Add records, visible once this returns; SessionFullError if they may not fit.
+        """Add records, which are visible once this returns.
 
-        One record is one create. Several are one import, there together or not at all, as long as they have
-        less than 880 KB. ``timestamp`` is when a single record was taken, now by default.
+        One record is one create. Several are one import, all of them or none, as long as they have less than 880 KB.
+        ``timestamp`` is when a single record was taken, now by default.
+
+        Raises:
+            SessionFullError: The records may not fit.
         """
         sent = [divided(record) for record in records]
         parts = [part for each in sent for part in each.parts]
@@ -194,7 +208,7 @@ class Backend:
         return Appended(numbers, any(number % _DUE_EVERY == 0 for number in numbers))
 
     async def delete(self, session_id: str, numbers: Sequence[int]) -> bool:
-        """Delete records in this order; whether the last one was still there."""
+        """Delete records in this order, and tell whether the last one was still there."""
         for number in numbers[:-1]:
             await self._publisher.drain()
             self._publisher.delete(session_id, f"{session_id}:{number}")
@@ -202,14 +216,14 @@ class Backend:
         return (await self._wait(session_id, EventType.DELETE, body)).type == EventType.DELETED
 
     async def clear(self, session_id: str) -> None:
-        """Delete all records of a session. A session that never was stays unknown."""
+        """Delete all records of a session. One that does not exist is not created."""
         if await self._reader.session_info(session_id) is not None:
             await self._wait(session_id, EventType.CLEAR, b"{}")
 
     async def copy(
         self, source: str, target: str, remade: Callable[[dict[str, Any]], dict[str, Any]]
     ) -> None:
-        """Add all records of one moment of ``source`` to ``target``, in order, with ``remade`` metadata."""
+        """Copy all records of a session, as of one moment, to another one. ``remade`` changes their metadata."""
         await self.caught_up(source)
         info = await self._reader.session_info(source)
         if info is None or info.checkpoint_count == 0:
@@ -228,7 +242,7 @@ class Backend:
     # Reads.
 
     async def rows(self, session_id: str, statement: str, *arguments: Any) -> list[Row]:
-        """Rows of one of the adapters' statements, large ones put together."""
+        """Return the rows of one of the adapters' statements, with the parts of large ones joined."""
         await self.caught_up(session_id)
         rows = await self._fetch(statement, session_id, *arguments)
         batches = sorted({row.batch for row in rows if row.batch is not None and row.raw})
@@ -237,16 +251,16 @@ class Backend:
         return whole(rows, await self._fetch("parts", session_id, batches))
 
     async def values(self, session_id: str, statement: str, *arguments: Any) -> list[Any]:
-        """The first column of one of the adapters' statements."""
+        """Return the first column of one of the adapters' statements."""
         await self.caught_up(session_id)
         return [row[0] for row in await self._reader._fetch(f"adapters/{statement}", session_id, *arguments)]
 
     async def among(self, statement: str, *arguments: Any) -> list[Any]:
-        """The first column of a statement that is about many sessions."""
+        """Return the first column of a statement that is about many sessions."""
         return [row[0] for row in await self._reader._fetch_all(f"adapters/{statement}", *arguments)]
 
     async def sessions(self, prefix: str) -> AsyncIterator[str]:
-        """Ids of the sessions with records whose id begins with ``prefix``."""
+        """Yield the ids of sessions that have records and start with ``prefix``."""
         cursor = None
         while True:
             page = await self._reader.sessions(prefix=prefix, cursor=cursor)

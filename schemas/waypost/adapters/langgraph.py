@@ -41,14 +41,16 @@ _NEWEST: Final = 2**63 - 1
 
 
 class WaypostSaver(BaseCheckpointSaver[str]):
-    """Checkpoints of LangGraph on Waypost: ``builder.compile(checkpointer=WaypostSaver(backend))``.
+    """Checkpointer for LangGraph: ``builder.compile(checkpointer=WaypostSaver(backend))``.
 
-    A write is durable in Kafka, applied to Postgres and visible to every reader when its call returns. ``keep``:
-    how many checkpoints each namespace of a thread keeps at least; older ones leave from time to time. None keeps
-    all, and a thread that is full then raises SessionFullError at the next put until it is pruned. ``serde`` is
-    LangGraph's own by default, which never unpickles.
+    A write is durable in Kafka, applied to Postgres and visible to every reader when its call returns. The plain
+    methods work from any thread except that of the backend's own event loop.
 
-    The plain methods work from any thread but that of the backend's own event loop.
+    Args:
+        backend: The connection to Kafka and Postgres. keep: The fewest checkpoints that each namespace of a thread
+        keeps; older ones are removed from time to time. None
+            keeps all, and a full thread raises SessionFullError at each put until it is pruned.
+        serde: LangGraph's serializer. The default is its own, which never unpickles.
     """
 
     def __init__(
@@ -62,7 +64,7 @@ class WaypostSaver(BaseCheckpointSaver[str]):
 
     @override
     def get_next_version(self, current: str | int | float | None, channel: None) -> str:
-        """The next version of a channel, different for every writer, so that none hides another's value."""
+        """Return the next version of a channel, different for each writer, so that none hides another's value."""
         number = 0 if current is None else int(str(current).split(".", 1)[0])
         return f"{number + 1:032}.{random.random():016}"
 
@@ -70,7 +72,7 @@ class WaypostSaver(BaseCheckpointSaver[str]):
 
     @override
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
-        """The checkpoint that ``config`` names, or the newest of its namespace, or None."""
+        """Return the checkpoint that ``config`` names, or the newest of its namespace, or None."""
         return await self._backend.join(self._get(config))
 
     @override
@@ -82,7 +84,7 @@ class WaypostSaver(BaseCheckpointSaver[str]):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
-        """Checkpoints newest first, of a thread and namespace or of all; see the base class."""
+        """Yield checkpoints, newest first, of a thread and namespace or of all. See the base class."""
         listing = _Listing(self._backend, self.serde, config, filter or {}, before, limit)
         while page := await self._backend.join(listing.page()):
             for each in page:
@@ -92,7 +94,7 @@ class WaypostSaver(BaseCheckpointSaver[str]):
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
-        """What delta channels are built from at a checkpoint; see the base class."""
+        """Return what delta channels are built from at a checkpoint. See the base class."""
         return await self._backend.join(self._delta_history(config, channels))
 
     async def _delta_history(
@@ -132,14 +134,14 @@ class WaypostSaver(BaseCheckpointSaver[str]):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        """Store a checkpoint; the config that names it."""
+        """Store a checkpoint, and return the config that names it."""
         return await self._backend.join(self._put(config, checkpoint, metadata, new_versions))
 
     @override
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        """Store what a task wrote, all of it or, with the error, nothing that is visible."""
+        """Store what a task wrote. If this raises, nothing of it is visible."""
         await self._backend.join(self._put_writes(config, writes, task_id, task_path))
 
     @override
@@ -157,7 +159,7 @@ class WaypostSaver(BaseCheckpointSaver[str]):
 
     @override
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        """Add all checkpoints and writes of a thread, as of one moment, to another thread."""
+        """Copy all checkpoints and writes of a thread, as of one moment, to another thread."""
         await self._backend.join(self._copy(str(source_thread_id), str(target_thread_id)))
 
     @override

@@ -26,11 +26,17 @@ _ALL: Final = 2**31
 
 
 class WaypostSession:
-    """The history of a conversation: ``await Runner.run(agent, "Hi", session=WaypostSession("user-7", backend))``.
+    """History of a conversation: ``await Runner.run(agent, "Hi", session=WaypostSession("user-7", backend))``.
 
-    The items of one ``add_items`` are there together or not at all, as long as they have less than 880 KB. Of
-    several who pop at once each gets another item. ``keep``: how many items stay at least; older ones leave from
-    time to time. None keeps all, and a session that is full then raises SessionFullError until it is cleared.
+    The items of one ``add_items`` are stored together or not at all, as long as they have less than 880 KB. Of several
+    callers that pop at the same time, each gets another item.
+
+    Args:
+        session_id: The conversation's id.
+        backend: The connection to Kafka and Postgres.
+        keep: The fewest items that stay; older ones are removed from time to time. None keeps all, and a full session
+            raises SessionFullError until it is cleared.
+        session_settings: Settings of the SDK, such as a limit for :meth:`get_items`.
     """
 
     session_settings: SessionSettings | None
@@ -52,7 +58,7 @@ class WaypostSession:
         self._keep = keep
 
     async def get_items(self, limit: int | None = None) -> "list[TResponseInputItem]":
-        """The newest ``limit`` items, oldest first; without a limit that of the settings, or all."""
+        """Return the newest ``limit`` items, oldest first. The default limit is that of the settings, or none."""
         return await self._backend.join(self._get(resolve_session_limit(limit, self.session_settings)))
 
     async def add_items(self, items: "list[TResponseInputItem]") -> None:
@@ -60,7 +66,7 @@ class WaypostSession:
         await self._backend.join(self._add(cast("list[dict[str, Any]]", items)))
 
     async def pop_item(self) -> "TResponseInputItem | None":
-        """Remove the newest item and return it; None if there is none."""
+        """Remove the newest item and return it, or return None if there is none."""
         return await self._backend.join(self._pop())
 
     async def clear_session(self) -> None:

@@ -14,7 +14,7 @@ from waypost.model.times import format_micros, from_micros, parse_micros, to_mic
 
 
 class CheckpointDict(TypedDict):
-    """The five keys of the interchange format."""
+    """Checkpoint in the interchange format, with its five keys."""
 
     id: str
     name: str
@@ -24,7 +24,7 @@ class CheckpointDict(TypedDict):
 
 
 class Summary(TypedDict):
-    """What :func:`summarise` returns; times are RFC 3339 texts, the duration is in seconds."""
+    """Summary of a session's checkpoints. Times are RFC 3339 texts, the duration is in seconds."""
 
     total_count: int
     unique_names: int
@@ -54,11 +54,11 @@ def own_number(session_id: str, identifier: str) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A named, durable snapshot of an agent's working state.
+    """Record of what an agent knew at one moment, under a name.
 
-    ``raw_data`` is the data's JSON, byte for byte as the agent sent it; ``raw_metadata`` is compact JSON with
-    sorted keys. ``timestamp`` is the agent's clock, ``recorded_at`` the broker's; both are aware, in UTC.
-    ``imported_id`` is the id under which an imported checkpoint was known where it came from.
+    ``raw_data`` is the JSON of the data, byte for byte as the agent sent it; ``raw_metadata`` is compact JSON with
+    sorted keys. ``timestamp`` is the agent's time, ``recorded_at`` the broker's, both in UTC. ``imported_id`` is the id
+    that an imported checkpoint had where it came from.
     """
 
     id: str
@@ -72,28 +72,28 @@ class Checkpoint:
 
     @property
     def data(self) -> dict[str, Any]:
-        """The data, parsed anew at each access: changing it never changes the checkpoint."""
+        """Data, parsed at each access, so that changing it never changes the checkpoint."""
         data: dict[str, Any] = orjson.loads(self.raw_data)
         return data
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """The metadata, parsed anew at each access."""
+        """Metadata, parsed at each access."""
         metadata: dict[str, Any] = orjson.loads(self.raw_metadata)
         return metadata
 
     @property
     def number(self) -> int:
-        """The number within the session, from 1."""
+        """Number within the session, from 1."""
         return int(self.id.rpartition(":")[2])
 
     @property
     def session_id(self) -> str:
-        """The session that owns it."""
+        """Id of the session that it belongs to."""
         return self.id.rpartition(":")[0]
 
     def to_dict(self) -> CheckpointDict:
-        """The interchange form: ``id, name, timestamp (ISO 8601, UTC), data, metadata``."""
+        """Return the interchange form: id, name, timestamp (ISO 8601, UTC), data and metadata."""
         return {
             "id": self.id,
             "name": self.name,
@@ -104,9 +104,10 @@ class Checkpoint:
 
     @classmethod
     def from_dict(cls, mapping: Mapping[str, Any]) -> Self:
-        """Read the interchange form; ``metadata`` is optional. ``recorded_at`` is then the timestamp.
+        """Read the interchange form, in which ``metadata`` is optional. ``recorded_at`` becomes the timestamp.
 
-        Raises InvalidCommandError (``invalid-body``) that names the key that is missing or wrong.
+        Raises:
+            InvalidCommandError: A key is missing or wrong; the message names it.
         """
         missing = [key for key in ("id", "name", "timestamp", "data") if key not in mapping]
         if missing:

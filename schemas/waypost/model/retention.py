@@ -14,7 +14,12 @@ MAX_AGE_BOUNDS_SECONDS: Final = (0.000_001, 3_155_760_000.0)  # one microsecond 
 
 @dataclass(frozen=True, slots=True)
 class RetentionPolicy:
-    """How many checkpoints a session keeps, and how long. ``max_age`` is in microseconds, None for ever."""
+    """Limits on how many checkpoints a session keeps, and how long.
+
+    When there are more than ``compress_after``, all but the first, the last ``keep_recent`` and the latest of each name
+    are removed; when there are more than ``max_checkpoints``, the oldest. ``max_age`` is in microseconds, None for no
+    limit. Pinned checkpoints stay.
+    """
 
     max_checkpoints: int = 100
     compress_after: int = 50
@@ -36,13 +41,17 @@ class RetentionPolicy:
             )
 
     def changed(self, changes: Iterable[tuple[str, int | None]]) -> "RetentionPolicy":
-        """This policy with the named fields changed; InvalidCommandError if the outcome is out of bounds."""
+        """Return this policy with other values of the named fields.
+
+        Raises:
+            InvalidCommandError: A value is out of bounds.
+        """
         fields: dict[str, Any] = dict(changes)
         return replace(self, **fields)
 
     @property
     def max_pins(self) -> int:
-        """How many checkpoints may be pinned: room is left for the first and the newest."""
+        """Largest number of pinned checkpoints, which leaves room for the first and the newest."""
         return self.max_checkpoints - 2
 
 

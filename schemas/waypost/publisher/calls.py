@@ -30,8 +30,10 @@ IMPORT_PART_COUNT: Final = 10_000
 
 
 class CommandMethods(ABC):
-    """The commands as plain calls. Each returns the command id; each raises InvalidCommandError, naming the
-    argument, or BufferFullError, or PublisherClosedError, and then the command was not accepted.
+    """The commands as plain calls, each of which returns the command's id.
+
+    Each raises InvalidCommandError, which names the argument, BufferFullError or PublisherClosedError if the command
+    was not accepted.
     """
 
     def __init__(self) -> None:
@@ -46,39 +48,66 @@ class CommandMethods(ABC):
         *,
         timestamp: datetime | None = None,
     ) -> str:
-        """Append a checkpoint. ``timestamp`` (aware) is now where none is given."""
+        """Append a checkpoint to a session.
+
+        Args:
+            session_id: The session; its first checkpoint creates it.
+            name: What happened, such as ``"task_done"``.
+            data: What the agent knows, as a JSON object.
+            metadata: A small JSON object to search by.
+            timestamp: When it happened, with a time zone; now by default.
+
+        Returns:
+            The command's id. Kafka acknowledges the command later.
+
+        Raises:
+            InvalidCommandError: An argument breaks the contract; the message names it.
+            BufferFullError: The buffer is full.
+            PublisherClosedError: The publisher is closed or was not started.
+        """
         return self._send(_CREATE, session_id, create_body(name, data, metadata), timestamp)
 
     def pin(self, session_id: str, checkpoint_id: str) -> str:
-        """Exempt a checkpoint from retention."""
+        """Pin a checkpoint, so that retention never removes it."""
         return self._send(EventType.PIN, session_id, checkpoint_body(checkpoint_id))
 
     def unpin(self, session_id: str, checkpoint_id: str) -> str:
-        """Give a checkpoint back to retention."""
+        """Unpin a checkpoint, so that retention may remove it."""
         return self._send(EventType.UNPIN, session_id, checkpoint_body(checkpoint_id))
 
     def delete(self, session_id: str, checkpoint_id: str) -> str:
-        """Drop one checkpoint."""
+        """Delete a checkpoint."""
         return self._send(EventType.DELETE, session_id, checkpoint_body(checkpoint_id))
 
     def clear(self, session_id: str) -> str:
-        """Drop all checkpoints of a session, pinned ones too."""
+        """Delete all checkpoints of a session, pinned ones included."""
         return self._send(EventType.CLEAR, session_id, b"{}")
 
     def rollback(self, session_id: str, checkpoint_id: str, *, discard_later: bool = False) -> str:
-        """Record a rollback; with ``discard_later`` drop every higher number."""
+        """Record a rollback to a checkpoint. With ``discard_later``, delete all checkpoints with a higher number."""
         return self._send(EventType.ROLLBACK, session_id, rollback_body(checkpoint_id, discard_later))
 
     def configure(self, session_id: str, **changes: int | float | None) -> str:
-        """Change fields of the session's policy: max_checkpoints, compress_after, keep_recent, max_age (s)."""
+        """Change fields of a session's retention policy.
+
+        The fields are ``max_checkpoints``, ``compress_after``, ``keep_recent`` and ``max_age``, which is in seconds.
+        """
         return self._send(EventType.CONFIGURE, session_id, policy_body(changes))
 
     def import_checkpoints(
         self, session_id: str, json_text: str | bytes, on_conflict: OnConflict = "skip"
     ) -> list[str]:
-        """Take over an exported list. A long one is split; each part is one command; their ids.
+        """Import a list that :meth:`waypost.SessionReader.export` made.
 
-        All parts are accepted or, with the error, none.
+        A long list is split into several commands. Either all of them are accepted, or none and an error is raised.
+
+        Args:
+            session_id: The session that gets the checkpoints.
+            json_text: The list, as JSON.
+            on_conflict: What to do with a number that is taken: ``"skip"``, ``"replace"`` or ``"reject"``.
+
+        Returns:
+            The ids of the commands.
         """
         # Here and not above: agents that import nothing need not load pydantic.
         from waypost.wire.decode import parse_body
@@ -163,7 +192,11 @@ class CommandMethods(ABC):
 
 
 def split_import(json_text: str | bytes) -> Sequence[list[bytes]]:
-    """An exported list as parts that each fit into one command. InvalidCommandError if it is no JSON list."""
+    """Split an exported list into parts that each fit into one command.
+
+    Raises:
+        InvalidCommandError: It is not a JSON list.
+    """
     # A lone surrogate is refused as what it is, text that is not UTF-8, with all other broken JSON.
     raw = json_text.encode(errors="surrogatepass") if isinstance(json_text, str) else json_text
     if not isinstance(check_json(raw, around=2), list):

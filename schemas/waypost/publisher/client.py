@@ -43,13 +43,13 @@ log = logging.getLogger("waypost")
 
 
 class Publisher(CommandMethods):
-    """Publishes commands from an event loop: ``async with waypost.Publisher("localhost:9092") as publisher``.
+    """Publisher of commands for code on an event loop.
 
-    The options are those of :class:`waypost.PublisherOptions`. A plain call can't wait on an
-    event loop, so there is no ``on_full="block"`` here: ``await publisher.drain()`` before the call instead.
-    With ``durability="spool"`` a call holds the event loop up for one write to the disk (tens of microseconds,
-    with ``spool_fsync`` as long as the disk takes); ``await publisher.persisted()`` after a number of calls writes
-    them together, off the loop.
+    Use it as ``async with waypost.Publisher("localhost:9092") as publisher``. The options are those of
+    :class:`waypost.PublisherOptions`. A plain call can't wait on an event loop, so there is no ``on_full="block"``;
+    use ``await publisher.drain()`` before the call instead. With ``durability="spool"``, a call blocks the event loop
+    for one write to the disk: tens of microseconds, or with ``spool_fsync`` as long as the disk takes. Several calls
+    followed by ``await publisher.persisted()`` are written together, off the loop.
     """
 
     _may_block = False
@@ -78,11 +78,12 @@ class Publisher(CommandMethods):
         self._ended = asyncio.Event()
 
     async def start(self) -> Self:
-        """Begin to send. Does not wait for Kafka.
+        """Start to send, without waiting for Kafka.
 
         Raises:
-            ValueError: the Kafka client does not take the ``kafka_options``.
-            SpoolError: the spool's directory can't be used.
+            ValueError: The Kafka client does not accept the ``kafka_options``.
+            SpoolError: The spool's directory can't be used.
+            PublisherClosedError: The publisher was closed before.
         """
         from waypost.publisher.sender import Sender
 
@@ -126,9 +127,14 @@ class Publisher(CommandMethods):
         await self.close()
 
     async def flush(self, timeout: float | None = None) -> int:
-        """Wait until Kafka has all that was accepted before this call; how many it has not got in time.
+        """Wait until Kafka has acknowledged everything accepted before this call.
 
-        ``timeout`` in seconds; None waits as long as it takes. What dead publishers left counts too.
+        Args:
+            timeout: Seconds to wait; None waits indefinitely.
+
+        Returns:
+            The number of commands still unacknowledged, those left by dead publishers included; 0 unless the
+            timeout expired or the publisher was closed.
         """
         target = self._buffer.newest
         if self._sender is not None and self._sender.alive:
@@ -201,11 +207,17 @@ class Publisher(CommandMethods):
         await self.drain()
 
     async def close(self, timeout: float = 10) -> int:
-        """Flush for at most so many seconds, then end; how many accepted commands Kafka has not acknowledged.
+        """Flush for at most ``timeout`` seconds, then stop.
 
-        Of those, some may have reached Kafka without its answer reaching us. With a spool they are kept in it for
-        the next publisher of its directory, as far as there is room; ``on_delivery`` is told of each that is
-        not. A cancelled close waits no longer for Kafka, and does all the rest.
+        With a spool, commands that Kafka has not acknowledged are kept for the next publisher of its directory, as
+        far as there is room. Each that is not kept is reported to ``on_delivery``. A canceled close stops waiting for
+        Kafka, and does everything else.
+
+        Returns:
+            The number of accepted commands that Kafka has not acknowledged. Some of them may have reached Kafka.
+
+        Raises:
+            PublisherClosedError: The publisher belongs to the parent process.
         """
         if self._closed:
             with suppress(TimeoutError):
@@ -264,7 +276,7 @@ class Publisher(CommandMethods):
             )
 
     def stats(self) -> PublisherStats:
-        """Counts, for your metrics."""
+        """Return counts for your metrics."""
         return counted(self._buffer, self._outcomes, self._sender, self._spooler)
 
     async def create_and_wait(
@@ -277,11 +289,23 @@ class Publisher(CommandMethods):
         timestamp: datetime | None = None,
         timeout: float = 10,
     ) -> "CommandResult":
-        """Create a checkpoint and wait for its result, for those who need the id at once.
+        """Create a checkpoint and wait for its result, if you need its id at once.
 
-        ResultTimeoutError after ``timeout`` seconds says how far the command is known to have come: it is
-        accepted and may still be applied. InvalidCommandError if the worker rejected it, DeliveryError if it
-        will never reach the worker.
+        Args:
+            session_id: The session; its first checkpoint creates it.
+            name: What happened, such as ``"task_done"``.
+            data: What the agent knows, as a JSON object.
+            metadata: A small JSON object to search by.
+            timestamp: When it happened, with a time zone; now by default.
+            timeout: Seconds to wait for the result.
+
+        Raises:
+            InvalidCommandError: An argument breaks the contract, or the worker rejected the command.
+            ResultTimeoutError: No result came in time. The command was accepted and may still be applied; the error
+                says how far it is known to have come.
+            DeliveryError: The command will never reach the worker.
+            BufferFullError: The buffer is full, and the command was not accepted.
+            PublisherClosedError: The publisher is closed or was not started.
         """
         body = create_body(name, data, metadata)
         result = await self.publish_and_wait(
@@ -299,7 +323,18 @@ class Publisher(CommandMethods):
         command_id: str | None = None,
         timeout: float = 10,
     ) -> "CommandResult":
-        """Publish any command and wait for its result, whatever it says; otherwise as create_and_wait."""
+        """Publish a command whose body you encoded yourself, and wait for its result.
+
+        A rejection is returned like any other result; see :meth:`waypost.CommandResult.raise_if_rejected`.
+
+        Raises:
+            InvalidCommandError: An argument breaks the contract.
+            ResultTimeoutError: No result came in time. The command was accepted and may still be applied; the error
+                says how far it is known to have come.
+            DeliveryError: The command will never reach the worker.
+            BufferFullError: The buffer is full, and the command was not accepted.
+            PublisherClosedError: The publisher is closed or was not started.
+        """
         from waypost.publisher.waiter import ResultWaiter, result_timeout_error  # brings the Kafka client
 
         check_raw(command_type, body)
@@ -320,9 +355,12 @@ class Publisher(CommandMethods):
             self._outcomes.forget(pending.command_id)
 
     async def configure_defaults(self, **changes: int | float | None) -> list[str]:
-        """Set the default policy of the deployment: one command to every partition; their ids.
+        """Set the retention policy of all sessions without one of their own.
 
-        Waits until Kafka tells how many partitions there are.
+        This takes one command for each partition, so it waits until Kafka says how many there are.
+
+        Returns:
+            The ids of the commands.
         """
         body = policy_body(changes)
         partitions = await self._working().partitions()

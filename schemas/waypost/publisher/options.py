@@ -22,38 +22,37 @@ DEFAULT_SPOOL_BYTES: Final = 1024 * 1024 * 1024
 
 
 class PublisherOptions(TypedDict, total=False):
-    """The keyword arguments of :class:`waypost.Publisher` and :class:`waypost.SyncPublisher`.
+    """Keyword arguments of :class:`waypost.Publisher` and :class:`waypost.SyncPublisher`.
 
     ``topic_prefix``
-        of the topics (``waypost``).
+        Prefix of the two topics (default: ``waypost``).
     ``source``
-        the ``ce_source`` of the commands (``/waypost/publisher``).
+        The ``ce_source`` of the commands (default: ``/waypost/publisher``).
     ``max_buffer_count``, ``max_buffer_bytes``
-        bounds of what is held in memory (100,000 and 64 MiB).
+        The most commands and bytes in memory (default: 100,000 and 64 MiB).
     ``spool``
-        a directory on a local disk for what does not fit into memory, and for what a crash must not lose; one
-        for each deployment. None (the default) for none.
+        A directory on a local disk for commands that do not fit into memory, or that a crash must not lose. Use one
+        for each deployment (default: None, no spool).
     ``max_spool_bytes``
-        bound of the spool (1 GiB).
+        The most bytes in the spool (default: 1 GiB).
     ``durability``
-        ``"memory"`` (the default): a call returns once the command is in memory, and the spool takes over what
-        Kafka does not take. ``"spool"``: a call returns once the command is in the spool.
+        ``"memory"``: a call returns once the command is in memory, and the spool takes what Kafka does not (default).
+        ``"spool"``: a call returns once the command is in the spool.
     ``spool_fsync``
-        whether each write to the spool is to survive a loss of power too, not just the death of the process
-        (False).
+        Whether each write to the spool also survives a power failure (default: False).
     ``spool_after``
-        seconds without any answer from Kafka after which all that is in memory goes to the spool as well (1).
+        Seconds without an answer from Kafka, after which everything in memory goes to the spool too (default: 1).
     ``adopt_after``
-        seconds after which what another publisher left in the directory when it died is sent by this one (30),
-        if none was started in its place, which would take over at once. ``math.inf`` for never.
+        Seconds after which this publisher sends what a dead one left in the directory, unless a new one was started,
+        which takes over at once (default: 30). ``math.inf`` means never.
     ``on_full``
-        what a call does when there is no room: ``"raise"`` BufferFullError (the default), ``"block"``, or
-        ``"drop_oldest"`` of those in memory that are not yet on their way.
+        What a call does if the buffer is full: ``"raise"`` a BufferFullError (default), ``"block"``, or
+        ``"drop_oldest"``, which gives up the oldest command in memory that is not being sent.
     ``on_delivery``
-        called with each command id and None once Kafka has the command, or a DeliveryError if it was refused,
-        dropped, or lost when the publisher closed. Not called for what stays in the spool.
+        A function that is called with each command id and None once Kafka has the command, or a DeliveryError if it
+        was refused, dropped, or lost when the publisher closed. It is not called for commands that stay in the spool.
     ``kafka_options``
-        go to the Kafka client: ``security_protocol``, ``ssl_context``, ``sasl_…``, ``client_id``,
+        Options of the Kafka client: ``security_protocol``, ``ssl_context``, ``sasl_…``, ``client_id``,
         ``compression_type``, ``request_timeout_ms``.
     """
 

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class PublisherStats:
-    """Counts of commands since the publisher was made, and its state now.
+    """Counts of a publisher's commands since it was made, and its state now.
 
-    ``accepted + recovered = delivered + failed + dropped + buffered``, where ``recovered`` are those that dead
-    publishers left in the spool, and ``buffered`` those that Kafka has not acknowledged. Of these ``spooled``
-    are on the disk, or just being written there. ``buffered_bytes`` is what is in memory, ``spooled_bytes`` what
-    is on the disk.
-    ``connected``: there is a connection, or was one until Kafka went away; ``waiting_seconds`` is how long Kafka
-    has left the oldest batch unanswered, and ``last_error`` what went wrong since the last batch that it took.
-    ``spool_error`` is what is wrong with the disk now.
+    ``accepted + recovered = delivered + failed + dropped + buffered``. ``recovered`` commands were left in the spool by
+    dead publishers, and ``buffered`` ones are not acknowledged by Kafka. Of these, ``spooled`` ones are on the disk or
+    just being written to it. ``buffered_bytes`` are in memory, ``spooled_bytes`` on the disk.
+
+    ``connected`` says that there is a connection, or was one until Kafka became unreachable. ``waiting_seconds`` is how
+    long Kafka has not answered the oldest batch, and ``last_error`` what has gone wrong since the last batch that it
+    acknowledged. ``spool_error`` is what is wrong with the disk now.
     """
 
     accepted: int

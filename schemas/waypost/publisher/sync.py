@@ -30,12 +30,13 @@ class _Threaded(Publisher):
 
 
 class SyncPublisher(CommandMethods):
-    """As :class:`waypost.Publisher`, with plain ``flush()`` and ``close()``; ready to use once it is made.
+    """Publisher of commands for code without an event loop, with a thread of its own.
 
-    The options are those of :class:`waypost.PublisherOptions`. ``on_full="block"`` makes a
-    call wait for room, at most ``block_timeout`` seconds. With ``durability="spool"`` threads that call at the
-    same time share one write to the disk. ``on_delivery`` is called in the publisher's own thread. A publisher
-    that is still open when the interpreter exits is closed then, within 5 seconds.
+    It is ready once it is made, and its calls are safe from several threads. The options are those of
+    :class:`waypost.PublisherOptions`. With ``on_full="block"``, a call waits for room, at most ``block_timeout``
+    seconds. With ``durability="spool"``, threads that call at the same time share one write to the disk.
+    ``on_delivery`` is called in the publisher's own thread. A publisher that is still open when the interpreter exits
+    is closed then, within 5 seconds.
     """
 
     @renamed_keywords(**RENAMED_OPTIONS)
@@ -69,7 +70,10 @@ class SyncPublisher(CommandMethods):
         self.close()
 
     def flush(self, timeout: float | None = None) -> int:
-        """Wait until Kafka has all that was accepted before; how many it has not got in time (seconds)."""
+        """Wait until Kafka has acknowledged everything accepted before this call.
+
+        See :meth:`waypost.Publisher.flush`.
+        """
         return self._run(self._publisher.flush(timeout))
 
     def persisted(self) -> None:
@@ -85,7 +89,7 @@ class SyncPublisher(CommandMethods):
         self.persisted()
 
     def stats(self) -> PublisherStats:
-        """Counts, for your metrics."""
+        """Return counts for your metrics."""
         return self._publisher.stats()
 
     def create_and_wait(
@@ -98,7 +102,10 @@ class SyncPublisher(CommandMethods):
         timestamp: datetime | None = None,
         timeout: float = 10,
     ) -> "CommandResult":
-        """Create a checkpoint and wait for its result; see :meth:`waypost.Publisher.create_and_wait`."""
+        """Create a checkpoint and wait for its result.
+
+        See :meth:`waypost.Publisher.create_and_wait`.
+        """
         return self._run(
             self._publisher.create_and_wait(
                 session_id, name, data, metadata, timestamp=timestamp, timeout=timeout
@@ -115,7 +122,10 @@ class SyncPublisher(CommandMethods):
         command_id: str | None = None,
         timeout: float = 10,
     ) -> "CommandResult":
-        """Publish any command and wait for its result; see :meth:`waypost.Publisher.publish_and_wait`."""
+        """Publish a command whose body you encoded yourself, and wait for its result.
+
+        See :meth:`waypost.Publisher.publish_and_wait`.
+        """
         return self._run(
             self._publisher.publish_and_wait(
                 session_id, command_type, body, timestamp=timestamp, command_id=command_id, timeout=timeout
@@ -123,7 +133,10 @@ class SyncPublisher(CommandMethods):
         )
 
     def close(self, timeout: float = 10) -> int:
-        """Flush for at most so many seconds, then end; how many accepted commands were left undelivered."""
+        """Flush for at most ``timeout`` seconds, then stop.
+
+        See :meth:`waypost.Publisher.close`.
+        """
         with self._closing:
             if self._left is None:
                 try:

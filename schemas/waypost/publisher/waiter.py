@@ -85,7 +85,7 @@ _LONG_POLL_MS: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
-    """The result of a command: its type and parsed body. ``token`` is for ``Reader.wait_for``."""
+    """Result of a command: its type, such as ``waypost.checkpoint.created``, and its parsed body."""
 
     type: str
     body: dict[str, Any]
@@ -98,7 +98,7 @@ class CommandResult:
 
     @property
     def checkpoint_id(self) -> str | None:
-        """The id of the checkpoint that the command was about, where there is one."""
+        """Id of the checkpoint that the command was about, None if there is none."""
         checkpoint = self.body.get("checkpoint")
         return checkpoint["id"] if checkpoint else self.body.get("checkpoint_id")
 

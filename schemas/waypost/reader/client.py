@@ -37,14 +37,22 @@ _EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
 
 
 class Reader:
-    """A pool of read-only connections: ``async with waypost.Reader(dsn) as reader: …``
+    """Reader of sessions in Postgres: ``async with waypost.Reader(dsn) as reader: …``
 
-    ``dsn`` is that of the database or, where it is sharded, all of them in the deployment's order: a list, or a text
-    that separates them by white space; what is out of place there is a ShardMapError. ``schema`` is another one
-    than ``waypost`` where a replay built a side schema. At most ``pool_size`` connections to each database; a
-    statement, and the wait for a connection, take at most ``timeout`` seconds (TimeoutError says which it was).
-    While Postgres is away, reads wait up to ``reconnect`` seconds for it, unless it was never reached. Works behind
-    pgbouncer in transaction mode with ``statement_cache_size=0``.
+    A role that may only read is enough. Connections are made when they are first needed.
+
+    All reads raise DatabaseUnavailableError if Postgres can't be reached, AccessDeniedError if it refuses the login
+    or the read, ReaderTimeoutError if one takes too long, ShardMapError if the databases do not belong together, and
+    ReaderError for anything else that goes wrong in Postgres.
+
+    Args:
+        dsn: The address of the database. If it is sharded, all of them in the deployment's order: as a list, or as a
+            text with white space between them.
+        schema: Name of the schema, if it is not ``waypost``.
+        pool_size: The most connections to each database.
+        timeout: Seconds that a read, a wait for a connection or a connect may take.
+        reconnect: Seconds that reads wait for a Postgres that was reached before and is unavailable.
+        statement_cache_size: 0 behind a pooler such as pgbouncer in transaction mode.
     """
 
     def __init__(
@@ -73,11 +81,15 @@ class Reader:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections, for good: a read from here on is a ReaderClosedError."""
+        """Close the connections for good. Later reads raise ReaderClosedError."""
         await self._shards.close()
 
     def session(self, session_id: str) -> SessionReader:
-        """The reads of one session; it need not exist."""
+        """Return the reads of one session, which need not exist.
+
+        Raises:
+            InvalidCommandError: No session can have this id.
+        """
         return SessionReader(SessionSource(self._shards, session_id), session_id)
 
     async def sessions(
@@ -155,11 +167,11 @@ class Reader:
         return await self._fetch_all(statement, *arguments)
 
     def snapshot(self) -> AbstractAsyncContextManager[SnapshotSet]:
-        """Reads that all see the same moment, of each database its own. Holds a connection to each meanwhile."""
+        """Open reads that all see the same moment, one of each database. They hold a connection to each."""
         return self._shards.snapshot()
 
     async def session_info(self, session_id: str) -> SessionInfo | None:
-        """What is known of a session, or None if no command of it was ever accepted."""
+        """Return the summary of a session, or None if no command of it was ever accepted."""
         rows = await self._fetch("session", session_id)
         return _session_info(rows[0]) if rows else None
 

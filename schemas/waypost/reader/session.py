@@ -29,10 +29,11 @@ class _Filter(NamedTuple):
 
 
 class SessionReader:
-    """The reads of one session, with the names and results of :class:`waypost.CheckpointManager`.
+    """Reads of one session, with the names and results of :class:`waypost.CheckpointManager`.
 
-    ``name``, ``metadata`` (containment) and the page arguments narrow a list. Lists come oldest first unless
-    they say otherwise. Naive datetimes raise NaiveDatetimeError, a session id that none can have InvalidCommandError.
+    Iterating over it yields all checkpoints, oldest first. ``name`` narrows a list to the checkpoints with this name,
+    ``metadata`` to those whose metadata contain these members. Times must have a time zone. The errors are those of
+    :class:`waypost.Reader`.
     """
 
     def __init__(self, source: SessionSource, session_id: str) -> None:
@@ -42,7 +43,7 @@ class SessionReader:
         self._source = source
 
     async def get(self, checkpoint_id: str) -> Checkpoint | None:
-        """The checkpoint with this id, or the newest that was imported under it, or None."""
+        """Return the checkpoint with this id, or the newest that was imported under it, or None."""
         if not _possible(checkpoint_id):
             return None
         number = own_number(self.session_id, checkpoint_id)
@@ -51,11 +52,11 @@ class SessionReader:
         return _checkpoint(rows[0]) if rows else None
 
     async def get_by_name(self, name: str, *, metadata: Mapping[str, Any] | None = None) -> list[Checkpoint]:
-        """All of that name, newest first."""
+        """Return the checkpoints with this name, newest first."""
         return await self._all("newest_first", _Filter(name, metadata))
 
     async def get_latest(self, name: str | None = None) -> Checkpoint | None:
-        """The highest number, optionally of that name, or None."""
+        """Return the checkpoint with the highest number, optionally of those with a name, or None."""
         if not _possible(name):
             return None
         rows = await self._source.fetch("latest", self.session_id, name)
@@ -64,13 +65,17 @@ class SessionReader:
     async def get_all(
         self, *, name: str | None = None, metadata: Mapping[str, Any] | None = None
     ) -> list[Checkpoint]:
-        """All live checkpoints, oldest first."""
+        """Return all checkpoints, oldest first."""
         return await self._all("oldest_first", _Filter(name, metadata))
 
     async def get_since(
         self, t: datetime, *, name: str | None = None, metadata: Mapping[str, Any] | None = None
     ) -> list[Checkpoint]:
-        """Those with a timestamp strictly after ``t`` (aware), in order of number."""
+        """Return the checkpoints with a timestamp after ``t``, in the order of their numbers.
+
+        Raises:
+            NaiveDatetimeError: ``t`` has no time zone.
+        """
         return await self._all("oldest_first", _Filter(name, metadata, after=t))
 
     async def get_between(
@@ -81,7 +86,11 @@ class SessionReader:
         name: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> list[Checkpoint]:
-        """Those with a timestamp from ``a`` to ``b``, both included, in order of number."""
+        """Return the checkpoints with a timestamp from ``a`` to ``b``, both included, in the order of their numbers.
+
+        Raises:
+            NaiveDatetimeError: ``a`` or ``b`` has no time zone.
+        """
         return await self._all("oldest_first", _Filter(name, metadata, first=a, last=b))
 
     async def page(
@@ -95,7 +104,21 @@ class SessionReader:
         between: tuple[datetime, datetime] | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> CheckpointPage:
-        """At most ``limit`` checkpoints after ``cursor``, filtered."""
+        """Return a page of checkpoints.
+
+        Args:
+            cursor: The ``cursor`` of the previous page. None starts the list.
+            limit: The most checkpoints in a page.
+            newest_first: Whether the newest come first.
+            name: Only checkpoints with this name.
+            since: Only checkpoints with a timestamp after this time.
+            between: Only checkpoints with a timestamp from the first to the second time, both included.
+            metadata: Only checkpoints whose metadata contain these members.
+
+        Raises:
+            ValueError: ``limit`` is below 1, or ``cursor`` is none of this list's.
+            NaiveDatetimeError: A time has no time zone.
+        """
         checked_limit(limit)
         first, last = between or (None, None)
         statement = "newest_first" if newest_first else "oldest_first"
@@ -105,12 +128,12 @@ class SessionReader:
         return CheckpointPage(found, str(found[-1].number) if full else None)
 
     async def rollback_to(self, checkpoint_id: str) -> dict[str, Any] | None:
-        """That checkpoint's data, or None. Changes nothing."""
+        """Change nothing, and return the data of this checkpoint, or None if there is none."""
         found = await self.get(checkpoint_id)
         return None if found is None else found.data
 
     async def get_summary(self) -> Summary:
-        """Counts, names, first and last checkpoint, and the span in seconds."""
+        """Return counts, names, the first and the last checkpoint, and the time between them in seconds."""
         async with self._source.snapshot() as snapshot:
             rows = await snapshot.fetch("summary", self.session_id)
             ends = [_checkpoint(row).to_dict() for row in await snapshot.fetch("ends", self.session_id)]
@@ -125,13 +148,13 @@ class SessionReader:
         }
 
     async def export(self) -> str:
-        """The interchange list as JSON text, indented by 2."""
+        """Return all checkpoints as a JSON text that ``import_checkpoints`` reads."""
         return export_json(await self.get_all())
 
     async def export_stream(self) -> AsyncIterator[bytes]:
-        """The same text as :meth:`export`, of one moment, in pieces: without holding all of it.
+        """Yield the text of :meth:`export` in pieces, as it was at one moment, with little of it in memory.
 
-        Holds a connection until it is read to its end or closed.
+        A connection is in use until the last piece is read or the iterator is closed.
         """
         opened = False
         async with self._source.snapshot() as snapshot:
@@ -142,7 +165,7 @@ class SessionReader:
         yield b"\n]" if opened else b"[]"
 
     async def count(self) -> int:
-        """How many live checkpoints there are."""
+        """Return the number of checkpoints."""
         rows = await self._source.fetch("count", self.session_id)
         return int(rows[0]["count"])
 

@@ -25,20 +25,26 @@ if TYPE_CHECKING:
 
 
 class Subscriber:
-    """An async iterator over events, or ``run(handler)``.
+    """Subscriber to result events, as an async iterator or with :meth:`run`.
 
-    With ``group``, partitions are shared among all subscribers of that group and positions are kept in Kafka;
-    without, this subscriber reads every partition and keeps no position. It begins at the group's position;
-    where there is none at the end, or with ``from_beginning`` at the beginning, or with ``since`` (an aware
-    datetime, by the timestamps of the results topic) at the first event from then on. ``names`` (of
-    checkpoints), ``types`` (``"created"``, ``"checkpoint.created"`` or whole) and ``sessions`` filter by
-    header, without parsing a body. ``kafka_options`` go to the Kafka client. A group's member that takes no event
-    for ``max_poll_interval_ms`` (5 minutes) loses its partitions to the others; with :meth:`run` that holds for
-    a single handler only where it keeps the whole subscriber waiting.
+    If the topic grows but the Kafka consumer returns nothing for ``stuck_after`` seconds, at two consecutive checks,
+    it is replaced by a new one, which continues after the last event that was done. This is logged, counted in
+    ``restarts`` and reported to ``on_restart``.
 
-    A Kafka consumer can get stuck: its log goes on, and nothing comes. One that was asked in vain for
-    ``stuck_after`` seconds and is still behind at a second look is replaced by a new one, which goes on from what
-    was done. That is logged, counted in ``restarts`` and told to ``on_restart``.
+    Args:
+        bootstrap_servers: Addresses of brokers, as ``host:port``, separated by commas.
+        group: Name of a consumer group. Its members share the partitions, and positions are kept in Kafka. A member
+            that takes no event for ``max_poll_interval_ms`` (5 minutes) loses its partitions; with :meth:`run`, a slow
+            handler only counts if the whole subscriber waits for it. None reads every partition and keeps no position.
+        topic_prefix: Prefix of the two topics.
+        names: Only events of checkpoints with these names.
+        types: Only events of these types: ``"created"``, ``"checkpoint.created"`` or in full.
+        sessions: Only events of these sessions.
+        from_beginning: If there is no position, start with the first event instead of the next one.
+        since: If there is no position, start with the first event at this time or later. It has a time zone.
+        kafka_options: Options of the Kafka client.
+        stuck_after: Seconds after which a consumer that returns nothing is checked.
+        on_restart: A function that is called with a text when the consumer is replaced.
     """
 
     @renamed_keywords(prefix="topic_prefix", options="kafka_options")
@@ -77,14 +83,14 @@ class Subscriber:
 
     @property
     def restarts(self) -> int:
-        """How often a stuck Kafka consumer was replaced."""
+        """Number of times that a stuck Kafka consumer was replaced."""
         return self._earlier_restarts + (0 if self._consuming is None else self._consuming.restarts)
 
     async def start(self) -> Self:
-        """Connect and take up the position, once the results topic exists.
+        """Connect, and take up the position once the results topic exists.
 
         Raises:
-            ValueError: the Kafka client does not take the ``kafka_options``.
+            ValueError: The Kafka client does not accept the ``kafka_options``.
             KafkaUnavailableError: No broker can be reached.
             AccessDeniedError: Kafka does not accept the login or the certificate, or denies reading the topic.
             SubscriberError: Kafka refused for another reason.
@@ -118,7 +124,7 @@ class Subscriber:
         return self._consuming
 
     async def close(self) -> None:
-        """Commit what is done and leave. An iteration or run that is under way ends."""
+        """Commit the position and disconnect. An iteration or run in progress ends."""
         consuming, self._consuming = self._consuming, None
         if consuming is not None:
             self._earlier_restarts += consuming.restarts
@@ -156,15 +162,27 @@ class Subscriber:
         on_failure: OnFailure | None = None,
         dead_letters: str | None = None,
     ) -> None:
-        """Call ``handler`` with each event until cancelled or closed.
+        """Call ``handler`` with each event, until canceled or closed.
 
-        Up to ``concurrency`` sessions at a time, the events of one session one after the other. A handler that
-        raises is tried again up to ``retries`` times, with growing pauses (0.1 to 30 s) in which others are
-        handled. What fails for good goes to the topic ``dead_letters``, which must exist, as the record that it
-        was with headers ``deadletter-…`` that say why, whence and when; then ``on_failure`` gets the event and
-        the error. The position moves on once both are through. Without both, and where one of them fails, the
-        error (DeadLetterError for the topic) ends the run with the position before that event. A rebalance
-        waits up to 30 s for handlers under way; retries are left to whoever has the partition next.
+        The events of one session are handled one after the other. A handler that raises is called again, after growing
+        pauses (0.1 to 30 s) in which other sessions go on. An event that fails for good is written to ``dead_letters``,
+        then passed to ``on_failure``, and the position moves past it. If neither is given, or one of them fails, the
+        error ends the run, and the position stays before that event. A rebalance waits up to 30 s for handlers in
+        progress and leaves retries to the next owner of the partition.
+
+        Args:
+            handler: An async function that takes an event.
+            concurrency: The most sessions handled at the same time.
+            retries: The most further calls for an event that fails.
+            on_failure: An async function that takes an event that failed for good, and the error.
+            dead_letters: A topic, which must exist, for events that failed for good. They get headers
+                ``deadletter-…`` that say why, where they were and when.
+
+        Raises:
+            DeadLetterError: The dead-letter topic can't be used, or did not accept an event.
+            KafkaUnavailableError: No broker can be reached at the start.
+            AccessDeniedError: Kafka does not accept the login, or denies reading the topic or joining the group.
+            SubscriberError: Kafka refused for another reason.
         """
         plan = HandlerOptions(handler, concurrency, retries, on_failure)
         consuming = await self._started()

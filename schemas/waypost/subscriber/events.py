@@ -24,11 +24,11 @@ _SHORT: Final = {kind: kind.removeprefix("waypost.") for kind in RESULT_TYPES}
 
 @dataclass(frozen=True)
 class Event:
-    """One result. Headers are decoded, the body is parsed when it is first looked at.
+    """Result event. Headers are decoded at once, the body is parsed when it is first used.
 
-    ``subject`` is the checkpoint or session that it is about, ``name`` the checkpoint's name where there is
-    one, ``time`` the broker's clock at the command. ``topic``, ``partition`` and ``offset`` are the event's own
-    place; ``key``, ``headers`` and ``raw_body`` are the record as it came.
+    ``subject`` is the checkpoint or session that the event is about, ``name`` the checkpoint's name if there is one,
+    and ``time`` the broker's time of the command. ``topic``, ``partition`` and ``offset`` are the place of the event
+    itself; ``key``, ``headers`` and ``raw_body`` are the record as it was read.
     """
 
     id: str
@@ -47,19 +47,19 @@ class Event:
 
     @cached_property
     def body(self) -> dict[str, Any]:
-        """The whole result, parsed."""
+        """Body of the result, parsed."""
         body: dict[str, Any] = orjson.loads(self.raw_body)
         return body
 
     @property
     def removed(self) -> list[str]:
-        """Ids of the checkpoints that retention (or a rollback) dropped with this command."""
+        """Ids of the checkpoints that retention or a rollback removed with this command."""
         removed: list[str] = self.body.get("removed", [])
         return removed
 
     @property
     def command_id(self) -> str | None:
-        """The id of the command that this is the result of; None where it could not be read."""
+        """Id of the command, None if it could not be read."""
         identifier: str | None = self.body["command"]["id"]
         return identifier
 
@@ -71,7 +71,7 @@ class Event:
 
     @cached_property
     def checkpoint(self) -> Checkpoint | None:
-        """The checkpoint of a created or rolled_back event, its data byte for byte; else None."""
+        """Checkpoint of a created or rolled_back event, with its data byte for byte; None for other events."""
         found = self.body.get("checkpoint")
         if found is None:
             return None

@@ -10,11 +10,11 @@ from waypost.subscriber.events import Event
 
 @contextmanager
 def continued_trace(event: Event) -> Iterator[None]:
-    """What is done within belongs to the trace of the agent who sent the command of ``event``.
+    """Continue the trace of the agent that sent the event's command, within a ``with`` block.
 
-    :meth:`waypost.Subscriber.run` does this around its handler; with the iterator it is yours to do. A span
-    ``waypost handle`` is made by the application's own tracer provider. Without OpenTelemetry, or for an event
-    without ``traceparent``, nothing happens.
+    :meth:`waypost.Subscriber.run` does this around its handler; with the iterator, do it yourself. The application's
+    own tracer provider creates a span ``waypost handle``. Without OpenTelemetry, or for an event without
+    ``traceparent``, nothing happens.
     """
     trace: Any = sys.modules.get("opentelemetry.trace")
     if trace is None or event.traceparent is None:

@@ -13,7 +13,7 @@ _MASK: Final = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """The two topics of a deployment: ``{prefix}.commands`` and ``{prefix}.results``."""
+    """Names of a deployment's two topics: ``{prefix}.commands`` and ``{prefix}.results``."""
 
     prefix: str = DEFAULT_PREFIX
 
@@ -27,16 +27,16 @@ class Topics:
 
     @property
     def commands(self) -> str:
-        """Where agents publish."""
+        """Name of the topic that agents publish to."""
         return f"{self.prefix}.commands"
 
     @property
     def results(self) -> str:
-        """Where each command's one result appears."""
+        """Name of the topic with the one result of each command."""
         return f"{self.prefix}.results"
 
     def transactional_id(self, partition: int) -> str:
-        """The id whose producer epoch fences owners of a partition. It is never used for a transaction."""
+        """Return the id whose producer epoch fences owners of a partition. No transaction uses it."""
         return f"{self.prefix}.{partition}"
 
 
