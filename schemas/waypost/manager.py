@@ -72,6 +72,9 @@ class CheckpointManager:
         self._position = -1
         self._callbacks: dict[object, Callable[[Checkpoint], None]] = {}
 
+    def __repr__(self) -> str:
+        return f"<CheckpointManager of {self.session_id!r}: {len(self)} checkpoints>"
+
     @property
     def session_id(self) -> str:
         """Id of the session."""

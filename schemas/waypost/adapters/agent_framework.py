@@ -19,6 +19,8 @@ except ImportError as error:
         "pip install 'waypost[agent-framework]'"
     ) from error
 
+from typing_extensions import override
+
 from waypost.adapters.backend import Backend
 from waypost.adapters.records import Record, Row, containing, gone_with_parts, session_of
 from waypost.errors import InvalidCommandError
@@ -58,6 +60,10 @@ class WaypostCheckpointStorage:
         self._session = session_of(PREFIX, scope)
         self._keep = keep
         self._allowed = frozenset(allowed_checkpoint_types)
+
+    @override
+    def __repr__(self) -> str:
+        return f"<WaypostCheckpointStorage of {self._session!r} on {self._backend!r}, keep={self._keep}>"
 
     async def save(self, checkpoint: WorkflowCheckpoint) -> str:
         """Store a copy, which everybody sees once this returns, and return its id. It replaces one with the same id.

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any, Final, Self, TypeVar
 
 import orjson
+from typing_extensions import override
 
 from waypost.adapters.records import (
     FULL,
@@ -34,7 +35,7 @@ from waypost.publisher.waiter import CommandResult
 from waypost.reader.client import DEFAULT_SCHEMA, Reader
 from waypost.wire.encode import checkpoint_body, import_body
 from waypost.wire.event_types import EventType
-from waypost.wire.topics import DEFAULT_PREFIX, CommandPosition
+from waypost.wire.topics import DEFAULT_PREFIX, CommandPosition, Topics
 
 _REMEMBERED: Final = 10_000  # sessions
 _DUE_EVERY: Final = 64  # records
@@ -103,10 +104,15 @@ class Backend:
             bootstrap_servers, topic_prefix=topic_prefix, source="/waypost/adapter", **options
         )
         self._make_reader: Callable[[], Reader] = lambda: Reader(dsn, schema=schema, **(reader_options or {}))
+        self._place = f"{Topics(topic_prefix).commands!r} at {bootstrap_servers}"
         self._timeout = timeout
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+
+    @override
+    def __repr__(self) -> str:
+        return f"<Backend of {self._place}: {'new or closed' if self._loop is None else 'open'}>"
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()

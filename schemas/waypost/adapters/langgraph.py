@@ -63,6 +63,10 @@ class WaypostSaver(BaseCheckpointSaver[str]):
         self._keep = keep
 
     @override
+    def __repr__(self) -> str:
+        return f"<WaypostSaver on {self._backend!r}, keep={self._keep}>"
+
+    @override
     def get_next_version(self, current: str | int | float | None, channel: None) -> str:
         """Return the next version of a channel, different for each writer, so that none hides another's value."""
         number = 0 if current is None else int(str(current).split(".", 1)[0])

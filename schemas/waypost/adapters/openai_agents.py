@@ -12,6 +12,8 @@ except ImportError as error:
         "waypost.adapters.openai_agents needs openai-agents: install it with pip install 'waypost[openai-agents]'"
     ) from error
 
+from typing_extensions import override
+
 from waypost.adapters.backend import Backend
 from waypost.adapters.records import Record, gone_with_parts, session_of
 
@@ -60,6 +62,10 @@ class WaypostSession:
     async def get_items(self, limit: int | None = None) -> "list[TResponseInputItem]":
         """Return the newest ``limit`` items, oldest first. The default limit is that of the settings, or none."""
         return await self._backend.join(self._get(resolve_session_limit(limit, self.session_settings)))
+
+    @override
+    def __repr__(self) -> str:
+        return f"<WaypostSession {self.session_id!r} on {self._backend!r}, keep={self._keep}>"
 
     async def add_items(self, items: "list[TResponseInputItem]") -> None:
         """Add items to the end."""

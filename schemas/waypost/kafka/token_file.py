@@ -30,6 +30,9 @@ class TokenFile(AbstractTokenProvider):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path)
 
+    def __repr__(self) -> str:
+        return f"TokenFile({str(self._path)!r})"
+
     async def token(self) -> str:
         """Return the token.
 

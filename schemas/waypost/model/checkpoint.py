@@ -4,13 +4,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Self, TypedDict
+from typing import Any, Final, Self, TypedDict
 
 import orjson
 
 from waypost.errors import InvalidCommandError
 from waypost.model.limits import canonical_metadata, check_json, dump_object
 from waypost.model.times import format_micros, from_micros, parse_micros, to_micros
+
+_SHOWN_BYTES: Final = 60
 
 
 class CheckpointDict(TypedDict):
@@ -32,6 +34,12 @@ class Summary(TypedDict):
     first_checkpoint: CheckpointDict | None
     last_checkpoint: CheckpointDict | None
     duration_seconds: float
+
+
+def _abbreviated(raw: bytes) -> str:
+    if len(raw) <= _SHOWN_BYTES:
+        return raw.decode()
+    return f"{raw[:_SHOWN_BYTES].decode(errors='ignore')}… ({len(raw)} bytes)"
 
 
 def checkpoint_id(session_id: str, number: int) -> str:
@@ -69,6 +77,11 @@ class Checkpoint:
     raw_metadata: bytes = b"{}"
     pinned: bool = False
     imported_id: str | None = None
+
+    def __repr__(self) -> str:
+        pinned = ", pinned" if self.pinned else ""
+        moment = self.timestamp.isoformat()
+        return f"<Checkpoint {self.id!r} {self.name!r} of {moment}{pinned}: {_abbreviated(self.raw_data)}>"
 
     @property
     def data(self) -> dict[str, Any]:

@@ -53,6 +53,7 @@ class Publisher(CommandMethods):
     """
 
     _may_block = False
+    _kind = "Publisher"
 
     @renamed_keywords(**RENAMED_OPTIONS)
     def __init__(self, bootstrap_servers: str, **options: Unpack[PublisherOptions]) -> None:
@@ -76,6 +77,11 @@ class Publisher(CommandMethods):
         self._thread = 0
         self._closed = False
         self._ended = asyncio.Event()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "new" if self._sender is None else "open"
+        servers, topic = self._options["bootstrap_servers"], self._topics.commands
+        return f"<{self._kind} of {topic!r} at {servers}: {state}, {len(self._buffer)} buffered>"
 
     async def start(self) -> Self:
         """Start to send, without waiting for Kafka.

@@ -1,6 +1,6 @@
 """What a publisher counts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +29,7 @@ class PublisherStats:
     waiting_seconds: float
     last_error: str | None
     spool_error: str | None
+
+    def __repr__(self) -> str:
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return f"PublisherStats({', '.join(f'{name}={value!r}' for name, value in values if value)})"

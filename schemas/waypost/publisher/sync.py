@@ -27,6 +27,7 @@ class _Threaded(Publisher):
     """The publisher in the thread. Its calls come from other threads, so they may wait for room."""
 
     _may_block = True
+    _kind = "SyncPublisher"
 
 
 class SyncPublisher(CommandMethods):
@@ -62,6 +63,9 @@ class SyncPublisher(CommandMethods):
             self._end_loop()
             raise
         atexit.register(self._close_at_exit)
+
+    def __repr__(self) -> str:
+        return repr(self._publisher)
 
     def __enter__(self) -> Self:
         return self

@@ -90,6 +90,14 @@ class CommandResult:
     type: str
     body: dict[str, Any]
 
+    def __repr__(self) -> str:
+        about = (
+            f"{self.body['code']!r}: {self.body['message']}"
+            if self.type == EventType.REJECTED
+            else self.checkpoint_id
+        )
+        return f"<CommandResult {self.type!r} of {about} at {self.token.partition}/{self.token.offset}>"
+
     @property
     def token(self) -> CommandPosition:
         """Position of the command, for :meth:`waypost.Reader.wait_for`."""

@@ -72,6 +72,9 @@ class Reader:
             ]
         )
 
+    def __repr__(self) -> str:
+        return f"<Reader of {self._shards.described}>"
+
     async def __aenter__(self) -> Self:
         for pool in self._shards.pools:
             await pool.open()

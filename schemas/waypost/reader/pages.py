@@ -29,6 +29,12 @@ class SessionInfo:
     first_recorded_at: datetime
     last_recorded_at: datetime
 
+    def __repr__(self) -> str:
+        return (
+            f"<SessionInfo of {self.session_id!r}: {self.checkpoint_count} checkpoints, "
+            f"last number {self.last_number}, last recorded at {self.last_recorded_at.isoformat()}>"
+        )
+
     @property
     @deprecated("last_number")
     def counter(self) -> int:
@@ -49,6 +55,11 @@ class CheckpointPage:
     checkpoints: list[Checkpoint]
     cursor: str | None
 
+    def __repr__(self) -> str:
+        return (
+            f"<CheckpointPage of {_listed([each.id for each in self.checkpoints])}, cursor {self.cursor!r}>"
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SessionPage(Sequence[SessionInfo]):
@@ -59,6 +70,11 @@ class SessionPage(Sequence[SessionInfo]):
 
     sessions: list[SessionInfo]
     cursor: str | None
+
+    def __repr__(self) -> str:
+        return (
+            f"<SessionPage of {_listed([each.session_id for each in self.sessions])}, cursor {self.cursor!r}>"
+        )
 
     def __len__(self) -> int:
         return len(self.sessions)
@@ -96,3 +112,9 @@ class SessionPage(Sequence[SessionInfo]):
     @deprecated("SessionPage.sessions")
     def __add__(self, other: list[SessionInfo]) -> list[SessionInfo]:
         return self.sessions + list(other)
+
+
+def _listed(ids: list[str]) -> str:
+    if len(ids) < 3:
+        return " and ".join(map(repr, ids)) or "nothing"
+    return f"{len(ids)} from {ids[0]!r} to {ids[-1]!r}"

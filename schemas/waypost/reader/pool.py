@@ -49,6 +49,16 @@ class ReadPool:
         self._opening = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
 
+    @property
+    def described(self) -> str:
+        """Which schema of which server this is; no secret."""
+        return f"{self._schema!r} in {self._failures.server}"
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, for good."""
+        return self._closed
+
     async def open(self) -> Any:
         """Return the asyncpg pool; no connection is made yet.
 

@@ -42,6 +42,9 @@ class SessionReader:
         self.session_id = session_id
         self._source = source
 
+    def __repr__(self) -> str:
+        return f"<SessionReader of {self.session_id!r}>"
+
     async def get(self, checkpoint_id: str) -> Checkpoint | None:
         """Return the checkpoint with this id, or the newest that was imported under it, or None."""
         if not _possible(checkpoint_id):

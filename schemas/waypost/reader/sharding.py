@@ -36,6 +36,13 @@ class ShardedPool:
         self._set_id: UUID | None = None
         self._partitions: int | None = None
 
+    @property
+    def described(self) -> str:
+        """Where the databases are, and whether they may be read; no secret."""
+        first, *others = self.pools
+        more = f" and {len(others)} more" if others else ""
+        return f"{first.described}{more}{': closed' if first.closed else ''}"
+
     async def close(self) -> None:
         """Close the connections."""
         await asyncio.gather(*(pool.close() for pool in self.pools))

@@ -81,6 +81,11 @@ class Subscriber:
         self._earlier_restarts = 0
         self._entered = False
 
+    def __repr__(self) -> str:
+        group = "" if self._group is None else f", group {self._group!r}"
+        state = "new or closed" if self._consuming is None else "open"
+        return f"<Subscriber to {self._topic!r} at {self._options['bootstrap_servers']}{group}: {state}>"
+
     @property
     def restarts(self) -> int:
         """Number of times that a stuck Kafka consumer was replaced."""

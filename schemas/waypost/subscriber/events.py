@@ -45,6 +45,10 @@ class Event:
     headers: tuple[tuple[str, bytes | None], ...]
     raw_body: bytes
 
+    def __repr__(self) -> str:
+        name = "" if self.name is None else f" {self.name!r}"
+        return f"<Event {self.type!r} of {self.subject}{name} at {self.topic}/{self.partition}/{self.offset}>"
+
     @cached_property
     def body(self) -> dict[str, Any]:
         """Body of the result, parsed."""
@@ -187,6 +191,9 @@ class Deduplicator:
     def __init__(self, size: int = 100_000) -> None:
         self._size = size
         self._ids: OrderedDict[str, None] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"<Deduplicator with {len(self._ids)} of {self._size} ids>"
 
     def check_and_add(self, event: Event) -> bool:
         """Tell whether the event's id came before, and remember it.
