@@ -181,6 +181,7 @@ dist: $(TOOLS)/.installed  ## source archive and wheel in dist/, installed and c
 	$(PYTHON) -m venv --without-pip $(CHECKED)/bare
 	$(TOOLS)/bin/python -m pip --python $(CHECKED)/bare install --quiet --disable-pip-version-check dist/*.whl
 	$(CHECKED)/bare/bin/python -I -c 'import waypost; print(waypost.Publisher, waypost.__version__)'
+	$(CHECKED)/bare/bin/waypost --version
 	$(PYTHON) -m venv --without-pip $(CHECKED)/worker
 	$(TOOLS)/bin/python -m pip --python $(CHECKED)/worker install --quiet --disable-pip-version-check \
 	  --require-hashes --no-deps -r deploy/worker.lock

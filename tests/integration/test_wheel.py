@@ -3,6 +3,7 @@
 No network is used: the packages that the wheel requires are linked from the environment of the tests.
 """
 
+import ast
 import os
 import re
 import subprocess
@@ -11,7 +12,7 @@ import venv
 from collections.abc import Iterator
 from email.message import Message
 from email.parser import Parser
-from importlib.metadata import Distribution, distribution
+from importlib.metadata import Distribution, distribution, version
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -156,13 +157,46 @@ def test_the_reader_says_which_extra_it_needs(bare: Path) -> None:
     )
 
 
-def test_the_command_line_says_which_extra_it_needs(bare: Path) -> None:
-    done = run(bare.with_name("waypost"), "--help")
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.startswith("waypost: the command line needs more packages")
-    assert "pip install 'waypost[worker]'" in done.stderr
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize("arguments", [("--help",), ("doctor",), ("publish", "--version"), ()])
+def test_the_command_line_says_which_extra_it_needs(bare: Path, arguments: tuple[str, ...]) -> None:
+    for done in (
+        run(bare.with_name("waypost"), *arguments),
+        run(bare, "-m", "waypost_worker.cli", *arguments),
+    ):
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert done.stderr.startswith("waypost: the command line needs more packages")
+        assert "pip install 'waypost[worker]'" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_the_version_needs_no_extra(bare: Path) -> None:
+    for done in (
+        run(bare.with_name("waypost"), "--version"),
+        run(bare, "-m", "waypost_worker.cli", "--version"),
+    ):
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"{version('waypost')}\n", "")
+
+
+def uses(code: str) -> str:
+    """The imports of a program, and each attribute that it takes of ``waypost``."""
+    tree = ast.parse(code)
+    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {
+        ast.unparse(node)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "waypost"
+    }
+    return "\n".join([*map(ast.unparse, imports), *sorted(names)])
+
+
+def test_the_examples_of_the_readme_need_no_extra(bare: Path) -> None:
+    examples = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    assert examples
+    for code in examples:
+        assert "waypost." in uses(code)
+        done = run(bare, "-W", "error", "-c", uses(code))
+        assert (done.returncode, done.stderr) == (0, "")
 
 
 MEASURE = """

@@ -6,15 +6,24 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run it; where its packages are missing, as after a bare install, say which extra brings them."""
+    """Run the command line.
+
+    A bare install has too few packages for it. There, ``waypost --version`` works, and everything else says which extra
+    to install, with exit code 2.
+    """
+    if sys.argv[1:] == ["--version"]:
+        from waypost import __version__
+
+        sys.stdout.write(f"{__version__}\n")
+        return
     try:
         from waypost_worker.cli.app import main as run
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("waypost"):
             raise
         sys.stderr.write(
-            f"waypost: the command line needs more packages than a bare install brings ({error.name} is missing): "
-            "pip install 'waypost[worker]', or 'waypost[dev]' for the embedded servers\n"
+            f"waypost: the command line needs more packages than a bare install has ({error.name} is missing). Install "
+            "them with: pip install 'waypost[worker]', or 'waypost[dev]' for embedded servers\n"
         )
         sys.exit(2)
     run()

@@ -1,5 +1,5 @@
 """``python -m waypost_worker.cli``."""
 
-from waypost_worker.cli.app import main
+from waypost_worker.cli import main
 
 main()
