@@ -57,7 +57,7 @@ async def test_an_example_runs(servers: Servers, database: str, topic_prefix: st
     async with deployment(servers.endpoints, database, topic_prefix) as here:
         here.own()
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, EXAMPLES / name),
+            *(sys.executable, "-W", "error::DeprecationWarning", EXAMPLES / name),
             env={
                 **os.environ,
                 "WAYPOST_BOOTSTRAP_SERVERS": here.endpoints.bootstrap_servers,

@@ -10,6 +10,7 @@ from tests.support.timeouts import PATIENCE
 
 from waypost_worker.devserver import Servers
 
+STRICT = ("-W", "error::DeprecationWarning")
 README = Path(__file__).parents[2] / "README.md"
 
 
@@ -29,10 +30,10 @@ async def test_the_agent_and_the_subscriber_of_the_readme(
             for code in examples()
         )
         subscriber = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", billing, stdout=asyncio.subprocess.PIPE
+            sys.executable, *STRICT, "-c", billing, stdout=asyncio.subprocess.PIPE
         )
         try:
-            published = await asyncio.create_subprocess_exec(sys.executable, "-c", agent)
+            published = await asyncio.create_subprocess_exec(sys.executable, *STRICT, "-c", agent)
             assert await asyncio.wait_for(published.wait(), PATIENCE) == 0
             assert subscriber.stdout is not None
             lines = [await asyncio.wait_for(subscriber.stdout.readline(), PATIENCE) for _ in range(3)]

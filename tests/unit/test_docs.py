@@ -1,14 +1,19 @@
 """The documentation: the site builds without a broken link, and what it tells to type is what the tool takes."""
 
+import ast
+import inspect
 import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import waypost
 from waypost_worker.cli.app import build
 
 ROOT = Path(__file__).parents[2]
@@ -95,3 +100,48 @@ def test_what_is_made_from_code_is_up_to_date(script: str) -> None:
         text=True,
     )
     assert checked.returncode == 0, checked.stderr
+
+
+# Samples of code.
+
+OLD_NAMES = re.compile(
+    r"\b(room|saved|accepted|seen)\(\)|\.(room|saved|accepted|seen|publish|counter|fetch_all)\b\(?"
+    r"|\bwaypost\.(Page|Policy|WaitedResult|spans|token_file|publisher_options)\b|[( `]options="
+)
+
+
+def samples() -> Iterator[tuple[str, str]]:
+    for page in PAGES:
+        for block in re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE):
+            yield page.name, block
+
+
+SAMPLES = list(samples())
+
+
+@pytest.mark.parametrize(("page", "sample"), SAMPLES, ids=[page for page, _ in SAMPLES])
+@pytest.mark.filterwarnings("error")
+def test_a_sample_imports_and_calls_what_there_is(page: str, sample: str) -> None:
+    """As far as one can tell without running it: its imports, names and keywords are ours of today."""
+    tree = ast.parse(f"async def sample():\n{textwrap.indent(sample, '    ')}")
+    names: dict[str, Any] = {"waypost": waypost}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            exec(ast.unparse(node), names)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "waypost":
+            assert node.attr in waypost.__all__
+        if isinstance(node, ast.Call) and re.fullmatch(r"(waypost\.)?[A-Z]\w+", ast.unparse(node.func)):
+            called = names.get(
+                name := ast.unparse(node.func).removeprefix("waypost."), getattr(waypost, name, None)
+            )
+            if called is not None:
+                taken = {*inspect.signature(called).parameters, *waypost.PublisherOptions.__annotations__}
+                assert {word.arg for word in node.keywords} <= taken
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_no_page_tells_of_an_old_name(page: Path) -> None:
+    if page.name != "versioning.md":
+        code = re.findall(r"^```python\n.*?^```|`[^`\n]+`", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+        assert [text for text in code if OLD_NAMES.search(text)] == []
