@@ -17,6 +17,7 @@ from tests.support.servers import (
     untouched_database,
 )
 from tests.support.sharded import pair, second_postgres, sharded
+from tests.support.trap import trap
 from tests.tools.bench import cost
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "servers",
     "sharded",
     "topic_prefix",
+    "trap",
     "untouched_database",
 ]
 

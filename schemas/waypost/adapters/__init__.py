@@ -5,10 +5,14 @@
 :class:`waypost.adapters.agent_framework.WaypostCheckpointStorage` workflows of the Microsoft Agent Framework. They
 share a :class:`Backend`: one publisher and one reader. May import the rest of the library, but not each other; nothing
 imports them.
+
+:mod:`waypost.adapters.plain` is for programs that only look at what they store.
 """
 
+from waypost.adapters.allowed_types import TypeNotAllowedError as TypeNotAllowedError
+from waypost.adapters.allowed_types import UnreadableValueError as UnreadableValueError
 from waypost.adapters.backend import Backend as Backend
 from waypost.adapters.backend import SessionFullError as SessionFullError
 from waypost.adapters.records import POLICY as POLICY
 
-__all__ = ["POLICY", "Backend", "SessionFullError"]
+__all__ = ["POLICY", "Backend", "SessionFullError", "TypeNotAllowedError", "UnreadableValueError"]

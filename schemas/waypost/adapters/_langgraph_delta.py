@@ -62,7 +62,8 @@ def look_at(walk: Walk, start: int, read: Sequence[Row], serde: SerializerProtoc
     holders = {held: row.number for row in walk.rows for held in row.metadata.get("holds", ())}
     by_number = {row.number: row for row in read}
     for place, at in enumerate(walk.path[start : start + len(read)], start):
-        versions = loaded(serde, by_number[at.number].data["checkpoint"])["channel_versions"]
+        checkpoint = by_number[at.number].data["checkpoint"]
+        versions = loaded(serde, checkpoint, f"checkpoint {at.metadata['id']!r}")["channel_versions"]
         for channel in sorted(walk.open & versions.keys()):
             named = digest(at.metadata["ns"], channel, versions[channel])
             if named in holders:
@@ -93,5 +94,5 @@ def histories(
         if end is not None:
             _, number, named = end
             entries = {entry["digest"]: entry for entry in parsed[number][1]["values"]}
-            found[channel]["seed"] = loaded(serde, entries[named])
+            found[channel]["seed"] = loaded(serde, entries[named], f"channel {channel!r}")
     return found

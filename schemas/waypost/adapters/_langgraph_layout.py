@@ -26,6 +26,7 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
+from waypost.adapters.allowed_types import DecodeError, UnreadableValueError, shown
 from waypost.adapters.records import PART, Record, Row, gone_with_parts
 
 CHECKPOINT: Final = "checkpoint"
@@ -222,16 +223,17 @@ def _tuple(
     serde: SerializerProtocol,
 ) -> CheckpointTuple:
     ns, checkpoint_id = key_of(row)
-    bare = loaded(serde, data["checkpoint"])
+    here = f"checkpoint {checkpoint_id!r} of thread {thread_id!r}"
+    bare = loaded(serde, data["checkpoint"], here)
     values = {}
     for channel, version in bare["channel_versions"].items():
         if (entry := held.get(digest(ns, channel, version))) is not None:
-            values[channel] = loaded(serde, entry)
+            values[channel] = loaded(serde, entry, f"channel {channel!r} of {here}")
     parent = row.metadata.get("parent")
     return CheckpointTuple(
         config=config_of(thread_id, ns, checkpoint_id),
         checkpoint=cast(Checkpoint, {**bare, "channel_values": values}),
-        metadata=loaded(serde, data["metadata"]),
+        metadata=loaded(serde, data["metadata"], f"the metadata of {here}"),
         parent_config=None if parent is None else config_of(thread_id, ns, parent),
         pending_writes=pending(writes, serde),
     )
@@ -258,7 +260,11 @@ def pending(
                 found[place] = (record["task_path"], write)
     ordered = sorted(found.items(), key=lambda item: writes_sort_key(item[1][0], *item[0]))
     return [
-        (task_id, write["channel"], loaded(serde, write))
+        (
+            task_id,
+            write["channel"],
+            loaded(serde, write, f"channel {write['channel']!r}, written by {task_id!r}"),
+        )
         for (task_id, _), (_, write) in ordered
         if channel is None or write["channel"] == channel
     ]
@@ -299,9 +305,17 @@ def _typed(serde: SerializerProtocol, value: Any) -> dict[str, str]:
     return {"type": kind, "base64": base64.b64encode(raw).decode()}
 
 
-def loaded(serde: SerializerProtocol, typed: Mapping[str, str]) -> Any:
-    """What was stored as type and base64."""
-    return serde.loads_typed((typed["type"], base64.b64decode(typed["base64"])))
+def loaded(serde: SerializerProtocol, typed: Mapping[str, str], where: str) -> Any:
+    """Return what was stored as type and base64. UnreadableValueError, with a note that says ``where``, if it can't."""
+    try:
+        try:
+            kind, raw = str(typed["type"]), base64.b64decode(typed["base64"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DecodeError("it lacks a type and data in base64").on_read("") from error
+        return serde.loads_typed((kind, raw))
+    except UnreadableValueError as error:
+        error.add_note(f"In {shown(where)}.")
+        raise
 
 
 def key_of(row: Row) -> Key:

@@ -4,7 +4,7 @@ Needs the extra ``langgraph``. How it lies in a session: :mod:`waypost.adapters.
 """
 
 import random
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 try:
@@ -29,10 +29,11 @@ from typing_extensions import override
 
 from waypost.adapters import _langgraph_delta as delta
 from waypost.adapters import _langgraph_layout as layout
+from waypost.adapters._langgraph_serializer import StrictSerializer, require_strict
 from waypost.adapters.backend import Appended, Backend
 from waypost.adapters.records import Row, containing, is_hashed, prefix_end, session_of
 
-__all__ = ["WaypostSaver"]
+__all__ = ["StrictSerializer", "WaypostSaver"]
 
 PREFIX: Final = "langgraph/"
 _PAGE: Final = 25  # checkpoints read at once
@@ -47,15 +48,32 @@ class WaypostSaver(BaseCheckpointSaver[str]):
     methods work from any thread except that of the backend's own event loop.
 
     Args:
-        backend: The connection to Kafka and Postgres. keep: The fewest checkpoints that each namespace of a thread
-        keeps; older ones are removed from time to time. None
-            keeps all, and a full thread raises SessionFullError at each put until it is pruned.
-        serde: LangGraph's serializer. The default is its own, which never unpickles.
+        backend: The connection to Kafka and Postgres.
+        keep: The fewest checkpoints that each namespace of a thread keeps; older ones are removed from time to time.
+            None keeps all, and a full thread raises SessionFullError at each put until it is pruned.
+        allowed_types: Your own classes that the state may hold, as such or as "module:qualname". Plain values and
+            LangGraph's own types are always allowed. A put of any other type raises TypeNotAllowedError and stores
+            nothing; a read raises it before anything is imported or run.
+        serde: Replaces the serializer. One that wraps :class:`StrictSerializer` is as strict; any other of yours is
+            trusted as it is.
     """
 
     def __init__(
-        self, backend: Backend, *, keep: int | None = None, serde: SerializerProtocol | None = None
+        self,
+        backend: Backend,
+        *,
+        keep: int | None = None,
+        allowed_types: Iterable[type | str] = (),
+        serde: SerializerProtocol | None = None,
     ) -> None:
+        if serde is None:
+            serde = StrictSerializer(allowed_types)
+        elif allowed_types:
+            raise ValueError(
+                "allowed_types is for the serializer that the saver makes itself. Give it to the serializer that "
+                "you pass: serde=EncryptedSerializer(cipher, StrictSerializer(allowed_types=[...]))"
+            )
+        require_strict(serde)
         super().__init__(serde=serde)
         if keep is not None and keep < 1:
             raise ValueError(f"keep must be at least 1, or None to keep all, not {keep}")
