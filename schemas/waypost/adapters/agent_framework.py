@@ -1,18 +1,15 @@
 """A checkpoint storage of the Microsoft Agent Framework: one record per workflow checkpoint.
 
 Needs the extra ``agent-framework``. Values that JSON can't carry are in the framework's own encoding, which is a
-pickle, and are always read with its restricted unpickler, as its own file storage does.
+pickle. They are read by :mod:`waypost.adapters._agent_framework_values`, which runs none of it.
 """
 
-from collections.abc import Collection
+from collections.abc import Iterable
 from typing import Any, Final
 
 try:
     from agent_framework import WorkflowCheckpoint, WorkflowCheckpointException
-    from agent_framework._workflows._checkpoint_encoding import (
-        decode_checkpoint_value,
-        encode_checkpoint_value,
-    )
+    from agent_framework._workflows._checkpoint_encoding import encode_checkpoint_value
 except ImportError as error:
     raise ImportError(
         "waypost.adapters.agent_framework needs agent-framework-core: install it with "
@@ -21,6 +18,8 @@ except ImportError as error:
 
 from typing_extensions import override
 
+from waypost.adapters._agent_framework_values import PARAMETER, ValueDecoder
+from waypost.adapters.allowed_types import DecodeError, shown
 from waypost.adapters.backend import Backend
 from waypost.adapters.records import Record, Row, containing, gone_with_parts, session_of
 from waypost.errors import InvalidCommandError
@@ -42,8 +41,9 @@ class WaypostCheckpointStorage:
         scope: The session that holds the checkpoints. Use one for each conversation or run, since each is bounded.
         keep: The fewest checkpoints that stay for each workflow name; older ones are removed from time to time. None
             keeps all, and a full scope raises SessionFullError at the next save.
-        allowed_checkpoint_types: Your own types in the state, as ``"module:qualname"``, as for the framework's file
-            storage.
+        allowed_checkpoint_types: Your own classes in the state, as such or as ``"module:qualname"``, as for the
+            framework's file storage. A save of any other type stores nothing, and a load of one runs nothing: both
+            raise WorkflowCheckpointException.
     """
 
     def __init__(
@@ -52,14 +52,14 @@ class WaypostCheckpointStorage:
         scope: str,
         *,
         keep: int | None = 100,
-        allowed_checkpoint_types: Collection[str] = (),
+        allowed_checkpoint_types: Iterable[type | str] = (),
     ) -> None:
         if keep is not None and keep < 1:
             raise ValueError(f"keep must be at least 1, or None to keep all, not {keep}")
         self._backend = backend
         self._session = session_of(PREFIX, scope)
         self._keep = keep
-        self._allowed = frozenset(allowed_checkpoint_types)
+        self._decoder = ValueDecoder(allowed_checkpoint_types)
 
     @override
     def __repr__(self) -> str:
@@ -107,12 +107,16 @@ class WaypostCheckpointStorage:
     async def _save(self, checkpoint: WorkflowCheckpoint) -> str:
         try:
             encoded = encode_checkpoint_value(checkpoint.to_dict())
-            decode_checkpoint_value(encoded, allowed_types=self._allowed)
+            self._decoder.decoded(encoded)
             record = Record(CHECKPOINT, {"checkpoint": encoded}, _described(checkpoint))
             appended = await self._backend.append(self._session, [record])
         except InvalidCommandError as error:
             raise WorkflowCheckpointException(
                 f"Checkpoint {checkpoint.checkpoint_id} can't be stored: {error}"
+            ) from error
+        except DecodeError as error:
+            raise WorkflowCheckpointException(
+                f"Checkpoint {checkpoint.checkpoint_id} can't be stored. {error.on_write(PARAMETER)}"
             ) from error
         if self._keep is not None and appended.due:
             await self._drop_old(self._keep)
@@ -135,7 +139,14 @@ class WaypostCheckpointStorage:
         return bool(found) and await self._backend.delete(self._session, gone_with_parts(rows, found))
 
     def _decoded(self, row: Row) -> WorkflowCheckpoint:
-        decoded: dict[str, Any] = decode_checkpoint_value(row.data["checkpoint"], allowed_types=self._allowed)
+        try:
+            decoded = self._decoder.decoded(row.data.get("checkpoint"))
+            if not isinstance(decoded, dict):
+                raise DecodeError("it is not a checkpoint of the Agent Framework")
+        except DecodeError as error:
+            raise WorkflowCheckpointException(
+                f"Checkpoint {shown(str(row.metadata['id']))} can't be read. {error.on_read(PARAMETER)}"
+            ) from error
         return WorkflowCheckpoint.from_dict(decoded)
 
 
