@@ -1,5 +1,6 @@
-"""All mutants: those of the protocol, of the model and the clients, of recovery, and of the ports on real servers."""
+"""All mutants: of the protocol, the model and the clients, of recovery, of the ports on real servers, of adapters."""
 
+from tests.mutants.catalogue.adapters import ADAPTERS
 from tests.mutants.catalogue.client import CLIENT
 from tests.mutants.catalogue.model import MODEL
 from tests.mutants.catalogue.protocol import PROTOCOL
@@ -8,7 +9,7 @@ from tests.mutants.catalogue.servers import SERVERS
 from tests.mutants.catalogue.terms import TERMS
 from tests.mutants.mutant import Mutant
 
-MUTANTS: tuple[Mutant, ...] = (*PROTOCOL, *TERMS, *MODEL, *CLIENT, *RECOVERY, *SERVERS)
+MUTANTS: tuple[Mutant, ...] = (*PROTOCOL, *TERMS, *MODEL, *CLIENT, *RECOVERY, *SERVERS, *ADAPTERS)
 
 
 def named(name: str) -> Mutant:
