@@ -170,6 +170,51 @@ async def test_seek_into_a_gap_goes_on_behind_it(world: World) -> None:
     assert offsets(await fetch(await at(world, 1), 1)) == [behind]
 
 
+# How far it has come.
+
+
+async def test_progress_is_the_offset_of_the_next_fetch(world: World) -> None:
+    await world.publish(values(10))
+    log = await at(world, 2)
+    assert log.progress.position == 2
+    assert offsets(await log.fetch(3)) == [2, 3, 4]
+    assert log.progress.position == 5
+    await fetch(log, 5)
+    assert log.progress == (10, 10, 10)
+    await log.seek(4)
+    assert log.progress.position == 4
+
+
+@pytest.mark.parametrize("commit", [True, False], ids=["committed", "aborted"])
+async def test_progress_leaves_the_marker_of_a_transaction_behind(world: World, commit: bool) -> None:
+    """Nothing waits there, so nothing must count as lag."""
+    transaction = await world.begin([b"last", b"last"])
+    await (transaction.commit() if commit else transaction.abort())
+    log = await at(world, 0)
+    async with asyncio.timeout(PATIENCE):
+        while log.progress.position < 3:
+            await log.fetch(10)
+    assert log.progress == (3, 3, 3)
+    assert log.progress.held_back == 0
+
+
+async def test_progress_tells_what_an_open_transaction_holds_back(world: World) -> None:
+    await world.publish(values(2))
+    transaction = await world.begin([b"open"])
+    await world.publish(values(3))
+    log = await at(world, 0)
+    assert offsets(await fetch(log, 2)) == [0, 1]
+    assert await log.fetch(10) == []
+    assert log.progress == (2, 2, 6)
+    assert log.progress.held_back == 4
+    await transaction.commit()
+    await fetch(log, 4)
+    async with asyncio.timeout(PATIENCE):
+        while log.progress.held_back or log.progress.position < 7:
+            await log.fetch(10)
+    assert log.progress == (7, 7, 7)
+
+
 # Reading a stretch.
 
 

@@ -134,6 +134,10 @@ class CommandPartition:
         """One past the last committed record that this process may see."""
         return min(self.stable_end, self._lagging.get(process, self.end))
 
+    def ends(self, process: object) -> tuple[int, int]:
+        """The last stable offset and the high watermark, as this process sees them."""
+        return self.seen_end(process), min(self.end, self._lagging.get(process, self.end))
+
     def between(self, first: int, end: int, most: int | None = None) -> list[CommandRecord]:
         """The records from ``first`` up to but without ``end``; RefusedError if ``first`` is not in the log."""
         if not self.start <= first <= self.end:

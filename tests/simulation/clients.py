@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
-from tests.simulation.broker import CommandPartition, Coordinator, ResultsPartition
+from tests.simulation.broker import CommandPartition, CommandRecord, Coordinator, ResultsPartition
 from tests.simulation.loop import OUTSIDE, SimulatedLoop, current_process
 from tests.simulation.network import Server
 
 from waypost.wire.envelope import KafkaRecord
-from waypost_worker.partition.ports import Fence, FetchedResult, ResultRecord, UnavailableError
+from waypost_worker.partition.ports import Fence, FetchedResult, ReadProgress, ResultRecord, UnavailableError
 
 FETCH_WAIT = 1.0
 PIECE = 7  # records that a read gives at a time
@@ -46,9 +46,14 @@ class SimulatedCommandLog:
         self._topic = topic
         self._log = topic.partitions[partition]
         self._at: int | None = None
+        self._ends: tuple[int | None, int | None] = (None, None)
         self.stuck = False
         self.closed = False
         self.process = current_process()
+
+    @property
+    def progress(self) -> ReadProgress:
+        return ReadProgress(self._at or 0, *self._ends)
 
     async def partitions(self) -> int:
         return await self._server.call("partitions", lambda: self._topic.count)
@@ -77,8 +82,8 @@ class SimulatedCommandLog:
             raise AssertionError("fetch before seek")
         for patient in (True, False):
             at = self._at
-            records, behind = await self._server.call(
-                f"fetch from {at}", partial(self._log.next_of, at, self._about(most), self.process)
+            (records, behind), self._ends = await self._server.call(
+                f"fetch from {at}", partial(self._fetch, at, self._about(most))
             )
             if at != self._at:
                 raise AssertionError("seek during a fetch")
@@ -90,6 +95,9 @@ class SimulatedCommandLog:
                 return records
             await self._something_comes()
         raise AssertionError("unreachable")
+
+    def _fetch(self, first: int, most: int) -> tuple[tuple[list[CommandRecord], int], tuple[int, int]]:
+        return self._log.next_of(first, most, self.process), self._log.ends(self.process)
 
     def _about(self, most: int) -> int:
         """A few more may come than were asked for."""

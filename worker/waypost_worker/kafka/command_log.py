@@ -14,7 +14,7 @@ from typing_extensions import override
 from waypost.wire.envelope import KafkaRecord
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.partition_reader import FETCH_BYTES, PartitionReader
-from waypost_worker.partition.ports import CommandLog
+from waypost_worker.partition.ports import CommandLog, ReadProgress
 
 _ISOLATION: Final = "read_committed"
 _FETCH_WAIT_MS: Final = 1000
@@ -30,6 +30,11 @@ class KafkaCommandLog(CommandLog):
         self._connection = connection
         self._partition = TopicPartition(topic, partition)
         self._reader = PartitionReader(connection, self._partition, _ISOLATION)
+
+    @property
+    @override
+    def progress(self) -> ReadProgress:
+        return self._reader.progress
 
     @override
     async def partitions(self) -> int:

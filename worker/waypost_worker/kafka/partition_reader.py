@@ -19,7 +19,12 @@ from aiokafka.protocol.fetch import FetchRequest
 from waypost.kafka.record_batches import Damaged, Hole, Piece, Records, Unreadable, decode_batches, end_of
 from waypost.model.decisions import Rejected
 from waypost_worker.kafka.connection import Connection, kafka_errors, quietly
-from waypost_worker.partition.ports import RefusedError, UnavailableError, UnreadableRecord
+from waypost_worker.partition.ports import (
+    ReadProgress,
+    RefusedError,
+    UnavailableError,
+    UnreadableRecord,
+)
 
 FETCH_BYTES: Final = 8 * 1024 * 1024
 _PIECE: Final = 5000
@@ -65,7 +70,14 @@ class PartitionReader:
         self._pieces: Iterator[Piece] | None = None
         self._piece: Piece | None = None
         self._records: list[Any] = []
+        # The last stable offset and the high watermark, as the last fetch found them.
+        self._ends: tuple[int | None, int | None] = (None, None)
         self._ahead: asyncio.Task[Any] | None = None
+
+    @property
+    def progress(self) -> ReadProgress:
+        """How far :meth:`get` has come, and the ends of the log as the last fetch found them."""
+        return ReadProgress(self._position, *self._ends)
 
     async def partitions(self) -> int:
         """How many partitions the topic has. UnavailableError if it does not exist."""
@@ -242,9 +254,10 @@ class PartitionReader:
             asked = [(topic, [(partition, offset, self._fetch_bytes)])]
             request: Any = FetchRequest(_WAIT_MS, 1, 2 * self._fetch_bytes, isolation, asked)
             response = await client.send(node, request)
-            _, code, _, *rest = response.topics[0][1][0]
+            _, code, high_watermark, *rest = response.topics[0][1][0]
             if code:
                 raise for_code(code)(f"fetching {self._name} from {offset} on")
+            self._ends = (rest[0], high_watermark) if rest[0] >= 0 else (None, None)
         except Exception as error:
             if not getattr(error, "invalid_metadata", False):
                 raise

@@ -90,8 +90,33 @@ class Fence(NamedTuple):
     producer_epoch: int
 
 
+class ReadProgress(NamedTuple):
+    """How far a reader of committed records has come in a partition, by what Kafka said last.
+
+    ``position`` is the offset at which the next fetch starts. Everything before it was returned, or is nothing that
+    a reader sees: transaction markers and aborted records. ``stable_end`` is where the oldest open transaction
+    begins, or else the log's ``end``. Both are None before the first fetch.
+    """
+
+    position: int
+    stable_end: int | None = None
+    end: int | None = None
+
+    @property
+    def held_back(self) -> int:
+        """How many offsets can't be read until a client's open transaction ends, if only that is in the way."""
+        if self.stable_end is None or self.end is None or self.position < self.stable_end:
+            return 0
+        return max(0, self.end - self.stable_end)
+
+
 class CommandLog(Protocol):
     """One partition of the command topic, for one owner."""
+
+    @property
+    def progress(self) -> ReadProgress:
+        """How far ``fetch`` has come since ``seek``."""
+        ...
 
     async def partitions(self) -> int:
         """How many partitions the topic has."""

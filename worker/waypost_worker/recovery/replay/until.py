@@ -9,7 +9,7 @@ from typing_extensions import override
 from waypost.model.checkpoint import own_number
 from waypost.wire.envelope import KafkaRecord
 from waypost.wire.topics import partition_of
-from waypost_worker.partition.ports import CommandLog, RefusedError
+from waypost_worker.partition.ports import CommandLog, ReadProgress, RefusedError
 from waypost_worker.recovery.log_scan import stretches
 from waypost_worker.recovery.memory_fold import MemoryFold
 
@@ -119,6 +119,11 @@ class BoundedLog(CommandLog):
     @override
     async def read(self, first: int, end: int) -> Sequence[KafkaRecord]:
         return await self._log.read(first, min(end, self._end))
+
+    @property
+    @override
+    def progress(self) -> ReadProgress:
+        return self._log.progress
 
     @override
     async def seek(self, offset: int) -> None:
