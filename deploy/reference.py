@@ -139,6 +139,11 @@ def dashboard() -> dict[str, Any]:
                     "short",
                     [(f"sum({metric.name})", metric.name) for metric in (c.ASSIGNED, c.OWNED, c.REFUSED)],
                 ),
+                (
+                    "Behind an open transaction",
+                    "s",
+                    [(f"max by (partition) ({c.OPEN_TRANSACTION.name})", "{{partition}}")],
+                ),
             ],
         ),
         (

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
-from aiokafka import TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from tests.support.timeouts import PATIENCE
 
 from waypost.wire.topics import Topics
@@ -278,3 +278,40 @@ def fall_silent(member: Membership) -> None:
     coordinator = member._consumer._coordinator
     coordinator._coordination_task.cancel()
     coordinator._heartbeat_task.cancel()
+
+
+async def test_group_offsets_are_given_back_and_a_partition_without_one_begins_with_its_log(
+    group: Group,
+) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=group.connection.bootstrap_servers) as producer:
+        for _ in range(5):
+            await producer.send_and_wait(group.topics.commands, b"x", partition=0)
+            await producer.send_and_wait(group.topics.commands, b"x", partition=1)
+    async with group._admin() as admin:
+        await admin.delete_records(
+            {TopicPartition(group.topics.commands, 1): RecordsToDelete(before_offset=3)}
+        )
+    async with group.member() as member:
+        await until(settled(member), member)
+        await member.commit({0: 4})
+        assert await member.committed({0, 1, 2}) == {0: 4, 1: 3, 2: 0}
+        assert await member.committed(set()) == {}
+
+
+async def test_a_partition_ends_where_an_open_transaction_begins(group: Group) -> None:
+    async with group.member() as member:
+        await until(settled(member), member)
+        agent = AIOKafkaProducer(
+            bootstrap_servers=group.connection.bootstrap_servers, transactional_id=f"{group.name}.agent"
+        )
+        await agent.start()
+        try:
+            await agent.begin_transaction()
+            await agent.send_and_wait(group.topics.commands, b"x", partition=0)
+            assert (await member.ends())[0] == 0
+            await agent.commit_transaction()
+            async with asyncio.timeout(PATIENCE):
+                while (await member.ends())[0] != 2:
+                    pass
+        finally:
+            await agent.stop()

@@ -174,6 +174,11 @@ class Fleet:
                 return running.owner.refused
         return None
 
+    def read_up_to(self, partition: int) -> int:
+        """How far its owners say that a partition is read and applied."""
+        owners = [host.owners[partition].owner for host in self.hosts if partition in host.owners]
+        return max((owner.progress.position for owner in owners if owner.progress is not None), default=0)
+
     # What owners are made of.
 
     def _log(self, partition: int) -> SimulatedCommandLog:

@@ -213,8 +213,13 @@ class World:
             answered = self.last_answered(partition)
             # Answers to what a replaced log does not have: an owner that has looked refuses.
             unheard_of = partition in self.refusable and answered >= log.end
+            read = self.fleet.read_up_to(partition)
             if applied < last or answered < last or unheard_of:
                 behind.append(f"p{partition}: commands up to {last}, applied {applied}, answered {answered}")
+            elif read < log.stable_end:
+                behind.append(
+                    f"p{partition}: lag: read up to {read}, and nothing waits before {log.stable_end}"
+                )
         return behind
 
     def last_answered(self, partition: int) -> int:

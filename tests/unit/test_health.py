@@ -6,7 +6,7 @@ import logging
 import pytest
 import structlog
 from tests.support.logging_state import logs_as_before
-from tests.unit.test_metrics import CREATE, batch, command
+from tests.unit.test_metrics import CREATE, acquired, batch, command
 
 from waypost.wire.event_types import EventType
 from waypost_worker.partition.observer import AppliedBatch
@@ -64,7 +64,7 @@ def test_a_silent_event_loop_is_dead(health: Health, clock: Clock) -> None:
 
 def test_a_partition_that_stands_still_in_spite_of_lag_is_dead(health: Health, clock: Clock) -> None:
     health.applied(4, told())
-    health.lag(4, 17)
+    health.lag(4, 17, 100)
     clock.now += PATIENCE + 1
     health.beat()
     assert health.live().checks["progress"] == "partition 4: 17 commands wait, none applied for 121 s"
@@ -77,12 +77,53 @@ def test_standing_still_is_no_fault_without_lag_or_while_a_server_is_away(
 ) -> None:
     health.applied(1, told())
     health.applied(2, told())
-    health.lag(1, 0)
-    health.lag(2, 99)
+    health.lag(1, 0, 5)
+    health.lag(2, 99, 7)
     health.ended(2, UnavailableError("Postgres is away"), 5)
     clock.now += 10 * PATIENCE
     health.beat()
     assert health.live().ok
+
+
+def test_reading_on_is_progress_also_where_there_is_nothing_to_apply(health: Health, clock: Clock) -> None:
+    """Behind a long aborted transaction, for example."""
+    health.acquired(4, acquired(), 0.1)
+    for position in range(0, 5000, 1000):
+        health.lag(4, 9000 - position, position)
+        clock.now += PATIENCE - 1
+        health.beat()
+        assert health.live().ok
+    health.lag(4, 5000, 4000)
+    clock.now += 2
+    health.beat()
+    assert not health.live().ok
+
+
+async def ready(health: Health, *partitions: int) -> str:
+    health.stage, health.check_store = "running", answers
+    health.assignment(frozenset(partitions), rebalancing=False)
+    report = await health.ready()
+    assert report.ok == (report.checks["partitions"] == "ok")
+    return report.checks["partitions"]
+
+
+async def test_an_open_transaction_is_told_and_makes_nobody_unready(health: Health) -> None:
+    health.acquired(1, acquired(), 0.1)
+    health.open_transaction(1, 9, 40, 3)
+    await ready(health, 1)
+    assert (await health.ready()).notes == {}
+    health.open_transaction(1, 35, 40, 17)
+    report = await health.ready()
+    assert report.ok
+    assert report.notes == {
+        "transactions": "partition 1: a client's transaction is open at offset 40 for 35 s, and 17 records from there "
+        "on wait for its end"
+    }
+    health.open_transaction(1, 0, 40, 0)
+    assert (await health.ready()).notes == {}
+    health.open_transaction(1, 35, 40, 17)
+    health.assignment(frozenset(), rebalancing=False)
+    assert (await health.ready()).notes == {}
 
 
 async def test_ready_means_that_the_store_answers_and_every_assigned_partition_is_owned(

@@ -60,6 +60,13 @@ def batch(*records: Record) -> AppliedBatch:
     return AppliedBatch(decoded, folding.others, made, made, folding.changes.rejected, 0.004, 0.003)
 
 
+def acquired() -> Acquired:
+    begun = Position(1, 0, -1, 0, found=(-1, 0), suppressed_up_to=-1)
+    return Acquired(
+        begun, None, 1, Defaults(), EmittedTail(-1), OwnershipProof(SystemClock(), 300), reemitted=0
+    )
+
+
 @pytest.fixture
 def metrics() -> Metrics:
     return Metrics(lambda: NOW)
@@ -82,7 +89,8 @@ def test_the_registry_holds_what_the_catalogue_says(metrics: Metrics) -> None:
     metrics.postgres(0, "commit")(0.003)
     metrics.pool(0, 1, 2, 3)
     metrics.shard_up(0, True)
-    metrics.lag(0, 5)
+    metrics.lag(0, 5, 0)
+    metrics.open_transaction(0, 3.0)
     families = {
         family.name: family for family in metrics.registry.collect() if not family.name.startswith("process_")
     }
@@ -207,11 +215,12 @@ def test_terms_end_for_a_reason(metrics: Metrics, why: OwnerError | None, reason
 
 def test_a_partition_that_went_elsewhere_leaves_no_series(metrics: Metrics) -> None:
     for partition in (0, 1):
-        metrics.lag(partition, 7)
+        metrics.lag(partition, 7, 0)
         metrics.applied(partition, batch(command(0, EventType.CREATE, CREATE)))
         metrics.ended(partition, RefusedError("x"), 1)
+        metrics.open_transaction(partition, 3.0)
     metrics.assignment(frozenset({1}))
-    for name in ("waypost_lag_commands", "waypost_record_age_seconds"):
+    for name in ("waypost_lag_commands", "waypost_record_age_seconds", "waypost_open_transaction_seconds"):
         assert set(samples(metrics, name)) == {("1",)}
     assert value(metrics, "waypost_assigned_partitions") == 1
     assert value(metrics, "waypost_refused_partitions") == 1
@@ -221,17 +230,14 @@ def test_the_record_age_is_that_of_the_newest_command_until_caught_up(metrics: M
     old = [command(n, EventType.CREATE, CREATE, age_ms=age) for n, age in enumerate((9000, 4000))]
     metrics.applied(0, batch(*old))
     assert value(metrics, "waypost_record_age_seconds", "0") == pytest.approx(4)
-    metrics.lag(0, 0)
+    metrics.lag(0, 0, 2)
     assert value(metrics, "waypost_record_age_seconds", "0") == 0
 
 
 def test_acquiring_again_and_again_is_no_progress() -> None:
     now = NOW
     metrics = Metrics(lambda: now)
-    begun = Position(1, 0, -1, 0, found=(-1, 0), suppressed_up_to=-1)
-    term = Acquired(
-        begun, None, 1, Defaults(), EmittedTail(-1), OwnershipProof(SystemClock(), 300), reemitted=0
-    )
+    term = acquired()
 
     def last() -> float:
         return value(metrics, "waypost_last_progress_timestamp_seconds", "0")
@@ -247,6 +253,18 @@ def test_acquiring_again_and_again_is_no_progress() -> None:
     now += 100
     metrics.acquired(0, term, 0.1)
     assert last() == NOW + 400, "it went elsewhere and came back"
+
+
+def test_reading_on_is_progress_also_where_there_is_nothing_to_apply() -> None:
+    now = NOW
+    metrics = Metrics(lambda: now)
+    metrics.acquired(0, acquired(), 0.1)
+    metrics.lag(0, 900, 100)
+    now += 100
+    metrics.lag(0, 900, 100)
+    assert value(metrics, "waypost_last_progress_timestamp_seconds", "0") == NOW
+    metrics.lag(0, 800, 200)
+    assert value(metrics, "waypost_last_progress_timestamp_seconds", "0") == NOW + 100
 
 
 def calls(action: Callable[[], object]) -> int:
@@ -296,7 +314,7 @@ def test_what_is_kept_is_counted_with_the_time_at_which_it_was_told() -> None:
     assert value(metrics, "waypost_end_to_end_seconds_sum") == pytest.approx(4)
     metrics.applied(0, batch(command(1, EventType.CREATE, CREATE)))
     now += 100
-    metrics.lag(0, 0)
+    metrics.lag(0, 0, 2)
     assert value(metrics, "waypost_record_age_seconds", "0") == 0, "what was kept came first"
     assert value(metrics, "waypost_last_progress_timestamp_seconds", "0") == NOW + 200
 

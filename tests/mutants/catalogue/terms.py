@@ -147,6 +147,18 @@ TERMS: tuple[Mutant, ...] = (
             ),
         ),
     ),
+    # Lag.
+    Mutant(
+        "markers-count-as-lag",
+        "what a reader never sees at the end of a partition counts as lag",
+        (
+            Edit(
+                TERM + "Term.run",
+                "if not records:\n            self.progress = self._log.progress\n",
+                "if not records:\n",
+            ),
+        ),
+    ),
     # The rest of a term.
     Mutant(
         "no-watch-over-the-consumer",

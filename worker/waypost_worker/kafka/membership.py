@@ -5,7 +5,7 @@ lacks their partition: the fence makes an overlap harmless, and a partition that
 """
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Collection, Coroutine, Mapping
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -62,6 +62,7 @@ class Membership:
             group_instance_id=group_instance_id,
             enable_auto_commit=False,
             auto_offset_reset="latest",
+            isolation_level="read_committed",  # lag counts up to what owners may read
             partition_assignment_strategy=(_own_assignor(),),
             session_timeout_ms=session_ms,
             heartbeat_interval_ms=min(_HEARTBEAT_MS, session_ms // 3),
@@ -108,7 +109,10 @@ class Membership:
                 return
 
     async def ends(self) -> dict[int, int]:
-        """The end offsets of the assigned partitions; empty if Kafka does not tell in time."""
+        """How far the assigned partitions can be read; empty if Kafka does not tell in time.
+
+        A partition ends where the oldest open transaction of a client begins.
+        """
         partitions = [TopicPartition(self._topic, partition) for partition in sorted(self.assigned)]
         if not partitions or self.rebalancing:
             return {}
@@ -118,6 +122,22 @@ class Membership:
         except PASSING:
             return {}
         return {partition.partition: offset for partition, offset in found.items()}
+
+    async def committed(self, partitions: Collection[int]) -> dict[int, int]:
+        """The group offsets of partitions, or where their logs begin; empty if Kafka does not tell in time."""
+        wanted = [TopicPartition(self._topic, partition) for partition in partitions]
+        if not wanted:
+            return {}
+        try:
+            async with asyncio.timeout(self._connection.request_timeout):
+                starts = await self._consumer.beginning_offsets(wanted)
+                found = [await self._consumer.committed(partition) for partition in wanted]
+        except PASSING:
+            return {}
+        return {
+            partition.partition: starts[partition] if offset is None else max(offset, starts[partition])
+            for partition, offset in zip(wanted, found, strict=True)
+        }
 
     async def leave(self) -> None:
         """Leave the group, so that others take over at once (a static member only goes silent).

@@ -16,6 +16,7 @@ from waypost_worker.partition.ownership import Limits
 from waypost_worker.partition.ports import (
     OwnerError,
     Ports,
+    ReadProgress,
     RefusedError,
     RenewalDueError,
     StuckError,
@@ -54,13 +55,13 @@ class Owner:
         self._encoder = ResultEncoder(results_topic, partition)
         self._stop = StopSignal()
         self._term: Term | None = None
-        self._left_at: int | None = None
+        self._left_at: ReadProgress | None = None
         self._stuck_terms = 0
 
     @property
-    def next_offset(self) -> int | None:
-        """The next offset to apply, as this owner last knew it; None before it first acquired the partition."""
-        current = None if self._term is None else self._term.next_offset
+    def progress(self) -> ReadProgress | None:
+        """How far the log is read and applied, as this owner last knew it; None before it first acquired."""
+        current = None if self._term is None else self._term.progress
         return self._left_at if current is None else current
 
     def stop(self) -> None:
@@ -92,7 +93,7 @@ class Owner:
             except StoppedError:
                 pass
             finally:
-                self._left_at = self.next_offset
+                self._left_at = self.progress
                 await term.close()
             self.refused = str(why) if isinstance(why, RefusedError) else None
             if term.progressed:

@@ -22,6 +22,7 @@ from waypost_worker.partition.ownership import Limits, anchor_of
 from waypost_worker.partition.ports import (
     Commit,
     Ports,
+    ReadProgress,
     ResultRecord,
     StoredOutbox,
     StuckError,
@@ -74,8 +75,8 @@ class StopSignal:
 class Term:
     """One term: its ports, position and memory, all dropped together.
 
-    ``next_offset`` is None until the partition is acquired; ``progressed`` says that a batch was applied.
-    ``cache_room`` tells how many items of sessions may be remembered now.
+    ``progress`` is how far the log is read and applied, None until the partition is acquired; ``progressed`` says
+    that a batch was applied. ``cache_room`` tells how many items of sessions may be remembered now.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class Term:
         cache_room: Callable[[], int],
     ) -> None:
         self.progressed = False
-        self.next_offset: int | None = None
+        self.progress: ReadProgress | None = None
         self._partition = partition
         self._limits = limits
         self._encoder = encoder
@@ -127,7 +128,7 @@ class Term:
             self._limits.batch_records,
             self._limits.batch_bytes,
         )
-        self.next_offset = acquired.position.next_offset
+        self.progress = ReadProgress(acquired.position.next_offset)
         self._observer.acquired(self._partition, acquired, self._clock.boottime() - began)
         moved_at = self._clock.boottime()
         self._seen_end = self._empty_up_to = self._position.next_offset
@@ -144,6 +145,7 @@ class Term:
                 await self._check_skipped(records)
             looked_at = self._clock.boottime()
             if not records:
+                self.progress = self._log.progress
                 emission.check()
                 if self._clock.boottime() - moved_at > self._limits.stuck_after:
                     await self._check_stuck()
@@ -153,6 +155,7 @@ class Term:
             pieces = BatchSplitter(wanted, self._partition, acquired.partitions, self._limits.batch_bytes)
             while pieces:
                 await self._apply(pieces.batch(), emission)
+            self.progress = self._log.progress
             moved_at = self._clock.boottime()
             pace.took(len(records), looked_at, moved_at - looked_at)
             self.progressed = True
@@ -192,7 +195,7 @@ class Term:
         now = self._clock.boottime()
         position.next_offset = last.offset + 1
         self._anchor = commit.anchor
-        self.next_offset = position.next_offset
+        self.progress = ReadProgress(position.next_offset)
         self._folder.settle()
         told = AppliedBatch(
             commands, others, made, results, changes.rejected, now - began, now - commit_began

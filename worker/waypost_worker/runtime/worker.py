@@ -6,6 +6,7 @@ something could not be finished or the worker gave up; settings errors never com
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -23,7 +24,7 @@ from waypost_worker.kafka.results_log import KafkaResultsLog
 from waypost_worker.partition.observer import Observer
 from waypost_worker.partition.owner import Owner
 from waypost_worker.partition.ownership import Limits
-from waypost_worker.partition.ports import Ports, RefusedError, StuckError, UnavailableError
+from waypost_worker.partition.ports import Ports, ReadProgress, RefusedError, StuckError, UnavailableError
 from waypost_worker.postgres.migrate import SchemaError
 from waypost_worker.postgres.shards import Shards
 from waypost_worker.postgres.store import PostgresStore
@@ -32,6 +33,7 @@ from waypost_worker.telemetry.database_watch import watch_databases
 from waypost_worker.telemetry.health import Health, heartbeat
 from waypost_worker.telemetry.metrics import Metrics
 from waypost_worker.telemetry.observers import LogObserver, Observers
+from waypost_worker.telemetry.open_transactions import OpenTransactions
 from waypost_worker.telemetry.timed_store import TimedStore
 
 log = structlog.get_logger("waypost.worker")
@@ -75,6 +77,7 @@ class Worker:
             statement_cache_size=settings.postgres_statement_cache,
             migrate=settings.migrate,
         )
+        self._transactions = OpenTransactions()
         told = (LogObserver(), self.health, metrics, tracing)
         self._observer = Observers(*(one for one in told if one is not None))
         self._stop = asyncio.Event()
@@ -254,7 +257,7 @@ class Worker:
         return max(1000, self._settings.cache_items // max(1, len(self._runs)))
 
     def _take_note(self, partition: int, run: _Run) -> None:
-        """An owner's task ended: by stop, because its consumer is stuck, or by an error that nobody foresaw."""
+        """An owner's task ended: by stop, because its consumer is stuck, or by an unexpected error."""
         if run.task.cancelled():
             return
         error = run.task.exception()
@@ -277,29 +280,44 @@ class Worker:
         await asyncio.gather(*pending, return_exceptions=True)
 
     async def _look_around(self, membership: Callable[[], Membership]) -> None:
-        """Every few seconds: how far behind partitions are, and what the pool does.
-
-        Group offsets are for lag monitors only; the position that counts is in Postgres.
-        """
+        """Every few seconds: how far behind partitions are, and what the pool does."""
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
-            group = membership()
-            await group.commit(self._offsets(group.assigned))
-            ends = await group.ends()
-            # Positions are read after the ends: a partition then looks ahead of them rather than behind.
-            for partition, offset in self._offsets(group.assigned).items():
-                if partition in ends:
-                    self._tell_lag(partition, max(0, ends[partition] - offset))
-            if self._metrics is not None:
-                self._metrics.assignment(group.assigned)
-                for shard, pool in self._shards.pools.items():
-                    size, idle = pool.get_size(), pool.get_idle_size()
-                    self._metrics.pool(shard, size - idle, idle, pool.get_max_size())
+            await self._look(membership())
 
-    def _tell_lag(self, partition: int, commands: int) -> None:
-        self.health.lag(partition, commands)
+    async def _look(self, group: Membership) -> None:
+        """Group offsets are for lag monitors only; the position that counts is in Postgres."""
+        assigned = group.assigned
+        known = self._progress(assigned)
+        await group.commit({partition: progress.position for partition, progress in known.items()})
+        ends = await group.ends()
+        # Positions are read after the ends: a partition then looks ahead of them rather than behind.
+        known = self._progress(assigned)
+        positions = {partition: progress.position for partition, progress in known.items()}
+        # An owner that never got the partition knows no position, and lag must show all the same.
+        positions |= await group.committed(ends.keys() - positions.keys())
+        for partition, position in positions.items():
+            if partition in ends:
+                self._tell_lag(partition, max(0, ends[partition] - position), position)
+        for partition, progress in known.items():
+            self._tell_transaction(partition, progress)
+        self._transactions.keep(assigned)
         if self._metrics is not None:
-            self._metrics.lag(partition, commands)
+            self._metrics.assignment(assigned)
+            for shard, pool in self._shards.pools.items():
+                size, idle = pool.get_size(), pool.get_idle_size()
+                self._metrics.pool(shard, size - idle, idle, pool.get_max_size())
+
+    def _tell_lag(self, partition: int, commands: int, position: int) -> None:
+        self.health.lag(partition, commands, position)
+        if self._metrics is not None:
+            self._metrics.lag(partition, commands, position)
+
+    def _tell_transaction(self, partition: int, progress: ReadProgress) -> None:
+        seconds = self._transactions.look(partition, progress, time.monotonic())
+        self.health.open_transaction(partition, seconds, progress.position, progress.held_back)
+        if self._metrics is not None:
+            self._metrics.open_transaction(partition, seconds)
 
     def _beat(self, delay: float) -> None:
         self.health.beat()
@@ -334,11 +352,11 @@ class Worker:
             patience=patience,
         )
 
-    def _offsets(self, assigned: frozenset[int]) -> dict[int, int]:
+    def _progress(self, assigned: frozenset[int]) -> dict[int, ReadProgress]:
         return {
-            partition: run.owner.next_offset
+            partition: run.owner.progress
             for partition, run in self._runs.items()
-            if partition in assigned and run.owner.next_offset is not None
+            if partition in assigned and run.owner.progress is not None
         }
 
     # Stop.

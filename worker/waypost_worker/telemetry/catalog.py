@@ -68,7 +68,7 @@ END_TO_END_SECONDS: Final = Metric(
 LAG: Final = Metric(
     "waypost_lag_commands",
     "gauge",
-    "Records of the command log that are not applied yet, looked at every few seconds",
+    "Offsets of the command log that can be read and are not applied yet, looked at every few seconds",
     ("partition",),
 )
 RECORD_AGE: Final = Metric(
@@ -80,7 +80,8 @@ RECORD_AGE: Final = Metric(
 LAST_PROGRESS: Final = Metric(
     "waypost_last_progress_timestamp_seconds",
     "gauge",
-    "When a partition last committed a batch, had nothing left to do, or first came to this worker",
+    "When a partition last committed a batch, was read any further, had nothing left to do, or first came to this "
+    "worker",
     ("partition",),
 )
 ASSIGNED: Final = Metric(
@@ -91,6 +92,13 @@ REFUSED: Final = Metric(
     "waypost_refused_partitions",
     "gauge",
     "Partitions that are stopped until a person looks; the log says why",
+)
+OPEN_TRANSACTION: Final = Metric(
+    "waypost_open_transaction_seconds",
+    "gauge",
+    "How long a partition has not been read any further, because a transaction of a client is open; 0 if none is in "
+    "the way",
+    ("partition",),
 )
 ACQUISITIONS: Final = Metric("waypost_acquisitions", "counter", "Terms begun: partitions acquired")
 ACQUIRE_SECONDS: Final = Metric(
@@ -162,6 +170,7 @@ METRICS: Final = (
     ASSIGNED,
     OWNED,
     REFUSED,
+    OPEN_TRANSACTION,
     ACQUISITIONS,
     ACQUIRE_SECONDS,
     TERMS_ENDED,

@@ -20,6 +20,8 @@ from waypost_worker.partition.ports import OwnerError
 from waypost_worker.telemetry.observers import says_nothing
 
 HEARTBEAT_SECONDS: Final = 10.0
+# Any transaction is open for a moment.
+TRANSACTION_SECONDS: Final = 10.0
 _STORE_SECONDS: Final = 2.0
 _BEAT_SECONDS: Final = 0.25
 _SECONDS_KEPT: Final = 10.0
@@ -28,10 +30,14 @@ CheckStore = Callable[[], Awaitable[object]]
 
 
 class HealthReport(NamedTuple):
-    """An answer, and what it rests on: the word ``ok`` or what is wrong, by check."""
+    """An answer, and what it rests on: the word ``ok`` or what is wrong, by check.
+
+    ``notes`` are findings that don't change the answer.
+    """
 
     ok: bool
     checks: dict[str, str]
+    notes: dict[str, str]
 
 
 class Health(Observer):
@@ -47,7 +53,9 @@ class Health(Observer):
         self._rebalancing = True
         self._progress: dict[int, float] = {}  # of owned partitions
         self._lag: dict[int, int] = {}
+        self._positions: dict[int, int] = {}
         self._ended: dict[int, str] = {}
+        self._transactions: dict[int, tuple[float, int, int]] = {}
 
     # What owners tell.
 
@@ -69,6 +77,7 @@ class Health(Observer):
     def ended(self, partition: int, why: OwnerError | None, wait: float) -> None:
         self._progress.pop(partition, None)
         self._lag.pop(partition, None)
+        self._transactions.pop(partition, None)
         if why is None:
             self._ended.pop(partition, None)
         else:
@@ -84,14 +93,24 @@ class Health(Observer):
         """What the group gives this worker."""
         self._assigned = partitions
         self._rebalancing = rebalancing
-        for gone in set(self._ended) - partitions:
-            del self._ended[gone]
+        for told in (self._ended, self._positions, self._transactions):
+            for gone in set(told) - partitions:
+                del told[gone]
 
-    def lag(self, partition: int, commands: int) -> None:
-        """How many records wait in the log."""
+    def lag(self, partition: int, commands: int, position: int) -> None:
+        """How many records wait in the log, from ``position`` on."""
         self._lag[partition] = commands
-        if commands == 0 and partition in self._progress:
+        moved = self._positions.get(partition) != position
+        self._positions[partition] = position
+        if partition in self._progress and (moved or commands == 0):
             self._progress[partition] = self._clock()
+
+    def open_transaction(self, partition: int, seconds: float, offset: int, records: int) -> None:
+        """For how long a client's transaction, open at ``offset``, has held back ``records``; 0 if none does."""
+        if seconds < TRANSACTION_SECONDS:
+            self._transactions.pop(partition, None)
+        else:
+            self._transactions[partition] = (seconds, offset, records)
 
     # The answers.
 
@@ -119,7 +138,9 @@ class Health(Observer):
         """For a readiness probe."""
         if self.stage != "running":
             return _verdict({"worker": self.stage})
-        return _verdict({"postgres": await self._store(), "partitions": self._partitions()})
+        found = _verdict({"postgres": await self._store(), "partitions": self._partitions()})
+        # No reason to take a worker for unready: another one would stand before the same transaction.
+        return found._replace(notes=self._open_transactions())
 
     async def _store(self) -> str:
         if self.check_store is None:
@@ -145,9 +166,17 @@ class Health(Observer):
             or "ok"
         )
 
+    def _open_transactions(self) -> dict[str, str]:
+        found = [
+            f"partition {partition}: a client's transaction is open at offset {offset} for {seconds:.0f} s, and "
+            f"{records} records from there on wait for its end"
+            for partition, (seconds, offset, records) in sorted(self._transactions.items())
+        ]
+        return {"transactions": "; ".join(found)} if found else {}
+
 
 def _verdict(checks: dict[str, str]) -> HealthReport:
-    return HealthReport(all(found == "ok" for found in checks.values()), checks)
+    return HealthReport(all(found == "ok" for found in checks.values()), checks, {})
 
 
 async def heartbeat(beat: Callable[[float], None]) -> None:

@@ -78,6 +78,7 @@ class Metrics(Observer):
         self._assigned = self._gauge(catalog.ASSIGNED)
         self._owned = self._gauge(catalog.OWNED)
         self._refused = self._gauge(catalog.REFUSED)
+        self._open_transaction = PartitionGauge(catalog.OPEN_TRANSACTION, self.registry).values
         self._acquisitions = self._counter(catalog.ACQUISITIONS)
         self._acquire_seconds = self._histogram(catalog.ACQUIRE_SECONDS)
         self._terms_ended = self._counter(catalog.TERMS_ENDED)
@@ -89,6 +90,7 @@ class Metrics(Observer):
         self._gauge(catalog.BUILD).labels(__version__, platform.python_version()).set(1)
         self._owned_now: set[int] = set()
         self._refused_now: set[int] = set()
+        self._positions: dict[int, int] = {}
         ProcessCollector(registry=self.registry)
 
     # What owners tell.
@@ -118,6 +120,7 @@ class Metrics(Observer):
         reason = "released" if why is None else _reason(why)
         self._terms_ended.labels(reason).inc()
         self._owned_now.discard(partition)
+        self._open_transaction.pop(partition, None)
         if reason == "refused":
             self._refused_now.add(partition)
         else:
@@ -130,19 +133,32 @@ class Metrics(Observer):
         """What the group gives this worker now; series of other partitions end."""
         self._count_kept()
         self._assigned.set(len(partitions))
-        for values in (self._lag, self._record_age, self._last_progress):
+        for values in (
+            self._lag,
+            self._record_age,
+            self._last_progress,
+            self._open_transaction,
+            self._positions,
+        ):
             for gone in values.keys() - partitions:
                 del values[gone]
         self._refused_now &= partitions
         self._count_partitions()
 
-    def lag(self, partition: int, commands: int) -> None:
-        """How many records wait in the log."""
+    def lag(self, partition: int, commands: int, position: int) -> None:
+        """How many records wait in the log, from ``position`` on."""
         self._count_kept()
         self._lag[partition] = commands
+        moved = self._positions.get(partition, position) != position
+        self._positions[partition] = position
         if commands == 0:
             self._record_age[partition] = 0
+        if moved or commands == 0:
             self._last_progress[partition] = self._clock()
+
+    def open_transaction(self, partition: int, seconds: float) -> None:
+        """For how long a client's open transaction has kept a partition from being read on; 0 if none does."""
+        self._open_transaction[partition] = seconds
 
     def pool(self, shard: int, used: int, idle: int, most: int) -> None:
         """Connections to one Postgres."""

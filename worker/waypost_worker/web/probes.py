@@ -45,5 +45,5 @@ def _metrics(registry: CollectorRegistry) -> Route:
 
 
 def _answer(verdict: HealthReport) -> Response:
-    body = {"status": "ok" if verdict.ok else "failed", **verdict.checks}
+    body = {"status": "ok" if verdict.ok else "failed", **verdict.checks, **verdict.notes}
     return JSONResponse(body, 200 if verdict.ok else 503, {"cache-control": "no-store"})
