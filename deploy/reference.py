@@ -137,7 +137,15 @@ def dashboard() -> dict[str, Any]:
                 (
                     "Partitions",
                     "short",
-                    [(f"sum({metric.name})", metric.name) for metric in (c.ASSIGNED, c.OWNED, c.REFUSED)],
+                    [
+                        (f"sum({metric.name})", metric.name)
+                        for metric in (c.ASSIGNED, c.OWNED, c.REFUSED, c.FAILING)
+                    ],
+                ),
+                (
+                    "Stopped at offset",
+                    "none",
+                    [(f"max by (partition) ({c.REFUSED_OFFSET.name})", "{{partition}}")],
                 ),
                 (
                     "Behind an open transaction",

@@ -72,7 +72,7 @@ async def test_probes_and_metrics_of_a_worker_at_work(here: Deployment, tmp_path
     assert found["waypost_loop_delay_seconds",] < 10
     names = {name[0] for name in found}
     assert {series for metric in METRICS for series in metric.series} - names == {
-        "waypost_terms_ended_total"  # none has
+        "waypost_refused_offset"  # no partition is refused
     }
     assert await worker.end(signal.SIGTERM) == 0
 

@@ -41,6 +41,7 @@ class CommandPartition:
         self.records: list[CommandRecord] = []
         self.trimmed: list[CommandRecord] = []  # what retention removed
         self.waiting: list[Callable[[], None]] = []  # fetches that wait for more
+        self.watch: Callable[[CommandRecord], None] | None = None  # called with all that is appended
         self._offsets: list[int] = []
         self.transactions: dict[int, int] = {}  # open ones: id to first offset
         self._lagging: dict[object, int] = {}  # processes that ask a former leader: where that one's log ends
@@ -49,9 +50,12 @@ class CommandPartition:
         self, timestamp: int, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]
     ) -> int:
         offset = self.end
-        self.records.append(CommandRecord(offset, timestamp, key, value, headers))
+        record = CommandRecord(offset, timestamp, key, value, headers)
+        self.records.append(record)
         self._offsets.append(offset)
         self.end += 1
+        if self.watch is not None:
+            self.watch(record)
         self._wake()
         return offset
 

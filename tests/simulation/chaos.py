@@ -245,6 +245,24 @@ class _Trouble:
         self.world.kafka.break_connections()
         self._outage(self.world.kafka, 0.5)
 
+    def _poison(self, host: Host) -> None:
+        """A command that all workers have a bug for, perhaps until they are replaced by a version without it."""
+        world = self.world
+        world.poison.next_of(self.random.randrange(world.plan.partitions))
+
+        def upgrade() -> None:
+            world.poison.fix()
+            for index, old in enumerate(list(world.fleet.hosts)):
+                if not old.process.dead and self.random.random() < 0.5:
+                    owned = list(old.owners)
+                    world.fleet.crash(old)
+                    new = world.fleet.boot(index)
+                    for partition in owned:
+                        world.fleet.own(new, partition)
+
+        if self.random.random() < 0.5:
+            self._later(20, upgrade)
+
     def _postgres_cut(self, host: Host, database: Database) -> None:
         database.server.break_connections()
 

@@ -69,9 +69,13 @@ class Observer:
         pass
 
     def ended(self, partition: int, why: OwnerError | None, wait: float) -> None:
+        fleet = self._world.fleet
         if why is not None:
             kind = type(why).__name__
-            self._world.fleet.ends[kind] = self._world.fleet.ends.get(kind, 0) + 1
+            fleet.ends[kind] = fleet.ends.get(kind, 0) + 1
+        self._world.poison.judge(
+            partition, why, lambda said: fleet.deaths.append(f"{self._name} p{partition}: {said}")
+        )
         if self._world.tell:
             self._world.tell(f"{self._name} ends its term of p{partition}: {why!r}")
 
@@ -84,7 +88,7 @@ class Fleet:
         self.hosts: list[Host] = []
         self.logs: list[SimulatedCommandLog] = []
         self.opened: list[SimulatedCommandLog | SimulatedResultsLog] = []
-        self.deaths: list[str] = []  # owners that ended by an error nobody foresaw
+        self.deaths: list[str] = []  # unexpected errors of owners
         self.terms = self.batches = self.reemitted = 0
         self.ends: dict[str, int] = {}
 

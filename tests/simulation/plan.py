@@ -108,6 +108,8 @@ def plan_of(seed: int) -> WorldPlan:
     plan.message_bytes = more.choice((1_048_588, 1_048_588, 800))
     plan.remembered = more.choice(((DEDUP_WINDOW, FORGET_ABOVE), (2, 5)))
     plan.faults += tuple(fault for fault, share in LATER_FAULTS.items() if more.random() < share)
+    if Random(f"poison of {seed}").random() < 0.2:
+        plan.faults += ("poison",)
     if "split_brain" in plan.faults and (plan.disaster is not None or plan.epochs < 100):
         # Two databases at once: an owner of a new producer id can't tell that one of another id is at work.
         plan.faults = tuple(fault for fault in plan.faults if fault != "split_brain")

@@ -21,6 +21,7 @@ from tests.simulation.fleet import RESULTS_TOPIC, Fleet
 from tests.simulation.loop import OUTSIDE, Process, SimulatedLoop
 from tests.simulation.network import Server
 from tests.simulation.plan import WorldPlan
+from tests.simulation.poison import Poison
 from tests.simulation.producer import Cluster
 from tests.simulation.producers import Producers
 from tests.simulation.publishing import Publishing
@@ -66,6 +67,7 @@ class World:
         self.topic.generous = True
         self.coordinator = Coordinator(plan.transactional_expiry, plan.epochs, self.loop.time)
         self.fleet = Fleet(self)
+        self.poison = Poison(self)
         self.traffic = Traffic(self)
         cluster = Cluster(
             self.kafka, self.commands, self.coordinator, self.traffic.is_away, self.now_ms, plan.message_bytes
@@ -118,7 +120,7 @@ class World:
     def run(self, chaos: Callable[["World"], Any] | None = None) -> None:
         """The whole life of this world; what went wrong on the way is in ``problems``."""
         outside = [self._outside(self.traffic.agents_at_work()), self._outside(self.traffic.subscriber())]
-        with _emit_bytes(self.plan.emit_bytes), self.publishing.simulated_client():
+        with _emit_bytes(self.plan.emit_bytes), self.publishing.simulated_client(), self.poison.at_work():
             try:
                 self._live(chaos, outside)
             finally:
@@ -169,6 +171,7 @@ class World:
         for client in self.fleet.logs:
             client.stuck = False
         self.publishing.heal()
+        self.poison.fix()
         for commands in self.commands:
             commands.end_transactions()
         for index, host in enumerate(self.fleet.hosts):
@@ -251,7 +254,7 @@ class World:
         ]
         if left:
             self.problems.append(f"leaked: {len(left)} logs were never closed")
-        self.problems += self.publishing.problems()
+        self.problems += [*self.publishing.problems(), *self.poison.problems]
 
     def _bury(self, outside: list[asyncio.Task[Any]]) -> None:
         self.loop.bury(self.processes, [*outside, *self.tasks, *self.publishing.all_tasks()])

@@ -9,6 +9,7 @@ from tests.support.logging_state import logs_as_before
 from tests.unit.test_metrics import CREATE, acquired, batch, command
 
 from waypost.wire.event_types import EventType
+from waypost_worker.partition.failure import FailingCommandError, Suspects, UnexpectedError
 from waypost_worker.partition.observer import AppliedBatch
 from waypost_worker.partition.ports import RefusedError, UnavailableError
 from waypost_worker.telemetry.health import HEARTBEAT_SECONDS, Health, heartbeat
@@ -105,6 +106,52 @@ async def ready(health: Health, *partitions: int) -> str:
     report = await health.ready()
     assert report.ok == (report.checks["partitions"] == "ok")
     return report.checks["partitions"]
+
+
+async def test_a_partition_whose_owner_fails_is_not_ready_until_it_makes_progress(health: Health) -> None:
+    bug = UnexpectedError(TypeError("secret text"), Suspects(7, 7, 9, 3))
+    for _ in range(3):
+        health.acquired(1, acquired(), 0.1)
+        health.ended(1, bug, 5)
+        assert await ready(health, 1) == (
+            "partition 1: unexpected error: TypeError at an unknown place, with the commands from offset 7 to 9 in hand"
+        )
+        health.acquired(1, acquired(), 0.1)
+        assert "TypeError" in await ready(health, 1), "acquiring alone is no sign of health"
+        health.lag(1, 5, 7)
+        assert "TypeError" in await ready(health, 1)
+    health.applied(1, told())
+    assert await ready(health, 1) == "ok"
+
+
+@pytest.mark.parametrize("end", ["nothing left", "released"])
+async def test_a_failed_owner_that_has_nothing_left_to_do_is_well(health: Health, end: str) -> None:
+    health.ended(1, UnexpectedError(TypeError()), 5)
+    health.lag(1, 0, 7)
+    assert "TypeError" in await ready(health, 1), "nobody has acquired it"
+    if end == "released":
+        health.ended(1, None, 0)
+    health.acquired(1, acquired(), 0.1)
+    health.lag(1, 0, 7)
+    assert await ready(health, 1) == "ok"
+
+
+async def test_a_partition_that_is_refused_at_a_command_names_it_also_while_it_is_tried_again(
+    health: Health,
+) -> None:
+    refusal = FailingCommandError(1, 4711, 9, UnexpectedError(TypeError("secret text")))
+    health.ended(1, refusal, 30)
+    health.acquired(2, acquired(), 0.1)
+    health.acquired(1, acquired(), 0.1)
+    said = await ready(health, 1, 2)
+    assert said.startswith("partition 1: refused: The command at offset 4711 of partition 1 ")
+    assert "secret text" not in said
+    health.ended(1, UnavailableError("Postgres is away"), 5)
+    assert await ready(health, 1, 2) == "partition 1: unavailable: Postgres is away"
+    health.acquired(1, acquired(), 0.1)
+    assert "4711" in await ready(health, 1, 2)
+    health.applied(1, told())
+    assert await ready(health, 1, 2) == "ok"
 
 
 async def test_an_open_transaction_is_told_and_makes_nobody_unready(health: Health) -> None:

@@ -14,6 +14,7 @@ from waypost.wire.event_types import EventType
 from waypost_worker.cli.support.progress import WorkProgress
 from waypost_worker.partition.batch import Batch, decode
 from waypost_worker.partition.encode import ResultEncoder
+from waypost_worker.partition.failure import FailingCommandError, Suspects, UnexpectedError
 from waypost_worker.partition.observer import AppliedBatch
 from waypost_worker.partition.ownership import Acquired, OwnershipProof, Position
 from waypost_worker.partition.ports import (
@@ -35,6 +36,7 @@ from waypost_worker.telemetry.recovery_metrics import recovery_registry
 
 NOW = 1_800_000_000.0
 CREATE = b'{"name": "n", "data": {}}'
+REASONS = ("released", "renewal", "fenced", "unavailable", "refused", "foreign_writer", "stuck", "error")
 
 
 @dataclass
@@ -91,6 +93,7 @@ def test_the_registry_holds_what_the_catalogue_says(metrics: Metrics) -> None:
     metrics.shard_up(0, True)
     metrics.lag(0, 5, 0)
     metrics.open_transaction(0, 3.0)
+    metrics.ended(1, FailingCommandError(1, 4711, 3, UnexpectedError(TypeError())), 30)
     families = {
         family.name: family for family in metrics.registry.collect() if not family.name.startswith("process_")
     }
@@ -205,11 +208,16 @@ def test_results_that_were_only_compared_do_not_count_as_emitted(metrics: Metric
         (ForeignWriterError("x"), "foreign_writer"),
         (StuckError("x"), "stuck"),
         (OwnerError("x"), "error"),
+        (UnexpectedError(TypeError("x")), "error"),
+        (FailingCommandError(3, 7, 3, UnexpectedError(TypeError("x"))), "refused"),
     ],
 )
 def test_terms_end_for_a_reason(metrics: Metrics, why: OwnerError | None, reason: str) -> None:
     metrics.ended(3, why, 1)
-    assert samples(metrics, "waypost_terms_ended_total") == {(reason,): 1}
+    found = samples(metrics, "waypost_terms_ended_total")
+    # All are there from the beginning, at 0: rate and increase know nothing of a counter's first value.
+    assert set(found) == {*((reason,) for reason in REASONS)}
+    assert {labels for labels, times in found.items() if times} == {(reason,)}
     assert value(metrics, "waypost_refused_partitions") == (1 if reason == "refused" else 0)
 
 
@@ -253,6 +261,55 @@ def test_acquiring_again_and_again_is_no_progress() -> None:
     now += 100
     metrics.acquired(0, term, 0.1)
     assert last() == NOW + 400, "it went elsewhere and came back"
+
+
+def partitions(metrics: Metrics) -> tuple[float, ...]:
+    """How many are owned, refused and failing."""
+    return tuple(value(metrics, f"waypost_{kind}_partitions") for kind in ("owned", "refused", "failing"))
+
+
+def test_a_partition_whose_owner_fails_counts_as_failing_until_it_recovered(metrics: Metrics) -> None:
+    metrics.acquired(0, acquired(), 0.1)
+    metrics.lag(0, 8, 7)
+    bug = UnexpectedError(TypeError("x"), Suspects(7, 7, 9, 3))
+    for _ in range(3):
+        metrics.acquired(1, acquired(), 0.1)
+        metrics.lag(1, 5, 7)
+        metrics.ended(1, bug, 5)
+        assert partitions(metrics) == (1, 0, 1)
+        metrics.acquired(1, acquired(), 0.1)
+        assert partitions(metrics) == (1, 0, 1), "an alert would end each time it is tried again"
+    assert value(metrics, "waypost_lag_commands", "1") == 5
+    assert value(metrics, "waypost_terms_ended_total", "error") == 3
+    metrics.applied(1, batch(command(0, EventType.CREATE, CREATE)))
+    assert partitions(metrics) == (2, 0, 0)
+    metrics.ended(1, bug, 5)
+    metrics.lag(1, 0, 9)
+    assert partitions(metrics) == (1, 0, 1), "nobody has acquired it"
+    metrics.acquired(1, acquired(), 0.1)
+    metrics.lag(1, 0, 9)
+    assert partitions(metrics) == (2, 0, 0)
+    metrics.ended(1, bug, 5)
+    metrics.assignment(frozenset({0}))
+    assert partitions(metrics) == (1, 0, 0)
+
+
+def test_a_partition_that_is_refused_at_a_command_shows_its_offset_until_it_recovered(
+    metrics: Metrics,
+) -> None:
+    bug = UnexpectedError(TypeError("x"), Suspects(7, 7, 7, 1))
+    metrics.ended(1, bug, 5)
+    metrics.ended(1, FailingCommandError(1, 7, 3, bug), 30)
+    for _ in range(2):
+        assert partitions(metrics) == (0, 1, 0)
+        assert samples(metrics, "waypost_refused_offset") == {("1",): 7}
+        metrics.acquired(1, acquired(), 0.1)
+    metrics.ended(1, UnavailableError("Postgres is away"), 5)
+    assert partitions(metrics) == (0, 1, 0), "nobody has looked again yet"
+    metrics.acquired(1, acquired(), 0.1)
+    metrics.applied(1, batch(command(0, EventType.CREATE, CREATE)))
+    assert partitions(metrics) == (1, 0, 0)
+    assert samples(metrics, "waypost_refused_offset") == {}
 
 
 def test_reading_on_is_progress_also_where_there_is_nothing_to_apply() -> None:

@@ -1,6 +1,18 @@
 """More mutants of the protocol: positions, logs that change underneath, memory, the rest of a term."""
 
-from tests.mutants.catalogue.places import ACQUIRE, DATABASE, FOLDER, FOUND, NO_RENEWAL, OWNERSHIP, TAIL, TERM
+from tests.mutants.catalogue.places import (
+    ACQUIRE,
+    DATABASE,
+    FAILING,
+    FOLDER,
+    FOUND,
+    NO_RENEWAL,
+    OWNER,
+    OWNERSHIP,
+    SEARCH,
+    TAIL,
+    TERM,
+)
 from tests.mutants.mutant import Edit, Mutant
 
 TERMS: tuple[Mutant, ...] = (
@@ -145,6 +157,93 @@ TERMS: tuple[Mutant, ...] = (
                 "self._left = piece[size:]",
                 "self._left = []",
             ),
+        ),
+    ),
+    # Owners that fail by a bug.
+    Mutant(
+        "bug-ends-the-owner",
+        "an error that no port promises ends the owner, and not only its term",
+        (
+            Edit(
+                OWNER + "_end_of_term",
+                "except Exception as error:\n        return UnexpectedError(error)",
+                "except Exception:\n        raise",
+            ),
+        ),
+        tests=(FAILING + "test_a_bug_anywhere_ends_the_term_is_reported_and_the_owner_acquires_again",),
+    ),
+    Mutant(
+        "canceled-owner-goes-on",
+        "an owner that is canceled takes it for an error like any other",
+        (Edit(OWNER + "_end_of_term", "if task is None or task.cancelling():", "if task is None:"),),
+        tests=(FAILING + "test_an_owner_that_is_canceled_ends",),
+    ),
+    Mutant(
+        "failing-batch-never-smaller",
+        "the batch that fails again and again is not made smaller",
+        (Edit(SEARCH + "failed", "self._most = max(1, suspects.count // 2)", "self._most = None"),),
+        tests=(FAILING + "test_a_new_owner_without_the_bug_continues",),
+    ),
+    Mutant(
+        "first-suspect-blamed",
+        "the first command of a failing batch is taken for the one that fails",
+        (Edit(SEARCH + "failed", "suspects.first if suspects.count == 1 else None", "suspects.first"),),
+    ),
+    Mutant(
+        "blamed-at-the-first-failure",
+        "an error that happened once is taken for one that happens each time",
+        (Edit(SEARCH + "failed", "if self.terms < self._patience:", "if False:"),),
+        tests=(
+            "tests/unit/test_failure.py::test_a_batch_that_fails_twice_and_then_does_not_is_no_reason_to_search",
+        ),
+    ),
+    Mutant(
+        "commands-blamed-for-the-store",
+        "commands are suspected for an error of the store",
+        (Edit(TERM + "_blaming_nobody", "raise UnexpectedError(error) from error", "raise"),),
+        tests=(FAILING + "test_a_bug_in_the_store_casts_no_suspicion_on_commands",),
+    ),
+    Mutant(
+        "applied-commands-suspected",
+        "commands that were applied already are suspected as well",
+        (
+            Edit(
+                TERM + "Term._suspecting",
+                "if record.offset >= position]",
+                "]",
+            ),
+        ),
+        tests=(FAILING + "test_batches_of_one_fetch_are_told_apart",),
+    ),
+    Mutant(
+        "failing-batch-kept",
+        "what a failed term held is kept until the next one begins",
+        (
+            Edit(
+                OWNER + "_end_of_term",
+                "self._left_at, self._term = self.progress, None",
+                "self._left_at = self.progress",
+            ),
+            Edit(
+                OWNER + "_run_term",
+                "why = await self._end_of_term()",
+                "self.why = why = await self._end_of_term()",
+            ),
+        ),
+        tests=(FAILING + "test_a_failed_batch_is_not_kept_in_memory_while_its_owner_waits",),
+    ),
+    Mutant(
+        "failing-owner-ready",
+        "a partition counts as owned as soon as its failing owner has acquired it again",
+        (
+            Edit(
+                "waypost_worker.telemetry.health:Health._partitions",
+                "(set(self._progress) - set(self._failing))",
+                "set(self._progress)",
+            ),
+        ),
+        tests=(
+            "tests/unit/test_health.py::test_a_partition_whose_owner_fails_is_not_ready_until_it_makes_progress",
         ),
     ),
     # Lag.

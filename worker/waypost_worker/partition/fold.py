@@ -4,7 +4,7 @@ results show. The owner and replay both advance with this; what is done with the
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from waypost.model.checkpoint import checkpoint_id
 from waypost.model.defaults import Defaults
@@ -12,7 +12,7 @@ from waypost.model.index import Session
 from waypost_worker.partition import outbox
 from waypost_worker.partition.batch import Batch, Decoded, touched_sessions
 from waypost_worker.partition.encode import Content, ResultEncoder
-from waypost_worker.partition.ports import Changes, RefusedError, ResultRecord, Store
+from waypost_worker.partition.ports import Changes, RefusedError, ResultRecord
 
 _BASE_WEIGHT: Final = 8  # what a session costs besides its entries, in entries
 
@@ -29,11 +29,23 @@ class FoldResult(NamedTuple):
     items: list[outbox.Item]
 
 
+class StoredSessions(Protocol):
+    """What folding reads from the store."""
+
+    async def load(self, session_ids: Sequence[str]) -> dict[str, Session]:
+        """See :class:`waypost_worker.partition.ports.Store`."""
+        ...
+
+    async def contents(self, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Content]:
+        """See :class:`waypost_worker.partition.ports.Store`."""
+        ...
+
+
 class BatchFolder:
     """Sessions in memory between batches, ``cache_room()`` items of them (entries and command ids) at most."""
 
     def __init__(
-        self, encoder: ResultEncoder, store: Store, defaults: Defaults, cache_room: Callable[[], int]
+        self, encoder: ResultEncoder, store: StoredSessions, defaults: Defaults, cache_room: Callable[[], int]
     ) -> None:
         self.encoder = encoder  # may be exchanged between batches
         self._store = store

@@ -2,15 +2,18 @@
 stop.
 
 A *term* is the time from one acquisition to the next. Whatever goes wrong ends the term, never the command:
-memory and producer are dropped, and the next term reads the truth from Postgres and Kafka again.
+memory and producer are dropped, and the next term reads the truth from Postgres and Kafka again. That includes
+unexpected errors. An owner ends only when it is told to stop, or canceled, or when its consumer is stuck for good.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Final, TypeVar
 
 from waypost.backoff import Backoff
 from waypost_worker.partition.encode import ResultEncoder
+from waypost_worker.partition.failure import FailingCommandError, FailingCommandSearch, UnexpectedError
 from waypost_worker.partition.observer import Observer
 from waypost_worker.partition.ownership import Limits
 from waypost_worker.partition.ports import (
@@ -26,6 +29,10 @@ from waypost_worker.partition.term import StoppedError, StopSignal, Term
 _T = TypeVar("_T")
 _FIRST_WAIT: Final = 0.05
 _LONGEST_WAIT: Final = 5.0
+# Each acquisition uses up a producer epoch, of which there are 32,767: a partition that fails again and again must
+# not go through them in two days, and one that is refused for good, in weeks.
+_LONGEST_FAILURE_WAIT: Final = 30.0
+_LONGEST_REFUSED_WAITS: Final = 20
 
 
 class Owner:
@@ -57,6 +64,11 @@ class Owner:
         self._term: Term | None = None
         self._left_at: ReadProgress | None = None
         self._stuck_terms = 0
+        self._search = FailingCommandSearch()
+        self._backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT, random=self._random)
+        self._failure_backoff = Backoff(_FIRST_WAIT, _LONGEST_FAILURE_WAIT, random=self._random)
+        refused_wait = self._limits.refused_wait
+        self._refused_backoff = Backoff(refused_wait, _LONGEST_REFUSED_WAITS * refused_wait)
 
     @property
     def progress(self) -> ReadProgress | None:
@@ -74,8 +86,34 @@ class Owner:
 
     async def run(self) -> None:
         """Terms until :meth:`stop`. StuckError if two terms in a row end with a stuck consumer."""
-        backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT, random=self._random)
         while not self._stop.is_set():
+            pause = await self._run_term()
+            if pause and not self._stop.is_set():
+                await self.until_stop(self._ports.clock.sleep(pause))
+
+    async def _run_term(self) -> float:
+        """Run one term and return how long to wait before the next.
+
+        The error that ended it is gone afterwards. Its traceback holds the batch that was in hand.
+        """
+        why = await self._end_of_term()
+        if isinstance(why, UnexpectedError) and why.suspects is not None:
+            offset = self._search.failed(why.suspects)
+            if offset is not None:
+                why = FailingCommandError(self.partition, offset, self._search.terms, why)
+        self.refused = str(why) if isinstance(why, RefusedError) else None
+        if isinstance(why, StuckError):
+            self._stuck_terms += 1
+            if self._stuck_terms > 1:
+                self._observer.ended(self.partition, why, 0)
+                raise why
+        pause = self._pause_after(why)
+        self._observer.ended(self.partition, why, pause)
+        return pause
+
+    async def _end_of_term(self) -> OwnerError | None:
+        """Run one term; what ended it, None if it came to its end."""
+        try:
             term = self._term = Term(
                 self.partition,
                 self._ports,
@@ -85,30 +123,39 @@ class Owner:
                 self._stop,
                 self._cache_room,
             )
-            why: OwnerError | None = None
             try:
-                await term.run()
-            except OwnerError as error:
-                why = error
-            except StoppedError:
-                pass
+                await term.run(self._search.most_records)
             finally:
-                self._left_at = self.progress
+                self._left_at, self._term = self.progress, None
+                if term.progressed:
+                    self._stuck_terms = 0
+                    for backoff in (self._backoff, self._failure_backoff, self._refused_backoff):
+                        backoff.reset()
                 await term.close()
-            self.refused = str(why) if isinstance(why, RefusedError) else None
-            if term.progressed:
-                backoff.reset()
-                self._stuck_terms = 0
-            if isinstance(why, StuckError):
-                self._stuck_terms += 1
-                if self._stuck_terms > 1:
-                    self._observer.ended(self.partition, why, 0)
-                    raise why
-            pause = 0.0
-            if isinstance(why, RefusedError):
-                pause = self._limits.refused_wait
-            elif why is not None and not isinstance(why, RenewalDueError | StuckError):
-                pause = backoff.next_wait()
-            self._observer.ended(self.partition, why, pause)
-            if pause and not self._stop.is_set():
-                await self.until_stop(self._ports.clock.sleep(pause))
+        except StoppedError:
+            return None
+        except OwnerError as error:
+            return error
+        except Exception as error:
+            return UnexpectedError(error)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody canceled this owner: something that it waited for was.
+            return UnexpectedError(error)
+        return None
+
+    def _pause_after(self, why: OwnerError | None) -> float:
+        """How long to wait before the next term."""
+        if isinstance(why, FailingCommandError):
+            return self._refused_backoff.next_wait()
+        if isinstance(why, RefusedError):
+            return self._limits.refused_wait
+        if why is None or isinstance(why, RenewalDueError | StuckError):
+            return 0.0
+        if not isinstance(why, UnexpectedError):
+            return self._backoff.next_wait()
+        if why.suspects is not None and self._search.is_searching:
+            return _FIRST_WAIT  # each term brings the search closer to its end
+        return self._failure_backoff.next_wait()

@@ -5,25 +5,32 @@ reads the truth from Postgres and Kafka again.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
+from typing_extensions import override
+
+from waypost.model.index import Session
 from waypost.wire.envelope import KafkaRecord
 from waypost_worker.partition import outbox
 from waypost_worker.partition.acquire import acquire, check_log
 from waypost_worker.partition.batch import Decoded
 from waypost_worker.partition.batching import AdaptiveLinger, BatchSplitter
 from waypost_worker.partition.emitter import ResultEmitter
-from waypost_worker.partition.encode import ResultEncoder
-from waypost_worker.partition.fold import BatchFolder
+from waypost_worker.partition.encode import Content, ResultEncoder
+from waypost_worker.partition.failure import Suspects, UnexpectedError
+from waypost_worker.partition.fold import BatchFolder, StoredSessions
 from waypost_worker.partition.observer import AppliedBatch, Observer
 from waypost_worker.partition.ownership import Limits, anchor_of
 from waypost_worker.partition.ports import (
     Commit,
+    OwnerError,
     Ports,
     ReadProgress,
     ResultRecord,
+    Store,
     StoredOutbox,
     StuckError,
     UnavailableError,
@@ -103,8 +110,11 @@ class Term:
         self._results = ports.make_results()
         self._emission: ResultEmitter | None = None
 
-    async def run(self) -> None:
-        """Acquire, then batch after batch; returns when the owner is to stop or the term is old enough."""
+    async def run(self, most_records: Callable[[int], int | None]) -> None:
+        """Acquire, then batch after batch; returns when the owner is to stop or the term is old enough.
+
+        ``most_records`` tells how many records a batch at a position may have, None if only the limits bound it.
+        """
         began = self._clock.boottime()
         acquired = await acquire(
             self._log,
@@ -116,7 +126,8 @@ class Term:
             sleep=self._sleep,
         )
         self._acquired = acquired
-        self._folder = BatchFolder(self._encoder, self._store, acquired.defaults, self._cache_room)
+        store = _BlamelessStore(self._store)
+        self._folder = BatchFolder(self._encoder, store, acquired.defaults, self._cache_room)
         self._anchor = acquired.anchor
         self._position = acquired.position
         self._emission = emission = ResultEmitter(
@@ -137,7 +148,8 @@ class Term:
         while self._clock.boottime() - began <= self._limits.renew_after:
             if pace.pause:
                 await self._stop.until_set(self._clock.sleep(pace.pause))
-            records = await self._stop.until_set(self._log.fetch(self._limits.batch_records))
+            most = most_records(self._position.next_offset)
+            records = await self._stop.until_set(self._log.fetch(most or self._limits.batch_records))
             if records is None:
                 break
             if self._clock.boottime() - looked_at > self._limits.look_again_after:
@@ -152,9 +164,8 @@ class Term:
                     moved_at = self._clock.boottime()
                 continue
             wanted = [record for record in records if record.offset >= self._position.next_offset]
-            pieces = BatchSplitter(wanted, self._partition, acquired.partitions, self._limits.batch_bytes)
-            while pieces:
-                await self._apply(pieces.batch(), emission)
+            for some in _in_parts(wanted, most):
+                await self._apply_all(some, emission)
             self.progress = self._log.progress
             moved_at = self._clock.boottime()
             pace.took(len(records), looked_at, moved_at - looked_at)
@@ -167,26 +178,38 @@ class Term:
         if self._stop.is_set():
             raise StoppedError
 
-    async def _apply(self, pieces: Iterable[list[Decoded]], emission: ResultEmitter) -> None:
-        """One batch: load, decide and evolve, commit, hand over to emission, which goes on beside the next one."""
+    async def _apply_all(self, records: Sequence[KafkaRecord], emission: ResultEmitter) -> None:
+        """Apply these records in one or more batches."""
+        pieces = BatchSplitter(records, self._partition, self._acquired.partitions, self._limits.batch_bytes)
+        while pieces:
+            await self._apply(pieces.batch(), records, emission)
+
+    async def _apply(
+        self, pieces: Iterable[list[Decoded]], records: Sequence[KafkaRecord], emission: ResultEmitter
+    ) -> None:
+        """One batch: load, decide and evolve, commit, hand over to emission, which goes on beside the next one.
+
+        ``records`` are those that the pieces are decoded from.
+        """
         began = self._clock.boottime()
         acquired, position = self._acquired, self._position
-        commands, others, changes, made, items = await self._folder.fold(pieces, position.next_offset)
-
-        first, last = commands[0].record, commands[-1].record
-        results = made
-        if first.offset <= self._position.suppressed_up_to:
-            results, items = self._compare(made, items)
+        with self._suspecting(records):
+            commands, others, changes, made, items = await self._folder.fold(pieces, position.next_offset)
+            first, last = commands[0].record, commands[-1].record
+            results = made
+            if first.offset <= self._position.suppressed_up_to:
+                results, items = self._compare(made, items)
+            anchor, payload = anchor_of(last), outbox.pack(items)
         emission.check()
         emitted, results_offset = position.to_store(last.offset + 1)
         commit = Commit(
             epoch=position.epoch,
             expected_offset=position.next_offset,
             next_offset=last.offset + 1,
-            anchor=anchor_of(last),
+            anchor=anchor,
             emitted=emitted,
             results_offset=results_offset,
-            outbox=StoredOutbox(first.offset, last.offset, outbox.pack(items)),
+            outbox=StoredOutbox(first.offset, last.offset, payload),
             changes=changes,
         )
         commit_began = self._clock.boottime()
@@ -203,6 +226,21 @@ class Term:
         self._observer.applied(self._partition, told)
         emission.add(told)
         await emission.room()
+
+    @contextmanager
+    def _suspecting(self, records: Sequence[KafkaRecord]) -> Iterator[None]:
+        """Turn an error that no port promises into one that suspects those of these records that are not applied.
+
+        Only around what depends on nothing but the records and the stored sessions.
+        """
+        try:
+            yield
+        except OwnerError:
+            raise
+        except Exception as error:
+            position = self._position.next_offset
+            left = [record.offset for record in records if record.offset >= position]
+            raise UnexpectedError(error, Suspects(position, left[0], left[-1], len(left))) from error
 
     def _compare(
         self, results: list[tuple[int, ResultRecord]], items: list[outbox.Item]
@@ -252,3 +290,37 @@ class Term:
         if self._emission is not None:
             await self._emission.close()
         await asyncio.gather(self._log.close(), self._results.close())
+
+
+def _in_parts(records: Sequence[KafkaRecord], most: int | None) -> list[Sequence[KafkaRecord]]:
+    """At most ``most`` records in each: a fetch may bring a few more than were asked for."""
+    if most is None:
+        return [records]
+    return [records[first : first + most] for first in range(0, len(records), most)]
+
+
+class _BlamelessStore(StoredSessions):
+    """What folding reads from the store. An unexpected error of the store itself casts no suspicion on commands."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    @override
+    async def load(self, session_ids: Sequence[str]) -> dict[str, Session]:
+        with _blaming_nobody():
+            return await self._store.load(session_ids)
+
+    @override
+    async def contents(self, keys: Iterable[tuple[str, int]]) -> dict[tuple[str, int], Content]:
+        with _blaming_nobody():
+            return await self._store.contents(keys)
+
+
+@contextmanager
+def _blaming_nobody() -> Iterator[None]:
+    try:
+        yield
+    except OwnerError:
+        raise
+    except Exception as error:
+        raise UnexpectedError(error) from error

@@ -21,6 +21,7 @@ from waypost_worker.config.settings import Settings, masked_dsn
 from waypost_worker.kafka.command_log import KafkaCommandLog
 from waypost_worker.kafka.membership import Membership
 from waypost_worker.kafka.results_log import KafkaResultsLog
+from waypost_worker.partition.failure import UnexpectedError
 from waypost_worker.partition.observer import Observer
 from waypost_worker.partition.owner import Owner
 from waypost_worker.partition.ownership import Limits
@@ -32,7 +33,7 @@ from waypost_worker.runtime.clock import SystemClock
 from waypost_worker.telemetry.database_watch import watch_databases
 from waypost_worker.telemetry.health import Health, heartbeat
 from waypost_worker.telemetry.metrics import Metrics
-from waypost_worker.telemetry.observers import LogObserver, Observers
+from waypost_worker.telemetry.observers import FailureLog, LogObserver, Observers
 from waypost_worker.telemetry.open_transactions import OpenTransactions
 from waypost_worker.telemetry.timed_store import TimedStore
 
@@ -77,8 +78,9 @@ class Worker:
             statement_cache_size=settings.postgres_statement_cache,
             migrate=settings.migrate,
         )
+        self._failure_log = FailureLog()
         self._transactions = OpenTransactions()
-        told = (LogObserver(), self.health, metrics, tracing)
+        told = (LogObserver(self._failure_log), self.health, metrics, tracing)
         self._observer = Observers(*(one for one in told if one is not None))
         self._stop = asyncio.Event()
         self._runs: dict[int, _Run] = {}
@@ -241,7 +243,7 @@ class Worker:
         )
         topic = self._topics.results
         owner = Owner(partition, topic, ports, self._observer, limits, cache_room=self._cache_room)
-        wait = min(_LONGEST_OWNER_WAIT, 2.0 ** self._failures.get(partition, 0) - 1)
+        wait = _owner_wait(self._failures.get(partition, 0))
 
         async def run() -> None:
             if wait:
@@ -257,10 +259,8 @@ class Worker:
         return max(1000, self._settings.cache_items // max(1, len(self._runs)))
 
     def _take_note(self, partition: int, run: _Run) -> None:
-        """An owner's task ended: by stop, because its consumer is stuck, or by an unexpected error."""
-        if run.task.cancelled():
-            return
-        error = run.task.exception()
+        """An owner's task ended: by stop, because its consumer is stuck, or by an error outside all of its terms."""
+        error = asyncio.CancelledError() if run.task.cancelled() else run.task.exception()
         if error is None:
             self._failures.pop(partition, None)
         elif isinstance(error, StuckError):
@@ -268,8 +268,8 @@ class Worker:
             self._gave_up = True
             self.stop()
         else:
-            self._failures[partition] = self._failures.get(partition, 0) + 1
-            log.error("owner_failed", partition=partition, exc_info=error)
+            failures = self._failures[partition] = self._failures.get(partition, 0) + 1
+            self._observer.ended(partition, UnexpectedError(error), _owner_wait(failures))
 
     async def _until_changed(self, membership: Membership) -> None:
         changes = asyncio.create_task(membership.changed())
@@ -283,7 +283,10 @@ class Worker:
         """Every few seconds: how far behind partitions are, and what the pool does."""
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
-            await self._look(membership())
+            try:
+                await self._look(membership())
+            except Exception as error:  # without another look, nobody would see any partition stand still
+                self._failure_log.tell("look_failed", error)
 
     async def _look(self, group: Membership) -> None:
         """Group offsets are for lag monitors only; the position that counts is in Postgres."""
@@ -378,6 +381,11 @@ class Worker:
 
     async def _close_shards(self) -> None:
         await self._shards.close(self._settings.request_timeout)
+
+
+def _owner_wait(failures: int) -> float:
+    """Seconds before an owner is started whose predecessors failed so often in a row."""
+    return min(_LONGEST_OWNER_WAIT, 2.0**failures - 1)
 
 
 def _reason(error: Exception) -> str:

@@ -87,11 +87,25 @@ LAST_PROGRESS: Final = Metric(
 ASSIGNED: Final = Metric(
     "waypost_assigned_partitions", "gauge", "Partitions that the consumer group gives this worker"
 )
-OWNED: Final = Metric("waypost_owned_partitions", "gauge", "Partitions that this worker has acquired")
+OWNED: Final = Metric(
+    "waypost_owned_partitions", "gauge", "Partitions that this worker has acquired and that don't fail"
+)
 REFUSED: Final = Metric(
     "waypost_refused_partitions",
     "gauge",
     "Partitions that are stopped until a person looks; the log says why",
+)
+REFUSED_OFFSET: Final = Metric(
+    "waypost_refused_offset",
+    "gauge",
+    "Offset of the command at which a partition is stopped, because its owner fails there each time",
+    ("partition",),
+)
+FAILING: Final = Metric(
+    "waypost_failing_partitions",
+    "gauge",
+    "Partitions whose owner failed by an unexpected error, and has applied nothing since; the log has its "
+    "traceback",
 )
 OPEN_TRANSACTION: Final = Metric(
     "waypost_open_transaction_seconds",
@@ -170,6 +184,8 @@ METRICS: Final = (
     ASSIGNED,
     OWNED,
     REFUSED,
+    REFUSED_OFFSET,
+    FAILING,
     OPEN_TRANSACTION,
     ACQUISITIONS,
     ACQUIRE_SECONDS,

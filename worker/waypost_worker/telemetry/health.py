@@ -3,7 +3,8 @@
 - started: the worker has connected to Postgres and Kafka once.
 - live: the event loop turns, and no partition stands still that could move. A server that is away does not
   make a worker dead: a restart would not bring it back.
-- ready: Postgres answers with this version's schema, and every assigned partition is owned.
+- ready: Postgres answers with this version's schema, and every assigned partition is owned. One whose owner failed
+  by an unexpected error counts as owned again once it has applied something, or has nothing left to do.
 """
 
 import asyncio
@@ -14,9 +15,10 @@ from typing import Final, Literal, NamedTuple
 
 from typing_extensions import override
 
+from waypost_worker.partition.failure import FailingCommandError, UnexpectedError
 from waypost_worker.partition.observer import AppliedBatch, Observer
 from waypost_worker.partition.ownership import Acquired
-from waypost_worker.partition.ports import OwnerError
+from waypost_worker.partition.ports import OwnerError, RefusedError
 from waypost_worker.telemetry.observers import says_nothing
 
 HEARTBEAT_SECONDS: Final = 10.0
@@ -55,6 +57,7 @@ class Health(Observer):
         self._lag: dict[int, int] = {}
         self._positions: dict[int, int] = {}
         self._ended: dict[int, str] = {}
+        self._failing: dict[int, str] = {}  # in spite of being acquired again and again
         self._transactions: dict[int, tuple[float, int, int]] = {}
 
     # What owners tell.
@@ -67,6 +70,8 @@ class Health(Observer):
     @override
     def applied(self, partition: int, batch: AppliedBatch) -> None:
         self._progress[partition] = self._clock()
+        if self._failing:
+            self._failing.pop(partition, None)
 
     @override
     @says_nothing
@@ -80,8 +85,11 @@ class Health(Observer):
         self._transactions.pop(partition, None)
         if why is None:
             self._ended.pop(partition, None)
-        else:
-            self._ended[partition] = f"{type(why).__name__.removesuffix('Error').lower()}: {why}"
+            self._failing.pop(partition, None)
+            return
+        self._ended[partition] = text = f"{_kind(why)}: {why}"
+        if isinstance(why, UnexpectedError | FailingCommandError):
+            self._failing[partition] = text
 
     # What the worker tells.
 
@@ -93,7 +101,7 @@ class Health(Observer):
         """What the group gives this worker."""
         self._assigned = partitions
         self._rebalancing = rebalancing
-        for told in (self._ended, self._positions, self._transactions):
+        for told in (self._ended, self._failing, self._positions, self._transactions):
             for gone in set(told) - partitions:
                 del told[gone]
 
@@ -102,8 +110,12 @@ class Health(Observer):
         self._lag[partition] = commands
         moved = self._positions.get(partition) != position
         self._positions[partition] = position
-        if partition in self._progress and (moved or commands == 0):
+        if partition not in self._progress:
+            return
+        if moved or commands == 0:
             self._progress[partition] = self._clock()
+        if commands == 0:
+            self._failing.pop(partition, None)
 
     def open_transaction(self, partition: int, seconds: float, offset: int, records: int) -> None:
         """For how long a client's transaction, open at ``offset``, has held back ``records``; 0 if none does."""
@@ -157,14 +169,12 @@ class Health(Observer):
     def _partitions(self) -> str:
         if self._assigned is None or self._rebalancing:
             return "waiting for the group's assignment"
-        missing = sorted(self._assigned - set(self._progress))
-        return (
-            "; ".join(
-                f"partition {partition}: {self._ended.get(partition, 'being acquired')}"
-                for partition in missing
-            )
-            or "ok"
-        )
+        missing = sorted(self._assigned - (set(self._progress) - set(self._failing)))
+        return "; ".join(f"partition {partition}: {self._why(partition)}" for partition in missing) or "ok"
+
+    def _why(self, partition: int) -> str:
+        """Why a partition is not at work. What ended its last term comes first, unless it is acquired again."""
+        return self._ended.get(partition) or self._failing.get(partition, "being acquired")
 
     def _open_transactions(self) -> dict[str, str]:
         found = [
@@ -173,6 +183,14 @@ class Health(Observer):
             for partition, (seconds, offset, records) in sorted(self._transactions.items())
         ]
         return {"transactions": "; ".join(found)} if found else {}
+
+
+def _kind(why: OwnerError) -> str:
+    if isinstance(why, RefusedError):
+        return "refused"
+    if isinstance(why, UnexpectedError):
+        return "unexpected error"
+    return type(why).__name__.removesuffix("Error").lower()
 
 
 def _verdict(checks: dict[str, str]) -> HealthReport:

@@ -19,6 +19,7 @@ from typing_extensions import override
 from waypost import __version__
 from waypost.wire.event_types import COMMAND_TYPES, EventType
 from waypost_worker.partition.batch import Decoded
+from waypost_worker.partition.failure import FailingCommandError, UnexpectedError
 from waypost_worker.partition.observer import AppliedBatch, Observer
 from waypost_worker.partition.ownership import Acquired
 from waypost_worker.partition.ports import (
@@ -78,10 +79,14 @@ class Metrics(Observer):
         self._assigned = self._gauge(catalog.ASSIGNED)
         self._owned = self._gauge(catalog.OWNED)
         self._refused = self._gauge(catalog.REFUSED)
+        self._failing = self._gauge(catalog.FAILING)
+        self._refused_offset = PartitionGauge(catalog.REFUSED_OFFSET, self.registry).values
         self._open_transaction = PartitionGauge(catalog.OPEN_TRANSACTION, self.registry).values
         self._acquisitions = self._counter(catalog.ACQUISITIONS)
         self._acquire_seconds = self._histogram(catalog.ACQUIRE_SECONDS)
         self._terms_ended = self._counter(catalog.TERMS_ENDED)
+        for reason in ("released", *(reason for _, reason in _REASONS), "error"):
+            self._terms_ended.labels(reason)  # from 0 on: a counter that begins at 1 shows no increase
         self._reemitted = self._counter(catalog.REEMITTED)
         self._pool = self._gauge(catalog.POOL)
         self._pool_most = self._gauge(catalog.POOL_MOST)
@@ -90,6 +95,7 @@ class Metrics(Observer):
         self._gauge(catalog.BUILD).labels(__version__, platform.python_version()).set(1)
         self._owned_now: set[int] = set()
         self._refused_now: set[int] = set()
+        self._failing_now: set[int] = set()
         self._positions: dict[int, int] = {}
         ProcessCollector(registry=self.registry)
 
@@ -100,7 +106,9 @@ class Metrics(Observer):
         self._acquisitions.inc()
         self._acquire_seconds.observe(seconds)
         self._reemitted.inc(acquired.reemitted)
-        self._refused_now.discard(partition)
+        # A failed one must make progress first, or its alert would end with every new attempt.
+        if partition not in self._refused_offset:
+            self._refused_now.discard(partition)
         self._owned_now.add(partition)
         self._count_partitions()
         # Who acquires again and again and applies nothing makes no progress.
@@ -110,6 +118,8 @@ class Metrics(Observer):
     @override
     def applied(self, partition: int, batch: AppliedBatch) -> None:
         self._keep(partition, batch, batch.seconds)
+        if self._failing_now or self._refused_offset:
+            self._recovered(partition)
 
     @override
     def emitted(self, partition: int, batch: AppliedBatch, seconds: float) -> None:
@@ -121,10 +131,17 @@ class Metrics(Observer):
         self._terms_ended.labels(reason).inc()
         self._owned_now.discard(partition)
         self._open_transaction.pop(partition, None)
+        if why is None:
+            self._recovered(partition)
         if reason == "refused":
             self._refused_now.add(partition)
-        else:
+            self._failing_now.discard(partition)
+        elif partition not in self._refused_offset:
             self._refused_now.discard(partition)
+        if isinstance(why, FailingCommandError):
+            self._refused_offset[partition] = why.offset
+        elif isinstance(why, UnexpectedError) and partition not in self._refused_now:
+            self._failing_now.add(partition)
         self._count_partitions()
 
     # What the worker tells, every few seconds.
@@ -137,12 +154,14 @@ class Metrics(Observer):
             self._lag,
             self._record_age,
             self._last_progress,
+            self._refused_offset,
             self._open_transaction,
             self._positions,
         ):
             for gone in values.keys() - partitions:
                 del values[gone]
         self._refused_now &= partitions
+        self._failing_now &= partitions
         self._count_partitions()
 
     def lag(self, partition: int, commands: int, position: int) -> None:
@@ -155,6 +174,8 @@ class Metrics(Observer):
             self._record_age[partition] = 0
         if moved or commands == 0:
             self._last_progress[partition] = self._clock()
+        if commands == 0 and partition in self._owned_now:
+            self._recovered(partition)
 
     def open_transaction(self, partition: int, seconds: float) -> None:
         """For how long a client's open transaction has kept a partition from being read on; 0 if none does."""
@@ -223,9 +244,17 @@ class Metrics(Observer):
                 for one in step:
                     self._end_to_end.observe(max(0.0, at - one.record.timestamp / 1000))
 
+    def _recovered(self, partition: int) -> None:
+        """What made an owner fail is past."""
+        self._failing_now.discard(partition)
+        if self._refused_offset.pop(partition, None) is not None:
+            self._refused_now.discard(partition)
+        self._count_partitions()
+
     def _count_partitions(self) -> None:
-        self._owned.set(len(self._owned_now))
+        self._owned.set(len(self._owned_now - self._refused_now - self._failing_now))
         self._refused.set(len(self._refused_now))
+        self._failing.set(len(self._failing_now))
 
     def _counter(self, metric: Metric) -> Counter:
         return Counter(metric.name, metric.meaning, metric.labels, registry=self.registry)

@@ -1,17 +1,24 @@
 """Who listens to owners: several at once, none of whom may do them harm; and the log as one of them."""
 
 import logging
+import time
+import traceback
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import structlog
 from typing_extensions import override
 
+from waypost_worker.partition.failure import FailingCommandError, UnexpectedError, place_of
 from waypost_worker.partition.observer import AppliedBatch, Observer
 from waypost_worker.partition.ownership import Acquired
 from waypost_worker.partition.ports import FencedError, OwnerError, RefusedError
 
 _ROOT: Final = logging.getLogger()  # its level is that of the log
+_FAILURE_SECONDS: Final = 60.0
+_MOST_FAILURES: Final = 100
+_MOST_FRAMES: Final = 30
+_MOST_CHARACTERS: Final = 8000
 _M = TypeVar("_M", bound=Callable[..., None])
 log = structlog.get_logger("waypost.worker")
 
@@ -74,8 +81,51 @@ class Observers(Observer):
         return tuple(one for one in self._observers if not getattr(one.emitted, "says_nothing", False))
 
 
+class FailureLog:
+    """Logs unexpected errors: each once with its traceback, then at most one line a minute.
+
+    Errors are the same if type and place are. A traceback shows no local variables, and its text is bounded.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        # When each was last logged, and how often it was left out since.
+        self._lines: dict[tuple[object, str], tuple[float, int]] = {}
+
+    def tell(self, event: str, error: BaseException, about: object = None, **details: Any) -> None:
+        """Log ``error`` as ``event``, unless the same error ``about`` the same thing was logged a moment ago."""
+        signature = (about, f"{type(error).__name__} at {place_of(error)}")
+        now = self._clock()
+        known = self._lines.get(signature)
+        if known is not None and now - known[0] < _FAILURE_SECONDS:
+            self._lines[signature] = (known[0], known[1] + 1)
+            return
+        if known is None:
+            if len(self._lines) >= _MOST_FAILURES:
+                del self._lines[next(iter(self._lines))]
+            details["exception"] = _traceback(error)
+        elif known[1]:
+            details["not_logged"] = known[1]
+        self._lines[signature] = (now, 0)
+        log.error(event, **details)
+
+    def forget(self, about: object) -> None:
+        """Log with a traceback again what concerns this."""
+        for signature in [one for one in self._lines if one[0] == about]:
+            del self._lines[signature]
+
+
+def _traceback(error: BaseException) -> str:
+    text = "".join(traceback.TracebackException.from_exception(error, limit=-_MOST_FRAMES).format())
+    half = _MOST_CHARACTERS // 2
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:half]}\n…\n{text[-half:]}"
+
+
 class LogObserver(Observer):
     """Tells the log what owners do. Per-batch events are debug, terms are info, refusals are errors."""
+
+    def __init__(self, failures: FailureLog | None = None) -> None:
+        self._failures = failures or FailureLog()
 
     @override
     def acquired(self, partition: int, acquired: Acquired, seconds: float) -> None:
@@ -110,7 +160,19 @@ class LogObserver(Observer):
     def ended(self, partition: int, why: OwnerError | None, wait: float) -> None:
         match why:
             case None:
+                self._failures.forget(partition)
                 log.info("partition_released", partition=partition)
+            case UnexpectedError():
+                self._failed(partition, why, round(wait, 2))
+            case FailingCommandError():
+                self._failed(partition, why, round(wait))
+                log.error(
+                    "partition_refused",
+                    partition=partition,
+                    offset=why.offset,
+                    reason=str(why),
+                    retry_seconds=round(wait),
+                )
             case RefusedError():
                 log.error(
                     "partition_refused", partition=partition, reason=str(why), retry_seconds=round(wait)
@@ -125,3 +187,9 @@ class LogObserver(Observer):
                     reason=str(why),
                     retry_seconds=round(wait, 2),
                 )
+
+    def _failed(self, partition: int, why: OwnerError, wait: float) -> None:
+        error = why.__cause__ or why
+        self._failures.tell(
+            "owner_failed", error, partition, partition=partition, reason=str(why), retry_seconds=wait
+        )

@@ -2,6 +2,7 @@
 
 from typing_extensions import override
 
+from waypost_worker.partition.failure import UnexpectedError
 from waypost_worker.partition.observer import AppliedBatch, Observer
 from waypost_worker.partition.owner import Owner
 from waypost_worker.partition.ownership import Acquired, Limits
@@ -28,7 +29,7 @@ class ReemittingReplay(Observer):
     ) -> None:
         self.outcome = Replayed(partition, 0, 0)
         self._progress = progress
-        self._refused: OwnerError | None = None
+        self._failed: BaseException | None = None
         self._begun = False
         bounded = Ports(
             make_log=lambda: BoundedLog(ports.make_log(), end, self._drained),
@@ -41,8 +42,8 @@ class ReemittingReplay(Observer):
     async def run(self) -> Replayed:
         """Replay to the end. RefusedError if a person must look first."""
         await self._owner.run()
-        if self._refused is not None:
-            raise self._refused
+        if self._failed is not None:
+            raise self._failed
         return self.outcome
 
     def _drained(self) -> None:
@@ -67,5 +68,9 @@ class ReemittingReplay(Observer):
     @override
     def ended(self, partition: int, why: OwnerError | None, wait: float) -> None:
         if isinstance(why, RefusedError):
-            self._refused = why
-            self._owner.stop()
+            self._failed = why
+        elif isinstance(why, UnexpectedError) and why.suspects is None:
+            self._failed = why.__cause__
+        else:
+            return  # another term may get on, or find the command at which it fails
+        self._owner.stop()

@@ -1,0 +1,109 @@
+"""The search for the command at which an owner fails, and what is said of unexpected errors."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from waypost.shards import shard_of
+from waypost_worker.partition.failure import (
+    FailingCommandError,
+    FailingCommandSearch,
+    Suspects,
+    UnexpectedError,
+    place_of,
+)
+
+
+def searched(offsets: list[int], bad: set[int], size: int) -> tuple[int | None, int, int]:
+    """An owner's terms over records at these offsets until it is refused: the offset that is named, the position, and
+    how many terms failed.
+    """
+    search = FailingCommandSearch()
+    position, failed = 0, 0
+    while True:
+        left = [offset for offset in offsets if offset >= position]
+        if not left:
+            return None, position, failed
+        batch = left[: search.most_records(position) or size]
+        if not bad & set(batch):
+            position = batch[-1] + 1
+            continue
+        failed += 1
+        assert failed < 100
+        named = search.failed(Suspects(position, batch[0], batch[-1], len(batch)))
+        if named is not None:
+            return named, position, failed
+
+
+@given(st.data())
+def test_the_first_failing_command_is_found_in_a_few_terms_and_all_before_it_are_applied(
+    data: st.DataObject,
+) -> None:
+    offsets = data.draw(st.lists(st.integers(0, 5000), min_size=1, max_size=300, unique=True).map(sorted))
+    bad = data.draw(st.sets(st.sampled_from(offsets)))
+    size = data.draw(st.sampled_from((1, 2, 7, 64, 2000)))
+    named, position, failed = searched(offsets, bad, size)
+    if not bad:
+        assert (named, failed) == (None, 0)
+        return
+    assert named == min(bad)
+    assert [offset for offset in offsets if position <= offset < named] == []
+    assert failed <= 3 + size.bit_length()
+
+
+def test_a_batch_that_fails_twice_and_then_does_not_is_no_reason_to_search() -> None:
+    search = FailingCommandSearch()
+    batch = Suspects(5, 5, 104, 100)
+    assert search.failed(batch) is search.failed(batch) is None
+    assert not search.is_searching
+    assert search.most_records(5) is None
+    assert search.failed(Suspects(105, 105, 200, 96)) is None
+    assert not search.is_searching, "elsewhere it begins anew"
+
+
+def test_the_limit_is_for_the_suspects_only() -> None:
+    search = FailingCommandSearch()
+    for _ in range(3):
+        search.failed(Suspects(100, 101, 199, 99))
+    assert search.is_searching
+    assert [search.most_records(position) for position in (99, 100, 150, 199, 200)] == [
+        None,
+        49,
+        49,
+        49,
+        None,
+    ]
+
+
+def test_the_same_command_is_named_again_each_time_it_fails() -> None:
+    search = FailingCommandSearch()
+    alone = Suspects(7, 8, 8, 1)
+    assert [search.failed(alone) for _ in range(5)] == [None, None, 8, 8, 8]
+    assert search.terms == 5
+
+
+def raised(text: str = "secret text") -> Exception:
+    try:
+        raise KeyError(text)
+    except KeyError as error:
+        return error
+
+
+def test_the_place_is_the_innermost_one_in_waypost() -> None:
+    assert place_of(raised()).startswith(f"{__name__}:")
+    with pytest.raises(ZeroDivisionError) as caught:
+        shard_of(1, 0)
+    assert place_of(caught.value).startswith("waypost.shards:")
+    assert place_of(KeyError()) == "an unknown place"
+
+
+def test_messages_name_type_place_and_offsets_and_quote_nothing() -> None:
+    error = UnexpectedError(raised(), Suspects(6, 7, 9, 3))
+    assert str(error).startswith("KeyError at ")
+    assert str(error).endswith(", with the commands from offset 7 to 9 in hand")
+    refusal = str(FailingCommandError(2, 7, 9, error))
+    assert "The command at offset 7 of partition 2 makes its owner fail: KeyError at " in refusal
+    assert "9 times in a row" in refusal
+    assert "All commands before it are applied and answered" in refusal
+    assert "owner_failed" in refusal
+    assert "secret text" not in str(error) + refusal
