@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 from tests.support.cli import CommandLine
+from tests.support.secure_kafka import SecureKafka
 from tests.support.timeouts import PATIENCE
 
 from waypost import Topics, __version__
@@ -23,7 +24,14 @@ from waypost_worker.kafka.broker_versions import BrokerVersion, broker_versions,
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.group_members import worker_versions
 from waypost_worker.kafka.membership import Membership
-from waypost_worker.kafka.topics import _check_group, create_topics
+from waypost_worker.kafka.topics import (
+    Finding,
+    _check_authorizer,
+    _check_group,
+    _check_transactions,
+    check_topics,
+    create_topics,
+)
 
 
 @pytest.fixture
@@ -79,6 +87,8 @@ def test_versions_clocks_group_limits_and_tables_are_among_the_checks(line: Comm
     assert "with all rights that a worker needs" in well["tables"]
     messages = [row["message"] for row in rows if row["level"] == "ok"]
     assert "takes a session timeout of 10 s" in messages
+    assert "transaction.max.timeout.ms=60000" in messages
+    assert "has no authorizer, and is reached from its own machine only (127.0.0.1)" in messages
     assert sum("its clock is 0." in message for message in messages) == 2
     # The embedded server's one role is a superuser, and this is no production.
     assert said(rows, "warning") == [
@@ -95,6 +105,49 @@ def test_a_session_timeout_that_brokers_refuse_is_an_error() -> None:
         "refuses a session timeout of 5 s: it takes 6 to 1800",
     )
     assert _check_group("broker 1", limits, 6).level == "ok"
+
+
+@pytest.mark.parametrize(
+    ("setting", "level", "expected"),
+    [
+        ("60000", "ok", "transaction.max.timeout.ms=60000"),
+        ("900000", "warning", "holds back all commands behind it in the partition for up to 900 s"),
+    ],
+)
+def test_transactions_that_may_stay_open_for_long_are_a_warning(
+    setting: str, level: str, expected: str
+) -> None:
+    found = _check_transactions("broker 1", {"transaction.max.timeout.ms": setting})
+    assert (found.level, bool(found.mend)) == (level, level != "ok")
+    assert expected in found.message
+
+
+@pytest.mark.parametrize(
+    ("authorizer", "host", "level", "expected"),
+    [
+        ("org.apache.kafka.metadata.authorizer.StandardAuthorizer", "kafka-1", "ok", "ACLs are in force"),
+        ("", "kafka-1", "warning", "whoever reaches it may write to the topics, and delete them"),
+        ("", "10.0.0.7", "warning", "has no authorizer"),
+        ("", "127.0.0.1", "ok", "reached from its own machine only"),
+        ("", "::1", "ok", "reached from its own machine only"),
+        ("", "localhost", "ok", "reached from its own machine only"),
+    ],
+)
+def test_brokers_without_acls_are_a_warning_unless_nobody_else_reaches_them(
+    authorizer: str, host: str, level: str, expected: str
+) -> None:
+    found = _check_authorizer("broker 1", {"authorizer.class.name": authorizer}, host)
+    assert (found.level, bool(found.mend)) == (level, level != "ok")
+    assert expected in found.message
+
+
+async def test_acls_that_are_in_force_are_told(secure_kafka: SecureKafka, topic_prefix: str) -> None:
+    connection = Connection(secure_kafka.kafka.bootstrap_servers)
+    topics = Topics(topic_prefix)
+    await create_topics(connection, topics, 1)
+    found: list[Finding] = await check_topics(connection, topics)
+    said = [one.message for one in found if one.subject == "broker 1"]
+    assert any("ACLs are in force (authorizer.class.name=" in message for message in said)
 
 
 def test_settings_of_the_server_that_hurt_are_found(

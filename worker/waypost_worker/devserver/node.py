@@ -37,6 +37,8 @@ def default_properties(nodes: int) -> dict[str, str]:
         "transaction.state.log.num.partitions": "3",
         "transaction.state.log.replication.factor": replicas,
         "transaction.state.log.min.isr": in_sync,
+        # An agent that dies with a transaction open holds its partition up for no longer; the default of clients.
+        "transaction.max.timeout.ms": "60000",
         "share.coordinator.state.topic.num.partitions": "1",
         "share.coordinator.state.topic.replication.factor": replicas,
         "share.coordinator.state.topic.min.isr": in_sync,

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any, Final, Literal
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -20,6 +21,8 @@ _DAY_MS: Final = 24 * 3600 * 1000
 FOR_EVER: Final = -1
 RESULTS_RETENTION_MS: Final = 7 * _DAY_MS
 _REPLICAS: Final = 3
+# The default of clients: brokers that allow less refuse those that ask for nothing else.
+_TRANSACTION_MS: Final = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +171,8 @@ async def check_topics(
             node = broker["node_id"]
             settings = await _settings(admin, ConfigResourceType.BROKER, str(node))
             findings += _check_broker(f"broker {node}", settings, len(brokers))
+            findings.append(_check_transactions(f"broker {node}", settings))
+            findings.append(_check_authorizer(f"broker {node}", settings, broker["host"]))
             if session_timeout is not None:
                 findings.append(_check_group(f"broker {node}", settings, session_timeout))
     return findings
@@ -256,6 +261,42 @@ def _check_broker(subject: str, found: dict[str, str], brokers: int) -> list[Fin
             Finding("warning", subject, message, f"give __transaction_state {_REPLICAS} replicas")
         )
     return findings
+
+
+def _check_transactions(subject: str, found: dict[str, str]) -> Finding:
+    """How long one client's open transaction may hold back everybody's commands of a partition."""
+    key = "transaction.max.timeout.ms"
+    value = int(found.get(key) or 0)
+    if value <= _TRANSACTION_MS:
+        return Finding("ok", subject, f"{key}={value}")
+    message = (
+        f"{key}={value}: a client that leaves a transaction open holds back all commands behind it in the partition "
+        f"for up to {value / 1000:g} s"
+    )
+    mend = f"set {key}={_TRANSACTION_MS} on the brokers, unless other clients of the cluster need longer transactions"
+    return Finding("warning", subject, message, mend)
+
+
+def _check_authorizer(subject: str, found: dict[str, str], host: str) -> Finding:
+    """Whether ACLs are in force. ``host`` is the address that the broker gives to clients."""
+    key = "authorizer.class.name"
+    if value := found.get(key):
+        return Finding("ok", subject, f"ACLs are in force ({key}={value})")
+    if _is_loopback(host):
+        return Finding("ok", subject, f"has no authorizer, and is reached from its own machine only ({host})")
+    return Finding(
+        "warning",
+        subject,
+        f"has no authorizer ({key} is empty): whoever reaches it may write to the topics, and delete them",
+        "set an authorizer, and grant each client no more than 'waypost topics acls' prints",
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 async def retention_ms(connection: Connection, topic: str) -> int | None:
