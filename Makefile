@@ -133,7 +133,7 @@ mutmut: setup  ## small changes to the pure model that no unit test notices; wri
 	@$(BIN)/python -m tests.mutants.mutmut
 
 alerts: setup  ## each alert on its provoked fault, and what the runbook does about it (10 min)
-	@$(BIN)/pytest tests/drills/test_runbook.py tests/drills/test_runbook_postgres.py tests/integration/test_alerts.py -m 'long or not long' -q
+	@$(BIN)/pytest tests/drills/test_runbook*.py tests/integration/test_alerts.py -m 'long or not long' -q
 
 docs-commands: setup  ## every example of --help, and every command in the docs, on real servers
 	@$(BIN)/pytest tests/integration/test_help_examples.py tests/integration/test_docs_commands.py \

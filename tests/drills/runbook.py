@@ -26,6 +26,7 @@ TOOLS: Final = Path(__file__).parents[1] / "integration" / "console_producer.loc
 _CLASSES: Final = {
     "kafka-configs.sh": "kafka.admin.ConfigCommand",
     "kafka-acls.sh": "org.apache.kafka.tools.AclCommand",
+    "kafka-transactions.sh": "org.apache.kafka.tools.TransactionsCommand",
 }
 _WORKER: Final = re.compile(r"((?:[A-Z_]+=\S+ )*)waypost worker(.*)")
 _SECONDS: Final = 90

@@ -41,6 +41,7 @@ __all__ = ["here"]
 HERE = Path(__file__)
 WALKED_IN = (
     HERE,
+    HERE.with_name("test_runbook_failing.py"),
     HERE.with_name("test_runbook_postgres.py"),
     HERE.parents[1] / "integration" / "test_alerts.py",
 )

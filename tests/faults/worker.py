@@ -7,6 +7,8 @@ worker's code is as it ships: what is put in its way here are subclasses of its 
 - ``--note FILE``: the point's name is written there just before.
 - ``--counts FILE``: at SIGWINCH, numbers of tasks, clients and open files are written there as JSON.
 - ``--sabotage drop-outbox|append-twice``: a bug on purpose, to see that the oracle sees it.
+- ``--sabotage fail-at-poison|fail-to-acquire``: an unexpected error, at a command whose body has the word
+  ``poison``, or each time that a partition is acquired.
 - ``--redirect PORT=PORT``: connect to another loopback port in place of a broker's, where a proxy listens.
 """
 
@@ -16,7 +18,7 @@ import gc
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -33,6 +35,8 @@ from waypost_worker.cli.worker.run import run
 from waypost_worker.config.settings import load_settings
 from waypost_worker.kafka.command_log import KafkaCommandLog
 from waypost_worker.kafka.results_log import KafkaResultsLog
+from waypost_worker.partition import batch, batching
+from waypost_worker.partition.batch import Decoded
 from waypost_worker.partition.ports import Claim, Commit, Fence, FetchedResult, ResultRecord
 from waypost_worker.postgres.store import PostgresStore
 from waypost_worker.runtime import process
@@ -181,7 +185,32 @@ class RepeatingResults(TrappedResults):
         return base
 
 
-SABOTAGE = {"drop-outbox": ForgetfulStore, "append-twice": RepeatingResults}
+class FailingStore(TrappedStore):
+    """Can't take any partition over."""
+
+    async def acquire(self, partitions: int) -> Claim:
+        raise TypeError("a bug on purpose")
+
+
+def fail_at_poison() -> None:
+    """Let the decoder stumble over certain commands."""
+    shipped = batch.decode
+
+    def decode(record: KafkaRecord, partition: int, partitions: int) -> Decoded:
+        if b"poison" in (record.value or b""):
+            raise TypeError("a bug on purpose")
+        return shipped(record, partition, partitions)
+
+    assert vars(batching)["decode"] is shipped
+    vars(batching)["decode"] = decode
+
+
+SABOTAGE: dict[str, Callable[[], None]] = {
+    "drop-outbox": lambda: put(worker_module, ForgetfulStore),
+    "append-twice": lambda: put(worker_module, RepeatingResults),
+    "fail-at-poison": fail_at_poison,
+    "fail-to-acquire": lambda: put(worker_module, FailingStore),
+}
 
 
 class CountedWorker(worker_module.Worker):
@@ -233,7 +262,7 @@ def main() -> None:
     put(worker_module, TrappedLog, TrappedResults, TrappedStore)
     put(process, CountedWorker)
     if arguments.sabotage:
-        put(worker_module, SABOTAGE[arguments.sabotage])
+        SABOTAGE[arguments.sabotage]()
     if arguments.redirect:
         redirect({int(a): int(b) for a, b in (text.split("=") for text in arguments.redirect)})
     raise SystemExit(run(load_settings()))
