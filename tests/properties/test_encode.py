@@ -12,6 +12,7 @@ from tests.properties import python_values
 from tests.properties.generate import policies
 
 from waypost.errors import InvalidCommandError
+from waypost.model.brackets import nests_deeper
 from waypost.model.commands import (
     Action,
     Configure,
@@ -23,7 +24,7 @@ from waypost.model.commands import (
     Rollback,
     Unpin,
 )
-from waypost.model.limits import canonical_metadata, nests_deeper
+from waypost.model.limits import canonical_metadata
 from waypost.wire import encode
 from waypost.wire.decode import parse_body
 from waypost.wire.event_types import EventType

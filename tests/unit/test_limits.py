@@ -9,16 +9,17 @@ from enum import Enum, IntEnum, StrEnum
 from typing import Any
 from uuid import UUID
 
+import orjson
 import pytest
 
 from waypost.errors import InvalidCommandError
+from waypost.model.brackets import nests_deeper
 from waypost.model.limits import (
     canonical_metadata,
     check_json,
+    checked_metadata,
     dump_object,
     has_long_number,
-    metadata_problem,
-    nests_deeper,
     text_problem,
 )
 
@@ -235,14 +236,28 @@ class TestMetadata:
     def test_16_kb_are_allowed_and_one_byte_more_is_not(self) -> None:
         fits = {"a": "x" * (16 * 1024 - 8)}
         assert len(canonical_metadata(fits)) == 16 * 1024
-        assert metadata_problem(fits, canonical_metadata(fits)) is None
+        assert checked_metadata(fits, "metadata") == canonical_metadata(fits)
         beyond = {"a": "x" * (16 * 1024 - 7)}
-        assert "16385 bytes" in str(metadata_problem(beyond, canonical_metadata(beyond)))
+        with pytest.raises(InvalidCommandError, match="metadata has 16385 bytes") as raised:
+            checked_metadata(beyond, "metadata")
+        assert raised.value.code == "too-large"
+
+    def test_far_more_is_rejected_before_its_canonical_form_is_made(self) -> None:
+        with pytest.raises(InvalidCommandError, match="metadata holds 200002 values or more") as raised:
+            checked_metadata({"a": [[]] * 200_000 + [1]}, "metadata")
+        assert raised.value.code == "too-large"
+
+    def test_numbers_that_the_canonical_form_shortens_are_allowed(self) -> None:
+        shorter = {"a": [-0.0] * 4090 + [1]}
+        assert len(orjson.dumps(shorter)) > 16 * 1024 >= len(canonical_metadata(shorter))
+        assert checked_metadata(shorter, "metadata") == canonical_metadata(shorter)
 
     @pytest.mark.parametrize("metadata", [{"a": "x\0"}, {"\0": 1}, {"a": [{"b": "\0"}]}, {"a": {"b\0": 1}}])
     def test_nul_is_refused_wherever_it_hides(self, metadata: dict[str, Any]) -> None:
-        assert "U+0000" in str(metadata_problem(metadata, canonical_metadata(metadata)))
+        with pytest.raises(InvalidCommandError, match="metadata contains U\\+0000") as raised:
+            checked_metadata(metadata, "metadata")
+        assert raised.value.code == "invalid-body"
 
     def test_the_six_characters_of_its_escape_are_just_text(self) -> None:
         metadata = {"a": "\\u0000"}
-        assert metadata_problem(metadata, canonical_metadata(metadata)) is None
+        assert checked_metadata(metadata, "metadata") == canonical_metadata(metadata)

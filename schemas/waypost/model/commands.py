@@ -53,8 +53,7 @@ class Rollback:
     discard_later: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ImportItem:
+class ImportItem(NamedTuple):
     """One checkpoint of an import; ``timestamp`` in microseconds."""
 
     id: str

@@ -54,8 +54,7 @@ class RolledBack:
     removed: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(NamedTuple):
     """Where one imported item went: ``number``, and ``imported``, ``replaced`` or ``skipped``."""
 
     number: int

@@ -22,7 +22,6 @@ from waypost.wire.encode import (
     rollback_body,
 )
 from waypost.wire.event_types import EventType
-from waypost.wire.raw_json import elements
 
 _CREATE: Final = EventType.CREATE.value
 IMPORT_PART_BYTES: Final = 900_000
@@ -197,14 +196,16 @@ def split_import(json_text: str | bytes) -> Sequence[list[bytes]]:
     Raises:
         InvalidCommandError: It is not a JSON list.
     """
+    # Here and not above: most agents never import.
+    from waypost.wire.raw_json import elements
+
     # A lone surrogate is refused as what it is, text that is not UTF-8, with all other broken JSON.
     raw = json_text.encode(errors="surrogatepass") if isinstance(json_text, str) else json_text
     if not isinstance(check_json(raw, around=2), list):
         raise InvalidCommandError("invalid-body", "an import is a JSON list of checkpoints")
     parts: list[list[bytes]] = [[]]
     size = 0
-    for element in elements(raw.decode().strip()):
-        item = element.encode()
+    for item in elements(raw):
         if parts[-1] and (size + len(item) > IMPORT_PART_BYTES or len(parts[-1]) >= IMPORT_PART_COUNT):
             parts.append([])
             size = 0

@@ -79,13 +79,13 @@ class Event:
         found = self.body.get("checkpoint")
         if found is None:
             return None
-        raw = members(members(self.raw_body)["checkpoint"].encode())["data"]
+        raw = members(members(self.raw_body)["checkpoint"])["data"]
         return Checkpoint(
             id=found["id"],
             name=found["name"],
             timestamp=from_micros(parse_micros(found["timestamp"])),
             recorded_at=from_micros(parse_micros(found["recorded_at"])),
-            raw_data=raw.encode(),
+            raw_data=raw,
             raw_metadata=canonical_metadata(found["metadata"]),
             pinned=found["pinned"],
             imported_id=found.get("imported_id"),

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from waypost.errors import InvalidCommandError
 from waypost.model.commands import OnConflict
-from waypost.model.limits import MAX_CHECKPOINT_ID, MAX_NAME, text_problem
+from waypost.model.limits import MAX_CHECKPOINT_ID, MAX_IMPORT_ITEMS, MAX_NAME, not_an_object, text_problem
 from waypost.model.retention import (
     COMPRESS_AFTER_BOUNDS,
     KEEP_RECENT_BOUNDS,
@@ -94,7 +94,7 @@ class ImportedCheckpoint(Body):
 class ImportBody(Body):
     """Body of ``waypost.session.import``."""
 
-    checkpoints: list[ImportedCheckpoint] = Field(json_schema_extra={"maxItems": 10_000})
+    checkpoints: list[ImportedCheckpoint] = Field(json_schema_extra={"maxItems": MAX_IMPORT_ITEMS})
     on_conflict: OnConflict = "skip"
 
 
@@ -136,17 +136,20 @@ BODIES: Final[dict[str, type[Body]]] = {
 }
 
 
-def validate_body(model: type[Body], value: Any) -> Body:
-    """``value`` as ``model``; InvalidCommandError (``invalid-body``) names up to three fields and why."""
+def validate_body(model: type[Body], value: Any, at: str = "") -> Body:
+    """Return ``value`` as ``model``. Raise InvalidCommandError (``invalid-body``) that names up to three fields.
+
+    ``at`` is the path of a value within a body. The caller bounds how many fields there are: each unknown one
+    is an error of its own, and pydantic collects them all.
+    """
     if not isinstance(value, dict):
-        raise InvalidCommandError(
-            "invalid-body", f"the body must be a JSON object, not {_json_type(value)}: send {{...}}"
-        )
+        raise not_an_object(f"{at}: it" if at else "the body", value)
     try:
         return model.model_validate(value)
     except ValidationError as error:
+        within = (at,) if at else ()
         problems = [
-            f"{'.'.join(str(part) for part in found['loc'])}: {_plainly(found['msg'])}"
+            f"{'.'.join(str(part) for part in (*within, *found['loc']))}: {_plainly(found['msg'])}"
             for found in error.errors(include_url=False, include_context=False, include_input=False)
         ]
         shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
@@ -157,8 +160,3 @@ def _plainly(message: str) -> str:
     return message.removeprefix("Value error, ").replace(
         "Extra inputs are not permitted", "unknown field; remove it"
     )
-
-
-def _json_type(value: Any) -> str:
-    names = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "a string"}
-    return names.get(type(value), "an array")

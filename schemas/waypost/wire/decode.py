@@ -1,18 +1,24 @@
 """From the bytes of a command body to what it means, without losing a byte of ``data``.
 
-``data`` is kept exactly as received, so its span in the body is found, not written anew. The common form of
-a create is recognised by one regular expression and parsed once; everything else takes the general way
-through the pydantic models. Both ways give the same answer (a property test holds them together).
+``data`` is kept exactly as received, so its span in the body is found and cut out, never written again. The common
+form of a create is recognized by one regular expression; everything else takes the general way through the pydantic
+models. Both ways give the same answer (a property test compares them).
+
+A body costs what its size says, whatever it holds: it is validated as text, without Python objects for what it
+contains, and only the few fields that the models know are parsed. Anybody may write to the topic, and a body of 1 MB
+can hold 345,000 items, each with errors of its own.
 """
 
 import re
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import islice
 from typing import Any, Final, cast
 
 import orjson
 
 from waypost.errors import InvalidCommandError
+from waypost.model.brackets import nests_deeper
 from waypost.model.commands import (
     Action,
     Clear,
@@ -27,29 +33,31 @@ from waypost.model.commands import (
     Unpin,
 )
 from waypost.model.limits import (
+    MAX_CHECKPOINT_ID,
     MAX_DATA_BYTES,
+    MAX_IMPORT_ITEMS,
     MAX_NAME,
     MAX_NESTING,
-    canonical_metadata,
-    check_json,
+    checked_metadata,
     has_long_number,
-    metadata_problem,
-    nests_deeper,
     text_problem,
+    too_deep,
 )
 from waypost.model.times import parse_micros
 from waypost.wire.command_models import (
+    Body,
     CheckpointBody,
     ClearBody,
     CreateBody,
     ImportBody,
+    ImportedCheckpoint,
     PolicyBody,
     RollbackBody,
     validate_body,
 )
 from waypost.wire.event_types import COMMAND_TYPES, EventType
-from waypost.wire.plain_json import is_plain_object
-from waypost.wire.raw_json import elements, members
+from waypost.wire.plain_json import check_object, looks_like_object
+from waypost.wire.raw_json import element_spans, member_spans, repeated_key, value_end
 
 _CREATE: Final = EventType.CREATE.value
 # {"name":"…","metadata":{…},"data":{…}} without escapes in the name or braces inside the metadata: what
@@ -58,6 +66,14 @@ _CREATE: Final = EventType.CREATE.value
 _PLAIN_CREATE: Final = re.compile(
     rb'\{"name":"([^"\\\x00-\x1f]+)"(?:,"metadata":(\{[^{}]*\}))?,"data":(?=\{)'
 )
+# What an export has, up to the data, in a body that is valid JSON.
+_PLAIN_ITEM: Final = re.compile(
+    rb'\{"id":"([^"\\]++)","name":"([^"\\]++)","timestamp":"([^"\\]++)","data":(?=\{)'
+)
+_PLAIN_METADATA: Final = b',"metadata":'
+# No body and no item has so many fields: what has more is wrong, and the rest need not be looked at.
+_TOO_MANY_FIELDS: Final = 8
+_MANY_MEMBERS: Final = 64
 
 
 def parse_body(command_type: str, body: bytes) -> Action:
@@ -83,8 +99,10 @@ def _plain_create(body: bytes) -> Create | None:
     data = body[matched.end() : -1]
     if len(data) > MAX_DATA_BYTES:
         return None  # the general way finds the words
-    if not is_plain_object(data, MAX_NESTING):
+    if not looks_like_object(data):
         return None  # a suspect: the general way looks closely
+    if nests_deeper(data, MAX_NESTING):
+        raise too_deep()
     raw_name, raw_metadata = matched.groups()
     if len(raw_name) > 4 * MAX_NAME or (name := _plain_name(raw_name)) is None:
         return None
@@ -96,7 +114,7 @@ def _plain_create(body: bytes) -> Create | None:
         return None
     if nests_deeper(raw_metadata, MAX_NESTING) or has_long_number(raw_metadata):
         return None
-    return Create(name, data, _metadata(metadata, "metadata"))
+    return Create(name, data, checked_metadata(metadata, "metadata"))
 
 
 @lru_cache(maxsize=1024)
@@ -110,57 +128,143 @@ def _plain_name(raw: bytes) -> str | None:
 
 
 def _general_create(body: bytes) -> Create:
-    value = check_json(body)
-    model = cast(CreateBody, validate_body(CreateBody, value))
-    spans = members(body)
+    raw = _fields(body, CreateBody)
+    model = cast(CreateBody, validate_body(CreateBody, _small(raw)))
     return Create(
         name=model.name,
-        data=_data(spans["data"], "data"),
-        metadata=_metadata(model.metadata, "metadata"),
+        data=_data(raw["data"], "data"),
+        metadata=_raw_metadata(raw.get("metadata", b"{}"), "metadata"),
     )
 
 
+def _fields(body: bytes, model: type[Body], around: int = 1, *, once: bool = True) -> dict[str, bytes]:
+    """Return the text of each field of a body, which is then known to be valid JSON within the limits.
+
+    ``around`` is as in :func:`waypost.model.limits.check_json`. With ``once``, a repeated key is rejected.
+    """
+    check_object(body, around=around)
+    raw, repeated = _collected(body)
+    if repeated is not None and once:
+        validate_body(model, _small(raw))  # an error of the model is the better explanation
+        raise repeated_key(repeated)
+    return raw
+
+
+def _collected(text: bytes) -> tuple[dict[str, bytes], str | None]:
+    """Return the text of the fields of a valid object, the last of each name, and a name that is repeated.
+
+    Fields that no model can take are left out: some more than the largest model has are enough to reject the object.
+    """
+    raw: dict[str, bytes] = {}
+    repeated: str | None = None
+    for count, (key, start, end) in enumerate(member_spans(text)):
+        if key in raw:
+            repeated = repeated or key
+        raw[key] = text[start:end]
+        if len(raw) > _TOO_MANY_FIELDS:
+            break
+        if count > _MANY_MEMBERS:  # of few names
+            return {name: orjson.dumps(value) for name, value in orjson.loads(text).items()}, repeated
+    return raw, repeated
+
+
+def _small(raw: dict[str, bytes]) -> dict[str, Any]:
+    """Parse fields for a model, to which an object or a list is of interest only as such."""
+    empty: dict[bytes, Any] = {b"{": {}, b"[": []}
+    return {key: empty[text[:1]] if text[:1] in empty else orjson.loads(text) for key, text in raw.items()}
+
+
 def _import(body: bytes) -> Import:
-    value = check_json(body, around=3)
-    model = cast(ImportBody, validate_body(ImportBody, value))
-    if len(model.checkpoints) > 10_000:
-        raise InvalidCommandError("invalid-body", "checkpoints: at most 10000 in one command, split the list")
-    raw_items = elements(members(body)["checkpoints"])
-    items = []
-    for index, (raw, item) in enumerate(zip(raw_items, model.checkpoints, strict=True)):
-        field = f"checkpoints.{index}"
-        items.append(
-            ImportItem(
-                id=item.id,
-                name=item.name,
-                timestamp=parse_micros(item.timestamp),
-                data=_data(members(raw.encode())["data"], f"{field}.data"),
-                metadata=_metadata(item.metadata, f"{field}.metadata"),
-            )
+    raw = _fields(body, ImportBody, around=3)
+    model = cast(ImportBody, validate_body(ImportBody, _small(raw)))
+    listed = raw["checkpoints"]
+    spans = list(islice(element_spans(listed), MAX_IMPORT_ITEMS + 1))
+    if len(spans) > MAX_IMPORT_ITEMS:
+        raise InvalidCommandError(
+            "invalid-body", f"checkpoints: at most {MAX_IMPORT_ITEMS} in one command, split the list"
         )
+    # What is wrong with the form of any item comes before what is wrong with the size of an earlier one.
+    problems: list[InvalidCommandError] = []
+    items = []
+    for index, (start, end) in enumerate(spans):
+        item = _plain_item(listed, start, end) or _general_item(listed[start:end], index, problems)
+        if item is not None:
+            items.append(item)
+    if problems:
+        raise problems[0]
     return Import(tuple(items), model.on_conflict)
+
+
+def _plain_item(listed: bytes, start: int, end: int) -> ImportItem | None:
+    """Read an item as an export writes it; None leaves it to the general way."""
+    matched = _PLAIN_ITEM.match(listed, start, end)
+    if matched is None:
+        return None
+    at, metadata = value_end(listed, matched.end()), b"{}"
+    data = listed[matched.end() : at]
+    if at + 1 != end:
+        begin = at + len(_PLAIN_METADATA)
+        if not listed.startswith(_PLAIN_METADATA + b"{", at) or value_end(listed, begin) + 1 != end:
+            return None
+        metadata = listed[begin : end - 1]
+    raw_id, raw_name, raw_time = matched.groups()
+    name, identifier = _plain_name(raw_name), raw_id.decode()
+    if name is None or len(data) > MAX_DATA_BYTES or text_problem(identifier, MAX_CHECKPOINT_ID):
+        return None
+    try:
+        timestamp = parse_micros(raw_time.decode())
+        metadata = _raw_metadata(metadata, "metadata")
+    except ValueError:  # an InvalidCommandError is one
+        return None
+    return tuple.__new__(ImportItem, (identifier, name, timestamp, data, metadata))
+
+
+def _general_item(text: bytes, index: int, problems: list[InvalidCommandError]) -> ImportItem | None:
+    """Read an item. Raise InvalidCommandError if its form is wrong; add it to ``problems`` for anything else."""
+    field = f"checkpoints.{index}"
+    if text[:1] != b"{":
+        validate_body(ImportedCheckpoint, _small({"": text})[""], field)
+    raw, repeated = _collected(text)
+    model = cast(ImportedCheckpoint, validate_body(ImportedCheckpoint, _small(raw), field))
+    try:
+        if repeated is not None:
+            raise repeated_key(repeated)
+        return ImportItem(
+            id=model.id,
+            name=model.name,
+            timestamp=parse_micros(model.timestamp),
+            data=_data(raw["data"], f"{field}.data"),
+            metadata=_raw_metadata(raw.get("metadata", b"{}"), f"{field}.metadata"),
+        )
+    except InvalidCommandError as problem:
+        problems.append(problem)
+        return None
 
 
 def _checkpoint_command(make: Callable[[str], Action]) -> Callable[[bytes], Action]:
     def parse(body: bytes) -> Action:
-        return make(cast(CheckpointBody, validate_body(CheckpointBody, check_json(body))).checkpoint_id)
+        return make(cast(CheckpointBody, _validated(CheckpointBody, body)).checkpoint_id)
 
     return parse
 
 
+def _validated(model: type[Body], body: bytes) -> Body:
+    return validate_body(model, _small(_fields(body, model, once=False)))
+
+
 def _clear(body: bytes) -> Clear:
-    validate_body(ClearBody, check_json(body))
+    _validated(ClearBody, body)
     return Clear()
 
 
 def _rollback(body: bytes) -> Rollback:
-    model = cast(RollbackBody, validate_body(RollbackBody, check_json(body)))
+    model = cast(RollbackBody, _validated(RollbackBody, body))
     return Rollback(model.checkpoint_id, model.discard_later)
 
 
 def _configure(make: type[Configure] | type[ConfigureDefaults]) -> Callable[[bytes], Action]:
     def parse(body: bytes) -> Action:
-        return make(cast(PolicyBody, validate_body(PolicyBody, check_json(body))).changes())
+        return make(cast(PolicyBody, _validated(PolicyBody, body)).changes())
 
     return parse
 
@@ -177,8 +281,7 @@ _PARSERS: Final[dict[str, Callable[[bytes], Action]]] = {
 }
 
 
-def _data(raw: str, field: str) -> bytes:
-    data = raw.encode()
+def _data(data: bytes, field: str) -> bytes:
     if len(data) > MAX_DATA_BYTES:
         raise InvalidCommandError(
             "too-large",
@@ -188,9 +291,5 @@ def _data(raw: str, field: str) -> bytes:
     return data
 
 
-def _metadata(metadata: dict[str, Any], field: str) -> bytes:
-    raw = canonical_metadata(metadata)
-    problem = metadata_problem(metadata, raw)
-    if problem is not None:
-        raise InvalidCommandError("too-large" if "bytes" in problem else "invalid-body", f"{field} {problem}")
-    return raw
+def _raw_metadata(raw: bytes, field: str) -> bytes:
+    return raw if raw == b"{}" else checked_metadata(orjson.loads(raw), field)

@@ -17,10 +17,9 @@ from waypost.model.limits import (
     MAX_NAME,
     MAX_SESSION_ID,
     MAX_TYPE,
-    canonical_metadata,
     check_json,
+    checked_metadata,
     dump_object,
-    metadata_problem,
     text_problem,
 )
 
@@ -51,13 +50,7 @@ def _data_json(data: dict[str, Any]) -> bytes:
 
 def metadata_json(metadata: dict[str, Any]) -> bytes:
     """Canonical JSON of metadata that an agent passed; InvalidCommandError says what is wrong."""
-    plain = check_json(dump_object(metadata, "metadata"))
-    raw = canonical_metadata(plain)
-    if (problem := metadata_problem(plain, raw)) is not None:
-        raise InvalidCommandError(
-            "too-large" if "bytes" in problem else "invalid-body", f"metadata {problem}"
-        )
-    return raw
+    return checked_metadata(check_json(dump_object(metadata, "metadata")), "metadata")
 
 
 def check_session_id(session_id: str) -> str:

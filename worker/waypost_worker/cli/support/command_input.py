@@ -68,7 +68,7 @@ def from_line(line: bytes) -> Prepared:
         raise InvalidCommandError("invalid-envelope", "session must be there, a string")
     kind = _full_type(str(fields.get("type", "create")))
     # As it was written: data is kept to the byte.
-    raw = {name: text.encode() for name, text in members(line).items()}
+    raw = members(line)
     if "body" in raw:
         body = raw["body"]
     else:

@@ -165,7 +165,7 @@ def retold_event(partition: int, record: FetchedResult) -> Event:
 def _shown(session: Session, event: Event, command: Command) -> tuple[Entry, Content]:
     """The checkpoint in a result, its data to the byte."""
     body = event.body["checkpoint"]
-    raw = members(members(event.raw_body)["checkpoint"].encode())
+    raw = members(members(event.raw_body)["checkpoint"])
     number = own_number(session.session_id, body["id"])
     if number is None:
         raise ValueError(f"{body['id']!r} is no checkpoint of {session.session_id!r}")
@@ -180,7 +180,7 @@ def _shown(session: Session, event: Event, command: Command) -> tuple[Entry, Con
         imported_id=body.get("imported_id"),
         pinned=body["pinned"],
     )
-    return entry, (raw["data"].encode(), canonical_metadata(orjson.loads(raw["metadata"])))
+    return entry, (raw["data"], canonical_metadata(orjson.loads(raw["metadata"])))
 
 
 def _policy(body: dict[str, Any]) -> RetentionPolicy:
