@@ -1,26 +1,33 @@
 """CloudEvents 1.0 <-> Kafka record, in both content modes of the Kafka protocol binding 1.0.
 
 Reading is forgiving about what the contract leaves open (extension attributes, header order) and exact about
-the rest. What is wrong with a record is said in an InvalidCommandError with code ``invalid-envelope``.
+the rest. What is wrong with a record is reported by an InvalidCommandError with code ``invalid-envelope``.
+
+Anybody may write to the topic, and a compressed record of a kilobyte can hold a key or a header of many megabytes. So
+the size of each part is checked before the part is looked at, and nothing that is copied into a result is unbounded.
 """
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import Any, Final, NamedTuple, Protocol
 
 import orjson
 
 from waypost.errors import InvalidCommandError
 from waypost.model.limits import (
+    MAX_COMMAND_BYTES,
     MAX_COMMAND_ID,
+    MAX_HEADERS,
+    MAX_HEADERS_BYTES,
     MAX_SESSION_ID,
     MAX_SOURCE,
     MAX_TYPE,
-    check_json,
     text_problem,
 )
 from waypost.model.times import clamp_micros, format_micros, parse_micros
-from waypost.wire.raw_json import members
+from waypost.wire.raw_json import member_spans, repeated_key
+from waypost.wire.traceparent import valid_traceparent
 
 STRUCTURED: Final = b"application/cloudevents+json"
 JSON: Final = b"application/json"
@@ -82,16 +89,28 @@ def recorded_at(record: KafkaRecord) -> int:
 
 
 def open_envelope(record: KafkaRecord) -> Envelope:
-    """Read a command record, or raise InvalidCommandError (``invalid-envelope``)."""
+    """Read a command record, or raise InvalidCommandError (``invalid-envelope``, ``too-large``)."""
     value = record.value
     if value is None:
         raise _invalid("the record has a null value: send the command's JSON body")
+    if len(value) > MAX_COMMAND_BYTES:
+        raise InvalidCommandError(
+            "too-large",
+            f"the record's value has {len(value)} bytes, at most {MAX_COMMAND_BYTES} are allowed: split an import "
+            "into several commands",
+        )
     return _open_plain(record, value) or _open_any(record, value)
 
 
 # A named tuple's own __new__ is a function of Python's: this is what it calls, at half the price.
 _new: Final = tuple.__new__
-_LONGEST_KEY: Final = 4 * MAX_SESSION_ID  # bytes
+MAX_KEY_BYTES: Final = 4 * MAX_SESSION_ID
+_LONGEST_ID: Final = 4 * MAX_COMMAND_ID
+_LONGEST_TIME: Final = 64
+_LONGEST_SHARED: Final = 256
+_MOST_ATTRIBUTES: Final = 1000
+_PARSED_AT_ONCE: Final = 64 * 1024
+_ATTRIBUTES: Final = ("specversion", "id", "source", "type", "time", "traceparent")
 # The headers of a command in binary mode, in the order in which command_headers writes them.
 _ORDER: Final = ("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "content-type")
 
@@ -101,19 +120,24 @@ def _open_plain(record: KafkaRecord, value: bytes) -> Envelope | None:
     headers, key = record.headers, record.key
     traceparent = None
     if len(headers) == 7:
-        last, traceparent = headers[6]
-        if last != "traceparent" or not traceparent:
+        last, sent = headers[6]
+        if last != "traceparent" or not sent or len(sent) > _LONGEST_SHARED:
             return None
+        traceparent = valid_traceparent(sent)
         headers = headers[:6]
     elif len(headers) != 6:
         return None
     (n0, version), (n1, identifier), (n2, source), (n3, kind), (n4, time), (n5, content) = headers
     if (n0, n1, n2, n3, n4, n5) != _ORDER or key is None or not identifier or not time:
         return None
-    # What is too long to be right is not kept.
-    if len(key) > _LONGEST_KEY or len(source or b"") > 256 or len(kind or b"") > 256:
+    if version != b"1.0" or content != JSON or source is None or kind is None:
         return None
-    command_type, session_id = _plain_kind(version, source, kind, content), _plain_session(key)
+    # What is too long to be right is not kept.
+    if len(key) > MAX_KEY_BYTES or len(identifier) > _LONGEST_ID or len(time) > _LONGEST_TIME:
+        return None
+    if len(source) > _LONGEST_SHARED or len(kind) > _LONGEST_SHARED:
+        return None
+    command_type, session_id = _plain_kind(source, kind), _plain_session(key)
     if command_type is None or session_id is None:
         return None
     try:
@@ -136,10 +160,8 @@ def _plain_session(raw: bytes) -> str | None:
 
 
 @lru_cache(maxsize=1024)
-def _plain_kind(version: bytes, source: bytes | None, kind: bytes | None, content: bytes) -> str | None:
+def _plain_kind(source: bytes, kind: bytes) -> str | None:
     """The command type, if the attributes that all records of an agent share are those of a plain command."""
-    if version != b"1.0" or content != JSON or source is None or kind is None:
-        return None
     return _text(kind, 256) if _text(source, 256) is not None else None
 
 
@@ -152,6 +174,7 @@ def _text(raw: bytes, longest: int) -> str | None:
 
 
 def _open_any(record: KafkaRecord, value: bytes) -> Envelope:
+    _check_headers(record.headers)
     headers = _headers(record)
     content_type = headers.get("content-type")
     if content_type is not None and content_type.startswith(STRUCTURED):
@@ -162,6 +185,16 @@ def _open_any(record: KafkaRecord, value: bytes) -> Envelope:
         raise _invalid("the record has no headers: send ce_specversion, ce_id, ce_source and ce_type")
     attributes = {name[3:]: raw for name, raw in headers.items() if name[:3] == "ce_"}
     return _envelope(record, attributes, value, headers.get("traceparent"))
+
+
+def _check_headers(headers: Headers) -> None:
+    # A trace that is not valid is dropped, however long it is, and never makes a command invalid.
+    size = sum([len(name) + len(value or b"") for name, value in headers if name != "traceparent"])
+    if size > MAX_HEADERS_BYTES or len(headers) > MAX_HEADERS:
+        raise _invalid(
+            f"the record has {len(headers)} headers of {size} bytes, at most {MAX_HEADERS} of {MAX_HEADERS_BYTES} "
+            "bytes together are allowed: put what belongs to the command into its body"
+        )
 
 
 def _envelope(
@@ -181,28 +214,46 @@ def _envelope(
             taken_at = parse_micros(time.decode())
         except ValueError as error:
             raise _invalid(f"ce_time: {error}") from None
+    traceparent = None if traceparent is None else valid_traceparent(traceparent)
     return Envelope(identifier, command_type, session_of(record), taken_at, at, traceparent, body)
 
 
 def _open_structured(record: KafkaRecord, value: bytes, headers: Mapping[str, bytes]) -> Envelope:
+    # Here and not above: it loads simdjson, which publishers do not need.
+    from waypost.wire.plain_json import check_object
+
     try:
-        event = check_json(value, around=4)
-        if not isinstance(event, dict):
-            raise _invalid("a structured CloudEvent must be a JSON object")
-        raw = members(value)
+        check_object(value, "the event", around=4)
+        raw = _event_members(value)
     except InvalidCommandError as error:
         raise _invalid(f"the structured CloudEvent is unusable: {error.message}") from None
-    if "data" not in event:
+    if "data" not in raw:
         raise _invalid("the structured CloudEvent has no data: put the command's body there")
-    attributes = {name: text.encode() for name, text in event.items() if isinstance(text, str)}
+    attributes = {
+        name: orjson.loads(raw[name]).encode() for name in _ATTRIBUTES if raw.get(name, b"").startswith(b'"')
+    }
     traceparent = attributes.get("traceparent") or headers.get("traceparent")
-    return _envelope(record, attributes, raw["data"].encode(), traceparent)
+    return _envelope(record, attributes, raw["data"], traceparent)
+
+
+def _event_members(value: bytes) -> dict[str, bytes]:
+    """Return the text of each member of a CloudEvent that is valid JSON."""
+    raw: dict[str, bytes] = {}
+    for name, start, end in member_spans(value):
+        if name in raw:
+            raise repeated_key(name)
+        raw[name] = value[start:end]
+        if len(raw) > _MOST_ATTRIBUTES:
+            raise _invalid(f"it has more than {_MOST_ATTRIBUTES} attributes")
+    return raw
 
 
 def _attribute(attributes: Mapping[str, bytes], name: str, longest: int) -> str:
     raw = attributes.get(name)
     if raw is None:
         raise _invalid(f"ce_{name} is missing")
+    if len(raw) > 4 * longest:
+        raise _invalid(f"ce_{name} has {len(raw)} bytes, at most {longest} characters are allowed")
     try:
         text = raw.decode()
     except UnicodeDecodeError:
@@ -216,6 +267,8 @@ def session_of(record: KafkaRecord) -> str | None:
     """The session that a record's key names; InvalidCommandError if it is no session id."""
     if record.key is None:
         return None
+    if len(record.key) > MAX_KEY_BYTES:
+        raise _invalid(f"the key must be a session id, but it has {len(record.key)} bytes")
     try:
         session_id = record.key.decode()
     except UnicodeDecodeError:
@@ -225,29 +278,46 @@ def session_of(record: KafkaRecord) -> str | None:
     return session_id
 
 
-def glimpse(record: KafkaRecord) -> tuple[str | None, str | None]:
-    """The command id and session id of a record that is refused, each None where it cannot be told."""
-    headers = _headers(record)
-    raw = headers.get("ce_id")
-    if raw is None and record.value and headers.get("content-type", b"").startswith(STRUCTURED):
-        try:
-            event = orjson.loads(record.value)
-            found = event.get("id") if isinstance(event, dict) else None
-            raw = found.encode() if isinstance(found, str) else None
-        except ValueError:
-            raw = None
+def glimpse(record: KafkaRecord, envelope: Envelope | None = None) -> tuple[str | None, str | None]:
+    """Return the command id and session id of a rejected record, each None if it can't be told.
+
+    ``envelope`` is what was read of the record, if its envelope was valid.
+    """
+    raw = next(
+        (value for name, value in reversed(record.headers) if name == "ce_id" and value is not None), None
+    )
     command_id = None
     if raw is not None:
-        try:
-            command_id = raw.decode()
-        except UnicodeDecodeError:
-            command_id = None
-        if command_id is not None and text_problem(command_id, MAX_COMMAND_ID) is not None:
-            command_id = None
+        command_id = _text(raw, MAX_COMMAND_ID) if len(raw) <= _LONGEST_ID else None
+    elif envelope is not None:
+        command_id = envelope.id
+    elif record.value is not None and _is_structured(record):
+        command_id = _event_id(record.value)
     try:
         return command_id, session_of(record)
     except InvalidCommandError:
         return command_id, None
+
+
+def _is_structured(record: KafkaRecord) -> bool:
+    return _headers(record).get("content-type", b"").startswith(STRUCTURED)
+
+
+def _event_id(value: bytes) -> str | None:
+    from waypost.wire.plain_json import looks_like_object  # as above
+
+    found: Any = None
+    if len(value) <= _PARSED_AT_ONCE:
+        try:
+            event = orjson.loads(value)
+        except ValueError:
+            return None
+        found = event.get("id") if isinstance(event, dict) else None
+    elif len(value) <= MAX_COMMAND_BYTES and looks_like_object(value):
+        spans = islice(member_spans(value), _MOST_ATTRIBUTES)
+        raw = {name: (start, end) for name, start, end in spans if name == "id"}
+        found = orjson.loads(value[slice(*raw["id"])]) if "id" in raw else None
+    return found if isinstance(found, str) and text_problem(found, MAX_COMMAND_ID) is None else None
 
 
 def command_headers(

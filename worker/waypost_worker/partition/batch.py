@@ -31,6 +31,7 @@ from waypost.wire.envelope import Envelope, KafkaRecord, glimpse, open_envelope,
 from waypost.wire.topics import partition_of
 from waypost_worker.partition import outbox
 from waypost_worker.partition.encode import Content, ResultEncoder
+from waypost_worker.partition.kept import kept
 from waypost_worker.partition.ports import Changes, RejectedRow, ResultRecord, Row, UnreadableRecord
 
 # What makes named tuples (see waypost.wire.envelope): a create is several of them.
@@ -260,7 +261,7 @@ class Batch(ChangeCollector):
 
     def _reject(self, decoded: Decoded, rejection: Rejected) -> None:
         record = decoded.record
-        command_id, session_id = glimpse(record)
+        command_id, session_id = glimpse(record, decoded.envelope)
         at = recorded_at(record)
         traceparent = decoded.envelope.traceparent if decoded.envelope else None
         result = self._encoder.rejected(
@@ -273,19 +274,18 @@ class Batch(ChangeCollector):
             traceparent=traceparent,
         )
         self._keep(record.offset, result)
-        self.changes.rejected.append(
-            RejectedRow(
-                record.offset,
-                session_id,
-                command_id,
-                rejection.code,
-                rejection.message,
-                record.key,
-                record.value,
-                list(record.headers),
-                at,
-            )
+        row = RejectedRow(
+            record.offset,
+            session_id,
+            command_id,
+            rejection.code,
+            rejection.message,
+            record.key,
+            record.value,
+            list(record.headers),
+            at,
         )
+        self.changes.rejected.append(kept(row))
 
     def _next_place(self) -> int:
         place = len(self._made) + len(self._rollbacks)

@@ -230,7 +230,11 @@ class Row(NamedTuple):
 
 
 class RejectedRow(NamedTuple):
-    """A refused command as it came. ``recorded_at`` in microseconds."""
+    """A rejected command as it came. ``recorded_at`` in microseconds.
+
+    ``value_bytes`` and ``headers_bytes`` are the sizes of a value and of headers that were cut (see
+    ``partition.kept``); None if they are kept whole.
+    """
 
     offset: int
     session_id: str | None
@@ -241,6 +245,8 @@ class RejectedRow(NamedTuple):
     value: bytes | None
     headers: Sequence[tuple[str, bytes]]
     recorded_at: int
+    value_bytes: int | None = None
+    headers_bytes: int | None = None
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from waypost.model.retention import RetentionPolicy
 from waypost_worker.partition.ports import Changes, Commit, RejectedRow
 
 _NOTHING: Final = "{}"
-_NONE_OF: Final[tuple[list[Any], ...]] = ([], [], [], [], [], [], [], [], [])
+_NONE_OF: Final[tuple[list[Any], ...]] = ([], [], [], [], [], [], [], [], [], [], [])
 _NO_METADATA: Final = b"{}"
 
 
@@ -22,6 +22,7 @@ def commit_parameters(commit: Commit) -> list[Any]:
     """All parameters from the third on, the epoch: the first two say which row of ``partitions``."""
     changes = commit.changes
     policy, commands = changes.defaults or (None, None)
+    rejected = _rejected(changes.rejected)
     return [
         commit.epoch,
         commit.expected_offset,
@@ -38,8 +39,9 @@ def commit_parameters(commit: Commit) -> list[Any]:
         *_sessions(changes),
         *_keys(changes.forgotten.items()),
         *_remembered(changes),
-        *_rejected(changes.rejected),
+        *rejected[:9],
         _array([changes.begun.get(name, last) for name, (_, last) in changes.sessions.items()]),
+        *rejected[9:],
     ]
 
 
@@ -166,6 +168,8 @@ def _rejected(rows: list[RejectedRow]) -> tuple[list[Any], ...]:
         [row.value for row in rows],
         [_headers_json(row) for row in rows],
         [row.recorded_at for row in rows],
+        [row.value_bytes for row in rows],
+        [row.headers_bytes for row in rows],
     )
 
 

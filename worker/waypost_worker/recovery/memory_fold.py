@@ -9,7 +9,7 @@ from typing import Final
 
 from waypost.model.defaults import Defaults
 from waypost.model.index import Session
-from waypost.wire.envelope import KafkaRecord
+from waypost.wire.envelope import MAX_KEY_BYTES, KafkaRecord
 from waypost_worker.partition import outbox
 from waypost_worker.partition.batch import Batch, decode
 from waypost_worker.partition.encode import Content, NullEncoder, ResultEncoder
@@ -36,7 +36,10 @@ def content_digest(data: bytes, metadata: bytes) -> bytes:
 
 def rejected_digest(row: RejectedRow) -> bytes:
     """16 bytes over a refused command; the wording of the message is left out, for it may improve."""
-    parts = (row.session_id, row.command_id, row.code, row.key, row.value, list(row.headers), row.recorded_at)
+    parts = (
+        *(row.session_id, row.command_id, row.code, row.key, row.value, list(row.headers), row.recorded_at),
+        *(row.value_bytes, row.headers_bytes),
+    )
     return hashlib.blake2b(repr(parts).encode(), digest_size=_DIGEST_BYTES).digest()
 
 
@@ -116,7 +119,7 @@ class MemoryFold:
         share = None if self.share.whole else self.share
         for record in records:
             # What has no key may be about the defaults, which all sessions follow.
-            if share is None or record.key is None or share.holds(spread_of(record.key)):
+            if share is None or record.key is None or share.holds(spread_of(record.key[:MAX_KEY_BYTES])):
                 batch.add(decode(record, self.partition, self.partitions))
         if records:
             self.next_offset = records[-1].offset + 1

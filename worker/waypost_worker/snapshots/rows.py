@@ -56,7 +56,7 @@ READ: Final[Mapping[str, Callable[[bytes], Any]]] = {
         (
             *("partition", "partitions", "next_offset", "epoch", "emitted", "results_offset"),
             *("producer_id", "producer_epoch", "counter", "checkpoints", "number", "position"),
-            *("first_offset", "last_offset", "offset"),
+            *("first_offset", "last_offset", "offset", "value_bytes", "headers_bytes"),
         ),
         _number,
     ),

@@ -56,6 +56,9 @@ def show(
 ) -> int:
     """Show one refused command with its key, headers and value as they came.
 
+    At most 1 MiB of a value and 64 KiB of headers are kept; value_bytes and
+    headers_bytes then say how many bytes there were.
+
     For programs, a key or value that is not UTF-8 is null and comes as
     key_base64 or value_base64.
 
@@ -69,6 +72,8 @@ def show(
     row = dict(found[0])
     people = common.output == "table"
     headers = orjson.loads(row["headers"])
+    # The sizes of what was cut.
+    row = {name: field for name, field in row.items() if not name.endswith("_bytes") or field is not None}
     row["headers"] = "\n".join(f"{name}: {value}" for name, value in headers) if people else headers
     for field in ("key", "value"):
         row |= _as_text(field, row[field], people)

@@ -118,6 +118,7 @@ class _Refused:
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, Any]]  # a value may be null
+    value_bytes: int | None  # if only the beginning of the value is kept
     timestamp: int = 0
 
     @property
@@ -126,6 +127,12 @@ class _Refused:
 
     def problem(self) -> InvalidCommandError | None:
         """Why it would be refused whatever its session holds; None if it can be read."""
+        if self.value_bytes is not None:
+            return InvalidCommandError(
+                "too-large",
+                f"only the first {len(self.value or b'')} of {self.value_bytes} bytes of its value are kept: send the "
+                "whole with --value, or publish it again from where it came",
+            )
         try:
             envelope = open_envelope(self)
             parse_body(envelope.type, envelope.body)
@@ -199,6 +206,7 @@ class _Retry:
             row["key"],
             row["value"] if self._mended is None else self._mended,
             headers,
+            row["value_bytes"] if self._mended is None else None,
         )
 
     async def _publish(

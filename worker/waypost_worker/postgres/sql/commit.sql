@@ -131,17 +131,18 @@ remembered as (
         unnest($39::text::text[], $40::text::bigint[], $41::text::text[], $42::text::bigint[])
             as t (session_id, position, command_id, number)
 ),
--- $43 to $51: one array for each column
+-- $43 to $51, $53 and $54: one array for each column
 refused as (
     insert into waypost.rejected_commands (
-        partition, "offset", session_id, command_id, code, message, key, value, headers, recorded_at
+        partition, "offset", session_id, command_id, code, message, key, value, headers, recorded_at, value_bytes,
+        headers_bytes
     )
     select owner.partition, t.*
     from
         owner,
         unnest(
             $43::bigint[], $44::text[], $45::text[], $46::text[], $47::text[], $48::bytea[], $49::bytea[],
-            $50::bytea[], $51::timestamptz[]
+            $50::bytea[], $51::timestamptz[], $53::bigint[], $54::bigint[]
         ) as t
 )
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from waypost.model.index import Entry
 from waypost.model.times import format_micros
+from waypost_worker.partition.kept import kept
 from waypost_worker.partition.ports import RefusedError, RejectedRow
 from waypost_worker.recovery.memory_fold import Key, MemoryFold, content_digest, rejected_digest
 from waypost_worker.recovery.verify.rows import (
@@ -151,7 +152,8 @@ class Comparator:
         )
 
     def rejected(self, row: RejectedRow) -> None:
-        """Hold a kept refused command against the fold."""
+        """Hold a kept rejected command against the fold."""
+        row = kept(row)  # version 0.1 kept it whole, however large
         self._tally.saw("rejected_commands", row[:4] + row[5:])  # the message's wording may change
         name = f"{self._fold.partition}/{row.offset}"
         if row.offset not in self._rejected:

@@ -2,7 +2,7 @@
 -- don't count: $1 session id, $2 code, $3 and $4 from and before (recorded_at), $5 and $6 places. $7 and $8 are
 -- partitions and their next offsets when this began: what is refused since is not looked at.
 select r.partition, r."offset", r.session_id, r.command_id, r.code, r.message, r.recorded_at, r.key, r.headers,
-    r.value
+    r.value, value_bytes, headers_bytes
 from waypost.rejected_commands r
 join unnest($7::integer[], $8::bigint[]) as b (partition, next_offset)
     on b.partition = r.partition and r."offset" < b.next_offset
