@@ -1,6 +1,8 @@
 """The fold of one command partition: expected rows, and one expected result body for each command."""
 
+import json
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import orjson
@@ -93,8 +95,8 @@ class _Fold:
     ) -> tuple[str, dict[str, Any]]:
         session_id = session.session_id
 
-        def ids(numbers: list[int]) -> list[str]:
-            return [f"{session_id}:{number}" for number in numbers]
+        def removed(numbers: list[int]) -> dict[str, Any]:
+            return named("removed", "removed_ranges", session_id, numbers)
 
         action = command.action
         kind = decision[0]
@@ -111,16 +113,16 @@ class _Fold:
             }
             return "waypost.checkpoint.created", {
                 "checkpoint": self.shown(session_id, made),
-                "removed": ids(decision[5]),
+                **removed(decision[5]),
             }
         if kind in ("pinned", "unpinned", "deleted"):
-            about = {"checkpoint_id": f"{session_id}:{decision[1]}", "removed": ids(decision[2])}
+            about = {"checkpoint_id": f"{session_id}:{decision[1]}", **removed(decision[2])}
             return f"waypost.checkpoint.{kind}", about
         if kind == "cleared":
-            return "waypost.session.cleared", {"count": len(decision[1]), "removed": ids(decision[1])}
+            return "waypost.session.cleared", {"count": len(decision[1]), **removed(decision[1])}
         if kind == "rolled back":
             shown = self.shown(session_id, before[decision[1]])
-            return "waypost.session.rolled_back", {"checkpoint": shown, "removed": ids(decision[2])}
+            return "waypost.session.rolled_back", {"checkpoint": shown, **removed(decision[2])}
         if isinstance(action, Import):
             for item, (number, outcome) in zip(action.checkpoints, decision[1], strict=True):
                 if outcome != "skipped":
@@ -129,12 +131,12 @@ class _Fold:
                 outcome: sum(found == outcome for _, found in decision[1])
                 for outcome in ("imported", "replaced", "skipped")
             }
-            placed = ids([number for number, _ in decision[1]])
-            return "waypost.session.imported", {**counts, "ids": placed, "removed": ids(decision[2])}
+            placed = named("ids", "id_ranges", session_id, [number for number, _ in decision[1]])
+            return "waypost.session.imported", {**counts, **placed, **removed(decision[2])}
         assert kind == "configured", decision
         return "waypost.session.configured", {
             "policy": _policy(dict(decision[1])),
-            "removed": ids(decision[2]),
+            **removed(decision[2]),
         }
 
     def shown(self, session_id: str, checkpoint: Row) -> dict[str, Any]:
@@ -170,6 +172,17 @@ class _Fold:
         except InvalidCommandError:
             session_id = None
         return "waypost.command.rejected", {"session_id": session_id, "code": code}
+
+
+def named(whole: str, ranges: str, session_id: str, numbers: list[int]) -> dict[str, Any]:
+    """The fields of a result that name these checkpoints: ids in full up to 1 MiB of JSON, or ranges of numbers."""
+    ids = [f"{session_id}:{number}" for number in numbers]
+    if len(json.dumps(ids, ensure_ascii=False, separators=(",", ":")).encode()) <= 1024 * 1024:
+        return {whole: ids}
+    # Consecutive numbers share their distance to their place in the list.
+    runs = groupby(enumerate(numbers), key=lambda placed: placed[1] - placed[0])
+    spans = [[number for _, number in run] for _, run in runs]
+    return {whole: [], ranges: [[span[0], span[-1]] for span in spans]}
 
 
 def _policy(policy: dict[str, Any]) -> dict[str, Any]:

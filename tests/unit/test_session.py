@@ -8,7 +8,7 @@ from waypost.model.commands import Clear, Command, Configure, Create, Delete, Pi
 from waypost.model.decisions import Cleared, Created, Deleted, Pinned, RolledBack, Unpinned
 from waypost.model.index import Entry, Session
 from waypost.model.retention import RetentionPolicy
-from waypost.model.session import decide, evolve, removed_ids
+from waypost.model.session import decide, evolve
 
 
 class TestCreate:
@@ -213,10 +213,6 @@ def test_weight_counts_entries_and_remembered_ids() -> None:
     life.creates(*"abc")
     life.pins(1)
     assert life.session.weight() == 4
-
-
-def test_removed_numbers_are_shown_as_ids() -> None:
-    assert removed_ids("a:b", (1, 20)) == ["a:b:1", "a:b:20"]
 
 
 class TestHugeNumbers:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Final, NamedTuple, assert_never
 
 from waypost.errors import InvalidCommandError
-from waypost.model.checkpoint import checkpoint_id, own_number
+from waypost.model.checkpoint import own_number
 from waypost.model.commands import (
     Clear,
     Command,
@@ -237,8 +237,3 @@ def evolve(session: Session, command: Command, decision: Accepted) -> DedupChang
     if not added:
         return _UNCHANGED
     return DedupChanges(tuple(added), session.forget())
-
-
-def removed_ids(session_id: str, numbers: tuple[int, ...]) -> list[str]:
-    """The ids of removed numbers."""
-    return [checkpoint_id(session_id, number) for number in numbers]

@@ -24,6 +24,7 @@ from waypost.kafka.lenient import ODD, read_each
 from waypost.kafka.partitions import partitions_of
 from waypost.publisher.pending import Pending
 from waypost.wire.event_types import EventType
+from waypost.wire.id_lists import expand_ids
 from waypost.wire.topics import CommandPosition, Topics
 
 if TYPE_CHECKING:
@@ -336,7 +337,7 @@ def _result_body(value: bytes | None) -> dict[str, Any] | None:
     """The body of a command's result; None for the fence record of an owner and for what is no result."""
     try:
         body = orjson.loads(value or b"")
-        return body if {"id", "offset"} <= body["command"].keys() else None
+        return expand_ids(body) if {"id", "offset"} <= body["command"].keys() else None
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
 

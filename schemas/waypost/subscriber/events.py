@@ -15,6 +15,7 @@ from waypost.model.checkpoint import Checkpoint
 from waypost.model.limits import canonical_metadata
 from waypost.model.times import from_micros, parse_micros
 from waypost.wire.event_types import RESULT_TYPES, EventType
+from waypost.wire.id_lists import expand_ids
 from waypost.wire.raw_json import members
 from waypost.wire.topics import CommandPosition
 
@@ -51,9 +52,8 @@ class Event:
 
     @cached_property
     def body(self) -> dict[str, Any]:
-        """Body of the result, parsed."""
-        body: dict[str, Any] = orjson.loads(self.raw_body)
-        return body
+        """Body of the result, parsed. Long lists of ids, which a result holds as ranges, are expanded."""
+        return expand_ids(orjson.loads(self.raw_body))
 
     @property
     def removed(self) -> list[str]:

@@ -3,17 +3,24 @@
 The worker builds results by hand for speed; a test holds every one of them against these models. Pure.
 """
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from waypost.wire.event_types import EventType
+from waypost.wire.id_lists import MAX_LISTED, expand_ids
 
 
 class Result(BaseModel):
     """Base of all result bodies."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+Range = Annotated[
+    list[int],
+    Field(min_length=2, max_length=2, description="first and last number of consecutive checkpoints"),
+]
 
 
 class CommandPlace(Result):
@@ -50,8 +57,22 @@ class SessionResult(Result):
     """Base of the results of accepted commands on a session."""
 
     session_id: str
-    removed: list[str] = Field(description="ids of the checkpoints that were dropped along with this command")
+    removed: list[str] = Field(
+        description="ids of the checkpoints that were dropped along with this command; empty if they are in "
+        "removed_ranges"
+    )
+    removed_ranges: list[Range] = Field(
+        default=[],
+        max_length=MAX_LISTED,
+        description="instead of removed, if that would take more than 1 MiB of JSON: an id is the session id, a "
+        "colon and the number",
+    )
     command: CommandPlace
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expanded(cls, body: Any) -> Any:
+        return expand_ids(dict(body)) if isinstance(body, dict) else body
 
 
 class Created(SessionResult):
@@ -84,7 +105,12 @@ class Imported(SessionResult):
     imported: int
     replaced: int
     skipped: int
-    ids: list[str]
+    ids: list[str] = Field(description="empty if they are in id_ranges")
+    id_ranges: list[Range] = Field(
+        default=[],
+        max_length=MAX_LISTED,
+        description="instead of ids, if they would take more than 1 MiB of JSON, in their order",
+    )
 
 
 class Configured(SessionResult):

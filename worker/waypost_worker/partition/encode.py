@@ -30,10 +30,11 @@ from waypost.model.decisions import (
 )
 from waypost.model.index import Entry
 from waypost.model.retention import RetentionPolicy
-from waypost.model.session import removed_ids
 from waypost.model.times import format_micros
-from waypost.wire.envelope import JSON, Envelope
+from waypost.wire.envelope import JSON, MAX_KEY_BYTES, Envelope
 from waypost.wire.event_types import EventType
+from waypost.wire.id_lists import ALWAYS_FITTING, id_list_fields, id_list_members
+from waypost_worker.partition.kept import MAX_MESSAGE
 from waypost_worker.partition.ports import Fence, ResultRecord
 
 _TYPES: Final[dict[type, bytes]] = {
@@ -124,7 +125,10 @@ class ResultEncoder:
         number, place = b"%d" % entry.number, b"%d" % offset
         recorded, time_header = _time(entry.recorded_at)
         name, name_header = _name(entry.name)
-        gone = b",".join([b'%b:%d"' % (opened, one) for one in removed]) if removed else b""
+        if len(removed) <= ALWAYS_FITTING:
+            gone = b'"removed":[%b]' % b",".join([b'%b:%d"' % (opened, one) for one in removed])
+        else:
+            gone = id_list_members(b"removed", session, removed)
         body = b"".join(
             (
                 b'{"session_id":',
@@ -143,9 +147,9 @@ class ResultEncoder:
                 content[0],
                 b',"metadata":',
                 content[1],
-                b',"pinned":false},"removed":[',
+                b',"pinned":false},',
                 gone,
-                b'],"command":{"id":',
+                b',"command":{"id":',
                 orjson.dumps(envelope.id),
                 self._place,
                 place,
@@ -188,12 +192,13 @@ class ResultEncoder:
             case Imported():
                 for outcome in ("imported", "replaced", "skipped"):
                     body[outcome] = decision.count(outcome)
-                body["ids"] = [checkpoint_id(session_id, placed.number) for placed in decision.placed]
+                numbers = [placed.number for placed in decision.placed]
+                body |= id_list_fields("ids", session_id, numbers)
             case Configured():
                 body["policy"] = policy_fields(decision.policy)
             case Created():
                 raise AssertionError("a create has a method of its own")
-        body["removed"] = removed_ids(session_id, decision.removed)
+        body |= id_list_fields("removed", session_id, decision.removed)
         return self._record(
             envelope.session_id, _TYPES[type(decision)], envelope, offset, body, subject, name
         )
@@ -222,9 +227,11 @@ class ResultEncoder:
         command_id: str | None,
         traceparent: bytes | None = None,
     ) -> ResultRecord:
-        """The result of a refused command; its record has the key of the command, whatever that is."""
-        body = {"session_id": session_id, "code": rejection.code, "message": rejection.message}
-        about = _About(key, command_id, session_id, session_id, traceparent=traceparent)
+        """Make the result of a rejected command. Its record has the command's key, unless that is too long for one."""
+        message = rejection.message[:MAX_MESSAGE]
+        body = {"session_id": session_id, "code": rejection.code, "message": message}
+        short_key = None if key is not None and len(key) > MAX_KEY_BYTES else key
+        about = _About(short_key, command_id, session_id, session_id, traceparent=traceparent)
         return self._build(_REJECTED, offset, recorded_at, body, about)
 
     def acquired(self, epoch: int, next_offset: int, fence: Fence) -> ResultRecord:

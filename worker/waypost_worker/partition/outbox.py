@@ -14,7 +14,9 @@ import orjson
 from waypost.model.commands import Create
 from waypost.model.index import Entry
 from waypost.wire.decode import parse_body
-from waypost.wire.envelope import KafkaRecord, open_envelope
+from waypost.wire.envelope import MAX_KEY_BYTES, KafkaRecord, open_envelope
+from waypost.wire.id_lists import as_written_today
+from waypost.wire.traceparent import valid_traceparent
 from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.ports import RefusedError, ResultRecord
 
@@ -67,13 +69,27 @@ def results(
     return [(item[0], _result(item, log, encoder)) for item in items]
 
 
+def whole_result(item: Item) -> ResultRecord:
+    """Return the result that an item keeps whole, as this version writes it.
+
+    Version 0.1 also kept results that no topic takes: with long lists of ids, or with a key or a trace of megabytes.
+    """
+    _, key, headers, body = item
+    kept = []
+    for name, text in headers:
+        raw: bytes | None = text.encode("latin-1")
+        if name == "traceparent" and raw is not None:
+            raw = valid_traceparent(raw)
+        if raw is not None:
+            kept.append((name, raw))
+    short_key = None if key is None or len(key) > MAX_KEY_BYTES else key.encode("latin-1")
+    return ResultRecord(short_key, as_written_today(body.encode()), kept)
+
+
 def _result(item: Item, log: Mapping[int, KafkaRecord], encoder: ResultEncoder) -> ResultRecord:
     offset = item[0]
     if len(item) == 4:
-        key = None if item[1] is None else item[1].encode("latin-1")
-        return ResultRecord(
-            key, item[3].encode(), [(name, value.encode("latin-1")) for name, value in item[2]]
-        )
+        return whole_result(item)
     record = log.get(offset)
     if record is None or record.value is None:
         raise RefusedError(_MISSING.format(offset=offset))

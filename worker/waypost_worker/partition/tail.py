@@ -8,6 +8,7 @@ from typing import Final
 import orjson
 
 from waypost.wire.event_types import EventType
+from waypost.wire.id_lists import as_written_today
 from waypost_worker.partition.ports import FetchedResult, RefusedError, ResultRecord
 
 _ACQUIRED: Final = EventType.ACQUIRED.wire
@@ -26,11 +27,12 @@ def digest(record: FetchedResult | ResultRecord) -> bytes:
 def essence(record: FetchedResult | ResultRecord) -> tuple[bytes, bytes, bytes]:
     """Event id, type, and what two results of one command must share.
 
-    The wording of a rejection may improve from one version to the next; all else of it may not.
+    The wording of a rejection may improve from one version to the next; all else of it may not. Long lists of ids
+    are compared as they are written today.
     """
     headers = dict(record.headers)
     kind = headers.get("ce_type", b"")
-    value = record.value
+    value = as_written_today(record.value)
     if kind == _REJECTED:
         said = orjson.loads(value)
         said.pop("message", None)
