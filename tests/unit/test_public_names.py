@@ -169,7 +169,7 @@ def documented() -> Iterator[tuple[str, Any]]:
             yield name, found
             if inspect.isclass(found):
                 own = [base for base in found.__mro__ if base.__module__.startswith("waypost")]
-                for member in {key for base in own for key in vars(base) if not key.startswith("_")}:
+                for member in sorted({key for base in own for key in vars(base) if not key.startswith("_")}):
                     value = inspect.getattr_static(found, member)
                     if hasattr(value, "__override__"):
                         continue  # the framework says what it is for
