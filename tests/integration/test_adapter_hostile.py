@@ -34,7 +34,7 @@ from waypost.wire.event_types import EventType
 async def stranger(adapter_world: Deployment) -> AsyncIterator[Publisher]:
     """Has the right to write to the command topic, and nothing else."""
     server = adapter_world.endpoints.bootstrap_servers
-    async with Publisher(server, prefix=adapter_world.topics.prefix) as publisher:
+    async with Publisher(server, topic_prefix=adapter_world.topics.prefix) as publisher:
         yield publisher
 
 
@@ -113,7 +113,7 @@ async def test_a_planted_value_can_be_looked_at_copied_and_removed(
     good_id = good["configurable"]["checkpoint_id"]
     (place,) = [each["id"] for each in exported if each["metadata"].get("id") == good_id]
     body = rollback_body(place, discard_later=True)
-    (await stranger.publish_and_wait("langgraph/t", EventType.ROLLBACK, body)).accepted()
+    (await stranger.publish_and_wait("langgraph/t", EventType.ROLLBACK, body)).raise_if_rejected()
     newest = await saver.aget_tuple(thread())
     assert newest is not None
     assert newest.config == found.config

@@ -60,10 +60,17 @@ NAMES = [
     "continued_trace",
 ]
 ADAPTERS = {
-    "waypost.adapters": ["POLICY", "Backend", "SessionFullError"],
+    "waypost.adapters": [
+        "POLICY",
+        "Backend",
+        "SessionFullError",
+        "TypeNotAllowedError",
+        "UnreadableValueError",
+    ],
     "waypost.adapters.agent_framework": ["WaypostCheckpointStorage"],
-    "waypost.adapters.langgraph": ["WaypostSaver"],
+    "waypost.adapters.langgraph": ["StrictSerializer", "WaypostSaver"],
     "waypost.adapters.openai_agents": ["WaypostSession"],
+    "waypost.adapters.plain": ["MAX_VALUES", "TypedValue", "plain_data", "plain_value"],
 }
 RENAMED = {"Page": "CheckpointPage", "Policy": "RetentionPolicy", "WaitedResult": "CommandResult"}
 MOVED = {

@@ -77,7 +77,7 @@ _FRAMEWORK: Final[Mapping[str, tuple[str, ...]]] = {
 
 
 class StrictSerializer(JsonPlusSerializer):
-    """LangGraph's serializer, which reads back only LangGraph's own types, plain values and ``allowed_types``.
+    """Serializer of LangGraph that reads back only LangGraph's own types, plain values and ``allowed_types``.
 
     ``allowed_types`` are classes or "module:qualname" strings, which are imported now. Writing a value of another
     type raises TypeNotAllowedError before anything is stored; reading one raises it before anything is imported,

@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from waypost.adapters.allowed_types import shown
 
+__all__ = ["MAX_VALUES", "TypedValue", "plain_data", "plain_value"]
+
 _KINDS: Final = frozenset({"null", "bytes", "bytearray", "json", "msgpack", "pickle"})
 _MAX_DEPTH: Final = 100
 MAX_VALUES: Final = 100_000
