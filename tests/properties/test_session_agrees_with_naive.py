@@ -1,10 +1,14 @@
 """The state machine and the naive model, command by command: same decisions, same session."""
 
+from unittest.mock import patch
+
+import pytest
 from hypothesis import event, given, settings
 from tests.properties.generate import SESSION, lives_with_defaults, long_lives
 from tests.properties.naive import DEFAULT_POLICY, NaiveSession
 from tests.properties.views import plain_decision, plain_entries, plain_policy
 
+from waypost.model import index
 from waypost.model.commands import Command, ConfigureDefaults
 from waypost.model.decisions import Duplicate, Rejected
 from waypost.model.index import Session
@@ -34,13 +38,21 @@ def run_both(commands: list[Command]) -> None:
         assert [list(remembered) for remembered in session.recent] == naive.others
 
 
+# How many checkpoints make a session a large one, and how many that come or go at once make many.
+sizes = pytest.mark.parametrize(("large", "many"), [(index.LARGE, index._MANY), (0, 1), (3, 0)])
+
+
+@sizes
 @settings(deadline=None, max_examples=150)
-@given(lives_with_defaults)
-def test_random_lives(commands: list[Command]) -> None:
-    run_both(commands)
+@given(commands=lives_with_defaults)
+def test_random_lives(large: int, many: int, commands: list[Command]) -> None:
+    with patch.object(index, "LARGE", large), patch.object(index, "_MANY", many):
+        run_both(commands)
 
 
+@sizes
 @settings(deadline=None, max_examples=15)
-@given(long_lives)
-def test_lives_long_enough_to_forget(commands: list[Command]) -> None:
-    run_both(commands)
+@given(commands=long_lives)
+def test_lives_long_enough_to_forget(large: int, many: int, commands: list[Command]) -> None:
+    with patch.object(index, "LARGE", large), patch.object(index, "_MANY", many):
+        run_both(commands)

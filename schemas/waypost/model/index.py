@@ -1,20 +1,27 @@
 """The index of one session, as the model holds it: numbers, names, times, pins and recent command ids, never data.
 
-Owns how they are found and kept in order. Must not know what a command means: that is :mod:`waypost.model.session`'s,
-which alone changes an index. Pure.
+Owns how they are found and kept in order, and that a session of thousands is as fast as one of a hundred. Must not
+know what a command means: that is :mod:`waypost.model.session`'s, which alone changes an index. Pure.
 """
 
 from bisect import bisect_left, bisect_right, insort
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from waypost.model.checkpoint import own_number
 from waypost.model.retention import RetentionPolicy
+from waypost.model.retention_index import RetentionIndex
 
 DEDUP_WINDOW: Final = 256  # command ids that are remembered besides those of live checkpoints
 # Forgetting waits until this many are there, so that a session at its cap forgets 64 at a time.
 FORGET_ABOVE: Final = 320
+# Above this number of checkpoints, retention looks into an index instead of at all of them.
+LARGE: Final = 256
+# When so many come or go at once, keeping lists in order one by one takes longer than making them again.
+_MANY: Final = 64
 
 
 @dataclass(slots=True)
@@ -42,7 +49,18 @@ class SeenCommand(NamedTuple):
 class Session:
     """The index of one session. Built from stored rows by :meth:`restore`, changed only by ``evolve``."""
 
-    __slots__ = ("_imported", "_known", "_numbers", "counter", "entries", "policy", "recent", "session_id")
+    __slots__ = (
+        "_imported",
+        "_known",
+        "_numbers",
+        "_pins",
+        "_retention",
+        "counter",
+        "entries",
+        "policy",
+        "recent",
+        "session_id",
+    )
 
     def __init__(self, session_id: str, counter: int = 0, policy: RetentionPolicy | None = None) -> None:
         self.session_id = session_id
@@ -52,7 +70,9 @@ class Session:
         self.recent: list[SeenCommand] = []  # rising positions
         self._numbers: list[int] = []  # rising
         self._known: dict[str, int | None] = {}
-        self._imported: dict[str, list[int]] = {}
+        self._imported: dict[str, list[int]] = {}  # rising
+        self._pins = 0
+        self._retention: RetentionIndex | None = None  # of a large session, once it is needed
 
     @classmethod
     def restore(
@@ -65,8 +85,7 @@ class Session:
     ) -> "Session":
         """A session from what was stored, in any order."""
         session = cls(session_id, counter, policy)
-        for entry in sorted(entries, key=lambda entry: entry.number):
-            session.add(entry)
+        session.add_all(sorted(entries, key=attrgetter("number")))
         session.recent = sorted(recent)
         for remembered in session.recent:
             session._known[remembered.command_id] = remembered.number
@@ -89,10 +108,20 @@ class Session:
 
     def lowest_to_drop(self) -> int | None:
         """The lowest live number that is neither pinned nor the first, where another one is about to follow."""
+        if self._pins and (index := self.retention_index()) is not None:
+            return index.lowest_to_drop()
         for number in islice(self._numbers, 1, None):
             if not self.entries[number].pinned:
                 return number
         return None
+
+    def retention_index(self) -> RetentionIndex | None:
+        """What finds the checkpoints that retention removes; None if looking at all of them is faster."""
+        if len(self._numbers) <= LARGE:
+            self._retention = None
+        elif self._retention is None:
+            self._retention = RetentionIndex(self.entries, self._numbers)
+        return self._retention
 
     def find(self, identifier: str) -> Entry | None:
         """The live checkpoint with this id; failing that, the newest that was imported under it."""
@@ -112,11 +141,12 @@ class Session:
 
     def pins(self) -> int:
         """How many live checkpoints are pinned."""
-        return sum(entry.pinned for entry in self.entries.values())
+        return self._pins
 
     def weight(self) -> int:
         """Entries and remembered ids together: what the session costs in memory, in items."""
-        return len(self._numbers) + len(self.recent)
+        indexed = 0 if self._retention is None else len(self._numbers)  # about as much again
+        return len(self._numbers) + indexed + len(self.recent)
 
     # What follows changes the index, and is for evolve alone.
 
@@ -134,6 +164,46 @@ class Session:
             self._known[entry.command_id] = number
         if entry.imported_id is not None:
             insort(self._imported.setdefault(entry.imported_id, []), number)
+        self._pins += entry.pinned
+        if self._retention is not None:
+            self._retention.added(entry)
+
+    def add_all(self, entries: Sequence[Entry]) -> None:
+        """Take live entries in, in any order."""
+        if len(entries) <= _MANY:
+            for entry in entries:
+                self.add(entry)
+            return
+        self._retention = None
+        for entry in entries:
+            self.entries[entry.number] = entry
+            if entry.command_id is not None:
+                self._known[entry.command_id] = entry.number
+            if entry.imported_id is not None:
+                self._imported.setdefault(entry.imported_id, []).append(entry.number)
+            self._pins += entry.pinned
+        self._numbers = sorted(self.entries)
+        self.counter = max(self.counter, self._numbers[-1])
+        for imported_id in {entry.imported_id for entry in entries} - {None}:
+            self._imported[imported_id or ""].sort()
+
+    def replace(self, entry: Entry) -> None:
+        """Put an entry in the place of a live one of the same number and pin."""
+        former = self.entries[entry.number]
+        self.entries[entry.number] = entry
+        if self._retention is not None:
+            self._retention.dropped(former)
+            self._retention.added(entry)
+
+    def pin(self, number: int, pinned: bool) -> None:
+        """Pin a live entry, or unpin it."""
+        entry = self.entries[number]
+        if entry.pinned == pinned:
+            return
+        entry.pinned = pinned
+        self._pins += 1 if pinned else -1
+        if self._retention is not None:
+            (self._retention.pinned if pinned else self._retention.unpinned)(entry)
 
     def drop(self, number: int) -> SeenCommand | None:
         """Take a live entry out; what is remembered of the command that made it, if it had an id."""
@@ -141,12 +211,34 @@ class Session:
         del self._numbers[bisect_left(self._numbers, number)]
         if entry.imported_id is not None:
             numbers = self._imported[entry.imported_id]
-            numbers.remove(number)
+            del numbers[bisect_left(numbers, number)]
             if not numbers:
                 del self._imported[entry.imported_id]
+        self._pins -= entry.pinned
+        if self._retention is not None:
+            self._retention.dropped(entry)
         if entry.command_id is None:
             return None
         return self.remember(SeenCommand(entry.position, entry.command_id, number))
+
+    def drop_all(self, numbers: Sequence[int]) -> list[SeenCommand]:
+        """Take live entries out, in this order; what is remembered of the commands that made them."""
+        if len(numbers) <= _MANY:
+            return [remembered for remembered in map(self.drop, numbers) if remembered is not None]
+        self._retention = None
+        gone = set(numbers)
+        dropped = [self.entries.pop(number) for number in numbers]
+        self._numbers = [number for number in self._numbers if number not in gone]
+        self._pins -= sum(entry.pinned for entry in dropped)
+        for imported_id in {entry.imported_id for entry in dropped} - {None}:
+            left = [number for number in self._imported.pop(imported_id or "") if number not in gone]
+            if left:
+                self._imported[imported_id or ""] = left
+        return [
+            self.remember(SeenCommand(entry.position, entry.command_id, entry.number))
+            for entry in dropped
+            if entry.command_id is not None
+        ]
 
     def remember(self, remembered: SeenCommand) -> SeenCommand:
         """Keep a command id among the recent ones."""

@@ -41,6 +41,7 @@ from waypost.model.decisions import (
 from waypost.model.index import Entry, SeenCommand, Session
 from waypost.model.limits import MAX_CLAIMED_NUMBER
 from waypost.model.retention import RetentionPolicy, removed_by_age, retention
+from waypost.model.retention_index import NOTHING, Change
 
 _Other = Pin | Unpin | Delete | Clear | Rollback | Import | Configure | ConfigureDefaults  # than a create
 
@@ -95,7 +96,7 @@ def _decide(session: Session, command: Command, action: _Other, policy: Retentio
                     f"{pins} checkpoints of {session.session_id!r} are pinned, so max_checkpoints must be at "
                     f"least {pins + 2}: unpin some first, or choose a larger one",
                 )
-            return Configured(changed, tuple(retention(session.live(), changed, now, compress=True)))
+            return Configured(changed, tuple(_kept_within(session, changed, now)))
         case ConfigureDefaults():
             raise AssertionError("the default policy is the partition's, see waypost.model.defaults")
         case _:
@@ -123,9 +124,21 @@ def _create(session: Session, command: Command, action: Create, policy: Retentio
             return Created(entry)
         if size == policy.max_checkpoints + 1 and (lowest := session.lowest_to_drop()) is not None:
             return Created(entry, (lowest,))
+    return Created(entry, tuple(_kept_within(session, policy, recorded_at, entry)))
+
+
+def _kept_within(
+    session: Session, policy: RetentionPolicy, now: int, coming: Entry | None = None
+) -> list[int]:
+    """What retention removes, with the checkpoint that is about to come."""
+    index = session.retention_index()
+    if index is not None:
+        change = NOTHING if coming is None else Change(added=(coming.number,))
+        return index.removed(policy, now, compress=True, change=change)
     entries = session.live()
-    entries.append(entry)
-    return Created(entry, tuple(retention(entries, policy, recorded_at, compress=True)))
+    if coming is not None:
+        entries.append(coming)
+    return retention(entries, policy, now, compress=True)
 
 
 def _settle(
@@ -140,6 +153,13 @@ def _settle(
     """What is too old once the command took effect: without ``gone``, with ``flip`` pinned or not."""
     if policy.max_age is None:
         return ()
+    index = session.retention_index()
+    if index is not None:
+        number = None if flip is None else flip.number
+        change = Change(
+            gone=frozenset(gone), pinned=number if pinned else None, unpinned=None if pinned else number
+        )
+        return tuple(index.too_old(policy, now, change))
     dropped = set(gone)
     entries = [entry for entry in session.live() if entry.number not in dropped]
     if flip is not None:
@@ -148,7 +168,7 @@ def _settle(
 
 
 def _import(session: Session, command: Command, action: Import, policy: RetentionPolicy) -> Imported:
-    taken = dict(session.entries)
+    taken: dict[int, Entry] = {}  # what the import made or replaced
     counter = session.counter
     placed = []
     for item in action.checkpoints:
@@ -157,7 +177,7 @@ def _import(session: Session, command: Command, action: Import, policy: Retentio
         # A claim far above the counter would use up the numbers: that item is placed like a foreign one.
         if number is None or number > max(MAX_CLAIMED_NUMBER, counter):
             number, imported_id = counter + 1, item.id
-        there = taken.get(number)
+        there = taken.get(number) or session.entries.get(number)
         if there is not None and action.on_conflict == "reject":
             raise InvalidCommandError(
                 "conflict",
@@ -181,9 +201,21 @@ def _import(session: Session, command: Command, action: Import, policy: Retentio
         taken[number] = entry
         counter = max(counter, number)
         placed.append(Placed(number, "replaced" if there else "imported", entry, item))
-    entries = [taken[number] for number in sorted(taken)]
-    removed = retention(entries, policy, command.recorded_at, compress=False)
-    return Imported(tuple(placed), tuple(removed))
+    return Imported(tuple(placed), tuple(_kept_after_import(session, policy, command.recorded_at, taken)))
+
+
+def _kept_after_import(
+    session: Session, policy: RetentionPolicy, now: int, taken: dict[int, Entry]
+) -> list[int]:
+    """What retention removes once these entries are in their places."""
+    index = session.retention_index() if len(taken) < len(session) // 8 else None
+    if index is not None:
+        renewed = frozenset(number for number in taken if number in session.entries)
+        change = Change(added=sorted(taken.keys() - renewed), renewed=renewed)
+        return index.removed(policy, now, compress=False, change=change)
+    merged = session.entries | taken
+    entries = [merged[number] for number in sorted(merged)]
+    return retention(entries, policy, now, compress=False)
 
 
 class DedupChanges(NamedTuple):
@@ -208,7 +240,7 @@ def evolve(session: Session, command: Command, decision: Accepted) -> DedupChang
             session.add(decision.entry)
         case Pinned() | Unpinned():
             about = decision.number
-            session.entries[about].pinned = isinstance(decision, Pinned)
+            session.pin(about, isinstance(decision, Pinned))
         case Deleted():
             about = decision.number
             if (remembered := session.drop(about)) is not None:
@@ -216,24 +248,25 @@ def evolve(session: Session, command: Command, decision: Accepted) -> DedupChang
         case RolledBack():
             about = decision.number
         case Imported():
-            for placed in decision.placed:
-                if placed.entry is None:
-                    continue
-                if placed.outcome == "replaced":
-                    session.entries[placed.number] = placed.entry
-                else:
-                    session.add(placed.entry)
+            _take_imported(session, decision)
         case Configured():
             session.policy = decision.policy
         case Cleared():
             pass
         case _:
             assert_never(decision)
-    for number in decision.removed:
-        if (remembered := session.drop(number)) is not None:
-            added.append(remembered)
+    added += session.drop_all(decision.removed)
     if command.id is not None and not isinstance(decision, Created):
         added.append(session.remember(SeenCommand(command.position, command.id, about)))
     if not added:
         return _UNCHANGED
     return DedupChanges(tuple(added), session.forget())
+
+
+def _take_imported(session: Session, decision: Imported) -> None:
+    # An import may replace what it has just made: the last entry of a number counts, and is in its place alone.
+    last = {placed.number: placed.entry for placed in decision.placed if placed.entry is not None}
+    for number, entry in last.items():
+        if number in session.entries:
+            session.replace(entry)
+    session.add_all([entry for number, entry in last.items() if number not in session.entries])

@@ -4,7 +4,9 @@ from tests.mutants.mutant import Edit, Mutant
 
 SESSION = "waypost.model.session:"
 INDEX = "waypost.model.index:"
+RETENTION = "waypost.model.retention_index:RetentionIndex."
 BATCH = "waypost_worker.partition.batch:Batch."
+INDEXED = ("tests/properties/test_retention_index.py::test_both_ways_decide_the_same",)
 
 MODEL: tuple[Mutant, ...] = (
     Mutant(
@@ -78,5 +80,46 @@ MODEL: tuple[Mutant, ...] = (
                 "pass",
             ),
         ),
+    ),
+    Mutant(
+        "pins-not-counted",
+        "a checkpoint that is pinned does not count against the limit of pins",
+        (Edit(INDEX + "Session.pin", "self._pins += 1 if pinned else -1", "pass"),),
+    ),
+    Mutant(
+        "superfluous-only-before-a-drop",
+        "a large session forgets that a checkpoint is superfluous when the next one of its name goes",
+        (
+            Edit(
+                RETENTION + "dropped",
+                "heappush(self._superseded, (numbers[at], numbers[at - 1]))",
+                "pass",
+            ),
+        ),
+        INDEXED,
+    ),
+    Mutant(
+        "unpinned-not-noticed",
+        "a large session never drops what was pinned once",
+        (Edit(RETENTION + "unpinned", "self._take(entry)", "pass"),),
+        INDEXED,
+    ),
+    Mutant(
+        "age-looked-at-once",
+        "a large session that decided on what is too old no longer finds it",
+        (Edit(RETENTION + "too_old", "heappush(self._ages, item)", "pass"),),
+        INDEXED,
+    ),
+    Mutant(
+        "recent-counted-with-the-aged",
+        "a large session counts what is too old among the recent that compression keeps",
+        (Edit(RETENTION + "_last_before", "behind = len(gone) - bisect_right(gone, number)", "behind = 0"),),
+        INDEXED,
+    ),
+    Mutant(
+        "replaced-keeps-its-former-name",
+        "a large session takes a replaced checkpoint for one of its former name",
+        (Edit(INDEX + "Session.replace", "self._retention.dropped(former)", "return"),),
+        INDEXED,
     ),
 )
