@@ -6,10 +6,10 @@ depends on either. The arguments are those of ``waypost``.
 
 from waypost_worker.cli import main
 from waypost_worker.runtime import worker
-from waypost_worker.telemetry import loop_delay
+from waypost_worker.telemetry import health
 
 worker._LOOK_SECONDS /= 10  # type: ignore[misc]
-loop_delay._SECONDS_KEPT /= 2  # type: ignore[misc]
+health._SECONDS_KEPT /= 2  # type: ignore[misc]
 
 if __name__ == "__main__":
     main()

@@ -12,7 +12,7 @@ from tests.support.timeouts import PATIENCE
 
 from waypost.wire.envelope import KafkaRecord
 from waypost.wire.topics import Topics
-from waypost_worker.devserver import EmbeddedKafka
+from waypost_worker.devserver import ClusterOptions, EmbeddedKafka
 from waypost_worker.kafka.command_log import KafkaCommandLog
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.membership import Membership
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.servers
 
 @pytest.fixture(scope="module")
 def kafka(server_directory: ServerDirectory) -> Iterator[EmbeddedKafka]:
-    with started(EmbeddedKafka(server_directory("kafka"), properties=SOON_BACK)) as made:
+    with started(EmbeddedKafka(server_directory("kafka"), ClusterOptions(properties=SOON_BACK))) as made:
         yield made
 
 

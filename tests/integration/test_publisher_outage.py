@@ -13,7 +13,7 @@ from tests.support.timeouts import PATIENCE
 from waypost import BufferFullError, DeliveryError, Publisher, ResultTimeoutError, SyncPublisher, Topics
 from waypost.wire.envelope import open_envelope
 from waypost.wire.topics import partition_of
-from waypost_worker.devserver import EmbeddedKafka, Endpoints
+from waypost_worker.devserver import ClusterOptions, EmbeddedKafka, Endpoints
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.topics import create_topics
 
@@ -26,7 +26,7 @@ SESSIONS = [f"session-{number}" for number in range(12)]
 @pytest.fixture(scope="module")
 def kafka(server_directory: ServerDirectory) -> Iterator[EmbeddedKafka]:
     """A broker of this file's own, for killing."""
-    with started(EmbeddedKafka(server_directory("kafka"), properties=SOON_BACK)) as running:
+    with started(EmbeddedKafka(server_directory("kafka"), ClusterOptions(properties=SOON_BACK))) as running:
         yield running
 
 

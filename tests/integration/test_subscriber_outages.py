@@ -23,14 +23,14 @@ from tests.support.servers import SOON_BACK, ServerDirectory, started
 from tests.support.timeouts import PATIENCE
 
 from waypost import Event, Subscriber
-from waypost_worker.devserver import EmbeddedKafka, Endpoints
+from waypost_worker.devserver import ClusterOptions, EmbeddedKafka, Endpoints
 
 MEMBER = Path(__file__).with_name("subscriber_process.py")
 
 
 @pytest.fixture(scope="module")
 def kafka(server_directory: ServerDirectory) -> Iterator[EmbeddedKafka]:
-    with started(EmbeddedKafka(server_directory("kafka"), properties=SOON_BACK)) as made:
+    with started(EmbeddedKafka(server_directory("kafka"), ClusterOptions(properties=SOON_BACK))) as made:
         yield made
 
 

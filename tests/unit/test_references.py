@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+import waypost
 from waypost import Topics
 from waypost.wire.event_types import EventType
 
@@ -122,10 +123,10 @@ def module_of(file: Path) -> str:
 
 
 def named_here(reference: Reference) -> bool:
-    """Whether a short name is one of the docstring's class, or one that its module knows."""
+    """Whether a short name is one of the docstring's class, one that its module knows, or a public one."""
     module = importlib.import_module(module_of(reference.file))
     path = reference.name.split(".")
-    return has(module, path) or has(getattr(module, reference.owner, None), path)
+    return any(has(holder, path) for holder in (module, getattr(module, reference.owner, None), waypost))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 from aiokafka import TopicPartition
 
-from waypost.subscriber.consumer import ResultConsumer, Start, Watch
+from waypost.subscriber.consumer import ResultConsumer, Start
+from waypost.subscriber.watchdog import Watch
 
 PARTITION = TopicPartition("results", 0)
 
