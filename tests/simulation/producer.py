@@ -86,6 +86,7 @@ class SimulatedProducer:
         self.process = current_process()
         self.closed = False
         self.client = self.cluster = self
+        self.unauthorized_topics: frozenset[str] = frozenset()  # nobody lacks a permission here
         self._known = 0  # how many partitions it was told of
         self.task: asyncio.Task[None] | None = None
         self._sender = SimpleNamespace(sender_task=None)
