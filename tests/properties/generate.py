@@ -62,7 +62,7 @@ policies = st.fixed_dictionaries(
 changes = policies.map(lambda fields: tuple(fields.items()))
 
 creates = st.builds(Create, _names, st.just(b"{}"), st.just(b"{}"))
-_items = st.builds(ImportItem, _imported_ids, _names, st.integers(-50, 50), st.just(b"{}"))
+_items = st.builds(ImportItem, _imported_ids, _names, st.integers(-50, 50), st.just(b"{}"), st.just(b"{}"))
 imports = st.builds(
     Import, st.lists(_items, max_size=6).map(tuple), st.sampled_from(["skip", "replace", "reject"])
 )
