@@ -197,6 +197,7 @@ async def test_every_remembered_command_comes_back(
 # What was refused is kept, however odd it is: that is why it was refused.
 
 _bytes = st.one_of(st.none(), st.binary(max_size=30))
+_sizes = st.one_of(st.none(), st.integers(0, 2**31))
 _any_text = st.text(st.characters(exclude_categories=[]), max_size=30)
 
 
@@ -215,6 +216,8 @@ _any_text = st.text(st.characters(exclude_categories=[]), max_size=30)
             st.tuples(st.text(st.characters(exclude_categories=["Cs"]), max_size=9), _bytes), max_size=4
         ),
         moments,
+        _sizes,
+        _sizes,
     )
 )
 async def test_every_refused_command_is_kept(pool: Any, hand: Hand, row: RejectedRow) -> None:
@@ -226,6 +229,7 @@ async def test_every_refused_command_is_kept(pool: Any, hand: Hand, row: Rejecte
         row.code,
     )
     assert (kept["key"], kept["value"], kept["recorded_at"]) == (row.key, row.value, row.recorded_at)
+    assert (kept["value_bytes"], kept["headers_bytes"]) == (row.value_bytes, row.headers_bytes)
     headers = [
         (name, None if text is None else text.encode("latin-1"))
         for name, text in orjson.loads(kept["headers"])
