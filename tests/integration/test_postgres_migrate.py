@@ -36,7 +36,8 @@ TABLES = {
     "default_policy jsonb?, default_commands jsonb",
     "outbox": "partition integer, first_offset bigint, last_offset bigint, payload bytea",
     "rejected_commands": "partition integer, offset bigint, session_id text?, command_id text?, code text, "
-    "message text, key bytea?, value bytea?, headers bytea, recorded_at timestamptz",
+    "message text, key bytea?, value bytea?, headers bytea, recorded_at timestamptz, value_bytes bigint?, "
+    "headers_bytes bigint?",
     "shard": "only_row boolean, shard integer, shards integer, set_id uuid, recorded_at timestamptz",
     "migrations": "number integer, name text, sha256 text, applied_at timestamptz",
 }
