@@ -26,8 +26,14 @@ class Watched(Worker):
         self.here = here
 
     async def address(self) -> str:
-        """Where it listens, as soon as it does."""
-        await self.here.until(lambda: self.says("http_listening") > 0, PATIENCE)
+        """Return where it listens, as soon as it does. Fail at once if it ends before."""
+
+        def listening() -> bool:
+            found = self.says("http_listening") > 0
+            assert found or self.process is None or self.process.returncode is None, self.log.read_text()
+            return found
+
+        await self.here.until(listening, PATIENCE)
         port = next(
             json.loads(line)["port"] for line in self.log.read_text().splitlines() if "http_listening" in line
         )
