@@ -19,6 +19,7 @@ from tests.support.deployment import Deployment
 
 __all__ = ["here"]
 
+TOP = Path(__file__).parents[2]
 Values = dict[tuple[str, ...], float]
 
 
@@ -26,7 +27,7 @@ class Sabotaged(Watched):
     """A worker with a bug on purpose."""
 
     def __init__(self, here: Deployment, log: Path, sabotage: str) -> None:
-        super().__init__(here, log)
+        super().__init__(here, log, PYTHONPATH=str(TOP))
         counts = str(log.with_suffix(".counts"))
         self.command = (
             *(sys.executable, "-m", "tests.faults.worker"),
