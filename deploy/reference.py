@@ -165,6 +165,7 @@ def dashboard() -> dict[str, Any]:
                     [(_quantile(c.POSTGRES_SECONDS, 0.95, "shard, operation"), "{{shard}} {{operation}}")],
                 ),
                 ("Appending results", "s", list(_quantiles(c.EMIT_SECONDS))),
+                ("Bytes of results a second", "Bps", [(f"sum({_rates(c.RESULT_BYTES)})", "all results")]),
                 ("Terms ended a minute", "short", [(f"60 * {_rate(c.TERMS_ENDED, 'reason')}", "{{reason}}")]),
                 (
                     "Takeovers",

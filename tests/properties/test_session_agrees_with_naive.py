@@ -9,6 +9,7 @@ from tests.properties.naive import DEFAULT_POLICY, NaiveSession
 from tests.properties.views import plain_decision, plain_entries, plain_policy
 
 from waypost.model import index
+from waypost.model import session as rules
 from waypost.model.commands import Command, ConfigureDefaults
 from waypost.model.decisions import Duplicate, Rejected
 from waypost.model.index import Session
@@ -39,14 +40,18 @@ def run_both(commands: list[Command]) -> None:
 
 
 # How many checkpoints make a session a large one, and how many that come or go at once make many.
-sizes = pytest.mark.parametrize(("large", "many"), [(index.LARGE, index._MANY), (0, 1), (3, 0)])
+sizes = pytest.mark.parametrize(("large", "many"), [(index.LARGE, index.MANY), (0, 1), (3, 0)])
 
 
 @sizes
 @settings(deadline=None, max_examples=150)
 @given(commands=lives_with_defaults)
 def test_random_lives(large: int, many: int, commands: list[Command]) -> None:
-    with patch.object(index, "LARGE", large), patch.object(index, "_MANY", many):
+    with (
+        patch.object(index, "LARGE", large),
+        patch.object(index, "MANY", many),
+        patch.object(rules, "MANY", many),
+    ):
         run_both(commands)
 
 
@@ -54,5 +59,9 @@ def test_random_lives(large: int, many: int, commands: list[Command]) -> None:
 @settings(deadline=None, max_examples=15)
 @given(commands=long_lives)
 def test_lives_long_enough_to_forget(large: int, many: int, commands: list[Command]) -> None:
-    with patch.object(index, "LARGE", large), patch.object(index, "_MANY", many):
+    with (
+        patch.object(index, "LARGE", large),
+        patch.object(index, "MANY", many),
+        patch.object(rules, "MANY", many),
+    ):
         run_both(commands)

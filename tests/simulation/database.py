@@ -220,6 +220,16 @@ class SimulatedStore:
         _drop_confirmed(tables)
         self._database.put(self._partition, tables)
 
+    async def sizes(self, session_ids: Sequence[str]) -> dict[str, int]:
+        found: dict[str, int] = await self._call(
+            f"sizes of {list(session_ids)}", partial(self._sizes, self._held, session_ids)
+        )
+        return found
+
+    def _sizes(self, held: tuple[int, int] | None, session_ids: Sequence[str]) -> dict[str, int]:
+        rows = self._tables(held).sessions
+        return {name: rows[name].checkpoints for name in session_ids if name in rows}
+
     async def load(self, session_ids: Sequence[str]) -> dict[str, Session]:
         found: dict[str, Session] = await self._call(
             f"load {list(session_ids)}", partial(self._load, self._held, session_ids)

@@ -42,7 +42,7 @@ class Topic:
 
 def batch(*offsets: int) -> AppliedBatch:
     made = [(offset, ResultRecord(b"key", b"%d" % offset, [])) for offset in offsets]
-    return AppliedBatch([], [], made, made, [], 0, 0)
+    return AppliedBatch([], [], made, made, [], 0, 0, len(made))
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ async def test_bytes_that_wait_are_bounded_too(topic: Topic, emission: ResultEmi
     emission.add(batch(0))
     await under_way(topic)
     large = [(1, ResultRecord(b"key", b"x" * 2000, []))]
-    emission.add(AppliedBatch([], [], large, large, [], 0, 0))
+    emission.add(AppliedBatch([], [], large, large, [], 0, 0, 2000))
     waiting = asyncio.create_task(emission.room())
     for _ in range(10):
         await asyncio.sleep(0)

@@ -59,7 +59,8 @@ def batch(*records: Record) -> AppliedBatch:
     for one in decoded:
         folding.add(one)
     made, _ = folding.finish({})
-    return AppliedBatch(decoded, folding.others, made, made, folding.changes.rejected, 0.004, 0.003)
+    size = sum(len(record.value) for _, record in made)
+    return AppliedBatch(decoded, folding.others, made, made, folding.changes.rejected, 0.004, 0.003, size)
 
 
 def acquired() -> Acquired:

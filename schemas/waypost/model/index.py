@@ -21,7 +21,7 @@ FORGET_ABOVE: Final = 320
 # Above this number of checkpoints, retention looks into an index instead of at all of them.
 LARGE: Final = 256
 # When so many come or go at once, keeping lists in order one by one takes longer than making them again.
-_MANY: Final = 64
+MANY: Final = 64
 
 
 @dataclass(slots=True)
@@ -164,13 +164,14 @@ class Session:
             self._known[entry.command_id] = number
         if entry.imported_id is not None:
             insort(self._imported.setdefault(entry.imported_id, []), number)
-        self._pins += entry.pinned
+        if entry.pinned:
+            self._pins += 1
         if self._retention is not None:
             self._retention.added(entry)
 
     def add_all(self, entries: Sequence[Entry]) -> None:
         """Take live entries in, in any order."""
-        if len(entries) <= _MANY:
+        if len(entries) <= MANY:
             for entry in entries:
                 self.add(entry)
             return
@@ -222,9 +223,7 @@ class Session:
         return self.remember(SeenCommand(entry.position, entry.command_id, number))
 
     def drop_all(self, numbers: Sequence[int]) -> list[SeenCommand]:
-        """Take live entries out, in this order; what is remembered of the commands that made them."""
-        if len(numbers) <= _MANY:
-            return [remembered for remembered in map(self.drop, numbers) if remembered is not None]
+        """Take many live entries out, in this order; what is remembered of the commands that made them."""
         self._retention = None
         gone = set(numbers)
         dropped = [self.entries.pop(number) for number in numbers]

@@ -38,7 +38,7 @@ from waypost.model.decisions import (
     RolledBack,
     Unpinned,
 )
-from waypost.model.index import Entry, SeenCommand, Session
+from waypost.model.index import MANY, Entry, SeenCommand, Session
 from waypost.model.limits import MAX_CLAIMED_NUMBER
 from waypost.model.retention import RetentionPolicy, removed_by_age, retention
 from waypost.model.retention_index import NOTHING, Change
@@ -255,7 +255,12 @@ def evolve(session: Session, command: Command, decision: Accepted) -> DedupChang
             pass
         case _:
             assert_never(decision)
-    added += session.drop_all(decision.removed)
+    if len(decision.removed) > MANY:
+        added += session.drop_all(decision.removed)
+    else:
+        for number in decision.removed:
+            if (remembered := session.drop(number)) is not None:
+                added.append(remembered)
     if command.id is not None and not isinstance(decision, Created):
         added.append(session.remember(SeenCommand(command.position, command.id, about)))
     if not added:

@@ -106,13 +106,13 @@ def open_envelope(record: KafkaRecord) -> Envelope:
 _new: Final = tuple.__new__
 MAX_KEY_BYTES: Final = 4 * MAX_SESSION_ID
 _LONGEST_ID: Final = 4 * MAX_COMMAND_ID
-_LONGEST_TIME: Final = 64
-_LONGEST_SHARED: Final = 256
+_LONGEST_OWN: Final = MAX_KEY_BYTES + _LONGEST_ID + 64  # with the time
+_LONGEST_SHARED: Final = 512
 _MOST_ATTRIBUTES: Final = 1000
 _PARSED_AT_ONCE: Final = 64 * 1024
 _ATTRIBUTES: Final = ("specversion", "id", "source", "type", "time", "traceparent")
-# The headers of a command in binary mode, in the order in which command_headers writes them.
-_ORDER: Final = ("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "content-type")
+# The headers of a command in binary mode, in the order in which command_headers writes them; and what two hold.
+_PLAIN: Final = ("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "content-type", b"1.0", JSON)
 
 
 def _open_plain(record: KafkaRecord, value: bytes) -> Envelope | None:
@@ -128,14 +128,12 @@ def _open_plain(record: KafkaRecord, value: bytes) -> Envelope | None:
     elif len(headers) != 6:
         return None
     (n0, version), (n1, identifier), (n2, source), (n3, kind), (n4, time), (n5, content) = headers
-    if (n0, n1, n2, n3, n4, n5) != _ORDER or key is None or not identifier or not time:
+    if (n0, n1, n2, n3, n4, n5, version, content) != _PLAIN or key is None:
         return None
-    if version != b"1.0" or content != JSON or source is None or kind is None:
+    if not identifier or not source or not kind or not time:
         return None
-    # What is too long to be right is not kept.
-    if len(key) > MAX_KEY_BYTES or len(identifier) > _LONGEST_ID or len(time) > _LONGEST_TIME:
-        return None
-    if len(source) > _LONGEST_SHARED or len(kind) > _LONGEST_SHARED:
+    # What is too long to be right is not looked at, and not kept.
+    if len(key) + len(identifier) + len(time) > _LONGEST_OWN or len(source) + len(kind) > _LONGEST_SHARED:
         return None
     command_type, session_id = _plain_kind(source, kind), _plain_session(key)
     if command_type is None or session_id is None:

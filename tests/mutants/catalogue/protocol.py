@@ -166,7 +166,7 @@ PROTOCOL: tuple[Mutant, ...] = (
             Edit(
                 TERM + "Term._apply",
                 "with acquired.proof.renewed():",
-                "emission.add(AppliedBatch(commands, others, made, results, changes.rejected, 0, 0))\n"
+                "emission.add(AppliedBatch(commands, others, made, results, changes.rejected, 0, 0, 0))\n"
                 "    results = []\n"
                 "    with acquired.proof.renewed():",
             ),

@@ -41,7 +41,7 @@ RECOVERY: tuple[Mutant, ...] = (
         "a replay forgets the results that the topic lacks",
         (
             Edit(
-                REPLAY + "_batches",
+                REPLAY + "_batch",
                 "items = [item for item in items if item[0] > comparison.highest]",
                 "items = []",
             ),
@@ -50,13 +50,13 @@ RECOVERY: tuple[Mutant, ...] = (
     Mutant(
         "replay-owes-what-is-there",
         "a replay leaves results to the next owner that the topic holds",
-        (Edit(REPLAY + "_batches", " if item[0] > comparison.highest]", "]"),),
+        (Edit(REPLAY + "_batch", " if item[0] > comparison.highest]", "]"),),
         harmless="the next owner reads from the topic what was emitted, and passes over items up to there",
     ),
     Mutant(
         "replay-compares-nothing",
         "a replay does not hold results against those in the topic",
-        (Edit(REPLAY + "_batches", "await comparison.hold(results)", "pass"),),
+        (Edit(REPLAY + "_batch", "await comparison.hold(results)", "pass"),),
         tests=("tests/integration/test_replay_results.py::test_the_first_result_that_differs_is_shown",),
     ),
     Mutant(
@@ -86,7 +86,7 @@ RECOVERY: tuple[Mutant, ...] = (
         "a replay behind a restored snapshot takes what that still owes for emitted",
         (
             Edit(
-                REPLAY + "_batches",
+                REPLAY + "_batch",
                 "emitted=comparison.emitted,",
                 "emitted=max(comparison.emitted, next_offset - 1),",
             ),

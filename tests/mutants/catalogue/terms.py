@@ -258,6 +258,12 @@ TERMS: tuple[Mutant, ...] = (
             ),
         ),
     ),
+    Mutant(
+        "what-does-not-fit-into-memory-is-lost",
+        "commands that a batch has no memory for are not kept for the next one",
+        (Edit(FOLDER + "fold", "pieces.put_back(rest)", "pass"),),
+        tests=("tests/unit/test_batch_folder.py::test_where_batches_end_changes_no_result",),
+    ),
     # The rest of a term.
     Mutant(
         "no-watch-over-the-consumer",

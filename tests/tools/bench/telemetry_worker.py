@@ -115,6 +115,10 @@ class SwitchedStore:
         """See the port."""
         await self._store.save_position(epoch, emitted, results_offset)
 
+    async def sizes(self, session_ids: Sequence[str]) -> dict[str, int]:
+        """See the port."""
+        return await self._store.sizes(session_ids)
+
     async def load(self, session_ids: Sequence[str]) -> dict[str, Session]:
         """See the port."""
         return await self._store.load(session_ids)

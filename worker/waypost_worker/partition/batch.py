@@ -4,14 +4,13 @@ No I/O: the sessions that a batch touches are loaded before, the data that rollb
 and replay both fold the log with this code.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from operator import attrgetter
 from typing import Final, NamedTuple
 
 from waypost.errors import InvalidCommandError
-from waypost.model.commands import Action, Command, ConfigureDefaults, Create, Rollback
+from waypost.model.commands import Action, Command, ConfigureDefaults, Create
 from waypost.model.decisions import (
     Accepted,
     Created,
@@ -25,6 +24,7 @@ from waypost.model.decisions import (
 )
 from waypost.model.defaults import Defaults
 from waypost.model.index import Entry, Session
+from waypost.model.limits import MAX_DATA_BYTES, MAX_METADATA_BYTES
 from waypost.model.session import decide, evolve
 from waypost.wire.decode import parse_body
 from waypost.wire.envelope import Envelope, KafkaRecord, glimpse, open_envelope, recorded_at
@@ -51,8 +51,15 @@ class Decoded(NamedTuple):
 
 
 _SESSION_ID: Final = attrgetter("session_id")
-_RECORD_BYTES: Final = 200  # besides its value
-_ROLLBACK_BYTES: Final = 1024 * 1024
+# The largest data and metadata that a rollback can return. Stored metadata of 16 KiB is read as up to 850 KB of text,
+# for Postgres writes 1e308 with all its digits.
+ROLLBACK_BYTES: Final = MAX_DATA_BYTES + 53 * MAX_METADATA_BYTES
+# Results of more bytes are made in another batch. Creates, which bring their own bytes along, hardly count.
+RESULT_BYTES: Final = 8 * 1024 * 1024
+_FEW: Final = 8  # checkpoints that a create usually removes at most
+# What may be done before the event loop gets a turn, in commands of the usual size: about 10 ms.
+_TURN: Final = 500
+_LISTED: Final = 4  # checkpoints that cost as much as a command
 
 
 def decode(record: KafkaRecord, partition: int, partitions: int) -> Decoded:
@@ -176,6 +183,19 @@ class Batch(ChangeCollector):
         self._rollbacks: list[_Rollback] = []
         # The places in the batch of all that are no accepted creates: few, as a rule.
         self.others: list[int] = []
+        # Set when the event loop should get a turn, or the batch is full.
+        self.pauses = False
+        self._result_bytes = 0
+        self._work = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether its results take so much memory that it should end here."""
+        return self._result_bytes >= RESULT_BYTES
+
+    def resume(self) -> None:
+        """Go on: the event loop had its turn."""
+        self._work, self.pauses = 0, self.is_full
 
     def add(self, decoded: Decoded) -> None:
         """Decide on one record and take its consequences over."""
@@ -210,9 +230,12 @@ class Batch(ChangeCollector):
                 place = self._next_place()
                 waiting = _Rollback(place, envelope, offset, decision, replace(entry), content_now)
                 self._rollbacks.append(waiting)
+                self._weigh(ROLLBACK_BYTES, len(decision.removed))
                 self._evolve(session, command, decision)
             case _:
                 self._keep(offset, self._encoder.accepted(envelope, offset, decision))
+                placed = len(decision.placed) if isinstance(decision, Imported) else 0
+                self._weigh(0, placed + len(decision.removed))
                 self.take(session, command, decision)
 
     def _created(
@@ -221,8 +244,11 @@ class Batch(ChangeCollector):
         """By far the most frequent case."""
         entry, removed = decision
         offset, content = command.position, (action.data, action.metadata)
-        self._made.append((offset, self._encoder.created(envelope, offset, entry, content, removed)))
+        result = self._encoder.created(envelope, offset, entry, content, removed)
+        self._made.append((offset, result))
         self._items.append(outbox.created_item(offset, entry.number, removed))
+        if len(removed) > _FEW:
+            self._weigh(len(result.value), len(removed))
         self.take_created(session, command, decision, content)
 
     def wanted(self) -> list[tuple[str, int]]:
@@ -296,6 +322,13 @@ class Batch(ChangeCollector):
         self._next_place()
         self._made.append((offset, record))
         self._items.append(outbox.whole_item(offset, record))
+        self._weigh(len(record.value), 0)
+
+    def _weigh(self, result_bytes: int, listed: int) -> None:
+        """Count what a result takes, and what was done for it."""
+        self._result_bytes += result_bytes
+        self._work += 1 + listed // _LISTED
+        self.pauses = self._work > _TURN or self.is_full
 
 
 def touched_sessions(decoded: Iterable[Decoded]) -> dict[str, None]:
@@ -303,20 +336,3 @@ def touched_sessions(decoded: Iterable[Decoded]) -> dict[str, None]:
     touched = dict.fromkeys(map(_SESSION_ID, decoded))
     touched.pop(None, None)
     return touched
-
-
-def cut(decoded: Sequence[Decoded], most_bytes: int) -> tuple[int, int]:
-    """How many of these records fit into so many bytes, at least one; and how many bytes they are.
-
-    A rollback may answer with the largest data there is, so it counts as that. Where a batch is cut never
-    changes what its commands mean.
-    """
-    weights = [len(one.record.value or b"") + _RECORD_BYTES for one in decoded]
-    for index, one in enumerate(decoded):
-        if type(one.action) is Rollback:
-            weights[index] += _ROLLBACK_BYTES
-    total = sum(weights)
-    if total <= most_bytes:  # nearly always
-        return len(decoded), total
-    fitting = next(index for index, sum_ in enumerate(accumulate(weights)) if sum_ > most_bytes) or 1
-    return fitting, sum(weights[:fitting])

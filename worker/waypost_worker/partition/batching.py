@@ -1,18 +1,26 @@
-"""What a fetch brought, decoded a few records at a time and cut into batches. Pure.
+"""What a fetch brought, decoded a few records at a time and cut into batches.
 
 A batch of two thousand commands is more than a core's cache holds. Decoded all at once, each body has left it again
 when its turn comes to be decided on and copied into its result, which makes both dearer: so a piece is taken all the
 way before the next one is looked at. Where pieces end changes nothing that a command means.
+
+Nothing holds the event loop for long, whatever is in a body: it gets a turn between pieces, and a large body is decoded
+in a thread beside it. Performs no other I/O.
 """
 
-from collections.abc import Iterator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from itertools import accumulate
 from math import exp
 from typing import Final
 
 from waypost.wire.envelope import KafkaRecord
-from waypost_worker.partition.batch import Decoded, cut, decode
+from waypost_worker.partition.batch import Decoded, decode
 
 _PIECE: Final = 64
+# A body up to this size is decoded in milliseconds, whatever it holds; a thread costs 0.1 ms.
+_PIECE_BYTES: Final = 256 * 1024
+_RECORD_BYTES: Final = 200  # besides its value
 _LONGEST: Final = 0.005
 _REMEMBERED: Final = 0.25  # seconds that the rate looks back
 # A batch of this size is worth its costs.
@@ -35,28 +43,57 @@ class BatchSplitter:
     def __bool__(self) -> bool:
         return bool(self._left) or self._at < len(self._records)
 
-    def batch(self) -> Iterator[list[Decoded]]:
-        """The pieces of the next batch, none of them empty: ``most_bytes`` together, at least one record.
+    async def batch(self) -> AsyncGenerator[list[Decoded], None]:
+        """Yield the pieces of the next batch, none of them empty: ``most_bytes`` together, at least one record.
 
-        Take it to its end before the next one.
+        Where a batch is cut never changes what its commands mean. Take it to its end before the next one, or put
+        back what it was not taken of.
         """
         room = self._most_bytes
+        since = 0
         while self:
-            piece = self._left or self._decode()
-            size, weight = cut(piece, room)
+            piece = self._left or await self._decode()
+            size, weight = _cut(piece, room)
             if weight > room and room < self._most_bytes:
-                self._left = piece  # cut takes one record at least, and only the first may be too large
+                self._left = piece  # one record is taken at least, and only the first may be too large
                 return
             self._left = piece[size:]
             yield piece[:size]
             room -= weight
             if self._left:
                 return
+            since += weight
+            if since >= _PIECE_BYTES:
+                since = 0
+                await asyncio.sleep(0)
 
-    def _decode(self) -> list[Decoded]:
+    def put_back(self, decoded: Sequence[Decoded]) -> None:
+        """Take back the last records that :meth:`batch` gave, for the next batch."""
+        self._left = [*decoded, *self._left]
+
+    async def _decode(self) -> list[Decoded]:
         piece = self._records[self._at : self._at + _PIECE]
+        sizes = [len(record.value or b"") for record in piece]
+        if sum(sizes) > _PIECE_BYTES:
+            piece = piece[: _fitting(sizes, _PIECE_BYTES)]
         self._at += len(piece)
+        if len(piece) == 1 and sizes[0] > _PIECE_BYTES:
+            return [await asyncio.to_thread(decode, piece[0], self._partition, self._partitions)]
         return [decode(record, self._partition, self._partitions) for record in piece]
+
+
+def _cut(decoded: Sequence[Decoded], most_bytes: int) -> tuple[int, int]:
+    """Return how many of these records fit into ``most_bytes``, at least one, and how many bytes they are."""
+    weights = [len(one.record.value or b"") + _RECORD_BYTES for one in decoded]
+    total = sum(weights)
+    if total <= most_bytes:  # nearly always
+        return len(decoded), total
+    fitting = _fitting(weights, most_bytes)
+    return fitting, sum(weights[:fitting])
+
+
+def _fitting(weights: Sequence[int], most: int) -> int:
+    return next(index for index, total in enumerate(accumulate(weights)) if total > most) or 1
 
 
 class AdaptiveLinger:

@@ -49,7 +49,7 @@ class ResultEmitter:
             return
         self._waiting.append(batch)
         self._waiting_results += len(batch.results)
-        self._waiting_bytes += sum([len(record.value) for _, record in batch.results])
+        self._waiting_bytes += batch.result_bytes
         if self._task is None:
             self._task = asyncio.create_task(self._append_all())
 

@@ -52,6 +52,7 @@ _REJECTED: Final = EventType.REJECTED.wire
 # The two highest bits of the ninth byte are 10 (RFC 9562, section 4.1).
 _VARIANT: Final = {b"%x" % digit: b"%x" % (8 | digit & 3) for digit in range(16)}
 _PARTS: Final = Struct("8s4sx3sc3s12s8x").unpack
+_NOTHING_REMOVED: Final = b',"pinned":false},"removed":[],"command":{"id":'
 Content = tuple[bytes, bytes]  # data and canonical metadata, both JSON
 
 
@@ -125,10 +126,14 @@ class ResultEncoder:
         number, place = b"%d" % entry.number, b"%d" % offset
         recorded, time_header = _time(entry.recorded_at)
         name, name_header = _name(entry.name)
-        if len(removed) <= ALWAYS_FITTING:
-            gone = b'"removed":[%b]' % b",".join([b'%b:%d"' % (opened, one) for one in removed])
+        if not removed:
+            gone = _NOTHING_REMOVED
+        elif len(removed) <= ALWAYS_FITTING:
+            gone = b',"pinned":false},"removed":[%b],"command":{"id":' % b",".join(
+                [b'%b:%d"' % (opened, one) for one in removed]
+            )
         else:
-            gone = id_list_members(b"removed", session, removed)
+            gone = b',"pinned":false},%b,"command":{"id":' % id_list_members(b"removed", session, removed)
         body = b"".join(
             (
                 b'{"session_id":',
@@ -147,9 +152,7 @@ class ResultEncoder:
                 content[0],
                 b',"metadata":',
                 content[1],
-                b',"pinned":false},',
                 gone,
-                b',"command":{"id":',
                 orjson.dumps(envelope.id),
                 self._place,
                 place,

@@ -2,8 +2,9 @@
 results show. The owner and replay both advance with this; what is done with the outcome is theirs.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from itertools import accumulate
 from typing import Final, NamedTuple, Protocol
 
 from waypost.model.checkpoint import checkpoint_id
@@ -15,6 +16,10 @@ from waypost_worker.partition.encode import Content, ResultEncoder
 from waypost_worker.partition.ports import Changes, RefusedError, ResultRecord
 
 _BASE_WEIGHT: Final = 8  # what a session costs besides its entries, in entries
+# Sessions that one batch loads have at most so many checkpoints together, about 50 MB, or are one.
+_LOAD_ITEMS: Final = 100_000
+_LARGEST_SESSION: Final = 10_000
+_TURN: Final = 500  # commands before the event loop gets a turn
 
 
 class FoldResult(NamedTuple):
@@ -29,8 +34,24 @@ class FoldResult(NamedTuple):
     items: list[outbox.Item]
 
 
+class Pieces(Protocol):
+    """Where the commands of batch after batch come from."""
+
+    def batch(self) -> AsyncGenerator[Sequence[Decoded], None]:
+        """Give the pieces of the next batch, in order, none of them empty."""
+        ...
+
+    def put_back(self, decoded: Sequence[Decoded]) -> None:
+        """Take back the last commands that were given, for the next batch."""
+        ...
+
+
 class StoredSessions(Protocol):
     """What folding reads from the store."""
+
+    async def sizes(self, session_ids: Sequence[str]) -> dict[str, int]:
+        """See :class:`waypost_worker.partition.ports.Store`."""
+        ...
 
     async def load(self, session_ids: Sequence[str]) -> dict[str, Session]:
         """See :class:`waypost_worker.partition.ports.Store`."""
@@ -53,9 +74,11 @@ class BatchFolder:
         self._cache = SessionCache(cache_room)
         self._touched: dict[str, None] = {}  # by the batch in hand
 
-    async def fold(self, pieces: Iterable[Sequence[Decoded]], next_offset: int) -> FoldResult:
-        """One batch in one or more pieces, the first command of which is the next to be applied, at or behind
-        ``next_offset``.
+    async def fold(self, pieces: Pieces, next_offset: int) -> FoldResult:
+        """Fold one batch, the first command of which is the next to be applied, at or behind ``next_offset``.
+
+        A batch ends where ``pieces`` says, or before, so that what it needs and makes fits into memory: the rest is
+        put back.
 
         FencedError if the store is elsewhere: somebody else advances the partition. RefusedError if a
         checkpoint that must be stored is not.
@@ -64,29 +87,48 @@ class BatchFolder:
         batch = Batch(self.encoder, cached, self._defaults)
         commands: list[Decoded] = []
         touched: dict[str, None] = {}
-        ahead = iter(pieces)
-        for piece in ahead:
-            taken = piece
+        ahead = pieces.batch()
+        async for piece in ahead:
+            taken: Sequence[Decoded] = piece
+            rest: Sequence[Decoded] = ()
             sessions = touched_sessions(taken)
             if not cached.keys() >= sessions.keys():
                 # One question for all that the rest will need, too.
-                taken = [*piece, *chain.from_iterable(ahead)]
+                taken = [*piece, *[one async for piece in ahead for one in piece]]
                 sessions = touched_sessions(taken)
-                await self._load([session_id for session_id in sessions if session_id not in cached])
-            for one in taken:
-                batch.add(one)
+                missing = [session_id for session_id in sessions if session_id not in cached]
+                if later := await self._load(missing):
+                    end = next(at for at, one in enumerate(taken) if one.session_id in later)
+                    taken, rest = taken[:end], taken[end:]
+                    sessions = touched_sessions(taken)
+            added = await _add(batch, taken)
+            if added < len(taken):
+                taken, rest = taken[:added], [*taken[added:], *rest]
+                sessions = touched_sessions(taken)
             commands += taken
             touched |= sessions
+            if rest or batch.is_full:
+                await ahead.aclose()
+                pieces.put_back(rest)
+                break
         self._touched = touched
         results, items = batch.finish(await self._contents(batch.wanted(), next_offset))
         return FoldResult(commands, batch.others, batch.changes, results, items)
 
-    async def _load(self, session_ids: list[str]) -> None:
+    async def _load(self, session_ids: list[str]) -> set[str]:
+        """Load sessions, as many as fit into memory; return those that are left for the next batch."""
+        later: set[str] = set()
+        if len(session_ids) * _LARGEST_SESSION > _LOAD_ITEMS:
+            sizes = await self._store.sizes(session_ids)
+            totals = accumulate(sizes.get(session_id, 0) + _BASE_WEIGHT for session_id in session_ids)
+            fitting = max(1, sum(total <= _LOAD_ITEMS for total in totals))
+            session_ids, later = session_ids[:fitting], set(session_ids[fitting:])
         stored = await self._store.load(session_ids)
         for session_id in session_ids:
             # Not "or": a session without live checkpoints is falsy, and still has counter and policy.
             found = stored.get(session_id)
             self._cache.sessions[session_id] = Session(session_id) if found is None else found
+        return later
 
     def settle(self) -> None:
         """The batch is committed: sessions used long ago may be dropped from memory."""
@@ -104,6 +146,21 @@ class BatchFolder:
                     "verify', and rebuild with 'waypost replay' into an empty database"
                 )
         return contents
+
+
+async def _add(batch: Batch, commands: Sequence[Decoded]) -> int:
+    """Add commands until the batch is full; return how many. The event loop gets a turn now and then."""
+    for start in range(0, len(commands), _TURN):
+        if start:
+            await asyncio.sleep(0)
+        for index, one in enumerate(commands[start : start + _TURN], start + 1):
+            batch.add(one)
+            if batch.pauses:
+                if batch.is_full:
+                    return index
+                await asyncio.sleep(0)
+                batch.resume()
+    return len(commands)
 
 
 class SessionCache:

@@ -12,6 +12,7 @@ class AppliedBatch(NamedTuple):
     """A committed batch. ``others`` are the places of those ``commands`` that are no accepted creates; ``made`` are the
     results of all of them, in the same order, with their offsets; ``results`` those that are to be emitted,
     ``rejected`` the refused commands. Times in seconds: from decoding to the end of the commit, and of it the commit.
+    ``result_bytes`` is what the bodies of ``made`` take.
     """
 
     commands: Sequence[Decoded]
@@ -21,6 +22,7 @@ class AppliedBatch(NamedTuple):
     rejected: Sequence[RejectedRow]
     seconds: float
     commit_seconds: float
+    result_bytes: int
 
 
 class Observer(Protocol):

@@ -312,6 +312,10 @@ class Store(Protocol):
         """
         ...
 
+    async def sizes(self, session_ids: Sequence[str]) -> dict[str, int]:
+        """How many live checkpoints the stored sessions among these have; unknown ones are absent."""
+        ...
+
     async def load(self, session_ids: Sequence[str]) -> dict[str, Session]:
         """The stored sessions among these; unknown ones are absent."""
         ...

@@ -16,7 +16,6 @@ from waypost.model.index import Session
 from waypost.wire.envelope import KafkaRecord
 from waypost_worker.partition import outbox
 from waypost_worker.partition.acquire import acquire, check_log
-from waypost_worker.partition.batch import Decoded
 from waypost_worker.partition.batching import AdaptiveLinger, BatchSplitter
 from waypost_worker.partition.emitter import ResultEmitter
 from waypost_worker.partition.encode import Content, ResultEncoder
@@ -182,10 +181,10 @@ class Term:
         """Apply these records in one or more batches."""
         pieces = BatchSplitter(records, self._partition, self._acquired.partitions, self._limits.batch_bytes)
         while pieces:
-            await self._apply(pieces.batch(), records, emission)
+            await self._apply(pieces, records, emission)
 
     async def _apply(
-        self, pieces: Iterable[list[Decoded]], records: Sequence[KafkaRecord], emission: ResultEmitter
+        self, pieces: BatchSplitter, records: Sequence[KafkaRecord], emission: ResultEmitter
     ) -> None:
         """One batch: load, decide and evolve, commit, hand over to emission, which goes on beside the next one.
 
@@ -221,7 +220,14 @@ class Term:
         self.progress = ReadProgress(position.next_offset)
         self._folder.settle()
         told = AppliedBatch(
-            commands, others, made, results, changes.rejected, now - began, now - commit_began
+            commands,
+            others,
+            made,
+            results,
+            changes.rejected,
+            now - began,
+            now - commit_began,
+            sum([len(record.value) for _, record in made]),
         )
         self._observer.applied(self._partition, told)
         emission.add(told)
@@ -304,6 +310,11 @@ class _BlamelessStore(StoredSessions):
 
     def __init__(self, store: Store) -> None:
         self._store = store
+
+    @override
+    async def sizes(self, session_ids: Sequence[str]) -> dict[str, int]:
+        with _blaming_nobody():
+            return await self._store.sizes(session_ids)
 
     @override
     async def load(self, session_ids: Sequence[str]) -> dict[str, Session]:

@@ -112,6 +112,11 @@ class PostgresStore(Store):
         await self._as_owner("save_position", epoch, emitted, results_offset, next_offset)
 
     @override
+    async def sizes(self, session_ids: Sequence[str]) -> dict[str, int]:
+        rows = await self._held_rows("sizes", session_ids)
+        return {row["session_id"]: row["checkpoints"] for row in rows}
+
+    @override
     async def load(self, session_ids: Sequence[str]) -> dict[str, Session]:
         rows = await self._held_rows("load", session_ids)
         return {row["session_id"]: _session(row) for row in rows}

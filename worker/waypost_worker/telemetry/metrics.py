@@ -40,8 +40,8 @@ _TYPE_HEADER: Final = 3  # in the order in which the encoder writes headers; a t
 _Pair: TypeAlias = tuple[str | None, bytes]  # a command's type and its result's
 _CREATE: Final[_Pair] = (EventType.CREATE.value, EventType.CREATED.wire)
 # What is kept to be counted together holds its data so long: there is room for some 50 applied or emitted batches of
-# one command, or for one of a megabyte. A batch's bytes are taken from its last command: to look at all of them would
-# cost what is to be saved.
+# one command, or for one of a megabyte. Bytes of commands are taken from a batch's last one: to look at all of them
+# would cost what is to be saved.
 _ROOM: Final = 1024 * 1024
 _ROOM_OF_A_BATCH: Final = 20 * 1024
 _ROOM_OF_A_COMMAND: Final = 1024
@@ -66,8 +66,10 @@ class Metrics(Observer):
         # Applied batches with their partition, and emitted ones without.
         self._kept: list[tuple[int | None, AppliedBatch, float, float]] = []
         self._room = _ROOM
+        self._result_bytes_seen = 0
         self._commands: Events[_Pair] = Events(catalog.COMMANDS, self.registry, _labels)
         self._rejected = self._counter(catalog.REJECTED)
+        self._result_bytes = self._counter(catalog.RESULT_BYTES)
         self._batch_commands = self._fast(catalog.BATCH_COMMANDS).labels()
         self._batch_seconds = self._fast(catalog.BATCH_SECONDS).labels()
         self._postgres_seconds = self._fast(catalog.POSTGRES_SECONDS)
@@ -203,18 +205,20 @@ class Metrics(Observer):
         commands = batch.commands
         self._kept.append((partition, batch, seconds, self._clock()))
         size = len(commands[-1].record.value or b"") + _ROOM_OF_A_COMMAND
-        self._room -= _ROOM_OF_A_BATCH + len(commands) * size
+        self._room -= _ROOM_OF_A_BATCH + len(commands) * size + batch.result_bytes
         if self._room < 0:
             self._count_kept()
 
     def _count_kept(self) -> None:
         """Count what was kept: called before anybody looks, and before what must come after it."""
         kept, self._kept, self._room = self._kept, [], _ROOM
+        self._result_bytes_seen = 0
         for partition, batch, seconds, at in kept:
             if partition is None:
                 self._count_emitted(batch, seconds, at)
             else:
                 self._count_applied(partition, batch, at)
+        self._result_bytes.inc(self._result_bytes_seen)
 
     def _count_applied(self, partition: int, batch: AppliedBatch, at: float) -> None:
         commands = batch.commands
@@ -225,6 +229,7 @@ class Metrics(Observer):
             self._commands.seen[kind, batch.made[place][1].headers[_TYPE_HEADER][1]] += 1
         for row in batch.rejected:
             self._rejected.labels(row.code).inc()
+        self._result_bytes_seen += batch.result_bytes
         self._batch_commands.observe(len(commands))
         self._batch_seconds.observe(batch.seconds)
         self._record_age[partition] = max(0.0, at - commands[-1].record.timestamp / 1000)

@@ -20,6 +20,7 @@ class TimedStore(Store):
         self._acquired = metrics.postgres(shard, "acquire")
         self._recorded = metrics.postgres(shard, "record_claim")
         self._saved = metrics.postgres(shard, "save_position")
+        self._sized = metrics.postgres(shard, "sizes")
         self._loaded = metrics.postgres(shard, "load")
         self._fetched = metrics.postgres(shard, "contents")
         self._committed = metrics.postgres(shard, "commit")
@@ -42,6 +43,13 @@ class TimedStore(Store):
         began = time.perf_counter()
         await self._store.save_position(epoch, emitted, results_offset)
         self._saved(time.perf_counter() - began)
+
+    @override
+    async def sizes(self, session_ids: Sequence[str]) -> dict[str, int]:
+        began = time.perf_counter()
+        sizes = await self._store.sizes(session_ids)
+        self._sized(time.perf_counter() - began)
+        return sizes
 
     @override
     async def load(self, session_ids: Sequence[str]) -> dict[str, Session]:

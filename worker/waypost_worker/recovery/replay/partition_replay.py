@@ -14,7 +14,7 @@ from waypost.model.defaults import Defaults
 from waypost.wire.envelope import KafkaRecord
 from waypost_worker.partition import outbox
 from waypost_worker.partition.acquire import check_log
-from waypost_worker.partition.batch import Decoded, cut, decode
+from waypost_worker.partition.batching import BatchSplitter
 from waypost_worker.partition.encode import NullEncoder, ResultEncoder
 from waypost_worker.partition.fold import BatchFolder
 from waypost_worker.partition.ownership import anchor_of
@@ -133,46 +133,51 @@ class PartitionReplay:
         next_offset = claim.next_offset
         await log.seek(next_offset)
         while records := await self._gather(log, next_offset):
-            waiting = [decode(record, self._partition, partitions) for record in records]
-            while waiting:
-                size = self._cut(waiting, comparison.silent_below)
-                decoded, waiting = waiting[:size], waiting[size:]
-                first, last = decoded[0].record, decoded[-1].record
-                unseen = last.offset < comparison.silent_below
+            for part in _parts(records, comparison.silent_below):
+                pieces = BatchSplitter(part, self._partition, partitions, limits.batch_bytes)
+                unseen = part[-1].offset < comparison.silent_below
                 folder.encoder = silent if unseen else self._encoder
-                _, _, changes, results, items = await folder.fold([decoded], next_offset)
-                if unseen:
-                    items = []
-                else:
-                    compared = comparison.compared
-                    await comparison.hold(results)
-                    self.outcome.compared += comparison.compared - compared
-                    items = [item for item in items if item[0] > comparison.highest]
-                    self.outcome.owed += len(items)
-                await store.commit(
-                    Commit(
-                        epoch=claim.epoch,
-                        expected_offset=next_offset,
-                        next_offset=last.offset + 1,
-                        anchor=anchor_of(last),
-                        # Where nothing is owed this is the batch's last command, or more: no entry is written.
-                        emitted=comparison.emitted,
-                        results_offset=comparison.results_offset,
-                        outbox=StoredOutbox(first.offset, last.offset, outbox.pack(items)),
-                        changes=changes,
-                    )
-                )
-                folder.settle()
-                next_offset = last.offset + 1
-                self.outcome.commands += len(decoded)
-                self.outcome.next_offset = next_offset
-                self._progress.advanced(self._partition, len(decoded), next_offset)
+                while pieces:
+                    next_offset = await self._batch(folder, pieces, claim, comparison, next_offset, unseen)
 
-    def _cut(self, waiting: Sequence[Decoded], silent_below: int) -> int:
-        size, _ = cut(waiting, self._limits.batch_bytes)
-        if waiting[0].record.offset < silent_below <= waiting[size - 1].record.offset:
-            return next(at for at, one in enumerate(waiting) if one.record.offset >= silent_below)
-        return size
+    async def _batch(
+        self,
+        folder: BatchFolder,
+        pieces: BatchSplitter,
+        claim: Claim,
+        comparison: Comparison,
+        next_offset: int,
+        unseen: bool,
+    ) -> int:
+        """Apply one batch; return the next offset. With ``unseen``, nobody looks at its results."""
+        commands, _, changes, results, items = await folder.fold(pieces, next_offset)
+        first, last = commands[0].record, commands[-1].record
+        if unseen:
+            items = []
+        else:
+            compared = comparison.compared
+            await comparison.hold(results)
+            self.outcome.compared += comparison.compared - compared
+            items = [item for item in items if item[0] > comparison.highest]
+            self.outcome.owed += len(items)
+        await self._ports.store.commit(
+            Commit(
+                epoch=claim.epoch,
+                expected_offset=next_offset,
+                next_offset=last.offset + 1,
+                anchor=anchor_of(last),
+                # Where nothing is owed this is the batch's last command, or more: no entry is written.
+                emitted=comparison.emitted,
+                results_offset=comparison.results_offset,
+                outbox=StoredOutbox(first.offset, last.offset, outbox.pack(items)),
+                changes=changes,
+            )
+        )
+        folder.settle()
+        self.outcome.commands += len(commands)
+        self.outcome.next_offset = last.offset + 1
+        self._progress.advanced(self._partition, len(commands), last.offset + 1)
+        return last.offset + 1
 
     async def _gather(self, log: CommandLog, next_offset: int) -> list[KafkaRecord]:
         """The next batch's records, all below the end; none once there are none."""
@@ -193,3 +198,9 @@ class PartitionReplay:
             if records[-1].offset >= self._end - 1:
                 break
         return gathered
+
+
+def _parts(records: Sequence[KafkaRecord], silent_below: int) -> list[Sequence[KafkaRecord]]:
+    """Divide records where results begin to be looked at."""
+    at = next((at for at, record in enumerate(records) if record.offset >= silent_below), len(records))
+    return [part for part in (records[:at], records[at:]) if part]
