@@ -6,6 +6,8 @@ run: a text of which little can be removed has long runs, and thus few.
 """
 
 import re
+from itertools import accumulate
+from operator import sub
 from typing import Final
 
 _BRACES_ALIKE: Final = bytes.maketrans(b"[]", b"{}")
@@ -13,7 +15,7 @@ _ALL_BUT_MARKS: Final = bytes(byte for byte in range(256) if byte not in b'{}[]"
 _ALL_BUT_OPENINGS: Final = bytes(byte for byte in range(256) if byte not in b"[{")
 _STRINGS: Final = re.compile(rb'"[^"]*+"')
 _RUNS: Final = re.compile(rb"\{+|\}+")
-_WORTH_IT: Final = 14  # remove pairs while a fourteenth of the text goes with them
+_WORTH_IT: Final = 10  # remove pairs while a tenth of the text goes with them
 
 
 def nests_deeper(raw: bytes, levels: int) -> bool:
@@ -56,12 +58,12 @@ def heights(marks: bytes) -> tuple[int, int]:
             marks = left
             break
         marks = left
-    level = lowest = highest = 0
-    for run in _RUNS.findall(marks):
-        if run[0] == ord("{"):
-            level += len(run)
-            highest = max(highest, level)
-        else:
-            level -= len(run)
-            lowest = min(lowest, level)
-    return lowest, highest + removed
+    runs = _RUNS.findall(marks)
+    if not runs:
+        return 0, removed
+    sizes = [0] * marks.startswith(b"}") + list(map(len, runs))
+    opening, closing = sizes[::2], sizes[1::2]
+    # The level behind each run of opening brackets, and behind each of closing ones.
+    peaks = list(accumulate(map(sub, opening[1:], closing), initial=opening[0]))
+    lowest = min(map(sub, peaks, closing), default=0)
+    return min(0, lowest), max(peaks) + removed

@@ -71,6 +71,7 @@ _PLAIN_ITEM: Final = re.compile(
     rb'\{"id":"([^"\\]++)","name":"([^"\\]++)","timestamp":"([^"\\]++)","data":(?=\{)'
 )
 _PLAIN_METADATA: Final = b',"metadata":'
+_ITEM_FIELDS: Final = set(ImportedCheckpoint.model_fields)
 # No body and no item has so many fields: what has more is wrong, and the rest need not be looked at.
 _TOO_MANY_FIELDS: Final = 8
 _MANY_MEMBERS: Final = 64
@@ -225,20 +226,43 @@ def _general_item(text: bytes, index: int, problems: list[InvalidCommandError]) 
     if text[:1] != b"{":
         validate_body(ImportedCheckpoint, _small({"": text})[""], field)
     raw, repeated = _collected(text)
-    model = cast(ImportedCheckpoint, validate_body(ImportedCheckpoint, _small(raw), field))
+    identifier, name, timestamp = _own_fields(raw) or _modeled_fields(raw, field)
     try:
         if repeated is not None:
             raise repeated_key(repeated)
         return ImportItem(
-            id=model.id,
-            name=model.name,
-            timestamp=parse_micros(model.timestamp),
+            id=identifier,
+            name=name,
+            timestamp=timestamp,
             data=_data(raw["data"], f"{field}.data"),
             metadata=_raw_metadata(raw.get("metadata", b"{}"), f"{field}.metadata"),
         )
     except InvalidCommandError as problem:
         problems.append(problem)
         return None
+
+
+def _own_fields(raw: dict[str, bytes]) -> tuple[str, str, int] | None:
+    """Return id, name and timestamp of an item that is right; None leaves it to the model."""
+    if raw.keys() | {"metadata"} != _ITEM_FIELDS:
+        return None
+    if raw["data"][:1] != b"{" or raw.get("metadata", b"{")[:1] != b"{":
+        return None
+    texts = raw["id"], raw["name"], raw["timestamp"]
+    if not all(text.startswith(b'"') for text in texts):
+        return None
+    identifier, name, time = map(orjson.loads, texts)
+    if text_problem(identifier, MAX_CHECKPOINT_ID) or text_problem(name, MAX_NAME):
+        return None
+    try:
+        return identifier, name, parse_micros(time)
+    except ValueError:
+        return None
+
+
+def _modeled_fields(raw: dict[str, bytes], field: str) -> tuple[str, str, int]:
+    model = cast(ImportedCheckpoint, validate_body(ImportedCheckpoint, _small(raw), field))
+    return model.id, model.name, parse_micros(model.timestamp)
 
 
 def _checkpoint_command(make: Callable[[str], Action]) -> Callable[[bytes], Action]:

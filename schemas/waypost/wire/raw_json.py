@@ -6,18 +6,21 @@ flat is passed over by one match, anything else by its brackets alone, counted a
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Final
 
 import orjson
 
 from waypost.errors import InvalidCommandError
 from waypost.model.brackets import heights, nesting_marks
+from waypost.model.limits import MAX_NESTING
 
 # Possessive quantifiers (++ and *+) never try again what has matched, so no text takes more than one pass.
 _SPACE: Final = rb"[ \t\n\r]*+"
 _STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _SCALAR: Final = _STRING + rb"|[^ \t\n\r,\]}\"\[{:]++"
 _LEVELS: Final = 8
+_AROUND: Final = 4  # levels around the data in a structured event
 _SMALL: Final = 2048  # bytes
 _OPENING: Final = (b"[", b"{")
 _FIRST_PIECE: Final = 256
@@ -25,9 +28,9 @@ _LARGEST_PIECE: Final = 64 * 1024
 _SMALLEST_PIECE: Final = 32
 
 
-def _small_value() -> bytes:
+def _value(levels: int) -> bytes:
     inner = _SCALAR
-    for _ in range(_LEVELS):
+    for _ in range(levels):
         inner = _STRING + rb"|[\[{](?:[^\[\]{}\"]++|" + inner + rb")*+[\]}]"
     return inner + b"|" + _SCALAR
 
@@ -38,13 +41,13 @@ def _pattern(text: bytes) -> re.Pattern[bytes]:
 
 _START: Final = _pattern(_SPACE + rb"[\[{]" + _SPACE + rb"([\]}])?+")
 _LONG_SCALAR: Final = _pattern(_SCALAR)
-_SMALL_VALUE: Final = _pattern(_small_value())
+_SMALL_VALUE: Final = _pattern(_value(_LEVELS))
 _NEXT: Final = _pattern(_SPACE + rb"([,\]}])" + _SPACE)
 _KEY_AND_COLON: Final = b"(" + _STRING + b")" + _SPACE + b":" + _SPACE
 _KEY: Final = _pattern(_KEY_AND_COLON)
 # With a small value and what follows it.
-_MEMBER: Final = _pattern(_KEY_AND_COLON + b"(" + _small_value() + b")" + _SPACE + b"([,}])" + _SPACE)
-_ELEMENT: Final = _pattern(b"(" + _small_value() + b")" + _SPACE + rb"([,\]])" + _SPACE)
+_MEMBER: Final = _pattern(_KEY_AND_COLON + b"(" + _value(_LEVELS) + b")" + _SPACE + b"([,}])" + _SPACE)
+_ELEMENT: Final = _pattern(b"(" + _value(_LEVELS) + b")" + _SPACE + rb"([,\]])" + _SPACE)
 
 
 def members(raw: bytes) -> dict[str, bytes]:
@@ -105,8 +108,14 @@ def value_end(raw: bytes, at: int) -> int:
     """Return where the value that begins at ``at`` ends in a valid JSON text."""
     if raw[at : at + 1] not in _OPENING:
         return _matched(_LONG_SCALAR, raw, at).end()
-    small = _SMALL_VALUE.match(raw, at, at + _SMALL)
+    small = _SMALL_VALUE.match(raw, at, at + _SMALL) or _deep_value().match(raw, at, at + _SMALL)
     return small.end() if small is not None else _container_end(raw, at)
+
+
+@cache
+def _deep_value() -> re.Pattern[bytes]:
+    # For all depths that the contract allows. Making it takes 10 ms, and few texts need it.
+    return _pattern(_value(MAX_NESTING + _AROUND))
 
 
 def _container_end(raw: bytes, at: int) -> int:
