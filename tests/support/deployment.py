@@ -199,14 +199,27 @@ class Deployment:
     async def balanced(self) -> Books:
         """Fold the log and compare; fails with what differs."""
         commands = await read_all(self.endpoints, self.topics.commands)
-        total = sum(len(records) for records in commands.values())
-        await self.answered(total)
+        await self.answered(sum(len(records) for records in commands.values()))
+        await self.until(lambda: self._applied(commands))
         results = await self.results()
         books = await balance(self.dsn, commands, results, _ids(results))
         assert not books.row_problems, books.row_problems
         assert not books.result_problems, books.result_problems
         assert (books.lost, books.doubled) == (0, 0)
         return books
+
+    async def _applied(self, commands: Records) -> bool:
+        """Whether Postgres has every command. A restored Postgres lacks some that have their results already."""
+        positions = {
+            row["partition"]: row["next_offset"]
+            for pool in (self.pool, *self.pools[1:])
+            for row in await pool.fetch("select partition, next_offset from waypost.partitions")
+        }
+        return all(
+            positions.get(partition, 0) > records[-1].offset
+            for partition, records in commands.items()
+            if records
+        )
 
     async def close(self) -> None:
         for end in self.at_close:
