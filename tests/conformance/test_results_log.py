@@ -156,15 +156,6 @@ async def test_a_result_of_many_megabytes_is_taken(world: World) -> None:
     assert found.value == large
 
 
-async def test_a_call_larger_than_a_batch_lands_whole_and_in_order(world: World) -> None:
-    log = await claimed(world)
-    await log.append([record("before")])
-    values = [bytes([n]) * 3_000_000 for n in range(8)]
-    assert await log.append([ResultRecord(b"key", value, []) for value in values]) == 1
-    assert await log.append([record("after")]) == 9
-    assert [found.value for found in await read(log, 1, 9)] == values
-
-
 async def test_after_a_cancelled_append_nothing_more_is_appended(world: World) -> None:
     log = await claimed(world)
     append = asyncio.create_task(log.append([record("perhaps")]))

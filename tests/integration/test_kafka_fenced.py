@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import DuplicateSequenceNumber
 from aiokafka.protocol.fetch import FetchRequest
+from aiokafka.protocol.produce import ProduceRequest, ProduceResponse_v0
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 
 from waypost_worker.devserver import Servers
@@ -100,6 +102,32 @@ async def test_an_error_in_the_sequence_ends_the_claim_and_is_no_fencing(
         with pytest.raises(UnavailableError, match="failed before"):
             await double.append(records(3))
         assert await owner.append(records(1)) == 2
+
+
+async def test_a_batch_that_kafka_has_but_has_forgotten_where_is_in_doubt(
+    connection: Connection, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker answers a repeated batch with its offset, or, if it has forgotten that, with an error that the client
+    turns into an offset of -1.
+    """
+    answer = ProduceResponse_v0(topics=[(topic, [(0, DuplicateSequenceNumber.errno, -1)])])
+
+    async def answered(self: AIOKafkaClient, node: int, request: Any, *, group: Any = None) -> Any:
+        return answer if isinstance(request, ProduceRequest) else await send(self, node, request, group=group)
+
+    send = AIOKafkaClient.send
+    async with producer(connection, topic, await claim_epoch(connection, topic)) as owner:
+        monkeypatch.setattr(AIOKafkaClient, "send", answered)
+        with pytest.raises(UnavailableError, match="does not know where"):
+            await owner.append(records(1))
+
+
+async def test_what_does_not_fit_into_one_batch_is_not_begun(connection: Connection, topic: str) -> None:
+    large = [ResultRecord(b"key", bytes(3_000_000), []) for _ in range(6)]
+    async with producer(connection, topic, await claim_epoch(connection, topic)) as owner:
+        with pytest.raises(ValueError, match="only 5 of 6 results fit"):
+            await owner.append(large)
+        assert await owner.append(records(1)) == 0
 
 
 async def test_sequence_numbers_are_given_up_long_before_aiokafka_wraps_them(

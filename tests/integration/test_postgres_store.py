@@ -7,6 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 from tests.conformance.stores import MOMENT, PARTITIONS, Hand, entry, puts
+from tests.support.timeouts import PATIENCE
 
 from waypost_worker.partition.ports import (
     Changes,
@@ -42,6 +43,30 @@ async def idle_pool(untouched_database: str) -> AsyncIterator[Any]:
 async def hand(pool: Any) -> Hand:
     store = PostgresStore(pool, 0)
     return Hand(store, await store.acquire(PARTITIONS))
+
+
+# The outbox.
+
+
+async def test_what_an_older_owner_commits_while_its_heir_waits_for_the_row_is_in_the_heir_s_outbox(
+    hand: Hand, pool: Any
+) -> None:
+    """The heir must read the outbox in a statement that begins after it has the row's lock."""
+    async with pool.acquire() as older:
+        commit = older.transaction()
+        await commit.start()
+        await older.execute("update waypost.partitions set next_offset = 1 where partition = 0")
+        await older.execute("insert into waypost.outbox values (0, 0, 0, 'owed')")
+        heir = asyncio.create_task(PostgresStore(pool, 0).acquire(PARTITIONS))
+        async with asyncio.timeout(PATIENCE):
+            while not await older.fetchval(
+                "select true from pg_locks where not granted and pid <> pg_backend_pid()"
+            ):
+                pass
+        await commit.commit()
+    claim = await heir
+    assert claim.next_offset == 1
+    assert [entry.payload for entry in claim.outbox] == [b"owed"]
 
 
 # Errors.

@@ -157,7 +157,7 @@ class SimulatedResultsLog:
         taken = tuple(records)
         effect = partial(self._log.append, self._fence, self._sequence)
         part = None
-        if len(taken) > 1:  # several batches of Kafka's: some may be in the log, the others not
+        if len(taken) > 1:  # no owner relies on an append being in the log as a whole or not at all
             part = partial(effect, taken[: self._server.random.randrange(1, len(taken))])
         what = f"append {len(taken)} under epoch {self._fence.producer_epoch}"
         base = await self._server.call(what, partial(effect, taken), part)

@@ -36,6 +36,7 @@ from waypost.wire.envelope import Envelope
 from waypost.wire.event_types import RESULT_TYPES, EventType
 from waypost.wire.id_lists import MAX_LIST_BYTES, fits_in_full
 from waypost_worker.kafka.fenced_producer import MAX_BATCH_BYTES
+from waypost_worker.partition.emitter import EMIT_BYTES, pieces
 from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.ports import Fence, ResultRecord
 
@@ -144,6 +145,14 @@ def test_the_largest_result_fits(kind: EventType, lists: str) -> None:
     record = made[kind]
     assert dict(record.headers)["ce_type"] == kind.wire
     assert size_in_kafka(record) < MAX_BATCH_BYTES // 4
+
+
+@pytest.mark.parametrize("kind", RESULT_TYPES)
+@pytest.mark.parametrize("lists", LISTS)
+def test_as_many_of_the_largest_results_as_are_appended_at_once_fit(kind: EventType, lists: str) -> None:
+    record = largest(LISTS[lists])[kind]
+    (piece, *_) = pieces([(offset, record) for offset in range(EMIT_BYTES // len(record.value) + 2)])
+    assert len(piece) * size_in_kafka(record) < MAX_BATCH_BYTES
 
 
 def test_what_a_result_can_hold_is_what_makes_it_large() -> None:

@@ -161,6 +161,41 @@ SERVERS: tuple[Mutant, ...] = (
         tests=_in(COMMANDS, "test_aborted_commands_are_never_seen"),
     ),
     Mutant(
+        "outbox-read-before-the-lock",
+        "an owner reads the outbox before it has the lock of its partition's row",
+        (
+            Edit(
+                "waypost_worker.postgres.store:PostgresStore.acquire",
+                'row = await connection.fetchrow(self._sql("acquire")',
+                "early = await read_outbox.fetch(self._partition)\n"
+                '        row = await connection.fetchrow(self._sql("acquire")',
+            ),
+            Edit(
+                "waypost_worker.postgres.store:PostgresStore.acquire",
+                "outbox = await read_outbox.fetch(self._partition)",
+                "outbox = early",
+            ),
+        ),
+        tests=(
+            "tests/integration/test_postgres_store.py::"
+            "test_what_an_older_owner_commits_while_its_heir_waits_for_the_row_is_in_the_heir_s_outbox",
+        ),
+    ),
+    Mutant(
+        "more-than-a-batch-begun",
+        "of results that do not fit into one batch, those that do are appended",
+        (Edit(PRODUCER + "_batch", "raise ValueError(f", "break\n            raise ValueError(f"),),
+        tests=("tests/integration/test_kafka_fenced.py::test_what_does_not_fit_into_one_batch_is_not_begun",),
+    ),
+    Mutant(
+        "duplicate-taken-for-an-append",
+        "an offset that Kafka does not know any more is taken for one",
+        (Edit(PRODUCER + "_send", "if offset < 0:", "if False:"),),
+        tests=(
+            "tests/integration/test_kafka_fenced.py::test_a_batch_that_kafka_has_but_has_forgotten_where_is_in_doubt",
+        ),
+    ),
+    Mutant(
         "place-of-a-database-unchecked",
         "an owner acquires its partition in whatever shard it is given",
         (Edit("waypost_worker.postgres.store:PostgresStore.acquire", _CHECK, "pass"),),

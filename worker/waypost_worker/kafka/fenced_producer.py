@@ -12,7 +12,7 @@ against the real broker; pyproject bounds aiokafka's version.
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
@@ -27,7 +27,6 @@ from waypost_worker.kafka.connection import PASSING, Connection, kafka_errors, m
 from waypost_worker.partition.ports import (
     Fence,
     FencedError,
-    ForeignWriterError,
     RefusedError,
     ResultRecord,
     UnavailableError,
@@ -79,10 +78,10 @@ class FencedProducer:
                 await self._producer.start()
 
     async def append(self, records: Sequence[ResultRecord]) -> int:
-        """Append all records in order, and only them; the offset of the first.
+        """Append all records in order, and only them, as one batch of Kafka's; the offset of the first.
 
-        One batch of Kafka's, which is in the log as a whole or not at all. Only what is larger than
-        MAX_BATCH_BYTES becomes several, one after the other.
+        ValueError if they do not fit into MAX_BATCH_BYTES: a batch is in the log as a whole or not at all, and of
+        two, the first alone could be.
         """
         if not records:
             raise ValueError("nothing to append")
@@ -90,19 +89,10 @@ class FencedProducer:
             raise UnavailableError("this producer failed before; its sequence is not to be trusted any more")
         if self._sequence + len(records) > LAST_SEQUENCE:
             raise UnavailableError("the sequence numbers of this producer are used up: claiming a new epoch")
-        first, *more = self._batches(records)
+        batch = self._batch(records)
         self._usable = False
         try:
-            base = await self._send(first)
-            expected = base + first.record_count()
-            for batch in more:
-                offset = await self._send(batch)
-                if offset != expected:
-                    raise ForeignWriterError(
-                        f"results landed at offset {offset} of {self._topic}/{self._partition} instead of "
-                        f"{expected}: something else writes to the results topic; the partition is read anew"
-                    )
-                expected += batch.record_count()
+            base = await self._send(batch)
         except BaseException:
             self._stop_sending()
             raise
@@ -110,23 +100,17 @@ class FencedProducer:
         self._sequence += len(records)
         return base
 
-    def _batches(self, records: Sequence[ResultRecord]) -> Iterator[Any]:
+    def _batch(self, records: Sequence[ResultRecord]) -> Any:
         # Past the batch's own append, whose two calls of Python each record would pay.
         now = time.time_ns() // 1_000_000
         batch: Any = self._producer.create_batch()
-        append, held = batch._builder.append, 0
-        for key, value, headers in records:
+        append = batch._builder.append
+        for held, (key, value, headers) in enumerate(records):
             if append(held, now, key, value, headers) is None:
-                batch._relative_offset = held
-                batch.close()
-                yield batch
-                batch = self._producer.create_batch()
-                append, held = batch._builder.append, 0
-                append(held, now, key, value, headers)
-            held += 1
-        batch._relative_offset = held
+                raise ValueError(f"only {held} of {len(records)} results fit into {MAX_BATCH_BYTES} bytes")
+        batch._relative_offset = len(records)
         batch.close()
-        yield batch
+        return batch
 
     async def _send(self, batch: Any) -> int:
         try:

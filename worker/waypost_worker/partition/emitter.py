@@ -107,7 +107,7 @@ async def emit(
     results: ResultsLog, made: Sequence[tuple[int, ResultRecord]], position: Position, proof: OwnershipProof
 ) -> None:
     """Append results and move ``position`` on; ForeignWriterError if they land where they should not."""
-    for piece in _pieces(made):
+    for piece in pieces(made):
         proof.check()
         base = await results.append([record for _, record in piece])
         if base != position.results_offset:
@@ -119,17 +119,18 @@ async def emit(
         position.emitted = piece[-1][0]
 
 
-def _pieces(made: Sequence[tuple[int, ResultRecord]]) -> list[Sequence[tuple[int, ResultRecord]]]:
+def pieces(made: Sequence[tuple[int, ResultRecord]]) -> list[Sequence[tuple[int, ResultRecord]]]:
+    """Cut results into pieces of at most EMIT_BYTES each, by a high estimate; one that is larger is a piece alone."""
     if sum([len(record.value) for _, record in made]) + 600 * len(made) <= EMIT_BYTES:
         return [made] if made else []
-    pieces = []
+    cut = []
     first = size = 0
     for index, (_, record) in enumerate(made):
         weight = len(record.value) + 600
         if size + weight > EMIT_BYTES and index > first:
-            pieces.append(made[first:index])
+            cut.append(made[first:index])
             first, size = index, 0
         size += weight
     if first < len(made):
-        pieces.append(made[first:])
-    return pieces
+        cut.append(made[first:])
+    return cut

@@ -160,13 +160,11 @@ class ResultsLog(Protocol):
     async def append(self, records: Sequence[ResultRecord]) -> int:
         """Append under the claimed epoch, in order and without gaps; the offset of the first record.
 
-        What fits into one batch of Kafka's (16 MiB) is visible as a whole or not at all; of more, a prefix
-        may be, which is harmless: what was emitted is told per command, not per call.
+        They become one batch of Kafka's (at most 16 MiB), which is visible as a whole or not at all.
 
         FencedError if a newer epoch has appended. UnavailableError if the outcome is unknown; then the
-        records may be in the log, all, some or none. RefusedError if the topic does not take them.
-        ForeignWriterError if somebody else wrote between them. After any of these, and after a cancelled
-        call, nothing more may be appended under this claim.
+        records may be in the log. RefusedError if the topic does not take them. After any of these, and after
+        a canceled call, nothing more may be appended under this claim.
         """
         ...
 
