@@ -18,7 +18,7 @@ from tests.support.timeouts import PATIENCE
 from waypost.wire.envelope import KafkaRecord
 from waypost.wire.event_types import EventType
 from waypost_worker.devserver import Servers
-from waypost_worker.kafka import fenced_producer, fencing_check
+from waypost_worker.kafka import fenced_producer, fencing_check, results_log
 from waypost_worker.kafka.command_log import KafkaCommandLog
 from waypost_worker.kafka.results_log import KafkaResultsLog
 from waypost_worker.kafka.topics import create_topics, delete_topic
@@ -166,6 +166,31 @@ async def test_sequence_numbers_are_renewed_long_before_they_wrap(
     await fill(here, 40)
     await here.answered(40)
     assert len(running.told.terms) > 1
+    await here.balanced()
+
+
+async def test_an_epoch_that_is_given_twice_fences_nothing_and_is_claimed_anew(
+    here: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a transaction coordinator that lost its last write in an unclean election."""
+    given: list[Fence] = []
+
+    async def claim_with_a_lost_write(*arguments: Any) -> Fence:
+        given.append(given[0] if len(given) == 1 else await fenced_producer.claim_epoch(*arguments))
+        return given[-1]
+
+    monkeypatch.setattr(results_log, "claim_epoch", claim_with_a_lost_write)
+    owner = here.own()
+    for number in range(3):
+        await here.create("session", step=number)
+        await here.answered(number + 1)
+    await owner.crash()
+    heir = here.own()
+    await here.create("session", step=3)
+    await here.answered(4)
+    assert given[0] == given[1] != given[2]
+    assert [type(why) for why in heir.told.ends] == [UnavailableError]
+    assert "given to another worker as well" in str(heir.told.ends[0])
     await here.balanced()
 
 

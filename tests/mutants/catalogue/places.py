@@ -18,3 +18,4 @@ FAILING = "tests/simulation/test_failing_commands.py::"
 NO_RENEWAL = Edit(
     TERM + "Term.run", "while self._clock.boottime() - began <= self._limits.renew_after:", "while True:"
 )
+ACQUIRING = "tests/unit/test_acquire.py::"

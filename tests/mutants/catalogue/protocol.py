@@ -2,6 +2,7 @@
 
 from tests.mutants.catalogue.places import (
     ACQUIRE,
+    ACQUIRING,
     DATABASE,
     EMISSION,
     FOUND,
@@ -14,6 +15,7 @@ from tests.mutants.mutant import Edit, Mutant
 
 _NO_WAIT = Edit(ACQUIRE + "acquire", "await sleep(limits.proof_lifetime)\n", "pass\n")
 _NO_PROOF = Edit(OWNERSHIP + "OwnershipProof.check", "if age > self._valid:", "if False:")
+_ANY_RECORD_ENDS_THE_TAIL = Edit(ACQUIRE + "_read_tail", "if tail.last_value != fence.value:", "if False:")
 _CAS_WITHOUT_EPOCH = Edit(
     DATABASE + "SimulatedStore._commit",
     "tables = self._database.owned(self._partition, commit.epoch)",
@@ -76,6 +78,7 @@ PROTOCOL: tuple[Mutant, ...] = (
                 "    tail_end = await results.append([record]) + 1\n\n",
                 "    tail_end = (await results.bounds())[1]\n\n",
             ),
+            _ANY_RECORD_ENDS_THE_TAIL,
         ),
     ),
     Mutant(
@@ -89,9 +92,10 @@ PROTOCOL: tuple[Mutant, ...] = (
             ),
             Edit(
                 ACQUIRE + "acquire",
-                "results_start, tail_end)\n    others",
-                "results_start, old_end)\n    others",
+                "results_start, tail_end, record)\n    others",
+                "results_start, old_end, record)\n    others",
             ),
+            _ANY_RECORD_ENDS_THE_TAIL,
         ),
     ),
     Mutant(
@@ -137,6 +141,7 @@ PROTOCOL: tuple[Mutant, ...] = (
                 "tail_end = await results.append([record]) + 1\n        tail =",
                 "tail_end = (await results.bounds())[1]\n        tail =",
             ),
+            _ANY_RECORD_ENDS_THE_TAIL,
         ),
         tests=(FOUND + "test_an_end_that_a_former_leader_tells_is_not_taken_for_that_of_the_results_topic",),
     ),
@@ -151,6 +156,48 @@ PROTOCOL: tuple[Mutant, ...] = (
                 "self._at = max(asked_at, self._clock.boottime())",
             ),
         ),
+    ),
+    Mutant(
+        "fence-without-proof",
+        "who slept after its claim appends a fence record all the same",
+        (
+            Edit(
+                ACQUIRE + "acquire",
+                "fence = await results.claim()\n    proof.check()",
+                "fence = await results.claim()",
+            ),
+        ),
+        tests=(ACQUIRING + "test_who_slept_after_its_claim_appends_no_fence_record",),
+    ),
+    Mutant(
+        "second-fence-without-proof",
+        "who slept after the wait for older owners appends its second fence record all the same",
+        (
+            Edit(
+                ACQUIRE + "acquire",
+                "proof.check()\n        tail_end = await results.append([record]) + 1",
+                "tail_end = await results.append([record]) + 1",
+            ),
+        ),
+        tests=(ACQUIRING + "test_who_slept_after_the_wait_for_older_owners_appends_no_second_fence_record",),
+    ),
+    Mutant(
+        "fence-of-another-taken-for-the-own",
+        "nobody looks whether the record at the end of the tail is the fence record that was appended",
+        (_ANY_RECORD_ENDS_THE_TAIL,),
+        tests=(ACQUIRING + "test_a_fence_record_that_is_taken_for_another_owner_s_fences_nothing",),
+    ),
+    Mutant(
+        "value-not-in-the-anchor",
+        "a record with another value has the same anchor",
+        (
+            Edit(
+                OWNERSHIP + "anchor_of",
+                "for part in (record.key, record.value):",
+                "for part in (record.key,):",
+            ),
+        ),
+        tests=("tests/unit/test_anchor.py",),
     ),
     Mutant("no-renewal", "a term never ends by itself", (NO_RENEWAL,)),
     Mutant(
@@ -206,7 +253,7 @@ PROTOCOL: tuple[Mutant, ...] = (
     Mutant(
         "pieces-of-any-size",
         "all that waits is appended at once, whatever the topic takes",
-        (Edit(EMISSION + "_pieces", "if size + weight > EMIT_BYTES and index > first:", "if False:"),),
+        (Edit(EMISSION + "pieces", "if size + weight > EMIT_BYTES and index > first:", "if False:"),),
     ),
     Mutant(
         "base-offset-unchecked",

@@ -88,13 +88,7 @@ TERMS: tuple[Mutant, ...] = (
     Mutant(
         "results-end-checked-after-the-fence",
         "the end of the results topic is only looked at once a fence record was appended",
-        (
-            Edit(
-                ACQUIRE + "_check_results",
-                "_check_results_end(claim, end)",
-                "pass",
-            ),
-        ),
+        (Edit(ACQUIRE + "_check_results", "if claim.results_offset > end:", "if False:"),),
     ),
     Mutant(
         "results-topic-not-recognised",

@@ -19,8 +19,10 @@ from waypost_worker.partition.ports import (
     Clock,
     CommandLog,
     RefusedError,
+    ResultRecord,
     ResultsLog,
     Store,
+    UnavailableError,
 )
 from waypost_worker.partition.tail import EmittedTail
 
@@ -62,7 +64,7 @@ async def acquire(
     tail_end = await results.append([record]) + 1
 
     # 3. Read the tail: what was emitted behind the stored position, for good.
-    tail = await _read_tail(results, claim, results_start, tail_end)
+    tail = await _read_tail(results, claim, results_start, tail_end, record)
     others = bool((tail.producer_ids | {claim.producer_id}) - {fence.producer_id, None})
     if others:
         # A new producer id fences nothing of another, so wait: an older owner, though fenced in Postgres, may
@@ -78,7 +80,7 @@ async def acquire(
         # an older one, and what was emitted behind that would be emitted again.
         proof.check()
         tail_end = await results.append([record]) + 1
-        tail = await _read_tail(results, claim, results_start, tail_end)
+        tail = await _read_tail(results, claim, results_start, tail_end, record)
     if tail.highest >= claim.next_offset:
         await _check_answered(log, tail.highest, log_end)
 
@@ -141,7 +143,11 @@ async def check_log(log: CommandLog, position: int, anchor: bytes | None) -> int
 async def _check_results(results: ResultsLog, claim: Claim, accept_trimmed_results: bool) -> int:
     """The offset from which results can be read."""
     start, end = await results.bounds()
-    _check_results_end(claim, end)
+    if claim.results_offset > end:
+        raise RefusedError(
+            f"the results topic ends at {end}, before the stored position {claim.results_offset}: it was "
+            "recreated or cut. Nothing was changed; use another topic prefix, or rebuild with 'waypost replay'"
+        )
     if claim.results_offset < start and not accept_trimmed_results:
         raise RefusedError(
             f"retention removed results {claim.results_offset} to {start - 1} before this worker could see "
@@ -152,19 +158,23 @@ async def _check_results(results: ResultsLog, claim: Claim, accept_trimmed_resul
     return start
 
 
-def _check_results_end(claim: Claim, end: int) -> None:
-    if claim.results_offset > end:
-        raise RefusedError(
-            f"the results topic ends at {end}, before the stored position {claim.results_offset}: it was "
-            "recreated or cut. Nothing was changed; use another topic prefix, or rebuild with 'waypost replay'"
-        )
-
-
-async def _read_tail(results: ResultsLog, claim: Claim, start: int, end: int) -> EmittedTail:
-    _check_results_end(claim, end)
+async def _read_tail(
+    results: ResultsLog, claim: Claim, start: int, end: int, fence: ResultRecord
+) -> EmittedTail:
+    """What lies up to ``end``, where ``fence`` was appended; UnavailableError if another record is there."""
     tail = EmittedTail(claim.emitted, claim.results_offset)
-    async for records in results.read(max(start, claim.results_offset - LOOK_BACK), end):
-        tail.take(records, claim.next_offset)
+    if end > claim.results_offset:
+        async for records in results.read(max(start, claim.results_offset - LOOK_BACK), end):
+            tail.take(records, claim.next_offset)
+    if tail.last_value != fence.value:
+        # A coordinator that lost its last write gives an epoch twice. The first append of the second claimant then
+        # has the sequence number of the first one's, so the broker takes it for the same batch, writes nothing, and
+        # answers with where that one lies. What the first claimant appended since would never be read. If the topic
+        # was cut instead, the next attempt says so.
+        raise UnavailableError(
+            f"Kafka answered that the fence record lies at offset {end - 1} of the results, but it does not: this "
+            "producer epoch was given to another worker as well. Nothing was written; claiming anew"
+        )
     tail.check_position()
     return tail
 

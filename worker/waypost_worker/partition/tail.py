@@ -49,6 +49,7 @@ class EmittedTail:
     def __init__(self, emitted: int, results_offset: int = 0) -> None:
         self.highest = emitted  # R: the highest command offset that was emitted
         self.producer_ids: set[int] = set()  # of the owners whose fence records were found
+        self.last_value: bytes | None = None  # of the last record of all
         self._emitted = emitted
         self._results_offset = results_offset
         self._last_below: int | None = None
@@ -61,6 +62,8 @@ class EmittedTail:
 
         RefusedError where a result is unreadable or out of command order: it is not of this service.
         """
+        if records:
+            self.last_value = records[-1].value
         for record in records:
             if dict(record.headers).get("ce_type") == _ACQUIRED:
                 # The owner that stored F is in Postgres with its id; those that came later are behind F.
