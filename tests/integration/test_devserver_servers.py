@@ -1,5 +1,6 @@
 """Both servers together: they end with whoever started them, and their state can be started again."""
 
+import asyncio
 import json
 import os
 import signal
@@ -120,3 +121,20 @@ def test_when_one_cannot_start_the_other_does_not_stay(tmp_path: Path) -> None:
         Servers(tmp_path, postgres_settings={"no_such": "1"}).start()
     assert set(descendants(os.getpid())) == before
     assert Endpoints.read(tmp_path) is None
+
+
+def test_nothing_that_the_servers_write_is_open_to_other_users(tmp_path: Path) -> None:
+    # The umask of most systems lets everybody read what a program creates.
+    before = os.umask(0o022)
+    try:
+        tmp_path.chmod(0o755)
+        with Servers(tmp_path) as running:
+            asyncio.run(execute(running.postgres.dsn, "CREATE TABLE private ()"))
+            written = [tmp_path, *tmp_path.rglob("*")]
+            assert any(path.name == "00000000000000000000.log" for path in written), "Kafka wrote nothing"
+            assert any(path.name == "PG_VERSION" for path in written), "Postgres wrote nothing"
+            # A socket asks for the mode of its directory only.
+            found = {path: path.lstat().st_mode & 0o777 for path in written if not path.is_socket()}
+    finally:
+        os.umask(before)
+    assert {path: oct(mode) for path, mode in found.items() if mode & 0o077} == {}

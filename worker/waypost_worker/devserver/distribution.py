@@ -93,6 +93,7 @@ def _format_once(runtime: Runtime, checkpoint: Path) -> None:
                 f"{log_tail(log)}"
             )
         shutil.move(work / "data" / "bootstrap.checkpoint", checkpoint.with_suffix(".new"))
+        _share(checkpoint.with_suffix(".new"))
         checkpoint.with_suffix(".new").replace(checkpoint)
 
 
@@ -117,5 +118,12 @@ def _train(runtime: Runtime, class_cache: Path, log: Path) -> None:
             node.stop()
             node.release()
         if output.exists():
+            _share(output)
             output.replace(class_cache)
+        _share(node.log_path)
         node.log_path.replace(log)
+
+
+def _share(path: Path) -> None:
+    """Let others read what a server wrote for itself alone: a cache may serve all users of a machine."""
+    path.chmod(0o644)

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
+from waypost_worker.devserver.errors import DevServerError
+
 FILE_NAME = "endpoints.json"
 
 
@@ -28,11 +30,24 @@ class Endpoints:
 
     @classmethod
     def read(cls, state_dir: Path) -> Self | None:
-        """The endpoints of the servers that run on a state directory, or None where none run."""
+        """The endpoints of the servers that run on a state directory, or None where none run.
+
+        Raises:
+            DevServerError: another user wrote the file, and could have us talk to servers of theirs.
+        """
+        path = state_dir / FILE_NAME
         try:
-            text = (state_dir / FILE_NAME).read_text(encoding="utf-8")
+            with path.open(encoding="utf-8") as file:
+                owner = os.fstat(file.fileno()).st_uid
+                text = file.read()
         except FileNotFoundError:
             return None
+        if owner not in (os.geteuid(), 0):
+            raise DevServerError(
+                f"{path} belongs to another user (id {owner}), so it was not used. Nothing was connected. "
+                "Remove it, name your own servers with WAYPOST_BOOTSTRAP_SERVERS and WAYPOST_POSTGRES_DSN, or "
+                "choose another WAYPOST_STATE_DIR"
+            )
         return cls(**json.loads(text))
 
     def write(self, state_dir: Path) -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from pathlib import Path
 from waypost_worker.devserver.errors import DevServerError
 
 RETRY_SECONDS = 0.05
+LOCK_NAME = ".lock"
 
 
 @contextmanager
@@ -76,8 +78,8 @@ class DirectoryLock:
         """
         if self._fd is not None:
             return
-        self._directory.mkdir(parents=True, exist_ok=True)
-        fd = os.open(self._directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        _close_to_others(self._directory)
+        fd = os.open(self._directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             deadline = time.monotonic() + patience
             while not _try_lock(fd):
@@ -106,6 +108,38 @@ class DirectoryLock:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+
+
+def _close_to_others(directory: Path) -> None:
+    """Create `directory`, or check that it is ours, and leave it open to nobody else.
+
+    Raises:
+        DevServerError: it is another user's, or holds files that no server of ours left there.
+    """
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    found = directory.stat()
+    if found.st_uid != os.geteuid():
+        raise DevServerError(
+            f"{directory} belongs to another user (id {found.st_uid}), who could change what is in it. "
+            f"Nothing was changed. Choose another directory, or run: chown -R {os.geteuid()} {directory}"
+        )
+    if not stat.S_IMODE(found.st_mode) & 0o077:
+        return
+    # Closing a directory such as /tmp or /srv to everybody else is not what anyone asked for.
+    if not _is_ours(directory / LOCK_NAME) and any(directory.iterdir()):
+        raise DevServerError(
+            f"{directory} is open to other users and holds other files. Nothing was changed. "
+            f"Choose a new directory, or, if only you need this one, run: chmod 700 {directory}"
+        )
+    directory.chmod(0o700)
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid()
 
 
 def _try_lock(fd: int) -> bool:

@@ -7,6 +7,7 @@ to come up. Knows its peers only as addresses; what makes a cluster of them is i
 from __future__ import annotations
 
 import base64
+import os
 import shutil
 import signal
 import time
@@ -155,7 +156,7 @@ class KafkaNode:
         """
         self._lock_fd = lock_fd
         self._jvm_options = jvm_options
-        self._directory.mkdir(parents=True, exist_ok=True)
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         ports = {"PLAINTEXT": self.port, **{name: port.number for name, port in self._listeners.items()}}
         advertised = ",".join(f"{name}://{HOST}:{port}" for name, port in ports.items())
         protocols = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT", **self._protocols}
@@ -176,7 +177,7 @@ class KafkaNode:
         """Start the JVM; it is not ready yet when this returns."""
         scratch = self._directory / "tmp"
         shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir()
+        scratch.mkdir(mode=0o700)
         self._process = SupervisedProcess(
             self._runtime.command(
                 "kafka.Kafka",
@@ -253,8 +254,10 @@ class KafkaNode:
         # what marks the directory as formatted.
         if self._runtime.bootstrap_checkpoint is None:
             raise RuntimeError("a runtime without bootstrap checkpoint can't format")
-        self.data_directory.mkdir(exist_ok=True)
-        shutil.copyfile(self._runtime.bootstrap_checkpoint, self.data_directory / "bootstrap.checkpoint")
+        self.data_directory.mkdir(exist_ok=True, mode=0o700)
+        checkpoint = self.data_directory / "bootstrap.checkpoint"
+        shutil.copyfile(self._runtime.bootstrap_checkpoint, checkpoint)
+        checkpoint.chmod(0o600)
         write_properties(
             self.data_directory / "meta.properties",
             {
@@ -305,7 +308,9 @@ def new_id() -> str:
 
 
 def write_properties(path: Path, properties: Mapping[str, str]) -> None:
-    """Write a Java properties file, atomically."""
+    """Write a Java properties file, atomically and for its owner alone: passwords of keys may be in it."""
     new = path.with_name(path.name + ".new")
-    new.write_text("".join(f"{key}={value}\n" for key, value in properties.items()), encoding="utf-8")
+    new.unlink(missing_ok=True)
+    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.writelines(f"{key}={value}\n" for key, value in properties.items())
     new.replace(path)

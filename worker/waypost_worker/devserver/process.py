@@ -59,7 +59,9 @@ class SupervisedProcess:
             "death_signal": int(death_signal),
             "user": user,
         }
-        with log.open("ab") as output:
+        # Logs quote configuration and statements, so they are for their owner alone, like everything that the
+        # server writes: see the supervisor's umask.
+        with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab") as output:
             self._supervisor = subprocess.Popen(  # noqa: S603 - our own program, no shell
                 [sys.executable, "-I", "-S", supervisor.__file__, json.dumps(spec)],
                 stdin=subprocess.PIPE,

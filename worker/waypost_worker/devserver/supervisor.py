@@ -27,6 +27,8 @@ from typing import Any
 OWNER_CHECK_SECONDS = 1.0
 ORPHAN_SECONDS = 3.0
 EXIT_NOT_STARTED = 127
+# A server's files hold what agents publish. Kafka creates its own for whoever the umask lets read them.
+PRIVATE = 0o077
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_SECUREBITS = 28
@@ -42,6 +44,7 @@ _CAPABILITY_VERSION_3 = 0x20080522
 def main() -> int:
     """Run the server of the specification in argv[1]; return its exit code (128 + n for signal n)."""
     spec: dict[str, Any] = json.loads(sys.argv[1])
+    os.umask(PRIVATE)
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)

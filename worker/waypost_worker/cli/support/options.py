@@ -67,9 +67,12 @@ class Target:
             return None
         # Only here: a worker in production neither has nor needs what the embedded servers are made of.
         from waypost_worker.devserver.endpoints import Endpoints
+        from waypost_worker.devserver.errors import DevServerError
 
         try:
             return Endpoints.read(state_dir())
+        except DevServerError as error:
+            raise SettingsError(str(error)) from None
         except (OSError, ValueError, TypeError) as error:
             raise SettingsError(f"{_endpoints_file()} can't be read: {error}") from None
 
