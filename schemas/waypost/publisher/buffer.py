@@ -35,7 +35,7 @@ class Buffer:
     """
 
     most_of_a_session = MOST_OF_A_SESSION
-    recovered = disk_count = disk_bytes = 0  # nothing is on a disk
+    recovered = set_aside_count = disk_count = disk_bytes = 0  # nothing is on a disk
 
     def __init__(
         self,

@@ -450,6 +450,7 @@ def counted(
     return PublisherStats(
         accepted=buffer.accepted,
         recovered=buffer.recovered,
+        set_aside=buffer.set_aside_count,
         delivered=outcomes.delivered,
         failed=outcomes.failed,
         dropped=buffer.dropped,

@@ -7,9 +7,10 @@ from dataclasses import dataclass, fields
 class PublisherStats:
     """Counts of a publisher's commands since it was made, and its state now.
 
-    ``accepted + recovered = delivered + failed + dropped + buffered``. ``recovered`` commands were left in the spool by
-    dead publishers, and ``buffered`` ones are not acknowledged by Kafka. Of these, ``spooled`` ones are on the disk or
-    just being written to it. ``buffered_bytes`` are in memory, ``spooled_bytes`` on the disk.
+    ``accepted + recovered = delivered + failed + dropped + set_aside + buffered``. ``recovered`` commands were left in
+    the spool by dead publishers, and ``buffered`` ones are not acknowledged by Kafka. Of these, ``spooled`` ones are on
+    the disk or just being written to it. ``buffered_bytes`` are in memory, ``spooled_bytes`` on the disk. ``set_aside``
+    counts rows of the spool that are damaged, which were not sent: they stay in a file that ends in ``.damaged``.
 
     ``connected`` says that there is a connection, or was one until Kafka became unreachable. ``waiting_seconds`` is how
     long Kafka has not answered the oldest batch, and ``last_error`` what has gone wrong since the last batch that it
@@ -29,6 +30,7 @@ class PublisherStats:
     waiting_seconds: float
     last_error: str | None
     spool_error: str | None
+    set_aside: int = 0
 
     def __repr__(self) -> str:
         values = ((field.name, getattr(self, field.name)) for field in fields(self))

@@ -307,6 +307,16 @@ class SpooledBuffer(Buffer):
         """Whether nothing is stored, and memory has room."""
         return not self.stored and not self._crowded()
 
+    def set_aside(self, count: int, size: int) -> None:
+        """So many of the oldest stored commands turned out to be none; their file keeps what they are."""
+        if count:
+            with self._lock:
+                self._line.lose(count)
+                self.set_aside_count += count
+                self.disk_count -= count
+                self.disk_bytes -= size
+                self._room.notify_all()
+
     def lost_sight(self, count: int, size: int) -> None:
         """So many commands that a dead publisher left can't be read; its file keeps them."""
         with self._lock:

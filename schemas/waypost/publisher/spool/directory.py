@@ -9,6 +9,7 @@ numbers in the names are the order in which the publishers were made.
 import fcntl
 import logging
 import os
+import stat
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from waypost.publisher.spool.file import SpoolFile
 log = logging.getLogger("waypost")
 _SUFFIX: Final = ".spool"
 _FILES: Final = ("", "-wal", "-shm")
+#: Instead of the suffix of a spool, once all but damaged rows of it is in Kafka. Nobody takes such a file over.
+_DAMAGED: Final = ".damaged"
 
 
 class _Lock:
@@ -121,6 +124,7 @@ class SpoolClaim:
     def _take_over(self, path: Path, lock: _Lock) -> SpoolFile | None:
         """The file, with its lock; None if it is none that we can send."""
         try:
+            _require_own(path)
             file = SpoolFile(path)
         except SpoolError as error:
             log.error("what a publisher left in %s can't be sent, and is kept: %s", path, error)
@@ -138,14 +142,20 @@ class SpoolClaim:
         self._not_ours.add(path)
 
     def give_up(self, file: SpoolFile, *, empty: bool) -> None:
-        """Close a file. Where it is ``empty`` it is removed, else the next publisher takes it over."""
+        """Close a file. If it is ``empty`` it is removed, else the next publisher takes it over.
+
+        One that holds nothing but damaged rows is renamed and kept.
+        """
         lock = self.locks.pop(file)
         try:
             file.close()
             if empty:
                 with _alone(self.directory):
-                    for suffix in _FILES:
-                        file.path.with_name(file.path.name + suffix).unlink(missing_ok=True)
+                    if file.holds_damaged:
+                        _keep_damaged(file.path)
+                    else:
+                        for suffix in _FILES:
+                            file.path.with_name(file.path.name + suffix).unlink(missing_ok=True)
                     lock.path.unlink(missing_ok=True)
         finally:
             lock.release()
@@ -155,10 +165,12 @@ def claim(directory: Path, topic: str, source: bytes, *, fsync: bool) -> SpoolCl
     """Make a spool of our own in ``directory``, and take over those that nobody holds any more.
 
     Raises:
-        SpoolError: the directory can't be used. An old spool that can't be read is left and logged.
+        SpoolError: the directory can't be used, or another user could change what is in it. An old spool that can't
+            be read is left and logged.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _require_private(directory)
         with _alone(directory):
             for draft in directory.glob(f"*{_SUFFIX}.new*"):
                 draft.unlink()  # of a publisher that died while it made its file
@@ -177,6 +189,40 @@ def claim(directory: Path, topic: str, source: bytes, *, fsync: bool) -> SpoolCl
             return claimed
     except OSError as error:
         raise SpoolError(f"the spool directory {directory} can't be used: {error}") from error
+
+
+def _require_private(directory: Path) -> None:
+    """SpoolError if another user could have put commands into the directory, or could take some away."""
+    found = directory.stat()
+    if found.st_uid != os.geteuid():
+        raise SpoolError(
+            f"The spool directory {directory} belongs to another user (id {found.st_uid}). Nothing was read from it. "
+            "Choose a directory of your own, such as a new one below it"
+        )
+    if stat.S_IMODE(found.st_mode) & (stat.S_IWGRP | stat.S_IWOTH):
+        raise SpoolError(
+            f"The spool directory {directory} is writable by other users. Nothing was read from it. "
+            f"Run: chmod 700 {directory}"
+        )
+
+
+def _require_own(path: Path) -> None:
+    found = path.lstat()
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+        raise SpoolError(f"it is no file of this user (its owner has the id {found.st_uid}). Remove it")
+
+
+def _keep_damaged(path: Path) -> None:
+    kept = path.with_suffix(_DAMAGED)
+    number = 0
+    while kept.exists():  # numbers of spools come again once all of them are sent
+        number += 1
+        kept = path.with_suffix(f".{number}{_DAMAGED}")
+    for suffix in _FILES:
+        file = path.with_name(path.name + suffix)
+        if file.exists():
+            file.rename(kept.with_name(kept.name + suffix))
+    log.error("what could not be sent of the spool %s is kept in %s", path, kept)
 
 
 def _spools(directory: Path) -> list[Path]:

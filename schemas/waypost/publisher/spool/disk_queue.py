@@ -40,7 +40,7 @@ class Stored:
         return number
 
     def lose(self, count: int) -> None:
-        """The oldest, which others left, can't be read."""
+        """Some of the oldest can't be read. Of our own, the next ones have numbers that are at least as high."""
         self.first += count
         self.count -= count
 

@@ -5,6 +5,7 @@ Owns the file's format and its transactions. Knows neither what is in memory nor
 """
 
 import ctypes
+import logging
 import os
 import sqlite3
 import threading
@@ -12,15 +13,25 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from waypost.errors import SpoolError
+from waypost.model.limits import (
+    MAX_COMMAND_BYTES,
+    MAX_COMMAND_ID,
+    MAX_SESSION_ID,
+    MAX_TYPE,
+    text_problem,
+)
 from waypost.publisher.pending import Pending
 from waypost.statements import load_statement
 
+log = logging.getLogger("waypost")
 _FORMAT: Final = 1
 _LAST_ROW: Final = 2**63 - 1
 _READ_BYTES: Final = 4 * 1024 * 1024
+_LONGEST_STAMP: Final = 64  # bytes of a time or a traceparent
+_LAST_PARTITION: Final = 2**31 - 1
 # A commit appends some 7 KB to the write-ahead log for a command of 1 KB; this keeps the log below 32 MB.
 _CHECKPOINT_BYTES: Final = 16 * 1024 * 1024
 _COMMIT_BYTES: Final = 6 * 1024
@@ -28,7 +39,14 @@ _SHRINK_BYTES: Final = 16 * 1024 * 1024
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    # Text that is not UTF-8 must not end the reading of all rows: its own row is found to be damaged.
+    connection.text_factory = _decoded
+    return connection
+
+
+def _decoded(raw: bytes) -> str:
+    return raw.decode(errors="surrogateescape")
 
 
 def _sync_directory(directory: Path) -> None:
@@ -55,6 +73,7 @@ class SpoolFile:
         self.path = path
         self._lock = threading.Lock()
         self._since_checkpoint = 0
+        self._set_aside = (0, 0)
         with self._explained("opened"):
             self._writing = _connect(path)
             self._reading = self._writing
@@ -63,7 +82,8 @@ class SpoolFile:
                 self._writing.executescript(_sql("open"))
                 if fsync:
                     self._writing.execute(_sql("fsync"))
-                self.topic, self.source = self._writing.execute(_sql("about")).fetchone()
+                self.topic, self.source = self._about()
+                (self.holds_damaged,) = self._writing.execute(_sql("damaged")).fetchone()
                 self._reading = _connect(path)
             except BaseException:
                 self._writing.close()
@@ -95,6 +115,14 @@ class SpoolFile:
                 f"the spool {self.path} has format {version}, and this version of waypost reads {_FORMAT}; it was "
                 "left as it is: drain it with the version that wrote it"
             )
+
+    def _about(self) -> tuple[str, bytes]:
+        match self._writing.execute(_sql("about")).fetchone():
+            case (str() as topic, bytes() as source):
+                return topic, source
+        raise SpoolError(
+            f"the spool {self.path} does not say whose commands it holds, so none were sent; it was left as it is"
+        )
 
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:
@@ -140,13 +168,22 @@ class SpoolFile:
             self._since_checkpoint += size
 
     def read(self, after: int, up_to: int = _LAST_ROW, most: int = 500) -> list[Pending]:
-        """The first commands behind row ``after``, at most ``most`` and some 4 MB of them."""
+        """The first commands behind row ``after``, at most ``most`` and some 4 MB of them.
+
+        Rows before the last of them that are no commands are set aside: see :meth:`take_set_aside`.
+        """
         found: list[Pending] = []
-        size = 0
+        damaged: list[tuple[int, str]] = []
+        size = lost = 0
         with self._explained("read"):
-            cursor = self._reading.execute(_sql("read"), (after, up_to))
+            cursor = self._reading.execute(_sql("read"), (MAX_COMMAND_BYTES, after, up_to))
             try:
-                for row, command_id, command_type, session, at, traceparent, partition, value in cursor:
+                for row, *fields, length in cursor:
+                    if (problem := _problem(*fields)) is not None:
+                        damaged.append((row, problem))
+                        lost += length
+                        continue
+                    command_id, command_type, session, at, traceparent, partition, value = fields
                     one = Pending(command_id, command_type, session, value, at, traceparent, partition)
                     one.row, one.home, one.source = row, self, self.source
                     found.append(one)
@@ -155,13 +192,45 @@ class SpoolFile:
                         break
             finally:
                 cursor.close()  # an open cursor would hold up the checkpoint
+        if damaged:
+            self._move_aside(damaged, lost)
         return found
+
+    def _move_aside(self, damaged: list[tuple[int, str]], size: int) -> None:
+        rows = [(row,) for row, _ in damaged]
+        with self._lock, self._explained("written"):
+            self._writing.execute("begin immediate")
+            try:
+                self._writing.execute(_sql("set_aside"))
+                self._writing.executemany(_sql("set_aside_row"), rows)
+                self._writing.executemany(_sql("remove"), rows)
+                self._writing.execute("commit")
+            except BaseException:
+                if self._writing.in_transaction:
+                    self._writing.execute("rollback")
+                raise
+        self.holds_damaged = True
+        count, before = self._set_aside
+        self._set_aside = (count + len(rows), before + size + len(rows) * _EMPTY.size)
+        row, problem = damaged[0]
+        log.error(
+            "%d rows of the spool %s are no commands and were set aside in it: the first is row %d, whose %s",
+            len(rows),
+            self.path,
+            row,
+            problem,
+        )
+
+    def take_set_aside(self) -> tuple[int, int]:
+        """How many rows, and of what size as :meth:`totals` counts, were set aside since this was asked last."""
+        taken, self._set_aside = self._set_aside, (0, 0)
+        return taken
 
     def totals(self) -> tuple[int, int]:
         """How many commands there are, and the bytes that they count for."""
         with self._explained("read"):
             count, size = self._reading.execute(_sql("totals")).fetchone()
-        return count, size + count * Pending("", "", None, b"", b"").size
+        return count, size + count * _EMPTY.size
 
     def tidy(self, empty: bool) -> None:
         """Move what was written from the log into the database, where it is time for that.
@@ -186,6 +255,35 @@ class SpoolFile:
             self._reading.close()
             self._writing.close()
         _open_files.discard(self)
+
+
+_EMPTY: Final = Pending("", "", None, b"", b"")
+
+
+def _problem(
+    command_id: Any, command_type: Any, session: Any, at: Any, traceparent: Any, partition: Any, value: Any
+) -> str | None:
+    """Why a row can't be a command, or None. Columns of SQLite hold values of any type."""
+    for name, text, longest in (
+        ("id", command_id, MAX_COMMAND_ID),
+        ("type", command_type, MAX_TYPE),
+        *((("session", session, MAX_SESSION_ID),) if session is not None else ()),
+    ):
+        if not isinstance(text, str):
+            return f"{name} is a {type(text).__name__}, not a text"
+        if (problem := text_problem(text, longest)) is not None:
+            return f"{name} {problem}"
+    if not isinstance(at, bytes) or len(at) > _LONGEST_STAMP:
+        return "time is none"
+    if traceparent is not None and (not isinstance(traceparent, bytes) or len(traceparent) > _LONGEST_STAMP):
+        return "traceparent is none"
+    if (session is None) == (partition is None):
+        return "session and partition contradict each other"
+    if partition is not None and (not isinstance(partition, int) or not 0 <= partition <= _LAST_PARTITION):
+        return "partition is none"
+    if not isinstance(value, bytes):
+        return "value is missing, is not bytes or is larger than any command"
+    return None
 
 
 _open_files: weakref.WeakSet[SpoolFile] = weakref.WeakSet()

@@ -44,6 +44,7 @@ class _Left:
         self.count, self.size = file.totals()
         self.held = self.count
         self.row = 0
+        self.set_aside = (0, 0)
 
     def load(self, most: int) -> list[Pending]:
         """The next commands; none at the end, or where the rest can't be read."""
@@ -52,6 +53,11 @@ class _Left:
         except SpoolError as error:
             log.error("the rest of what a publisher left can't be sent, and is kept: %s", error)
             return []
+        lost, size = self.file.take_set_aside()
+        self.count -= lost
+        self.size -= size
+        self.held -= lost
+        self.set_aside = (lost, size)
         if found:
             self.row = found[-1].row
             self.count -= len(found)
@@ -288,14 +294,20 @@ class Spooler:
     def _load(self) -> bool:
         """Load some of the oldest stored commands; False if there is nothing to be found."""
         while self._to_load:
-            if found := self._to_load[0].load(self._buffer.load_most):
+            left = self._to_load[0]
+            left.set_aside = (0, 0)
+            found = left.load(self._buffer.load_most)
+            self._buffer.set_aside(*left.set_aside)
+            if found:
                 break
-            left = self._to_load.popleft()
+            self._to_load.popleft()
             if left.count:
                 self._buffer.lost_sight(left.count, left.size)
+            self._release(left.file, 0)
         else:
             first, last = self._buffer.next_stored()
             found = self.own.read(first - 1, last, self._buffer.load_most)
+            self._buffer.set_aside(*self.own.take_set_aside())
         if found:
             self._buffer.loaded(found)
         return bool(found)

@@ -1,0 +1,1 @@
+insert into damaged select * from commands where row = ?;
