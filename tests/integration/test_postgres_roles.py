@@ -11,7 +11,7 @@ import pytest
 from tests.support.cli import CommandLine
 from tests.support.deployment import Deployment, deployment
 
-from waypost import Reader
+from waypost import Reader, ReaderTimeoutError
 from waypost.wire.event_types import EventType
 from waypost_worker.devserver import Servers
 from waypost_worker.postgres.pool import check_schema, open_pool
@@ -19,6 +19,7 @@ from waypost_worker.postgres.pool import check_schema, open_pool
 pytestmark = pytest.mark.servers
 
 ROLES = ("migrator", "worker", "reader")
+LIMITS = ("statement_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout")
 FORBIDDEN = [
     ("reader", "insert into waypost.rejected_commands default values"),
     ("reader", "delete from waypost.checkpoints"),
@@ -126,3 +127,34 @@ async def test_what_a_later_migration_makes_is_open_to_them_at_once(guarded: Gua
     assert not await guarded.refused("worker", "insert into waypost.later values (1)")
     assert not await guarded.refused("reader", "select * from waypost.later")
     assert await guarded.refused("reader", "insert into waypost.later values (1)")
+
+
+@pytest.mark.parametrize("guarded", ["waypost"], indirect=True)
+async def test_what_a_reader_forgets_ends_by_itself_and_a_limit_of_the_operator_stays(
+    guarded: Guarded, servers: Servers
+) -> None:
+    async def limits(role: str) -> list[str]:
+        connection = await asyncpg.connect(guarded.dsn(role))
+        try:
+            return [await connection.fetchval(f"show {name}") for name in LIMITS]
+        finally:
+            await connection.close()
+
+    assert await limits("reader") == ["2min", "5min", "1h"]
+    assert await limits("worker") == ["0", "0", "0"]
+    administrator = await asyncpg.connect(guarded.admin)
+    try:
+        database = await administrator.fetchval("select current_database()")
+        await administrator.execute(
+            f"alter role waypost_reader in database {database} set statement_timeout = '7s'"
+        )
+        await administrator.execute(await asyncio.to_thread(guarded.migrate, "reader", "--roles"))
+    finally:
+        await administrator.close()
+    assert await limits("reader") == ["7s", "5min", "1h"]
+    async with Reader(guarded.dsn("reader")) as reader:
+        pool = reader._shards.pools[0]
+        async with pool._acquired() as connection:
+            await connection.execute("set statement_timeout = '10ms'")
+            with pytest.raises(ReaderTimeoutError, match="canceled a read"), pool._failures.translated():
+                await connection.fetch("select pg_sleep(60)")

@@ -18,6 +18,35 @@ begin
 end
 $$;
 
+-- A forgotten query or transaction of a reader holds back vacuum and, with it, the worker. A limit that is set already
+-- stays. Readers can change their own limits: they end mistakes, not attacks.
+do $$
+declare
+    wanted record;
+begin
+    for wanted in
+        select *
+        from (values
+            ('statement_timeout', '2min'),
+            ('idle_in_transaction_session_timeout', '5min'),
+            ('idle_session_timeout', '1h')
+        ) as limits (name, longest)
+        where exists (select from pg_settings where pg_settings.name = limits.name)
+            and not exists (
+                select
+                from pg_db_role_setting, unnest(setconfig) as each (setting)
+                where setrole = 'waypost_reader'::regrole
+                    and setdatabase in (0, (select oid from pg_database where datname = current_database()))
+                    and split_part(each.setting, '=', 1) = limits.name
+            )
+    loop
+        execute format(
+            'alter role waypost_reader in database %I set %I = %L', current_database(), wanted.name, wanted.longest
+        );
+    end loop;
+end
+$$;
+
 revoke all on schema waypost from public;
 grant usage on schema waypost to waypost_worker, waypost_reader;
 
