@@ -59,6 +59,7 @@ class Health(Observer):
         self._ended: dict[int, str] = {}
         self._failing: dict[int, str] = {}  # in spite of being acquired again and again
         self._transactions: dict[int, tuple[float, int, int]] = {}
+        self._asking: asyncio.Future[str] | None = None
 
     # What owners tell.
 
@@ -157,9 +158,16 @@ class Health(Observer):
     async def _store(self) -> str:
         if self.check_store is None:
             return "no connection yet"
+        # Those who ask at the same time share one answer: whoever can reach the port must not empty the pool.
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.ensure_future(self._ask(self.check_store))
+        return await asyncio.shield(self._asking)
+
+    @staticmethod
+    async def _ask(check_store: CheckStore) -> str:
         try:
             async with asyncio.timeout(_STORE_SECONDS):
-                await self.check_store()
+                await check_store()
         except TimeoutError:
             return f"no answer within {_STORE_SECONDS:.0f} s"
         except Exception as error:

@@ -3,6 +3,8 @@
 Probes answer 200 or 503, with what was checked as JSON.
 """
 
+from typing import Final
+
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
@@ -12,6 +14,8 @@ from starlette.routing import Route
 
 from waypost_worker.telemetry.health import Health, HealthReport
 from waypost_worker.telemetry.metrics import Metrics
+
+_OPENMETRICS: Final = "application/openmetrics-text"
 
 
 def probes(health: Health, metrics: Metrics) -> Starlette:
@@ -38,10 +42,16 @@ def metrics_only(registry: CollectorRegistry) -> Starlette:
 
 def _metrics(registry: CollectorRegistry) -> Route:
     async def exposed(request: Request) -> Response:
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        encode, content_type = choose_encoder(_format(request.headers.get("accept", "")))
         return Response(encode(registry), media_type=content_type)
 
     return Route("/metrics", exposed)
+
+
+def _format(accept: str) -> str:
+    """OpenMetrics if the client names it, else text. The client library raises at versions that it can't parse."""
+    named = {each.partition(";")[0].strip().lower() for each in accept.split(",")}
+    return f"{_OPENMETRICS}; version=1.0.0" if _OPENMETRICS in named else ""
 
 
 def _answer(verdict: HealthReport) -> Response:

@@ -1,6 +1,7 @@
 """An HTTP server inside the worker's event loop. That it answers shows that the loop turns."""
 
 import asyncio
+import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -11,6 +12,7 @@ import uvicorn
 from typing_extensions import override
 
 from waypost.errors import WaypostError
+from waypost_worker.web.bounded import bounded_protocol, limits
 
 log = structlog.get_logger("waypost.worker")
 _CLOSE_SECONDS: Final = 1.0
@@ -30,11 +32,16 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def serving(
-    app: Any, host: str, port: int, tell: Callable[[str, int], None] | None = None
+    app: Any,
+    host: str,
+    port: int,
+    tell: Callable[[str, int], None] | None = None,
+    protocol: type[asyncio.Protocol] | None = None,
 ) -> AsyncIterator[int]:
     """Serve the ASGI application ``app``; yields the port, which the system chooses where ``port`` is 0.
 
-    ``tell`` is called with host and port once it listens; without it the log says so.
+    ``tell`` is called with host and port once it listens; without it the log says so. ``protocol`` is HTTP with other
+    limits than the usual ones.
 
     ListenError if the address is taken or none of this machine's.
     """
@@ -45,9 +52,19 @@ async def serving(
             f"can't listen on {host}:{port}: {error}; see WAYPOST_HTTP_HOST and WAYPOST_HTTP_PORT"
         ) from None
     config = uvicorn.Config(
-        app, lifespan="off", log_config=None, access_log=False, server_header=False, timeout_keep_alive=30
+        app,
+        http=protocol or bounded_protocol(),
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        **limits(),
     )
     server = _Server(config)
+    # It warns of each request that is no HTTP, so whoever can reach the port could fill the log.
+    logger = logging.getLogger("uvicorn.error")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     task = asyncio.create_task(server.serve([listening]), name="http")
     try:
         bound: int = listening.getsockname()[1]
@@ -60,6 +77,7 @@ async def serving(
             task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         listening.close()
+        logger.setLevel(level)
 
 
 def _log(host: str, port: int) -> None:
