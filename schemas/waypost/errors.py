@@ -3,13 +3,71 @@
 Errors of the Kafka and Postgres clients never leave the library: one of these is raised from them.
 """
 
-from typing import Literal
+import re
+from reprlib import Repr
+from typing import Final, Literal
 
 Reached = Literal["waiting", "sent", "acknowledged"]
 
 
+LONGEST_MESSAGE: Final = 4000  # characters of an error
+_LONGEST_SHOWN: Final = 100  # characters of an argument in it
+#: Characters that str.isprintable accepts and terminals show as nothing: fillers, joiners and variation selectors that
+#: no emoji needs. A text can hide another one in them.
+_HIDDEN: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0d\uffa0\U000e0000-\U000e0fff]"
+)
+_repr: Final = Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = _LONGEST_SHOWN
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Escape what could steer a terminal, reorder its text or hide in it; characters in ``keep`` stay as they are."""
+    if text.isprintable() and _HIDDEN.search(text) is None:
+        return text
+    return "".join(
+        each
+        if each in keep or (each.isprintable() and _HIDDEN.match(each) is None)
+        else each.encode("unicode_escape").decode()
+        for each in text
+    )
+
+
+def quoted(value: object) -> str:
+    """Quote an argument in a message, printable and shortened whatever it is."""
+    try:
+        text = _repr.repr(value)
+    except Exception:  # somebody else's __repr__
+        text = f"<{type(value).__name__}>"
+    return printable(text if len(text) <= 2 * _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…")
+
+
+def _bounded(message: object) -> object:
+    if not isinstance(message, str):
+        return message
+    # Shortened first, so that escaping what is endless takes no time, and again, as escapes are longer.
+    return _shortened(printable(_shortened(message), keep="\n"))
+
+
+def _shortened(message: str) -> str:
+    if len(message) <= LONGEST_MESSAGE:
+        return message
+    half = LONGEST_MESSAGE // 2 - 2
+    return f"{message[:half]} … {message[-half:]}"
+
+
 class WaypostError(Exception):
-    """Base of all errors of this library."""
+    """Base of all errors of this library.
+
+    A message may quote what came from elsewhere, so it is printable and bounded.
+    """
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*map(_bounded, arguments))
+
+
+class InvalidArgumentError(WaypostError, ValueError):
+    """An argument that no database, topic or client can take. Nothing was sent."""
 
 
 class InvalidCommandError(WaypostError, ValueError):
@@ -22,6 +80,7 @@ class InvalidCommandError(WaypostError, ValueError):
 
     def __init__(self, code: str, message: str) -> None:
         # A message may quote what was sent; it is shown on terminals and stored as text, so it stays printable.
+        # Rejections are part of the state that a replay compares, so this must not depend on what is hidden.
         message = message if message.isprintable() else _printable(message)
         super().__init__(message)
         self.code = code

@@ -11,6 +11,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
+from waypost.errors import quoted
+
 DEFAULT_SCHEMA: Final = "waypost"
 _SCHEMA_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _SCHEMA_IN_SQL: Final = re.compile(
@@ -47,6 +49,7 @@ def check_schema_name(schema: str) -> str:
     """
     if _SCHEMA_NAME.fullmatch(schema) is None:
         raise ValueError(
-            f"the schema name {schema!r} can't be used: take a-z, 0-9 and _, no digit first, at most 63 characters"
+            f"the schema name {quoted(schema)} can't be used: take a-z, 0-9 and _, no digit first, at most 63 "
+            "characters"
         )
     return schema

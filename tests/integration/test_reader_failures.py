@@ -262,7 +262,7 @@ async def test_a_dsn_that_is_none_is_a_wrong_argument(dsn: str, said: str) -> No
 
 async def test_a_position_that_no_command_can_have_is_a_wrong_argument(database: str) -> None:
     async with Reader(database) as reader:
-        with pytest.raises(ValueError, match="value out of int32 range"):
+        with pytest.raises(ValueError, match="is not the token of a result"):
             await reader.wait_for((2**40, 0))
 
 

@@ -31,6 +31,7 @@ NAMES = [
     "Deduplicator",
     "DeliveryError",
     "Event",
+    "InvalidArgumentError",
     "InvalidCommandError",
     "KafkaUnavailableError",
     "NaiveDatetimeError",

@@ -27,7 +27,8 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from waypost.adapters.allowed_types import DecodeError, UnreadableValueError, shown
-from waypost.adapters.records import PART, Record, Row, gone_with_parts
+from waypost.adapters.records import PART, Record, Row, gone_with_parts, storable
+from waypost.errors import InvalidCommandError, quoted
 
 CHECKPOINT: Final = "checkpoint"
 VALUES: Final = "values"
@@ -46,7 +47,14 @@ Entry = dict[str, Any]  # a value: its digest, type and base64
 
 def digest(ns: str, channel: str, version: Any) -> str:
     """What a value is found by."""
-    named = orjson.dumps([ns, channel, version])
+    try:
+        named = orjson.dumps([ns, channel, version])
+    except TypeError as error:
+        raise InvalidCommandError(
+            "invalid-body",
+            f"the channel {quoted(channel)} in the namespace {quoted(ns)}, version {quoted(version)}, can't be stored: "
+            f"{error}",
+        ) from None
     return base64.urlsafe_b64encode(hashlib.blake2b(named, digest_size=9).digest()).decode()
 
 
@@ -293,7 +301,7 @@ def _facts(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
 
 
 def _is_fact(key: str, value: Any) -> bool:
-    if not isinstance(key, str) or len(key) > _FACT_KEY or "\0" in key:
+    if not isinstance(key, str) or len(key) > _FACT_KEY or not storable(key):
         return False
     if isinstance(value, str):
         return len(value) <= _FACT_TEXT and "\0" not in value and value.isprintable()

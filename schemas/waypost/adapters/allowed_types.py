@@ -10,7 +10,7 @@ import typing
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from waypost.errors import WaypostError
+from waypost.errors import WaypostError, printable
 
 _SHOWN: Final = 200  # characters of a name or a reason in a message
 _NAMES: Final = 10  # in one message
@@ -87,10 +87,7 @@ def rebuilding_failed(module: str, name: str, error: BaseException) -> DecodeErr
 
 def shown(text: str) -> str:
     """Shorten ``text`` from a stranger and make it printable, for a message."""
-    short = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
-    if short.isprintable():
-        return short
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in short)
+    return printable(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
 
 
 def resolved(allowed: Iterable[type | str], parameter: str) -> list[type]:

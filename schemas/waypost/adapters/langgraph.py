@@ -31,7 +31,8 @@ from waypost.adapters import _langgraph_delta as delta
 from waypost.adapters import _langgraph_layout as layout
 from waypost.adapters._langgraph_serializer import StrictSerializer, require_strict
 from waypost.adapters.backend import Appended, Backend
-from waypost.adapters.records import Row, containing, is_hashed, prefix_end, session_of
+from waypost.adapters.records import Row, containing, is_hashed, prefix_end, session_of, storable
+from waypost.errors import quoted
 
 __all__ = ["StrictSerializer", "WaypostSaver"]
 
@@ -232,7 +233,7 @@ class WaypostSaver(BaseCheckpointSaver[str]):
             await self._backend.delete(session_id, plan.gone)
 
     async def _delete_for_runs(self, run_ids: set[str]) -> None:
-        stored = sorted(run_id for run_id in run_ids if "\0" not in run_id)
+        stored = sorted(filter(storable, run_ids))
         found = await self._backend.among("runs", PREFIX, prefix_end(PREFIX), stored)
         for session_id in found:
             rows = await self._backend.rows(session_id, "index")
@@ -245,7 +246,7 @@ class WaypostSaver(BaseCheckpointSaver[str]):
 
     async def _copy(self, source: str, target: str) -> None:
         if source == target:
-            raise ValueError(f"a thread can't be copied onto itself ({source!r})")
+            raise ValueError(f"a thread can't be copied onto itself ({quoted(source)})")
         session_id = _session(target)
 
         def remade(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -256,7 +257,7 @@ class WaypostSaver(BaseCheckpointSaver[str]):
 
     async def _prune(self, thread_ids: Sequence[str], strategy: str) -> None:
         if strategy not in ("keep_latest", "delete"):
-            raise ValueError(f"the strategy is 'keep_latest' or 'delete', not {strategy!r}")
+            raise ValueError(f"the strategy is 'keep_latest' or 'delete', not {quoted(strategy)}")
         for thread_id in thread_ids:
             session_id = _session(thread_id)
             if strategy == "delete":

@@ -111,9 +111,21 @@ def whole(rows: Iterable[Row], parts: Iterable[Row]) -> list[Row]:
 
 
 def containing(metadata: Mapping[str, Any]) -> str:
-    """``metadata`` as the JSON that a statement looks for. U+0000, which no metadata holds, finds nothing."""
-    sought = {key: None if isinstance(each, str) and "\0" in each else each for key, each in metadata.items()}
-    return orjson.dumps(sought).decode()
+    """``metadata`` as the JSON that a statement looks for. What no metadata holds, such as U+0000, finds nothing."""
+    return orjson.dumps({key: _findable(each) for key, each in metadata.items()}).decode()
+
+
+def _findable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _findable(each) for key, each in value.items()}
+    return None if isinstance(value, str) and not storable(value) else value
+
+
+def storable(text: str) -> bool:
+    """Whether metadata in Postgres can hold this: it takes neither NUL nor half a character."""
+    if text.isprintable():
+        return True
+    return "\0" not in text and text.encode(errors="replace").decode() == text
 
 
 def import_item(name: str, data: bytes, metadata: Mapping[str, Any], timestamp: str) -> bytes:

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from waypost.errors import quoted
+
 DEFAULT_PORT: Final = 9092
 # [::1]:9092 | host:9092 | host, or an IPv6 address without a port
 _ADDRESS: Final = re.compile(
@@ -24,7 +26,7 @@ def broker_addresses(servers: str | Iterable[str]) -> list[tuple[str, int]]:
 def _listed(servers: object) -> list[str]:
     if not isinstance(servers, list | tuple) or not all(isinstance(each, str) for each in servers):
         raise ValueError(
-            f"bootstrap_servers must be a string, 'host:port' or several with commas between, not {servers!r}"
+            f"bootstrap_servers must be a string, 'host:port' or several with commas between, not {quoted(servers)}"
         )
     return list(servers)
 
@@ -35,6 +37,15 @@ def _address(text: str) -> tuple[str, int]:
         return text, DEFAULT_PORT
     match = _ADDRESS.fullmatch(text)
     port = DEFAULT_PORT if match is None else int(match["p6"] or match["p"] or DEFAULT_PORT)
-    if match is None or not 0 < port < 65536:
-        raise ValueError(f"bootstrap_servers: {text!r} is no address of a broker; one is 'host:port'")
+    if match is None or not 0 < port < 65536 or not _can_be_looked_up(match["v6"] or match["host"]):
+        raise ValueError(f"bootstrap_servers: {quoted(text)} is no address of a broker; one is 'host:port'")
     return match["v6"] or match["host"], port
+
+
+def _can_be_looked_up(host: str) -> bool:
+    """Whether the resolver takes this as a name. At others it raises errors that clients try again for ever."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return host.isprintable()

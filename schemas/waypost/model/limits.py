@@ -6,13 +6,14 @@ Both sides use the same limits, so what the publisher lets through the worker ac
 
 import math
 import re
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Final
 from uuid import UUID
 
 import orjson
 
-from waypost.errors import InvalidCommandError
+from waypost.errors import InvalidArgumentError, InvalidCommandError, quoted
 from waypost.model.brackets import nests_deeper
 
 # What is larger is rejected without being looked at. The topics' own limit, 1 MiB as 'waypost topics create' sets
@@ -63,6 +64,21 @@ def text_problem(value: str, longest: int) -> str | None:
         if _SURROGATE.search(value):
             return "contains a lone surrogate, which UTF-8 cannot carry"
     return None
+
+
+def require_sendable(what: str, text: str) -> None:
+    """Raise InvalidArgumentError for text that can't be sent: with a NUL or another control character, or half a
+    character.
+    """
+    if (problem := text_problem(text or " ", len(text) + 1)) is not None:
+        raise InvalidArgumentError(f"{what} {problem}, so nothing was sent: {quoted(text)}")
+
+
+def require_sendable_options(options: Mapping[str, Any]) -> None:
+    """Do the same for the options of a client, none of whose values is shown: one may be a password."""
+    for name, value in options.items():
+        if isinstance(value, str) and (problem := text_problem(value or " ", len(value) + 1)) is not None:
+            raise InvalidArgumentError(f"the option {quoted(name)} {problem}, so nothing was sent")
 
 
 def check_json(raw: bytes, around: int = 1) -> Any:

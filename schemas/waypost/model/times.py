@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final
 
-from waypost.errors import InvalidCommandError, NaiveDatetimeError
+from waypost.errors import InvalidCommandError, NaiveDatetimeError, quoted
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -30,7 +30,7 @@ def to_micros(moment: datetime) -> int:
         )
     if moment.utcoffset() is None:
         raise NaiveDatetimeError(
-            f"{moment!r} has no time zone, so it names no moment: pass datetime.now(UTC), or "
+            f"{quoted(moment)} has no time zone, so it names no moment: pass datetime.now(UTC), or "
             "moment.replace(tzinfo=UTC) if it was meant as UTC"
         )
     return (moment - EPOCH) // _MICROSECOND

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from inspect import iscoroutinefunction
 from typing import Any, Final, Literal, TypedDict
 
-from waypost.model.limits import MAX_SOURCE, text_problem
+from waypost.errors import quoted
+from waypost.model.limits import MAX_SOURCE, require_sendable_options, text_problem
 from waypost.wire.topics import DEFAULT_PREFIX
 
 #: Called with a command id, and None once Kafka has the command or the error that keeps it out.
@@ -95,18 +96,21 @@ class PublisherSettings:
 
     def __post_init__(self) -> None:
         if not isinstance(self.source, str) or (problem := text_problem(self.source, MAX_SOURCE)) is not None:
-            said = problem if isinstance(self.source, str) else f"must be a string, not {self.source!r}"
+            said = problem if isinstance(self.source, str) else f"must be a string, not {quoted(self.source)}"
             raise ValueError(f"source {said}")
+        require_sendable_options(self.kafka_options or {})
+        if self.spool is not None and "\0" in os.fsdecode(self.spool):
+            raise ValueError(f"spool contains a NUL, which no path can: {quoted(self.spool)}")
         if self.on_delivery is not None and (
             not callable(self.on_delivery) or iscoroutinefunction(self.on_delivery)
         ):
             raise ValueError("on_delivery must be a plain function: it is called, and not awaited")
         for name in ("max_buffer_count", "max_buffer_bytes", "max_spool_bytes", "spool_after", "adopt_after"):
             if not getattr(self, name) > 0:  # and not NaN
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)!r}")
+                raise ValueError(f"{name} must be above 0, not {quoted(getattr(self, name))}")
         if self.on_full not in ("raise", "block", "drop_oldest"):
-            raise ValueError(f"on_full must be 'raise', 'block' or 'drop_oldest', not {self.on_full!r}")
+            raise ValueError(f"on_full must be 'raise', 'block' or 'drop_oldest', not {quoted(self.on_full)}")
         if self.durability not in ("memory", "spool"):
-            raise ValueError(f"durability must be 'memory' or 'spool', not {self.durability!r}")
+            raise ValueError(f"durability must be 'memory' or 'spool', not {quoted(self.durability)}")
         if self.durability == "spool" and self.spool is None:
             raise ValueError("durability='spool' needs a directory: spool=…")

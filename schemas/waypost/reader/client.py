@@ -15,7 +15,7 @@ import orjson
 
 from waypost.backoff import Backoff
 from waypost.deprecation import deprecated
-from waypost.errors import ReaderTimeoutError
+from waypost.errors import InvalidArgumentError, ReaderTimeoutError, quoted
 from waypost.model.limits import MAX_SESSION_ID, text_problem
 from waypost.model.times import from_micros, to_micros
 from waypost.reader.pages import SessionInfo, SessionPage
@@ -175,7 +175,7 @@ class Reader:
 
     async def session_info(self, session_id: str) -> SessionInfo | None:
         """Return the summary of a session, or None if no command of it was ever accepted."""
-        rows = await self._fetch("session", session_id)
+        rows = await self._fetch("session", session_id) if _possible(session_id) else []
         return _session_info(rows[0]) if rows else None
 
     async def wait_for(self, token: tuple[int, int], timeout: float = 10) -> None:
@@ -188,7 +188,7 @@ class Reader:
         Raises:
             ReaderTimeoutError: The command was not applied in time. The message says how far its partition is.
         """
-        partition, offset = token
+        partition, offset = _checked_token(token)
         position: int | None = None
         backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
         limit = asyncio.timeout(timeout)
@@ -227,15 +227,24 @@ async def sessions_of(
 def _listing(prefix: str, limit: int, cursor: str | None) -> tuple[str, str, str, int]:
     cursor = cursor or ""
     if not _possible(cursor):
-        raise ValueError(
-            f"{cursor!r} is not a cursor of this list. Pass the one that a page gave, or its last session id."
+        raise InvalidArgumentError(
+            f"{quoted(cursor)} is not a cursor of this list. Pass the one that a page gave, or its last session id."
         )
     return cursor, prefix, _first_after(prefix), checked_limit(limit)
 
 
 def _possible(text: str) -> bool:
     """Whether a session id may begin so. Postgres takes neither NUL nor half a character as text."""
+    if not isinstance(text, str):
+        raise TypeError(f"session ids and cursors are strings, not {type(text).__name__}")
     return text == "" or text_problem(text, MAX_SESSION_ID) is None
+
+
+def _checked_token(token: tuple[int, int]) -> tuple[int, int]:
+    match token:
+        case (int() as partition, int() as offset) if 0 <= partition < 2**31 and -(2**63) <= offset < 2**63:
+            return partition, offset
+    raise InvalidArgumentError(f"{quoted(token)} is not the token of a result: a partition and an offset")
 
 
 def _by_id(listed: Sequence[Iterable[Any]], limit: int) -> SessionPage:
@@ -267,7 +276,9 @@ def _place(cursor: str) -> tuple[datetime, str]:
             return from_micros(int(micros)), session_id
     except (ValueError, OverflowError):
         pass
-    raise ValueError(f"{cursor!r} is not a cursor of this list: pass the one that a page gave")
+    raise InvalidArgumentError(
+        f"{quoted(cursor)} is not a cursor of this list: pass the one that a page gave"
+    )
 
 
 def _session_info(row: Any) -> SessionInfo:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from waypost.errors import (
     AccessDeniedError,
     DatabaseUnavailableError,
+    InvalidArgumentError,
     ReaderError,
     ReaderTimeoutError,
     WaypostError,
@@ -61,7 +62,7 @@ class Failures:
             case WaypostError():
                 return None
             case asyncpg.DataError():
-                return ValueError(str(error))
+                return InvalidArgumentError(f"{server} can't take an argument of this read: {error}")
             case asyncpg.exceptions.ClientConfigurationError():
                 return ValueError(f"The DSN can't be used: {error}.")
             case ValueError():

@@ -12,7 +12,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final, TypeVar
 
 from waypost.backoff import Backoff
-from waypost.errors import ReaderClosedError, ReaderError
+from waypost.errors import InvalidArgumentError, ReaderClosedError, ReaderError
+from waypost.model.limits import text_problem
 from waypost.reader.failures import Failures, is_lost
 from waypost.statements import DEFAULT_SCHEMA as DEFAULT_SCHEMA
 from waypost.statements import check_schema_name, load_statement
@@ -36,6 +37,11 @@ class ReadPool:
     ) -> None:
         if size < 1:
             raise ValueError(f"pool_size must be at least 1, not {size}")
+        # Not shown: there is a password in it.
+        if isinstance(dsn, str) and text_problem(dsn or " ", len(dsn) + 1) is not None:
+            raise InvalidArgumentError(
+                "The DSN contains a control character or half a character, which no server takes. Percent-encode it."
+            )
         self._dsn = dsn
         self._schema = check_schema_name(schema)
         self._size = size

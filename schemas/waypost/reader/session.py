@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from waypost.errors import InvalidArgumentError, quoted
 from waypost.model.checkpoint import Checkpoint, Summary, checkpoint_id, export_json, own_number
 from waypost.model.limits import MAX_CHECKPOINT_ID, canonical_metadata, text_problem
 from waypost.model.times import to_micros
@@ -213,10 +214,10 @@ async def checkpoints_of(
 
 
 def checked_limit(limit: int) -> int:
-    """``limit``, or ValueError."""
-    if limit < 1:
-        raise ValueError(f"limit must be at least 1, not {limit}")
-    return limit
+    """Return ``limit``. Raise InvalidArgumentError if it is none."""
+    if not isinstance(limit, int) or limit < 1:
+        raise InvalidArgumentError(f"limit must be at least 1, not {quoted(limit)}")
+    return min(limit, _HIGHEST)
 
 
 def _possible(text: str | None) -> bool:
@@ -230,7 +231,9 @@ def _number(cursor: str | None) -> int | None:
     if cursor is None:
         return None
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
-        raise ValueError(f"{cursor!r} is not a cursor of this list: pass the one that a page gave")
+        raise InvalidArgumentError(
+            f"{quoted(cursor)} is not a cursor of this list: pass the one that a page gave"
+        )
     return int(cursor)
 
 

@@ -12,7 +12,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from waypost.deprecation import renamed_keywords
+from waypost.errors import quoted
 from waypost.kafka.addresses import broker_addresses
+from waypost.model.limits import require_sendable, require_sendable_options
 from waypost.model.times import to_micros
 from waypost.subscriber.dispatcher import Handler, HandlerDispatcher, HandlerOptions, OnFailure
 from waypost.subscriber.events import Deduplicator as Deduplicator
@@ -68,7 +70,12 @@ class Subscriber:
         if from_beginning and since is not None:
             raise ValueError("from_beginning and since contradict each other: pass one of them")
         if group is not None and (not isinstance(group, str) or not group):
-            raise ValueError(f"group must be the name of a consumer group, or None for none, not {group!r}")
+            raise ValueError(
+                f"group must be the name of a consumer group, or None for none, not {quoted(group)}"
+            )
+        if group is not None:
+            require_sendable("group", group)
+        require_sendable_options(kafka_options or {})
         broker_addresses(bootstrap_servers)  # refuses what is none
         self._topic = Topics(topic_prefix).results
         self._group = group
@@ -195,6 +202,7 @@ class Subscriber:
             async with AsyncExitStack() as stack:
                 send_to_dead_letters = None
                 if dead_letters is not None:
+                    require_sendable("dead_letters", dead_letters)
                     from waypost.subscriber.dead_letters import DeadLetters
 
                     letters = DeadLetters(dead_letters, self._group, self._options)

@@ -16,6 +16,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 from waypost.backoff import Backoff
+from waypost.errors import quoted
 from waypost.subscriber.events import Event, EventFilter, read_event
 from waypost.subscriber.tracing import continued_trace
 
@@ -227,7 +228,9 @@ class HandlerDispatcher:
 
 
 def _not_async(what: str, function: object) -> TypeError:
-    return TypeError(f"{what} must be an async function, and {function!r} is none: 'async def' makes it one")
+    return TypeError(
+        f"{what} must be an async function, and {quoted(function)} is none: 'async def' makes it one"
+    )
 
 
 async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:

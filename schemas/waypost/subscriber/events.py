@@ -11,8 +11,9 @@ from typing import Any, Final, cast
 import orjson
 
 from waypost.deprecation import deprecated
+from waypost.errors import quoted
 from waypost.model.checkpoint import Checkpoint
-from waypost.model.limits import canonical_metadata
+from waypost.model.limits import canonical_metadata, require_sendable
 from waypost.model.times import from_micros, parse_micros
 from waypost.wire.event_types import RESULT_TYPES, EventType
 from waypost.wire.id_lists import expand_ids
@@ -158,11 +159,12 @@ class EventFilter:
 
 def _listed(texts: Iterable[str]) -> list[str]:
     if isinstance(texts, str):
-        raise TypeError(f"pass a list of strings, not the string {texts!r}")
+        raise TypeError(f"pass a list of strings, not the string {quoted(texts)}")
     listed = list(texts)
     for text in listed:
         if not isinstance(text, str):
-            raise TypeError(f"pass a list of strings; {text!r} is none")
+            raise TypeError(f"pass a list of strings; {quoted(text)} is none")
+        require_sendable("a filter", text)
     return listed
 
 
@@ -176,7 +178,7 @@ def _whole_type(given: str) -> str:
             return kind
     named = [kind for kind in RESULT_TYPES if kind.rpartition(".")[2] == given]
     if len(named) != 1:
-        raise ValueError(f"{given!r} is not one result type; there are {', '.join(_SHORT.values())}")
+        raise ValueError(f"{quoted(given)} is not one result type; there are {', '.join(_SHORT.values())}")
     return named[0]
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from waypost.errors import InvalidCommandError
+from waypost.errors import InvalidCommandError, quoted
 
 DEFAULT_PREFIX: Final = "waypost"
 _M: Final = 0x5BD1E995
@@ -22,7 +22,7 @@ class Topics:
         if not (legal.isascii() and legal.isalnum() and len(self.prefix) <= 200):
             raise InvalidCommandError(
                 "invalid-envelope",
-                f"the topic prefix {self.prefix!r} must be 1 to 200 of the characters a-z A-Z 0-9 . _ -",
+                f"the topic prefix {quoted(self.prefix)} must be 1 to 200 of the characters a-z A-Z 0-9 . _ -",
             )
 
     @property
