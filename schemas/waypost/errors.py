@@ -46,10 +46,11 @@ def _bounded(message: object) -> object:
     if not isinstance(message, str):
         return message
     # Shortened first, so that escaping what is endless takes no time, and again, as escapes are longer.
-    return _shortened(printable(_shortened(message), keep="\n"))
+    return shortened(printable(shortened(message), keep="\n"))
 
 
-def _shortened(message: str) -> str:
+def shortened(message: str) -> str:
+    """Leave out the middle of a message that is too long."""
     if len(message) <= LONGEST_MESSAGE:
         return message
     half = LONGEST_MESSAGE // 2 - 2

@@ -184,10 +184,28 @@ def test_an_unexpected_error_is_one_line_that_says_how_to_see_more(
     )
 
 
-def test_with_debug_it_is_the_error_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    break_tail(monkeypatch, RuntimeError("boom"))
-    with pytest.raises(RuntimeError, match="boom"):
-        main(["--debug", "tail"])
+def test_with_debug_the_traceback_comes_first_and_steers_no_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_tail(monkeypatch, RuntimeError("boom \x1b[2J\x9b\u202e"))
+    code, out, err = run(capsys, "--debug", "tail")
+    assert (code, out) == (1, "")
+    assert err.startswith("Traceback")
+    assert err.splitlines()[-1].startswith("waypost: RuntimeError: boom")
+    assert err.replace("\n", "").isprintable()
+
+
+def test_an_endless_argument_is_not_said_again_in_full(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (
+        ["tail", "--since"],
+        ["tail", "--type"],
+        ["rejected", "list", "--older-than"],
+        ["session", "show"],
+    ):
+        code, line = fails(capsys, *arguments, "x\x9b\u202e" * 30_000)
+        assert code in (1, 2)
+        assert len(line) < 5000
+        assert line.isprintable()
 
 
 def test_ctrl_c_ends_a_command_without_a_word(

@@ -1,12 +1,26 @@
 """What commands print: tables that fit, JSON that parses, and nothing that steers a terminal."""
 
 import json
+import os
+import re
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 import pytest
 
-from waypost_worker.cli.support.output import Stream, event_line, printable, show_fields, show_rows
+from waypost_worker.cli.support.output import (
+    Stream,
+    event_line,
+    note,
+    printable,
+    show_fields,
+    show_json,
+    show_json_line,
+    show_rows,
+    write,
+)
 from waypost_worker.kafka.topics import Finding
 
 ROWS: list[dict[str, Any]] = [
@@ -67,14 +81,89 @@ def test_one_thing_is_an_object_or_its_fields(capsys: pytest.CaptureFixture[str]
     ]
 
 
-@pytest.mark.parametrize("text", ["\x1b[31mred", "a\x9bb", "bell\a", "back\b\b", "\u202eright to left"])
+HOSTILE = {
+    "a color": "\x1b[31mred",
+    "a C1 control": "a\x9bb",
+    "every C1 control": "".join(map(chr, range(0x7F, 0xA0))),
+    "bell": "bell\a",
+    "backspace": "back\b\b",
+    "right to left": "\u202eright to left",
+    "isolates and marks": "\u2066\u2067\u2068\u2069\u200e\u200f\u061c",
+    "line and paragraph separators": "a\u2028b\u2029c",
+    "zero width": "a\u200bb\u2060c\ufeffd\u00ade",
+    "tags": "a\U000e0041\U000e007fb",
+    "variation selectors": "a\ufe00\U000e0100b",
+    "fillers": "a\u3164b\uffa0c\u115fd\u2800e\u034ff",
+    "an unassigned character": "a\U000e0fffb",
+}
+PLAIN = "Grüße, 你好, नमस्ते, 👍🏽 ❤\ufe0f e\u0301 שלום"
+
+
+@pytest.fixture
+def terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Standard output is a terminal of 80 columns."""
+    monkeypatch.setattr("os.get_terminal_size", lambda _=1: os.terminal_size((80, 24)))
+
+    def isatty(_: object) -> bool:
+        return True
+
+    monkeypatch.setattr(type(sys.stdout), "isatty", isatty)
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_nothing_that_was_sent_steers_the_terminal(capsys: pytest.CaptureFixture[str], text: str) -> None:
     assert printable(text).isprintable()
     show_fields({"value": text, "data": {"x": text}, "list": [text]}, "table")
     show_rows([{"value": text}], "table", ("value",))
     out = capsys.readouterr().out.replace("\n", "")
     assert out.replace("─", "").isprintable()
-    assert event_line(None, "created", text, text).isprintable()
+    assert text not in out
+    assert event_line(None, "created", text + "\n", "\n" + text).isprintable()
+    note(f"said: {text}")
+    write(f"\x1b[32mgreen\x1b[0m {text}\n")
+    out, err = capsys.readouterr()
+    assert err.removesuffix("\n").isprintable()
+    assert re.sub(r"\x1b\[\d+m", "", out).removesuffix("\n").isprintable()
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.usefixtures("terminal")
+def test_json_on_a_terminal_steers_nothing_and_means_the_same(
+    capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    value = {text: [text], "plain": PLAIN}
+    show_json(value)
+    show_json_line(value)
+    with Stream("json") as stream:
+        stream.show(value, "")
+    indented, line, streamed = re.fullmatch(
+        r"(.*\n\})\n(.*)\n(\[\n.*\n\])\n", capsys.readouterr().out, re.S
+    ).groups()  # type: ignore[union-attr]
+    for said in (indented, line, streamed):
+        assert all(part.isprintable() for part in said.split("\n"))
+        assert PLAIN in said
+        assert text not in said
+    assert json.loads(indented) == json.loads(line) == value
+    assert json.loads(streamed) == [value]
+
+
+def test_json_that_is_piped_is_exact(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    raw = orjson.dumps(["".join(HOSTILE.values())])
+    write(raw)
+    assert capfdbinary.readouterr().out == raw
+
+
+def test_what_people_write_is_not_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    assert printable(PLAIN) == PLAIN
+    assert printable("half a character \ud83d") == "half a character \\ud83d"
+    show_fields({"value": PLAIN}, "table")
+    assert PLAIN in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_name_of_a_field_is_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    show_fields({"[red]x[/red]\x9b": 1}, "table")
+    assert "[red]x[/red]\\x9b" in capsys.readouterr().out
 
 
 def test_a_stream_as_json_is_one_list_whatever_ends_it(capsys: pytest.CaptureFixture[str]) -> None:

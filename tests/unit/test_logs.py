@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -28,3 +29,53 @@ def test_a_command_of_a_test_leaves_the_tests_logging_alone(tmp_path: Path) -> N
     ended = CommandLine(tmp_path, {"WAYPOST_KAFKA_SSL_CA_FILE": "missing.pem"}).run("worker")
     assert ended.code == 2
     assert not structlog.is_configured()
+
+
+HOSTILE = "a\x1b[31m\x9b\u202e\u2028\U000e0041b"
+
+
+def _fails(sent: str) -> None:
+    secret_local = "only-in-" + "a-local"
+    raise ValueError(f"{sent} {len(secret_local)}")
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+@pytest.mark.parametrize("foreign", [False, True])
+def test_a_traceback_shows_no_locals_and_steers_no_terminal(
+    capsys: pytest.CaptureFixture[str], form: str, foreign: bool
+) -> None:
+    with logs_as_before():
+        configure_logs("info", form)
+        try:
+            _fails(HOSTILE)
+        except ValueError:
+            if foreign:
+                logging.getLogger("elsewhere").exception("failed")
+            else:
+                structlog.get_logger().exception("failed")
+    said = capsys.readouterr().err
+    assert "ValueError" in said
+    assert "_fails(HOSTILE)" in said
+    assert "only-in-a-local" not in said
+    assert steady(said)
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_values_from_agents_steer_no_terminal(capsys: pytest.CaptureFixture[str], form: str) -> None:
+    with logs_as_before():
+        configure_logs("info", form)
+        structlog.get_logger().warning(
+            "rejected", session=HOSTILE, listed=[HOSTILE], error=ValueError(HOSTILE)
+        )
+        logging.getLogger("elsewhere").warning("from %s", HOSTILE)
+    said = capsys.readouterr().err
+    assert steady(said)
+    assert said.count("\n") == 2
+    if form == "json":
+        assert json.loads(said.splitlines()[0])["session"] == HOSTILE
+
+
+def steady(said: str) -> bool:
+    """Whether nothing but the colors of the log itself is in it, and none that came with a value."""
+    assert "\x1b[31m\\x9b" not in said
+    return all(line.isprintable() for line in re.sub(r"\x1b\[[0-9;]*m", "", said).split("\n"))

@@ -5,11 +5,13 @@ A command's module is imported when the command is run; ``waypost --help`` needs
 
 import logging
 import sys
+import traceback
 from typing import Final
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from waypost import __version__
+from waypost.errors import printable, shortened
 from waypost_worker.cli.support.output import DONE, FAILED, USAGE, CommandError, StdoutClosedError, note
 
 _RUN: Final = Group("Run", sort_key=1)
@@ -95,13 +97,14 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(DONE) from None
     except Exception as error:
         if debug:
-            raise
-        line, code = _failure(error)
-        note("waypost: " + " ".join(line.split()))
+            note("".join(traceback.format_exception(error)).rstrip())
+        line, code = _failure(error, debug)
+        # Both ends stay: what is wrong, and what to do.
+        note(f"waypost: {shortened(printable(shortened(' '.join(line.split()))))}")
     raise SystemExit(code if isinstance(code, int) else DONE)
 
 
-def _failure(error: Exception) -> tuple[str, int]:
+def _failure(error: Exception, debug: bool) -> tuple[str, int]:
     """What to say, and the exit code."""
     from waypost.errors import InvalidCommandError, WaypostError
     from waypost_worker.config.settings import SettingsError
@@ -120,4 +123,5 @@ def _failure(error: Exception) -> tuple[str, int]:
             return str(error) or type(error).__name__, FAILED
         case ModuleNotFoundError():
             return f"{error}: install the extra that has it, as in pip install 'waypost[dev]'", FAILED
-    return f"{type(error).__name__}: {error} (run again with {_DEBUG} for the traceback)", FAILED
+    more = "" if debug else f" (run again with {_DEBUG} for the traceback)"
+    return f"{type(error).__name__}: {error}{more}", FAILED

@@ -4,12 +4,17 @@ import json
 import logging
 import sys
 from collections.abc import Iterable, MutableMapping
-from typing import Any, Final
+from io import StringIO
+from typing import Any, Final, TextIO
 
 import structlog
 
+from waypost.errors import printable
+
 # A shorter secret would be found in half of all lines.
 _SHORTEST: Final = 4
+# What is a text of several lines.
+_OF_LINES: Final = ("exception", "stack")
 # structlog's methods that are not named like a level.
 _SAME: Final = {"exception": "error", "warn": "warning"}
 
@@ -60,6 +65,23 @@ def _without_colours(
     return event
 
 
+def _for_terminals(logger: object, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Escape what could steer a terminal in the values, which may come from agents; JSON escapes by itself."""
+    for name, value in event.items():
+        if isinstance(value, str):
+            event[name] = printable(value, keep="\n" if name in _OF_LINES else "")
+        elif name != "exc_info" and not isinstance(value, int | float | None):
+            event[name] = printable(repr(value))
+    return event
+
+
+def _plain_traceback(out: TextIO, exc_info: Any) -> None:
+    """Print a traceback without local variables, which may hold secrets and what agents sent."""
+    text = StringIO()
+    structlog.dev.plain_traceback(text, exc_info)
+    out.write(printable(text.getvalue(), keep="\n"))
+
+
 def configure_logs(level: str = "info", form: str = "auto", secrets: Iterable[str] = ()) -> LogLevel:
     """Set up structlog and the root logger of this process; for commands, never called by the library.
 
@@ -73,16 +95,21 @@ def configure_logs(level: str = "info", form: str = "auto", secrets: Iterable[st
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderer: structlog.types.Processor = (
-        structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer(sort_keys=False)
+        structlog.dev.ConsoleRenderer(exception_formatter=_plain_traceback)
+        if console
+        else structlog.processors.JSONRenderer(sort_keys=False)
     )
     renderer = _Masked(renderer, secrets)
+    finishing: list[structlog.types.Processor] = [
+        _for_terminals if console else structlog.processors.format_exc_info
+    ]
     in_force = LogLevel(level)
     structlog.configure(
         processors=[
             in_force,
             *shared,
             structlog.processors.StackInfoRenderer(),
-            *([] if console else [structlog.processors.format_exc_info]),
+            *finishing,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
@@ -93,7 +120,11 @@ def configure_logs(level: str = "info", form: str = "auto", secrets: Iterable[st
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(), _without_colours],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *finishing,
+                renderer,
+            ],
         )
     )
     logging.getLogger().handlers[:] = [handler]

@@ -4,12 +4,15 @@ With ``-o json`` a command writes one JSON document, with ``-o jsonl`` one JSON 
 """
 
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import orjson
+
+from waypost.errors import printable as escaped
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -20,6 +23,7 @@ DONE: Final = 0
 FAILED: Final = 1
 USAGE: Final = 2
 
+_COLOR: Final = re.compile(r"(\x1b\[[0-9;]*m)")
 _JSON: Final = orjson.OPT_UTC_Z  # times end in Z, as they do in the contract
 _LEVELS: Final = {
     "ok": "green",
@@ -43,14 +47,22 @@ class StdoutClosedError(Exception):
 
 
 def note(message: str) -> None:
-    """Something for people, on stderr, so that stdout stays clean."""
-    print(message, file=sys.stderr, flush=True)  # noqa: T201
+    """Something for people, on stderr, so that stdout stays clean. What could steer a terminal is escaped."""
+    print(printable(message), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def write(text: str | bytes) -> None:
-    """Write to stdout; StdoutClosedError where nobody reads it any more, CommandError where it can't be written."""
+    """Write to stdout; StdoutClosedError where nobody reads it any more, CommandError where it can't be written.
+
+    Of a text only line ends and colors reach a terminal. Bytes, which are JSON, are exact; on a terminal they are the
+    same JSON, with escapes for what could steer it.
+    """
+    if isinstance(text, str):
+        raw = _steady(text).encode(errors="backslashreplace")
+    else:
+        raw = _json_for_terminals(text) if sys.stdout.isatty() else text
     try:
-        sys.stdout.buffer.write(text.encode(errors="backslashreplace") if isinstance(text, str) else text)
+        sys.stdout.buffer.write(raw)
         sys.stdout.buffer.flush()
     except OSError as error:
         # What is still buffered must not fail again when the interpreter ends.
@@ -132,7 +144,7 @@ class Stream:
 def event_line(time: datetime | None, kind: str, subject: str | None, about: str) -> str:
     """A result event as a line for people, cut where the terminal ends; times in UTC."""
     when = "" if time is None else time.strftime("%H:%M:%S.%f")[:12] + "  "
-    rest = f"{printable(subject or '-'):<24} {printable(about)}".rstrip()
+    rest = f"{escaped(subject or '-'):<24} {escaped(about)}".rstrip()
     if not sys.stdout.isatty():
         return f"{when}{kind:<11} {rest}"
     room = (os.get_terminal_size(sys.stdout.fileno()).columns or 80) - len(when) - 12
@@ -142,10 +154,29 @@ def event_line(time: datetime | None, kind: str, subject: str | None, about: str
 
 
 def printable(text: str) -> str:
-    """``text`` with what could steer a terminal written out as an escape; new lines stay."""
+    """``text`` with what could steer a terminal, reorder its text or hide in it written out; new lines stay."""
+    return escaped(text, keep="\n")
+
+
+def _steady(text: str) -> str:
+    """``text`` whose only control sequences are colors."""
+    parts = _COLOR.split(text)
+    return "".join(part if place % 2 else printable(part) for place, part in enumerate(parts))
+
+
+def _json_for_terminals(raw: bytes) -> bytes:
+    # Nothing but strings holds such characters in JSON, and there an escape means the same.
+    text = raw.decode(errors="backslashreplace")
+    if escaped(text, keep="\n") == text:
+        return raw
     return "".join(
-        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text
-    )
+        each if each == "\n" or escaped(each) == each else _json_escape(each) for each in text
+    ).encode()
+
+
+def _json_escape(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
 
 
 def _coloured(text: str, colour: str | None) -> str:
@@ -179,19 +210,22 @@ def _table(rows: Sequence[Row], columns: Sequence[str], wrap: Sequence[str]) -> 
 
 def _fields(fields: Row) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in fields.items():
-        table.add_row(name.replace("_", " "), _cell(value, option=orjson.OPT_INDENT_2))
+        # As Text, since a name may look like markup.
+        label = Text(printable(name.replace("_", " ")))
+        table.add_row(label, _cell(value, option=orjson.OPT_INDENT_2))
     _render(table)
 
 
 def _render(table: Any) -> None:
     from rich.console import Console
 
-    console = Console()
+    console = Console(markup=False, highlight=False)
     with console.capture() as captured:
         console.print(table)
     write("\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n")

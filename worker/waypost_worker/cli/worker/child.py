@@ -27,7 +27,7 @@ def _watch_parent() -> None:
 def main() -> None:
     """Run the worker."""
     end_at_once_on_signals()
-    from waypost_worker.cli.support.output import USAGE, note
+    from waypost_worker.cli.support.output import FAILED, USAGE, note
     from waypost_worker.cli.worker.run import run
     from waypost_worker.config.settings import SettingsError, load_settings
 
@@ -38,6 +38,9 @@ def main() -> None:
     except SettingsError as error:
         note(f"waypost: {error}")
         raise SystemExit(USAGE) from None
+    except Exception as error:
+        note(f"waypost: the worker ended. {type(error).__name__}: {error}")
+        raise SystemExit(FAILED) from None
 
 
 if __name__ == "__main__":
