@@ -4,9 +4,10 @@ import asyncio
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pytest
 from tests.support.cli import CommandLine
 from tests.support.deployment import Deployment
 from tests.support.snapshots import (
@@ -60,7 +61,11 @@ DAMAGES = {
         edited(lambda f: f.update(version=2)), f"this Waypost reads '{FORMAT}', version 1"
     ),
     "a newer schema": Damage(
-        edited(lambda f: f["migrations"].append({"number": 999, "name": "later", "sha256": "0" * 64})),
+        edited(
+            lambda f: f["migrations"].append(
+                {"number": len(f["migrations"]) + 1, "name": "later", "sha256": "0" * 64}
+            )
+        ),
         "this version knows only",
     ),
     "another topic's name": Damage(
@@ -147,3 +152,76 @@ async def test_a_snapshot_of_another_topic_is_no_comfort_to_doctor(
     (told,) = [each for each in ended.json if each["subject"] == "log and snapshots"]
     assert told["level"] == "error"
     assert "is of the topic 'other.commands'" in told["message"]
+
+
+async def test_with_a_key_only_what_is_signed_with_it_is_used(
+    here: Deployment, line: CommandLine, empty: str, tmp_path: Path
+) -> None:
+    await worked(here, 5)
+    before = await taken(line)
+    assert not before["signed"]
+    key, other = tmp_path / "key", tmp_path / "other"
+    key.write_text("k" * 32 + "\n")
+    other.write_text("o" * 32 + "\n")
+    with_key = replace(line, settings={**line.settings, "WAYPOST_SNAPSHOTS_KEY_FILE": str(key)})
+    with_other = replace(line, settings={**line.settings, "WAYPOST_SNAPSHOTS_KEY_FILE": str(other)})
+    assert "is not signed, and a key is set" in said(await run(with_key, "snapshot", "check"))
+    made = await taken(with_key)
+    assert made["signed"]
+    name, unsigned = made["name"], before["name"]
+
+    checked = await run(with_key, "snapshot", "check", "-o", "json")
+    assert checked.code == 0
+    assert "signed" not in str(checked.json)
+    unchecked = await run(line, "snapshot", "check", name, "--offline", "-o", "json")
+    assert "no key is set to check that" in str(unchecked.json)
+    for refused, command in (
+        (unsigned, with_key),
+        (name, with_other),
+        (unsigned, with_other),
+    ):
+        for action in (
+            ("check", "--offline"),
+            ("restore", "--postgres-dsn", empty),
+            ("restore", "--postgres-dsn", empty, "--dry-run"),
+        ):
+            assert "not signed" in said(await run(command, "snapshot", action[0], refused, *action[1:]))
+    verified = await run(with_other, "verify", "--of-snapshot", name)
+    assert (verified.code, "not signed" in verified.err) == (2, True)
+    states = {
+        each["name"]: each["state"] for each in (await run(with_key, "snapshot", "list", "-o", "json")).json
+    }
+    assert states == {unsigned: "unreadable", name: "complete"}
+
+    # A change to a file, with all checksums made to fit.
+    edited(lambda fields: fields["parts"][0].update(epoch=7))(tmp_path / "snapshots" / unsigned)
+    assert "not signed" in said(await restored(with_key, empty, unsigned))
+    allowed = await restored(with_other, empty, name, "--allow-unsigned")
+    assert allowed.code == 0, allowed.err
+    assert await contents(empty) == await contents(here.dsn)
+
+
+async def test_a_short_key_and_an_empty_file_are_errors(line: CommandLine, tmp_path: Path) -> None:
+    short = await run(
+        replace(line, settings={**line.settings, "WAYPOST_SNAPSHOTS_KEY": "short-secret"}), "snapshot", "list"
+    )
+    assert short.code == 2
+    assert "WAYPOST_SNAPSHOTS_KEY" in short.err
+    assert "short-secret" not in short.err
+
+
+@pytest.mark.parametrize("raw_size", [10**15, 2**24 + 1])
+async def test_a_snapshot_that_claims_to_be_endless_is_refused_at_once(
+    here: Deployment, line: CommandLine, empty: str, tmp_path: Path, raw_size: int
+) -> None:
+    await worked(here, 5)
+    name = (await taken(line))["name"]
+    edited(lambda fields: fields["parts"][0]["files"][0].update(raw_size=raw_size))(
+        tmp_path / "snapshots" / name
+    )
+    for path in (tmp_path / "snapshots" / name).glob("partition-*/*"):
+        path.unlink()  # so that reading any of them would be another error
+    for action in (("check", "--offline"), ("restore", "--postgres-dsn", empty)):
+        assert "'raw_size' is not as Waypost writes it" in said(
+            await run(line, "snapshot", action[0], name, *action[1:])
+        )

@@ -3,13 +3,17 @@
 import hashlib
 import os
 import random
+import resource
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import cramjam
 import pytest
 
 from waypost_worker.snapshots.catalog import chosen, listed, newest
 from waypost_worker.snapshots.files import TableWriter, read, stream_of
+from waypost_worker.snapshots.manifest import File
 from waypost_worker.snapshots.storage import DirectoryStorage, SnapshotError, open_storage
 
 NAME = "20261124T120000000Z-1a2b3c"
@@ -80,7 +84,7 @@ async def test_a_directory_shows_snapshots_and_nothing_else(tmp_path: Path) -> N
 async def test_a_directory_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
     storage = open_storage(str(tmp_path / "none"))
     assert await storage.names() == []
-    assert await storage.get("x/manifest.json") is None
+    assert await storage.get("x/manifest.json", 10) is None
 
 
 async def test_a_place_that_cannot_be_used_is_told(tmp_path: Path) -> None:
@@ -98,3 +102,58 @@ async def test_a_newer_snapshot_that_cannot_be_read_is_not_passed_over(tmp_path:
     assert [each.state for each in await listed(storage)] == ["unreadable"]
     with pytest.raises(SnapshotError, match="can't be read"):
         await newest(storage)
+
+
+def bomb() -> bytes:
+    """Some kilobytes that unpack to 2 GB."""
+    return bytes(cramjam.zstd.compress(bytes(64 * 1024 * 1024), level=1)) * 32
+
+
+HARM = {
+    "a bomb": bomb(),
+    "too little": bytes(cramjam.zstd.compress(b"12345")),
+    "bytes behind the frame": bytes(cramjam.zstd.compress(b"1234567890")) + b"more",
+    "not zstd": b"nothing that is compressed",
+    "half a frame": bytes(cramjam.zstd.compress(bytes(range(256)) * 40))[:-40],
+}
+
+
+@pytest.mark.parametrize("packed", HARM.values(), ids=HARM)
+async def test_no_more_is_unpacked_than_the_manifest_says(tmp_path: Path, packed: bytes) -> None:
+    file = File(
+        "partition-00000/sessions-000001.copy.zst",
+        "sessions",
+        len(packed),
+        10,
+        hashlib.sha256(packed).hexdigest(),
+    )
+    storage = DirectoryStorage(tmp_path)
+    await storage.put(f"{NAME}/{file.path}", packed)
+    began = memory_peak()
+    with pytest.raises(SnapshotError, match="does not hold the 10 bytes"):
+        await read(storage, NAME, file)
+    assert memory_peak() - began < 200 * 1024 * 1024
+
+
+def memory_peak() -> int:
+    """The most memory that this process ever had, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+async def test_a_file_larger_than_its_manifest_says_is_not_read(tmp_path: Path) -> None:
+    storage = DirectoryStorage(tmp_path)
+    path = tmp_path / NAME / "manifest.json"
+    path.parent.mkdir()
+    with path.open("wb") as file:
+        file.truncate(2**40)  # takes no room on the disk
+    with pytest.raises(SnapshotError, match=f"has {2**40} bytes, and at most"):
+        await chosen(storage, NAME)
+    assert [each.state for each in await listed(storage)] == ["unreadable"]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+async def test_what_is_no_file_is_not_waited_for(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    (tmp_path / NAME).mkdir()
+    make(tmp_path / NAME / "manifest.json")
+    with pytest.raises(SnapshotError, match=r"is not a file|can't be read"):
+        await chosen(DirectoryStorage(tmp_path), NAME)

@@ -16,11 +16,17 @@ from waypost_worker.cli.support.logs import command_partitions
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
 from waypost_worker.cli.support.output import DONE, confirm, note, show_fields, show_rows
 from waypost_worker.cli.support.progress import WorkProgress
-from waypost_worker.cli.support.snapshot_storage import AtFlag, overlap, storage_of
+from waypost_worker.cli.support.snapshot_storage import (
+    AtFlag,
+    UnsignedFlag,
+    overlap,
+    signing_of,
+    storage_of,
+)
 from waypost_worker.config.settings import Settings
 
 if TYPE_CHECKING:
-    from waypost_worker.snapshots.manifest import Manifest
+    from waypost_worker.snapshots.manifest import Manifest, Signing
     from waypost_worker.snapshots.storage import Storage
 
 app = App(name="snapshot", help="Take, list, check, restore and prune snapshots.")
@@ -52,7 +58,14 @@ async def _create(settings: Settings, storage: "Storage") -> "Manifest":
 
     with _progress("taking", "partitions") as tell:
         async with connected(settings, patiently=True) as databases:
-            return await take(databases.connections, storage, settings.topics, settings.postgres_schema, tell)
+            return await take(
+                databases.connections,
+                storage,
+                settings.topics,
+                settings.postgres_schema,
+                tell,
+                signing=signing_of(settings),
+            )
 
 
 @app.command(name="list")
@@ -65,9 +78,10 @@ def list_snapshots(*, at: AtFlag = None, common: Common = NOTHING_GIVEN) -> int:
     """
     from waypost_worker.snapshots.catalog import listed
 
-    storage = storage_of(common.settings(), at)
+    settings = common.settings()
+    storage = storage_of(settings, at)
     rows = []
-    for each in asyncio.run(listed(storage)):
+    for each in asyncio.run(listed(storage, signing_of(settings))):
         about = {} if each.manifest is None else _about(each.manifest, storage)
         problem = {"problem": each.problem} if each.problem else {}
         rows.append({"name": each.name, "state": each.state, **about, **problem})
@@ -87,13 +101,15 @@ def check(
     *,
     at: AtFlag = None,
     offline: _Offline = False,
+    allow_unsigned: UnsignedFlag = False,
     common: Common = NOTHING_GIVEN,
 ) -> int:
     """Read all of a snapshot, and see whether it still fits the log.
 
-    Every file is compared with its checksum. Then, unless --offline, it is
-    looked whether the log still reaches back to its positions and holds the
-    records that it was taken behind. Exit code 1 if anything is wrong.
+    Every file is compared with its checksum, and the manifest with its
+    signature if a key is set. Then, unless --offline, it is looked whether the
+    log still reaches back to its positions and holds the records that it was
+    taken behind. Exit code 1 if anything is wrong.
 
     For example:
 
@@ -101,19 +117,27 @@ def check(
       waypost snapshot check 20261124T120000000Z-1a2b3c --at s3://bucket/waypost
     """
     settings = common.settings()
+    signing = signing_of(settings, allow_unsigned)
     return show_findings(
-        asyncio.run(_check(settings, storage_of(settings, at), name, offline)), common.output
+        asyncio.run(_check(settings, storage_of(settings, at), name, offline, signing)), common.output
     )
 
 
-async def _check(settings: Settings, storage: "Storage", name: str, offline: bool) -> list[Any]:
+async def _check(
+    settings: Settings, storage: "Storage", name: str, offline: bool, signing: "Signing"
+) -> list[Any]:
     from waypost_worker.kafka.topics import Finding
 
-    manifest = await _whole(settings, storage, name)
+    manifest = await _whole(settings, storage, name, signing)
     files = sum(len(part.files) for part in manifest.parts)
     findings = [
         Finding("ok", manifest.name, f"{files} files, {manifest.size} bytes, all as they were written")
     ]
+    if manifest.signed and signing.key is None:
+        mend = "set WAYPOST_SNAPSHOTS_KEY_FILE"
+        findings.append(
+            Finding("warning", manifest.name, "it is signed, and no key is set to check that", mend)
+        )
     if offline:
         return findings
     await _check_log(settings, manifest)
@@ -128,6 +152,7 @@ def restore(
     *,
     at: AtFlag = None,
     offline: _Offline = False,
+    allow_unsigned: UnsignedFlag = False,
     dry_run: Annotated[bool, Parameter(help="check everything and write nothing")] = False,
     common: Common = NOTHING_GIVEN,
 ) -> int:
@@ -145,7 +170,8 @@ def restore(
     """
     settings = common.settings()
     storage = storage_of(settings, at)
-    manifest = asyncio.run(_restore(settings, storage, name, offline, dry_run))
+    signing = signing_of(settings, allow_unsigned)
+    manifest = asyncio.run(_restore(settings, storage, name, offline, dry_run, signing))
     show_fields({"restored": not dry_run, **_about(manifest, storage)}, common.output)
     if not dry_run:
         note(
@@ -155,13 +181,13 @@ def restore(
 
 
 async def _restore(
-    settings: Settings, storage: "Storage", name: str, offline: bool, dry_run: bool
+    settings: Settings, storage: "Storage", name: str, offline: bool, dry_run: bool, signing: "Signing"
 ) -> "Manifest":
     from waypost_worker.snapshots.catalog import chosen
     from waypost_worker.snapshots.restore import check_origin, check_target
     from waypost_worker.snapshots.restore import restore as fill
 
-    manifest = await chosen(storage, name)
+    manifest = await chosen(storage, name, signing)
     check_origin(manifest, settings.topics)
     if not offline:
         await _check_log(settings, manifest)
@@ -169,7 +195,7 @@ async def _restore(
         if dry_run:
             for database in databases:
                 await check_target(database, manifest, settings.postgres_schema)
-            return await _whole(settings, storage, name)
+            return await _whole(settings, storage, name, signing)
         with _progress("restoring", "files") as tell:
             await fill(databases.connections, storage, manifest, settings.postgres_schema, tell)
     return manifest
@@ -195,8 +221,9 @@ def prune(
     """
     from waypost_worker.snapshots.catalog import listed, superfluous
 
-    storage = storage_of(common.settings(), at)
-    going = superfluous(asyncio.run(listed(storage)), keep)
+    settings = common.settings()
+    storage = storage_of(settings, at)
+    going = superfluous(asyncio.run(listed(storage, signing_of(settings))), keep)
     if going and not dry_run:
         confirm(f"this removes {len(going)} snapshot{'' if len(going) == 1 else 's'} for good", yes)
 
@@ -210,12 +237,12 @@ def prune(
     return DONE
 
 
-async def _whole(settings: Settings, storage: "Storage", name: str) -> "Manifest":
+async def _whole(settings: Settings, storage: "Storage", name: str, signing: "Signing") -> "Manifest":
     """The manifest of a snapshot that this version and these topics can use, with all files looked at."""
     from waypost_worker.snapshots.catalog import check_files, chosen
     from waypost_worker.snapshots.restore import check_origin
 
-    manifest = await chosen(storage, name)
+    manifest = await chosen(storage, name, signing)
     check_origin(manifest, settings.topics)
     with _progress("checking", "files") as tell:
         await check_files(storage, manifest, tell)
@@ -255,5 +282,6 @@ def _about(manifest: "Manifest", storage: "Storage") -> dict[str, Any]:
         "checkpoints": manifest.rows("checkpoints"),
         "rejected_commands": manifest.rows("rejected_commands"),
         "bytes": manifest.size,
+        "signed": manifest.signed,
         "positions": {str(part.partition): part.next_offset for part in manifest.parts},
     }

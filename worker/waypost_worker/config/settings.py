@@ -168,6 +168,12 @@ class Settings(BaseSettings):
     snapshots: str | None = Field(
         default=None, description="where snapshots are: a directory, or s3://bucket/path"
     )
+    snapshots_key: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        description="signs snapshots; with it, those that are not signed with it are refused",
+    )
+    snapshots_key_file: str | None = Field(default=None, description="a file that holds snapshots_key")
     http_host: str = Field(
         default="127.0.0.1",
         min_length=1,

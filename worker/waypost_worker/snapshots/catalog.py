@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from waypost_worker.snapshots.files import read
-from waypost_worker.snapshots.manifest import FILE_NAME, Manifest
+from waypost_worker.snapshots.manifest import FILE_NAME, MANIFEST_BYTES, NO_KEY, Manifest, Signing
 from waypost_worker.snapshots.storage import SnapshotError, Storage
 
 LATEST: Final = "latest"
@@ -24,14 +24,14 @@ class Listed:
     problem: str = ""
 
 
-async def listed(storage: Storage) -> list[Listed]:
+async def listed(storage: Storage, signing: Signing = NO_KEY) -> list[Listed]:
     """All that lie there, oldest first."""
     found = []
     for name in await storage.names():
         if _NAME.fullmatch(name) is None:
             continue
         try:
-            manifest = await _manifest(storage, name)
+            manifest = await _manifest(storage, name, signing)
         except SnapshotError as error:
             found.append(Listed(name, "unreadable", problem=str(error)))
         else:
@@ -39,9 +39,9 @@ async def listed(storage: Storage) -> list[Listed]:
     return found
 
 
-async def newest(storage: Storage) -> Manifest | None:
+async def newest(storage: Storage, signing: Signing = NO_KEY) -> Manifest | None:
     """The newest complete one, or None. SnapshotError if a newer one can't be read, rather than passing it over."""
-    for each in reversed(await listed(storage)):
+    for each in reversed(await listed(storage, signing)):
         if each.problem:
             raise SnapshotError(each.problem)
         if each.manifest is not None:
@@ -49,10 +49,10 @@ async def newest(storage: Storage) -> Manifest | None:
     return None
 
 
-async def chosen(storage: Storage, name: str) -> Manifest:
+async def chosen(storage: Storage, name: str, signing: Signing = NO_KEY) -> Manifest:
     """The manifest of a snapshot, or of the newest complete one for ``latest``. SnapshotError if there is none."""
     if name == LATEST:
-        manifest = await newest(storage)
+        manifest = await newest(storage, signing)
         if manifest is None:
             raise SnapshotError(f"{storage.where} holds no complete snapshot")
         return manifest
@@ -60,7 +60,7 @@ async def chosen(storage: Storage, name: str) -> Manifest:
         raise SnapshotError(
             f"{storage.where} holds no snapshot {name!r}; 'waypost snapshot list' shows which"
         )
-    manifest = await _manifest(storage, name)
+    manifest = await _manifest(storage, name, signing)
     if manifest is None:
         raise SnapshotError(
             f"the snapshot {name!r} has no manifest, which is written last: it was never completed. Use another one"
@@ -91,6 +91,6 @@ def superfluous(found: Sequence[Listed], keep: int) -> list[Listed]:
     ]
 
 
-async def _manifest(storage: Storage, name: str) -> Manifest | None:
-    text = await storage.get(f"{name}/{FILE_NAME}")
-    return None if text is None else Manifest.from_json(text, name)
+async def _manifest(storage: Storage, name: str, signing: Signing) -> Manifest | None:
+    text = await storage.get(f"{name}/{FILE_NAME}", MANIFEST_BYTES)
+    return None if text is None else Manifest.from_json(text, name, signing)

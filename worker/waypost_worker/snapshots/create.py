@@ -16,7 +16,15 @@ from waypost.statements import load_statement
 from waypost.wire.topics import Topics
 from waypost_worker.postgres.migrate import applied, check_schema
 from waypost_worker.snapshots.files import PIECE_BYTES, TableWriter
-from waypost_worker.snapshots.manifest import FILE_NAME, TABLES, AppliedMigration, Manifest, Part
+from waypost_worker.snapshots.manifest import (
+    FILE_NAME,
+    NO_KEY,
+    TABLES,
+    AppliedMigration,
+    Manifest,
+    Part,
+    Signing,
+)
 from waypost_worker.snapshots.storage import SnapshotError, Storage
 
 _statement = partial(load_statement, "waypost_worker.snapshots")
@@ -30,6 +38,7 @@ async def create(
     schema: str,
     progress: OnProgress,
     piece_bytes: int = PIECE_BYTES,
+    signing: Signing = NO_KEY,
 ) -> Manifest:
     """Write a snapshot of all partitions, its manifest last; the manifest.
 
@@ -69,8 +78,9 @@ async def create(
             migrations=[AppliedMigration(*row) for row in await applied(connections[0], schema)],
             columns=await _columns(connections[0], schema),
             parts=parts,
+            signed=signing.key is not None,
         )
-    await storage.put(f"{name}/{FILE_NAME}", manifest.to_json())
+    await storage.put(f"{name}/{FILE_NAME}", manifest.to_json(signing))
     return manifest
 
 

@@ -11,10 +11,11 @@ from typing import Final
 
 import cramjam
 
-from waypost_worker.snapshots.manifest import File
+from waypost.kafka.decompression import ZSTD, unpack
+from waypost_worker.snapshots.manifest import PIECE_BYTES as PIECE_BYTES
+from waypost_worker.snapshots.manifest import File, path_of
 from waypost_worker.snapshots.storage import SnapshotError, Storage
 
-PIECE_BYTES: Final = 16 * 1024 * 1024  # of rows, before compression
 _LEVEL: Final = 1  # for JSON as agents write it, as small as level 3 at a fourth of the time
 
 
@@ -47,7 +48,7 @@ class TableWriter:
 
     async def _store(self, piece: bytes) -> None:
         packed, checksum = await asyncio.to_thread(_pack, piece)
-        path = f"partition-{self._partition:05}/{self._table}-{len(self.files) + 1:06}.copy.zst"
+        path = path_of(self._partition, self._table, len(self.files) + 1)
         self.files.append(File(path, self._table, len(packed), len(piece), checksum))
         await self._storage.put(f"{self._name}/{path}", packed)
 
@@ -61,7 +62,7 @@ async def stream_of(storage: Storage, name: str, files: Sequence[File]) -> Async
 async def read(storage: Storage, name: str, file: File) -> bytes:
     """One file's rows. SnapshotError if it is missing, or not as it was written."""
     path = f"{name}/{file.path}"
-    packed = await storage.get(path)
+    packed = await storage.get(path, file.size)
     if packed is None:
         raise SnapshotError(f"{storage.where}/{path} is missing: the snapshot is damaged. Use another one")
     return await asyncio.to_thread(_unpack, packed, file, f"{storage.where}/{path}")
@@ -82,4 +83,12 @@ def _unpack(packed: bytes, file: File, where: str) -> bytes:
             f"{where} has another checksum than when it was written: it was damaged or changed. Use another "
             "snapshot"
         )
-    return bytes(cramjam.zstd.decompress(packed, output_len=file.raw_size))
+    # Step by step, and no further than the manifest says, which is bounded itself.
+    unpacked = unpack(ZSTD, memoryview(packed), file.raw_size)
+    raw = b"".join(unpacked.chunks)
+    if unpacked.too_large or unpacked.problem is not None or len(raw) != file.raw_size:
+        raise SnapshotError(
+            f"{where} does not hold the {file.raw_size} bytes that its manifest says "
+            f"({unpacked.problem or f'{len(raw)} bytes'}): it was made to harm, or damaged. Use another snapshot"
+        )
+    return raw

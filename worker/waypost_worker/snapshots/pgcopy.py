@@ -12,6 +12,7 @@ _HEADER: Final = struct.Struct("!11sII")  # the signature, flags, the length of 
 _COUNT: Final = struct.Struct("!h")
 _LENGTH: Final = struct.Struct("!i")
 _END: Final = -1
+_LONGEST_FIELD: Final = 64 * 1024 * 1024  # four times the largest command
 
 Fields = list[bytes | None]
 
@@ -58,6 +59,8 @@ def _rows(held: bytes, at: int) -> tuple[list[Fields], int, bool]:
             if length < 0:
                 row.append(None)
                 continue
+            if length > _LONGEST_FIELD:
+                raise CopyFormatError(f"a field has {length} bytes, at most {_LONGEST_FIELD} are possible")
             if place + length > size:
                 return rows, at, False
             row.append(held[place : place + length])

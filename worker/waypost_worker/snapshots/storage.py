@@ -6,6 +6,7 @@ A file is there with all its bytes or not at all, whatever happens to the proces
 import asyncio
 import os
 import shutil
+import stat
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -33,8 +34,8 @@ class Storage(Protocol):
         """Store a file for good."""
         ...
 
-    async def get(self, path: str) -> bytes | None:
-        """A file's bytes; None if there is no such file."""
+    async def get(self, path: str, most: int) -> bytes | None:
+        """A file's bytes; None if there is no such file. One of more than ``most`` bytes is an error, and not read."""
         ...
 
     async def names(self) -> list[str]:
@@ -106,9 +107,9 @@ class DirectoryStorage(Storage):
                 break
 
     @override
-    async def get(self, path: str) -> bytes | None:
+    async def get(self, path: str, most: int) -> bytes | None:
         try:
-            return await asyncio.to_thread((self._directory / path).read_bytes)
+            return await asyncio.to_thread(_read, self._directory / path, most)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -146,7 +147,7 @@ class ObjectStorage(Storage):
         await self._do("written", path, obstore.put_async(self._store, path, data))
 
     @override
-    async def get(self, path: str) -> bytes | None:
+    async def get(self, path: str, most: int) -> bytes | None:
         import obstore
 
         try:
@@ -155,6 +156,8 @@ class ObjectStorage(Storage):
             return None
         except _failures() as error:
             raise self._failed("read", path, error) from None
+        if (size := found.meta["size"]) > most:
+            raise _too_large(f"{self.where}/{path}", size, most)
         return bytes(await self._do("read", path, found.bytes_async()))
 
     @override
@@ -192,6 +195,24 @@ def _failures() -> tuple[type[Exception], ...]:
     from obstore.exceptions import BaseError
 
     return BaseError, OSError, ValueError
+
+
+def _read(path: Path, most: int) -> bytes:
+    # Not to wait for whoever opens the other end, should it be a pipe.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise SnapshotError(f"{path} is not a file. Nothing of it was read: use another snapshot")
+        if found.st_size > most:
+            raise _too_large(str(path), found.st_size, most)
+        return file.read(most)
+
+
+def _too_large(path: str, size: int, most: int) -> SnapshotError:
+    return SnapshotError(
+        f"{path} has {size} bytes, and at most {most} are right: it was changed. Nothing of it was read: use another "
+        "snapshot"
+    )
 
 
 def _sync(directory: Path) -> None:

@@ -26,7 +26,7 @@ from waypost_worker.cli.support.output import (
     write,
 )
 from waypost_worker.cli.support.progress import WorkProgress
-from waypost_worker.cli.support.snapshot_storage import AtFlag, storage_of
+from waypost_worker.cli.support.snapshot_storage import AtFlag, signing_of, storage_of
 from waypost_worker.config.settings import Settings
 from waypost_worker.snapshots.storage import SnapshotError
 
@@ -125,7 +125,7 @@ async def _kept(settings: Settings, storage: "Storage", name: str) -> _Kept:
     from waypost_worker.snapshots.log_positions import check_in_log
     from waypost_worker.snapshots.restore import check_origin
 
-    manifest = await chosen(storage, name)
+    manifest = await chosen(storage, name, signing_of(settings))
     check_origin(manifest, settings.topics)
     count = await command_partitions(settings)
     async with kafka_errors(settings):

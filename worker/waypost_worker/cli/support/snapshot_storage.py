@@ -13,9 +13,13 @@ from waypost_worker.config.settings import Settings
 
 if TYPE_CHECKING:
     from waypost_worker.kafka.topics import Finding
-    from waypost_worker.snapshots.manifest import Manifest
+    from waypost_worker.snapshots.manifest import Manifest, Signing
     from waypost_worker.snapshots.storage import Storage
 
+UnsignedFlag = Annotated[
+    bool,
+    Parameter(name="--allow-unsigned", help="also one that is not signed with WAYPOST_SNAPSHOTS_KEY"),
+]
 AtFlag = Annotated[
     str | None,
     Parameter(name="--at", help="a directory or s3://bucket/path, instead of WAYPOST_SNAPSHOTS"),
@@ -30,6 +34,14 @@ def storage_of(settings: Settings, at: str | None) -> "Storage":
     if place is None:
         raise CommandError("say where snapshots are: --at DIRECTORY, or WAYPOST_SNAPSHOTS", USAGE)
     return open_storage(place)
+
+
+def signing_of(settings: Settings, allow_unsigned: bool = False) -> "Signing":
+    """The key in the settings, if there is one."""
+    from waypost_worker.snapshots.manifest import Signing
+
+    key = settings.snapshots_key
+    return Signing(None if key is None else key.get_secret_value().encode(), allow_unsigned)
 
 
 async def overlap(settings: Settings, place: str | None, manifest: "Manifest | None") -> "list[Finding]":
@@ -65,7 +77,7 @@ async def overlap_with_newest(settings: Settings) -> "list[Finding]":
 
     place = settings.snapshots
     try:
-        manifest = None if place is None else await newest(storage_of(settings, None))
+        manifest = None if place is None else await newest(storage_of(settings, None), signing_of(settings))
         if manifest is not None:
             check_origin(manifest, settings.topics)
         return await overlap(settings, place, manifest)
