@@ -217,7 +217,8 @@ def test_delta_channels_are_as_strict(trap: Trap) -> None:
     system = hostile("one argument: os.system", trap)
     parents = stored("checkpoint", system)
     parent = parents[-1].metadata["id"]
-    child = Row(9, layout.CHECKPOINT, b"{}", {"ns": "", "id": "z", "parent": parent}, datetime.now(UTC))
+    told = {"ns": "", "id": "z", "parent": parent, "needs": [], "holds": []}
+    child = Row(9, layout.CHECKPOINT, b"{}", told, datetime.now(UTC))
     walk = walk_from([*parents, child], "", "z", ["notes"])
     with pytest.raises(TypeNotAllowedError):
         look_at(walk, 0, parents[-1:], StrictSerializer())

@@ -11,7 +11,18 @@ from typing import Any
 from langgraph.checkpoint.base import DeltaChannelHistory
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from waypost.adapters._langgraph_layout import CHECKPOINT, WRITES, Key, digest, key_of, loaded, pending
+from waypost.adapters._langgraph_layout import (
+    CHECKPOINT,
+    WRITES,
+    Key,
+    digest,
+    entries_of,
+    key_of,
+    loaded,
+    pending,
+    sound,
+    versions_of,
+)
 from waypost.adapters.records import Row
 
 
@@ -40,6 +51,7 @@ class Walk:
 
 def walk_from(rows: Sequence[Row], ns: str, checkpoint_id: str | None, channels: Sequence[str]) -> Walk:
     """The ancestors of a checkpoint, or of the newest one. ``rows`` are all of the session, without data."""
+    rows = sound(rows)
     by_key: dict[Key, Row] = {key_of(row): row for row in rows if row.name == CHECKPOINT}
     if checkpoint_id is None:
         in_ns = (row for row in by_key.values() if row.metadata["ns"] == ns)
@@ -62,8 +74,9 @@ def look_at(walk: Walk, start: int, read: Sequence[Row], serde: SerializerProtoc
     holders = {held: row.number for row in walk.rows for held in row.metadata.get("holds", ())}
     by_number = {row.number: row for row in read}
     for place, at in enumerate(walk.path[start : start + len(read)], start):
-        checkpoint = by_number[at.number].data["checkpoint"]
-        versions = loaded(serde, checkpoint, f"checkpoint {at.metadata['id']!r}")["channel_versions"]
+        if (row := by_number.get(at.number)) is None:
+            continue  # removed meanwhile
+        _, versions = versions_of(serde, row.data, f"checkpoint {at.metadata['id']!r}")
         for channel in sorted(walk.open & versions.keys()):
             named = digest(at.metadata["ns"], channel, versions[channel])
             if named in holders:
@@ -93,6 +106,6 @@ def histories(
         }
         if end is not None:
             _, number, named = end
-            entries = {entry["digest"]: entry for entry in parsed[number][1]["values"]}
-            found[channel]["seed"] = loaded(serde, entries[named], f"channel {channel!r}")
+            _, data = parsed.get(number, (None, {}))
+            found[channel]["seed"] = loaded(serde, entries_of(data).get(named), f"channel {channel!r}")
     return found

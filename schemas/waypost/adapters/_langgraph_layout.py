@@ -52,7 +52,7 @@ def digest(ns: str, channel: str, version: Any) -> str:
     except TypeError as error:
         raise InvalidCommandError(
             "invalid-body",
-            f"the channel {quoted(channel)} in the namespace {quoted(ns)}, version {quoted(version)}, can't be stored: "
+            f"the channel {quoted(channel)} in the namespace {quoted(ns)}, version {quoted(version)}, has no place: "
             f"{error}",
         ) from None
     return base64.urlsafe_b64encode(hashlib.blake2b(named, digest_size=9).digest()).decode()
@@ -122,10 +122,91 @@ def writes_record(
     return Record(WRITES, data, {"ns": config.get("checkpoint_ns", ""), "id": config["checkpoint_id"]})
 
 
+def sound(rows: Iterable[Row]) -> list[Row]:
+    """The records whose metadata are as the adapter writes them.
+
+    Whoever may write to the command topic can put others into a session. They are passed over, as if they were not
+    there: no checkpoint, value or write of a graph is like them.
+    """
+    return [row for row in rows if _is_sound(row)]
+
+
+def _is_sound(row: Row) -> bool:
+    found = row.metadata
+    if row.name == PART:
+        return row.batch is not None
+    if row.name == VALUES:
+        return _all_texts(found.get("holds"))
+    if row.name not in (CHECKPOINT, WRITES) or not all(
+        isinstance(found.get(key), str) for key in ("ns", "id")
+    ):
+        return False
+    return row.name == WRITES or (
+        _all_texts(found.get("needs"))
+        and _all_texts(found.get("holds"))
+        and isinstance(found.get("facts", {}), dict)
+        and isinstance(found.get("parent"), str | None)
+        and _all_texts(found.get("deltas", []))
+    )
+
+
+def _all_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+def entries_of(data: Mapping[str, Any]) -> dict[str, Entry]:
+    """The values in a record's data, by digest."""
+    found = data.get("values")
+    return {
+        entry["digest"]: entry
+        for entry in (found if isinstance(found, list) else ())
+        if isinstance(entry, dict) and isinstance(entry.get("digest"), str)
+    }
+
+
+def _writes_of(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The writes in a record's data; none if it is no task's."""
+    found = data.get("writes")
+    if not isinstance(found, list) or not all(
+        isinstance(data.get(key), str) for key in ("task_id", "task_path")
+    ):
+        return []
+    return [
+        write
+        for write in found
+        if isinstance(write, dict) and type(write.get("idx")) is int and isinstance(write.get("channel"), str)
+    ]
+
+
+def versions_of(
+    serde: SerializerProtocol, data: Mapping[str, Any], where: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A checkpoint without its values, and the versions of its channels.
+
+    Raises:
+        UnreadableValueError: It is none.
+    """
+    bare = loaded(serde, data.get("checkpoint"), where)
+    versions = bare.get("channel_versions") if isinstance(bare, dict) else None
+    if not isinstance(versions, dict):
+        raise _none_of_ours("it is no checkpoint of LangGraph", where)
+    return bare, versions
+
+
+def _none_of_ours(reason: str, where: str) -> UnreadableValueError:
+    error = DecodeError(reason).on_read("")
+    error.add_note(f"In {shown(where)}.")
+    return error
+
+
 def tuples(thread_id: str, rows: Sequence[Row], serde: SerializerProtocol) -> list[CheckpointTuple]:
-    """The chosen checkpoints among ``rows`` (rising), newest first, with their values and writes."""
-    parsed = [(row, row.data) for row in rows]
-    held = {entry["digest"]: entry for _, data in parsed for entry in data.get("values", ())}
+    """The chosen checkpoints among ``rows`` (rising), newest first, with their values and writes.
+
+    Raises:
+        UnreadableValueError: One of them is none.
+    """
+    parsed = [(row, row.data) for row in sound(rows)]
+    held = {digest: entry for _, data in parsed for digest, entry in entries_of(data).items()}
     writes: dict[Key, list[dict[str, Any]]] = {}
     for row, data in parsed:
         if row.name == WRITES:
@@ -161,6 +242,7 @@ def plan(rows: Sequence[Row], dropped: set[Key]) -> CleanupPlan:
 
     ``rows`` are all of the session, rising, without data.
     """
+    rows = sound(rows)
     grace = rows[-1].recorded_at - _GRACE if rows else None
     checkpoints = [row for row in rows if row.name == CHECKPOINT]
     present = {key_of(row) for row in checkpoints}
@@ -189,8 +271,13 @@ def plan(rows: Sequence[Row], dropped: set[Key]) -> CleanupPlan:
 
 def carried(rows: Iterable[Row], carry: set[str]) -> list[Record]:
     """Records of the values in ``carry``, taken out of the records that leave."""
-    entries = {entry["digest"]: entry for row in rows for entry in row.data["values"]}
-    return [values_record(group) for group in _packed([entries[each] for each in sorted(carry)])]
+    entries = {digest: entry for row in rows for digest, entry in entries_of(row.data).items()}
+    wanted = [entries[each] for each in sorted(carry) if each in entries]
+    # What has no base64 can't be read, so nothing is lost without it.
+    return [
+        values_record(group)
+        for group in _packed([each for each in wanted if isinstance(each.get("base64"), str)])
+    ]
 
 
 def older_than_newest(rows: Sequence[Row], keep: int) -> set[Key]:
@@ -198,7 +285,7 @@ def older_than_newest(rows: Sequence[Row], keep: int) -> set[Key]:
 
     A delta channel is stored now and then; in between it is built from the writes of the checkpoints before.
     """
-    by_key = {key_of(row): row for row in rows if row.name == CHECKPOINT}
+    by_key = {key_of(row): row for row in sound(rows) if row.name == CHECKPOINT}
     kept: dict[str, list[Key]] = {}
     for row in sorted(by_key.values(), key=lambda row: row.number, reverse=True):
         newest = kept.setdefault(row.metadata["ns"], [])
@@ -232,16 +319,19 @@ def _tuple(
 ) -> CheckpointTuple:
     ns, checkpoint_id = key_of(row)
     here = f"checkpoint {checkpoint_id!r} of thread {thread_id!r}"
-    bare = loaded(serde, data["checkpoint"], here)
+    bare, versions = versions_of(serde, data, here)
     values = {}
-    for channel, version in bare["channel_versions"].items():
-        if (entry := held.get(digest(ns, channel, version))) is not None:
+    for channel, version in versions.items():
+        if (entry := held.get(_digest_read(ns, channel, version, here))) is not None:
             values[channel] = loaded(serde, entry, f"channel {channel!r} of {here}")
+    metadata = loaded(serde, data.get("metadata"), f"the metadata of {here}")
+    if not isinstance(metadata, dict):
+        raise _none_of_ours("it is no metadata of LangGraph", f"the metadata of {here}")
     parent = row.metadata.get("parent")
     return CheckpointTuple(
         config=config_of(thread_id, ns, checkpoint_id),
         checkpoint=cast(Checkpoint, {**bare, "channel_values": values}),
-        metadata=loaded(serde, data["metadata"], f"the metadata of {here}"),
+        metadata=cast(CheckpointMetadata, metadata),
         parent_config=None if parent is None else config_of(thread_id, ns, parent),
         pending_writes=pending(writes, serde),
     )
@@ -262,7 +352,7 @@ def pending(
     # below zero, the last.
     found: dict[tuple[str, int], tuple[str, dict[str, Any]]] = {}
     for record in records:
-        for write in record["writes"]:
+        for write in _writes_of(record):
             place = (record["task_id"], write["idx"])
             if place[1] < 0 or place not in found:
                 found[place] = (record["task_path"], write)
@@ -309,11 +399,23 @@ def _is_fact(key: str, value: Any) -> bool:
 
 
 def _typed(serde: SerializerProtocol, value: Any) -> dict[str, str]:
-    kind, raw = serde.dumps_typed(value)
+    try:
+        kind, raw = serde.dumps_typed(value)
+    except (TypeError, UnicodeError) as error:
+        if "surrogate" not in str(error):
+            raise
+        raise InvalidCommandError("invalid-body", f"a value can't be stored: {quoted(str(error))}") from error
     return {"type": kind, "base64": base64.b64encode(raw).decode()}
 
 
-def loaded(serde: SerializerProtocol, typed: Mapping[str, str], where: str) -> Any:
+def _digest_read(ns: str, channel: Any, version: Any, where: str) -> str:
+    try:
+        return digest(ns, channel, version)
+    except InvalidCommandError:
+        raise _none_of_ours(f"the version of its channel {quoted(channel)} is none", where) from None
+
+
+def loaded(serde: SerializerProtocol, typed: Any, where: str) -> Any:
     """Return what was stored as type and base64. UnreadableValueError, with a note that says ``where``, if it can't."""
     try:
         try:

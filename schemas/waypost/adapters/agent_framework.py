@@ -5,6 +5,7 @@ pickle. They are read by :mod:`waypost.adapters._agent_framework_values`, which 
 """
 
 from collections.abc import Iterable
+from dataclasses import fields
 from typing import Any, Final
 
 try:
@@ -22,13 +23,19 @@ from waypost.adapters._agent_framework_values import PARAMETER, ValueDecoder
 from waypost.adapters.allowed_types import DecodeError, shown
 from waypost.adapters.backend import Backend
 from waypost.adapters.records import Record, Row, containing, gone_with_parts, session_of
-from waypost.errors import InvalidCommandError
+from waypost.errors import InvalidCommandError, quoted
 
 __all__ = ["WaypostCheckpointStorage"]
 
 PREFIX: Final = "agent-framework/"
 CHECKPOINT: Final = "checkpoint"
 _ALL: Final = 2**31
+# What the framework itself puts into a checkpoint, by field: it takes any type, and fails on it later.
+_KINDS: Final = {
+    each.name: type(getattr(WorkflowCheckpoint(workflow_name="", graph_signature_hash=""), each.name))
+    for each in fields(WorkflowCheckpoint)
+    if each.name != "previous_checkpoint_id"
+}
 
 
 class WaypostCheckpointStorage:
@@ -79,15 +86,15 @@ class WaypostCheckpointStorage:
         Raises:
             WorkflowCheckpointException: There is none.
         """
-        found = await self._backend.join(self._find({"id": checkpoint_id}, 1))
+        found = await self._backend.join(self._newest({"id": checkpoint_id}))
         if not found:
-            raise WorkflowCheckpointException(f"No checkpoint found with ID {checkpoint_id}")
+            raise WorkflowCheckpointException(f"No checkpoint found with ID {shown(checkpoint_id)}")
         return self._decoded(found[0])
 
     async def list_checkpoints(self, *, workflow_name: str) -> list[WorkflowCheckpoint]:
         """Return all checkpoints of a workflow, in the order in which they were saved."""
         found = await self._backend.join(self._find({"workflow": workflow_name}, _ALL))
-        newest = {row.metadata["id"]: row for row in reversed(found)}
+        newest = {row.metadata["id"]: row for row in _of_workflow(found[::-1], workflow_name)}
         return [self._decoded(row) for row in newest.values()]
 
     async def delete(self, checkpoint_id: str) -> bool:
@@ -96,7 +103,7 @@ class WaypostCheckpointStorage:
 
     async def get_latest(self, *, workflow_name: str) -> WorkflowCheckpoint | None:
         """Return the checkpoint that was saved last, whatever the clocks of machines say."""
-        found = await self._backend.join(self._find({"workflow": workflow_name}, 1))
+        found = await self._backend.join(self._newest({"workflow": workflow_name}))
         return self._decoded(found[0]) if found else None
 
     async def list_checkpoint_ids(self, *, workflow_name: str) -> list[str]:
@@ -112,11 +119,11 @@ class WaypostCheckpointStorage:
             appended = await self._backend.append(self._session, [record])
         except InvalidCommandError as error:
             raise WorkflowCheckpointException(
-                f"Checkpoint {checkpoint.checkpoint_id} can't be stored: {error}"
+                f"Checkpoint {shown(checkpoint.checkpoint_id)} can't be stored: {error}"
             ) from error
         except DecodeError as error:
             raise WorkflowCheckpointException(
-                f"Checkpoint {checkpoint.checkpoint_id} can't be stored. {error.on_write(PARAMETER)}"
+                f"Checkpoint {shown(checkpoint.checkpoint_id)} can't be stored. {error.on_write(PARAMETER)}"
             ) from error
         if self._keep is not None and appended.due:
             await self._drop_old(self._keep)
@@ -125,7 +132,7 @@ class WaypostCheckpointStorage:
     async def _drop_old(self, keep: int) -> None:
         rows = await self._backend.rows(self._session, "index")
         outdated: set[int] = set()
-        for name in {row.metadata["workflow"] for row in rows if row.name == CHECKPOINT}:
+        for name in {row.metadata["workflow"] for row in rows if _is_ours(row)}:
             outdated.update(row.number for row in _of_workflow(rows, name)[:-keep])
         if outdated:
             await self._backend.delete(self._session, gone_with_parts(rows, outdated))
@@ -133,9 +140,15 @@ class WaypostCheckpointStorage:
     async def _find(self, metadata: dict[str, str], limit: int) -> list[Row]:
         return await self._backend.rows(self._session, "newest", CHECKPOINT, containing(metadata), limit)
 
+    async def _newest(self, metadata: dict[str, str]) -> list[Row]:
+        found = await self._find(metadata, 1)
+        if found and not _is_ours(found[0]):
+            found = [row for row in await self._find(metadata, _ALL) if _is_ours(row)]
+        return found[:1]
+
     async def _delete(self, checkpoint_id: str) -> bool:
         rows = await self._backend.rows(self._session, "index")
-        found = {row.number for row in rows if row.name == CHECKPOINT and row.metadata["id"] == checkpoint_id}
+        found = {row.number for row in rows if _is_ours(row) and row.metadata["id"] == checkpoint_id}
         return bool(found) and await self._backend.delete(self._session, gone_with_parts(rows, found))
 
     def _decoded(self, row: Row) -> WorkflowCheckpoint:
@@ -147,11 +160,32 @@ class WaypostCheckpointStorage:
             raise WorkflowCheckpointException(
                 f"Checkpoint {shown(str(row.metadata['id']))} can't be read. {error.on_read(PARAMETER)}"
             ) from error
-        return WorkflowCheckpoint.from_dict(decoded)
+        try:
+            checkpoint = WorkflowCheckpoint.from_dict(decoded)
+        except Exception as error:
+            raise _no_checkpoint(row, quoted(error)) from error
+        for name, kind in _KINDS.items():
+            if not isinstance(getattr(checkpoint, name), kind):
+                raise _no_checkpoint(row, f"its {name} is a {type(getattr(checkpoint, name)).__name__}")
+        return checkpoint
+
+
+def _no_checkpoint(row: Row, why: str) -> WorkflowCheckpointException:
+    return WorkflowCheckpointException(
+        f"Checkpoint {shown(str(row.metadata['id']))} can't be read. It is not a checkpoint of the Agent Framework: "
+        f"{shown(why)}"
+    )
 
 
 def _of_workflow(rows: list[Row], workflow_name: str) -> list[Row]:
-    return [row for row in rows if row.name == CHECKPOINT and row.metadata["workflow"] == workflow_name]
+    return [row for row in rows if _is_ours(row) and row.metadata["workflow"] == workflow_name]
+
+
+def _is_ours(row: Row) -> bool:
+    """Whether its metadata are as the adapter writes them. Whoever may write to the topic can put in others."""
+    return row.name == CHECKPOINT and all(
+        isinstance(row.metadata.get(key), str) for key in ("id", "workflow")
+    )
 
 
 def _described(checkpoint: WorkflowCheckpoint) -> dict[str, Any]:

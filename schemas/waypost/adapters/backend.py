@@ -8,6 +8,7 @@ import asyncio
 import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Self, TypeVar
@@ -237,12 +238,13 @@ class Backend:
         await self._make_room(target, info.checkpoint_count)
         async with self._reader.snapshot() as snapshot:
             groups = Grouping()
-            async for row in snapshot.rows("adapters/everything", source):
-                taken_at = format_micros(to_micros(row["taken_at"]))
-                metadata = remade(orjson.loads(row["metadata"]))
-                item = import_item(row["name"], bytes(row["data"]), metadata, taken_at)
-                if full := groups.add(item):
-                    await self._import(target, full)
+            async with aclosing(snapshot.rows("adapters/everything", source)) as rows:
+                async for row in rows:
+                    taken_at = format_micros(to_micros(row["taken_at"]))
+                    metadata = remade(orjson.loads(row["metadata"]))
+                    item = import_item(row["name"], bytes(row["data"]), metadata, taken_at)
+                    if full := groups.add(item):
+                        await self._import(target, full)
         await self._import(target, groups.group)
 
     # Reads.

@@ -239,8 +239,9 @@ class WaypostSaver(BaseCheckpointSaver[str]):
             rows = await self._backend.rows(session_id, "index")
             dropped = {
                 (row.metadata["ns"], row.metadata["id"])
-                for row in rows
-                if row.name == layout.CHECKPOINT and row.metadata["facts"].get("run_id") in run_ids
+                for row in layout.sound(rows)
+                if row.name == layout.CHECKPOINT
+                and str(row.metadata.get("facts", {}).get("run_id")) in run_ids
             }
             await self._drop(session_id, rows, dropped)
 
@@ -371,7 +372,7 @@ class _Listing:
                 self._end,
                 min(self._left, _PAGE),
             )
-            chosen = [row for row in rows if row.chosen]
+            chosen = [row for row in layout.sound(rows) if row.chosen]
             if not chosen:
                 self._session_id = None
                 continue

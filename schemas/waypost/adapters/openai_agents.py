@@ -15,7 +15,7 @@ except ImportError as error:
 from typing_extensions import override
 
 from waypost.adapters.backend import Backend
-from waypost.adapters.records import Record, gone_with_parts, session_of
+from waypost.adapters.records import Record, Row, gone_with_parts, session_of
 
 if TYPE_CHECKING:
     from agents.items import TResponseInputItem
@@ -82,8 +82,17 @@ class WaypostSession:
     async def _get(self, limit: int | None) -> "list[TResponseInputItem]":
         if limit is not None and limit <= 0:
             return []
-        rows = await self._backend.rows(self._session, "newest", ITEM, "{}", limit or _ALL)
-        return [row.data["item"] for row in reversed(rows)]
+        items = await self._newest(limit or _ALL)
+        return [row.data["item"] for row in reversed(items)]
+
+    async def _newest(self, limit: int) -> list[Row]:
+        """The newest records that hold an item. Whoever may write to the topic can put others into the session."""
+        rows = await self._backend.rows(self._session, "newest", ITEM, "{}", limit)
+        items = [row for row in rows if "item" in row.data]
+        if len(items) < len(rows) == limit:
+            rows = await self._backend.rows(self._session, "newest", ITEM, "{}", _ALL)
+            items = [row for row in rows if "item" in row.data]
+        return items[:limit]
 
     async def _add(self, items: list[dict[str, Any]]) -> None:
         if not items:
@@ -98,7 +107,7 @@ class WaypostSession:
 
     async def _pop(self) -> "TResponseInputItem | None":
         while True:
-            rows = await self._backend.rows(self._session, "newest", ITEM, "{}", 1)
+            rows = await self._newest(1)
             if not rows:
                 return None
             # The item is whose delete finds it: somebody else may have been faster.

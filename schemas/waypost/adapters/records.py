@@ -12,6 +12,8 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from waypost.adapters.allowed_types import UnreadableValueError
+from waypost.errors import quoted
 from waypost.model.limits import MAX_SESSION_ID, dump_object, text_problem
 from waypost.publisher.stamps import new_id
 
@@ -60,7 +62,8 @@ class Row:
     @property
     def batch(self) -> str | None:
         """What the parts of this record have in common, None where it is whole."""
-        return self.metadata.get("batch")
+        found = self.metadata.get("batch")
+        return found if isinstance(found, str) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,23 +94,56 @@ def divided(record: Record) -> Divided:
 def whole(rows: Iterable[Row], parts: Iterable[Row]) -> list[Row]:
     """``rows`` with the data of their ``parts`` put together.
 
-    A row whose parts are gone is left out: it is being deleted, and its own row went first.
+    A row whose parts are gone is left out: it is being deleted, and its own row went first. So is one that does not say
+    how many it has, and a part that is none: no adapter wrote it.
+
+    Raises:
+        UnreadableValueError: Put together they are no JSON object. Somebody wrote parts of another's record.
     """
     pieces: dict[str, dict[int, bytes]] = {}
     for part in parts:
-        chunk = base64.b64decode(part.data["base64"])
-        pieces.setdefault(str(part.batch), {})[part.metadata["part"]] = chunk
+        index, chunk = part.metadata.get("part"), _chunk(part)
+        if part.batch is not None and type(index) is int and chunk is not None:
+            # The first counts: those of the adapter came before whatever a stranger adds to them.
+            pieces.setdefault(part.batch, {}).setdefault(index, chunk)
     found = []
     for row in rows:
-        if row.batch is not None:
-            chunks = pieces.get(row.batch, {})
-            if len(chunks) < row.metadata["parts"]:
-                continue
-            raw = b"".join(chunks[index] for index in range(len(chunks)))
-            found.append(replace(row, raw=raw))
-        else:
+        if row.batch is None:
             found.append(row)
+            continue
+        chunks, count = pieces.get(row.batch, {}), row.metadata.get("parts")
+        if (
+            type(count) is int
+            and 0 <= count <= len(chunks)
+            and all(index in chunks for index in range(count))
+        ):
+            raw = b"".join(chunks[index] for index in range(count))
+            found.append(replace(row, raw=_checked_object(raw, row)))
     return found
+
+
+def _chunk(part: Row) -> bytes | None:
+    try:
+        return base64.b64decode(part.data["base64"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _checked_object(raw: bytes, row: Row) -> bytes:
+    try:
+        if isinstance(orjson.loads(raw), dict):
+            return raw
+    except ValueError:
+        pass
+    raise UnreadableValueError(
+        f"The parts of record {row.number}, {quoted(row.name)}, are no JSON object when put together: no adapter wrote "
+        "them. Nothing was read. Delete the record to go on without it."
+    )
+
+
+def texts(value: Any) -> list[str]:
+    """The strings of a list that was read; none if it is no list."""
+    return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
 
 
 def containing(metadata: Mapping[str, Any]) -> str:
@@ -130,8 +166,9 @@ def storable(text: str) -> bool:
 
 def import_item(name: str, data: bytes, metadata: Mapping[str, Any], timestamp: str) -> bytes:
     """One element of an import; its id says that it comes from elsewhere, so it gets the next number."""
-    head = orjson.dumps({"id": new_id(), "name": name, "timestamp": timestamp, "metadata": metadata})
-    return head[:-1] + b',"data":' + data + b"}"
+    told = dump_object(dict(metadata), "metadata")
+    head = orjson.dumps({"id": new_id(), "name": name, "timestamp": timestamp})
+    return head[:-1] + b',"metadata":' + told + b',"data":' + data + b"}"
 
 
 class Grouping:

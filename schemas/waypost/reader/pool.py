@@ -7,7 +7,7 @@ ahead. Needs asyncpg, which is imported when the first connection is made.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final, TypeVar
 
@@ -204,7 +204,7 @@ class ReadTransaction:
                 self._connection, statement_text(statement, self._schema), arguments, self._timeout
             )
 
-    async def rows(self, statement: str, *arguments: Any) -> AsyncIterator[Any]:
+    async def rows(self, statement: str, *arguments: Any) -> AsyncGenerator[Any, None]:
         """Yield the rows of a named statement, a few at a time; one reading of each statement at once.
 
         By SQL's own cursor: that of the protocol leaves a prepared statement behind, on a connection which a

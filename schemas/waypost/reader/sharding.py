@@ -5,7 +5,7 @@ is read from the databases. Knows nothing of what is read. The map itself is :mo
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Protocol
 from uuid import UUID
@@ -163,6 +163,6 @@ class SnapshotSet:
         """Rows of a named statement about one session."""
         return await self._part_of(session_id).fetch(statement, session_id, *arguments)
 
-    def rows(self, statement: str, session_id: str, *arguments: Any) -> AsyncIterator[Any]:
+    def rows(self, statement: str, session_id: str, *arguments: Any) -> AsyncGenerator[Any, None]:
         """Read the rows of a named statement about one session, a few at a time."""
         return self._part_of(session_id).rows(statement, session_id, *arguments)

@@ -1,4 +1,5 @@
 -- Checkpoints of a thread, newest first, with what they need: the records that hold their values, and their writes.
+-- What is no checkpoint of the adapter, whoever named it so, is passed over.
 -- $2 metadata that the checkpoints contain, $3 facts likewise or null, $4 before this number, $5 at most so many
 with chosen as (
     select number, metadata
@@ -6,6 +7,9 @@ with chosen as (
     where session_id = $1
       and name = 'checkpoint'
       and number < $4
+      and jsonb_typeof(metadata -> 'ns') = 'string'
+      and jsonb_typeof(metadata -> 'id') = 'string'
+      and jsonb_typeof(metadata -> 'needs') = 'array'
       and metadata @> $2::jsonb
       and ($3::jsonb is null or metadata @> $3::jsonb or metadata ? 'more')
     order by number desc
