@@ -79,10 +79,12 @@ def test_links_of_the_readme_lead_somewhere() -> None:
     assert [link for link in links if link and "://" not in link and not (ROOT / link).exists()] == []
 
 
-def test_every_test_that_the_page_of_promises_names_exists() -> None:
-    page = (ROOT / "docs/promises.md").read_text(encoding="utf-8")
-    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", page)
-    assert len(named) > 80
+@pytest.mark.parametrize(("page", "least"), [("promises.md", 80), ("security.md", 50)])
+def test_every_test_that_a_page_of_promises_names_exists(page: str, least: int) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
+    assert len(named) > least
+    assert text.count("`tests/") == len(named)
     assert [
         f"{path}::{name}"
         for path, name in named
@@ -100,6 +102,22 @@ def test_what_is_made_from_code_is_up_to_date(script: str) -> None:
         text=True,
     )
     assert checked.returncode == 0, checked.stderr
+
+
+POSITIONS = ("agent", "subscriber", "reader", "HTTP", "machine", "snapshot store", "results writer")
+
+
+def test_the_threat_model_has_a_row_for_each_position_and_a_test_for_each_promise() -> None:
+    page = (ROOT / "docs/security.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \*\*([\w ]+)\*\*: (.*) \|$", page, re.MULTILINE)
+    assert tuple(position for position, _ in rows) == POSITIONS
+    assert all(len(row.split(" | ")) == 4 and all(row.split(" | ")) for _, row in rows)
+    promises = [table for table in page.split("### ") if "| promise | test |" in table]
+    assert len(promises) == 7
+    for table in promises:
+        lines = [line for line in table.splitlines() if line.startswith("| ")][1:]
+        assert lines
+        assert all("`tests/" in line for line in lines), table
 
 
 # Samples of code.
