@@ -126,7 +126,14 @@ def dashboard() -> dict[str, Any]:
             "Service",
             [
                 ("Commands a second", "ops", [(_rate(c.COMMANDS, "type, outcome"), "{{type}} {{outcome}}")]),
-                ("Rejections a second", "ops", [(_rate(c.REJECTED, "code"), "{{code}}")]),
+                (
+                    "Rejections a second",
+                    "ops",
+                    [
+                        (_rate(c.REJECTED, "code"), "{{code}}"),
+                        (f"sum({_rates(c.REJECTED_DROPPED)})", "dropped for newer ones"),
+                    ],
+                ),
                 ("Command to result", "s", list(_quantiles(c.END_TO_END_SECONDS))),
                 ("Lag by partition", "short", [(f"max by (partition) ({c.LAG.name})", "{{partition}}")]),
                 (

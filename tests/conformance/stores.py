@@ -26,6 +26,10 @@ class Stores(Protocol):
         """A partition's store as one more process sees it, over connections of its own."""
         ...
 
+    async def rejected(self, partition: int) -> list[int]:
+        """Offsets of the rejected commands that are stored."""
+        ...
+
 
 class PostgresStores:
     """A migrated database on the real Postgres."""
@@ -38,6 +42,14 @@ class PostgresStores:
         pool = await open_pool(self._dsn, size=2, timeout=10)
         self._pools.append(pool)
         return PostgresStore(pool, partition)
+
+    async def rejected(self, partition: int) -> list[int]:
+        async with self._pools[0].acquire() as connection:
+            rows = await connection.fetch(
+                'select "offset" from waypost.rejected_commands where partition = $1 order by "offset"',
+                partition,
+            )
+        return [row["offset"] for row in rows]
 
     async def close(self) -> None:
         for pool in self._pools:

@@ -7,7 +7,7 @@ from tests.conformance.stores import MOMENT, Hand, Stores, acquired, data_of, en
 
 from waypost.model.index import SeenCommand, Session
 from waypost.model.retention import RetentionPolicy
-from waypost_worker.partition.ports import Changes, FencedError, RejectedRow, Row
+from waypost_worker.partition.ports import Changes, FencedError, RejectedRow, RejectedWindow, Row
 
 # Checkpoints.
 
@@ -153,6 +153,43 @@ async def test_hundreds_of_sessions_are_loaded_together(stores: Stores) -> None:
     ids = [f"s{at}" for at in range(500)]
     assert facts(await (await stores.open()).load(ids)) == facts(wanted)
     assert await hand.store.load([]) == {}
+
+
+async def test_sizes_are_known_without_loading_anything(stores: Stores) -> None:
+    hand = await acquired(stores)
+    await hand.commit(puts("large", [entry(number) for number in range(1, 8)]))
+    await hand.commit(puts("empty", []))
+    assert await hand.store.sizes(["large", "unknown", "empty"]) == {"large": 7, "empty": 0}
+    assert await hand.store.sizes([]) == {}
+    await acquired(stores)
+    with pytest.raises(FencedError):
+        await hand.store.sizes(["large"])
+
+
+def rejection(offset: int) -> RejectedRow:
+    return RejectedRow(offset, None, None, "c", "m", b"k", b"v", [("h", b"x")], MOMENT)
+
+
+async def test_rejected_commands_make_room_for_newer_ones(stores: Stores) -> None:
+    hand = await acquired(stores)
+    assert hand.claim.rejected_window == RejectedWindow()
+    await hand.commit(Changes(rejected=[rejection(offset) for offset in range(5)]))
+    window = RejectedWindow(3, ((4, 2), (8, 1)), 2**40)
+    changes = Changes(rejected=[rejection(offset) for offset in (7, 8, 9)])
+    changes.rejected_below, changes.rejected_window = 8, window
+    await hand.commit(changes)
+    assert await stores.rejected(0) == [8, 9]
+    await hand.commit(Changes())  # the window stays
+    other = await acquired(stores, 1)
+    assert other.claim.rejected_window == RejectedWindow()
+    again = await acquired(stores)
+    assert again.claim.rejected_window == window
+    await again.commit(Changes(rejected=[rejection(12)]))
+    assert await stores.rejected(0) == [8, 9, 12]
+    overtaken = Changes(rejected=[rejection(14)], rejected_below=20, rejected_window=RejectedWindow())
+    with pytest.raises(FencedError):
+        await hand.commit(overtaken)
+    assert await stores.rejected(0) == [8, 9, 12]
 
 
 async def test_remembered_commands_come_back_in_order_and_forgotten_ones_do_not(stores: Stores) -> None:

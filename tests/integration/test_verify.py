@@ -9,6 +9,8 @@ from tests.support.database_state import COLUMNS
 from tests.support.deployment import Deployment
 from tests.support.recovery import PARTITIONS, execute, line, live, published, run, worked
 
+from waypost_worker.partition import kept
+
 __all__ = ["line", "live"]
 
 
@@ -137,13 +139,45 @@ DAMAGE = {
         "partitions",
         "default_policy is",
     ),
+    "which refused commands are kept": (
+        "update waypost.partitions set rejected_window = jsonb_set(rejected_window, '{parts}', '[[9, 0]]') "
+        "where partition = 1",
+        "partitions",
+        "rejected_window is",
+    ),
     "the anchor": (
         r"update waypost.partitions set anchor = '\x00' where partition = 1",
         "partitions",
         "anchor is 00",
     ),
 }
-POSITION = ", epoch, emitted, results_offset, producer_id, producer_epoch"
+POSITION = ", epoch, emitted, results_offset, producer_id, producer_epoch, rejected_window"
+
+
+async def test_the_oldest_of_the_refused_commands_that_are_kept_is_missed(
+    live: Deployment, line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether all sessions are looked at or a share, and older ones that made room are not."""
+    monkeypatch.setattr(kept, "PARTS", 2)
+    monkeypatch.setattr(kept, "PART_ROWS", 3)
+    await worked(live, count=900)
+    rows = await live.pool.fetch(
+        'select r.partition, min(r."offset") as oldest, count(*) as kept from waypost.rejected_commands r '
+        "join waypost.partitions p using (partition) where (rejected_window #>> '{parts,0,0}')::bigint > 0 group by 1"
+    )
+    assert rows, "nothing made room"
+    assert all(3 < row["kept"] <= 6 for row in rows), rows
+    ways = [(), ("--sample", "0.9999999")]
+    for way in ways:
+        assert (await run(line, "verify", "--strict", *way)).code == 0
+    place = f'partition = {rows[0]["partition"]} and "offset" = {rows[0]["oldest"]}'
+    await execute(live.dsn, f"delete from waypost.rejected_commands where {place}")
+    for way in ways:
+        found = await run(line, "verify", "--strict", "-o", "json", *way)
+        assert [one["key"] for one in found.json["differences"]] == [
+            f"{rows[0]['partition']}/{rows[0]['oldest']}"
+        ]
+        assert (await run(line, "verify", *way)).code == 0
 
 
 async def test_every_damage_is_found_and_told(live: Deployment, line: CommandLine) -> None:

@@ -22,6 +22,7 @@ from waypost_worker.partition.ports import (
     FencedError,
     RefusedError,
     RejectedRow,
+    RejectedWindow,
     StoredOutbox,
     UnavailableError,
 )
@@ -54,6 +55,7 @@ class Tables:
     producer_id: int | None = None
     default_policy: RetentionPolicy = field(default_factory=RetentionPolicy)
     default_commands: list[str] = field(default_factory=list)
+    rejected_window: RejectedWindow = field(default_factory=RejectedWindow)
     outbox: dict[int, StoredOutbox] = field(default_factory=dict)
     checkpoints: dict[Key, tuple[Entry, bytes, bytes]] = field(default_factory=dict)
     sessions: dict[str, SessionRow] = field(default_factory=dict)
@@ -195,6 +197,7 @@ class SimulatedStore:
             default_policy=tables.default_policy,
             default_commands=list(tables.default_commands),
             outbox=[tables.outbox[first] for first in sorted(tables.outbox)],
+            rejected_window=tables.rejected_window,
         )
 
     async def record_claim(self, epoch: int, fence: Fence) -> None:
@@ -318,7 +321,8 @@ def _frozen(commit: Commit) -> Callable[[Database, Tables], None]:
         for session_id, one in changes.remembered
         if session_id not in recent or one in recent[session_id]
     ]
-    rejected = list(changes.rejected)
+    kept_from, window = changes.rejected_below, changes.rejected_window
+    rejected = [row for row in changes.rejected if row.offset >= kept_from]
     defaults = None if changes.defaults is None else (changes.defaults[0], list(changes.defaults[1]))
 
     def write(database: Database, tables: Tables) -> None:
@@ -346,6 +350,9 @@ def _frozen(commit: Commit) -> Callable[[Database, Tables], None]:
             if one.position in recent:
                 database.violated(f"remembered command {session_id} {one.position} twice")
             recent[one.position] = one
+        for offset in [offset for offset in tables.rejected if offset < kept_from]:
+            del tables.rejected[offset]
+        tables.rejected_window = window or tables.rejected_window
         for rejection in rejected:
             if rejection.offset in tables.rejected:
                 database.violated(f"rejected command {rejection.offset} twice")

@@ -31,6 +31,7 @@ _REBUILT = (
     "rejected",
     "default_policy",
     "default_commands",
+    "rejected_window",
 )
 _RESULTS_DISASTERS = (
     "cut_results",
@@ -257,7 +258,7 @@ class _Partition:
             verdict,
             "rejected commands",
             [(offset, row.code) for offset, row in sorted(tables.rejected.items())],
-            expected.rejected,
+            self.kept_rejections(),
         )
         by_offset = {record.offset: record for record in self.records}
         for offset, row in tables.rejected.items():
@@ -269,6 +270,13 @@ class _Partition:
             ):
                 self.problem(verdict, "rejected command not kept as it came", [offset, row])
         self.position(verdict)
+
+    def kept_rejections(self) -> list[tuple[int, str]]:
+        """The newest rejected commands: the oldest go a part at a time, once there are more parts than are kept."""
+        parts, rows = self.world.plan.rejected_parts
+        rejected = self.expected.rejected
+        too_many = max(0, -(-len(rejected) // rows) - parts)
+        return rejected[too_many * rows :]
 
     def position(self, verdict: SimulationReport) -> None:
         """The row of ``partitions`` and the outbox tell the truth about the logs."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from random import Random
 
 from waypost.model.index import DEDUP_WINDOW, FORGET_ABOVE
+from waypost_worker.partition.kept import PART_ROWS, PARTS
 
 # Each kind of fault with how often it is part of a seed; the chaos says what each does.
 FAULTS: dict[str, float] = {
@@ -78,6 +79,7 @@ class WorldPlan:
         DEDUP_WINDOW,
         FORGET_ABOVE,
     )  # command ids kept, and how many may wait to go
+    rejected_parts: tuple[int, int] = (PARTS, PART_ROWS)  # of the rejected commands that are kept
 
 
 def plan_of(seed: int) -> WorldPlan:
@@ -108,6 +110,7 @@ def plan_of(seed: int) -> WorldPlan:
     plan.message_bytes = more.choice((1_048_588, 1_048_588, 800))
     plan.remembered = more.choice(((DEDUP_WINDOW, FORGET_ABOVE), (2, 5)))
     plan.faults += tuple(fault for fault, share in LATER_FAULTS.items() if more.random() < share)
+    plan.rejected_parts = Random(f"rejected commands of {seed}").choice(((PARTS, PART_ROWS), (3, 2), (2, 1)))
     if Random(f"poison of {seed}").random() < 0.2:
         plan.faults += ("poison",)
     if "split_brain" in plan.faults and (plan.disaster is not None or plan.epochs < 100):

@@ -21,6 +21,7 @@ from tests.simulation.world import World
 from tests.support.processes import begin
 
 from waypost.model import defaults, index
+from waypost_worker.partition import kept
 
 REPORT = Path("build/simulation.json")
 _TASKS_PER_CHUNK = 20
@@ -103,7 +104,7 @@ class Report:
 def run_seed(seed: int, trace: Any = None) -> Outcome:
     """One world from beginning to end."""
     plan = plan_of(seed)
-    with remembering(*plan.remembered):
+    with remembering(*plan.remembered), keeping(*plan.rejected_parts):
         world = World(plan, trace)
         world.run(chaos)
         verdict = judge(world)
@@ -127,6 +128,13 @@ def remembering(count: int, forget_above: int) -> Iterator[None]:
             stack.enter_context(patch.object(module, "DEDUP_WINDOW", count))
         for module in (index, naive):
             stack.enter_context(patch.object(module, "FORGET_ABOVE", forget_above))
+        yield
+
+
+@contextmanager
+def keeping(parts: int, rows: int) -> Iterator[None]:
+    """Keep so many rejected commands, for a simulated life is short."""
+    with patch.object(kept, "PARTS", parts), patch.object(kept, "PART_ROWS", rows):
         yield
 
 

@@ -83,6 +83,9 @@ class SimulatedStores:
     async def open(self, partition: int = 0) -> SimulatedStore:
         return SimulatedStore(self._database, partition)
 
+    async def rejected(self, partition: int) -> list[int]:
+        return sorted(self._database.tables[partition].rejected)
+
 
 def _near(server: Server) -> Server:
     """Make the way to a server short: on this loop, the time that it takes really passes."""

@@ -16,7 +16,7 @@ from waypost_worker.partition.batch import Decoded, decode
 from waypost_worker.partition.batching import BatchSplitter
 from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.fold import BatchFolder, FoldResult
-from waypost_worker.partition.ports import ResultRecord
+from waypost_worker.partition.ports import Changes, RejectedWindow, ResultRecord
 
 MB = 1024 * 1024
 NO_LIMIT = 1024 * MB
@@ -69,7 +69,7 @@ class Stored:
 
 async def folded(store: Stored, records: Sequence[Record]) -> list[FoldResult]:
     """All batches of these records."""
-    folder = BatchFolder(ResultEncoder("results", 0), store, Defaults(), lambda: 10**9)
+    folder = BatchFolder(ResultEncoder("results", 0), store, Defaults(), RejectedWindow(), lambda: 10**9)
     pieces = BatchSplitter(records, 0, 1, NO_LIMIT)
     batches = []
     while pieces:
@@ -218,9 +218,41 @@ async def test_the_event_loop_gets_a_turn_between_commands_that_do_much() -> Non
             turns += 1
 
     folder = BatchFolder(
-        ResultEncoder("results", 0), Stored(dict.fromkeys(names, 9_000)), Defaults(), lambda: 10
+        ResultEncoder("results", 0),
+        Stored(dict.fromkeys(names, 9_000)),
+        Defaults(),
+        RejectedWindow(),
+        lambda: 10,
     )
     counting = asyncio.create_task(count())
     await folder.fold(Pieces(), 0)
     counting.cancel()
     assert turns >= len(names) - 1
+
+
+async def test_rejected_commands_make_room_for_newer_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("waypost_worker.partition.kept.PARTS", 2)
+    monkeypatch.setattr("waypost_worker.partition.kept.PART_ROWS", 2)
+    window = RejectedWindow(parts=((0, 2),))
+    folder = BatchFolder(ResultEncoder("results", 0), Stored({}), Defaults(), window, lambda: 10**9)
+
+    async def changes(offsets: range, body: bytes) -> Changes:
+        records = [Record(n, b"s", EventType.CLEAR, body) for n in offsets]
+        return (await folder.fold(BatchSplitter(records, 0, 1, NO_LIMIT), 0)).changes
+
+    assert (await changes(range(3, 5), b"{}")).rejected_window is None
+    found = await changes(range(5, 7), b"?")
+    assert found.rejected_window is not None
+    assert found.rejected_window.parts == ((0, 2), (5, 2))
+    assert (found.rejected_below, found.rejected_dropped) == (0, 0)
+    found = await changes(range(7, 8), b"?")
+    assert (found.rejected_below, found.rejected_dropped) == (5, 2)
+    found = await changes(range(8, 9), b"?")
+    assert (found.rejected_below, found.rejected_dropped) == (
+        0,
+        0,
+    )  # nothing that the batch before did not drop
+    found = await changes(range(9, 20), b"?")
+    assert (found.rejected_below, found.rejected_dropped) == (17, 12)  # most of them never come to the store
+    assert found.rejected_window is not None
+    assert found.rejected_window.parts == ((17, 2), (19, 1))

@@ -1,12 +1,20 @@
 """A partition's log folded in memory: by shares, it is the same as at once; what does not fit is let go."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import pytest
 from tests.support import workload
 
+from waypost.model.defaults import Defaults
+from waypost.model.retention import RetentionPolicy
+from waypost_worker.partition.batch import Batch, decode
+from waypost_worker.partition.encode import NullEncoder
+from waypost_worker.partition.ports import RejectedRow
 from waypost_worker.recovery.memory_fold import MemoryFold
 from waypost_worker.recovery.shares import WHOLE, Share, spread_of
+from waypost_worker.recovery.verify.comparator import Comparator, Tally
+from waypost_worker.recovery.verify.rows import StoredPartition
 
 HALF = WHOLE.first_half()
 
@@ -75,3 +83,84 @@ def test_it_is_halved_down_to_one_session_and_never_to_none() -> None:
     refused = {spread for _, _, spread in fold.rejected.values()}
     assert len({spread_of(name.encode()) for name in fold.sessions} | refused) == 1
     assert fold.share.high > fold.share.low
+
+
+def rejected_rows(count: int) -> list[RejectedRow]:
+    batch = Batch(NullEncoder(0), {}, Defaults())
+    for record in broken(count):
+        batch.add(decode(record, 0, 1))
+    return batch.changes.rejected
+
+
+def broken(count: int) -> list[Record]:
+    return [Record(offset, 1_764_000_000_000, b"s%d" % offset, b"?", []) for offset in range(count)]
+
+
+def differences(fold: MemoryFold, stored: Iterable[int], below: int) -> tuple[list[str], int]:
+    """What a strict comparison finds if these rejected commands are stored, and how many it takes for purged."""
+    rows = rejected_rows(20)
+    tally = Tally(limit=100)
+    comparator = Comparator(fold, tally, strict=True, rejected_below=below)
+    for offset in stored:
+        comparator.rejected(rows[offset])
+    comparator.finish()
+    return [difference.key for difference in tally.found], tally.purged
+
+
+@pytest.mark.parametrize("share", [WHOLE, HALF])
+def test_rejected_commands_that_made_room_are_not_missing_and_all_others_are(share: Share) -> None:
+    fold = MemoryFold(0, 1, share)
+    fold.take(broken(20))
+    held = sorted(fold.rejected)
+    middle = len(held) // 2
+    below, newest = held[middle], held[middle:]
+    assert differences(fold, newest, below) == ([], middle)
+    for removed in newest:
+        rest = [offset for offset in newest if offset != removed]
+        assert differences(fold, rest, below) == ([f"0/{removed}"], middle)
+    assert differences(fold, [], below) == ([f"0/{offset}" for offset in newest], middle)
+    assert differences(fold, [held[0], *newest], below) == ([f"0/{held[0]}"], middle - 1)
+
+
+def test_a_fold_of_all_sessions_knows_which_rejected_commands_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("waypost_worker.partition.kept.PARTS", 2)
+    monkeypatch.setattr("waypost_worker.partition.kept.PART_ROWS", 3)
+    fold = MemoryFold(0, 1, WHOLE)
+    for start in (0, 7, 14):
+        fold.take(broken(20)[start : start + 7])
+    assert fold.window is not None
+    assert fold.window.parts == ((15, 3), (18, 2))
+    stored = StoredPartition(1, 20, fold.anchor, -1, 0, RetentionPolicy(), [], fold.window)
+    for window, found in ((fold.window, 0), (fold.window._replace(parts=((18, 2),)), 1)):
+        tally = Tally(limit=1)
+        Comparator(fold, tally, strict=False, rejected_below=window.below).partition(
+            stored._replace(rejected_window=window)
+        )
+        assert tally.count == found
+    assert fold.halve()
+    assert fold.window is None
+    assert MemoryFold(0, 1, HALF).window is None
+
+
+def test_a_row_that_was_kept_whole_by_an_earlier_version_is_the_same() -> None:
+    fold = MemoryFold(0, 1, WHOLE)
+    record = Record(0, 1_764_000_000_000, b"k" * 2000, b"?" * 3_000_000, [("h", b"x" * 100_000)])
+    fold.take([record])
+    batch = Batch(NullEncoder(0), {}, Defaults())
+    batch.add(decode(record, 0, 1))
+    (cut,) = batch.changes.rejected
+    assert cut.value_bytes == 3_000_000
+    whole = cut._replace(
+        key=record.key, value=record.value, headers=record.headers, value_bytes=None, headers_bytes=None
+    )
+    for stored in (cut, whole):
+        tally = Tally(limit=10)
+        comparator = Comparator(fold, tally, strict=True, rejected_below=0)
+        comparator.rejected(stored)
+        comparator.finish()
+        assert tally.found == []
+    tally = Tally(limit=10)
+    Comparator(fold, tally, strict=True, rejected_below=0).rejected(whole._replace(value=b"!" * 3_000_000))
+    assert len(tally.found) == 1

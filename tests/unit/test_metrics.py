@@ -22,6 +22,7 @@ from waypost_worker.partition.ports import (
     ForeignWriterError,
     OwnerError,
     RefusedError,
+    RejectedWindow,
     RenewalDueError,
     StuckError,
     UnavailableError,
@@ -66,7 +67,14 @@ def batch(*records: Record) -> AppliedBatch:
 def acquired() -> Acquired:
     begun = Position(1, 0, -1, 0, found=(-1, 0), suppressed_up_to=-1)
     return Acquired(
-        begun, None, 1, Defaults(), EmittedTail(-1), OwnershipProof(SystemClock(), 300), reemitted=0
+        begun,
+        None,
+        1,
+        Defaults(),
+        RejectedWindow(),
+        EmittedTail(-1),
+        OwnershipProof(SystemClock(), 300),
+        reemitted=0,
     )
 
 

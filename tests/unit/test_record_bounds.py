@@ -3,10 +3,14 @@
 import time
 import tracemalloc
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any
+from unittest.mock import patch
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.unit.test_traceparent import GOOD
 
 from waypost.errors import InvalidCommandError
@@ -15,8 +19,17 @@ from waypost.model.limits import MAX_COMMAND_BYTES, MAX_HEADERS, MAX_HEADERS_BYT
 from waypost.wire.envelope import command_headers, glimpse, open_envelope, structured_event
 from waypost_worker.partition.batch import Batch, decode
 from waypost_worker.partition.encode import ResultEncoder
-from waypost_worker.partition.kept import MAX_KEPT_VALUE, kept
-from waypost_worker.partition.ports import RejectedRow, ResultRecord
+from waypost_worker.partition.kept import (
+    MAX_KEPT_VALUE,
+    PART_BYTES,
+    PART_ROWS,
+    PARTS,
+    headers_json,
+    kept,
+    kept_size,
+    make_room,
+)
+from waypost_worker.partition.ports import RejectedRow, RejectedWindow, ResultRecord
 
 MB = 1024 * 1024
 CREATE = b"waypost.checkpoint.create"
@@ -177,6 +190,66 @@ class TestWhatIsKept:
             2 * MB,
             MB + 2,
         )
+
+
+class TestHowManyAreKept:
+    """The newest rejected commands of a partition, as many as fit, wherever batches end."""
+
+    def row(self, offset: int, size: int) -> RejectedRow:
+        return RejectedRow(offset, None, None, "c", "m", b"k", b"v" * size, [("h", b"x")], 0)
+
+    @given(
+        st.lists(st.integers(0, 60), max_size=40),
+        st.lists(st.integers(1, 9), min_size=1, max_size=5),
+        st.integers(1, 4),
+        st.integers(1, 5),
+        st.integers(1, 150),
+        st.integers(0, 20),
+    )
+    def test_the_newest_that_fit(
+        self, sizes: list[int], batches: list[int], parts: int, rows: int, most: int, since: int
+    ) -> None:
+        made = [self.row(offset * 3, size) for offset, size in enumerate(sizes)]
+        counted = [row for row in made if row.offset >= since]
+        # Written once more, part by part.
+        expected: list[list[RejectedRow]] = [[]]
+        for row in counted:
+            if expected[-1] and (
+                len(expected[-1]) == rows or sum(map(kept_size, [*expected[-1], row])) > most
+            ):
+                expected.append([])
+            expected[-1].append(row)
+        kept_parts = expected[-parts:]
+        with (
+            patch("waypost_worker.partition.kept.PARTS", parts),
+            patch("waypost_worker.partition.kept.PART_ROWS", rows),
+            patch("waypost_worker.partition.kept.PART_BYTES", most),
+        ):
+            window, dropped, left, turns = RejectedWindow(since), 0, made, cycle(batches)
+            while left:
+                size = next(turns)
+                window, added = make_room(window, left[:size])
+                dropped += added
+                left = left[size:]
+        assert dropped == len(counted) - sum(map(len, kept_parts))
+        assert [count for _, count in window.parts] == [len(part) for part in kept_parts]
+        assert window.newest_bytes == sum(map(kept_size, kept_parts[-1]))
+        firsts = [part[0].offset for part in kept_parts if part]
+        # Until something is dropped, what was stored before counting began stays.
+        assert [first for first, _ in window.parts] == ([0, *firsts[1:]] if not dropped else firsts)
+
+    def test_at_most_10_000_rows_and_256_mib_are_kept(self) -> None:
+        assert PARTS * PART_ROWS == 10_000
+        assert PARTS * PART_BYTES == 256 * MB
+        window, _ = make_room(RejectedWindow(), [self.row(offset, 0) for offset in range(10_000)])
+        assert window.below == 0
+        window, dropped = make_room(window, [self.row(10_000, 0)])
+        assert (window.below, dropped) == (1250, 1250)
+
+    def test_the_wording_of_a_message_does_not_count(self) -> None:
+        row = self.row(0, 5)
+        assert kept_size(row) == kept_size(row._replace(message="m" * 4096)) == 1 + 5 + len(headers_json(row))
+        assert kept_size(row._replace(key=None, value=None, headers=[])) == len(b"[]")
 
 
 class TestTheIdOfARejectedCommand:

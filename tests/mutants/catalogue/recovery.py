@@ -1,8 +1,10 @@
 """Mutants of replay and verify: what they must compare, and what they must leave to the next owner."""
 
+from tests.mutants.catalogue.places import TERM
 from tests.mutants.mutant import Edit, Mutant
 
 COMPARATOR = "waypost_worker.recovery.verify.comparator:Comparator."
+KEPT = "waypost_worker.partition.kept:"
 REPLAY = "waypost_worker.recovery.replay.partition_replay:PartitionReplay."
 
 RECOVERY: tuple[Mutant, ...] = (
@@ -80,6 +82,74 @@ RECOVERY: tuple[Mutant, ...] = (
                 "pass",
             ),
         ),
+    ),
+    Mutant(
+        "verify-forgets-which-rejections-a-snapshot-keeps",
+        "a verification that begins with a snapshot counts rejected commands from its position only",
+        (
+            Edit(
+                "waypost_worker.recovery.verify.base_snapshot:begin",
+                "fold.window = row.rejected_window",
+                "pass",
+            ),
+        ),
+    ),
+    Mutant(
+        "verify-misses-the-oldest-rejection",
+        "verify --strict takes a rejected command that is older than all stored ones for one that made room",
+        (
+            Edit(
+                COMPARATOR + "finish",
+                "if offset < self._rejected_below:",
+                "if offset < min(set(self._fold.rejected) - self._rejected, default=0):",
+            ),
+        ),
+    ),
+    Mutant(
+        "verify-misses-a-rejection-that-should-be-gone",
+        "verify does not tell of rejected commands that should have made room for newer ones",
+        (Edit(COMPARATOR + "rejected", "if row.offset < self._rejected_below:", "if False:"),),
+        tests=("tests/unit/test_memory_fold.py",),
+    ),
+    Mutant(
+        "rejections-make-no-room",
+        "a partition keeps every rejected command",
+        (Edit(KEPT + "make_room", "if len(parts) > PARTS:", "if False:"),),
+    ),
+    Mutant(
+        "rejections-are-counted-anew-by-each-owner",
+        "an owner counts only the rejected commands of its own term",
+        (
+            Edit(
+                TERM + "Term.run",
+                "self._encoder, store, acquired.defaults, acquired.rejected_window, self._cache_room",
+                "self._encoder, store, acquired.defaults, type(acquired.rejected_window)(), self._cache_room",
+            ),
+        ),
+    ),
+    Mutant(
+        "rejections-that-made-room-stay-in-postgres",
+        "the commit does not delete rejected commands that make room",
+        (Edit("sql:commit", "where $55::bigint > 0 and", "where $55::bigint < 0 and"),),
+        tests=("tests/conformance/test_store_batches.py",),
+    ),
+    Mutant(
+        "rejections-that-made-room-are-stored",
+        "rejected commands of a batch that make room in the same batch are stored all the same",
+        (
+            Edit(
+                "waypost_worker.postgres.rows:commit_parameters",
+                "[row for row in changes.rejected if row.offset >= changes.rejected_below]",
+                "changes.rejected",
+            ),
+        ),
+        tests=("tests/conformance/test_store_batches.py",),
+    ),
+    Mutant(
+        "a-long-wording-makes-room",
+        "the message of a rejection counts, whose wording may change between versions",
+        (Edit(KEPT + "kept_size", 'len(row.key or b"")', 'len(row.message) + len(row.key or b"")'),),
+        tests=("tests/unit/test_record_bounds.py",),
     ),
     Mutant(
         "a-restored-outbox-is-dropped",

@@ -107,7 +107,9 @@ async def acquire(
     # 6. Consume from P; results up to R are compared instead of emitted.
     await log.seek(claim.next_offset)
     defaults = Defaults(claim.default_policy, list(claim.default_commands))
-    return Acquired(position, claim.anchor, partitions, defaults, tail, proof, reemitted)
+    return Acquired(
+        position, claim.anchor, partitions, defaults, claim.rejected_window, tail, proof, reemitted
+    )
 
 
 async def check_log(log: CommandLog, position: int, anchor: bytes | None) -> int:

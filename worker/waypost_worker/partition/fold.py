@@ -13,7 +13,8 @@ from waypost.model.index import Session
 from waypost_worker.partition import outbox
 from waypost_worker.partition.batch import Batch, Decoded, touched_sessions
 from waypost_worker.partition.encode import Content, ResultEncoder
-from waypost_worker.partition.ports import Changes, RefusedError, ResultRecord
+from waypost_worker.partition.kept import make_room
+from waypost_worker.partition.ports import Changes, RefusedError, RejectedWindow, ResultRecord
 
 _BASE_WEIGHT: Final = 8  # what a session costs besides its entries, in entries
 # Sessions that one batch loads have at most so many checkpoints together, about 50 MB, or are one.
@@ -63,16 +64,25 @@ class StoredSessions(Protocol):
 
 
 class BatchFolder:
-    """Sessions in memory between batches, ``cache_room()`` items of them (entries and command ids) at most."""
+    """Sessions in memory between batches, ``cache_room()`` items of them (entries and command ids) at most.
+
+    ``window`` tells which rejected commands are kept so far.
+    """
 
     def __init__(
-        self, encoder: ResultEncoder, store: StoredSessions, defaults: Defaults, cache_room: Callable[[], int]
+        self,
+        encoder: ResultEncoder,
+        store: StoredSessions,
+        defaults: Defaults,
+        window: RejectedWindow,
+        cache_room: Callable[[], int],
     ) -> None:
         self.encoder = encoder  # may be exchanged between batches
         self._store = store
         self._defaults = defaults
         self._cache = SessionCache(cache_room)
         self._touched: dict[str, None] = {}  # by the batch in hand
+        self._window = window
 
     async def fold(self, pieces: Pieces, next_offset: int) -> FoldResult:
         """Fold one batch, the first command of which is the next to be applied, at or behind ``next_offset``.
@@ -112,6 +122,8 @@ class BatchFolder:
                 pieces.put_back(rest)
                 break
         self._touched = touched
+        if batch.changes.rejected:
+            self._make_room(batch.changes)
         results, items = batch.finish(await self._contents(batch.wanted(), next_offset))
         return FoldResult(commands, batch.others, batch.changes, results, items)
 
@@ -129,6 +141,14 @@ class BatchFolder:
             found = stored.get(session_id)
             self._cache.sessions[session_id] = Session(session_id) if found is None else found
         return later
+
+    def _make_room(self, changes: Changes) -> None:
+        """Drop old rejected commands if there are too many with the new ones."""
+        before = self._window
+        self._window, changes.rejected_dropped = make_room(before, changes.rejected)
+        changes.rejected_window = self._window
+        if self._window.below > before.below:
+            changes.rejected_below = self._window.below
 
     def settle(self) -> None:
         """The batch is committed: sessions used long ago may be dropped from memory."""

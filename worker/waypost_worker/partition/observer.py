@@ -12,7 +12,8 @@ class AppliedBatch(NamedTuple):
     """A committed batch. ``others`` are the places of those ``commands`` that are no accepted creates; ``made`` are the
     results of all of them, in the same order, with their offsets; ``results`` those that are to be emitted,
     ``rejected`` the refused commands. Times in seconds: from decoding to the end of the commit, and of it the commit.
-    ``result_bytes`` is what the bodies of ``made`` take.
+    ``result_bytes`` is what the bodies of ``made`` take, ``rejected_dropped`` how many rejected commands were dropped
+    to make room for newer ones.
     """
 
     commands: Sequence[Decoded]
@@ -23,6 +24,7 @@ class AppliedBatch(NamedTuple):
     seconds: float
     commit_seconds: float
     result_bytes: int
+    rejected_dropped: int = 0
 
 
 class Observer(Protocol):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from waypost.model.defaults import Defaults
 from waypost.wire.envelope import KafkaRecord
-from waypost_worker.partition.ports import Clock, RenewalDueError
+from waypost_worker.partition.ports import Clock, RejectedWindow, RenewalDueError
 from waypost_worker.partition.tail import EmittedTail
 
 
@@ -93,6 +93,7 @@ class Acquired:
     anchor: bytes | None
     partitions: int
     defaults: Defaults
+    rejected_window: RejectedWindow
     tail: EmittedTail
     proof: OwnershipProof
     reemitted: int

@@ -189,6 +189,23 @@ class ResultsLog(Protocol):
         ...
 
 
+class RejectedWindow(NamedTuple):
+    """Which rejected commands of a partition are kept, the newest ones (see ``partition.kept``).
+
+    They are counted from offset ``since`` on, in ``parts``: the first offset and the number of commands of each,
+    oldest first. ``newest_bytes`` is the size of the last part.
+    """
+
+    since: int = 0
+    parts: tuple[tuple[int, int], ...] = ((0, 0),)
+    newest_bytes: int = 0
+
+    @property
+    def below(self) -> int:
+        """Rejected commands of lower offsets were dropped."""
+        return self.parts[0][0]
+
+
 class StoredOutbox(NamedTuple):
     """Results of one committed batch that may not have been emitted. See ``partition.outbox``."""
 
@@ -216,6 +233,7 @@ class Claim:
     default_policy: RetentionPolicy
     default_commands: list[str]
     outbox: Sequence[StoredOutbox]
+    rejected_window: RejectedWindow = field(default_factory=RejectedWindow)
 
 
 class Row(NamedTuple):
@@ -252,7 +270,9 @@ class Changes:
     """All that one batch changes in the store, netted: apply ``drops`` first, then ``puts``, then the rest.
 
     ``sessions`` maps each touched session to the recorded_at (microseconds) of its last command, ``begun`` to
-    that of its first one in the batch.
+    that of its first one in the batch. ``rejected_window`` is the new window, None if it stays. Rejected commands
+    below ``rejected_below`` make room for newer ones, ``rejected_dropped`` in number: those that are stored are
+    deleted, and those of this batch are not stored.
     """
 
     drops: dict[tuple[str, int], None] = field(default_factory=dict)
@@ -263,6 +283,9 @@ class Changes:
     remembered: list[tuple[str, SeenCommand]] = field(default_factory=list)
     forgotten: dict[str, int] = field(default_factory=dict)
     rejected: list[RejectedRow] = field(default_factory=list)
+    rejected_window: RejectedWindow | None = None
+    rejected_below: int = 0
+    rejected_dropped: int = 0
     defaults: tuple[RetentionPolicy, list[str]] | None = None
 
 

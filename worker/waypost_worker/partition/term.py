@@ -126,7 +126,9 @@ class Term:
         )
         self._acquired = acquired
         store = _BlamelessStore(self._store)
-        self._folder = BatchFolder(self._encoder, store, acquired.defaults, self._cache_room)
+        self._folder = BatchFolder(
+            self._encoder, store, acquired.defaults, acquired.rejected_window, self._cache_room
+        )
         self._anchor = acquired.anchor
         self._position = acquired.position
         self._emission = emission = ResultEmitter(
@@ -228,6 +230,7 @@ class Term:
             now - began,
             now - commit_began,
             sum([len(record.value) for _, record in made]),
+            changes.rejected_dropped,
         )
         self._observer.applied(self._partition, told)
         emission.add(told)

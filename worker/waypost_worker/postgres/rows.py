@@ -11,7 +11,8 @@ import orjson
 
 from waypost.model.index import SeenCommand
 from waypost.model.retention import RetentionPolicy
-from waypost_worker.partition.ports import Changes, Commit, RejectedRow
+from waypost_worker.partition.kept import headers_json
+from waypost_worker.partition.ports import Changes, Commit, RejectedRow, RejectedWindow
 
 _NOTHING: Final = "{}"
 _NONE_OF: Final[tuple[list[Any], ...]] = ([], [], [], [], [], [], [], [], [], [], [])
@@ -22,7 +23,7 @@ def commit_parameters(commit: Commit) -> list[Any]:
     """All parameters from the third on, the epoch: the first two say which row of ``partitions``."""
     changes = commit.changes
     policy, commands = changes.defaults or (None, None)
-    rejected = _rejected(changes.rejected)
+    rejected = _rejected([row for row in changes.rejected if row.offset >= changes.rejected_below])
     return [
         commit.epoch,
         commit.expected_offset,
@@ -42,6 +43,8 @@ def commit_parameters(commit: Commit) -> list[Any]:
         *rejected[:9],
         _array([changes.begun.get(name, last) for name, (_, last) in changes.sessions.items()]),
         *rejected[9:],
+        changes.rejected_below,
+        None if changes.rejected_window is None else orjson.dumps(changes.rejected_window._asdict()),
     ]
 
 
@@ -63,6 +66,13 @@ def _escaped(text: str) -> bytes:
 def policy_of(raw: bytes | None) -> RetentionPolicy | None:
     """A policy as it was stored; None where there is none."""
     return None if raw is None else RetentionPolicy(**orjson.loads(raw))
+
+
+def window_of(raw: bytes) -> RejectedWindow:
+    """Return the window of rejected commands as it was stored."""
+    fields = orjson.loads(raw)
+    parts = tuple((first, count) for first, count in fields["parts"])
+    return RejectedWindow(fields["since"], parts, fields["newest_bytes"])
 
 
 def policy_json(policy: RetentionPolicy | None) -> bytes | None:
@@ -166,7 +176,7 @@ def _rejected(rows: list[RejectedRow]) -> tuple[list[Any], ...]:
         [_storable(row.message) for row in rows],
         [row.key for row in rows],
         [row.value for row in rows],
-        [_headers_json(row) for row in rows],
+        [headers_json(row) for row in rows],
         [row.recorded_at for row in rows],
         [row.value_bytes for row in rows],
         [row.headers_bytes for row in rows],
@@ -176,7 +186,3 @@ def _rejected(rows: list[RejectedRow]) -> tuple[list[Any], ...]:
 def _storable(message: str) -> str:
     # A message may quote what was wrong with a command, and Postgres takes no U+0000 in text.
     return message.replace("\0", "\ufffd").encode(errors="replace").decode()
-
-
-def _headers_json(row: RejectedRow) -> bytes:
-    return orjson.dumps([[name, None if raw is None else raw.decode("latin-1")] for name, raw in row.headers])

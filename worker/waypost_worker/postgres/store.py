@@ -24,7 +24,7 @@ from waypost_worker.partition.ports import (
 )
 from waypost_worker.postgres.errors import owner_errors
 from waypost_worker.postgres.pool import Pool, parsed
-from waypost_worker.postgres.rows import commit_parameters, policy_of
+from waypost_worker.postgres.rows import commit_parameters, policy_of, window_of
 from waypost_worker.postgres.statements import DEFAULT_SCHEMA, statement
 
 # The arrays of sql/load.sql, in the order of the fields of Entry and of SeenCommand.
@@ -100,6 +100,7 @@ class PostgresStore(Store):
             default_policy=policy_of(row["default_policy"]) or RetentionPolicy(),
             default_commands=orjson.loads(row["default_commands"]),
             outbox=[StoredOutbox(*entry) for entry in outbox],
+            rejected_window=window_of(row["rejected_window"]),
         )
 
     @override

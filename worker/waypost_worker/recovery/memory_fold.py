@@ -13,8 +13,9 @@ from waypost.wire.envelope import MAX_KEY_BYTES, KafkaRecord
 from waypost_worker.partition import outbox
 from waypost_worker.partition.batch import Batch, decode
 from waypost_worker.partition.encode import Content, NullEncoder, ResultEncoder
+from waypost_worker.partition.kept import make_room
 from waypost_worker.partition.ownership import anchor_of
-from waypost_worker.partition.ports import Changes, RejectedRow
+from waypost_worker.partition.ports import Changes, RejectedRow, RejectedWindow
 from waypost_worker.recovery.shares import WHOLE, Share, spread_of
 
 Key = tuple[str, int]
@@ -62,6 +63,8 @@ class MemoryFold:
         self.contents: dict[Key, bytes] = {}
         self.times: dict[str, tuple[int, int]] = {}
         self.rejected: dict[int, tuple[str, bytes, int]] = {}  # by offset: code, digest, where it is spread
+        # Which of them are kept; None if others, which are not folded, count as well.
+        self.window: RejectedWindow | None = RejectedWindow() if share.whole else None
         self._weights: dict[str, int] = {}
         self._weight = 0  # entries and remembered ids of all sessions
         self._silent = NullEncoder(partition)
@@ -105,6 +108,7 @@ class MemoryFold:
         held = sorted(spreads.union(spread for _, _, spread in self.rejected.values()))
         if len(held) < 2:
             return False
+        self.window = None
         self.share = share = Share(self.share.low, held[len(held) // 2])
         for name in [name for name in self.sessions if not share.holds(spread_of(name.encode()))]:
             for number in self.sessions.pop(name).entries:
@@ -137,6 +141,8 @@ class MemoryFold:
             self.keep(session)
         for rejected in changes.rejected:
             self.keep_rejected(rejected)
+        if self.window is not None and changes.rejected:
+            self.window, _ = make_room(self.window, changes.rejected)
 
     def keep_rejected(self, row: RejectedRow) -> None:
         """Note a refused command, if it is in the share."""

@@ -11,8 +11,8 @@ from typing_extensions import override
 
 from waypost.model.limits import canonical_metadata
 from waypost.model.retention import RetentionPolicy
-from waypost_worker.partition.ports import RejectedRow, StoredOutbox
-from waypost_worker.postgres.rows import policy_of
+from waypost_worker.partition.ports import RejectedRow, RejectedWindow, StoredOutbox
+from waypost_worker.postgres.rows import policy_of, window_of
 from waypost_worker.recovery.shares import Share, spread_of
 from waypost_worker.recovery.verify.base_snapshot import Base
 from waypost_worker.recovery.verify.rows import (
@@ -47,6 +47,12 @@ def _json(raw: bytes) -> bytes:
     return raw[1:]  # behind the number of jsonb's own version
 
 
+def _window(row: Mapping[str, Any]) -> RejectedWindow:
+    # A snapshot of an earlier version has none. Restoring it counts from its position on, as its migration does.
+    raw = row.get("rejected_window")
+    return RejectedWindow(since=row["next_offset"]) if raw is None else window_of(raw)
+
+
 # A name means the same in every table.
 READ: Final[Mapping[str, Callable[[bytes], Any]]] = {
     **dict.fromkeys(
@@ -62,7 +68,7 @@ READ: Final[Mapping[str, Callable[[bytes], Any]]] = {
     ),
     **dict.fromkeys(("taken_at", "recorded_at", "first_recorded_at", "last_recorded_at"), _time),
     **dict.fromkeys(("data", "anchor", "payload", "key", "value", "headers"), lambda raw: raw),
-    **dict.fromkeys(("policy", "metadata", "default_policy", "default_commands"), _json),
+    **dict.fromkeys(("policy", "metadata", "default_policy", "default_commands", "rejected_window"), _json),
     "pinned": _flag,
 }
 
@@ -91,6 +97,7 @@ class SnapshotRows(Base):
                 row["results_offset"],
                 policy_of(row["default_policy"]) or RetentionPolicy(),
                 orjson.loads(row["default_commands"]),
+                _window(row),
             )
         return None
 

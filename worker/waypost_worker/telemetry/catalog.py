@@ -37,6 +37,12 @@ COMMANDS: Final = Metric(
 REJECTED: Final = Metric(
     "waypost_rejected_commands", "counter", "Commands refused, by rejection code", ("code",)
 )
+REJECTED_DROPPED: Final = Metric(
+    "waypost_rejected_dropped",
+    "counter",
+    "Rejected commands that were dropped from Postgres to make room for newer ones: 10,000 and 256 MiB of each "
+    "partition are kept",
+)
 BATCH_COMMANDS: Final = Metric(
     "waypost_batch_commands",
     "histogram",
@@ -178,6 +184,7 @@ PLANNED: Final = Metric(
 METRICS: Final = (
     COMMANDS,
     REJECTED,
+    REJECTED_DROPPED,
     BATCH_COMMANDS,
     BATCH_SECONDS,
     POSTGRES_SECONDS,

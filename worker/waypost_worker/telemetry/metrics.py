@@ -69,6 +69,7 @@ class Metrics(Observer):
         self._result_bytes_seen = 0
         self._commands: Events[_Pair] = Events(catalog.COMMANDS, self.registry, _labels)
         self._rejected = self._counter(catalog.REJECTED)
+        self._rejected_dropped = self._counter(catalog.REJECTED_DROPPED)
         self._result_bytes = self._counter(catalog.RESULT_BYTES)
         self._batch_commands = self._fast(catalog.BATCH_COMMANDS).labels()
         self._batch_seconds = self._fast(catalog.BATCH_SECONDS).labels()
@@ -229,6 +230,8 @@ class Metrics(Observer):
             self._commands.seen[kind, batch.made[place][1].headers[_TYPE_HEADER][1]] += 1
         for row in batch.rejected:
             self._rejected.labels(row.code).inc()
+        if batch.rejected_dropped:
+            self._rejected_dropped.inc(batch.rejected_dropped)
         self._result_bytes_seen += batch.result_bytes
         self._batch_commands.observe(len(commands))
         self._batch_seconds.observe(batch.seconds)

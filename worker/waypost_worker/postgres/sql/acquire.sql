@@ -15,4 +15,5 @@ returning
     (select row (s.shard, s.shards, s.set_id) from waypost.shard s) as noted,
     producer_id,
     default_policy,
-    default_commands
+    default_commands,
+    rejected_window

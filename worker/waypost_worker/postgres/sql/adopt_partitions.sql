@@ -1,2 +1,3 @@
 update waypost.partitions
-set next_offset = 0, anchor = null, emitted = -1, results_offset = 0, producer_id = null, producer_epoch = null
+set next_offset = 0, anchor = null, emitted = -1, results_offset = 0, producer_id = null, producer_epoch = null,
+    rejected_window = default

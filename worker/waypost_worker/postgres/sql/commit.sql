@@ -9,8 +9,8 @@
 -- that multiplied them all would be inexact far from there: it counts in double precision.
 
 -- $1 partition, $2 where its row is (see store.py) or null, $3 epoch, $4 expected offset; $5 next offset,
--- $6 anchor, $7 emitted, $8 results offset, $12 default policy, $13 ids of the commands that set it, both null
--- where they stay
+-- $6 anchor, $7 emitted, $8 results offset, $12 default policy, $13 ids of the commands that set it, $56 which rejected
+-- commands are kept; these three are null if they stay
 with owner as materialized (
     update waypost.partitions
     set next_offset = $5,
@@ -18,7 +18,8 @@ with owner as materialized (
         emitted = $7,
         results_offset = $8,
         default_policy = coalesce($12, default_policy),
-        default_commands = coalesce($13, default_commands)
+        default_commands = coalesce($13, default_commands),
+        rejected_window = coalesce($56, rejected_window)
     where ctid = coalesce($2::tid, (select ctid from waypost.partitions where partition = $1))
       and partition = $1
       and epoch = $3
@@ -130,6 +131,12 @@ remembered as (
         owner,
         unnest($39::text::text[], $40::text::bigint[], $41::text::text[], $42::text::bigint[])
             as t (session_id, position, command_id, number)
+),
+-- $55: rejected commands of lower offsets are dropped; 0 if there are none to drop, which saves the look
+outdated as (
+    delete from waypost.rejected_commands r
+    using owner
+    where $55::bigint > 0 and r.partition = owner.partition and r."offset" < $55
 ),
 -- $43 to $51, $53 and $54: one array for each column
 refused as (

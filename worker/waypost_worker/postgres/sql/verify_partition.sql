@@ -1,4 +1,4 @@
 -- $1 partition
-select partitions, next_offset, anchor, emitted, results_offset, default_policy, default_commands
+select partitions, next_offset, anchor, emitted, results_offset, default_policy, default_commands, rejected_window
 from waypost.partitions
 where partition = $1

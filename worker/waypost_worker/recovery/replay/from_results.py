@@ -21,6 +21,7 @@ from waypost_worker.partition.ports import (
     Commit,
     FetchedResult,
     RefusedError,
+    RejectedWindow,
     ResultsLog,
     Store,
     StoredOutbox,
@@ -141,6 +142,9 @@ class FromResults:
                 "before these; find out who wrote it"
             ) from None
         (_, begin), (_, last) = events[0].token, events[-1].token
+        retold.changes.rejected_window = RejectedWindow(
+            since=last + 1
+        )  # results do not show what was rejected
         is_end = events[-1].offset == last_offset
         await self._ports.store.commit(
             Commit(

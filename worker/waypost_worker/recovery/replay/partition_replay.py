@@ -129,7 +129,9 @@ class PartitionReplay:
         store, limits = self._ports.store, self._limits
         defaults = Defaults(claim.default_policy, list(claim.default_commands))
         silent = NullEncoder(self._partition)
-        folder = BatchFolder(self._encoder, store, defaults, lambda: limits.cache_items)
+        folder = BatchFolder(
+            self._encoder, store, defaults, claim.rejected_window, lambda: limits.cache_items
+        )
         next_offset = claim.next_offset
         await log.seek(next_offset)
         while records := await self._gather(log, next_offset):

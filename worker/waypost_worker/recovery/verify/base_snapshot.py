@@ -59,6 +59,8 @@ async def begin(fold: MemoryFold, base: Base) -> None:
     fold.begin = fold.next_offset = row.next_offset
     fold.anchor = row.anchor
     fold.defaults = Defaults(row.default_policy, list(row.default_commands))
+    if fold.window is not None:
+        fold.window = row.rejected_window
     entries: dict[str, list[Entry]] = {}
     async for checkpoint in base.checkpoints(fold.share):
         entries.setdefault(checkpoint.session_id, []).append(

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from waypost.model.index import Entry
 from waypost.model.times import format_micros
@@ -17,6 +17,7 @@ from waypost_worker.recovery.verify.rows import (
     StoredSession,
 )
 
+_LOWEST: Final = -(2**63)
 _TIMES = frozenset(("taken_at", "recorded_at", "first_recorded_at", "last_recorded_at"))
 
 
@@ -67,8 +68,10 @@ class Tally:
 class Comparator:
     """Takes the rows of one partition, each once, in any order; ``finish`` tells what is missing."""
 
-    def __init__(self, fold: MemoryFold, tally: Tally, strict: bool) -> None:
-        """``strict`` counts refused commands that are not kept, though an operator may have purged them."""
+    def __init__(self, fold: MemoryFold, tally: Tally, strict: bool, rejected_below: int) -> None:
+        """``strict`` counts rejected commands that are not kept, though an operator may have purged them. Those below
+        ``rejected_below`` made room for newer ones and must not be there.
+        """
         self._fold = fold
         self._tally = tally
         self._strict = strict
@@ -80,6 +83,8 @@ class Comparator:
             for one in fold.sessions[session_id].recent
         }
         self._rejected = set(fold.rejected)
+        # If nothing was dropped, rows of former topics, whose offsets are negative, stay as well.
+        self._rejected_below = rejected_below or _LOWEST
 
     def partition(self, row: StoredPartition) -> None:
         """Hold the partition's own row against the fold."""
@@ -93,6 +98,7 @@ class Comparator:
                 ("anchor", row.anchor, fold.anchor),
                 ("default_policy", row.default_policy, fold.defaults.policy),
                 ("default_commands", row.default_commands, fold.defaults.recent),
+                *(() if fold.window is None else [("rejected_window", row.rejected_window, fold.window)]),
             ),
         )
 
@@ -160,6 +166,9 @@ class Comparator:
             self._extra("rejected_commands", name, "the log refuses no command there")
             return
         self._rejected.discard(row.offset)
+        if row.offset < self._rejected_below:
+            self._extra("rejected_commands", name, "it should have made room for newer ones")
+            return
         code, digest, _ = self._fold.rejected[row.offset]
         if self._compare("rejected_commands", name, (("code", row.code, code),)):
             return
@@ -182,6 +191,9 @@ class Comparator:
             self._tally.purged += len(self._rejected)
             return
         for offset in sorted(self._rejected):
+            if offset < self._rejected_below:
+                self._tally.purged += 1
+                continue
             self._missing("rejected_commands", f"{self._fold.partition}/{offset}")
 
     def _compare(self, table: str, key: str, fields: Iterable[tuple[str, Any, Any]]) -> bool:

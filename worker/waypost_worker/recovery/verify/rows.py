@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
 from waypost.model.retention import RetentionPolicy
-from waypost_worker.partition.ports import RejectedRow, StoredOutbox
+from waypost_worker.partition.ports import RejectedRow, RejectedWindow, StoredOutbox
 from waypost_worker.recovery.shares import Share
 
 
@@ -19,6 +19,7 @@ class StoredPartition(NamedTuple):
     results_offset: int
     default_policy: RetentionPolicy
     default_commands: list[str]
+    rejected_window: RejectedWindow
 
 
 class StoredSession(NamedTuple):

@@ -15,7 +15,7 @@ from waypost.model.commands import Create
 from waypost.wire.envelope import KafkaRecord
 from waypost_worker.partition.batch import decode
 from waypost_worker.partition.encode import ResultEncoder
-from waypost_worker.partition.ports import CommandLog, RefusedError, ResultsLog
+from waypost_worker.partition.ports import CommandLog, RefusedError, RejectedWindow, ResultsLog
 from waypost_worker.recovery.json_diff import first_difference
 from waypost_worker.recovery.log_scan import stretches
 from waypost_worker.recovery.memory_fold import MemoryFold
@@ -162,14 +162,18 @@ class Verification:
             await base_snapshot.begin(fold, self._base)
             self._fit(fold)
         async with self._open_snapshot(self._partition) as snapshot:
-            settled = self._settled(fold, await snapshot.partition())
+            row = await snapshot.partition()
+            settled = self._settled(fold, row)
+        if row is not None:
+            _count_rejected(fold, row.rejected_window.since)
         end = (await self._log.bounds())[1]
         await self._fold(fold, min(settled, end), fold.take)
         async with self._open_snapshot(self._partition) as snapshot:
             row = await snapshot.partition()
             owed = ExpectedOutbox(self._partition, self._encoder, first=first)
             await self._catch_up(fold, row, owed)
-            comparator = Comparator(fold, self._tally, self._strict)
+            rejected_below = 0 if row is None else row.rejected_window.below
+            comparator = Comparator(fold, self._tally, self._strict, rejected_below)
             if first and row is not None:
                 comparator.partition(row)
             async for session in snapshot.sessions(fold.share):
@@ -249,6 +253,12 @@ class Verification:
         if not isinstance(action, Create):
             return difference._replace(text=f"{difference.text}; it was imported by command {position}")
         return difference._replace(text=_content_text(stored, action, position))
+
+
+def _count_rejected(fold: MemoryFold, since: int) -> None:
+    """Count rejected commands from where the database does, which an earlier version may have made."""
+    if fold.window is not None and fold.window.since != since:
+        fold.window = RejectedWindow(since=since) if since >= fold.begin else None
 
 
 def _content_text(stored: StoredCheckpoint, action: Create, position: int) -> str:

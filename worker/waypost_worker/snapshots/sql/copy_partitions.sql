@@ -1,5 +1,5 @@
 select
     partition, partitions, next_offset, epoch, emitted, results_offset, anchor, producer_id, producer_epoch,
-    default_policy, default_commands
+    default_policy, default_commands, rejected_window
 from waypost.partitions
 where partition = $1
