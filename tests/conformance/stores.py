@@ -78,7 +78,7 @@ class Hand:
         self.emitted = claim.emitted
         self.results_offset = claim.results_offset
 
-    def batch(self, changes: Changes | None = None, *, offsets: int = 10) -> Commit:
+    def batch(self, changes: Changes | None = None, *, offsets: int = 10, by_owner: bool = True) -> Commit:
         """The next batch, of so many offsets."""
         first = self.next_offset
         return Commit(
@@ -90,11 +90,14 @@ class Hand:
             results_offset=self.results_offset,
             outbox=StoredOutbox(first, first + offsets - 1, b"owed from %d" % first),
             changes=changes or Changes(),
+            by_owner=by_owner,
         )
 
-    async def commit(self, changes: Changes | None = None, *, offsets: int = 10) -> Commit:
+    async def commit(
+        self, changes: Changes | None = None, *, offsets: int = 10, by_owner: bool = True
+    ) -> Commit:
         """Commit the next batch."""
-        batch = self.batch(changes, offsets=offsets)
+        batch = self.batch(changes, offsets=offsets, by_owner=by_owner)
         await self.store.commit(batch)
         self.next_offset = batch.next_offset
         return batch

@@ -254,3 +254,27 @@ async def test_an_owner_whose_epoch_came_again_reads_nothing_of_another_position
     with pytest.raises(FencedError):
         await first.store.load(["s"])
     assert list(await twin.load(["s"])) == ["s"]
+
+
+async def test_the_owners_that_may_have_written_results_behind_the_position_are_known(stores: Stores) -> None:
+    hand = await acquired(stores)
+    assert hand.claim.owners is None
+    await hand.store.record_claim(1, Fence(100, 0))
+    assert (await acquired(stores)).claim.owners is None  # what there was before is not known
+    hand = await acquired(stores)
+    await hand.store.save_position(hand.claim.epoch, -1, 1)
+    hand = await acquired(stores)
+    assert hand.claim.owners == {100}
+    for producer_id in (100, 200, 200, 300):
+        await hand.store.record_claim(hand.claim.epoch, Fence(producer_id, 0))
+        await hand.store.save_position(hand.claim.epoch, -1, 1)  # the position that it was
+    hand = await acquired(stores)
+    assert hand.claim.owners == {100, 200, 300}
+    await hand.commit(by_owner=True)
+    hand = await acquired(stores)
+    assert hand.claim.owners == {100, 200, 300}
+    await hand.store.save_position(hand.claim.epoch, -1, 7)
+    hand = await acquired(stores)
+    assert hand.claim.owners == {300}
+    await hand.commit(by_owner=False)
+    assert (await acquired(stores)).claim.owners is None

@@ -58,7 +58,7 @@ async def test_a_command_with_a_bug_is_named_and_a_version_without_the_bug_conti
     for number in range(5):
         await here.create(poisoned, step=number)
     worker = Sabotaged(here, tmp_path / "log", "fail-at-poison")
-    walk = walking(here, tmp_path, "WaypostPartitionRefused", 5, worker=worker)
+    walk = walking(here, tmp_path, "WaypostPartitionRefused", 6, worker=worker)
     await worker.start()
     await worker.shows(
         lambda found: (

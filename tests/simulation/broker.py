@@ -29,6 +29,7 @@ class StoredResult(NamedTuple):
     key: bytes | None
     value: bytes
     headers: Sequence[tuple[str, bytes]]
+    producer_id: int = -1  # -1 of what no owner wrote
 
 
 class CommandPartition:
@@ -185,17 +186,17 @@ class ResultsPartition:
         known = self.producers.judge(fence, first_sequence, len(records))
         if known is not None:
             return known
-        base = self.write(records)
+        base = self.write(records, fence.producer_id)
         self.producers.appended(fence, first_sequence, len(records), base)
         return base
 
-    def write(self, records: Sequence[ResultRecord]) -> int:
+    def write(self, records: Sequence[ResultRecord], producer_id: int = -1) -> int:
         """Append without any check, as a producer that is no owner's does."""
         base = self.end
         for record in records:
-            if self.watch is not None:
+            if self.watch is not None and producer_id >= 0:
                 self.watch(record)
-            self.records.append(StoredResult(self.end, record.key, record.value, record.headers))
+            self.records.append(StoredResult(self.end, *record, producer_id))
             self.end += 1
         return base
 

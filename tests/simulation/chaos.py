@@ -14,6 +14,7 @@ from tests.simulation.broker import CommandPartition, ResultsPartition
 from tests.simulation.database import Database
 from tests.simulation.disasters import strike
 from tests.simulation.fleet import Host
+from tests.simulation.foreign import write_foreign
 from tests.simulation.loop import OUTSIDE, Process
 from tests.simulation.network import STAGES, Server, Weather
 from tests.simulation.plan import LOSSY
@@ -100,6 +101,9 @@ class _Trouble:
     def _unless_healed(self, action: Callable[[], None]) -> None:
         if not self.world.healed:
             action()
+
+    def _foreign_results(self, _: Host) -> None:
+        write_foreign(self.world, self.random.randrange(self.world.plan.partitions), self.random)
 
     # Processes.
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
+from typing import Any
 
 from tests.simulation.broker import CommandPartition, CommandRecord, Coordinator, ResultsPartition
 from tests.simulation.loop import OUTSIDE, SimulatedLoop, current_process
@@ -184,6 +185,10 @@ class SimulatedResultsLog:
         if self._log.seen_end(self.process) < min(end, self._log.end):
             raise UnavailableError("the broker gives nothing up to there")
         return self._log.between(first, end)
+
+    def producer_of(self, record: Any) -> int:
+        producer_id: int = record.producer_id
+        return producer_id
 
     @property
     def unanswered_append_seconds(self) -> float:

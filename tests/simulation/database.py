@@ -20,6 +20,7 @@ from waypost_worker.partition.ports import (
     Commit,
     Fence,
     FencedError,
+    ForeignRecord,
     RefusedError,
     RejectedRow,
     RejectedWindow,
@@ -56,10 +57,19 @@ class Tables:
     default_policy: RetentionPolicy = field(default_factory=RetentionPolicy)
     default_commands: list[str] = field(default_factory=list)
     rejected_window: RejectedWindow = field(default_factory=RejectedWindow)
+    foreign_results: tuple[ForeignRecord, ...] = ()
+    former_producer_ids: tuple[int, ...] | None = None
     outbox: dict[int, StoredOutbox] = field(default_factory=dict)
     checkpoints: dict[Key, tuple[Entry, bytes, bytes]] = field(default_factory=dict)
     sessions: dict[str, SessionRow] = field(default_factory=dict)
     rejected: dict[int, RejectedRow] = field(default_factory=dict)
+
+    @property
+    def owners(self) -> frozenset[int] | None:
+        """As a Claim has them."""
+        if self.producer_id is None or self.former_producer_ids is None:
+            return None
+        return frozenset((self.producer_id, *self.former_producer_ids))
 
     def copy(self) -> "Tables":
         """A copy whose rows may be replaced, not changed."""
@@ -198,6 +208,8 @@ class SimulatedStore:
             default_commands=list(tables.default_commands),
             outbox=[tables.outbox[first] for first in sorted(tables.outbox)],
             rejected_window=tables.rejected_window,
+            foreign_results=tables.foreign_results,
+            owners=tables.owners,
         )
 
     async def record_claim(self, epoch: int, fence: Fence) -> None:
@@ -205,7 +217,12 @@ class SimulatedStore:
 
     def _record_claim(self, epoch: int, fence: Fence) -> None:
         tables = self._database.owned(self._partition, epoch).copy()
-        tables.producer_id = fence.producer_id
+        former = tables.former_producer_ids
+        if tables.producer_id is None:
+            former = None
+        elif tables.producer_id != fence.producer_id and former is not None:
+            former = (*former, tables.producer_id)
+        tables.producer_id, tables.former_producer_ids = fence.producer_id, former
         self._database.put(self._partition, tables)
 
     async def save_position(self, epoch: int, emitted: int, results_offset: int) -> None:
@@ -219,6 +236,8 @@ class SimulatedStore:
     ) -> None:
         self._database.owned(self._partition, epoch)
         tables = self._tables(held).copy()
+        if results_offset != tables.results_offset:
+            tables.former_producer_ids = ()
         tables.emitted, tables.results_offset = emitted, results_offset
         _drop_confirmed(tables)
         self._database.put(self._partition, tables)
@@ -278,6 +297,8 @@ class SimulatedStore:
         tables = tables.copy()
         tables.next_offset, tables.anchor = commit.next_offset, commit.anchor
         tables.emitted, tables.results_offset = commit.emitted, commit.results_offset
+        if not commit.by_owner:
+            tables.former_producer_ids = None
         _drop_confirmed(tables)
         if commit.outbox.first_offset in tables.outbox:
             self._database.violated(f"outbox entry {commit.outbox.first_offset} twice")

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 from tests.oracle import fold as folding
 from tests.simulation.accepted import judge_lives
-from tests.simulation.broker import CommandRecord
+from tests.simulation.broker import CommandRecord, StoredResult
 from tests.simulation.database import Tables
 from tests.simulation.fleet import RESULTS_TOPIC
 from tests.simulation.world import World
@@ -186,8 +186,8 @@ class _Partition:
         if owed != lacked:
             self.problem(verdict, "replay: what is owed differs", [owed, lacked])
         topic = rebuilt.results
-        again = [record[1:] for record in topic.trimmed + topic.records if _is_result(record)]
-        if again != (was := [record[1:] for record in self.found]):
+        again = [record[1:4] for record in topic.trimmed + topic.records if _is_result(record)]
+        if again != (was := [record[1:4] for record in self.found]):
             self.problem(verdict, "replay: results differ once an owner went on", [again, was])
         for name in _REBUILT:
             live, replayed = getattr(self.tables, name), getattr(tables, name)
@@ -323,9 +323,8 @@ class _Partition:
         verdict.problems.append(f"{check}: p{self.partition}: {details}"[:500])
 
 
-def _is_result(record: FetchedResult) -> bool:
-    headers = dict(record.headers)
-    return headers.get("ce_type") != EventType.ACQUIRED.wire and headers["ce_id"] != b"rogue"
+def _is_result(record: StoredResult) -> bool:
+    return record.producer_id >= 0 and dict(record.headers).get("ce_type") != EventType.ACQUIRED.wire
 
 
 def _command_offset(record: FetchedResult) -> int:

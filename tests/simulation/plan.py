@@ -111,6 +111,8 @@ def plan_of(seed: int) -> WorldPlan:
     plan.remembered = more.choice(((DEDUP_WINDOW, FORGET_ABOVE), (2, 5)))
     plan.faults += tuple(fault for fault, share in LATER_FAULTS.items() if more.random() < share)
     plan.rejected_parts = Random(f"rejected commands of {seed}").choice(((PARTS, PART_ROWS), (3, 2), (2, 1)))
+    if plan.disaster is None and Random(f"foreign results of {seed}").random() < 0.2:
+        plan.faults += ("foreign_results",)
     if Random(f"poison of {seed}").random() < 0.2:
         plan.faults += ("poison",)
     if "split_brain" in plan.faults and (plan.disaster is not None or plan.epochs < 100):

@@ -15,6 +15,7 @@ from tests.simulation.clients import SimulatedClock, SimulatedCommandLog, Simula
 from tests.simulation.copies import copy_to_begin_with, retain, shortened
 from tests.simulation.database import Database, SimulatedStore, Tables
 from tests.simulation.fleet import LIMITS
+from tests.simulation.foreign import with_accepted
 from tests.simulation.loop import Process
 from tests.simulation.network import Server, Weather
 from tests.simulation.replies import last_answered
@@ -87,8 +88,12 @@ def rebuild(world: "World", results_topic: str) -> dict[int, Rebuilt]:
         copies[partition] = copy = copy_to_begin_with(world, partition, others)
         topics[partition] = topic = shortened(world, partition, copy, random)
         answered[partition] = last_answered(topic)
-        if copy is not None:
+        if any(record.producer_id < 0 for record in topic.records):
+            begun = Tables(world.plan.partitions) if copy is None else copy
+            database_of(partition).put(partition, with_accepted(begun, topic))
+        elif copy is not None:
             database_of(partition).put(partition, copy)
+        if copy is not None:
             retain(world.commands[partition], topic, copy, others)
             world.say(
                 f"p{partition} is restored up to {copy.next_offset}: commands begin at "

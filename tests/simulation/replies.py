@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 
 import orjson
-from tests.simulation.broker import ResultsPartition
+from tests.simulation.broker import ResultsPartition, StoredResult
 
 from waypost.wire.event_types import EventType
-from waypost_worker.partition.ports import FetchedResult
 
 
-def answered_command(record: FetchedResult) -> int:
+def answered_command(record: StoredResult) -> int:
     """The command offset of a result; -1 of what is none."""
-    if dict(record.headers).get("ce_type") == EventType.ACQUIRED.wire or record.key == b"rogue":
+    if dict(record.headers).get("ce_type") == EventType.ACQUIRED.wire or record.producer_id < 0:
         return -1
     return int(orjson.loads(record.value)["command"]["offset"])
 
@@ -22,5 +21,5 @@ def last_answered(topic: ResultsPartition) -> int:
     return there if there >= 0 else _last(topic.trimmed)
 
 
-def _last(records: Sequence[FetchedResult]) -> int:
+def _last(records: Sequence[StoredResult]) -> int:
     return next((offset for record in reversed(records) if (offset := answered_command(record)) >= 0), -1)

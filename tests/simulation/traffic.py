@@ -108,6 +108,6 @@ class Traffic:
             cursor = log.start
         for record in log.between(cursor, log.end):
             headers = dict(record.headers)
-            if headers.get("ce_type") != EventType.ACQUIRED.wire:
+            if headers.get("ce_type") != EventType.ACQUIRED.wire and record.producer_id >= 0:
                 seen.append((record.offset, headers.get("ce_id", b"").decode()))
         return log.end

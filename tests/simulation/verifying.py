@@ -67,6 +67,7 @@ class _Snapshot:
                 tables.default_policy,
                 list(tables.default_commands),
                 tables.rejected_window,
+                tables.foreign_results,
             )
         )
 

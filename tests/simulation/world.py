@@ -18,6 +18,7 @@ from tests.simulation.broker import CommandPartition, CommandRecord, Coordinator
 from tests.simulation.clients import Topic
 from tests.simulation.database import Database
 from tests.simulation.fleet import RESULTS_TOPIC, Fleet
+from tests.simulation.foreign import operator
 from tests.simulation.loop import OUTSIDE, Process, SimulatedLoop
 from tests.simulation.network import Server
 from tests.simulation.plan import WorldPlan
@@ -105,7 +106,7 @@ class World:
 
     def _check_applied(self, partition: int, record: ResultRecord) -> None:
         """Who sees a result must find its effect in Postgres."""
-        if dict(record.headers).get("ce_type") == EventType.ACQUIRED.wire or record.key == b"rogue":
+        if dict(record.headers).get("ce_type") == EventType.ACQUIRED.wire:
             return
         offset = orjson.loads(record.value)["command"]["offset"]
         if offset >= self.database_of(partition).applied.get(partition, 0):
@@ -136,6 +137,8 @@ class World:
         if chaos is not None:
             outside.append(self._outside(chaos(self)))
             outside.append(self._outside(verify_now_and_then(self)))
+            if "foreign_results" in plan.faults:
+                outside.append(self._outside(operator(self)))
             if plan.publishers:
                 outside.append(self._outside(self.publishing.chaos()))
         while loop.time() < self.ends_at:

@@ -7,7 +7,7 @@ the command topic independently and compares with Postgres and the results.
 import asyncio
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -181,8 +181,8 @@ class Deployment:
     async def results(self) -> Records:
         return await read_all(self.endpoints, self.topics.results)
 
-    async def answered(self, count: int) -> None:
-        """Wait until this many commands have a result."""
+    async def answered(self, count: int, foreign: Collection[tuple[int, int]] = ()) -> None:
+        """Wait until this many commands have a result. Records at ``foreign`` places are none."""
         if count <= 0:
             return
         found: set[tuple[int, int]] = set()
@@ -191,17 +191,20 @@ class Deployment:
             aclosing(follow(self.endpoints, self.topics.results)) as results,
         ):
             async for record in results:
-                if _is_result(record):
+                if _is_result(record) and (record.partition, record.offset) not in foreign:
                     found.add((record.partition, record.offset))
                 if len(found) >= count:
                     return
 
-    async def balanced(self) -> Books:
-        """Fold the log and compare; fails with what differs."""
+    async def balanced(self, foreign: Collection[tuple[int, int]] = ()) -> Books:
+        """Fold the log and compare; fails with what differs. Results at ``foreign`` places count for nothing."""
         commands = await read_all(self.endpoints, self.topics.commands)
-        await self.answered(sum(len(records) for records in commands.values()))
+        await self.answered(sum(len(records) for records in commands.values()), foreign)
         await self.until(lambda: self._applied(commands))
-        results = await self.results()
+        results = {
+            partition: [record for record in records if (partition, record.offset) not in foreign]
+            for partition, records in (await self.results()).items()
+        }
         books = await balance(self.dsn, commands, results, _ids(results))
         assert not books.row_problems, books.row_problems
         assert not books.result_problems, books.result_problems

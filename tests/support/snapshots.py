@@ -2,10 +2,12 @@
 
 import asyncio
 import hashlib
+import struct
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cramjam
 import orjson
 import pytest
 from aiokafka import TopicPartition
@@ -116,3 +118,18 @@ def edited(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]
         path.write_bytes(orjson.dumps({**fields, "sha256": hashlib.sha256(text).hexdigest()}))
 
     return edit
+
+
+def with_fewer_columns(path: Path, raw_size: int, count: int) -> dict[str, Any]:
+    """Leave out the last columns of a file that holds one row; what the manifest says of it."""
+    raw = bytes(cramjam.zstd.decompress(path.read_bytes(), output_len=raw_size))
+    begin = 19  # the header of COPY's binary format
+    (columns,) = struct.unpack_from("!h", raw, begin)
+    at = begin + 2
+    for _ in range(columns - count):
+        (size,) = struct.unpack_from("!i", raw, at)
+        at += 4 + max(0, size)
+    raw = raw[:begin] + struct.pack("!h", columns - count) + raw[begin + 2 : at] + raw[-2:]
+    packed = bytes(cramjam.zstd.compress(raw))
+    path.write_bytes(packed)
+    return {"size": len(packed), "raw_size": len(raw), "sha256": hashlib.sha256(packed).hexdigest()}

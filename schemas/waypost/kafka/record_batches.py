@@ -211,6 +211,18 @@ def decode_batches(
         at = end
 
 
+def producers_of(fetched: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the last offset and the producer id (-1 for none) of each whole batch of a fetched piece of a log."""
+    at, size = 0, len(fetched)
+    while size - at >= _MAGIC_END:
+        end = at + _BODY_AT + _LENGTH.unpack_from(fetched, at + _LENGTH_AT)[0]
+        header = _read_header(fetched, at, end) if end <= size else "it is cut off"
+        if isinstance(header, str):
+            return
+        yield header.last_offset, header.producer_id
+        at = end
+
+
 def end_of(fetched: bytes) -> int:
     """Return the offset after the last whole batch of a fetched piece of a log; 0 if there is none."""
     at, end, size = 0, 0, len(fetched)

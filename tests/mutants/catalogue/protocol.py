@@ -101,7 +101,13 @@ PROTOCOL: tuple[Mutant, ...] = (
     Mutant(
         "tail-not-read",
         "what was emitted is taken from the stored position alone",
-        (Edit(ACQUIRE + "_read_tail", "tail.take(records, claim.next_offset)", "pass"),),
+        (
+            Edit(
+                ACQUIRE + "_read_tail",
+                "tail.take(records, claim.next_offset, [found.producer_of(record) for record in records])",
+                "pass",
+            ),
+        ),
     ),
     Mutant(
         "no-wait-for-the-old-producer-id",

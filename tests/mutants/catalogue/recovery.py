@@ -1,9 +1,10 @@
 """Mutants of replay and verify: what they must compare, and what they must leave to the next owner."""
 
-from tests.mutants.catalogue.places import TERM
+from tests.mutants.catalogue.places import ACQUIRE, TAIL, TERM
 from tests.mutants.mutant import Edit, Mutant
 
 COMPARATOR = "waypost_worker.recovery.verify.comparator:Comparator."
+FOREIGN = "tests/integration/test_foreign_results.py::"
 KEPT = "waypost_worker.partition.kept:"
 REPLAY = "waypost_worker.recovery.replay.partition_replay:PartitionReplay."
 
@@ -150,6 +151,65 @@ RECOVERY: tuple[Mutant, ...] = (
         "the message of a rejection counts, whose wording may change between versions",
         (Edit(KEPT + "kept_size", 'len(row.key or b"")', 'len(row.message) + len(row.key or b"")'),),
         tests=("tests/unit/test_record_bounds.py",),
+    ),
+    Mutant(
+        "forged-results-count",
+        "an owner takes the results of any producer for those of owners",
+        (Edit(TAIL + "EmittedTail.take", "producer_id not in self._owners:", "not self._owners:"),),
+        tests=(FOREIGN + "test_a_forged_result_does_not_stand_for_answers_that_are_owed",),
+    ),
+    Mutant(
+        "accepted-records-count",
+        "an owner does not pass over the foreign records that an operator accepted",
+        (Edit(ACQUIRE + "_read_tail", "without_foreign(results, claim.foreign_results)", "results"),),
+    ),
+    Mutant(
+        "an-accepted-offset-stands-for-any-record",
+        "another record at the offset of an accepted one is passed over",
+        (
+            Edit(
+                "waypost_worker.partition.foreign:_WithoutForeign._is_accepted",
+                " and accepted_record(record) in self._accepted",
+                "",
+            ),
+        ),
+        tests=(FOREIGN + "test_another_record_at_an_accepted_offset_is_refused_again",),
+    ),
+    Mutant(
+        "results-of-workers-can-be-accepted",
+        "an operator can have workers pass over results that a worker wrote",
+        (
+            Edit(
+                "waypost_worker.recovery.foreign_results:find_foreign",
+                "if producer_id in owners:",
+                "if producer_id in ():",
+            ),
+        ),
+        tests=(FOREIGN + "test_results_of_workers_can_not_be_accepted",),
+    ),
+    Mutant(
+        "former-owners-are-forgotten",
+        "the results of an owner that had another producer id count as foreign",
+        (
+            Edit(
+                "sql:record_claim",
+                "then former_producer_ids || to_jsonb(producer_id)",
+                "then former_producer_ids",
+            ),
+        ),
+        tests=("tests/conformance/test_store.py",),
+    ),
+    Mutant(
+        "a-replay-knows-all-owners",
+        "behind the position of a replay, only owners that the database knows can have written",
+        (
+            Edit(
+                "sql:commit",
+                "case when $57 then former_producer_ids end",
+                "case when $57 or true then former_producer_ids end",
+            ),
+        ),
+        tests=("tests/conformance/test_store.py",),
     ),
     Mutant(
         "a-restored-outbox-is-dropped",

@@ -34,6 +34,11 @@ COMMANDS: Final = {
         ("tail", "tail:tail", "Watch results as they come."),
         ("session", "session.app:app", "Look at sessions; export, import, copy, fork and roll them back."),
         ("rejected", "rejected.app:app", "Look at the commands that were refused; retry or purge them."),
+        (
+            "results",
+            "results.app:app",
+            "Find records in the results topic that no worker wrote; pass over them.",
+        ),
         ("defaults", "defaults:defaults", "Set the retention of sessions without a policy of their own."),
     ),
     _LOOK: (

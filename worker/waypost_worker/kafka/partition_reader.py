@@ -8,7 +8,7 @@ are: records that nobody can read come as :class:`UnreadableRecord`. Uses aiokaf
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final, NoReturn
 
@@ -236,9 +236,13 @@ class PartitionReader:
         if fetched is None:
             return
         raw, aborted = fetched
-        self._pieces = decode_batches(raw, self._position, aborted=aborted)
+        self._open(raw, aborted)
         if len(raw) > _FULL_BYTES and (end := end_of(raw)) > self._position:
             self._ahead = asyncio.ensure_future(self._fetch(consumer._client, end))
+
+    def _open(self, raw: bytes, aborted: Sequence[tuple[int, int]] | None) -> None:
+        """Begin to decode what a fetch brought."""
+        self._pieces = decode_batches(raw, self._position, aborted=aborted)
 
     async def _fetch(self, client: Any, offset: int) -> Any:
         """What the leader has from ``offset`` on; None where it waited in vain, or is another one now.

@@ -9,7 +9,7 @@ from typing_extensions import override
 from waypost.wire.topics import Topics
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.fenced_producer import FencedProducer, claim_epoch
-from waypost_worker.kafka.partition_reader import PartitionReader
+from waypost_worker.kafka.result_origins import OriginReader
 from waypost_worker.partition.ports import Fence, FetchedResult, ResultRecord, ResultsLog
 
 
@@ -21,7 +21,7 @@ class KafkaResultsLog(ResultsLog):
         self._transactional_id = topics.transactional_id(partition)
         self._partition = TopicPartition(topics.results, partition)
         self._producer: FencedProducer | None = None
-        self._reader = PartitionReader(connection, self._partition, "read_uncommitted")
+        self._reader = OriginReader(connection, self._partition, "read_uncommitted")
 
     @override
     async def claim(self) -> Fence:
@@ -51,6 +51,10 @@ class KafkaResultsLog(ResultsLog):
                 yield records
         # An owner reads once, when it acquires: let nothing be fetched ahead that nobody wants.
         await self._reader.close()
+
+    @override
+    def producer_of(self, record: FetchedResult) -> int:
+        return self._reader.producer_of(record.offset)
 
     @property
     @override

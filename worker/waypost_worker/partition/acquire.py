@@ -13,6 +13,7 @@ from waypost.wire.envelope import KafkaRecord
 from waypost_worker.partition import outbox
 from waypost_worker.partition.emitter import emit
 from waypost_worker.partition.encode import ResultEncoder
+from waypost_worker.partition.foreign import without_foreign
 from waypost_worker.partition.ownership import Acquired, Limits, OwnershipProof, Position, anchor_of
 from waypost_worker.partition.ports import (
     Claim,
@@ -164,10 +165,12 @@ async def _read_tail(
     results: ResultsLog, claim: Claim, start: int, end: int, fence: ResultRecord
 ) -> EmittedTail:
     """What lies up to ``end``, where ``fence`` was appended; UnavailableError if another record is there."""
-    tail = EmittedTail(claim.emitted, claim.results_offset)
+    tail = EmittedTail(claim.emitted, claim.results_offset, claim.owners)
     if end > claim.results_offset:
-        async for records in results.read(max(start, claim.results_offset - LOOK_BACK), end):
-            tail.take(records, claim.next_offset)
+        # What an operator accepted counts neither in R nor in the order of results.
+        found = without_foreign(results, claim.foreign_results)
+        async for records in found.read(max(start, claim.results_offset - LOOK_BACK), end):
+            tail.take(records, claim.next_offset, [found.producer_of(record) for record in records])
     if tail.last_value != fence.value:
         # A coordinator that lost its last write gives an epoch twice. The first append of the second claimant then
         # has the sequence number of the first one's, so the broker takes it for the same batch, writes nothing, and

@@ -179,6 +179,10 @@ class ResultsLog(Protocol):
         """
         ...
 
+    def producer_of(self, record: FetchedResult) -> int:
+        """The id of the producer that wrote a record of the piece that ``read`` gave last; -1 if it has none."""
+        ...
+
     @property
     def unanswered_append_seconds(self) -> float:
         """How long an append that a former owner sent may still take effect."""
@@ -206,6 +210,13 @@ class RejectedWindow(NamedTuple):
         return self.parts[0][0]
 
 
+class ForeignRecord(NamedTuple):
+    """A record of the results topic that no owner wrote and an operator accepted (see ``partition.foreign``)."""
+
+    offset: int
+    digest: bytes
+
+
 class StoredOutbox(NamedTuple):
     """Results of one committed batch that may not have been emitted. See ``partition.outbox``."""
 
@@ -220,7 +231,9 @@ class Claim:
 
     ``next_offset`` is P. ``emitted`` and ``results_offset`` are the results position (E, F): E is the highest
     command offset among the results below results offset F. ``anchor`` is the hash of command record P - 1,
-    None before the first. ``producer_id`` is the last owner's. ``outbox`` is in order of offsets.
+    None before the first. ``producer_id`` is the last owner's. ``owners`` are the producer ids of all owners that may
+    have written results behind F and left no fence record there; None if they are not known. ``outbox`` is in order of
+    offsets.
     """
 
     epoch: int
@@ -234,6 +247,8 @@ class Claim:
     default_commands: list[str]
     outbox: Sequence[StoredOutbox]
     rejected_window: RejectedWindow = field(default_factory=RejectedWindow)
+    foreign_results: Sequence[ForeignRecord] = ()
+    owners: frozenset[int] | None = None
 
 
 class Row(NamedTuple):
@@ -294,7 +309,8 @@ class Commit:
     """One batch's Postgres transaction: from P to ``next_offset``, under ``epoch``.
 
     ``outbox`` is the batch's own entry; entries that end at or below ``emitted`` are confirmed and dropped.
-    ``anchor`` is None only where the record before ``next_offset`` is not to be had any more.
+    ``anchor`` is None only where the record before ``next_offset`` is not to be had any more. Without ``by_owner``,
+    as a replay commits, anybody may have written the results behind ``results_offset``.
     """
 
     epoch: int
@@ -305,6 +321,7 @@ class Commit:
     results_offset: int
     outbox: StoredOutbox
     changes: Changes
+    by_owner: bool = True
 
 
 class Store(Protocol):

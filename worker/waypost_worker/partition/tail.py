@@ -2,7 +2,7 @@
 
 import hashlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import orjson
@@ -14,6 +14,11 @@ from waypost_worker.partition.ports import FetchedResult, RefusedError, ResultRe
 _ACQUIRED: Final = EventType.ACQUIRED.wire
 _REJECTED: Final = EventType.REJECTED.wire
 _DIGEST_BYTES: Final = 16
+_NO_OFFSET: Final = 2**63 - 1
+_WAY_OUT: Final = (
+    "Find that writer and take its right to write; 'waypost results foreign' then shows its records, and 'waypost "
+    "results accept' has workers pass over them"
+)
 
 
 def digest(record: FetchedResult | ResultRecord) -> bytes:
@@ -46,10 +51,14 @@ class EmittedTail:
     24 bytes a result: after a restore of Postgres the tail may be millions of records long.
     """
 
-    def __init__(self, emitted: int, results_offset: int = 0) -> None:
+    def __init__(self, emitted: int, results_offset: int = 0, owners: Collection[int] | None = None) -> None:
+        """From the stored position (E, F). ``owners`` are the producer ids of those that may have written results
+        behind F and left no fence record there; None if they are not known.
+        """
         self.highest = emitted  # R: the highest command offset that was emitted
         self.producer_ids: set[int] = set()  # of the owners whose fence records were found
         self.last_value: bytes | None = None  # of the last record of all
+        self._owners = None if owners is None else set(owners)
         self._emitted = emitted
         self._results_offset = results_offset
         self._last_below: int | None = None
@@ -57,41 +66,48 @@ class EmittedTail:
         self._digests = bytearray()
         self._next = 0
 
-    def take(self, records: Sequence[FetchedResult], from_offset: int) -> None:
-        """Note these results; digests are kept only for commands from ``from_offset`` on.
+    def take(self, records: Sequence[FetchedResult], from_offset: int, producers: Sequence[int]) -> None:
+        """Note these results, and the ids of the producers that wrote them, -1 for none.
 
-        RefusedError where a result is unreadable or out of command order: it is not of this service.
+        Digests are kept only for commands from ``from_offset`` on. RefusedError if a result is unreadable, out of
+        command order or of a producer that no owner had: it is not of this service.
         """
         if records:
             self.last_value = records[-1].value
-        for record in records:
+        for record, producer_id in zip(records, producers, strict=True):
             if dict(record.headers).get("ce_type") == _ACQUIRED:
-                # The owner that stored F is in Postgres with its id; those that came later are behind F.
                 if record.offset >= self._results_offset:
-                    self._note_owner(record)
+                    self._note_owner(record, producer_id)
                 continue
             offset = command_offset(record)
             if record.offset < self._results_offset:
                 self._last_below = offset
                 continue
+            if self._owners is not None and producer_id not in self._owners:
+                # What it says may be right, or be of a command ahead of the last answer, whose turn then never comes.
+                raise RefusedError(
+                    f"the result at offset {record.offset} of the results topic was written by producer {producer_id}, "
+                    f"which no worker of this partition had: nothing was changed. {_WAY_OUT}"
+                )
             if self._offsets and offset <= self._offsets[-1]:
                 raise RefusedError(
                     f"the result at offset {record.offset} is of command {offset}, behind one of command "
-                    f"{self._offsets[-1]}: somebody else wrote to the results topic; nothing was changed; "
-                    "find and stop that writer"
+                    f"{self._offsets[-1]}: somebody else wrote to the results topic; nothing was changed. {_WAY_OUT}"
                 )
             self.highest = max(self.highest, offset)
             if offset >= from_offset:
                 self._offsets.append(offset)
-                self._digests += digest(record)
+                self._digests += _digest_found(record)
 
-    def _note_owner(self, record: FetchedResult) -> None:
+    def _note_owner(self, record: FetchedResult, written_by: int) -> None:
         try:
             producer_id = orjson.loads(record.value).get("producer_id")
         except (ValueError, AttributeError):
             return  # of somebody who is no owner
         if isinstance(producer_id, int):
             self.producer_ids.add(producer_id)
+            if self._owners is not None and producer_id == written_by:
+                self._owners.add(producer_id)
 
     def check_position(self) -> None:
         """RefusedError if a result just below F is there, and the last one is not that of command E."""
@@ -121,13 +137,27 @@ class EmittedTail:
             )
 
 
+def _digest_found(record: FetchedResult) -> bytes:
+    try:
+        return digest(record)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        # Headers without a value, or a body that no result has.
+        raise _not_a_result(record) from None
+
+
 def command_offset(record: FetchedResult) -> int:
     """The offset of the command that a result answers; RefusedError if it is no result of this service."""
     try:
         offset = orjson.loads(record.value)["command"]["offset"]
-        return int(offset)
+        if not isinstance(offset, int) or not 0 <= offset < _NO_OFFSET:
+            raise ValueError(offset)
+        return offset
     except (ValueError, KeyError, TypeError):
-        raise RefusedError(
-            f"the record at offset {record.offset} of the results topic is no result of this service: "
-            "nothing was changed; find and stop the other writer"
-        ) from None
+        raise _not_a_result(record) from None
+
+
+def _not_a_result(record: FetchedResult) -> RefusedError:
+    return RefusedError(
+        f"the record at offset {record.offset} of the results topic is no result of this service: "
+        f"nothing was changed. {_WAY_OUT}"
+    )

@@ -3,6 +3,7 @@
 from typing import Any
 
 from waypost_worker.postgres.migrate import pending
+from waypost_worker.postgres.rows import foreign_of
 from waypost_worker.postgres.statements import statement
 from waypost_worker.recovery.replay.preflight import PartitionRow, Standing
 
@@ -16,7 +17,13 @@ async def look(connection: Any, schema: str) -> Standing:
         await pending(connection, schema)
         rows = await connection.fetch(statement("target_rows", schema))
         holds_rows = await connection.fetchval(statement("target_holds_rows", schema))
-    return Standing(True, holds_rows, False, [PartitionRow(*row) for row in rows], tables["mark"])
+    return Standing(
+        True,
+        holds_rows,
+        False,
+        [PartitionRow(**{**row, "foreign_results": foreign_of(row["foreign_results"])}) for row in rows],
+        tables["mark"],
+    )
 
 
 async def mark(connection: Any, schema: str, text: str) -> None:

@@ -3,7 +3,7 @@
 Knows the order of that file's parameters, and nothing of connections.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ import orjson
 from waypost.model.index import SeenCommand
 from waypost.model.retention import RetentionPolicy
 from waypost_worker.partition.kept import headers_json
-from waypost_worker.partition.ports import Changes, Commit, RejectedRow, RejectedWindow
+from waypost_worker.partition.ports import Changes, Commit, ForeignRecord, RejectedRow, RejectedWindow
 
 _NOTHING: Final = "{}"
 _NONE_OF: Final[tuple[list[Any], ...]] = ([], [], [], [], [], [], [], [], [], [], [])
@@ -45,6 +45,7 @@ def commit_parameters(commit: Commit) -> list[Any]:
         *rejected[9:],
         changes.rejected_below,
         None if changes.rejected_window is None else orjson.dumps(changes.rejected_window._asdict()),
+        commit.by_owner,
     ]
 
 
@@ -73,6 +74,21 @@ def window_of(raw: bytes) -> RejectedWindow:
     fields = orjson.loads(raw)
     parts = tuple((first, count) for first, count in fields["parts"])
     return RejectedWindow(fields["since"], parts, fields["newest_bytes"])
+
+
+def foreign_of(raw: bytes) -> list[ForeignRecord]:
+    """Return the accepted records of the results topic as they were stored."""
+    return [ForeignRecord(offset, bytes.fromhex(digest)) for offset, digest in orjson.loads(raw)]
+
+
+def owners_of(producer_id: int | None, former: bytes | str | None) -> frozenset[int] | None:
+    """Return the producer ids of the owners that may have written what lies behind the stored position, if known."""
+    return None if producer_id is None or former is None else frozenset((producer_id, *orjson.loads(former)))
+
+
+def foreign_json(accepted: Iterable[ForeignRecord]) -> bytes:
+    """Return accepted records of the results topic as they are stored."""
+    return orjson.dumps([(offset, digest.hex()) for offset, digest in accepted])
 
 
 def policy_json(policy: RetentionPolicy | None) -> bytes | None:

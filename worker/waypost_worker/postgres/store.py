@@ -24,7 +24,7 @@ from waypost_worker.partition.ports import (
 )
 from waypost_worker.postgres.errors import owner_errors
 from waypost_worker.postgres.pool import Pool, parsed
-from waypost_worker.postgres.rows import commit_parameters, policy_of, window_of
+from waypost_worker.postgres.rows import commit_parameters, foreign_of, owners_of, policy_of, window_of
 from waypost_worker.postgres.statements import DEFAULT_SCHEMA, statement
 
 # The arrays of sql/load.sql, in the order of the fields of Entry and of SeenCommand.
@@ -101,6 +101,8 @@ class PostgresStore(Store):
             default_commands=orjson.loads(row["default_commands"]),
             outbox=[StoredOutbox(*entry) for entry in outbox],
             rejected_window=window_of(row["rejected_window"]),
+            foreign_results=foreign_of(row["foreign_results"]),
+            owners=owners_of(row["producer_id"], row["former_producer_ids"]),
         )
 
     @override

@@ -12,7 +12,7 @@ from typing_extensions import override
 from waypost.model.limits import canonical_metadata
 from waypost.model.retention import RetentionPolicy
 from waypost_worker.partition.ports import RejectedRow, RejectedWindow, StoredOutbox
-from waypost_worker.postgres.rows import policy_of, window_of
+from waypost_worker.postgres.rows import foreign_of, policy_of, window_of
 from waypost_worker.recovery.shares import Share, spread_of
 from waypost_worker.recovery.verify.base_snapshot import Base
 from waypost_worker.recovery.verify.rows import (
@@ -68,7 +68,13 @@ READ: Final[Mapping[str, Callable[[bytes], Any]]] = {
     ),
     **dict.fromkeys(("taken_at", "recorded_at", "first_recorded_at", "last_recorded_at"), _time),
     **dict.fromkeys(("data", "anchor", "payload", "key", "value", "headers"), lambda raw: raw),
-    **dict.fromkeys(("policy", "metadata", "default_policy", "default_commands", "rejected_window"), _json),
+    **dict.fromkeys(
+        (
+            *("policy", "metadata", "default_policy", "default_commands"),
+            *("rejected_window", "foreign_results", "former_producer_ids"),
+        ),
+        _json,
+    ),
     "pinned": _flag,
 }
 
@@ -98,6 +104,7 @@ class SnapshotRows(Base):
                 policy_of(row["default_policy"]) or RetentionPolicy(),
                 orjson.loads(row["default_commands"]),
                 _window(row),
+                foreign_of(row.get("foreign_results") or b"[]"),
             )
         return None
 

@@ -10,7 +10,7 @@
 
 -- $1 partition, $2 where its row is (see store.py) or null, $3 epoch, $4 expected offset; $5 next offset,
 -- $6 anchor, $7 emitted, $8 results offset, $12 default policy, $13 ids of the commands that set it, $56 which rejected
--- commands are kept; these three are null if they stay
+-- commands are kept; these three are null if they stay. $57 whether an owner commits
 with owner as materialized (
     update waypost.partitions
     set next_offset = $5,
@@ -19,7 +19,8 @@ with owner as materialized (
         results_offset = $8,
         default_policy = coalesce($12, default_policy),
         default_commands = coalesce($13, default_commands),
-        rejected_window = coalesce($56, rejected_window)
+        rejected_window = coalesce($56, rejected_window),
+        former_producer_ids = case when $57 then former_producer_ids end
     where ctid = coalesce($2::tid, (select ctid from waypost.partitions where partition = $1))
       and partition = $1
       and epoch = $3

@@ -3,7 +3,10 @@
 -- confirms: see commit.sql
 with owner as materialized (
     update waypost.partitions
-    set emitted = $4, results_offset = $5
+    set emitted = $4,
+        results_offset = $5,
+        -- A position behind this owner's fence record: nobody else wrote what lies behind it.
+        former_producer_ids = case when results_offset = $5 then former_producer_ids else '[]' end
     where ctid = coalesce($2::tid, (select ctid from waypost.partitions where partition = $1))
       and partition = $1
       and epoch = $3

@@ -1,4 +1,5 @@
 -- $1 partition
-select partitions, next_offset, anchor, emitted, results_offset, default_policy, default_commands, rejected_window
+select partitions, next_offset, anchor, emitted, results_offset, default_policy, default_commands, rejected_window,
+    foreign_results
 from waypost.partitions
 where partition = $1

@@ -14,6 +14,7 @@ from waypost.subscriber.events import Event
 from waypost.wire.envelope import glimpse
 from waypost_worker.partition import outbox
 from waypost_worker.partition.fold import SessionCache
+from waypost_worker.partition.foreign import without_foreign
 from waypost_worker.partition.ownership import anchor_of
 from waypost_worker.partition.ports import (
     Claim,
@@ -97,7 +98,8 @@ class FromResults:
                     "recreated or cut, or is another deployment's. Nothing was changed; see --topic-prefix"
                 )
             self.outcome.missing += max(0, start - claim.results_offset)
-            await self._batches(results, claim, max(start, claim.results_offset), end)
+            found = without_foreign(results, claim.foreign_results)
+            await self._batches(found, claim, max(start, claim.results_offset), end)
         finally:
             await results.close()
 
@@ -156,6 +158,7 @@ class FromResults:
                 results_offset=events[-1].offset + 1,
                 outbox=StoredOutbox(begin, last, outbox.pack(())),
                 changes=retold.changes,
+                by_owner=False,
             )
         )
         cache.touch(touched)

@@ -17,6 +17,7 @@ from waypost_worker.partition.acquire import check_log
 from waypost_worker.partition.batching import BatchSplitter
 from waypost_worker.partition.encode import NullEncoder, ResultEncoder
 from waypost_worker.partition.fold import BatchFolder
+from waypost_worker.partition.foreign import without_foreign
 from waypost_worker.partition.ownership import anchor_of
 from waypost_worker.partition.ports import (
     Claim,
@@ -116,7 +117,11 @@ class PartitionReplay:
                 return
             await check_log(log, claim.next_offset, claim.anchor)
             comparison = Comparison(
-                results, claim.emitted, claim.results_offset, claim.next_offset, self._compare
+                without_foreign(results, claim.foreign_results),
+                claim.emitted,
+                claim.results_offset,
+                claim.next_offset,
+                self._compare,
             )
             await comparison.open(self._end - 1)
             await self._batches(log, partitions, claim, comparison)
@@ -173,6 +178,7 @@ class PartitionReplay:
                 results_offset=comparison.results_offset,
                 outbox=StoredOutbox(first.offset, last.offset, outbox.pack(items)),
                 changes=changes,
+                by_owner=False,
             )
         )
         folder.settle()

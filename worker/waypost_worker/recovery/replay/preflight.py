@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from waypost_worker.partition.acquire import check_log
-from waypost_worker.partition.ports import CommandLog, RefusedError, ResultsLog
+from waypost_worker.partition.foreign import without_foreign
+from waypost_worker.partition.ports import CommandLog, ForeignRecord, RefusedError, ResultsLog
 from waypost_worker.recovery.replay.comparison import CompareOptions, Comparison
 
 _EMITTING: Final = "Waypost replay: emits to "
@@ -21,6 +22,7 @@ class PartitionRow(NamedTuple):
     emitted: int
     results_offset: int
     worked: bool
+    foreign_results: Sequence[ForeignRecord] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,8 @@ async def plan_partition(
             )
     if results is None or compare is None or begin == end:
         return PartitionPlan(partition, begin, end, begin, end - 1)
+    if row is not None:
+        results = without_foreign(results, row.foreign_results)
     comparison = Comparison(results, emitted, results_offset, begin, compare)
     await comparison.open(end - 1)
     return PartitionPlan(partition, begin, end, max(begin, comparison.silent_below), comparison.highest)

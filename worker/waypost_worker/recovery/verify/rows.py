@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
 from waypost.model.retention import RetentionPolicy
-from waypost_worker.partition.ports import RejectedRow, RejectedWindow, StoredOutbox
+from waypost_worker.partition.ports import ForeignRecord, RejectedRow, RejectedWindow, StoredOutbox
 from waypost_worker.recovery.shares import Share
 
 
@@ -20,6 +20,7 @@ class StoredPartition(NamedTuple):
     default_policy: RetentionPolicy
     default_commands: list[str]
     rejected_window: RejectedWindow
+    foreign_results: Sequence[ForeignRecord] = ()
 
 
 class StoredSession(NamedTuple):

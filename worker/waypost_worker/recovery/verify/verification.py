@@ -15,6 +15,7 @@ from waypost.model.commands import Create
 from waypost.wire.envelope import KafkaRecord
 from waypost_worker.partition.batch import decode
 from waypost_worker.partition.encode import ResultEncoder
+from waypost_worker.partition.foreign import without_foreign
 from waypost_worker.partition.ports import CommandLog, RefusedError, RejectedWindow, ResultsLog
 from waypost_worker.recovery.json_diff import first_difference
 from waypost_worker.recovery.log_scan import stretches
@@ -186,7 +187,8 @@ class Verification:
                 comparator.rejected(rejected)
             comparator.finish()
             if row is not None:
-                await owed.compare(await snapshot.outbox(), row, self._results, self._tally)
+                results = without_foreign(self._results, row.foreign_results)
+                await owed.compare(await snapshot.outbox(), row, results, self._tally)
             if first and self._share.whole:
                 await self._strays(snapshot)
         return _Pass(fold.begin, fold.next_offset, fold.share, fold.size)

@@ -1,5 +1,5 @@
 select
     partition, partitions, next_offset, epoch, emitted, results_offset, anchor, producer_id, producer_epoch,
-    default_policy, default_commands, rejected_window
+    default_policy, default_commands, rejected_window, foreign_results, former_producer_ids
 from waypost.partitions
 where partition = $1
