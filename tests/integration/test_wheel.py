@@ -26,6 +26,7 @@ NEEDED = {
     "aiokafka",
     "annotated-types",
     "async-timeout",
+    "cramjam",
     "orjson",
     "packaging",
     "pydantic",

@@ -59,7 +59,21 @@ def test_a_partition_that_went_away_is_forgotten() -> None:
     progress.stuck({"a": 8})
     progress.begin({"b": 5})
     assert progress.stuck({"a": 8}) == {}
-    assert progress.positions == {"b": 5}
+    assert progress.stuck({"b": 8}) == {}
+    assert progress.stuck({"b": 8}) == {"b": 3}
+
+
+def test_offsets_that_were_passed_over_are_not_waited_for() -> None:
+    progress = reading(a=5)
+    progress.passed("a", 8)
+    progress.came("a", 6)  # the records before them, which are handed out later
+    for _ in range(2):
+        assert progress.stuck({"a": 8}) == {}
+    progress.stuck({"a": 9})
+    assert progress.stuck({"a": 9}) == {"a": 3}
+    progress.begin({"a": 5})
+    progress.stuck({"a": 8})
+    assert progress.stuck({"a": 8}) == {"a": 3}
 
 
 def test_restarts_that_do_not_help_become_rare() -> None:

@@ -1,5 +1,5 @@
 """Share what clients and workers need around aiokafka.
 
-Owns broker addresses, topic lookup, lenient reads and the diagnosis of connection failures. May import only
+Owns broker addresses, topic lookup, bounded reads and the diagnosis of connection failures. May import only
 ``errors``.
 """

@@ -19,7 +19,7 @@ from waypost.errors import WaypostError
 cramjam: Any
 try:
     import cramjam
-except ImportError:  # it comes with the worker extra
+except ImportError:  # a broken installation
     cramjam = None
 
 GZIP, SNAPPY, LZ4, ZSTD = 1, 2, 3, 4

@@ -20,7 +20,7 @@ from aiokafka.errors import KafkaError
 
 from waypost.deprecation import deprecated
 from waypost.errors import InvalidCommandError, Reached, ResultTimeoutError
-from waypost.kafka.lenient import ODD, read_each
+from waypost.kafka.bounded_fetch import decode_bounded
 from waypost.kafka.partitions import partitions_of
 from waypost.publisher.pending import Pending
 from waypost.wire.event_types import EventType
@@ -77,7 +77,6 @@ _PASSING: Final = (KafkaError, OSError, TimeoutError, AssertionError, KeyError)
 _LOOK_BACK: Final = 4  # records before the end, where reading begins
 _LINGER_SECONDS: Final = 5.0
 _POLL_MS: Final = 250
-_MOST: Final = 500
 _WAIT_SECONDS: Final = 0.2
 _CLOSE_SECONDS: Final = 1.0
 # A partition that somebody begins to wait for must not wait for the long poll of another.
@@ -134,7 +133,6 @@ class _Track:
     partition: TopicPartition
     log_start: int
     start: int  # where reading began
-    position: int  # where it goes on
     step: int = _LOOK_BACK
     first: int | None = None  # command offset of the first result read since
     wanted: dict[str, int] = field(default_factory=dict)
@@ -252,7 +250,7 @@ class ResultWaiter:
         starts = await consumer.beginning_offsets([partition])
         ends = await consumer.end_offsets([partition])
         start = max(starts[partition], ends[partition] - _LOOK_BACK)
-        track = _Track(partition, starts[partition], start, start)
+        track = _Track(partition, starts[partition], start)
         consumer.seek(partition, track.start)
         consumer.resume(partition)
         return track
@@ -269,6 +267,7 @@ class ResultWaiter:
             )
             try:
                 await consumer.start()
+                decode_bounded(consumer)
                 numbers = await partitions_of(consumer._client, self._topic)
                 partitions = [TopicPartition(self._topic, number) for number in numbers]
                 consumer.assign(partitions)
@@ -286,9 +285,6 @@ class ResultWaiter:
             while self._waiting or self._tracks:
                 try:
                     found = await consumer.getmany(timeout_ms=_POLL_MS)
-                except ODD:
-                    positions = {track.partition: track.position for track in self._tracks.values()}
-                    found = await read_each(consumer, positions, "read_uncommitted", _MOST, _CLOSE_SECONDS)
                 except KafkaError as error:
                     self.last_error = str(error)
                     log.debug("results can't be read just now: %r", error)
@@ -305,7 +301,6 @@ class ResultWaiter:
             await _close(consumer)
 
     def _look(self, consumer: AIOKafkaConsumer, track: _Track, records: list[Any]) -> None:
-        track.position = records[-1].offset + 1
         for record in records:
             if track.first is not None and record.key not in self._keys:
                 continue
@@ -315,14 +310,14 @@ class ResultWaiter:
             if track.first is None:
                 track.first = body["command"]["offset"]
             waiting = self._waiting.get(body["command"]["id"])
-            if waiting is not None:
-                result = CommandResult(dict(record.headers)["ce_type"].decode(), body)
+            kind = dict(record.headers).get("ce_type")
+            if waiting is not None and kind is not None:
+                result = CommandResult(kind.decode(errors="replace"), body)
                 waiting.offer(body["command"]["offset"], result)
         if track.may_lie_before():
             track.step *= 4
             track.start = max(track.log_start, track.start - track.step)
             track.first = None
-            track.position = track.start
             consumer.seek(track.partition, track.start)
 
     def _let_idle_go(self, consumer: AIOKafkaConsumer) -> None:
@@ -337,7 +332,11 @@ def _result_body(value: bytes | None) -> dict[str, Any] | None:
     """The body of a command's result; None for the fence record of an owner and for what is no result."""
     try:
         body = orjson.loads(value or b"")
-        return expand_ids(body) if {"id", "offset"} <= body["command"].keys() else None
+        command = body["command"]
+        # Rejections of what has no readable id are results, too.
+        if not isinstance(command["id"], str | None) or not isinstance(command["offset"], int):
+            return None
+        return expand_ids(body)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
 

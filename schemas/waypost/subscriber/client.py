@@ -158,7 +158,7 @@ class Subscriber:
                 for record in records:
                     if term != consuming.term:
                         break  # the partition went away; what was not taken yet comes again
-                    if self._filter.wants(record.headers):
+                    if record.value is not None and self._filter.wants(record.headers):
                         yield read_event(record)
                     # Only now: asking for the next event says that this one is done with.
                     consuming.mark(term, partition, record.offset)

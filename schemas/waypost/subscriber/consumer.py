@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 
-from waypost.kafka.lenient import ODD, read_each
+from waypost.kafka.bounded_fetch import decode_bounded
 from waypost.kafka.partitions import partitions_of
 from waypost.subscriber.failures import subscriber_error
 from waypost.subscriber.watchdog import Activity, FetchProgress, Watch, Watchdog, abandon
@@ -106,6 +106,7 @@ class ResultConsumer:
         self._ready_at = asyncio.get_running_loop().time()
         try:
             await self._consumer.start()
+            decode_bounded(self._consumer, partial(self._passed, self._consumer))
             numbers = await partitions_of(self._consumer._client, self._topic, patient=True)
             partitions = [TopicPartition(self._topic, number) for number in numbers]
             if self._group is None:
@@ -165,8 +166,6 @@ class ResultConsumer:
             found = asking.result()
         except ConsumerStoppedError:
             return {}
-        except ODD:
-            return await self._ask_each()
         except KafkaError as error:
             if not error.retriable:
                 raise subscriber_error(error, self._topic, self._group) from error
@@ -177,13 +176,9 @@ class ResultConsumer:
             self._progress.asked(clock() - self._asking_since, found.keys())
         return found
 
-    async def _ask_each(self) -> dict[TopicPartition, list[Any]]:
-        if not self._ready:
-            return {}
-        isolation_level = self._options.get("isolation_level", "read_uncommitted")
-        return await read_each(
-            self._consumer, self._progress.positions, isolation_level, _MOST, _LAST_COMMIT_SECONDS
-        )
+    def _passed(self, consumer: AIOKafkaConsumer, partition: TopicPartition, next_offset: int) -> None:
+        if consumer is self._consumer:
+            self._progress.passed(partition, next_offset)
 
     def rewind(self) -> None:
         """What was read but not marked comes again."""

@@ -126,7 +126,7 @@ class HandlerDispatcher:
         for record in batch.records:
             place = _PendingOffset(batch.term, batch.partition, record.offset)
             places.append(place)
-            if self._wanted.wants(record.headers):
+            if record.value is not None and self._wanted.wants(record.headers):
                 self._enqueue(place, read_event(record))
             else:
                 place.done = True

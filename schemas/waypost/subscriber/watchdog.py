@@ -33,13 +33,9 @@ class FetchProgress(Generic[_P]):
         self._patience = patience
         self._asked: dict[_P, float] = {}
         self._positions: dict[_P, int] = {}
+        self._passed: dict[_P, int] = {}
         self._suspected: dict[_P, int] = {}
         self._restarted_at: dict[_P, int] = {}
-
-    @property
-    def positions(self) -> dict[_P, int]:
-        """The next offset of each partition."""
-        return dict(self._positions)
 
     @property
     def patience(self) -> float:
@@ -50,6 +46,7 @@ class FetchProgress(Generic[_P]):
         """These partitions are read from here on, and no others."""
         self._positions = dict(positions)
         self._asked = dict.fromkeys(positions, 0.0)
+        self._passed.clear()
         self._suspected.clear()
 
     def came(self, partition: _P, next_offset: int) -> None:
@@ -60,6 +57,10 @@ class FetchProgress(Generic[_P]):
         if self._restarted_at.get(partition, next_offset) < next_offset:
             self._restarted_at.clear()
             self._patience = self._first_patience
+
+    def passed(self, partition: _P, next_offset: int) -> None:
+        """The offsets before this one, as far as no records came of them, hold none that anybody can read."""
+        self._passed[partition] = next_offset
 
     def asked(self, seconds: float, came: Collection[_P]) -> None:
         """A call of so many seconds has returned records of these partitions only."""
@@ -80,7 +81,8 @@ class FetchProgress(Generic[_P]):
         behind = {
             partition: end - self._positions[partition]
             for partition, end in ends.items()
-            if partition in self._positions and end > self._positions[partition]
+            if partition in self._positions
+            and end > max(self._positions[partition], self._passed.get(partition, 0))
         }
         found = {p: lag for p, lag in behind.items() if self._suspected.get(p) == self._positions[p]}
         for partition in ends.keys() - behind.keys():

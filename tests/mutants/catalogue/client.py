@@ -104,12 +104,61 @@ CLIENT: tuple[Mutant, ...] = (
         (
             Edit(
                 "waypost.subscriber.client:Subscriber.__aiter__",
-                "if self._filter.wants(record.headers):",
+                "if record.value is not None and self._filter.wants(record.headers):",
                 "consuming.mark(term, partition, record.offset)\n"
-                "                if self._filter.wants(record.headers):",
+                "                if record.value is not None and self._filter.wants(record.headers):",
             ),
         ),
         tests=(SUBSCRIBER_TESTS + "test_an_event_that_was_not_finished_comes_again",),
+    ),
+    Mutant(
+        "a-subscriber-decodes-as-aiokafka-does",
+        "a batch that nobody can read in the results topic stops a subscriber",
+        (
+            Edit(
+                "waypost.subscriber.consumer:ResultConsumer._connect",
+                "decode_bounded(self._consumer, partial(self._passed, self._consumer))",
+                "pass",
+            ),
+        ),
+        tests=(
+            "tests/integration/test_bounded_fetch.py::test_subscribers_read_what_lies_between_hostile_batches",
+        ),
+    ),
+    Mutant(
+        "a-waiter-decodes-as-aiokafka-does",
+        "a batch that nobody can read in the results topic stops the wait for a result",
+        (Edit("waypost.publisher.waiter:ResultWaiter._connected", "decode_bounded(consumer)", "pass"),),
+        tests=(
+            "tests/integration/test_bounded_fetch.py::test_publishers_find_results_behind_hostile_batches",
+        ),
+    ),
+    Mutant(
+        "unreadable-offsets-look-stuck",
+        "a subscriber's consumer is replaced because nothing comes of offsets that nobody can read",
+        (
+            Edit(
+                "waypost.subscriber.watchdog:FetchProgress.stuck",
+                "max(self._positions[partition], self._passed.get(partition, 0))",
+                "self._positions[partition]",
+            ),
+        ),
+        tests=(
+            "tests/integration/test_bounded_fetch.py"
+            "::test_a_log_that_ends_with_what_nobody_can_read_makes_no_consumer_look_stuck",
+        ),
+    ),
+    Mutant(
+        "one-fetch-unpacks-without-limit",
+        "a consumer unpacks all that one fetch brought",
+        (
+            Edit(
+                "waypost.kafka.bounded_fetch:_decoded",
+                "if len(records) >= _MOST_RECORDS or size >= _MOST_BYTES or now > end:",
+                "if False:",
+            ),
+        ),
+        tests=("tests/integration/test_bounded_fetch.py::test_what_one_fetch_gives_is_bounded",),
     ),
     Mutant(
         "marks-of-an-earlier-term",
