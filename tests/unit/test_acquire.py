@@ -87,6 +87,9 @@ class Results:
     async def read(self, first: int, end: int) -> AsyncIterator[Sequence[FetchedResult]]:
         yield [Found(offset, self.records[offset]) for offset in range(first, end)]
 
+    def producer_of(self, record: FetchedResult) -> int:
+        return self._producer_id
+
     @property
     def unanswered_append_seconds(self) -> float:
         return 10

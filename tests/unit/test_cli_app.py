@@ -26,6 +26,7 @@ SUBCOMMANDS = {
         "rollback",
     ),
     "rejected": ("list", "show", "retry", "purge"),
+    "results": ("accept", "foreign"),
     "snapshot": ("create", "list", "check", "restore", "prune"),
     "config": ("show",),
     "schema": ("export", "check"),

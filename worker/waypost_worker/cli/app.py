@@ -37,7 +37,7 @@ COMMANDS: Final = {
         (
             "results",
             "results.app:app",
-            "Find records in the results topic that no worker wrote; pass over them.",
+            "Find results that no worker wrote; pass over them.",
         ),
         ("defaults", "defaults:defaults", "Set the retention of sessions without a policy of their own."),
     ),

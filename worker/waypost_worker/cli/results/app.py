@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from waypost_worker.partition.ports import ForeignRecord
     from waypost_worker.recovery.foreign_results import ForeignResult, FoundResults
 
-app = App(name="results", help="Find records in the results topic that no worker wrote; pass over them.")
+app = App(name="results", help="Find results that no worker wrote; pass over them.")
 _PLACE: Final = re.compile(r"(\d{1,9})/(\d{1,18})(?:-(\d{1,18}))?", re.ASCII)
 _MOST: Final = 10_000  # accepted records of a partition: they are read at each acquisition
 _COLUMNS: Final = ("place", "timestamp", "producer_id", "says", "bytes", "state")
