@@ -46,7 +46,7 @@ _BATCHES: Final[dict[str, Callable[[Random], tuple[str, bytes]]]] = {
     "envelope: structured": envelopes.structured,
 }
 # Bombs and tiny records cost a second each; so that they don't take the whole run, they are rare.
-_RARE: Final = {"batch: tiny records": 0.05, "batch: bomb": 0.1}
+RARE: Final = {"batch: tiny records": 0.05, "batch: bomb": 0.1}
 KINDS: Final = (*_BATCHES, *(f"body: {kind.removeprefix('waypost.')}" for kind in COMMAND_TYPES))
 
 
@@ -54,12 +54,12 @@ def input_of(seed: int, number: int, kind: str | None = None) -> Input:
     """Return the input of this number; ``kind`` chooses among the kinds instead of the seed."""
     chance = Random(f"{seed}:{number}:{kind or ''}")
     if kind is None:
-        kind = chance.choices(KINDS, [_RARE.get(one, 1.0) for one in KINDS])[0]
+        kind = chance.choices(KINDS, [RARE.get(one, 1.0) for one in KINDS])[0]
     if kind in _BATCHES:
         name, raw = _BATCHES[kind](chance)
     else:
         name, raw = bodies.bodies(chance, f"waypost.{kind.removeprefix('body: ')}")
-    return Input(kind, name, (raw,), kind in _RARE or len(raw) > _LIGHT_BYTES)
+    return Input(kind, name, (raw,), kind in RARE or len(raw) > _LIGHT_BYTES)
 
 
 # Failing inputs as files.

@@ -5,7 +5,7 @@ from typing import Final
 from tests.fuzz.inputs import KINDS
 from tests.fuzz.leg import MIB, Tally
 
-_ROW: Final = "{:26}{:>9}{:>10}{:>11}{:>11}{:>11}"
+_ROW: Final = "{:26}{:>10}{:>10}{:>12}{:>12}{:>10}"
 
 
 def table(tally: Tally) -> str:
@@ -34,15 +34,16 @@ def table(tally: Tally) -> str:
         "accepted: by the broker. commands: offsets, each with exactly one result.",
         "slowest: from the acknowledgment of the ordinary command behind an input to",
         "its result.",
-        f"worker: at most {tally.resident / MIB:.0f} MiB resident, probes silent for {tally.silent:.1f} s at most,",
-        f"not ready {tally.not_ready} times; {tally.recovered} logs verified and replayed",
+        f"worker: at most {tally.resident / MIB:.0f} MiB resident, not ready {tally.not_ready} times",
+        f"probes: silent for {tally.silent:.1f} s at most",
+        f"logs: {tally.recovered} verified and replayed",
     ]
     return "\n".join(lines)
 
 
 def _row(kind: str, tried: int, accepted: int, commands: int, rejected: int, slowest: float) -> str:
     return _ROW.format(
-        kind, f"{tried:,}", f"{accepted:,}", f"{commands:,}", f"{rejected:,}", f"{slowest:.2f} s"
+        kind, f"{tried:,}", f"{accepted:,}", f"{commands:,}", f"{rejected:,}", f"{slowest:.1f} s"
     )
 
 
@@ -51,5 +52,5 @@ def progress(elapsed: float, tally: Tally, findings: int) -> str:
     slowest = max(tally.slowest.values(), default=0.0)
     return (
         f"{elapsed:5.0f} s  {tally.tried.total():,} inputs, {tally.commands.total():,} commands, "
-        f"slowest {slowest:.1f} s, {tally.resident / MIB:.0f} MiB, {findings} findings"
+        f"slowest {slowest:.1f} s, {tally.resident / MIB:.0f} MiB, found {findings}"
     )
