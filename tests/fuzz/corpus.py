@@ -1,4 +1,4 @@
-"""Everything that ever broke a worker, by name. What a run of ``make fuzz`` finds is added as files in ``corpus/``.
+"""Everything that ever broke a worker, by name. What a run of ``make fuzz`` finds is added as files in ``found/``.
 
 All batches that a broker accepts although no client writes them are in tests/support/batch_variants.py, and
 tests/integration/test_admission.py sends those.

@@ -16,7 +16,7 @@ from tests.fuzz import batches, bodies, envelopes
 
 from waypost.wire.event_types import COMMAND_TYPES
 
-FOUND: Final = Path(__file__).with_name("corpus")
+FOUND: Final = Path(__file__).with_name("found")
 # An input that takes longer than others to build or to answer is sent alone.
 _LIGHT_BYTES: Final = 64 * 1024
 

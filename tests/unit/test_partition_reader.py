@@ -1,17 +1,24 @@
-"""A fetch of ordinary batches decodes to what the Kafka client's own iterator makes of it."""
+"""A fetch of ordinary batches decodes to what the Kafka client's own iterator makes of it, and may time out."""
 
 import gc
 import struct
 import weakref
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
+import pytest
 from aiokafka import TopicPartition
 from aiokafka.consumer.fetcher import PartitionRecords
+from aiokafka.errors import RequestTimedOutError
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from waypost.kafka.record_batches import Damaged, Records, decode_batches, end_of
+from waypost_worker.kafka.connection import Connection
+from waypost_worker.kafka.partition_reader import PartitionReader
+from waypost_worker.partition.ports import UnavailableError
 
 PARTITION = TopicPartition("topic", 0)
 _BASE_OFFSET = struct.Struct(">q")
@@ -79,3 +86,69 @@ def test_a_fetch_leaves_memory_with_its_decoder_and_not_when_the_collector_looks
         assert gone() is None
     finally:
         gc.enable()
+
+
+class Response(NamedTuple):
+    """The part of a fetch response that a reader looks at."""
+
+    topics: list[Any]
+    API_VERSION: int = 4
+
+
+class Broker:
+    """A Kafka client that answers fetches one after the other, with bytes or an error."""
+
+    def __init__(self, *answers: bytes | Exception) -> None:
+        self._answers = list(answers)
+        self.asked: list[int] = []
+        self.cluster = self
+
+    def leader_for_partition(self, partition: TopicPartition) -> int:
+        return 1
+
+    async def send(self, node: int, request: Any) -> Response:
+        self.asked.append(request._topics[0][1][0][1])
+        answer = self._answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return Response([("topic", [(0, 0, 99, 99, [], answer)])])
+
+
+def reader_of(broker: Broker) -> PartitionReader:
+    reader = PartitionReader(Connection("nowhere:9092"), PARTITION, "read_committed")
+    reader._consumer = SimpleNamespace(_client=broker)
+    return reader
+
+
+def large_batch(first: int) -> bytes:
+    """More than the half of a fetch, so that another is begun before this one is read."""
+    builder = BatchBuilder(8_000_000, 0)
+    for number in range(5):
+        builder.append(timestamp=number, key=b"k", value=bytes(1_000_000), headers=[])
+    raw = bytes(builder._build())
+    return _BASE_OFFSET.pack(first) + raw[_BASE_OFFSET.size :]
+
+
+async def test_a_fetch_that_times_out_before_anybody_waits_for_it_is_sent_again() -> None:
+    broker = Broker(large_batch(0), RequestTimedOutError(), batch(5, 2))
+    reader = reader_of(broker)
+    found = [[record.offset for record in await reader.get(1000, 5)] for _ in range(2)]
+    assert found == [[0, 1, 2, 3, 4], [5, 6]]
+    assert broker.asked == [0, 5, 5]
+
+
+async def test_a_fetch_that_times_out_while_it_is_waited_for_means_that_kafka_is_unavailable() -> None:
+    reader = reader_of(Broker(RequestTimedOutError()))
+    with pytest.raises(UnavailableError, match="RequestTimedOutError"):
+        await reader.get(1000, 3)
+    reader = reader_of(Broker(large_batch(0), RequestTimedOutError(), RequestTimedOutError()))
+    assert len(await reader.get(1000, 5)) == 5
+    with pytest.raises(UnavailableError, match="RequestTimedOutError"):
+        await reader.get(1000, 5)
+
+
+async def test_a_fetch_that_ends_with_a_whole_piece_is_not_the_end_of_the_log() -> None:
+    """An empty answer means that there is nothing now: verify would look at all that is left at once."""
+    reader = reader_of(Broker(batch(0, 5), batch(5, 5)))
+    found = [[record.offset for record in await reader.get(1000, 5)] for _ in range(2)]
+    assert found == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]

@@ -13,7 +13,13 @@ from dataclasses import replace
 from typing import Any, Final, NoReturn
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import CorruptRecordException, LeaderNotAvailableError, OffsetOutOfRangeError, for_code
+from aiokafka.errors import (
+    CorruptRecordException,
+    LeaderNotAvailableError,
+    OffsetOutOfRangeError,
+    RequestTimedOutError,
+    for_code,
+)
 from aiokafka.protocol.fetch import FetchRequest
 
 from waypost.kafka.record_batches import Damaged, Hole, Piece, Records, Unreadable, decode_batches, end_of
@@ -73,6 +79,7 @@ class PartitionReader:
         # The last stable offset and the high watermark, as the last fetch found them.
         self._ends: tuple[int | None, int | None] = (None, None)
         self._ahead: asyncio.Task[Any] | None = None
+        self._unasked = False  # whether that began before anybody waited for it
 
     @property
     def progress(self) -> ReadProgress:
@@ -118,6 +125,8 @@ class PartitionReader:
             RefusedError: The position is not in the log, or the log has a hole there.
         """
         async with kafka_errors(f"fetching {self._name}"):
+            if self._pieces is not None and (found := await self._decode(most)):
+                return found
             if self._pieces is None:
                 await self._take(wait_ms / 1000)
             return await self._decode(most)
@@ -217,6 +226,7 @@ class PartitionReader:
             # What it would raise concerns nobody any more.
             ahead.add_done_callback(lambda task: task.cancelled() or task.exception())
             ahead.cancel()
+        self._unasked = False
         self._pieces = self._piece = None
         self._records = []
 
@@ -228,17 +238,25 @@ class PartitionReader:
         done, _ = await asyncio.wait({fetch}, timeout=seconds)
         if not done:
             return
-        self._ahead = None
+        self._ahead, unasked, self._unasked = None, self._unasked, False
         try:
             fetched = fetch.result()
         except OffsetOutOfRangeError:
             await self._refuse(self._position)
+        except RequestTimedOutError:
+            if not unasked:
+                raise
+            # Whoever decodes and folds 300,000 records of the fetch before lets the event loop turn too rarely for 8 MB
+            # to arrive in time. That says nothing about Kafka.
+            await self._take(seconds)
+            return
         if fetched is None:
             return
         raw, aborted = fetched
         self._open(raw, aborted)
         if len(raw) > _FULL_BYTES and (end := end_of(raw)) > self._position:
             self._ahead = asyncio.ensure_future(self._fetch(consumer._client, end))
+            self._unasked = True
 
     def _open(self, raw: bytes, aborted: Sequence[tuple[int, int]] | None) -> None:
         """Begin to decode what a fetch brought."""

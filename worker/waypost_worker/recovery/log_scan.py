@@ -55,9 +55,21 @@ async def stretches(log: CommandLog, first: int, end: int) -> AsyncIterator[Sequ
     while position < end:
         records = await log.fetch(_PIECE)
         if not records:
-            # What is left may be nothing but transaction markers and aborted records.
-            if not await log.read(position, end):
-                return
+            position = await passed_over(log, position, end)
             continue
         position = records[-1].offset + 1
         yield records if position <= end else [record for record in records if record.offset < end]
+
+
+async def passed_over(log: CommandLog, position: int, end: int) -> int:
+    """Return an offset from ``position`` on before which the log has no records; ``end`` if it has none at all.
+
+    For a fetch that brought nothing: Kafka did not answer in time, or what is left is nothing but transaction markers
+    and aborted records. Reads a piece at a time, since all of it may not fit into memory.
+    """
+    while position < end:
+        behind = min(end, position + _PIECE)
+        if await log.read(position, behind):
+            break
+        position = behind
+    return position

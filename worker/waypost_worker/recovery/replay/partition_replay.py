@@ -27,6 +27,7 @@ from waypost_worker.partition.ports import (
     Store,
     StoredOutbox,
 )
+from waypost_worker.recovery.log_scan import passed_over
 from waypost_worker.recovery.replay.comparison import CompareOptions, Comparison
 from waypost_worker.recovery.retry import RecoveryProgress, patiently
 
@@ -196,9 +197,8 @@ class PartitionReplay:
                 break
             records = await log.fetch(self._limits.batch_records - len(gathered))
             if not records:
-                # What is left may be nothing but transaction markers and aborted records.
                 behind = gathered[-1].offset + 1 if gathered else next_offset
-                if behind >= self._end or not await log.read(behind, self._end):
+                if await passed_over(log, behind, self._end) >= self._end:
                     break
                 continue
             gathered += [record for record in records if next_offset <= record.offset < self._end]

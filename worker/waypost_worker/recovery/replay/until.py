@@ -10,7 +10,7 @@ from waypost.model.checkpoint import own_number
 from waypost.wire.envelope import KafkaRecord
 from waypost.wire.topics import partition_of
 from waypost_worker.partition.ports import CommandLog, ReadProgress, RefusedError
-from waypost_worker.recovery.log_scan import stretches
+from waypost_worker.recovery.log_scan import passed_over, stretches
 from waypost_worker.recovery.memory_fold import MemoryFold
 
 
@@ -136,8 +136,8 @@ class BoundedLog(CommandLog):
             self._drained()
             return ()
         records = await self._log.fetch(most)
-        if not records and not await self._log.read(self._position, self._end):
-            self._position = self._end  # nothing but transaction markers and aborted records
+        if not records and await passed_over(self._log, self._position, self._end) == self._end:
+            self._position = self._end
             return ()
         kept = [record for record in records if record.offset < self._end]
         if records:
