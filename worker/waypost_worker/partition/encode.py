@@ -278,11 +278,11 @@ class ResultEncoder:
         key, command_id, session_id, subject, name, traceparent = about
         body["command"] = {"id": command_id, "partition": self.partition, "offset": offset}
         headers = [
-            ("ce_specversion", b"1.0"),
+            self._version,
             ("ce_id", self.event_id(offset)),
-            ("ce_source", self._source),
+            self._from,
             ("ce_type", result_type),
-            ("ce_time", format_micros(recorded_at).encode()),
+            _time(recorded_at)[1],
         ]
         if subject is not None:
             headers.append(("ce_subject", subject.encode()))
@@ -290,7 +290,7 @@ class ResultEncoder:
             headers.append(("ce_sessionid", session_id.encode()))
         if name is not None:
             headers.append(("ce_checkpointname", name.encode()))
-        headers.append(("content-type", JSON))
+        headers.append(self._content)
         if traceparent is not None:
             headers.append(("traceparent", traceparent))
         return ResultRecord(key, orjson.dumps(body), headers)

@@ -24,6 +24,8 @@ PART_BYTES: Final = 32 * 1024 * 1024
 
 def kept(row: RejectedRow) -> RejectedRow:
     """Return the row as it is stored, with the sizes of the value and the headers if they were cut."""
+    if not row.headers and len(row.message) <= MAX_MESSAGE and _is_short(row.key, row.value):
+        return row  # as hundreds of thousands of tiny records in a batch
     value, value_bytes = row.value, row.value_bytes
     if value is not None and len(value) > MAX_KEPT_VALUE:
         value, value_bytes = value[:MAX_KEPT_VALUE], len(value)
@@ -43,6 +45,10 @@ def kept(row: RejectedRow) -> RejectedRow:
 def kept_key(key: bytes | None) -> bytes | None:
     """Return what is kept of a key; one that is cut is no session id, which the rejection says."""
     return None if key is None else key[:MAX_KEY_BYTES]
+
+
+def _is_short(key: bytes | None, value: bytes | None) -> bool:
+    return (key is None or len(key) <= MAX_KEY_BYTES) and (value is None or len(value) <= MAX_KEPT_VALUE)
 
 
 def _fitting(headers: Sequence[tuple[str, bytes]]) -> int:
