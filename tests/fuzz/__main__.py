@@ -6,13 +6,24 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from tests.fuzz.inputs import FOUND, KINDS, Input, input_of, save
-from tests.fuzz.leg import MIB, MOST_ALLOCATED, Tally, culprit, leg, rounds
+from tests.fuzz.leg import (
+    MIB,
+    MOST_ALLOCATED,
+    ROUND,
+    BrokerEndedError,
+    Leg,
+    Tally,
+    culprit,
+    leg,
+    rounds,
+)
 from tests.fuzz.table import progress, table
 from tests.support.servers import migrate_template
 
@@ -26,17 +37,14 @@ _TOLD_SECONDS: Final = 5.0
 
 @dataclass
 class Run:
-    """A run of several legs."""
+    """A run of several legs, each with servers of its own."""
 
-    servers: Servers
-    directory: Path
     seed: int
     seconds: float
     kind: str | None
     tally: Tally = field(default_factory=Tally)
     findings: list[str] = field(default_factory=list)
     number: int = 0
-    legs: int = 0
     began: float = field(default_factory=time.monotonic)
     told: float = 0.0
 
@@ -47,59 +55,49 @@ class Run:
     async def run(self) -> None:
         """Send inputs until the time is up."""
         while self.elapsed < self.seconds:
-            self.legs += 1
-            name = f"fuzz_{self.legs}"
-            dsn = self.servers.postgres.create_database(name)
-            migrate_template(dsn)
-            endpoints = Endpoints(self.servers.endpoints.bootstrap_servers, dsn)
-            directory = self.directory / name
-            directory.mkdir()
-            async with leg(endpoints, dsn, f"fuzz-{self.legs}", directory, self.tally, self.seed) as here:
-                until = min(self.seconds, self.elapsed + _LEG_SECONDS)
-                suspects: list[Input] = []
-                problem = None
-                for one in rounds(self._inputs(until)):
-                    problem = await here.judge(one)
-                    self._tell()
-                    if problem is not None:
-                        suspects = list(one)
-                        if here.is_broken():
-                            break
-                        found = await culprit(here, suspects)
-                        if found is not None:
-                            self._found(*found)
-                        else:
-                            say(f"not again, so not a finding: {problem}")
-                        suspects, problem = [], None
-                        if here.is_broken():
-                            break
-                if suspects and problem is not None:
-                    await self._isolate(suspects, problem)
-                elif not here.is_broken():
-                    wrong = await here.recovered()
-                    if wrong is not None:
-                        self._note(f"at the end of leg {self.legs}: {wrong}")
-            self.servers.postgres.drop_database(name)
+            with _servers() as (servers, directory):
+                try:
+                    await self._leg(servers, directory)
+                except BrokerEndedError:
+                    self._note(f"the broker ended, at one of the {ROUND} inputs up to number {self.number}")
+
+    async def _leg(self, servers: Servers, directory: Path) -> None:
+        async with _fresh(servers, directory, "fuzz", self.tally, self.seed) as here:
+            until = min(self.seconds, self.elapsed + _LEG_SECONDS)
+            for together in rounds(self._inputs(until)):
+                problem = await here.judge(together)
+                self._tell()
+                if problem is None:
+                    continue
+                if not here.is_broken():
+                    found = await culprit(here, together)
+                    if found is not None:
+                        self._found(*found)
+                    else:
+                        say(f"not again, so not a finding: {problem}")
+                else:
+                    await self._isolate(servers, directory, together, problem)
+                if here.is_broken():
+                    return
+            wrong = await here.recovered()
+            if wrong is not None:
+                self._note(f"after input number {self.number}: {wrong}")
 
     def _inputs(self, until: float) -> Iterator[Input]:
         while self.elapsed < until:
             self.number += 1
             yield input_of(self.seed, self.number, self.kind)
 
-    async def _isolate(self, suspects: list[Input], problem: str) -> None:
+    async def _isolate(
+        self, servers: Servers, directory: Path, suspects: Sequence[Input], problem: str
+    ) -> None:
         """Send the inputs of a round that broke its leg to a fresh worker each, until one breaks again."""
         if len(suspects) == 1:
             self._found(suspects[0], problem)
             return
         say(f"{problem}: looking for the input among {len(suspects)}")
         for number, one in enumerate(suspects):
-            name = f"fuzz_{self.legs}_{number}"
-            dsn = self.servers.postgres.create_database(name)
-            migrate_template(dsn)
-            endpoints = Endpoints(self.servers.endpoints.bootstrap_servers, dsn)
-            directory = self.directory / name
-            directory.mkdir()
-            async with leg(endpoints, dsn, f"fuzz-{name}", directory, Tally(), self.seed) as here:
+            async with _fresh(servers, directory, f"fuzz_{number}", Tally(), self.seed) as here:
                 again = await here.judge([one])
             if again is not None:
                 self._found(one, again)
@@ -120,6 +118,26 @@ class Run:
             say(progress(self.elapsed, self.tally, len(self.findings)))
 
 
+@contextmanager
+def _servers() -> Iterator[tuple[Servers, Path]]:
+    with (
+        tempfile.TemporaryDirectory(prefix="waypost-fuzz-") as state,
+        Servers(Path(state) / "servers") as servers,
+    ):
+        yield servers, Path(state)
+        servers.kafka.kill()  # an orderly shutdown takes seconds, and nobody needs its data
+
+
+@asynccontextmanager
+async def _fresh(servers: Servers, directory: Path, name: str, tally: Tally, seed: int) -> AsyncIterator[Leg]:
+    dsn = servers.postgres.create_database(name)
+    migrate_template(dsn)
+    (directory / name).mkdir()
+    endpoints = Endpoints(servers.endpoints.bootstrap_servers, dsn)
+    async with leg(endpoints, dsn, name, directory / name, tally, seed) as made:
+        yield made
+
+
 def say(text: str) -> None:
     """Print at once."""
     sys.stdout.write(text + "\n")
@@ -135,13 +153,8 @@ def main() -> int:
     given = parser.parse_args()
     say(f"seed {given.seed}, {given.minutes:g} minutes, a worker with {MOST_ALLOCATED // MIB} MiB at most")
     say("starting Kafka and Postgres (about 10 s)")
-    with (
-        tempfile.TemporaryDirectory(prefix="waypost-fuzz-") as state,
-        Servers(Path(state) / "servers") as servers,
-    ):
-        run = Run(servers, Path(state), given.seed, 60 * given.minutes, given.kind)
-        asyncio.run(run.run())
-        servers.kafka.kill()
+    run = Run(given.seed, 60 * given.minutes, given.kind)
+    asyncio.run(run.run())
     say(table(run.tally))
     say(f"seed {run.seed}: {len(run.findings)} findings in {run.elapsed / 60:.1f} minutes")
     for found in run.findings:

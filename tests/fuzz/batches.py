@@ -23,6 +23,7 @@ from tests.support.hostile_batches import (
     NOW,
     SNAPPY,
     TRANSACTIONAL,
+    XERIAL,
     ZSTD,
     batch,
     gzip_member,
@@ -45,6 +46,7 @@ from tests.support.hostile_batches import (
 
 _HEADER_BYTES: Final = 61
 _MB: Final = 1_000_000
+_MOST_CLAIMED: Final = 50 * _MB
 _INT32: Final = [-(2**31), -1000, -2, -1, 0, 1, 2, 3, 5, 100, 2**16, 2**31 - 1]
 _INT64: Final = [-(2**63), -(2**62), -2, -1, 0, 1, 5, NOW, 10 * NOW, 2**53, 2**62, 2**63 - 1]
 _SIZES: Final = [-(2**63), -(2**31), -2, -1, 0, 1, 5, 100, 2**31 - 1, 2**31, 2**32, 2**62]
@@ -360,6 +362,33 @@ def _zstd_block(chance: Random) -> bytes:
             struct.pack("<I", 2 << 1 | 5 << 3)[:3] + chance.randbytes(5),
         ]
     )
+
+
+def ends_a_broker(raw: bytes) -> bool:
+    """Return whether a broker would allocate gigabytes for a Snappy block that claims them, and end for want of memory.
+
+    That is a fault of Kafka's. It would take the run with it, and shows nothing of the worker.
+    """
+    if len(raw) < _HEADER_BYTES or raw[22] & 7 != SNAPPY:
+        return False
+    payload = raw[_HEADER_BYTES:]
+    if not payload.startswith(XERIAL):
+        return _claims_gigabytes(payload)
+    at = 16
+    while at + 4 <= len(payload):
+        size = struct.unpack_from(">i", payload, at)[0]
+        at += 4
+        if size > _MOST_CLAIMED or _claims_gigabytes(payload[at : at + max(0, size)]):
+            return True
+        at += max(0, size)
+    return False
+
+
+def _claims_gigabytes(block: bytes) -> bool:
+    try:
+        return int(cramjam.snappy.decompress_raw_len(block)) > _MOST_CLAIMED
+    except Exception:  # of many types
+        return False
 
 
 # What is not built by the rules of a format.

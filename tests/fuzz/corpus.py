@@ -122,6 +122,15 @@ _LONGEST_SESSION: Final = next(
 # Bodies.
 
 
+def _longest_ids() -> Batches:
+    # 10 MB, of which the broker sees a hundredth.
+    letter = "\U0001f642"
+    item = '{"id":"%s","name":"n","timestamp":"%s","data":{}}'
+    listed = ",".join(item % (letter * 251 + f"{number:05}", TIME.decode()) for number in range(10_000))
+    body = f'{{"checkpoints":[{listed}]}}'.encode()
+    yield _sent(_one("session.import", body, _LONGEST_SESSION, "longest"), codec=ZSTD)
+
+
 def _empty_items() -> Batches:
     yield _sent(_one("session.import", b'{"checkpoints":[' + b",".join([b"{}"] * 345_000) + b"]}"))
 
@@ -228,6 +237,7 @@ _MADE: Final[dict[str, Callable[[], Batches]]] = {
     "a trace of 20 MB in 915 bytes": _long_trace,
     "a key of 20 MB": _long_key,
     "imports and policies that list 20,000 of the longest ids": _twenty_thousand_ids,
+    "an import of 10,000 items with the longest ids": _longest_ids,
     "an import of 345,000 empty items": _empty_items,
     "an import of 100,000 wrong items": _wrong_items,
     "90,000 unknown fields": _unknown_fields,
@@ -242,6 +252,10 @@ _MADE: Final[dict[str, Callable[[], Batches]]] = {
 
 def corpus() -> Iterator[Input]:
     """Yield all inputs, those that are made here first."""
-    for name, make in _MADE.items():
-        yield Input("corpus", name, tuple(make()), heavy=True)
+    yield from map(named, _MADE)
     yield from saved()
+
+
+def named(name: str) -> Input:
+    """Return the input of this name that is made here."""
+    return Input("corpus", name, tuple(_MADE[name]()), heavy=True)

@@ -57,6 +57,8 @@ def input_of(seed: int, number: int, kind: str | None = None) -> Input:
         kind = chance.choices(KINDS, [RARE.get(one, 1.0) for one in KINDS])[0]
     if kind in _BATCHES:
         name, raw = _BATCHES[kind](chance)
+        while batches.ends_a_broker(raw):
+            name, raw = _BATCHES[kind](chance)
     else:
         name, raw = bodies.bodies(chance, f"waypost.{kind.removeprefix('body: ')}")
     return Input(kind, name, (raw,), kind in RARE or len(raw) > _LIGHT_BYTES)

@@ -17,6 +17,7 @@ import itertools
 import re
 import resource
 import signal
+import sys
 import threading
 import time
 import urllib.error
@@ -39,6 +40,7 @@ from tests.support.deployment import Deployment, deployment
 from tests.support.raw_kafka import RawKafka
 from tests.support.timeouts import PATIENCE
 
+from waypost.subscriber.events import Event, read_event
 from waypost.wire.topics import partition_of
 from waypost_worker.devserver import Endpoints
 
@@ -52,7 +54,7 @@ LONGEST: Final = 5.0  # seconds
 _RATE: Final = 2_000
 _RECOVERY_SECONDS: Final = 600.0
 # Inputs that are sent before the answers to the first one are waited for.
-_ROUND: Final = 40
+ROUND: Final = 40
 _ROUND_BYTES: Final = 256 * 1024
 _CANARIES: Final = [
     name for name in (f"canary-{number}" for number in range(100)) if partition_of(name, PARTITIONS) == HOME
@@ -94,6 +96,10 @@ class Sent:
     first: int
     canary: int
     at: float
+
+
+class BrokerEndedError(Exception):
+    """The broker ended, so nothing more can be sent."""
 
 
 class Probes(threading.Thread):
@@ -143,13 +149,24 @@ class Probes(threading.Thread):
 class Leg:
     """One deployment with one worker, for as long as nothing breaks."""
 
-    def __init__(self, here: Deployment, directory: Path, tally: Tally, chance: Random) -> None:
+    def __init__(
+        self,
+        here: Deployment,
+        directory: Path,
+        tally: Tally,
+        chance: Random,
+        program: Path | None = None,
+        patience: float = PATIENCE,
+    ) -> None:
         self._broken = False
+        self._patience = patience
         self._here = here
         self._directory = directory
         self._tally = tally
         self._chance = chance
         self._worker = Watched(here, directory / "worker.log")
+        if program is not None:
+            self._worker.command = (sys.executable, str(program), "worker")
         self._kafka: RawKafka | None = None
         self._numbers = itertools.count(1)
         self._end = 0  # of the command log
@@ -203,7 +220,7 @@ class Leg:
         self._forget_peaks()
         sent = await asyncio.to_thread(self._send, inputs)
         try:
-            async with asyncio.timeout(PATIENCE + (self._end - self._settled) / _RATE):
+            async with asyncio.timeout(self._patience + (self._end - self._settled) / _RATE):
                 await self._until_answered(sent[-1].canary)
         except TimeoutError:
             self._broken = True
@@ -212,7 +229,7 @@ class Leg:
             self._broken = True
             return f"the worker ended with {self._worker.process and self._worker.process.returncode}"
         problem = self._count(sent)
-        if terms != await self._terms_ended():
+        if problem is None and terms != await self._terms_ended():
             return "a term of the owner ended"
         return problem
 
@@ -230,7 +247,10 @@ class Leg:
 
     def _produce(self, raw: bytes) -> bool:
         if self._kafka is None:
-            self._kafka = RawKafka(self._here.endpoints.bootstrap_servers)
+            try:
+                self._kafka = RawKafka(self._here.endpoints.bootstrap_servers)
+            except ConnectionRefusedError as refused:
+                raise BrokerEndedError from refused
         try:
             error, offset = self._kafka.produce(self._here.topics.commands, HOME, raw)
         except ConnectionError:  # closed by a broker that can't read the request
@@ -295,6 +315,10 @@ class Leg:
         if self._probes is not None:
             self._probes.longest()
 
+    async def loop_delay(self) -> float:
+        """Return the longest recent delay of the worker's event loop in seconds, as it says itself."""
+        return (await self._worker.metrics())[("waypost_loop_delay_seconds",)]
+
     async def _terms_ended(self) -> float:
         try:
             metrics = await self._worker.metrics()
@@ -339,6 +363,10 @@ class Leg:
         self._rejected.clear()
         self._created.clear()
 
+    async def results(self) -> list[Event]:
+        """Return all results so far of the partition that inputs go to, as subscribers see them."""
+        return [read_event(record) for record in (await self._here.results())[HOME]]
+
     # The end.
 
     async def recovered(self) -> str | None:
@@ -372,11 +400,21 @@ class Leg:
 
 @asynccontextmanager
 async def leg(
-    endpoints: Endpoints, dsn: str, prefix: str, directory: Path, tally: Tally, seed: int
+    endpoints: Endpoints,
+    dsn: str,
+    prefix: str,
+    directory: Path,
+    tally: Tally,
+    seed: int,
+    program: Path | None = None,
+    patience: float = PATIENCE,
 ) -> AsyncIterator[Leg]:
-    """Create topics, start a worker, and end it."""
+    """Create topics, start a worker, and end it. ``program`` replaces the ordinary one.
+
+    A partition that does not answer for ``patience`` seconds stands still.
+    """
     async with deployment(endpoints, dsn, prefix, partitions=PARTITIONS) as here:
-        made = Leg(here, directory, tally, Random(seed))
+        made = Leg(here, directory, tally, Random(seed), program, patience)
         try:
             await made.start()
             yield made
@@ -389,7 +427,7 @@ def rounds(inputs: Iterable[Input]) -> Iterable[list[Input]]:
     together: list[Input] = []
     for one in inputs:
         size = sum(len(raw) for other in together for raw in other.batches)
-        if together and (one.heavy or len(together) >= _ROUND or size > _ROUND_BYTES):
+        if together and (one.heavy or len(together) >= ROUND or size > _ROUND_BYTES):
             yield together
             together = []
         if one.heavy:

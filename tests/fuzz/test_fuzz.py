@@ -1,11 +1,14 @@
 """A short run of ``make fuzz``, with another seed each time; and a worker with a bug, which the verdict must notice."""
 
+import re
 import time
 from pathlib import Path
 
+from tests.fuzz.commands import SESSIONS, create, joined
 from tests.fuzz.inputs import KINDS, RARE, Input, input_of
 from tests.fuzz.leg import Tally, culprit, leg, rounds
 from tests.fuzz.table import progress, table
+from tests.support.hostile_batches import batch
 
 from waypost_worker.devserver import Endpoints, Servers
 
@@ -32,6 +35,24 @@ async def test_a_short_run_finds_nothing(
         assert await worker.recovered() is None, seed
     assert tally.tried.keys() >= set(KINDS)
     assert tally.accepted.total() > len(inputs) / 2
+
+
+async def test_a_verdict_notices_memory_silence_and_failure(
+    servers: Servers, database: str, topic_prefix: str, tmp_path: Path
+) -> None:
+    program = Path(__file__).with_name("broken_worker.py")
+    endpoints = Endpoints(servers.endpoints.bootstrap_servers, database)
+    problems = {}
+    async with leg(
+        endpoints, database, topic_prefix, tmp_path, Tally(), seed=1, program=program, patience=15
+    ) as worker:
+        for bug in ("none", "silence", "memory", "failure"):
+            wrong = create(SESSIONS[0], bug, b"{")
+            problems[bug] = await worker.judge([Input("bug", bug, (batch(joined([wrong]), 1),))])
+    assert problems["none"] is None
+    assert re.fullmatch(r"the ordinary command took [\d.]+ s|a probe was .*", problems["silence"] or "")
+    assert re.fullmatch(r"the worker took \d+ MiB", problems["memory"] or "")
+    assert re.fullmatch(r"offset \d+ has no answer", problems["failure"] or "")
 
 
 def test_an_input_is_the_same_whenever_it_is_made() -> None:
