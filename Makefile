@@ -6,6 +6,7 @@ JOBS     ?= 2
 MINUTES  ?= 10
 COMMANDS ?= 50000
 SEEDS    ?= 10000
+SEED     ?=
 DATABASE ?=
 BIN      := $(VENV)/bin
 STAMP    := $(VENV)/.installed
@@ -109,13 +110,16 @@ pin-images:  ## digests of the base images (needs the network, and crane, skopeo
 	@$(PYTHON) deploy/pin_images.py
 
 ##@ Faults, long runs and drills
-.PHONY: faults soak crash-tests round-trip simulation mutants mutmut alerts docs-commands image-steps
+.PHONY: faults soak fuzz crash-tests round-trip simulation mutants mutmut alerts docs-commands image-steps
 
 faults: setup  ## every fault on real servers and workers, with a table; writes build/faults.json (20 min)
 	@$(BIN)/pytest tests/faults -m 'long or not long' -q --faults-report build/faults.json
 
 soak: setup  ## load and random faults together for MINUTES; writes build/soak.json and build/soak.png
 	@$(BIN)/python -m tests.faults.soak --minutes $(MINUTES)
+
+fuzz: setup  ## MINUTES of hostile batches, envelopes and bodies against a worker; writes build/fuzz.json
+	@$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 crash-tests: setup  ## 200 agents killed under load, Kafka up, down and frozen; writes build/crash.json
 	@$(BIN)/python -m tests.tools.crash

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from tests.fuzz.inputs import FOUND, KINDS, Input, input_of, save
+from tests.fuzz.inputs import KINDS, Input, input_of, save
 from tests.fuzz.leg import (
     MIB,
     MOST_ALLOCATED,
@@ -161,7 +161,7 @@ def main() -> int:
         say(f"- {found}")
     if run.findings:
         say(
-            f"Failing inputs are in {FOUND.relative_to(Path.cwd())}; tests/fuzz/test_corpus.py sends them again."
+            f"Failing inputs are in tests/fuzz/found; tests/fuzz/test_corpus.py sends them again."
         )
     REPORT.parent.mkdir(exist_ok=True)
     report = {"seed": run.seed, "minutes": given.minutes, "findings": run.findings, **vars(run.tally)}

@@ -29,6 +29,8 @@ from waypost.wire.topics import partition_of
 
 _MB: Final = 1_000_000
 _SESSION: Final = SESSIONS[0]
+#: 64 KB of them.
+ROLLBACKS: Final = 320
 _GOOD: Final = b'{"name":"n","data":{}}'
 Batches = Iterator[bytes]
 
@@ -153,20 +155,18 @@ def _deep() -> Batches:
 
 
 def _rollbacks() -> Batches:
-    yield _sent(
-        _one("checkpoint.create", b'{"name":"n","data":{"x":"%b"}}' % (b"x" * 300_000), command_id="large")
-    )
     yield _sent(_import_of_one())
-    number = range(100)
-    yield _sent(
-        *[_one("session.rollback", b'{"checkpoint_id":"large"}', command_id=f"r-{one}") for one in number]
-    )
+    rollbacks = [
+        _one("session.rollback", b'{"checkpoint_id":"large"}', command_id=f"r-{number}")
+        for number in range(ROLLBACKS)
+    ]
+    yield _sent(*rollbacks)
 
 
 def _import_of_one() -> Command:
     body = b'{"checkpoints":[{"id":"large","name":"n","timestamp":"%b","data":{"x":"%b"}}]}' % (
         TIME,
-        b"x" * 300_000,
+        b"x" * 200_000,
     )
     return _one("session.import", body, command_id="import-large")
 
@@ -242,7 +242,7 @@ _MADE: Final[dict[str, Callable[[], Batches]]] = {
     "an import of 100,000 wrong items": _wrong_items,
     "90,000 unknown fields": _unknown_fields,
     "hundreds of thousands of brackets": _deep,
-    "small rollbacks with large results": _rollbacks,
+    "64 KB of rollbacks with large results": _rollbacks,
     "metadata that grows 27 times": _growing_metadata,
     "a session full of pins": _session_full_of_pins,
     "a number of a million digits": _million_digits,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from tests.fuzz.corpus import named
+from tests.fuzz.corpus import ROLLBACKS, named
 from tests.fuzz.leg import Leg, Tally, leg
 
 from waypost.subscriber.events import Event
@@ -75,11 +75,12 @@ async def test_a_lowered_default_and_then_an_import(worker: Leg) -> None:
     assert len(second.raw_body) < 10_000
 
 
-async def test_a_few_kilobytes_of_rollbacks_with_large_results(worker: Leg) -> None:
-    found = await events_after(worker, "small rollbacks with large results")
+async def test_64_kb_of_rollbacks_with_large_results(worker: Leg) -> None:
+    found = await events_after(worker, "64 KB of rollbacks with large results")
     rollbacks = [event for event in found if event.type == EventType.ROLLED_BACK]
-    assert len(rollbacks) == 100
-    assert sum(len(event.raw_body) for event in rollbacks) > 30_000_000
+    assert len(named("64 KB of rollbacks with large results").batches[-1]) < 70_000
+    assert len(rollbacks) == ROLLBACKS
+    assert sum(len(event.raw_body) for event in rollbacks) > 1000 * 64_000
 
 
 async def test_a_trace_of_20_mb_in_a_batch_of_915_bytes(worker: Leg) -> None:
