@@ -160,9 +160,7 @@ def main() -> int:
     for found in run.findings:
         say(f"- {found}")
     if run.findings:
-        say(
-            f"Failing inputs are in tests/fuzz/found; tests/fuzz/test_corpus.py sends them again."
-        )
+        say("Failing inputs are in tests/fuzz/found; tests/fuzz/test_corpus.py sends them again.")
     REPORT.parent.mkdir(exist_ok=True)
     report = {"seed": run.seed, "minutes": given.minutes, "findings": run.findings, **vars(run.tally)}
     REPORT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

@@ -10,7 +10,12 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-from tests.fuzz.commands import SESSIONS, Command, command_batch, valid_headers
+from tests.fuzz.commands import SESSIONS, Command, Header, command_batch, joined, valid_headers
+from tests.support.batch_variants import packed
+from tests.support.dear_bodies import dear_bodies, large_bodies
+from tests.support.hostile_batches import GZIP, LZ4, ZSTD, batch
+
+from waypost.wire.event_types import COMMAND_TYPES
 
 _SCHEMAS: Final = Path(__file__).parents[2] / "schemas" / "json"
 
@@ -288,6 +293,36 @@ def bodies(chance: Random, command_type: str) -> tuple[str, bytes]:
         command_id = f"{chance.randrange(10**9)}-{number}"
         commands.append((key, made, valid_headers(command_id, command_type)))
     return said or "nothing", command_batch(chance, commands)
+
+
+def large(chance: Random) -> tuple[str, bytes]:
+    """Return a batch with a body of megabytes, in some kilobytes."""
+    size = chance.choice([1, 2, 8, 15, 16]) * 1_000_000
+    made = chance.choice(
+        list(large_bodies(size)) + [one for one in dear_bodies(size) if len(one.body) > 10**6]
+    )
+    body, said = made.body, made.what
+    if chance.random() < 0.3:
+        body, what = garbled(chance, body)
+        said = f"{said}, {what}"
+    kind = made.kind if chance.random() < 0.8 else chance.choice(COMMAND_TYPES)
+    headers: list[Header] = valid_headers(f"{chance.randrange(10**9)}", kind)
+    if chance.random() < 0.3:
+        event = b'"specversion":"1.0","id":"%d","source":"s","type":"%b"' % (
+            chance.randrange(10**9),
+            kind.encode(),
+        )
+        body, said = b'{"data":%b,%b}' % (body, event), f"{said}, in an event"
+        if chance.random() < 0.3:
+            body = body.replace(b'"data"', b'"id"', 1)
+        headers = [(b"content-type", b"application/cloudevents+json")]
+    key = None if kind == "waypost.defaults.configure" else chance.choice(SESSIONS).encode()
+    data = joined([(key, body, headers)])
+    codec = chance.choice([GZIP, ZSTD, ZSTD, LZ4])
+    raw = batch(packed(codec, data), 1, codec)
+    if len(raw) > 1_000_000:
+        raw = batch(packed(ZSTD, data), 1, ZSTD)
+    return f"{len(body) // 10**6} MB: {said}", raw
 
 
 _FOREIGN: Final = (

@@ -5,12 +5,24 @@ tests/integration/test_admission.py sends those.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final
 
 from tests.fuzz.batches import blown_up
-from tests.fuzz.commands import HOME, PARTITIONS, SESSIONS, TIME, Command, create, joined, valid_headers
+from tests.fuzz.commands import (
+    HOME,
+    PARTITIONS,
+    SESSIONS,
+    TIME,
+    Command,
+    Header,
+    create,
+    joined,
+    valid_headers,
+)
 from tests.fuzz.inputs import Input, saved
 from tests.support.batch_variants import packed
+from tests.support.dear_bodies import large_bodies
 from tests.support.hostile_batches import (
     GZIP,
     LZ4,
@@ -185,6 +197,30 @@ def _growing_metadata() -> Batches:
     )
 
 
+def _large_body(number: int) -> Batches:
+    one = list(large_bodies(15_900_000))[number]
+    yield _sent(_one(one.kind.removeprefix("waypost."), one.body, command_id=f"large-{number}"), codec=ZSTD)
+
+
+def _large_event() -> Batches:
+    objects = b"[" + b",".join([b'{"":0}'] * 2_200_000) + b"]"
+    event = b'{"specversion":"1.0","source":"s","type":"t","id":' + objects + b"}"
+    headers: list[Header] = [(b"content-type", b"application/cloudevents+json")]
+    yield _sent((_SESSION.encode(), event, headers), codec=ZSTD)
+
+
+def _import_of_growing_metadata() -> Batches:
+    numbers = b",".join([b"1e308"] * 2_700)
+    item = b'{"id":"grow-%d","name":"n","timestamp":"%b","data":{},"metadata":{"a":[%b]}}'
+    items = b",".join([item % (number, TIME, numbers) for number in range(950)])
+    session = SESSIONS[2]
+    policy = b'{"max_checkpoints":1000,"compress_after":1000,"keep_recent":1000}'
+    yield _sent(_one("session.configure", policy, session, "grow"))
+    yield _sent(
+        _one("session.import", b'{"checkpoints":[' + items + b"]}", session, "import-grow"), codec=ZSTD
+    )
+
+
 def _session_full_of_pins() -> Batches:
     session = SESSIONS[1]
     policy = b'{"max_checkpoints":10000,"compress_after":10000,"keep_recent":10000}'
@@ -244,6 +280,12 @@ _MADE: Final[dict[str, Callable[[], Batches]]] = {
     "hundreds of thousands of brackets": _deep,
     "64 KB of rollbacks with large results": _rollbacks,
     "metadata that grows 27 times": _growing_metadata,
+    **{
+        f"16 MB in 2 KB: {one.kind.removeprefix('waypost.')}, {one.what}": partial(_large_body, number)
+        for number, one in enumerate(large_bodies(100))
+    },
+    "a structured event whose id is 16 MB of objects": _large_event,
+    "an import of 950 items whose metadata grows": _import_of_growing_metadata,
     "a session full of pins": _session_full_of_pins,
     "a number of a million digits": _million_digits,
     "texts that are no texts": _odd_texts,

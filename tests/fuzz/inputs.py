@@ -44,9 +44,10 @@ _BATCHES: Final[dict[str, Callable[[Random], tuple[str, bytes]]]] = {
     "envelope: headers": envelopes.headers,
     "envelope: key": envelopes.keys,
     "envelope: structured": envelopes.structured,
+    "body: large": bodies.large,
 }
-# Bombs and tiny records cost a second each; so that they don't take the whole run, they are rare.
-RARE: Final = {"batch: tiny records": 0.05, "batch: bomb": 0.1}
+# These cost a second each; so that they don't take the whole run, they are rare.
+RARE: Final = {"batch: tiny records": 0.05, "batch: bomb": 0.1, "body: large": 0.1}
 KINDS: Final = (*_BATCHES, *(f"body: {kind.removeprefix('waypost.')}" for kind in COMMAND_TYPES))
 
 

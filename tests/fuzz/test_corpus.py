@@ -41,7 +41,7 @@ async def test_nothing_that_ever_broke_a_worker_does_so_again(
             problems[one.name] = problem
         if worker.is_broken():
             break
-    assert problems == {}
+    assert problems == {}, tally
     assert await worker.recovered() is None
     assert 0 < tally.resident < MOST_RESIDENT
     record_property("resident MiB", tally.resident // MIB)

@@ -45,6 +45,37 @@ def dear_bodies(size: int = WHOLE) -> Iterator[DearBody]:
         yield DearBody(kind, "a number of a million digits", b'{"max_age":1.' + b"0" * (size - 14) + b"}")
 
 
+def large_bodies(size: int) -> Iterator[DearBody]:
+    """Yield bodies of about this size that only a compressed batch holds, and whose objects would not fit into memory.
+
+    Each gets past another check that comes before a text is parsed.
+    """
+    lists, objects = _filled(b"[", b"[]", b"]", size), _filled(b"[", b'{"":0}', b"]", size)
+    head = b'{"name":"n","data":{},"metadata":{"a":'
+    for what, body in {
+        "metadata of lists": head + lists + b"}}",
+        "metadata of objects": head + objects + b"}}",
+        "metadata of lists before the data": b'{"name":"n","metadata":{"a":' + lists + b'},"data":{}}',
+        "metadata of objects behind white space": b" \n" + head + objects + b"}}",
+        "an integer that is too long behind objects": head + objects + b',"b":18446744073709551616}}',
+        "an integer that is too small behind objects": head + objects + b',"b":-9223372036854775809}}',
+        "garbage behind objects": head + objects + b"}}x",
+        "a byte order mark before objects": b"\xef\xbb\xbf" + head + objects + b"}}",
+        "a surrogate behind objects": head + objects + b',"b":"\\ud800"}}',
+        "objects, and a field repeated": b'{"name":' + objects + b',"name":"n"' * 100 + b',"data":{}}',
+        "no braces around objects": objects[1:-1],
+    }.items():
+        yield DearBody(EventType.CREATE, what, body)
+    item = b'{"checkpoints":[{"id":"a","name":"n",' + _TIME + b',"data":{},"metadata":{"a":'
+    yield DearBody(EventType.IMPORT, "an item with metadata of objects", item + objects + b"}}]}")
+    yield DearBody(EventType.IMPORT, "a list of lists of objects", b'{"checkpoints":[[' + objects + b"]]}")
+    identifier = b'{"checkpoint_id":' + objects
+    for kind in EventType.PIN, EventType.ROLLBACK:
+        yield DearBody(kind, "an id of objects", identifier + b"}")
+        yield DearBody(kind, "an id of objects, repeated", identifier + b',"checkpoint_id":"a"' * 100 + b"}")
+    yield DearBody(EventType.CONFIGURE, "a policy of objects", b'{"max_age":' + objects + b"}")
+
+
 def _creates(size: int) -> Iterator[DearBody]:
     # Data fills a create of 1 MiB to its limit of 900 KiB.
     room = min(size, _DATA)

@@ -1,9 +1,13 @@
 """No body costs a worker much for its size, whatever it holds; the page lists the dearest that are known."""
 
+import tracemalloc
+from types import SimpleNamespace
+
 import pytest
-from tests.support.dear_bodies import AT_ONCE, WHOLE, dear_bodies
+from tests.support.dear_bodies import AT_ONCE, WHOLE, dear_bodies, large_bodies
 from tests.support.dear_bodies_page import PAGE, Cost, measure
 
+from waypost.wire.envelope import STRUCTURED, glimpse
 from waypost.wire.event_types import COMMAND_TYPES, EventType
 
 # In loops of a million additions: 50 ms are 1.8 on the machine of the page. Measured are at most 1.4. An import of
@@ -11,11 +15,14 @@ from waypost.wire.event_types import COMMAND_TYPES, EventType
 ON_THE_LOOP = 4.0
 IN_A_THREAD = 12.0
 MEMORY = 50  # times the body
+# A compressed batch can hold a body of 16 MB, and such a body at a few kilobytes. Parsed, it would take 640 MB.
+LARGE = 4 * WHOLE
+MEMORY_OF_LARGE = 5
 
 
 @pytest.fixture(scope="module", params=[WHOLE, AT_ONCE], ids=["1 MiB", "256 KiB"])
 def costs(request: pytest.FixtureRequest) -> list[Cost]:
-    return measure(request.param, turns=2)
+    return measure(dear_bodies(request.param), turns=2)
 
 
 def test_every_body_is_as_large_as_its_topic_or_its_limit_allows() -> None:
@@ -46,3 +53,20 @@ def test_the_page_has_every_body_with_its_answer(costs: list[Cost]) -> None:
         kind = cost.dear.kind.removeprefix("waypost.")
         assert page.count(f"| `{kind}` | {cost.dear.what} | `") == 2
         assert f"| `{kind}` | {cost.dear.what} | `{cost.outcome}` |" in page
+
+
+def test_a_body_that_only_a_compressed_batch_holds_is_never_parsed_whole() -> None:
+    costs = measure(large_bodies(LARGE), turns=1)
+    assert {cost.outcome for cost in costs} <= {"too-large", "invalid-body", "unknown-checkpoint"}
+    assert [cost.dear.what for cost in costs if cost.memory > MEMORY_OF_LARGE] == []
+
+
+def test_a_structured_event_is_never_parsed_whole_to_find_its_id() -> None:
+    objects = b"[" + b",".join([b'{"":0}'] * (LARGE // 7)) + b"]"
+    event = b'{"specversion":"1.0","source":"s","type":"t","id":' + objects + b"}"
+    record = SimpleNamespace(key=b"s", value=event, headers=[("content-type", STRUCTURED)])
+    tracemalloc.start()
+    assert glimpse(record) == (None, "s")  # type: ignore[arg-type]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < MEMORY_OF_LARGE * len(event)

@@ -29,7 +29,9 @@ MAX_SOURCE: Final = 2048  # characters
 MAX_CHECKPOINT_ID: Final = 256  # characters; own ids need at most 219
 MAX_IMPORT_ITEMS: Final = 10_000  # checkpoints in one command
 MAX_DATA_BYTES: Final = 900 * 1024
-MAX_METADATA_BYTES: Final = 16 * 1024
+MAX_METADATA_BYTES: Final = 16 * 1024  # in canonical form
+# As it was written, with white space, escapes and repeated keys. Its Python objects take 40 times that.
+MAX_METADATA_TEXT: Final = 1024 * 1024
 MAX_NESTING: Final = 100
 MIN_INTEGER: Final = -(2**63)
 MAX_INTEGER: Final = 2**64 - 1

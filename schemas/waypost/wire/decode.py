@@ -36,6 +36,7 @@ from waypost.model.limits import (
     MAX_CHECKPOINT_ID,
     MAX_DATA_BYTES,
     MAX_IMPORT_ITEMS,
+    MAX_METADATA_TEXT,
     MAX_NAME,
     MAX_NESTING,
     checked_metadata,
@@ -56,7 +57,7 @@ from waypost.wire.command_models import (
     validate_body,
 )
 from waypost.wire.event_types import COMMAND_TYPES, EventType
-from waypost.wire.plain_json import check_object, looks_like_object
+from waypost.wire.plain_json import LARGE, check_object, looks_like_object
 from waypost.wire.raw_json import element_spans, member_spans, repeated_key, value_end
 
 _CREATE: Final = EventType.CREATE.value
@@ -106,6 +107,8 @@ def _plain_create(body: bytes) -> Create | None:
         raise too_deep()
     raw_name, raw_metadata = matched.groups()
     if len(raw_name) > 4 * MAX_NAME or (name := _plain_name(raw_name)) is None:
+        return None
+    if raw_metadata is not None and len(raw_metadata) > MAX_METADATA_TEXT:
         return None
     if raw_metadata is None or raw_metadata == b"{}":
         return tuple.__new__(Create, (name, data, b"{}"))  # as in waypost.wire.envelope
@@ -164,7 +167,7 @@ def _collected(text: bytes) -> tuple[dict[str, bytes], str | None]:
         raw[key] = text[start:end]
         if len(raw) > _TOO_MANY_FIELDS:
             break
-        if count > _MANY_MEMBERS:  # of few names
+        if count > _MANY_MEMBERS and len(text) <= LARGE:  # of few names
             return {name: orjson.dumps(value) for name, value in orjson.loads(text).items()}, repeated
     return raw, repeated
 
@@ -316,4 +319,9 @@ def _data(data: bytes, field: str) -> bytes:
 
 
 def _raw_metadata(raw: bytes, field: str) -> bytes:
+    if len(raw) > MAX_METADATA_TEXT:
+        raise InvalidCommandError(
+            "too-large",
+            f"{field} is written in {len(raw)} bytes, at most {MAX_METADATA_TEXT} are allowed: put the rest into data",
+        )
     return raw if raw == b"{}" else checked_metadata(orjson.loads(raw), field)

@@ -313,8 +313,9 @@ def _event_id(value: bytes) -> str | None:
         found = event.get("id") if isinstance(event, dict) else None
     elif len(value) <= MAX_COMMAND_BYTES and looks_like_object(value):
         spans = islice(member_spans(value), _MOST_ATTRIBUTES)
-        raw = {name: (start, end) for name, start, end in spans if name == "id"}
-        found = orjson.loads(value[slice(*raw["id"])]) if "id" in raw else None
+        raw = {name: value[start:end] for name, start, end in spans if name == "id"}
+        # A list in its place may be all of the event.
+        found = orjson.loads(raw["id"]) if raw.get("id", b"").startswith(b'"') else None
     return found if isinstance(found, str) and text_problem(found, MAX_COMMAND_ID) is None else None
 
 

@@ -12,11 +12,14 @@ from typing import Final
 
 import orjson
 
+from waypost.errors import InvalidCommandError
 from waypost.model.brackets import nests_deeper
 from waypost.model.limits import MAX_NESTING, check_json, has_long_number, not_an_object, too_deep
 
 # simdjson keeps about 14 bytes of memory for each byte of the longest text that a parser has seen.
 _LONGEST: Final = 64 * 1024
+#: Only a compressed batch holds a longer text, which must never become Python objects: 16 MB are 640 MB of them.
+LARGE: Final = 1024 * 1024
 
 
 def is_plain_object(raw: bytes, levels: int) -> bool:
@@ -37,9 +40,25 @@ def check_object(raw: bytes, what: str = "the body", around: int = 1) -> None:
         return
     if raw.lstrip(b" \t\n\r").startswith(b"["):
         raise not_an_object(what, [])  # which is sure without parsing all that is in it
+    if len(raw) > LARGE:
+        _check_large(raw, what, around)
+        return
     value = check_json(raw, around)
     if not isinstance(value, dict):
         raise not_an_object(what, value)
+
+
+def _check_large(raw: bytes, what: str, around: int) -> None:
+    """Judge a large text that does not look like an object by simdjson alone, which does not say what is wrong."""
+    if nests_deeper(raw, MAX_NESTING + around):
+        raise too_deep()
+    stripped = raw.lstrip(b" \t\n\r")
+    if len(stripped) == len(raw) or not looks_like_object(stripped):
+        raise InvalidCommandError(
+            "invalid-body",
+            f"{what} is not a JSON object, or holds an integer beyond 64 bits; it has {len(raw)} bytes, which is too "
+            "much to tell where",
+        )
 
 
 def is_object_to_orjson(raw: bytes) -> bool:
@@ -62,7 +81,11 @@ def _with_simdjson() -> Callable[[bytes], bool] | None:
         try:
             parse(raw)
         # A parser refuses to start while another thread holds what it just made: that one looks closely, too.
-        except (ValueError, RuntimeError, MemoryError):
+        except (ValueError, RuntimeError):
+            return False
+        except MemoryError:
+            if len(raw) > LARGE:
+                raise  # for nobody looks closely
             return False
         # A byte order mark, which simdjson passes over, is no JSON.
         return raw.startswith(b"{")
