@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from tests.fuzz.commands import SESSIONS, Command, Header, command_batch, joined, valid_headers
 from tests.support.batch_variants import packed
-from tests.support.dear_bodies import dear_bodies, large_bodies
+from tests.support.dear_bodies import LARGE_BODIES, large_body
 from tests.support.hostile_batches import GZIP, LZ4, ZSTD, batch
 
 from waypost.wire.event_types import COMMAND_TYPES
@@ -298,9 +298,7 @@ def bodies(chance: Random, command_type: str) -> tuple[str, bytes]:
 def large(chance: Random) -> tuple[str, bytes]:
     """Return a batch with a body of megabytes, in some kilobytes."""
     size = chance.choice([1, 2, 8, 15, 16]) * 1_000_000
-    made = chance.choice(
-        list(large_bodies(size)) + [one for one in dear_bodies(size) if len(one.body) > 10**6]
-    )
+    made = large_body(chance.randrange(len(LARGE_BODIES)), size)
     body, said = made.body, made.what
     if chance.random() < 0.3:
         body, what = garbled(chance, body)

@@ -22,7 +22,7 @@ from tests.fuzz.commands import (
 )
 from tests.fuzz.inputs import Input, saved
 from tests.support.batch_variants import packed
-from tests.support.dear_bodies import large_bodies
+from tests.support.dear_bodies import LARGE_BODIES, large_body
 from tests.support.hostile_batches import (
     GZIP,
     LZ4,
@@ -198,7 +198,7 @@ def _growing_metadata() -> Batches:
 
 
 def _large_body(number: int) -> Batches:
-    one = list(large_bodies(15_900_000))[number]
+    one = large_body(number, 15_900_000)
     yield _sent(_one(one.kind.removeprefix("waypost."), one.body, command_id=f"large-{number}"), codec=ZSTD)
 
 
@@ -281,8 +281,8 @@ _MADE: Final[dict[str, Callable[[], Batches]]] = {
     "64 KB of rollbacks with large results": _rollbacks,
     "metadata that grows 27 times": _growing_metadata,
     **{
-        f"16 MB in 2 KB: {one.kind.removeprefix('waypost.')}, {one.what}": partial(_large_body, number)
-        for number, one in enumerate(large_bodies(100))
+        f"16 MB in 2 KB: {kind.removeprefix('waypost.')}, {what}": partial(_large_body, number)
+        for number, (kind, what, *_) in enumerate(LARGE_BODIES)
     },
     "a structured event whose id is 16 MB of objects": _large_event,
     "an import of 950 items whose metadata grows": _import_of_growing_metadata,

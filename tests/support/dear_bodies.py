@@ -45,35 +45,51 @@ def dear_bodies(size: int = WHOLE) -> Iterator[DearBody]:
         yield DearBody(kind, "a number of a million digits", b'{"max_age":1.' + b"0" * (size - 14) + b"}")
 
 
-def large_bodies(size: int) -> Iterator[DearBody]:
-    """Yield bodies of about this size that only a compressed batch holds, and whose objects would not fit into memory.
+_META: Final = b'{"name":"n","data":{},"metadata":{"a":['
+_ITEM: Final = b'{"checkpoints":[{"id":"a","name":"n",' + _TIME + b',"data":{},"metadata":{"a":['
+_ID: Final = b'{"checkpoint_id":['
+_OBJECT: Final = b'{"":0}'
+#: Bodies that only a compressed batch holds, and whose objects would not fit into memory: what, and how it begins, is
+#: filled and ends. Each gets past another check that comes before a text is parsed.
+LARGE_BODIES: Final[tuple[tuple[EventType, str, bytes, bytes, bytes], ...]] = (
+    (EventType.CREATE, "metadata of lists", _META, b"[]", b"]}}"),
+    (EventType.CREATE, "metadata of objects", _META, _OBJECT, b"]}}"),
+    (EventType.CREATE, "metadata of keys that repeat", _META[:-4], b'"a":[]', b"}}"),
+    (
+        EventType.CREATE,
+        "metadata before the data",
+        b'{"name":"n","metadata":{"a":[',
+        b"[]",
+        b']},"data":{}}',
+    ),
+    (EventType.CREATE, "metadata behind white space", b" \n" + _META, _OBJECT, b"]}}"),
+    (EventType.CREATE, "an integer that is too long", _META, _OBJECT, b'],"b":18446744073709551616}}'),
+    (EventType.CREATE, "an integer that is too small", _META, _OBJECT, b'],"b":-9223372036854775809}}'),
+    (EventType.CREATE, "garbage behind objects", _META, _OBJECT, b"]}}x"),
+    (EventType.CREATE, "a byte order mark", b"\xef\xbb\xbf" + _META, _OBJECT, b"]}}"),
+    (EventType.CREATE, "a surrogate behind objects", _META, _OBJECT, b'],"b":"\\ud800"}}'),
+    (
+        EventType.CREATE,
+        "a field repeated",
+        b'{"name":[',
+        _OBJECT,
+        b"]" + b',"name":"n"' * 100 + b',"data":{}}',
+    ),
+    (EventType.CREATE, "no braces", b"", _OBJECT, b""),
+    (EventType.IMPORT, "an item with metadata", _ITEM, _OBJECT, b"]}}]}"),
+    (EventType.IMPORT, "an item that is a list", b'{"checkpoints":[[', _OBJECT, b"]]}"),
+    (EventType.PIN, "an id of objects", _ID, _OBJECT, b"]}"),
+    (EventType.PIN, "an id repeated", _ID, _OBJECT, b"]" + b',"checkpoint_id":"a"' * 100 + b"}"),
+    (EventType.ROLLBACK, "an id of objects", _ID, _OBJECT, b"]}"),
+    (EventType.CONFIGURE, "a policy of objects", b'{"max_age":[', _OBJECT, b"]}"),
+    (EventType.CLEAR, "a field of objects", b'{"a":[', _OBJECT, b"]}"),
+)
 
-    Each gets past another check that comes before a text is parsed.
-    """
-    lists, objects = _filled(b"[", b"[]", b"]", size), _filled(b"[", b'{"":0}', b"]", size)
-    head = b'{"name":"n","data":{},"metadata":{"a":'
-    for what, body in {
-        "metadata of lists": head + lists + b"}}",
-        "metadata of objects": head + objects + b"}}",
-        "metadata of lists before the data": b'{"name":"n","metadata":{"a":' + lists + b'},"data":{}}',
-        "metadata of objects behind white space": b" \n" + head + objects + b"}}",
-        "an integer that is too long behind objects": head + objects + b',"b":18446744073709551616}}',
-        "an integer that is too small behind objects": head + objects + b',"b":-9223372036854775809}}',
-        "garbage behind objects": head + objects + b"}}x",
-        "a byte order mark before objects": b"\xef\xbb\xbf" + head + objects + b"}}",
-        "a surrogate behind objects": head + objects + b',"b":"\\ud800"}}',
-        "objects, and a field repeated": b'{"name":' + objects + b',"name":"n"' * 100 + b',"data":{}}',
-        "no braces around objects": objects[1:-1],
-    }.items():
-        yield DearBody(EventType.CREATE, what, body)
-    item = b'{"checkpoints":[{"id":"a","name":"n",' + _TIME + b',"data":{},"metadata":{"a":'
-    yield DearBody(EventType.IMPORT, "an item with metadata of objects", item + objects + b"}}]}")
-    yield DearBody(EventType.IMPORT, "a list of lists of objects", b'{"checkpoints":[[' + objects + b"]]}")
-    identifier = b'{"checkpoint_id":' + objects
-    for kind in EventType.PIN, EventType.ROLLBACK:
-        yield DearBody(kind, "an id of objects", identifier + b"}")
-        yield DearBody(kind, "an id of objects, repeated", identifier + b',"checkpoint_id":"a"' * 100 + b"}")
-    yield DearBody(EventType.CONFIGURE, "a policy of objects", b'{"max_age":' + objects + b"}")
+
+def large_body(number: int, size: int) -> DearBody:
+    """Return the body of this number in :data:`LARGE_BODIES`, of about this size."""
+    kind, what, head, unit, tail = LARGE_BODIES[number]
+    return DearBody(kind, what, _filled(head, unit, tail, size))
 
 
 def _creates(size: int) -> Iterator[DearBody]:
