@@ -157,3 +157,15 @@ async def test_what_is_no_file_is_not_waited_for(tmp_path: Path, make: Callable[
     make(tmp_path / NAME / "manifest.json")
     with pytest.raises(SnapshotError, match=r"is not a file|can't be read"):
         await chosen(DirectoryStorage(tmp_path), NAME)
+
+
+async def test_a_directory_s_files_are_closed_to_other_users_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        await DirectoryStorage(tmp_path / "snapshots").put(
+            f"{NAME}/partition-00000/sessions-000001.copy.zst", b"rows"
+        )
+    finally:
+        os.umask(before)
+    (file,) = (tmp_path / "snapshots").rglob("*.zst")
+    assert [path.stat().st_mode & 0o077 for path in (tmp_path / "snapshots", file)] == [0, 0]

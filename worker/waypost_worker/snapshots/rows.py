@@ -4,7 +4,7 @@ what it can prove.
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import orjson
 from typing_extensions import override
@@ -28,15 +28,19 @@ from waypost_worker.snapshots.manifest import Manifest
 from waypost_worker.snapshots.pgcopy import CopyFormatError, rows_of
 from waypost_worker.snapshots.storage import SnapshotError, Storage
 
+_T = TypeVar("_T")
+_NUMBER_BYTES: Final = 8
 _POSTGRES_EPOCH_MICROS: Final = 946_684_800_000_000  # 2000-01-01 after 1970-01-01
 
 
 def _number(raw: bytes) -> int:
+    if len(raw) > _NUMBER_BYTES:
+        raise ValueError(f"a number of {len(raw)} bytes")
     return int.from_bytes(raw, signed=True)
 
 
 def _time(raw: bytes) -> int:
-    return int.from_bytes(raw, signed=True) + _POSTGRES_EPOCH_MICROS
+    return _number(raw) + _POSTGRES_EPOCH_MICROS
 
 
 def _flag(raw: bytes) -> bool:
@@ -53,6 +57,18 @@ def _window(row: Mapping[str, Any]) -> RejectedWindow:
     return RejectedWindow(since=row["next_offset"]) if raw is None else window_of(raw)
 
 
+_NULLABLE: Final = {
+    "sessions": frozenset(("policy",)),
+    "checkpoints": frozenset(("command_id", "imported_id")),
+    "recent_commands": frozenset(("number",)),
+    "partitions": frozenset(
+        ("anchor", "producer_id", "producer_epoch", "default_policy", "former_producer_ids")
+    ),
+    "outbox": frozenset(),
+    "rejected_commands": frozenset(
+        ("session_id", "command_id", "key", "value", "value_bytes", "headers_bytes")
+    ),
+}
 # A name means the same in every table.
 READ: Final[Mapping[str, Callable[[bytes], Any]]] = {
     **dict.fromkeys(
@@ -79,6 +95,60 @@ READ: Final[Mapping[str, Callable[[bytes], Any]]] = {
 }
 
 
+def _value(raw: bytes | None, name: str, table: str) -> Any:
+    if raw is not None:
+        return READ[name](raw)
+    if name not in _NULLABLE[table]:
+        raise ValueError(f"{name!r} is null")
+    return None
+
+
+def _partition(row: dict[str, Any]) -> StoredPartition:
+    return StoredPartition(
+        row["partitions"],
+        row["next_offset"],
+        row["anchor"],
+        row["emitted"],
+        row["results_offset"],
+        policy_of(row["default_policy"]) or RetentionPolicy(),
+        orjson.loads(row["default_commands"]),
+        _window(row),
+        foreign_of(row.get("foreign_results") or b"[]"),
+    )
+
+
+def _session(row: dict[str, Any]) -> StoredSession:
+    return StoredSession(
+        row["session_id"],
+        row["counter"],
+        policy_of(row["policy"]),
+        row["checkpoints"],
+        row["first_recorded_at"],
+        row["last_recorded_at"],
+    )
+
+
+def _checkpoint(row: dict[str, Any]) -> StoredCheckpoint:
+    return StoredCheckpoint(**{**row, "metadata": canonical_metadata(orjson.loads(row["metadata"]))})
+
+
+def _rejected(row: dict[str, Any]) -> RejectedRow:
+    del row["partition"]
+    headers = [
+        (name, None if text is None else text.encode("latin-1"))
+        for name, text in orjson.loads(row["headers"])
+    ]
+    return RejectedRow(**{**row, "headers": headers})
+
+
+def _outbox(row: dict[str, Any]) -> StoredOutbox:
+    return StoredOutbox(row["first_offset"], row["last_offset"], row["payload"])
+
+
+def _of_share(session_id: str, share: Share) -> bool:
+    return share.whole or share.holds(spread_of(session_id.encode()))
+
+
 class SnapshotRows(Base):
     """The rows of one partition in a kept snapshot. Reading raises SnapshotError if a file is not as it was written."""
 
@@ -94,96 +164,66 @@ class SnapshotRows(Base):
 
     @override
     async def partition(self) -> StoredPartition | None:
-        async for row in self._rows("partitions"):
-            return StoredPartition(
-                row["partitions"],
-                row["next_offset"],
-                row["anchor"],
-                row["emitted"],
-                row["results_offset"],
-                policy_of(row["default_policy"]) or RetentionPolicy(),
-                orjson.loads(row["default_commands"]),
-                _window(row),
-                foreign_of(row.get("foreign_results") or b"[]"),
-            )
+        async for partition in self._rows("partitions", _partition):
+            return partition
         return None
 
     @override
     async def sessions(self, share: Share) -> AsyncIterator[StoredSession]:
-        async for row in self._of_share("sessions", share):
-            yield StoredSession(
-                row["session_id"],
-                row["counter"],
-                policy_of(row["policy"]),
-                row["checkpoints"],
-                row["first_recorded_at"],
-                row["last_recorded_at"],
-            )
+        async for session in self._rows("sessions", _session):
+            if _of_share(session.session_id, share):
+                yield session
 
     @override
     async def checkpoints(self, share: Share) -> AsyncIterator[StoredCheckpoint]:
-        async for row in self._of_share("checkpoints", share):
-            metadata = canonical_metadata(orjson.loads(row["metadata"]))
-            yield StoredCheckpoint(**{**row, "metadata": metadata})
+        async for checkpoint in self._rows("checkpoints", _checkpoint):
+            if _of_share(checkpoint.session_id, share):
+                yield checkpoint
 
     @override
     async def commands(self, share: Share) -> AsyncIterator[StoredCommand]:
-        async for row in self._of_share("recent_commands", share):
-            yield StoredCommand(**row)
+        async for command in self._rows("recent_commands", lambda row: StoredCommand(**row)):
+            if _of_share(command.session_id, share):
+                yield command
 
     @override
     async def rejected(self, share: Share) -> AsyncIterator[RejectedRow]:
-        async for row in self._rows("rejected_commands"):
-            if not share.holds(spread_of(row["key"], row["offset"])):
-                continue
-            del row["partition"]
-            headers = [
-                (name, None if text is None else text.encode("latin-1"))
-                for name, text in orjson.loads(row["headers"])
-            ]
-            yield RejectedRow(**{**row, "headers": headers})
+        async for rejected in self._rows("rejected_commands", _rejected):
+            if share.holds(spread_of(rejected.key, rejected.offset)):
+                yield rejected
 
     @override
     async def outbox(self) -> Sequence[StoredOutbox]:
-        rows = [row async for row in self._rows("outbox")]
-        entries = [StoredOutbox(row["first_offset"], row["last_offset"], row["payload"]) for row in rows]
-        return sorted(entries)
+        return sorted([entry async for entry in self._rows("outbox", _outbox)])
 
     @override
     async def strays(self, partitions: int) -> Sequence[Stray]:
         # None: rows were taken by their sessions.
         return ()
 
-    async def _of_share(self, table: str, share: Share) -> AsyncIterator[dict[str, Any]]:
-        async for row in self._rows(table):
-            if share.whole or share.holds(spread_of(row["session_id"].encode())):
-                yield row
-
-    async def _rows(self, table: str) -> AsyncIterator[dict[str, Any]]:
+    async def _rows(self, table: str, make: Callable[[dict[str, Any]], _T]) -> AsyncIterator[_T]:
         if self._part is None:
             return
         columns = self._manifest.columns[table]
-        try:
-            readers = [READ[name] for name in columns]
-        except KeyError as error:
+        if unknown := [name for name in columns if name not in READ]:
             raise SnapshotError(
-                f"the snapshot {self.name!r} has a column {error} of {table!r} that this version does not know: use "
-                f"the one that took it, Waypost {self._manifest.waypost}"
-            ) from None
+                f"the snapshot {self.name!r} has a column {unknown[0]!r} of {table!r} that this version does not know: "
+                f"use the one that took it, Waypost {self._manifest.waypost}"
+            )
         files = [file for file in self._part.files if file.table == table]
         count = 0
         try:
             async for rows in rows_of(stream_of(self._storage, self.name, files)):
                 for fields in rows:
                     count += 1
-                    yield {
-                        name: None if raw is None else read(raw)
-                        for name, read, raw in zip(columns, readers, fields, strict=True)
-                    }
-        except (CopyFormatError, ValueError) as error:
+                    yield make(
+                        {name: _value(raw, name, table) for name, raw in zip(columns, fields, strict=True)}
+                    )
+        except (CopyFormatError, ValueError, TypeError, LookupError, AttributeError) as error:
+            # Whoever can write a snapshot chooses its columns and what is in them.
             raise SnapshotError(
-                f"{table!r} of partition {self._part.partition} of the snapshot {self.name!r} can't be read: {error}. "
-                "Use another snapshot"
+                f"{table!r} of partition {self._part.partition} of the snapshot {self.name!r} can't be read: "
+                f"{error or type(error).__name__}. Use another snapshot"
             ) from None
         if count != self._part.rows[table]:
             raise SnapshotError(

@@ -89,10 +89,13 @@ class DirectoryStorage(Storage):
             ) from None
 
     def _put(self, path: Path, data: bytes) -> None:
+        # Whole sessions are in it: as closed to other users as a database's own files, whatever the umask says.
+        if not self._directory.exists():
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(path.name + _UNFINISHED)
         try:
-            with unfinished.open("wb") as out:
+            with open(unfinished, "wb", opener=_closed) as out:
                 out.write(data)
                 out.flush()
                 os.fsync(out.fileno())
@@ -131,6 +134,10 @@ class DirectoryStorage(Storage):
             await asyncio.to_thread(shutil.rmtree, self._directory / name)
         except OSError as error:
             raise SnapshotError(f"{self._directory / name} can't be removed: {error.strerror}") from None
+
+
+def _closed(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 class ObjectStorage(Storage):
