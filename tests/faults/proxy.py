@@ -45,7 +45,7 @@ class Proxy:
         self.refusing = False
         self.swallowed: set[Direction] = set()
         self.cuts = 0
-        self._target = target
+        self.target = target  # of new connections
         self._wire = wire
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
@@ -87,7 +87,7 @@ class Proxy:
             writer.transport.abort()
             return
         try:
-            there, to_server = await asyncio.open_connection(HOST, self._target)
+            there, to_server = await asyncio.open_connection(HOST, self.target)
         except OSError:
             writer.transport.abort()
             return

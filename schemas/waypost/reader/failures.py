@@ -136,6 +136,8 @@ def is_missing_or_denied(error: WaypostError) -> bool:
 
 def reason(error: BaseException) -> str:
     """Return why a server can't be reached, in a few words."""
+    if type(error).__name__ == "TargetServerAttributeNotMatched":  # asyncpg is not imported here
+        return "no server that the DSN names is one that its target_session_attrs accepts"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"it shows a certificate that is not trusted here: {error.verify_message}"
     if isinstance(error, FileNotFoundError | PermissionError):

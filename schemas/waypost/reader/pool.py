@@ -6,10 +6,12 @@ ahead. Needs asyncpg, which is imported when the first connection is made.
 """
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final, TypeVar
+from urllib.parse import parse_qs, urlsplit
 
 from waypost.backoff import Backoff
 from waypost.errors import InvalidArgumentError, ReaderClosedError, ReaderError
@@ -22,6 +24,9 @@ _NO_WORD: Final = re.compile(r"\W")
 _PREFETCH: Final = 20
 _FIRST_WAIT: Final = 0.05
 _LONGEST_WAIT: Final = 1.0
+# An address may lead to another server after a switch-over, and connections that are open stay where they are: a former
+# primary answers reads as before, with rows that no longer change.
+_CONNECTION_SECONDS: Final = 600.0
 _T = TypeVar("_T")
 
 
@@ -29,7 +34,9 @@ class ReadPool:
     """At most ``size`` connections; a statement, a wait for a connection and a connect take ``timeout`` s each.
 
     A Postgres that was reached before and is away is tried for up to ``reconnect`` seconds; one that was never
-    reached is an error at once.
+    reached is an error at once. Connections are replaced every ten minutes, so that the pool follows its address to
+    another server. If the DSN says ``target_session_attrs=read-write``, one whose server became read-only is replaced
+    at once.
     """
 
     def __init__(
@@ -52,6 +59,8 @@ class ReadPool:
         self._closed = False
         self._reached = False
         self._failures = Failures(dsn, schema)
+        self._read_write = _session_attributes(dsn) == "read-write"
+        self._replace_at = 0.0
         self._opening = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -145,6 +154,7 @@ class ReadPool:
     @asynccontextmanager
     async def _acquired(self) -> AsyncIterator[Any]:
         pool = await self.open()
+        await self._replace_old(pool)
         try:
             connection = await pool.acquire(timeout=self._timeout)
         except TimeoutError:
@@ -153,9 +163,23 @@ class ReadPool:
                 f"{self._size} are in use (an export holds one until its end). Raise pool_size, or read less at once."
             ) from None
         try:
+            # The server reports this with its answers, so asking costs no round trip.
+            reported = getattr(connection.get_settings(), "default_transaction_read_only", None)
+            if self._read_write and reported == "on":
+                await pool.expire_connections()
+                raise ConnectionError(
+                    "the server became read-only, and the DSN says target_session_attrs=read-write"
+                )
             yield connection
         finally:
             await pool.release(connection)
+
+    async def _replace_old(self, pool: Any) -> None:
+        now = asyncio.get_running_loop().time()
+        if now >= self._replace_at:
+            if self._replace_at:
+                await pool.expire_connections()
+            self._replace_at = now + _CONNECTION_SECONDS
 
     async def _on_a_living_connection(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
         await self.open()  # says what to install where asyncpg is missing
@@ -239,6 +263,15 @@ async def _rows(connection: Any, sql: str, arguments: tuple[Any, ...], timeout: 
         raise TimeoutError(
             f"A read took longer than {timeout:g} s and was canceled. Narrow it, read in pages, or raise timeout."
         ) from None
+
+
+def _session_attributes(dsn: str) -> str | None:
+    """Return which servers the DSN accepts, or else the variable that libpq and asyncpg know."""
+    try:
+        named = parse_qs(urlsplit(dsn).query).get("target_session_attrs", [])
+    except ValueError:  # whoever connects says what is wrong with it
+        return None
+    return named[-1] if named else os.environ.get("PGTARGETSESSIONATTRS")
 
 
 async def _no_reset(_: Any) -> None:

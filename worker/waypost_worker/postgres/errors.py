@@ -18,6 +18,10 @@ _PASSING: Final = (
     "3D000",  # the database does not exist, just now or yet
     "55P03",  # a lock was not available in time
 )
+# What a server says that is no longer the primary, or is about to go. An address may lead to another one by now, but
+# connections that are open stay where they are: 25006 comes from a server that was made read-only and from a standby,
+# 0A000 from a standby if transactions are serializable, 57P01 to 57P03 from one that stops, crashes or starts.
+_MAY_HAVE_MOVED: Final = ("0A000", "25006", "57P01", "57P02", "57P03")
 _NO_SCHEMA: Final = ("3F000", "42P01")
 _NO_RIGHT: Final = "42501"
 _CLIENT_SIDE: Final = (OSError, TimeoutError, asyncpg.InternalClientError)
@@ -36,6 +40,8 @@ async def owner_errors(pool: Any) -> AsyncIterator[None]:
         raise _unavailable(error) from error
     except asyncpg.PostgresError as error:
         state = error.sqlstate or ""
+        if state in _MAY_HAVE_MOVED:
+            await pool.expire_connections()
         if state.startswith(_PASSING_CLASSES) or state in _PASSING:
             raise _unavailable(error) from error
         if state in _NO_SCHEMA:

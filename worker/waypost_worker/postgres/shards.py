@@ -16,7 +16,7 @@ import asyncpg
 from waypost.errors import ShardMapError
 from waypost.shards import ShardSlot, check_place, shard_of
 from waypost_worker.postgres.migrate import SchemaError, check_schema, migrate
-from waypost_worker.postgres.pool import Pool, open_pool, parsed
+from waypost_worker.postgres.pool import Pool, check_writable, open_pool, parsed
 from waypost_worker.postgres.statements import statement
 
 Connection = Any  # an asyncpg connection, pooled or not
@@ -180,11 +180,19 @@ class Shards:
             raise next(iter(self.problems.values()))
 
     async def check(self, shard: int) -> None:
-        """Raise unless a database answers with a schema that this version can work with."""
+        """Raise unless a database answers, can be written, and has a schema that this version can work with.
+
+        What answers otherwise may be a server that the address no longer leads to, so its connections are replaced.
+        """
         if (pool := self.pools.get(shard)) is None:
             raise self.problems.get(shard) or ConnectionError("not connected yet")
         async with pool.acquire() as connection:
-            await check_schema(connection, self._schema, newer=True)
+            try:
+                await check_schema(connection, self._schema, newer=True)
+                await check_writable(connection)
+            except Exception:
+                await pool.expire_connections()
+                raise
 
     def unknown(self, shard: int) -> bool:
         """Whether a failed check says nothing of the database: it was never tried, or others use all connections."""
@@ -257,6 +265,7 @@ class Shards:
         if self._migrate:
             await migrate(connection, self._schema)
         await check_schema(connection, self._schema)
+        await check_writable(connection)
 
 
 async def _close(pool: Pool, seconds: float) -> None:
