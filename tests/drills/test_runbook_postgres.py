@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -119,3 +120,35 @@ async def waiting(walk: Any, pid: int) -> str:
             if str(pid) in found:
                 return found
             walk.lines.insert(0, command)
+
+
+async def test_a_command_that_is_too_slow_is_named_and_applied_once_the_limit_is_raised(
+    here: Deployment, tmp_path: Path
+) -> None:
+    name = urlsplit(here.dsn).path[1:]
+    owner: Any = await asyncpg.connect(here.dsn)
+    await owner.execute(
+        "create function public.slow() returns trigger language plpgsql as $$ begin "
+        "if new.name = 'heavy' then perform pg_sleep(1); end if; return new; end $$; "
+        "create trigger slow before insert on waypost.checkpoints for each row execute function public.slow()"
+    )
+    await owner.execute(f"alter database {name} set statement_timeout = '300ms'")
+    await owner.close()
+    worker = Watched(here, tmp_path / "log")
+    values = {"alter database waypost": f"alter database {name}"}
+    walk = walking(here, tmp_path, "WaypostPartitionRefused", 6, worker=worker, values=values)
+    await worker.start()
+    (session,) = here.sessions(0, 1)
+    await here.create(session)
+    heavy = await here.create(session, name="heavy")
+    await worker.shows(lambda found: found.get(("waypost_refused_offset", "0")) == heavy)
+    status, body = await worker.get("/readyz")
+    assert status == 503
+    assert f"The command at offset {heavy} of partition 0 can't be applied in time" in body
+    assert "Raise statement_timeout for the workers' role" in body
+    assert "WaypostPartitionRefused" in await raised(tmp_path, worker)
+    await walk.rest()
+    await here.answered(2)
+    await worker.answers("/readyz", ok)
+    await here.balanced()
+    await calm(here, tmp_path, worker)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -15,6 +16,7 @@ from waypost_worker.partition.ports import (
     FencedError,
     RefusedError,
     RejectedRow,
+    TimedOutError,
     UnavailableError,
 )
 from waypost_worker.postgres.errors import owner_errors
@@ -104,8 +106,72 @@ async def test_what_passes_is_unavailable(idle_pool: Any, state: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("state", "setting"), [("25P04", "transaction_timeout"), ("57014", "statement_timeout")]
+)
+async def test_what_took_too_long_names_the_limit(idle_pool: Any, state: str, setting: str) -> None:
+    with pytest.raises(TimedOutError, match=r"^Postgres: .*as told") as slow:
+        await fail_with(idle_pool, state)
+    assert setting in slow.value.setting
+
+
+async def backend(pool: Any) -> int:
+    found: int = await pool.fetchval("select pg_backend_pid()")
+    return found
+
+
+@pytest.mark.parametrize("state", ["0A000", "25006", "57P01", "57P03"])
+async def test_connections_that_may_be_outdated_are_replaced(idle_pool: Any, state: str) -> None:
+    before = await backend(idle_pool)
+    assert await backend(idle_pool) == before
+    with pytest.raises((UnavailableError, asyncpg.FeatureNotSupportedError)):
+        await fail_with(idle_pool, state)
+    assert await backend(idle_pool) != before
+
+
+SLOW = """
+create function public.slow() returns trigger language plpgsql as $$ begin perform pg_sleep(1); return new; end $$;
+create trigger slow before insert on waypost.checkpoints for each row execute function public.slow();
+"""
+
+
+@pytest.mark.parametrize("limit", ["statement_timeout", "transaction_timeout", "request timeout"])
+async def test_a_commit_that_takes_too_long_names_the_limit_and_works_once_it_is_raised(
+    database: str, limit: str
+) -> None:
+    owner = await asyncpg.connect(database)
+    name = urlsplit(database).path[1:]
+    await owner.execute(SLOW)
+    ours = limit == "request timeout"
+    if not ours:
+        await owner.execute(f"alter database {name} set {limit} = '300ms'")
+    made = await open_pool(database, size=2, timeout=0.3 if ours else 10)
+    try:
+        store = PostgresStore(made, 0)
+        hand = Hand(store, await store.acquire(PARTITIONS))
+        with pytest.raises(TimedOutError) as slow:
+            await hand.commit(puts("s", [entry(1)]))
+        assert ("WAYPOST_REQUEST_TIMEOUT" if ours else limit) in slow.value.setting
+        await made.fetchval("select 1")  # a connection that begins before the limit is raised
+        if ours:
+            await owner.execute("drop trigger slow on waypost.checkpoints")
+        else:
+            await owner.execute(f"alter database {name} reset {limit}")
+        again = Hand(store, await store.acquire(PARTITIONS))
+        await again.commit(puts("s", [entry(1)]))
+    finally:
+        made.terminate()
+        await owner.close()
+
+
+@pytest.mark.parametrize(
     ("state", "advice"),
-    [("42P01", "waypost migrate"), ("3F000", "waypost migrate"), ("42501", "grant its role")],
+    [
+        ("42P01", "waypost migrate"),
+        ("3F000", "waypost migrate"),
+        ("42501", "grant its role"),
+        ("26000", "WAYPOST_POSTGRES_STATEMENT_CACHE=0"),
+        ("42P05", "WAYPOST_POSTGRES_STATEMENT_CACHE=0"),
+    ],
 )
 async def test_what_needs_a_person_is_refused_with_advice(idle_pool: Any, state: str, advice: str) -> None:
     with pytest.raises(RefusedError, match=f"as told.*{advice}"):

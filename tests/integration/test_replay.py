@@ -45,6 +45,24 @@ async def test_a_replay_is_the_same_database_by_hash(live: Deployment, line: Com
     assert listed.json == (await run(line, "session", "list", "-o", "json")).json
 
 
+SLOW = """
+create function public.slow() returns trigger language plpgsql as $$ begin perform pg_sleep(0.005); return new; end $$;
+create trigger slow before insert on side.checkpoints for each row execute function public.slow();
+"""
+
+
+async def test_a_replay_makes_batches_smaller_that_postgres_cannot_finish_in_time(
+    live: Deployment, line: CommandLine
+) -> None:
+    await worked(live, count=600)
+    assert (await run(line, "migrate", "--schema", "side")).code == 0
+    await execute(live.dsn, SLOW)
+    limited = f"{live.dsn}?statement_timeout=200"
+    replayed = await run(line, "replay", "--schema", "side", "--postgres-dsn", limited, "-o", "json")
+    assert replayed.code == 0, replayed.err
+    assert await state_hash(live.dsn, "side") == await state_hash(live.dsn)
+
+
 async def test_a_replay_survives_sigkill(live: Deployment, line: CommandLine) -> None:
     await worked(live, seed=2, count=3000)
     for _ in range(2):

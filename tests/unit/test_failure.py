@@ -6,19 +6,22 @@ from hypothesis import strategies as st
 
 from waypost.shards import shard_of
 from waypost_worker.partition.failure import (
+    BatchSizer,
     FailingCommandError,
-    FailingCommandSearch,
+    SlowBatchError,
+    SlowCommandError,
     Suspects,
     UnexpectedError,
     place_of,
 )
+from waypost_worker.partition.ports import TimedOutError
 
 
 def searched(offsets: list[int], bad: set[int], size: int) -> tuple[int | None, int, int]:
     """An owner's terms over records at these offsets until it is refused: the offset that is named, the position, and
     how many terms failed.
     """
-    search = FailingCommandSearch()
+    search = BatchSizer(2000)
     position, failed = 0, 0
     while True:
         left = [offset for offset in offsets if offset >= position]
@@ -52,7 +55,7 @@ def test_the_first_failing_command_is_found_in_a_few_terms_and_all_before_it_are
 
 
 def test_a_batch_that_fails_twice_and_then_does_not_is_no_reason_to_search() -> None:
-    search = FailingCommandSearch()
+    search = BatchSizer(2000)
     batch = Suspects(5, 5, 104, 100)
     assert search.failed(batch) is search.failed(batch) is None
     assert not search.is_searching
@@ -62,7 +65,7 @@ def test_a_batch_that_fails_twice_and_then_does_not_is_no_reason_to_search() -> 
 
 
 def test_the_limit_is_for_the_suspects_only() -> None:
-    search = FailingCommandSearch()
+    search = BatchSizer(2000)
     for _ in range(3):
         search.failed(Suspects(100, 101, 199, 99))
     assert search.is_searching
@@ -76,7 +79,7 @@ def test_the_limit_is_for_the_suspects_only() -> None:
 
 
 def test_the_same_command_is_named_again_each_time_it_fails() -> None:
-    search = FailingCommandSearch()
+    search = BatchSizer(2000)
     alone = Suspects(7, 8, 8, 1)
     assert [search.failed(alone) for _ in range(5)] == [None, None, 8, 8, 8]
     assert search.terms == 5
@@ -107,3 +110,86 @@ def test_messages_name_type_place_and_offsets_and_quote_nothing() -> None:
     assert "All commands before it are applied and answered" in refusal
     assert "owner_failed" in refusal
     assert "secret text" not in str(error) + refusal
+
+
+# Batches that are too slow.
+
+
+def slow(first: int, count: int) -> Suspects:
+    return Suspects(first, first, first + count - 1, count)
+
+
+def worked_off(sizer: BatchSizer, backlog: int, fitting: int, largest: int) -> list[int]:
+    """Apply a backlog with a store that finishes no more than ``fitting`` at once; the size of each batch tried."""
+    position, tried = 0, []
+    while position < backlog:
+        count = min(sizer.most_records(position) or largest, backlog - position)
+        tried.append(count)
+        if count > fitting:
+            assert sizer.timed_out(slow(position, count)) is None
+            continue
+        sizer.applied(count)
+        position += count
+    return tried
+
+
+def test_a_batch_that_was_too_slow_is_halved_at_once() -> None:
+    sizer = BatchSizer(2000)
+    assert sizer.most_records(0) is None
+    assert sizer.timed_out(slow(0, 2000)) is None
+    assert sizer.most_records(0) == 1000
+    assert sizer.most_records(500_000) == 1000, "what comes later may be too much as well"
+    assert sizer.timed_out(slow(0, 37)) is None
+    assert sizer.most_records(0) == 18
+
+
+def test_the_limit_grows_after_full_batches_and_is_gone_at_the_end() -> None:
+    sizer = BatchSizer(100)
+    sizer.timed_out(slow(0, 100))
+    for _ in range(1000):
+        sizer.applied(49)
+    assert sizer.most_records(0) == 50, "batches that nothing held small say nothing"
+    for _ in range(7):
+        sizer.applied(50)
+    assert sizer.most_records(0) == 50
+    sizer.applied(50)
+    assert sizer.most_records(0) is None
+
+
+@given(fitting=st.integers(1, 2000), largest=st.integers(1, 2000))
+def test_a_backlog_is_worked_off_with_few_batches_that_are_too_slow(fitting: int, largest: int) -> None:
+    tried = worked_off(BatchSizer(largest), 300 * fitting, fitting, largest)
+    too_slow = sum(count > fitting for count in tried)
+    # To find the size once, and then each try that failed makes the next one twice as rare.
+    assert too_slow <= largest.bit_length() + 10
+    assert sum(tried) - sum(count for count in tried if count > fitting) == 300 * fitting
+
+
+def test_a_command_that_is_too_slow_alone_is_named_at_the_third_time_in_a_row() -> None:
+    sizer = BatchSizer(2000)
+    assert [sizer.timed_out(slow(7, 1)) for _ in range(4)] == [None, None, 7, 7]
+    assert sizer.slow_terms == 4
+    assert sizer.timed_out(slow(8, 1)) is None, "another command"
+    assert [sizer.timed_out(slow(8, count)) for count in (1, 2, 1, 1)] == [None] * 4, "not in a row"
+
+
+def test_both_limits_hold_together() -> None:
+    sizer = BatchSizer(2000)
+    sizer.timed_out(slow(0, 100))
+    for _ in range(3):
+        sizer.failed(slow(0, 50))
+    assert sizer.most_records(0) == 25
+    assert sizer.most_records(50) == 50, "the bug is passed, and the store as slow as before"
+
+
+def test_messages_about_slow_batches_name_the_limit_to_raise() -> None:
+    cause = TimedOutError("Postgres: canceled", "statement_timeout for the workers' role")
+    error = SlowBatchError(cause, slow(7, 3))
+    assert str(error) == (
+        "Postgres: canceled. The batch had 3 commands, from offset 7 to 9; the limit is statement_timeout for the "
+        "workers' role"
+    )
+    refusal = SlowCommandError(2, 7, 3, error)
+    assert refusal.offset == 7
+    assert "The command at offset 7 of partition 2 can't be applied in time, 3 times in a row" in str(refusal)
+    assert "Raise statement_timeout for the workers' role" in str(refusal)

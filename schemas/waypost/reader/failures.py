@@ -22,6 +22,9 @@ from waypost.errors import (
 )
 from waypost.statements import DEFAULT_SCHEMA
 
+TIME_LIMITS: Final = {"25P04": "transaction_timeout", "57014": "statement_timeout"}
+"""Settings of Postgres by the SQLSTATE of what they end. The first one ends the connection as well."""
+
 _POOLER: Final = (
     "A pooler that gives each transaction another connection, such as pgbouncer in transaction mode, needs "
     "statement_cache_size=0."
@@ -96,8 +99,12 @@ class Failures:
                 )
             case asyncpg.InvalidSQLStatementNameError() | asyncpg.DuplicatePreparedStatementError():
                 return ReaderError(f"{server} lost a prepared statement: {error}. {_POOLER}")
-            case asyncpg.QueryCanceledError():
-                return ReaderTimeoutError(f"{server} canceled a read: {error}. Narrow it, or read in pages.")
+            case _ if took_too_long(error):
+                said = last_word(error)
+                setting = TIME_LIMITS[getattr(said, "sqlstate", "")]
+                return ReaderTimeoutError(
+                    f"{server} canceled a read: {said}. Narrow it, read in pages, or raise {setting} for the role."
+                )
             case TimeoutError():
                 return ReaderTimeoutError(str(error) or f"{server} did not answer in time.")
             case _ if is_lost(error) or isinstance(error, OSError):
@@ -108,12 +115,28 @@ class Failures:
         return None
 
 
+def last_word(error: Exception) -> Exception:
+    """Return what the server said when it ended the connection, if it did; else ``error`` itself."""
+    import asyncpg
+
+    said = error.__cause__
+    if isinstance(error, asyncpg.ConnectionDoesNotExistError) and isinstance(said, asyncpg.PostgresError):
+        return said
+    return error
+
+
+def took_too_long(error: Exception) -> bool:
+    """Tell whether the server ended a statement or a transaction by one of its time limits."""
+    return getattr(last_word(error), "sqlstate", None) in TIME_LIMITS
+
+
 def is_lost(error: Exception) -> bool:
     """Tell whether the connection is gone, or could not be made; another one may work."""
     import asyncpg
 
-    if isinstance(error, asyncpg.exceptions.ClientConfigurationError):
-        return False  # an InterfaceError, but each attempt would end in it
+    # One is an InterfaceError, the other ends the connection, but each attempt would end in it.
+    if isinstance(error, asyncpg.exceptions.ClientConfigurationError) or took_too_long(error):
+        return False
     return isinstance(
         error,
         asyncpg.PostgresConnectionError

@@ -192,6 +192,33 @@ TERMS: tuple[Mutant, ...] = (
         ),
     ),
     Mutant(
+        "slow-batch-never-smaller",
+        "a batch that the store can't finish in time is tried as it is, again and again",
+        (Edit("waypost_worker.partition.failure:_Growth.halve", "max(1, count // 2)", "count"),),
+        tests=("tests/unit/test_failure.py::test_a_batch_that_was_too_slow_is_halved_at_once",),
+    ),
+    Mutant(
+        "slow-batch-never-larger",
+        "batches stay small once one of them was too slow",
+        (
+            Edit(
+                "waypost_worker.partition.failure:_Growth.applied",
+                "grown = 2 * self.most",
+                "grown = self.most",
+            ),
+        ),
+        tests=("tests/unit/test_failure.py::test_the_limit_grows_after_full_batches_and_is_gone_at_the_end",),
+    ),
+    Mutant(
+        "slow-command-tried-forever",
+        "a command that the store can't finish in time, even alone, is never named",
+        (Edit(SEARCH + "timed_out", "if self.slow_terms >= self._patience", "if False"),),
+        tests=(
+            "tests/unit/test_failure.py::"
+            "test_a_command_that_is_too_slow_alone_is_named_at_the_third_time_in_a_row",
+        ),
+    ),
+    Mutant(
         "commands-blamed-for-the-store",
         "commands are suspected for an error of the store",
         (Edit(TERM + "_blaming_nobody", "raise UnexpectedError(error) from error", "raise"),),

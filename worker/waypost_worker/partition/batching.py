@@ -90,6 +90,13 @@ def _decode_large(record: KafkaRecord, partition: int, partitions: int) -> Decod
         return decode(record, partition, partitions)
 
 
+def in_parts(records: Sequence[KafkaRecord], most: int | None) -> list[Sequence[KafkaRecord]]:
+    """Cut records into parts of at most ``most``: a fetch may bring a few more than were asked for."""
+    if most is None:
+        return [records]
+    return [records[first : first + most] for first in range(0, len(records), most)]
+
+
 def _cut(decoded: Sequence[Decoded], most_bytes: int) -> tuple[int, int]:
     """Return how many of these records fit into ``most_bytes``, at least one, and how many bytes they are."""
     weights = [len(one.record.value or b"") + _RECORD_BYTES for one in decoded]

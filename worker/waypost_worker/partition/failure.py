@@ -1,17 +1,22 @@
-"""Unexpected errors of an owner: what is known about them, and the search for the command that causes one.
+"""Batches that fail each time: what is known about the error, and how the next batch is made smaller.
 
 A bug shows as an exception that no port promises. It ends the term like any other error. If it comes from commands
-themselves, the same batch fails in every term. The search makes that batch smaller until a single command is left,
-so that all commands before it are applied and the message can name it. Pure: knows no clock, no log and no store.
+themselves, the same batch fails in every term. So does a batch that the store can't finish within a time limit. In
+both cases the batch is halved until it succeeds or a single command is left. All commands before that one are then
+applied, and the message can name it. Pure: knows no clock, no log and no store.
 """
 
 import traceback
 from dataclasses import dataclass
 from typing import Final
 
-from waypost_worker.partition.ports import OwnerError, RefusedError
+from waypost_worker.partition.ports import OwnerError, RefusedError, TimedOutError, UnavailableError
 
 _PACKAGES: Final = ("waypost.", "waypost_worker.")
+# Full batches until a limit is doubled. Each try that is too slow costs a term, and terms use up producer epochs, of
+# which there are 32,767: at the upper end one try in a thousand batches fails.
+_BATCHES_TO_GROW: Final = 8
+_MOST_BATCHES_TO_GROW: Final = 1024
 
 
 # What an operator can do about such a command; a command line that passes over one is to be named here.
@@ -51,17 +56,53 @@ class UnexpectedError(OwnerError):
         self.__cause__ = cause
 
 
-class FailingCommandError(RefusedError):
-    """The command at ``offset`` makes every term fail: the partition can't go past it."""
+class SlowBatchError(UnavailableError):
+    """The store could not finish a batch within a time limit, ``__cause__``. ``suspects`` are its commands."""
+
+    def __init__(self, cause: TimedOutError, suspects: Suspects) -> None:
+        self.setting = cause.setting
+        self.suspects = suspects
+        super().__init__(
+            f"{cause}. The batch had {suspects.count} commands, from offset {suspects.first} to {suspects.last}; the "
+            f"limit is {cause.setting}"
+        )
+        self.__cause__ = cause
+
+
+class RefusedCommandError(RefusedError):
+    """The partition can't go past the command at ``offset``."""
+
+    def __init__(self, offset: int, message: str) -> None:
+        self.offset = offset
+        super().__init__(message)
+
+
+class FailingCommandError(RefusedCommandError):
+    """The command at ``offset`` makes every term fail."""
 
     def __init__(self, partition: int, offset: int, terms: int, error: UnexpectedError) -> None:
-        self.offset = offset
         cause = error.__cause__
         super().__init__(
+            offset,
             f"The command at offset {offset} of partition {partition} makes its owner fail: "
             f"{type(cause).__name__} at {error.place}, {terms} times in a row, the last time with this command "
             f"alone. All commands before it are applied and answered; it and those after it wait unchanged in the "
-            f"command topic. {REMEDY}"
+            f"command topic. {REMEDY}",
+        )
+        self.__cause__ = cause
+
+
+class SlowCommandError(RefusedCommandError):
+    """The store can't finish the command at ``offset`` within a time limit, even alone."""
+
+    def __init__(self, partition: int, offset: int, terms: int, error: SlowBatchError) -> None:
+        cause = error.__cause__
+        super().__init__(
+            offset,
+            f"The command at offset {offset} of partition {partition} can't be applied in time, {terms} times in a "
+            f"row as the only one of its batch: {cause}. All commands before it are applied and answered; it and "
+            f"those after it wait unchanged in the command topic. Raise {error.setting}, or look for what it waits "
+            "for, such as a lock; the partition then continues by itself.",
         )
         self.__cause__ = cause
 
@@ -77,23 +118,33 @@ def place_of(error: BaseException) -> str:
     return own or innermost or "an unknown place"
 
 
-class FailingCommandSearch:
-    """Finds the command at which an owner's terms fail, by smaller and smaller batches.
+class BatchSizer:
+    """Decides how many records a batch may have, after batches that failed.
 
-    It begins once ``patience`` terms in a row failed at the same position, and halves the batch from then on. Other
-    errors between these terms neither count nor end the search; a position beyond the suspects ends it.
+    An unexpected error counts once ``patience`` terms in a row failed at the same position. The batch is then halved in
+    each term. Other errors between these terms neither count nor end this search; a position beyond the suspects
+    ends it.
+
+    A batch that was not finished in time is halved at once. What was too much may be so again, so the limit stays and
+    is doubled after a few full batches, up to ``largest``. If the doubled batch is too slow, it takes twice as many
+    batches until the next try.
     """
 
-    def __init__(self, patience: int = 3) -> None:
+    def __init__(self, largest: int, patience: int = 3) -> None:
         self._patience = patience
         self._suspects: Suspects | None = None
         self._most: int | None = None
+        self._growth = _Growth(largest)
+        self._slow: int | None = None
         self.terms = 0
-        """How many terms failed in a row."""
+        """How many terms failed in a row by unexpected errors."""
+        self.slow_terms = 0
+        """How many terms in a row could not finish the same command alone."""
 
     def most_records(self, position: int) -> int | None:
         """Return the most records that a batch at this position may have; None if there is no reason for a limit."""
-        return self._most if self._holds(position) else None
+        limits = (self._most if self._holds(position) else None, self._growth.most)
+        return min((limit for limit in limits if limit is not None), default=None)
 
     def failed(self, suspects: Suspects) -> int | None:
         """Note that a term failed with these commands in hand; return the failing one's offset once it is known."""
@@ -107,6 +158,20 @@ class FailingCommandSearch:
         self._most = max(1, suspects.count // 2)
         return suspects.first if suspects.count == 1 else None
 
+    def timed_out(self, suspects: Suspects) -> int | None:
+        """Note that these commands were not applied in time; return the offset of one that never is, even alone."""
+        self._growth.halve(suspects.count)
+        if suspects.count > 1:
+            self._slow, self.slow_terms = None, 0
+            return None
+        self.slow_terms = self.slow_terms + 1 if suspects.first == self._slow else 1
+        self._slow = suspects.first
+        return suspects.first if self.slow_terms >= self._patience else None
+
+    def applied(self, count: int) -> None:
+        """Note that a batch of ``count`` records was applied."""
+        self._growth.applied(count)
+
     @property
     def is_searching(self) -> bool:
         """Whether the next term takes a smaller batch than the last."""
@@ -115,3 +180,32 @@ class FailingCommandSearch:
     def _holds(self, position: int) -> bool:
         suspects = self._suspects
         return suspects is not None and suspects.position <= position <= suspects.last
+
+
+class _Growth:
+    """A limit that is halved when a batch was too slow, and doubled after batches that were not."""
+
+    def __init__(self, largest: int) -> None:
+        self.most: int | None = None
+        self._largest = largest
+        self._applied = 0
+        self._wanted = _BATCHES_TO_GROW
+        self._grown = False
+
+    def halve(self, count: int) -> None:
+        if self._grown:
+            self._wanted = min(2 * self._wanted, _MOST_BATCHES_TO_GROW)
+        self.most, self._applied, self._grown = max(1, count // 2), 0, False
+
+    def applied(self, count: int) -> None:
+        if self.most is None and not self._grown:  # as nearly always
+            return
+        if self.most is not None and count < self.most:  # smaller for another reason, so it says nothing
+            return
+        self._applied += 1
+        if self.most is None:
+            if self._applied >= _MOST_BATCHES_TO_GROW:
+                self._wanted, self._grown = _BATCHES_TO_GROW, False
+        elif self._applied >= self._wanted:
+            grown = 2 * self.most
+            self.most, self._applied, self._grown = None if grown >= self._largest else grown, 0, True

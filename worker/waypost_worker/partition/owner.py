@@ -13,7 +13,13 @@ from typing import Final, TypeVar
 
 from waypost.backoff import Backoff
 from waypost_worker.partition.encode import ResultEncoder
-from waypost_worker.partition.failure import FailingCommandError, FailingCommandSearch, UnexpectedError
+from waypost_worker.partition.failure import (
+    BatchSizer,
+    FailingCommandError,
+    SlowBatchError,
+    SlowCommandError,
+    UnexpectedError,
+)
 from waypost_worker.partition.observer import Observer
 from waypost_worker.partition.ownership import Limits
 from waypost_worker.partition.ports import (
@@ -64,7 +70,7 @@ class Owner:
         self._term: Term | None = None
         self._left_at: ReadProgress | None = None
         self._stuck_terms = 0
-        self._search = FailingCommandSearch()
+        self._sizer = BatchSizer(self._limits.batch_records)
         self._backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT, random=self._random)
         self._failure_backoff = Backoff(_FIRST_WAIT, _LONGEST_FAILURE_WAIT, random=self._random)
         refused_wait = self._limits.refused_wait
@@ -97,10 +103,7 @@ class Owner:
         The error that ended it is gone afterwards. Its traceback holds the batch that was in hand.
         """
         why = await self._end_of_term()
-        if isinstance(why, UnexpectedError) and why.suspects is not None:
-            offset = self._search.failed(why.suspects)
-            if offset is not None:
-                why = FailingCommandError(self.partition, offset, self._search.terms, why)
+        why = self._blamed(why)
         self.refused = str(why) if isinstance(why, RefusedError) else None
         if isinstance(why, StuckError):
             self._stuck_terms += 1
@@ -110,6 +113,18 @@ class Owner:
         pause = self._pause_after(why)
         self._observer.ended(self.partition, why, pause)
         return pause
+
+    def _blamed(self, why: OwnerError | None) -> OwnerError | None:
+        """Note the commands that a term failed with. Return the refusal of a single one, else ``why`` itself."""
+        if isinstance(why, UnexpectedError) and why.suspects is not None:
+            offset = self._sizer.failed(why.suspects)
+            if offset is not None:
+                return FailingCommandError(self.partition, offset, self._sizer.terms, why)
+        elif isinstance(why, SlowBatchError):
+            offset = self._sizer.timed_out(why.suspects)
+            if offset is not None:
+                return SlowCommandError(self.partition, offset, self._sizer.slow_terms, why)
+        return why
 
     async def _end_of_term(self) -> OwnerError | None:
         """Run one term; what ended it, None if it came to its end."""
@@ -124,7 +139,7 @@ class Owner:
                 self._cache_room,
             )
             try:
-                await term.run(self._search.most_records)
+                await term.run(self._sizer)
             finally:
                 self._left_at, self._term = self.progress, None
                 if term.progressed:
@@ -154,8 +169,10 @@ class Owner:
             return self._limits.refused_wait
         if why is None or isinstance(why, RenewalDueError | StuckError):
             return 0.0
+        if isinstance(why, SlowBatchError) and why.suspects.count > 1:
+            return _FIRST_WAIT  # the next batch is smaller, and the store took its time already
         if not isinstance(why, UnexpectedError):
             return self._backoff.next_wait()
-        if why.suspects is not None and self._search.is_searching:
+        if why.suspects is not None and self._sizer.is_searching:
             return _FIRST_WAIT  # each term brings the search closer to its end
         return self._failure_backoff.next_wait()

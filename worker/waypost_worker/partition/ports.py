@@ -28,6 +28,17 @@ class UnavailableError(OwnerError):
     """
 
 
+class TimedOutError(UnavailableError):
+    """The store answers, but could not finish this within a time limit. Whether it took effect is unknown.
+
+    ``setting`` names the limit, for a person to raise.
+    """
+
+    def __init__(self, message: str, setting: str) -> None:
+        super().__init__(message)
+        self.setting = setting
+
+
 class RefusedError(OwnerError):
     """The partition must not be processed until a person looks: the message says why and what to do."""
 
@@ -366,7 +377,7 @@ class Store(Protocol):
         """Apply all of a batch or nothing.
 
         FencedError if the partition is no longer at (``expected_offset``, ``epoch``), UnavailableError if the
-        outcome is unknown.
+        outcome is unknown. TimedOutError, here and when reading, if a smaller batch might have been done in time.
         """
         ...
 

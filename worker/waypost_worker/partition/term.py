@@ -16,10 +16,10 @@ from waypost.model.index import Session
 from waypost.wire.envelope import KafkaRecord
 from waypost_worker.partition import outbox
 from waypost_worker.partition.acquire import acquire, check_log
-from waypost_worker.partition.batching import AdaptiveLinger, BatchSplitter
+from waypost_worker.partition.batching import AdaptiveLinger, BatchSplitter, in_parts
 from waypost_worker.partition.emitter import ResultEmitter
 from waypost_worker.partition.encode import Content, ResultEncoder
-from waypost_worker.partition.failure import Suspects, UnexpectedError
+from waypost_worker.partition.failure import BatchSizer, SlowBatchError, Suspects, UnexpectedError
 from waypost_worker.partition.fold import BatchFolder, StoredSessions
 from waypost_worker.partition.observer import AppliedBatch, Observer
 from waypost_worker.partition.ownership import Limits, anchor_of
@@ -32,6 +32,7 @@ from waypost_worker.partition.ports import (
     Store,
     StoredOutbox,
     StuckError,
+    TimedOutError,
     UnavailableError,
 )
 
@@ -109,10 +110,10 @@ class Term:
         self._results = ports.make_results()
         self._emission: ResultEmitter | None = None
 
-    async def run(self, most_records: Callable[[int], int | None]) -> None:
+    async def run(self, sizer: BatchSizer) -> None:
         """Acquire, then batch after batch; returns when the owner is to stop or the term is old enough.
 
-        ``most_records`` tells how many records a batch at a position may have, None if only the limits bound it.
+        ``sizer`` tells how many records a batch at a position may have, and is told of those that were applied.
         """
         began = self._clock.boottime()
         acquired = await acquire(
@@ -149,7 +150,7 @@ class Term:
         while self._clock.boottime() - began <= self._limits.renew_after:
             if pace.pause:
                 await self._stop.until_set(self._clock.sleep(pace.pause))
-            most = most_records(self._position.next_offset)
+            most = sizer.most_records(self._position.next_offset)
             records = await self._stop.until_set(self._log.fetch(most or self._limits.batch_records))
             if records is None:
                 break
@@ -165,8 +166,8 @@ class Term:
                     moved_at = self._clock.boottime()
                 continue
             wanted = [record for record in records if record.offset >= self._position.next_offset]
-            for some in _in_parts(wanted, most):
-                await self._apply_all(some, emission)
+            for some in in_parts(wanted, most):
+                await self._apply_all(some, emission, sizer)
             self.progress = self._log.progress
             moved_at = self._clock.boottime()
             pace.took(len(records), looked_at, moved_at - looked_at)
@@ -179,18 +180,20 @@ class Term:
         if self._stop.is_set():
             raise StoppedError
 
-    async def _apply_all(self, records: Sequence[KafkaRecord], emission: ResultEmitter) -> None:
+    async def _apply_all(
+        self, records: Sequence[KafkaRecord], emission: ResultEmitter, sizer: BatchSizer
+    ) -> None:
         """Apply these records in one or more batches."""
         pieces = BatchSplitter(records, self._partition, self._acquired.partitions, self._limits.batch_bytes)
         while pieces:
-            await self._apply(pieces, records, emission)
+            sizer.applied(await self._apply(pieces, records, emission))
 
     async def _apply(
         self, pieces: BatchSplitter, records: Sequence[KafkaRecord], emission: ResultEmitter
-    ) -> None:
+    ) -> int:
         """One batch: load, decide and evolve, commit, hand over to emission, which goes on beside the next one.
 
-        ``records`` are those that the pieces are decoded from.
+        ``records`` are those that the pieces are decoded from. Returns how many of them the batch had.
         """
         began = self._clock.boottime()
         acquired, position = self._acquired, self._position
@@ -214,8 +217,12 @@ class Term:
             changes=changes,
         )
         commit_began = self._clock.boottime()
-        with acquired.proof.renewed():
-            await self._store.commit(commit)
+        try:
+            with acquired.proof.renewed():
+                await self._store.commit(commit)
+        except TimedOutError as error:
+            suspects = Suspects(position.next_offset, first.offset, last.offset, len(commands))
+            raise SlowBatchError(error, suspects) from error
         now = self._clock.boottime()
         position.next_offset = last.offset + 1
         self._anchor = commit.anchor
@@ -235,21 +242,28 @@ class Term:
         self._observer.applied(self._partition, told)
         emission.add(told)
         await emission.room()
+        return len(commands)
 
     @contextmanager
     def _suspecting(self, records: Sequence[KafkaRecord]) -> Iterator[None]:
-        """Turn an error that no port promises into one that suspects those of these records that are not applied.
+        """Turn an error that no port promises, or that a smaller batch may avoid, into one that suspects those of
+        these records that are not applied.
 
         Only around what depends on nothing but the records and the stored sessions.
         """
         try:
             yield
+        except TimedOutError as error:
+            raise SlowBatchError(error, self._suspects(records)) from error
         except OwnerError:
             raise
         except Exception as error:
-            position = self._position.next_offset
-            left = [record.offset for record in records if record.offset >= position]
-            raise UnexpectedError(error, Suspects(position, left[0], left[-1], len(left))) from error
+            raise UnexpectedError(error, self._suspects(records)) from error
+
+    def _suspects(self, records: Sequence[KafkaRecord]) -> Suspects:
+        position = self._position.next_offset
+        left = [record.offset for record in records if record.offset >= position]
+        return Suspects(position, left[0], left[-1], len(left))
 
     def _compare(
         self, results: list[tuple[int, ResultRecord]], items: list[outbox.Item]
@@ -299,13 +313,6 @@ class Term:
         if self._emission is not None:
             await self._emission.close()
         await asyncio.gather(self._log.close(), self._results.close())
-
-
-def _in_parts(records: Sequence[KafkaRecord], most: int | None) -> list[Sequence[KafkaRecord]]:
-    """At most ``most`` records in each: a fetch may bring a few more than were asked for."""
-    if most is None:
-        return [records]
-    return [records[first : first + most] for first in range(0, len(records), most)]
 
 
 class _BlamelessStore(StoredSessions):

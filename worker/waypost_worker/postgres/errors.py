@@ -6,7 +6,8 @@ from typing import Any, Final
 
 import asyncpg
 
-from waypost_worker.partition.ports import RefusedError, UnavailableError
+from waypost.reader.failures import TIME_LIMITS, last_word
+from waypost_worker.partition.ports import RefusedError, TimedOutError, UnavailableError
 
 # SQLSTATE classes of what passes by itself or with an operator's help, and says nothing about the statement:
 # connection, authorization, rollback (deadlock, serialization), resources, intervention, system.
@@ -14,40 +15,64 @@ _PASSING_CLASSES: Final = ("08", "28", "40", "53", "57", "58")
 _PASSING: Final = (
     "25006",  # the server became a standby
     "25P03",  # idle in a transaction for too long: this process was frozen
-    "25P04",  # a transaction for too long
     "3D000",  # the database does not exist, just now or yet
     "55P03",  # a lock was not available in time
 )
-# What a server says that is no longer the primary, or is about to go. An address may lead to another one by now, but
-# connections that are open stay where they are: 25006 comes from a server that was made read-only and from a standby,
-# 0A000 from a standby if transactions are serializable, 57P01 to 57P03 from one that stops, crashes or starts.
-_MAY_HAVE_MOVED: Final = ("0A000", "25006", "57P01", "57P02", "57P03")
+_OUR_LIMIT: Final = "WAYPOST_REQUEST_TIMEOUT of the workers"
+# Errors after which connections are replaced. The address may lead to another server by now, but connections that are
+# open stay where they are. 25006 comes from a server that was made read-only and from a standby, 0A000 from a standby if
+# transactions are serializable, 57P01 to 57P03 from a server that stops, crashes or starts.
+_OUTDATED: Final = ("0A000", "25006", "57P01", "57P02", "57P03")
+# A statement that was prepared before is not there, or another one of its name is.
+_LOST_STATEMENT: Final = ("26000", "42P05")
 _NO_SCHEMA: Final = ("3F000", "42P01")
 _NO_RIGHT: Final = "42501"
-_CLIENT_SIDE: Final = (OSError, TimeoutError, asyncpg.InternalClientError)
+_CLIENT_SIDE: Final = (OSError, asyncpg.InternalClientError)
+
+POOLER_ADVICE: Final = (
+    "a pooler that gives each transaction another server connection, such as pgbouncer in transaction mode, needs "
+    "WAYPOST_POSTGRES_STATEMENT_CACHE=0"
+)
+
+
+def lost_statement(error: BaseException) -> bool:
+    """Tell whether prepared statements were mixed up, as by a pooler in transaction mode."""
+    return getattr(error, "sqlstate", None) in _LOST_STATEMENT
 
 
 @asynccontextmanager
 async def owner_errors(pool: Any) -> AsyncIterator[None]:
-    """UnavailableError for what passes, RefusedError for what needs a person."""
+    """UnavailableError for what passes, TimedOutError for what took too long, RefusedError for what needs a person."""
     try:
         yield
+    except TimeoutError as error:
+        if error.errno is not None:  # the system's, of a connection
+            raise _unavailable(error) from error
+        raise TimedOutError("Postgres: no answer in time", _OUR_LIMIT) from error
     except _CLIENT_SIDE as error:
         raise _unavailable(error) from error
     except asyncpg.InterfaceError as error:
         if not _lost_connection(error, pool):
             raise
         raise _unavailable(error) from error
-    except asyncpg.PostgresError as error:
-        state = error.sqlstate or ""
-        if state in _MAY_HAVE_MOVED:
+    except asyncpg.PostgresError as raised:
+        error = last_word(raised)
+        state = getattr(error, "sqlstate", None) or ""
+        if state in _OUTDATED:
             await pool.expire_connections()
+        if state in TIME_LIMITS:
+            limit = f"{TIME_LIMITS[state]} for the workers' role in Postgres"
+            raise TimedOutError(f"Postgres: {type(error).__name__}: {error}", limit) from raised
         if state.startswith(_PASSING_CLASSES) or state in _PASSING:
             raise _unavailable(error) from error
         if state in _NO_SCHEMA:
             raise RefusedError(
                 f"Postgres has no Waypost schema any more ({error}). Nothing was changed: restore it, or run "
                 "'waypost migrate' to begin with an empty one"
+            ) from error
+        if state in _LOST_STATEMENT:
+            raise RefusedError(
+                f"Postgres mixed up prepared statements ({error.args[0]}). Nothing was changed: {POOLER_ADVICE}"
             ) from error
         if state == _NO_RIGHT:
             raise RefusedError(

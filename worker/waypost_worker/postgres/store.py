@@ -21,6 +21,7 @@ from waypost_worker.partition.ports import (
     RefusedError,
     Store,
     StoredOutbox,
+    TimedOutError,
 )
 from waypost_worker.postgres.errors import owner_errors
 from waypost_worker.postgres.pool import Pool, parsed
@@ -67,11 +68,16 @@ class PostgresStore(Store):
         # old version is looked at. A row that was moved (VACUUM FULL) is not found, which looks like a lost
         # partition: it is acquired again, and with it the place.
         self._place: tuple[int, int] | None = None
+        # A connection keeps the time limits that it began with, so new ones are made once a limit was too short.
+        self._limits_outdated = False
         # Epoch and next offset, as the owner's last acquisition or commit left them.
         self._held: tuple[int, int] | None = None
 
     @override
     async def acquire(self, partitions: int) -> Claim:
+        if self._limits_outdated:
+            self._limits_outdated = False
+            await self._pool.expire_connections()
         async with self._connection() as connection, connection.transaction():
             await connection.execute(self._sql("limit_idling"))
             # Before the row is locked: see parsed().
@@ -187,12 +193,16 @@ class PostgresStore(Store):
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:
-        async with (
-            owner_errors(self._pool),
-            asyncio.timeout(self._timeout),
-            self._pool.acquire() as connection,
-        ):
-            yield connection
+        try:
+            async with (
+                owner_errors(self._pool),
+                asyncio.timeout(self._timeout),
+                self._pool.acquire() as connection,
+            ):
+                yield connection
+        except TimedOutError:
+            self._limits_outdated = True
+            raise
 
 
 def _session(row: Any) -> Session:

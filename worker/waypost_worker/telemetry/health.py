@@ -15,7 +15,7 @@ from typing import Final, Literal, NamedTuple
 
 from typing_extensions import override
 
-from waypost_worker.partition.failure import FailingCommandError, UnexpectedError
+from waypost_worker.partition.failure import RefusedCommandError, UnexpectedError
 from waypost_worker.partition.observer import AppliedBatch, Observer
 from waypost_worker.partition.ownership import Acquired
 from waypost_worker.partition.ports import OwnerError, RefusedError
@@ -89,7 +89,7 @@ class Health(Observer):
             self._failing.pop(partition, None)
             return
         self._ended[partition] = text = f"{_kind(why)}: {why}"
-        if isinstance(why, UnexpectedError | FailingCommandError):
+        if isinstance(why, UnexpectedError | RefusedCommandError):
             self._failing[partition] = text
 
     # What the worker tells.

@@ -19,7 +19,7 @@ from typing_extensions import override
 from waypost import __version__
 from waypost.wire.event_types import COMMAND_TYPES, EventType
 from waypost_worker.partition.batch import Decoded
-from waypost_worker.partition.failure import FailingCommandError, UnexpectedError
+from waypost_worker.partition.failure import RefusedCommandError, UnexpectedError
 from waypost_worker.partition.observer import AppliedBatch, Observer
 from waypost_worker.partition.ownership import Acquired
 from waypost_worker.partition.ports import (
@@ -141,7 +141,7 @@ class Metrics(Observer):
             self._failing_now.discard(partition)
         elif partition not in self._refused_offset:
             self._refused_now.discard(partition)
-        if isinstance(why, FailingCommandError):
+        if isinstance(why, RefusedCommandError):
             self._refused_offset[partition] = why.offset
         elif isinstance(why, UnexpectedError) and partition not in self._refused_now:
             self._failing_now.add(partition)

@@ -9,7 +9,12 @@ from typing import Any, Final, TypeVar
 import structlog
 from typing_extensions import override
 
-from waypost_worker.partition.failure import FailingCommandError, UnexpectedError, place_of
+from waypost_worker.partition.failure import (
+    FailingCommandError,
+    RefusedCommandError,
+    UnexpectedError,
+    place_of,
+)
 from waypost_worker.partition.observer import AppliedBatch, Observer
 from waypost_worker.partition.ownership import Acquired
 from waypost_worker.partition.ports import FencedError, OwnerError, RefusedError
@@ -164,8 +169,9 @@ class LogObserver(Observer):
                 log.info("partition_released", partition=partition)
             case UnexpectedError():
                 self._failed(partition, why, round(wait, 2))
-            case FailingCommandError():
-                self._failed(partition, why, round(wait))
+            case RefusedCommandError():
+                if isinstance(why, FailingCommandError):
+                    self._failed(partition, why, round(wait))
                 log.error(
                     "partition_refused",
                     partition=partition,

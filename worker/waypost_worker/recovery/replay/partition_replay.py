@@ -6,7 +6,8 @@ is in the results topic, and those that the topic lacks are left in the outbox f
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,8 +15,9 @@ from waypost.model.defaults import Defaults
 from waypost.wire.envelope import KafkaRecord
 from waypost_worker.partition import outbox
 from waypost_worker.partition.acquire import check_log
-from waypost_worker.partition.batching import BatchSplitter
+from waypost_worker.partition.batching import BatchSplitter, in_parts
 from waypost_worker.partition.encode import NullEncoder, ResultEncoder
+from waypost_worker.partition.failure import BatchSizer, SlowBatchError, SlowCommandError, Suspects
 from waypost_worker.partition.fold import BatchFolder
 from waypost_worker.partition.foreign import without_foreign
 from waypost_worker.partition.ownership import anchor_of
@@ -26,6 +28,7 @@ from waypost_worker.partition.ports import (
     ResultsLog,
     Store,
     StoredOutbox,
+    TimedOutError,
 )
 from waypost_worker.recovery.log_scan import passed_over
 from waypost_worker.recovery.replay.comparison import CompareOptions, Comparison
@@ -93,6 +96,7 @@ class PartitionReplay:
         self._limits = limits or ReplayLimits()
         self._compare = compare or CompareOptions()
         self._begun = False
+        self._sizer = BatchSizer(self._limits.batch_records)
 
     async def run(self) -> Replayed:
         """Replay to the end. What Kafka or Postgres do wrong for a while is waited for.
@@ -141,12 +145,32 @@ class PartitionReplay:
         next_offset = claim.next_offset
         await log.seek(next_offset)
         while records := await self._gather(log, next_offset):
-            for part in _parts(records, comparison.silent_below):
+            most = self._sizer.most_records(next_offset)
+            parts = [
+                part for some in _parts(records, comparison.silent_below) for part in in_parts(some, most)
+            ]
+            for part in parts:
                 pieces = BatchSplitter(part, self._partition, partitions, limits.batch_bytes)
                 unseen = part[-1].offset < comparison.silent_below
                 folder.encoder = silent if unseen else self._encoder
                 while pieces:
-                    next_offset = await self._batch(folder, pieces, claim, comparison, next_offset, unseen)
+                    with self._in_time(part, next_offset):
+                        next_offset = await self._batch(
+                            folder, pieces, claim, comparison, next_offset, unseen
+                        )
+
+    @contextmanager
+    def _in_time(self, records: Sequence[KafkaRecord], next_offset: int) -> Iterator[None]:
+        """Make batches smaller after one that was too slow. SlowCommandError for a single command."""
+        try:
+            yield
+        except TimedOutError as error:
+            left = [record.offset for record in records if record.offset >= next_offset]
+            slow = SlowBatchError(error, Suspects(next_offset, left[0], left[-1], len(left)))
+            offset = self._sizer.timed_out(slow.suspects)
+            if offset is not None:
+                raise SlowCommandError(self._partition, offset, self._sizer.slow_terms, slow) from error
+            raise slow from error
 
     async def _batch(
         self,
@@ -182,6 +206,7 @@ class PartitionReplay:
                 by_owner=False,
             )
         )
+        self._sizer.applied(len(commands))
         folder.settle()
         self.outcome.commands += len(commands)
         self.outcome.next_offset = last.offset + 1
@@ -192,10 +217,11 @@ class PartitionReplay:
         """The next batch's records, all below the end; none once there are none."""
         gathered: list[KafkaRecord] = []
         size = 0
-        while len(gathered) < self._limits.batch_records and size < self._limits.batch_bytes:
+        most = self._sizer.most_records(next_offset) or self._limits.batch_records
+        while len(gathered) < most and size < self._limits.batch_bytes:
             if gathered and gathered[-1].offset >= self._end - 1:
                 break
-            records = await log.fetch(self._limits.batch_records - len(gathered))
+            records = await log.fetch(most - len(gathered))
             if not records:
                 behind = gathered[-1].offset + 1 if gathered else next_offset
                 if await passed_over(log, behind, self._end) >= self._end:
