@@ -1,10 +1,12 @@
 """Commands that look after the servers, and what commands say when a server is away, wrong or not prepared."""
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import asyncpg
 import pytest
 from tests.support.cli import CommandLine
 
@@ -182,6 +184,23 @@ def test_postgres_away_is_one_line(line: CommandLine, dead_port: int, command: l
     assert (ended.code, ended.out) == (1, "")
     assert "can't be reached: Connection refused" in ended.error
     assert "hush" not in ended.error
+
+
+@pytest.mark.parametrize("limit", ["statement_timeout", "transaction_timeout"])
+async def test_a_time_limit_of_postgres_is_named(line: CommandLine, database: str, limit: str) -> None:
+    blocker = await asyncpg.connect(database)
+    try:
+        async with blocker.transaction():
+            await blocker.execute("lock table waypost.sessions in access exclusive mode")
+            outcome = await asyncio.to_thread(
+                line.run, "session", "list", "--postgres-dsn", f"{database}?{limit}=200"
+            )
+    finally:
+        await blocker.close()
+    assert outcome.code == 1
+    assert "can't be reached" not in outcome.err
+    assert "ended what took too long: " in outcome.err
+    assert f"Raise {limit} for the role" in outcome.err
 
 
 def test_a_database_whose_host_has_no_address_is_said_so(line: CommandLine) -> None:

@@ -178,14 +178,16 @@ async def test_a_read_that_takes_too_long(database: str) -> None:
             await reader.session("s").get_all()
 
 
-async def test_a_read_that_the_server_cancels(database: str) -> None:
+@pytest.mark.parametrize("limit", ["statement_timeout", "transaction_timeout"])
+async def test_a_read_that_the_server_cancels(database: str, limit: str) -> None:
     granted = (
         "grant usage on schema waypost to {}",
         "grant select on all tables in schema waypost to {}",
-        "alter role {} set statement_timeout = 200",
+        f"alter role {{}} set {limit} = 200",
     )
     async with role(database, *granted) as dsn, Reader(dsn) as reader, locked(database):
-        await fails(reader, ReaderTimeoutError, r"canceled a read: canceling statement .* Narrow it", READS)
+        said = rf"canceled a read: .* due to \w+ timeout\. Narrow it, read in pages, or raise {limit}"
+        await fails(reader, ReaderTimeoutError, said, READS)
 
 
 async def test_connections_that_are_all_in_use(database: str) -> None:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from waypost.reader.failures import reason
+from waypost.reader.failures import TIME_LIMITS, last_word, reason, took_too_long
 from waypost.statements import DEFAULT_SCHEMA, load_statement
 from waypost_worker.cli.support.output import USAGE, CommandError
 from waypost_worker.config.settings import Settings, config_origin, masked_dsn
@@ -149,9 +149,10 @@ async def _errors_of_asyncpg() -> AsyncIterator[None]:
             cause, asyncpg.PostgresError | asyncpg.InterfaceError | asyncpg.InternalClientError | OSError
         ):
             raise
+        said = last_word(cause)
         for shard in getattr(error, "__notes__", ()):
-            cause.add_note(shard)
-        raise cause from None
+            said.add_note(shard)
+        raise said from None
 
 
 @asynccontextmanager
@@ -169,21 +170,25 @@ async def postgres_errors(settings: Settings, dsn: str | None = None) -> AsyncIt
         named = "Waypost schema" if schema == DEFAULT_SCHEMA else f"Waypost schema {schema!r}"
         raise CommandError(f"the database {where} has no {named}: run 'waypost migrate'") from None
     except (
-        OSError,
         asyncpg.PostgresConnectionError,
-        asyncpg.InterfaceError,
-        asyncpg.InternalClientError,
+        asyncpg.QueryCanceledError,
+        asyncpg.TransactionTimeoutError,
     ) as error:
-        # TimeoutError, often without a text, is an OSError. asyncpg calls it an error of its own where the server ended
-        # the connection, and a statement comes before the end of the stream is noticed.
-        # A reader notes which of several databases it was.
-        said = ", ".join([reason(error), *getattr(error, "__notes__", ())])
+        if not took_too_long(error):
+            raise _unreachable(settings, where, error) from None
+        ended = last_word(error)
+        setting = TIME_LIMITS[getattr(ended, "sqlstate", "")]
         raise CommandError(
-            f"Postgres at {where} can't be reached: {said}; {_where(settings, 'postgres_dsn')}"
+            f"Postgres at {where} ended what took too long: {ended}. Raise {setting} for the role, or for this "
+            f"connection with {setting}=0 in the DSN"
         ) from None
-    except asyncpg.InsufficientPrivilegeError as error:
+    except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        raise _unreachable(settings, where, error) from None
+    except (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError) as error:
+        from waypost_worker.postgres.errors import POOLER_ADVICE
+
         raise CommandError(
-            f"Postgres at {where}: {error}; 'waypost migrate --roles' prints the SQL that gives a role its rights"
+            f"Postgres at {where} mixed up prepared statements: {error.args[0]}; {POOLER_ADVICE}"
         ) from None
     except asyncpg.ReadOnlySQLTransactionError as error:
         raise CommandError(
@@ -192,6 +197,14 @@ async def postgres_errors(settings: Settings, dsn: str | None = None) -> AsyncIt
         ) from None
     except asyncpg.PostgresError as error:
         raise CommandError(f"Postgres at {where}: {error}") from None
+
+
+def _unreachable(settings: Settings, where: str, error: Exception) -> CommandError:
+    # TimeoutError, often without a text, is an OSError. asyncpg calls it an error of its own where the server ended
+    # the connection, and a statement comes before the end of the stream is noticed.
+    # A reader notes which of several databases it was.
+    said = ", ".join([reason(error), *getattr(error, "__notes__", ())])
+    return CommandError(f"Postgres at {where} can't be reached: {said}; {_where(settings, 'postgres_dsn')}")
 
 
 def _where(settings: Settings, name: str) -> str:
