@@ -56,6 +56,10 @@ def poison(session: bytes, elsewhere: bytes) -> list[Message]:
         (session, GOOD, headers(time=b"99999-01-01T00:00:00Z")),
         (session, GOOD, [("ce_id", b"\xff"), *headers()[1:]]),
         (session, b'{"checkpoint_id":"somebody-else:1"}', headers(EventType.PIN.wire)),
+        (session, b"\0\0\0\0\x07" + GOOD, headers()),
+        (session, GOOD, [*headers(), ("ce_id", b"another")]),
+        (session, GOOD, [*headers(), ("content-type", b"text/xml")]),
+        (session, b"[]", [("content-type", b"application/cloudevents-batch+json")]),
         (session, structured, [("content-type", b"application/cloudevents+json")]),
         (session, b"{}", [("content-type", b"application/cloudevents+json")]),
     ]

@@ -3,8 +3,8 @@
 Breaks: each stored checkpoint takes 8 ms (a trigger), and a statement may take 0.3 s by the server's statement_timeout,
 or 1 s by the worker's WAYPOST_REQUEST_TIMEOUT. Then 400 checkpoints of 60 KB come at once. In the last scenario a
 single command takes 2 s by itself, which no smaller batch can help.
-Must hold: batches become smaller until they are done in time, and the backlog is worked off; nothing is lost, doubled or
-out of order. The single command is refused with words that name the limit, everything before it is applied, other
+Must hold: batches become smaller until they are done in time, and the backlog is worked off; nothing is lost, doubled
+or out of order. The single command is refused with words that name the limit, everything before it is applied, other
 partitions continue, and so does this one once the limit is raised.
 """
 

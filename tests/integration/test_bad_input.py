@@ -1,6 +1,8 @@
 """What bad input gets: a rejected result with a code and a way out, the raw command kept, the partition going on."""
 
 import asyncio
+import gzip
+import zlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -125,6 +127,59 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
         {"value": GOOD, "headers": [*headers()[:-1], ("content-type", b"text/xml")]},
         "invalid-envelope",
         "application/json",
+    ),
+    "a type that only begins like JSON": (
+        {"value": GOOD, "headers": [*headers()[:-1], ("content-type", b"application/json-seq")]},
+        "invalid-envelope",
+        "'application/json-seq' is not application/json",
+    ),
+    "a batch of events": (
+        {"value": b"[]", "headers": [("content-type", b"application/cloudevents-batch+json; charset=utf-8")]},
+        "invalid-envelope",
+        "send each event in a record of its own",
+    ),
+    "two ids": (
+        {"value": GOOD, "headers": [*headers(), ("ce_id", b"id-2")]},
+        "invalid-envelope",
+        "the header ce_id stands twice, with different values: send it once",
+    ),
+    "two types": (
+        {"value": GOOD, "headers": [("ce_type", EventType.CLEAR.wire), *headers()]},
+        "invalid-envelope",
+        "the header ce_type stands twice",
+    ),
+    "two content types": (
+        {"value": GOOD, "headers": [*headers(), ("content-type", b"application/cloudevents+json")]},
+        "invalid-envelope",
+        "the header content-type stands twice",
+    ),
+    "a registry's frame": (
+        {"value": b"\0\0\0\x04\xd2" + GOOD},
+        "invalid-body",
+        "serializers of a schema registry",
+    ),
+    "a gzip body": (
+        {"value": gzip.compress(GOOD)},
+        "invalid-body",
+        "it is compressed (gzip). Send it as it is",
+    ),
+    "a zlib body": ({"value": zlib.compress(GOOD)}, "invalid-body", "it is compressed (zlib)"),
+    "a UTF-16 body": ({"value": GOOD.decode().encode("utf-16")}, "invalid-body", "it is UTF-16. Send UTF-8"),
+    "a structured event in UTF-16": (
+        {
+            "value": structured(GOOD)["value"].decode().encode("utf-16-le"),
+            "headers": [("content-type", b"application/cloudevents+json")],
+        },
+        "invalid-envelope",
+        "it is UTF-16. Send UTF-8",
+    ),
+    "a structured event with base64": (
+        {
+            "value": b'{"specversion":"1.0","id":"i","source":"s","type":"t","data_base64":"e30="}',
+            "headers": [("content-type", b"application/cloudevents+json")],
+        },
+        "invalid-envelope",
+        "has data_base64",
     ),
     "null header values": (
         {"value": GOOD, "headers": [("ce_specversion", None), ("content-type", None)]},

@@ -30,6 +30,7 @@ from waypost.wire.raw_json import member_spans, repeated_key
 from waypost.wire.traceparent import valid_traceparent
 
 STRUCTURED: Final = b"application/cloudevents+json"
+_BATCHED: Final = b"application/cloudevents-batch+json"
 JSON: Final = b"application/json"
 Headers = Sequence[tuple[str, bytes]]
 
@@ -111,6 +112,8 @@ _LONGEST_SHARED: Final = 512
 _MOST_ATTRIBUTES: Final = 1000
 _PARSED_AT_ONCE: Final = 64 * 1024
 _ATTRIBUTES: Final = ("specversion", "id", "source", "type", "time", "traceparent")
+# What a command is, and when and by whom it was sent, must not depend on which of two headers is read.
+_ONCE: Final = frozenset({"ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "content-type"})
 # The headers of a command in binary mode, in the order in which command_headers writes them; and what two hold.
 _PLAIN: Final = ("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "content-type", b"1.0", JSON)
 
@@ -175,14 +178,25 @@ def _open_any(record: KafkaRecord, value: bytes) -> Envelope:
     _check_headers(record.headers)
     headers = _headers(record)
     content_type = headers.get("content-type")
-    if content_type is not None and content_type.startswith(STRUCTURED):
+    media_type = _media_type(content_type)
+    if media_type == STRUCTURED:
         return _open_structured(record, value, headers)
-    if content_type is not None and not content_type.startswith(JSON):
+    if media_type == _BATCHED:
+        raise _invalid(
+            "the record is a batch of CloudEvents: send each event in a record of its own, with content-type "
+            "application/cloudevents+json and its session's key"
+        )
+    if content_type is not None and media_type != JSON:
         raise _invalid(f"content-type {_shown(content_type)} is not application/json")
     if not headers:
         raise _invalid("the record has no headers: send ce_specversion, ce_id, ce_source and ce_type")
     attributes = {name[3:]: raw for name, raw in headers.items() if name[:3] == "ce_"}
     return _envelope(record, attributes, value, headers.get("traceparent"))
+
+
+def _media_type(content_type: bytes | None) -> bytes | None:
+    """Return the type without its parameters, in lower case: it is compared so (RFC 9110, 8.3.1)."""
+    return None if content_type is None else content_type.partition(b";")[0].strip(b" \t").lower()
 
 
 def _check_headers(headers: Headers) -> None:
@@ -193,6 +207,17 @@ def _check_headers(headers: Headers) -> None:
             f"the record has {len(headers)} headers of {size} bytes, at most {MAX_HEADERS} of {MAX_HEADERS_BYTES} "
             "bytes together are allowed: put what belongs to the command into its body"
         )
+    if (name := _contradictory(headers)) is not None:
+        raise _invalid(f"the header {name} stands twice, with different values: send it once")
+
+
+def _contradictory(headers: Headers) -> str | None:
+    """Return a header of the envelope that has two values. A value that is repeated, or null, contradicts nothing."""
+    found: dict[str, bytes] = {}
+    for name, value in headers:
+        if value is not None and name in _ONCE and found.setdefault(name, value) != value:
+            return name
+    return None
 
 
 def _envelope(
@@ -225,6 +250,8 @@ def _open_structured(record: KafkaRecord, value: bytes, headers: Mapping[str, by
         raw = _event_members(value)
     except InvalidCommandError as error:
         raise _invalid(f"the structured CloudEvent is unusable: {error.message}") from None
+    if "data_base64" in raw and "data" not in raw:
+        raise _invalid("the structured CloudEvent has data_base64: put the command's body into data, as JSON")
     if "data" not in raw:
         raise _invalid("the structured CloudEvent has no data: put the command's body there")
     attributes = {
@@ -281,12 +308,12 @@ def glimpse(record: KafkaRecord, envelope: Envelope | None = None) -> tuple[str 
 
     ``envelope`` is what was read of the record, if its envelope was valid.
     """
-    raw = next(
-        (value for name, value in reversed(record.headers) if name == "ce_id" and value is not None), None
-    )
+    ids = (value for name, value in record.headers if name == "ce_id" and value is not None)
+    raw = next(ids, None)
     command_id = None
-    if raw is not None:
-        command_id = _text(raw, MAX_COMMAND_ID) if len(raw) <= _LONGEST_ID else None
+    if raw is not None:  # of two ids, neither is known to be the command's
+        is_id = len(raw) <= _LONGEST_ID and all(other == raw for other in ids)
+        command_id = _text(raw, MAX_COMMAND_ID) if is_id else None
     elif envelope is not None:
         command_id = envelope.id
     elif record.value is not None and _is_structured(record):
@@ -298,7 +325,7 @@ def glimpse(record: KafkaRecord, envelope: Envelope | None = None) -> tuple[str 
 
 
 def _is_structured(record: KafkaRecord) -> bool:
-    return _headers(record).get("content-type", b"").startswith(STRUCTURED)
+    return _media_type(_headers(record).get("content-type")) == STRUCTURED
 
 
 def _event_id(value: bytes) -> str | None:

@@ -16,6 +16,24 @@ from waypost.errors import InvalidCommandError
 from waypost.model.brackets import nests_deeper
 from waypost.model.limits import MAX_NESTING, check_json, has_long_number, not_an_object, too_deep
 
+_FRAME_BYTES: Final = 5
+_COMPRESSED: Final = (
+    "it is compressed ({}). Send it as it is, and let the Kafka client compress (compression.type)"
+)
+_UTF_16: Final = "it is UTF-16. Send UTF-8"
+_UTF_32: Final = "it is UTF-32. Send UTF-8"
+# Beginnings of what clients send instead. JSON in UTF-16 and UTF-32 begins with a bracket among zero bytes, if not with
+# a byte order mark; UTF-32 comes first, because its mark begins with that of UTF-16.
+_FOREIGN_FORMS: Final[tuple[tuple[bytes | tuple[bytes, ...], str], ...]] = (
+    ((b"\xff\xfe\0\0", b"\0\0\xfe\xff", b"{\0\0\0", b"\0\0\0{\0\0\0"), _UTF_32),
+    ((b"\xff\xfe", b"\xfe\xff", b"{\0", b"\0{\0"), _UTF_16),
+    (b"\xef\xbb\xbf", "it begins with a byte order mark. Leave that out"),
+    (b"\x1f\x8b", _COMPRESSED.format("gzip")),
+    (b"\x28\xb5\x2f\xfd", _COMPRESSED.format("zstd")),
+    (b"\x04\x22\x4d\x18", _COMPRESSED.format("lz4")),
+    ((b"\xff\x06\0\0sNaPpY", b"\x82SNAPPY\0"), _COMPRESSED.format("snappy")),
+    ((b"\x78\x01", b"\x78\x9c", b"\x78\xda"), _COMPRESSED.format("zlib")),
+)
 # simdjson keeps about 14 bytes of memory for each byte of the longest text that a parser has seen.
 _LONGEST: Final = 64 * 1024
 #: Only a compressed batch holds a longer text, which must never become Python objects: 16 MB are 640 MB of them.
@@ -38,6 +56,8 @@ def check_object(raw: bytes, what: str = "the body", around: int = 1) -> None:
         if nests_deeper(raw, MAX_NESTING + around):
             raise too_deep()
         return
+    if (form := foreign_form(raw)) is not None:
+        raise InvalidCommandError("invalid-body", f"{what} is not JSON: {form}")
     if raw.lstrip(b" \t\n\r").startswith(b"["):
         raise not_an_object(what, [])  # which is sure without parsing all that is in it
     if len(raw) > LARGE:
@@ -59,6 +79,20 @@ def _check_large(raw: bytes, what: str, around: int) -> None:
             f"{what} is not a JSON object, or holds an integer beyond 64 bits; it has {len(raw)} bytes, which is too "
             "much to tell where",
         )
+
+
+def foreign_form(raw: bytes) -> str | None:
+    """Return what bytes that are no JSON seem to be, and what to do about it; None if their beginning does not tell."""
+    for beginnings, form in _FOREIGN_FORMS:
+        if raw.startswith(beginnings):
+            return form
+    # A zero byte and a schema id of four bytes, in front of whatever the schema describes.
+    if raw[:1] == b"\0" and len(raw) > _FRAME_BYTES:
+        return (
+            "it begins with a zero byte and four more, as the serializers of a schema registry write it. Use a plain "
+            "JSON serializer"
+        )
+    return None
 
 
 def is_object_to_orjson(raw: bytes) -> bool:

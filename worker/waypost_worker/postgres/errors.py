@@ -20,8 +20,8 @@ _PASSING: Final = (
 )
 _OUR_LIMIT: Final = "WAYPOST_REQUEST_TIMEOUT of the workers"
 # Errors after which connections are replaced. The address may lead to another server by now, but connections that are
-# open stay where they are. 25006 comes from a server that was made read-only and from a standby, 0A000 from a standby if
-# transactions are serializable, 57P01 to 57P03 from a server that stops, crashes or starts.
+# open stay where they are. 25006 comes from a server that was made read-only and from a standby, 0A000 from a standby
+# if transactions are serializable, 57P01 to 57P03 from a server that stops, crashes or starts.
 _OUTDATED: Final = ("0A000", "25006", "57P01", "57P02", "57P03")
 # A statement that was prepared before is not there, or another one of its name is.
 _LOST_STATEMENT: Final = ("26000", "42P05")
