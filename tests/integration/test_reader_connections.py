@@ -1,25 +1,21 @@
 """The reader's connections: few, bounded in time, replaced when lost, and content with a pooler in between."""
 
 import asyncio
-import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 from tests.integration.reading import varied
 from tests.support.deployment import Deployment, deployment
+from tests.support.pgbouncer import pgbouncer
 from tests.support.servers import POSTGRES_SETTINGS, ServerDirectory, migrate_template, started
 
 from waypost import AccessDeniedError, DatabaseUnavailableError, Reader, ReaderClosedError, ReaderError
 from waypost_worker.devserver import EmbeddedPostgres, Servers
 from waypost_worker.devserver.ports import Port
-from waypost_worker.devserver.postgres_programs import unprivileged_user
 
 
 @pytest.fixture
@@ -230,54 +226,8 @@ async def test_a_server_that_is_gone_is_an_error_after_a_while_and_at_once_if_ne
 
 @pytest.fixture
 async def pooled(world: Deployment) -> AsyncIterator[str]:
-    """The address of a pgbouncer in transaction mode before the test's database, with two server connections."""
-    program = shutil.which("pgbouncer")
-    if program is None:
-        pytest.skip("no pgbouncer on PATH: what holds behind a pooler was not tested")
-    address = urlsplit(world.dsn)
-    user = unprivileged_user()
-    directory = Path(tempfile.mkdtemp(prefix="waypost-pgbouncer-"))
-    port = Port(0)
-    (directory / "pgbouncer.ini").write_text(
-        f"""[databases]
-* = host={address.hostname} port={address.port} user={address.username} password={address.password}
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = {port.number}
-unix_socket_dir =
-auth_type = any
-pool_mode = transaction
-default_pool_size = 2
-logfile = {directory}/pgbouncer.log
-"""
-    )
-    if user is not None:
-        for path in (directory, directory / "pgbouncer.ini"):
-            os.chown(path, *user)
-    port.release()
-    process = await asyncio.create_subprocess_exec(
-        program,
-        "-q",
-        str(directory / "pgbouncer.ini"),
-        **({} if user is None else {"user": user[0], "group": user[1], "extra_groups": []}),
-    )
-    mine = address._replace(netloc=f"postgres@127.0.0.1:{port.number}").geturl()
-    try:
-        await world.until(lambda: answers(mine))
-        yield mine
-    finally:
-        process.terminate()
-        await process.wait()
-        shutil.rmtree(directory)
-
-
-async def answers(dsn: str) -> bool:
-    try:
-        connection = await asyncpg.connect(dsn, statement_cache_size=0)
-    except (OSError, asyncpg.PostgresError):
-        return False
-    await connection.close()
-    return True
+    async with pgbouncer(world.dsn) as dsn:
+        yield dsn
 
 
 async def test_every_read_works_behind_pgbouncer_in_transaction_mode(world: Deployment, pooled: str) -> None:

@@ -35,9 +35,13 @@ POOLER_ADVICE: Final = (
 )
 
 
-def lost_statement(error: BaseException) -> bool:
-    """Tell whether prepared statements were mixed up, as by a pooler in transaction mode."""
-    return getattr(error, "sqlstate", None) in _LOST_STATEMENT
+def explained(error: Exception) -> Exception:
+    """Return an error that says what to do, if this one comes from a pooler that mixed up prepared statements."""
+    if getattr(error, "sqlstate", None) not in _LOST_STATEMENT:
+        return error
+    said = UnavailableError(f"Postgres mixed up prepared statements ({error.args[0]}): {POOLER_ADVICE}")
+    said.__cause__ = error
+    return said
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ import asyncpg
 
 from waypost.errors import ShardMapError
 from waypost.shards import ShardSlot, check_place, shard_of
+from waypost_worker.postgres.errors import explained
 from waypost_worker.postgres.migrate import SchemaError, check_schema, migrate
 from waypost_worker.postgres.pool import Pool, check_writable, open_pool, parsed
 from waypost_worker.postgres.statements import statement
@@ -164,7 +165,7 @@ class Shards:
             if isinstance(one, tuple):
                 reached[shard] = one
             elif isinstance(one, Exception):
-                self.problems[shard] = one
+                self.problems[shard] = explained(one)
             else:
                 raise one
         try:
@@ -190,9 +191,9 @@ class Shards:
             try:
                 await check_schema(connection, self._schema, newer=True)
                 await check_writable(connection)
-            except Exception:
+            except Exception as error:
                 await pool.expire_connections()
-                raise
+                raise explained(error) from error
 
     def unknown(self, shard: int) -> bool:
         """Whether a failed check says nothing of the database: it was never tried, or others use all connections."""
@@ -256,7 +257,7 @@ class Shards:
             async with pool.acquire() as connection:
                 await self._prepare(connection)
         except Exception as error:
-            self.problems[shard] = error
+            self.problems[shard] = explained(error)
         else:
             self.pools[shard] = pool
             self.problems.pop(shard, None)
