@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 import uuid
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -206,3 +207,38 @@ async def test_a_purge_that_is_killed_in_the_middle_is_finished_by_the_next(own:
     assert await connection.fetchval(left, "invalid-body") == 0
     assert await connection.fetchval(left, "misrouted") == 10
     await connection.close()
+
+
+def test_of_a_large_value_people_see_the_beginning_and_programs_everything(
+    line: CommandLine, session: str, tmp_path: Path
+) -> None:
+    """An earlier version kept values of any size, and to lay out megabytes as a table took minutes."""
+    identifier = send(line, session, b'{"name": 1}')
+    (row,) = refused(line, session, 1)
+    large = b'{"name":"\x1b[31m' + b"y" * 8_000_000 + b'"}'
+    headers = json.dumps([[f"h{number}", "v" * 100] for number in range(1000)])
+
+    async def enlarge() -> None:
+        connection = await asyncpg.connect(line.settings["WAYPOST_POSTGRES_DSN"])
+        await connection.execute(
+            "update waypost.rejected_commands set value = $1, headers = $2 where command_id = $3",
+            *(large, headers.encode(), identifier),
+        )
+        await connection.close()
+
+    asyncio.run(enlarge())
+    shown = line.run("rejected", "show", row["place"])
+    assert shown.code == 0
+    assert len(shown.out) < 20_000
+    assert '{"name":"\\x1b[31myyyy' in shown.out
+    assert "the first 4,096 of 8,000,016 bytes of the value: --full prints all of it" in shown.err
+    assert "the first 4,096 characters of the headers" in shown.err
+    file = tmp_path / "value"
+    written = line.run("rejected", "show", row["place"], "--value-file", str(file))
+    assert (written.code, len(written.out) < 20_000) == (0, True)
+    assert file.read_bytes() == large
+    again = line.run("rejected", "show", row["place"], "--value-file", str(file))
+    assert (again.code, "can't be written: File exists. Nothing was shown" in again.error) == (1, True)
+    assert len(line.run("rejected", "show", row["place"], "--full").out) > len(large)
+    assert line.run("rejected", "show", row["place"], "-o", "json").json["value"] == large.decode()
+    line.run("rejected", "purge", row["place"], "--yes")

@@ -2,7 +2,8 @@
 
 import asyncio
 from base64 import b64encode
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Final
 
 import orjson
 from cyclopts import App, Parameter, validators
@@ -13,9 +14,18 @@ from waypost_worker.cli.rejected.retry import retry
 from waypost_worker.cli.support.connections import query
 from waypost_worker.cli.support.databases import connected
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
-from waypost_worker.cli.support.output import DONE, CommandError, note, show_fields, show_rows
+from waypost_worker.cli.support.output import (
+    DONE,
+    CommandError,
+    note,
+    printable,
+    show_fields,
+    show_rows,
+    write,
+)
 from waypost_worker.config.settings import Settings
 
+_SHOWN: Final = 4096
 app = App(name="rejected", help="Look at the commands that were refused; retry or purge them.")
 app.command(retry)
 app.command(purge)
@@ -52,12 +62,16 @@ def show(
     place: Annotated[str, Parameter(help="partition/offset, as the list shows it")],
     /,
     *,
+    full: Annotated[bool, Parameter(help="print all of the value and the headers")] = False,
+    value_file: Annotated[Path | None, Parameter(help="write the value to this new file, as it came")] = None,
     common: Common = NOTHING_GIVEN,
 ) -> int:
     """Show one refused command with its key, headers and value as they came.
 
-    At most 1 MiB of a value and 64 KiB of headers are kept; value_bytes and
-    headers_bytes then say how many bytes there were.
+    A table shows the beginning of a long value and of long headers, and says
+    how long they are; JSON has all of them. At most 1 MiB of a value and
+    64 KiB of headers are kept; value_bytes and headers_bytes then say how many
+    bytes there were.
 
     For programs, a key or value that is not UTF-8 is null and comes as
     key_base64 or value_base64.
@@ -65,20 +79,53 @@ def show(
     For example:
 
       waypost rejected show 2/1841
+      waypost rejected show 2/1841 --value-file command.json
     """
-    found = asyncio.run(_at(common.settings(), *place_of(place)))
+    people = common.output == "table"
+    most = _SHOWN if people and not full else None
+    found = asyncio.run(_at(common.settings(), *place_of(place), None if value_file else most))
     if not found:
         raise CommandError(f"no refused command {place} is kept; 'waypost rejected list' shows which are")
     row = dict(found[0])
-    people = common.output == "table"
+    kept = row.pop("kept_bytes")
+    if value_file is not None:
+        _write_new(value_file, row["value"] or b"")
     headers = orjson.loads(row["headers"])
-    # The sizes of what was cut.
+    # The sizes of what was cut when it was kept.
     row = {name: field for name, field in row.items() if not name.endswith("_bytes") or field is not None}
     row["headers"] = "\n".join(f"{name}: {value}" for name, value in headers) if people else headers
+    if row["value"] is not None:
+        row["value"] = row["value"][:most]
     for field in ("key", "value"):
         row |= _as_text(field, row[field], people)
-    show_fields({"place": place, **row}, common.output)
+    if people:
+        _show_to_people({"place": place, **row}, kept, most)
+    else:
+        show_fields({"place": place, **row}, common.output)
     return DONE
+
+
+def _show_to_people(row: dict[str, Any], kept: int | None, most: int | None) -> None:
+    value = row.pop("value")
+    if most is not None and len(row["headers"]) > most:
+        row["headers"] = f"{row['headers'][:most]}…"
+        note(f"these are the first {most:,} characters of the headers: --full prints all of them")
+    show_fields(row, "table")
+    # Not in the table: to lay out megabytes takes minutes.
+    write("\nthe record has no value\n" if value is None else f"\n{printable(value)}\n")
+    if most is not None and kept is not None and kept > most:
+        note(
+            f"these are the first {most:,} of {kept:,} bytes of the value: --full prints all of it, --value-file "
+            "writes it to a file"
+        )
+
+
+def _write_new(path: Path, value: bytes) -> None:
+    try:
+        with path.open("xb") as file:
+            file.write(value)
+    except OSError as error:
+        raise CommandError(f"{path} can't be written: {error.strerror}. Nothing was shown") from None
 
 
 def _as_text(field: str, raw: bytes | None, for_people: bool) -> dict[str, Any]:
@@ -102,7 +149,8 @@ async def _newest(settings: Settings, session: str | None, code: str | None, lim
     return rows[:limit]
 
 
-async def _at(settings: Settings, partition: int, offset: int) -> list[Any]:
+async def _at(settings: Settings, partition: int, offset: int, most: int | None) -> list[Any]:
+    """Return the command there, if one is kept, with at most ``most`` bytes of its value."""
     async with connected(settings) as databases:
         sql = query("rejected/show", settings.postgres_schema)
-        return list(await databases.of(partition).fetch(sql, partition, offset))
+        return list(await databases.of(partition).fetch(sql, partition, offset, most))
