@@ -50,7 +50,13 @@ def line(servers: Servers, database: str, topic_prefix: str, tmp_path: Path) -> 
 def own_postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
     postgres = EmbeddedPostgres(
         tmp_path / "postgres",
-        settings={"autovacuum": "off", "statement_timeout": "2s", "max_connections": "10"},
+        settings={
+            "autovacuum": "off",
+            "statement_timeout": "2s",
+            "transaction_timeout": "3s",
+            "max_connections": "10",
+            "cluster_name": "",
+        },
     )
     postgres.start()
     yield postgres
@@ -90,11 +96,9 @@ def test_versions_clocks_group_limits_and_tables_are_among_the_checks(line: Comm
     assert "transaction.max.timeout.ms=60000" in messages
     assert "has no authorizer, and is reached from its own machine only (127.0.0.1)" in messages
     assert sum("its clock is 0." in message for message in messages) == 2
-    # The embedded server's one role is a superuser, and this is no production.
-    assert said(rows, "warning") == [
-        "role 'postgres' is a superuser: a worker needs far less -> "
-        "give workers a role that may only use their schema, and migrate with another"
-    ]
+    # The embedded server's one role is a superuser, and it says that it is a dev server.
+    assert "role 'postgres' is the superuser of a dev server" in messages
+    assert said(rows, "warning") == []
 
 
 def test_a_session_timeout_that_brokers_refuse_is_an_error() -> None:
@@ -165,6 +169,8 @@ def test_settings_of_the_server_that_hurt_are_found(
     assert "autovacuum=off -> set autovacuum=on" in errors
     assert "a worker may open 40 connections, the server takes 7" in errors
     assert "statement_timeout=2000 ms ends statements that a worker still waits for" in warnings
+    assert "transaction_timeout=3000 ms ends statements that a worker still waits for" in warnings
+    assert "role 'postgres' is a superuser: a worker needs far less" in warnings
     assert "alter table waypost.checkpoints reset (autovacuum_enabled)" in warnings
 
 
@@ -250,7 +256,6 @@ def test_releases_of_brokers(brokers: list[BrokerVersion], level: str, expected:
 @pytest.mark.parametrize(
     ("versions", "level", "expected"),
     [
-        ({}, "ok", "none in the group"),
         ({__version__: 3}, "ok", f"3 of version {__version__}"),
         ({"unknown": 1}, "ok", "1 of version unknown"),
         ({__version__: 2, "99.0": 1}, "warning", f"2 of version {__version__}, 1 of version 99.0"),
@@ -261,6 +266,35 @@ def test_versions_of_workers(versions: dict[str, int], level: str, expected: str
     (found,) = worker_findings(Counter(versions), "waypost")
     assert (found.level, bool(found.mend)) == (level, level != "ok")
     assert expected in found.message
+
+
+@pytest.mark.parametrize(
+    ("waiting", "level", "expected"),
+    [
+        (0, "ok", "no worker is running in the group 'waypost', and no command waits"),
+        (1, "error", "no worker is running in the group 'waypost', and 1 command waits"),
+        (1234, "error", "no worker is running in the group 'waypost', and 1,234 commands wait"),
+        (None, "warning", "how many commands wait can't be told"),
+    ],
+)
+def test_without_workers_it_counts_what_waits(waiting: int | None, level: str, expected: str) -> None:
+    (found,) = worker_findings(Counter(), "waypost", waiting)
+    assert (found.level, bool(found.mend)) == (level, level != "ok")
+    assert expected in found.message
+
+
+async def test_no_worker_runs_and_commands_wait(line: CommandLine, topic_prefix: str) -> None:
+    grouped = replace(line, settings={**line.settings, "WAYPOST_GROUP_ID": topic_prefix})
+    rows = await asyncio.to_thread(findings, grouped)
+    assert said(rows, "ok", "workers") == [
+        f"no worker is running in the group {topic_prefix!r}, and no command waits -> "
+    ]
+    for number in range(17):
+        assert (await asyncio.to_thread(line.run, "publish", f"s-{number}", "n", "--data", "{}")).code == 0
+    rows = await asyncio.to_thread(findings, grouped)
+    assert said(rows, "error", "workers") == [
+        f"no worker is running in the group {topic_prefix!r}, and 17 commands wait -> start one with 'waypost worker'"
+    ]
 
 
 async def test_the_brokers_clock_is_this_machines(servers: Servers, topic_prefix: str) -> None:

@@ -49,6 +49,8 @@ STOP: StopSteps = ((signal.SIGINT, 8.0), (signal.SIGQUIT, 3.0))
 
 DEFAULT_SETTINGS: Mapping[str, str] = {
     "max_connections": "200",
+    # 'waypost doctor' recognizes a dev server by this, and ps shows it.
+    "cluster_name": "waypost-dev",
     # Compiling a query never pays at this size.
     "jit": "off",
     "log_checkpoints": "off",

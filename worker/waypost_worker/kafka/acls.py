@@ -41,8 +41,9 @@ def least_acls(topics: Topics, worker_group: str, subscriber_groups: str) -> lis
         Acl("agent", "topic", topics.commands, "literal", ("Write", "Describe")),
         Acl("subscriber", "topic", topics.results, "literal", ("Read", "Describe")),
         Acl("subscriber", "group", subscriber_groups, "prefixed", ("Read", "Describe")),
-        Acl("worker", "topic", topics.commands, "literal", ("Read", "Describe")),
-        Acl("worker", "topic", topics.results, "literal", ("Read", "Write", "Describe")),
+        # It checks the topics' settings when it starts.
+        Acl("worker", "topic", topics.commands, "literal", ("Read", "Describe", "DescribeConfigs")),
+        Acl("worker", "topic", topics.results, "literal", ("Read", "Write", "Describe", "DescribeConfigs")),
         Acl("worker", "group", worker_group, "literal", ("Read", "Describe")),
         Acl("worker", "transactional-id", own, "prefixed", epochs),
         Acl(

@@ -3,15 +3,20 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, Final, Literal
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    for_code,
+)
 
 from waypost.wire.topics import Topics
+from waypost_worker.findings import Finding as Finding
 from waypost_worker.kafka.connection import Connection, kafka_errors, quietly
 from waypost_worker.kafka.fenced_producer import MAX_BATCH_BYTES
 from waypost_worker.partition.ports import RefusedError, UnavailableError
@@ -21,18 +26,9 @@ _DAY_MS: Final = 24 * 3600 * 1000
 FOR_EVER: Final = -1
 RESULTS_RETENTION_MS: Final = 7 * _DAY_MS
 _REPLICAS: Final = 3
+_DENIED: Final = (TopicAuthorizationFailedError, ClusterAuthorizationFailedError)
 # The default of clients: brokers that allow less refuse those that ask for nothing else.
 _TRANSACTION_MS: Final = 60_000
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that was checked. ``mend`` says what to do where it is not ``ok``."""
-
-    level: Literal["ok", "warning", "error"]
-    subject: str
-    message: str
-    mend: str = ""
 
 
 def topic_settings(
@@ -149,33 +145,46 @@ async def create_results_topic(connection: Connection, topics: Topics, partition
 
 
 async def check_topics(
-    connection: Connection, topics: Topics, session_timeout: float | None = None
+    connection: Connection, topics: Topics, session_timeout: float | None = None, *, brokers: bool = True
 ) -> list[Finding]:
     """Compare topics and broker settings with what the protocol needs, and with a worker's session timeout in
-    seconds where one is given.
+    seconds where one is given. Without ``brokers``, only the topics are looked at.
     """
     async with _admin(connection) as admin:
-        brokers = (await admin.describe_cluster())["brokers"]
+        nodes = (await admin.describe_cluster())["brokers"]
         described = {
             topic["topic"]: topic
             for topic in await admin.describe_topics([topics.commands, topics.results])
             if topic["error_code"] == 0
         }
         findings = _check_existence(topics, described)
-        wanted = topic_settings(topics, min(_REPLICAS, len(brokers)))
+        wanted = topic_settings(topics, min(_REPLICAS, len(nodes)))
         for name, topic in described.items():
-            settings = await _settings(admin, ConfigResourceType.TOPIC, name)
+            try:
+                settings = await _settings(admin, ConfigResourceType.TOPIC, name)
+            except RefusedError:
+                findings.append(_not_checked(name, "topic"))
+                continue
             findings += _check_topic(name, wanted[name], settings)
-            findings += _check_replication(name, topic, settings, len(brokers))
-        for broker in brokers:
+            findings += _check_replication(name, topic, settings, len(nodes))
+        for broker in nodes if brokers else ():
             node = broker["node_id"]
-            settings = await _settings(admin, ConfigResourceType.BROKER, str(node))
-            findings += _check_broker(f"broker {node}", settings, len(brokers))
+            try:
+                settings = await _settings(admin, ConfigResourceType.BROKER, str(node))
+            except RefusedError:
+                findings.append(_not_checked(f"broker {node}", "cluster"))
+                continue
+            findings += _check_broker(f"broker {node}", settings, len(nodes))
             findings.append(_check_transactions(f"broker {node}", settings))
             findings.append(_check_authorizer(f"broker {node}", settings, broker["host"]))
             if session_timeout is not None:
                 findings.append(_check_group(f"broker {node}", settings, session_timeout))
     return findings
+
+
+def _not_checked(subject: str, resource: str) -> Finding:
+    message = "its settings were not checked: this principal may not read them"
+    return Finding("warning", subject, message, f"give it DescribeConfigs on the {resource}")
 
 
 def _check_existence(topics: Topics, described: dict[str, Any]) -> list[Finding]:
@@ -203,7 +212,10 @@ def _check_topic(name: str, wanted: dict[str, str], found: dict[str, str]) -> li
         mend = "" if level == "ok" else f"set {key}={value} on the topic"
         if mend and key.startswith("retention.") and value == str(FOR_EVER):
             mend += ", or take snapshots more often than that (docs/snapshots.md)"
-        findings.append(Finding(level, name, f"{key}={actual}", mend))
+        unsafe = key == "cleanup.policy" and "compact" in actual
+        if unsafe:
+            mend += ": compaction removes commands before they are applied, and results before they are read"
+        findings.append(Finding(level, name, f"{key}={actual}", mend, unsafe))
     return findings
 
 
@@ -344,6 +356,8 @@ async def create_scratch_topic(
 async def _settings(admin: AIOKafkaAdminClient, kind: ConfigResourceType, name: str) -> dict[str, str]:
     answers: Any = await admin.describe_configs([ConfigResource(kind, name)])
     code, message, _, _, entries = answers[0].resources[0]
+    if for_code(code) in _DENIED:
+        raise RefusedError(f"this principal may not read the settings of {kind.name.lower()} {name}")
     if code:
         reason = message or for_code(code).description
         raise UnavailableError(f"Kafka would not tell the settings of {kind.name.lower()} {name}: {reason}")

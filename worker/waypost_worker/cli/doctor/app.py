@@ -21,8 +21,8 @@ from waypost_worker.cli.support.snapshot_storage import overlap_with_newest
 from waypost_worker.config.settings import Settings
 
 if TYPE_CHECKING:
+    from waypost_worker.findings import Finding
     from waypost_worker.kafka.broker_clock import ClockReading
-    from waypost_worker.kafka.topics import Finding
 
 # What a clock that is wrong by more would make of latencies, ages and alerts.
 _CLOCK_SECONDS: Final = 1.0
@@ -52,14 +52,14 @@ async def _examine(settings: Settings) -> "list[Finding]":
 def _versions() -> "list[Finding]":
     from importlib.metadata import version
 
-    from waypost_worker.kafka.topics import Finding
+    from waypost_worker.findings import Finding
 
     named = ", ".join(f"{name} {version(name)}" for name in ("waypost", "aiokafka", "asyncpg"))
     return [Finding("ok", "versions", f"{named}, Python {platform.python_version()}")]
 
 
 def _clock(subject: str, read: "ClockReading") -> "Finding":
-    from waypost_worker.kafka.topics import Finding
+    from waypost_worker.findings import Finding
 
     way = "ahead of" if read.ahead > 0 else "behind"
     message = f"its clock is {abs(read.ahead):.3f} s {way} this machine's, give or take {read.within:.3f}"
@@ -71,9 +71,10 @@ def _clock(subject: str, read: "ClockReading") -> "Finding":
 
 async def _kafka(settings: Settings) -> "list[Finding]":
     from waypost_worker.cli.doctor.kafka import check_brokers, check_workers
+    from waypost_worker.findings import Finding
     from waypost_worker.kafka.broker_clock import broker_clock
     from waypost_worker.kafka.fencing_check import zombie_test
-    from waypost_worker.kafka.topics import Finding, check_topics
+    from waypost_worker.kafka.topics import check_topics
     from waypost_worker.partition.ports import RefusedError
 
     connection = kafka_connection(settings)
@@ -82,7 +83,7 @@ async def _kafka(settings: Settings) -> "list[Finding]":
         async with kafka_errors(settings):
             findings += await check_brokers(connection)
             findings += await check_topics(connection, settings.topics, settings.session_timeout)
-            findings += await check_workers(connection, settings.group_id)
+            findings += await check_workers(connection, settings)
             findings.append(_clock("kafka", await broker_clock(connection, settings.topics)))
             verdict = await zombie_test(connection, settings.topics)
     except (CommandError, RefusedError) as error:
@@ -121,15 +122,21 @@ async def _database(
     settings: Settings, dsn: str, count: int | None, stack: AsyncExitStack
 ) -> "tuple[list[Finding], Any]":
     """What is found of one database, and the connection to it, None if there is none. ``count``: of partitions."""
-    from waypost_worker.cli.doctor.postgres import check_server, postgres_clock
-    from waypost_worker.kafka.topics import Finding
+    from waypost_worker.cli.doctor.postgres import postgres_clock
+    from waypost_worker.findings import Finding
+    from waypost_worker.postgres.server_check import check_server
 
     findings: list[Finding] = []
     connection: Any = None
     try:
         async with postgres_errors(settings, dsn):
             connection = await stack.enter_async_context(connection_to(settings, dsn))
-            findings += await check_server(connection, settings)
+            findings += await check_server(
+                connection,
+                pool_size=settings.postgres_pool_size,
+                request_timeout=settings.request_timeout,
+                statement_cache=settings.postgres_statement_cache,
+            )
             findings.append(_clock("postgres", await postgres_clock(connection)))
             findings += await _schema(connection, settings, count)
     except CommandError as error:
@@ -139,7 +146,7 @@ async def _database(
 
 async def _schema(connection: Any, settings: Settings, count: int | None) -> "list[Finding]":
     from waypost_worker.cli.doctor.postgres import check_tables
-    from waypost_worker.kafka.topics import Finding
+    from waypost_worker.findings import Finding
     from waypost_worker.postgres.migrate import SchemaError, check_schema
 
     try:

@@ -1,13 +1,12 @@
 """How what was checked is shown, and the exit code that follows."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from waypost_worker.cli.support.output import DONE, FAILED, Format, note, show_rows
 
 if TYPE_CHECKING:
-    from waypost_worker.kafka.topics import Finding
+    from waypost_worker.findings import Finding
 
 
 def show_findings(findings: "Sequence[Finding]", output: Format) -> int:
@@ -24,8 +23,12 @@ def show_findings(findings: "Sequence[Finding]", output: Format) -> int:
         show_rows(rows, output, ("", "subject", "finding"), wrap=("finding",))
         note(_verdict(findings))
     else:
-        show_rows([asdict(found) for found in findings], output, ())
+        show_rows([_said(found) for found in findings], output, ())
     return FAILED if any(found.level == "error" for found in findings) else DONE
+
+
+def _said(found: "Finding") -> dict[str, str]:
+    return {"level": found.level, "subject": found.subject, "message": found.message, "mend": found.mend}
 
 
 def _verdict(findings: "Sequence[Finding]") -> str:

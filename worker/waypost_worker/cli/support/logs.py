@@ -4,7 +4,7 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from waypost_worker.cli.support.connections import kafka_connection, topic_partitions
 from waypost_worker.cli.support.output import CommandError
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from waypost_worker.kafka.command_log import KafkaCommandLog
 
 _T = TypeVar("_T")
+# The end of a log is often markers of transactions and aborted records; more of them than this are not looked through.
+_LOOKED_THROUGH: Final = 10_000
 
 
 def run(work: Coroutine[Any, Any, _T]) -> _T:
@@ -62,3 +64,9 @@ async def command_logs(settings: Settings, partitions: int) -> "AsyncIterator[di
         yield logs
     finally:
         await asyncio.gather(*(log.close() for log in logs.values()))
+
+
+async def waiting_in(log: "KafkaCommandLog", first: int, end: int) -> int:
+    """Return how many commands a log has from ``first`` up to, and without, ``end``."""
+    waiting = max(0, end - first)
+    return len(await log.read(first, end)) if 0 < waiting <= _LOOKED_THROUGH else waiting

@@ -2,17 +2,14 @@
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from waypost_worker.cli.support.connections import kafka_errors, postgres_errors
 from waypost_worker.cli.support.databases import Databases, connected
-from waypost_worker.cli.support.logs import command_logs, command_partitions
+from waypost_worker.cli.support.logs import command_logs, command_partitions, waiting_in
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
 from waypost_worker.cli.support.output import DONE, FAILED, CommandError, note, show_rows
 from waypost_worker.config.settings import Settings
-
-# The end of a log is often markers of transactions and aborted records; more of them than this are not looked through.
-_LOOKED_THROUGH: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +104,7 @@ async def look(settings: Settings, moved_to: int | None = None) -> list[Drained]
                     continue
                 applied = 0 if row is None else row["next_offset"]
                 first = max(applied, low)
-                waiting = max(0, end - first)
-                if 0 < waiting <= _LOOKED_THROUGH:
-                    waiting = len(await log.read(first, end))
+                waiting = await waiting_in(log, first, end)
                 found.append(
                     Drained(partition, applied, end, waiting, 0 if row is None else row["unanswered"])
                 )

@@ -1,1 +1,0 @@
-select name, setting from pg_settings where name = any($1)
