@@ -103,7 +103,9 @@ def test_commands_in_the_same_directory_use_it_and_ctrl_c_stops_everything(
     assert created.json["checkpoint"]["id"] == "session-1:1"
     shown = line.run("session", "show", "session-1:1", "-o", "json")
     assert shown.json["data"] == {"step": 1}
-    assert line.run("doctor").code == 0
+    found = line.run("doctor", "-o", "json")
+    assert found.code == 0
+    assert [one for one in found.json if one["level"] != "ok"] == [], "its own servers are as they should be"
 
     ended = dev.command.stop(signal.SIGINT)
     assert ended.code == 0

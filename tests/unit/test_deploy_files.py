@@ -268,6 +268,29 @@ def test_probes_ask_what_the_worker_answers_at_the_port_where_it_does() -> None:
     assert found("Service")["waypost-worker"]["spec"]["ports"][0]["port"] == port
 
 
+def test_topics_are_checked_before_a_worker_starts(tmp_path: Path) -> None:
+    (pod,) = (one for one in pods() if one["containers"][0]["args"] == ["worker"])
+    (first, *_) = pod["initContainers"]
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    assert first["args"] == services["topics-check"]["command"] == ["topics", "check"]
+    done = {"condition": "service_completed_successfully"}
+    assert services["topics-check"]["depends_on"] == {"topics": done}
+    assert services["worker"]["depends_on"]["topics-check"] == done
+    # The check reaches Kafka as the worker does.
+    (worker,) = pod["containers"]
+    assert first["envFrom"] == worker["envFrom"]
+    assert first["volumeMounts"] == worker["volumeMounts"]
+    (patch,) = yaml.safe_load((KUBERNETES / "components/strimzi/kustomization.yaml").read_text())["patches"]
+    mounts: dict[str, list[Any]] = {}
+    for step in yaml.safe_load(patch["patch"]):
+        if step["path"].endswith("/volumeMounts/-"):
+            mounts.setdefault(step["path"].split("/")[4], []).append(step["value"])
+    assert mounts["initContainers"] == mounts["containers"]
+    # What is written here is a command of this version.
+    outcome = CommandLine(tmp_path, {"WAYPOST_BOOTSTRAP_SERVERS": "127.0.0.1:1"}).run(*first["args"])
+    assert (outcome.code, "does not answer" in outcome.err) == (1, True)
+
+
 def test_there_is_time_for_a_drain() -> None:
     drain = Settings.model_fields["drain_timeout"].default
     assert pods()[0]["terminationGracePeriodSeconds"] >= drain + 10

@@ -6,6 +6,7 @@ COMMIT = "sql:commit"
 STORE = "tests/conformance/test_store.py::"
 RESULTS = "tests/conformance/test_results_log.py::"
 COMMANDS = "tests/conformance/test_command_log.py::"
+SWITCHED = "tests/integration/test_postgres_switched.py::"
 SHARDS = "tests/integration/test_shards_guard.py::"
 _CHECK = 'self._check_place(row["noted"], partitions)'
 PRODUCER = "waypost_worker.kafka.fenced_producer:FencedProducer."
@@ -212,5 +213,66 @@ SERVERS: tuple[Mutant, ...] = (
         "a new set is recorded as soon as one of its databases answers",
         (Edit("waypost_worker.postgres.shards:Shards._begin", "raise ConnectionError(_WAITS)", "return"),),
         tests=_in(SHARDS, "test_a_new_set_is_recorded_only_when_all_of_it_answers"),
+    ),
+    # What operators meet.
+    Mutant(
+        "pool-stays-with-a-former-primary",
+        "connections are kept after a server said that it takes no writes",
+        (
+            Edit(
+                "waypost_worker.postgres.errors:owner_errors",
+                "if state in _OUTDATED:\n            await pool.expire_connections()",
+                "if state in _OUTDATED:\n            pass",
+            ),
+        ),
+        tests=_in(SWITCHED, "test_a_store_follows_after_one_refused_write"),
+    ),
+    Mutant(
+        "read-only-server-counts-as-well",
+        "a server that answers and can't be written passes the check",
+        (
+            Edit(
+                "waypost_worker.postgres.shards:Shards.check",
+                "await check_writable(connection)",
+                "pass",
+            ),
+        ),
+        tests=_in(
+            SWITCHED,
+            "test_a_check_finds_a_server_that_became_read_only_and_the_next_one_its_successor",
+        ),
+    ),
+    Mutant(
+        "old-time-limits-kept",
+        "after a time limit was too short, the connections that have it are used again",
+        (
+            Edit(
+                "waypost_worker.postgres.store:PostgresStore.acquire",
+                "await self._pool.expire_connections()",
+                "pass",
+            ),
+        ),
+        tests=(
+            "tests/integration/test_postgres_store.py::"
+            "test_a_commit_that_takes_too_long_names_the_limit_and_works_once_it_is_raised",
+        ),
+    ),
+    Mutant(
+        "compacted-topics-are-taken",
+        "a worker takes partitions of a topic that is compacted",
+        (Edit("waypost_worker.kafka.topics:_check_topic", '"compact" in actual', "False"),),
+        tests=(
+            "tests/integration/test_start_checks.py::"
+            "test_a_compacted_topic_is_waited_for_and_nothing_is_taken",
+        ),
+    ),
+    Mutant(
+        "last-header-wins",
+        "of two different values of a header, the last one counts",
+        (Edit("waypost.wire.envelope:_contradictory", "!= value:", "is None:"),),
+        tests=(
+            "tests/unit/test_foreign_bodies.py::"
+            "test_a_header_that_contradicts_itself_is_refused_wherever_it_stands",
+        ),
     ),
 )

@@ -30,6 +30,7 @@ from waypost_worker.postgres.migrate import SchemaError
 from waypost_worker.postgres.shards import Shards
 from waypost_worker.postgres.store import PostgresStore
 from waypost_worker.runtime.clock import SystemClock
+from waypost_worker.runtime.start_checks import check_database_at_start, check_topics_at_start
 from waypost_worker.telemetry.database_watch import watch_databases
 from waypost_worker.telemetry.health import Health, heartbeat
 from waypost_worker.telemetry.metrics import Metrics
@@ -87,6 +88,7 @@ class Worker:
         self._changed = asyncio.Event()
         self._failures: dict[int, int] = {}
         self._gave_up = False
+        self._looked_at: set[int] = set()
 
     def stop(self) -> None:
         """Begin to drain. Calling it again changes nothing."""
@@ -118,6 +120,8 @@ class Worker:
         try:
             await self._until_available("postgres", self._shards.open)
             self.health.check_store = self._check_stores
+            await self._check_databases()
+            await self._until_available("kafka", self._check_topics)
             membership = await self._until_available("kafka", self._join)
         except (_Stopped, SchemaError) as error:
             await self._close_shards()
@@ -173,6 +177,20 @@ class Worker:
             # A wrong database is a problem as any other now: only its own partitions stand still until somebody looks.
             await self._shards.open(strict=False)
             self._changed.set()
+            await self._check_databases()
+
+    async def _check_databases(self) -> None:
+        """Say what is wrong with the servers that were not looked at yet."""
+        for shard in sorted(self._shards.pools.keys() - self._looked_at):
+            self._looked_at.add(shard)
+            await check_database_at_start(self._settings, self._shards.pools[shard], shard)
+
+    async def _check_topics(self) -> None:
+        try:
+            await check_topics_at_start(self._settings, self._connection)
+        except UnavailableError as error:
+            await self._explain("checking the topics", error)
+            raise
 
     async def _join(self) -> Membership:
         settings = self._settings
@@ -187,13 +205,17 @@ class Worker:
             await membership.start()
         except BaseException as error:
             await membership.leave()
-            options = self._connection.options()
-            if is_auth_failure(error.__cause__, options):
-                why = await refusal(options)
-                if why is not None:
-                    raise UnavailableError(f"Kafka, joining the worker group: {why}") from error
+            await self._explain("joining the worker group", error)
             raise
         return membership
+
+    async def _explain(self, doing: str, error: BaseException) -> None:
+        """Raise an error that says why Kafka refuses this client, if that is why it could not be reached."""
+        options = self._connection.options()
+        if is_auth_failure(error.__cause__, options):
+            why = await refusal(options)
+            if why is not None:
+                raise UnavailableError(f"Kafka, {doing}: {why}") from error
 
     async def _until_available(self, what: str, attempt: Callable[[], Awaitable[_T]]) -> _T:
         """What ``attempt`` gives, as soon as it can; _Stopped if the worker is to stop before."""
@@ -204,6 +226,8 @@ class Worker:
                 return await attempt()
             except SchemaError:
                 raise
+            except RefusedError as error:
+                log.error(f"{what}_refused", reason=str(error), retry_seconds=round(wait, 1))
             except Exception as error:
                 log.warning(f"{what}_unavailable", reason=_reason(error), retry_seconds=round(wait, 1))
             stopping = asyncio.create_task(self._stop.wait())

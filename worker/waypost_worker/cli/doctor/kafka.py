@@ -1,5 +1,4 @@
-"""What ``waypost doctor`` asks of a Kafka cluster besides its topics: releases of brokers, versions of workers, and whether
-commands wait for one."""
+"""What ``waypost doctor`` asks of a Kafka cluster besides its topics: brokers, workers, and what waits for them."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -1,0 +1,132 @@
+"""What a worker looks at when it starts: it says what hurts, and takes no partition if commands could be lost."""
+
+import json
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from tests.integration.watched import Watched, ok
+from tests.support.deployment import Deployment, deployment
+from tests.support.pgbouncer import pgbouncer
+
+from waypost_worker.devserver import Servers
+
+
+@pytest.fixture
+async def here(servers: Servers, database: str, topic_prefix: str) -> AsyncIterator[Deployment]:
+    async with deployment(servers.endpoints, database, topic_prefix, partitions=2) as made:
+        yield made
+
+
+@pytest.fixture
+async def worker(here: Deployment, tmp_path: Path) -> AsyncIterator[Watched]:
+    made = Watched(here, tmp_path / "log")
+    yield made
+    await made.kill()
+
+
+async def set_on(here: Deployment, topic: str, **settings: str) -> None:
+    """Change settings of a topic; underscores stand for dots."""
+    changes = {name.replace("_", "."): value for name, value in settings.items()}
+    admin = AIOKafkaAdminClient(bootstrap_servers=here.endpoints.bootstrap_servers)
+    await admin.start()
+    try:
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, changes)])
+    finally:
+        await admin.close()
+
+
+def said(worker: Watched, event: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in worker.log.read_text().splitlines() if line.startswith("{")]
+    return [line for line in lines if line["event"] == event]
+
+
+def findings(worker: Watched) -> dict[str, str]:
+    """Level by what was found."""
+    return {f"{line['subject']}: {line['finding']}": line["level"] for line in said(worker, "start_check")}
+
+
+async def test_servers_as_they_should_be_are_not_mentioned(here: Deployment, worker: Watched) -> None:
+    await worker.start()
+    await worker.answers("/readyz", ok)
+    # The test servers forgo what only matters when the power fails.
+    assert findings(worker) == {"postgres: fsync=off": "error", "postgres: full_page_writes=off": "error"}
+    assert not said(worker, "start_check_failed")
+
+
+@pytest.mark.parametrize("which", ["commands", "results"])
+async def test_a_compacted_topic_is_waited_for_and_nothing_is_taken(
+    here: Deployment, worker: Watched, which: str
+) -> None:
+    topic = getattr(here.topics, which)
+    await set_on(here, topic, cleanup_policy="compact", message_timestamp_type="LogAppendTime")
+    await worker.start()
+    (session,) = here.sessions(0, 1)
+    await here.create(session)
+    await here.until(lambda: len(said(worker, "kafka_refused")) >= 2)
+    reason = said(worker, "kafka_refused")[0]["reason"]
+    assert "no partition is taken. Nothing was changed." in reason
+    assert (
+        f"{topic}: cleanup.policy=compact (set cleanup.policy=delete on the topic: compaction removes"
+        in reason
+    )
+    status, _ = await worker.get("/startupz")
+    assert status == 503
+    assert not said(worker, "partition_acquired")
+    await set_on(here, topic, cleanup_policy="delete", message_timestamp_type="LogAppendTime")
+    await worker.answers("/readyz", ok)
+    await here.answered(1)
+
+
+async def test_what_only_hurts_is_said_and_waits_for_nobody(here: Deployment, worker: Watched) -> None:
+    owner = await asyncpg.connect(here.dsn)
+    name = urlsplit(here.dsn).path[1:]
+    await owner.execute(f"alter database {name} set statement_timeout = '2s'")
+    await owner.close()
+    await set_on(here, here.topics.commands, message_timestamp_type="CreateTime", retention_ms="3600000")
+    await set_on(here, here.topics.results, retention_ms="3600000")
+    await worker.start()
+    await worker.answers("/readyz", ok)
+    found = findings(worker)
+    assert found[f"{here.topics.commands}: message.timestamp.type=CreateTime"] == "error"
+    assert found[f"{here.topics.commands}: retention.ms=3600000"] == "warning"
+    assert f"{here.topics.results}: retention.ms=3600000" in found
+    assert (
+        found["postgres: statement_timeout=2000 ms ends statements that a worker still waits for"]
+        == "warning"
+    )
+    assert all(line["mend"] for line in said(worker, "start_check"))
+
+
+async def test_a_pooler_and_prepared_statements_are_said(here: Deployment, tmp_path: Path) -> None:
+    async with pgbouncer(here.dsn) as dsn:
+        for cache, level in (("100", "warning"), ("0", None)):
+            worker = Watched(
+                here, tmp_path / cache, WAYPOST_POSTGRES_DSN=dsn, WAYPOST_POSTGRES_STATEMENT_CACHE=cache
+            )
+            await worker.start()
+            await here.until(lambda worker=worker: worker.says("worker_ready") > 0)  # type: ignore[misc]
+            found = [one for one in findings(worker).items() if "a pooler is in between" in one[0]]
+            assert [one[1] for one in found] == ([level] if level else [])
+            await worker.end(signal.SIGTERM)
+
+
+async def test_a_read_only_database_is_said_before_the_start_goes_on(
+    here: Deployment, worker: Watched
+) -> None:
+    owner = await asyncpg.connect(here.dsn)
+    name = urlsplit(here.dsn).path[1:]
+    await owner.execute(f"alter database {name} set default_transaction_read_only = on")
+    await worker.start()
+    await here.until(lambda: len(said(worker, "postgres_unavailable")) >= 2)
+    assert "default_transaction_read_only=on" in said(worker, "postgres_unavailable")[0]["reason"]
+    await owner.execute("set default_transaction_read_only = off")
+    await owner.execute(f"alter database {name} reset default_transaction_read_only")
+    await worker.answers("/readyz", ok)
+    await owner.close()
