@@ -221,8 +221,8 @@ SERVERS: tuple[Mutant, ...] = (
         (
             Edit(
                 "waypost_worker.postgres.errors:owner_errors",
-                "if state in _OUTDATED:\n            await pool.expire_connections()",
-                "if state in _OUTDATED:\n            pass",
+                "in _OUTDATED:\n            await pool.expire_connections()",
+                "in _OUTDATED:\n            pass",
             ),
         ),
         tests=_in(SWITCHED, "test_a_store_follows_after_one_refused_write"),

@@ -229,7 +229,7 @@ TERMS: tuple[Mutant, ...] = (
         "commands that were applied already are suspected as well",
         (
             Edit(
-                TERM + "Term._suspecting",
+                TERM + "Term._suspects",
                 "if record.offset >= position]",
                 "]",
             ),

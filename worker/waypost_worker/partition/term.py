@@ -217,12 +217,8 @@ class Term:
             changes=changes,
         )
         commit_began = self._clock.boottime()
-        try:
-            with acquired.proof.renewed():
-                await self._store.commit(commit)
-        except TimedOutError as error:
-            suspects = Suspects(position.next_offset, first.offset, last.offset, len(commands))
-            raise SlowBatchError(error, suspects) from error
+        with acquired.proof.renewed():
+            await self._commit(commit, len(commands))
         now = self._clock.boottime()
         position.next_offset = last.offset + 1
         self._anchor = commit.anchor
@@ -243,6 +239,15 @@ class Term:
         emission.add(told)
         await emission.room()
         return len(commands)
+
+    async def _commit(self, commit: Commit, count: int) -> None:
+        """Commit a batch of ``count`` commands. SlowBatchError if a smaller one might have been done in time."""
+        try:
+            await self._store.commit(commit)
+        except TimedOutError as error:
+            batch = commit.outbox
+            suspects = Suspects(commit.expected_offset, batch.first_offset, batch.last_offset, count)
+            raise SlowBatchError(error, suspects) from error
 
     @contextmanager
     def _suspecting(self, records: Sequence[KafkaRecord]) -> Iterator[None]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import asyncpg
 
 from waypost.reader.failures import TIME_LIMITS, last_word
-from waypost_worker.partition.ports import RefusedError, TimedOutError, UnavailableError
+from waypost_worker.partition.ports import OwnerError, RefusedError, TimedOutError, UnavailableError
 
 # SQLSTATE classes of what passes by itself or with an operator's help, and says nothing about the statement:
 # connection, authorization, rollback (deadlock, serialization), resources, intervention, system.
@@ -59,31 +59,38 @@ async def owner_errors(pool: Any) -> AsyncIterator[None]:
         if not _lost_connection(error, pool):
             raise
         raise _unavailable(error) from error
-    except asyncpg.PostgresError as raised:
-        error = last_word(raised)
-        state = getattr(error, "sqlstate", None) or ""
-        if state in _OUTDATED:
+    except asyncpg.PostgresError as error:
+        said = last_word(error)
+        if getattr(said, "sqlstate", None) in _OUTDATED:
             await pool.expire_connections()
-        if state in TIME_LIMITS:
-            limit = f"{TIME_LIMITS[state]} for the workers' role in Postgres"
-            raise TimedOutError(f"Postgres: {type(error).__name__}: {error}", limit) from raised
-        if state.startswith(_PASSING_CLASSES) or state in _PASSING:
-            raise _unavailable(error) from error
-        if state in _NO_SCHEMA:
-            raise RefusedError(
-                f"Postgres has no Waypost schema any more ({error}). Nothing was changed: restore it, or run "
-                "'waypost migrate' to begin with an empty one"
-            ) from error
-        if state in _LOST_STATEMENT:
-            raise RefusedError(
-                f"Postgres mixed up prepared statements ({error.args[0]}). Nothing was changed: {POOLER_ADVICE}"
-            ) from error
-        if state == _NO_RIGHT:
-            raise RefusedError(
-                f"Postgres does not allow this worker what it needs ({error}). Nothing was changed: grant its "
-                "role select, insert, update and delete on all tables of the schema"
-            ) from error
-        raise
+        if (meaning := _meaning(said)) is None:
+            raise
+        raise meaning from error
+
+
+def _meaning(error: Exception) -> OwnerError | None:
+    """Return what a server's error means to an owner; None for a mistake of ours."""
+    state = getattr(error, "sqlstate", None) or ""
+    if state in TIME_LIMITS:
+        limit = f"{TIME_LIMITS[state]} for the workers' role in Postgres"
+        return TimedOutError(f"Postgres: {type(error).__name__}: {error}", limit)
+    if state.startswith(_PASSING_CLASSES) or state in _PASSING:
+        return _unavailable(error)
+    if state in _NO_SCHEMA:
+        return RefusedError(
+            f"Postgres has no Waypost schema any more ({error}). Nothing was changed: restore it, or run "
+            "'waypost migrate' to begin with an empty one"
+        )
+    if state in _LOST_STATEMENT:
+        return RefusedError(
+            f"Postgres mixed up prepared statements ({error.args[0]}). Nothing was changed: {POOLER_ADVICE}"
+        )
+    if state == _NO_RIGHT:
+        return RefusedError(
+            f"Postgres does not allow this worker what it needs ({error}). Nothing was changed: grant its "
+            "role select, insert, update and delete on all tables of the schema"
+        )
+    return None
 
 
 def _lost_connection(error: asyncpg.InterfaceError, pool: Any) -> bool:
