@@ -272,6 +272,23 @@ async def test_all_get_their_work_done_with_exactly_these(guarded: Guarded) -> N
     await guarded.world.balanced()
 
 
+async def test_a_worker_may_check_its_topics_and_is_told_what_it_may_not_look_at(guarded: Guarded) -> None:
+    """As the manifests do before they start a worker, with its rights."""
+    checked = await asyncio.to_thread(guarded.line("worker").run, "topics", "check", "-o", "json")
+    assert checked.code == 0, checked.out
+    levels = {(row["subject"], row["message"]): row["level"] for row in checked.json}
+    for topic in (guarded.world.topics.commands, guarded.world.topics.results):
+        assert levels[topic, "cleanup.policy=delete"] == "ok"
+    assert [row for row in checked.json if row["level"] != "ok"] == [
+        {
+            "level": "warning",
+            "subject": "broker 1",
+            "message": "its settings were not checked: this principal may not read them",
+            "mend": "give it DescribeConfigs on the cluster",
+        }
+    ]
+
+
 async def test_none_may_do_what_is_not_its_work(guarded: Guarded) -> None:
     commands, results = guarded.world.topics.commands, guarded.world.topics.results
     guarded.world.own()

@@ -15,7 +15,11 @@ from tests.integration.watched import Watched, ok
 from tests.support.deployment import Deployment, deployment
 from tests.support.pgbouncer import pgbouncer
 
+from waypost_worker.config.settings import Settings
 from waypost_worker.devserver import Servers
+from waypost_worker.kafka.connection import Connection
+from waypost_worker.partition.ports import RefusedError
+from waypost_worker.runtime.start_checks import check_topics_at_start
 
 
 @pytest.fixture
@@ -82,6 +86,16 @@ async def test_a_compacted_topic_is_waited_for_and_nothing_is_taken(
     await set_on(here, topic, cleanup_policy="delete", message_timestamp_type="LogAppendTime")
     await worker.answers("/readyz", ok)
     await here.answered(1)
+
+
+@pytest.mark.parametrize("policy", ["compact", "compact,delete"])
+async def test_any_compaction_is_unsafe(here: Deployment, policy: str) -> None:
+    settings = Settings(bootstrap_servers=here.endpoints.bootstrap_servers, topic_prefix=here.topics.prefix)
+    connection = Connection(here.endpoints.bootstrap_servers)
+    await check_topics_at_start(settings, connection)
+    await set_on(here, here.topics.commands, cleanup_policy=policy, message_timestamp_type="LogAppendTime")
+    with pytest.raises(RefusedError, match=f"cleanup.policy={policy} "):
+        await check_topics_at_start(settings, connection)
 
 
 async def test_what_only_hurts_is_said_and_waits_for_nobody(here: Deployment, worker: Watched) -> None:

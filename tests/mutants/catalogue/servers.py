@@ -221,8 +221,8 @@ SERVERS: tuple[Mutant, ...] = (
         (
             Edit(
                 "waypost_worker.postgres.errors:owner_errors",
-                "in _OUTDATED:\n            await pool.expire_connections()",
-                "in _OUTDATED:\n            pass",
+                "if is_outdated(said):\n            await pool.expire_connections()",
+                "if is_outdated(said):\n            pass",
             ),
         ),
         tests=_in(SWITCHED, "test_a_store_follows_after_one_refused_write"),
@@ -261,10 +261,7 @@ SERVERS: tuple[Mutant, ...] = (
         "compacted-topics-are-taken",
         "a worker takes partitions of a topic that is compacted",
         (Edit("waypost_worker.kafka.topics:_check_topic", '"compact" in actual', "False"),),
-        tests=(
-            "tests/integration/test_start_checks.py::"
-            "test_a_compacted_topic_is_waited_for_and_nothing_is_taken",
-        ),
+        tests=("tests/integration/test_start_checks.py::test_any_compaction_is_unsafe",),
     ),
     Mutant(
         "last-header-wins",

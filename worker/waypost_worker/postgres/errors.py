@@ -35,6 +35,11 @@ POOLER_ADVICE: Final = (
 )
 
 
+def is_outdated(error: BaseException) -> bool:
+    """Tell whether a server answered so that a new connection may lead to another one."""
+    return getattr(error, "sqlstate", None) in _OUTDATED
+
+
 def explained(error: Exception) -> Exception:
     """Return an error that says what to do, if this one comes from a pooler that mixed up prepared statements."""
     if getattr(error, "sqlstate", None) not in _LOST_STATEMENT:
@@ -61,7 +66,7 @@ async def owner_errors(pool: Any) -> AsyncIterator[None]:
         raise _unavailable(error) from error
     except asyncpg.PostgresError as error:
         said = last_word(error)
-        if getattr(said, "sqlstate", None) in _OUTDATED:
+        if is_outdated(said):
             await pool.expire_connections()
         if (meaning := _meaning(said)) is None:
             raise

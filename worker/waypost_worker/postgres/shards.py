@@ -15,9 +15,9 @@ import asyncpg
 
 from waypost.errors import ShardMapError
 from waypost.shards import ShardSlot, check_place, shard_of
-from waypost_worker.postgres.errors import explained
+from waypost_worker.postgres.errors import explained, is_outdated
 from waypost_worker.postgres.migrate import SchemaError, check_schema, migrate
-from waypost_worker.postgres.pool import Pool, check_writable, open_pool, parsed
+from waypost_worker.postgres.pool import Pool, ReadOnlyDatabaseError, check_writable, open_pool, parsed
 from waypost_worker.postgres.statements import statement
 
 Connection = Any  # an asyncpg connection, pooled or not
@@ -192,7 +192,9 @@ class Shards:
                 await check_schema(connection, self._schema, newer=True)
                 await check_writable(connection)
             except Exception as error:
-                await pool.expire_connections()
+                # A server that is only slow keeps its connections: new ones would cost it more.
+                if isinstance(error, ReadOnlyDatabaseError | SchemaError) or is_outdated(error):
+                    await pool.expire_connections()
                 raise explained(error) from error
 
     def unknown(self, shard: int) -> bool:
