@@ -9,9 +9,16 @@ from tests.support.logging_state import logs_as_before
 from tests.unit.test_metrics import CREATE, acquired, batch, command
 
 from waypost.wire.event_types import EventType
-from waypost_worker.partition.failure import FailingCommandError, Suspects, UnexpectedError
+from waypost_worker.partition.failure import (
+    FailingCommandError,
+    RefusedCommandError,
+    SlowBatchError,
+    SlowCommandError,
+    Suspects,
+    UnexpectedError,
+)
 from waypost_worker.partition.observer import AppliedBatch
-from waypost_worker.partition.ports import RefusedError, UnavailableError
+from waypost_worker.partition.ports import RefusedError, TimedOutError, UnavailableError
 from waypost_worker.telemetry.health import HEARTBEAT_SECONDS, Health, heartbeat
 from waypost_worker.telemetry.logs import configure_logs
 from waypost_worker.telemetry.metrics import Metrics
@@ -136,10 +143,19 @@ async def test_a_failed_owner_that_has_nothing_left_to_do_is_well(health: Health
     assert await ready(health, 1) == "ok"
 
 
+SLOW = SlowBatchError(TimedOutError("Postgres: canceled", "statement_timeout"), Suspects(7, 7, 8, 2))
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        FailingCommandError(1, 4711, 9, UnexpectedError(TypeError("secret text"))),
+        SlowCommandError(1, 4711, 3, SLOW),
+    ],
+)
 async def test_a_partition_that_is_refused_at_a_command_names_it_also_while_it_is_tried_again(
-    health: Health,
+    health: Health, refusal: RefusedCommandError
 ) -> None:
-    refusal = FailingCommandError(1, 4711, 9, UnexpectedError(TypeError("secret text")))
     health.ended(1, refusal, 30)
     health.acquired(2, acquired(), 0.1)
     health.acquired(1, acquired(), 0.1)
@@ -152,6 +168,15 @@ async def test_a_partition_that_is_refused_at_a_command_names_it_also_while_it_i
     assert "4711" in await ready(health, 1, 2)
     health.applied(1, told())
     assert await ready(health, 1, 2) == "ok"
+
+
+async def test_a_batch_that_is_too_slow_is_told_like_a_server_that_is_away(health: Health) -> None:
+    health.ended(1, SLOW, 1)
+    said = await ready(health, 1)
+    assert said.startswith("partition 1: unavailable: Postgres: canceled. The batch had 2 commands")
+    assert said.endswith("the limit is statement_timeout")
+    health.acquired(1, acquired(), 0.1)
+    assert await ready(health, 1) == "ok"
 
 
 async def test_an_open_transaction_is_told_and_makes_nobody_unready(health: Health) -> None:

@@ -14,7 +14,13 @@ from waypost.wire.event_types import EventType
 from waypost_worker.cli.support.progress import WorkProgress
 from waypost_worker.partition.batch import Batch, decode
 from waypost_worker.partition.encode import ResultEncoder
-from waypost_worker.partition.failure import FailingCommandError, Suspects, UnexpectedError
+from waypost_worker.partition.failure import (
+    FailingCommandError,
+    SlowBatchError,
+    SlowCommandError,
+    Suspects,
+    UnexpectedError,
+)
 from waypost_worker.partition.observer import AppliedBatch
 from waypost_worker.partition.ownership import Acquired, OwnershipProof, Position
 from waypost_worker.partition.ports import (
@@ -25,6 +31,7 @@ from waypost_worker.partition.ports import (
     RejectedWindow,
     RenewalDueError,
     StuckError,
+    TimedOutError,
     UnavailableError,
 )
 from waypost_worker.partition.tail import EmittedTail
@@ -206,6 +213,9 @@ def test_results_that_were_only_compared_do_not_count_as_emitted(metrics: Metric
     assert value(metrics, "waypost_end_to_end_seconds_count") == 1
 
 
+SLOW = SlowBatchError(TimedOutError("Postgres: canceled", "statement_timeout"), Suspects(7, 7, 7, 1))
+
+
 @pytest.mark.parametrize(
     ("why", "reason"),
     [
@@ -219,6 +229,8 @@ def test_results_that_were_only_compared_do_not_count_as_emitted(metrics: Metric
         (OwnerError("x"), "error"),
         (UnexpectedError(TypeError("x")), "error"),
         (FailingCommandError(3, 7, 3, UnexpectedError(TypeError("x"))), "refused"),
+        (SLOW, "unavailable"),
+        (SlowCommandError(3, 7, 3, SLOW), "refused"),
     ],
 )
 def test_terms_end_for_a_reason(metrics: Metrics, why: OwnerError | None, reason: str) -> None:

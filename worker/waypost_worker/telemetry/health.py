@@ -18,7 +18,7 @@ from typing_extensions import override
 from waypost_worker.partition.failure import RefusedCommandError, UnexpectedError
 from waypost_worker.partition.observer import AppliedBatch, Observer
 from waypost_worker.partition.ownership import Acquired
-from waypost_worker.partition.ports import OwnerError, RefusedError
+from waypost_worker.partition.ports import OwnerError, RefusedError, UnavailableError
 from waypost_worker.telemetry.observers import says_nothing
 
 HEARTBEAT_SECONDS: Final = 10.0
@@ -198,6 +198,8 @@ def _kind(why: OwnerError) -> str:
         return "refused"
     if isinstance(why, UnexpectedError):
         return "unexpected error"
+    if isinstance(why, UnavailableError):  # and all that derive from it
+        return "unavailable"
     return type(why).__name__.removesuffix("Error").lower()
 
 
