@@ -13,7 +13,8 @@ from tests.support.timeouts import PATIENCE
 
 from waypost import DatabaseUnavailableError, Reader
 from waypost_worker.partition.ports import UnavailableError
-from waypost_worker.postgres.pool import ReadOnlyDatabaseError, open_pool
+from waypost_worker.postgres.migrate import ReadOnlyDatabaseError
+from waypost_worker.postgres.pool import open_pool
 from waypost_worker.postgres.shards import Shards
 from waypost_worker.postgres.store import PostgresStore
 

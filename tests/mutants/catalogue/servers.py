@@ -233,8 +233,8 @@ SERVERS: tuple[Mutant, ...] = (
         (
             Edit(
                 "waypost_worker.postgres.shards:Shards.check",
-                "await check_writable(connection)",
-                "pass",
+                "newer=True, writable=True",
+                "newer=True",
             ),
         ),
         tests=_in(

@@ -23,6 +23,10 @@ OLDEST_SERVER: Final = 15  # the oldest that Waypost was run on
 _LONGEST_STATEMENT: Final = 6 * 3600.0
 
 
+class ReadOnlyDatabaseError(Exception):
+    """The server answers and can't write: it is a standby, or its transactions are read-only."""
+
+
 class SchemaError(WaypostError):
     """The database is not one that this version can work with; nothing was changed."""
 
@@ -98,12 +102,18 @@ async def migrate(
         ) from error
 
 
-async def check_schema(connection: Connection, schema: str = DEFAULT_SCHEMA, *, newer: bool = False) -> None:
+async def check_schema(
+    connection: Connection, schema: str = DEFAULT_SCHEMA, *, newer: bool = False, writable: bool = False
+) -> None:
     """SchemaError unless the database has exactly this version's migrations; with ``newer``, it may have more.
 
-    More is for a worker that is at work already while a newer version takes over: migrations only add.
+    More is for a worker that is at work already while a newer version takes over: migrations only add. With
+    ``writable``, raise ReadOnlyDatabaseError if a transaction that begins now could not write.
     """
-    found, known = await applied(connection, schema), migrations()
+    server = await _inspect(connection, schema)
+    if writable:
+        _require_writable(server)
+    found, known = await _applied(connection, schema, server), migrations()
     missing = _missing(found[: len(known)] if newer else found, known)
     if missing:
         raise SchemaError(
@@ -123,7 +133,27 @@ async def migrate_dsn(dsn: str, schema: str = DEFAULT_SCHEMA, timeout: float = 1
 
 async def applied(connection: Connection, schema: str = DEFAULT_SCHEMA) -> list[Any]:
     """Number, name and sha256 of each migration that the database has; SchemaError if the server can't be used."""
-    found = await connection.fetchrow(statement("inspect", schema), schema)
+    return await _applied(connection, schema, await _inspect(connection, schema))
+
+
+async def _inspect(connection: Connection, schema: str) -> Any:
+    return await connection.fetchrow(statement("inspect", schema), schema)
+
+
+def _require_writable(server: Any) -> None:
+    tried = (
+        "New connections are tried until the address leads to a server that takes writes; see docs/runbook.md"
+    )
+    if server["is_standby"]:
+        raise ReadOnlyDatabaseError(f"the server is a standby, so nothing can be written there. {tried}")
+    if server["is_read_only"]:
+        raise ReadOnlyDatabaseError(
+            "the server's transactions are read-only (default_transaction_read_only=on), so nothing can be written "
+            f"there. {tried}"
+        )
+
+
+async def _applied(connection: Connection, schema: str, found: Any) -> list[Any]:
     if found["version"] < OLDEST_SERVER * 10_000:
         raise SchemaError(
             f"the server is PostgreSQL {found['version'] // 10_000}, Waypost needs {OLDEST_SERVER} or newer. "
@@ -162,7 +192,7 @@ def _missing(applied: Sequence[Any], known: list[Migration]) -> list[Migration]:
 
 async def _prepare_schema(connection: Connection, schema: str) -> None:
     # A schema that an administrator made for us needs no right to make schemas.
-    found = await connection.fetchrow(statement("inspect", schema), schema)
+    found = await _inspect(connection, schema)
     if not found["has_schema"]:
         await connection.execute(statement("create_schema", schema))
     if not found["has_migrations"]:

@@ -8,15 +8,7 @@ import asyncpg
 from waypost_worker.postgres.migrate import check_schema
 from waypost_worker.postgres.statements import statement
 
-__all__ = [
-    "Pool",
-    "ReadOnlyDatabaseError",
-    "check_schema",
-    "check_writable",
-    "open_pool",
-    "parsed",
-    "prepare",
-]
+__all__ = ["Pool", "check_schema", "open_pool", "parsed", "prepare"]
 
 Pool = Any  # asyncpg.Pool; its stub takes a parameter that the class does not
 _POSTGRES_EPOCH_MICROS: Final = 946_684_800_000_000  # 2000-01-01 after 1970-01-01
@@ -57,26 +49,6 @@ async def parsed(connection: Any, sql: str) -> Any:
     """
     # A name that is nobody else's, for poolers that give each transaction another server connection.
     return await connection.prepare(sql, name=f"waypost_{secrets.token_hex(8)}")
-
-
-class ReadOnlyDatabaseError(Exception):
-    """The server answers and can't write: it is a standby, or its transactions are read-only."""
-
-
-async def check_writable(connection: Any) -> None:
-    """Raise ReadOnlyDatabaseError if a transaction that begins now could not write."""
-    found = await connection.fetchrow(statement("writable"))
-    if found["is_standby"]:
-        raise ReadOnlyDatabaseError(
-            "the server is a standby, so nothing can be written there. New connections are tried until the address "
-            "leads to the primary; see docs/runbook.md"
-        )
-    if found["is_read_only"]:
-        raise ReadOnlyDatabaseError(
-            "the server's transactions are read-only (default_transaction_read_only=on), so nothing can be written "
-            "there. New connections are tried until the address leads to a server that takes writes; see "
-            "docs/runbook.md"
-        )
 
 
 async def _no_reset(_: Any) -> None:

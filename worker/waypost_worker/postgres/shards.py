@@ -16,8 +16,8 @@ import asyncpg
 from waypost.errors import ShardMapError
 from waypost.shards import ShardSlot, check_place, shard_of
 from waypost_worker.postgres.errors import explained, is_outdated
-from waypost_worker.postgres.migrate import SchemaError, check_schema, migrate
-from waypost_worker.postgres.pool import Pool, ReadOnlyDatabaseError, check_writable, open_pool, parsed
+from waypost_worker.postgres.migrate import ReadOnlyDatabaseError, SchemaError, check_schema, migrate
+from waypost_worker.postgres.pool import Pool, open_pool, parsed
 from waypost_worker.postgres.statements import statement
 
 Connection = Any  # an asyncpg connection, pooled or not
@@ -189,8 +189,7 @@ class Shards:
             raise self.problems.get(shard) or ConnectionError("not connected yet")
         async with pool.acquire() as connection:
             try:
-                await check_schema(connection, self._schema, newer=True)
-                await check_writable(connection)
+                await check_schema(connection, self._schema, newer=True, writable=True)
             except Exception as error:
                 # A server that is only slow keeps its connections: new ones would cost it more.
                 if isinstance(error, ReadOnlyDatabaseError | SchemaError) or is_outdated(error):
@@ -267,8 +266,7 @@ class Shards:
     async def _prepare(self, connection: Connection) -> None:
         if self._migrate:
             await migrate(connection, self._schema)
-        await check_schema(connection, self._schema)
-        await check_writable(connection)
+        await check_schema(connection, self._schema, writable=True)
 
 
 async def _close(pool: Pool, seconds: float) -> None:

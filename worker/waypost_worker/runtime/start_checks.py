@@ -36,7 +36,7 @@ async def check_topics_at_start(settings: Settings, connection: Connection) -> N
             raise
         log.warning("start_check_failed", subject="topics", reason=str(error))
         return
-    _tell(findings)
+    _tell("topics", findings)
     if unsafe := [one for one in findings if one.unsafe]:
         found = "; ".join(f"{one.subject}: {one.message} ({one.mend})" for one in unsafe)
         raise RefusedError(f"Commands could be lost, so no partition is taken. Nothing was changed. {found}")
@@ -55,12 +55,21 @@ async def check_database_at_start(settings: Settings, pool: Any, shard: int) -> 
     except (OwnerError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         log.warning("start_check_failed", subject="postgres", shard=shard, reason=str(error))
         return
-    _tell(findings, shard=shard)
+    _tell("postgres", findings, shard=shard)
 
 
-def _tell(findings: Sequence[Finding], **where: int) -> None:
+def _tell(checked: str, findings: Sequence[Finding], **where: int) -> None:
     for one in findings:
         details = {"subject": one.subject, "finding": one.message, **where}
         if one.mend:
             details["mend"] = one.mend
         getattr(log, _LEVELS[one.level])("start_check", **details)
+    levels = [one.level for one in findings]
+    log.info(
+        "start_checked",
+        subject=checked,
+        **where,
+        checks=len(levels),
+        warnings=levels.count("warning"),
+        errors=levels.count("error"),
+    )

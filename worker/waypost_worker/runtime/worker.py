@@ -120,7 +120,6 @@ class Worker:
         try:
             await self._until_available("postgres", self._shards.open)
             self.health.check_store = self._check_stores
-            await self._check_databases()
             await self._until_available("kafka", self._check_topics)
             membership = await self._until_available("kafka", self._join)
         except (_Stopped, SchemaError) as error:
@@ -132,7 +131,10 @@ class Worker:
         if not self._stop.is_set():
             self.health.stage = "running"
         clean = False
-        beside = [asyncio.create_task(self._look_around(lambda: membership), name="look-around")]
+        beside = [
+            asyncio.create_task(self._look_around(lambda: membership), name="look-around"),
+            asyncio.create_task(self._check_databases(), name="check-databases"),
+        ]
         if len(self._shards.pools) < len(self._shards):
             beside.append(asyncio.create_task(self._open_others(), name="open-shards"))
         try:
