@@ -39,10 +39,11 @@ def standby_of(primary: EmbeddedPostgres, directory: Path) -> EmbeddedPostgres:
     """Make a streaming standby of a running server, with the same passwords. It is not started yet."""
     base_backup(primary, directory / "data", "--write-recovery-conf")
     shutil.copy(primary.data_directory.parent / "password", directory)
-    _give(directory, primary.data_directory.stat())
+    for path in (directory / "data", directory / "password"):
+        _give(path, primary.data_directory.stat())
     return EmbeddedPostgres(directory, settings=POSTGRES_SETTINGS)
 
 
-def _give(directory: Path, owner: os.stat_result) -> None:
-    for path in (directory, *directory.rglob("*")):
+def _give(what: Path, owner: os.stat_result) -> None:
+    for path in (what, *what.rglob("*")):
         os.chown(path, owner.st_uid, owner.st_gid)
