@@ -15,6 +15,7 @@ from waypost import (
     DeliveryError,
     InvalidCommandError,
     Publisher,
+    PublisherClosedError,
     ResultTimeoutError,
     SyncPublisher,
 )
@@ -210,3 +211,33 @@ async def test_records_that_the_client_cannot_read_are_passed_over(world: Deploy
             assert result.token == (partition, offset)
     finally:
         await waiter.stop()
+
+
+async def test_a_result_may_be_awaited_on_another_event_loop(world: Deployment, publisher: Publisher) -> None:
+    for partition in range(PARTITIONS):
+        world.own(partition)
+
+    async def elsewhere() -> list[Any]:
+        created = await publisher.create_and_wait("s", "n", STATE, timeout=PATIENCE)
+        publisher.create("s", "n", STATE)
+        await publisher.drain()
+        return [created.checkpoint_id, await publisher.flush(PATIENCE)]
+
+    assert await asyncio.to_thread(lambda: asyncio.run(elsewhere())) == ["s:1", 0]
+
+
+async def test_what_waits_for_a_loop_that_does_not_run_says_so(world: Deployment) -> None:
+    def story() -> None:
+        loop = asyncio.new_event_loop()
+        publisher = loop.run_until_complete(publisher_of(world).start())
+        for wait in (
+            lambda: publisher.create_and_wait("s", "n", {}),
+            publisher.flush,
+            publisher.close,
+        ):
+            with pytest.raises(PublisherClosedError, match="is not running"):
+                asyncio.run(wait())
+        loop.run_until_complete(publisher.close())
+        loop.close()
+
+    await asyncio.to_thread(story)

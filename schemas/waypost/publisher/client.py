@@ -7,17 +7,16 @@ is loaded when a publisher starts.
 """
 
 import asyncio
-import atexit
 import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from waypost.deprecation import deprecated, renamed_keywords
 from waypost.errors import PublisherClosedError
@@ -26,6 +25,7 @@ from waypost.publisher.buffer import Buffer
 from waypost.publisher.calls import CommandMethods
 from waypost.publisher.calls import split_import as split_import
 from waypost.publisher.delivery import DeliveryTracker
+from waypost.publisher.exits import at_exit
 from waypost.publisher.options import RENAMED_OPTIONS, PublisherOptions, PublisherSettings
 from waypost.publisher.pending import Pending
 from waypost.publisher.stamps import new_id
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from waypost.publisher.waiter import CommandResult, ResultWaiter
 
 log = logging.getLogger("waypost")
+_T = TypeVar("_T")
 
 
 class Publisher(CommandMethods):
@@ -49,7 +50,8 @@ class Publisher(CommandMethods):
     :class:`waypost.PublisherOptions`. A plain call can't wait on an event loop, so there is no ``on_full="block"``;
     use ``await publisher.drain()`` before the call instead. With ``durability="spool"``, a call blocks the event loop
     for one write to the disk: tens of microseconds, or with ``spool_fsync`` as long as the disk takes. Several calls
-    followed by ``await publisher.persisted()`` are written together, off the loop.
+    followed by ``await publisher.persisted()`` are written together, off the loop. The methods that wait may be awaited
+    on another event loop too, as long as that of the publisher runs.
     """
 
     _may_block = False
@@ -110,6 +112,7 @@ class Publisher(CommandMethods):
                 self._buffer, self._topics, self._source, self._options, self._outcomes.done, self._left_open
             )
             _open.add(self)
+            at_exit(_end_all)
         return self
 
     def _open_spool(self, directory: "str | os.PathLike[str]") -> "Spooler":
@@ -141,7 +144,13 @@ class Publisher(CommandMethods):
         Returns:
             The number of commands still unacknowledged, those left by dead publishers included; 0 unless the
             timeout expired or the publisher was closed.
+
+        Raises:
+            PublisherClosedError: The publisher belongs to the parent process, or to an event loop that is not running.
         """
+        self._own_process()
+        if self._elsewhere():
+            return await self._over_there(self.flush(timeout))
         target = self._buffer.newest
         if self._sender is not None and self._sender.alive:
             try:
@@ -164,6 +173,9 @@ class Publisher(CommandMethods):
         if self._spooler is None:
             raise ValueError("Without a spool, nothing can be persisted. Pass spool=DIRECTORY.")
         self._working()
+        if self._elsewhere():
+            await self._over_there(self.persisted())
+            return
         number = self._buffer.newest
         await self._told(partial(self._spooler.when_saved, number))
         if self._closed and any(one.home is None and one.number <= number for one in self._buffer.left()):
@@ -202,7 +214,9 @@ class Publisher(CommandMethods):
 
         if not half_empty():
             sender = self._working()
-            if self._spooler is None:
+            if self._elsewhere():
+                await self._over_there(self.drain())
+            elif self._spooler is None:
                 await sender.until(half_empty)
             else:
                 await self._told(self._spooler.when_roomy)
@@ -225,6 +239,8 @@ class Publisher(CommandMethods):
         Raises:
             PublisherClosedError: The publisher belongs to the parent process.
         """
+        if self._elsewhere():
+            return await self._over_there(self.close(timeout))
         if self._closed:
             with suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
@@ -341,10 +357,13 @@ class Publisher(CommandMethods):
             BufferFullError: The buffer is full, and the command was not accepted.
             PublisherClosedError: The publisher is closed or was not started.
         """
-        from waypost.publisher.waiter import ResultWaiter, result_timeout_error  # brings the Kafka client
-
         check_raw(command_type, body)
         pending = self._pending(command_type, session_id, body, timestamp, command_id)
+        return await self._here(self._publish_and_wait(pending, session_id, timeout))
+
+    async def _publish_and_wait(self, pending: Pending, session_id: str, timeout: float) -> "CommandResult":
+        from waypost.publisher.waiter import ResultWaiter, result_timeout_error  # brings the Kafka client
+
         limit = asyncio.timeout(timeout)
         landing = self._outcomes.expect(pending.command_id)
         try:
@@ -369,7 +388,7 @@ class Publisher(CommandMethods):
             The ids of the commands.
         """
         body = policy_body(changes)
-        partitions = await self._working().partitions()
+        partitions = await self._here(self._working().partitions())
         pending = [
             Pending(new_id(), EventType.CONFIGURE_DEFAULTS, None, body, self._clock.now(), None, partition)
             for partition in range(partitions)
@@ -389,6 +408,29 @@ class Publisher(CommandMethods):
                 "for each event loop"
             )
         return self._sender
+
+    def _elsewhere(self) -> bool:
+        """Whether this is not the event loop on which the publisher's tasks and connections live, and they do live."""
+        sender = self._sender
+        return sender is not None and sender.alive and asyncio.get_running_loop() is not self._loop
+
+    async def _here(self, call: Coroutine[Any, Any, _T]) -> _T:
+        """Await a call on this publisher's event loop, from any."""
+        return await (self._over_there(call) if self._elsewhere() else call)
+
+    async def _over_there(self, call: Coroutine[Any, Any, _T]) -> _T:
+        """Await, on another event loop, a call that needs that of this publisher."""
+        try:
+            self._own_process()
+            if not self._loop.is_running():
+                raise PublisherClosedError(
+                    "The event loop on which this publisher was started is not running, so nothing was accepted and "
+                    "nothing can be waited for. Make a publisher on each event loop, or use waypost.SyncPublisher."
+                )
+        except PublisherClosedError:
+            call.close()
+            raise
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call, self._loop))
 
     def _own_process(self) -> None:
         if os.getpid() != self._pid:
@@ -437,8 +479,7 @@ def _give_up(opening: "asyncio.Future[Spooler]") -> None:
 _open: "weakref.WeakSet[Publisher]" = weakref.WeakSet()
 
 
-@atexit.register
-def _at_exit() -> None:
+def _end_all() -> None:
     for publisher in list(_open):
         publisher._left_open()
 

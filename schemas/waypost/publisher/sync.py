@@ -1,7 +1,6 @@
 """The publisher for code without an event loop: a thread of its own, calls safe from several threads."""
 
 import asyncio
-import atexit
 import os
 import threading
 from collections.abc import Coroutine
@@ -12,6 +11,7 @@ from waypost.deprecation import deprecated, renamed_keywords
 from waypost.errors import PublisherClosedError
 from waypost.publisher.calls import CommandMethods
 from waypost.publisher.client import Publisher
+from waypost.publisher.exits import at_exit, not_at_exit
 from waypost.publisher.options import RENAMED_OPTIONS, PublisherOptions
 from waypost.publisher.pending import Pending
 from waypost.publisher.stats import PublisherStats
@@ -36,8 +36,8 @@ class SyncPublisher(CommandMethods):
     It is ready once it is made, and its calls are safe from several threads. The options are those of
     :class:`waypost.PublisherOptions`. With ``on_full="block"``, a call waits for room, at most ``block_timeout``
     seconds. With ``durability="spool"``, threads that call at the same time share one write to the disk.
-    ``on_delivery`` is called in the publisher's own thread. A publisher that is still open when the interpreter exits
-    is closed then, within 5 seconds.
+    ``on_delivery`` is called in the publisher's own thread. A publisher that is still open when the process ends
+    normally is closed then, within 5 seconds; this holds for children of multiprocessing too.
     """
 
     @renamed_keywords(**RENAMED_OPTIONS)
@@ -62,7 +62,7 @@ class SyncPublisher(CommandMethods):
         except BaseException:
             self._end_loop()
             raise
-        atexit.register(self._close_at_exit)
+        at_exit(self._close_at_exit)
 
     def __repr__(self) -> str:
         return repr(self._publisher)
@@ -154,7 +154,7 @@ class SyncPublisher(CommandMethods):
                 finally:
                     if self._left is not None:
                         self._end_loop()
-                        atexit.unregister(self._close_at_exit)
+                        not_at_exit(self._close_at_exit)
             return self._left
 
     def _end_loop(self) -> None:
