@@ -231,3 +231,18 @@ async def test_an_export_longer_than_a_page_is_the_same_text(world: Deployment, 
     pieces = [piece async for piece in session.export_stream()]
     assert len(pieces) == 46
     assert b"".join(pieces).decode() == await session.export()
+
+
+async def test_times_that_have_no_year_in_utc_find_what_the_manager_finds(
+    world: Deployment, reader: Reader
+) -> None:
+    twin = await varied(world)
+    manager, session = twin.manager, await twin.applied(reader)
+    early = datetime.min.replace(tzinfo=timezone(timedelta(hours=1)))
+    late = datetime.max.replace(tzinfo=timezone(timedelta(hours=-1)))
+    for moment in (early, late):
+        assert shown(await session.get_since(moment)) == shown(manager.get_since(moment))
+    for first, last in itertools.product((early, START, late), repeat=2):
+        assert shown(await session.get_between(first, last)) == shown(manager.get_between(first, last))
+    assert len(await reader.recent_sessions(active_since=early)) == 1
+    assert len(await reader.recent_sessions(active_since=late)) == 0

@@ -1,6 +1,9 @@
 """Whatever goes wrong with Postgres, each public read raises an error of the library that says what to do."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -230,16 +233,71 @@ async def test_a_closed_reader(database: str) -> None:
 
 def test_a_reader_on_another_event_loop(database: str) -> None:
     reader = Reader(database)
-
-    async def read() -> None:
-        await reader.sessions()
+    other = asyncio.new_event_loop()
+    other.run_until_complete(reader.sessions())
 
     async def again() -> None:
         await fails(reader, ReaderError, "another event loop than before.* Make a reader for each event loop")
-        await reader.close()
 
-    asyncio.run(read())
     asyncio.run(again())
+    other.run_until_complete(reader.close())
+    other.close()
+
+
+def test_a_reader_works_in_one_asyncio_run_after_another(database: str) -> None:
+    reader = Reader(database, pool_size=2)
+
+    async def read() -> list[Any]:
+        return await asyncio.gather(*(reader.sessions() for _ in range(4)))
+
+    connected = len(connections())
+    for _ in range(3):
+        assert [list(page) for page in asyncio.run(read())] == [[]] * 4
+        assert len(connections()) <= connected + 2  # those of the closed loop are gone
+    asyncio.run(reader.close())
+
+
+def connections() -> list[str]:
+    """The sockets that this process has open."""
+    folder = "/proc/self/fd"
+    return [name for name in os.listdir(folder) if link_of(f"{folder}/{name}").startswith("socket:")]
+
+
+def link_of(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except FileNotFoundError:
+        return ""
+
+
+def test_a_reader_in_a_forked_child_says_that_its_connections_are_the_parents(database: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED, database],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.stdout == "ReaderError: True\n", done.stderr
+
+
+FORKED = """
+import asyncio, multiprocessing, sys
+from waypost import Reader, ReaderError
+
+reader = Reader(sys.argv[1])
+
+def child():
+    try:
+        asyncio.run(reader.sessions())
+    except ReaderError as error:
+        print("ReaderError:", "before a fork" in str(error), flush=True)
+
+asyncio.run(reader.sessions())
+process = multiprocessing.get_context("fork").Process(target=child)
+process.start()
+process.join()
+"""
 
 
 @pytest.mark.parametrize(

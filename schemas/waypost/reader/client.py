@@ -21,7 +21,7 @@ from waypost.model.times import from_micros, to_micros
 from waypost.reader.pages import SessionInfo, SessionPage
 from waypost.reader.pool import DEFAULT_SCHEMA as DEFAULT_SCHEMA
 from waypost.reader.pool import ReadPool
-from waypost.reader.session import SessionReader, checked_limit
+from waypost.reader.session import SessionReader, checked_limit, in_utc
 from waypost.reader.sharding import SessionSource, ShardedPool
 from waypost.reader.sharding import SnapshotSet as SnapshotSet
 from waypost.shards import dsn_list
@@ -135,8 +135,7 @@ class Reader:
             NaiveDatetimeError: ``active_since`` has no time zone.
             ValueError: ``limit`` is below 1, or ``cursor`` is none of this listing's.
         """
-        since = _EARLIEST if active_since is None else active_since
-        to_micros(since)  # refuses naive ones
+        since = _EARLIEST if active_since is None else in_utc(active_since)
         at, session_id = (_LATEST, _AFTER_ALL) if cursor is None else _place(cursor)
         checked_limit(limit)
         if not _possible(prefix):

@@ -63,6 +63,7 @@ class ReadPool:
         self._replace_at = 0.0
         self._opening = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = os.getpid()
 
     @property
     def described(self) -> str:
@@ -80,13 +81,20 @@ class ReadPool:
         Raises:
             ImportError: asyncpg is not installed.
             ReaderClosedError: After :meth:`close`, since a pool that came back by itself would never be closed.
-            ReaderError: The pool belongs to another event loop.
+            ReaderError: The pool belongs to another event loop that is still open, or to the parent process.
         """
-        if self._loop not in (None, asyncio.get_running_loop()):
+        if self._loop is not None and os.getpid() != self._pid:
             raise ReaderError(
-                "This reader is used on another event loop than before, which its connections can't follow. "
-                "Make a reader for each event loop."
+                "This reader was used before a fork, and its connections belong to the parent process. Nothing was "
+                "read. Make a reader in this process."
             )
+        if self._loop not in (None, asyncio.get_running_loop()):
+            if not self._loop.is_closed():
+                raise ReaderError(
+                    "This reader is used on another event loop than before, which its connections can't follow. "
+                    "Make a reader for each event loop."
+                )
+            self._abandon()
         async with self._opening:
             if self._closed:
                 raise ReaderClosedError("This reader is closed. Make another one with waypost.Reader(dsn).")
@@ -108,6 +116,16 @@ class ReadPool:
                     reset=_no_reset,
                 )
             return self._pool
+
+    def _abandon(self) -> None:
+        """Give up the connections of an event loop that was closed, as after each asyncio.run."""
+        pool, self._pool, self._loop = self._pool, None, None
+        self._opening = asyncio.Lock()
+        for holder in getattr(pool, "_holders", ()):
+            transport = getattr(getattr(holder, "_con", None), "_transport", None)
+            # The loop that would close it is gone; its socket is not.
+            if (sock := getattr(transport, "_sock", None)) is not None:
+                sock.close()
 
     async def close(self) -> None:
         """Close the connections, once what is under way has ended; for good."""

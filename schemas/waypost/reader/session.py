@@ -1,7 +1,7 @@
 """The reads of one session from Postgres: names and results of the in-memory manager, with filters and pages."""
 
 from collections.abc import AsyncIterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -9,7 +9,7 @@ import orjson
 from waypost.errors import InvalidArgumentError, quoted
 from waypost.model.checkpoint import Checkpoint, Summary, checkpoint_id, export_json, own_number
 from waypost.model.limits import MAX_CHECKPOINT_ID, canonical_metadata, text_problem
-from waypost.model.times import to_micros
+from waypost.model.times import clamp_micros, from_micros, to_micros
 from waypost.reader.pages import CheckpointPage
 from waypost.reader.pool import ReadTransaction
 from waypost.reader.sharding import SessionSource, SnapshotSet
@@ -17,6 +17,8 @@ from waypost.wire.encode import check_session_id, metadata_json
 
 _PAGE: Final = 100  # checkpoints may have 900 KB each
 _HIGHEST: Final = 2**63 - 1
+_EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
+_LATEST: Final = datetime.max.replace(tzinfo=UTC)
 
 
 class _Filter(NamedTuple):
@@ -188,9 +190,11 @@ class SessionReader:
 
     async def _some(self, statement: str, at: int | None, limit: int, wanted: _Filter) -> list[Checkpoint]:
         name, metadata, after, first, last = wanted
-        for moment in (after, first, last):
-            if moment is not None:
-                to_micros(moment)  # refuses naive ones
+        if after is not None and in_utc(after) != after:
+            # Before the first moment that UTC has, so everything is later; or after the last, so nothing is.
+            after = None if after < _EARLIEST else _LATEST
+        first = None if first is None else in_utc(first)
+        last = None if last is None else in_utc(last)
         if at is None:
             at = _HIGHEST if statement == "newest_first" else 0
         if isinstance(metadata, Mapping):
@@ -211,6 +215,15 @@ async def checkpoints_of(
     unfiltered = (None, None, None, None, None)
     async for row in snapshot.rows("oldest_first", session_id, 0, *unfiltered, _HIGHEST):
         yield _checkpoint(row)
+
+
+def in_utc(moment: datetime) -> datetime:
+    """Return the moment in UTC, or the nearest one that has a year there: others have none in Postgres' client.
+
+    Raises:
+        NaiveDatetimeError: It has no time zone.
+    """
+    return from_micros(clamp_micros(to_micros(moment)))
 
 
 def checked_limit(limit: int) -> int:
