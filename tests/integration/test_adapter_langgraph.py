@@ -229,6 +229,83 @@ async def test_a_backend_that_is_not_running_says_so(adapter_world: Deployment) 
         await put(WaypostSaver(backend), {})
 
 
+async def test_a_backend_on_a_loop_that_does_not_run_says_so(adapter_world: Deployment) -> None:
+    def story() -> None:
+        loop = asyncio.new_event_loop()
+        backend = loop.run_until_complete(running_backend(adapter_world).__aenter__())
+        saver = WaypostSaver(backend)
+        with pytest.raises(PublisherClosedError, match="is not running"):
+            saver.get_tuple(thread())
+        with pytest.raises(PublisherClosedError, match="is not running"):
+            asyncio.run(put(saver, {}))
+        assert loop.run_until_complete(saver.aget_tuple(thread())) is None
+        loop.run_until_complete(backend.__aexit__())
+        loop.close()
+
+    await asyncio.to_thread(story)
+
+
+async def test_a_call_whose_loop_stops_meanwhile_says_so(
+    adapter_world: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("waypost.adapters.backend._LOOK_SECONDS", 0.01)
+    loop = asyncio.new_event_loop()
+    runner = threading.Thread(target=loop.run_forever)
+    runner.start()
+    backend = running_backend(adapter_world)
+    await asyncio.to_thread(asyncio.run_coroutine_threadsafe(backend.__aenter__(), loop).result)
+    begun = threading.Event()
+
+    async def never() -> None:
+        begun.set()
+        await asyncio.get_running_loop().create_future()
+
+    waiting = [asyncio.create_task(asyncio.to_thread(lambda: backend.run(never())))]
+    await asyncio.to_thread(begun.wait)
+    waiting.append(asyncio.create_task(backend.join(never())))
+    await asyncio.sleep(0)
+    loop.call_soon_threadsafe(loop.stop)
+    await asyncio.to_thread(runner.join)
+    for each in waiting:
+        with pytest.raises(PublisherClosedError, match="stopped before the call was done"):
+            await each
+    runner = threading.Thread(target=loop.run_forever)
+    runner.start()
+    await asyncio.to_thread(asyncio.run_coroutine_threadsafe(backend.__aexit__(), loop).result)
+    loop.call_soon_threadsafe(loop.stop)
+    await asyncio.to_thread(runner.join)
+    loop.close()
+
+
+AFTER_A_FORK = """
+import os, sys
+from waypost import PublisherClosedError
+from waypost.adapters import Backend
+from waypost.adapters.langgraph import WaypostSaver
+
+servers, dsn, prefix = sys.argv[1:]
+with Backend(servers, dsn, topic_prefix=prefix) as backend:
+    saver = WaypostSaver(backend)
+    if (child := os.fork()) == 0:
+        try:
+            saver.get_tuple({"configurable": {"thread_id": "t"}})
+        except PublisherClosedError as error:
+            print("before a fork" in str(error), flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+
+
+async def test_a_backend_from_before_a_fork_says_so_instead_of_waiting(adapter_world: Deployment) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "ignore", "-c", AFTER_A_FORK),
+        *(adapter_world.endpoints.bootstrap_servers, adapter_world.dsn, adapter_world.topics.prefix),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), PATIENCE)
+    assert out == b"True\n"
+
+
 async def test_without_a_worker_a_put_says_what_is_known(
     servers: Servers, database: str, topic_prefix: str
 ) -> None:

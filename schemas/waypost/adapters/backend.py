@@ -5,6 +5,7 @@ last write to that session first, so it sees it on a replica too. Knows no frame
 """
 
 import asyncio
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
@@ -41,6 +42,15 @@ from waypost.wire.topics import DEFAULT_PREFIX, CommandPosition, Topics
 _REMEMBERED: Final = 10_000  # sessions
 _DUE_EVERY: Final = 64  # records
 _AT_ONCE: Final = 8  # parts of a large record
+_LOOK_SECONDS: Final = 1.0
+_NOT_RUNNING: Final = (
+    "the event loop on which this backend was started is not running, so nothing was read or accepted: use 'with "
+    "Backend(...)', which runs one in a thread of its own, or the async methods within 'async with Backend(...)'"
+)
+_STOPPED: Final = (
+    "the event loop on which this backend was started stopped before the call was done, so a write may be stored or "
+    "not: keep that loop running, or use 'with Backend(...)', which runs one in a thread of its own"
+)
 _T = TypeVar("_T")
 
 
@@ -110,6 +120,7 @@ class Backend:
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
 
     @override
     def __repr__(self) -> str:
@@ -117,6 +128,7 @@ class Backend:
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
+        self._pid = os.getpid()
         self._publisher = await self._make_publisher().start()
         self._reader = self._make_reader()
         return self
@@ -135,7 +147,7 @@ class Backend:
 
     def __exit__(self, *_: object) -> None:
         loop, thread = self._loop, self._thread
-        if loop is not None and thread is not None:
+        if loop is not None and thread is not None and os.getpid() == self._pid:
             self.run(self.__aexit__())
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
@@ -149,6 +161,7 @@ class Backend:
 
         Raises:
             RuntimeError: This is the thread of that event loop.
+            PublisherClosedError: That event loop does not run, or belongs to the parent process.
         """
         loop = self._living(call)
         try:
@@ -161,16 +174,45 @@ class Backend:
                 "a plain method was called on the event loop of its own backend, which it would stop: use the "
                 "async method (ainvoke, aget_tuple, …), or call it from another thread"
             )
-        return asyncio.run_coroutine_threadsafe(call, loop).result()
+        if not loop.is_running():
+            call.close()
+            raise PublisherClosedError(_NOT_RUNNING)
+        waited = asyncio.run_coroutine_threadsafe(call, loop)
+        while True:
+            try:
+                return waited.result(_LOOK_SECONDS)
+            except TimeoutError:
+                if waited.done():
+                    return waited.result()  # the call's own time-out
+                if not loop.is_running():
+                    waited.cancel()
+                    raise PublisherClosedError(_STOPPED) from None
 
     async def join(self, call: Coroutine[Any, Any, _T]) -> _T:
         """Await a coroutine on this backend's event loop, from any event loop."""
         loop = self._living(call)
         if asyncio.get_running_loop() is loop:
             return await call
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call, loop))
+        if not loop.is_running():
+            call.close()
+            raise PublisherClosedError(_NOT_RUNNING)
+        waited = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call, loop))
+        try:
+            while not (await asyncio.wait({waited}, timeout=_LOOK_SECONDS))[0]:
+                if not loop.is_running():
+                    raise PublisherClosedError(_STOPPED)
+        except BaseException:
+            waited.cancel()
+            raise
+        return waited.result()
 
     def _living(self, call: Coroutine[Any, Any, Any]) -> asyncio.AbstractEventLoop:
+        if self._loop is not None and os.getpid() != self._pid:
+            call.close()
+            raise PublisherClosedError(
+                "this backend was started before a fork and belongs to the parent process, so nothing was read or "
+                "accepted: make one in this process"
+            )
         if self._loop is None or self._loop.is_closed():
             call.close()
             raise PublisherClosedError(
