@@ -1,13 +1,16 @@
 """Checkpoint storage of the Microsoft Agent Framework: the same as its own in memory, shared and bounded."""
 
 import asyncio
+import math
 import random
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Never
 
 import pytest
 from agent_framework import (
     Executor,
+    FileCheckpointStorage,
     InMemoryCheckpointStorage,
     WorkflowBuilder,
     WorkflowCheckpoint,
@@ -114,14 +117,89 @@ async def test_a_type_that_was_not_allowed_is_refused_when_it_is_saved(backend: 
     storage = WaypostCheckpointStorage(backend, "types")
     with pytest.raises(WorkflowCheckpointException, match="Draft"):
         await storage.save(checkpoint(state={"draft": Draft("x", ())}))
-    with pytest.raises(WorkflowCheckpointException, match=r"can't be stored: data.checkpoint.state.score"):
-        await storage.save(checkpoint(state={"score": float("nan")}))
     assert await storage.list_checkpoint_ids(workflow_name="flow") == []
     allowed = WaypostCheckpointStorage(backend, "types", allowed_checkpoint_types=[DRAFT])
     saved = await allowed.save(checkpoint(state={"draft": Draft("x", (3,))}))
     assert (await allowed.load(saved)).state == {"draft": Draft("x", (3,))}
     with pytest.raises(WorkflowCheckpointException, match="Draft"):
         await storage.load(saved)
+
+
+def nested(levels: int) -> Any:
+    value: Any = "end"
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+ODD: list[Any] = [
+    {"score": float("inf"), "least": float("-inf")},
+    {"count": 2**70, "debt": -(2**70)},
+    {"tree": nested(150)},
+    {"nul\0": "\0"},
+    {1: "one", None: "none"},
+]
+
+
+@pytest.mark.parametrize("state", ODD, ids=lambda state: repr(state)[:20])
+async def test_odd_values_are_kept_as_the_file_storage_keeps_them(
+    backend: Backend, tmp_path: Path, state: Any
+) -> None:
+    ours, theirs = WaypostCheckpointStorage(backend, "odd"), FileCheckpointStorage(tmp_path)
+    made = checkpoint(state=state)
+    for storage in (ours, theirs):
+        assert await storage.save(made) == made.checkpoint_id
+    loaded = await ours.load(made.checkpoint_id)
+    assert loaded == await theirs.load(made.checkpoint_id)
+    assert [loaded] == await ours.list_checkpoints(workflow_name="flow")
+
+
+async def test_half_characters_are_kept_which_the_file_storage_can_not_write(backend: Backend) -> None:
+    storage = WaypostCheckpointStorage(backend, "half")
+    made = checkpoint(state={"text": "half an emoji: \ud83d", "\ud83d": 1})
+    assert await storage.load(await storage.save(made)) == made
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a\0b", r"contains U\+0000"),
+        ("\ud83d", "contains a lone surrogate"),
+        ("n" * 2000, "has 2000 characters"),
+    ],
+)
+async def test_a_name_that_can_not_be_searched_for_is_an_error_that_names_it(
+    backend: Backend, name: str, said: str
+) -> None:
+    storage = WaypostCheckpointStorage(backend, "names")
+    with pytest.raises(WorkflowCheckpointException, match=f"can't be stored: the workflow's name {said}"):
+        await storage.save(checkpoint(name))
+
+
+class Scores(Executor):
+    """Has a state that JSON can't carry; the framework goes on if a checkpoint can't be saved."""
+
+    @handler
+    async def score(self, text: str, ctx: WorkflowContext[Never, str]) -> None:
+        ctx.set_state("score", float("nan"))
+        await ctx.yield_output(text)
+
+
+async def test_a_run_with_a_state_beyond_json_has_its_checkpoints(backend: Backend) -> None:
+    storage = WaypostCheckpointStorage(backend, "nan")
+    workflow = WorkflowBuilder(
+        name="nan", start_executor=Scores(id="scores"), checkpoint_storage=storage
+    ).build()
+    await workflow.run("x")
+    latest = await storage.get_latest(workflow_name="nan")
+    assert latest is not None
+    assert math.isnan(latest.state["score"])
+
+
+async def test_a_state_deeper_than_the_stack_is_an_error(backend: Backend) -> None:
+    storage = WaypostCheckpointStorage(backend, "deep")
+    with pytest.raises(WorkflowCheckpointException, match="can't be stored: its state is nested too deeply"):
+        await storage.save(checkpoint(state={"tree": nested(100_000)}))
 
 
 async def test_saving_an_id_again_replaces_it(backend: Backend) -> None:

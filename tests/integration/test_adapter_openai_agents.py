@@ -1,18 +1,21 @@
 """Sessions of the OpenAI Agents SDK: what the SDK's own session does, and what only a shared one must do."""
 
 import asyncio
+import math
 import random
 from typing import Any
 
+import orjson
 import pytest
 from agents import Agent, Model, ModelResponse, Runner, Session, SQLiteSession, Usage, set_tracing_disabled
 from agents.memory.session_settings import SessionSettings
 from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage, ResponseOutputText
 from tests.support.deployment import Deployment
 
-from waypost import InvalidCommandError
+from waypost import InvalidCommandError, Reader
 from waypost.adapters import Backend, SessionFullError
 from waypost.adapters.openai_agents import WaypostSession
+from waypost.adapters.plain import TypedValue, plain_data
 
 
 def said(text: str, role: str = "user") -> Any:
@@ -42,6 +45,67 @@ async def test_it_is_a_session_and_does_what_that_of_the_sdk_does(backend: Backe
             assert await ours.get_items(limit) == await theirs.get_items(limit)
     assert await ours.get_items() == await theirs.get_items()
     theirs.close()
+
+
+def nested(levels: int) -> Any:
+    value: Any = "end"
+    for _ in range(levels):
+        value = {"in": value}
+    return value
+
+
+ODD: list[Any] = [
+    said("half an emoji: \ud83d"),
+    {"\ud83d": "as a key"},
+    {"type": "message\0", "role": "user\0", "content": "x"},
+    {"type": "\ud83d", "role": "r" * 100, "content": "x"},
+    said([1e999, -1e999, 2**70, -(2**70), 2**64 - 1, 0.1]),  # type: ignore[arg-type]
+    said(nested(120)),
+    {"role": "user", "content": {1: "one", None: "none", False: "false", 1.5: "half"}},
+    "a text",
+    17,
+    None,
+    ["a", "list"],
+    {},
+    {"item_json": "of the user"},
+]
+
+
+async def test_odd_items_are_kept_as_the_session_of_the_sdk_keeps_them(
+    adapter_world: Deployment, backend: Backend
+) -> None:
+    ours, theirs = WaypostSession("odd", backend), SQLiteSession("odd")
+    for session in (ours, theirs):
+        await session.add_items(ODD)
+        await session.add_items([said("next")])
+    assert await ours.get_items() == await theirs.get_items()
+    assert repr(await ours.get_items()) == repr(await theirs.get_items())
+    await ours.add_items([said(float("nan"))])  # type: ignore[arg-type]
+    popped: Any = await ours.pop_item()
+    assert math.isnan(popped["content"])
+    assert await ours.pop_item() == await theirs.pop_item()
+    for _ in ODD:
+        assert await ours.pop_item() == await theirs.pop_item()
+    assert await ours.get_items() == []
+    theirs.close()
+    await adapter_world.balanced()
+
+
+async def test_odd_items_can_be_looked_at(adapter_world: Deployment, backend: Backend) -> None:
+    await WaypostSession("odd", backend).add_items(ODD)
+    async with Reader(adapter_world.dsn) as reader:
+        seen = [plain_data(each.data) for each in await reader.session("openai-agents/odd").get_all()]
+    assert orjson.loads(orjson.dumps(seen))[0]["item"] == {
+        "role": "user",
+        "content": {"type": "builtins:str", "value": "half an emoji: \\ud83d"},
+    }
+    assert seen[4]["item"]["content"][:3] == [
+        TypedValue("builtins:float", "Infinity"),
+        TypedValue("builtins:float", "-Infinity"),
+        TypedValue("builtins:int", str(2**70)),
+    ]
+    assert seen[5]["item"].type == "unreadable json"  # for a page; the session reads it
+    assert seen[-1] == {"item": {"item_json": "of the user"}}
 
 
 class Scripted(Model):
@@ -104,8 +168,8 @@ async def test_items_of_one_call_come_together_or_not_at_all(
 ) -> None:
     session = WaypostSession("atomic", backend)
     await session.add_items([said("before")])
-    with pytest.raises(InvalidCommandError, match="data"):
-        await session.add_items([said("fine"), said("not"), {"content": float("nan")}])
+    with pytest.raises(InvalidCommandError, match=r"the item can't be written as JSON: .*object"):
+        await session.add_items([said("fine"), said("not"), said(object())])  # type: ignore[arg-type]
     assert await session.get_items() == [said("before")]
     sent = [[said(f"{writer}/{number}") for number in range(5)] for writer in range(4)]
     others = [WaypostSession("atomic", backend) for _ in sent]

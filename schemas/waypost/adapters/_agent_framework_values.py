@@ -54,7 +54,6 @@ _MODULES: Final = (
 )
 _PICKLE: Final = "__pickled__"
 _TYPE: Final = "__type__"
-_MAX_DEPTH: Final = 200  # of JSON; a command has 100 levels at most
 
 
 class ValueDecoder:
@@ -66,16 +65,27 @@ class ValueDecoder:
                 importlib.import_module(module)
         self._own = by_name(resolved(allowed_types, PARAMETER), lambda each: each.__qualname__, PARAMETER)
 
-    def decoded(self, value: Any, depth: int = 0) -> Any:
+    def decoded(self, value: Any) -> Any:
         """Return the value. DecodeError if it holds another type, or can't be read."""
-        if depth > _MAX_DEPTH:
-            raise DecodeError("it is nested too deeply")
+        try:
+            return self._decoded(value)
+        except RecursionError:
+            raise DecodeError("it is nested too deeply") from None
+
+    def _decoded(self, value: Any) -> Any:
+        # In loops: a comprehension takes a frame of its own, and the framework's encoder gets as deep as the stack.
         if isinstance(value, list):
-            return [self.decoded(each, depth + 1) for each in value]
+            items = []
+            for each in value:
+                items.append(self._decoded(each))
+            return items
         if not isinstance(value, dict):
             return value
         if _PICKLE not in value or _TYPE not in value:
-            return {key: self.decoded(each, depth + 1) for key, each in value.items()}
+            members = {}
+            for key, each in value.items():
+                members[key] = self._decoded(each)
+            return members
         found = load(_raw(value[_PICKLE]), self._find)
         if _key(type(found)) != value[_TYPE]:
             raise DecodeError(

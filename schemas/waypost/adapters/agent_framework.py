@@ -22,7 +22,15 @@ from typing_extensions import override
 from waypost.adapters._agent_framework_values import PARAMETER, ValueDecoder
 from waypost.adapters.allowed_types import DecodeError, shown
 from waypost.adapters.backend import Backend
-from waypost.adapters.records import Record, Row, containing, gone_with_parts, session_of
+from waypost.adapters.loose_json import member, value_of
+from waypost.adapters.records import (
+    Record,
+    Row,
+    containing,
+    gone_with_parts,
+    require_searchable,
+    session_of,
+)
 from waypost.errors import InvalidCommandError, quoted
 
 __all__ = ["WaypostCheckpointStorage"]
@@ -113,9 +121,9 @@ class WaypostCheckpointStorage:
 
     async def _save(self, checkpoint: WorkflowCheckpoint) -> str:
         try:
-            encoded = encode_checkpoint_value(checkpoint.to_dict())
+            encoded = _encoded(checkpoint)
             self._decoder.decoded(encoded)
-            record = Record(CHECKPOINT, {"checkpoint": encoded}, _described(checkpoint))
+            record = Record(CHECKPOINT, member(CHECKPOINT, encoded), _described(checkpoint))
             appended = await self._backend.append(self._session, [record])
         except InvalidCommandError as error:
             raise WorkflowCheckpointException(
@@ -153,7 +161,11 @@ class WaypostCheckpointStorage:
 
     def _decoded(self, row: Row) -> WorkflowCheckpoint:
         try:
-            decoded = self._decoder.decoded(row.data.get("checkpoint"))
+            try:
+                stored = value_of(CHECKPOINT, row.data)
+            except ValueError as error:
+                raise DecodeError(f"its JSON is damaged: {shown(str(error))}") from None
+            decoded = self._decoder.decoded(stored)
             if not isinstance(decoded, dict):
                 raise DecodeError("it is not a checkpoint of the Agent Framework")
         except DecodeError as error:
@@ -177,6 +189,13 @@ def _no_checkpoint(row: Row, why: str) -> WorkflowCheckpointException:
     )
 
 
+def _encoded(checkpoint: WorkflowCheckpoint) -> Any:
+    try:
+        return encode_checkpoint_value(checkpoint.to_dict())
+    except RecursionError:
+        raise InvalidCommandError("invalid-body", "its state is nested too deeply") from None
+
+
 def _of_workflow(rows: list[Row], workflow_name: str) -> list[Row]:
     return [row for row in rows if _is_ours(row) and row.metadata["workflow"] == workflow_name]
 
@@ -190,6 +209,9 @@ def _is_ours(row: Row) -> bool:
 
 def _described(checkpoint: WorkflowCheckpoint) -> dict[str, Any]:
     """What checkpoints are found by, and what one may search for."""
+    require_searchable("the workflow's name", checkpoint.workflow_name)
+    require_searchable("its id", checkpoint.checkpoint_id)
+    require_searchable("the previous checkpoint's id", checkpoint.previous_checkpoint_id or "")
     return {
         "id": checkpoint.checkpoint_id,
         "workflow": checkpoint.workflow_name,

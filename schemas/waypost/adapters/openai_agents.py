@@ -15,6 +15,7 @@ except ImportError as error:
 from typing_extensions import override
 
 from waypost.adapters.backend import Backend
+from waypost.adapters.loose_json import holds, member, value_of
 from waypost.adapters.records import Record, Row, gone_with_parts, session_of
 
 if TYPE_CHECKING:
@@ -68,8 +69,12 @@ class WaypostSession:
         return f"<WaypostSession {self.session_id!r} on {self._backend!r}, keep={self._keep}>"
 
     async def add_items(self, items: "list[TResponseInputItem]") -> None:
-        """Add items to the end."""
-        await self._backend.join(self._add(cast("list[dict[str, Any]]", items)))
+        """Add items to the end. Whatever Python's json can write is kept as it would read it back.
+
+        Raises:
+            InvalidCommandError: Python's json can't write an item. Nothing was added.
+        """
+        await self._backend.join(self._add(cast("list[Any]", items)))
 
     async def pop_item(self) -> "TResponseInputItem | None":
         """Remove the newest item and return it, or return None if there is none."""
@@ -82,22 +87,21 @@ class WaypostSession:
     async def _get(self, limit: int | None) -> "list[TResponseInputItem]":
         if limit is not None and limit <= 0:
             return []
-        items = await self._newest(limit or _ALL)
-        return [row.data["item"] for row in reversed(items)]
+        return [_item(row) for row in reversed(await self._newest(limit or _ALL))]
 
     async def _newest(self, limit: int) -> list[Row]:
         """The newest records that hold an item. Whoever may write to the topic can put others into the session."""
         rows = await self._backend.rows(self._session, "newest", ITEM, "{}", limit)
-        items = [row for row in rows if "item" in row.data]
+        items = [row for row in rows if holds(ITEM, row.data)]
         if len(items) < len(rows) == limit:
             rows = await self._backend.rows(self._session, "newest", ITEM, "{}", _ALL)
-            items = [row for row in rows if "item" in row.data]
+            items = [row for row in rows if holds(ITEM, row.data)]
         return items[:limit]
 
-    async def _add(self, items: list[dict[str, Any]]) -> None:
+    async def _add(self, items: list[Any]) -> None:
         if not items:
             return
-        records = [Record(ITEM, {"item": item}, _described(item)) for item in items]
+        records = [Record(ITEM, member(ITEM, item), _described(item)) for item in items]
         appended = await self._backend.append(self._session, records)
         if self._keep is not None and appended.due:
             rows = await self._backend.rows(self._session, "index")
@@ -115,11 +119,18 @@ class WaypostSession:
                 if rows[0].batch is not None:
                     parts = await self._backend.values(self._session, "part_numbers", [rows[0].batch])
                     await self._backend.delete(self._session, parts)
-                item: TResponseInputItem = rows[0].data["item"]
-                return item
+                return _item(rows[0])
 
 
-def _described(item: dict[str, Any]) -> dict[str, Any]:
+def _item(row: Row) -> "TResponseInputItem":
+    return cast("TResponseInputItem", value_of(ITEM, row.data))
+
+
+def _described(item: Any) -> dict[str, Any]:
     """What one may search for."""
-    told = {key: item.get(key) for key in ("type", "role")}
-    return {key: value for key, value in told.items() if isinstance(value, str) and len(value) <= 64}
+    told = {key: item.get(key) for key in ("type", "role")} if isinstance(item, dict) else {}
+    return {
+        key: value
+        for key, value in told.items()
+        if isinstance(value, str) and len(value) <= 64 and value.isprintable()
+    }

@@ -6,12 +6,15 @@ LangGraph is read by this module itself, so no agent framework is needed.
 
 import base64
 import json
+import math
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from waypost.adapters.allowed_types import shown
+from waypost.adapters.loose_json import TEXT as LOOSE
+from waypost.model.limits import MAX_INTEGER, MIN_INTEGER
 
 __all__ = ["MAX_VALUES", "TypedValue", "plain_data", "plain_value"]
 
@@ -65,6 +68,14 @@ def _text(raw: bytes | memoryview) -> str:
     return base64.b64encode(raw).decode()
 
 
+def _float(text: str) -> TypedValue:
+    return TypedValue("builtins:float", text)
+
+
+def _escaped(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
+
+
 def _parsed(raw: bytes) -> Any:
     try:
         return json.loads(raw.decode())  # other encodings would import their codec
@@ -102,7 +113,37 @@ class _Reading:
             return {**rest, "value": value} if rest else value
         if isinstance(data.get("__pickled__"), str) and isinstance(data.get("__type__"), str):
             return TypedValue(shown(data["__type__"]), TypedValue("pickle", data["__pickled__"]))
-        return {key: self.record(value, depth + 1) for key, value in data.items()}
+        found = {}
+        for key, value in data.items():
+            if depth == 0 and key.endswith(LOOSE) and isinstance(value, str):
+                found[key.removesuffix(LOOSE)] = self._loose(value)
+            else:
+                found[key] = self.record(value, depth + 1)
+        return found
+
+    def _loose(self, text: str) -> Any:
+        """Return what an adapter had to write with Python's json."""
+        try:
+            return self._carried(json.loads(text, parse_constant=_float), 0)
+        except (ValueError, RecursionError) as error:
+            if self._left < 0:
+                raise
+            return TypedValue("unreadable json", shown(str(error)))
+
+    def _carried(self, value: Any, depth: int) -> Any:
+        """Return parsed JSON in which each value that other JSON can't carry is a typed value."""
+        self._count(depth)
+        if isinstance(value, list):
+            return [self._carried(each, depth + 1) for each in value]
+        if isinstance(value, dict):
+            return {_escaped(key): self._carried(each, depth + 1) for key, each in value.items()}
+        if isinstance(value, str) and value != (escaped := _escaped(value)):
+            return TypedValue("builtins:str", escaped)
+        if isinstance(value, float) and not math.isfinite(value):  # 1e999
+            return _float(str(value))
+        if isinstance(value, int) and not MIN_INTEGER <= value <= MAX_INTEGER:
+            return TypedValue("builtins:int", str(value))
+        return value
 
     def _encoded(self, kind: str, encoded: str) -> Any:
         try:

@@ -5,6 +5,7 @@ Pure; knows neither a framework nor how records travel.
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -13,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from waypost.adapters.allowed_types import UnreadableValueError
-from waypost.errors import quoted
+from waypost.errors import InvalidCommandError, quoted
 from waypost.model.limits import MAX_SESSION_ID, dump_object, text_problem
 from waypost.publisher.stamps import new_id
 
@@ -32,6 +33,8 @@ _PART_BYTES: Final = 600 * 1024  # 800 KB in base64
 _IMPORT_BYTES: Final = 880_000
 _IMPORT_COUNT: Final = 1_000
 _HASHED: Final = "sha256:"
+_MAX_SEARCHED: Final = 1_000  # characters, of each of the few texts that a record is found by
+_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 
 
 class Record(NamedTuple):
@@ -162,6 +165,23 @@ def storable(text: str) -> bool:
     if text.isprintable():
         return True
     return "\0" not in text and text.encode(errors="replace").decode() == text
+
+
+def require_searchable(what: str, text: str) -> None:
+    """Check a text of a framework's that its records are found by.
+
+    Raises:
+        InvalidCommandError: It can't be searched for.
+    """
+    if "\0" in text:
+        problem = "contains U+0000, which Postgres can't search for"
+    elif len(text) > _MAX_SEARCHED:
+        problem = f"has {len(text)} characters, at most {_MAX_SEARCHED} can be searched for"
+    elif not text.isprintable() and _SURROGATE.search(text):
+        problem = "contains a lone surrogate, which UTF-8 can't carry"
+    else:
+        return
+    raise InvalidCommandError("invalid-body", f"{what} {problem}")
 
 
 def import_item(name: str, data: bytes, metadata: Mapping[str, Any], timestamp: str) -> bytes:
