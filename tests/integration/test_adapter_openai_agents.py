@@ -214,7 +214,7 @@ async def test_a_full_session_says_so_and_loses_nothing(
     monkeypatch.setattr("waypost.adapters.backend.FULL", 5)
     session = WaypostSession("full", backend)
     await session.add_items([said(str(number)) for number in range(4)])
-    with pytest.raises(SessionFullError, match=r"holds 4 records and 2 more"):
+    with pytest.raises(SessionFullError, match=r"holds 4 records, and 2 more .* Clear the session"):
         await session.add_items([said("4"), said("5")])
     assert len(await session.get_items()) == 4
     await session.clear_session()

@@ -7,19 +7,23 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from waypost.adapters._langgraph_cleanup import CleanupPlan, carried, older_than_newest
+from waypost.adapters._langgraph_cleanup import plan as plan_with_leases
 from waypost.adapters._langgraph_layout import (
     CHECKPOINT,
     VALUES,
     WRITES,
     Key,
-    carried,
-    older_than_newest,
-    plan,
     values_record,
 )
 from waypost.adapters.records import PART, Record, Row, divided, session_of, whole
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
+
+
+def plan(rows: list[Row], dropped: set[Key]) -> CleanupPlan:
+    """As if no run were under way."""
+    return plan_with_leases(rows, dropped, leased=False)
 
 
 def row(number: int, name: str, metadata: dict[str, Any], age: int = 0) -> Row:
@@ -48,6 +52,7 @@ def threads(draw: st.DrawFn) -> list[Row]:
             "id": f"id-{step}",
             "needs": [f"{ns}/{channel}/{version}" for channel, version in here.items()],
             "holds": [] if apart else held,
+            "exact": True,
         }
         if ns in parents:
             metadata["parent"] = parents[ns]
@@ -98,7 +103,7 @@ def test_nothing_is_carried_or_kept_in_vain(rows: list[Row], data: st.DataObject
 def test_the_newest_of_each_namespace_stay_with_what_their_deltas_go_back_to(
     rows: list[Row], keep: int
 ) -> None:
-    staying = keys(rows) - older_than_newest(rows, keep)
+    staying = keys(rows) - older_than_newest(rows, keep, at_once=True)
     by_key = {(each.metadata["ns"], each.metadata["id"]): each for each in rows if each.name == CHECKPOINT}
     for ns in {key[0] for key in by_key}:
         newest = [each for each in reversed(rows) if each.name == CHECKPOINT and each.metadata["ns"] == ns][

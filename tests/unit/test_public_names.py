@@ -64,6 +64,7 @@ ADAPTERS = {
     "waypost.adapters": [
         "POLICY",
         "Backend",
+        "MissingValueError",
         "SessionFullError",
         "TypeNotAllowedError",
         "UnreadableValueError",

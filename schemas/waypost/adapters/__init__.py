@@ -9,10 +9,18 @@ imports them.
 :mod:`waypost.adapters.plain` is for programs that only look at what they store.
 """
 
+from waypost.adapters.allowed_types import MissingValueError as MissingValueError
 from waypost.adapters.allowed_types import TypeNotAllowedError as TypeNotAllowedError
 from waypost.adapters.allowed_types import UnreadableValueError as UnreadableValueError
 from waypost.adapters.backend import Backend as Backend
 from waypost.adapters.backend import SessionFullError as SessionFullError
 from waypost.adapters.records import POLICY as POLICY
 
-__all__ = ["POLICY", "Backend", "SessionFullError", "TypeNotAllowedError", "UnreadableValueError"]
+__all__ = [
+    "POLICY",
+    "Backend",
+    "MissingValueError",
+    "SessionFullError",
+    "TypeNotAllowedError",
+    "UnreadableValueError",
+]

@@ -23,16 +23,21 @@ from waypost.adapters._langgraph_layout import (
     sound,
     versions_of,
 )
+from waypost.adapters.allowed_types import MissingValueError, shown
 from waypost.adapters.records import Row
 
 
 @dataclass(slots=True)
 class Walk:
-    """The way back from a checkpoint. ``path`` are its ancestors, nearest first."""
+    """The way back from a checkpoint. ``path`` are its ancestors, nearest first.
+
+    ``lost`` are channels that go back to an ancestor that is not there any more.
+    """
 
     rows: Sequence[Row]
     path: list[Row]
     open: set[str]
+    lost: set[str]
     ends: dict[str, tuple[int, int, str]] = field(default_factory=dict)  # place in path, record, digest
 
     def numbers(self) -> list[int]:
@@ -59,14 +64,18 @@ def walk_from(rows: Sequence[Row], ns: str, checkpoint_id: str | None, channels:
     else:
         here = by_key.get((ns, checkpoint_id))
     path: list[Row] = []
+    lost: set[str] = set()
     seen: set[int] = set()
     while here is not None and (parent := here.metadata.get("parent")) is not None:
-        here = by_key.get((ns, parent))
-        if here is None or here.number in seen:
+        before = by_key.get((ns, parent))
+        if before is None:
+            lost = set(here.metadata.get("deltas", ()))
+        if before is None or before.number in seen:
             break
+        here = before
         seen.add(here.number)
         path.append(here)
-    return Walk(rows, path, set(channels))
+    return Walk(rows, path, set(channels), lost)
 
 
 def look_at(walk: Walk, start: int, read: Sequence[Row], serde: SerializerProtocol) -> None:
@@ -87,7 +96,16 @@ def look_at(walk: Walk, start: int, read: Sequence[Row], serde: SerializerProtoc
 def histories(
     walk: Walk, channels: Sequence[str], read: Sequence[Row], serde: SerializerProtocol
 ) -> Mapping[str, DeltaChannelHistory]:
-    """Each channel's writes, oldest first, since its nearest stored value, and that value."""
+    """Each channel's writes, oldest first, since its nearest stored value, and that value.
+
+    Raises:
+        MissingValueError: A channel goes back to a checkpoint that is not there any more.
+    """
+    for channel in sorted(walk.open & walk.lost):
+        raise MissingValueError(
+            f"Channel {shown(repr(channel))} is built from checkpoints of which some are missing, so it can't be read. "
+            "Nothing was changed. They were removed while a run still needed them, or with the run that put them"
+        )
     found: dict[str, DeltaChannelHistory] = {}
     parsed = {row.number: (row, row.data) for row in read}
     by_key: dict[Key, list[dict[str, Any]]] = {}

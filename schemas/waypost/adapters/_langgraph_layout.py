@@ -1,16 +1,18 @@
-"""How LangGraph's checkpoints, channel values and writes lie in a session, and what may leave it. Pure.
+"""How LangGraph's checkpoints, channel values and writes lie in a session. Pure.
 
 A put is one record, ``checkpoint``: the checkpoint without its channel values, and the values that are new in it.
 So a value is stored once per version, not once per checkpoint. A large value gets a record of its own, ``values``,
 before it. Metadata links them by digests of (namespace, channel, version): a checkpoint ``needs`` those of all its
-channels, a record ``holds`` those of its values. ``writes`` are the writes of one task.
+values, a record ``holds`` those of its values. ``writes`` are the writes of one task. What may leave a session:
+:mod:`waypost.adapters._langgraph_cleanup`.
+
+``exact`` says that a checkpoint needs the values it had and no others, so one that is missing is an error. Records of
+version 0.1 lack it: they also name channels that had no value.
 """
 
 import base64
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
 import orjson
@@ -26,21 +28,22 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from waypost.adapters.allowed_types import DecodeError, UnreadableValueError, shown
-from waypost.adapters.records import PART, Record, Row, gone_with_parts, storable
+from waypost.adapters.allowed_types import DecodeError, MissingValueError, UnreadableValueError, shown
+from waypost.adapters.records import PART, Record, Row, require_searchable, storable
 from waypost.errors import InvalidCommandError, quoted
+from waypost.model.limits import MAX_METADATA_BYTES
 
 CHECKPOINT: Final = "checkpoint"
 VALUES: Final = "values"
 WRITES: Final = "writes"
-# What nothing refers to may be on its way: a value before its checkpoint, writes before theirs.
-_GRACE: Final = timedelta(minutes=10)
 _LARGE: Final = 16 * 1024  # bytes in base64 from which a value gets a record of its own
 _TOGETHER: Final = 128 * 1024  # bytes of values in one record
 _COUNT: Final = 100  # values in one record: their digests must fit in its metadata
 _FACT_KEY: Final = 64
 _FACT_TEXT: Final = 256
 _FACTS_BYTES: Final = 4_000
+_ROOM: Final = 128  # bytes of metadata, for what the parts of a large record have in common
+_CHANNELS: Final = 700  # with values, in one checkpoint
 Key = tuple[str, str]  # namespace, checkpoint id
 Entry = dict[str, Any]  # a value: its digest, type and base64
 
@@ -64,38 +67,64 @@ def checkpoint_records(
     checkpoint: Checkpoint,
     metadata: CheckpointMetadata,
     new_versions: ChannelVersions,
+    *,
+    stored: Collection[str] = (),
+    name: Mapping[str, str] | None = None,
 ) -> tuple[list[Record], Record]:
     """The records of large values, which go first, and the record of the checkpoint.
 
-    ``config`` is the ``configurable`` part, whose checkpoint id is the parent's.
+    ``config`` is the ``configurable`` part, whose checkpoint id is the parent's. Of the values that are not new, those
+    whose digests are in ``stored`` are not stored again. ``name`` is metadata that tell the thread's id.
     """
     ns = config.get("checkpoint_ns", "")
+    require_searchable("checkpoint_ns", ns)
+    require_searchable("the checkpoint's id", checkpoint["id"])
     values = checkpoint["channel_values"]
     bare = {key: value for key, value in checkpoint.items() if key != "channel_values"}
+    versions = {**checkpoint["channel_versions"], **new_versions}
+    needs = {digest(ns, channel, versions[channel]): channel for channel in values if channel in versions}
     entries = [
-        {"digest": digest(ns, channel, version), **_typed(serde, values[channel])}
-        for channel, version in new_versions.items()
-        if channel in values
+        {"digest": need, **_typed(serde, values[channel])}
+        for need, channel in needs.items()
+        if channel in new_versions or need not in stored
     ]
-    *before, inline = _packed(entries) or [[]]
+    *before, inline = packed(entries) or [[]]
     if inline and len(inline[0]["base64"]) > _LARGE:
         before, inline = [*before, inline], []
     facts, more = _facts(metadata)
     described: dict[str, Any] = {
         "ns": ns,
         "id": checkpoint["id"],
-        "needs": sorted({digest(ns, channel, v) for channel, v in checkpoint["channel_versions"].items()}),
+        "needs": sorted(needs),
+        "exact": True,
         "holds": [entry["digest"] for entry in inline],
         "facts": facts,
         **({"more": True} if more else {}),
+        **(name or {}),
     }
     if parent := config.get("checkpoint_id"):
         described["parent"] = parent
+    if above := _above(metadata):
+        described["above"] = above
     counted = metadata.get("counters_since_delta_snapshot", {})
     if deltas := counted.keys() & checkpoint["channel_versions"].keys() - values.keys():
         described["deltas"] = sorted(deltas)
+    if len(orjson.dumps(described)) > MAX_METADATA_BYTES - _ROOM:
+        raise InvalidCommandError(
+            "too-large",
+            f"this checkpoint has {len(needs)} channels with values. About {_CHANNELS} fit into one, less if "
+            "namespaces and ids are long. Nothing was stored: keep several values in one channel",
+        )
     data = {"checkpoint": _typed(serde, bare), "metadata": _typed(serde, metadata), "values": inline}
     return [values_record(group) for group in before], Record(CHECKPOINT, data, described)
+
+
+def _above(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """The checkpoints of graphs above this one, by namespace, with which it leaves."""
+    parents = metadata.get("parents")
+    if not isinstance(parents, Mapping):
+        return {}
+    return {str(ns): str(checkpoint_id) for ns, checkpoint_id in parents.items()}
 
 
 def values_record(entries: Sequence[Entry]) -> Record:
@@ -111,6 +140,8 @@ def writes_record(
     task_path: str,
 ) -> Record:
     """The record of what a task wrote."""
+    require_searchable("checkpoint_ns", config.get("checkpoint_ns", ""))
+    require_searchable("the checkpoint's id", config["checkpoint_id"])
     data = {
         "task_id": task_id,
         "task_path": task_path,
@@ -203,7 +234,8 @@ def tuples(thread_id: str, rows: Sequence[Row], serde: SerializerProtocol) -> li
     """The chosen checkpoints among ``rows`` (rising), newest first, with their values and writes.
 
     Raises:
-        UnreadableValueError: One of them is none.
+        MissingValueError: A checkpoint needs a value that is not there.
+        UnreadableValueError: One of them is none, or a value can't be read.
     """
     parsed = [(row, row.data) for row in sound(rows)]
     held = {digest: entry for _, data in parsed for digest, entry in entries_of(data).items()}
@@ -218,95 +250,27 @@ def tuples(thread_id: str, rows: Sequence[Row], serde: SerializerProtocol) -> li
     ]
 
 
+def held_by(rows: Sequence[Row]) -> set[str]:
+    """The digests of the values that ``rows`` hold, of those that the chosen ones need."""
+    rows = sound(rows)
+    needs = {need for row in rows if row.chosen for need in row.metadata["needs"]}
+    return {held for row in rows for held in row.metadata.get("holds", ()) if held in needs}
+
+
 def matching(wanted: Mapping[str, Any], metadata: Mapping[str, Any]) -> bool:
     """Whether LangGraph's metadata passes a filter of ``alist``."""
     return all(metadata.get(key) == value for key, value in wanted.items())
 
 
-def searchable(wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a filter that Postgres can judge: no record that passes the filter lacks these facts."""
-    return {key: value for key, value in wanted.items() if _is_fact(key, value)}
+def searchable(wanted: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The parts of a filter that Postgres can judge. Two dicts: texts, and integers.
 
-
-@dataclass(frozen=True, slots=True)
-class CleanupPlan:
-    """What to do so that checkpoints leave: first store anew what others need, then delete."""
-
-    carry: set[str]  # digests
-    carriers: list[int]  # numbers of the records that hold them
-    gone: list[int]
-
-
-def plan(rows: Sequence[Row], dropped: set[Key]) -> CleanupPlan:
-    """How the ``dropped`` checkpoints leave with their writes and the values that no other one needs.
-
-    ``rows`` are all of the session, rising, without data.
+    Each record that passes the filter has the facts of the first. Of the second it may lack some, since True and 1.0
+    equal 1 and are no facts.
     """
-    rows = sound(rows)
-    grace = rows[-1].recorded_at - _GRACE if rows else None
-    checkpoints = [row for row in rows if row.name == CHECKPOINT]
-    present = {key_of(row) for row in checkpoints}
-    needed = {need for row in checkpoints if key_of(row) not in dropped for need in row.metadata["needs"]}
-    released = {need for row in checkpoints if key_of(row) in dropped for need in row.metadata["needs"]}
-    batches = {row.batch for row in rows if row.name != PART}
-
-    def leaves(row: Row) -> bool:
-        old = grace is not None and row.recorded_at < grace
-        if row.name == CHECKPOINT:
-            return key_of(row) in dropped
-        if row.name == WRITES:
-            return key_of(row) in dropped or (old and key_of(row) not in present)
-        if row.name == VALUES:
-            held = set(row.metadata["holds"])
-            return not held & needed and (old or bool(held & released))
-        return old and row.batch not in batches
-
-    gone = {row.number for row in rows if leaves(row)}
-    kept = {held for row in rows if row.number not in gone for held in row.metadata.get("holds", ())}
-    carry = needed - kept
-    carriers = [row for row in rows if row.number in gone and carry & set(row.metadata.get("holds", ()))]
-    carry &= {held for row in carriers for held in row.metadata["holds"]}
-    return CleanupPlan(carry, [row.number for row in carriers], gone_with_parts(rows, gone))
-
-
-def carried(rows: Iterable[Row], carry: set[str]) -> list[Record]:
-    """Records of the values in ``carry``, taken out of the records that leave."""
-    entries = {digest: entry for row in rows for digest, entry in entries_of(row.data).items()}
-    wanted = [entries[each] for each in sorted(carry) if each in entries]
-    # What has no base64 can't be read, so nothing is lost without it.
-    return [
-        values_record(group)
-        for group in _packed([each for each in wanted if isinstance(each.get("base64"), str)])
-    ]
-
-
-def older_than_newest(rows: Sequence[Row], keep: int) -> set[Key]:
-    """All checkpoints but the newest ``keep`` of each namespace, and but what their delta channels go back to.
-
-    A delta channel is stored now and then; in between it is built from the writes of the checkpoints before.
-    """
-    by_key = {key_of(row): row for row in sound(rows) if row.name == CHECKPOINT}
-    kept: dict[str, list[Key]] = {}
-    for row in sorted(by_key.values(), key=lambda row: row.number, reverse=True):
-        newest = kept.setdefault(row.metadata["ns"], [])
-        if len(newest) < keep:
-            newest.append(key_of(row))
-    staying = {key for keys in kept.values() for key in keys}
-    for key in list(staying):
-        staying |= ancestry(by_key, key, set(by_key[key].metadata.get("deltas", ())))
-    return set(by_key) - staying
-
-
-def ancestry(by_key: Mapping[Key, Row], key: Key, channels: set[str]) -> set[Key]:
-    """The checkpoints before ``key`` that its delta ``channels`` are built from."""
-    found: set[Key] = set()
-    while channels and (parent := by_key[key].metadata.get("parent")) is not None:
-        key = (key[0], parent)
-        if key not in by_key or key in found:
-            break
-        found.add(key)
-        channels = channels & set(by_key[key].metadata.get("deltas", ()))
-    return found
+    facts = {key: value for key, value in wanted.items() if _is_fact(key, value)}
+    texts = {key: value for key, value in facts.items() if isinstance(value, str)}
+    return texts, {key: value for key, value in facts.items() if key not in texts}
 
 
 def _tuple(
@@ -322,8 +286,14 @@ def _tuple(
     bare, versions = versions_of(serde, data, here)
     values = {}
     for channel, version in versions.items():
-        if (entry := held.get(_digest_read(ns, channel, version, here))) is not None:
+        need = _digest_read(ns, channel, version, here)
+        if (entry := held.get(need)) is not None:
             values[channel] = loaded(serde, entry, f"channel {channel!r} of {here}")
+        elif row.metadata.get("exact") and need in row.metadata["needs"]:
+            raise MissingValueError(
+                f"The value of channel {shown(repr(channel))} of {shown(here)} is missing, so the checkpoint can't be "
+                "read. Nothing was changed. It was removed while a run still needed it, or in part by another program"
+            )
     metadata = loaded(serde, data.get("metadata"), f"the metadata of {here}")
     if not isinstance(metadata, dict):
         raise _none_of_ours("it is no metadata of LangGraph", f"the metadata of {here}")
@@ -368,7 +338,7 @@ def pending(
     ]
 
 
-def _packed(entries: Sequence[Entry]) -> list[list[Entry]]:
+def packed(entries: Sequence[Entry]) -> list[list[Entry]]:
     # Large ones alone and first: what is small and old must not be read together with what is large and outdated.
     groups: list[list[Entry]] = []
     size = 0
@@ -383,7 +353,7 @@ def _packed(entries: Sequence[Entry]) -> list[list[Entry]]:
 
 
 def _facts(metadata: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-    facts = searchable(metadata)
+    facts = {key: value for key, value in metadata.items() if _is_fact(key, value)}
     if len(orjson.dumps(facts)) <= _FACTS_BYTES:
         return facts, False
     run_id = facts.get("run_id")
@@ -394,7 +364,7 @@ def _is_fact(key: str, value: Any) -> bool:
     if not isinstance(key, str) or len(key) > _FACT_KEY or not storable(key):
         return False
     if isinstance(value, str):
-        return len(value) <= _FACT_TEXT and "\0" not in value and value.isprintable()
+        return len(value) <= _FACT_TEXT and value.isprintable()
     return type(value) is int and abs(value) < 2**53
 
 

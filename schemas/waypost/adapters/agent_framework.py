@@ -21,7 +21,7 @@ from typing_extensions import override
 
 from waypost.adapters._agent_framework_values import PARAMETER, ValueDecoder
 from waypost.adapters.allowed_types import DecodeError, shown
-from waypost.adapters.backend import Backend
+from waypost.adapters.backend import Appended, Backend, SessionFullError
 from waypost.adapters.loose_json import member, value_of
 from waypost.adapters.records import (
     Record,
@@ -124,7 +124,7 @@ class WaypostCheckpointStorage:
             encoded = _encoded(checkpoint)
             self._decoder.decoded(encoded)
             record = Record(CHECKPOINT, member(CHECKPOINT, encoded), _described(checkpoint))
-            appended = await self._backend.append(self._session, [record])
+            appended = await self._append(record)
         except InvalidCommandError as error:
             raise WorkflowCheckpointException(
                 f"Checkpoint {shown(checkpoint.checkpoint_id)} can't be stored: {error}"
@@ -133,9 +133,23 @@ class WaypostCheckpointStorage:
             raise WorkflowCheckpointException(
                 f"Checkpoint {shown(checkpoint.checkpoint_id)} can't be stored. {error.on_write(PARAMETER)}"
             ) from error
-        if self._keep is not None and appended.due:
-            await self._drop_old(self._keep)
+        if (keep := self._keep) is not None and appended.due:
+            self._backend.tidy(self._session, lambda: self._drop_old(keep))
         return checkpoint.checkpoint_id
+
+    async def _append(self, record: Record) -> Appended:
+        advice = (
+            "Delete checkpoints, use a scope for each run, or give WaypostCheckpointStorage keep=N, so that old ones "
+            "leave"
+            if self._keep is None
+            else f"keep={self._keep} is set for each workflow's name: lower it, or use a scope for each run"
+        )
+        try:
+            return await self._backend.append(self._session, [record], advice=advice)
+        except SessionFullError:
+            if not await self._backend.tidied(self._session):
+                raise
+            return await self._backend.append(self._session, [record], advice=advice)
 
     async def _drop_old(self, keep: int) -> None:
         rows = await self._backend.rows(self._session, "index")

@@ -23,6 +23,10 @@ class UnreadableValueError(WaypostError):
     """
 
 
+class MissingValueError(UnreadableValueError):
+    """A checkpoint that needs a value which is not stored any more. It is never read without it."""
+
+
 class TypeNotAllowedError(UnreadableValueError):
     """A value of a type that the adapter was not allowed to build. ``type_names`` has each as "module:qualname".
 

@@ -5,6 +5,7 @@ last write to that session first, so it sees it on a replica too. Knows no frame
 """
 
 import asyncio
+import logging
 import os
 import threading
 from collections import OrderedDict
@@ -20,6 +21,7 @@ from typing_extensions import override
 from waypost.adapters.records import (
     FULL,
     POLICY,
+    SPARE,
     Grouping,
     Record,
     Row,
@@ -39,6 +41,7 @@ from waypost.wire.encode import checkpoint_body, import_body
 from waypost.wire.event_types import EventType
 from waypost.wire.topics import DEFAULT_PREFIX, CommandPosition, Topics
 
+log = logging.getLogger("waypost")
 _REMEMBERED: Final = 10_000  # sessions
 _DUE_EVERY: Final = 64  # records
 _AT_ONCE: Final = 8  # parts of a large record
@@ -116,11 +119,12 @@ class Backend:
         )
         self._make_reader: Callable[[], Reader] = lambda: Reader(dsn, schema=schema, **(reader_options or {}))
         self._place = f"{Topics(topic_prefix).commands!r} at {bootstrap_servers}"
-        self._timeout = timeout
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
+        self._tidying: dict[str, asyncio.Task[None]] = {}
+        self.timeout = timeout
 
     @override
     def __repr__(self) -> str:
@@ -135,6 +139,10 @@ class Backend:
 
     async def __aexit__(self, *_: object) -> None:
         self._loop = None
+        if tidying := set(self._tidying.values()):
+            for task in tidying:
+                task.cancel()
+            await asyncio.wait(tidying)
         await self._publisher.close()
         await self._reader.close()
 
@@ -223,20 +231,51 @@ class Backend:
 
     # Writes.
 
+    def tidy(self, session_id: str, clean_up: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run a clean-up of a session in the background, unless one is under way. Its failure is logged."""
+        if session_id not in self._tidying:
+            task = asyncio.get_running_loop().create_task(self._tidied(session_id, clean_up))
+            self._tidying[session_id] = task
+            task.add_done_callback(lambda _: self._tidying.pop(session_id))
+
+    async def _tidied(self, session_id: str, clean_up: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        try:
+            await clean_up()
+        except Exception as error:
+            log.warning(
+                "Old records of %r could not be removed now. Nothing else was, and it is tried again later: %s",
+                session_id,
+                error,
+            )
+
+    async def tidied(self, session_id: str) -> bool:
+        """Wait for a clean-up in the background, and tell whether there was one."""
+        if (task := self._tidying.get(session_id)) is None:
+            return False
+        await asyncio.wait({task})
+        return True
+
     async def append(
-        self, session_id: str, records: Sequence[Record], timestamp: datetime | None = None
+        self,
+        session_id: str,
+        records: Sequence[Record],
+        timestamp: datetime | None = None,
+        *,
+        spare: bool = False,
+        advice: str = "Clear it",
     ) -> Appended:
         """Add records, which are visible once this returns.
 
         One record is one create. Several are one import, all of them or none, as long as they have less than 880 KB.
-        ``timestamp`` is when a single record was taken, now by default.
+        ``timestamp`` is when a single record was taken, now by default. ``spare`` records may use the room that a full
+        session keeps for cleaning it up. ``advice`` is what to do if it is full.
 
         Raises:
             SessionFullError: The records may not fit.
         """
         sent = [divided(record) for record in records]
         parts = [part for each in sent for part in each.parts]
-        await self._make_room(session_id, len(sent) + len(parts))
+        await self._make_room(session_id, len(sent) + len(parts), FULL + SPARE if spare else FULL, advice)
         numbers: list[int] = []
         for start in range(0, len(parts), _AT_ONCE):
             creating = [self._create(session_id, part, None) for part in parts[start : start + _AT_ONCE]]
@@ -277,7 +316,7 @@ class Backend:
         info = await self._reader.session_info(source)
         if info is None or info.checkpoint_count == 0:
             return
-        await self._make_room(target, info.checkpoint_count)
+        await self._make_room(target, info.checkpoint_count, FULL, "Copy to another one, or clear it")
         async with self._reader.snapshot() as snapshot:
             groups = Grouping()
             async with aclosing(snapshot.rows("adapters/everything", source)) as rows:
@@ -324,7 +363,7 @@ class Backend:
         """Wait until this process's own last write to the session can be read."""
         known = self._known.get(session_id)
         if known is not None and known.token is not None:
-            await self._reader.wait_for(known.token, self._timeout)
+            await self._reader.wait_for(known.token, self.timeout)
 
     async def _fetch(self, statement: str, session_id: str, *arguments: Any) -> list[Row]:
         return [
@@ -339,9 +378,9 @@ class Backend:
             for row in await self._reader._fetch(f"adapters/{statement}", session_id, *arguments)
         ]
 
-    async def _make_room(self, session_id: str, count: int) -> None:
+    async def _make_room(self, session_id: str, count: int, full: int, advice: str) -> None:
         known = self._known.get(session_id)
-        if known is not None and known.at_most() + count <= FULL:
+        if known is not None and known.at_most() + count <= full:
             self._known.move_to_end(session_id)
             return
         await self.caught_up(session_id)
@@ -355,10 +394,10 @@ class Backend:
         known.counter, known.live, known.last = counter, live, max(counter, known.last)
         while len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
-        if live + count > FULL:
+        if live + count > full:
             raise SessionFullError(
-                f"the session {session_id!r} holds {live} records and {count} more would exceed {FULL}. Nothing "
-                "was added or dropped: prune or clear it, or let the adapter keep less (keep=…)"
+                f"the session {session_id!r} holds {live} records, and {count} more would exceed {full}. Nothing was "
+                f"added or removed. {advice}"
             )
 
     async def _create(self, session_id: str, record: Record, timestamp: datetime | None) -> int:
@@ -368,7 +407,7 @@ class Backend:
             record.data,
             record.metadata,
             timestamp=timestamp,
-            timeout=self._timeout,
+            timeout=self.timeout,
         )
         self._note(session_id, result)
         return self._numbered(session_id, [result.body["checkpoint"]["id"]])[0]
@@ -378,7 +417,7 @@ class Backend:
         return self._numbered(session_id, result.raise_if_rejected().body["ids"])
 
     async def _wait(self, session_id: str, kind: str, body: bytes) -> CommandResult:
-        result = await self._publisher.publish_and_wait(session_id, kind, body, timeout=self._timeout)
+        result = await self._publisher.publish_and_wait(session_id, kind, body, timeout=self.timeout)
         self._note(session_id, result)
         return result
 

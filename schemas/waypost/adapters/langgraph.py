@@ -4,6 +4,7 @@ Needs the extra ``langgraph``. How it lies in a session: :mod:`waypost.adapters.
 """
 
 import random
+import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -27,19 +28,29 @@ except ImportError as error:
 
 from typing_extensions import override
 
+from waypost.adapters import _langgraph_cleanup as cleanup
 from waypost.adapters import _langgraph_delta as delta
 from waypost.adapters import _langgraph_layout as layout
+from waypost.adapters._langgraph_cleaner import Cleaner
 from waypost.adapters._langgraph_serializer import StrictSerializer, require_strict
-from waypost.adapters.backend import Appended, Backend
-from waypost.adapters.records import Row, containing, is_hashed, prefix_end, session_of, storable
+from waypost.adapters._langgraph_threads import (
+    PREFIX,
+    KnownValues,
+    name_metadata,
+    session_of_thread,
+    thread_of,
+)
+from waypost.adapters.allowed_types import MissingValueError
+from waypost.adapters.backend import Backend, SessionFullError
+from waypost.adapters.records import Record, Row, containing, prefix_end, storable
 from waypost.errors import quoted
 
 __all__ = ["StrictSerializer", "WaypostSaver"]
 
-PREFIX: Final = "langgraph/"
 _PAGE: Final = 25  # checkpoints read at once
 _STEPS: Final = 100  # checkpoints looked at at once on the way back of a delta channel
 _NEWEST: Final = 2**63 - 1
+_TRIES: Final = 3
 
 
 class WaypostSaver(BaseCheckpointSaver[str]):
@@ -50,8 +61,9 @@ class WaypostSaver(BaseCheckpointSaver[str]):
 
     Args:
         backend: The connection to Kafka and Postgres.
-        keep: The fewest checkpoints that each namespace of a thread keeps; older ones are removed from time to time.
-            None keeps all, and a full thread raises SessionFullError at each put until it is pruned.
+        keep: The fewest checkpoints that each namespace of a thread keeps. Older ones are removed in the background
+            once no run under way can still need them. None keeps all, and a full thread raises SessionFullError at
+            each put until it is pruned.
         allowed_types: Your own classes that the state may hold, as such or as "module:qualname". Plain values and
             LangGraph's own types are always allowed. A put of any other type raises TypeNotAllowedError and stores
             nothing; a read raises it before anything is imported or run.
@@ -80,6 +92,8 @@ class WaypostSaver(BaseCheckpointSaver[str]):
             raise ValueError(f"keep must be at least 1, or None to keep all, not {keep}")
         self._backend = backend
         self._keep = keep
+        self._cleaner = Cleaner(backend)
+        self._known = KnownValues(cleanup.RELY_SECONDS)
 
     @override
     def __repr__(self) -> str:
@@ -124,7 +138,7 @@ class WaypostSaver(BaseCheckpointSaver[str]):
         self, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
         configurable = config["configurable"]
-        session_id = _session(str(configurable["thread_id"]))
+        session_id = session_of_thread(str(configurable["thread_id"]))
         rows = await self._backend.rows(session_id, "index")
         ns = configurable.get("checkpoint_ns", "")
         walk = delta.walk_from(rows, ns, get_checkpoint_id(config), channels)
@@ -138,13 +152,26 @@ class WaypostSaver(BaseCheckpointSaver[str]):
         return delta.histories(walk, channels, read, self.serde)
 
     async def _get(self, config: RunnableConfig) -> CheckpointTuple | None:
+        for _ in range(_TRIES):
+            try:
+                return await self._get_once(config)
+            except MissingValueError:
+                # Large values are read after their checkpoint, which may have left meanwhile.
+                continue
+        return await self._get_once(config)
+
+    async def _get_once(self, config: RunnableConfig) -> CheckpointTuple | None:
         configurable = config["configurable"]
         thread_id = str(configurable["thread_id"])
+        session_id = session_of_thread(thread_id)
         wanted = {"ns": configurable.get("checkpoint_ns", "")}
         if checkpoint_id := get_checkpoint_id(config):
             wanted["id"] = checkpoint_id
-        rows = await self._backend.rows(_session(thread_id), "thread", containing(wanted), None, _NEWEST, 1)
+        began = time.monotonic()
+        rows = await self._backend.rows(session_id, "thread", containing(wanted), None, None, _NEWEST, 1)
         found = layout.tuples(thread_id, rows, self.serde)
+        if found and checkpoint_id is None:
+            self._known.note(session_id, layout.held_by(rows), began)
         return found[0] if found else None
 
     # Writes.
@@ -170,7 +197,7 @@ class WaypostSaver(BaseCheckpointSaver[str]):
     @override
     async def adelete_thread(self, thread_id: str) -> None:
         """Delete everything of a thread."""
-        await self._backend.join(self._backend.clear(_session(str(thread_id))))
+        await self._backend.join(self._clear(session_of_thread(str(thread_id))))
 
     @override
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
@@ -189,7 +216,9 @@ class WaypostSaver(BaseCheckpointSaver[str]):
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Delete all but the newest checkpoint of each namespace (``keep_latest``), or everything (``delete``).
 
-        What the delta channels of the newest one are built from is kept too.
+        The namespace of a call of a subgraph leaves with the checkpoint that the call belongs to. What the delta
+        channels of the newest one are built from stays, and so do, for ten minutes, values that a run under way may
+        still need.
         """
         await self._backend.join(self._prune([str(thread_id) for thread_id in thread_ids], strategy))
 
@@ -202,70 +231,89 @@ class WaypostSaver(BaseCheckpointSaver[str]):
     ) -> RunnableConfig:
         configurable = config["configurable"]
         thread_id = str(configurable["thread_id"])
-        session_id = _session(thread_id)
+        session_id = session_of_thread(thread_id)
         told = get_checkpoint_metadata(config, metadata)
-        before, record = layout.checkpoint_records(self.serde, configurable, checkpoint, told, new_versions)
-        record.metadata.update(_named(session_id, thread_id))
+        began = time.monotonic()
+        before, record = layout.checkpoint_records(
+            self.serde,
+            configurable,
+            checkpoint,
+            told,
+            new_versions,
+            stored=self._known.trusted(session_id, began),
+            name=name_metadata(session_id, thread_id),
+        )
         if before:
-            await self._look_after(session_id, await self._backend.append(session_id, before))
-        await self._look_after(session_id, await self._backend.append(session_id, [record]))
+            await self._append(session_id, before)
+        await self._append(session_id, [record])
+        self._known.note(session_id, record.metadata["needs"], began)
         return layout.config_of(thread_id, configurable.get("checkpoint_ns", ""), checkpoint["id"])
 
     async def _put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
     ) -> None:
-        session_id = _session(str(config["configurable"]["thread_id"]))
+        session_id = session_of_thread(str(config["configurable"]["thread_id"]))
         record = layout.writes_record(self.serde, config["configurable"], writes, task_id, task_path)
-        await self._look_after(session_id, await self._backend.append(session_id, [record]))
+        await self._append(session_id, [record])
 
-    async def _look_after(self, session_id: str, appended: Appended) -> None:
+    async def _append(self, session_id: str, records: Sequence[Record]) -> None:
+        try:
+            appended = await self._backend.append(session_id, records, advice=self._advice())
+        except SessionFullError:
+            if not await self._backend.tidied(session_id):
+                raise
+            appended = await self._backend.append(session_id, records, advice=self._advice())
         if self._keep is not None and appended.due:
-            rows = await self._backend.rows(session_id, "index")
-            await self._drop(session_id, rows, layout.older_than_newest(rows, self._keep))
+            self._cleaner.begin(session_id, self._keep)
 
-    async def _drop(self, session_id: str, rows: Sequence[Row], dropped: set[layout.Key]) -> None:
-        plan = layout.plan(rows, dropped)
-        if plan.carry:
-            carriers = await self._backend.rows(session_id, "numbers", plan.carriers)
-            for record in layout.carried(carriers, plan.carry):
-                await self._backend.append(session_id, [record])
-        if plan.gone:
-            await self._backend.delete(session_id, plan.gone)
+    def _advice(self) -> str:
+        if self._keep is None:
+            return "Prune the thread, delete it, or give WaypostSaver keep=N, so that old checkpoints leave"
+        return (
+            f"keep={self._keep} is set, and what it keeps fills the thread: lower it, prune the thread (what runs of "
+            "the last ten minutes may need stays), or continue in another thread"
+        )
 
     async def _delete_for_runs(self, run_ids: set[str]) -> None:
         stored = sorted(filter(storable, run_ids))
-        found = await self._backend.among("runs", PREFIX, prefix_end(PREFIX), stored)
-        for session_id in found:
-            rows = await self._backend.rows(session_id, "index")
-            dropped = {
+
+        def of_runs(rows: Sequence[Row]) -> set[layout.Key]:
+            return {
                 (row.metadata["ns"], row.metadata["id"])
                 for row in layout.sound(rows)
                 if row.name == layout.CHECKPOINT
                 and str(row.metadata.get("facts", {}).get("run_id")) in run_ids
             }
-            await self._drop(session_id, rows, dropped)
+
+        for session_id in await self._backend.among("runs", PREFIX, prefix_end(PREFIX), stored):
+            self._known.forget(session_id)
+            await self._cleaner.run(session_id, of_runs, leased=False)
 
     async def _copy(self, source: str, target: str) -> None:
         if source == target:
             raise ValueError(f"a thread can't be copied onto itself ({quoted(source)})")
-        session_id = _session(target)
+        session_id = session_of_thread(target)
+        name = name_metadata(session_id, target)
 
         def remade(metadata: dict[str, Any]) -> dict[str, Any]:
-            told = {key: value for key, value in metadata.items() if key != "thread"}
-            return {**told, **(_named(session_id, target) if "needs" in metadata else {})}
+            told = {key: value for key, value in metadata.items() if key not in ("thread", "thread64")}
+            return {**told, **(name if "facts" in metadata else {})}
 
-        await self._backend.copy(_session(source), session_id, remade)
+        await self._backend.copy(session_of_thread(source), session_id, remade)
 
     async def _prune(self, thread_ids: Sequence[str], strategy: str) -> None:
         if strategy not in ("keep_latest", "delete"):
             raise ValueError(f"the strategy is 'keep_latest' or 'delete', not {quoted(strategy)}")
         for thread_id in thread_ids:
-            session_id = _session(thread_id)
+            session_id = session_of_thread(thread_id)
             if strategy == "delete":
-                await self._backend.clear(session_id)
+                await self._clear(session_id)
             else:
-                rows = await self._backend.rows(session_id, "index")
-                await self._drop(session_id, rows, layout.older_than_newest(rows, 1))
+                await self._cleaner.run(session_id, _all_but_newest)
+
+    async def _clear(self, session_id: str) -> None:
+        self._known.forget(session_id)
+        await self._backend.clear(session_id)
 
     # The same for code without an event loop.
 
@@ -310,7 +358,7 @@ class WaypostSaver(BaseCheckpointSaver[str]):
 
     @override
     def delete_thread(self, thread_id: str) -> None:
-        self._backend.run(self._backend.clear(_session(str(thread_id))))
+        self._backend.run(self._clear(session_of_thread(str(thread_id))))
 
     @override
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
@@ -348,10 +396,13 @@ class _Listing:
             self._contained["ns"] = ns
         if checkpoint_id := configurable.get("checkpoint_id"):
             self._contained["id"] = checkpoint_id
-        facts = layout.searchable(wanted)
-        self._facts = containing({"facts": facts}) if facts else None
+        texts, integers = layout.searchable(wanted)
+        self._texts = containing({"facts": texts}) if texts else None
+        self._integers = containing(integers) if integers else None
         self._sessions: AsyncIterator[str] = (
-            backend.sessions(PREFIX) if config is None else _only(_session(str(configurable["thread_id"])))
+            backend.sessions(PREFIX)
+            if config is None
+            else _only(session_of_thread(str(configurable["thread_id"])))
         )
         self._session_id: str | None = None
         self._end = 0
@@ -368,7 +419,8 @@ class _Listing:
                 session_id,
                 "thread",
                 containing(self._contained),
-                self._facts,
+                self._texts,
+                self._integers,
                 self._end,
                 min(self._left, _PAGE),
             )
@@ -377,7 +429,7 @@ class _Listing:
                 self._session_id = None
                 continue
             self._end = chosen[0].number
-            if found := self._passing(_thread(session_id, chosen[0]), rows):
+            if found := self._passing(thread_of(session_id, chosen[0].metadata), rows):
                 return found
         return []
 
@@ -414,14 +466,5 @@ async def _only(session_id: str) -> AsyncIterator[str]:
     yield session_id
 
 
-def _session(thread_id: str) -> str:
-    return session_of(PREFIX, thread_id)
-
-
-def _named(session_id: str, thread_id: str) -> dict[str, str]:
-    """What tells the thread where its session id can't."""
-    return {"thread": thread_id} if is_hashed(PREFIX, session_id) else {}
-
-
-def _thread(session_id: str, row: Row) -> str:
-    return str(row.metadata.get("thread", session_id.removeprefix(PREFIX)))
+def _all_but_newest(rows: Sequence[Row]) -> set[layout.Key]:
+    return cleanup.older_than_newest(rows, 1, at_once=True)

@@ -14,7 +14,7 @@ except ImportError as error:
 
 from typing_extensions import override
 
-from waypost.adapters.backend import Backend
+from waypost.adapters.backend import Backend, SessionFullError
 from waypost.adapters.loose_json import holds, member, value_of
 from waypost.adapters.records import Record, Row, gone_with_parts, session_of
 
@@ -102,12 +102,27 @@ class WaypostSession:
         if not items:
             return
         records = [Record(ITEM, member(ITEM, item), _described(item)) for item in items]
-        appended = await self._backend.append(self._session, records)
-        if self._keep is not None and appended.due:
-            rows = await self._backend.rows(self._session, "index")
-            numbers = [row.number for row in rows if row.name == ITEM]
-            if outdated := gone_with_parts(rows, set(numbers[: -self._keep])):
-                await self._backend.delete(self._session, outdated)
+        try:
+            appended = await self._backend.append(self._session, records, advice=self._advice())
+        except SessionFullError:
+            if not await self._backend.tidied(self._session):
+                raise
+            appended = await self._backend.append(self._session, records, advice=self._advice())
+        if (keep := self._keep) is not None and appended.due:
+            self._backend.tidy(self._session, lambda: self._drop_old(keep))
+
+    def _advice(self) -> str:
+        if self._keep is None:
+            return "Clear the session, or give WaypostSession keep=N, so that old items leave"
+        return (
+            f"keep={self._keep} is set, and what it keeps fills the session: lower it, or clear the session"
+        )
+
+    async def _drop_old(self, keep: int) -> None:
+        rows = await self._backend.rows(self._session, "index")
+        numbers = [row.number for row in rows if row.name == ITEM]
+        if outdated := gone_with_parts(rows, set(numbers[:-keep])):
+            await self._backend.delete(self._session, outdated)
 
     async def _pop(self) -> "TResponseInputItem | None":
         while True:

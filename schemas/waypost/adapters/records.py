@@ -27,6 +27,8 @@ POLICY: Final[dict[str, int | float | None]] = {
     "max_age": None,
 }
 FULL: Final = 9_800
+#: Records that a full session takes for cleaning it up.
+SPARE: Final = 100
 PART: Final = "part"
 _WHOLE_BYTES: Final = 800 * 1024  # of JSON, below the 900 KB of a command
 _PART_BYTES: Final = 600 * 1024  # 800 KB in base64

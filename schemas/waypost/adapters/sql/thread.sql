@@ -1,19 +1,26 @@
 -- Checkpoints of a thread, newest first, with what they need: the records that hold their values, and their writes.
 -- What is no checkpoint of the adapter, whoever named it so, is passed over.
--- $2 metadata that the checkpoints contain, $3 facts likewise or null, $4 before this number, $5 at most so many
+-- $2 metadata that the checkpoints contain, $3 facts likewise or null, $4 facts that they contain or lack or null,
+-- $5 before this number, $6 the most checkpoints
 with chosen as (
     select number, metadata
     from waypost.checkpoints
     where session_id = $1
       and name = 'checkpoint'
-      and number < $4
+      and number < $5
       and jsonb_typeof(metadata -> 'ns') = 'string'
       and jsonb_typeof(metadata -> 'id') = 'string'
       and jsonb_typeof(metadata -> 'needs') = 'array'
       and metadata @> $2::jsonb
       and ($3::jsonb is null or metadata @> $3::jsonb or metadata ? 'more')
+      and (
+        $4::jsonb is null
+        or metadata -> 'facts' @> $4::jsonb
+        or metadata -> 'facts' is null
+        or not metadata -> 'facts' ?& array(select jsonb_object_keys($4::jsonb))
+      )
     order by number desc
-    limit $5
+    limit $6
 ), needed as (
     select array_agg(distinct digest) as digests
     from chosen, jsonb_array_elements_text(metadata -> 'needs') as digest
