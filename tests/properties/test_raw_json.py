@@ -126,3 +126,12 @@ def depth(value: Any) -> int:
 def test_what_is_not_valid_is_an_error_and_not_an_endless_search(text: bytes) -> None:
     with pytest.raises(ValueError, match="not valid JSON"):
         members(text)
+
+
+@pytest.mark.parametrize("space", [" ", "\n    ", "\t" * 3000])
+def test_space_after_a_comma_may_lie_anywhere(space: str) -> None:
+    # What is passed over by one match ends somewhere, and it may be within the space before the next value.
+    for length in range(2_000, 2_060):
+        text = "x" * length
+        assert elements(f'["{text}",{space}{{"a":1}}]'.encode()) == [f'"{text}"'.encode(), b'{"a":1}']
+        assert members(f'{{"k":"{text}",{space}"z":1}}'.encode()) == {"k": f'"{text}"'.encode(), "z": b"1"}

@@ -45,9 +45,10 @@ _SMALL_VALUE: Final = _pattern(_value(_LEVELS))
 _NEXT: Final = _pattern(_SPACE + rb"([,\]}])" + _SPACE)
 _KEY_AND_COLON: Final = b"(" + _STRING + b")" + _SPACE + b":" + _SPACE
 _KEY: Final = _pattern(_KEY_AND_COLON)
-# With a small value and what follows it.
-_MEMBER: Final = _pattern(_KEY_AND_COLON + b"(" + _value(_LEVELS) + b")" + _SPACE + b"([,}])" + _SPACE)
-_ELEMENT: Final = _pattern(b"(" + _value(_LEVELS) + b")" + _SPACE + rb"([,\]])" + _SPACE)
+# With a small value and what follows it. Space that is cut off after a comma is no match: the next value begins later.
+_COMMA: Final = b"(,)" + _SPACE + rb"(?=[^ \t\n\r])"
+_MEMBER: Final = _pattern(_KEY_AND_COLON + b"(" + _value(_LEVELS) + b")" + _SPACE + b"(?:" + _COMMA + b"|})")
+_ELEMENT: Final = _pattern(b"(" + _value(_LEVELS) + b")" + _SPACE + b"(?:" + _COMMA + rb"|\])")
 
 
 def members(raw: bytes) -> dict[str, bytes]:
