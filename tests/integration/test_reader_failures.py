@@ -24,6 +24,7 @@ from waypost import (
     ReaderTimeoutError,
     WaypostError,
 )
+from waypost.reader.barrier import Barrier
 from waypost_worker.devserver.ports import Port
 from waypost_worker.devserver.postgres import EmbeddedPostgres
 
@@ -34,6 +35,11 @@ SECRET = "hidden"
 async def _snapshot(reader: Reader) -> None:
     async with reader.snapshot():
         pass
+
+
+async def _barrier(reader: Reader) -> None:
+    # What it asks Postgres; what it asks Kafka has tests of its own.
+    await Barrier(reader._shards, "topic", {"bootstrap_servers": "127.0.0.1:1"}, 1).applied(0, 1, PATIENCE)
 
 
 async def _pieces(reader: Reader) -> None:
@@ -66,7 +72,7 @@ READS: dict[str, Callable[[Reader], Awaitable[Any]]] = {
     "iteration": _each,
 }
 #: Every public call that reaches Postgres. The last one only opens a transaction.
-ALL = {**READS, "snapshot": _snapshot}
+ALL = {**READS, "snapshot": _snapshot, "barrier": _barrier}
 
 
 async def fails(reader: Reader, kind: type[WaypostError], said: str, reads: Any = ALL) -> None:

@@ -4,18 +4,19 @@ Read-only: a role with select on the schema is enough. Needs the extra ``reader`
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from heapq import merge
 from itertools import islice
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import orjson
 
 from waypost.backoff import Backoff
 from waypost.deprecation import deprecated
 from waypost.errors import InvalidArgumentError, ReaderTimeoutError, quoted
+from waypost.kafka.addresses import broker_addresses
 from waypost.model.limits import MAX_SESSION_ID, text_problem
 from waypost.model.times import from_micros, to_micros
 from waypost.reader.pages import SessionInfo, SessionPage
@@ -25,6 +26,11 @@ from waypost.reader.session import SessionReader, checked_limit, in_utc
 from waypost.reader.sharding import SessionSource, ShardedPool
 from waypost.reader.sharding import SnapshotSet as SnapshotSet
 from waypost.shards import dsn_list
+from waypost.wire.encode import check_session_id
+from waypost.wire.topics import DEFAULT_PREFIX, Topics
+
+if TYPE_CHECKING:
+    from waypost.reader.barrier import Barrier
 
 _SESSIONS: Final = 500
 #: Between two looks at the position that :meth:`Reader.wait_for` waits for.
@@ -53,6 +59,9 @@ class Reader:
         timeout: Seconds that a read, a wait for a connection or a connect may take.
         reconnect: Seconds that reads wait for a Postgres that was reached before and is unavailable.
         statement_cache_size: 0 behind a pooler such as pgbouncer in transaction mode.
+        bootstrap_servers: Addresses of brokers, which :meth:`barrier` needs.
+        topic_prefix: Prefix of the two topics.
+        kafka_options: Options of the Kafka client for TLS and SASL.
     """
 
     def __init__(
@@ -64,6 +73,9 @@ class Reader:
         timeout: float = 30,
         reconnect: float = 10,
         statement_cache_size: int = 100,
+        bootstrap_servers: str | None = None,
+        topic_prefix: str = DEFAULT_PREFIX,
+        kafka_options: Mapping[str, Any] | None = None,
     ) -> None:
         self._shards = ShardedPool(
             [
@@ -71,6 +83,18 @@ class Reader:
                 for one in dsn_list(dsn)
             ]
         )
+        self._barrier = self._make_barrier(bootstrap_servers, topic_prefix, kafka_options or {}, timeout)
+
+    def _make_barrier(
+        self, servers: str | None, topic_prefix: str, options: Mapping[str, Any], timeout: float
+    ) -> "Barrier | None":
+        if servers is None:
+            return None
+        from waypost.reader.barrier import Barrier  # brings the Kafka client
+
+        broker_addresses(servers)  # rejects invalid ones
+        topic = Topics(topic_prefix).commands
+        return Barrier(self._shards, topic, {"bootstrap_servers": servers, **options}, timeout)
 
     def __repr__(self) -> str:
         return f"<Reader of {self._shards.described}>"
@@ -85,6 +109,8 @@ class Reader:
 
     async def close(self) -> None:
         """Close the connections for good. Later reads raise ReaderClosedError."""
+        if self._barrier is not None:
+            await self._barrier.close()
         await self._shards.close()
 
     def session(self, session_id: str) -> SessionReader:
@@ -176,6 +202,27 @@ class Reader:
         """Return the summary of a session, or None if no command of it was ever accepted."""
         rows = await self._fetch("session", session_id) if _possible(session_id) else []
         return _session_info(rows[0]) if rows else None
+
+    async def barrier(self, session_id: str, timeout: float = 10) -> None:
+        """Wait until Postgres has everything that Kafka had acknowledged for a session when this call began.
+
+        Reads that follow are linearizable: they see whatever any process had been told was accepted by Kafka. It takes
+        one question to Kafka, one indexed row of Postgres, and as long as workers are behind in that partition.
+
+        Args:
+            session_id: The session that will be read.
+            timeout: Seconds to wait for workers.
+
+        Raises:
+            InvalidArgumentError: The reader was made without ``bootstrap_servers``.
+            KafkaUnavailableError: Kafka did not say how far its log goes.
+            ReaderTimeoutError: The commands were not applied in time.
+        """
+        check_session_id(session_id)
+        if self._barrier is None:
+            raise InvalidArgumentError("barrier() asks Kafka as well: make the reader with bootstrap_servers=…")
+        partition = await self._barrier.partition_of(session_id)
+        await self._barrier.applied(partition, await self._barrier.end_of(partition), timeout)
 
     async def wait_for(self, token: tuple[int, int], timeout: float = 10) -> None:
         """Wait until a command is applied, to read your own writes.
