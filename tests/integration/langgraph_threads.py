@@ -8,7 +8,7 @@ from langchain_core.runnables import RunnableLambda
 from langgraph.channels.delta import DeltaChannel
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple, empty_checkpoint
 from langgraph.graph import END, START, StateGraph
-from langgraph.types import interrupt
+from langgraph.types import Send, interrupt
 from tests.support.deployment import Deployment
 
 from waypost.adapters.langgraph import WaypostSaver
@@ -32,6 +32,13 @@ async def put(
     changed = {name: version for name, version in versions.items() if new is None or name in new}
     told: Any = {"source": "loop", **metadata}
     return await saver.aput(config or thread(), checkpoint, told, changed)
+
+
+async def put_all(saver: WaypostSaver, values: dict[str, Any], config: Any = None) -> Any:
+    """Put a checkpoint whose channels all have a new version, as each step of a run gives them."""
+    versions: dict[str, Any] = {name: saver.get_next_version(None, None) for name in values}
+    checkpoint: Any = {**empty_checkpoint(), "channel_values": values, "channel_versions": versions}
+    return await saver.aput(config or thread(), checkpoint, {"source": "loop"}, versions)
 
 
 async def history(saver: BaseCheckpointSaver[Any], config: Any) -> list[CheckpointTuple]:
@@ -84,6 +91,22 @@ def review_graph(saver: BaseCheckpointSaver[Any]) -> Any:
         builder.add_edge(name, "consult")
     builder.add_edge("consult", END)
     return builder.compile(checkpointer=saver)
+
+
+class Fan(TypedDict):
+    topics: list[str]
+    notes: Annotated[list[str], operator.add]
+
+
+def fan_graph(saver: BaseCheckpointSaver[Any]) -> Any:
+    """A node for each topic, all at once, and a stop before what they found is gathered."""
+    builder = StateGraph(Fan)
+    builder.add_node("look", lambda topic: {"notes": [f"about {topic}"]})
+    builder.add_node("gather", lambda state: {"notes": [f"{len(state['notes'])} notes"]})
+    builder.add_conditional_edges(START, lambda state: [Send("look", each) for each in state["topics"]])
+    builder.add_edge("look", "gather")
+    builder.add_edge("gather", END)
+    return builder.compile(checkpointer=saver, interrupt_before=["gather"])
 
 
 def shown(tuples: list[CheckpointTuple]) -> list[Any]:

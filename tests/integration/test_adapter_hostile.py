@@ -207,7 +207,7 @@ TRAVELER = Traveler(name="Ann", trips=[Trip("Rome", Mood.GOOD)])
 async def test_a_type_that_could_not_be_read_back_is_refused_when_it_is_written(
     adapter_world: Deployment, backend: Backend
 ) -> None:
-    saver = WaypostSaver(backend)
+    saver = WaypostSaver(backend, durability="applied")
     with pytest.raises(TypeNotAllowedError, match=r"Mood', .*Traveler' are not allowed.*Nothing was stored"):
         await put(saver, {"who": TRAVELER})
     config = await put(saver, {})

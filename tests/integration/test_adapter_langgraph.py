@@ -11,16 +11,26 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 from tests.integration.adapters import running_backend
-from tests.integration.langgraph_threads import delta_graph, history, put, review_graph, shown, thread
+from tests.integration.langgraph_threads import (
+    delta_graph,
+    fan_graph,
+    history,
+    put,
+    review_graph,
+    shown,
+    thread,
+)
 from tests.support.deployment import Deployment, deployment
 from tests.support.timeouts import PATIENCE
 
-from waypost import Publisher, PublisherClosedError, Reader, ResultTimeoutError
+from waypost import Publisher, PublisherClosedError, Reader, ReaderTimeoutError, ResultTimeoutError
 from waypost.adapters import Backend
+from waypost.adapters.backend import Durability
 from waypost.adapters.langgraph import WaypostSaver
 from waypost.adapters.records import POLICY
 from waypost_worker.devserver import Servers
 
+MODES: tuple[Durability, ...] = ("accepted", "logged", "applied")
 WRITER = Path(__file__).with_name("concurrent_writer.py")
 
 
@@ -47,16 +57,47 @@ async def lived_through(saver: BaseCheckpointSaver[Any]) -> list[Any]:
     return found
 
 
-async def test_a_graph_lives_the_same_life_as_in_memory(backend: Backend) -> None:
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_graph_lives_the_same_life_as_in_memory(backend: Backend, mode: Durability) -> None:
     in_memory = await lived_through(InMemorySaver())
-    for ours, theirs in zip(await lived_through(WaypostSaver(backend)), in_memory, strict=True):
-        assert ours == theirs
+    ours = await lived_through(WaypostSaver(backend, durability=mode))
+    for mine, theirs in zip(ours, in_memory, strict=True):
+        assert mine == theirs
 
 
+async def fanned_out(saver: BaseCheckpointSaver[Any]) -> list[Any]:
+    """Send to many, stop before the end, go on, fork from the middle; what each step gave."""
+    graph = fan_graph(saver)
+    config = thread("fan")
+    found: list[Any] = [await graph.ainvoke({"topics": ["a", "b", "c"], "notes": []}, config)]
+    found.append((await graph.aget_state(config)).next)
+    found.append(await graph.ainvoke(None, config))
+    states = [each async for each in graph.aget_state_history(config)]
+    found.append([(state.values, state.next) for state in states])
+    middle = next(state for state in states if state.next == ("gather",))
+    forked = await graph.aupdate_state(middle.config, {"notes": ["forked"]})
+    found.append(await graph.ainvoke(None, forked))
+    found.append(shown(await history(saver, config)))
+    return found
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_graph_that_sends_lives_the_same_life_as_in_memory(
+    backend: Backend, mode: Durability
+) -> None:
+    in_memory = await fanned_out(InMemorySaver())
+    ours = await fanned_out(WaypostSaver(backend, durability=mode))
+    for mine, theirs in zip(ours, in_memory, strict=True):
+        assert mine == theirs
+
+
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("durability", ["sync", "exit"])
-async def test_every_durability_leaves_what_it_leaves_in_memory(backend: Backend, durability: Any) -> None:
+async def test_every_durability_leaves_what_it_leaves_in_memory(
+    backend: Backend, durability: Any, mode: Durability
+) -> None:
     left = []
-    for saver in (WaypostSaver(backend), InMemorySaver()):
+    for saver in (WaypostSaver(backend, durability=mode), InMemorySaver()):
         for graph, given in (
             (review_graph(saver), {"notes": ["first"], "question": "sure?"}),
             (delta_graph(saver), {"log": ["input"], "step": 0}),
@@ -281,6 +322,7 @@ AFTER_A_FORK = """
 import os, sys
 from waypost import PublisherClosedError
 from waypost.adapters import Backend
+from waypost.adapters.backend import Durability
 from waypost.adapters.langgraph import WaypostSaver
 
 servers, dsn, prefix = sys.argv[1:]
@@ -313,8 +355,17 @@ async def test_without_a_worker_a_put_says_what_is_known(
         deployment(servers.endpoints, database, topic_prefix) as adapter_world,
         running_backend(adapter_world, timeout=0.5) as backend,
     ):
+        saver = WaypostSaver(backend)
+        await put(saver, {"step": 1})  # Kafka has it
+        newest = await saver.aget_tuple(thread())
+        assert newest is not None
+        assert newest.checkpoint["channel_values"] == {"step": 1}
+        with pytest.raises(
+            ReaderTimeoutError, match=r"Kafka has some up to \d+, after 0.5 s. Is a worker running"
+        ):
+            await history(saver, thread())
         with pytest.raises(ResultTimeoutError, match="is a worker running"):
-            await put(WaypostSaver(backend), {})
+            await put(WaypostSaver(backend, durability="applied"), {})
 
 
 WITHOUT = """

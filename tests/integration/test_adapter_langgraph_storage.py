@@ -20,12 +20,14 @@ from waypost.wire.event_types import EventType
 
 STATEMENTS: dict[str, list[Any]] = {
     "everything": ["session-7"],
+    "holders": ["session-7", ["digest"], "", "id"],
     "index": ["session-7"],
     "newest": ["session-7", "checkpoint", "{}", 1],
     "numbers": ["session-7", [1, 2]],
     "part_numbers": ["session-7", ["batch"]],
     "parts": ["session-7", ["batch"]],
     "place": ["session-7", "{}"],
+    "rejected": [0, [1, 2]],
     "runs": ["session-7", "session-8", ["run"]],
     "thread": ["session-7", "{}", None, None, 2**63 - 1, 1],
 }
@@ -45,7 +47,7 @@ async def test_no_statement_reads_the_whole_table(database: str) -> None:
             plan = await connection.fetch(f"explain {statement}", *arguments)
             text = "\n".join(row[0] for row in plan)
             assert "Seq Scan on checkpoints" not in text, text
-            assert "checkpoints_pkey" in text, text
+            assert f"{'rejected_commands' if name == 'rejected' else 'checkpoints'}_pkey" in text, text
     finally:
         await connection.close()
 
@@ -68,7 +70,7 @@ async def test_a_value_is_stored_once_however_many_checkpoints_have_it(
 async def test_what_exceeds_a_command_is_cut_and_put_together(
     adapter_world: Deployment, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    saver = WaypostSaver(backend)
+    saver = WaypostSaver(backend, durability="applied")
     large = {"blob": bytes(range(256)) * 12_000, "text": "ü" * 1_000_000}
     config = await put(saver, {**large, "small": 1})
     await saver.aput_writes(config, [("blob", large["text"]), ("small", 2)], "task")
@@ -133,7 +135,7 @@ async def test_a_full_thread_is_refused_and_goes_on_after_pruning(
 
 
 async def test_a_write_that_cost_an_older_one_says_so(adapter_world: Deployment, backend: Backend) -> None:
-    saver = WaypostSaver(backend)
+    saver = WaypostSaver(backend, durability="applied")
     await put(saver, {"step": 0})
     await adapter_world.send(policy_body({"max_checkpoints": 2}), b"langgraph/t", EventType.CONFIGURE.wire)
     await put(saver, {"step": 1})

@@ -92,7 +92,7 @@ async def test_odd_items_are_kept_as_the_session_of_the_sdk_keeps_them(
 
 
 async def test_odd_items_can_be_looked_at(adapter_world: Deployment, backend: Backend) -> None:
-    await WaypostSession("odd", backend).add_items(ODD)
+    await WaypostSession("odd", backend, durability="applied").add_items(ODD)
     async with Reader(adapter_world.dsn) as reader:
         seen = [plain_data(each.data) for each in await reader.session("openai-agents/odd").get_all()]
     assert orjson.loads(orjson.dumps(seen))[0]["item"] == {

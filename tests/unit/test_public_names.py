@@ -65,6 +65,7 @@ ADAPTERS = {
         "POLICY",
         "Backend",
         "MissingValueError",
+        "RejectedWriteError",
         "SessionFullError",
         "TypeNotAllowedError",
         "UnreadableValueError",

@@ -13,6 +13,7 @@ from waypost.adapters.allowed_types import MissingValueError as MissingValueErro
 from waypost.adapters.allowed_types import TypeNotAllowedError as TypeNotAllowedError
 from waypost.adapters.allowed_types import UnreadableValueError as UnreadableValueError
 from waypost.adapters.backend import Backend as Backend
+from waypost.adapters.backend import RejectedWriteError as RejectedWriteError
 from waypost.adapters.backend import SessionFullError as SessionFullError
 from waypost.adapters.records import POLICY as POLICY
 
@@ -20,6 +21,7 @@ __all__ = [
     "POLICY",
     "Backend",
     "MissingValueError",
+    "RejectedWriteError",
     "SessionFullError",
     "TypeNotAllowedError",
     "UnreadableValueError",

@@ -250,6 +250,14 @@ def tuples(thread_id: str, rows: Sequence[Row], serde: SerializerProtocol) -> li
     ]
 
 
+def newest_of(rows: Sequence[Row], wanted: Mapping[str, Any]) -> Row | None:
+    """The newest checkpoint among ``rows`` whose metadata have these members, or None."""
+    for row in reversed(rows):
+        if row.name == CHECKPOINT and all(row.metadata.get(key) == value for key, value in wanted.items()):
+            return row
+    return None
+
+
 def held_by(rows: Sequence[Row]) -> set[str]:
     """The digests of the values that ``rows`` hold, of those that the chosen ones need."""
     rows = sound(rows)

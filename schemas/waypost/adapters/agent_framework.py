@@ -6,6 +6,7 @@ pickle. They are read by :mod:`waypost.adapters._agent_framework_values`, which 
 
 from collections.abc import Iterable
 from dataclasses import fields
+from functools import partial
 from typing import Any, Final
 
 try:
@@ -21,7 +22,13 @@ from typing_extensions import override
 
 from waypost.adapters._agent_framework_values import PARAMETER, ValueDecoder
 from waypost.adapters.allowed_types import DecodeError, shown
-from waypost.adapters.backend import Appended, Backend, SessionFullError
+from waypost.adapters.backend import (
+    Appended,
+    Backend,
+    Durability,
+    SessionFullError,
+    checked_durability,
+)
 from waypost.adapters.loose_json import member, value_of
 from waypost.adapters.records import (
     Record,
@@ -54,6 +61,9 @@ class WaypostCheckpointStorage:
     Args:
         backend: The connection to Kafka and Postgres.
         scope: The session that holds the checkpoints. Use one for each conversation or run, since each is bounded.
+        durability: When ``save`` returns: once the publisher has the checkpoint (``"accepted"``), once Kafka has it
+            (``"logged"``), or once a worker applied it (``"applied"``). See :class:`waypost.adapters.Backend`.
+        stale_ok: Whether reads may lack what other processes wrote last. They then need no Kafka.
         keep: The fewest checkpoints that stay for each workflow name; older ones are removed from time to time. None
             keeps all, and a full scope raises SessionFullError at the next save.
         allowed_checkpoint_types: Your own classes in the state, as such or as ``"module:qualname"``, as for the
@@ -66,6 +76,8 @@ class WaypostCheckpointStorage:
         backend: Backend,
         scope: str,
         *,
+        durability: Durability = "logged",
+        stale_ok: bool = False,
         keep: int | None = 100,
         allowed_checkpoint_types: Iterable[type | str] = (),
     ) -> None:
@@ -73,6 +85,8 @@ class WaypostCheckpointStorage:
             raise ValueError(f"keep must be at least 1, or None to keep all, not {keep}")
         self._backend = backend
         self._session = session_of(PREFIX, scope)
+        self._durability = checked_durability(durability)
+        self._stale_ok = stale_ok
         self._keep = keep
         self._decoder = ValueDecoder(allowed_checkpoint_types)
 
@@ -116,7 +130,7 @@ class WaypostCheckpointStorage:
 
     async def list_checkpoint_ids(self, *, workflow_name: str) -> list[str]:
         """Return the ids of :meth:`list_checkpoints`, without reading the checkpoints."""
-        rows = await self._backend.join(self._backend.rows(self._session, "index"))
+        rows = await self._backend.join(self._backend.rows(self._session, "index", stale_ok=self._stale_ok))
         return list(dict.fromkeys(row.metadata["id"] for row in _of_workflow(rows, workflow_name)))
 
     async def _save(self, checkpoint: WorkflowCheckpoint) -> str:
@@ -144,12 +158,15 @@ class WaypostCheckpointStorage:
             if self._keep is None
             else f"keep={self._keep} is set for each workflow's name: lower it, or use a scope for each run"
         )
+        append = partial(
+            self._backend.append, self._session, [record], durability=self._durability, advice=advice
+        )
         try:
-            return await self._backend.append(self._session, [record], advice=advice)
+            return await append()
         except SessionFullError:
             if not await self._backend.tidied(self._session):
                 raise
-            return await self._backend.append(self._session, [record], advice=advice)
+            return await append()
 
     async def _drop_old(self, keep: int) -> None:
         rows = await self._backend.rows(self._session, "index")
@@ -160,7 +177,9 @@ class WaypostCheckpointStorage:
             await self._backend.delete(self._session, gone_with_parts(rows, outdated))
 
     async def _find(self, metadata: dict[str, str], limit: int) -> list[Row]:
-        return await self._backend.rows(self._session, "newest", CHECKPOINT, containing(metadata), limit)
+        return await self._backend.rows(
+            self._session, "newest", CHECKPOINT, containing(metadata), limit, stale_ok=self._stale_ok
+        )
 
     async def _newest(self, metadata: dict[str, str]) -> list[Row]:
         found = await self._find(metadata, 1)

@@ -6,6 +6,8 @@ Needs the extra ``langgraph``. How it lies in a session: :mod:`waypost.adapters.
 import random
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 try:
@@ -41,7 +43,13 @@ from waypost.adapters._langgraph_threads import (
     thread_of,
 )
 from waypost.adapters.allowed_types import MissingValueError
-from waypost.adapters.backend import Backend, SessionFullError
+from waypost.adapters.backend import (
+    Backend,
+    Durability,
+    RejectedWriteError,
+    SessionFullError,
+    checked_durability,
+)
 from waypost.adapters.records import Record, Row, containing, prefix_end, storable
 from waypost.errors import quoted
 
@@ -56,11 +64,16 @@ _TRIES: Final = 3
 class WaypostSaver(BaseCheckpointSaver[str]):
     """Checkpointer for LangGraph: ``builder.compile(checkpointer=WaypostSaver(backend))``.
 
-    A write is durable in Kafka, applied to Postgres and visible to every reader when its call returns. The plain
+    Reads are linearizable: they see every write that was acknowledged before they began, whoever made it. The plain
     methods work from any thread except that of the backend's own event loop.
 
     Args:
         backend: The connection to Kafka and Postgres.
+        durability: When a write returns. ``"accepted"``: once the publisher has it, or its spool; what Kafka has not
+            got yet is lost with the process, and others see it a moment later. ``"logged"``: once Kafka has it, which
+            loses nothing. ``"applied"``: once a worker applied it, so that a rejection is raised at once. Otherwise it
+            is logged and raised by a later call on that thread.
+        stale_ok: Whether reads may lack what other processes wrote last. They then need no Kafka.
         keep: The fewest checkpoints that each namespace of a thread keeps. Older ones are removed in the background
             once no run under way can still need them. None keeps all, and a full thread raises SessionFullError at
             each put until it is pruned.
@@ -75,6 +88,8 @@ class WaypostSaver(BaseCheckpointSaver[str]):
         self,
         backend: Backend,
         *,
+        durability: Durability = "logged",
+        stale_ok: bool = False,
         keep: int | None = None,
         allowed_types: Iterable[type | str] = (),
         serde: SerializerProtocol | None = None,
@@ -91,6 +106,8 @@ class WaypostSaver(BaseCheckpointSaver[str]):
         if keep is not None and keep < 1:
             raise ValueError(f"keep must be at least 1, or None to keep all, not {keep}")
         self._backend = backend
+        self._durability = checked_durability(durability)
+        self._stale_ok = stale_ok
         self._keep = keep
         self._cleaner = Cleaner(backend)
         self._known = KnownValues(cleanup.RELY_SECONDS)
@@ -122,7 +139,7 @@ class WaypostSaver(BaseCheckpointSaver[str]):
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
         """Yield checkpoints, newest first, of a thread and namespace or of all. See the base class."""
-        listing = _Listing(self._backend, self.serde, config, filter or {}, before, limit)
+        listing = self._listing(config, filter, before, limit)
         while page := await self._backend.join(listing.page()):
             for each in page:
                 yield each
@@ -134,21 +151,30 @@ class WaypostSaver(BaseCheckpointSaver[str]):
         """Return what delta channels are built from at a checkpoint. See the base class."""
         return await self._backend.join(self._delta_history(config, channels))
 
+    def _listing(
+        self,
+        config: RunnableConfig | None,
+        wanted: dict[str, Any] | None,
+        before: RunnableConfig | None,
+        limit: int | None,
+    ) -> "_Listing":
+        return _Listing(self._backend, self.serde, self._stale_ok, config, wanted or {}, before, limit)
+
     async def _delta_history(
         self, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
         configurable = config["configurable"]
         session_id = session_of_thread(str(configurable["thread_id"]))
-        rows = await self._backend.rows(session_id, "index")
+        rows = await self._backend.rows(session_id, "index", stale_ok=self._stale_ok)
         ns = configurable.get("checkpoint_ns", "")
         walk = delta.walk_from(rows, ns, get_checkpoint_id(config), channels)
         for start in range(0, len(walk.path), _STEPS):
             if not walk.open:
                 break
             numbers = [row.number for row in walk.path[start : start + _STEPS]]
-            read = await self._backend.rows(session_id, "numbers", numbers)
+            read = await self._backend.stored(session_id, "numbers", numbers)
             delta.look_at(walk, start, read, self.serde)
-        read = await self._backend.rows(session_id, "numbers", walk.numbers())
+        read = await self._backend.stored(session_id, "numbers", walk.numbers())
         return delta.histories(walk, channels, read, self.serde)
 
     async def _get(self, config: RunnableConfig) -> CheckpointTuple | None:
@@ -168,11 +194,30 @@ class WaypostSaver(BaseCheckpointSaver[str]):
         if checkpoint_id := get_checkpoint_id(config):
             wanted["id"] = checkpoint_id
         began = time.monotonic()
-        rows = await self._backend.rows(session_id, "thread", containing(wanted), None, None, _NEWEST, 1)
+        rows = await self._rows_of(session_id, wanted)
         found = layout.tuples(thread_id, rows, self.serde)
-        if found and checkpoint_id is None:
+        if found and checkpoint_id is None and not self._stale_ok:
             self._known.note(session_id, layout.held_by(rows), began)
         return found[0] if found else None
+
+    async def _rows_of(self, session_id: str, wanted: dict[str, Any]) -> list[Row]:
+        """Return the newest checkpoint like this, with its values and writes: from Postgres, and what it lacks yet."""
+        try:
+            own = await self._backend.own_rows(session_id, stale_ok=self._stale_ok)
+        except RejectedWriteError:
+            self._known.forget(session_id)
+            raise
+        newest = layout.newest_of(own, wanted)
+        if newest is None:
+            stored = await self._backend.stored(
+                session_id, "thread", containing(wanted), None, None, _NEWEST, 1
+            )
+            return [*stored, *own]
+        needs = sorted(
+            set(newest.metadata["needs"]) - {each for row in own for each in row.metadata.get("holds", ())}
+        )
+        stored = await self._backend.stored(session_id, "holders", needs, *layout.key_of(newest))
+        return [*stored, *(replace(row, chosen=row is newest) for row in own)]
 
     # Writes.
 
@@ -240,12 +285,13 @@ class WaypostSaver(BaseCheckpointSaver[str]):
             checkpoint,
             told,
             new_versions,
-            stored=self._known.trusted(session_id, began),
+            stored=self._known.trusted(session_id, began) if self._backend.is_sending() else (),
             name=name_metadata(session_id, thread_id),
         )
         if before:
-            await self._append(session_id, before)
-        await self._append(session_id, [record])
+            # Kafka has a session's commands in order, so whoever waits for the checkpoint need not wait for its values.
+            await self._append(session_id, before, "applied" if self._durability == "applied" else "accepted")
+        await self._append(session_id, [record], self._durability)
         self._known.note(session_id, record.metadata["needs"], began)
         return layout.config_of(thread_id, configurable.get("checkpoint_ns", ""), checkpoint["id"])
 
@@ -254,15 +300,21 @@ class WaypostSaver(BaseCheckpointSaver[str]):
     ) -> None:
         session_id = session_of_thread(str(config["configurable"]["thread_id"]))
         record = layout.writes_record(self.serde, config["configurable"], writes, task_id, task_path)
-        await self._append(session_id, [record])
+        await self._append(session_id, [record], self._durability)
 
-    async def _append(self, session_id: str, records: Sequence[Record]) -> None:
+    async def _append(self, session_id: str, records: Sequence[Record], durability: Durability) -> None:
+        append = partial(
+            self._backend.append, session_id, records, durability=durability, advice=self._advice()
+        )
         try:
-            appended = await self._backend.append(session_id, records, advice=self._advice())
+            appended = await append()
         except SessionFullError:
             if not await self._backend.tidied(session_id):
                 raise
-            appended = await self._backend.append(session_id, records, advice=self._advice())
+            appended = await append()
+        except RejectedWriteError:
+            self._known.forget(session_id)
+            raise
         if self._keep is not None and appended.due:
             self._cleaner.begin(session_id, self._keep)
 
@@ -336,7 +388,7 @@ class WaypostSaver(BaseCheckpointSaver[str]):
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> Iterator[CheckpointTuple]:
-        listing = _Listing(self._backend, self.serde, config, filter or {}, before, limit)
+        listing = self._listing(config, filter, before, limit)
         while page := self._backend.run(listing.page()):
             yield from page
 
@@ -380,6 +432,7 @@ class _Listing:
         self,
         backend: Backend,
         serde: SerializerProtocol,
+        stale_ok: bool,
         config: RunnableConfig | None,
         wanted: dict[str, Any],
         before: RunnableConfig | None,
@@ -387,6 +440,7 @@ class _Listing:
     ) -> None:
         self._backend = backend
         self._serde = serde
+        self._stale_ok = stale_ok
         self._filter = wanted
         self._before = None if before is None else get_checkpoint_id(before)
         self._left = _NEWEST if limit is None else limit
@@ -415,7 +469,7 @@ class _Listing:
             if self._session_id is None and not await self._next_session():
                 return []
             session_id = str(self._session_id)
-            rows = await self._backend.rows(
+            rows = await self._backend.stored(
                 session_id,
                 "thread",
                 containing(self._contained),
@@ -453,6 +507,7 @@ class _Listing:
     async def _next_session(self) -> bool:
         async for session_id in self._sessions:
             self._session_id, self._end, self._seen = session_id, _NEWEST, set()
+            await self._backend.settled(session_id, stale_ok=self._stale_ok)
             if self._before is not None:
                 wanted = containing({**self._contained, "id": self._before})
                 places = await self._backend.values(session_id, "place", wanted)

@@ -3,6 +3,7 @@
 Needs the extra ``openai-agents``.
 """
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 try:
@@ -14,9 +15,10 @@ except ImportError as error:
 
 from typing_extensions import override
 
-from waypost.adapters.backend import Backend, SessionFullError
+from waypost.adapters.backend import Backend, Durability, SessionFullError, checked_durability
 from waypost.adapters.loose_json import holds, member, value_of
 from waypost.adapters.records import Record, Row, gone_with_parts, session_of
+from waypost.publisher.stamps import new_id
 
 if TYPE_CHECKING:
     from agents.items import TResponseInputItem
@@ -26,6 +28,7 @@ __all__ = ["WaypostSession"]
 PREFIX: Final = "openai-agents/"
 ITEM: Final = "item"
 _ALL: Final = 2**31
+_TAG: Final = 12  # characters that tell a process's own items apart
 
 
 class WaypostSession:
@@ -37,6 +40,9 @@ class WaypostSession:
     Args:
         session_id: The conversation's id.
         backend: The connection to Kafka and Postgres.
+        durability: When ``add_items`` returns: once the publisher has the items (``"accepted"``), once Kafka has them
+            (``"logged"``), or once a worker applied them (``"applied"``). See :class:`waypost.adapters.Backend`.
+        stale_ok: Whether reads may lack what other processes wrote last. They then need no Kafka.
         keep: The fewest items that stay; older ones are removed from time to time. None keeps all, and a full session
             raises SessionFullError until it is cleared.
         session_settings: Settings of the SDK, such as a limit for :meth:`get_items`.
@@ -49,6 +55,8 @@ class WaypostSession:
         session_id: str,
         backend: Backend,
         *,
+        durability: Durability = "logged",
+        stale_ok: bool = False,
         keep: int | None = None,
         session_settings: SessionSettings | None = None,
     ) -> None:
@@ -58,6 +66,8 @@ class WaypostSession:
         self.session_settings = session_settings or SessionSettings()
         self._session = session_of(PREFIX, session_id)
         self._backend = backend
+        self._durability = checked_durability(durability)
+        self._stale_ok = stale_ok
         self._keep = keep
 
     async def get_items(self, limit: int | None = None) -> "list[TResponseInputItem]":
@@ -87,27 +97,41 @@ class WaypostSession:
     async def _get(self, limit: int | None) -> "list[TResponseInputItem]":
         if limit is not None and limit <= 0:
             return []
-        return [_item(row) for row in reversed(await self._newest(limit or _ALL))]
+        own = await self._backend.own_rows(self._session, stale_ok=self._stale_ok)
+        stored = await self._newest(_ALL if limit is None else limit + len(own))
+        # Postgres may have got some of this process's own meanwhile, and others' items after them.
+        known = {tag for row in stored if isinstance(tag := row.metadata.get("tag"), str)}
+        items = [*reversed(stored), *(row for row in own if row.metadata["tag"] not in known)]
+        return [_item(row) for row in (items if limit is None else items[-limit:])]
 
     async def _newest(self, limit: int) -> list[Row]:
-        """The newest records that hold an item. Whoever may write to the topic can put others into the session."""
-        rows = await self._backend.rows(self._session, "newest", ITEM, "{}", limit)
+        """The newest stored records that hold an item. Whoever may write to the topic can put in others."""
+        rows = await self._backend.stored(self._session, "newest", ITEM, "{}", limit)
         items = [row for row in rows if holds(ITEM, row.data)]
         if len(items) < len(rows) == limit:
-            rows = await self._backend.rows(self._session, "newest", ITEM, "{}", _ALL)
+            rows = await self._backend.stored(self._session, "newest", ITEM, "{}", _ALL)
             items = [row for row in rows if holds(ITEM, row.data)]
         return items[:limit]
 
     async def _add(self, items: list[Any]) -> None:
         if not items:
             return
-        records = [Record(ITEM, member(ITEM, item), _described(item)) for item in items]
+        records = [
+            Record(ITEM, member(ITEM, item), _described(item) | {"tag": new_id()[-_TAG:]}) for item in items
+        ]
+        append = partial(
+            self._backend.append,
+            self._session,
+            records,
+            durability=self._durability,
+            advice=self._advice(),
+        )
         try:
-            appended = await self._backend.append(self._session, records, advice=self._advice())
+            appended = await append()
         except SessionFullError:
             if not await self._backend.tidied(self._session):
                 raise
-            appended = await self._backend.append(self._session, records, advice=self._advice())
+            appended = await append()
         if (keep := self._keep) is not None and appended.due:
             self._backend.tidy(self._session, lambda: self._drop_old(keep))
 
@@ -126,6 +150,7 @@ class WaypostSession:
 
     async def _pop(self) -> "TResponseInputItem | None":
         while True:
+            await self._backend.settled(self._session)
             rows = await self._newest(1)
             if not rows:
                 return None

@@ -24,7 +24,7 @@ from waypost.kafka.addresses import broker_addresses
 from waypost.publisher.buffer import Buffer
 from waypost.publisher.calls import CommandMethods
 from waypost.publisher.calls import split_import as split_import
-from waypost.publisher.delivery import DeliveryTracker
+from waypost.publisher.delivery import DeliveryFuture, DeliveryTracker
 from waypost.publisher.exits import at_exit
 from waypost.publisher.options import RENAMED_OPTIONS, PublisherOptions, PublisherSettings
 from waypost.publisher.pending import Pending
@@ -378,6 +378,26 @@ class Publisher(CommandMethods):
             raise result_timeout_error(pending, landing, self._sender, ended, unreadable) from None
         finally:
             self._outcomes.forget(pending.command_id)
+
+    def _publish_tracked(
+        self, command_type: str, session_id: str, body: bytes, timestamp: datetime | None = None
+    ) -> tuple[Pending, DeliveryFuture]:
+        """Publish a command, on this publisher's event loop, and return with it where it will land."""
+        pending = self._pending(command_type, session_id, body, timestamp)
+        landing = self._outcomes.expect(pending.command_id)
+        try:
+            self._accept(pending)
+        except BaseException:
+            self._outcomes.forget(pending.command_id)
+            raise
+        landing.add_done_callback(lambda _: self._outcomes.forget(pending.command_id))
+        return pending, landing
+
+    def _undelivered_error(self, pending: Pending, landing: DeliveryFuture, ended: str) -> Exception:
+        """Return the error for a command that Kafka has not acknowledged until ``ended``."""
+        from waypost.publisher.waiter import result_timeout_error  # brings the Kafka client
+
+        return result_timeout_error(pending, landing, self._sender, ended, None)
 
     async def configure_defaults(self, **changes: int | float | None) -> list[str]:
         """Set the retention policy of all sessions without one of their own.

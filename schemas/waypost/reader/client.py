@@ -220,7 +220,9 @@ class Reader:
         """
         check_session_id(session_id)
         if self._barrier is None:
-            raise InvalidArgumentError("barrier() asks Kafka as well: make the reader with bootstrap_servers=…")
+            raise InvalidArgumentError(
+                "barrier() asks Kafka as well: make the reader with bootstrap_servers=…"
+            )
         partition = await self._barrier.partition_of(session_id)
         await self._barrier.applied(partition, await self._barrier.end_of(partition), timeout)
 
