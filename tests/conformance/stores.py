@@ -13,6 +13,7 @@ import pytest
 from waypost.model.index import Entry, Session
 from waypost_worker.partition.ports import Changes, Claim, Commit, Row, Store, StoredOutbox
 from waypost_worker.postgres.pool import open_pool
+from waypost_worker.postgres.statements import DEFAULT_SCHEMA, statement
 from waypost_worker.postgres.store import PostgresStore
 
 PARTITIONS = 4
@@ -24,6 +25,10 @@ class Stores(Protocol):
 
     async def open(self, partition: int = 0) -> Store:
         """A partition's store as one more process sees it, over connections of its own."""
+        ...
+
+    async def request_skip(self, partition: int, offset: int) -> bool:
+        """What 'waypost commands skip' does; whether owners may no longer apply the command."""
         ...
 
     async def rejected(self, partition: int) -> list[int]:
@@ -42,6 +47,13 @@ class PostgresStores:
         pool = await open_pool(self._dsn, size=2, timeout=10)
         self._pools.append(pool)
         return PostgresStore(pool, partition)
+
+    async def request_skip(self, partition: int, offset: int) -> bool:
+        pool = await open_pool(self._dsn, size=1, timeout=10)
+        self._pools.append(pool)
+        async with pool.acquire() as connection:
+            sql = statement("request_skip", DEFAULT_SCHEMA)
+            return await connection.fetchval(sql, partition, offset) is not None
 
     async def rejected(self, partition: int) -> list[int]:
         async with self._pools[0].acquire() as connection:

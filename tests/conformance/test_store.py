@@ -278,3 +278,46 @@ async def test_the_owners_that_may_have_written_results_behind_the_position_are_
     assert hand.claim.owners == {300}
     await hand.commit(by_owner=False)
     assert (await acquired(stores)).claim.owners is None
+
+
+# Commands that an operator has skipped.
+
+
+async def test_a_request_to_skip_fences_the_owner_and_is_told_to_the_next(stores: Stores) -> None:
+    hand = await acquired(stores)
+    await hand.commit()
+    await hand.store.note_blocked(12)
+    assert not await hand.store.is_skip_requested()
+    assert await stores.request_skip(0, 12)
+    assert await hand.store.is_skip_requested()
+    with pytest.raises(FencedError):
+        await hand.commit()
+    hand = await acquired(stores)
+    assert (hand.claim.next_offset, hand.claim.skip_offset) == (10, 12)
+    await hand.commit(offsets=2)
+    assert (await acquired(stores)).claim.skip_offset == 12
+    hand = await acquired(stores)
+    await hand.commit(offsets=1)
+    assert not await hand.store.is_skip_requested()
+    assert (await acquired(stores)).claim.skip_offset is None
+
+
+async def test_only_the_command_at_which_owners_fail_can_be_asked_to_be_skipped(stores: Stores) -> None:
+    assert not await stores.request_skip(0, 12)
+    hand = await acquired(stores)
+    await hand.commit()
+    assert not await stores.request_skip(0, 12)
+    await hand.store.note_blocked(12)
+    assert not await stores.request_skip(0, 11)
+    await hand.store.note_blocked(9)
+    assert not await stores.request_skip(0, 9), "it is applied"
+    assert await stores.request_skip(0, 12), "what is applied does not block"
+    assert not await stores.request_skip(1, 12)
+
+
+async def test_a_request_comes_too_late_once_the_command_is_applied(stores: Stores) -> None:
+    hand = await acquired(stores)
+    await hand.store.note_blocked(5)
+    await hand.commit()
+    assert not await stores.request_skip(0, 5)
+    await hand.commit()

@@ -5,9 +5,12 @@ import asyncio
 import pytest
 from tests.conformance.stores import MOMENT, Hand, Stores, acquired, data_of, entry, facts, puts
 
+from waypost.model.authority import Authority
 from waypost.model.index import SeenCommand, Session
 from waypost.model.retention import RetentionPolicy
 from waypost_worker.partition.ports import Changes, FencedError, RejectedRow, RejectedWindow, Row
+
+KEY = bytes(range(1, 33))
 
 # Checkpoints.
 
@@ -242,10 +245,23 @@ async def test_an_old_command_id_that_comes_back_after_the_forgetting_is_kept(st
 
 async def test_default_policy_and_the_ids_that_set_it_are_found_again(stores: Stores) -> None:
     hand = await acquired(stores)
-    await hand.commit(Changes(defaults=(RetentionPolicy(9, 8, 7, 6), ["a", "ü"])))
+    policy = RetentionPolicy(9, 8, 7, 6)
+    await hand.commit(Changes(default_policy=policy, partition_commands=["a", "ü"]))
     await hand.commit()
     claim = (await acquired(stores)).claim
     assert (claim.default_policy, claim.default_commands) == (RetentionPolicy(9, 8, 7, 6), ["a", "ü"])
+    assert claim.authority == Authority()
+
+
+async def test_an_authority_is_found_again_and_its_time_outlives_it(stores: Stores) -> None:
+    hand = await acquired(stores)
+    await hand.commit(Changes(authority=Authority(KEY, -5)))
+    await hand.commit()
+    hand = await acquired(stores)
+    assert hand.claim.authority == Authority(KEY, -5)
+    assert (hand.claim.default_policy, hand.claim.default_commands) == (RetentionPolicy(), [])
+    await hand.commit(Changes(authority=Authority(None, 2**60)))
+    assert (await acquired(stores)).claim.authority == Authority(None, 2**60)
 
 
 def everything(session_id: str = "s") -> Changes:
@@ -265,7 +281,8 @@ def everything(session_id: str = "s") -> Changes:
         RejectedRow(15, session_id, "id", "conflict", "no", b"k", b"v", [("h", b"x")], MOMENT),
         RejectedRow(16, None, None, "invalid-body", "\0", None, None, [], MOMENT),
     ]
-    changes.defaults = (RetentionPolicy(11), ["set"])
+    changes.default_policy, changes.partition_commands = RetentionPolicy(11), ["set"]
+    changes.authority = Authority(KEY, 7)
     return changes
 
 
@@ -286,6 +303,7 @@ async def test_every_kind_of_change_in_one_batch(stores: Stores) -> None:
     successor = await acquired(stores)
     assert facts(await successor.store.load(["s"])) == facts({"s": changes.sessions["s"][0]})
     assert successor.claim.default_policy == RetentionPolicy(11)
+    assert successor.claim.authority == Authority(KEY, 7)
     assert [one.first_offset for one in successor.claim.outbox] == [10]
 
 
@@ -300,6 +318,7 @@ async def test_a_fenced_batch_leaves_nothing_behind_of_any_kind(stores: Stores) 
     assert facts(await owner.store.load(["s", "unknown"])) == before
     claim = (await acquired(stores)).claim
     assert (claim.default_policy, claim.default_commands) == (RetentionPolicy(), [])
+    assert claim.authority == Authority()
     assert [one.first_offset for one in claim.outbox] == [0]
     # Were a row of the zombie's left, this would collide with it.
     heir = await acquired(stores)

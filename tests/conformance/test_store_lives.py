@@ -13,8 +13,8 @@ from tests.conformance.stores import MOMENT, PARTITIONS, Hand, Stores, facts
 from tests.properties.generate import SESSION, lives_with_defaults, long_lives
 
 from waypost.model.commands import Command
-from waypost.model.defaults import Defaults
 from waypost.model.index import Session
+from waypost.model.partition_state import PartitionState
 from waypost.wire.envelope import Envelope
 from waypost_worker.partition.batch import Batch, Decoded
 from waypost_worker.partition.encode import ResultEncoder
@@ -52,7 +52,7 @@ def folded(batch: Batch, commands: list[Command]) -> Batch:
 def in_memory(commands: list[Command]) -> tuple[Session, list[ResultRecord]]:
     """All in one batch, over a session that never leaves memory."""
     sessions = {SESSION: Session(SESSION)}
-    results, _ = folded(Batch(ENCODER, sessions, Defaults()), commands).finish({})
+    results, _ = folded(Batch(ENCODER, sessions, PartitionState()), commands).finish({})
     return sessions[SESSION], [record for _, record in results]
 
 
@@ -67,8 +67,7 @@ async def in_store(
         part, commands = commands[:size], commands[size:]
         hand = Hand(store, await store.acquire(PARTITIONS))
         sessions = {SESSION: Session(SESSION)} | await store.load([SESSION])
-        defaults = Defaults(hand.claim.default_policy, list(hand.claim.default_commands))
-        batch = folded(Batch(ENCODER, sessions, defaults), part)
+        batch = folded(Batch(ENCODER, sessions, hand.claim.state()), part)
         results, _ = batch.finish(await store.contents(batch.wanted()))
         made += [record for _, record in results]
         await hand.commit(batch.changes)

@@ -35,7 +35,7 @@ from waypost_worker.cli.worker.run import run
 from waypost_worker.config.settings import load_settings
 from waypost_worker.kafka.command_log import KafkaCommandLog
 from waypost_worker.kafka.results_log import KafkaResultsLog
-from waypost_worker.partition import batch, batching
+from waypost_worker.partition import batch, skips
 from waypost_worker.partition.batch import Decoded
 from waypost_worker.partition.ports import Claim, Commit, Fence, FetchedResult, ResultRecord
 from waypost_worker.postgres.store import PostgresStore
@@ -201,8 +201,8 @@ def fail_at_poison() -> None:
             raise TypeError("a bug on purpose")
         return shipped(record, partition, partitions)
 
-    assert vars(batching)["decode"] is shipped
-    vars(batching)["decode"] = decode
+    assert vars(skips)["decode"] is shipped
+    vars(skips)["decode"] = decode
 
 
 SABOTAGE: dict[str, Callable[[], None]] = {

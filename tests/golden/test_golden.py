@@ -15,7 +15,7 @@ from tests.support.cli import CommandLine
 from tests.support.database_state import state_hash
 from tests.support.deployment import deployment
 
-from waypost.model.defaults import Defaults
+from waypost.model.partition_state import PartitionState
 from waypost_worker.devserver import Servers
 from waypost_worker.partition.batch import Batch, decode
 from waypost_worker.partition.encode import ResultEncoder
@@ -41,7 +41,7 @@ def by_partition(path: Path) -> dict[int, list[GoldenRecord]]:
 def test_a_log_of_then_gives_the_results_of_then(name: str) -> None:
     commands, results = (by_partition(HERE / name / f"{what}.jsonl") for what in ("commands", "results"))
     for partition, records in commands.items():
-        batch = Batch(ResultEncoder(f"golden-{name}.results", partition), {}, Defaults())
+        batch = Batch(ResultEncoder(f"golden-{name}.results", partition), {}, PartitionState())
         for record in records:
             batch.add(decode(record, partition, len(commands)))
         made, _ = batch.finish({})

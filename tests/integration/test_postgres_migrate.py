@@ -34,7 +34,8 @@ TABLES = {
     "partitions": "partition integer, partitions integer, next_offset bigint, epoch bigint, emitted bigint, "
     "results_offset bigint, anchor bytea?, producer_id bigint?, producer_epoch integer?, "
     "default_policy jsonb?, default_commands jsonb, rejected_window jsonb, "
-    "foreign_results jsonb, former_producer_ids jsonb?",
+    "foreign_results jsonb, former_producer_ids jsonb?, authority jsonb?, "
+    "blocked_offset bigint?, skip_offset bigint?",
     "outbox": "partition integer, first_offset bigint, last_offset bigint, payload bytea",
     "rejected_commands": "partition integer, offset bigint, session_id text?, command_id text?, code text, "
     "message text, key bytea?, value bytea?, headers bytea, recorded_at timestamptz, value_bytes bigint?, "

@@ -139,6 +139,12 @@ DAMAGE = {
         "partitions",
         "default_policy is",
     ),
+    "the authority": (
+        """update waypost.partitions set authority = '{"key": null, "signed_at": 1, "skipped": [7]}' """
+        "where partition = 1",
+        "partitions",
+        "authority is",
+    ),
     "which refused commands are kept": (
         "update waypost.partitions set rejected_window = jsonb_set(rejected_window, '{parts}', '[[9, 0]]') "
         "where partition = 1",
@@ -151,7 +157,7 @@ DAMAGE = {
         "anchor is 00",
     ),
 }
-POSITION = ", epoch, emitted, results_offset, producer_id, producer_epoch, rejected_window"
+POSITION = ", authority, epoch, emitted, results_offset, producer_id, producer_epoch, rejected_window"
 
 
 async def test_the_oldest_of_the_refused_commands_that_are_kept_is_missed(

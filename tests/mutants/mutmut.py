@@ -20,7 +20,14 @@ from tests.mutants.survivors import SURVIVORS
 ROOT = Path(__file__).parents[2]
 PLACE = ROOT / "build" / "mutmut"
 REPORT = ROOT / "build" / "mutmut.json"
-MODULES = ("model/session", "model/index", "model/retention", "model/defaults", "model/checkpoint")
+MODULES = (
+    "model/session",
+    "model/index",
+    "model/retention",
+    "model/partition_state",
+    "model/authority",
+    "model/checkpoint",
+)
 TESTS = (
     "tests/unit/test_session.py",
     "tests/unit/test_session_duplicates.py",

@@ -1,21 +1,30 @@
 """The fold of one command partition: expected rows, and one expected result body for each command."""
 
+import base64
+import hashlib
 import json
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
 import orjson
+from tests.oracle.ed25519 import is_valid
 from tests.properties.naive import DEFAULT_POLICY, NaiveSession
 
 from waypost.errors import InvalidCommandError
-from waypost.model.commands import Command, ConfigureDefaults, Create, Import
+from waypost.model.commands import Command, ConfigureAuthority, ConfigureDefaults, Create, Import, Skip
 from waypost.model.times import format_micros
 from waypost.wire.decode import parse_body
-from waypost.wire.envelope import KafkaRecord, open_envelope, session_of
+from waypost.wire.envelope import Envelope, KafkaRecord, open_envelope, session_of
 from waypost.wire.topics import partition_of
 
 Row = dict[str, Any]
+OF_PARTITION = ConfigureDefaults | ConfigureAuthority | Skip
+TYPES_OF_PARTITION = (
+    b"waypost.defaults.configure",
+    b"waypost.authority.configure",
+    b"waypost.partition.skip",
+)
 DEDUP_WINDOW = 256  # ids of commands that set the default policy
 
 
@@ -42,9 +51,16 @@ class _Fold:
         self.contents: dict[tuple[str, int], tuple[bytes, Any]] = {}
         self.default = dict(DEFAULT_POLICY)
         self.default_ids: list[str] = []
+        self.key: bytes | None = None
+        self.signed_at: int | None = None
+        self.orders: dict[int, set[bytes]] = {}  # found so far
+        self.ordered: dict[int, set[bytes]] = {}  # found ahead
+        self.skipped: list[int] = []
         self.expected = Expected()
 
-    def run(self, records: list[KafkaRecord]) -> Expected:
+    def run(self, records: list[KafkaRecord], ahead: list[KafkaRecord] | None = None) -> Expected:
+        """Fold ``records``, the beginning of the log ``ahead``."""
+        self.ordered = self.orders_in(records if ahead is None else ahead)
         for record in records:
             kind, body = self.one(record)
             command = body.setdefault("command", {})
@@ -58,16 +74,27 @@ class _Fold:
                 self.expected.rows[key] = {**checkpoint, "data": data, "metadata": metadata}
         return self.expected
 
+    def orders_in(self, records: list[KafkaRecord]) -> dict[int, set[bytes]]:
+        """The commands that an authority has skipped, with the hashes of their records: known before all else."""
+        ahead = _Fold(self.partition, self.partitions)
+        for record in records:
+            if record.key is None and not is_skippable(record):
+                ahead.one(record)
+        return ahead.orders
+
     def one(self, record: KafkaRecord) -> tuple[str, dict[str, Any]]:
+        if is_skippable(record) and record_hash(record) in self.ordered.get(record.offset, ()):
+            self.skipped.append(record.offset)
+            return self.reject(record, "skipped")
         try:
             envelope = open_envelope(record)
             action = parse_body(envelope.type, envelope.body)
-            self.check_place(envelope.session_id, isinstance(action, ConfigureDefaults))
+            self.check_place(envelope.session_id, isinstance(action, OF_PARTITION))
         except InvalidCommandError as error:
             return self.reject(record, error.code)
         command = Command(envelope.id, record.offset, envelope.taken_at, envelope.recorded_at, action)
-        if isinstance(action, ConfigureDefaults):
-            return self.configure_defaults(command, action)
+        if isinstance(action, OF_PARTITION):
+            return self.of_partition(record, envelope, command, action)
         session_id = envelope.session_id or ""
         session = self.sessions.setdefault(session_id, NaiveSession(session_id))
         before = {c["number"]: dict(c) for c in session.checkpoints}
@@ -84,8 +111,8 @@ class _Fold:
         kind, body = self.accepted(session, command, decision, before)
         return kind, {"session_id": session_id, **body, "command": {"id": command.id}}
 
-    def check_place(self, session_id: str | None, is_defaults: bool) -> None:
-        if is_defaults != (session_id is None):
+    def check_place(self, session_id: str | None, is_of_partition: bool) -> None:
+        if is_of_partition != (session_id is None):
             raise InvalidCommandError("invalid-envelope", "key")
         if session_id is not None and partition_of(session_id, self.partitions) != self.partition:
             raise InvalidCommandError("misrouted", "partition")
@@ -154,16 +181,64 @@ class _Fold:
             shown["imported_id"] = checkpoint["imported_id"]
         return shown
 
-    def configure_defaults(self, command: Command, action: ConfigureDefaults) -> tuple[str, dict[str, Any]]:
+    def of_partition(
+        self,
+        record: KafkaRecord,
+        envelope: Envelope,
+        command: Command,
+        action: ConfigureDefaults | ConfigureAuthority | Skip,
+    ) -> tuple[str, dict[str, Any]]:
+        key = self.key
+        if key is not None and not self.is_signed(record, envelope, key):
+            return self.reject(record, "unauthorized")
         if command.id in self.default_ids:
             body = {"session_id": None, "checkpoint_id": None, "command": {"id": command.id}}
             return "waypost.command.duplicate", body
-        self.default.update(dict(action.changes))
+        if key is not None and self.signed_at is not None and command.taken_at <= self.signed_at:
+            return self.reject(record, "unauthorized")
+        if key is not None:
+            self.signed_at = command.taken_at
+        about: dict[str, Any]
+        if isinstance(action, Skip):
+            if key is None:
+                return self.reject(record, "unauthorized")
+            if action.offset >= record.offset:
+                return self.reject(record, "invalid-body")
+            self.orders.setdefault(action.offset, set()).add(action.record)
+            if action.offset not in self.skipped:
+                return self.reject(record, "conflict")
+            about = {"offset": action.offset, "reason": action.reason, "command": {"id": command.id}}
+            return "waypost.partition.skipped", about
+        if isinstance(action, ConfigureAuthority):
+            self.key = action.key
+            shown = None if action.key is None else base64.b64encode(action.key).decode()
+            kind, about = "waypost.authority.configured", {"key": shown}
+        else:
+            self.default.update(dict(action.changes))
+            kind, about = "waypost.defaults.configured", {"policy": _policy(self.default)}
+        if isinstance(action, ConfigureAuthority):
+            times = [command.taken_at] if self.signed_at is None else [command.taken_at, self.signed_at]
+            self.signed_at = max(times)
         self.default_ids = [*self.default_ids, str(command.id)][-DEDUP_WINDOW:]
-        return "waypost.defaults.configured", {
-            "policy": _policy(self.default),
-            "command": {"id": command.id},
-        }
+        return kind, {**about, "command": {"id": command.id}}
+
+    def is_signed(self, record: KafkaRecord, envelope: Envelope, key: bytes) -> bool:
+        """As docs/other-languages.md says what is signed; for commands in binary mode."""
+        signature = dict(record.headers).get("ce_signature") or b""
+        message = b"Waypost signed command, version 1\n"
+        for part in (
+            str(self.partition),
+            envelope.type,
+            envelope.id,
+            str(envelope.taken_at),
+            envelope.body.decode(),
+        ):
+            message += f"{len(part.encode())}:{part}\n".encode()
+        try:
+            raw = base64.b64decode(signature, validate=True)
+        except ValueError:
+            return False
+        return is_valid(key, message, raw)
 
     def reject(self, record: KafkaRecord, code: str) -> tuple[str, dict[str, Any]]:
         self.expected.rejected.append((record.offset, code))
@@ -172,6 +247,24 @@ class _Fold:
         except InvalidCommandError:
             session_id = None
         return "waypost.command.rejected", {"session_id": session_id, "code": code}
+
+
+def is_skippable(record: KafkaRecord) -> bool:
+    said = [(name, value) for name, value in record.headers if value is not None]
+    content = dict(said).get("content-type", b"").split(b";")[0].strip(b" \t").lower()
+    kinds = [value for name, value in said if name == "ce_type" and value in TYPES_OF_PARTITION]
+    return record.key is not None or not (kinds or content == b"application/cloudevents+json")
+
+
+def record_hash(record: KafkaRecord) -> bytes:
+    """16 bytes over offset, time, key, value and headers, each with its length in front."""
+    parts = [f"{record.offset} {record.timestamp}".encode()]
+    parts += [
+        b" -" if part is None else f" {len(part)}:".encode() + part for part in (record.key, record.value)
+    ]
+    for name, value in record.headers:
+        parts.append(f" {len(name)}:{name} {len(value or b'')}:".encode() + (value or b""))
+    return hashlib.blake2b(b"".join(parts), digest_size=16).digest()
 
 
 def named(whole: str, ranges: str, session_id: str, numbers: list[int]) -> dict[str, Any]:

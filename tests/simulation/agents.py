@@ -5,8 +5,10 @@ from functools import cache
 from random import Random
 
 import orjson
+from tests.support.signing import public_key, signed_headers
 
 from waypost.model.times import format_micros
+from waypost.wire.encode import authority_body, skip_body
 from waypost.wire.envelope import command_headers, structured_event
 from waypost.wire.event_types import EventType
 from waypost.wire.topics import partition_of
@@ -38,6 +40,53 @@ def sessions_of(partition: int, partitions: int, count: int) -> tuple[str, ...]:
     return tuple([name for name in names if partition_of(name, partitions) == partition][:count])
 
 
+class Operators:
+    """Sets the default policy and the authority of one partition, among others who may not."""
+
+    def __init__(self, random: Random, partition: int) -> None:
+        self._random = random
+        self._partition = partition
+        self._key: str | None = None
+        self._kept: list[Message] = []
+
+    def next(self, command_id: str, policy: bytes, now: int) -> Message:
+        """The next command about the partition; ``now`` in microseconds."""
+        chance, key = self._random.random(), self._key
+        if chance < 0.2:
+            self._key = self._random.choice(("one", "two", None))
+            body = authority_body(None if self._key is None else public_key(self._key))
+            return self._signed(key, EventType.CONFIGURE_AUTHORITY, command_id, body, now)
+        if chance < 0.3 and self._kept:  # by somebody who kept what an operator sent
+            return self._random.choice(self._kept)
+        if chance < 0.4:
+            key = None
+        elif chance < 0.5:
+            key = "an intruder"
+        elif chance < 0.6:
+            now -= 10**9
+        return self._signed(key, EventType.CONFIGURE_DEFAULTS, command_id, policy, now)
+
+    def order(
+        self, command_id: str, offset: int, record: bytes, now: int, key: bytes | None
+    ) -> list[Message]:
+        """Have a command skipped; name an authority before if there is none."""
+        messages = []
+        names = {public_key(name): name for name in ("one", "two")}
+        self._key = None if key is None else names[key]
+        if self._key is None:
+            self._key = "one"
+            body = authority_body(public_key("one"))
+            kind = EventType.CONFIGURE_AUTHORITY
+            messages.append(self._signed(None, kind, f"{command_id}-key", body, now))
+        body = skip_body(offset, record, "poison")
+        return [*messages, self._signed(self._key, EventType.SKIP, command_id, body, now + 1)]
+
+    def _signed(self, key: str | None, kind: EventType, command_id: str, body: bytes, now: int) -> Message:
+        headers = signed_headers(key, self._partition, kind.wire, command_id, now, body)
+        self._kept.append((None, body, headers))
+        return self._kept[-1]
+
+
 class Agents:
     """Makes the commands of one partition's sessions, one after the other."""
 
@@ -46,9 +95,16 @@ class Agents:
         self._partition = partition
         self._partitions = partitions
         self._sessions = sessions_of(partition, partitions, sessions)
+        # They have luck of their own, so that they change nothing about what agents of the same seed do.
+        self._operators = Operators(Random(str(random.getstate()[1][:4])), partition)
         self._made = 0
         self._sent: list[Message] = []
         self._numbers = dict.fromkeys(self._sessions, 0)
+
+    def order(self, offset: int, record: bytes, now_ms: int, key: bytes | None) -> list[Message]:
+        """An operator's order to skip a command, as Kafka records."""
+        self._made += 1
+        return self._operators.order(f"c{self._partition}-{self._made}", offset, record, now_ms * 1000, key)
 
     def next(self, now_ms: int) -> Message:
         """The next command, as a Kafka record."""
@@ -60,7 +116,8 @@ class Agents:
             return self._mistake(now_ms)
         if kind == "defaults":
             body = self._policy()
-            return None, body, self._headers(EventType.CONFIGURE_DEFAULTS.wire, now_ms)
+            self._headers(EventType.CONFIGURE_DEFAULTS.wire, now_ms)
+            return self._operators.next(f"c{self._partition}-{self._made}", body, now_ms * 1000)
         session_id = self._random.choice(self._sessions)
         command_type, body = self._command(kind, session_id, now_ms)
         message: Message = (session_id.encode(), body, self._headers(command_type, now_ms))

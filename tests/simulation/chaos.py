@@ -58,6 +58,7 @@ class _Trouble:
     def __init__(self, world: World) -> None:
         self.world = world
         self.random = Random(world.plan.seed + 7)
+        self._operators = Random(f"operators of {world.plan.seed}")
         self._which = Random(f"databases of {world.plan.seed}")
 
     def database(self) -> Database:
@@ -266,6 +267,14 @@ class _Trouble:
 
         if self.random.random() < 0.5:
             self._later(20, upgrade)
+
+        def skip() -> None:
+            for partition in range(world.plan.partitions):
+                if self._operators.random() < 0.5:
+                    world.traffic.skip(partition)
+
+        for seconds in (5, 10, 15, 25):
+            self._later(seconds, skip)
 
     def _postgres_cut(self, host: Host, database: Database) -> None:
         database.server.break_connections()

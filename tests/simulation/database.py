@@ -13,6 +13,7 @@ from typing import Any
 from tests.simulation.loop import current_process
 from tests.simulation.network import Server
 
+from waypost.model.authority import Authority
 from waypost.model.index import Entry, SeenCommand, Session
 from waypost.model.retention import RetentionPolicy
 from waypost_worker.partition.ports import (
@@ -59,6 +60,9 @@ class Tables:
     rejected_window: RejectedWindow = field(default_factory=RejectedWindow)
     foreign_results: tuple[ForeignRecord, ...] = ()
     former_producer_ids: tuple[int, ...] | None = None
+    authority: Authority = field(default_factory=Authority)
+    blocked_offset: int | None = None
+    skip_offset: int | None = None
     outbox: dict[int, StoredOutbox] = field(default_factory=dict)
     checkpoints: dict[Key, tuple[Entry, bytes, bytes]] = field(default_factory=dict)
     sessions: dict[str, SessionRow] = field(default_factory=dict)
@@ -173,6 +177,21 @@ class Database:
         raise AssertionError(what)
 
 
+def request_skip(database: Database, partition: int, offset: int) -> bool:
+    """What sql/request_skip.sql does."""
+    tables = database.tables.get(partition)
+    if tables is None or tables.next_offset > offset or tables.blocked_offset != offset:
+        return False
+    tables = tables.copy()
+    tables.skip_offset, tables.epoch = offset, tables.epoch + 1
+    database.put(partition, tables)
+    return True
+
+
+def _ahead(offset: int | None, tables: Tables) -> int | None:
+    return offset if offset is not None and offset >= tables.next_offset else None
+
+
 class SimulatedStore:
     """One partition in the simulated Postgres, for one process."""
 
@@ -206,6 +225,8 @@ class SimulatedStore:
             producer_id=tables.producer_id,
             default_policy=tables.default_policy,
             default_commands=list(tables.default_commands),
+            authority=tables.authority,
+            skip_offset=_ahead(tables.skip_offset, tables),
             outbox=[tables.outbox[first] for first in sorted(tables.outbox)],
             rejected_window=tables.rejected_window,
             foreign_results=tables.foreign_results,
@@ -241,6 +262,24 @@ class SimulatedStore:
         tables.emitted, tables.results_offset = emitted, results_offset
         _drop_confirmed(tables)
         self._database.put(self._partition, tables)
+
+    async def note_blocked(self, offset: int) -> None:
+        await self._call(f"note that {offset} blocks", partial(self._note_blocked, offset))
+
+    def _note_blocked(self, offset: int) -> None:
+        tables = self._database.tables.get(self._partition)
+        if tables is not None and tables.next_offset <= offset:
+            tables = tables.copy()
+            tables.blocked_offset = offset
+            self._database.put(self._partition, tables)
+
+    async def is_skip_requested(self) -> bool:
+        found: bool = await self._call("is a skip requested", self._is_skip_requested)
+        return found
+
+    def _is_skip_requested(self) -> bool:
+        tables = self._database.tables.get(self._partition)
+        return tables is not None and _ahead(tables.skip_offset, tables) is not None
 
     async def sizes(self, session_ids: Sequence[str]) -> dict[str, int]:
         found: dict[str, int] = await self._call(
@@ -342,9 +381,10 @@ def _frozen(commit: Commit) -> Callable[[Database, Tables], None]:
         for session_id, one in changes.remembered
         if session_id not in recent or one in recent[session_id]
     ]
+    default_policy, authority = changes.default_policy, changes.authority
+    commands = None if changes.partition_commands is None else list(changes.partition_commands)
     kept_from, window = changes.rejected_below, changes.rejected_window
     rejected = [row for row in changes.rejected if row.offset >= kept_from]
-    defaults = None if changes.defaults is None else (changes.defaults[0], list(changes.defaults[1]))
 
     def write(database: Database, tables: Tables) -> None:
         for key in drops:
@@ -378,7 +418,11 @@ def _frozen(commit: Commit) -> Callable[[Database, Tables], None]:
             if rejection.offset in tables.rejected:
                 database.violated(f"rejected command {rejection.offset} twice")
             tables.rejected[rejection.offset] = rejection
-        if defaults is not None:
-            tables.default_policy, tables.default_commands = defaults
+        if default_policy is not None:
+            tables.default_policy = default_policy
+        if commands is not None:
+            tables.default_commands = commands
+        if authority is not None:
+            tables.authority = authority
 
     return write

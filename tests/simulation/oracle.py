@@ -31,6 +31,7 @@ _REBUILT = (
     "rejected",
     "default_policy",
     "default_commands",
+    "authority",
     "rejected_window",
 )
 _RESULTS_DISASTERS = (
@@ -95,7 +96,7 @@ def _judge_refused(world: World, judged: "_Partition", verdict: SimulationReport
     for candidate in candidates:
         outcome = SimulationReport()
         applied = [record for record in candidate.records if record.offset < judged.tables.next_offset]
-        done = _Partition(world, partition, applied)
+        done = _Partition(world, partition, applied, list(candidate.records))
         done.answers(outcome)
         done.store(outcome)
         outcomes.append(outcome.problems)
@@ -104,12 +105,18 @@ def _judge_refused(world: World, judged: "_Partition", verdict: SimulationReport
 
 
 class _Partition:
-    def __init__(self, world: World, partition: int, records: list[CommandRecord]) -> None:
+    def __init__(
+        self,
+        world: World,
+        partition: int,
+        records: list[CommandRecord],
+        ahead: list[CommandRecord] | None = None,
+    ) -> None:
         self.world = world
         self.partition = partition
         self.records = records
         self.fold = folding._Fold(partition, world.plan.partitions)
-        self.expected = self.fold.run(list(records))
+        self.expected = self.fold.run(list(records), None if ahead is None else list(ahead))
         self.tables = world.database_of(partition).tables.get(partition) or Tables(0)
         self.seen = world.traffic.seen[partition]
         log = world.results[partition]
@@ -254,6 +261,8 @@ class _Partition:
         )
         self.same(verdict, "default policy", _policy(tables.default_policy), self.fold.default)
         self.same(verdict, "default commands", tables.default_commands, self.fold.default_ids)
+        stored = (tables.authority.key, tables.authority.signed_at, list(tables.authority.skipped))
+        self.same(verdict, "authority", stored, (self.fold.key, self.fold.signed_at, self.fold.skipped))
         self.same(
             verdict,
             "rejected commands",

@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 from tests.simulation.loop import current_process
 
-from waypost_worker.partition import batching
+from waypost_worker.partition import skips
 from waypost_worker.partition.batch import Batch, Decoded, decode
 from waypost_worker.partition.failure import FailingCommandError, UnexpectedError
 from waypost_worker.partition.ports import OwnerError
@@ -82,11 +82,12 @@ class Poison:
             return decode(record, partition, partitions)
 
         def bad_add(batch: Batch, decoded: Decoded) -> None:
-            self._raise(decoded.record, "decide")
+            if decoded.action is not None:
+                self._raise(decoded.record, "decide")
             add(batch, decoded)
 
         with ExitStack() as stack:
-            stack.enter_context(patch.object(batching, "decode", bad_decode))
+            stack.enter_context(patch.object(skips, "decode", bad_decode))
             stack.enter_context(patch.object(Batch, "add", bad_add))
             yield
 

@@ -20,7 +20,7 @@ from tests.simulation.plan import plan_of
 from tests.simulation.world import World
 from tests.support.processes import begin
 
-from waypost.model import defaults, index
+from waypost.model import index, partition_state
 from waypost_worker.partition import kept
 
 REPORT = Path("build/simulation.json")
@@ -124,7 +124,7 @@ def run_seed(seed: int, trace: Any = None) -> Outcome:
 def remembering(count: int, forget_above: int) -> Iterator[None]:
     """Sessions, and the oracle's own, remember so many command ids: a simulated life is short."""
     with ExitStack() as stack:
-        for module in (index, defaults, naive, fold):
+        for module in (index, partition_state, naive, fold):
             stack.enter_context(patch.object(module, "DEDUP_WINDOW", count))
         for module in (index, naive):
             stack.enter_context(patch.object(module, "FORGET_ABOVE", forget_above))

@@ -19,7 +19,7 @@ import tests.conformance.test_store_lives as store_lives_suite
 from tests.conformance.worlds import PARTITION, PARTITIONS
 from tests.simulation.broker import CommandPartition, Coordinator, ResultsPartition
 from tests.simulation.clients import SimulatedCommandLog, SimulatedResultsLog, Topic
-from tests.simulation.database import Database, SimulatedStore
+from tests.simulation.database import Database, SimulatedStore, request_skip
 from tests.simulation.network import Server
 
 from waypost_worker.partition.ports import ResultRecord
@@ -82,6 +82,9 @@ class SimulatedStores:
 
     async def open(self, partition: int = 0) -> SimulatedStore:
         return SimulatedStore(self._database, partition)
+
+    async def request_skip(self, partition: int, offset: int) -> bool:
+        return request_skip(self._database, partition, offset)
 
     async def rejected(self, partition: int) -> list[int]:
         return sorted(self._database.tables[partition].rejected)

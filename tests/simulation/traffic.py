@@ -4,12 +4,17 @@ import asyncio
 from random import Random
 from typing import TYPE_CHECKING
 
+from tests.oracle import fold as folding
+from tests.oracle.fold import is_skippable
 from tests.simulation.agents import Agents
 from tests.simulation.broker import ResultsPartition
+from tests.simulation.database import request_skip
+from tests.simulation.plan import LOSSY
 
 from waypost.model.times import format_micros
 from waypost.wire.envelope import command_headers
 from waypost.wire.event_types import EventType
+from waypost_worker.partition.ownership import anchor_of
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -52,6 +57,35 @@ class Traffic:
                 f"agent publishes p{partition} {offset}: {headers[3:4]} {key!r} {(value or b'')[:60]!r}"
             )
         return offset
+
+    def skip(self, partition: int) -> bool:
+        """What 'waypost commands skip' does with the command at which owners fail; whether there is one."""
+        world = self._world
+        database = world.database_of(partition)
+        tables = database.tables.get(partition)
+        offset = None if tables is None else tables.blocked_offset
+        log = world.commands[partition]
+        named = [record for record in log.records if record.offset == offset]
+        if offset is None or not named or self.is_away(partition) or not is_skippable(named[0]):
+            return False
+        ahead = folding._Fold(partition, world.plan.partitions)
+        for record in log.records:
+            if not is_skippable(record):
+                ahead.one(record)
+        if tables is None or (tables.authority.key is None and LOSSY & set(world.plan.faults)):
+            # Where the authority is named behind the command, a Postgres that lost the request may have the command
+            # applied all the same. Then the partition is refused at the order.
+            return False
+        # What is answered may be so only in the results, if Postgres was restored.
+        if world.last_answered(partition) >= offset or not request_skip(database, partition, offset):
+            return False
+        for key, value, headers in self._agents[partition].order(
+            offset, anchor_of(named[0]), world.now_ms(), ahead.key
+        ):
+            log.append(world.now_ms(), key, value, headers)
+            self.published += 1
+        world.say(f"an operator has p{partition} {offset} skipped")
+        return True
 
     def is_away(self, partition: int) -> bool:
         return self._world.loop.time() < self.away_until[partition]

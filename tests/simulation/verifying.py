@@ -66,6 +66,7 @@ class _Snapshot:
                 tables.results_offset,
                 tables.default_policy,
                 list(tables.default_commands),
+                tables.authority,
                 tables.rejected_window,
                 tables.foreign_results,
             )

@@ -39,6 +39,11 @@ def dear_bodies(size: int = WHOLE) -> Iterator[DearBody]:
         yield DearBody(kind, "white space", b'{"checkpoint_id":"a"' + b" " * (size - 21) + b"}")
     yield DearBody(EventType.CLEAR, "unknown fields", _counted(b"{", b'"%x":0', b"}", size))
     yield DearBody(EventType.CLEAR, "a list of lists", _filled(b"[", b"[]", b"]", size))
+    yield DearBody(EventType.CONFIGURE_AUTHORITY, "unknown fields", _counted(b"{", b'"%x":0', b"}", size))
+    yield DearBody(EventType.CONFIGURE_AUTHORITY, "a long key", b'{"key":"' + b"A" * (size - 10) + b'"}')
+    yield DearBody(EventType.SKIP, "unknown fields", _counted(b"{", b'"%x":0', b"}", size))
+    head = b'{"offset":1,"record":"00000000000000000000000000000000","reason":"'
+    yield DearBody(EventType.SKIP, "a long reason", head + b"a" * (size - len(head) - 2) + b'"}')
     for kind in EventType.CONFIGURE, EventType.CONFIGURE_DEFAULTS:
         yield DearBody(kind, "unknown fields", _counted(b"{", b'"%x":0', b"}", size))
         yield DearBody(kind, "one field repeated", _filled(b"{", b'"keep_recent":1', b"}", size))

@@ -13,9 +13,9 @@ from typing import Any, Final
 import orjson
 from tests.support.dear_bodies import AT_ONCE, WHOLE, DearBody, dear_bodies
 
-from waypost.model.defaults import Defaults
+from waypost.model.partition_state import PartitionState
 from waypost.wire.envelope import command_headers
-from waypost.wire.event_types import EventType
+from waypost.wire.event_types import PARTITION_TYPES
 from waypost_worker.partition.batch import Batch, Decoded, decode
 from waypost_worker.partition.encode import ResultEncoder
 
@@ -65,7 +65,7 @@ def measure(bodies: Iterable[DearBody], turns: int = _TURNS) -> list[Cost]:
 
 def _cost(dear: DearBody, unit: float, turns: int) -> Cost:
     headers = command_headers("c-1", b"/agent", dear.kind.wire, b"2026-11-24T08:24:59.000000Z")
-    key = None if dear.kind == EventType.CONFIGURE_DEFAULTS else b"s"
+    key = None if dear.kind in PARTITION_TYPES else b"s"
     record: Any = _Record(dear.body, headers, key)
     decoded = decode(record, 0, 1)
     decoding = min(_seconds(lambda: decode(record, 0, 1)) for _ in range(turns))
@@ -79,7 +79,7 @@ def _cost(dear: DearBody, unit: float, turns: int) -> Cost:
 
 
 def _decide(decoded: Decoded) -> str:
-    batch = Batch(ResultEncoder("results", 0), {}, Defaults())
+    batch = Batch(ResultEncoder("results", 0), {}, PartitionState())
     batch.add(decoded)
     ((_, result),), _ = batch.finish({})
     kind = dict(result.headers)["ce_type"].decode().rpartition(".")[2]

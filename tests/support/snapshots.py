@@ -20,6 +20,7 @@ from tests.support.deployment import Deployment, deployment
 from waypost.wire.event_types import EventType
 from waypost_worker.devserver import Servers
 from waypost_worker.snapshots.manifest import TABLES
+from waypost_worker.snapshots.pgcopy import _HEADER, _rows
 
 PARTITIONS = 2
 
@@ -104,6 +105,40 @@ async def trim(here: Deployment, topic: str, partition: int, before: int) -> Non
         await admin.delete_records({TopicPartition(topic, partition): RecordsToDelete(before)})
     finally:
         await admin.close()
+
+
+def without_columns(table: str, *names: str) -> Callable[[Path], None]:
+    """A snapshot of a schema that did not have the last columns of a table yet. Each file holds whole rows."""
+
+    def edit(snapshot: Path) -> None:
+        def change(fields: dict[str, Any]) -> None:
+            assert fields["columns"][table][-len(names) :] == list(names)
+            del fields["columns"][table][-len(names) :]
+            for file in [
+                file for part in fields["parts"] for file in part["files"] if file["table"] == table
+            ]:
+                raw = bytes(cramjam.zstd.decompress((snapshot / file["path"]).read_bytes()))
+                rows, end, _ = _rows(raw, _HEADER.size)
+                cut = (
+                    raw[: _HEADER.size] + b"".join(_packed(row[: -len(names)]) for row in rows) + b"\xff\xff"
+                )
+                assert end == len(raw)
+                packed = bytes(cramjam.zstd.compress(cut))
+                (snapshot / file["path"]).write_bytes(packed)
+                file |= {
+                    "size": len(packed),
+                    "raw_size": len(cut),
+                    "sha256": hashlib.sha256(packed).hexdigest(),
+                }
+
+        edited(change)(snapshot)
+
+    return edit
+
+
+def _packed(row: list[bytes | None]) -> bytes:
+    fields = [b"\xff" * 4 if one is None else len(one).to_bytes(4) + one for one in row]
+    return len(row).to_bytes(2) + b"".join(fields)
 
 
 def edited(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:

@@ -7,8 +7,8 @@ from random import Random
 
 import pytest
 
-from waypost.model.defaults import Defaults
 from waypost.model.index import Entry, Session
+from waypost.model.partition_state import PartitionState
 from waypost.model.retention import RetentionPolicy
 from waypost.wire.envelope import command_headers
 from waypost.wire.event_types import EventType
@@ -69,7 +69,9 @@ class Stored:
 
 async def folded(store: Stored, records: Sequence[Record]) -> list[FoldResult]:
     """All batches of these records."""
-    folder = BatchFolder(ResultEncoder("results", 0), store, Defaults(), RejectedWindow(), lambda: 10**9)
+    folder = BatchFolder(
+        ResultEncoder("results", 0), store, PartitionState(), RejectedWindow(), lambda: 10**9
+    )
     pieces = BatchSplitter(records, 0, 1, NO_LIMIT)
     batches = []
     while pieces:
@@ -220,7 +222,7 @@ async def test_the_event_loop_gets_a_turn_between_commands_that_do_much() -> Non
     folder = BatchFolder(
         ResultEncoder("results", 0),
         Stored(dict.fromkeys(names, 9_000)),
-        Defaults(),
+        PartitionState(),
         RejectedWindow(),
         lambda: 10,
     )
@@ -234,7 +236,7 @@ async def test_rejected_commands_make_room_for_newer_ones(monkeypatch: pytest.Mo
     monkeypatch.setattr("waypost_worker.partition.kept.PARTS", 2)
     monkeypatch.setattr("waypost_worker.partition.kept.PART_ROWS", 2)
     window = RejectedWindow(parts=((0, 2),))
-    folder = BatchFolder(ResultEncoder("results", 0), Stored({}), Defaults(), window, lambda: 10**9)
+    folder = BatchFolder(ResultEncoder("results", 0), Stored({}), PartitionState(), window, lambda: 10**9)
 
     async def changes(offsets: range, body: bytes) -> Changes:
         records = [Record(n, b"s", EventType.CLEAR, body) for n in offsets]

@@ -10,8 +10,10 @@ from jsonschema import Draft202012Validator, ValidationError
 from waypost.model.commands import ImportItem
 from waypost.model.decisions import (
     Accepted,
+    AuthorityConfigured,
     Cleared,
     Configured,
+    DefaultsConfigured,
     Deleted,
     Duplicate,
     Imported,
@@ -19,13 +21,22 @@ from waypost.model.decisions import (
     Placed,
     Rejected,
     RolledBack,
+    Skipped,
     Unpinned,
 )
 from waypost.model.index import Entry
 from waypost.model.retention import RetentionPolicy
 from waypost.wire import schema_export
 from waypost.wire.command_models import BODIES
-from waypost.wire.encode import checkpoint_body, create_body, import_body, policy_body, rollback_body
+from waypost.wire.encode import (
+    authority_body,
+    checkpoint_body,
+    create_body,
+    import_body,
+    policy_body,
+    rollback_body,
+    skip_body,
+)
 from waypost.wire.envelope import Envelope, command_headers
 from waypost.wire.event_types import COMMAND_TYPES, RESULT_TYPES, EventType
 from waypost.wire.result_models import RESULTS
@@ -49,6 +60,8 @@ COMMANDS: dict[str, list[bytes]] = {
     "waypost.session.import": [import_body([]), import_body([ITEM], "reject")],
     "waypost.session.configure": [policy_body({"max_age": None}), policy_body({"max_age": 1.5})],
     "waypost.defaults.configure": [policy_body({"max_checkpoints": 3})],
+    "waypost.partition.skip": [skip_body(7, bytes(16), "a bug")],
+    "waypost.authority.configure": [authority_body(b"\x11" * 32), authority_body(None)],
 }
 
 # What breaks the bounds of the contract, as far as JSON Schema can say it.
@@ -61,6 +74,11 @@ WRONG: list[tuple[str, bytes]] = [
     ("waypost.session.import", b'{"checkpoints":[],"on_conflict":"merge"}'),
     ("waypost.session.configure", b'{"max_checkpoints":1}'),
     ("waypost.session.configure", b'{"max_age":0}'),
+    ("waypost.authority.configure", b"{}"),
+    ("waypost.partition.skip", b'{"offset":1,"record":"","reason":"a bug"}'),
+    ("waypost.partition.skip", b'{"offset":-1,"record":"00000000000000000000000000000000","reason":"a bug"}'),
+    ("waypost.partition.skip", b'{"offset":1,"record":"00000000000000000000000000000000","reason":""}'),
+    ("waypost.authority.configure", b'{"key":"AAAA"}'),
     ("waypost.session.configure", b'{"max_age":4000000000}'),
 ]
 
@@ -82,7 +100,9 @@ EMITTED: dict[str, ResultRecord] = {
         Imported((Placed(1, "skipped", None, ImportItem("s:1", "n", NOW, b"{}")),), removed=(1,))
     ),
     EventType.CONFIGURED: accepted(Configured(policy=RetentionPolicy(max_age=1_500_000), removed=())),
-    EventType.DEFAULTS_CONFIGURED: _encoder.defaults_configured(ENVELOPE, 5, RetentionPolicy()),
+    EventType.DEFAULTS_CONFIGURED: _encoder.for_partition(ENVELOPE, 5, DefaultsConfigured(RetentionPolicy())),
+    EventType.AUTHORITY_CONFIGURED: _encoder.for_partition(ENVELOPE, 5, AuthorityConfigured(bytes(32))),
+    EventType.SKIPPED: _encoder.for_partition(ENVELOPE, 5, Skipped(3, "a bug")),
     EventType.DUPLICATE: _encoder.duplicate(ENVELOPE, 5, Duplicate(None)),
     EventType.REJECTED: _encoder.rejected(
         Rejected("invalid-envelope", "the key is not UTF-8"),

@@ -10,6 +10,7 @@ from waypost.model.commands import (
     Action,
     Clear,
     Configure,
+    ConfigureAuthority,
     ConfigureDefaults,
     Create,
     Delete,
@@ -17,6 +18,7 @@ from waypost.model.commands import (
     ImportItem,
     Pin,
     Rollback,
+    Skip,
     Unpin,
 )
 from waypost.wire.decode import _plain_create, parse_body
@@ -53,6 +55,17 @@ from waypost.wire.event_types import COMMAND_TYPES, EventType
         ),
         (EventType.CONFIGURE, b'{"max_age":null}', Configure((("max_age", None),))),
         (EventType.CONFIGURE_DEFAULTS, b'{"keep_recent":0}', ConfigureDefaults((("keep_recent", 0),))),
+        (EventType.CONFIGURE_AUTHORITY, b'{"key":null}', ConfigureAuthority(None)),
+        (
+            EventType.SKIP,
+            b'{"offset":7,"record":"0123456789abcdef0123456789abcdef","reason":"bug"}',
+            Skip(7, bytes.fromhex("0123456789abcdef" * 2), "bug"),
+        ),
+        (
+            EventType.CONFIGURE_AUTHORITY,
+            b'{"key":"ERERERERERERERERERERERERERERERERERERERERERE="}',
+            ConfigureAuthority(b"\x11" * 32),
+        ),
     ],
 )
 def test_what_each_body_means(command_type: str, body: bytes, action: Action) -> None:
@@ -175,6 +188,21 @@ class TestFields:
         assert refusal(command_type, body) == ("invalid-body", problem)
 
     @pytest.mark.parametrize(
+        ("key", "problem"),
+        [
+            ("AAAA", "key: has 3 bytes, an Ed25519 public key has 32"),
+            ("no key", "key: is not base64 of a key"),
+            ("A" * 1_000_000, "key: is not base64 of a key"),
+            ("A" * 43 + "=", "key: is not a key that only its holder can sign for"),
+            (b"".hex(), "key: has 0 bytes"),
+        ],
+    )
+    def test_key(self, key: str, problem: str) -> None:
+        code, message = refusal(EventType.CONFIGURE_AUTHORITY, {"key": key})
+        assert code == "invalid-body"
+        assert message.startswith(problem)
+
+    @pytest.mark.parametrize(
         ("command_type", "body"),
         [
             (EventType.CREATE, {"name": "n", "data": {}, "pinned": True}),
@@ -185,6 +213,8 @@ class TestFields:
             (EventType.IMPORT, {"checkpoints": [{**ITEM, "pinned": True}]}),
             (EventType.CONFIGURE, {"pinned": True}),
             (EventType.CONFIGURE_DEFAULTS, {"pinned": True}),
+            (EventType.CONFIGURE_AUTHORITY, {"key": None, "pinned": True}),
+            (EventType.SKIP, {"offset": 1, "record": "0" * 32, "reason": "bug", "pinned": True}),
         ],
     )
     def test_unknown(self, command_type: str, body: dict[str, Any]) -> None:

@@ -20,6 +20,8 @@ COMMANDS = (
     "waypost.session.import",
     "waypost.session.configure",
     "waypost.defaults.configure",
+    "waypost.authority.configure",
+    "waypost.partition.skip",
 )
 RESULTS = (
     "waypost.checkpoint.created",
@@ -31,6 +33,8 @@ RESULTS = (
     "waypost.session.imported",
     "waypost.session.configured",
     "waypost.defaults.configured",
+    "waypost.authority.configured",
+    "waypost.partition.skipped",
     "waypost.command.rejected",
     "waypost.command.duplicate",
     "waypost.partition.acquired",

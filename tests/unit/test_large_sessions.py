@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from waypost.model.defaults import Defaults
 from waypost.model.index import Entry, Session
+from waypost.model.partition_state import PartitionState
 from waypost.model.retention import RetentionPolicy
 from waypost.wire.envelope import command_headers
 from waypost.wire.event_types import EventType
@@ -67,7 +67,7 @@ def decoded(commands: Commands) -> list[Decoded]:
 
 def seconds(held: Session, commands: list[Decoded]) -> float:
     """CPU per command, once the session is at hand with what it needs."""
-    batch = Batch(ENCODER, {"s": held}, Defaults())
+    batch = Batch(ENCODER, {"s": held}, PartitionState())
     for command in commands[:12]:
         batch.add(command)
     began = time.process_time()

@@ -9,8 +9,10 @@ from tests.unit.test_traceparent import GOOD
 from waypost.model.commands import ImportItem
 from waypost.model.decisions import (
     Accepted,
+    AuthorityConfigured,
     Cleared,
     Configured,
+    DefaultsConfigured,
     Deleted,
     Duplicate,
     Imported,
@@ -18,6 +20,7 @@ from waypost.model.decisions import (
     Placed,
     Rejected,
     RolledBack,
+    Skipped,
     Unpinned,
 )
 from waypost.model.index import Entry
@@ -97,7 +100,11 @@ def largest(removed: tuple[int, ...]) -> dict[EventType, ResultRecord]:
         EventType.ROLLED_BACK: accepted(RolledBack(number, removed), (ENTRY, CONTENT)),
         EventType.IMPORTED: accepted(imported(removed)),
         EventType.CONFIGURED: accepted(Configured(policy, removed)),
-        EventType.DEFAULTS_CONFIGURED: ENCODER.defaults_configured(ENVELOPE, OFFSET, policy),
+        EventType.DEFAULTS_CONFIGURED: ENCODER.for_partition(ENVELOPE, OFFSET, DefaultsConfigured(policy)),
+        EventType.SKIPPED: ENCODER.for_partition(ENVELOPE, OFFSET, Skipped(OFFSET, WIDE * 1000)),
+        EventType.AUTHORITY_CONFIGURED: ENCODER.for_partition(
+            ENVELOPE, OFFSET, AuthorityConfigured(bytes(32))
+        ),
         EventType.DUPLICATE: ENCODER.duplicate(ENVELOPE, OFFSET, Duplicate(number)),
         EventType.REJECTED: ENCODER.rejected(
             Rejected("invalid-envelope", WIDE * 1_000_000),

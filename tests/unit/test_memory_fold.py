@@ -6,7 +6,8 @@ from typing import NamedTuple
 import pytest
 from tests.support import workload
 
-from waypost.model.defaults import Defaults
+from waypost.model.authority import Authority
+from waypost.model.partition_state import PartitionState
 from waypost.model.retention import RetentionPolicy
 from waypost_worker.partition.batch import Batch, decode
 from waypost_worker.partition.encode import NullEncoder
@@ -61,7 +62,7 @@ def test_two_halves_are_the_whole() -> None:
     for mine, *others in zip(state(whole), *(state(half) for half in halves), strict=True):
         assert all(len(other) > 1 for other in others), "each half must have something to say"
         assert {key: value for other in others for key, value in other.items()} == mine
-    assert halves[0].defaults == halves[1].defaults == whole.defaults
+    assert halves[0].state == halves[1].state == whole.state
     assert halves[0].anchor == whole.anchor
 
 
@@ -86,7 +87,7 @@ def test_it_is_halved_down_to_one_session_and_never_to_none() -> None:
 
 
 def rejected_rows(count: int) -> list[RejectedRow]:
-    batch = Batch(NullEncoder(0), {}, Defaults())
+    batch = Batch(NullEncoder(0), {}, PartitionState())
     for record in broken(count):
         batch.add(decode(record, 0, 1))
     return batch.changes.rejected
@@ -132,7 +133,7 @@ def test_a_fold_of_all_sessions_knows_which_rejected_commands_are_kept(
         fold.take(broken(20)[start : start + 7])
     assert fold.window is not None
     assert fold.window.parts == ((15, 3), (18, 2))
-    stored = StoredPartition(1, 20, fold.anchor, -1, 0, RetentionPolicy(), [], fold.window)
+    stored = StoredPartition(1, 20, fold.anchor, -1, 0, RetentionPolicy(), [], Authority(), fold.window)
     for window, found in ((fold.window, 0), (fold.window._replace(parts=((18, 2),)), 1)):
         tally = Tally(limit=1)
         Comparator(fold, tally, strict=False, rejected_below=window.below).partition(
@@ -148,7 +149,7 @@ def test_a_row_that_was_kept_whole_by_an_earlier_version_is_the_same() -> None:
     fold = MemoryFold(0, 1, WHOLE)
     record = Record(0, 1_764_000_000_000, b"k" * 2000, b"?" * 3_000_000, [("h", b"x" * 100_000)])
     fold.take([record])
-    batch = Batch(NullEncoder(0), {}, Defaults())
+    batch = Batch(NullEncoder(0), {}, PartitionState())
     batch.add(decode(record, 0, 1))
     (cut,) = batch.changes.rejected
     assert cut.value_bytes == 3_000_000

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from prometheus_client.samples import Sample
 
-from waypost.model.defaults import Defaults
+from waypost.model.partition_state import PartitionState
 from waypost.wire.envelope import command_headers
 from waypost.wire.event_types import EventType
 from waypost_worker.cli.support.progress import WorkProgress
@@ -34,6 +34,7 @@ from waypost_worker.partition.ports import (
     TimedOutError,
     UnavailableError,
 )
+from waypost_worker.partition.skips import NO_ORDERS
 from waypost_worker.partition.tail import EmittedTail
 from waypost_worker.runtime.clock import SystemClock
 from waypost_worker.telemetry.catalog import METRICS, RECOVERY_METRICS
@@ -63,7 +64,7 @@ def command(offset: int, kind: str, body: bytes, command_id: str | None = None, 
 
 def batch(*records: Record) -> AppliedBatch:
     decoded = [decode(record, 0, 1) for record in records]
-    folding = Batch(ResultEncoder("waypost.results", 0), {}, Defaults())
+    folding = Batch(ResultEncoder("waypost.results", 0), {}, PartitionState())
     for one in decoded:
         folding.add(one)
     made, _ = folding.finish({})
@@ -77,11 +78,12 @@ def acquired() -> Acquired:
         begun,
         None,
         1,
-        Defaults(),
+        PartitionState(),
         RejectedWindow(),
         EmittedTail(-1),
         OwnershipProof(SystemClock(), 300),
         reemitted=0,
+        orders=NO_ORDERS,
     )
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from tests.unit.test_traceparent import GOOD
 
 from waypost.errors import InvalidCommandError
-from waypost.model.defaults import Defaults
 from waypost.model.limits import MAX_COMMAND_BYTES, MAX_HEADERS, MAX_HEADERS_BYTES
+from waypost.model.partition_state import PartitionState
 from waypost.wire.envelope import command_headers, glimpse, open_envelope, structured_event
 from waypost_worker.partition.batch import Batch, decode
 from waypost_worker.partition.encode import ResultEncoder
@@ -64,7 +64,7 @@ def refused(record: Record) -> tuple[str, str]:
 
 def answered(record: Record) -> tuple[ResultRecord, RejectedRow | None]:
     """The result of a command, and what is kept of it if it is rejected."""
-    batch = Batch(ResultEncoder("results", 0), {}, Defaults())
+    batch = Batch(ResultEncoder("results", 0), {}, PartitionState())
     batch.add(decode(record, 0, 1))
     ((_, result),), _ = batch.finish({})
     return result, batch.changes.rejected[0] if batch.changes.rejected else None

@@ -81,5 +81,7 @@ def test_refusals_say_what_to_do() -> None:
 
 def test_the_default_policy_is_no_business_of_a_session() -> None:
     command = Command("id", 1, 0, 0, ConfigureDefaults((("max_checkpoints", 9),)))
-    with pytest.raises(AssertionError, match=r"^the default policy .* see waypost\.model\.defaults$"):
+    with pytest.raises(
+        AssertionError, match=r"^it concerns the partition, see waypost\.model\.partition_state$"
+    ):
         decide(Session("s"), command, RetentionPolicy())

@@ -89,7 +89,27 @@ class ConfigureDefaults:
     changes: tuple[tuple[str, int | None], ...]
 
 
-Action = Create | Pin | Unpin | Delete | Clear | Rollback | Import | Configure | ConfigureDefaults
+@dataclass(frozen=True, slots=True)
+class ConfigureAuthority:
+    """Let only the holder of a key configure this partition from now on; with None, anybody again."""
+
+    key: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Answer the command at ``offset`` of this partition with a rejection that gives ``reason``, unread.
+
+    ``record`` is the hash of its whole record, so that no other command can be meant.
+    """
+
+    offset: int
+    record: bytes
+    reason: str
+
+
+PartitionAction = ConfigureDefaults | ConfigureAuthority | Skip
+Action = Create | Pin | Unpin | Delete | Clear | Rollback | Import | Configure | PartitionAction
 
 
 class Command(NamedTuple):

@@ -91,6 +91,29 @@ class DefaultsConfigured:
 
 
 @dataclass(frozen=True, slots=True)
+class AuthorityConfigured:
+    """Commands about this partition must be signed with this key from now on; None: with none."""
+
+    key: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """The command at ``offset``, further up in the log, was skipped by this order."""
+
+    offset: int
+    reason: str
+
+
+class NotSkipped(NamedTuple):
+    """A valid order to skip a command that was not skipped: nothing changed."""
+
+    offset: int
+    record: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Rejected:
     """Nothing changed, and why."""
 
@@ -106,4 +129,5 @@ class Duplicate:
 
 
 Accepted = Created | Pinned | Unpinned | Deleted | Cleared | RolledBack | Imported | Configured
-Decision = Accepted | DefaultsConfigured | Rejected | Duplicate
+PartitionDecision = DefaultsConfigured | AuthorityConfigured | Skipped
+Decision = Accepted | PartitionDecision | Rejected | Duplicate

@@ -26,6 +26,7 @@ MAX_NAME: Final = 200  # characters
 MAX_COMMAND_ID: Final = 64  # characters
 MAX_TYPE: Final = 256  # characters
 MAX_SOURCE: Final = 2048  # characters
+MAX_REASON: Final = 1000  # characters, why a command was skipped
 MAX_CHECKPOINT_ID: Final = 256  # characters; own ids need at most 219
 MAX_IMPORT_ITEMS: Final = 10_000  # checkpoints in one command
 MAX_DATA_BYTES: Final = 900 * 1024

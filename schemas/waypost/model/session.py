@@ -16,12 +16,15 @@ from waypost.model.commands import (
     Clear,
     Command,
     Configure,
+    ConfigureAuthority,
     ConfigureDefaults,
     Create,
     Delete,
     Import,
+    PartitionAction,
     Pin,
     Rollback,
+    Skip,
     Unpin,
 )
 from waypost.model.decisions import (
@@ -43,7 +46,7 @@ from waypost.model.limits import MAX_CLAIMED_NUMBER
 from waypost.model.retention import RetentionPolicy, removed_by_age, retention
 from waypost.model.retention_index import NOTHING, Change
 
-_Other = Pin | Unpin | Delete | Clear | Rollback | Import | Configure | ConfigureDefaults  # than a create
+_Other = Pin | Unpin | Delete | Clear | Rollback | Import | Configure | PartitionAction  # than a create
 
 
 def decide(session: Session, command: Command, default: RetentionPolicy) -> Accepted | Rejected | Duplicate:
@@ -97,8 +100,8 @@ def _decide(session: Session, command: Command, action: _Other, policy: Retentio
                     f"least {pins + 2}: unpin some first, or choose a larger one",
                 )
             return Configured(changed, tuple(_kept_within(session, changed, now)))
-        case ConfigureDefaults():
-            raise AssertionError("the default policy is the partition's, see waypost.model.defaults")
+        case ConfigureDefaults() | ConfigureAuthority() | Skip():
+            raise AssertionError("it concerns the partition, see waypost.model.partition_state")
         case _:
             assert_never(action)
 

@@ -11,7 +11,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from waypost.errors import InvalidCommandError
 from waypost.model.commands import OnConflict
-from waypost.model.limits import MAX_CHECKPOINT_ID, MAX_IMPORT_ITEMS, MAX_NAME, not_an_object, text_problem
+from waypost.model.limits import (
+    MAX_CHECKPOINT_ID,
+    MAX_IMPORT_ITEMS,
+    MAX_NAME,
+    MAX_REASON,
+    not_an_object,
+    text_problem,
+)
 from waypost.model.retention import (
     COMPRESS_AFTER_BOUNDS,
     KEEP_RECENT_BOUNDS,
@@ -20,6 +27,7 @@ from waypost.model.retention import (
 )
 from waypost.model.times import parse_micros
 from waypost.wire.event_types import EventType
+from waypost.wire.signing import decode_key, decode_record_hash
 
 
 def _text(longest: int) -> Callable[[str], str]:
@@ -123,6 +131,45 @@ class PolicyBody(Body):
         return tuple(changes)
 
 
+def _key(value: str) -> str:
+    decode_key(value)
+    return value
+
+
+class AuthorityBody(Body):
+    """Body of ``waypost.authority.configure``: the key that must sign commands about this partition."""
+
+    key: (
+        Annotated[
+            str,
+            Field(json_schema_extra={"contentEncoding": "base64", "minLength": 44, "maxLength": 44}),
+            AfterValidator(_key),
+        ]
+        | None
+    ) = Field(
+        description="Ed25519 public key, 32 bytes in base64; null lets anybody configure the partition again"
+    )
+
+
+def _hash(value: str) -> str:
+    decode_record_hash(value)
+    return value
+
+
+class SkipBody(Body):
+    """Body of ``waypost.partition.skip``: the command that is to be answered unread."""
+
+    offset: int = Field(ge=0, le=2**63 - 1, description="of a command further up in this partition")
+    record: Annotated[str, Field(json_schema_extra={"pattern": "^[0-9a-f]{32}$"}), AfterValidator(_hash)] = (
+        Field(description="hash of its record, which 'waypost commands skip' takes")
+    )
+    reason: Annotated[
+        str,
+        Field(json_schema_extra={"minLength": 1, "maxLength": MAX_REASON}),
+        AfterValidator(_text(MAX_REASON)),
+    ] = Field(description="shown in the command's rejection")
+
+
 BODIES: Final[dict[str, type[Body]]] = {
     EventType.CREATE: CreateBody,
     EventType.PIN: CheckpointBody,
@@ -133,6 +180,8 @@ BODIES: Final[dict[str, type[Body]]] = {
     EventType.IMPORT: ImportBody,
     EventType.CONFIGURE: PolicyBody,
     EventType.CONFIGURE_DEFAULTS: PolicyBody,
+    EventType.CONFIGURE_AUTHORITY: AuthorityBody,
+    EventType.SKIP: SkipBody,
 }
 
 

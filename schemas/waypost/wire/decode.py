@@ -23,6 +23,7 @@ from waypost.model.commands import (
     Action,
     Clear,
     Configure,
+    ConfigureAuthority,
     ConfigureDefaults,
     Create,
     Delete,
@@ -30,6 +31,7 @@ from waypost.model.commands import (
     ImportItem,
     Pin,
     Rollback,
+    Skip,
     Unpin,
 )
 from waypost.model.limits import (
@@ -46,6 +48,7 @@ from waypost.model.limits import (
 )
 from waypost.model.times import parse_micros
 from waypost.wire.command_models import (
+    AuthorityBody,
     Body,
     CheckpointBody,
     ClearBody,
@@ -54,11 +57,13 @@ from waypost.wire.command_models import (
     ImportedCheckpoint,
     PolicyBody,
     RollbackBody,
+    SkipBody,
     validate_body,
 )
 from waypost.wire.event_types import COMMAND_TYPES, EventType
 from waypost.wire.plain_json import LARGE, check_object, looks_like_object
 from waypost.wire.raw_json import element_spans, member_spans, repeated_key, value_end
+from waypost.wire.signing import decode_key, decode_record_hash
 
 _CREATE: Final = EventType.CREATE.value
 # {"name":"…","metadata":{…},"data":{…}} without escapes in the name or braces inside the metadata: what
@@ -296,6 +301,16 @@ def _configure(make: type[Configure] | type[ConfigureDefaults]) -> Callable[[byt
     return parse
 
 
+def _configure_authority(body: bytes) -> ConfigureAuthority:
+    key = cast(AuthorityBody, _validated(AuthorityBody, body)).key
+    return ConfigureAuthority(None if key is None else decode_key(key))
+
+
+def _skip(body: bytes) -> Skip:
+    model = cast(SkipBody, _validated(SkipBody, body))
+    return Skip(model.offset, decode_record_hash(model.record), model.reason)
+
+
 _PARSERS: Final[dict[str, Callable[[bytes], Action]]] = {
     EventType.PIN.value: _checkpoint_command(Pin),
     EventType.UNPIN.value: _checkpoint_command(Unpin),
@@ -305,6 +320,8 @@ _PARSERS: Final[dict[str, Callable[[bytes], Action]]] = {
     EventType.IMPORT.value: _import,
     EventType.CONFIGURE.value: _configure(Configure),
     EventType.CONFIGURE_DEFAULTS.value: _configure(ConfigureDefaults),
+    EventType.CONFIGURE_AUTHORITY.value: _configure_authority,
+    EventType.SKIP.value: _skip,
 }
 
 

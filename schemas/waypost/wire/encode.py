@@ -15,6 +15,7 @@ from waypost.model.limits import (
     MAX_CHECKPOINT_ID,
     MAX_DATA_BYTES,
     MAX_NAME,
+    MAX_REASON,
     MAX_SESSION_ID,
     MAX_TYPE,
     check_json,
@@ -22,6 +23,7 @@ from waypost.model.limits import (
     dump_object,
     text_problem,
 )
+from waypost.wire.signing import encode_key
 
 
 def create_action(name: str, data: dict[str, Any], metadata: dict[str, Any] | None = None) -> Create:
@@ -128,6 +130,18 @@ def policy_body(changes: Mapping[str, int | float | None]) -> bytes:
     """Body of the two configure commands."""
     policy_changes(changes)
     return orjson.dumps(dict(changes))
+
+
+def authority_body(key: bytes | None) -> bytes:
+    """Body of a command that names a partition's authority."""
+    return orjson.dumps({"key": None if key is None else encode_key(key)})
+
+
+def skip_body(offset: int, record: bytes, reason: str) -> bytes:
+    """Body of an order to skip a command; ``record`` is the hash of its record."""
+    if (problem := text_problem(reason, MAX_REASON)) is not None:
+        raise InvalidCommandError("invalid-body", f"the reason {problem}")
+    return orjson.dumps({"offset": offset, "record": record.hex(), "reason": reason})
 
 
 def _checkpoint_id(checkpoint_id: str) -> str:

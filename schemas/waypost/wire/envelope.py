@@ -67,7 +67,8 @@ class KafkaRecord(Protocol):
 class Envelope(NamedTuple):
     """The attributes of a command and its body. Times in microseconds.
 
-    ``session_id`` is None where the record has no key; only ``waypost.defaults.configure`` may lack one.
+    ``session_id`` is None where the record has no key; only commands about a whole partition may lack one.
+    ``signature`` is the attribute of that name as it came; commands of sessions need none, and it may be left out.
     """
 
     id: str
@@ -77,6 +78,7 @@ class Envelope(NamedTuple):
     recorded_at: int
     traceparent: bytes | None
     body: bytes
+    signature: bytes | None = None
 
 
 def _headers(record: KafkaRecord) -> dict[str, bytes]:
@@ -111,9 +113,11 @@ _LONGEST_OWN: Final = MAX_KEY_BYTES + _LONGEST_ID + 64  # with the time
 _LONGEST_SHARED: Final = 512
 _MOST_ATTRIBUTES: Final = 1000
 _PARSED_AT_ONCE: Final = 64 * 1024
-_ATTRIBUTES: Final = ("specversion", "id", "source", "type", "time", "traceparent")
+_ATTRIBUTES: Final = ("specversion", "id", "source", "type", "time", "traceparent", "signature")
 # What a command is, and when and by whom it was sent, must not depend on which of two headers is read.
-_ONCE: Final = frozenset({"ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "content-type"})
+_ONCE: Final = frozenset(
+    {"ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "ce_signature", "content-type"}
+)
 # The headers of a command in binary mode, in the order in which command_headers writes them; and what two hold.
 _PLAIN: Final = ("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "content-type", b"1.0", JSON)
 
@@ -148,7 +152,7 @@ def _open_plain(record: KafkaRecord, value: bytes) -> Envelope | None:
         return None
     if len(command_id) > MAX_COMMAND_ID or not command_id.isprintable():
         return None
-    made = (command_id, command_type, session_id, taken_at, recorded_at(record), traceparent, value)
+    made = (command_id, command_type, session_id, taken_at, recorded_at(record), traceparent, value, None)
     return _new(Envelope, made)
 
 
@@ -238,7 +242,8 @@ def _envelope(
         except ValueError as error:
             raise _invalid(f"ce_time: {error}") from None
     traceparent = None if traceparent is None else valid_traceparent(traceparent)
-    return Envelope(identifier, command_type, session_of(record), taken_at, at, traceparent, body)
+    session_id, signature = session_of(record), attributes.get("signature")
+    return Envelope(identifier, command_type, session_id, taken_at, at, traceparent, body, signature)
 
 
 def _open_structured(record: KafkaRecord, value: bytes, headers: Mapping[str, bytes]) -> Envelope:
@@ -316,7 +321,7 @@ def glimpse(record: KafkaRecord, envelope: Envelope | None = None) -> tuple[str 
         command_id = _text(raw, MAX_COMMAND_ID) if is_id else None
     elif envelope is not None:
         command_id = envelope.id
-    elif record.value is not None and _is_structured(record):
+    elif record.value is not None and is_structured(record):
         command_id = _event_id(record.value)
     try:
         return command_id, session_of(record)
@@ -324,7 +329,8 @@ def glimpse(record: KafkaRecord, envelope: Envelope | None = None) -> tuple[str 
         return command_id, None
 
 
-def _is_structured(record: KafkaRecord) -> bool:
+def is_structured(record: KafkaRecord) -> bool:
+    """Return whether the record's value is a whole CloudEvent."""
     return _media_type(_headers(record).get("content-type")) == STRUCTURED
 
 
@@ -347,7 +353,12 @@ def _event_id(value: bytes) -> str | None:
 
 
 def command_headers(
-    command_id: str, source: bytes, command_type: bytes, time: bytes, traceparent: bytes | None = None
+    command_id: str,
+    source: bytes,
+    command_type: bytes,
+    time: bytes,
+    traceparent: bytes | None = None,
+    signature: bytes | None = None,
 ) -> list[tuple[str, bytes]]:
     """The headers of a command in binary mode; ``time`` is RFC 3339 text."""
     headers = [
@@ -358,6 +369,8 @@ def command_headers(
         ("ce_time", time),
         ("content-type", JSON),
     ]
+    if signature is not None:
+        headers.append(("ce_signature", signature))
     if traceparent is not None:
         headers.append(("traceparent", traceparent))
     return headers

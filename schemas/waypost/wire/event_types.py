@@ -26,6 +26,8 @@ class EventType(StrEnum):
     IMPORT = "waypost.session.import"
     CONFIGURE = "waypost.session.configure"
     CONFIGURE_DEFAULTS = "waypost.defaults.configure"
+    CONFIGURE_AUTHORITY = "waypost.authority.configure"
+    SKIP = "waypost.partition.skip"
     # Results.
     CREATED = "waypost.checkpoint.created"
     PINNED = "waypost.checkpoint.pinned"
@@ -36,6 +38,8 @@ class EventType(StrEnum):
     IMPORTED = "waypost.session.imported"
     CONFIGURED = "waypost.session.configured"
     DEFAULTS_CONFIGURED = "waypost.defaults.configured"
+    AUTHORITY_CONFIGURED = "waypost.authority.configured"
+    SKIPPED = "waypost.partition.skipped"
     REJECTED = "waypost.command.rejected"
     DUPLICATE = "waypost.command.duplicate"
     ACQUIRED = "waypost.partition.acquired"
@@ -58,6 +62,14 @@ COMMAND_TYPES: Final[tuple[EventType, ...]] = (
     EventType.IMPORT,
     EventType.CONFIGURE,
     EventType.CONFIGURE_DEFAULTS,
+    EventType.CONFIGURE_AUTHORITY,
+    EventType.SKIP,
+)
+# Commands about a whole partition: their records have no key.
+PARTITION_TYPES: Final[tuple[EventType, ...]] = (
+    EventType.CONFIGURE_DEFAULTS,
+    EventType.CONFIGURE_AUTHORITY,
+    EventType.SKIP,
 )
 RESULT_TYPES: Final[tuple[EventType, ...]] = (
     EventType.CREATED,
@@ -69,6 +81,8 @@ RESULT_TYPES: Final[tuple[EventType, ...]] = (
     EventType.IMPORTED,
     EventType.CONFIGURED,
     EventType.DEFAULTS_CONFIGURED,
+    EventType.AUTHORITY_CONFIGURED,
+    EventType.SKIPPED,
     EventType.REJECTED,
     EventType.DUPLICATE,
     EventType.ACQUIRED,

@@ -126,6 +126,21 @@ class DefaultsConfigured(Result):
     command: CommandPlace
 
 
+class AuthorityConfigured(Result):
+    """Commands about this partition must be signed with this key from now on."""
+
+    key: str | None = Field(description="Ed25519 public key in base64; null: anybody may send such commands")
+    command: CommandPlace
+
+
+class Skipped(Result):
+    """A command further up was skipped by this order; its own result is a rejection with the code ``skipped``."""
+
+    offset: int = Field(description="of the skipped command, in this partition")
+    reason: str
+    command: CommandPlace
+
+
 class Rejected(Result):
     """A command was refused and changed nothing; the raw command is kept."""
 
@@ -163,6 +178,8 @@ RESULTS: Final[dict[str, type[Result]]] = {
     EventType.IMPORTED: Imported,
     EventType.CONFIGURED: Configured,
     EventType.DEFAULTS_CONFIGURED: DefaultsConfigured,
+    EventType.AUTHORITY_CONFIGURED: AuthorityConfigured,
+    EventType.SKIPPED: Skipped,
     EventType.REJECTED: Rejected,
     EventType.DUPLICATE: Duplicate,
     EventType.ACQUIRED: Acquired,

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from waypost.wire.command_models import BODIES
-from waypost.wire.event_types import EventType
+from waypost.wire.event_types import PARTITION_TYPES, EventType
 from waypost.wire.result_models import RESULTS
 from waypost.wire.topics import Topics
 
@@ -26,6 +26,8 @@ _CODES: Final = (
     "pin-limit",
     "misrouted",
     "undecodable",
+    "unauthorized",
+    "skipped",
 )
 
 
@@ -144,7 +146,7 @@ def _message(kind: str, model: type[BaseModel], payload: dict[str, Any]) -> dict
         "headers": {"$ref": f"#/components/schemas/{headers}"},
         "payload": payload,
     }
-    if kind not in (EventType.CONFIGURE_DEFAULTS, EventType.ACQUIRED):
+    if kind not in _WITHOUT_KEY:
         key = {"type": "string", "description": "the session id, UTF-8"}
         message["bindings"] = {"kafka": {"key": key, "bindingVersion": "0.5.0"}}
     if kind == EventType.REJECTED:
@@ -152,11 +154,23 @@ def _message(kind: str, model: type[BaseModel], payload: dict[str, Any]) -> dict
     return message
 
 
+_WITHOUT_KEY: Final = (
+    *PARTITION_TYPES,
+    EventType.DEFAULTS_CONFIGURED,
+    EventType.AUTHORITY_CONFIGURED,
+    EventType.SKIPPED,
+    EventType.ACQUIRED,
+)
 _TRACE: Final = {"traceparent": {"type": "string", "description": "W3C trace context, where there is one"}}
 _TIME: Final = {"type": "string", "format": "date-time"}
 _COMMAND_HEADERS: Final[dict[str, Any]] = {
     "ce_id": {"type": "string", "minLength": 1, "maxLength": 64, "description": "the command id"},
     "ce_time": {**_TIME, "description": "when the agent took it"},
+    "ce_signature": {
+        "type": "string",
+        "contentEncoding": "base64",
+        "description": "Ed25519 signature of a command about a whole partition, if the partition has an authority",
+    },
     **_TRACE,
 }
 _RESULT_HEADERS: Final[dict[str, Any]] = {

@@ -75,9 +75,69 @@ MODEL: tuple[Mutant, ...] = (
         "a new default policy is kept in memory only",
         (
             Edit(
-                BATCH + "_configure_defaults",
-                "self.changes.defaults = (self._defaults.policy, list(self._defaults.recent))",
+                "waypost_worker.partition.batch:ChangeCollector.note_partition",
+                "self.changes.default_policy = state.policy",
                 "pass",
+            ),
+        ),
+    ),
+    Mutant(
+        "authority-not-stored",
+        "who may configure a partition is kept in memory only",
+        (
+            Edit(
+                "waypost_worker.partition.batch:ChangeCollector.note_partition",
+                "self.changes.authority = state.authority",
+                "pass",
+            ),
+        ),
+    ),
+    Mutant(
+        "a-signed-command-counts-again",
+        "a signed command may be as old as the last one, so anybody can send it again",
+        (
+            Edit(
+                "waypost.model.partition_state:PartitionState._refused",
+                "command.taken_at <= signed_at",
+                "command.taken_at < signed_at",
+            ),
+        ),
+    ),
+    Mutant(
+        "a-signature-of-any-partition",
+        "a command that was signed for one partition is accepted in all of them",
+        (
+            Edit(
+                "waypost_worker.partition.signatures:is_signed",
+                "signed_message(partition, ",
+                "signed_message(0, ",
+            ),
+        ),
+    ),
+    Mutant(
+        "a-rejected-signed-command-counts-again",
+        "a signed command that is rejected for another reason can be sent again by anybody",
+        (Edit("waypost.model.partition_state:PartitionState.take", "self._note_time(command)", "pass"),),
+    ),
+    Mutant(
+        "a-skipped-command-is-forgotten",
+        "Postgres does not know which commands were skipped",
+        (
+            Edit(
+                "waypost_worker.partition.batch:ChangeCollector.note_skipped",
+                "self.changes.authority = state.authority",
+                "pass",
+            ),
+        ),
+    ),
+    Mutant(
+        "an-order-skips-any-command",
+        "an order skips whatever is at its offset, even a command about the partition",
+        (
+            Edit(
+                "waypost_worker.partition.skips:SkipOrder.names",
+                "and not concerns_partition(record)",
+                "",
             ),
         ),
     ),

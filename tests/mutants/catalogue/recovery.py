@@ -79,7 +79,7 @@ RECOVERY: tuple[Mutant, ...] = (
         (
             Edit(
                 "waypost_worker.recovery.verify.base_snapshot:begin",
-                "fold.defaults = Defaults(row.default_policy, list(row.default_commands))",
+                "fold.state = row.state()",
                 "pass",
             ),
         ),
@@ -123,8 +123,8 @@ RECOVERY: tuple[Mutant, ...] = (
         (
             Edit(
                 TERM + "Term.run",
-                "self._encoder, store, acquired.defaults, acquired.rejected_window, self._cache_room",
-                "self._encoder, store, acquired.defaults, type(acquired.rejected_window)(), self._cache_room",
+                "self._encoder, store, acquired.state, acquired.rejected_window, self._cache_room",
+                "self._encoder, store, acquired.state, type(acquired.rejected_window)(), self._cache_room",
             ),
         ),
     ),

@@ -17,8 +17,8 @@ from typing import Any, Final, NamedTuple
 
 from tests.tools.bench.states import states
 
-from waypost.model.defaults import Defaults
 from waypost.model.index import Session
+from waypost.model.partition_state import PartitionState
 from waypost.model.retention import RetentionPolicy
 from waypost.model.times import format_micros
 from waypost.wire.encode import create_body
@@ -58,7 +58,7 @@ class Partition:
         self._bodies = [create_body("step", state) for state in states(1_024)]
         self._encoder = ResultEncoder("waypost.results", 0)
         self._sessions = {name: Session(name) for name in self._names}
-        self._defaults = Defaults(policy, [])
+        self._state = PartitionState(policy, [])
         self._offset = 0
 
     def creates(self, count: int) -> list[Record]:
@@ -75,7 +75,7 @@ class Partition:
 
     def fold(self, records: list[Record]) -> list[Any]:
         """What an owner does with a batch between Kafka and Postgres."""
-        batch = Batch(self._encoder, self._sessions, self._defaults)
+        batch = Batch(self._encoder, self._sessions, self._state)
         for record in records:
             batch.add(decode(record, 0, 3))
         _, items = batch.finish({})

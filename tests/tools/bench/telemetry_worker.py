@@ -111,6 +111,14 @@ class SwitchedStore:
         """See the port."""
         await self._store.record_claim(epoch, fence)
 
+    async def note_blocked(self, offset: int) -> None:
+        """See the port."""
+        await self._store.note_blocked(offset)
+
+    async def is_skip_requested(self) -> bool:
+        """See the port."""
+        return await self._store.is_skip_requested()
+
     async def save_position(self, epoch: int, emitted: int, results_offset: int) -> None:
         """See the port."""
         await self._store.save_position(epoch, emitted, results_offset)

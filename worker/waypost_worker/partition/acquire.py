@@ -8,7 +8,6 @@ is final. Everything above what the tail shows is made again from the outbox (5)
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from waypost.model.defaults import Defaults
 from waypost.wire.envelope import KafkaRecord
 from waypost_worker.partition import outbox
 from waypost_worker.partition.emitter import emit
@@ -25,6 +24,7 @@ from waypost_worker.partition.ports import (
     Store,
     UnavailableError,
 )
+from waypost_worker.partition.skips import NO_ORDERS, SkipOrders, find_orders
 from waypost_worker.partition.tail import EmittedTail
 
 # How far before the stored position the tail is read, to see whether it is still the same results topic.
@@ -40,10 +40,13 @@ async def acquire(
     limits: Limits,
     *,
     sleep: Callable[[float], Awaitable[None]],
+    make_log_ahead: Callable[[], CommandLog],
+    look_ahead: bool = False,
 ) -> Acquired:
     """Become the owner of the partition, or raise an OwnerError; RefusedError needs a person.
 
-    ``sleep`` waits for minutes if the producer id changed; it may raise to give up.
+    ``sleep`` waits for minutes if the producer id changed; it may raise to give up. With ``look_ahead``, orders to skip
+    commands are looked for in any case.
     """
     partitions = await log.partitions()
     proof = OwnershipProof(clock, limits.proof_lifetime)
@@ -85,6 +88,14 @@ async def acquire(
     if tail.highest >= claim.next_offset:
         await _check_answered(log, tail.highest, log_end)
 
+    orders = NO_ORDERS
+    restored = tail.highest >= claim.next_offset
+    if look_ahead or restored or claim.skip_offset is not None or claim.authority.key is not None:
+        # An operator orders nothing before Postgres knows of it. But a failover may have lost that.
+        orders = await find_orders(make_log_ahead, claim.state(), encoder.partition, claim.next_offset)
+    if claim.skip_offset is not None:
+        await check_ordered(log, orders, claim.skip_offset)
+
     owed = _owed(claim, tail.highest)
     if not limits.accept_trimmed_results:  # the operator's word stands for answers that are not there
         await _check_complete(log, claim.next_offset, tail.highest, owed)
@@ -107,9 +118,16 @@ async def acquire(
 
     # 6. Consume from P; results up to R are compared instead of emitted.
     await log.seek(claim.next_offset)
-    defaults = Defaults(claim.default_policy, list(claim.default_commands))
     return Acquired(
-        position, claim.anchor, partitions, defaults, claim.rejected_window, tail, proof, reemitted
+        position,
+        claim.anchor,
+        partitions,
+        claim.state(),
+        claim.rejected_window,
+        tail,
+        proof,
+        reemitted,
+        orders,
     )
 
 
@@ -141,6 +159,17 @@ async def check_log(log: CommandLog, position: int, anchor: bytes | None) -> int
             "cluster, or rebuild with 'waypost replay' into an empty database"
         )
     return end
+
+
+async def check_ordered(log: CommandLog, orders: SkipOrders, offset: int) -> None:
+    """RefusedError unless the command that an operator asked to have skipped is skipped by the log."""
+    records = await log.read(offset, offset + 1)
+    if records and orders.of(records[0]) is None:
+        raise RefusedError(
+            f"an operator asked to have the command at offset {offset} skipped, and the command topic holds no valid "
+            "order to do so yet. Nothing was changed, and the command is not applied; finish with 'waypost commands "
+            "skip'"
+        )
 
 
 async def _check_results(results: ResultsLog, claim: Claim, accept_trimmed_results: bool) -> int:

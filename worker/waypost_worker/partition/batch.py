@@ -6,25 +6,29 @@ and replay both fold the log with this code.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from operator import attrgetter
 from typing import Final, NamedTuple
 
 from waypost.errors import InvalidCommandError
-from waypost.model.commands import Action, Command, ConfigureDefaults, Create
+from waypost.model.commands import Action, Command, Create, PartitionAction
 from waypost.model.decisions import (
     Accepted,
     Created,
+    DefaultsConfigured,
     Deleted,
     Duplicate,
     Imported,
+    NotSkipped,
+    PartitionDecision,
     Pinned,
     Rejected,
     RolledBack,
     Unpinned,
 )
-from waypost.model.defaults import Defaults
 from waypost.model.index import Entry, Session
 from waypost.model.limits import MAX_DATA_BYTES, MAX_METADATA_BYTES
+from waypost.model.partition_state import PartitionState
 from waypost.model.session import decide, evolve
 from waypost.wire.decode import parse_body
 from waypost.wire.envelope import Envelope, KafkaRecord, glimpse, open_envelope, recorded_at
@@ -33,6 +37,7 @@ from waypost_worker.partition import outbox
 from waypost_worker.partition.encode import Content, ResultEncoder
 from waypost_worker.partition.kept import kept
 from waypost_worker.partition.ports import Changes, RejectedRow, ResultRecord, Row, UnreadableRecord
+from waypost_worker.partition.signatures import is_signed
 
 # What makes named tuples (see waypost.wire.envelope): a create is several of them.
 _new: Final = tuple.__new__
@@ -60,6 +65,8 @@ _FEW: Final = 8  # checkpoints that a create usually removes at most
 # What may be done before the event loop gets a turn, in commands of the usual size: about 10 ms.
 _TURN: Final = 500
 _LISTED: Final = 4  # checkpoints that cost as much as a command
+SKIPPED: Final = "skipped"  # the code of what an authority had skipped
+_SIGNATURE: Final = 20  # looking at one takes about 0.1 ms, in checkpoints
 
 
 def decode(record: KafkaRecord, partition: int, partitions: int) -> Decoded:
@@ -69,11 +76,10 @@ def decode(record: KafkaRecord, partition: int, partitions: int) -> Decoded:
         envelope = open_envelope(record)
         action = parse_body(envelope.type, envelope.body)
         session_id = envelope.session_id
-        if isinstance(action, ConfigureDefaults):
+        if type(action) is not Create and isinstance(action, PartitionAction):
             if session_id is not None:
                 raise InvalidCommandError(
-                    "invalid-envelope",
-                    "waypost.defaults.configure concerns a whole partition: send it without a key",
+                    "invalid-envelope", f"{envelope.type} concerns a whole partition: send it without a key"
                 )
         elif session_id is None:
             raise InvalidCommandError(
@@ -128,6 +134,25 @@ class ChangeCollector:
         self._store(session.session_id, decision)
         self._evolve(session, command, decision)
 
+    def take_for_partition(
+        self, state: PartitionState, command: Command, decision: PartitionDecision
+    ) -> None:
+        """A decision about the whole partition."""
+        state.evolve(command, decision)
+        self.note_partition(state, decision)
+
+    def note_partition(self, state: PartitionState, decision: PartitionDecision) -> None:
+        """What an accepted decision about the whole partition changed."""
+        self.changes.partition_commands = list(state.recent)
+        self.changes.authority = state.authority
+        if isinstance(decision, DefaultsConfigured):
+            self.changes.default_policy = state.policy
+
+    def note_skipped(self, state: PartitionState, offset: int) -> None:
+        """A command was skipped."""
+        state.skip(offset)
+        self.changes.authority = state.authority
+
     def _evolve(self, session: Session, command: Command, decision: Accepted) -> None:
         changes = self.changes
         session_id = session.session_id
@@ -173,16 +198,18 @@ class ChangeCollector:
 class Batch(ChangeCollector):
     """Folds decoded records over loaded sessions, in log order, and collects the consequences."""
 
-    def __init__(self, encoder: ResultEncoder, sessions: dict[str, Session], defaults: Defaults) -> None:
+    def __init__(self, encoder: ResultEncoder, sessions: dict[str, Session], state: PartitionState) -> None:
         super().__init__()
         self._encoder = encoder
         self._sessions = sessions
-        self._defaults = defaults
+        self._state = state
         self._made: list[tuple[int, ResultRecord]] = []
         self._items: list[outbox.Item] = []
         self._rollbacks: list[_Rollback] = []
         # The places in the batch of all that are no accepted creates: few, as a rule.
         self.others: list[int] = []
+        # Valid orders to skip a command that was not skipped, with their offsets.
+        self.unmet: list[tuple[NotSkipped, int]] = []
         # Set when the event loop should get a turn, or the batch is full.
         self.pauses = False
         self._result_bytes = 0
@@ -201,19 +228,21 @@ class Batch(ChangeCollector):
         """Decide on one record and take its consequences over."""
         record, envelope, action, rejection, _ = decoded
         if envelope is None or action is None:
+            if rejection is not None and rejection.code == SKIPPED:
+                self.note_skipped(self._state, record.offset)
             self._reject(decoded, rejection or Rejected("invalid-envelope", "unreadable"))
             return
         offset = record.offset
         made = (envelope.id, offset, envelope.taken_at, envelope.recorded_at, action)
         command = _new(Command, made)
-        if isinstance(action, ConfigureDefaults):
-            self._configure_defaults(decoded, envelope, command, action)
+        if type(action) is not Create and isinstance(action, PartitionAction):
+            self._decide_for_partition(decoded, envelope, command, action)
             return
         session_id = envelope.session_id or ""
         session = self._sessions.get(session_id)
         if session is None:
             session = self._sessions[session_id] = Session(session_id)
-        decision = decide(session, command, self._defaults.policy)
+        decision = decide(session, command, self._state.policy)
         if type(decision) is Created and type(action) is Create:
             self._created(session, envelope, command, decision, action)
             return
@@ -271,19 +300,30 @@ class Batch(ChangeCollector):
         self._rollbacks.clear()
         return self._made, self._items
 
-    def _configure_defaults(
-        self, decoded: Decoded, envelope: Envelope, command: Command, action: ConfigureDefaults
+    def _decide_for_partition(
+        self, decoded: Decoded, envelope: Envelope, command: Command, action: PartitionAction
     ) -> None:
-        decision = self._defaults.decide(command, action)
-        if isinstance(decision, Rejected):
-            self._reject(decoded, decision)
-        elif isinstance(decision, Duplicate):
-            self._keep(command.position, self._encoder.duplicate(envelope, command.position, decision))
-        else:
-            self._defaults.evolve(command, decision)
-            self.changes.defaults = (self._defaults.policy, list(self._defaults.recent))
-            result = self._encoder.defaults_configured(envelope, command.position, decision.policy)
-            self._keep(command.position, result)
+        if envelope.signature is not None:
+            self._weigh(0, _SIGNATURE)
+        before = self._state.authority
+        decision = self._state.take(command, action, partial(is_signed, envelope, self._encoder.partition))
+        if self._state.authority is not before:
+            self.changes.authority = self._state.authority
+        match decision:
+            case Rejected():
+                self._reject(decoded, decision)
+            case NotSkipped():
+                self.unmet.append((decision, command.position))
+                message = (
+                    f"the command at offset {decision.offset} can't be skipped, or was named by another hash"
+                )
+                self._reject(decoded, Rejected("conflict", message))
+            case Duplicate():
+                self._keep(command.position, self._encoder.duplicate(envelope, command.position, decision))
+            case _:
+                self.note_partition(self._state, decision)
+                result = self._encoder.for_partition(envelope, command.position, decision)
+                self._keep(command.position, result)
 
     def _reject(self, decoded: Decoded, rejection: Rejected) -> None:
         record = decoded.record

@@ -16,7 +16,8 @@ from threading import Lock
 from typing import Final
 
 from waypost.wire.envelope import KafkaRecord
-from waypost_worker.partition.batch import Decoded, decode
+from waypost_worker.partition.batch import Decoded
+from waypost_worker.partition.skips import NO_ORDERS, SkipOrders
 
 _PIECE: Final = 64
 # A body up to this size is decoded in milliseconds, whatever it holds; a thread costs 0.1 ms.
@@ -34,12 +35,18 @@ class BatchSplitter:
     """The ``records`` of one fetch; true as long as some are left."""
 
     def __init__(
-        self, records: Sequence[KafkaRecord], partition: int, partitions: int, most_bytes: int
+        self,
+        records: Sequence[KafkaRecord],
+        partition: int,
+        partitions: int,
+        most_bytes: int,
+        orders: SkipOrders = NO_ORDERS,
     ) -> None:
         self._records = records
         self._partition = partition
         self._partitions = partitions
         self._most_bytes = most_bytes
+        self._understand = orders.decode
         self._at = 0
         self._left: list[Decoded] = []
 
@@ -81,13 +88,12 @@ class BatchSplitter:
             piece = piece[: _fitting(sizes, _PIECE_BYTES)]
         self._at += len(piece)
         if len(piece) == 1 and sizes[0] > _PIECE_BYTES:
-            return [await asyncio.to_thread(_decode_large, piece[0], self._partition, self._partitions)]
-        return [decode(record, self._partition, self._partitions) for record in piece]
+            return [await asyncio.to_thread(self._understand_large, piece[0])]
+        return [self._understand(record, self._partition, self._partitions) for record in piece]
 
-
-def _decode_large(record: KafkaRecord, partition: int, partitions: int) -> Decoded:
-    with _ONE_AT_A_TIME:
-        return decode(record, partition, partitions)
+    def _understand_large(self, record: KafkaRecord) -> Decoded:
+        with _ONE_AT_A_TIME:
+            return self._understand(record, self._partition, self._partitions)
 
 
 def in_parts(records: Sequence[KafkaRecord], most: int | None) -> list[Sequence[KafkaRecord]]:

@@ -8,7 +8,7 @@ import hashlib
 from binascii import hexlify
 from functools import lru_cache
 from struct import Struct
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, assert_never
 from uuid import NAMESPACE_URL
 
 import orjson
@@ -17,15 +17,19 @@ from typing_extensions import override
 from waypost.model.checkpoint import checkpoint_id
 from waypost.model.decisions import (
     Accepted,
+    AuthorityConfigured,
     Cleared,
     Configured,
     Created,
+    DefaultsConfigured,
     Deleted,
     Duplicate,
     Imported,
+    PartitionDecision,
     Pinned,
     Rejected,
     RolledBack,
+    Skipped,
     Unpinned,
 )
 from waypost.model.index import Entry
@@ -34,6 +38,7 @@ from waypost.model.times import format_micros
 from waypost.wire.envelope import JSON, MAX_KEY_BYTES, Envelope
 from waypost.wire.event_types import EventType
 from waypost.wire.id_lists import ALWAYS_FITTING, id_list_fields, id_list_members
+from waypost.wire.signing import encode_key
 from waypost_worker.partition.kept import MAX_MESSAGE
 from waypost_worker.partition.ports import Fence, ResultRecord
 
@@ -45,8 +50,10 @@ _TYPES: Final[dict[type, bytes]] = {
     RolledBack: EventType.ROLLED_BACK.wire,
     Imported: EventType.IMPORTED.wire,
     Configured: EventType.CONFIGURED.wire,
+    DefaultsConfigured: EventType.DEFAULTS_CONFIGURED.wire,
+    AuthorityConfigured: EventType.AUTHORITY_CONFIGURED.wire,
+    Skipped: EventType.SKIPPED.wire,
 }
-_DEFAULTS_CONFIGURED: Final = EventType.DEFAULTS_CONFIGURED.wire
 _DUPLICATE: Final = EventType.DUPLICATE.wire
 _REJECTED: Final = EventType.REJECTED.wire
 # The two highest bits of the ninth byte are 10 (RFC 9562, section 4.1).
@@ -206,9 +213,19 @@ class ResultEncoder:
             envelope.session_id, _TYPES[type(decision)], envelope, offset, body, subject, name
         )
 
-    def defaults_configured(self, envelope: Envelope, offset: int, policy: RetentionPolicy) -> ResultRecord:
-        """The result of a change of the partition's default policy."""
-        return self._record(None, _DEFAULTS_CONFIGURED, envelope, offset, {"policy": policy_fields(policy)})
+    def for_partition(self, envelope: Envelope, offset: int, decision: PartitionDecision) -> ResultRecord:
+        """The result of an accepted command about the whole partition."""
+        body: dict[str, Any]
+        match decision:
+            case DefaultsConfigured():
+                body = {"policy": policy_fields(decision.policy)}
+            case AuthorityConfigured():
+                body = {"key": None if decision.key is None else encode_key(decision.key)}
+            case Skipped():
+                body = {"offset": decision.offset, "reason": decision.reason}
+            case _:
+                assert_never(decision)
+        return self._record(None, _TYPES[type(decision)], envelope, offset, body)
 
     def duplicate(self, envelope: Envelope, offset: int, decision: Duplicate) -> ResultRecord:
         """The result of a command that was accepted before."""
@@ -346,7 +363,7 @@ class NullEncoder(ResultEncoder):
         return _NOTHING
 
     @override
-    def defaults_configured(self, *_: Any) -> ResultRecord:
+    def for_partition(self, *_: Any) -> ResultRecord:
         return _NOTHING
 
     @override

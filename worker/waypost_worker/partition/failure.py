@@ -19,10 +19,11 @@ _BATCHES_TO_GROW: Final = 8
 _MOST_BATCHES_TO_GROW: Final = 1024
 
 
-# What an operator can do about such a command; a command line that passes over one is to be named here.
+# What an operator can do about such a command.
 REMEDY: Final = (
     "Report the traceback, which the event 'owner_failed' has in the log, and start a worker version without the "
-    "error: the partition then continues by itself."
+    "error: the partition then continues by itself. If that takes too long, the holder of the authority's key can have "
+    "the command answered unread: see 'waypost commands skip --help'."
 )
 
 

@@ -8,8 +8,9 @@ from itertools import accumulate
 from typing import Final, NamedTuple, Protocol
 
 from waypost.model.checkpoint import checkpoint_id
-from waypost.model.defaults import Defaults
+from waypost.model.decisions import NotSkipped
 from waypost.model.index import Session
+from waypost.model.partition_state import PartitionState
 from waypost_worker.partition import outbox
 from waypost_worker.partition.batch import Batch, Decoded, touched_sessions
 from waypost_worker.partition.encode import Content, ResultEncoder
@@ -25,7 +26,7 @@ _TURN: Final = 500  # commands before the event loop gets a turn
 
 class FoldResult(NamedTuple):
     """What one batch amounts to. ``results`` come with their command offsets; all in log order. ``others`` are the
-    places of all commands that are no accepted creates.
+    places of all commands that are no accepted creates; ``unmet`` are the valid orders to skip commands that were not.
     """
 
     commands: Sequence[Decoded]
@@ -33,6 +34,7 @@ class FoldResult(NamedTuple):
     changes: Changes
     results: list[tuple[int, ResultRecord]]
     items: list[outbox.Item]
+    unmet: Sequence[tuple[NotSkipped, int]] = ()
 
 
 class Pieces(Protocol):
@@ -73,13 +75,13 @@ class BatchFolder:
         self,
         encoder: ResultEncoder,
         store: StoredSessions,
-        defaults: Defaults,
+        state: PartitionState,
         window: RejectedWindow,
         cache_room: Callable[[], int],
     ) -> None:
         self.encoder = encoder  # may be exchanged between batches
         self._store = store
-        self._defaults = defaults
+        self._state = state
         self._cache = SessionCache(cache_room)
         self._touched: dict[str, None] = {}  # by the batch in hand
         self._window = window
@@ -94,7 +96,7 @@ class BatchFolder:
         checkpoint that must be stored is not.
         """
         cached = self._cache.sessions
-        batch = Batch(self.encoder, cached, self._defaults)
+        batch = Batch(self.encoder, cached, self._state)
         commands: list[Decoded] = []
         touched: dict[str, None] = {}
         ahead = pieces.batch()
@@ -125,7 +127,7 @@ class BatchFolder:
         if batch.changes.rejected:
             self._make_room(batch.changes)
         results, items = batch.finish(await self._contents(batch.wanted(), next_offset))
-        return FoldResult(commands, batch.others, batch.changes, results, items)
+        return FoldResult(commands, batch.others, batch.changes, results, items, batch.unmet)
 
     async def _load(self, session_ids: list[str]) -> set[str]:
         """Load sessions, as many as fit into memory; return those that are left for the next batch."""

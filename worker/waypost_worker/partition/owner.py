@@ -8,6 +8,7 @@ unexpected errors. An owner ends only when it is told to stop, or canceled, or w
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from random import Random
 from typing import Final, TypeVar
 
@@ -30,6 +31,7 @@ from waypost_worker.partition.ports import (
     RenewalDueError,
     StuckError,
 )
+from waypost_worker.partition.skips import UnskippedError
 from waypost_worker.partition.term import StoppedError, StopSignal, Term
 
 _T = TypeVar("_T")
@@ -57,6 +59,8 @@ class Owner:
         limits: Limits | None = None,
         random: Random | None = None,
         cache_room: Callable[[], int] | None = None,
+        *,
+        look_ahead: bool = False,
     ) -> None:
         self.partition = partition
         self.refused: str | None = None
@@ -71,6 +75,8 @@ class Owner:
         self._left_at: ReadProgress | None = None
         self._stuck_terms = 0
         self._sizer = BatchSizer(self._limits.batch_records)
+        self._is_blocked = False
+        self._look_ahead = look_ahead
         self._backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT, random=self._random)
         self._failure_backoff = Backoff(_FIRST_WAIT, _LONGEST_FAILURE_WAIT, random=self._random)
         refused_wait = self._limits.refused_wait
@@ -95,7 +101,21 @@ class Owner:
         while not self._stop.is_set():
             pause = await self._run_term()
             if pause and not self._stop.is_set():
-                await self.until_stop(self._ports.clock.sleep(pause))
+                await self._wait(pause)
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait before the next term; no longer than necessary once an operator had a command skipped."""
+        step = self._limits.refused_wait if self._is_blocked else seconds
+        while seconds > 0 and not self._stop.is_set():
+            await self.until_stop(self._ports.clock.sleep(min(step, seconds)))
+            seconds -= step
+            if self._is_blocked and seconds > 0 and await self._is_skip_requested():
+                return
+
+    async def _is_skip_requested(self) -> bool:
+        with suppress(Exception):  # it only saves time; the next term will say what is wrong
+            return bool(await self.until_stop(self._ports.store.is_skip_requested()))
+        return False
 
     async def _run_term(self) -> float:
         """Run one term and return how long to wait before the next.
@@ -104,6 +124,12 @@ class Owner:
         """
         why = await self._end_of_term()
         why = self._blamed(why)
+        self._is_blocked = isinstance(why, FailingCommandError)
+        if isinstance(why, FailingCommandError):
+            with suppress(Exception):  # the next term will say what is wrong, and come here again
+                await self._ports.store.note_blocked(why.offset)
+        if isinstance(why, UnskippedError):
+            self._look_ahead = True  # if the command is not committed yet, the next term skips it
         self.refused = str(why) if isinstance(why, RefusedError) else None
         if isinstance(why, StuckError):
             self._stuck_terms += 1
@@ -137,6 +163,7 @@ class Owner:
                 self._observer,
                 self._stop,
                 self._cache_room,
+                look_ahead=self._look_ahead,
             )
             try:
                 await term.run(self._sizer)

@@ -4,11 +4,15 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from waypost.model.defaults import Defaults
+from waypost.model.partition_state import PartitionState
 from waypost.wire.envelope import KafkaRecord
 from waypost_worker.partition.ports import Clock, RejectedWindow, RenewalDueError
 from waypost_worker.partition.tail import EmittedTail
+
+if TYPE_CHECKING:
+    from waypost_worker.partition.skips import SkipOrders
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +96,12 @@ class Acquired:
     position: Position
     anchor: bytes | None
     partitions: int
-    defaults: Defaults
+    state: PartitionState
     rejected_window: RejectedWindow
     tail: EmittedTail
     proof: OwnershipProof
     reemitted: int
+    orders: "SkipOrders"
 
 
 def anchor_of(record: KafkaRecord) -> bytes:

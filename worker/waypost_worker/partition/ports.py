@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from waypost.model.authority import Authority
 from waypost.model.decisions import Rejected
 from waypost.model.index import Entry, SeenCommand, Session
+from waypost.model.partition_state import PartitionState
 from waypost.model.retention import RetentionPolicy
 from waypost.wire.envelope import KafkaRecord
 
@@ -245,6 +247,7 @@ class Claim:
     None before the first. ``producer_id`` is the last owner's. ``owners`` are the producer ids of all owners that may
     have written results behind F and left no fence record there; None if they are not known. ``outbox`` is in order of
     offsets.
+    ``skip_offset`` is a command at or behind P that an operator asked to have skipped: it must not be applied.
     """
 
     epoch: int
@@ -256,10 +259,16 @@ class Claim:
     producer_id: int | None
     default_policy: RetentionPolicy
     default_commands: list[str]
+    authority: Authority
+    skip_offset: int | None
     outbox: Sequence[StoredOutbox]
     rejected_window: RejectedWindow = field(default_factory=RejectedWindow)
     foreign_results: Sequence[ForeignRecord] = ()
     owners: frozenset[int] | None = None
+
+    def state(self) -> PartitionState:
+        """Return what commands about the whole partition came to so far."""
+        return PartitionState(self.default_policy, list(self.default_commands), self.authority)
 
 
 class Row(NamedTuple):
@@ -298,7 +307,7 @@ class Changes:
     ``sessions`` maps each touched session to the recorded_at (microseconds) of its last command, ``begun`` to
     that of its first one in the batch. ``rejected_window`` is the new window, None if it stays. Rejected commands
     below ``rejected_below`` make room for newer ones, ``rejected_dropped`` in number: those that are stored are
-    deleted, and those of this batch are not stored.
+    deleted, and those of this batch are not stored. The last three are None if they stay as they are.
     """
 
     drops: dict[tuple[str, int], None] = field(default_factory=dict)
@@ -312,7 +321,9 @@ class Changes:
     rejected_window: RejectedWindow | None = None
     rejected_below: int = 0
     rejected_dropped: int = 0
-    defaults: tuple[RetentionPolicy, list[str]] | None = None
+    default_policy: RetentionPolicy | None = None
+    partition_commands: list[str] | None = None
+    authority: Authority | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,6 +370,14 @@ class Store(Protocol):
         Drops the outbox entries that it confirms. FencedError if ``epoch`` is
         outdated, or the partition is no longer at the offset where this store's last acquire or commit left it.
         """
+        ...
+
+    async def note_blocked(self, offset: int) -> None:
+        """Note that owners fail at the command at this offset, for the operator who may have it skipped."""
+        ...
+
+    async def is_skip_requested(self) -> bool:
+        """Return whether an operator asked to have a command at or behind the next offset skipped."""
         ...
 
     async def sizes(self, session_ids: Sequence[str]) -> dict[str, int]:
@@ -410,3 +429,5 @@ class Ports:
     make_results: Callable[[], ResultsLog]
     store: Store
     clock: Clock
+    # A log that shows what lies ahead where ``make_log`` ends before.
+    make_log_ahead: Callable[[], CommandLog] | None = None

@@ -35,6 +35,7 @@ from waypost_worker.partition.ports import (
     TimedOutError,
     UnavailableError,
 )
+from waypost_worker.partition.skips import check_unmet
 
 _T = TypeVar("_T")
 
@@ -95,7 +96,10 @@ class Term:
         observer: Observer,
         stop: StopSignal,
         cache_room: Callable[[], int],
+        *,
+        look_ahead: bool = False,
     ) -> None:
+        self._look_ahead = look_ahead
         self.progressed = False
         self.progress: ReadProgress | None = None
         self._partition = partition
@@ -107,6 +111,7 @@ class Term:
         self._clock = ports.clock
         self._store = ports.store
         self._log = ports.make_log()
+        self._make_log_ahead = ports.make_log_ahead or ports.make_log
         self._results = ports.make_results()
         self._emission: ResultEmitter | None = None
 
@@ -124,11 +129,13 @@ class Term:
             self._clock,
             self._limits,
             sleep=self._sleep,
+            make_log_ahead=self._make_log_ahead,
+            look_ahead=self._look_ahead,
         )
         self._acquired = acquired
         store = _BlamelessStore(self._store)
         self._folder = BatchFolder(
-            self._encoder, store, acquired.defaults, acquired.rejected_window, self._cache_room
+            self._encoder, store, acquired.state, acquired.rejected_window, self._cache_room
         )
         self._anchor = acquired.anchor
         self._position = acquired.position
@@ -184,7 +191,10 @@ class Term:
         self, records: Sequence[KafkaRecord], emission: ResultEmitter, sizer: BatchSizer
     ) -> None:
         """Apply these records in one or more batches."""
-        pieces = BatchSplitter(records, self._partition, self._acquired.partitions, self._limits.batch_bytes)
+        acquired = self._acquired
+        pieces = BatchSplitter(
+            records, self._partition, acquired.partitions, self._limits.batch_bytes, acquired.orders
+        )
         while pieces:
             sizer.applied(await self._apply(pieces, records, emission))
 
@@ -198,12 +208,15 @@ class Term:
         began = self._clock.boottime()
         acquired, position = self._acquired, self._position
         with self._suspecting(records):
-            commands, others, changes, made, items = await self._folder.fold(pieces, position.next_offset)
+            folded = await self._folder.fold(pieces, position.next_offset)
+            commands, others, changes, made, items, unmet = folded
             first, last = commands[0].record, commands[-1].record
             results = made
             if first.offset <= self._position.suppressed_up_to:
                 results, items = self._compare(made, items)
             anchor, payload = anchor_of(last), outbox.pack(items)
+        if unmet:
+            await check_unmet(self._log, unmet)
         emission.check()
         emitted, results_offset = position.to_store(last.offset + 1)
         commit = Commit(

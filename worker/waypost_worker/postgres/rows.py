@@ -9,8 +9,10 @@ from typing import Any, Final
 
 import orjson
 
+from waypost.model.authority import Authority
 from waypost.model.index import SeenCommand
 from waypost.model.retention import RetentionPolicy
+from waypost.wire.signing import decode_key, encode_key
 from waypost_worker.partition.kept import headers_json
 from waypost_worker.partition.ports import Changes, Commit, ForeignRecord, RejectedRow, RejectedWindow
 
@@ -22,7 +24,7 @@ _NO_METADATA: Final = b"{}"
 def commit_parameters(commit: Commit) -> list[Any]:
     """All parameters from the third on, the epoch: the first two say which row of ``partitions``."""
     changes = commit.changes
-    policy, commands = changes.defaults or (None, None)
+    commands = changes.partition_commands
     rejected = _rejected([row for row in changes.rejected if row.offset >= changes.rejected_below])
     return [
         commit.epoch,
@@ -32,7 +34,7 @@ def commit_parameters(commit: Commit) -> list[Any]:
         commit.emitted,
         commit.results_offset,
         *commit.outbox,
-        policy_json(policy),
+        policy_json(changes.default_policy),
         None if commands is None else orjson.dumps(commands),
         *_keys(changes.drops),
         *_checkpoints(changes),
@@ -46,6 +48,7 @@ def commit_parameters(commit: Commit) -> list[Any]:
         changes.rejected_below,
         None if changes.rejected_window is None else orjson.dumps(changes.rejected_window._asdict()),
         commit.by_owner,
+        None if changes.authority is None else authority_json(changes.authority),
     ]
 
 
@@ -103,6 +106,23 @@ def policy_json(policy: RetentionPolicy | None) -> bytes | None:
             "max_age": policy.max_age,
         }
     )
+
+
+def authority_of(raw: bytes | None) -> Authority:
+    """An authority as it was stored; none where there is nothing."""
+    if raw is None:
+        return Authority()
+    stored = orjson.loads(raw)
+    key = stored["key"]
+    skipped = tuple(stored.get("skipped", ()))
+    return Authority(None if key is None else decode_key(key), stored["signed_at"], skipped)
+
+
+def authority_json(authority: Authority) -> bytes:
+    """An authority as it is stored."""
+    key = None if authority.key is None else encode_key(authority.key)
+    skipped = {"skipped": authority.skipped} if authority.skipped else {}
+    return orjson.dumps({"key": key, "signed_at": authority.signed_at, **skipped})
 
 
 def _keys(keys: Any) -> tuple[str, str]:

@@ -25,7 +25,14 @@ from waypost_worker.partition.ports import (
 )
 from waypost_worker.postgres.errors import owner_errors
 from waypost_worker.postgres.pool import Pool, parsed
-from waypost_worker.postgres.rows import commit_parameters, foreign_of, owners_of, policy_of, window_of
+from waypost_worker.postgres.rows import (
+    authority_of,
+    commit_parameters,
+    foreign_of,
+    owners_of,
+    policy_of,
+    window_of,
+)
 from waypost_worker.postgres.statements import DEFAULT_SCHEMA, statement
 
 # The arrays of sql/load.sql, in the order of the fields of Entry and of SeenCommand.
@@ -106,6 +113,8 @@ class PostgresStore(Store):
             default_policy=policy_of(row["default_policy"]) or RetentionPolicy(),
             default_commands=orjson.loads(row["default_commands"]),
             outbox=[StoredOutbox(*entry) for entry in outbox],
+            authority=authority_of(row["authority"]),
+            skip_offset=row["skip_offset"],
             rejected_window=window_of(row["rejected_window"]),
             foreign_results=foreign_of(row["foreign_results"]),
             owners=owners_of(row["producer_id"], row["former_producer_ids"]),
@@ -119,6 +128,17 @@ class PostgresStore(Store):
     async def save_position(self, epoch: int, emitted: int, results_offset: int) -> None:
         next_offset = self._held[1] if self._held is not None else None
         await self._as_owner("save_position", epoch, emitted, results_offset, next_offset)
+
+    @override
+    async def note_blocked(self, offset: int) -> None:
+        self._place = None  # the row moves
+        async with self._connection() as connection:
+            await connection.execute(self._sql("note_blocked"), self._partition, offset)
+
+    @override
+    async def is_skip_requested(self) -> bool:
+        async with self._connection() as connection:
+            return bool(await connection.fetchval(self._sql("skip_requested"), self._partition))
 
     @override
     async def sizes(self, session_ids: Sequence[str]) -> dict[str, int]:

@@ -13,7 +13,7 @@ from waypost.model.retention import RetentionPolicy
 from waypost.shards import shard_of
 from waypost_worker.partition.ports import RejectedRow, StoredOutbox
 from waypost_worker.postgres.pool import prepare
-from waypost_worker.postgres.rows import foreign_of, policy_of, window_of
+from waypost_worker.postgres.rows import authority_of, foreign_of, policy_of, window_of
 from waypost_worker.postgres.statements import statement
 from waypost_worker.recovery.shares import Share
 from waypost_worker.recovery.verify.rows import (
@@ -47,6 +47,7 @@ class PostgresRows(VerifiedRows):
         fields = dict(row)
         fields["default_policy"] = policy_of(row["default_policy"]) or RetentionPolicy()
         fields["default_commands"] = orjson.loads(row["default_commands"])
+        fields["authority"] = authority_of(row["authority"])
         fields["rejected_window"] = window_of(row["rejected_window"])
         fields["foreign_results"] = foreign_of(row["foreign_results"])
         return StoredPartition(**fields)

@@ -7,15 +7,17 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from waypost.model.defaults import Defaults
+from waypost.model.decisions import NotSkipped
 from waypost.model.index import Session
+from waypost.model.partition_state import PartitionState
 from waypost.wire.envelope import MAX_KEY_BYTES, KafkaRecord
 from waypost_worker.partition import outbox
-from waypost_worker.partition.batch import Batch, decode
+from waypost_worker.partition.batch import Batch
 from waypost_worker.partition.encode import Content, NullEncoder, ResultEncoder
 from waypost_worker.partition.kept import make_room
 from waypost_worker.partition.ownership import anchor_of
 from waypost_worker.partition.ports import Changes, RejectedRow, RejectedWindow
+from waypost_worker.partition.skips import NO_ORDERS
 from waypost_worker.recovery.shares import WHOLE, Share, spread_of
 
 Key = tuple[str, int]
@@ -59,7 +61,7 @@ class MemoryFold:
         self.next_offset = 0
         self.anchor: bytes | None = None
         self.sessions: dict[str, Session] = {}
-        self.defaults = Defaults()
+        self.state = PartitionState()
         self.contents: dict[Key, bytes] = {}
         self.times: dict[str, tuple[int, int]] = {}
         self.rejected: dict[int, tuple[str, bytes, int]] = {}  # by offset: code, digest, where it is spread
@@ -68,6 +70,8 @@ class MemoryFold:
         self._weights: dict[str, int] = {}
         self._weight = 0  # entries and remembered ids of all sessions
         self._silent = NullEncoder(partition)
+        self.orders = NO_ORDERS
+        self.unmet: list[tuple[NotSkipped, int]] = []  # valid orders to skip commands that were not skipped
 
     @property
     def size(self) -> int:
@@ -119,15 +123,21 @@ class MemoryFold:
         return True
 
     def _fold(self, records: Sequence[KafkaRecord], encoder: ResultEncoder) -> Batch:
-        batch = Batch(encoder, self.sessions, self.defaults)
+        batch = Batch(encoder, self.sessions, self.state)
         share = None if self.share.whole else self.share
         for record in records:
-            # What has no key may be about the defaults, which all sessions follow.
-            if share is None or record.key is None or share.holds(spread_of(record.key[:MAX_KEY_BYTES])):
-                batch.add(decode(record, self.partition, self.partitions))
+            # What has no key may be about the whole partition, which all sessions follow.
+            if (
+                share is None
+                or record.key is None
+                or self.orders.of(record) is not None
+                or share.holds(spread_of(record.key[:MAX_KEY_BYTES]))
+            ):
+                batch.add(self.orders.decode(record, self.partition, self.partitions))
         if records:
             self.next_offset = records[-1].offset + 1
             self.anchor = anchor_of(records[-1])
+        self.unmet += batch.unmet
         return batch
 
     def _absorb(self, changes: Changes) -> None:

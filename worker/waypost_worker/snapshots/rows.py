@@ -12,7 +12,7 @@ from typing_extensions import override
 from waypost.model.limits import canonical_metadata
 from waypost.model.retention import RetentionPolicy
 from waypost_worker.partition.ports import RejectedRow, RejectedWindow, StoredOutbox
-from waypost_worker.postgres.rows import foreign_of, policy_of, window_of
+from waypost_worker.postgres.rows import authority_of, foreign_of, policy_of, window_of
 from waypost_worker.recovery.shares import Share, spread_of
 from waypost_worker.recovery.verify.base_snapshot import Base
 from waypost_worker.recovery.verify.rows import (
@@ -62,7 +62,10 @@ _NULLABLE: Final = {
     "checkpoints": frozenset(("command_id", "imported_id")),
     "recent_commands": frozenset(("number",)),
     "partitions": frozenset(
-        ("anchor", "producer_id", "producer_epoch", "default_policy", "former_producer_ids")
+        (
+            *("anchor", "producer_id", "producer_epoch", "default_policy", "former_producer_ids"),
+            *("authority", "blocked_offset", "skip_offset"),
+        )
     ),
     "outbox": frozenset(),
     "rejected_commands": frozenset(
@@ -78,7 +81,15 @@ READ: Final[Mapping[str, Callable[[bytes], Any]]] = {
         (
             *("partition", "partitions", "next_offset", "epoch", "emitted", "results_offset"),
             *("producer_id", "producer_epoch", "counter", "checkpoints", "number", "position"),
-            *("first_offset", "last_offset", "offset", "value_bytes", "headers_bytes"),
+            *(
+                "first_offset",
+                "last_offset",
+                "offset",
+                "blocked_offset",
+                "skip_offset",
+                "value_bytes",
+                "headers_bytes",
+            ),
         ),
         _number,
     ),
@@ -87,7 +98,7 @@ READ: Final[Mapping[str, Callable[[bytes], Any]]] = {
     **dict.fromkeys(
         (
             *("policy", "metadata", "default_policy", "default_commands"),
-            *("rejected_window", "foreign_results", "former_producer_ids"),
+            *("rejected_window", "foreign_results", "former_producer_ids", "authority"),
         ),
         _json,
     ),
@@ -112,6 +123,7 @@ def _partition(row: dict[str, Any]) -> StoredPartition:
         row["results_offset"],
         policy_of(row["default_policy"]) or RetentionPolicy(),
         orjson.loads(row["default_commands"]),
+        authority_of(row.get("authority")),
         _window(row),
         foreign_of(row.get("foreign_results") or b"[]"),
     )

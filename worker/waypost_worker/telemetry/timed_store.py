@@ -45,6 +45,14 @@ class TimedStore(Store):
         self._saved(time.perf_counter() - began)
 
     @override
+    async def note_blocked(self, offset: int) -> None:
+        await self._store.note_blocked(offset)
+
+    @override
+    async def is_skip_requested(self) -> bool:
+        return await self._store.is_skip_requested()
+
+    @override
     async def sizes(self, session_ids: Sequence[str]) -> dict[str, int]:
         began = time.perf_counter()
         sizes = await self._store.sizes(session_ids)

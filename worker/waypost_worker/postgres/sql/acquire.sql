@@ -18,4 +18,6 @@ returning
     default_policy,
     default_commands,
     rejected_window,
-    foreign_results
+    foreign_results,
+    authority,
+    case when skip_offset >= next_offset then skip_offset end as skip_offset

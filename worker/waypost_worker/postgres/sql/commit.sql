@@ -9,8 +9,8 @@
 -- that multiplied them all would be inexact far from there: it counts in double precision.
 
 -- $1 partition, $2 where its row is (see store.py) or null, $3 epoch, $4 expected offset; $5 next offset,
--- $6 anchor, $7 emitted, $8 results offset, $12 default policy, $13 ids of the commands that set it, $56 which rejected
--- commands are kept; these three are null if they stay. $57 whether an owner commits
+-- $6 anchor, $7 emitted, $8 results offset, $12 default policy, $13 ids of the last commands about the partition, $56 which
+-- rejected commands are kept, $58 the partition's authority; these are null if they stay. $57 whether an owner commits
 with owner as materialized (
     update waypost.partitions
     set next_offset = $5,
@@ -20,7 +20,8 @@ with owner as materialized (
         default_policy = coalesce($12, default_policy),
         default_commands = coalesce($13, default_commands),
         rejected_window = coalesce($56, rejected_window),
-        former_producer_ids = case when $57 then former_producer_ids end
+        former_producer_ids = case when $57 then former_producer_ids end,
+        authority = coalesce($58, authority)
     where ctid = coalesce($2::tid, (select ctid from waypost.partitions where partition = $1))
       and partition = $1
       and epoch = $3

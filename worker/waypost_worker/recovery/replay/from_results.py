@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from waypost.model.defaults import Defaults
+from waypost.model.partition_state import PartitionState
 from waypost.subscriber.events import Event
 from waypost.wire.envelope import glimpse
 from waypost_worker.partition import outbox
@@ -104,7 +104,7 @@ class FromResults:
             await results.close()
 
     async def _batches(self, results: ResultsLog, claim: Claim, first: int, end: int) -> None:
-        defaults = Defaults(claim.default_policy, list(claim.default_commands))
+        state = claim.state()
         cache = SessionCache(lambda: self._limits.cache_items)
         next_offset = claim.next_offset
         last = await last_result(results, first, end)
@@ -113,14 +113,14 @@ class FromResults:
         async for piece in results.read(first, end):
             for at in range(0, len(piece), _BATCH):
                 next_offset = await self._batch(
-                    claim, cache, defaults, next_offset, piece[at : at + _BATCH], last.offset
+                    claim, cache, state, next_offset, piece[at : at + _BATCH], last.offset
                 )
 
     async def _batch(
         self,
         claim: Claim,
         cache: SessionCache,
-        defaults: Defaults,
+        state: PartitionState,
         next_offset: int,
         records: Sequence[FetchedResult],
         last_offset: int,
@@ -133,7 +133,7 @@ class FromResults:
         touched = list(dict.fromkeys(event.session_id for event in events if event.session_id is not None))
         stored = await self._ports.store.load([one for one in touched if one not in cache.sessions])
         cache.sessions.update(stored)
-        retold = ResultFold(cache.sessions, defaults, self.outcome.lost)
+        retold = ResultFold(cache.sessions, state, self.outcome.lost)
         try:
             for event in events:
                 retold.add(event)

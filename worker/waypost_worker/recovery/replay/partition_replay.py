@@ -11,10 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from waypost.model.defaults import Defaults
 from waypost.wire.envelope import KafkaRecord
 from waypost_worker.partition import outbox
-from waypost_worker.partition.acquire import check_log
+from waypost_worker.partition.acquire import check_log, check_ordered
 from waypost_worker.partition.batching import BatchSplitter, in_parts
 from waypost_worker.partition.encode import NullEncoder, ResultEncoder
 from waypost_worker.partition.failure import BatchSizer, SlowBatchError, SlowCommandError, Suspects
@@ -30,7 +29,8 @@ from waypost_worker.partition.ports import (
     StoredOutbox,
     TimedOutError,
 )
-from waypost_worker.recovery.log_scan import passed_over
+from waypost_worker.partition.skips import SkipOrders, check_unmet, find_orders
+from waypost_worker.partition.stretches import passed_over
 from waypost_worker.recovery.replay.comparison import CompareOptions, Comparison
 from waypost_worker.recovery.retry import RecoveryProgress, patiently
 
@@ -129,18 +129,24 @@ class PartitionReplay:
                 self._compare,
             )
             await comparison.open(self._end - 1)
-            await self._batches(log, partitions, claim, comparison)
+            orders = await find_orders(
+                self._ports.make_log, claim.state(), self._partition, claim.next_offset
+            )
+            if claim.skip_offset is not None:
+                await check_ordered(log, orders, claim.skip_offset)
+            await self._batches(log, partitions, claim, comparison, orders)
         finally:
             if comparison is not None:
                 await comparison.close()
             await asyncio.gather(log.close(), results.close())
 
-    async def _batches(self, log: CommandLog, partitions: int, claim: Claim, comparison: Comparison) -> None:
+    async def _batches(
+        self, log: CommandLog, partitions: int, claim: Claim, comparison: Comparison, orders: SkipOrders
+    ) -> None:
         store, limits = self._ports.store, self._limits
-        defaults = Defaults(claim.default_policy, list(claim.default_commands))
         silent = NullEncoder(self._partition)
         folder = BatchFolder(
-            self._encoder, store, defaults, claim.rejected_window, lambda: limits.cache_items
+            self._encoder, store, claim.state(), claim.rejected_window, lambda: limits.cache_items
         )
         next_offset = claim.next_offset
         await log.seek(next_offset)
@@ -150,13 +156,13 @@ class PartitionReplay:
                 part for some in _parts(records, comparison.silent_below) for part in in_parts(some, most)
             ]
             for part in parts:
-                pieces = BatchSplitter(part, self._partition, partitions, limits.batch_bytes)
+                pieces = BatchSplitter(part, self._partition, partitions, limits.batch_bytes, orders)
                 unseen = part[-1].offset < comparison.silent_below
                 folder.encoder = silent if unseen else self._encoder
                 while pieces:
                     with self._in_time(part, next_offset):
                         next_offset = await self._batch(
-                            folder, pieces, claim, comparison, next_offset, unseen
+                            folder, pieces, claim, comparison, next_offset, unseen, log
                         )
 
     @contextmanager
@@ -180,9 +186,11 @@ class PartitionReplay:
         comparison: Comparison,
         next_offset: int,
         unseen: bool,
+        log: CommandLog,
     ) -> int:
         """Apply one batch; return the next offset. With ``unseen``, nobody looks at its results."""
-        commands, _, changes, results, items = await folder.fold(pieces, next_offset)
+        commands, _, changes, results, items, unmet = await folder.fold(pieces, next_offset)
+        await check_unmet(log, unmet)
         first, last = commands[0].record, commands[-1].record
         if unseen:
             items = []

@@ -36,8 +36,9 @@ class ReemittingReplay(Observer):
             make_results=ports.make_results,
             store=ports.store,
             clock=ports.clock,
+            make_log_ahead=ports.make_log,
         )
-        self._owner = Owner(partition, results_topic, bounded, self, limits)
+        self._owner = Owner(partition, results_topic, bounded, self, limits, look_ahead=True)
 
     async def run(self) -> Replayed:
         """Replay to the end. RefusedError if a person must look first."""

@@ -15,6 +15,7 @@ from waypost.model.checkpoint import own_number
 from waypost.model.commands import Clear, Command
 from waypost.model.decisions import (
     Accepted,
+    AuthorityConfigured,
     Cleared,
     Configured,
     Created,
@@ -22,17 +23,19 @@ from waypost.model.decisions import (
     Deleted,
     Pinned,
     RolledBack,
+    Skipped,
     Unpinned,
 )
-from waypost.model.defaults import Defaults
 from waypost.model.index import Entry, Session
 from waypost.model.limits import canonical_metadata
+from waypost.model.partition_state import PartitionState
 from waypost.model.retention import RetentionPolicy
 from waypost.model.times import parse_micros, to_micros
 from waypost.subscriber.events import Event, read_event
 from waypost.wire.event_types import EventType
 from waypost.wire.raw_json import members
-from waypost_worker.partition.batch import ChangeCollector
+from waypost.wire.signing import decode_key
+from waypost_worker.partition.batch import SKIPPED, ChangeCollector
 from waypost_worker.partition.encode import Content
 from waypost_worker.partition.ports import FetchedResult
 
@@ -43,6 +46,8 @@ _ABOUT: Final[dict[str, type[Pinned | Unpinned | Deleted]]] = {
 }
 _CREATED: Final = EventType.CREATED.value
 _DEFAULTS_CONFIGURED: Final = EventType.DEFAULTS_CONFIGURED.value
+_AUTHORITY_CONFIGURED: Final = EventType.AUTHORITY_CONFIGURED.value
+_SKIPPED: Final = EventType.SKIPPED.value
 _DUPLICATE: Final = EventType.DUPLICATE.value
 _REJECTED: Final = EventType.REJECTED.value
 _MICROS: Final = 1_000_000
@@ -63,10 +68,10 @@ class Lost:
 class ResultFold(ChangeCollector):
     """Takes results in command order and collects what they change."""
 
-    def __init__(self, sessions: dict[str, Session], defaults: Defaults, lost: Lost) -> None:
+    def __init__(self, sessions: dict[str, Session], state: PartitionState, lost: Lost) -> None:
         super().__init__()
         self._sessions = sessions
-        self._defaults = defaults
+        self._state = state
         self._lost = lost
 
     def add(self, event: Event) -> None:
@@ -74,14 +79,23 @@ class ResultFold(ChangeCollector):
         kind, body = event.type, event.body
         if kind == _REJECTED:
             self._lost.refused += 1
+            if body["code"] == SKIPPED:
+                self.note_skipped(self._state, body["command"]["offset"])
             return
         if kind == _DUPLICATE:
             return
         at = to_micros(event.time) if event.time is not None else 0
         command = Command(event.command_id, body["command"]["offset"], at, at, Clear())
         if kind == _DEFAULTS_CONFIGURED:
-            self._defaults.evolve(command, DefaultsConfigured(_policy(body["policy"])))
-            self.changes.defaults = (self._defaults.policy, list(self._defaults.recent))
+            self.take_for_partition(self._state, command, DefaultsConfigured(_policy(body["policy"])))
+            return
+        if kind == _AUTHORITY_CONFIGURED:
+            # The time that was signed is not in the result: the broker's is as late or later, but for wrong clocks.
+            key = None if body["key"] is None else decode_key(body["key"])
+            self.take_for_partition(self._state, command, AuthorityConfigured(key))
+            return
+        if kind == _SKIPPED:
+            self.take_for_partition(self._state, command, Skipped(body["offset"], body["reason"]))
             return
         session_id = body["session_id"]
         session = self._sessions.setdefault(session_id, Session(session_id))

@@ -10,7 +10,8 @@ from waypost.model.checkpoint import own_number
 from waypost.wire.envelope import KafkaRecord
 from waypost.wire.topics import partition_of
 from waypost_worker.partition.ports import CommandLog, ReadProgress, RefusedError
-from waypost_worker.recovery.log_scan import passed_over, stretches
+from waypost_worker.partition.skips import OrderScan, check_unmet
+from waypost_worker.partition.stretches import passed_over, stretches
 from waypost_worker.recovery.memory_fold import MemoryFold
 
 
@@ -87,6 +88,7 @@ async def find_checkpoint(logs: Mapping[int, DatedLog], checkpoint_id: str) -> L
         )
     key = session_id.encode()
     fold = MemoryFold(partition, len(logs))
+    fold.orders = await OrderScan(fold.state, partition, len(logs), 0).advance(log)
     async for records in stretches(log, 0, end):
         for record in records:
             if record.key is not None and record.key != key:
@@ -95,6 +97,7 @@ async def find_checkpoint(logs: Mapping[int, DatedLog], checkpoint_id: str) -> L
             session = fold.sessions.get(session_id)
             if session is not None and number in session.entries:
                 return LogPosition(partition, record.offset)
+        await check_unmet(log, fold.unmet)
     raise RefusedError(f"the log never made a checkpoint {checkpoint_id!r}. Nothing was changed")
 
 

@@ -2,7 +2,6 @@
 
 from typing import Protocol
 
-from waypost.model.defaults import Defaults
 from waypost.model.index import Entry, SeenCommand, Session
 from waypost_worker.partition.ports import RefusedError
 from waypost_worker.recovery.memory_fold import (
@@ -58,7 +57,7 @@ async def begin(fold: MemoryFold, base: Base) -> None:
     fold.base = base.name
     fold.begin = fold.next_offset = row.next_offset
     fold.anchor = row.anchor
-    fold.defaults = Defaults(row.default_policy, list(row.default_commands))
+    fold.state = row.state()
     if fold.window is not None:
         fold.window = row.rejected_window
     entries: dict[str, list[Entry]] = {}

@@ -96,8 +96,9 @@ class Comparator:
                 ("partitions", row.partitions, fold.partitions),
                 ("next_offset", row.next_offset, fold.next_offset),
                 ("anchor", row.anchor, fold.anchor),
-                ("default_policy", row.default_policy, fold.defaults.policy),
-                ("default_commands", row.default_commands, fold.defaults.recent),
+                ("default_policy", row.default_policy, fold.state.policy),
+                ("default_commands", row.default_commands, fold.state.recent),
+                ("authority", row.authority, fold.state.authority),
                 *(() if fold.window is None else [("rejected_window", row.rejected_window, fold.window)]),
             ),
         )

@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
+from waypost.model.authority import Authority
+from waypost.model.partition_state import PartitionState
 from waypost.model.retention import RetentionPolicy
 from waypost_worker.partition.ports import ForeignRecord, RejectedRow, RejectedWindow, StoredOutbox
 from waypost_worker.recovery.shares import Share
@@ -19,8 +21,13 @@ class StoredPartition(NamedTuple):
     results_offset: int
     default_policy: RetentionPolicy
     default_commands: list[str]
+    authority: Authority
     rejected_window: RejectedWindow
     foreign_results: Sequence[ForeignRecord] = ()
+
+    def state(self) -> PartitionState:
+        """Return what commands about the whole partition came to so far."""
+        return PartitionState(self.default_policy, list(self.default_commands), self.authority)
 
 
 class StoredSession(NamedTuple):

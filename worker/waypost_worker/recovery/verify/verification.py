@@ -17,8 +17,9 @@ from waypost_worker.partition.batch import decode
 from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.foreign import without_foreign
 from waypost_worker.partition.ports import CommandLog, RefusedError, RejectedWindow, ResultsLog
+from waypost_worker.partition.skips import OrderScan, check_unmet
+from waypost_worker.partition.stretches import stretches
 from waypost_worker.recovery.json_diff import first_difference
-from waypost_worker.recovery.log_scan import stretches
 from waypost_worker.recovery.memory_fold import MemoryFold
 from waypost_worker.recovery.retry import RecoveryProgress
 from waypost_worker.recovery.shares import WHOLE, Share
@@ -106,6 +107,7 @@ class Verification:
         self._log, self._results, self._open_snapshot, self._base = sources
         self._progress = progress
         self._share = options.share
+        self._ahead: OrderScan | None = None
         self._strict = options.strict
         self._room = options.room
         self._tally = Tally(options.limit)
@@ -162,15 +164,20 @@ class Verification:
         if self._base is not None:
             await base_snapshot.begin(fold, self._base)
             self._fit(fold)
+        if self._ahead is None:
+            self._ahead = OrderScan(fold.state, self._partition, self._partitions, fold.begin)
         async with self._open_snapshot(self._partition) as snapshot:
             row = await snapshot.partition()
             settled = self._settled(fold, row)
         if row is not None:
             _count_rejected(fold, row.rejected_window.since)
+        # Whatever Postgres had skipped when its rows were read, the order was in the log before that.
+        fold.orders = await self._ahead.advance(self._log)
         end = (await self._log.bounds())[1]
         await self._fold(fold, min(settled, end), fold.take)
         async with self._open_snapshot(self._partition) as snapshot:
             row = await snapshot.partition()
+            fold.orders = await self._ahead.advance(self._log)
             owed = ExpectedOutbox(self._partition, self._encoder, first=first)
             await self._catch_up(fold, row, owed)
             rejected_below = 0 if row is None else row.rejected_window.below
@@ -196,6 +203,7 @@ class Verification:
     async def _fold(self, fold: MemoryFold, end: int, take: Callable[[Sequence[KafkaRecord]], None]) -> None:
         async for records in stretches(self._log, fold.next_offset, end):
             take(records)
+            await check_unmet(self._log, fold.unmet)
             self._fit(fold)
             self._progress.advanced(self._partition, len(records), fold.next_offset)
 
