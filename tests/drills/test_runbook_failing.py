@@ -2,6 +2,7 @@
 end to end on a real worker, in its probes, metrics, alerts and log.
 """
 
+import asyncio
 import json
 import re
 import signal
@@ -15,6 +16,8 @@ from aiokafka.errors import ProducerFenced
 from tests.drills.runbook import calm, here, raised, walking
 from tests.integration.test_worker_process import publish
 from tests.integration.watched import Watched, ok
+from tests.support.cli import CommandLine, Outcome
+from tests.support.database_state import state_hash
 from tests.support.deployment import Deployment
 
 __all__ = ["here"]
@@ -27,7 +30,9 @@ class Sabotaged(Watched):
     """A worker with a bug on purpose."""
 
     def __init__(self, here: Deployment, log: Path, sabotage: str) -> None:
-        super().__init__(here, log, PYTHONPATH=str(TOP))
+        super().__init__(
+            here, log, PYTHONPATH=":".join(str(TOP / part) for part in ("", "schemas", "worker"))
+        )
         counts = str(log.with_suffix(".counts"))
         self.command = (
             *(sys.executable, "-m", "tests.faults.worker"),
@@ -82,7 +87,7 @@ async def test_a_command_with_a_bug_is_named_and_a_version_without_the_bug_conti
         f"partition 0: refused: The command at offset {bad} of partition 0 makes its owner fail:"
     )
     assert "TypeError at tests.faults.worker" not in said
-    assert "TypeError at waypost_worker.partition.batching:" in said
+    assert "TypeError at waypost_worker.partition.skips:" in said
     assert (await worker.get("/livez"))[0] == 200
     (refused, *_) = worker.lines("partition_refused")
     assert (refused["partition"], refused["offset"]) == (0, bad)
@@ -96,6 +101,62 @@ async def test_a_command_with_a_bug_is_named_and_a_version_without_the_bug_conti
     await walk.worker.answers("/readyz", ok)
     await here.balanced()
     await calm(here, tmp_path, walk.worker)
+
+
+async def test_a_command_with_a_bug_is_skipped_by_the_authority(here: Deployment, tmp_path: Path) -> None:
+    """The partition continues with the same worker, and a replay and a verification come to the same."""
+    (poisoned,), (well,) = here.sessions(0, 1), here.sessions(1, 1)
+    worker = Sabotaged(here, tmp_path / "log", "fail-at-poison")
+    await worker.start()
+    line = CommandLine(
+        tmp_path,
+        {
+            "WAYPOST_BOOTSTRAP_SERVERS": here.endpoints.bootstrap_servers,
+            "WAYPOST_POSTGRES_DSN": here.dsn,
+            "WAYPOST_TOPIC_PREFIX": here.topics.prefix,
+        },
+    )
+
+    async def run(*arguments: str) -> Outcome:
+        return await asyncio.to_thread(line.run, *arguments)
+
+    assert (await run("authority", "create-key", "authority.pem")).code == 0
+    named = await run("authority", "set", "authority.pem", "--timeout", "60")
+    assert named.code == 0, named
+    for number in range(20):
+        await here.create(poisoned, step=number)
+    innocent = await here.create(well, step=0)
+    order = ("commands", "skip", "0", "--reason", "a bug", "--authority-key", "authority.pem")
+    early = await run(*order[:3], str(innocent + 3), *order[3:])
+    assert (early.code, "Nothing was changed" in early.error) == (1, True)
+    bad = await here.create(poisoned, word="poison")
+    for number in range(5):
+        await here.create(poisoned, step=number)
+    await worker.shows(lambda found: found.get(("waypost_refused_offset", "0")) == bad)
+    other = await run(*order[:3], str(bad + 1), *order[3:])
+    assert f"is refused at offset {bad}, not at {bad + 1}" in other.error
+    walk = walking(
+        here,
+        tmp_path,
+        "WaypostPartitionRefused",
+        8,
+        worker=worker,
+        values={"3 1841": f"0 {bad}", "3/1841": f"0/{bad}"},
+    )
+    shown = await walk.step()
+    assert "skipped" in shown
+    assert "bug 77" in await walk.step()
+    await worker.shows(lambda found: partitions(found) == (2, 2, 0, 0))
+    await worker.answers("/readyz", ok)
+    await here.create(poisoned, step=99)
+    await here.balanced()
+    again = await run(*order[:3], str(bad), *order[3:])
+    assert (again.code, "has applied all commands" in again.error) == (1, True)
+    assert (await run("verify", "--strict", "-o", "json")).code == 0
+    replayed = await run("replay", "--schema", "again", "-o", "json")
+    assert replayed.code == 0, replayed
+    assert (await run("verify", "--schema", "again", "--strict", "-o", "json")).code == 0
+    assert await state_hash(here.dsn) == await state_hash(here.dsn, "again")
 
 
 async def test_a_worker_that_fails_whenever_it_acquires_is_seen_and_replaced(

@@ -30,6 +30,12 @@ ELSEWHERE = {
     "waypost topics adopt --topic-prefix wide --from-topic-prefix waypost",
     "waypost topics drained",
     "waypost topics drained -o json",
+    # tests/integration/test_authority.py, and for commands the runbook's drill
+    "waypost topics create --topic-prefix third --authority-key authority.pem",
+    "waypost authority set authority.pem",
+    "waypost authority set next.pem --authority-key authority.pem",
+    "waypost authority remove --authority-key next.pem",
+    'waypost commands skip 3 1841 --reason "bug 77" --authority-key next.pem',
 }
 # They stay until something comes or until Ctrl-C, which comes when they have said this.
 STAYING = {

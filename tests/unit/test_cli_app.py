@@ -25,6 +25,8 @@ SUBCOMMANDS = {
         "fork",
         "rollback",
     ),
+    "commands": ("skip",),
+    "authority": ("create-key", "show", "set", "remove"),
     "rejected": ("list", "show", "retry", "purge"),
     "results": ("accept", "foreign"),
     "snapshot": ("create", "list", "check", "restore", "prune"),

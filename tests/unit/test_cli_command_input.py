@@ -78,6 +78,8 @@ def test_types_have_short_and_long_names(kind: str) -> None:
         ({"kind": "nonsense"}, "there is no command type 'nonsense'"),
         ({"kind": "defaults.configure"}, "use 'waypost defaults'"),
         ({"kind": EventType.CONFIGURE_DEFAULTS, "body": "{}"}, "use 'waypost defaults'"),
+        ({"kind": EventType.CONFIGURE_AUTHORITY, "body": "{}"}, "use 'waypost authority'"),
+        ({"kind": EventType.SKIP, "body": "{}"}, "use 'waypost commands skip'"),
     ],
 )
 def test_wrong_arguments_are_wrong_usage(given: dict[str, Any], said: str) -> None:

@@ -28,6 +28,7 @@ COMMANDS: Final = {
         ("worker", "worker.app:worker", "Run one worker until SIGTERM or Ctrl-C."),
         ("migrate", "migrate:migrate", "Bring the database's schema up to this version."),
         ("topics", "topics.app:app", "Make and check the two topics; adopt new ones; print ACLs."),
+        ("authority", "authority:app", "Choose who may set the default retention and skip commands."),
     ),
     _USE: (
         ("publish", "publish:publish", "Publish commands; --wait shows their results."),
@@ -42,6 +43,7 @@ COMMANDS: Final = {
         ("defaults", "defaults:defaults", "Set the retention of sessions without a policy of their own."),
     ),
     _LOOK: (
+        ("commands", "commands.app:app", "Have a command skipped at which a partition is refused."),
         ("replay", "recovery.replay:replay", "Rebuild Postgres from the command topic."),
         ("verify", "recovery.verify:verify", "Prove that Postgres is the fold of the command topic."),
         ("doctor", "doctor.app:doctor", "Check Kafka, Postgres and clocks, and say how to mend them."),

@@ -30,6 +30,7 @@ async def adopt(
     *,
     dry_run: bool,
     drained: Mapping[int, int] | None = None,
+    authority: str | None = None,
 ) -> Adopted:
     """In one transaction on each database, or not at all; owners of before are fenced by their epochs.
 
@@ -38,6 +39,8 @@ async def adopt(
 
     ``drained`` are the offsets at which the partitions of the old topics end, all applied: then the new topics may have
     more partitions. RefusedError if a database stands elsewhere, owes a result, or would have to give a session away.
+
+    ``authority`` is a public key that takes the place of all that commands named before.
     """
     transactions: list[Any] = []
     parts: list[Adopted] = []
@@ -51,6 +54,9 @@ async def adopt(
             raise RefusedError(f"the schema {schema!r} stands at no log: workers begin with it as it is")
         if drained is not None:
             await _repartition(connections, schema, partitions, len(drained))
+        if authority is not None:
+            for connection in connections:
+                await connection.execute(statement("adopt_authority", schema), authority)
         if not dry_run:
             for transaction in transactions:
                 await transaction.commit()

@@ -115,7 +115,19 @@ async def _postgres(settings: Settings) -> "list[Finding]":
     wrong = any(one.level == "error" and one.subject.endswith(("schema", "shards")) for one in findings)
     if wrong or count is None or not all(connections):
         return findings
-    return [*findings, *await overlap_with_newest(settings)]
+    return [*findings, await _authority(settings), *await overlap_with_newest(settings)]
+
+
+async def _authority(settings: Settings) -> "Finding":
+    from waypost_worker.cli.support.partition_commands import authorities
+    from waypost_worker.kafka.topics import Finding
+
+    found = await authorities(settings)
+    free = [str(partition) for partition, one in found.items() if one.key is None]
+    if not free:
+        return Finding("ok", "authority", f"{len(found)} partitions are configured by signed commands only")
+    message = f"any agent may change the retention of all sessions in {len(free)} of {len(found)} partitions"
+    return Finding("warning", "authority", message, "name an authority: see 'waypost authority set --help'")
 
 
 async def _database(

@@ -19,7 +19,7 @@ from cyclopts import Parameter
 from waypost.errors import InvalidCommandError
 from waypost.wire.decode import parse_body
 from waypost.wire.envelope import open_envelope
-from waypost.wire.event_types import EventType
+from waypost.wire.event_types import PARTITION_TYPES
 from waypost.wire.topics import partition_of
 from waypost_worker.cli.rejected.filters import (
     AllFlag,
@@ -138,7 +138,7 @@ class _Refused:
             parse_body(envelope.type, envelope.body)
         except InvalidCommandError as error:
             return error
-        if envelope.session_id is None and envelope.type != EventType.CONFIGURE_DEFAULTS:
+        if envelope.session_id is None and envelope.type not in PARTITION_TYPES:
             return InvalidCommandError("invalid-envelope", "the record has no key")
         return None
 

@@ -9,13 +9,11 @@ import orjson
 from waypost.errors import InvalidCommandError
 from waypost.wire.decode import parse_body
 from waypost.wire.encode import check_session_id
-from waypost.wire.event_types import COMMAND_TYPES, EventType
+from waypost.wire.event_types import COMMAND_TYPES, PARTITION_TYPES, EventType
 from waypost.wire.raw_json import members
 from waypost_worker.cli.support.output import USAGE, CommandError
 
-TYPES: Final = {
-    kind.rpartition(".")[2]: kind for kind in COMMAND_TYPES if kind != EventType.CONFIGURE_DEFAULTS
-}
+TYPES: Final = {kind.rpartition(".")[2]: kind for kind in COMMAND_TYPES if kind not in PARTITION_TYPES}
 _FIELDS: Final = frozenset(("session", "name", "data", "metadata", "type", "body"))
 
 
@@ -80,6 +78,10 @@ def _full_type(kind: str) -> str:
     full = TYPES.get(kind, kind)
     if kind in ("defaults", "defaults.configure") or full == EventType.CONFIGURE_DEFAULTS:
         raise CommandError("defaults belong to no session: use 'waypost defaults'", USAGE)
+    if full == EventType.CONFIGURE_AUTHORITY:
+        raise CommandError("an authority belongs to no session: use 'waypost authority'", USAGE)
+    if full == EventType.SKIP:
+        raise CommandError("an order to skip belongs to no session: use 'waypost commands skip'", USAGE)
     if full not in COMMAND_TYPES:
         raise CommandError(f"there is no command type {kind!r}; there are {', '.join(TYPES)}", USAGE)
     return full

@@ -2,10 +2,13 @@
 
 import asyncio
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from waypost.wire.signing import encode_key
+from waypost_worker.cli.support.authority_key import read_public
 from waypost_worker.cli.support.connections import kafka_connection, kafka_errors, postgres_errors
 from waypost_worker.cli.support.databases import connected
 from waypost_worker.cli.support.logs import command_logs, command_partitions
@@ -22,6 +25,10 @@ def adopt(
     from_topic_prefix: Annotated[
         str | None, Parameter(help="of the topics of before, drained: the new ones may have more partitions")
     ] = None,
+    authority_key: Annotated[
+        Path | None,
+        Parameter(help="public or private key file of an authority to put in place of the present one"),
+    ] = None,
     common: Common = NOTHING_GIVEN,
 ) -> int:
     """Make the database go on with new, empty topics.
@@ -35,6 +42,9 @@ def adopt(
     the new ones may have more partitions: sessions move to where their keys
     lead. See docs/partitions.md.
 
+    The authority stays, unless --authority-key names another: the way out if a
+    private key is lost, or somebody else was the first to name one.
+
     For example:
 
       waypost topics create --topic-prefix second
@@ -44,9 +54,10 @@ def adopt(
     settings = common.settings()
     if from_topic_prefix == settings.topic_prefix:
         raise CommandError("--from-topic-prefix names the new topics: it must name those of before", USAGE)
+    key = None if authority_key is None else encode_key(read_public(authority_key))
     if not dry_run:
         confirm(f"the database will belong to the topics of {settings.topic_prefix!r} and no others", yes)
-    done = asyncio.run(_adopt(settings, from_topic_prefix, dry_run))
+    done = asyncio.run(_adopt(settings, from_topic_prefix, key, dry_run))
     show_fields(
         {**asdict(done), "topic_prefix": settings.topic_prefix, "changed": not dry_run}, common.output
     )
@@ -63,7 +74,7 @@ async def _drained(settings: Settings, prefix: str, partitions: int) -> dict[int
     return {one.partition: one.applied for one in found}
 
 
-async def _adopt(settings: Settings, before: str | None, dry_run: bool) -> Any:
+async def _adopt(settings: Settings, before: str | None, authority: str | None, dry_run: bool) -> Any:
     from waypost_worker.kafka.results_log import KafkaResultsLog
     from waypost_worker.postgres.adopt import adopt as apply
     from waypost_worker.postgres.migrate import SchemaError, check_schema
@@ -95,6 +106,7 @@ async def _adopt(settings: Settings, before: str | None, dry_run: bool) -> Any:
                     partitions,
                     dry_run=dry_run,
                     drained=drained,
+                    authority=authority,
                 )
         except SchemaError as error:
             raise CommandError(str(error)) from None

@@ -2,14 +2,20 @@
 
 import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 from cyclopts import App, Parameter, validators
 
+from waypost.model.authority import Authority
+from waypost.wire.encode import authority_body
+from waypost.wire.event_types import EventType
+from waypost_worker.cli.support.authority_key import read_public
 from waypost_worker.cli.support.connections import kafka_connection, kafka_errors, topic_partitions
 from waypost_worker.cli.support.findings import show_findings
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
 from waypost_worker.cli.support.output import DONE, CommandError, show_rows
+from waypost_worker.cli.support.partition_commands import send
 from waypost_worker.cli.topics.acls import acls
 from waypost_worker.cli.topics.adopt import adopt
 from waypost_worker.cli.topics.drained import drained
@@ -40,6 +46,9 @@ def create(
     ] = None,
     commands_retention_days: Annotated[_Days, Parameter(help="default for ever")] = None,
     results_retention_days: Annotated[_Days, Parameter(help="default 7")] = None,
+    authority_key: Annotated[
+        Path | None, Parameter(help="public or private key file of the authority of new topics")
+    ] = None,
     skip_zombie_test: Annotated[bool, Parameter(help="don't test that the cluster fences")] = False,
     common: Common = NOTHING_GIVEN,
 ) -> int:
@@ -49,9 +58,14 @@ def create(
     fences former owners; without that, nothing is made. Topics that exist are
     left as they are: see 'waypost topics check'.
 
+    With --authority-key, the first command in every partition says who may
+    set the default retention (see 'waypost authority'). Otherwise the first
+    who publishes such a command decides.
+
     For example:
 
       waypost topics create --partitions 24
+      waypost topics create --topic-prefix third --authority-key authority.pem
     """
     settings = common.settings()
     retention = {
@@ -62,9 +76,15 @@ def create(
         )
         if days is not None
     }
+    key = None if authority_key is None else read_public(authority_key)
     rows = asyncio.run(
         make_topics(
-            settings, partitions, replicas=replicas, retention=retention, zombie_test=not skip_zombie_test
+            settings,
+            partitions,
+            replicas=replicas,
+            retention=retention,
+            zombie_test=not skip_zombie_test,
+            authority=key,
         )
     )
     show_rows(rows, common.output, ("topic", "partitions", "state"))
@@ -79,6 +99,7 @@ async def make_topics(
     replicas: int | None = None,
     retention: Mapping[str, int] | None = None,
     zombie_test: bool = True,
+    authority: bytes | None = None,
 ) -> list[dict[str, Any]]:
     """Make what is missing; each topic with its partitions and whether it was made.
 
@@ -97,6 +118,11 @@ async def make_topics(
                 "--topic-prefix, as docs/partitions.md says"
             )
     connection = kafka_connection(settings)
+    if authority is not None and settings.topics.commands in present:
+        raise CommandError(
+            f"the topic {settings.topics.commands!r} exists already, so --authority-key comes too late for its first "
+            "commands. Nothing was made; use 'waypost authority set'"
+        )
     wanted = partitions or max(present.values(), default=default)
     async with kafka_errors(settings):
         if zombie_test:
@@ -106,10 +132,25 @@ async def make_topics(
         made = await create_topics(
             connection, settings.topics, wanted, replicas=replicas, **(retention or {})
         )
+    if authority is not None:
+        await _name_authority(settings, authority, wanted)
     return [
         {"topic": name, "partitions": present.get(name, wanted), "state": "made" if name in made else "kept"}
         for name in (settings.topics.commands, settings.topics.results)
     ]
+
+
+async def _name_authority(settings: Settings, key: bytes, partitions: int) -> None:
+    """Let the first command of every partition name the authority; CommandError if one came before."""
+    nobody = dict.fromkeys(range(partitions), Authority())
+    bodies = dict.fromkeys(nobody, authority_body(key))
+    sent = await send(settings, EventType.CONFIGURE_AUTHORITY, bodies, nobody, None)
+    late = [str(one.partition) for one in sent if one.offset > 0]
+    if late:
+        raise CommandError(
+            f"somebody published to partition {', '.join(late)} before the command that names the authority. Both "
+            "topics are made; delete them and start again, or see 'waypost authority show' once a worker has run"
+        )
 
 
 @app.command

@@ -1,0 +1,1 @@
+select partition, authority::text from waypost.partitions order by partition
