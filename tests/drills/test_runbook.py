@@ -184,7 +184,7 @@ async def test_records_of_another_writer_are_accepted(here: Deployment, tmp_path
     sent = await here.producer.send_and_wait(here.topics.results, b"of somebody else", partition=1)
     worker = Watched(here, tmp_path / "log")
     place = {"2/1841": f"1/{sent.offset}"}
-    walk = walking(here, tmp_path, "WaypostPartitionRefused", 4, worker=worker, values=place)
+    walk = walking(here, tmp_path, "WaypostPartitionRefused", 5, worker=worker, values=place)
     await worker.start()
     await worker.shows(lambda found: found["waypost_refused_partitions",] == 1)
     assert await raised(tmp_path, worker) == {"WaypostPartitionRefused"}
@@ -239,7 +239,7 @@ async def test_a_worker_gets_the_rights_that_it_lacks_and_goes_on(
             done.result(PATIENCE)
         worker = Watched(here, tmp_path / "log", **secure_kafka.login(name, "worker-secret"))
         values = {"User:waypost-worker": f"User:{name}"}
-        walk = walking(here, tmp_path, "WaypostPartitionRefused", 5, worker=worker, values=values)
+        walk = walking(here, tmp_path, "WaypostPartitionRefused", 4, worker=worker, values=values)
         await worker.start()
         await stopped(worker, 2)
         assert await raised(tmp_path, worker) == {"WaypostPartitionRefused"}

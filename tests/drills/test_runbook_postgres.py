@@ -136,7 +136,7 @@ async def test_a_command_that_is_too_slow_is_named_and_applied_once_the_limit_is
     await owner.close()
     worker = Watched(here, tmp_path / "log")
     values = {"alter database waypost": f"alter database {name}"}
-    walk = walking(here, tmp_path, "WaypostPartitionRefused", 6, worker=worker, values=values)
+    walk = walking(here, tmp_path, "WaypostPartitionRefused", 7, worker=worker, values=values)
     await worker.start()
     (session,) = here.sessions(0, 1)
     await here.create(session)

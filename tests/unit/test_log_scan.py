@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
-from waypost_worker.recovery.log_scan import stretches
+from waypost_worker.partition.stretches import stretches
 
 LATE: list[Any] = []
 
