@@ -165,6 +165,32 @@ async def test_an_owner_whose_epoch_came_again_saves_no_results_position(stores:
     assert (claim.emitted, claim.results_offset) == (-1, 0)
 
 
+async def test_of_two_owners_with_one_epoch_only_one_records_its_producer(stores: Stores) -> None:
+    """After a restore an epoch may come twice; ``first`` and ``twin`` found the same producer, that of nobody."""
+    first, twin = await acquired(stores), await stores.open()
+    await twin.record_claim(1, Fence(2, 0))
+    for _ in range(2):  # see above
+        with pytest.raises(FencedError):
+            await first.store.record_claim(1, Fence(1, 0))
+        with pytest.raises(FencedError):
+            await first.store.save_position(1, -1, 1)
+        with pytest.raises(FencedError):
+            await first.commit()
+    await twin.save_position(1, -1, 1)
+    await twin.commit(first.batch())
+    assert (await acquired(stores)).claim.producer_id == 2
+
+
+async def test_an_owner_commits_under_the_producer_that_it_recorded(stores: Stores) -> None:
+    for epoch in (1, 2):
+        hand = await acquired(stores)
+        await hand.commit()
+        await hand.store.record_claim(epoch, Fence(7, epoch))
+        await hand.store.save_position(epoch, -1, epoch)
+        await hand.commit()
+    assert (await acquired(stores)).claim.next_offset == 40
+
+
 # The outbox and the position of results.
 
 

@@ -9,6 +9,10 @@ worker's code is as it ships: what is put in its way here are subclasses of its 
 - ``--sabotage drop-outbox|append-twice``: a bug on purpose, to see that the oracle sees it.
 - ``--sabotage fail-at-poison|fail-to-acquire``: an unexpected error, at a command whose body has the word
   ``poison``, or each time that a partition is acquired.
+- ``--proof-lifetime SECONDS``: trust a proof of ownership for no longer.
+- ``--pooler``: ask Postgres again if a connection breaks while sessions are read, as a pooler does that keeps its
+  clients' connections while the server restarts.
+- ``--new-producer-id``: take producer epochs of another id, as if Kafka had forgotten the transactional id.
 - ``--redirect PORT=PORT``: connect to another loopback port in place of a broker's, where a proxy listens.
 """
 
@@ -18,11 +22,12 @@ import gc
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import aiokafka.client
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -31,17 +36,28 @@ from tests.faults.points import POINTS
 from waypost.model.index import Session
 from waypost.wire.envelope import KafkaRecord
 from waypost.wire.event_types import EventType
+from waypost.wire.topics import Topics
 from waypost_worker.cli.worker.run import run
 from waypost_worker.config.settings import load_settings
 from waypost_worker.kafka.command_log import KafkaCommandLog
+from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.results_log import KafkaResultsLog
 from waypost_worker.partition import batch, skips
 from waypost_worker.partition.batch import Decoded
-from waypost_worker.partition.ports import Claim, Commit, Fence, FetchedResult, ResultRecord
+from waypost_worker.partition.ownership import Limits
+from waypost_worker.partition.ports import (
+    Claim,
+    Commit,
+    Fence,
+    FetchedResult,
+    ResultRecord,
+    UnavailableError,
+)
 from waypost_worker.postgres.store import PostgresStore
 from waypost_worker.runtime import process
 from waypost_worker.runtime import worker as worker_module
 
+Answer = TypeVar("Answer")
 _ACQUIRED = EventType.ACQUIRED.wire
 
 
@@ -185,6 +201,31 @@ class RepeatingResults(TrappedResults):
         return base
 
 
+class RenamedResults(TrappedResults):
+    """Has another transactional id, and so another producer id, than those who came before."""
+
+    def __init__(self, connection: Connection, topics: Topics, partition: int) -> None:
+        super().__init__(connection, topics, partition)
+        self._transactional_id += ".new"
+
+
+class PooledStore(TrappedStore):
+    """Reads sessions over whatever connection there is at last."""
+
+    async def sizes(self, session_ids: Sequence[str]) -> dict[str, int]:
+        return await self._at_last(lambda: super(PooledStore, self).sizes(session_ids))
+
+    async def load(self, session_ids: Sequence[str]) -> dict[str, Session]:
+        return await self._at_last(lambda: super(PooledStore, self).load(session_ids))
+
+    async def _at_last(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+        while True:
+            try:
+                return await ask()
+            except UnavailableError:
+                await asyncio.sleep(0.05)
+
+
 class FailingStore(TrappedStore):
     """Can't take any partition over."""
 
@@ -254,6 +295,9 @@ def main() -> None:
     parser.add_argument("--note", type=Path)
     parser.add_argument("--counts", type=Path, required=True)
     parser.add_argument("--sabotage", choices=SABOTAGE)
+    parser.add_argument("--proof-lifetime", type=float)
+    parser.add_argument("--pooler", action="store_true")
+    parser.add_argument("--new-producer-id", action="store_true")
     parser.add_argument("--redirect", action="append", default=[])
     arguments = parser.parse_args()
     trap = Trap(arguments.point, arguments.how, arguments.hits, arguments.note)
@@ -263,6 +307,13 @@ def main() -> None:
     put(process, CountedWorker)
     if arguments.sabotage:
         SABOTAGE[arguments.sabotage]()
+    if arguments.proof_lifetime:
+        assert vars(worker_module)["Limits"] is Limits
+        vars(worker_module)["Limits"] = partial(Limits, proof_lifetime=arguments.proof_lifetime)
+    if arguments.pooler:
+        put(worker_module, PooledStore)
+    if arguments.new_producer_id:
+        put(worker_module, RenamedResults)
     if arguments.redirect:
         redirect({int(a): int(b) for a, b in (text.split("=") for text in arguments.redirect)})
     raise SystemExit(run(load_settings()))

@@ -314,7 +314,7 @@ STATEMENTS = ["commit", "save_position", "record_claim", "load", "contents", "re
 async def test_no_statement_of_the_worker_reads_a_whole_table(pool: Any, hand: Hand, name: str) -> None:
     # The tables are next to empty, which is when reading all of them looks cheapest.
     sql = statement(name)
-    count = max(number for number in range(1, 60) if f"${number}" in sql)
+    count = max(number for number in range(1, 80) if f"${number}" in sql)
     async with pool.acquire() as connection:
         await connection.execute(f"prepare guarded as {sql}")
         nothing = ", ".join(["null"] * count)

@@ -14,12 +14,21 @@ def main() -> int:
         description="Explore every interleaving of the protocol's steps.",
         epilog="For example: python -m tests.model --losses 1 --bug tail-read-before-the-fence",
     )
-    for name, default in (("commands", 2), ("losses", 1), ("forgets", 0), ("new-ids", 0), ("claims", 3)):
+    for name, default in (
+        ("commands", 2),
+        ("losses", 1),
+        ("forgets", 0),
+        ("new-ids", 0),
+        ("claims", 3),
+        ("restorable", 2),
+    ):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"(default: {default})")
     parser.add_argument("--bug", choices=sorted(BUGS), help="take one guard away")
     given = parser.parse_args()
     began = time.monotonic()
-    limits = Limits(given.commands, given.losses, given.forgets, given.new_ids, given.claims)
+    limits = Limits(
+        given.commands, given.losses, given.forgets, given.new_ids, given.claims, given.restorable
+    )
     outcome = explore(limits, given.bug)
     seconds = time.monotonic() - began
     if outcome.violation is None:

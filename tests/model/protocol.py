@@ -9,7 +9,7 @@ Owns the rules of the protocol as they are meant, without a line of the code tha
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -21,6 +21,8 @@ BUGS: Final = frozenset(
         "tail-read-before-the-fence",
         "position-without-its-command",
         "no-wait-after-a-new-producer-id",
+        "compare-and-set-without-the-producer",
+        "no-fence-after-a-lapsed-proof",
     }
 )
 
@@ -33,11 +35,11 @@ class Row(NamedTuple):
     emitted: int = -1
     results_offset: int = 0
     outbox: tuple[int, ...] = ()
-    producer_id: int | None = None
+    producer: "Fence | None" = None
 
 
 class Fence(NamedTuple):
-    """A fence record in the results topic."""
+    """A producer id and epoch; in the results topic, a fence record."""
 
     producer_id: int
     producer_epoch: int
@@ -47,9 +49,12 @@ class Owner(NamedTuple):
     """One process that wants the partition. ``row`` is Postgres as it last saw it.
 
     ``step`` is what it has done: ``out``, ``claimed``, ``tail-read`` (by a bug, before the fence),
-    ``initialized``, ``fenced``, ``read``, ``running``, or ``sending`` (an append was checked and has not been
-    sent yet, for however long). ``highest`` is R, ``end`` the results offset it expects next, and ``owed``
-    the committed results that it still has to append.
+    ``initialized``, ``fenced``, ``waiting`` (for the owners of other producer ids), ``waited``, ``read``,
+    ``recorded``, ``running``, or ``sending`` (an append was checked and has not been sent yet, for however long).
+    ``highest`` is R, ``end`` the results offset it expects next, and ``owed`` the committed results that it still has
+    to append. ``proof`` is how old its last proof of ownership may be: ``fresh``; ``old``, older than the fence of
+    another owner; or ``expired``, once that one has waited. ``lapsed`` says that it went without proof for so long
+    and then proved its ownership again.
     """
 
     step: str = "out"
@@ -60,6 +65,17 @@ class Owner(NamedTuple):
     emitted: int = -1
     end: int = 0
     owed: tuple[int, ...] = ()
+    proof: str = "fresh"
+    lapsed: bool = False
+
+    @property
+    def fence(self) -> Fence:
+        """The producer id and epoch that it appends under."""
+        return Fence(self.producer_id, self.producer_epoch)
+
+    def proved(self) -> "Owner":
+        """Note that Postgres just took a statement that only an owner can succeed with."""
+        return self._replace(proof="fresh", lapsed=self.lapsed or self.proof == "expired")
 
 
 class World(NamedTuple):
@@ -79,13 +95,17 @@ class World(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How large a world to explore: commands in the log, and how often each disturbance may happen."""
+    """How large a world to explore: commands in the log, and how often each disturbance may happen.
+
+    ``restorable`` is how many transactions Postgres can lose at once.
+    """
 
     commands: int = 2
     losses: int = 0
     forgets: int = 0
     new_ids: int = 0
     claims: int = 3
+    restorable: int = 2
     owners: int = 2
 
 
@@ -158,7 +178,13 @@ def successors(world: World, limits: Limits, bug: str | None) -> Iterator[tuple[
                 yield from step.fence()
             case "fenced":
                 yield from step.read_tail()
+            case "waiting":
+                yield from step.wait()
+            case "waited":
+                yield from step.fence_again()
             case "read":
+                yield from step.record()
+            case "recorded":
                 yield from step.save_position()
             case _:
                 yield from step.append()
@@ -210,55 +236,88 @@ class _Step:
     def fence(self) -> Iterator[tuple[str, World]]:
         """Step 2, second half: append the fence record."""
         owner = self._owner
-        if not self._accepted():
+        if owner.proof == "expired" or not self._accepted():
             yield f"{self._number} is refused its fence", self.leave()
             return
-        results = (*self._world.results, Fence(owner.producer_id, owner.producer_epoch))
+        results = (*self._world.results, owner.fence)
         fenced = owner._replace(step="fenced", end=len(results))
-        yield f"{self._number} fences", self._after(fenced, results=results, highest_epochs=self._noted())
+        after = self._after(fenced, results=results, highest_epochs=self._noted())
+        yield f"{self._number} fences", self._aged(after, "fresh", "old")
 
     def read_tail(self) -> Iterator[tuple[str, World]]:
-        """Step 3: read what was emitted. If producer ids differ, wait, fence again and read again."""
+        """Step 3: read what was emitted. If producer ids differ, it is read again after a wait."""
         owner = self._owner
         tail = self._world.results[owner.row.results_offset : owner.end]
-        ids = {one.producer_id for one in tail if isinstance(one, Fence)} | {owner.row.producer_id}
-        others = ids - {owner.producer_id, None}
-        if not others or self._bug == "no-wait-after-a-new-producer-id":
-            read = owner._replace(step="read", highest=_highest(owner.row, tail))
-            yield f"{self._number} reads the tail", self._after(read)
+        ids = {one.producer_id for one in (*tail, owner.row.producer) if isinstance(one, Fence)}
+        if ids - {owner.producer_id} and self._bug != "no-wait-after-a-new-producer-id":
+            yield f"{self._number} finds another producer id", self._after(owner._replace(step="waiting"))
             return
-        if any(other.step == "sending" for _, other in self._others()):
-            return  # the wait outlasts every append whose proof was checked before
-        if not self._accepted() or self._world.row.epoch != owner.row.epoch:
-            yield f"{self._number} is refused after the wait", self.leave()
+        read = owner._replace(step="read", highest=_highest(owner.row, tail))
+        yield f"{self._number} reads the tail", self._after(read)
+
+    def wait(self) -> Iterator[tuple[str, World]]:
+        """Outlast every append whose proof was checked before the fence, and every proof that is older than it."""
+        if any(other.step == "sending" and other.proof != "fresh" for _, other in self._others()):
             return
-        results = (*self._world.results, Fence(owner.producer_id, owner.producer_epoch))
+        yield from self._record("waited", lambda world: self._aged(world, "old", "expired"))
+
+    def record(self) -> Iterator[tuple[str, World]]:
+        """Record the producer id and epoch, unless another owner of the same epoch has recorded its own."""
+        yield from self._record("recorded", lambda world: world)
+
+    def _record(self, step: str, then: Callable[[World], World]) -> Iterator[tuple[str, World]]:
+        owner, row = self._owner, self._world.row
+        if row.epoch != owner.row.epoch or not self._same_producer():
+            yield f"{self._number} is refused its record", self.leave()
+            return
+        saved = row._replace(producer=owner.fence)
+        seen = owner.row._replace(producer=owner.fence)
+        recorded = owner.proved()._replace(step=step, row=seen)
+        yield f"{self._number} records its producer", then(self._after(recorded, row=saved))
+
+    def fence_again(self) -> Iterator[tuple[str, World]]:
+        """After the wait, only an append tells for sure where the results end."""
+        owner = self._owner
+        if owner.proof == "expired" or not self._accepted():
+            yield f"{self._number} is refused its second fence", self.leave()
+            return
+        results = (*self._world.results, owner.fence)
         tail = results[owner.row.results_offset :]
-        read = owner._replace(step="read", highest=_highest(owner.row, tail), end=len(results))
-        waited = self._after(read, results=results, highest_epochs=self._noted())
+        read = owner._replace(
+            step="recorded", highest=_highest(owner.row, tail), end=len(results), lapsed=False
+        )
         yield (
-            f"{self._number} waits, fences and reads again",
-            waited._replace(owners=self._proofs_expired(waited)),
+            f"{self._number} fences and reads again",
+            self._after(read, results=results, highest_epochs=self._noted()),
         )
 
     def save_position(self) -> Iterator[tuple[str, World]]:
-        """Steps 3 to 5: record the producer id and the results position, and look at what the outbox owes."""
+        """Steps 3 to 5: save the results position, and look at what the outbox owes."""
         owner, row = self._owner, self._world.row
-        if (row.epoch, row.next_offset) != (owner.row.epoch, owner.row.next_offset):
+        if (row.epoch, row.next_offset) != (
+            owner.row.epoch,
+            owner.row.next_offset,
+        ) or not self._same_producer():
             yield f"{self._number} was fenced in Postgres", self.leave()
             return
         owed = tuple(one for one in owner.row.outbox if one > owner.highest)
-        running = owner._replace(step="running", emitted=owner.highest, owed=owed)
+        running = owner.proved()._replace(step="running", emitted=owner.highest, owed=owed)
         emitted, results_offset = self._position(running, row.next_offset)
         outbox = tuple(one for one in row.outbox if one > emitted)
-        saved = Row(row.next_offset, row.epoch, emitted, results_offset, outbox, owner.producer_id)
+        saved = Row(row.next_offset, row.epoch, emitted, results_offset, outbox, row.producer)
         yield f"{self._number} saves the position", self._after(running, row=saved)
 
     def append(self) -> Iterator[tuple[str, World]]:
         """Emit one result: check the proof, then send. Anything may happen between the two."""
         owner = self._owner
         if owner.step == "running":
-            if owner.owed:
+            if not owner.owed:
+                return
+            if owner.proof == "expired":
+                yield f"{self._number} finds its proof too old", self.leave()
+            elif owner.lapsed and self._bug != "no-fence-after-a-lapsed-proof":
+                yield self._fence_a_lapse()
+            else:
                 yield (
                     f"{self._number} is about to append {owner.owed[0]}",
                     self._after(owner._replace(step="sending")),
@@ -279,22 +338,33 @@ class _Step:
         gone = self._after(Owner(), results=results, highest_epochs=noted)
         yield f"{self._number} appends {command}, and its term ends", gone
 
+    def _fence_a_lapse(self) -> tuple[str, World]:
+        """Append the fence record again: it must land where the next result would."""
+        owner = self._owner
+        if not self._accepted():
+            return f"{self._number} is refused its fence", self.leave()
+        expected = len(self._world.results) == owner.end
+        fenced = owner._replace(end=owner.end + 1, lapsed=False) if expected else Owner()
+        results = (*self._world.results, owner.fence)
+        after = self._after(fenced, results=results, highest_epochs=self._noted())
+        return f"{self._number} fences after a lapse", after
+
     def commit(self) -> Iterator[tuple[str, World]]:
         """Apply the next command: one transaction, compared and set on epoch and offset."""
         owner, row = self._owner, self._world.row
         command = owner.row.next_offset
         if command >= self._limits.commands or len(owner.owed) >= 2:
             return
-        same = (row.epoch, row.next_offset) == (owner.row.epoch, command)
+        same = (row.epoch, row.next_offset) == (owner.row.epoch, command) and self._same_producer()
         if not same and self._bug != "commit-without-compare-and-set":
             yield f"{self._number} is refused its commit", self.leave()
             return
         emitted, results_offset = self._position(owner, command + 1)
         new = () if command <= owner.highest else (command,)
         outbox = tuple(one for one in (*row.outbox, *new) if one > emitted)
-        saved = Row(command + 1, row.epoch, emitted, results_offset, outbox, row.producer_id)
+        saved = Row(command + 1, row.epoch, emitted, results_offset, outbox, row.producer)
         seen = owner.row._replace(next_offset=command + 1)
-        moved = owner._replace(row=seen, owed=owner.owed + new)
+        moved = owner.proved()._replace(row=seen, owed=owner.owed + new)
         yield f"{self._number} commits {command}", self._after(moved, row=saved)
 
     def read_tail_early(self) -> Iterator[tuple[str, World]]:
@@ -342,15 +412,20 @@ class _Step:
     def _others(self) -> Iterator[tuple[int, Owner]]:
         return ((at, one) for at, one in enumerate(self._world.owners) if at != self._number)
 
-    def _proofs_expired(self, world: World) -> tuple[Owner, ...]:
-        # Who could commit during the wait (same epoch and offset) has a fresh proof. Nobody else trusts an old one.
-        def trusted(one: Owner) -> bool:
-            return (one.row.epoch, one.row.next_offset) == (world.row.epoch, world.row.next_offset)
+    def _same_producer(self) -> bool:
+        if self._bug == "compare-and-set-without-the-producer":
+            return True
+        return self._world.row.producer == self._owner.row.producer
 
-        return tuple(
-            Owner() if at != self._number and one.step == "running" and not trusted(one) else one
+    def _aged(self, world: World, before: str, after: str) -> World:
+        """Let the proofs of all others that were this old become older."""
+        owners = tuple(
+            one._replace(proof=after)
+            if at != self._number and one.step != "out" and one.proof == before
+            else one
             for at, one in enumerate(world.owners)
         )
+        return world._replace(owners=owners)
 
     def _after(
         self,
@@ -365,7 +440,7 @@ class _Step:
         owners = (*world.owners[: self._number], owner, *world.owners[self._number + 1 :])
         history = world.history
         if row is not None and row != world.row:
-            history = (*history, world.row)[-2:]
+            history = (*history, world.row)[-self._limits.restorable :]
         return world._replace(
             owners=owners,
             history=history,

@@ -10,24 +10,40 @@ HARMED = {
     "tail-read-before-the-fence": Limits(commands=1),
     "position-without-its-command": Limits(claims=2),
     "no-wait-after-a-new-producer-id": Limits(commands=1, new_ids=1),
+    "compare-and-set-without-the-producer": Limits(losses=1, new_ids=1, claims=2),
+    "no-fence-after-a-lapsed-proof": Limits(losses=1, new_ids=1, claims=2, restorable=3),
 }
-# Disturbances that the protocol does not survive, and docs/design.md or docs/known-limitations.md names.
+# Disturbances that the protocol does not survive. docs/model.md and docs/known-limitations.md name them.
 HOLES = {
     "a broker that forgets producer epochs just before an append that was checked": (
         Limits(commands=1, forgets=1),
         "the broker forgets producer epochs",
     ),
-    "a new producer id after a restore that lets a frozen owner commit": (
-        Limits(commands=1, losses=1, new_ids=1),
-        "gets a new producer id",
+    "a restore that undoes all that an owner with a new producer id did, while another one waits for it": (
+        Limits(losses=1, new_ids=1, claims=2, restorable=4),
+        "Postgres loses its last 4 transactions",
     ),
 }
 
 
 @pytest.mark.parametrize(
     "limits",
-    [Limits(), Limits(losses=1, claims=2), Limits(new_ids=1), Limits(commands=1, losses=1)],
-    ids=["crashes", "lost commits", "a new producer id", "lost commits and three owners in turn"],
+    [
+        Limits(),
+        Limits(losses=1, claims=2),
+        Limits(new_ids=1, claims=2),
+        Limits(commands=1, losses=1),
+        Limits(losses=1, new_ids=1, claims=2, restorable=3),
+        Limits(commands=1, losses=1, new_ids=1),
+    ],
+    ids=[
+        "crashes",
+        "lost commits",
+        "a new producer id",
+        "lost commits and three owners in turn",
+        "a new producer id and a restore to the moment of the owner before",
+        "a new producer id, lost commits and three owners in turn",
+    ],
 )
 def test_every_interleaving_is_sound(limits: Limits) -> None:
     outcome = explore(limits)

@@ -54,7 +54,7 @@ class Tables:
     anchor: bytes | None = None
     emitted: int = -1
     results_offset: int = 0
-    producer_id: int | None = None
+    producer: Fence | None = None
     default_policy: RetentionPolicy = field(default_factory=RetentionPolicy)
     default_commands: list[str] = field(default_factory=list)
     rejected_window: RejectedWindow = field(default_factory=RejectedWindow)
@@ -71,9 +71,9 @@ class Tables:
     @property
     def owners(self) -> frozenset[int] | None:
         """As a Claim has them."""
-        if self.producer_id is None or self.former_producer_ids is None:
+        if self.producer is None or self.former_producer_ids is None:
             return None
-        return frozenset((self.producer_id, *self.former_producer_ids))
+        return frozenset((self.producer.producer_id, *self.former_producer_ids))
 
     def copy(self) -> "Tables":
         """A copy whose rows may be replaced, not changed."""
@@ -199,13 +199,15 @@ class SimulatedStore:
         self._database = database
         self._partition = partition
         self._held: tuple[int, int] | None = None  # epoch and next offset, as the owner left them
+        self._producer: Fence | None = None  # the one that is recorded, as the owner found or left it
 
     async def acquire(self, partitions: int) -> Claim:
-        claim: Claim = await self._call("acquire", partial(self._acquire, partitions))
+        claim: Claim
+        claim, self._producer = await self._call("acquire", partial(self._acquire, partitions))
         self._held = (claim.epoch, claim.next_offset)
         return claim
 
-    def _acquire(self, partitions: int) -> Claim:
+    def _acquire(self, partitions: int) -> tuple[Claim, Fence | None]:
         before = self._database.tables.get(self._partition)
         tables = Tables(partitions) if before is None else before.copy()
         for known in (tables, *self._database.tables.values()):
@@ -215,14 +217,14 @@ class SimulatedStore:
                 )
         tables.epoch += 1
         self._database.put(self._partition, tables)
-        return Claim(
+        claim = Claim(
             epoch=tables.epoch,
             next_offset=tables.next_offset,
             anchor=tables.anchor,
             emitted=tables.emitted,
             results_offset=tables.results_offset,
             partitions=tables.partitions,
-            producer_id=tables.producer_id,
+            producer_id=None if tables.producer is None else tables.producer.producer_id,
             default_policy=tables.default_policy,
             default_commands=list(tables.default_commands),
             authority=tables.authority,
@@ -232,30 +234,38 @@ class SimulatedStore:
             foreign_results=tables.foreign_results,
             owners=tables.owners,
         )
+        return claim, tables.producer
 
     async def record_claim(self, epoch: int, fence: Fence) -> None:
-        await self._call(f"record {fence} for epoch {epoch}", partial(self._record_claim, epoch, fence))
+        what = f"record {fence} for epoch {epoch}"
+        await self._call(what, partial(self._record_claim, self._producer, epoch, fence))
+        self._producer = fence
 
-    def _record_claim(self, epoch: int, fence: Fence) -> None:
-        tables = self._database.owned(self._partition, epoch).copy()
+    def _record_claim(self, found: Fence | None, epoch: int, fence: Fence) -> None:
+        tables = self._owned(epoch, found).copy()
         former = tables.former_producer_ids
-        if tables.producer_id is None:
+        if found is None:
             former = None
-        elif tables.producer_id != fence.producer_id and former is not None:
-            former = (*former, tables.producer_id)
-        tables.producer_id, tables.former_producer_ids = fence.producer_id, former
+        elif found.producer_id != fence.producer_id and former is not None:
+            former = (*former, found.producer_id)
+        tables.producer, tables.former_producer_ids = fence, former
         self._database.put(self._partition, tables)
 
     async def save_position(self, epoch: int, emitted: int, results_offset: int) -> None:
         await self._call(
             f"save position ({emitted}, {results_offset}) under epoch {epoch}",
-            partial(self._save_position, self._held, epoch, emitted, results_offset),
+            partial(self._save_position, self._held, self._producer, epoch, emitted, results_offset),
         )
 
     def _save_position(
-        self, held: tuple[int, int] | None, epoch: int, emitted: int, results_offset: int
+        self,
+        held: tuple[int, int] | None,
+        producer: Fence | None,
+        epoch: int,
+        emitted: int,
+        results_offset: int,
     ) -> None:
-        self._database.owned(self._partition, epoch)
+        self._owned(epoch, producer)
         tables = self._tables(held).copy()
         if results_offset != tables.results_offset:
             tables.former_producer_ids = ()
@@ -326,11 +336,13 @@ class SimulatedStore:
 
     async def commit(self, commit: Commit) -> None:
         what = f"commit {commit.expected_offset} to {commit.next_offset} under epoch {commit.epoch}"
-        await self._call(what, partial(self._commit, commit, _frozen(commit)))
+        await self._call(what, partial(self._commit, self._producer, commit, _frozen(commit)))
         self._held = (commit.epoch, commit.next_offset)
 
-    def _commit(self, commit: Commit, write: Callable[["Database", Tables], None]) -> None:
-        tables = self._database.owned(self._partition, commit.epoch)
+    def _commit(
+        self, producer: Fence | None, commit: Commit, write: Callable[["Database", Tables], None]
+    ) -> None:
+        tables = self._owned(commit.epoch, producer)
         if tables.next_offset != commit.expected_offset:
             raise FencedError(f"next offset is {tables.next_offset}, not {commit.expected_offset}")
         tables = tables.copy()
@@ -344,6 +356,13 @@ class SimulatedStore:
         tables.outbox[commit.outbox.first_offset] = commit.outbox
         write(self._database, tables)
         self._database.put(self._partition, tables)
+
+    def _owned(self, epoch: int, producer: Fence | None) -> Tables:
+        """The tables, for a statement of the owner of ``epoch`` that found or recorded this producer."""
+        tables = self._database.owned(self._partition, epoch)
+        if tables.producer != producer:
+            raise FencedError(f"the partition's producer is {tables.producer}, not {producer}")
+        return tables
 
     def _tables(self, held: tuple[int, int] | None) -> Tables:
         tables = self._database.tables.get(self._partition) or Tables(0)

@@ -150,6 +150,45 @@ def test_an_owner_that_wakes_up_after_postgres_forgot_its_producer_id_doubles_no
     assert judge(world).problems == []
 
 
+def test_a_restore_to_the_moment_of_an_owner_that_stood_still_lets_it_double_nothing() -> None:
+    """An heir with another producer id answered a command; then Postgres forgot the heir, and the owner wakes up.
+
+    It can commit the command again, which proves its ownership, and no epoch keeps it from appending.
+    """
+    world = quiet(epochs=1, duration=40.0, processes=2)
+    database = world.databases[0]
+
+    def freeze() -> None:
+        owner, heir = world.fleet.hosts
+        owner.process.paused = True
+        world.fleet.own(heir, 0)
+
+    def restore_and_wake() -> None:
+        owner, heir = world.fleet.hosts
+        assert world.last_answered(0) == 0, "the heir did not get anywhere"
+        world.fleet.crash(heir)
+        while database.tables[0].epoch > 1:
+            database.fail_over(1)
+        world.fleet.wake(owner)
+
+    world.loop.call_at(1, freeze, context=OUTSIDE)
+    world.loop.call_at(20, restore_and_wake, context=OUTSIDE)
+    commands(world, 2)
+    world.run()
+    assert world.fleet.ends == {"ForeignWriterError": 1}
+    assert judge(world).problems == []
+
+
+def test_of_two_owners_with_one_epoch_only_the_one_whose_producer_is_recorded_commits() -> None:
+    """Postgres lost what the owner recorded. What it commits now would hide its producer id from the next owner."""
+    world = quiet(duration=15.0)
+    world.loop.call_at(1, world.databases[0].fail_over, 2)  # the recorded producer, and the position
+    commands(world, 2)
+    world.run()
+    assert world.fleet.ends == {"FencedError": 1}
+    assert judge(world).problems == []
+
+
 def test_an_end_that_a_former_leader_tells_is_not_taken_for_that_of_the_results_topic() -> None:
     """The heir waits for an owner of another producer id, and then asks a broker that leads no more what there is."""
     world = quiet(epochs=1, duration=40.0, processes=2)

@@ -5,15 +5,19 @@ from collections.abc import Sequence
 
 import pytest
 
-from waypost_worker.partition.emitter import ResultEmitter
+from waypost_worker.partition.emitter import ResultEmitter, emit
 from waypost_worker.partition.observer import AppliedBatch
 from waypost_worker.partition.ownership import OwnershipProof, Position
-from waypost_worker.partition.ports import FencedError, ResultRecord
+from waypost_worker.partition.ports import FencedError, ForeignWriterError, ResultRecord
+
+FENCE = ResultRecord(None, b"fence", [])
 
 
 class Clock:
+    now = 0.0
+
     def boottime(self) -> float:
-        return 0.0
+        return self.now
 
     async def sleep(self, seconds: float) -> None:
         raise AssertionError("nobody sleeps here")
@@ -45,6 +49,19 @@ def batch(*offsets: int) -> AppliedBatch:
     return AppliedBatch([], [], made, made, [], 0, 0, len(made))
 
 
+def lapsed(proof: OwnershipProof) -> None:
+    """Prove the ownership after too long a time without proof."""
+    with proof.renewed():
+        pass
+
+
+def proved(proof: OwnershipProof) -> None:
+    """Prove the ownership, and fence the topic."""
+    lapsed(proof)
+    with proof.fencing():
+        pass
+
+
 @pytest.fixture
 async def topic() -> Topic:
     return Topic()
@@ -54,9 +71,8 @@ async def topic() -> Topic:
 async def emission(topic: Topic) -> ResultEmitter:
     clock = Clock()
     proof = OwnershipProof(clock, 60)
-    with proof.renewed():
-        pass
-    position = Position(1, 0, -1, 0, (-1, 0), -1)
+    proved(proof)
+    position = Position(1, 0, -1, 0, (-1, 0), -1, FENCE)
     return ResultEmitter(topic, position, proof, lambda *_: None, clock.boottime, 2, 1000)  # type: ignore[arg-type]
 
 
@@ -109,3 +125,41 @@ async def test_who_waits_for_room_hears_of_an_append_that_failed(
     topic.gate.set()
     with pytest.raises(FencedError):
         await waiting
+
+
+async def test_after_a_lapse_the_fence_record_comes_first_and_once(topic: Topic) -> None:
+    clock, made = Clock(), [(0, ResultRecord(b"key", b"0", []))]
+    proof, position = OwnershipProof(clock, 60), Position(1, 0, -1, 0, (-1, 0), -1, FENCE)
+    topic.gate.set()
+    proved(proof)
+    clock.now = 61
+    lapsed(proof)
+    await emit(topic, made, position, proof)  # type: ignore[arg-type]
+    await emit(topic, made, position, proof)  # type: ignore[arg-type]
+    assert topic.values == [b"fence", b"0", b"0"]
+    assert position.results_offset == 3
+
+
+async def test_after_a_lapse_nothing_follows_a_fence_record_that_landed_elsewhere(topic: Topic) -> None:
+    clock = Clock()
+    proof, position = OwnershipProof(clock, 60), Position(1, 0, -1, 0, (-1, 0), -1, FENCE)
+    topic.gate.set()
+    topic.values = [b"of an heir"]
+    lapsed(proof)
+    for _ in range(2):
+        with pytest.raises(ForeignWriterError):
+            await emit(topic, [(0, ResultRecord(b"key", b"0", []))], position, proof)  # type: ignore[arg-type]
+    assert b"0" not in topic.values
+
+
+async def test_a_lapse_while_the_fence_record_is_under_way_needs_another_one(topic: Topic) -> None:
+    clock = Clock()
+    proof, position = OwnershipProof(clock, 60), Position(1, 0, -1, 0, (-1, 0), -1, FENCE)
+    lapsed(proof)
+    emitting = asyncio.create_task(emit(topic, [(0, ResultRecord(b"key", b"0", []))], position, proof))  # type: ignore[arg-type]
+    await under_way(topic)
+    clock.now = 61
+    lapsed(proof)
+    topic.gate.set()
+    await emitting
+    assert topic.values == [b"fence", b"fence", b"0"]

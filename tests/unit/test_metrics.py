@@ -30,6 +30,7 @@ from waypost_worker.partition.ports import (
     RefusedError,
     RejectedWindow,
     RenewalDueError,
+    ResultRecord,
     StuckError,
     TimedOutError,
     UnavailableError,
@@ -73,7 +74,8 @@ def batch(*records: Record) -> AppliedBatch:
 
 
 def acquired() -> Acquired:
-    begun = Position(1, 0, -1, 0, found=(-1, 0), suppressed_up_to=-1)
+    fence_record = ResultRecord(None, b"", [])
+    begun = Position(1, 0, -1, 0, found=(-1, 0), suppressed_up_to=-1, fence_record=fence_record)
     return Acquired(
         begun,
         None,

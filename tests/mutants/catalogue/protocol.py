@@ -18,7 +18,7 @@ _NO_PROOF = Edit(OWNERSHIP + "OwnershipProof.check", "if age > self._valid:", "i
 _ANY_RECORD_ENDS_THE_TAIL = Edit(ACQUIRE + "_read_tail", "if tail.last_value != fence.value:", "if False:")
 _CAS_WITHOUT_EPOCH = Edit(
     DATABASE + "SimulatedStore._commit",
-    "tables = self._database.owned(self._partition, commit.epoch)",
+    "tables = self._owned(commit.epoch, producer)",
     "tables = self._tables(None)",
 )
 _CAS_WITHOUT_OFFSET = Edit(
@@ -40,6 +40,12 @@ PROTOCOL: tuple[Mutant, ...] = (
     ),
     # The compare-and-set in Postgres.
     Mutant("cas-without-epoch", "the compare-and-set looks at the offset only", (_CAS_WITHOUT_EPOCH,)),
+    Mutant(
+        "cas-without-producer",
+        "the compare-and-set does not look at the recorded producer",
+        (Edit(DATABASE + "SimulatedStore._owned", "if tables.producer != producer:", "if False:"),),
+        tests=(FOUND + "test_of_two_owners_with_one_epoch_only_the_one_whose_producer_is_recorded_commits",),
+    ),
     Mutant("cas-without-offset", "the compare-and-set looks at the epoch only", (_CAS_WITHOUT_OFFSET,)),
     Mutant("no-cas", "batches are committed unconditionally", (_CAS_WITHOUT_EPOCH, _CAS_WITHOUT_OFFSET)),
     Mutant(
@@ -53,7 +59,7 @@ PROTOCOL: tuple[Mutant, ...] = (
         (
             Edit(
                 DATABASE + "SimulatedStore._save_position",
-                "self._database.owned(self._partition, epoch)\n    tables = self._tables(held)",
+                "self._owned(epoch, producer)\n    tables = self._tables(held)",
                 "tables = self._tables(None)",
             ),
         ),
@@ -75,8 +81,8 @@ PROTOCOL: tuple[Mutant, ...] = (
         (
             Edit(
                 ACQUIRE + "acquire",
-                "    tail_end = await results.append([record]) + 1\n\n",
-                "    tail_end = (await results.bounds())[1]\n\n",
+                "        tail_end = await results.append([record]) + 1\n\n",
+                "        tail_end = (await results.bounds())[1]\n\n",
             ),
             _ANY_RECORD_ENDS_THE_TAIL,
         ),
@@ -144,14 +150,34 @@ PROTOCOL: tuple[Mutant, ...] = (
         (
             Edit(
                 ACQUIRE + "acquire",
-                "tail_end = await results.append([record]) + 1\n        tail =",
-                "tail_end = (await results.bounds())[1]\n        tail =",
+                "    tail_end = await results.append([record]) + 1\n        tail =",
+                "    tail_end = (await results.bounds())[1]\n        tail =",
             ),
             _ANY_RECORD_ENDS_THE_TAIL,
         ),
         tests=(FOUND + "test_an_end_that_a_former_leader_tells_is_not_taken_for_that_of_the_results_topic",),
     ),
     Mutant("no-proof", "an owner that was frozen appends on what it knew before", (_NO_PROOF,)),
+    Mutant(
+        "no-fence-after-a-lapse",
+        "an owner whose proofs were too far apart appends without looking whether another one has",
+        (Edit(EMISSION + "emit", "while proof.lapsed:", "while False:"),),
+        tests=(FOUND + "test_a_restore_to_the_moment_of_an_owner_that_stood_still_lets_it_double_nothing",),
+    ),
+    Mutant(
+        "lapse-forgotten-during-the-fence",
+        "a fence record makes up for a lapse that came while it was under way",
+        (
+            Edit(
+                OWNERSHIP + "OwnershipProof.fencing",
+                "yield\n    self._fenced_lapses = lapses",
+                "yield\n    self._fenced_lapses = self._lapses",
+            ),
+        ),
+        tests=(
+            "tests/unit/test_emitter.py::test_a_lapse_while_the_fence_record_is_under_way_needs_another_one",
+        ),
+    ),
     Mutant(
         "proof-from-the-answer",
         "the proof of ownership counts from when the answer was read, not from when it was asked for",
@@ -264,7 +290,7 @@ PROTOCOL: tuple[Mutant, ...] = (
     Mutant(
         "base-offset-unchecked",
         "results may land at any offset",
-        (Edit(EMISSION + "emit", "if base != position.results_offset:", "if False:"),),
+        (Edit(EMISSION + "_append", "if base != position.results_offset:", "if False:"),),
     ),
     Mutant(
         "piece-counted-before-it-is-appended",
@@ -272,8 +298,8 @@ PROTOCOL: tuple[Mutant, ...] = (
         (
             Edit(
                 EMISSION + "emit",
-                "        base = await",
-                "        position.emitted = piece[-1][0]\n        base = await",
+                "        await _append(",
+                "        position.emitted = piece[-1][0]\n        await _append(",
             ),
         ),
     ),
@@ -294,9 +320,9 @@ PROTOCOL: tuple[Mutant, ...] = (
         (
             Edit(
                 DATABASE + "SimulatedStore.commit",
-                "await self._call(what, partial(self._commit, commit, _frozen(commit)))",
+                "await self._call(what, partial(self._commit, self._producer, commit, _frozen(commit)))",
                 "empty = replace(commit, outbox=commit.outbox._replace(payload=b'[]'))\n"
-                "    await self._call(what, partial(self._commit, empty, _frozen(commit)))\n"
+                "    await self._call(what, partial(self._commit, self._producer, empty, _frozen(commit)))\n"
                 "    def write() -> None:\n"
                 "        tables = self._database.owned(self._partition, commit.epoch).copy()\n"
                 "        tables.outbox[commit.outbox.first_offset] = commit.outbox\n"

@@ -29,6 +29,30 @@ SERVERS: tuple[Mutant, ...] = (
         (Edit(COMMIT, "and next_offset = $4", "and $4::bigint is not null"),),
         tests=_in(STORE, "test_a_batch_at_another_offset_changes_nothing"),
     ),
+    *(
+        Mutant(
+            f"sql-{name}-without-producer".replace("_", "-"),
+            f"{name}.sql does not look at the recorded producer",
+            (
+                Edit(
+                    f"sql:{name}",
+                    f"and producer_id is not distinct from {first}::bigint",
+                    f"and {first}::bigint is not distinct from {first}::bigint",
+                ),
+                Edit(
+                    f"sql:{name}",
+                    f"and producer_epoch is not distinct from {second}::integer",
+                    f"and {second}::integer is not distinct from {second}::integer",
+                ),
+            ),
+            tests=_in(STORE, "test_of_two_owners_with_one_epoch_only_one_records_its_producer"),
+        )
+        for name, first, second in (
+            ("commit", "$59", "$60"),
+            ("save_position", "$7", "$8"),
+            ("record_claim", "$6", "$7"),
+        )
+    ),
     Mutant(
         "sql-commit-of-rows-without-ownership",
         "checkpoints are written also where the compare-and-set failed",

@@ -314,7 +314,8 @@ TERMS: tuple[Mutant, ...] = (
                 "    fence = await results.claim()\n"
                 "    proof.check()\n"
                 "    record = encoder.acquired(claim.epoch, claim.next_offset, fence)\n"
-                "    tail_end = await results.append([record]) + 1\n\n",
+                "    with proof.fencing():\n"
+                "        tail_end = await results.append([record]) + 1\n\n",
                 "    record = encoder.acquired(claim.epoch, claim.next_offset, fence)\n\n",
             ),
         ),

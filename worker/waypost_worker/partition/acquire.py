@@ -65,7 +65,8 @@ async def acquire(
     fence = await results.claim()
     proof.check()
     record = encoder.acquired(claim.epoch, claim.next_offset, fence)
-    tail_end = await results.append([record]) + 1
+    with proof.fencing():
+        tail_end = await results.append([record]) + 1
 
     # 3. Read the tail: what was emitted behind the stored position, for good.
     tail = await _read_tail(results, claim, results_start, tail_end, record)
@@ -83,7 +84,8 @@ async def acquire(
         # Only an append tells the end for sure: a broker that does not know yet that it leads no more would give
         # an older one, and what was emitted behind that would be emitted again.
         proof.check()
-        tail_end = await results.append([record]) + 1
+        with proof.fencing():
+            tail_end = await results.append([record]) + 1
         tail = await _read_tail(results, claim, results_start, tail_end, record)
     if tail.highest >= claim.next_offset:
         await _check_answered(log, tail.highest, log_end)
@@ -109,6 +111,7 @@ async def acquire(
         tail_end,
         found=(claim.emitted, claim.results_offset),
         suppressed_up_to=tail.highest,
+        fence_record=record,
     )
     with proof.renewed():
         await store.save_position(claim.epoch, *position.to_store(claim.next_offset))

@@ -109,14 +109,30 @@ async def emit(
     """Append results and move ``position`` on; ForeignWriterError if they land where they should not."""
     for piece in pieces(made):
         proof.check()
-        base = await results.append([record for _, record in piece])
-        if base != position.results_offset:
-            raise ForeignWriterError(
-                f"results landed at offset {base} instead of {position.results_offset}: something else "
-                "writes to the results topic, or it was cut; the partition is read anew"
-            )
-        position.results_offset = base + len(piece)
+        while proof.lapsed:
+            await fence_again(results, position, proof)
+            proof.check()
+        await _append(results, [record for _, record in piece], position)
         position.emitted = piece[-1][0]
+
+
+async def fence_again(results: ResultsLog, position: Position, proof: OwnershipProof) -> None:
+    """Append the fence record once more; ForeignWriterError if another owner has appended meanwhile.
+
+    Only an append tells for sure where the topic ends, and nothing of value is doubled if it is refused.
+    """
+    with proof.fencing():
+        await _append(results, [position.fence_record], position)
+
+
+async def _append(results: ResultsLog, records: Sequence[ResultRecord], position: Position) -> None:
+    base = await results.append(records)
+    if base != position.results_offset:
+        raise ForeignWriterError(
+            f"results landed at offset {base} instead of {position.results_offset}: something else "
+            "writes to the results topic, or it was cut; the partition is read anew"
+        )
+    position.results_offset = base + len(records)
 
 
 def pieces(made: Sequence[tuple[int, ResultRecord]]) -> list[Sequence[tuple[int, ResultRecord]]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from waypost.model.partition_state import PartitionState
 from waypost.wire.envelope import KafkaRecord
-from waypost_worker.partition.ports import Clock, RejectedWindow, RenewalDueError
+from waypost_worker.partition.ports import Clock, RejectedWindow, RenewalDueError, ResultRecord
 from waypost_worker.partition.tail import EmittedTail
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ class Limits:
 @dataclass(slots=True)
 class Position:
     """Where an owner stands. ``emitted`` and ``results_offset`` are the results position (E, F) as it is now;
-    ``found`` is the one that was stored, and ``suppressed_up_to`` is R.
+    ``found`` is the one that was stored, and ``suppressed_up_to`` is R. ``fence_record`` is what this owner appended
+    to the results topic to fence older owners.
     """
 
     epoch: int
@@ -48,6 +49,7 @@ class Position:
     results_offset: int
     found: tuple[int, int]
     suppressed_up_to: int
+    fence_record: ResultRecord
 
     def to_store(self, next_offset: int) -> tuple[int, int]:
         """The results position to be stored with ``next_offset``.
@@ -65,19 +67,39 @@ class OwnershipProof:
 
     A process may sleep between knowing and acting, for so long that another owner came and its fence was
     forgotten by the broker (``producer.id.expiration.ms``). Boot time goes on while a machine is suspended.
+
+    ``lapsed`` says that proofs were further apart than they are valid. An owner with another producer id may have
+    come in between and waited until nobody trusted an older proof. If Postgres was then restored to the moment before
+    it came, this owner can prove its ownership again, and no epoch keeps it from appending what that one has emitted.
+    So it appends its fence record first, which must land where its next result would (see ``emitter.emit``).
     """
 
     def __init__(self, clock: Clock, valid: float) -> None:
         self._clock = clock
         self._valid = valid
         self._at = float("-inf")
+        self._lapses = self._fenced_lapses = 0
+
+    @property
+    def lapsed(self) -> bool:
+        """Whether a fence record must be appended before anything else is."""
+        return self._fenced_lapses < self._lapses
 
     @contextmanager
     def renewed(self) -> Iterator[None]:
         """Around a statement that only the owner can succeed with."""
         asked_at = self._clock.boottime()
         yield
+        if asked_at - self._at > self._valid:
+            self._lapses += 1
         self._at = asked_at
+
+    @contextmanager
+    def fencing(self) -> Iterator[None]:
+        """Around the append of a fence record and the check of where it landed."""
+        lapses = self._lapses  # another lapse during the append needs another record
+        yield
+        self._fenced_lapses = lapses
 
     def check(self) -> None:
         """RenewalDueError if the proof is too old to append on."""

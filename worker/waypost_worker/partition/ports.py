@@ -358,17 +358,19 @@ class Store(Protocol):
         ...
 
     async def record_claim(self, epoch: int, fence: Fence) -> None:
-        """Remember the producer id and epoch that belong to ``epoch``. FencedError if that is outdated.
+        """Record the producer id and epoch that belong to ``epoch``.
 
-        Called once nobody can append under another producer id any more.
+        FencedError if ``epoch`` is outdated, or if another owner has recorded its producer since this store's last
+        acquire: after a restore, two owners may have the same epoch. Called once nobody can append under another
+        producer id any more.
         """
         ...
 
     async def save_position(self, epoch: int, emitted: int, results_offset: int) -> None:
         """Save a results position that no batch carries (at release, after finishing the outbox).
 
-        Drops the outbox entries that it confirms. FencedError if ``epoch`` is
-        outdated, or the partition is no longer at the offset where this store's last acquire or commit left it.
+        Drops the outbox entries that it confirms. FencedError if ``epoch`` is outdated, or the partition is no longer
+        at the offset where this store's last acquire or commit left it, or another producer is recorded.
         """
         ...
 
@@ -395,8 +397,9 @@ class Store(Protocol):
     async def commit(self, commit: Commit) -> None:
         """Apply all of a batch or nothing.
 
-        FencedError if the partition is no longer at (``expected_offset``, ``epoch``), UnavailableError if the
-        outcome is unknown. TimedOutError, here and when reading, if a smaller batch might have been done in time.
+        FencedError if the partition is no longer at (``expected_offset``, ``epoch``), or if another producer is
+        recorded than the one that this store found or recorded. UnavailableError if the outcome is unknown.
+        TimedOutError, here and when reading, if a smaller batch might have been done in time.
         """
         ...
 

@@ -79,6 +79,9 @@ class PostgresStore(Store):
         self._limits_outdated = False
         # Epoch and next offset, as the owner's last acquisition or commit left them.
         self._held: tuple[int, int] | None = None
+        # The recorded producer id and epoch, as the owner found or recorded them. Part of every compare-and-set: after
+        # a restore two owners may hold the same epoch, and then only one of them has recorded its producer.
+        self._producer: tuple[int | None, int | None] = (None, None)
 
     @override
     async def acquire(self, partitions: int) -> Claim:
@@ -102,6 +105,7 @@ class PostgresStore(Store):
             outbox = await read_outbox.fetch(self._partition)
         self._place = row["place"]
         self._held = (row["epoch"], row["next_offset"])
+        self._producer = (row["producer_id"], row["producer_epoch"])
         return Claim(
             epoch=row["epoch"],
             next_offset=row["next_offset"],
@@ -122,12 +126,13 @@ class PostgresStore(Store):
 
     @override
     async def record_claim(self, epoch: int, fence: Fence) -> None:
-        await self._as_owner("record_claim", epoch, *fence)
+        await self._as_owner("record_claim", epoch, *fence, *self._producer)
+        self._producer = (fence.producer_id, fence.producer_epoch)
 
     @override
     async def save_position(self, epoch: int, emitted: int, results_offset: int) -> None:
         next_offset = self._held[1] if self._held is not None else None
-        await self._as_owner("save_position", epoch, emitted, results_offset, next_offset)
+        await self._as_owner("save_position", epoch, emitted, results_offset, next_offset, *self._producer)
 
     @override
     async def note_blocked(self, offset: int) -> None:
@@ -161,7 +166,7 @@ class PostgresStore(Store):
 
     @override
     async def commit(self, commit: Commit) -> None:
-        await self._as_owner("commit", *commit_parameters(commit))
+        await self._as_owner("commit", *commit_parameters(commit), *self._producer)
         self._held = (commit.epoch, commit.next_offset)
 
     def _check_place(self, noted: Any, partitions: int) -> None:

@@ -14,6 +14,7 @@ returning
     (select o.partitions from waypost.partitions o where o.partitions <> $2 limit 1) as other_count,
     (select row (s.shard, s.shards, s.set_id) from waypost.shard s) as noted,
     producer_id,
+    producer_epoch,
     former_producer_ids,
     default_policy,
     default_commands,

@@ -8,7 +8,8 @@
 -- costs more than all else about it. Times in them are microseconds since 1970, made timestamps in two steps, for one
 -- that multiplied them all would be inexact far from there: it counts in double precision.
 
--- $1 partition, $2 where its row is (see store.py) or null, $3 epoch, $4 expected offset; $5 next offset,
+-- $1 partition, $2 where its row is (see store.py) or null, $3 epoch, $4 expected offset, $59 and $60 the producer id
+-- and epoch that are recorded, for after a restore an epoch may come twice; $5 next offset,
 -- $6 anchor, $7 emitted, $8 results offset, $12 default policy, $13 ids of the last commands about the partition, $56 which
 -- rejected commands are kept, $58 the partition's authority; these are null if they stay. $57 whether an owner commits
 with owner as materialized (
@@ -26,6 +27,8 @@ with owner as materialized (
       and partition = $1
       and epoch = $3
       and next_offset = $4
+      and producer_id is not distinct from $59::bigint
+      and producer_epoch is not distinct from $60::integer
     returning partition, ctid as place
 ),
 -- What ended at or below the old "emitted" is gone already. Starting there keeps clear of dead index entries,

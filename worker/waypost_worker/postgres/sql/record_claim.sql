@@ -1,4 +1,5 @@
--- $1 partition, $2 where its row is (see store.py) or null, $3 epoch, $4 producer id, $5 producer epoch
+-- $1 partition, $2 where its row is (see store.py) or null, $3 epoch, $4 producer id, $5 producer epoch; $6 and
+-- $7 those that the owner found: of two owners that a restore gave the same epoch, only one records its own
 update waypost.partitions
 set producer_id = $4,
     producer_epoch = $5,
@@ -9,4 +10,6 @@ set producer_id = $4,
 where ctid = coalesce($2::tid, (select ctid from waypost.partitions where partition = $1))
   and partition = $1
   and epoch = $3
+  and producer_id is not distinct from $6::bigint
+  and producer_epoch is not distinct from $7::integer
 returning ctid as place

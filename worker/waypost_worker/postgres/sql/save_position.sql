@@ -1,6 +1,6 @@
 -- $1 partition, $2 where its row is (see store.py) or null, $3 epoch, $4 emitted, $5 results offset, $6 the next
--- offset that the owner knows, for after a failover an epoch may come twice, or null; which outbox entries that
--- confirms: see commit.sql
+-- offset that the owner knows, or null, $7 and $8 the producer id and epoch that are recorded, for after a failover an
+-- epoch may come twice; which outbox entries that confirms: see commit.sql
 with owner as materialized (
     update waypost.partitions
     set emitted = $4,
@@ -11,6 +11,8 @@ with owner as materialized (
       and partition = $1
       and epoch = $3
       and next_offset = coalesce($6, next_offset)
+      and producer_id is not distinct from $7::bigint
+      and producer_epoch is not distinct from $8::integer
     returning partition, ctid as place
 ),
 confirmed as (
