@@ -95,6 +95,7 @@ async def _kafka(settings: Settings) -> "list[Finding]":
 
 
 async def _postgres(settings: Settings) -> "list[Finding]":
+    from waypost_worker.cli.doctor.logs import check_logs
     from waypost_worker.cli.doctor.postgres import check_places
 
     findings: list[Finding] = []
@@ -115,7 +116,8 @@ async def _postgres(settings: Settings) -> "list[Finding]":
     wrong = any(one.level == "error" and one.subject.endswith(("schema", "shards")) for one in findings)
     if wrong or count is None or not all(connections):
         return findings
-    return [*findings, await _authority(settings), *await overlap_with_newest(settings)]
+    logs = await check_logs(settings, count)
+    return [*findings, *logs, await _authority(settings), *await overlap_with_newest(settings)]
 
 
 async def _authority(settings: Settings) -> "Finding":

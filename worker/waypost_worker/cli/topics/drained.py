@@ -36,7 +36,8 @@ def drained(*, common: Common = NOTHING_GIVEN) -> int:
 
     Before topics are given up for others, with every publisher stopped: what
     they would leave behind. Results count as answered once a worker has noted
-    that Kafka has them, at the latest when it ends.
+    that Kafka has them, at the latest when it ends. A command topic that is
+    not the one whose commands were applied is an error.
 
     For example:
 
@@ -103,12 +104,25 @@ async def look(settings: Settings, moved_to: int | None = None) -> list[Drained]
                     found.append(Drained(partition, end, end, 0, 0))
                     continue
                 applied = 0 if row is None else row["next_offset"]
+                if row is not None:
+                    await _check_same_log(partition, log, row)
                 first = max(applied, low)
                 waiting = await waiting_in(log, first, end)
                 found.append(
                     Drained(partition, applied, end, waiting, 0 if row is None else row["unanswered"])
                 )
             return found
+
+
+async def _check_same_log(partition: int, log: Any, row: Any) -> None:
+    """CommandError unless the log is the one whose commands the database has applied."""
+    from waypost_worker.partition.acquire import check_log
+    from waypost_worker.partition.ports import RefusedError
+
+    try:
+        await check_log(log, row["next_offset"], row["anchor"])
+    except RefusedError as error:
+        raise CommandError(f"partition {partition} is not drained: {error}") from None
 
 
 def _moved(row: Any, moved_to: int | None) -> bool:

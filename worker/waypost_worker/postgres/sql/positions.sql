@@ -1,1 +1,1 @@
-select partition, partitions, next_offset, emitted from waypost.partitions order by partition
+select partition, partitions, next_offset, emitted, anchor from waypost.partitions order by partition
