@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from aiokafka.errors import KafkaError
 from tests.conformance.worlds import PARTITIONS, World
 from tests.support.timeouts import PATIENCE
 
@@ -281,6 +282,44 @@ async def test_a_position_that_is_trimmed_while_it_waits_is_refused(world: World
     await world.trim_commands(8)
     await log.seek(4)
     with pytest.raises(RefusedError):
+        await fetch(log, 1)
+
+
+# Another topic of the same name.
+
+
+async def refill(world: World, count: int) -> None:
+    """Replace the topic, and fill the new one."""
+    await world.recreate_commands()
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                await world.publish(values(count, first=1000))
+            except KafkaError:  # the producer met what is left of the former topic
+                continue
+            return
+
+
+async def test_a_topic_that_took_the_place_of_another_is_not_fetched_from(world: World) -> None:
+    await world.publish(values(5))
+    log = await at(world, 0)
+    assert offsets(await fetch(log, 5)) == [0, 1, 2, 3, 4]
+    await refill(world, 10)
+    with pytest.raises(RefusedError, match="created again"):
+        await fetch(log, 1)
+
+
+async def test_a_topic_that_took_the_place_of_another_is_not_read_by_an_owner_of_the_former(
+    world: World,
+) -> None:
+    await world.publish(values(5))
+    log = world.commands()
+    await log.partitions()
+    await refill(world, 10)
+    with pytest.raises(RefusedError, match="created again"):
+        await log.read(4, 5)
+    await log.seek(5)
+    with pytest.raises(RefusedError, match="created again"):
         await fetch(log, 1)
 
 

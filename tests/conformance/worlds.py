@@ -22,7 +22,7 @@ from waypost_worker.kafka.command_log import KafkaCommandLog
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.partition_reader import PartitionReader
 from waypost_worker.kafka.results_log import KafkaResultsLog
-from waypost_worker.kafka.topics import create_topics
+from waypost_worker.kafka.topics import create_topics, delete_topic
 from waypost_worker.partition.ports import CommandLog, ResultsLog
 
 PARTITIONS = 2
@@ -62,6 +62,10 @@ class World(Protocol):
 
     async def trim_results(self, before: int) -> None:
         """Let retention remove what lies before this offset."""
+        ...
+
+    async def recreate_commands(self) -> None:
+        """Delete the topic of commands, and create another one of the same name."""
         ...
 
     async def leave_gap_in_results(self) -> None:
@@ -135,6 +139,12 @@ class KafkaWorld:
 
     async def trim_results(self, before: int) -> None:
         await self._trim(self._topics.results, before)
+
+    async def recreate_commands(self) -> None:
+        await delete_topic(self._connection, self._topics.commands)
+        async with asyncio.timeout(PATIENCE):
+            while not await create_topics(self._connection, self._topics, PARTITIONS):
+                pass
 
     async def leave_gap_in_results(self) -> None:
         await (await self._begin(self._topics.results, [b"foreign"])).commit()

@@ -2,8 +2,8 @@
 
 Breaks: a worker freezes with a batch in hand that it has not committed, and a base backup is taken. The next worker
 gets a new producer id, as if Kafka had forgotten the transactional id; it waits out the first one's trust and answers
-every command. Then it dies, Postgres comes back with the backup's data, and the first worker wakes up. Its commit succeeds,
-for in the restored database it is the owner, and its producer epoch is not fenced by that of another producer id.
+every command. Then it dies, Postgres comes back with the backup's data, and the first worker wakes up. Its commit
+succeeds, for in the restored database it is the owner, and no epoch of another producer id fences its own.
 Must hold: before it appends, the first worker finds out that another owner has appended since; no command is answered
 twice, none is lost, and all goes on within 30 s.
 """

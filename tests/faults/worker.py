@@ -9,6 +9,7 @@ worker's code is as it ships: what is put in its way here are subclasses of its 
 - ``--sabotage drop-outbox|append-twice``: a bug on purpose, to see that the oracle sees it.
 - ``--sabotage fail-at-poison|fail-to-acquire``: an unexpected error, at a command whose body has the word
   ``poison``, or each time that a partition is acquired.
+- ``--no-topic-ids``: take brokers for older than they are, without ids of topics.
 - ``--proof-lifetime SECONDS``: trust a proof of ownership for no longer.
 - ``--pooler``: ask Postgres again if a connection breaks while sessions are read, as a pooler does that keeps its
   clients' connections while the server restarts.
@@ -39,8 +40,10 @@ from waypost.wire.event_types import EventType
 from waypost.wire.topics import Topics
 from waypost_worker.cli.worker.run import run
 from waypost_worker.config.settings import load_settings
+from waypost_worker.kafka import partition_reader
 from waypost_worker.kafka.command_log import KafkaCommandLog
 from waypost_worker.kafka.connection import Connection
+from waypost_worker.kafka.partition_reader import PartitionReader
 from waypost_worker.kafka.results_log import KafkaResultsLog
 from waypost_worker.partition import batch, skips
 from waypost_worker.partition.batch import Decoded
@@ -246,6 +249,16 @@ def fail_at_poison() -> None:
     vars(skips)["decode"] = decode
 
 
+def forget_topic_ids() -> None:
+    """Let no broker tell the id of a topic."""
+
+    async def unknown(reader: PartitionReader, client: Any) -> None:
+        return None
+
+    assert hasattr(PartitionReader, "_ask_topic_id")
+    vars(partition_reader)["PartitionReader"]._ask_topic_id = unknown
+
+
 SABOTAGE: dict[str, Callable[[], None]] = {
     "drop-outbox": lambda: put(worker_module, ForgetfulStore),
     "append-twice": lambda: put(worker_module, RepeatingResults),
@@ -295,6 +308,7 @@ def main() -> None:
     parser.add_argument("--note", type=Path)
     parser.add_argument("--counts", type=Path, required=True)
     parser.add_argument("--sabotage", choices=SABOTAGE)
+    parser.add_argument("--no-topic-ids", action="store_true")
     parser.add_argument("--proof-lifetime", type=float)
     parser.add_argument("--pooler", action="store_true")
     parser.add_argument("--new-producer-id", action="store_true")
@@ -307,6 +321,8 @@ def main() -> None:
     put(process, CountedWorker)
     if arguments.sabotage:
         SABOTAGE[arguments.sabotage]()
+    if arguments.no_topic_ids:
+        forget_topic_ids()
     if arguments.proof_lifetime:
         assert vars(worker_module)["Limits"] is Limits
         vars(worker_module)["Limits"] = partial(Limits, proof_lifetime=arguments.proof_lifetime)

@@ -45,6 +45,9 @@ class CommandPartition:
         self.watch: Callable[[CommandRecord], None] | None = None  # called with all that is appended
         self._offsets: list[int] = []
         self.transactions: dict[int, int] = {}  # open ones: id to first offset
+        self.topic_id = 1  # another one once the topic was created again
+        self.leader_epoch = 0
+        self._epoch_ends: dict[int, int] = {}  # where each former leader's records end
         self._lagging: dict[object, int] = {}  # processes that ask a former leader: where that one's log ends
 
     def append(
@@ -126,6 +129,20 @@ class CommandPartition:
         self.end = end
         self.start = min(self.start, end)
         self.producers.cut(end)
+        self._epoch_ends[self.leader_epoch] = end
+        self._epoch_ends = {epoch: min(end, before) for epoch, before in self._epoch_ends.items()}
+        self.leader_epoch += 1
+
+    def recreate(self) -> None:
+        """The topic is deleted, and another one of the same name is there at once."""
+        self.cut(0)
+        self.topic_id += 1
+        self.leader_epoch = 0
+        self._epoch_ends = {}
+
+    def diverges(self, leader_epoch: int, offset: int) -> bool:
+        """Whether this log lacks records before ``offset`` that a reader has of the leader of this epoch."""
+        return self._epoch_ends.get(leader_epoch, self.end) < offset
 
     def lag(self, process: object) -> None:
         """A former leader, cut off from the others, goes on to answer this process; it gets nothing new."""

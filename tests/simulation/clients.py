@@ -10,10 +10,18 @@ from tests.simulation.loop import OUTSIDE, SimulatedLoop, current_process
 from tests.simulation.network import Server
 
 from waypost.wire.envelope import KafkaRecord
-from waypost_worker.partition.ports import Fence, FetchedResult, ReadProgress, ResultRecord, UnavailableError
+from waypost_worker.partition.ports import (
+    Fence,
+    FetchedResult,
+    ReadProgress,
+    RefusedError,
+    ResultRecord,
+    UnavailableError,
+)
 
 FETCH_WAIT = 1.0
 PIECE = 7  # records that a read gives at a time
+_NO_EPOCH = -1
 
 
 class SimulatedClock:
@@ -37,6 +45,9 @@ class Topic:
         self.partitions = partitions
         self.count = len(partitions)  # more than there are, once an operator added some
         self.generous = False  # whether fetches give more than was asked for, as they may
+        self.has_ids = (
+            True  # whether brokers tell topics of one name apart, and logs that were cut (Kafka 3.1)
+        )
 
 
 class SimulatedCommandLog:
@@ -48,8 +59,12 @@ class SimulatedCommandLog:
         self._log = topic.partitions[partition]
         self._at: int | None = None
         self._ends: tuple[int | None, int | None] = (None, None)
+        self._topic_id: int | None = None
+        self._last_epoch = _NO_EPOCH  # leader epoch of what was read before the position
+        self._read_up_to = (-1, _NO_EPOCH)
         self.stuck = False
         self.closed = False
+        self.disturbances = 0  # of a fetch that goes on; here, every error that it meets ends the term
         self.process = current_process()
 
     @property
@@ -57,7 +72,17 @@ class SimulatedCommandLog:
         return ReadProgress(self._at or 0, *self._ends)
 
     async def partitions(self) -> int:
-        return await self._server.call("partitions", lambda: self._topic.count)
+        return await self._server.call("partitions", self._partitions)
+
+    def _partitions(self) -> int:
+        self._check_topic()
+        return self._topic.count
+
+    def _check_topic(self) -> None:
+        if self._topic_id is None:
+            self._topic_id = self._log.topic_id
+        if self._topic.has_ids and self._topic_id != self._log.topic_id:
+            raise RefusedError("the topic was deleted and created again while it was read")
 
     async def bounds(self) -> tuple[int, int]:
         return await self._server.call(
@@ -67,9 +92,12 @@ class SimulatedCommandLog:
     async def read(self, first: int, end: int) -> Sequence[KafkaRecord]:
         if first >= end:
             return []
-        return await self._server.call(f"read commands {first} to {end}", partial(self._read, first, end))
+        records = await self._server.call(f"read commands {first} to {end}", partial(self._read, first, end))
+        self._read_up_to = (end, self._log.leader_epoch)
+        return records
 
     def _read(self, first: int, end: int) -> Sequence[KafkaRecord]:
+        self._check_topic()
         # A reader that is asked for what its broker does not have waits for it until it gives up.
         if self._log.seen_end(self.process) < min(end, self._log.stable_end):
             raise UnavailableError("the broker gives nothing up to there")
@@ -77,6 +105,8 @@ class SimulatedCommandLog:
 
     async def seek(self, offset: int) -> None:
         self._at = offset
+        read_up_to, last_epoch = self._read_up_to
+        self._last_epoch = last_epoch if offset == read_up_to else _NO_EPOCH
 
     async def fetch(self, most: int) -> Sequence[KafkaRecord]:
         if self._at is None:
@@ -98,6 +128,10 @@ class SimulatedCommandLog:
         raise AssertionError("unreachable")
 
     def _fetch(self, first: int, most: int) -> tuple[tuple[list[CommandRecord], int], tuple[int, int]]:
+        self._check_topic()
+        if self._topic.has_ids and self._log.diverges(self._last_epoch, first):
+            raise RefusedError(f"the log was cut before offset {first}")
+        self._last_epoch = self._log.leader_epoch
         return self._log.next_of(first, most, self.process), self._log.ends(self.process)
 
     def _about(self, most: int) -> int:

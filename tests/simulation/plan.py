@@ -74,6 +74,7 @@ class WorldPlan:
         0  # processes that publish with the real publisher; what else comes is appended directly
     )
     message_bytes: int = 1_048_588  # max.message.bytes of the command topic
+    topic_ids: bool = True  # whether brokers have them (Kafka 3.1)
     snapshots: bool = False  # whether there are some for verification to begin with
     remembered: tuple[int, int] = (
         DEDUP_WINDOW,
@@ -122,6 +123,7 @@ def plan_of(seed: int) -> WorldPlan:
         plan.faults = tuple(fault for fault in plan.faults if fault != "all_asleep")
     if plan.partitions > 1:
         plan.shards = Random(f"how many databases {seed}").choice((1, 1, 2))
+    plan.topic_ids = Random(f"topic ids {seed}").random() < 0.7
     plan.snapshots = Random(f"keeps snapshots {seed}").random() >= 0.5
     lossy = LOSSY & set(plan.faults)
     if plan.disaster == "add_partitions" and lossy:

@@ -68,6 +68,9 @@ class SimulatedWorld:
     async def trim_results(self, before: int) -> None:
         self._results.trim(before)
 
+    async def recreate_commands(self) -> None:
+        self._commands.recreate()
+
     async def leave_gap_in_results(self) -> None:
         self._results.write([ResultRecord(b"key", b"foreign", [])])
         self._results.gap()

@@ -388,3 +388,62 @@ def test_records_that_took_the_place_of_passed_over_ones_while_an_owner_was_froz
     world.run()
     assert judge(world).problems == []
     assert len(world.results[0].records) > 6
+
+
+def disturb(world: World) -> None:
+    """Let the owner's fetch meet something that passes and may announce another log."""
+    world.fleet.logs[-1].disturbances += 1
+
+
+def test_a_log_that_was_replaced_at_once_is_noticed_by_what_disturbed_the_fetch() -> None:
+    """Brokers without topic ids: what comes next looks like what was to come."""
+    world = quiet(duration=15.0, disaster="recreate_commands", topic_ids=False)
+    world.refusable = {0}
+    commands(world, 1, 1.5)
+
+    def replace_the_log() -> None:
+        world.commands[0].recreate()
+        disturb(world)
+
+    world.loop.call_at(2, replace_the_log)
+    commands(world, *[2] * 5)
+    world.run()
+    assert "is not the one that Postgres applied" in world.refusals[0]
+    assert world.databases[0].tables[0].next_offset == 2
+
+
+def test_a_log_that_was_replaced_at_once_is_noticed_by_its_id() -> None:
+    world = quiet(duration=15.0, disaster="recreate_commands")
+    world.refusable = {0}
+    commands(world, 1, 1.5)
+    world.loop.call_at(2, world.commands[0].recreate)
+    commands(world, *[2] * 5)
+    world.run()
+    assert world.databases[0].tables[0].next_offset == 2
+
+
+def test_a_log_that_was_cut_and_refilled_at_once_is_noticed_by_its_leaders() -> None:
+    world = quiet(duration=15.0, disaster="cut_commands")
+    world.refusable = {0}
+    commands(world, 1, 1.5)
+    world.loop.call_at(2, world.commands[0].cut, 1)
+    commands(world, *[2] * 5)
+    world.run()
+    assert "is not the one that Postgres applied" in world.refusals[0]
+    assert world.databases[0].tables[0].next_offset == 2
+
+
+def test_partitions_that_were_added_are_noticed_by_what_disturbed_the_fetch() -> None:
+    world = quiet(duration=15.0, disaster="add_partitions")
+    world.refusable = {0}
+    commands(world, 1)
+
+    def add_a_partition() -> None:
+        world.topic.count += 1
+        disturb(world)
+
+    world.loop.call_at(2, add_a_partition)
+    commands(world, 3)
+    world.run()
+    assert "2 partitions" in world.refusals[0]
+    assert world.databases[0].tables[0].next_offset == 1

@@ -66,6 +66,7 @@ class World:
             results.most_bytes = plan.emit_bytes
         self.topic = Topic(self.commands)
         self.topic.generous = True
+        self.topic.has_ids = plan.topic_ids
         self.coordinator = Coordinator(plan.transactional_expiry, plan.epochs, self.loop.time)
         self.fleet = Fleet(self)
         self.poison = Poison(self)

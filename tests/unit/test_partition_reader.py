@@ -17,11 +17,14 @@ from hypothesis import strategies as st
 
 from waypost.kafka.record_batches import Damaged, Records, decode_batches, end_of
 from waypost_worker.kafka.connection import Connection
+from waypost_worker.kafka.fetch_by_id import Fetched, TopicIdRequest
 from waypost_worker.kafka.partition_reader import PartitionReader
-from waypost_worker.partition.ports import UnavailableError
+from waypost_worker.partition.ports import RefusedError, UnavailableError
 
 PARTITION = TopicPartition("topic", 0)
 _BASE_OFFSET = struct.Struct(">q")
+_LEADER_EPOCH = struct.Struct(">i")
+_LEADER_EPOCH_AT = 12
 
 
 def batch(first: int, count: int) -> bytes:
@@ -61,7 +64,7 @@ def test_records_are_those_of_the_clients_iterator(counts: list[int], offset: in
     ]
     assert found == expected
     if pieces:
-        assert pieces[-1].last + 1 == client.next_fetch_offset == end_of(raw)
+        assert pieces[-1].last + 1 == client.next_fetch_offset == end_of(raw)[0]
 
 
 @given(counts.filter(bool), st.data())
@@ -96,7 +99,7 @@ class Response(NamedTuple):
 
 
 class Broker:
-    """A Kafka client that answers fetches one after the other, with bytes or an error."""
+    """A Kafka client that answers fetches one after the other, with bytes or an error. It has no ids of topics."""
 
     def __init__(self, *answers: bytes | Exception) -> None:
         self._answers = list(answers)
@@ -107,6 +110,8 @@ class Broker:
         return 1
 
     async def send(self, node: int, request: Any) -> Response:
+        if isinstance(request, TopicIdRequest):
+            raise NotImplementedError
         self.asked.append(request._topics[0][1][0][1])
         answer = self._answers.pop(0)
         if isinstance(answer, Exception):
@@ -152,3 +157,41 @@ async def test_a_fetch_that_ends_with_a_whole_piece_is_not_the_end_of_the_log() 
     reader = reader_of(Broker(batch(0, 5), batch(5, 5)))
     found = [[record.offset for record in await reader.get(1000, 5)] for _ in range(2)]
     assert found == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+
+
+def led(raw: bytes, leader_epoch: int) -> bytes:
+    """A batch as a leader of this epoch wrote it."""
+    at, end = _LEADER_EPOCH_AT, _LEADER_EPOCH_AT + _LEADER_EPOCH.size
+    return raw[:at] + _LEADER_EPOCH.pack(leader_epoch) + raw[end:]
+
+
+class FetchedReader(PartitionReader):
+    """Gets these fetches, one after the other."""
+
+    def __init__(self, *fetches: bytes) -> None:
+        super().__init__(Connection("nowhere"), PARTITION, "read_committed")
+        self.fetches = list(fetches)
+        self.asked: list[tuple[int, int]] = []
+
+    async def _started(self) -> Any:
+        return SimpleNamespace(_client=None)
+
+    async def _fetch(self, client: Any, offset: int, last_epoch: int) -> Fetched:
+        self.asked.append((offset, last_epoch))
+        return Fetched(0, 100, 100, [], self.fetches.pop(0), None)
+
+
+async def test_the_epoch_of_the_last_record_is_told_with_each_fetch() -> None:
+    reader = FetchedReader(led(batch(3, 2), 4) + led(batch(5, 2), 7), led(batch(7, 1), 7))
+    await reader.seek(3, 2)
+    assert len(await reader.get(1000, 10)) == 4
+    assert len(await reader.get(1000, 10)) == 1
+    assert reader.asked == [(3, 2), (7, 7)]
+
+
+async def test_records_of_an_earlier_leader_than_those_before_them_are_refused() -> None:
+    reader = FetchedReader(led(batch(3, 2), 4), led(batch(5, 2), 3))
+    await reader.seek(3)
+    assert len(await reader.get(1000, 10)) == 2
+    with pytest.raises(RefusedError, match="was cut"):
+        await reader.get(1000, 10)

@@ -223,16 +223,22 @@ def producers_of(fetched: bytes) -> Iterator[tuple[int, int]]:
         at = end
 
 
-def end_of(fetched: bytes) -> int:
-    """Return the offset after the last whole batch of a fetched piece of a log; 0 if there is none."""
-    at, end, size = 0, 0, len(fetched)
+def end_of(fetched: bytes) -> tuple[int, int]:
+    """Return the offset after the last whole batch of a fetched piece of a log, and the leader epoch of that batch.
+
+    0 and -1 if there is no whole batch. Formats 0 and 1 have no epoch.
+    """
+    at, end, leader_epoch, size = 0, 0, -1, len(fetched)
     while size - at >= HEADER_BYTES:
-        base, length, _, magic, _, _, last_offset_delta = _START.unpack_from(fetched, at)
+        base, length, epoch, magic, _, _, last_offset_delta = _START.unpack_from(fetched, at)
         at += _BODY_AT + length
         if at > size or length < 0:
             break
-        end = base + 1 + (max(0, last_offset_delta) if magic >= _CURRENT_MAGIC else 0)
-    return end
+        if magic >= _CURRENT_MAGIC:
+            end, leader_epoch = base + 1 + max(0, last_offset_delta), epoch
+        else:
+            end = base + 1
+    return end, leader_epoch
 
 
 def _read_header(fetched: bytes, at: int, end: int) -> "BatchHeader | str":

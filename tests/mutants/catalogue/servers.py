@@ -9,6 +9,7 @@ COMMANDS = "tests/conformance/test_command_log.py::"
 SWITCHED = "tests/integration/test_postgres_switched.py::"
 SHARDS = "tests/integration/test_shards_guard.py::"
 _CHECK = 'self._check_place(row["noted"], partitions)'
+READER = "waypost_worker.kafka.partition_reader:PartitionReader."
 PRODUCER = "waypost_worker.kafka.fenced_producer:FencedProducer."
 
 
@@ -172,6 +173,44 @@ SERVERS: tuple[Mutant, ...] = (
             ),
         ),
         tests=_in(COMMANDS, "test_a_position_that_retention_removed_is_refused_and_not_reset"),
+    ),
+    Mutant(
+        "topic-of-the-same-name-fetched",
+        "a topic that was created again is fetched from, as if it were the former one",
+        (Edit(READER + "_ask", "if topic_id is not None and self._has_ids:", "if False:"),),
+        tests=_in(COMMANDS, "test_a_topic_that_took_the_place_of_another_is_not_fetched_from"),
+    ),
+    Mutant(
+        "topic-of-the-same-name-read",
+        "an owner that looks at its log again looks at whatever topic has the name by then",
+        (
+            Edit(
+                "waypost_worker.kafka.command_log:KafkaCommandLog.partitions",
+                "await self._reader.topic_id()",
+                "pass",
+            ),
+        ),
+        tests=_in(
+            COMMANDS, "test_a_topic_that_took_the_place_of_another_is_not_read_by_an_owner_of_the_former"
+        ),
+    ),
+    Mutant(
+        "cut-log-read-on",
+        "a reader goes on although the broker says that the log was cut before its position",
+        (Edit(READER + "_fetch", "if fetched.cut_at is not None:", "if False:"),),
+        tests=(
+            "tests/integration/test_partition_reader_cut.py::"
+            "test_a_position_behind_the_end_of_its_leader_is_refused_as_cut",
+        ),
+    ),
+    Mutant(
+        "leader-epochs-go-back",
+        "records of an earlier leader than those before them are taken",
+        (Edit(READER + "_take", "if last_epoch < self._last_epoch:", "if False:"),),
+        tests=(
+            "tests/unit/test_partition_reader.py::"
+            "test_records_of_an_earlier_leader_than_those_before_them_are_refused",
+        ),
     ),
     Mutant(
         "aborted-commands-read",

@@ -104,15 +104,27 @@ TERMS: tuple[Mutant, ...] = (
         (
             Edit(
                 TERM + "Term.run",
-                "if self._clock.boottime() - looked_at > self._limits.look_again_after:",
-                "if False:",
+                "frozen = self._clock.boottime() - looked_at > self._limits.look_again_after",
+                "frozen = False",
             ),
         ),
     ),
     Mutant(
+        "disturbances-passed-over",
+        "an owner does not look at the command topic after what disturbed its fetch",
+        (Edit(TERM + "Term.run", "if frozen or self._log.disturbances != disturbances:", "if frozen:"),),
+        tests=(FOUND + "test_a_log_that_was_replaced_at_once_is_noticed_by_what_disturbed_the_fetch",),
+    ),
+    Mutant(
+        "added-partitions-passed-over",
+        "an owner that looks at the command topic again does not count its partitions",
+        (Edit(TERM + "Term._look_again", "if partitions != self._acquired.partitions:", "if False:"),),
+        tests=(FOUND + "test_partitions_that_were_added_are_noticed_by_what_disturbed_the_fetch",),
+    ),
+    Mutant(
         "passed-over-offsets-unchecked",
         "an owner that was frozen does not look whether offsets that were empty hold records now",
-        (Edit(TERM + "Term.run", "await self._check_skipped(records)", "pass"),),
+        (Edit(TERM + "Term._look_again", "await self._check_skipped(records)", "pass"),),
         tests=(
             FOUND
             + "test_records_that_took_the_place_of_passed_over_ones_while_an_owner_was_frozen_are_not_skipped",

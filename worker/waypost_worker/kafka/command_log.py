@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from waypost.wire.envelope import KafkaRecord
 from waypost_worker.kafka.connection import Connection
+from waypost_worker.kafka.fetch_by_id import NO_EPOCH
 from waypost_worker.kafka.partition_reader import FETCH_BYTES, PartitionReader
 from waypost_worker.partition.ports import CommandLog, ReadProgress
 
@@ -30,6 +31,13 @@ class KafkaCommandLog(CommandLog):
         self._connection = connection
         self._partition = TopicPartition(topic, partition)
         self._reader = PartitionReader(connection, self._partition, _ISOLATION)
+        # Where the last stretch that was read ended, and the leader epoch that its end was written in.
+        self._read_up_to = (-1, NO_EPOCH)
+
+    @property
+    @override
+    def disturbances(self) -> int:
+        return self._reader.disturbances
 
     @property
     @override
@@ -38,6 +46,7 @@ class KafkaCommandLog(CommandLog):
 
     @override
     async def partitions(self) -> int:
+        await self._reader.topic_id()  # from here on, all that is read is of this one topic
         return await self._reader.partitions()
 
     @override
@@ -52,19 +61,22 @@ class KafkaCommandLog(CommandLog):
     async def read(self, first: int, end: int) -> Sequence[KafkaRecord]:
         # With a consumer of its own: it also serves to find out whether the first is stuck.
         fetch_bytes = _FEW_FETCH_BYTES if end - first <= _FEW else FETCH_BYTES
-        reader = PartitionReader(self._connection, self._partition, _ISOLATION, fetch_bytes)
+        topic_id = await self._reader.topic_id()
+        reader = PartitionReader(self._connection, self._partition, _ISOLATION, fetch_bytes, topic_id)
         read: list[KafkaRecord] = []
         try:
             async with aclosing(reader.read(first, end)) as pieces:
                 async for records in pieces:
                     read += records
+            self._read_up_to = (end, reader.last_epoch)
         finally:
             await reader.close()
         return read
 
     @override
     async def seek(self, offset: int) -> None:
-        await self._reader.seek(offset)
+        read_up_to, last_epoch = self._read_up_to
+        await self._reader.seek(offset, last_epoch if offset == read_up_to else NO_EPOCH)
 
     @override
     async def fetch(self, most: int) -> Sequence[KafkaRecord]:

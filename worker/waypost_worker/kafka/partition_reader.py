@@ -5,16 +5,22 @@ eleven fields and fetches only once everything was taken; for millions of record
 
 What a fetch brings is decoded by ``waypost.kafka.record_batches``, which answers for every offset, whatever the bytes
 are: records that nobody can read come as :class:`UnreadableRecord`. Uses aiokafka's connection, not its consumer.
+
+A reader stays with one log. From Kafka 3.1 on it asks by the topic's id and tells which leader wrote what it has, so a
+topic of the same name or a log that was cut answers with an error. Older brokers are asked by name; there the reader
+only counts what may announce such a change (``disturbances``).
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final, NoReturn
+from uuid import UUID
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import (
     CorruptRecordException,
+    IncompatibleBrokerVersion,
     LeaderNotAvailableError,
     OffsetOutOfRangeError,
     RequestTimedOutError,
@@ -25,6 +31,16 @@ from aiokafka.protocol.fetch import FetchRequest
 from waypost.kafka.record_batches import Damaged, Hole, Piece, Records, Unreadable, decode_batches, end_of
 from waypost.model.decisions import Rejected
 from waypost_worker.kafka.connection import Connection, kafka_errors, quietly
+from waypost_worker.kafka.fetch_by_id import (
+    INCONSISTENT_TOPIC_ID,
+    NO_EPOCH,
+    UNKNOWN_TOPIC_ID,
+    FetchByIdRequest,
+    Fetched,
+    TopicIdRequest,
+    fetched_in,
+    topic_id_in,
+)
 from waypost_worker.partition.ports import (
     ReadProgress,
     RefusedError,
@@ -51,12 +67,15 @@ _MAGIC_AT: Final = 16
 _TIMESTAMP: Final = slice(35, 43)
 _COMMITTED: Final = "read_committed"
 _ISOLATION: Final = {"read_uncommitted": 0, _COMMITTED: 1}
+_OTHER_TOPIC: Final = (UNKNOWN_TOPIC_ID, INCONSISTENT_TOPIC_ID)
 
 
 class PartitionReader:
     """Reads one partition, connected at the first call. It never resets its position by itself.
 
-    At most two fetches of ``fetch_bytes`` are in memory.
+    At most two fetches of ``fetch_bytes`` are in memory. ``topic_id`` is the id of the topic to read; if None, the
+    topic keeps the id that it has at first. ``disturbances`` counts answers and broken connections that may mean that
+    the log has another leader now or is another log.
     """
 
     def __init__(
@@ -65,7 +84,11 @@ class PartitionReader:
         partition: TopicPartition,
         isolation_level: str,
         fetch_bytes: int = FETCH_BYTES,
+        topic_id: UUID | None = None,
     ) -> None:
+        self.disturbances = 0
+        self._topic_id = topic_id
+        self._has_ids = True  # until a broker turns out to be too old for them
         self._connection = connection
         self._partition = partition
         self._isolation_level = isolation_level
@@ -73,6 +96,7 @@ class PartitionReader:
         self._name = f"{partition.topic}/{partition.partition}"
         self._consumer: AIOKafkaConsumer | None = None
         self._position = 0
+        self._last_epoch = NO_EPOCH  # leader epoch of the last record that was fetched before the position
         self._pieces: Iterator[Piece] | None = None
         self._piece: Piece | None = None
         self._records: list[Any] = []
@@ -112,11 +136,27 @@ class PartitionReader:
         place = found.get(self._partition)
         return None if place is None else int(place.offset)
 
-    async def seek(self, offset: int) -> None:
-        """Go on from ``offset``, which is first looked for at the next :meth:`get`."""
+    async def topic_id(self) -> UUID | None:
+        """The id of the topic that is read; None if brokers are too old to tell, or if there is no such topic yet."""
+        consumer = await self._started()
+        async with kafka_errors(f"asking for the id of {self._partition.topic}"):
+            if self._topic_id is None and self._has_ids:
+                self._topic_id = await self._ask_topic_id(consumer._client)
+        return self._topic_id
+
+    @property
+    def last_epoch(self) -> int:
+        """The leader epoch of the last record that was fetched, or -1."""
+        return self._last_epoch
+
+    async def seek(self, offset: int, last_epoch: int = NO_EPOCH) -> None:
+        """Go on from ``offset``, which is first looked for at the next :meth:`get`.
+
+        ``last_epoch`` is the leader epoch of the record before it, if that is known.
+        """
         await self._started()
         self._forget()
-        self._position = offset
+        self._position, self._last_epoch = offset, last_epoch
 
     async def get(self, wait_ms: int, most: int) -> list[Any]:
         """Return the next records, at most ``most``; none if none came.
@@ -233,7 +273,9 @@ class PartitionReader:
     async def _take(self, seconds: float) -> None:
         """Make ready what the fetch under way brings, if it does so in time."""
         consumer = await self._started()
-        fetch = self._ahead or asyncio.ensure_future(self._fetch(consumer._client, self._position))
+        fetch = self._ahead or asyncio.ensure_future(
+            self._fetch(consumer._client, self._position, self._last_epoch)
+        )
         self._ahead = fetch
         done, _ = await asyncio.wait({fetch}, timeout=seconds)
         if not done:
@@ -252,45 +294,101 @@ class PartitionReader:
             return
         if fetched is None:
             return
-        raw, aborted = fetched
-        self._open(raw, aborted)
-        if len(raw) > _FULL_BYTES and (end := end_of(raw)) > self._position:
-            self._ahead = asyncio.ensure_future(self._fetch(consumer._client, end))
+        end, last_epoch = end_of(fetched.records)
+        if last_epoch > NO_EPOCH:
+            if last_epoch < self._last_epoch:  # later records are never of an earlier leader
+                self._refuse_cut(self._position, end)
+            self._last_epoch = last_epoch
+        self._open(fetched.records, fetched.aborted if self._isolation_level == _COMMITTED else None)
+        if len(fetched.records) > _FULL_BYTES and end > self._position:
+            self._ahead = asyncio.ensure_future(self._fetch(consumer._client, end, last_epoch))
             self._unasked = True
 
     def _open(self, raw: bytes, aborted: Sequence[tuple[int, int]] | None) -> None:
         """Begin to decode what a fetch brought."""
         self._pieces = decode_batches(raw, self._position, aborted=aborted)
 
-    async def _fetch(self, client: Any, offset: int) -> Any:
+    async def _fetch(self, client: Any, offset: int, last_epoch: int) -> Fetched | None:
         """What the leader has from ``offset`` on; None where it waited in vain, or is another one now.
 
-        OffsetOutOfRangeError, and other KafkaErrors that don't pass with a look for the leader.
+        RefusedError if the log is another one now. OffsetOutOfRangeError, and other KafkaErrors that don't pass with a
+        look for the leader.
         """
-        topic, partition = self._partition
-        isolation = _ISOLATION[self._isolation_level]
         try:
             node = client.cluster.leader_for_partition(self._partition)
             if node is None or node < 0:
                 raise LeaderNotAvailableError(f"{self._name} has no leader just now")
-            asked = [(topic, [(partition, offset, self._fetch_bytes)])]
-            request: Any = FetchRequest(_WAIT_MS, 1, 2 * self._fetch_bytes, isolation, asked)
-            response = await client.send(node, request)
-            _, code, high_watermark, *rest = response.topics[0][1][0]
-            if code:
-                raise for_code(code)(f"fetching {self._name} from {offset} on")
-            self._ends = (rest[0], high_watermark) if rest[0] >= 0 else (None, None)
+            fetched = await self._ask(client, node, offset, last_epoch)
+            if fetched.error_code in _OTHER_TOPIC:
+                await self._check_topic_id(client)
+                raise LeaderNotAvailableError(f"a broker does not know the id of {self._name} yet")
+            if fetched.error_code:
+                raise for_code(fetched.error_code)(f"fetching {self._name} from {offset} on")
         except Exception as error:
             if not getattr(error, "invalid_metadata", False):
                 raise
+            self.disturbances += 1
             await client.force_metadata_update()
             await asyncio.sleep(_NEW_LEADER_SECONDS)
             return None
-        aborted = rest[2] if response.API_VERSION >= 11 else rest[-2]
-        raw = bytes(rest[-1])
-        if not raw:
+        if fetched.cut_at is not None:
+            self._refuse_cut(offset, fetched.cut_at)
+        known = fetched.stable_end >= 0
+        self._ends = (fetched.stable_end, fetched.high_watermark) if known else (None, None)
+        return fetched if fetched.records else None
+
+    async def _ask(self, client: Any, node: int, offset: int, last_epoch: int) -> Fetched:
+        topic, partition = self._partition
+        isolation = _ISOLATION[self._isolation_level]
+        topic_id = await self.topic_id()
+        if topic_id is not None and self._has_ids:
+            by_id = FetchByIdRequest(
+                topic_id,
+                partition,
+                offset,
+                last_epoch,
+                wait_ms=_WAIT_MS,
+                most_bytes=self._fetch_bytes,
+                isolation_level=isolation,
+            )
+            try:
+                return fetched_in(await client.send(node, by_id))
+            except (NotImplementedError, IncompatibleBrokerVersion):
+                self._has_ids = False
+        asked = [(topic, [(partition, offset, self._fetch_bytes)])]
+        by_name: Any = FetchRequest(_WAIT_MS, 1, 2 * self._fetch_bytes, isolation, asked)
+        response = await client.send(node, by_name)
+        _, code, high_watermark, stable_end, *rest = response.topics[0][1][0]
+        aborted = rest[1] if response.API_VERSION >= 11 else rest[-2]
+        return Fetched(code, high_watermark, stable_end, aborted or [], bytes(rest[-1]), None)
+
+    async def _ask_topic_id(self, client: Any) -> UUID | None:
+        node = client.cluster.leader_for_partition(self._partition)
+        if node is None or node < 0:
+            node = client.get_random_node()
+        try:
+            return topic_id_in(await client.send(node, TopicIdRequest(self._partition.topic)))
+        except (NotImplementedError, IncompatibleBrokerVersion):
+            self._has_ids = False
             return None
-        return raw, aborted or () if self._isolation_level == _COMMITTED else None
+
+    async def _check_topic_id(self, client: Any) -> None:
+        """RefusedError if the topic has another id than it had; a broker may only not have heard of it yet."""
+        found = await self._ask_topic_id(client)
+        if found is None or found == self._topic_id:
+            return
+        raise RefusedError(
+            f"the topic {self._partition.topic!r} was deleted and created again while it was read: its id was "
+            f"{self._topic_id} and is {found} now. Nothing was skipped or changed. Commands of the former topic that "
+            "were not applied are lost; use another topic prefix, or rebuild with 'waypost replay'"
+        )
+
+    def _refuse_cut(self, position: int, end: int) -> NoReturn:
+        raise RefusedError(
+            f"{self._name} was cut at offset {end} or before, and {position} was to be read next: a broker that lacked "
+            "records became its leader. Nothing was skipped or changed. Look for an unclean leader election; rebuild "
+            "with 'waypost replay' if the partition stays refused"
+        )
 
     async def _started(self) -> AIOKafkaConsumer:
         if self._consumer is None:

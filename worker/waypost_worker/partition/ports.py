@@ -131,8 +131,16 @@ class CommandLog(Protocol):
         """How far ``fetch`` has come since ``seek``."""
         ...
 
+    @property
+    def disturbances(self) -> int:
+        """How often something happened that may mean that the log has another leader now, or is another one.
+
+        A log that can tell that it is another one raises RefusedError by itself. Not all brokers can.
+        """
+        ...
+
     async def partitions(self) -> int:
-        """How many partitions the topic has."""
+        """How many partitions the topic has. From here on, all that is read is of the topic as it is now."""
         ...
 
     async def bounds(self) -> tuple[int, int]:
@@ -142,7 +150,8 @@ class CommandLog(Protocol):
     async def read(self, first: int, end: int) -> Sequence[KafkaRecord]:
         """All records from ``first`` up to but without ``end``; offsets may have gaps.
 
-        RefusedError if ``first`` lies before the log start or behind its end. Bounded in time.
+        RefusedError if ``first`` lies before the log start or behind its end, or if the topic is another one of the
+        same name. Bounded in time.
         """
         ...
 
@@ -154,7 +163,8 @@ class CommandLog(Protocol):
         """The next records, at most ``most``, in order, each exactly once since ``seek``.
 
         Waits for the first for a bounded time (about a second) and returns nothing if none came. May return
-        a few more than ``most``. RefusedError if the log does not hold the next offset: never a reset.
+        a few more than ``most``. RefusedError if the log does not hold the next offset, was cut before it, or is that
+        of another topic of the same name: never a reset.
         """
         ...
 

@@ -153,6 +153,7 @@ class Term:
         moved_at = self._clock.boottime()
         self._seen_end = self._empty_up_to = self._position.next_offset
         looked_at = began
+        disturbances = self._log.disturbances
         pace = AdaptiveLinger(moved_at)
         while self._clock.boottime() - began <= self._limits.renew_after:
             if pace.pause:
@@ -161,9 +162,11 @@ class Term:
             records = await self._stop.until_set(self._log.fetch(most or self._limits.batch_records))
             if records is None:
                 break
-            if self._clock.boottime() - looked_at > self._limits.look_again_after:
-                await check_log(self._log, self._position.next_offset, self._anchor)
-                await self._check_skipped(records)
+            frozen = self._clock.boottime() - looked_at > self._limits.look_again_after
+            if frozen or self._log.disturbances != disturbances:
+                # Asked for first, so that what disturbs the look itself leads to another one.
+                disturbances = self._log.disturbances
+                await self._look_again(records)
             looked_at = self._clock.boottime()
             if not records:
                 self.progress = self._log.progress
@@ -310,6 +313,16 @@ class Term:
             )
         self._empty_up_to = max(first, end)
         self._seen_end = (await self._log.bounds())[1]
+
+    async def _look_again(self, records: Sequence[KafkaRecord]) -> None:
+        """Check that the log is still the one whose records were applied. ``records`` are the next ones."""
+        partitions = await self._log.partitions()
+        if partitions != self._acquired.partitions:
+            raise UnavailableError(
+                f"the command topic has {partitions} partitions, and had {self._acquired.partitions}: acquiring again"
+            )
+        await check_log(self._log, self._position.next_offset, self._anchor)
+        await self._check_skipped(records)
 
     async def _check_skipped(self, records: Sequence[KafkaRecord]) -> None:
         """UnavailableError if the log has records between the position and these, which the consumer passed over:

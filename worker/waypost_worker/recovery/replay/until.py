@@ -110,6 +110,11 @@ class BoundedLog(CommandLog):
         self._drained = drained
         self._position = 0
 
+    @property
+    @override
+    def disturbances(self) -> int:
+        return self._log.disturbances
+
     @override
     async def partitions(self) -> int:
         return await self._log.partitions()
