@@ -29,7 +29,7 @@ class Load:
         self._topic = topics.commands
         self._pause = MAX_GROUP / 2 * partitions / per_second
         self._random = Random(seed)
-        self._agents = [
+        self.agents = [
             Agents(Random(f"{seed}/{partition}"), partition, partitions, SESSIONS)
             for partition in range(partitions)
         ]
@@ -58,7 +58,7 @@ class Load:
     async def mark(self, partition: int) -> int:
         """Publish one more command; its offset, once Kafka has it."""
         while True:
-            (offset,) = await self.send(partition, [self._agents[partition].next(_now_ms())])
+            (offset,) = await self.send(partition, [self.agents[partition].next(_now_ms())])
             if offset is not None:
                 return offset
 
@@ -91,7 +91,7 @@ class Load:
         return offsets
 
     async def _publish(self, partition: int) -> None:
-        agents = self._agents[partition]
+        agents = self.agents[partition]
         while not self._stop.is_set():
             group = self._random.randrange(1, MAX_GROUP)
             await self.send(partition, [agents.next(_now_ms()) for _ in range(group)])
