@@ -36,9 +36,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]
 
 
 async def create_topics_anew(stage: Scene) -> None:
-    """Of commands one of two replicas is enough, and either may lead with whatever it has. The third node leads results.
+    """Replace the scene's topics. Of commands, one of two replicas is enough, and either may lead with whatever it has.
 
-    The scene has made the topics in another way.
+    The third node leads the results.
     """
     topics = stage.topics
     settings = topic_settings(topics, 3)

@@ -10,6 +10,32 @@ REPLAY = "waypost_worker.recovery.replay.partition_replay:PartitionReplay."
 
 RECOVERY: tuple[Mutant, ...] = (
     Mutant(
+        "replay-of-a-shorter-log",
+        "a replay does not ask whether the log has the last command that was answered",
+        (
+            Edit(
+                "waypost_worker.recovery.replay.preflight:plan_partition",
+                "await check_last_answer(log, results, begin)",
+                "pass",
+            ),
+        ),
+        tests=("tests/unit/test_last_answer.py::test_a_replay_refuses_a_log_that_lacks_answered_commands",),
+    ),
+    Mutant(
+        "verification-of-a-shorter-log",
+        "a verification does not ask whether the log has the last command that was answered",
+        (
+            Edit(
+                "waypost_worker.recovery.verify.verification:Verification._pass",
+                "await check_last_answer(self._log, results, (await self._log.bounds())[0])",
+                "pass",
+            ),
+        ),
+        tests=(
+            "tests/unit/test_last_answer.py::test_a_verification_refuses_a_log_that_lacks_answered_commands",
+        ),
+    ),
+    Mutant(
         "verify-misses-rows-that-are-gone",
         "verify does not tell of checkpoints that Postgres has lost",
         (

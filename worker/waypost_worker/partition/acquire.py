@@ -88,7 +88,7 @@ async def acquire(
             tail_end = await results.append([record]) + 1
         tail = await _read_tail(results, claim, results_start, tail_end, record)
     if tail.highest >= claim.next_offset:
-        await _check_answered(log, tail.highest, log_end)
+        await check_answered(log, tail.highest, log_end)
 
     orders = NO_ORDERS
     restored = tail.highest >= claim.next_offset
@@ -175,6 +175,23 @@ async def check_ordered(log: CommandLog, orders: SkipOrders, offset: int) -> Non
         )
 
 
+async def check_answered(log: CommandLog, highest: int, log_end: int) -> None:
+    """RefusedError unless the log has the last command that the results topic answers.
+
+    Without an anchor that reaches so far, this alone tells a log that was replaced by another while Postgres
+    lost what it knew: offsets of the new one may be taken up by records that no reader sees.
+    """
+    if highest >= log_end:
+        log_end = (await log.bounds())[1]  # it may have grown since
+    if highest < log_end and await log.read(highest, highest + 1):
+        return
+    raise RefusedError(
+        f"the results topic answers commands up to offset {highest}, but the command topic, which ends at "
+        f"{log_end}, has none there: it was recreated, cut or compacted, or this is another cluster. Nothing was "
+        "changed. Point Waypost at the right cluster, or use another topic prefix"
+    )
+
+
 async def _check_results(results: ResultsLog, claim: Claim, accept_trimmed_results: bool) -> int:
     """The offset from which results can be read."""
     start, end = await results.bounds()
@@ -214,23 +231,6 @@ async def _read_tail(
         )
     tail.check_position()
     return tail
-
-
-async def _check_answered(log: CommandLog, highest: int, log_end: int) -> None:
-    """RefusedError unless the log has the last command that the results topic answers.
-
-    Without an anchor that reaches so far, this alone tells a log that was replaced by another while Postgres
-    lost what it knew: offsets of the new one may be taken up by records that no reader sees.
-    """
-    if highest >= log_end:
-        log_end = (await log.bounds())[1]  # it may have grown since
-    if highest < log_end and await log.read(highest, highest + 1):
-        return
-    raise RefusedError(
-        f"the results topic answers commands up to offset {highest}, but the command topic, which ends at "
-        f"{log_end}, has none there: it was recreated or cut, or this is another cluster. Nothing was changed. "
-        "Point the worker at the right cluster, or use another topic prefix"
-    )
 
 
 def _owed(claim: Claim, highest: int) -> list[list[outbox.Item]]:

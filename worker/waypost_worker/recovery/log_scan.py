@@ -3,7 +3,9 @@
 from typing import Final
 
 from waypost.wire.event_types import EventType
-from waypost_worker.partition.ports import FetchedResult, ResultsLog
+from waypost_worker.partition.acquire import check_answered
+from waypost_worker.partition.ports import CommandLog, FetchedResult, ResultsLog
+from waypost_worker.partition.tail import command_offset
 
 _ACQUIRED: Final = EventType.ACQUIRED.wire
 _FIRST_LOOK: Final = 64
@@ -36,3 +38,13 @@ async def last_result(results: ResultsLog, start: int, end: int) -> FetchedResul
 
 async def _between(results: ResultsLog, first: int, end: int) -> list[FetchedResult]:
     return [record async for piece in results.read(first, end) for record in piece if not is_fence(record)]
+
+
+async def check_last_answer(log: CommandLog, results: ResultsLog, begin: int) -> None:
+    """RefusedError if the last result answers a command from ``begin`` on that the log does not have.
+
+    What a log lacks at its end leaves no hole. A fold of it would be of fewer commands than were answered.
+    """
+    last = await last_result(results, *await results.bounds())
+    if last is not None and (answered := command_offset(last)) >= begin:
+        await check_answered(log, answered, (await log.bounds())[1])

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from waypost_worker.partition.acquire import check_log
 from waypost_worker.partition.foreign import without_foreign
 from waypost_worker.partition.ports import CommandLog, ForeignRecord, RefusedError, ResultsLog
+from waypost_worker.recovery.log_scan import check_last_answer
 from waypost_worker.recovery.replay.comparison import CompareOptions, Comparison
 
 _EMITTING: Final = "Waypost replay: emits to "
@@ -141,10 +142,12 @@ async def plan_partition(
                 f"has {held}: the target was made with another results topic. Nothing was changed; name an empty "
                 "schema with --schema"
             )
+    if results is not None and row is not None:
+        results = without_foreign(results, row.foreign_results)
+    if results is not None and compare is not None and compare.contents:
+        await check_last_answer(log, results, begin)
     if results is None or compare is None or begin == end:
         return PartitionPlan(partition, begin, end, begin, end - 1)
-    if row is not None:
-        results = without_foreign(results, row.foreign_results)
     comparison = Comparison(results, emitted, results_offset, begin, compare)
     await comparison.open(end - 1)
     return PartitionPlan(partition, begin, end, max(begin, comparison.silent_below), comparison.highest)

@@ -20,6 +20,7 @@ from waypost_worker.partition.ports import CommandLog, RefusedError, RejectedWin
 from waypost_worker.partition.skips import OrderScan, check_unmet
 from waypost_worker.partition.stretches import stretches
 from waypost_worker.recovery.json_diff import first_difference
+from waypost_worker.recovery.log_scan import check_last_answer
 from waypost_worker.recovery.memory_fold import MemoryFold
 from waypost_worker.recovery.retry import RecoveryProgress
 from waypost_worker.recovery.shares import WHOLE, Share
@@ -169,6 +170,9 @@ class Verification:
         async with self._open_snapshot(self._partition) as snapshot:
             row = await snapshot.partition()
             settled = self._settled(fold, row)
+        if first:
+            results = self._results if row is None else without_foreign(self._results, row.foreign_results)
+            await check_last_answer(self._log, results, (await self._log.bounds())[0])
         if row is not None:
             _count_rejected(fold, row.rejected_window.since)
         # Whatever Postgres had skipped when its rows were read, the order was in the log before that.

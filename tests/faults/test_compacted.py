@@ -1,0 +1,94 @@
+"""The command topic is compacted: of each session only the last command is left.
+
+Breaks: an operator sets ``cleanup.policy=compact``, and the broker's cleaner removes commands, those that are applied
+or those that are not; then a worker starts.
+Must hold: no command is passed over; the partition is refused, and so are ``replay`` into an empty database and
+``verify``, each with the word compaction; what was applied before is whole, and nothing else happens.
+"""
+
+import asyncio
+import signal
+from collections.abc import Iterator
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from tests.faults.conftest import OpenScene
+from tests.faults.scene import Scene
+from tests.faults.test_topics_changed import admin, refusals
+from tests.simulation.agents import sessions_of
+from tests.support.cli import CommandLine
+from tests.support.servers import ServerDirectory, started
+
+from waypost_worker.devserver import ClusterOptions, EmbeddedKafka, Endpoints
+from waypost_worker.kafka.topics import topic_settings
+
+pytestmark = pytest.mark.long
+QUICK_CLEANER = {"log.cleaner.backoff.ms": "100"}
+QUICKLY = {
+    "cleanup.policy": "compact",
+    "segment.ms": "100",
+    "min.cleanable.dirty.ratio": "0",
+    "max.compaction.lag.ms": "100",
+}
+
+
+@pytest.fixture(scope="module")
+def compacting_kafka(server_directory: ServerDirectory) -> Iterator[EmbeddedKafka]:
+    options = ClusterOptions(properties=QUICK_CLEANER)
+    with started(EmbeddedKafka(server_directory("compacting"), options)) as made:
+        yield made
+
+
+async def compact(stage: Scene, below: int) -> None:
+    """Let the cleaner remove all that lies below an offset."""
+    name = stage.topics.commands
+    settings = {**topic_settings(stage.topics, 1)[name], **QUICKLY}
+    await admin(
+        stage,
+        lambda client: client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, settings)]),
+    )
+    async with AIOKafkaProducer(bootstrap_servers=stage.endpoints.bootstrap_servers) as producer:
+
+        async def removed() -> bool:
+            for session_id in sessions_of(0, 1, 6):
+                await producer.send_and_wait(name, b"later", session_id.encode(), partition=0)
+            return all(record.offset >= below for record in (await stage.commands())[0])
+
+        await stage.until(removed)
+
+
+@pytest.mark.parametrize("when", ["before they are applied", "after they were applied"])
+async def test_compacted(
+    compacting_kafka: EmbeddedKafka, database: str, open_scene: OpenScene, when: str
+) -> None:
+    stage: Scene
+    async with open_scene(Endpoints(compacting_kafka.bootstrap_servers, database), partitions=1) as stage:
+        await stage.until(lambda: stage.load.ledger.count > 40)
+        await stage.load.stop()
+        if when == "after they were applied":
+            worker = await stage.worker()
+            await stage.all_answered()
+            assert await worker.end(signal.SIGTERM) == 0
+        commands = await stage.commands()
+        await compact(stage, commands[0][-1].offset + 1)
+        heir = await stage.worker()
+        await stage.until(lambda: set(refusals(heir)) == {0})
+        assert "compacted" in refusals(heir)[0]
+
+        line = CommandLine(
+            stage.directory,
+            {
+                "WAYPOST_BOOTSTRAP_SERVERS": stage.endpoints.bootstrap_servers,
+                "WAYPOST_POSTGRES_DSN": stage.endpoints.postgres_dsn,
+                "WAYPOST_TOPIC_PREFIX": stage.topics.prefix,
+            },
+        )
+        checks = {("replay", "--schema", "rebuilt"): 1, ("topics", "check", "-o", "json"): 1}
+        if when == "after they were applied":
+            checks["verify",] = 2  # nothing could be compared
+        for command, code in checks.items():
+            outcome = await asyncio.to_thread(line.run, *command)
+            assert outcome.code == code, command
+            assert "compact" in outcome.out + outcome.err, command
+        await stage.judge_refused(commands)
