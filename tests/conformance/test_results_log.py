@@ -50,6 +50,20 @@ async def test_a_claim_alone_writes_nothing(world: World) -> None:
     assert await log.bounds() == (0, 0)
 
 
+# The broker's clock.
+
+
+async def test_an_append_tells_the_brokers_time(world: World) -> None:
+    log = await claimed(world)
+    assert log.broker_time is None
+    await log.append([record("first")])
+    first = log.broker_time
+    await log.append([record("second")])
+    assert first is not None
+    assert log.broker_time is not None
+    assert log.broker_time >= first > 1_700_000_000
+
+
 # The fence.
 
 

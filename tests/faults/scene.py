@@ -183,16 +183,17 @@ class Scene:
 
     # The verdict.
 
-    async def judge(self, *, before: Records | None = None) -> None:
+    async def judge(self, *, before: Records | None = None, results: Records | None = None) -> None:
         """Stop everything in good order, and ask the oracle. Fails with what is wrong.
 
-        ``before`` are commands that were in the log, should it not hold them any more.
+        ``before`` are commands that were in the log, and ``results`` are results that were in theirs, should they not
+        be there any more.
         """
         await self.load.stop()
         await self.all_answered()
         self.row.problems += await self._leaks()
         self.row.problems += await self._drain()
-        await self._balance(_joined(before, await self.commands()))
+        await self._balance(_joined(before, await self.commands()), results_before=results)
         self._finish()
 
     async def judge_refused(self, commands: Records | None = None) -> None:
@@ -279,9 +280,11 @@ class Scene:
             )
         )
 
-    async def _balance(self, commands: Records, *, applied_only: bool = False) -> None:
+    async def _balance(
+        self, commands: Records, *, applied_only: bool = False, results_before: Records | None = None
+    ) -> None:
         row, live = self.row, self.live
-        results = await read_all(self.endpoints, self.topics.results)
+        results = _joined(results_before, await read_all(self.endpoints, self.topics.results))
         row.problems += self.load.ledger.missing(commands)[:5]
         if applied_only:
             applied = await self.applied()

@@ -9,6 +9,8 @@ worker's code is as it ships: what is put in its way here are subclasses of its 
 - ``--sabotage drop-outbox|append-twice``: a bug on purpose, to see that the oracle sees it.
 - ``--sabotage fail-at-poison|fail-to-acquire``: an unexpected error, at a command whose body has the word
   ``poison``, or each time that a partition is acquired.
+- ``--look-at-fence SECONDS``: ask this often whether the results topic still holds the fence.
+- ``--clock-ahead SECONDS``: have a wall clock that is wrong by so much, behind if negative.
 - ``--no-topic-ids``: take brokers for older than they are, without ids of topics.
 - ``--proof-lifetime SECONDS``: trust a proof of ownership for no longer.
 - ``--pooler``: ask Postgres again if a connection breaks while sessions are read, as a pooler does that keeps its
@@ -27,7 +29,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, TypeVar
 
 import aiokafka.client
@@ -40,7 +42,7 @@ from waypost.wire.event_types import EventType
 from waypost.wire.topics import Topics
 from waypost_worker.cli.worker.run import run
 from waypost_worker.config.settings import load_settings
-from waypost_worker.kafka import partition_reader
+from waypost_worker.kafka import fenced_producer, partition_reader
 from waypost_worker.kafka.command_log import KafkaCommandLog
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.partition_reader import PartitionReader
@@ -59,6 +61,7 @@ from waypost_worker.partition.ports import (
 from waypost_worker.postgres.store import PostgresStore
 from waypost_worker.runtime import process
 from waypost_worker.runtime import worker as worker_module
+from waypost_worker.runtime.clock import SystemClock
 
 Answer = TypeVar("Answer")
 _ACQUIRED = EventType.ACQUIRED.wire
@@ -249,6 +252,19 @@ def fail_at_poison() -> None:
     vars(skips)["decode"] = decode
 
 
+def set_clock(ahead: float) -> None:
+    """Let all that reads the wall clock read another time: the dates of results, and the ages of proofs."""
+
+    class WrongClock(SystemClock):
+        def walltime(self) -> float:
+            return super().walltime() + ahead
+
+    put(worker_module, WrongClock)
+    shipped = vars(fenced_producer)["time"]
+    nanoseconds = int(ahead * 1e9)
+    vars(fenced_producer)["time"] = SimpleNamespace(time_ns=lambda: shipped.time_ns() + nanoseconds)
+
+
 def forget_topic_ids() -> None:
     """Let no broker tell the id of a topic."""
 
@@ -308,6 +324,8 @@ def main() -> None:
     parser.add_argument("--note", type=Path)
     parser.add_argument("--counts", type=Path, required=True)
     parser.add_argument("--sabotage", choices=SABOTAGE)
+    parser.add_argument("--look-at-fence", type=float)
+    parser.add_argument("--clock-ahead", type=float)
     parser.add_argument("--no-topic-ids", action="store_true")
     parser.add_argument("--proof-lifetime", type=float)
     parser.add_argument("--pooler", action="store_true")
@@ -321,11 +339,13 @@ def main() -> None:
     put(process, CountedWorker)
     if arguments.sabotage:
         SABOTAGE[arguments.sabotage]()
+    if arguments.clock_ahead:
+        set_clock(arguments.clock_ahead)
     if arguments.no_topic_ids:
         forget_topic_ids()
-    if arguments.proof_lifetime:
-        assert vars(worker_module)["Limits"] is Limits
-        vars(worker_module)["Limits"] = partial(Limits, proof_lifetime=arguments.proof_lifetime)
+    limits = {"proof_lifetime": arguments.proof_lifetime, "look_at_fence_after": arguments.look_at_fence}
+    assert vars(worker_module)["Limits"] is Limits
+    vars(worker_module)["Limits"] = partial(Limits, **{name: one for name, one in limits.items() if one})
     if arguments.pooler:
         put(worker_module, PooledStore)
     if arguments.new_producer_id:

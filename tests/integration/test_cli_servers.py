@@ -73,11 +73,16 @@ def test_topics_are_made_once_and_checked(line: CommandLine, topic_prefix: str) 
 
 
 def test_retention_is_said_in_days(line: CommandLine, topic_prefix: str) -> None:
-    made = line.run("topics", "create", "--partitions", "1", "--results-retention-days", "0.5")
+    short = line.run("topics", "create", "--partitions", "1", "--results-retention-days", "0.5")
+    assert short.code == 2
+    made = line.run("topics", "create", "--partitions", "1", "--results-retention-days", "1.5")
     assert made.code == 0
     rows = line.run("topics", "check", "-o", "jsonl").rows
     messages = [row["message"] for row in rows if row["subject"] == f"{topic_prefix}.results"]
-    assert "retention.ms=43200000" in messages
+    assert "retention.ms=129600000" in messages
+    updated = line.run("topics", "update", "-o", "json")
+    assert (updated.code, updated.json) == (0, [])
+    assert "0 settings were changed" in updated.err
 
 
 # Schema.

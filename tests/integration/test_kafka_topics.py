@@ -10,7 +10,14 @@ from tests.support.timeouts import PATIENCE
 from waypost.wire.topics import Topics
 from waypost_worker.devserver import Servers
 from waypost_worker.kafka.connection import Connection
-from waypost_worker.kafka.topics import Finding, check_topics, create_topics, topic_settings
+from waypost_worker.kafka.topics import (
+    Finding,
+    Update,
+    check_topics,
+    create_topics,
+    topic_settings,
+    update_topics,
+)
 from waypost_worker.partition.ports import RefusedError, UnavailableError
 
 
@@ -62,8 +69,9 @@ async def test_topics_are_made_as_the_contract_says(connection: Connection, topi
     assert await create_topics(connection, topics, 3) == [topics.commands, topics.results]
     commands = await settings_of(connection, topics.commands)
     results = await settings_of(connection, topics.results)
-    assert commands["message.timestamp.type"] == "LogAppendTime"
+    assert {commands["message.timestamp.type"], results["message.timestamp.type"]} == {"LogAppendTime"}
     assert (commands["retention.ms"], commands["retention.bytes"]) == ("-1", "-1")
+    assert results["retention.bytes"] == "-1"
     assert int(commands["max.message.bytes"]) == 1_048_588
     assert int(results["max.message.bytes"]) == 16 * 1024 * 1024
     assert int(results["retention.ms"]) == 7 * 24 * 3600 * 1000
@@ -90,10 +98,41 @@ async def test_a_missing_topic_is_made_beside_the_other_only_with_as_many_partit
 
 async def test_retention_is_for_the_operator_to_choose(connection: Connection, topics: Topics) -> None:
     await create_topics(
-        connection, topics, 1, commands_retention_ms=86_400_000, results_retention_ms=3_600_000
+        connection, topics, 1, commands_retention_ms=3_600_000, results_retention_ms=86_400_000
     )
-    assert (await settings_of(connection, topics.commands))["retention.ms"] == "86400000"
-    assert (await settings_of(connection, topics.results))["retention.ms"] == "3600000"
+    assert (await settings_of(connection, topics.commands))["retention.ms"] == "3600000"
+    assert (await settings_of(connection, topics.results))["retention.ms"] == "86400000"
+
+
+async def test_results_are_kept_as_long_as_the_fence_must_last(
+    connection: Connection, topics: Topics
+) -> None:
+    with pytest.raises(RefusedError, match=r"24 hours at least, not 23.*Nothing was made"):
+        await create_topics(connection, topics, 1, results_retention_ms=23 * 3_600_000)
+    assert {found.message for found in await check_topics(connection, topics)} >= {"does not exist"}
+
+
+async def test_topics_of_an_earlier_version_are_updated_and_keep_other_settings(
+    connection: Connection, topics: Topics
+) -> None:
+    settings = topic_settings(topics, 1)
+    results = settings[topics.results]
+    del results["message.timestamp.type"]
+    results |= {"retention.bytes": "1000000000", "retention.ms": "172800000", "segment.ms": "600000"}
+    settings[topics.commands] |= {"cleanup.policy": "compact"}
+    for one, its_settings in settings.items():
+        await make(connection, one, 1, its_settings)
+    expected = [
+        Update(topics.commands, "cleanup.policy", "compact", "delete"),
+        Update(topics.results, "message.timestamp.type", "CreateTime", "LogAppendTime"),
+        Update(topics.results, "retention.bytes", "1000000000", "-1"),
+    ]
+    assert await update_topics(connection, topics, dry_run=True) == expected
+    assert await update_topics(connection, topics) == expected
+    assert await update_topics(connection, topics) == []
+    after = await settings_of(connection, topics.results)
+    assert (after["retention.ms"], after["segment.ms"]) == ("172800000", "600000")
+    assert "error" not in {found.level for found in await check_topics(connection, topics)}
 
 
 async def test_kafkas_own_reason_is_told_when_it_refuses(connection: Connection, topics: Topics) -> None:
@@ -124,6 +163,7 @@ async def test_unequal_partition_counts_are_found(connection: Connection, topics
     ("topic", "setting", "value", "level"),
     [
         ("commands", "message.timestamp.type", "CreateTime", "error"),
+        ("results", "message.timestamp.type", "CreateTime", "error"),
         ("commands", "cleanup.policy", "compact", "error"),
         ("results", "cleanup.policy", "compact,delete", "error"),
         ("commands", "max.message.bytes", "100000", "error"),
@@ -131,7 +171,9 @@ async def test_unequal_partition_counts_are_found(connection: Connection, topics
         ("commands", "max.message.bytes", "2000000", "ok"),
         ("commands", "retention.ms", "604800000", "warning"),
         ("commands", "retention.bytes", "1000000000", "warning"),
-        ("results", "retention.ms", "3600000", "warning"),
+        ("results", "retention.ms", "86400000", "warning"),
+        ("results", "retention.ms", "86399999", "error"),
+        ("results", "retention.bytes", "1000000000", "error"),
         ("results", "retention.ms", "-1", "ok"),
         ("results", "unclean.leader.election.enable", "true", "warning"),
     ],
@@ -147,7 +189,8 @@ async def test_a_setting_is_found(
     findings = await check_topics(connection, topics)
     found = about([one for one in findings if one.subject == name], setting)
     assert (found.level, found.message) == (level, f"{setting}={value}")
-    assert found.mend.startswith(f"set {setting}=") or level == "ok"
+    assert f"set {setting}=" in found.mend or level == "ok"
+    assert ("waypost topics update" in found.mend) is (level == "error")
     assert {one.level for one in findings if one is not found} == {"ok"}
 
 

@@ -189,6 +189,7 @@ class ResultsPartition:
         self.trimmed: list[StoredResult] = []  # what retention removed
         self.producers = Producers(expiry, time)
         self.watch: Callable[[ResultRecord], None] | None = None  # called with all that is appended
+        self.dated = True  # whether the broker dates results (LogAppendTime)
         self.most_bytes: int | None = None  # of an append of several records: max.message.bytes
         self.refusing: Exception | None = None  # what every append is answered with, nothing being written
         self._lagging: dict[object, int] = {}  # processes that ask a former leader: where that one's log ends

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Any
 
+from tests.simulation.agents import EPOCH_MS
 from tests.simulation.broker import CommandPartition, CommandRecord, Coordinator, ResultsPartition
 from tests.simulation.loop import OUTSIDE, SimulatedLoop, current_process
 from tests.simulation.network import Server
@@ -25,14 +26,18 @@ _NO_EPOCH = -1
 
 
 class SimulatedClock:
-    """Boot time of one machine."""
+    """The clocks of one machine. Its wall clock is ``ahead`` of the broker's."""
 
-    def __init__(self, loop: SimulatedLoop, booted: float) -> None:
+    def __init__(self, loop: SimulatedLoop, booted: float, ahead: float = 0.0) -> None:
         self._loop = loop
         self._booted = booted
+        self._ahead = ahead
 
     def boottime(self) -> float:
         return self._loop.time() - self._booted
+
+    def walltime(self) -> float:
+        return EPOCH_MS / 1000 + self._loop.time() + self._ahead
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -170,6 +175,7 @@ class SimulatedResultsLog:
         self._sequence = 0
         self._usable = False
         self.closed = False
+        self.broker_time: float | None = None
         self.process = current_process()
 
     async def claim(self) -> Fence:
@@ -196,6 +202,7 @@ class SimulatedResultsLog:
             part = partial(effect, taken[: self._server.random.randrange(1, len(taken))])
         what = f"append {len(taken)} under epoch {self._fence.producer_epoch}"
         base = await self._server.call(what, partial(effect, taken), part)
+        self.broker_time = EPOCH_MS / 1000 + self._server.loop.time() if self._log.dated else None
         self._sequence += len(records)
         self._usable = True
         return base

@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 
 RESULTS_TOPIC: Final = "sim.results"
 LIMITS: Final = Limits(
-    renew_after=40.0, proof_lifetime=6.0, stuck_after=4.0, look_again_after=2.0, refused_wait=2.0
+    renew_after=40.0,
+    proof_lifetime=6.0,
+    stuck_after=4.0,
+    look_again_after=2.0,
+    look_at_fence_after=5.0,
+    refused_wait=2.0,
 )
 
 
@@ -43,6 +48,7 @@ class Host:
     booted: float
     owners: dict[int, Running] = field(default_factory=dict)
     stopping: set[int] = field(default_factory=set)
+    clock_ahead: float = 0.0
 
 
 class Observer:
@@ -119,7 +125,7 @@ class Fleet:
             make_log=lambda: self._log(partition),
             make_results=lambda: self._results_log(partition),
             store=SimulatedStore(self._world.database_of(partition), partition),
-            clock=SimulatedClock(self._world.loop, host.booted),
+            clock=SimulatedClock(self._world.loop, host.booted, host.clock_ahead),
         )
         limits = replace(LIMITS, batch_records=plan.batch_records, batch_bytes=plan.batch_bytes)
         name = host.process.name

@@ -8,16 +8,19 @@ import pytest
 from waypost_worker.partition.emitter import ResultEmitter, emit
 from waypost_worker.partition.observer import AppliedBatch
 from waypost_worker.partition.ownership import OwnershipProof, Position
-from waypost_worker.partition.ports import FencedError, ForeignWriterError, ResultRecord
+from waypost_worker.partition.ports import FencedError, ForeignWriterError, RenewalDueError, ResultRecord
 
 FENCE = ResultRecord(None, b"fence", [])
 
 
 class Clock:
-    now = 0.0
+    now = wall = 0.0
 
     def boottime(self) -> float:
         return self.now
+
+    def walltime(self) -> float:
+        return self.wall
 
     async def sleep(self, seconds: float) -> None:
         raise AssertionError("nobody sleeps here")
@@ -163,3 +166,23 @@ async def test_a_lapse_while_the_fence_record_is_under_way_needs_another_one(top
     topic.gate.set()
     await emitting
     assert topic.values == [b"fence", b"fence", b"0"]
+
+
+async def test_a_pause_that_only_the_wall_clock_counts_makes_a_proof_too_old(topic: Topic) -> None:
+    """A hypervisor stopped the machine, and its clocks; afterwards the wall clock was set right."""
+    clock = Clock()
+    proof, position = OwnershipProof(clock, 60), Position(1, 0, -1, 0, (-1, 0), -1, FENCE)
+    proved(proof)
+    clock.wall = 61
+    with pytest.raises(RenewalDueError, match="61 s ago"):
+        await emit(topic, [(0, ResultRecord(b"key", b"0", []))], position, proof)  # type: ignore[arg-type]
+    assert topic.values == []
+
+
+async def test_a_wall_clock_that_is_set_back_makes_no_proof_younger(topic: Topic) -> None:
+    clock = Clock()
+    proof, position = OwnershipProof(clock, 60), Position(1, 0, -1, 0, (-1, 0), -1, FENCE)
+    proved(proof)
+    clock.now, clock.wall = 61, -3600
+    with pytest.raises(RenewalDueError):
+        await emit(topic, [(0, ResultRecord(b"key", b"0", []))], position, proof)  # type: ignore[arg-type]

@@ -1,7 +1,10 @@
 """What the log says of owners that fail: enough, once, and nothing without bound."""
 
+from dataclasses import replace
+
 import structlog
 from tests.unit.test_failure import raised
+from tests.unit.test_metrics import acquired
 
 from waypost_worker.partition.failure import FailingCommandError, UnexpectedError
 from waypost_worker.telemetry.observers import FailureLog, LogObserver
@@ -29,6 +32,20 @@ def test_an_error_is_logged_once_with_its_traceback_and_then_once_a_minute() -> 
     assert "in raised" in first["exception"]
     assert first["partition"] == 2
     assert [("exception" in line, line["not_logged"]) for line in others] == [(False, 11), (False, 11)]
+
+
+def test_a_clock_is_told_once_and_again_if_it_changes() -> None:
+    observer = LogObserver()
+    with structlog.testing.capture_logs() as lines:
+        for ahead in (0.2, 7.26, 7.26, None, None, -90_000.0, 0.0, None):
+            observer.acquired(0, replace(acquired(), clock_ahead=ahead), 0.1)
+    told = [(line["event"], line.get("seconds_ahead")) for line in lines if line["log_level"] == "warning"]
+    assert told == [
+        ("clock_differs", 7.3),
+        ("results_dated_by_workers", None),
+        ("clock_differs", -90_000.0),
+        ("results_dated_by_workers", None),
+    ]
 
 
 def test_another_error_or_partition_is_logged_at_once() -> None:

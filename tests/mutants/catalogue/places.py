@@ -16,6 +16,6 @@ FOUND = "tests/simulation/test_found.py::"
 FAILING = "tests/simulation/test_failing_commands.py::"
 
 NO_RENEWAL = Edit(
-    TERM + "Term.run", "while self._clock.boottime() - began <= self._limits.renew_after:", "while True:"
+    TERM + "Term.run", "while Moment.of(self._clock).since(began) <= self._limits.renew_after:", "while True:"
 )
 ACQUIRING = "tests/unit/test_acquire.py::"

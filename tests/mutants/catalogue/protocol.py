@@ -81,8 +81,8 @@ PROTOCOL: tuple[Mutant, ...] = (
         (
             Edit(
                 ACQUIRE + "acquire",
-                "        tail_end = await results.append([record]) + 1\n\n",
-                "        tail_end = (await results.bounds())[1]\n\n",
+                "        tail_end = await results.append([record]) + 1\n    clock_ahead",
+                "        tail_end = (await results.bounds())[1]\n    clock_ahead",
             ),
             _ANY_RECORD_ENDS_THE_TAIL,
         ),
@@ -159,6 +159,44 @@ PROTOCOL: tuple[Mutant, ...] = (
     ),
     Mutant("no-proof", "an owner that was frozen appends on what it knew before", (_NO_PROOF,)),
     Mutant(
+        "proof-by-boot-time-alone",
+        "the age of a proof does not count what only the wall clock counted",
+        (
+            Edit(
+                OWNERSHIP + "Moment.since",
+                "max(self.boottime - earlier.boottime, self.walltime - earlier.walltime)",
+                "self.boottime - earlier.boottime",
+            ),
+        ),
+        tests=(
+            "tests/unit/test_emitter.py::test_a_pause_that_only_the_wall_clock_counts_makes_a_proof_too_old",
+        ),
+    ),
+    Mutant(
+        "proof-by-wall-clock-alone",
+        "a wall clock that is set back makes a proof younger",
+        (
+            Edit(
+                OWNERSHIP + "Moment.since",
+                "max(self.boottime - earlier.boottime, self.walltime - earlier.walltime)",
+                "self.walltime - earlier.walltime",
+            ),
+        ),
+        tests=("tests/unit/test_emitter.py::test_a_wall_clock_that_is_set_back_makes_no_proof_younger",),
+    ),
+    Mutant(
+        "fence-by-a-slow-clock",
+        "a worker takes partitions over however slow its clock is, although fences live by it",
+        (Edit(ACQUIRE + "_check_clock", "> SLOWEST_CLOCK:", "> 1e9:"),),
+        tests=(FOUND + "test_a_worker_whose_clock_is_far_behind_writes_no_fence_that_lives_by_it",),
+    ),
+    Mutant(
+        "fence-that-left-the-log",
+        "an owner does not ask whether the results topic still holds its fence",
+        (Edit(TERM + "Term.run", "if await self._fence_left_the_log():", "if False:"),),
+        tests=(FOUND + "test_an_owner_whose_fence_was_removed_from_the_topic_writes_another",),
+    ),
+    Mutant(
         "no-fence-after-a-lapse",
         "an owner whose proofs were too far apart appends without looking whether another one has",
         (Edit(EMISSION + "emit", "while proof.lapsed:", "while False:"),),
@@ -185,7 +223,7 @@ PROTOCOL: tuple[Mutant, ...] = (
             Edit(
                 OWNERSHIP + "OwnershipProof.renewed",
                 "self._at = asked_at",
-                "self._at = max(asked_at, self._clock.boottime())",
+                "self._at = Moment.of(self._clock)",
             ),
         ),
     ),

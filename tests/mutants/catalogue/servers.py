@@ -175,6 +175,47 @@ SERVERS: tuple[Mutant, ...] = (
         tests=_in(COMMANDS, "test_a_position_that_retention_removed_is_refused_and_not_reset"),
     ),
     Mutant(
+        "results-dated-by-workers",
+        "results topics keep the time that workers tell",
+        (
+            Edit(
+                "waypost_worker.kafka.topics:topic_settings",
+                'topics.results: {\n            **common,\n            "message.timestamp.type": "LogAppendTime",',
+                "topics.results: {\n            **common,",
+            ),
+        ),
+        tests=("tests/integration/test_kafka_topics.py::test_topics_are_made_as_the_contract_says",),
+    ),
+    Mutant(
+        "results-kept-too-briefly",
+        "results may be kept for less than the fence must last",
+        (
+            Edit(
+                "waypost_worker.kafka.topics:create_topics",
+                "if FOR_EVER < results_retention_ms < LEAST_RESULTS_RETENTION_MS:",
+                "if False:",
+            ),
+        ),
+        tests=(
+            "tests/integration/test_kafka_topics.py::test_results_are_kept_as_long_as_the_fence_must_last",
+        ),
+    ),
+    Mutant(
+        "update-forgets-other-settings",
+        "updating a topic resets what an operator had set on it",
+        (
+            Edit(
+                "waypost_worker.kafka.topics:_alter",
+                "{**kept, **changes}",
+                "{**changes}",
+            ),
+        ),
+        tests=(
+            "tests/integration/test_kafka_topics.py::"
+            "test_topics_of_an_earlier_version_are_updated_and_keep_other_settings",
+        ),
+    ),
+    Mutant(
         "topic-of-the-same-name-fetched",
         "a topic that was created again is fetched from, as if it were the former one",
         (Edit(READER + "_ask", "if topic_id is not None and self._has_ids:", "if False:"),),

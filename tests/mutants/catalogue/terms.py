@@ -104,7 +104,7 @@ TERMS: tuple[Mutant, ...] = (
         (
             Edit(
                 TERM + "Term.run",
-                "frozen = self._clock.boottime() - looked_at > self._limits.look_again_after",
+                "frozen = Moment.of(self._clock).since(looked_at) > self._limits.look_again_after",
                 "frozen = False",
             ),
         ),
@@ -326,9 +326,12 @@ TERMS: tuple[Mutant, ...] = (
                 "    fence = await results.claim()\n"
                 "    proof.check()\n"
                 "    record = encoder.acquired(claim.epoch, claim.next_offset, fence)\n"
+                "    asked_at = clock.walltime()\n"
                 "    with proof.fencing():\n"
-                "        tail_end = await results.append([record]) + 1\n\n",
-                "    record = encoder.acquired(claim.epoch, claim.next_offset, fence)\n\n",
+                "        tail_end = await results.append([record]) + 1\n"
+                "    clock_ahead = await _check_clock(log, results, clock, asked_at)\n\n",
+                "    record = encoder.acquired(claim.epoch, claim.next_offset, fence)\n"
+                "    clock_ahead = None\n\n",
             ),
         ),
     ),

@@ -31,8 +31,8 @@ class KafkaCommandLog(CommandLog):
         self._connection = connection
         self._partition = TopicPartition(topic, partition)
         self._reader = PartitionReader(connection, self._partition, _ISOLATION)
-        # Where the last stretch that was read ended, and the leader epoch that its end was written in.
-        self._read_up_to = (-1, NO_EPOCH)
+        # For the end of each stretch that was read, the leader epoch that the last record before it was written in.
+        self._read_up_to: dict[int, int] = {}
 
     @property
     @override
@@ -68,15 +68,14 @@ class KafkaCommandLog(CommandLog):
             async with aclosing(reader.read(first, end)) as pieces:
                 async for records in pieces:
                     read += records
-            self._read_up_to = (end, reader.last_epoch)
+            self._read_up_to[end] = reader.last_epoch
         finally:
             await reader.close()
         return read
 
     @override
     async def seek(self, offset: int) -> None:
-        read_up_to, last_epoch = self._read_up_to
-        await self._reader.seek(offset, last_epoch if offset == read_up_to else NO_EPOCH)
+        await self._reader.seek(offset, self._read_up_to.get(offset, NO_EPOCH))
 
     @override
     async def fetch(self, most: int) -> Sequence[KafkaRecord]:

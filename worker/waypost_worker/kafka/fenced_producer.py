@@ -18,6 +18,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
     InvalidProducerEpoch,
+    InvalidTimestampError,
     MessageSizeTooLargeError,
     ProducerFenced,
     RecordListTooLargeError,
@@ -36,6 +37,7 @@ MAX_BATCH_BYTES: Final = 16 * 1024 * 1024
 # aiokafka lets sequence numbers wrap wrongly at 2**31; a new claim starts again from 0.
 LAST_SEQUENCE: Final = 2**30
 _CLOSE_SECONDS: Final = 1.0
+_LOG_APPEND_TIME: Final = 1
 
 
 async def claim_epoch(connection: Connection, transactional_id: str) -> Fence:
@@ -60,6 +62,8 @@ class FencedProducer:
         self._partition = partition
         self._sequence = 0
         self._usable = True
+        # When the broker took the last batch, in seconds since 1970, if the topic is dated by the broker.
+        self.broker_time: float | None = None
         self._producer = AIOKafkaProducer(
             **connection.options(),
             enable_idempotence=True,
@@ -118,7 +122,7 @@ class FencedProducer:
             # the batch after that is unknown, as after any lost reply.
             async with asyncio.timeout(self._connection.request_timeout):
                 future = await self._producer.send_batch(batch, self._topic, partition=self._partition)
-                offset = int((await future).offset)
+                sent = await future
         except (ProducerFenced, InvalidProducerEpoch):
             raise FencedError(
                 f"another worker took partition {self._partition} over in Kafka: its epoch is higher now"
@@ -128,8 +132,16 @@ class FencedProducer:
                 f"a batch of {batch.size()} bytes is too large for {self._topic} ({error}). Nothing of it was "
                 f"written, and its commands stay applied; set max.message.bytes={MAX_BATCH_BYTES} on the topic"
             ) from None
+        except InvalidTimestampError:
+            raise RefusedError(
+                f"the broker does not take the time of this machine's clock for {self._topic}: it is too far ahead. "
+                "Nothing was written, and commands stay applied. Set the clock, and run 'waypost topics update' so "
+                "that the broker dates results itself"
+            ) from None
         except PASSING as error:
             raise meaning(f"appending to {self._topic}/{self._partition}", error) from error
+        offset = int(sent.offset)
+        self.broker_time = sent.timestamp / 1000 if sent.timestamp_type == _LOG_APPEND_TIME else None
         if offset < 0:
             # DuplicateSequenceNumber: the broker has the batch already but has forgotten where.
             raise UnavailableError(

@@ -58,6 +58,11 @@ class KafkaResultsLog(ResultsLog):
 
     @property
     @override
+    def broker_time(self) -> float | None:
+        return None if self._producer is None else self._producer.broker_time
+
+    @property
+    @override
     def unanswered_append_seconds(self) -> float:
         # The client sends nothing of an append later than request_timeout after its begin. What it sent last
         # may still lie in a socket or in the broker's queue, for which the same time again is allowed.

@@ -1,10 +1,11 @@
 """Making and checking the two topics and the broker settings that the protocol relies on."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -25,8 +26,11 @@ COMMAND_BYTES: Final = 1_048_588  # Kafka's own default
 _DAY_MS: Final = 24 * 3600 * 1000
 FOR_EVER: Final = -1
 RESULTS_RETENTION_MS: Final = 7 * _DAY_MS
+# Owners renew their fence record after 12 hours, so that one is always in the log.
+LEAST_RESULTS_RETENTION_MS: Final = _DAY_MS
 _REPLICAS: Final = 3
 _DENIED: Final = (TopicAuthorizationFailedError, ClusterAuthorizationFailedError)
+_OF_THE_TOPIC: Final = 1  # source of a setting that was made on a topic, and is no default
 # The default of clients: brokers that allow less refuse those that ask for nothing else.
 _TRANSACTION_MS: Final = 60_000
 
@@ -50,10 +54,14 @@ def topic_settings(
             "retention.bytes": str(FOR_EVER),
             "max.message.bytes": str(COMMAND_BYTES),
         },
-        # A result that lists everything that retention dropped from a full session can be large.
+        # A broker forgets a fence once it is a day old by the time of its batch, which must not be a worker's. After a
+        # restart it knows only the fences in the log, so no number of bytes may push them out.
         topics.results: {
             **common,
+            "message.timestamp.type": "LogAppendTime",
             "retention.ms": str(results_retention_ms),
+            "retention.bytes": str(FOR_EVER),
+            # A result that lists everything that retention dropped from a full session can be large.
             "max.message.bytes": str(MAX_BATCH_BYTES),
         },
     }
@@ -76,8 +84,14 @@ async def create_topics(
     """Make the topics that are missing; their names. Existing ones stay as they are (see check_topics).
 
     ``replicas`` is 3, or the number of brokers where that is less. Retention in milliseconds, -1 for ever.
-    RefusedError if only one exists and has another number of partitions, UnavailableError if Kafka refuses.
+    RefusedError if only one exists and has another number of partitions, or if results would be kept for less than a
+    day; UnavailableError if Kafka refuses.
     """
+    if FOR_EVER < results_retention_ms < LEAST_RESULTS_RETENTION_MS:
+        raise RefusedError(
+            f"results must be kept for 24 hours at least, not {results_retention_ms / 3_600_000:g}: the record that "
+            "fences former owners is one of them. Nothing was made"
+        )
     async with _admin(connection) as admin:
         if replicas is None:
             replicas = min(_REPLICAS, len((await admin.describe_cluster())["brokers"]))
@@ -125,6 +139,48 @@ async def _until_led(admin: AIOKafkaAdminClient, names: list[str], seconds: floa
             await asyncio.sleep(0.05)
 
 
+class Update(NamedTuple):
+    """A setting of a topic that was changed."""
+
+    topic: str
+    setting: str
+    before: str
+    now: str
+
+
+async def update_topics(connection: Connection, topics: Topics, *, dry_run: bool = False) -> list[Update]:
+    """Change the settings of existing topics that break the protocol (errors of check_topics); what was changed.
+
+    UnavailableError if a topic does not exist or Kafka refuses.
+    """
+    updates = []
+    async with _admin(connection) as admin:
+        brokers = len((await admin.describe_cluster())["brokers"])
+        for name, wanted in topic_settings(topics, min(_REPLICAS, brokers)).items():
+            found = await _settings(admin, ConfigResourceType.TOPIC, name)
+            wrong = {
+                key: value
+                for key, value in wanted.items()
+                if _level(key, value, found.get(key, ""), fences=name == topics.results) == "error"
+            }
+            updates += [Update(name, key, found.get(key, ""), value) for key, value in wrong.items()]
+            if wrong and not dry_run:
+                await _alter(admin, name, wrong)
+    return updates
+
+
+async def _alter(admin: AIOKafkaAdminClient, name: str, changes: Mapping[str, str]) -> None:
+    # The request replaces all settings that were ever made on the topic, so it names the others as they are.
+    kept = await _settings(admin, ConfigResourceType.TOPIC, name, own_only=True)
+    answers: Any = await admin.alter_configs(
+        [ConfigResource(ConfigResourceType.TOPIC, name, {**kept, **changes})]
+    )
+    code, said, *_ = answers[0].resources[0]
+    if code:
+        reason = said or for_code(code).description
+        raise UnavailableError(f"Kafka would not change the settings of {name!r}: {reason}")
+
+
 async def create_results_topic(connection: Connection, topics: Topics, partitions: int) -> bool:
     """Make the results topic alone, if it is missing; whether it was.
 
@@ -165,7 +221,7 @@ async def check_topics(
             except RefusedError:
                 findings.append(_not_checked(name, "topic"))
                 continue
-            findings += _check_topic(name, wanted[name], settings)
+            findings += _check_topic(name, wanted[name], settings, fences=name == topics.results)
             findings += _check_replication(name, topic, settings, len(nodes))
         for broker in nodes if brokers else ():
             node = broker["node_id"]
@@ -204,13 +260,16 @@ def _check_existence(topics: Topics, described: dict[str, Any]) -> list[Finding]
     return [Finding("ok", topics.commands, f"{counts[topics.commands]} partitions, as many as the results")]
 
 
-def _check_topic(name: str, wanted: dict[str, str], found: dict[str, str]) -> list[Finding]:
+def _check_topic(name: str, wanted: dict[str, str], found: dict[str, str], *, fences: bool) -> list[Finding]:
+    """Compare a topic's settings. ``fences`` says that fence records are in it."""
     findings = []
     for key, value in wanted.items():
         actual = found.get(key, "")
-        level = _level(key, value, actual)
+        level = _level(key, value, actual, fences=fences)
         mend = "" if level == "ok" else f"set {key}={value} on the topic"
-        if mend and key.startswith("retention.") and value == str(FOR_EVER):
+        if level == "error":
+            mend = f"run 'waypost topics update', or {mend}"
+        elif mend and key.startswith("retention.") and value == str(FOR_EVER):
             mend += ", or take snapshots more often than that (docs/snapshots.md)"
         unsafe = key == "cleanup.policy" and "compact" in actual
         if unsafe:
@@ -219,7 +278,7 @@ def _check_topic(name: str, wanted: dict[str, str], found: dict[str, str]) -> li
     return findings
 
 
-def _level(key: str, wanted: str, actual: str) -> Literal["ok", "warning", "error"]:
+def _level(key: str, wanted: str, actual: str, *, fences: bool) -> Literal["ok", "warning", "error"]:
     if actual == wanted:
         return "ok"
     if key in ("cleanup.policy", "message.timestamp.type"):
@@ -227,8 +286,11 @@ def _level(key: str, wanted: str, actual: str) -> Literal["ok", "warning", "erro
     if key == "max.message.bytes":
         return "ok" if int(actual or 0) >= int(wanted) else "error"
     if key in ("retention.ms", "retention.bytes"):
-        enough = int(actual or 0) == FOR_EVER or FOR_EVER < int(wanted) <= int(actual or 0)
-        return "ok" if enough else "warning"
+        kept = int(actual or 0)
+        if kept == FOR_EVER or FOR_EVER < int(wanted) <= kept:
+            return "ok"
+        least = LEAST_RESULTS_RETENTION_MS if key == "retention.ms" else math.inf
+        return "error" if fences and kept < least else "warning"
     return "warning"
 
 
@@ -353,7 +415,10 @@ async def create_scratch_topic(
         await _until_led(admin, [name], connection.request_timeout)
 
 
-async def _settings(admin: AIOKafkaAdminClient, kind: ConfigResourceType, name: str) -> dict[str, str]:
+async def _settings(
+    admin: AIOKafkaAdminClient, kind: ConfigResourceType, name: str, *, own_only: bool = False
+) -> dict[str, str]:
+    """The settings in force; with ``own_only`` those that were made on the topic itself."""
     answers: Any = await admin.describe_configs([ConfigResource(kind, name)])
     code, message, _, _, entries = answers[0].resources[0]
     if for_code(code) in _DENIED:
@@ -361,7 +426,7 @@ async def _settings(admin: AIOKafkaAdminClient, kind: ConfigResourceType, name: 
     if code:
         reason = message or for_code(code).description
         raise UnavailableError(f"Kafka would not tell the settings of {kind.name.lower()} {name}: {reason}")
-    return {entry[0]: entry[1] for entry in entries}
+    return {entry[0]: entry[1] for entry in entries if not own_only or entry[3] == _OF_THE_TOPIC}
 
 
 @asynccontextmanager

@@ -29,6 +29,8 @@ from waypost_worker.partition.tail import EmittedTail
 
 # How far before the stored position the tail is read, to see whether it is still the same results topic.
 LOOK_BACK: Final = 8
+# Seconds that a clock may be behind if fences live by it: they are renewed after half a day, and last for one.
+SLOWEST_CLOCK: Final = 3600
 
 
 async def acquire(
@@ -65,8 +67,10 @@ async def acquire(
     fence = await results.claim()
     proof.check()
     record = encoder.acquired(claim.epoch, claim.next_offset, fence)
+    asked_at = clock.walltime()
     with proof.fencing():
         tail_end = await results.append([record]) + 1
+    clock_ahead = await _check_clock(log, results, clock, asked_at)
 
     # 3. Read the tail: what was emitted behind the stored position, for good.
     tail = await _read_tail(results, claim, results_start, tail_end, record)
@@ -131,7 +135,30 @@ async def acquire(
         proof,
         reemitted,
         orders,
+        clock_ahead,
     )
+
+
+async def _check_clock(log: CommandLog, results: ResultsLog, clock: Clock, asked_at: float) -> float | None:
+    """Return how far this machine's clock is ahead of the broker's, in seconds; None if that is not known.
+
+    A broker forgets a producer once its last batch is a day old by the batch's own time. If the results topic keeps the
+    time that workers tell (as version 0.1 made it), a fence that is written by a slow clock is forgotten too early.
+
+    RefusedError if the clock is known to be that slow: it is behind the last command, which the broker dated.
+    """
+    answered_at = clock.walltime()
+    if results.broker_time is not None:
+        return (asked_at + answered_at) / 2 - results.broker_time
+    start, end = await log.bounds()
+    records = await log.read(max(start, end - 1), end) if end > start else []
+    if records and (behind := records[-1].timestamp / 1000 - answered_at) > SLOWEST_CLOCK:
+        raise RefusedError(
+            f"this machine's clock is {behind / 3600:.1f} h behind the broker's, and the results topic keeps the time "
+            "that workers tell (message.timestamp.type=CreateTime): the broker would forget this worker's fence that "
+            "much too early. Nothing was applied. Set the clock, and run 'waypost topics update'"
+        )
+    return None
 
 
 async def check_log(log: CommandLog, position: int, anchor: bytes | None) -> int:

@@ -60,6 +60,11 @@ class _WithoutForeign(ResultsLog):
 
     @property
     @override
+    def broker_time(self) -> float | None:
+        return self._results.broker_time
+
+    @property
+    @override
     def unanswered_append_seconds(self) -> float:
         return self._results.unanswered_append_seconds
 

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from waypost.model.partition_state import PartitionState
 from waypost.wire.envelope import KafkaRecord
@@ -30,6 +30,9 @@ class Limits:
     stuck_after: float = 30
     # Who did not look at the log for so long was frozen, and the log may have been replaced meanwhile.
     look_again_after: float = 10
+    # How often to ask whether the results topic still holds anything of this owner: a broker that starts again knows
+    # no epochs but those of what is in the log.
+    look_at_fence_after: float = 60
     refused_wait: float = 30
     # The operator's word that results which retention removed before they could be looked at need not be told
     # apart from ones never emitted.
@@ -62,11 +65,32 @@ class Position:
         return self.emitted, self.results_offset
 
 
+class Moment(NamedTuple):
+    """A moment by two clocks. Both stand still while a hypervisor pauses the machine, and the wall clock is set right
+    afterwards; but it may also be set back.
+    """
+
+    boottime: float
+    walltime: float
+
+    @classmethod
+    def of(cls, clock: Clock) -> "Moment":
+        """Now."""
+        return cls(clock.boottime(), clock.walltime())
+
+    def since(self, earlier: "Moment") -> float:
+        """Seconds since another moment, by the clock that counted more of them."""
+        return max(self.boottime - earlier.boottime, self.walltime - earlier.walltime)
+
+
+_NEVER: Final = Moment(float("-inf"), float("-inf"))
+
+
 class OwnershipProof:
-    """When this owner last knew that it was the owner: the boot time at which it *asked* Postgres.
+    """When this owner last knew that it was the owner: the moment at which it *asked* Postgres.
 
     A process may sleep between knowing and acting, for so long that another owner came and its fence was
-    forgotten by the broker (``producer.id.expiration.ms``). Boot time goes on while a machine is suspended.
+    forgotten by the broker (``producer.id.expiration.ms``).
 
     ``lapsed`` says that proofs were further apart than they are valid. An owner with another producer id may have
     come in between and waited until nobody trusted an older proof. If Postgres was then restored to the moment before
@@ -77,7 +101,7 @@ class OwnershipProof:
     def __init__(self, clock: Clock, valid: float) -> None:
         self._clock = clock
         self._valid = valid
-        self._at = float("-inf")
+        self._at = _NEVER
         self._lapses = self._fenced_lapses = 0
 
     @property
@@ -88,9 +112,9 @@ class OwnershipProof:
     @contextmanager
     def renewed(self) -> Iterator[None]:
         """Around a statement that only the owner can succeed with."""
-        asked_at = self._clock.boottime()
+        asked_at = Moment.of(self._clock)
         yield
-        if asked_at - self._at > self._valid:
+        if asked_at.since(self._at) > self._valid:
             self._lapses += 1
         self._at = asked_at
 
@@ -103,7 +127,7 @@ class OwnershipProof:
 
     def check(self) -> None:
         """RenewalDueError if the proof is too old to append on."""
-        age = self._clock.boottime() - self._at
+        age = Moment.of(self._clock).since(self._at)
         if age > self._valid:
             raise RenewalDueError(
                 f"ownership was last proved {age:.0f} s ago, at most {self._valid:.0f} s are trusted: was this "
@@ -124,6 +148,7 @@ class Acquired:
     proof: OwnershipProof
     reemitted: int
     orders: "SkipOrders"
+    clock_ahead: float | None = None  # of this machine, before the broker's; None if that is not known
 
 
 def anchor_of(record: KafkaRecord) -> bytes:

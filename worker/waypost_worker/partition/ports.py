@@ -207,6 +207,14 @@ class ResultsLog(Protocol):
         ...
 
     @property
+    def broker_time(self) -> float | None:
+        """The broker's clock when it took the last append, in seconds since 1970.
+
+        None before the first append, or if the topic keeps the time that its clients tell.
+        """
+        ...
+
+    @property
     def unanswered_append_seconds(self) -> float:
         """How long an append that a former owner sent may still take effect."""
         ...
@@ -419,6 +427,10 @@ class Clock(Protocol):
 
     def boottime(self) -> float:
         """Seconds that also pass while the machine is suspended (CLOCK_BOOTTIME)."""
+        ...
+
+    def walltime(self) -> float:
+        """Seconds since 1970. Somebody may set it, but it alone catches up after a hypervisor's pause."""
         ...
 
     async def sleep(self, seconds: float) -> None:

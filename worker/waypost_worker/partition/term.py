@@ -22,7 +22,7 @@ from waypost_worker.partition.encode import Content, ResultEncoder
 from waypost_worker.partition.failure import BatchSizer, SlowBatchError, Suspects, UnexpectedError
 from waypost_worker.partition.fold import BatchFolder, StoredSessions
 from waypost_worker.partition.observer import AppliedBatch, Observer
-from waypost_worker.partition.ownership import Limits, anchor_of
+from waypost_worker.partition.ownership import Limits, Moment, anchor_of
 from waypost_worker.partition.ports import (
     Commit,
     OwnerError,
@@ -120,7 +120,7 @@ class Term:
 
         ``sizer`` tells how many records a batch at a position may have, and is told of those that were applied.
         """
-        began = self._clock.boottime()
+        began = Moment.of(self._clock)
         acquired = await acquire(
             self._log,
             self._results,
@@ -149,25 +149,29 @@ class Term:
             self._limits.batch_bytes,
         )
         self.progress = ReadProgress(acquired.position.next_offset)
-        self._observer.acquired(self._partition, acquired, self._clock.boottime() - began)
+        self._observer.acquired(self._partition, acquired, self._clock.boottime() - began.boottime)
         moved_at = self._clock.boottime()
         self._seen_end = self._empty_up_to = self._position.next_offset
-        looked_at = began
+        looked_at = fence_seen_at = began
         disturbances = self._log.disturbances
         pace = AdaptiveLinger(moved_at)
-        while self._clock.boottime() - began <= self._limits.renew_after:
+        while Moment.of(self._clock).since(began) <= self._limits.renew_after:
             if pace.pause:
                 await self._stop.until_set(self._clock.sleep(pace.pause))
             most = sizer.most_records(self._position.next_offset)
             records = await self._stop.until_set(self._log.fetch(most or self._limits.batch_records))
             if records is None:
                 break
-            frozen = self._clock.boottime() - looked_at > self._limits.look_again_after
+            if Moment.of(self._clock).since(fence_seen_at) > self._limits.look_at_fence_after:
+                if await self._fence_left_the_log():
+                    break  # the next term writes another one
+                fence_seen_at = Moment.of(self._clock)
+            frozen = Moment.of(self._clock).since(looked_at) > self._limits.look_again_after
             if frozen or self._log.disturbances != disturbances:
                 # Asked for first, so that what disturbs the look itself leads to another one.
                 disturbances = self._log.disturbances
                 await self._look_again(records)
-            looked_at = self._clock.boottime()
+            looked_at = Moment.of(self._clock)
             if not records:
                 self.progress = self._log.progress
                 emission.check()
@@ -180,7 +184,7 @@ class Term:
                 await self._apply_all(some, emission, sizer)
             self.progress = self._log.progress
             moved_at = self._clock.boottime()
-            pace.took(len(records), looked_at, moved_at - looked_at)
+            pace.took(len(records), looked_at.boottime, moved_at - looked_at.boottime)
             self.progressed = True
         await emission.done()
         await self._release()
@@ -334,6 +338,11 @@ class Term:
                 f"the log holds records from {first} on that the consumer passed over: it was cut and written anew "
                 "meanwhile; the partition is read anew"
             )
+
+    async def _fence_left_the_log(self) -> bool:
+        """Whether retention, or somebody, removed all that this owner appended to the results topic."""
+        start, _ = await self._results.bounds()
+        return start >= self._position.results_offset
 
     async def _release(self) -> None:
         position = self._position

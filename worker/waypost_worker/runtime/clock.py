@@ -17,6 +17,11 @@ class SystemClock(Clock):
         return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
     @override
+    def walltime(self) -> float:
+        """Seconds since 1970."""
+        return time.time()
+
+    @override
     async def sleep(self, seconds: float) -> None:
         """Wait."""
         await asyncio.sleep(seconds)

@@ -22,6 +22,7 @@ from waypost_worker.partition.ports import FencedError, OwnerError, RefusedError
 _ROOT: Final = logging.getLogger()  # its level is that of the log
 _FAILURE_SECONDS: Final = 60.0
 _MOST_FAILURES: Final = 100
+_CLOCK_SECONDS: Final = 1.0  # as in 'waypost doctor'
 _MOST_FRAMES: Final = 30
 _MOST_CHARACTERS: Final = 8000
 _M = TypeVar("_M", bound=Callable[..., None])
@@ -131,6 +132,7 @@ class LogObserver(Observer):
 
     def __init__(self, failures: FailureLog | None = None) -> None:
         self._failures = failures or FailureLog()
+        self._clock_was: str | None = None  # what was last said of it: all partitions see the same
 
     @override
     def acquired(self, partition: int, acquired: Acquired, seconds: float) -> None:
@@ -142,6 +144,22 @@ class LogObserver(Observer):
             reemitted=acquired.reemitted,
             milliseconds=round(seconds * 1000),
         )
+        self._tell_clock(acquired.clock_ahead)
+
+    def _tell_clock(self, ahead: float | None) -> None:
+        if ahead is None:
+            event, fix = (
+                "results_dated_by_workers",
+                "run 'waypost topics update': fences must not live by this clock",
+            )
+        elif abs(ahead) > _CLOCK_SECONDS:
+            event, fix = "clock_differs", "let this machine and the brokers follow a time server"
+        else:
+            self._clock_was = None
+            return
+        if event != self._clock_was:
+            self._clock_was = event
+            log.warning(event, **({} if ahead is None else {"seconds_ahead": round(ahead, 1)}), fix=fix)
 
     @override
     def applied(self, partition: int, batch: AppliedBatch) -> None:
