@@ -31,6 +31,9 @@ class Clock:
     def boottime(self) -> float:
         return self.now
 
+    def walltime(self) -> float:
+        return self.now
+
     async def sleep(self, seconds: float) -> None:
         self.now += seconds
 
@@ -89,6 +92,8 @@ class Results:
 
     def producer_of(self, record: FetchedResult) -> int:
         return self._producer_id
+
+    broker_time = 0.0
 
     @property
     def unanswered_append_seconds(self) -> float:

@@ -245,8 +245,8 @@ PROTOCOL: tuple[Mutant, ...] = (
         (
             Edit(
                 ACQUIRE + "acquire",
-                "proof.check()\n        tail_end = await results.append([record]) + 1",
-                "tail_end = await results.append([record]) + 1",
+                "proof.check()\n        with proof.fencing():\n            tail_end",
+                "with proof.fencing():\n            tail_end",
             ),
         ),
         tests=(ACQUIRING + "test_who_slept_after_the_wait_for_older_owners_appends_no_second_fence_record",),

@@ -44,6 +44,18 @@ TERMS: tuple[Mutant, ...] = (
         (Edit(TERM + "Term._compare", "self._acquired.tail.compare(offset, record)", "pass"),),
     ),
     Mutant(
+        "doubles-behind-the-position-passed-over",
+        "commands that are applied already may be answered in any order, and twice",
+        (
+            Edit(
+                TAIL + "EmittedTail.take",
+                "if offset <= self.highest:",
+                "if offset >= from_offset and offset <= self.highest:",
+            ),
+        ),
+        tests=("tests/unit/test_emitted_tail.py::test_a_command_that_is_answered_twice_is_refused",),
+    ),
+    Mutant(
         "missing-result-not-noticed",
         "a command below R that has no result in the topic is passed over",
         (

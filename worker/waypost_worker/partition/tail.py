@@ -69,8 +69,9 @@ class EmittedTail:
     def take(self, records: Sequence[FetchedResult], from_offset: int, producers: Sequence[int]) -> None:
         """Note these results, and the ids of the producers that wrote them, -1 for none.
 
-        Digests are kept only for commands from ``from_offset`` on. RefusedError if a result is unreadable, out of
-        command order or of a producer that no owner had: it is not of this service.
+        Digests are kept only for commands from ``from_offset`` on. RefusedError if a result is unreadable, is of a
+        producer that no owner had, or does not answer a later command than the one before it, from E on: then it was
+        emitted twice, or not by this service.
         """
         if records:
             self.last_value = records[-1].value
@@ -89,12 +90,12 @@ class EmittedTail:
                     f"the result at offset {record.offset} of the results topic was written by producer {producer_id}, "
                     f"which no worker of this partition had: nothing was changed. {_WAY_OUT}"
                 )
-            if self._offsets and offset <= self._offsets[-1]:
+            if offset <= self.highest:
                 raise RefusedError(
                     f"the result at offset {record.offset} is of command {offset}, behind one of command "
-                    f"{self._offsets[-1]}: somebody else wrote to the results topic; nothing was changed. {_WAY_OUT}"
+                    f"{self.highest}: somebody else wrote to the results topic; nothing was changed. {_WAY_OUT}"
                 )
-            self.highest = max(self.highest, offset)
+            self.highest = offset
             if offset >= from_offset:
                 self._offsets.append(offset)
                 self._digests += _digest_found(record)
