@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import orjson
 
+from waypost.errors import InvalidCommandError
 from waypost.model.commands import Create
 from waypost.model.index import Entry
 from waypost.wire.decode import parse_body
@@ -24,6 +25,11 @@ Item = list[Any]
 _MISSING: Final = (
     "results of committed commands are still to be emitted, and the command topic no longer holds the record "
     "at offset {offset} that they are made from: nothing was emitted or changed; see 'waypost replay'"
+)
+
+_ANOTHER: Final = (
+    "the outbox says that the command at offset {offset} is a create, but the topic holds another: nothing was "
+    "emitted; the command topic was replaced, see 'waypost replay'"
 )
 
 
@@ -93,12 +99,12 @@ def _result(item: Item, log: Mapping[int, KafkaRecord], encoder: ResultEncoder) 
     record = log.get(offset)
     if record is None or record.value is None:
         raise RefusedError(_MISSING.format(offset=offset))
-    envelope = open_envelope(record)
-    action = parse_body(envelope.type, envelope.body)
+    try:
+        envelope = open_envelope(record)
+        action = parse_body(envelope.type, envelope.body)
+    except InvalidCommandError:
+        raise RefusedError(_ANOTHER.format(offset=offset)) from None
     if not isinstance(action, Create):
-        raise RefusedError(
-            f"the outbox says that the command at offset {offset} is a create, but the topic holds another: "
-            "nothing was emitted; the command topic was replaced, see 'waypost replay'"
-        )
+        raise RefusedError(_ANOTHER.format(offset=offset))
     entry = Entry(item[1], action.name, envelope.taken_at, envelope.recorded_at, offset, envelope.id)
     return encoder.created(envelope, offset, entry, (action.data, action.metadata), tuple(item[2]))
