@@ -1,9 +1,10 @@
 """The command topic is compacted: of each session only the last command is left.
 
 Breaks: an operator sets ``cleanup.policy=compact``, and the broker's cleaner removes commands, those that are applied
-or those that are not; then a worker starts.
-Must hold: no command is passed over; the partition is refused, and so are ``replay`` into an empty database and
-``verify``, each with the word compaction; what was applied before is whole, and nothing else happens.
+or those that are not; then the policy is corrected, and a worker starts.
+Must hold: ``topics check`` names the policy, and ``topics update`` corrects it; no command is passed over; the
+partition is refused as compacted, and so are ``replay`` into an empty database and ``verify``; what was applied before
+is whole, and nothing else happens.
 """
 
 import asyncio
@@ -75,10 +76,6 @@ async def test_compacted(
             assert await worker.end(signal.SIGTERM) == 0
         commands = await stage.commands()
         await compact(stage, commands[0][-1].offset)
-        heir = await stage.worker()
-        await stage.until(lambda: set(refusals(heir)) == {0})
-        assert "compacted" in refusals(heir)[0]
-
         line = CommandLine(
             stage.directory,
             {
@@ -87,11 +84,18 @@ async def test_compacted(
                 "WAYPOST_TOPIC_PREFIX": stage.topics.prefix,
             },
         )
-        checks = {("replay", "--schema", "rebuilt"): 1, ("topics", "check", "-o", "json"): 1}
-        if when == "after they were applied":
-            checks["verify",] = 2  # nothing could be compared
-        for command, code in checks.items():
+
+        async def ends(command: tuple[str, ...], code: int, words: str) -> None:
             outcome = await asyncio.to_thread(line.run, *command)
             assert outcome.code == code, command
-            assert "compact" in outcome.out + outcome.err, command
+            assert words in outcome.out + outcome.err, command
+
+        await ends(("topics", "check", "-o", "json"), 1, "cleanup.policy=compact")
+        await ends(("topics", "update", "-o", "json"), 0, "cleanup.policy")  # what was removed stays lost
+        heir = await stage.worker()
+        await stage.until(lambda: set(refusals(heir)) == {0})
+        assert "compacted" in refusals(heir)[0]
+        await ends(("replay", "--schema", "rebuilt"), 1, "compacted")
+        if when == "after they were applied":
+            await ends(("verify",), 2, "compacted")  # nothing could be compared
         await stage.judge_refused(commands)
