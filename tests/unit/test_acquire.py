@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from waypost.model.authority import Authority
 from waypost.model.retention import RetentionPolicy
 from waypost.wire.envelope import KafkaRecord
 from waypost_worker.partition.acquire import acquire
@@ -110,7 +111,7 @@ class Store:
 
     async def acquire(self, partitions: int) -> Claim:
         outbox: list[StoredOutbox] = []
-        return Claim(EPOCH, 0, None, -1, 0, 1, 1, RetentionPolicy(), [], outbox)
+        return Claim(EPOCH, 0, None, -1, 0, 1, 1, RetentionPolicy(), [], Authority(), None, outbox)
 
     async def record_claim(self, epoch: int, fence: Fence) -> None:
         self.recorded = fence
@@ -122,7 +123,9 @@ class Store:
 
 async def acquired(results: Results, store: Store, clock: Clock) -> Acquired:
     ports: Any = (Commands(), results, store)
-    return await acquire(*ports, ENCODER, clock, Limits(proof_lifetime=300), sleep=clock.sleep)
+    return await acquire(
+        *ports, ENCODER, clock, Limits(proof_lifetime=300), sleep=clock.sleep, make_log_ahead=Commands
+    )
 
 
 async def test_a_fence_record_ends_the_tail_and_says_who_wrote_it() -> None:
