@@ -15,14 +15,13 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import ProducerFenced
 from tests.drills.runbook import calm, here, raised, walking
 from tests.integration.test_worker_process import publish
-from tests.integration.watched import Watched, ok
+from tests.integration.watched import FINDING_TESTS, Watched, ok
 from tests.support.cli import CommandLine, Outcome
 from tests.support.database_state import state_hash
 from tests.support.deployment import Deployment
 
 __all__ = ["here"]
 
-TOP = Path(__file__).parents[2]
 Values = dict[tuple[str, ...], float]
 
 
@@ -30,9 +29,7 @@ class Sabotaged(Watched):
     """A worker with a bug on purpose."""
 
     def __init__(self, here: Deployment, log: Path, sabotage: str) -> None:
-        super().__init__(
-            here, log, PYTHONPATH=":".join(str(TOP / part) for part in ("", "schemas", "worker"))
-        )
+        super().__init__(here, log, **FINDING_TESTS)
         counts = str(log.with_suffix(".counts"))
         self.command = (
             *(sys.executable, "-m", "tests.faults.worker"),

@@ -32,7 +32,7 @@ from typing import Final
 
 from tests.fuzz.commands import HOME, PARTITIONS, command_batch, create
 from tests.fuzz.inputs import Input
-from tests.integration.watched import Watched
+from tests.integration.watched import FINDING_TESTS, Watched
 from tests.oracle.books import follow
 from tests.support.cli import CommandLine
 from tests.support.database_state import state_hash
@@ -155,7 +155,7 @@ class Leg:
         directory: Path,
         tally: Tally,
         chance: Random,
-        program: Path | None = None,
+        program: str | None = None,
         patience: float = PATIENCE,
     ) -> None:
         self._broken = False
@@ -164,9 +164,9 @@ class Leg:
         self._directory = directory
         self._tally = tally
         self._chance = chance
-        self._worker = Watched(here, directory / "worker.log")
+        self._worker = Watched(here, directory / "worker.log", **({} if program is None else FINDING_TESTS))
         if program is not None:
-            self._worker.command = (sys.executable, str(program), "worker")
+            self._worker.command = (sys.executable, "-m", program, "worker")
         self._kafka: RawKafka | None = None
         self._numbers = itertools.count(1)
         self._end = 0  # of the command log
@@ -415,7 +415,7 @@ async def leg(
     directory: Path,
     tally: Tally,
     seed: int,
-    program: Path | None = None,
+    program: str | None = None,
     patience: float = PATIENCE,
 ) -> AsyncIterator[Leg]:
     """Create topics, start a worker, and end it. ``program`` replaces the ordinary one.

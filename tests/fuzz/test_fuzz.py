@@ -40,11 +40,17 @@ async def test_a_short_run_finds_nothing(
 async def test_a_verdict_notices_memory_silence_and_failure(
     servers: Servers, database: str, topic_prefix: str, tmp_path: Path
 ) -> None:
-    program = Path(__file__).with_name("broken_worker.py")
     endpoints = Endpoints(servers.endpoints.bootstrap_servers, database)
     problems = {}
     async with leg(
-        endpoints, database, topic_prefix, tmp_path, Tally(), seed=1, program=program, patience=15
+        endpoints,
+        database,
+        topic_prefix,
+        tmp_path,
+        Tally(),
+        seed=1,
+        program="tests.fuzz.broken_worker",
+        patience=15,
     ) as worker:
         for bug in ("none", "silence", "memory", "failure"):
             wrong = create(SESSIONS[0], bug, b"{")

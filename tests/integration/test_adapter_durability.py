@@ -193,7 +193,7 @@ async def test_an_agent_that_is_killed_has_what_it_was_promised(
     print("seed", seed)
     chance = random.Random(seed)
     agent = await asyncio.create_subprocess_exec(
-        *(sys.executable, HERE / "mortal_agent.py", *addresses(adapter_world), mode),
+        *(sys.executable, "-m", "tests.integration.mortal_agent", *addresses(adapter_world), mode),
         str(tmp_path / "spool") if spool else "",
         stdout=asyncio.subprocess.PIPE,
     )

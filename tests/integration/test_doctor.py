@@ -171,6 +171,10 @@ def test_settings_of_the_server_that_hurt_are_found(
     assert "statement_timeout=2000 ms ends statements that a worker still waits for" in warnings
     assert "transaction_timeout=3000 ms ends statements that a worker still waits for" in warnings
     assert "role 'postgres' is a superuser: a worker needs far less" in warnings
+    assert (
+        "any agent may change the retention of all sessions in 1 of 1 partitions -> name an authority"
+        in warnings
+    )
     assert "alter table waypost.checkpoints reset (autovacuum_enabled)" in warnings
 
 

@@ -33,7 +33,11 @@ from waypost.adapters.langgraph import WaypostSaver
 from waypost.adapters.openai_agents import WaypostSession
 from waypost.subscriber.dead_letters import DeadLetters
 from waypost.wire.event_types import EventType
+from waypost.wire.topics import Topics
+from waypost_worker.devserver import Servers
 from waypost_worker.devserver.ports import Port
+from waypost_worker.kafka.connection import Connection
+from waypost_worker.kafka.topics import create_topics
 
 CONFIG: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
 WRITTEN: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": "", "checkpoint_id": "c"}}
@@ -171,14 +175,24 @@ def adapter_calls(backend: Backend) -> dict[str, Callable[[], Awaitable[Any]]]:
 WRITES = ("aput", "aput_writes", "add_items", "save")
 
 
-async def test_adapters_without_postgres(nowhere: str) -> None:
-    async with Backend(nowhere, f"postgresql://u:hidden@{nowhere}/db") as backend:
+async def test_adapters_without_postgres(servers: Servers, topic_prefix: str, nowhere: str) -> None:
+    kafka = servers.endpoints.bootstrap_servers
+    await create_topics(Connection(kafka), Topics(topic_prefix), 1)
+    dsn = f"postgresql://u:hidden@{nowhere}/db"
+    async with Backend(kafka, dsn, topic_prefix=topic_prefix) as backend:
         for name, call in adapter_calls(backend).items():
             with pytest.raises(
                 DatabaseUnavailableError, match="can't be reached: Connection refused"
             ) as caught:
                 await call()
             assert "hidden" not in str(caught.value), name
+
+
+async def test_reads_of_adapters_without_kafka(nowhere: str, database: str) -> None:
+    async with Backend(nowhere, database, timeout=0.2) as backend:
+        for name, call in adapter_calls(backend).items():
+            if name not in WRITES:
+                await fails(call(), KafkaUnavailableError, "how far topic 'waypost.commands' goes")
 
 
 async def test_adapters_without_kafka(nowhere: str, database: str) -> None:

@@ -191,7 +191,9 @@ READS: list[tuple[str, list[Any], str, str]] = [
     ("adapters/parts", ["long", "{a,b}"], *BY_ID),
     ("adapters/place", ["long", '{"n": 3}'], *BY_ID),
     ("adapters/runs", ["team-3/run-00003", "team-3/run-00103", "{r}"], "checkpoints_pkey", "session_id >= "),
-    ("adapters/thread", ["long", '{"n": 3}', None, 2**62, 10], *BY_ID),
+    ("adapters/thread", ["long", '{"n": 3}', None, None, 2**62, 10], *BY_ID),
+    ("adapters/holders", ["long", "{a,b}", "", "c"], *BY_ID),
+    ("adapters/rejected", [77, "{1,2}"], "rejected_commands_pkey", "partition = "),
     ("sessions", ["", "team-3/", "team-30", 50], "sessions_pkey", "session_id >= "),
     (
         "recent_sessions",

@@ -106,6 +106,11 @@ def _pooler(connection: Any, backend: int, statement_cache: int) -> list[Finding
     return [Finding("warning", "postgres", message, mend)]
 
 
+async def is_dev_server(connection: Any) -> bool:
+    """Whether ``waypost dev`` runs the server."""
+    return bool(await connection.fetchval("select current_setting('cluster_name')") == DEV_CLUSTER)
+
+
 def _role(server: Any, found: Mapping[str, str]) -> list[Finding]:
     if server["is_superuser"] and found["cluster_name"] == DEV_CLUSTER:
         return [Finding("ok", "postgres", f"role {server['role']!r} is the superuser of a dev server")]

@@ -97,6 +97,7 @@ async def _kafka(settings: Settings) -> "list[Finding]":
 async def _postgres(settings: Settings) -> "list[Finding]":
     from waypost_worker.cli.doctor.logs import check_logs
     from waypost_worker.cli.doctor.postgres import check_places
+    from waypost_worker.postgres.server_check import is_dev_server
 
     findings: list[Finding] = []
     try:
@@ -111,23 +112,32 @@ async def _postgres(settings: Settings) -> "list[Finding]":
                 found = [replace(one, subject=f"shard {shard}: {one.subject}") for one in found]
             findings += found
             connections.append(connection)
+        dev = False
         if all(connections):
             findings += await check_places(connections, settings)
+            dev = await is_dev_server(connections[0])
     wrong = any(one.level == "error" and one.subject.endswith(("schema", "shards")) for one in findings)
     if wrong or count is None or not all(connections):
         return findings
     logs = await check_logs(settings, count)
-    return [*findings, *logs, await _authority(settings), *await overlap_with_newest(settings)]
+    return [
+        *findings,
+        *logs,
+        await _authority(settings, dev=dev),
+        *await overlap_with_newest(settings),
+    ]
 
 
-async def _authority(settings: Settings) -> "Finding":
+async def _authority(settings: Settings, *, dev: bool) -> "Finding":
     from waypost_worker.cli.support.partition_commands import authorities
-    from waypost_worker.kafka.topics import Finding
+    from waypost_worker.findings import Finding
 
     found = await authorities(settings)
     free = [str(partition) for partition, one in found.items() if one.key is None]
     if not free:
         return Finding("ok", "authority", f"{len(found)} partitions are configured by signed commands only")
+    if dev:
+        return Finding("ok", "authority", "anybody may configure the partitions of a dev server")
     message = f"any agent may change the retention of all sessions in {len(free)} of {len(found)} partitions"
     return Finding("warning", "authority", message, "name an authority: see 'waypost authority set --help'")
 
