@@ -82,10 +82,8 @@ async def test_a_compacted_topic_is_waited_for_and_nothing_is_taken(
     await here.until(lambda: len(said(worker, "kafka_refused")) >= 2)
     reason = said(worker, "kafka_refused")[0]["reason"]
     assert "no partition is taken. Nothing was changed." in reason
-    assert (
-        f"{topic}: cleanup.policy=compact (set cleanup.policy=delete on the topic: compaction removes"
-        in reason
-    )
+    assert f"{topic}: cleanup.policy=compact (run 'waypost topics update', or set" in reason
+    assert "cleanup.policy=delete on the topic: compaction removes" in reason
     status, _ = await worker.get("/startupz")
     assert status == 503
     assert not said(worker, "partition_acquired")

@@ -43,7 +43,11 @@ def test_a_gross_mutant_is_caught_within_a_few_seeds(name: str) -> None:
 
 
 def test_without_a_bug_nothing_is_caught() -> None:
-    same = Edit("waypost_worker.partition.emitter:emit", "proof.check()", "proof.check()  # the same")
+    same = Edit(
+        "waypost_worker.partition.emitter:emit",
+        "for piece in pieces(made):",
+        "for piece in list(pieces(made)):",
+    )
     catch = hunt(Mutant("same", "none", (same,), harmless="nothing changed"), seeds=40, jobs=1)
     assert catch.by is None
     assert catch.as_it_should
