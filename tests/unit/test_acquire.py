@@ -15,6 +15,7 @@ from waypost_worker.partition.ports import (
     Claim,
     Fence,
     FetchedResult,
+    Ports,
     RenewalDueError,
     ResultRecord,
     StoredOutbox,
@@ -122,10 +123,11 @@ class Store:
 
 
 async def acquired(results: Results, store: Store, clock: Clock) -> Acquired:
-    ports: Any = (Commands(), results, store)
-    return await acquire(
-        *ports, ENCODER, clock, Limits(proof_lifetime=300), sleep=clock.sleep, make_log_ahead=Commands
-    )
+    commands: Any = Commands()
+    topic: Any = results
+    database: Any = store
+    ports = Ports(lambda: commands, lambda: topic, database, clock)
+    return await acquire(commands, topic, ports, ENCODER, Limits(proof_lifetime=300), sleep=clock.sleep)
 
 
 async def test_a_fence_record_ends_the_tail_and_says_who_wrote_it() -> None:

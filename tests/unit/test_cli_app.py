@@ -13,7 +13,7 @@ from waypost_worker.cli.app import COMMANDS, build, main
 
 NAMES = [(name, path, said) for listed in COMMANDS.values() for name, path, said in listed]
 SUBCOMMANDS = {
-    "topics": ("create", "drained", "check", "adopt", "acls"),
+    "topics": ("create", "drained", "check", "update", "adopt", "acls"),
     "session": (
         "list",
         "show",

@@ -27,7 +27,7 @@ COMMANDS: Final = {
         ("dev", "dev:dev", "Kafka, Postgres and workers on this machine, until Ctrl-C."),
         ("worker", "worker.app:worker", "Run one worker until SIGTERM or Ctrl-C."),
         ("migrate", "migrate:migrate", "Bring the database's schema up to this version."),
-        ("topics", "topics.app:app", "Make, check and update the two topics; adopt new ones; print ACLs."),
+        ("topics", "topics.app:app", "Make, check, update or adopt the two topics; print ACLs."),
         ("authority", "authority:app", "Choose who may set the default retention and skip commands."),
     ),
     _USE: (

@@ -18,10 +18,10 @@ from waypost_worker.partition.ports import (
     Claim,
     Clock,
     CommandLog,
+    Ports,
     RefusedError,
     ResultRecord,
     ResultsLog,
-    Store,
     UnavailableError,
 )
 from waypost_worker.partition.skips import NO_ORDERS, SkipOrders, find_orders
@@ -36,20 +36,18 @@ SLOWEST_CLOCK: Final = 3600
 async def acquire(
     log: CommandLog,
     results: ResultsLog,
-    store: Store,
+    ports: Ports,
     encoder: ResultEncoder,
-    clock: Clock,
     limits: Limits,
     *,
     sleep: Callable[[float], Awaitable[None]],
-    make_log_ahead: Callable[[], CommandLog],
-    look_ahead: bool = False,
 ) -> Acquired:
     """Become the owner of the partition, or raise an OwnerError; RefusedError needs a person.
 
-    ``sleep`` waits for minutes if the producer id changed; it may raise to give up. With ``look_ahead``, orders to skip
-    commands are looked for in any case.
+    ``log`` and ``results`` are those of this term, made by ``ports``. ``sleep`` waits for minutes if the producer id
+    changed; it may raise to give up.
     """
+    store, clock = ports.store, ports.clock
     partitions = await log.partitions()
     proof = OwnershipProof(clock, limits.proof_lifetime)
 
@@ -96,9 +94,11 @@ async def acquire(
 
     orders = NO_ORDERS
     restored = tail.highest >= claim.next_offset
-    if look_ahead or restored or claim.skip_offset is not None or claim.authority.key is not None:
+    if limits.look_ahead or restored or claim.skip_offset is not None or claim.authority.key is not None:
         # An operator orders nothing before Postgres knows of it. But a failover may have lost that.
-        orders = await find_orders(make_log_ahead, claim.state(), encoder.partition, claim.next_offset)
+        orders = await find_orders(
+            ports.make_log_ahead or ports.make_log, claim.state(), encoder.partition, claim.next_offset
+        )
     if claim.skip_offset is not None:
         await check_ordered(log, orders, claim.skip_offset)
 

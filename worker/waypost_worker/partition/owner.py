@@ -9,6 +9,7 @@ unexpected errors. An owner ends only when it is told to stop, or canceled, or w
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from random import Random
 from typing import Final, TypeVar
 
@@ -59,8 +60,6 @@ class Owner:
         limits: Limits | None = None,
         random: Random | None = None,
         cache_room: Callable[[], int] | None = None,
-        *,
-        look_ahead: bool = False,
     ) -> None:
         self.partition = partition
         self.refused: str | None = None
@@ -76,7 +75,6 @@ class Owner:
         self._stuck_terms = 0
         self._sizer = BatchSizer(self._limits.batch_records)
         self._is_blocked = False
-        self._look_ahead = look_ahead
         self._backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT, random=self._random)
         self._failure_backoff = Backoff(_FIRST_WAIT, _LONGEST_FAILURE_WAIT, random=self._random)
         refused_wait = self._limits.refused_wait
@@ -129,7 +127,8 @@ class Owner:
             with suppress(Exception):  # the next term will say what is wrong, and come here again
                 await self._ports.store.note_blocked(why.offset)
         if isinstance(why, UnskippedError):
-            self._look_ahead = True  # if the command is not committed yet, the next term skips it
+            # If the command is not committed yet, the next term skips it.
+            self._limits = replace(self._limits, look_ahead=True)
         self.refused = str(why) if isinstance(why, RefusedError) else None
         if isinstance(why, StuckError):
             self._stuck_terms += 1
@@ -163,7 +162,6 @@ class Owner:
                 self._observer,
                 self._stop,
                 self._cache_room,
-                look_ahead=self._look_ahead,
             )
             try:
                 await term.run(self._sizer)

@@ -37,6 +37,8 @@ class Limits:
     # The operator's word that results which retention removed before they could be looked at need not be told
     # apart from ones never emitted.
     accept_trimmed_results: bool = False
+    # Whether orders to skip commands are looked for when acquiring, also where nothing says that there are any.
+    look_ahead: bool = False
 
 
 @dataclass(slots=True)

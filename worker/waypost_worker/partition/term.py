@@ -96,10 +96,7 @@ class Term:
         observer: Observer,
         stop: StopSignal,
         cache_room: Callable[[], int],
-        *,
-        look_ahead: bool = False,
     ) -> None:
-        self._look_ahead = look_ahead
         self.progressed = False
         self.progress: ReadProgress | None = None
         self._partition = partition
@@ -108,10 +105,10 @@ class Term:
         self._observer = observer
         self._stop = stop
         self._cache_room = cache_room
+        self._ports = ports
         self._clock = ports.clock
         self._store = ports.store
         self._log = ports.make_log()
-        self._make_log_ahead = ports.make_log_ahead or ports.make_log
         self._results = ports.make_results()
         self._emission: ResultEmitter | None = None
 
@@ -122,15 +119,7 @@ class Term:
         """
         began = Moment.of(self._clock)
         acquired = await acquire(
-            self._log,
-            self._results,
-            self._store,
-            self._encoder,
-            self._clock,
-            self._limits,
-            sleep=self._sleep,
-            make_log_ahead=self._make_log_ahead,
-            look_ahead=self._look_ahead,
+            self._log, self._results, self._ports, self._encoder, self._limits, sleep=self._sleep
         )
         self._acquired = acquired
         store = _BlamelessStore(self._store)

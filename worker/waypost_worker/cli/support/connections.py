@@ -195,6 +195,10 @@ async def postgres_errors(settings: Settings, dsn: str | None = None) -> AsyncIt
             f"Postgres at {where} is read-only ({error}). Nothing was changed: let the DSN lead to the primary; with "
             "target_session_attrs=read-write it refuses other servers"
         ) from None
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise CommandError(
+            f"Postgres at {where}: {error}; 'waypost migrate --roles' prints the SQL that gives a role its rights"
+        ) from None
     except asyncpg.PostgresError as error:
         raise CommandError(f"Postgres at {where}: {error}") from None
 

@@ -21,7 +21,7 @@ from waypost_worker.cli.topics.adopt import adopt
 from waypost_worker.cli.topics.drained import drained
 from waypost_worker.config.settings import Settings
 
-app = App(name="topics", help="Make, check and update the two topics; adopt new ones; print ACLs.")
+app = App(name="topics", help="Make, check, update or adopt the two topics; print ACLs.")
 app.command(adopt)
 app.command(acls)
 app.command(drained)

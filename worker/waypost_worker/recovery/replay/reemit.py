@@ -1,5 +1,7 @@
 """A replay that emits: an owner over a log that ends, with results that go to another topic."""
 
+from dataclasses import replace
+
 from typing_extensions import override
 
 from waypost_worker.partition.failure import UnexpectedError
@@ -38,7 +40,7 @@ class ReemittingReplay(Observer):
             clock=ports.clock,
             make_log_ahead=ports.make_log,
         )
-        self._owner = Owner(partition, results_topic, bounded, self, limits, look_ahead=True)
+        self._owner = Owner(partition, results_topic, bounded, self, replace(limits, look_ahead=True))
 
     async def run(self) -> Replayed:
         """Replay to the end. RefusedError if a person must look first."""
