@@ -33,7 +33,7 @@ class Sabotaged(Watched):
         counts = str(log.with_suffix(".counts"))
         self.command = (
             *(sys.executable, "-m", "tests.faults.worker"),
-            *("--counts", counts, "--sabotage", sabotage),
+            *("--counts", counts, "--sabotage", sabotage, "--refused-wait", "3"),
         )
 
     def lines(self, event: str) -> list[dict[str, Any]]:

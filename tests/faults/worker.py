@@ -324,6 +324,7 @@ def main() -> None:
     parser.add_argument("--note", type=Path)
     parser.add_argument("--counts", type=Path, required=True)
     parser.add_argument("--sabotage", choices=SABOTAGE)
+    parser.add_argument("--refused-wait", type=float)
     parser.add_argument("--look-at-fence", type=float)
     parser.add_argument("--clock-ahead", type=float)
     parser.add_argument("--no-topic-ids", action="store_true")
@@ -343,7 +344,11 @@ def main() -> None:
         set_clock(arguments.clock_ahead)
     if arguments.no_topic_ids:
         forget_topic_ids()
-    limits = {"proof_lifetime": arguments.proof_lifetime, "look_at_fence_after": arguments.look_at_fence}
+    limits = {
+        "proof_lifetime": arguments.proof_lifetime,
+        "look_at_fence_after": arguments.look_at_fence,
+        "refused_wait": arguments.refused_wait,
+    }
     assert vars(worker_module)["Limits"] is Limits
     vars(worker_module)["Limits"] = partial(Limits, **{name: one for name, one in limits.items() if one})
     if arguments.pooler:
