@@ -78,6 +78,24 @@ async def test_topics_are_made_as_the_contract_says(connection: Connection, topi
     assert {commands["cleanup.policy"], results["cleanup.policy"]} == {"delete"}
 
 
+async def test_a_broker_that_does_not_know_itself_yet_is_waited_for(
+    connection: Connection, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one answers that has just started again."""
+    described = AIOKafkaAdminClient.describe_cluster
+    left = 2
+
+    async def described_late(admin: AIOKafkaAdminClient) -> dict[str, object]:
+        nonlocal left
+        left -= 1
+        found: dict[str, object] = await described(admin)
+        return {**found, "brokers": []} if left >= 0 else found
+
+    monkeypatch.setattr(AIOKafkaAdminClient, "describe_cluster", described_late)
+    assert await create_topics(connection, topics, 1) == [topics.commands, topics.results]
+    assert left < 0
+
+
 async def test_making_them_again_changes_nothing(connection: Connection, topics: Topics) -> None:
     await create_topics(connection, topics, 3)
     assert await create_topics(connection, topics, 3) == []

@@ -94,7 +94,7 @@ async def create_topics(
         )
     async with _admin(connection) as admin:
         if replicas is None:
-            replicas = min(_REPLICAS, len((await admin.describe_cluster())["brokers"]))
+            replicas = min(_REPLICAS, await _broker_count(admin, connection.request_timeout))
         wanted = topic_settings(
             topics,
             replicas,
@@ -127,6 +127,15 @@ async def _create(admin: AIOKafkaAdminClient, new: NewTopic) -> bool:
     return not code
 
 
+async def _broker_count(admin: AIOKafkaAdminClient, seconds: float) -> int:
+    """How many brokers are alive. A broker that has just started answers before it knows of any, itself included."""
+    async with asyncio.timeout(seconds):
+        while True:
+            if brokers := (await admin.describe_cluster())["brokers"]:
+                return len(brokers)
+            await asyncio.sleep(0.05)
+
+
 async def _until_led(admin: AIOKafkaAdminClient, names: list[str], seconds: float) -> None:
     """Wait until every partition has a leader; a topic is made before it is ready."""
     async with asyncio.timeout(seconds):
@@ -155,7 +164,7 @@ async def update_topics(connection: Connection, topics: Topics, *, dry_run: bool
     """
     updates = []
     async with _admin(connection) as admin:
-        brokers = len((await admin.describe_cluster())["brokers"])
+        brokers = await _broker_count(admin, connection.request_timeout)
         for name, wanted in topic_settings(topics, min(_REPLICAS, brokers)).items():
             found = await _settings(admin, ConfigResourceType.TOPIC, name)
             wrong = {
@@ -187,7 +196,7 @@ async def create_results_topic(connection: Connection, topics: Topics, partition
     RefusedError if it exists with another number of partitions.
     """
     async with _admin(connection) as admin:
-        replicas = min(_REPLICAS, len((await admin.describe_cluster())["brokers"]))
+        replicas = min(_REPLICAS, await _broker_count(admin, connection.request_timeout))
         settings = topic_settings(topics, replicas)[topics.results]
         made = await _create(admin, NewTopic(topics.results, partitions, replicas, topic_configs=settings))
         await _until_led(admin, [topics.results], connection.request_timeout)
@@ -408,7 +417,7 @@ async def create_scratch_topic(
 ) -> None:
     """A topic of one partition for a test of the cluster."""
     async with _admin(connection) as admin:
-        replicas = min(_REPLICAS, len((await admin.describe_cluster())["brokers"]))
+        replicas = min(_REPLICAS, await _broker_count(admin, connection.request_timeout))
         await _create(
             admin, NewTopic(name, 1, replicas, topic_configs={**_in_sync(replicas), **(settings or {})})
         )
