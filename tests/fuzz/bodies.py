@@ -6,6 +6,7 @@ Bodies are trees whose objects are lists of members, so that a name can stand tw
 import json
 import string
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -213,7 +214,8 @@ def _replacement(chance: Random, old: Any, most_bytes: int) -> tuple[str, Any]:
         case 7:
             count = chance.choice([2, 10, 100, 1000])
             count = min(count, max(1, most_bytes // (len(text(chance, old)) + 1)))
-            return f"{count} times itself", [old] * count
+            # Copies: a later change to one of them must not be a thousand changes, and make gigabytes.
+            return f"{count} times itself", [deepcopy(old) for _ in range(count)]
         case _:
             digits = chance.choice([1, 18, 19, 20, 400, 5000])
             return f"{digits} digits", Raw(chance.choice([b"1", b"-1", b"0.", b"1e"]) + b"0" * digits)

@@ -2,8 +2,12 @@
 
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from random import Random
+from typing import Any
 
+from tests.fuzz.bodies import Members, changed, schema_of, valid
 from tests.fuzz.commands import SESSIONS, create, joined
 from tests.fuzz.inputs import KINDS, RARE, Input, input_of
 from tests.fuzz.leg import Tally, culprit, leg, rounds
@@ -67,6 +71,26 @@ def test_an_input_is_the_same_whenever_it_is_made() -> None:
         assert input_of(3, 5, kind).kind == kind
     assert input_of(3, 5) == input_of(3, 5)
     assert len({input_of(3, number).batches for number in range(200)}) > 190
+
+
+def test_a_change_of_a_body_changes_one_place() -> None:
+    schema = schema_of("waypost.session.import")
+    copied = 0
+    for seed in range(200):
+        chance = Random(seed)
+        tree, what = changed(chance, valid(chance, schema, SESSIONS[0], schema), 100_000)
+        copied += what.endswith("times itself")
+        places = [id(one) for one in lists(tree)]
+        assert len(places) == len(set(places)), (seed, what)
+    assert copied > 5
+
+
+def lists(tree: Any) -> Iterator[list[Any]]:
+    """Yield all arrays and objects of a body."""
+    if isinstance(tree, list):
+        yield tree
+        for one in tree:
+            yield from lists(one[1] if isinstance(tree, Members) else one)
 
 
 def test_the_table_fits_a_terminal() -> None:
