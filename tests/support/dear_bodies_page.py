@@ -24,8 +24,8 @@ _TURNS: Final = 5
 _INTRODUCTION: Final = """\
 # The dearest bodies
 
-What the bodies cost that cost a worker most for their size. `python -m tests.support.dear_bodies_page` measures them
-and writes this page; `tests/unit/test_dear_bodies.py` measures them in every test run and holds the limits.
+The bodies that cost a worker the most for their size. `python -m tests.support.dear_bodies_page` measures them and
+writes this page; `tests/unit/test_dear_bodies.py` measures them in every test run and holds the limits.
 
 CPU time is in units of a loop of a million additions in the same run, which takes 28 ms on an idle Intel Xeon core at
 2.1 GHz with Python 3.11. **Decoding** is from the record to a command or a rejection. **Deciding** includes the result.
