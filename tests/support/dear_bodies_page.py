@@ -25,14 +25,14 @@ _INTRODUCTION: Final = """\
 # The dearest bodies
 
 The bodies that cost a worker the most for their size. `python -m tests.support.dear_bodies_page` measures them and
-writes this page; `tests/unit/test_dear_bodies.py` measures them in every test run and holds the limits.
+writes this page; `tests/unit/test_dear_bodies.py` measures them in every test run and checks the limits.
 
 CPU time is in units of a loop of a million additions in the same run, which takes 28 ms on an idle Intel Xeon core at
 2.1 GHz with Python 3.11. **Decoding** is from the record to a command or a rejection. **Deciding** includes the result.
 **Memory** is Python's peak while decoding, as a multiple of the body; simdjson adds 14 times the body, outside of
 Python.
 
-A body above 256 KiB is decoded in a thread, so it holds up the event loop only while it is decided on.
+A body above 256 KiB is decoded in a thread, so it blocks the event loop only while Waypost decides on the command.
 """
 
 
@@ -127,7 +127,7 @@ def page() -> str:
     """Measure, and return the page."""
     parts = [_INTRODUCTION]
     for title, size in (
-        ("1 MiB, the most that a topic takes by default", WHOLE),
+        ("1 MiB, the most that a topic accepts by default", WHOLE),
         ("256 KiB, the most that is decoded on the event loop", AT_ONCE),
     ):
         parts.append(f"## Bodies of {title}\n\n{table(measure(dear_bodies(size)))}")
