@@ -181,4 +181,4 @@ def test_what_is_no_key_is_said_to_be_none(own: CommandLine) -> None:
     path.write_text("-----BEGIN PRIVATE KEY-----\nnothing\n-----END PRIVATE KEY-----\n")
     path.chmod(0o600)
     refused = own.run("authority", "set", "text.pem")
-    assert (refused.code, "holds no Ed25519 key" in refused.error) == (2, True)
+    assert (refused.code, "contains no Ed25519 key" in refused.error) == (2, True)

@@ -84,7 +84,7 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
         "too-large",
         "keep a reference",
     ),
-    "a key twice": ({"value": b'{"name":"n","data":{},"data":{}}'}, "invalid-body", "stands twice"),
+    "a key twice": ({"value": b'{"name":"n","data":{},"data":{}}'}, "invalid-body", "appears twice"),
     "a time beyond the calendar": (
         {"value": GOOD, "headers": headers(time=b"10000-01-01T00:00:00Z")},
         "invalid-envelope",
@@ -141,22 +141,22 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "two ids": (
         {"value": GOOD, "headers": [*headers(), ("ce_id", b"id-2")]},
         "invalid-envelope",
-        "the header ce_id stands twice, with different values: send it once",
+        "the header ce_id appears twice, with different values: send it once",
     ),
     "two types": (
         {"value": GOOD, "headers": [("ce_type", EventType.CLEAR.wire), *headers()]},
         "invalid-envelope",
-        "the header ce_type stands twice",
+        "the header ce_type appears twice",
     ),
     "two content types": (
         {"value": GOOD, "headers": [*headers(), ("content-type", b"application/cloudevents+json")]},
         "invalid-envelope",
-        "the header content-type stands twice",
+        "the header content-type appears twice",
     ),
     "a registry's frame": (
         {"value": b"\0\0\0\x04\xd2" + GOOD},
         "invalid-body",
-        "serializers of a schema registry",
+        "schema registry serializers",
     ),
     "a gzip body": (
         {"value": gzip.compress(GOOD)},

@@ -204,7 +204,7 @@ async def test_a_time_limit_of_postgres_is_named(line: CommandLine, database: st
         await blocker.close()
     assert outcome.code == 1
     assert "can't be reached" not in outcome.err
-    assert "ended what took too long: " in outcome.err
+    assert "canceled a statement that took too long: " in outcome.err
     assert f"Raise {limit} for the role" in outcome.err
 
 

@@ -130,7 +130,7 @@ def test_transactions_that_may_stay_open_for_long_are_a_warning(
     ("authorizer", "host", "level", "expected"),
     [
         ("org.apache.kafka.metadata.authorizer.StandardAuthorizer", "kafka-1", "ok", "ACLs are in force"),
-        ("", "kafka-1", "warning", "whoever reaches it may write to the topics, and delete them"),
+        ("", "kafka-1", "warning", "anyone who can reach it can write to the topics and delete them"),
         ("", "10.0.0.7", "warning", "has no authorizer"),
         ("", "127.0.0.1", "ok", "reached from its own machine only"),
         ("", "::1", "ok", "reached from its own machine only"),

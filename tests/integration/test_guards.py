@@ -285,7 +285,7 @@ async def test_results_of_somebody_else_stop_the_partition_until_a_person_looks(
     await here.answered(3)
     await append_foreign(here, ResultRecord(None, b"not ours", []))
     await fill(here, 1)
-    assert "no result of this service" in await refusal(here, running)
+    assert "is not a result of this service" in await refusal(here, running)
     assert running.told.errors(ForeignWriterError) or running.told.errors(RefusedError)
 
 

@@ -260,7 +260,7 @@ async def test_a_topic_that_is_made_later_is_waited_for_and_that_is_said(
     [
         ({"group": ""}, ValueError, "group"),
         ({"group": 5}, ValueError, "group"),
-        ({"names": [1]}, TypeError, "list of strings; 1 is none"),
+        ({"names": [1]}, TypeError, "list of strings; 1 is not a string"),
         ({"since": "2026"}, TypeError, "datetime with a time zone"),
     ],
 )

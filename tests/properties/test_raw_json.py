@@ -61,7 +61,7 @@ def is_json(text: str) -> bool:
 def compare_members(text: str) -> None:
     wanted = parsed_members(text)
     if len(dict(wanted)) < len(wanted):
-        with pytest.raises(InvalidCommandError, match="stands twice"):
+        with pytest.raises(InvalidCommandError, match="appears twice"):
             members(text.encode())
     else:
         assert list(members(text.encode()).items()) == wanted

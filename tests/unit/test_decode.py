@@ -267,11 +267,11 @@ class TestFields:
     def test_a_key_twice(self, body: bytes) -> None:
         code, message = refusal(EventType.CREATE, body)
         assert code == "invalid-body"
-        assert "stands twice: send it once" in message
+        assert "appears twice: send it once" in message
 
     def test_a_key_twice_in_an_imported_checkpoint(self) -> None:
         item = orjson.dumps(ITEM)[:-1] + b',"data":{"a":1}}'
-        assert "stands twice" in refusal(EventType.IMPORT, b'{"checkpoints":[' + item + b"]}")[1]
+        assert "appears twice" in refusal(EventType.IMPORT, b'{"checkpoints":[' + item + b"]}")[1]
 
     def test_a_key_twice_inside_data_is_the_agents_business(self) -> None:
         assert create(b'{"name":"n","data":{"a":1,"a":2}}').data == b'{"a":1,"a":2}'

@@ -20,7 +20,7 @@ from waypost.wire.plain_json import foreign_form
 TEXT = BODY.decode()
 SEND_UTF_8 = "Send UTF-8"
 UNCOMPRESSED = "Send it as it is, and let the Kafka client compress"
-REGISTRY = "as the serializers of a schema registry write it. Use a plain JSON serializer"
+REGISTRY = "as schema registry serializers write it. Use a plain JSON serializer"
 
 
 def framed(schema_id: int) -> bytes:
@@ -131,7 +131,7 @@ def test_a_header_that_contradicts_itself_is_refused_wherever_it_stands(name: st
     doubled.insert(at, (name, b"1.1"))
     code, message = refused(Record(headers=doubled))
     assert code == "invalid-envelope"
-    assert message == f"the header {name} stands twice, with different values: send it once"
+    assert message == f"the header {name} appears twice, with different values: send it once"
 
 
 @pytest.mark.parametrize("name", ONCE)

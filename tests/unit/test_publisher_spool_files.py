@@ -262,7 +262,7 @@ def test_a_spool_that_another_user_put_there_is_not_sent(
     os.chown(theirs, NOBODY, NOBODY)
     linked.symlink_to(theirs)
     assert claim(tmp_path, TOPIC, b"/me", fsync=False).left == []
-    assert caplog.text.count("no file of this user") == 2
+    assert caplog.text.count("not a file of this user") == 2
 
 
 GOOD = {
@@ -327,7 +327,7 @@ def test_a_row_that_is_no_command_is_set_aside_and_the_rest_is_read(
     assert (count, left, file.take_set_aside()) == (1, 2, (0, 0))
     assert size > 0
     assert rest == sum(each.size for each in file.read(0))
-    assert f"1 rows of the spool {path} are no commands" in caplog.text
+    assert f"1 rows of the spool {path} are not commands" in caplog.text
     with sqlite3.connect(path) as connection:
         assert connection.execute("select count(*), min(row) from damaged").fetchone() == (1, 2)
 

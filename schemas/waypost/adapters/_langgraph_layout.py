@@ -220,7 +220,7 @@ def versions_of(
     bare = loaded(serde, data.get("checkpoint"), where)
     versions = bare.get("channel_versions") if isinstance(bare, dict) else None
     if not isinstance(versions, dict):
-        raise _none_of_ours("it is no checkpoint of LangGraph", where)
+        raise _none_of_ours("it is not a checkpoint of LangGraph", where)
     return bare, versions
 
 
@@ -304,7 +304,7 @@ def _tuple(
             )
     metadata = loaded(serde, data.get("metadata"), f"the metadata of {here}")
     if not isinstance(metadata, dict):
-        raise _none_of_ours("it is no metadata of LangGraph", f"the metadata of {here}")
+        raise _none_of_ours("it is not metadata of LangGraph", f"the metadata of {here}")
     parent = row.metadata.get("parent")
     return CheckpointTuple(
         config=config_of(thread_id, ns, checkpoint_id),
@@ -390,7 +390,7 @@ def _digest_read(ns: str, channel: Any, version: Any, where: str) -> str:
     try:
         return digest(ns, channel, version)
     except InvalidCommandError:
-        raise _none_of_ours(f"the version of its channel {quoted(channel)} is none", where) from None
+        raise _none_of_ours(f"the version of its channel {quoted(channel)} is not a version", where) from None
 
 
 def loaded(serde: SerializerProtocol, typed: Any, where: str) -> Any:

@@ -141,8 +141,8 @@ def _checked_object(raw: bytes, row: Row) -> bytes:
     except ValueError:
         pass
     raise UnreadableValueError(
-        f"The parts of record {row.number}, {quoted(row.name)}, are no JSON object when put together: no adapter wrote "
-        "them. Nothing was read. Delete the record to go on without it."
+        f"The parts of record {row.number}, {quoted(row.name)}, are not a JSON object when put together: no adapter "
+        "wrote them. Nothing was read. Delete the record to continue without it."
     )
 
 

@@ -38,7 +38,7 @@ def _address(text: str) -> tuple[str, int]:
     match = _ADDRESS.fullmatch(text)
     port = DEFAULT_PORT if match is None else int(match["p6"] or match["p"] or DEFAULT_PORT)
     if match is None or not 0 < port < 65536 or not _can_be_looked_up(match["v6"] or match["host"]):
-        raise ValueError(f"bootstrap_servers: {quoted(text)} is no address of a broker; one is 'host:port'")
+        raise ValueError(f"bootstrap_servers: {quoted(text)} is not the address of a broker, 'host:port'")
     return match["v6"] or match["host"], port
 
 

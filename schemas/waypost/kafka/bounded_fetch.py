@@ -196,7 +196,7 @@ async def _decoded(
                     )
             case Unreadable():
                 place = f"{topic}/{number}, offsets {piece.first} to {piece.last}"
-                log.warning("nobody can read %s: %s They are passed over", place, piece.message)
+                log.warning("%s can't be read: %s They are ignored", place, piece.message)
             case Damaged():
                 if not records:
                     log.warning("%s/%s: %s It is fetched again", topic, number, piece.message)

@@ -71,7 +71,7 @@ class PartitionState:
         if key is not None and signed_at is not None and command.taken_at <= signed_at:
             return Rejected(
                 UNAUTHORIZED,
-                "the ce_time of a signed command must be later than that of the last one: sign it anew",
+                "the ce_time of a signed command must be later than that of the last one: sign it again",
             )
         return None
 

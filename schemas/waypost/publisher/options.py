@@ -100,7 +100,7 @@ class PublisherSettings:
             raise ValueError(f"source {said}")
         require_sendable_options(self.kafka_options or {})
         if self.spool is not None and "\0" in os.fsdecode(self.spool):
-            raise ValueError(f"spool contains a NUL, which no path can: {quoted(self.spool)}")
+            raise ValueError(f"spool contains a NUL, which is not allowed in a path: {quoted(self.spool)}")
         if self.on_delivery is not None and (
             not callable(self.on_delivery) or iscoroutinefunction(self.on_delivery)
         ):

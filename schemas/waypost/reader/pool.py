@@ -47,7 +47,7 @@ class ReadPool:
         # Not shown: there is a password in it.
         if isinstance(dsn, str) and text_problem(dsn or " ", len(dsn) + 1) is not None:
             raise InvalidArgumentError(
-                "The DSN contains a control character or half a character, which no server takes. Percent-encode it."
+                "The DSN contains a control character or half a character, which no server accepts. Percent-encode it."
             )
         self._dsn = dsn
         self._schema = check_schema_name(schema)

@@ -229,7 +229,7 @@ class HandlerDispatcher:
 
 def _not_async(what: str, function: object) -> TypeError:
     return TypeError(
-        f"{what} must be an async function, and {quoted(function)} is none: 'async def' makes it one"
+        f"{what} must be an async function, and {quoted(function)} is not: define it with 'async def'"
     )
 
 

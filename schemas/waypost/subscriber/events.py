@@ -163,7 +163,7 @@ def _listed(texts: Iterable[str]) -> list[str]:
     listed = list(texts)
     for text in listed:
         if not isinstance(text, str):
-            raise TypeError(f"pass a list of strings; {quoted(text)} is none")
+            raise TypeError(f"pass a list of strings; {quoted(text)} is not a string")
         require_sendable("a filter", text)
     return listed
 
@@ -178,7 +178,7 @@ def _whole_type(given: str) -> str:
             return kind
     named = [kind for kind in RESULT_TYPES if kind.rpartition(".")[2] == given]
     if len(named) != 1:
-        raise ValueError(f"{quoted(given)} is not one result type; there are {', '.join(_SHORT.values())}")
+        raise ValueError(f"{quoted(given)} is not a result type; there are {', '.join(_SHORT.values())}")
     return named[0]
 
 

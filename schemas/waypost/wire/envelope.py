@@ -212,7 +212,7 @@ def _check_headers(headers: Headers) -> None:
             "bytes together are allowed: put what belongs to the command into its body"
         )
     if (name := _contradictory(headers)) is not None:
-        raise _invalid(f"the header {name} stands twice, with different values: send it once")
+        raise _invalid(f"the header {name} appears twice, with different values: send it once")
 
 
 def _contradictory(headers: Headers) -> str | None:

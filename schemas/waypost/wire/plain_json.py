@@ -27,7 +27,7 @@ _UTF_32: Final = "it is UTF-32. Send UTF-8"
 _FOREIGN_FORMS: Final[tuple[tuple[bytes | tuple[bytes, ...], str], ...]] = (
     ((b"\xff\xfe\0\0", b"\0\0\xfe\xff", b"{\0\0\0", b"\0\0\0{\0\0\0"), _UTF_32),
     ((b"\xff\xfe", b"\xfe\xff", b"{\0", b"\0{\0"), _UTF_16),
-    (b"\xef\xbb\xbf", "it begins with a byte order mark. Leave that out"),
+    (b"\xef\xbb\xbf", "it starts with a byte order mark. Leave that out"),
     (b"\x1f\x8b", _COMPRESSED.format("gzip")),
     (b"\x28\xb5\x2f\xfd", _COMPRESSED.format("zstd")),
     (b"\x04\x22\x4d\x18", _COMPRESSED.format("lz4")),
@@ -89,7 +89,7 @@ def foreign_form(raw: bytes) -> str | None:
     # A zero byte and a schema id of four bytes, in front of whatever the schema describes.
     if raw[:1] == b"\0" and len(raw) > _FRAME_BYTES:
         return (
-            "it begins with a zero byte and four more, as the serializers of a schema registry write it. Use a plain "
+            "it starts with a zero byte and four more, as schema registry serializers write it. Use a plain "
             "JSON serializer"
         )
     return None

@@ -63,7 +63,7 @@ def members(raw: bytes) -> dict[str, bytes]:
 
 def repeated_key(key: str) -> InvalidCommandError:
     """Return the error for a key that an object has twice."""
-    return InvalidCommandError("invalid-body", f"the key {key[:64]!r} stands twice: send it once")
+    return InvalidCommandError("invalid-body", f"the key {key[:64]!r} appears twice: send it once")
 
 
 def member_spans(raw: bytes) -> Iterator[tuple[str, int, int]]:

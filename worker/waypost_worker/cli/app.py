@@ -38,12 +38,12 @@ COMMANDS: Final = {
         (
             "results",
             "results.app:app",
-            "Find results that no worker wrote; pass over them.",
+            "Find results that no worker wrote, and ignore them.",
         ),
         ("defaults", "defaults:defaults", "Set the retention of sessions without a policy of their own."),
     ),
     _LOOK: (
-        ("commands", "commands.app:app", "Have a command skipped at which a partition is refused."),
+        ("commands", "commands.app:app", "Skip a command at which a partition is refused."),
         ("replay", "recovery.replay:replay", "Rebuild Postgres from the command topic."),
         ("verify", "recovery.verify:verify", "Prove that Postgres is the fold of the command topic."),
         ("doctor", "doctor.app:doctor", "Check Kafka, Postgres and clocks, and say how to mend them."),

@@ -43,8 +43,8 @@ def create(
 ) -> int:
     """Make a key pair: the private key in FILE, which only you can read.
 
-    Keep the file where operators' secrets are: who has it can sign, and if it
-    is lost, nobody can. Nothing is sent.
+    Store the file with your other secrets: anyone who has it can sign, and if
+    it is lost, nobody can. Nothing is sent.
 
     For example:
 
@@ -57,8 +57,7 @@ def create(
 
 @app.command
 def show(*, common: Common = NOTHING_GIVEN) -> int:
-    """Show the public key of each partition's authority, as far as workers have
-    come.
+    """Show the public key of each partition's authority, as applied by workers.
 
     For example:
 
@@ -92,13 +91,13 @@ def set_authority(
     timeout: TimeoutFlag = 10,
     common: Common = NOTHING_GIVEN,
 ) -> int:
-    """Let only the holder of a key give commands about whole partitions.
+    """Accept commands about whole partitions only from the holder of a key.
 
     These are 'waypost defaults', 'waypost commands skip' and 'waypost authority'.
     One command goes to every partition, so the key is part of the log. To
-    replace a key, sign with the present one: --authority-key. Use a key in
-    one deployment only. New topics get theirs with 'waypost topics create
-    --authority-key', before anybody else can set one.
+    replace a key, sign with the current one: --authority-key. Use each key in
+    one deployment only. For new topics, use 'waypost topics create
+    --authority-key', so that nobody else can set a key first.
 
     For example:
 
@@ -107,26 +106,26 @@ def set_authority(
     """
     public = read_public(file)
     signer = None if authority_key is None else read_signer(authority_key)
-    confirm("from then on, who loses the private key can't set the default retention any more", yes)
+    confirm("after this, nobody can set the default retention if the private key is lost", yes)
     return asyncio.run(_configure(common.settings(), public, signer, timeout, common))
 
 
 @app.command
 def remove(
     *,
-    authority_key: Annotated[Path, Parameter(help="private key file of the present authority")],
+    authority_key: Annotated[Path, Parameter(help="private key file of the current authority")],
     yes: Annotated[bool, Parameter(help="don't ask")] = False,
     timeout: TimeoutFlag = 10,
     common: Common = NOTHING_GIVEN,
 ) -> int:
-    """Let anybody who may publish give commands about whole partitions again.
+    """Let every publisher give commands about whole partitions again.
 
     For example:
 
       waypost authority remove --authority-key next.pem
     """
     signer = read_signer(authority_key)
-    confirm("from then on, every agent can change the retention of all sessions", yes)
+    confirm("after this, every agent can change the retention of all sessions", yes)
     return asyncio.run(_configure(common.settings(), None, signer, timeout, common))
 
 

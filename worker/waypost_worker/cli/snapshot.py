@@ -107,9 +107,9 @@ def check(
     """Read all of a snapshot, and see whether it still fits the log.
 
     Every file is compared with its checksum, and the manifest with its
-    signature if a key is set. Then, unless --offline, it is looked whether the
-    log still reaches back to its positions and holds the records that it was
-    taken behind. Exit code 1 if anything is wrong.
+    signature if a key is set. Then, unless --offline, the log must still
+    reach back to the snapshot's positions and contain the record before each
+    of them. Exit code 1 if anything is wrong.
 
     For example:
 

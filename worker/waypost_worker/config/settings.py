@@ -171,7 +171,7 @@ class Settings(BaseSettings):
     snapshots_key: SecretStr | None = Field(
         default=None,
         min_length=16,
-        description="signs snapshots; with it, those that are not signed with it are refused",
+        description="signs snapshots; if it is set, snapshots that are not signed with it are rejected",
     )
     snapshots_key_file: str | None = Field(default=None, description="a file that holds snapshots_key")
     http_host: str = Field(

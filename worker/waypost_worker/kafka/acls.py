@@ -15,7 +15,7 @@ ROLES: Final[dict[Role, str]] = {
     "agent": "writes commands; one that waits for results is a subscriber too",
     "subscriber": "reads results, in groups whose names begin as said",
     "worker": "reads both topics, writes results, claims the epochs that fence",
-    "operator": "makes and checks topics, publishes, replays: whoever uses the command line",
+    "operator": "makes and checks topics, publishes, replays: users of the command line",
 }
 
 

@@ -134,7 +134,7 @@ class FencedProducer:
             ) from None
         except InvalidTimestampError:
             raise RefusedError(
-                f"the broker does not take the time of this machine's clock for {self._topic}: it is too far ahead. "
+                f"the broker rejects the time of this machine's clock for {self._topic}: it is too far ahead. "
                 "Nothing was written, and commands stay applied. Set the clock, and run 'waypost topics update' so "
                 "that the broker dates results itself"
             ) from None

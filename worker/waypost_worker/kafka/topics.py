@@ -370,7 +370,7 @@ def _check_authorizer(subject: str, found: dict[str, str], host: str) -> Finding
     return Finding(
         "warning",
         subject,
-        f"has no authorizer ({key} is empty): whoever reaches it may write to the topics, and delete them",
+        f"has no authorizer ({key} is empty): anyone who can reach it can write to the topics and delete them",
         "set an authorizer, and grant each client no more than 'waypost topics acls' prints",
     )
 

@@ -155,7 +155,7 @@ async def _check_clock(log: CommandLog, results: ResultsLog, clock: Clock, asked
     if records and (behind := records[-1].timestamp / 1000 - answered_at) > SLOWEST_CLOCK:
         raise RefusedError(
             f"this machine's clock is {behind / 3600:.1f} h behind the broker's, and the results topic keeps the time "
-            "that workers tell (message.timestamp.type=CreateTime): the broker would forget this worker's fence that "
+            "that workers send (message.timestamp.type=CreateTime): the broker would forget this worker's fence that "
             "much too early. Nothing was applied. Set the clock, and run 'waypost topics update'"
         )
     return None
@@ -254,7 +254,7 @@ async def _read_tail(
         # was cut instead, the next attempt says so.
         raise UnavailableError(
             f"Kafka answered that the fence record lies at offset {end - 1} of the results, but it does not: this "
-            "producer epoch was given to another worker as well. Nothing was written; claiming anew"
+            "producer epoch was given to another worker as well. Nothing was written; claiming a new one"
         )
     tail.check_position()
     return tail

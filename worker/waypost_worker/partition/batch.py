@@ -314,9 +314,7 @@ class Batch(ChangeCollector):
                 self._reject(decoded, decision)
             case NotSkipped():
                 self.unmet.append((decision, command.position))
-                message = (
-                    f"the command at offset {decision.offset} can't be skipped, or was named by another hash"
-                )
+                message = f"the command at offset {decision.offset} can't be skipped, or has a different hash"
                 self._reject(decoded, Rejected("conflict", message))
             case Duplicate():
                 self._keep(command.position, self._encoder.duplicate(envelope, command.position, decision))

@@ -23,7 +23,7 @@ _MOST_BATCHES_TO_GROW: Final = 1024
 REMEDY: Final = (
     "Report the traceback, which the event 'owner_failed' has in the log, and start a worker version without the "
     "error: the partition then continues by itself. If that takes too long, the holder of the authority's key can have "
-    "the command answered unread: see 'waypost commands skip --help'."
+    "this command skipped: see 'waypost commands skip --help'."
 )
 
 

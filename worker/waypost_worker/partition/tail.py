@@ -16,8 +16,8 @@ _REJECTED: Final = EventType.REJECTED.wire
 _DIGEST_BYTES: Final = 16
 _NO_OFFSET: Final = 2**63 - 1
 _WAY_OUT: Final = (
-    "Find that writer and take its right to write; 'waypost results foreign' then shows its records, and 'waypost "
-    "results accept' has workers pass over them"
+    "Find that writer and revoke its permission to write; 'waypost results foreign' then shows its records, and "
+    "'waypost results accept' makes workers ignore them"
 )
 
 
@@ -159,6 +159,6 @@ def command_offset(record: FetchedResult) -> int:
 
 def _not_a_result(record: FetchedResult) -> RefusedError:
     return RefusedError(
-        f"the record at offset {record.offset} of the results topic is no result of this service: "
+        f"the record at offset {record.offset} of the results topic is not a result of this service: "
         f"nothing was changed. {_WAY_OUT}"
     )

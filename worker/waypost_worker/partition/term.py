@@ -324,8 +324,8 @@ class Term:
         first = self._position.next_offset
         if records and records[0].offset > first and await self._log.read(first, records[0].offset):
             raise UnavailableError(
-                f"the log holds records from {first} on that the consumer passed over: it was cut and written anew "
-                "meanwhile; the partition is read anew"
+                f"the log holds records from {first} on that the consumer skipped: it was cut and written again "
+                "meanwhile; the partition is read again"
             )
 
     async def _fence_left_the_log(self) -> bool:

@@ -84,7 +84,7 @@ def _meaning(error: Exception) -> OwnerError | None:
     if state in _NO_SCHEMA:
         return RefusedError(
             f"Postgres has no Waypost schema any more ({error}). Nothing was changed: restore it, or run "
-            "'waypost migrate' to begin with an empty one"
+            "'waypost migrate' to start with an empty one"
         )
     if state in _LOST_STATEMENT:
         return RefusedError(

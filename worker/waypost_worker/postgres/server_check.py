@@ -61,7 +61,7 @@ def _durability(name: str, value: str) -> Finding:
 def _settings(found: Mapping[str, str], pool_size: int) -> list[Finding]:
     findings = []
     encoding = found["server_encoding"]
-    mend = "" if encoding == "UTF8" else "make the database with encoding UTF8"
+    mend = "" if encoding == "UTF8" else "create the database with encoding UTF8"
     findings.append(Finding("error" if mend else "ok", "postgres", f"server_encoding={encoding}", mend))
     if found["autovacuum"] == "off":
         mend = "set autovacuum=on: rows that were replaced pile up, and each command costs more"
@@ -118,7 +118,7 @@ def _role(server: Any, found: Mapping[str, str]) -> list[Finding]:
         message = f"role {server['role']!r} is a superuser: a worker needs far less"
         mend = "give workers a role that may only use their schema, and migrate with another"
         return [Finding("warning", "postgres", message, mend)]
-    return [Finding("ok", "postgres", f"role {server['role']!r} is no superuser")]
+    return [Finding("ok", "postgres", f"role {server['role']!r} is not a superuser")]
 
 
 def _life(server: Any) -> list[Finding]:

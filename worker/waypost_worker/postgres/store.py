@@ -201,7 +201,7 @@ class PostgresStore(Store):
     def _overtaken(self) -> FencedError:
         return FencedError(
             f"another worker took partition {self._partition} over in Postgres, or it was moved on there: "
-            "nothing was changed; the partition is read anew"
+            "nothing was changed; the partition is read again"
         )
 
     async def _as_owner(self, name: str, *parameters: Any) -> None:

@@ -89,6 +89,6 @@ def _unpack(packed: bytes, file: File, where: str) -> bytes:
     if unpacked.too_large or unpacked.problem is not None or len(raw) != file.raw_size:
         raise SnapshotError(
             f"{where} does not hold the {file.raw_size} bytes that its manifest says "
-            f"({unpacked.problem or f'{len(raw)} bytes'}): it was made to harm, or damaged. Use another snapshot"
+            f"({unpacked.problem or f'{len(raw)} bytes'}): it is malicious or damaged. Use another snapshot"
         )
     return raw

@@ -240,7 +240,7 @@ def _check_signature(whole: dict[str, Any], signature: object, name: str, signin
     if signature is None:
         raise SnapshotError(
             f"the snapshot {name!r} is not signed, and a key is set. Nothing of it was read: use one that was taken "
-            "with the key, or pass --allow-unsigned if you trust whoever can write to the storage"
+            "with the key, or pass --allow-unsigned if you trust everyone who can write to the storage"
         )
     if not isinstance(signature, str) or not hmac.compare_digest(
         signature.encode(errors="replace"), _signature(whole, signing.key).encode()

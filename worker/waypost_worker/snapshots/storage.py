@@ -217,7 +217,7 @@ def _read(path: Path, most: int) -> bytes:
 
 def _too_large(path: str, size: int, most: int) -> SnapshotError:
     return SnapshotError(
-        f"{path} has {size} bytes, and at most {most} are right: it was changed. Nothing of it was read: use another "
+        f"{path} has {size} bytes, and at most {most} are allowed: it was changed. Nothing of it was read: use another "
         "snapshot"
     )
 

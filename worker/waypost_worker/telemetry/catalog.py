@@ -55,7 +55,7 @@ BATCH_SECONDS: Final = Metric(
 POSTGRES_SECONDS: Final = Metric(
     "waypost_postgres_seconds",
     "histogram",
-    "One answered call of Postgres. operation: load (sessions that are not in memory), sizes (of many sessions "
+    "One answered Postgres call. operation: load (sessions that are not in memory), sizes (of many sessions "
     "before they are loaded), contents (data that a rollback returns), commit (a batch), "
     "acquire, record_claim or save_position; shard: the database's place in the list, from 0",
     ("shard", "operation"),
@@ -64,7 +64,7 @@ POSTGRES_SECONDS: Final = Metric(
 RESULT_BYTES: Final = Metric(
     "waypost_result_bytes",
     "counter",
-    "Bytes of the results of applied commands. A rollback of 200 bytes can have a result of 1 MB",
+    "Bytes of the results of applied commands. A 200-byte rollback can have a 1 MB result",
 )
 EMIT_SECONDS: Final = Metric(
     "waypost_emit_seconds", "histogram", "Appending a batch's results until Kafka has them", buckets=_FAST

@@ -150,7 +150,7 @@ class LogObserver(Observer):
         if ahead is None:
             event, fix = (
                 "results_dated_by_workers",
-                "run 'waypost topics update': fences must not live by this clock",
+                "run 'waypost topics update': fences must not depend on this clock",
             )
         elif abs(ahead) > _CLOCK_SECONDS:
             event, fix = "clock_differs", "let this machine and the brokers follow a time server"

@@ -209,7 +209,7 @@ def _require_private(directory: Path) -> None:
 def _require_own(path: Path) -> None:
     found = path.lstat()
     if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
-        raise SpoolError(f"it is no file of this user (its owner has the id {found.st_uid}). Remove it")
+        raise SpoolError(f"it is not a file of this user (its owner has the id {found.st_uid}). Remove it")
 
 
 def _keep_damaged(path: Path) -> None:

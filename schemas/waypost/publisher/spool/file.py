@@ -214,7 +214,7 @@ class SpoolFile:
         self._set_aside = (count + len(rows), before + size + len(rows) * _EMPTY.size)
         row, problem = damaged[0]
         log.error(
-            "%d rows of the spool %s are no commands and were set aside in it: the first is row %d, whose %s",
+            "%d rows of the spool %s are not commands and were set aside in it: the first is row %d, whose %s",
             len(rows),
             self.path,
             row,
@@ -274,13 +274,13 @@ def _problem(
         if (problem := text_problem(text, longest)) is not None:
             return f"{name} {problem}"
     if not isinstance(at, bytes) or len(at) > _LONGEST_STAMP:
-        return "time is none"
+        return "time is not a timestamp"
     if traceparent is not None and (not isinstance(traceparent, bytes) or len(traceparent) > _LONGEST_STAMP):
-        return "traceparent is none"
+        return "traceparent is not a trace context"
     if (session is None) == (partition is None):
         return "session and partition contradict each other"
     if partition is not None and (not isinstance(partition, int) or not 0 <= partition <= _LAST_PARTITION):
-        return "partition is none"
+        return "partition is not a partition number"
     if not isinstance(value, bytes):
         return "value is missing, is not bytes or is larger than any command"
     return None

@@ -1,7 +1,7 @@
 """``waypost commands skip``: the way past a command at which every owner of its partition fails.
 
 The order of the steps is what makes it safe. Once Postgres holds the request, no owner can commit the command any more:
-the epoch is raised, and whoever acquires the partition waits for the order. Only then is the order written to the log.
+the epoch is raised, and a new owner waits for the order. Only then is the order written to the log.
 So there is never an order for a command that was applied, and this can be interrupted and repeated at any step.
 """
 
@@ -31,14 +31,17 @@ from waypost_worker.config.settings import Settings
 if TYPE_CHECKING:
     from waypost.wire.envelope import KafkaRecord
 
-app = App(name="commands", help="Have a command skipped at which a partition is refused.")
+app = App(name="commands", help="Skip a command at which a partition is refused.")
 
 
 @app.command
 def skip(
-    partition: Annotated[int, Parameter(help="that is refused", validator=validators.Number(gte=0))],
+    partition: Annotated[
+        int, Parameter(help="partition that is refused", validator=validators.Number(gte=0))
+    ],
     offset: Annotated[
-        int, Parameter(help="of the command at which it is refused", validator=validators.Number(gte=0))
+        int,
+        Parameter(help="offset of the command at which it is refused", validator=validators.Number(gte=0)),
     ],
     /,
     *,
@@ -50,13 +53,13 @@ def skip(
     ] = 90,
     common: Common = NOTHING_GIVEN,
 ) -> int:
-    """Have one command answered unread, with a rejection that gives the reason.
+    """Reject one command unread, with the reason that you give.
 
-    For a command that makes its owner fail again and again, so that its
-    partition is refused; the alert, /readyz and the log name its offset.
-    Nothing else can be skipped. The order is a signed command in the log, so
-    replay and verify follow it. It can't be taken back: fix the worker
-    instead if that is possible. If this is interrupted, run it again.
+    Use this if a command makes its owner fail again and again, so that the
+    partition is refused. The alert, /readyz and the log name its offset. No
+    other command can be skipped. The order to skip is a signed command in the
+    log, so replay and verify follow it. It can't be undone: fix the worker
+    instead if you can. If the command is interrupted, run it again.
 
     For example:
 
@@ -150,7 +153,7 @@ async def _standing(settings: Settings, database: Any, log: Any, partition: int,
         )
         raise CommandError(
             f"partition {partition} {where}, and only the command at which a partition is refused can be skipped. "
-            "Nothing was changed. A worker names it in /readyz and in its log, once it failed three times"
+            "Nothing was changed. A worker names it in /readyz and in its log after the third failure"
         )
     records = await log.read(offset, offset + 1)
     if not records:
@@ -180,7 +183,7 @@ async def _check_unanswered(settings: Settings, partition: int, offset: int) -> 
     if last is not None and (answered := command_offset(last)) >= offset:
         raise CommandError(
             f"the results topic of partition {partition} answers commands up to offset {answered}: the command was "
-            "applied before, and Postgres went back since. Nothing was changed; use a worker version that can apply it"
+            "applied, and Postgres was restored since. Nothing was changed; use a worker version that can apply it"
         )
 
 
@@ -212,7 +215,7 @@ async def _require_skipped(settings: Settings, partition: int, offset: int, time
         (found,) = await applied(settings, [Sent(partition, offset, "")], timeout)
     except CommandError:
         raise CommandError(
-            f"the order is in the log, and no worker has come past offset {offset} of partition {partition} within "
+            f"the order is in the log, but no worker has passed offset {offset} of partition {partition} within "
             f"{timeout:g} s. The command will be skipped: is a worker running?"
         ) from None
     if found.code != "skipped":

@@ -60,7 +60,7 @@ async def check_workers(connection: Connection, settings: Settings) -> list[Find
     try:
         found = await worker_versions(connection, settings.group_id)
     except RefusedError as error:
-        mend = f"give it Describe on the group {settings.group_id!r}, to see which versions of workers are at work"
+        mend = f"give it Describe on the group {settings.group_id!r}, to see which versions of workers are running"
         return [Finding("warning", "workers", str(error), mend)]
     return worker_findings(found, settings.group_id, None if found else await waiting_commands(settings))
 
@@ -83,7 +83,7 @@ def worker_findings(found: Counter[str], group_id: str, waiting: int | None = No
 def _no_worker(group_id: str, waiting: int | None) -> Finding:
     none = f"no worker is running in the group {group_id!r}"
     if waiting is None:
-        mend = "mend what else is found here, and start one with 'waypost worker'"
+        mend = "fix the other findings, and start one with 'waypost worker'"
         return Finding("warning", "workers", f"{none}, and how many commands wait can't be told", mend)
     if waiting == 0:
         return Finding("ok", "workers", f"{none}, and no command waits")

@@ -1,4 +1,4 @@
-"""``waypost results``: records of the results topic that no worker wrote.
+"""``waypost results``: records in the results topic that no worker wrote.
 
 May import the rest of the worker and ``cli.support``, but no other command group.
 """

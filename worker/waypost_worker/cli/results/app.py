@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from waypost_worker.partition.ports import ForeignRecord
     from waypost_worker.recovery.foreign_results import ForeignResult, FoundResults
 
-app = App(name="results", help="Find results that no worker wrote; pass over them.")
+app = App(name="results", help="Find results that no worker wrote, and ignore them.")
 _PLACE: Final = re.compile(r"(\d{1,9})/(\d{1,18})(?:-(\d{1,18}))?", re.ASCII)
 _MOST: Final = 10_000  # accepted records of a partition: they are read at each acquisition
 _COLUMNS: Final = ("place", "timestamp", "producer_id", "says", "bytes", "state")
@@ -48,9 +48,9 @@ def foreign(
 ) -> int:
     """List records in the results topic that no worker wrote.
 
-    A worker refuses a partition in which it finds one. The list is by
-    producer, not by content: an exact copy of a result is foreign, too. It
-    begins at the position that is stored in Postgres.
+    A worker refuses a partition in which it finds one. Records are listed by
+    producer, not by content: an exact copy of a result is foreign, too. The
+    list starts at the position that is stored in Postgres.
 
     For example:
 
@@ -76,12 +76,12 @@ def accept(
     yes: Annotated[bool, Parameter(help="don't ask")] = False,
     common: Common = NOTHING_GIVEN,
 ) -> int:
-    """Have workers pass over records in the results topic that no worker wrote.
+    """Make workers ignore records in the results topic that no worker wrote.
 
-    First find out who wrote them, and take that writer's permission. Only
-    records that 'waypost results foreign' lists can be accepted, so a result
-    of a worker never is. Postgres keeps the offset and a hash of each. The
-    records stay in the topic, and subscribers see them unless they skip them.
+    First find out who wrote them, and revoke that writer's permission. Only
+    records that 'waypost results foreign' lists can be accepted, so a worker's
+    result never is. Postgres keeps the offset and a hash of each. The records
+    stay in the topic, and subscribers see them unless they ignore them.
 
     For example:
 
@@ -96,13 +96,13 @@ def accept(
     found = asyncio.run(_find_all(settings, partitions))
     chosen = {number: _chosen(number, found[number].results, stretches) for number in partitions}
     rows = [_row(number, one) for number, listed in chosen.items() for one in listed]
-    show_rows(rows, common.output, _COLUMNS, "all of them were accepted before", wrap=("says",))
+    show_rows(rows, common.output, _COLUMNS, "all of them were accepted already", wrap=("says",))
     count = len(rows)
     if dry_run or not count:
         return DONE
-    confirm(f"this has workers pass over {count} record{'' if count == 1 else 's'} of the results topic", yes)
+    confirm(f"this makes workers ignore {count} record{'' if count == 1 else 's'} of the results topic", yes)
     asyncio.run(_accept(settings, found, chosen))
-    note("accepted; workers take the refused partitions again within half a minute")
+    note("accepted; workers acquire the refused partitions within half a minute")
     return DONE
 
 
@@ -142,7 +142,7 @@ def _chosen(partition: int, found: "FoundResults", stretches: Sequence[_Stretch]
             raise CommandError(
                 f"There is no foreign record at {partition}/{stretch.first}"
                 f"{'' if stretch.last == stretch.first else f'-{stretch.last}'}: what is there was written by a "
-                "worker, or lies before the position in Postgres. Nothing was changed. List the foreign ones with "
+                "worker, or is before the position in Postgres. Nothing was changed. List the foreign ones with "
                 "'waypost results foreign'."
             )
         chosen.update({one.record.offset: one for one in here if not one.accepted})
@@ -229,5 +229,5 @@ async def _accept(
             )
             if epoch is None:
                 raise CommandError(
-                    f"Partition {partition} was changed meanwhile. Nothing was changed in it; try again."
+                    f"Somebody else changed partition {partition} meanwhile. Nothing was changed in it; try again."
                 )

@@ -90,12 +90,12 @@ def _loaded(path: Path, text: bytes, load: Any) -> Any:
         key = load()
     except TypeError:
         raise CommandError(
-            f"the key in {path} is protected by a password: give one that is not", USAGE
+            f"the key in {path} is protected by a password: use one that is not", USAGE
         ) from None
     except (ValueError, UnsupportedAlgorithm):
         key = None
     if not isinstance(key, Ed25519PrivateKey | Ed25519PublicKey):
         raise CommandError(
-            f"{path} holds no Ed25519 key in PEM: make one with 'waypost authority create-key'", USAGE
+            f"{path} contains no Ed25519 key in PEM: make one with 'waypost authority create-key'", USAGE
         )
     return key

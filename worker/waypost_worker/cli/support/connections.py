@@ -179,8 +179,8 @@ async def postgres_errors(settings: Settings, dsn: str | None = None) -> AsyncIt
         ended = last_word(error)
         setting = TIME_LIMITS[getattr(ended, "sqlstate", "")]
         raise CommandError(
-            f"Postgres at {where} ended what took too long: {ended}. Raise {setting} for the role, or for this "
-            f"connection with {setting}=0 in the DSN"
+            f"Postgres at {where} canceled a statement that took too long: {ended}. Raise {setting} for the "
+            f"role, or for this connection with {setting}=0 in the DSN"
         ) from None
     except (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise _unreachable(settings, where, error) from None
@@ -192,8 +192,8 @@ async def postgres_errors(settings: Settings, dsn: str | None = None) -> AsyncIt
         ) from None
     except asyncpg.ReadOnlySQLTransactionError as error:
         raise CommandError(
-            f"Postgres at {where} is read-only ({error}). Nothing was changed: let the DSN lead to the primary; with "
-            "target_session_attrs=read-write it refuses other servers"
+            f"Postgres at {where} is read-only ({error}). Nothing was changed: point the DSN at the primary; with "
+            "target_session_attrs=read-write it rejects other servers"
         ) from None
     except asyncpg.InsufficientPrivilegeError as error:
         raise CommandError(

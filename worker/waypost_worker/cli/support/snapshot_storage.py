@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 UnsignedFlag = Annotated[
     bool,
-    Parameter(name="--allow-unsigned", help="also one that is not signed with WAYPOST_SNAPSHOTS_KEY"),
+    Parameter(
+        name="--allow-unsigned", help="accept a snapshot that is not signed with WAYPOST_SNAPSHOTS_KEY"
+    ),
 ]
 AtFlag = Annotated[
     str | None,

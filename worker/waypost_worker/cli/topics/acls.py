@@ -21,9 +21,9 @@ def acls(
 ) -> int:
     """Print the least ACLs that agents, subscribers, workers and operators need.
 
-    All of them, or those of the ROLES that are named, as lines for Kafka's
-    kafka-acls.sh. Nothing is changed, and no broker is asked: whoever administers
-    the cluster runs them. How to set up the rest: docs/security.md.
+    Without ROLES, all of them are printed, as lines for Kafka's kafka-acls.sh.
+    Nothing is changed, and no broker is contacted: an administrator of the
+    cluster runs them. How to set up the rest: docs/security.md.
 
     For example:
 

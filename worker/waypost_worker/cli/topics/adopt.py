@@ -27,7 +27,7 @@ def adopt(
     ] = None,
     authority_key: Annotated[
         Path | None,
-        Parameter(help="public or private key file of an authority to put in place of the present one"),
+        Parameter(help="public or private key file of an authority to replace the current one"),
     ] = None,
     common: Common = NOTHING_GIVEN,
 ) -> int:
@@ -42,8 +42,8 @@ def adopt(
     the new ones may have more partitions: sessions move to where their keys
     lead. See docs/partitions.md.
 
-    The authority stays, unless --authority-key names another: the way out if a
-    private key is lost, or somebody else was the first to name one.
+    The authority stays unless --authority-key names another. Use that if a
+    private key is lost, or if somebody else named an authority first.
 
     For example:
 

@@ -60,9 +60,9 @@ def create(
     fences former owners; without that, nothing is made. Topics that exist are
     left as they are: see 'waypost topics check'.
 
-    With --authority-key, the first command in every partition says who may
-    set the default retention (see 'waypost authority'). Otherwise the first
-    who publishes such a command decides.
+    With --authority-key, the first command in every partition names the key
+    that may set the default retention (see 'waypost authority'). Otherwise,
+    the first client to publish such a command decides.
 
     For example:
 
@@ -163,9 +163,9 @@ def update(
 ) -> int:
     """Change settings of existing topics that break the protocol.
 
-    That is what 'waypost topics check' reports as errors, such as topics of
-    version 0.1, whose results carry the workers' time. Other settings of the
-    topics stay. Changes take effect at once; workers may run.
+    It fixes what 'waypost topics check' reports as errors, such as topics of
+    version 0.1, whose results carry the workers' time. Other settings stay
+    unchanged. Changes take effect immediately, and workers may be running.
 
     For example:
 

@@ -36,8 +36,8 @@ def drained(*, common: Common = NOTHING_GIVEN) -> int:
 
     Before topics are given up for others, with every publisher stopped: what
     they would leave behind. Results count as answered once a worker has noted
-    that Kafka has them, at the latest when it ends. A command topic that is
-    not the one whose commands were applied is an error.
+    that Kafka has them, at the latest when it ends. It is an error if
+    the command topic is not the one whose commands were applied.
 
     For example:
 
