@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.test_snapshot_pgcopy import written
 
-from waypost_worker.recovery.shares import Share
+from waypost_worker.recovery.shares import WHOLE, Share
 from waypost_worker.snapshots.files import TableWriter
 from waypost_worker.snapshots.manifest import TABLES, AppliedMigration, Manifest, Part
 from waypost_worker.snapshots.rows import READ, SnapshotRows
@@ -46,17 +46,19 @@ FIELDS = st.one_of(
 )
 
 
-async def read_all(rows: SnapshotRows, table: str) -> int:
+async def read_all(rows: SnapshotRows, table: str, share: Share = WHOLE) -> int:
     match table:
         case "partitions":
             return int(await rows.partition() is not None)
         case "outbox":
             return len(await rows.outbox())
     read: Any = {"recent_commands": rows.commands, "rejected_commands": rows.rejected}.get(table)
-    return len([row async for row in (read or getattr(rows, table))(Share())])
+    return len([row async for row in (read or getattr(rows, table))(share)])
 
 
-async def of_hostile_rows(table: str, columns: list[str], rows: list[list[bytes | None]]) -> int:
+async def of_hostile_rows(
+    table: str, columns: list[str], rows: list[list[bytes | None]], share: Share = WHOLE
+) -> int:
     with tempfile.TemporaryDirectory() as directory:
         storage = DirectoryStorage(Path(directory))
         writer = TableWriter(storage, NAME, 0, table)
@@ -75,7 +77,7 @@ async def of_hostile_rows(table: str, columns: list[str], rows: list[list[bytes 
             {key: columns if key == table else ["partition"] for key in TABLES},
             [part],
         )
-        return await read_all(SnapshotRows(storage, manifest, 0), table)
+        return await read_all(SnapshotRows(storage, manifest, 0), table, share)
 
 
 def test_every_column_is_known() -> None:
@@ -92,3 +94,21 @@ def test_hostile_rows_are_rows_or_a_snapshot_error(table: str, data: st.DataObje
     rows = data.draw(st.lists(st.lists(FIELDS, min_size=len(columns), max_size=len(columns)), max_size=3))
     with contextlib.suppress(SnapshotError):
         assert asyncio.run(of_hostile_rows(table, columns, rows)) <= len(rows)
+
+
+async def test_nothing_is_made_of_rows_outside_the_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verify reads all files once for each share of the sessions."""
+    made: list[bytes] = []
+    monkeypatch.setattr("waypost_worker.snapshots.rows.canonical_metadata", made.append)
+    number = struct.pack("!q", 1)
+    rows: list[list[bytes | None]] = [
+        [b"s%d" % one, number, None, b"", number, number, b"1", b"\x01{}", b"\0", None, number]
+        for one in range(100)
+    ]
+    columns = COLUMNS["checkpoints"].split()
+    found = [
+        await of_hostile_rows("checkpoints", columns, rows, share)
+        for share in (WHOLE.first_half(), WHOLE.first_half().following(WHOLE.high))
+    ]
+    assert all(found)
+    assert sum(found) == len(made) == 100

@@ -4,6 +4,7 @@ what it can prove.
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -106,9 +107,7 @@ READ: Final[Mapping[str, Callable[[bytes], Any]]] = {
 }
 
 
-def _value(raw: bytes | None, name: str, table: str) -> Any:
-    if raw is not None:
-        return READ[name](raw)
+def _null(name: str, table: str) -> Any:
     if name not in _NULLABLE[table]:
         raise ValueError(f"{name!r} is null")
     return None
@@ -157,8 +156,13 @@ def _outbox(row: dict[str, Any]) -> StoredOutbox:
     return StoredOutbox(row["first_offset"], row["last_offset"], row["payload"])
 
 
-def _of_share(session_id: str, share: Share) -> bool:
+def _holds(share: Share, row: dict[str, Any]) -> bool:
+    session_id = row["session_id"]
     return share.whole or share.holds(spread_of(session_id.encode()))
+
+
+def _holds_rejected(share: Share, row: dict[str, Any]) -> bool:
+    return share.holds(spread_of(row["key"], row["offset"]))
 
 
 class SnapshotRows(Base):
@@ -181,28 +185,20 @@ class SnapshotRows(Base):
         return None
 
     @override
-    async def sessions(self, share: Share) -> AsyncIterator[StoredSession]:
-        async for session in self._rows("sessions", _session):
-            if _of_share(session.session_id, share):
-                yield session
+    def sessions(self, share: Share) -> AsyncIterator[StoredSession]:
+        return self._rows("sessions", _session, partial(_holds, share))
 
     @override
-    async def checkpoints(self, share: Share) -> AsyncIterator[StoredCheckpoint]:
-        async for checkpoint in self._rows("checkpoints", _checkpoint):
-            if _of_share(checkpoint.session_id, share):
-                yield checkpoint
+    def checkpoints(self, share: Share) -> AsyncIterator[StoredCheckpoint]:
+        return self._rows("checkpoints", _checkpoint, partial(_holds, share))
 
     @override
-    async def commands(self, share: Share) -> AsyncIterator[StoredCommand]:
-        async for command in self._rows("recent_commands", lambda row: StoredCommand(**row)):
-            if _of_share(command.session_id, share):
-                yield command
+    def commands(self, share: Share) -> AsyncIterator[StoredCommand]:
+        return self._rows("recent_commands", lambda row: StoredCommand(**row), partial(_holds, share))
 
     @override
-    async def rejected(self, share: Share) -> AsyncIterator[RejectedRow]:
-        async for rejected in self._rows("rejected_commands", _rejected):
-            if share.holds(spread_of(rejected.key, rejected.offset)):
-                yield rejected
+    def rejected(self, share: Share) -> AsyncIterator[RejectedRow]:
+        return self._rows("rejected_commands", _rejected, partial(_holds_rejected, share))
 
     @override
     async def outbox(self) -> Sequence[StoredOutbox]:
@@ -213,7 +209,13 @@ class SnapshotRows(Base):
         # None: rows were taken by their sessions.
         return ()
 
-    async def _rows(self, table: str, make: Callable[[dict[str, Any]], _T]) -> AsyncIterator[_T]:
+    async def _rows(
+        self,
+        table: str,
+        make: Callable[[dict[str, Any]], _T],
+        wanted: Callable[[dict[str, Any]], bool] = lambda _: True,
+    ) -> AsyncIterator[_T]:
+        """Read a table, and make something of each wanted row."""
         if self._part is None:
             return
         columns = self._manifest.columns[table]
@@ -222,15 +224,19 @@ class SnapshotRows(Base):
                 f"the snapshot {self.name!r} has a column {unknown[0]!r} of {table!r} that this version does not know: "
                 f"use the one that took it, Waypost {self._manifest.waypost}"
             )
+        readers = [(name, READ[name]) for name in columns]
         files = [file for file in self._part.files if file.table == table]
         count = 0
         try:
             async for rows in rows_of(stream_of(self._storage, self.name, files)):
                 for fields in rows:
                     count += 1
-                    yield make(
-                        {name: _value(raw, name, table) for name, raw in zip(columns, fields, strict=True)}
-                    )
+                    row = {
+                        name: _null(name, table) if raw is None else read(raw)
+                        for (name, read), raw in zip(readers, fields, strict=True)
+                    }
+                    if wanted(row):
+                        yield make(row)
         except (CopyFormatError, ValueError, TypeError, LookupError, AttributeError) as error:
             # Whoever can write a snapshot chooses its columns and what is in them.
             raise SnapshotError(
