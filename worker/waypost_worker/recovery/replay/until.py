@@ -91,7 +91,7 @@ async def find_checkpoint(logs: Mapping[int, DatedLog], checkpoint_id: str) -> L
     fold.orders = await OrderScan(fold.state, partition, len(logs), 0).advance(log)
     async for records in stretches(log, 0, end):
         for record in records:
-            if record.key is not None and record.key != key:
+            if record.key is not None and record.key != key and fold.orders.of(record) is None:
                 continue
             fold.take([record])
             session = fold.sessions.get(session_id)
