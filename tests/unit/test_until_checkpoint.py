@@ -67,6 +67,18 @@ async def test_a_skipped_command_of_another_session_is_in_nobodys_way() -> None:
     assert await found(log, "mine:1") == LogPosition(0, made.offset)
 
 
+async def test_an_order_that_names_another_record_is_looked_at_once() -> None:
+    """Each look at the log is a connection of its own."""
+    log = Log(piece=1)
+    log.signed(EventType.CONFIGURE_AUTHORITY, authority_body(public_key("one")))
+    named = log.create("other")
+    log.signed(EventType.SKIP, skip_body(named.offset, bytes(16), "another record"))
+    for _ in range(5):
+        made = log.create("mine")
+    assert await found(log, "mine:5") == LogPosition(0, made.offset)
+    assert log.looks == [(named.offset, named.offset + 1)]
+
+
 async def test_a_skipped_command_of_the_session_makes_no_checkpoint() -> None:
     log = Log()
     log.signed(EventType.CONFIGURE_AUTHORITY, authority_body(public_key("one")))

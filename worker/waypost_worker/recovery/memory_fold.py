@@ -71,7 +71,7 @@ class MemoryFold:
         self._weight = 0  # entries and remembered ids of all sessions
         self._silent = NullEncoder(partition)
         self.orders = NO_ORDERS
-        self.unmet: list[tuple[NotSkipped, int]] = []  # valid orders to skip commands that were not skipped
+        self._unmet: list[tuple[NotSkipped, int]] = []
 
     @property
     def size(self) -> int:
@@ -122,6 +122,11 @@ class MemoryFold:
         self.rejected = {offset: one for offset, one in self.rejected.items() if share.holds(one[2])}
         return True
 
+    def take_unmet(self) -> list[tuple[NotSkipped, int]]:
+        """Return the valid orders to skip commands that were not skipped, each once."""
+        unmet, self._unmet = self._unmet, []
+        return unmet
+
     def _fold(self, records: Sequence[KafkaRecord], encoder: ResultEncoder) -> Batch:
         batch = Batch(encoder, self.sessions, self.state)
         share = None if self.share.whole else self.share
@@ -137,7 +142,7 @@ class MemoryFold:
         if records:
             self.next_offset = records[-1].offset + 1
             self.anchor = anchor_of(records[-1])
-        self.unmet += batch.unmet
+        self._unmet += batch.unmet
         return batch
 
     def _absorb(self, changes: Changes) -> None:

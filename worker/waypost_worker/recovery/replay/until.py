@@ -97,7 +97,7 @@ async def find_checkpoint(logs: Mapping[int, DatedLog], checkpoint_id: str) -> L
             session = fold.sessions.get(session_id)
             if session is not None and number in session.entries:
                 return LogPosition(partition, record.offset)
-        await check_unmet(log, fold.unmet)
+        await check_unmet(log, fold.take_unmet())
     raise RefusedError(f"the log never made a checkpoint {checkpoint_id!r}. Nothing was changed")
 
 

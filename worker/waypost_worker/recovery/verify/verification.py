@@ -207,7 +207,7 @@ class Verification:
     async def _fold(self, fold: MemoryFold, end: int, take: Callable[[Sequence[KafkaRecord]], None]) -> None:
         async for records in stretches(self._log, fold.next_offset, end):
             take(records)
-            await check_unmet(self._log, fold.unmet)
+            await check_unmet(self._log, fold.take_unmet())
             self._fit(fold)
             self._progress.advanced(self._partition, len(records), fold.next_offset)
 
