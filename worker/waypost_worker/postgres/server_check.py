@@ -108,7 +108,8 @@ def _pooler(connection: Any, backend: int, statement_cache: int) -> list[Finding
 
 async def is_dev_server(connection: Any) -> bool:
     """Whether ``waypost dev`` runs the server."""
-    return bool(await connection.fetchval("select current_setting('cluster_name')") == DEV_CLUSTER)
+    (found,) = await connection.fetch(statement("server_settings"), ["cluster_name"])
+    return bool(found["setting"] == DEV_CLUSTER)
 
 
 def _role(server: Any, found: Mapping[str, str]) -> list[Finding]:
