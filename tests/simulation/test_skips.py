@@ -246,3 +246,41 @@ def test_an_order_that_postgres_lost_is_found_again(world: World) -> None:
     stored = world.database_of(0).tables[0].authority
     assert (stored.key, stored.skipped) == (public_key("one"), (5,))
     assert judge(world).problems == []
+
+
+@pytest.mark.parametrize("named", ["before", "behind"])
+def test_an_order_holds_though_its_request_was_lost(world: World, named: str) -> None:
+    """A version without the bug starts, and nothing in Postgres or in the results topic says that there is an order.
+
+    With an authority, an owner looks for orders all the same. Without one, it meets the order in the batch that would
+    apply the command, and looks for orders from then on.
+    """
+    told = Told(world)
+
+    def begin() -> None:
+        if named == "before":
+            authority(world, "one")
+        else:
+            send(world, 0, 1)
+        send(world, 0, 10)
+        poison(world, 0, 5)
+
+    def skip() -> None:
+        database = world.database_of(0)
+        if named == "behind":
+            authority(world, "one")
+        assert request_skip(database, 0, 5)
+        order(world, 5)
+        database.fail_over(1)
+        assert database.tables[0].skip_offset is None
+        world.poison.fix()
+        world.fleet.crash(world.fleet.hosts[0])
+        world.fleet.boot(0)
+        world.fleet.own(world.fleet.hosts[0], 0)
+
+    at(world, 1, begin)
+    at(world, 15, skip)
+    world.run()
+    assert len(told.of(UnskippedError)) == (named == "behind")
+    assert answers(world)[5] == ("command.rejected", "skipped")
+    assert judge(world).problems == []
