@@ -94,7 +94,7 @@ TERMS: tuple[Mutant, ...] = (
     Mutant(
         "results-behind-the-commands-accepted",
         "results of commands that the command topic does not have are accepted",
-        (Edit(ACQUIRE + "acquire", "if tail.highest >= claim.next_offset:", "if False:"),),
+        (Edit(ACQUIRE + "acquire", "if restored:", "if False:"),),
         tests=(FOUND + "test_results_of_commands_that_the_command_topic_does_not_have_are_refused",),
     ),
     Mutant(

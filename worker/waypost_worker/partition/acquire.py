@@ -89,11 +89,11 @@ async def acquire(
         with proof.fencing():
             tail_end = await results.append([record]) + 1
         tail = await _read_tail(results, claim, results_start, tail_end, record)
-    if tail.highest >= claim.next_offset:
+    restored = tail.highest >= claim.next_offset
+    if restored:
         await check_answered(log, tail.highest, log_end)
 
     orders = NO_ORDERS
-    restored = tail.highest >= claim.next_offset
     if limits.look_ahead or restored or claim.skip_offset is not None or claim.authority.key is not None:
         # An operator orders nothing before Postgres knows of it. But a failover may have lost that.
         orders = await find_orders(
