@@ -14,6 +14,7 @@ DATABASE = "tests.simulation.database:"
 PRODUCERS = "tests.simulation.producers:"
 FOUND = "tests/simulation/test_found.py::"
 FAILING = "tests/simulation/test_failing_commands.py::"
+SKIPS = "tests/simulation/test_skips.py::"
 
 NO_RENEWAL = Edit(
     TERM + "Term.run", "while Moment.of(self._clock).since(began) <= self._limits.renew_after:", "while True:"

@@ -10,10 +10,13 @@ from tests.mutants.catalogue.places import (
     OWNER,
     OWNERSHIP,
     SEARCH,
+    SKIPS,
     TAIL,
     TERM,
 )
 from tests.mutants.mutant import Edit, Mutant
+
+_LOST_REQUEST = "test_an_order_holds_though_its_request_was_lost"
 
 TERMS: tuple[Mutant, ...] = (
     # The results position (E, F).
@@ -96,6 +99,18 @@ TERMS: tuple[Mutant, ...] = (
         "results of commands that the command topic does not have are accepted",
         (Edit(ACQUIRE + "acquire", "if restored:", "if False:"),),
         tests=(FOUND + "test_results_of_commands_that_the_command_topic_does_not_have_are_refused",),
+    ),
+    Mutant(
+        "an-authority-is-no-reason-to-look-ahead",
+        "an owner looks for orders to skip commands only if Postgres or the results topic says that there are any",
+        (Edit(ACQUIRE + "acquire", " or claim.authority.key is not None:", ":"),),
+        tests=(SKIPS + _LOST_REQUEST,),
+    ),
+    Mutant(
+        "an-order-that-came-too-late-teaches-nothing",
+        "an owner that met an order too late does not look for orders in its next term",
+        (Edit(OWNER + "_run_term", "replace(self._limits, look_ahead=True)", "self._limits"),),
+        tests=(SKIPS + _LOST_REQUEST,),
     ),
     Mutant(
         "results-end-checked-after-the-fence",
