@@ -111,7 +111,7 @@ class Broker:
 
     async def send(self, node: int, request: Any) -> Response:
         if isinstance(request, TopicIdRequest):
-            raise NotImplementedError
+            raise NotImplementedError  # as the client does if a broker is older than 3.1
         self.asked.append(request._topics[0][1][0][1])
         answer = self._answers.pop(0)
         if isinstance(answer, Exception):
