@@ -101,14 +101,12 @@ class EmittedTail:
                 self._digests += _digest_found(record)
 
     def _note_owner(self, record: FetchedResult, written_by: int) -> None:
-        try:
-            producer_id = orjson.loads(record.value).get("producer_id")
-        except (ValueError, AttributeError):
+        producer_id = fenced_producer(record)
+        if producer_id is None:
             return  # of somebody who is no owner
-        if isinstance(producer_id, int):
-            self.producer_ids.add(producer_id)
-            if self._owners is not None and producer_id == written_by:
-                self._owners.add(producer_id)
+        self.producer_ids.add(producer_id)
+        if self._owners is not None and producer_id == written_by:
+            self._owners.add(producer_id)
 
     def check_position(self) -> None:
         """RefusedError if a result just below F is there, and the last one is not that of command E."""
@@ -144,6 +142,15 @@ def _digest_found(record: FetchedResult) -> bytes:
     except (ValueError, KeyError, TypeError, AttributeError):
         # Headers without a value, or a body that no result has.
         raise _not_a_result(record) from None
+
+
+def fenced_producer(record: FetchedResult) -> int | None:
+    """Return the producer id that a fence record names; None if it names none."""
+    try:
+        producer_id = orjson.loads(record.value)["producer_id"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return producer_id if isinstance(producer_id, int) else None
 
 
 def command_offset(record: FetchedResult) -> int:

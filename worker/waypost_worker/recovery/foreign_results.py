@@ -9,12 +9,10 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import orjson
-
 from waypost_worker.partition.acquire import LOOK_BACK
 from waypost_worker.partition.foreign import accepted_record
 from waypost_worker.partition.ports import FetchedResult, ForeignRecord, RefusedError
-from waypost_worker.partition.tail import command_offset
+from waypost_worker.partition.tail import command_offset, fenced_producer
 from waypost_worker.recovery.log_scan import is_fence
 
 
@@ -65,7 +63,7 @@ async def find_foreign(
     found = FoundResults([], [])
     async for piece in pieces:
         for record, producer_id in piece:
-            if producer_id >= 0 and _claimed_by(record) == producer_id:
+            if producer_id >= 0 and is_fence(record) and fenced_producer(record) == producer_id:
                 owners.add(producer_id)
             if producer_id in owners:
                 continue
@@ -85,17 +83,6 @@ async def find_foreign(
                 )
             )
     return found
-
-
-def _claimed_by(record: FetchedResult) -> int | None:
-    """Return the producer id in a fence record."""
-    if not is_fence(record):
-        return None
-    try:
-        claimed = orjson.loads(record.value)["producer_id"]
-    except (ValueError, KeyError, TypeError):
-        return None
-    return claimed if isinstance(claimed, int) else None
 
 
 def _says(record: FetchedResult) -> str:
