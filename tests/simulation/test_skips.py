@@ -86,6 +86,27 @@ def test_a_partition_continues_behind_a_command_that_was_skipped(world: World) -
     assert judge(world).problems == []
 
 
+def test_a_skip_is_noticed_soon_however_long_the_partition_was_refused(world: World) -> None:
+    """By then, terms are further apart than what the skip has to be noticed in."""
+
+    def begin() -> None:
+        authority(world, "one")
+        send(world, 0, 10)
+        poison(world, 0, 5)
+
+    def skip() -> None:
+        assert request_skip(world.database_of(0), 0, 5)
+        order(world, 5)
+
+    at(world, 1, begin)
+    at(world, 45, skip)
+    seen: list[int] = []
+    at(world, 50, lambda: seen.append(world.last_answered(0)))
+    world.run()
+    assert seen == [11]
+    assert judge(world).problems == []
+
+
 def test_the_authority_may_be_named_behind_the_command(world: World) -> None:
     def begin() -> None:
         send(world, 0, 10)
