@@ -156,6 +156,24 @@ def test_the_limit_grows_after_full_batches_and_is_gone_at_the_end() -> None:
     assert sizer.most_records(0) is None
 
 
+def batches_until_it_grows(sizer: BatchSizer) -> int:
+    """Halve the limit of 100 records once, and apply full batches until it is gone."""
+    sizer.timed_out(slow(0, 100))
+    count = 0
+    while sizer.most_records(0) is not None:
+        sizer.applied(50)
+        count += 1
+    return count
+
+
+def test_what_was_too_slow_long_ago_no_longer_delays_growth() -> None:
+    sizer = BatchSizer(100)
+    assert [batches_until_it_grows(sizer) for _ in range(3)] == [8, 16, 32]
+    for _ in range(1024):
+        sizer.applied(100)
+    assert batches_until_it_grows(sizer) == 8
+
+
 @given(fitting=st.integers(1, 2000), largest=st.integers(1, 2000))
 def test_a_backlog_is_worked_off_with_few_batches_that_are_too_slow(fitting: int, largest: int) -> None:
     tried = worked_off(BatchSizer(largest), 300 * fitting, fitting, largest)

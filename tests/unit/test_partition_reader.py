@@ -104,6 +104,7 @@ class Broker:
     def __init__(self, *answers: bytes | Exception) -> None:
         self._answers = list(answers)
         self.asked: list[int] = []
+        self.asked_for_ids = 0
         self.cluster = self
 
     def leader_for_partition(self, partition: TopicPartition) -> int:
@@ -111,6 +112,7 @@ class Broker:
 
     async def send(self, node: int, request: Any) -> Response:
         if isinstance(request, TopicIdRequest):
+            self.asked_for_ids += 1
             raise NotImplementedError  # as the client does if a broker is older than 3.1
         self.asked.append(request._topics[0][1][0][1])
         answer = self._answers.pop(0)
@@ -140,6 +142,7 @@ async def test_a_fetch_that_times_out_before_anybody_waits_for_it_is_sent_again(
     found = [[record.offset for record in await reader.get(1000, 5)] for _ in range(2)]
     assert found == [[0, 1, 2, 3, 4], [5, 6]]
     assert broker.asked == [0, 5, 5]
+    assert broker.asked_for_ids == 1, "it has none, and won't have any"
 
 
 async def test_a_fetch_that_times_out_while_it_is_waited_for_means_that_kafka_is_unavailable() -> None:
