@@ -236,7 +236,7 @@ async def test_a_large_state_is_kept_and_deleted_whole(backend: Backend) -> None
     await storage.save(made)
     assert await storage.load(made.checkpoint_id) == made
     assert await storage.delete(made.checkpoint_id)
-    info = await backend._reader.session_info("agent-framework/large")
+    info = await backend._connection.reader.session_info("agent-framework/large")
     assert info is not None
     assert info.checkpoint_count == 0
 

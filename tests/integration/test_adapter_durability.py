@@ -19,7 +19,7 @@ from tests.support.timeouts import PATIENCE
 
 from waypost import Publisher, Reader, ReaderTimeoutError
 from waypost.adapters import Backend, RejectedWriteError
-from waypost.adapters import backend as backend_module
+from waypost.adapters import commands as commands_module
 from waypost.adapters.agent_framework import WaypostCheckpointStorage
 from waypost.adapters.backend import Durability
 from waypost.adapters.langgraph import WaypostSaver
@@ -147,7 +147,7 @@ async def test_what_the_worker_rejects_is_logged_and_raised_by_a_later_call(
     saver = WaypostSaver(backend)
     await put(saver, {"step": 1})
     with monkeypatch.context() as patch:
-        patch.setattr(backend_module, "create_body", lambda *_: b'{"name":"n","data":7}')
+        patch.setattr(commands_module, "create_body", lambda *_: b'{"name":"n","data":7}')
         await put(saver, {"step": 2, "other": "never stored"})
     with pytest.raises(
         RejectedWriteError, match=r"rejected an earlier write to 'langgraph/t'.*invalid-body"
@@ -178,7 +178,7 @@ async def test_a_rejection_that_nobody_reads_is_logged_all_the_same(
     listener = Listener()
     logging.getLogger("waypost").addHandler(listener)
     try:
-        monkeypatch.setattr(backend_module, "create_body", lambda *_: b'{"name":"n","data":7}')
+        monkeypatch.setattr(commands_module, "create_body", lambda *_: b'{"name":"n","data":7}')
         await put(WaypostSaver(backend), {"step": 1})
         await asyncio.wait_for(told.wait(), PATIENCE)
     finally:

@@ -187,7 +187,7 @@ async def test_a_large_item_is_kept_and_popped_whole(adapter_world: Deployment, 
     assert await session.get_items(1) == [image]
     assert await session.pop_item() == image
     assert await session.get_items() == [said("look")]
-    info = await backend._reader.session_info("openai-agents/large")
+    info = await backend._connection.reader.session_info("openai-agents/large")
     assert info is not None
     assert info.checkpoint_count == 1
 

@@ -1,0 +1,49 @@
+"""The commands that add an adapter's records: one create, or as few imports as possible. Pure."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final, NamedTuple
+
+import orjson
+
+from waypost.adapters.records import POLICY, Grouping, Record, import_item
+from waypost.model.limits import dump_object
+from waypost.model.times import format_micros, to_micros
+from waypost.wire.encode import create_body, import_body
+from waypost.wire.event_types import EventType
+
+
+class Command(NamedTuple):
+    """A command, and how many records it adds."""
+
+    kind: EventType
+    body: bytes
+    timestamp: datetime | None
+    records: int
+
+
+POLICY_COMMAND: Final = Command(EventType.CONFIGURE, orjson.dumps(POLICY), None, 0)
+
+
+def create_command(record: Record, timestamp: datetime | None) -> Command:
+    """Return the create of one record, taken now by default."""
+    return Command(
+        EventType.CREATE, create_body(record.name, record.data, record.metadata), timestamp, records=1
+    )
+
+
+def commands_of(records: Sequence[Record], timestamp: datetime | None) -> list[Command]:
+    """Return one create, or as few imports as possible."""
+    if len(records) == 1:
+        return [create_command(records[0], timestamp)]
+    now = format_micros(to_micros(timestamp or datetime.now().astimezone()))
+    groups = Grouping()
+    full: list[list[bytes]] = []
+    for record in records:
+        item = import_item(record.name, dump_object(record.data, "data"), record.metadata, now)
+        if group := groups.add(item):
+            full.append(group)
+    return [
+        Command(EventType.IMPORT, import_body(group), None, records=len(group))
+        for group in [*full, groups.group]
+    ]

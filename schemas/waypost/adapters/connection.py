@@ -1,0 +1,56 @@
+"""The publisher and the reader that a backend is made of."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from waypost.publisher.client import Publisher
+from waypost.reader.barrier import Barrier
+from waypost.reader.client import Reader
+
+
+class Connection:
+    """One publisher and one reader, with the reader's barrier. They exist once it was opened."""
+
+    publisher: Publisher
+    reader: Reader
+    barrier: Barrier
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        dsn: str | Sequence[str],
+        *,
+        topic_prefix: str,
+        schema: str,
+        timeout: float,
+        publisher_options: Mapping[str, Any],
+        reader_options: Mapping[str, Any],
+    ) -> None:
+        self._make_publisher: Callable[[], Publisher] = lambda: Publisher(
+            bootstrap_servers, topic_prefix=topic_prefix, source="/waypost/adapter", **publisher_options
+        )
+        self._make_reader: Callable[[], Reader] = lambda: Reader(
+            dsn,
+            schema=schema,
+            **{
+                "bootstrap_servers": bootstrap_servers,
+                "topic_prefix": topic_prefix,
+                "kafka_options": publisher_options.get("kafka_options"),
+                **reader_options,
+            },
+        )
+        self.timeout = timeout
+
+    async def open(self) -> None:
+        """Start a publisher and make a reader."""
+        self.publisher = await self._make_publisher().start()
+        self.reader = self._make_reader()
+        barrier = self.reader._barrier
+        if barrier is None:
+            raise ValueError("reader_options can't set bootstrap_servers to None")
+        self.barrier = barrier
+
+    async def close(self) -> None:
+        """Close both."""
+        await self.publisher.close()
+        await self.reader.close()

@@ -1,0 +1,69 @@
+"""Room for records: a session is never filled so far that its retention would drop any."""
+
+import asyncio
+
+from waypost.adapters.commands import POLICY_COMMAND
+from waypost.adapters.connection import Connection
+from waypost.adapters.freshness import Freshness
+from waypost.adapters.known_sessions import KnownSessions, SessionFullError
+from waypost.adapters.records import POLICY
+from waypost.adapters.unconfirmed import UnconfirmedWrites
+
+
+class Room:
+    """Looks whether records fit into a session, if what this process knows of it does not say so."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        unconfirmed: UnconfirmedWrites,
+        known: KnownSessions,
+        freshness: Freshness,
+    ) -> None:
+        self._connection = connection
+        self._unconfirmed = unconfirmed
+        self._known = known
+        self._freshness = freshness
+        self._looks: dict[str, asyncio.Lock] = {}
+
+    async def make(self, session_id: str, count: int, full: int, advice: str) -> None:
+        """Make sure that a session takes ``count`` more records, and that its retention policy drops none.
+
+        Raises:
+            SessionFullError: It may hold more than ``full`` then.
+        """
+        if self._has_room(session_id, count, full):
+            return
+        # Calls at the same time need one look, and one policy.
+        lock = self._looks.setdefault(session_id, asyncio.Lock())
+        try:
+            async with lock:
+                if not self._has_room(session_id, count, full):
+                    live = await self._look(session_id)
+                    if live + count > full and self._unconfirmed.own.of_session(session_id):
+                        # What is both applied and not settled was counted twice.
+                        await self._freshness.settled(session_id)
+                        live = await self._look(session_id)
+        finally:
+            if not lock.locked():
+                self._looks.pop(session_id, None)
+        if not self._has_room(session_id, count, full):
+            raise SessionFullError(
+                f"the session {session_id!r} holds {self._known[session_id].at_most()} records, and {count} more would "
+                f"exceed {full}. Nothing was added or removed. {advice}"
+            )
+
+    def _has_room(self, session_id: str, count: int, full: int) -> bool:
+        return self._known.has_room(session_id, count, full, asyncio.get_running_loop().time())
+
+    async def _look(self, session_id: str) -> int:
+        """See how many records a session holds, its own unapplied ones included, and that nothing leaves it."""
+        await self._freshness.caught_up(session_id)
+        now = asyncio.get_running_loop().time()
+        info = await self._connection.reader.session_info(session_id)
+        if info is None or info.policy is None or any(info.policy.get(k) != v for k, v in POLICY.items()):
+            # Before the records, so nothing leaves meanwhile.
+            self._unconfirmed.publish_one(session_id, POLICY_COMMAND, [])
+        counter, live = (0, 0) if info is None else (info.last_number, info.checkpoint_count)
+        unapplied = sum(write.records for write in self._unconfirmed.own.of_session(session_id))
+        return self._known.seen(session_id, counter=counter, live=live, unapplied=unapplied, now=now)
