@@ -34,13 +34,13 @@ from waypost.adapters import _langgraph_cleanup as cleanup
 from waypost.adapters import _langgraph_delta as delta
 from waypost.adapters import _langgraph_layout as layout
 from waypost.adapters._langgraph_cleaner import Cleaner
+from waypost.adapters._langgraph_listing import NEWEST, Listing
 from waypost.adapters._langgraph_serializer import StrictSerializer, require_strict
 from waypost.adapters._langgraph_threads import (
     PREFIX,
     KnownValues,
     name_metadata,
     session_of_thread,
-    thread_of,
 )
 from waypost.adapters.allowed_types import MissingValueError
 from waypost.adapters.backend import (
@@ -55,9 +55,7 @@ from waypost.errors import quoted
 
 __all__ = ["StrictSerializer", "WaypostSaver"]
 
-_PAGE: Final = 25  # checkpoints read at once
 _STEPS: Final = 100  # checkpoints looked at at once on the way back of a delta channel
-_NEWEST: Final = 2**63 - 1
 _TRIES: Final = 3
 
 
@@ -157,8 +155,8 @@ class WaypostSaver(BaseCheckpointSaver[str]):
         wanted: dict[str, Any] | None,
         before: RunnableConfig | None,
         limit: int | None,
-    ) -> "_Listing":
-        return _Listing(self._backend, self.serde, self._stale_ok, config, wanted or {}, before, limit)
+    ) -> Listing:
+        return Listing(self._backend, self.serde, self._stale_ok, config, wanted or {}, before, limit)
 
     async def _delta_history(
         self, config: RunnableConfig, channels: Sequence[str]
@@ -210,7 +208,7 @@ class WaypostSaver(BaseCheckpointSaver[str]):
         newest = layout.newest_of(own, wanted)
         if newest is None:
             stored = await self._backend.stored(
-                session_id, "thread", containing(wanted), None, None, _NEWEST, 1
+                session_id, "thread", containing(wanted), None, None, NEWEST, 1
             )
             return [*stored, *own]
         needs = sorted(
@@ -423,102 +421,6 @@ class WaypostSaver(BaseCheckpointSaver[str]):
     @override
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         self._backend.run(self._prune([str(thread_id) for thread_id in thread_ids], strategy))
-
-
-class _Listing:
-    """The state of one listing: pages of checkpoints, thread after thread."""
-
-    def __init__(
-        self,
-        backend: Backend,
-        serde: SerializerProtocol,
-        stale_ok: bool,
-        config: RunnableConfig | None,
-        wanted: dict[str, Any],
-        before: RunnableConfig | None,
-        limit: int | None,
-    ) -> None:
-        self._backend = backend
-        self._serde = serde
-        self._stale_ok = stale_ok
-        self._filter = wanted
-        self._before = None if before is None else get_checkpoint_id(before)
-        self._left = _NEWEST if limit is None else limit
-        configurable = {} if config is None else config["configurable"]
-        self._contained: dict[str, Any] = {}
-        if (ns := configurable.get("checkpoint_ns")) is not None:
-            self._contained["ns"] = ns
-        if checkpoint_id := configurable.get("checkpoint_id"):
-            self._contained["id"] = checkpoint_id
-        texts, integers = layout.searchable(wanted)
-        self._texts = containing({"facts": texts}) if texts else None
-        self._integers = containing(integers) if integers else None
-        self._sessions: AsyncIterator[str] = (
-            backend.sessions(PREFIX)
-            if config is None
-            else _only(session_of_thread(str(configurable["thread_id"])))
-        )
-        self._session_id: str | None = None
-        self._end = 0
-        self._below: str | None = None  # ids below it, where the thread holds no checkpoint of that id
-        self._seen: set[layout.Key] = set()
-
-    async def page(self) -> Sequence[CheckpointTuple]:
-        """The next checkpoints; none at the end."""
-        while self._left > 0:
-            if self._session_id is None and not await self._next_session():
-                return []
-            session_id = str(self._session_id)
-            rows = await self._backend.stored(
-                session_id,
-                "thread",
-                containing(self._contained),
-                self._texts,
-                self._integers,
-                self._end,
-                min(self._left, _PAGE),
-            )
-            chosen = [row for row in layout.sound(rows) if row.chosen]
-            if not chosen:
-                self._session_id = None
-                continue
-            self._end = chosen[0].number
-            if found := self._passing(thread_of(session_id, chosen[0].metadata), rows):
-                return found
-        return []
-
-    def _passing(self, thread_id: str, rows: Sequence[Row]) -> Sequence[CheckpointTuple]:
-        found: list[CheckpointTuple] = []
-        for each in layout.tuples(thread_id, rows, self._serde):
-            configurable = each.config["configurable"]
-            key = (configurable["checkpoint_ns"], configurable["checkpoint_id"])
-            # A checkpoint that was put again counts where it was put last.
-            if (
-                key not in self._seen
-                and (self._below is None or key[1] < self._below)
-                and layout.matching(self._filter, each.metadata)
-            ):
-                self._seen.add(key)
-                found.append(each)
-        found = found[: self._left]
-        self._left -= len(found)
-        return found
-
-    async def _next_session(self) -> bool:
-        async for session_id in self._sessions:
-            self._session_id, self._end, self._seen = session_id, _NEWEST, set()
-            await self._backend.settled(session_id, stale_ok=self._stale_ok)
-            if self._before is not None:
-                wanted = containing({**self._contained, "id": self._before})
-                places = await self._backend.values(session_id, "place", wanted)
-                self._end = places[0] if places else _NEWEST
-                self._below = None if places else self._before
-            return True
-        return False
-
-
-async def _only(session_id: str) -> AsyncIterator[str]:
-    yield session_id
 
 
 def _all_but_newest(rows: Sequence[Row]) -> set[layout.Key]:
