@@ -277,14 +277,25 @@ def link_of(path: str) -> str:
 
 
 def test_a_reader_in_a_forked_child_says_that_its_connections_are_the_parents(database: str) -> None:
+    assert _printed(FORKED, database) == "ReaderError: True\n"
+
+
+def test_a_reader_that_was_only_made_before_a_fork_reads_in_the_child(database: str) -> None:
+    assert (
+        _printed(FORKED.replace("asyncio.run(reader.sessions())\nprocess", "process"), database) == "read\n"
+    )
+
+
+def _printed(program: str, database: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", FORKED, database],
+        [sys.executable, "-c", program, database],
         check=False,
         capture_output=True,
         text=True,
         timeout=PATIENCE,
     )
-    assert done.stdout == "ReaderError: True\n", done.stderr
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 FORKED = """
@@ -296,6 +307,7 @@ reader = Reader(sys.argv[1])
 def child():
     try:
         asyncio.run(reader.sessions())
+        print("read", flush=True)
     except ReaderError as error:
         print("ReaderError:", "before a fork" in str(error), flush=True)
 

@@ -106,6 +106,7 @@ class ReadPool:
                         "waypost.Reader needs asyncpg: install it with pip install 'waypost[reader]'"
                     ) from None
                 self._loop = asyncio.get_running_loop()
+                self._pid = os.getpid()  # it may have been made before a fork, and used after it only
                 self._pool = await asyncpg.create_pool(
                     self._dsn,
                     min_size=0,
