@@ -110,7 +110,11 @@ class Backend:
 
     async def __aenter__(self) -> Self:
         self._home.adopt()
-        await self._connection.open()
+        try:
+            await self._connection.open()
+        except BaseException:
+            self._home.leave()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -123,8 +127,7 @@ class Backend:
         await self._connection.close()
 
     def __enter__(self) -> Self:
-        self._home.start_thread()
-        return self._home.run(self.__aenter__())
+        return self._home.start_thread(self.__aenter__)
 
     def __exit__(self, *_: object) -> None:
         self._home.stop_thread(self.__aexit__)

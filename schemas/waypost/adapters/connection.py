@@ -42,13 +42,17 @@ class Connection:
         self.timeout = timeout
 
     async def open(self) -> None:
-        """Start a publisher and make a reader."""
-        self.publisher = await self._make_publisher().start()
-        self.reader = self._make_reader()
-        barrier = self.reader._barrier
-        if barrier is None:
+        """Make a reader, which connects later, and start a publisher.
+
+        Raises:
+            ValueError: The options leave the reader without brokers to ask.
+            SpoolError: The spool's directory can't be used.
+        """
+        reader = self._make_reader()
+        if (barrier := reader._barrier) is None:
             raise ValueError("reader_options can't set bootstrap_servers to None")
-        self.barrier = barrier
+        self.publisher = await self._make_publisher().start()
+        self.reader, self.barrier = reader, barrier
 
     async def close(self) -> None:
         """Close both."""

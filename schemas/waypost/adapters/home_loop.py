@@ -45,22 +45,30 @@ class HomeLoop:
         """Take no more calls."""
         self._loop = None
 
-    def start_thread(self) -> None:
-        """Run a new event loop in a thread of its own."""
+    def start_thread(self, first: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """Run a new event loop in a thread of its own, and a first call on it. If that fails, neither stays."""
         loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=loop.run_forever, name="waypost-adapter", daemon=True)
-        self._thread.start()
-        self._loop = loop
+        thread = threading.Thread(target=loop.run_forever, name="waypost-adapter", daemon=True)
+        thread.start()
+        self._loop, self._thread, self._pid = loop, thread, os.getpid()
+        try:
+            return self.run(first())
+        except BaseException:
+            self._end_thread(loop, thread)
+            raise
 
     def stop_thread(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run a last call, and stop the thread. Do nothing if there is none, as in a child process."""
         loop, thread = self._loop, self._thread
         if loop is not None and thread is not None and os.getpid() == self._pid:
             self.run(last())
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            loop.close()
-            self._thread = None
+            self._end_thread(loop, thread)
+
+    def _end_thread(self, loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+        self._loop = self._thread = None
 
     def run(self, call: Coroutine[Any, Any, _T]) -> _T:
         """Run a coroutine on this event loop, and wait for it.
