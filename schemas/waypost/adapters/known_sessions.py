@@ -24,11 +24,15 @@ class SessionFullError(WaypostError):
 
 @dataclass(slots=True)
 class KnownSession:
-    """What is known of a session: how many records it held when its counter stood at ``counter``."""
+    """What is known of a session: how many records it held when its counter stood at ``counter``.
+
+    ``last`` is where its counter may stand by now. ``proven`` is the highest number that a result gave.
+    """
 
     counter: int
     live: int
     last: int
+    proven: int = 0
     token: CommandPosition | None = None
     seen_at: float = 0.0
     blind: bool = False  # whether others may have added records since
@@ -67,8 +71,9 @@ class KnownSessions:
         if (known := self._known.get(session_id)) is None:
             known = self._known[session_id] = KnownSession(counter, live, counter)
         known.counter, known.live, known.seen_at, known.blind = counter, live, now, False
-        # What others add shows in the numbers of this process's own records, but only if it waits for these.
-        known.last = counter + unapplied if unapplied else max(counter, known.last)
+        # What others add shows in the numbers of this process's own records, but only if it waits for these. The last
+        # guess does not count: it may hold records twice, as applied and as unapplied ones.
+        known.last = max(counter + unapplied, known.proven)
         while len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
         return known.at_most()
@@ -94,5 +99,6 @@ class KnownSessions:
         """Note the ids that own records got, and return their numbers."""
         numbers = [int(each.rpartition(":")[2]) for each in ids]
         known = self._known[session_id]
-        known.last = max(known.last, *numbers)
+        known.proven = max(known.proven, *numbers)
+        known.last = max(known.last, known.proven)
         return numbers

@@ -60,10 +60,13 @@ class Room:
         """See how many records a session holds, its own unapplied ones included, and that nothing leaves it."""
         await self._freshness.caught_up(session_id)
         now = asyncio.get_running_loop().time()
+        before = self._unconfirmed.own.of_session(session_id)
         info = await self._connection.reader.session_info(session_id)
         if info is None or info.policy is None or any(info.policy.get(k) != v for k, v in POLICY.items()):
             # Before the records, so nothing leaves meanwhile.
             self._unconfirmed.publish_one(session_id, POLICY_COMMAND, [])
         counter, live = (0, 0) if info is None else (info.last_number, info.checkpoint_count)
-        unapplied = sum(write.records for write in self._unconfirmed.own.of_session(session_id))
+        # Also those of which it was learned meanwhile that they are applied: the answer may be older.
+        own = {id(write): write for write in (*before, *self._unconfirmed.own.of_session(session_id))}
+        unapplied = sum(write.records for write in own.values())
         return self._known.seen(session_id, counter=counter, live=live, unapplied=unapplied, now=now)
