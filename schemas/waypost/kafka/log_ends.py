@@ -2,23 +2,19 @@
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 
 from waypost.backoff import Backoff
 from waypost.errors import KafkaUnavailableError
 from waypost.kafka.diagnosis import unreachable
 from waypost.kafka.partitions import partitions_of
+from waypost.kafka.short_reads import PASSING, access_options, close_soon
 from waypost.sharing import SharedRequests
 
-_CONNECTION: Final = ("bootstrap_servers", "client_id", "security_protocol", "ssl_context")
-_PASSING: Final = (KafkaError, OSError, TimeoutError, AssertionError, KeyError)
 _FIRST_WAIT: Final = 0.05
 _LONGEST_WAIT: Final = 1.0
-_CLOSE_SECONDS: Final = 1.0
 _POLL_MS: Final = 100
 
 
@@ -31,9 +27,7 @@ class LogEnds:
 
     def __init__(self, topic: str, options: Mapping[str, Any], timeout: float) -> None:
         self._topic = topic
-        self._options = {
-            key: value for key, value in options.items() if key in _CONNECTION or key.startswith("sasl_")
-        }
+        self._options = access_options(options)
         self._timeout = timeout
         self._consumer: AIOKafkaConsumer | None = None
         self._opening = asyncio.Lock()
@@ -54,7 +48,7 @@ class LogEnds:
             async with asyncio.timeout(self._timeout):
                 consumer = await self._connected()
                 return len(await partitions_of(consumer._client, self._topic))
-        except _PASSING as error:
+        except PASSING as error:
             raise self._unavailable(error) from error
 
     async def end_of(self, partition: int) -> int:
@@ -84,10 +78,10 @@ class LogEnds:
                     if any((await consumer.getmany(at, timeout_ms=_POLL_MS, max_records=1)).values()):
                         return False
                 return True
-        except _PASSING as error:
+        except PASSING as error:
             raise self._unavailable(error) from error
         finally:
-            await _close(consumer)
+            await close_soon(consumer)
 
     async def close(self) -> None:
         """Close the connection."""
@@ -105,7 +99,7 @@ class LogEnds:
                         consumer = await self._connected()
                         ends = await consumer.end_offsets(wanted)
                         return {each.partition: ends[each] for each in wanted}
-                    except _PASSING as error:
+                    except PASSING as error:
                         last = error
                         await self._drop()
                         await asyncio.sleep(backoff.next_wait())
@@ -128,7 +122,7 @@ class LogEnds:
                 try:
                     await consumer.start()
                 except BaseException:
-                    await _close(consumer)
+                    await close_soon(consumer)
                     raise
                 self._consumer = consumer
             return self._consumer
@@ -136,10 +130,4 @@ class LogEnds:
     async def _drop(self) -> None:
         consumer, self._consumer = self._consumer, None
         if consumer is not None and self._loop is asyncio.get_running_loop():
-            await _close(consumer)
-
-
-async def _close(consumer: AIOKafkaConsumer) -> None:
-    with suppress(Exception):
-        async with asyncio.timeout(_CLOSE_SECONDS):
-            await consumer.stop()
+            await close_soon(consumer)

@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -22,6 +21,7 @@ from waypost.deprecation import deprecated
 from waypost.errors import InvalidCommandError, Reached, ResultTimeoutError
 from waypost.kafka.bounded_fetch import decode_bounded
 from waypost.kafka.partitions import partitions_of
+from waypost.kafka.short_reads import PASSING, access_options, close_soon
 from waypost.publisher.pending import Pending
 from waypost.wire.event_types import EventType
 from waypost.wire.id_lists import expand_ids
@@ -73,12 +73,10 @@ def result_timeout_error(
 
 
 log = logging.getLogger("waypost")
-_PASSING: Final = (KafkaError, OSError, TimeoutError, AssertionError, KeyError)
 _LOOK_BACK: Final = 4  # records before the end, where reading begins
 _LINGER_SECONDS: Final = 5.0
 _POLL_MS: Final = 250
 _WAIT_SECONDS: Final = 0.2
-_CLOSE_SECONDS: Final = 1.0
 # A partition that somebody begins to wait for must not wait for the long poll of another.
 _LONG_POLL_MS: Final = 50
 
@@ -174,10 +172,7 @@ class ResultWaiter:
 
     def __init__(self, topics: Topics, options: Mapping[str, Any]) -> None:
         self._topic = topics.results
-        names = ("bootstrap_servers", "client_id", "security_protocol", "ssl_context")
-        self._options = {
-            key: value for key, value in options.items() if key in names or key.startswith("sasl_")
-        }
+        self._options = access_options(options)
         self._waiting: dict[str, _Wait] = {}
         self._keys: Counter[bytes] = Counter()
         self._tracks: dict[int, _Track] = {}
@@ -234,7 +229,7 @@ class ResultWaiter:
                         self._tracks[partition] = await self._open(partition)
                     self._tracks[partition].wanted[command_id] = offset
                 return
-            except _PASSING as error:
+            except PASSING as error:
                 self.last_error = str(error) or type(error).__name__
                 log.debug("results can't be read yet: %r", error)
                 await asyncio.sleep(_WAIT_SECONDS)
@@ -273,7 +268,7 @@ class ResultWaiter:
                 consumer.assign(partitions)
                 consumer.pause(*partitions)
             except BaseException:
-                await _close(consumer)
+                await close_soon(consumer)
                 raise
             self._consumer = consumer
             self._task = asyncio.create_task(self._read(consumer), name="waypost-results")
@@ -298,7 +293,7 @@ class ResultWaiter:
         finally:
             self._consumer = None
             self._tracks.clear()
-            await _close(consumer)
+            await close_soon(consumer)
 
     def _look(self, consumer: AIOKafkaConsumer, track: _Track, records: list[Any]) -> None:
         for record in records:
@@ -339,9 +334,3 @@ def _result_body(value: bytes | None) -> dict[str, Any] | None:
         return expand_ids(body)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
-
-
-async def _close(consumer: AIOKafkaConsumer) -> None:
-    with suppress(Exception):
-        async with asyncio.timeout(_CLOSE_SECONDS):
-            await consumer.stop()
