@@ -290,6 +290,7 @@ async def test_a_call_whose_loop_stops_meanwhile_says_so(
     adapter_world: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("waypost.adapters.home_loop._LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("waypost.publisher.loops._LOOK_SECONDS", 0.01)
     loop = asyncio.new_event_loop()
     runner = threading.Thread(target=loop.run_forever)
     runner.start()

@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from types import ModuleType, SimpleNamespace
@@ -12,6 +13,7 @@ from uuid import UUID
 
 import orjson
 import pytest
+from tests.support.timeouts import PATIENCE
 
 from waypost import (
     BufferFullError,
@@ -272,6 +274,28 @@ def test_a_publisher_whose_loop_was_closed_underneath_it_says_what_is_lost_and_a
     assert "1 accepted commands were not acknowledged" in caplog.text
     with pytest.raises(PublisherClosedError, match="event loop"):
         publisher.create("s", "n", {})
+
+
+async def test_a_wait_for_a_loop_that_stops_meanwhile_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("waypost.publisher.loops._LOOK_SECONDS", 0.01)
+    loop = asyncio.new_event_loop()
+    publisher = await asyncio.to_thread(lambda: loop.run_until_complete(Publisher(NOWHERE).start()))
+    runner = threading.Thread(target=loop.run_forever)
+    runner.start()
+    asyncio.run_coroutine_threadsafe(_created(publisher), loop).result()
+    waiting = asyncio.create_task(publisher.flush())
+    await asyncio.sleep(0)
+    loop.call_soon_threadsafe(loop.stop)
+    await asyncio.to_thread(runner.join)
+    with pytest.raises(PublisherClosedError, match="stopped before the call was done"):
+        async with asyncio.timeout(PATIENCE):
+            await waiting
+    await asyncio.to_thread(lambda: loop.run_until_complete(publisher.close(0)))
+    loop.close()
+
+
+async def _created(publisher: Publisher) -> None:
+    publisher.create("s", "n", {})
 
 
 LEFT_OPEN = f"""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from waypost.errors import PublisherClosedError
+from waypost.publisher.loops import await_on
 
 _LOOK_SECONDS: Final = 1.0
 _NOT_RUNNING: Final = (
@@ -110,15 +111,7 @@ class HomeLoop:
         if not loop.is_running():
             call.close()
             raise PublisherClosedError(_NOT_RUNNING)
-        waited = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call, loop))
-        try:
-            while not (await asyncio.wait({waited}, timeout=_LOOK_SECONDS))[0]:
-                if not loop.is_running():
-                    raise PublisherClosedError(_STOPPED)
-        except BaseException:
-            waited.cancel()
-            raise
-        return waited.result()
+        return await await_on(loop, call, _STOPPED)
 
     def _living(self, call: Coroutine[Any, Any, Any]) -> asyncio.AbstractEventLoop:
         if self._loop is not None and os.getpid() != self._pid:

@@ -26,6 +26,7 @@ from waypost.publisher.calls import CommandMethods
 from waypost.publisher.calls import split_import as split_import
 from waypost.publisher.delivery import DeliveryFuture, DeliveryTracker
 from waypost.publisher.exits import at_exit
+from waypost.publisher.loops import await_on
 from waypost.publisher.options import RENAMED_OPTIONS, PublisherOptions, PublisherSettings
 from waypost.publisher.pending import Pending
 from waypost.publisher.stamps import new_id
@@ -450,7 +451,12 @@ class Publisher(CommandMethods):
         except PublisherClosedError:
             call.close()
             raise
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call, self._loop))
+        return await await_on(
+            self._loop,
+            call,
+            "The event loop on which this publisher was started stopped before the call was done, so what it waited "
+            "for may have happened or not. Keep that loop running, or use waypost.SyncPublisher.",
+        )
 
     def _own_process(self) -> None:
         if os.getpid() != self._pid:
