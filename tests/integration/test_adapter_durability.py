@@ -225,6 +225,11 @@ async def test_reads_that_may_be_stale_need_no_kafka(adapter_world: Deployment, 
     nowhere = Backend("127.0.0.1:1", adapter_world.dsn, topic_prefix=adapter_world.topics.prefix, timeout=0.5)
     async with nowhere:
         assert await value_of(WaypostSaver(nowhere, stale_ok=True)) == 1
+        assert await WaypostSession("s", nowhere, stale_ok=True).get_items() == []
+        assert (
+            await WaypostCheckpointStorage(nowhere, "r", stale_ok=True).list_checkpoint_ids(workflow_name="w")
+            == []
+        )
         with pytest.raises(
             Exception, match=r"Kafka did not say within .* Nothing was read.*No broker can be reached"
         ):

@@ -18,7 +18,7 @@ from waypost.adapters.langgraph import WaypostSaver
 
 
 async def tidy(backend: Backend, thread_id: str = "t") -> None:
-    await backend.tidied(f"langgraph/{thread_id}")
+    await backend._clean_ups.ended(f"langgraph/{thread_id}")
 
 
 @pytest.mark.parametrize("trusted", [True, False], ids=["in time", "after the lease"])

@@ -163,7 +163,7 @@ async def test_keep_bounds_a_thread_without_anybody_pruning(
     config = await put(saver, {"document": "x" * 20_000, "step": 0})
     for step in range(1, 130):
         config = await put(saver, {"document": "x" * 20_000, "step": step}, config, {"step"}, step=step)
-        await backend.tidied("langgraph/t")
+        await backend._clean_ups.ended("langgraph/t")
     found = await history(saver, thread())
     assert 5 <= len(found) <= 5 + 64
     assert all(each.checkpoint["channel_values"]["document"] == "x" * 20_000 for each in found)

@@ -224,3 +224,16 @@ async def test_a_full_session_says_so_and_loses_nothing(
 def test_keep_must_keep_something(backend: Backend) -> None:
     with pytest.raises(ValueError, match="keep must be at least 1"):
         WaypostSession("s", backend, keep=0)
+
+
+async def test_an_add_to_a_full_session_waits_for_the_clean_up_under_way(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("waypost.adapters.backend.FULL", 5)
+    session = WaypostSession("full", backend, keep=2)
+    await session.add_items([{"role": "user", "content": str(each)} for each in range(5)])
+    backend.tidy("openai-agents/full", lambda: session._drop_old(2))
+    await session.add_items([{"role": "user", "content": "5"}])
+    assert [item["content"] for item in await session.get_items()] == ["3", "4", "5"]  # type: ignore[typeddict-item]
+    with pytest.raises(SessionFullError, match="keep=2 is set"):
+        await session.add_items([{"role": "user", "content": str(each)} for each in range(3)])

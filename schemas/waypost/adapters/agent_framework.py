@@ -6,7 +6,6 @@ pickle. They are read by :mod:`waypost.adapters._agent_framework_values`, which 
 
 from collections.abc import Iterable
 from dataclasses import fields
-from functools import partial
 from typing import Any, Final
 
 try:
@@ -26,7 +25,6 @@ from waypost.adapters.backend import (
     Appended,
     Backend,
     Durability,
-    SessionFullError,
     checked_durability,
 )
 from waypost.adapters.loose_json import member, value_of
@@ -158,15 +156,7 @@ class WaypostCheckpointStorage:
             if self._keep is None
             else f"keep={self._keep} is set for each workflow's name: lower it, or use a scope for each run"
         )
-        append = partial(
-            self._backend.append, self._session, [record], durability=self._durability, advice=advice
-        )
-        try:
-            return await append()
-        except SessionFullError:
-            if not await self._backend.tidied(self._session):
-                raise
-            return await append()
+        return await self._backend.append(self._session, [record], durability=self._durability, advice=advice)
 
     async def _drop_old(self, keep: int) -> None:
         rows = await self._backend.rows(self._session, "index")

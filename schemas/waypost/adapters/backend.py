@@ -158,10 +158,6 @@ class Backend:
         """Run a clean-up of a session in the background, unless one is under way. Its failure is logged."""
         self._clean_ups.begin(session_id, clean_up)
 
-    async def tidied(self, session_id: str) -> bool:
-        """Wait for a clean-up in the background, and tell whether there was one."""
-        return await self._clean_ups.ended(session_id)
-
     async def append(
         self,
         session_id: str,
@@ -179,7 +175,7 @@ class Backend:
         session keeps for cleaning it up. ``advice`` is what to do if it is full.
 
         Raises:
-            SessionFullError: The records may not fit.
+            SessionFullError: The records may not fit, also not once a clean-up under way has ended.
             RejectedWriteError: The worker rejected an earlier write to the session. Nothing was added now.
             ResultTimeoutError: Kafka or the worker did not answer in time. The records may still be added.
         """
@@ -187,7 +183,7 @@ class Backend:
         sent = [divided(record) for record in records]
         parts = [part for each in sent for part in each.parts]
         mains = [each.main for each in sent]
-        await self._room.make(session_id, len(sent) + len(parts), FULL + SPARE if spare else FULL, advice)
+        await self._make_room(session_id, len(sent) + len(parts), spare, advice)
         known = self._known[session_id]
         before = known.last
         if durability != "applied":
@@ -210,6 +206,16 @@ class Backend:
                 result = (await self._wait(session_id, command.kind, command.body)).raise_if_rejected()
                 numbers += self._known.numbered(session_id, result.body["ids"])
         return Appended(numbers, before // _DUE_EVERY != max(before, *numbers) // _DUE_EVERY)
+
+    async def _make_room(self, session_id: str, count: int, spare: bool, advice: str) -> None:
+        full = FULL + SPARE if spare else FULL
+        try:
+            await self._room.make(session_id, count, full, advice)
+        except SessionFullError:
+            # A clean-up takes spare room, and must not wait for itself.
+            if spare or not await self._clean_ups.ended(session_id):
+                raise
+            await self._room.make(session_id, count, full, advice)
 
     def is_sending(self) -> bool:
         """Tell whether Kafka takes what this process writes, as far as it knows."""

@@ -7,7 +7,6 @@ import random
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, Final
 
 try:
@@ -47,7 +46,6 @@ from waypost.adapters.backend import (
     Backend,
     Durability,
     RejectedWriteError,
-    SessionFullError,
     checked_durability,
 )
 from waypost.adapters.records import Record, Row, containing, prefix_end, storable
@@ -301,15 +299,10 @@ class WaypostSaver(BaseCheckpointSaver[str]):
         await self._append(session_id, [record], self._durability)
 
     async def _append(self, session_id: str, records: Sequence[Record], durability: Durability) -> None:
-        append = partial(
-            self._backend.append, session_id, records, durability=durability, advice=self._advice()
-        )
         try:
-            appended = await append()
-        except SessionFullError:
-            if not await self._backend.tidied(session_id):
-                raise
-            appended = await append()
+            appended = await self._backend.append(
+                session_id, records, durability=durability, advice=self._advice()
+            )
         except RejectedWriteError:
             self._known.forget(session_id)
             raise

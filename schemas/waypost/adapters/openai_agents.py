@@ -3,7 +3,6 @@
 Needs the extra ``openai-agents``.
 """
 
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 try:
@@ -15,7 +14,7 @@ except ImportError as error:
 
 from typing_extensions import override
 
-from waypost.adapters.backend import Backend, Durability, SessionFullError, checked_durability
+from waypost.adapters.backend import Backend, Durability, checked_durability
 from waypost.adapters.loose_json import holds, member, value_of
 from waypost.adapters.records import Record, Row, gone_with_parts, session_of
 from waypost.publisher.stamps import new_id
@@ -119,19 +118,9 @@ class WaypostSession:
         records = [
             Record(ITEM, member(ITEM, item), _described(item) | {"tag": new_id()[-_TAG:]}) for item in items
         ]
-        append = partial(
-            self._backend.append,
-            self._session,
-            records,
-            durability=self._durability,
-            advice=self._advice(),
+        appended = await self._backend.append(
+            self._session, records, durability=self._durability, advice=self._advice()
         )
-        try:
-            appended = await append()
-        except SessionFullError:
-            if not await self._backend.tidied(self._session):
-                raise
-            appended = await append()
         if (keep := self._keep) is not None and appended.due:
             self._backend.tidy(self._session, lambda: self._drop_old(keep))
 
