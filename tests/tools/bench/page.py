@@ -94,8 +94,8 @@ _METHOD: Final = """## How it is measured
 - Replay compares each result that it makes again with the topic. What its speed is compared with is the worker that ran
   before it on the same commands.
 - Figures of one machine are no promise for another. Where two cores are busy with broker, database, publisher and
-  subscriber alone, a command waits its turn, whoever serves it: see the bare loop's latencies beside Waypost's. What
-  limits larger deployments: [scaling](scaling.md).
+  subscriber alone, a command waits its turn in any service: see the bare loop's latencies beside Waypost's. What limits
+  larger deployments: [scaling](scaling.md).
 """
 
 
