@@ -1,0 +1,61 @@
+"""The shared connections to a cluster, on the real broker."""
+
+import asyncio
+
+import pytest
+from aiokafka import TopicPartition
+
+from waypost_worker.devserver import Servers
+from waypost_worker.kafka.client import ClusterClient
+from waypost_worker.kafka.connection import Connection
+from waypost_worker.kafka.fetch_by_id import TopicIdRequest, topic_id_in
+from waypost_worker.kafka.topics import create_scratch_topic
+from waypost_worker.partition.ports import UnavailableError
+
+
+@pytest.fixture
+def client(servers: Servers) -> ClusterClient:
+    return ClusterClient(Connection(servers.kafka.bootstrap_servers))
+
+
+async def test_users_share_connections_until_the_last_one_leaves(
+    client: ClusterClient, topic_prefix: str
+) -> None:
+    await create_scratch_topic(client.connection, topic_prefix)
+    await asyncio.gather(client.use("a"), client.use("b"))
+    opened = client._client
+    node = await client.leader_of(TopicPartition(topic_prefix, 0))
+    await client.release("a")
+    assert topic_id_in(await client.send(node, TopicIdRequest(topic_prefix))) is not None
+    assert client._client is opened
+    await client.release("b")
+    with pytest.raises(UnavailableError, match="closed"):
+        await client.send(node, TopicIdRequest(topic_prefix))
+
+
+async def test_a_client_whose_brokers_are_all_gone_starts_from_the_bootstrap_servers(
+    client: ClusterClient, topic_prefix: str
+) -> None:
+    await create_scratch_topic(client.connection, topic_prefix)
+    await client.use("a")
+    try:
+        first = client._client
+        assert first is not None
+        await first.close()  # ends what keeps its metadata, too
+        first._conns.clear()
+        for broker in first.cluster.brokers():
+            first.cluster._brokers[broker.nodeId] = broker._replace(host="127.0.0.1", port=1)
+        first._sync_task = asyncio.create_task(first._md_synchronizer())
+        await client.refresh()
+        assert await client.leader_of(TopicPartition(topic_prefix, 0)) >= 0
+        assert client._client is not first
+    finally:
+        await client.release("a")
+
+
+async def test_a_cluster_that_cannot_be_reached_is_tried_anew_by_the_next_user() -> None:
+    nowhere = ClusterClient(Connection("127.0.0.1:1", request_timeout=0.5))
+    for _ in range(2):
+        with pytest.raises(UnavailableError, match="connecting"):
+            await nowhere.use("a")
+    assert nowhere._opening is None

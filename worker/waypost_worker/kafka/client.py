@@ -1,0 +1,146 @@
+"""One set of connections to a cluster, shared by all partitions of a process.
+
+A broker serves the requests of a connection one after the other, so what may wait there for long has a connection of
+its own (a lane). The number of sockets depends on brokers and lanes, not on partitions.
+
+Stands on aiokafka's client, which opens connections, negotiates versions and keeps metadata. It knows brokers only by
+the metadata of those it knows: if all of them are gone, it would ask them forever. So a client that can't refresh its
+metadata is replaced by one that starts from the bootstrap servers again (KIP-899).
+"""
+
+import asyncio
+from enum import IntEnum
+from typing import Any, Final
+
+from aiokafka import TopicPartition
+from aiokafka.client import AIOKafkaClient, CoordinationType
+from aiokafka.errors import LeaderNotAvailableError
+
+from waypost_worker.kafka.connection import Connection, kafka_errors, quietly
+from waypost_worker.partition.ports import UnavailableError
+
+_CLOSE_SECONDS: Final = 1.0
+
+
+class Lane(IntEnum):
+    """What a connection to a broker is for. Requests in one lane wait for each other."""
+
+    CONTROL = 0
+    COORDINATION = 1
+    FETCH = 2
+    FETCH_BESIDE = 3
+    PRODUCE = 4
+    READ = 5
+
+
+class ClusterClient:
+    """Connections to one cluster, opened at the first request and closed once nobody uses them any more.
+
+    Whoever uses it calls :meth:`use` before the first request and :meth:`release` after the last one. All calls must
+    come from one event loop. Methods raise what aiokafka raises; see ``kafka.connection.kafka_errors``.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._users: set[object] = set()
+        self._client: AIOKafkaClient | None = None
+        self._opening: asyncio.Task[AIOKafkaClient] | None = None
+
+    async def use(self, user: object) -> None:
+        """Count a user in, and connect if nobody has yet.
+
+        Raises:
+            UnavailableError: The cluster can't be reached. The user is not counted.
+        """
+        self._users.add(user)
+        try:
+            await self._opened()
+        except BaseException:
+            await self.release(user)
+            raise
+
+    async def release(self, user: object) -> None:
+        """Count a user out; the last one closes the connections. Never raises."""
+        self._users.discard(user)
+        if not self._users:
+            await self._retire()
+
+    async def send(self, node: int, request: Any, lane: Lane = Lane.CONTROL) -> Any:
+        """Send a request to a broker, and return its answer."""
+        client = await self._opened()
+        return await client.send(node, request, group=lane)
+
+    async def leader_of(self, partition: TopicPartition) -> int:
+        """Return the id of the broker that leads a partition.
+
+        Raises:
+            LeaderNotAvailableError: It has none just now, as far as metadata tells.
+        """
+        client = await self._tracking(partition.topic)
+        node = client.cluster.leader_for_partition(partition)
+        if node is None or node < 0:
+            raise LeaderNotAvailableError(f"{partition.topic}/{partition.partition} has no leader just now")
+        return int(node)
+
+    async def partitions_of(self, topic: str) -> int:
+        """Return how many partitions a topic has; 0 if it does not exist."""
+        client = await self._tracking(topic)
+        return len(client.cluster.partitions_for_topic(topic) or ())
+
+    async def any_node(self) -> int:
+        """Return the id of some broker."""
+        client = await self._opened()
+        node = client.get_random_node()
+        if node is None:
+            raise LeaderNotAvailableError("no broker is known")
+        return int(node)
+
+    async def transaction_coordinator(self, transactional_id: str) -> int:
+        """Return the id of the broker that hands out epochs for a transactional id."""
+        client = await self._opened()
+        return int(await client.coordinator_lookup(CoordinationType.TRANSACTION, transactional_id))
+
+    async def refresh(self) -> None:
+        """Ask for metadata again. If no known broker answers, the next request starts from the bootstrap servers."""
+        client = await self._opened()
+        if not await client.force_metadata_update() and self._client is client:
+            await self._retire()
+
+    async def _tracking(self, topic: str) -> AIOKafkaClient:
+        client = await self._opened()
+        if not await client.add_topic(topic) and self._client is client:
+            await self._retire()
+            raise LeaderNotAvailableError(f"no broker tells who leads {topic}")
+        return client
+
+    async def _opened(self) -> AIOKafkaClient:
+        if self._client is not None:
+            return self._client
+        if not self._users:
+            raise UnavailableError("the connections to Kafka were closed")
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open(), name="kafka-client")
+        # One that gives up waiting does not end the attempt of the others.
+        return await asyncio.shield(self._opening)
+
+    async def _open(self) -> AIOKafkaClient:
+        client = AIOKafkaClient(**self.connection.options())
+        try:
+            async with kafka_errors("connecting"):
+                async with asyncio.timeout(self.connection.start_timeout):
+                    await client.bootstrap()
+        except BaseException:
+            await quietly(client.close(), _CLOSE_SECONDS)
+            raise
+        finally:
+            self._opening = None
+        self._client = client
+        return client
+
+    async def _retire(self) -> None:
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            opening.cancel()
+        client, self._client = self._client, None
+        if client is not None:
+            await quietly(client.close(), _CLOSE_SECONDS)
