@@ -149,13 +149,15 @@ image-steps: setup  ## the steps of the container file, without an engine (downl
 ##@ Benchmarks
 .PHONY: bench bench-full bench-client bench-telemetry bench-page cost
 
-bench: setup  ## the service and the bare loop in one run; writes build/bench.json
+bench: setup  ## the service and the bare loop in one run; writes build/bench.json (10 min)
 	@$(BIN)/python -m tests.tools.bench
+	@$(BIN)/python -m tests.tools.bench.partitions
 
 bench-full: setup  ## the long run, other shapes of load, and the service next to its peers (2 hours)
 	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
 	@$(PEERS)/bin/python $(PIP) --quiet --require-hashes -r tests/tools/bench/peers/requirements.lock
 	@$(BIN)/python -m tests.tools.bench --full
+	@$(BIN)/python -m tests.tools.bench.partitions --repeats 3 --seconds 15 --commands 200000
 	@$(BIN)/python -m tests.tools.bench.shapes
 	@$(BIN)/python -m tests.tools.bench.peers --python $(PEERS)/bin/python
 

@@ -12,6 +12,7 @@ from tests.tools.bench import page as page_module
 from tests.tools.bench.machine import machine
 from tests.tools.bench.merging import PICTURE, REPORT, merge
 from tests.tools.bench.page import page
+from tests.tools.bench.partitions import COUNTS
 from tests.tools.bench.picture import draw
 from tests.tools.bench.report import (
     at_least,
@@ -115,7 +116,18 @@ PARTS = {
     "latency": "1,000",
     "shapes": "replay",
     "peers": "Quix Streams, exactly once",
+    "partitions": "96",
 }
+
+
+def over_partitions(count: int) -> dict[str, Any]:
+    steady = {**latency_figures([[1.0, float(count)]]), "cpu_us_per_command": spread([count * 10.0])}
+    idle = ("acquired_seconds", "kafka_connections", "connections", "worker_percent", "kafka_percent")
+    return {
+        "latency": {rate: {"bare": steady, "service": steady} for rate in ("200", "1000")},
+        "backlog_per_second": {"bare": spread([20_000.0]), "service": spread([18_000.0])},
+        "idle": {name: spread([float(count)]) for name in idle},
+    }
 
 
 def whole() -> dict[str, Any]:
@@ -135,6 +147,7 @@ def whole() -> dict[str, Any]:
         "takeover_sigterm_seconds": spread([0.4, 0.9], 2),
         "configuration": {"repeats": 3},
     }
+    part["partitions"] = {"counts": {str(count): over_partitions(count) for count in COUNTS}}
     part["ratios"]["creates_service_over_saver"] = at_least(paired_ratio([30.0], [1.0]), 20)
     part["ratios"]["million_sessions_worker_mb"] = at_most({"value": 400, "unit": "MB"}, 400)
     return part

@@ -8,6 +8,7 @@ hidden by coordinated omission.
 
 import asyncio
 import json
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -34,6 +35,8 @@ _BATCH_BYTES = 1_000_000
 
 async def fill(job: dict[str, Any]) -> None:
     """Encode, say ``ready``, wait for a word, publish all, say how long that took."""
+    # Of a topic with many partitions, a broker answers for some a little later: it says so once for each of them.
+    logging.getLogger("aiokafka").setLevel(logging.ERROR)
     topic = Topics(job["prefix"]).commands
     producer = AIOKafkaProducer(
         bootstrap_servers=job["bootstrap"],
@@ -93,7 +96,8 @@ async def _send(producer: AIOKafkaProducer, topic: str, partition: int, batches:
 
 
 async def pace(job: dict[str, Any]) -> None:
-    """For each (label, rate, seconds): publish in an open loop; says per label how late the sends were.
+    """For each (label, rate, seconds): publish in an open loop; says ``ended`` after each, and per label how late the
+    sends were.
 
     The intended time is in the data as ``due``, in nanoseconds of the machine's monotonic clock.
     """
@@ -125,6 +129,7 @@ async def pace(job: dict[str, Any]) -> None:
                     "late_ms_p99": round(late[int(len(late) * 0.99)] / 1e6, 3),
                 }
             )
+            say(state="ended", label=label)
     say(state="done", phases=told)
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 from tests.tools.bench.machine import machine
 from tests.tools.bench.merging import REPORT
 from tests.tools.bench.picture import draw
-from tests.tools.bench.report import TITLES
+from tests.tools.bench.report import PAIR, TITLES
 from tests.tools.bench.table import PEERS
 
 _DOCS: Final = Path(__file__).parents[3] / "docs"
@@ -55,6 +55,17 @@ _MEANINGS: Final = {
     "p50_service_over_streams_or_quix_at_1000_per_second": (
         "p50 at 1,000 a second, to the better of Kafka Streams and Quix Streams"
     ),
+    "p50_at_1000_per_second_with_24_partitions_over_3": "p50 at 1,000 a second with 24 partitions, to that with 3",
+    "p50_at_1000_per_second_with_96_partitions_over_3": "same, with 96 partitions",
+    "p50_service_over_bare_at_1000_per_second_with_24_partitions": (
+        "p50 at 1,000 a second with 24 partitions, to the bare loop's"
+    ),
+    "cpu_at_200_per_second_with_24_partitions_over_3": (
+        "CPU of worker, Kafka, and Postgres for a create at 200 a second with 24 partitions, to that with 3"
+    ),
+    "backlog_with_96_partitions_over_3": "creates from a backlog with 96 partitions, to those with 3",
+    "idle_kafka_connections_with_96_partitions": "connections of a worker with 96 partitions to one broker",
+    "idle_worker_percent_with_96_partitions": "CPU of a worker with 96 partitions and no commands",
     "takeover_sigterm_seconds": "results pause when one of two workers gets SIGTERM",
     "takeover_sigkill_seconds": "results pause when one of two workers gets SIGKILL (session timeout + 1 s)",
     "million_sessions_worker_mb": "memory of a worker that served a million sessions",
@@ -70,7 +81,7 @@ of them take turns in one run, on one machine with broker, database, worker and 
 something, the plain numbers are that machine's. To repeat it:
 
 ```bash
-make bench        # some six minutes: the service beside the bare loop
+make bench        # ten minutes: the service beside the bare loop, with 3, 24, and 96 partitions
 make bench-full   # two hours: more repeats, other shapes of load, the peers; build/bench.json and build/bench.svg
 make bench-page   # this page from it
 ```
@@ -114,6 +125,7 @@ def page(reports: Sequence[Mapping[str, Any]]) -> str:
             *_peers(newest),
             *_shapes(newest),
             *_latency(newest),
+            *_partitions(newest),
             _METHOD.format(exception=_not_warmed_up(reports)),
         )
     )
@@ -264,6 +276,40 @@ def _latency(report: Mapping[str, Any]) -> Iterator[str]:
         for system, figures in systems.items():
             cells = " | ".join(_milliseconds(figures[name]) for name in ("p50", "p99", "p99.9"))
             yield f"| {int(rate):,} | {TITLES[system]} | {cells} |"
+    yield ""
+
+
+def _partitions(report: Mapping[str, Any]) -> Iterator[str]:
+    if "partitions" not in report:
+        return
+    yield from (
+        "## What partitions cost",
+        "",
+        "One worker, or the bare loop, for all partitions of one broker. CPU is that of worker or loop, Kafka, and "
+        "Postgres together, in microseconds for each create. The last three columns are a worker without commands: "
+        "connections to the broker, share of a core, and seconds from the start of its process until it owns all "
+        "partitions.",
+        "",
+        "| partitions | | p50 at 200/s | p50 at 1,000/s | p99 at 1,000/s | CPU at 200/s | CPU at 1,000/s | backlog | "
+        "connections | idle | all owned |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    )
+    for count, figures in report["partitions"]["counts"].items():
+        for system in PAIR:
+            slow, fast = (figures["latency"][rate][system] for rate in ("200", "1000"))
+            idle = figures["idle"]
+            rest = (
+                f"{idle['kafka_connections']['median']:.0f} | {idle['worker_percent']['median']:.1f} % | "
+                f"{idle['acquired_seconds']['median']:.1f} s"
+                if system == "service"
+                else " | | "
+            )
+            yield (
+                f"| {count} | {TITLES[system]} | {_milliseconds(slow['p50'])} | {_milliseconds(fast['p50'])} | "
+                f"{_milliseconds(fast['p99'])} | {slow['cpu_us_per_command']['median']:,.0f} | "
+                f"{fast['cpu_us_per_command']['median']:,.0f} | "
+                f"{figures['backlog_per_second'][system]['median']:,.0f}/s | {rest} |"
+            )
     yield ""
 
 

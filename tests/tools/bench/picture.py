@@ -41,6 +41,8 @@ def draw(report: Mapping[str, Any]) -> str:
     y = _promises(body, report.get("ratios", {}), y + 40)
     if "latency" in report:
         y = _curves(body, report, y + 40)
+    if "partitions" in report:
+        y = _over_partitions(body, report["partitions"]["counts"], y + 40)
     machine = report.get("machine", {})
     note = f"{machine.get('cpus', '?')} x {machine.get('cpu', '?')}"
     if (plan := report.get("configuration", {}).get("plan")) is not None:
@@ -111,7 +113,7 @@ def _promises(body: list[str], ratios: Mapping[str, Any], y: int) -> int:
 
 
 def _curves(body: list[str], report: Mapping[str, Any], y: int) -> int:
-    """Percentiles over the rate, both logarithmic; peers where they were measured."""
+    """Percentiles over the rate; peers where they were measured."""
     curves: dict[tuple[str, str], list[tuple[float, float]]] = {
         (system, name): [
             (float(rate), systems[system][name]["median"]) for rate, systems in report["latency"].items()
@@ -125,6 +127,32 @@ def _curves(body: list[str], report: Mapping[str, Any], y: int) -> int:
             found = peers.get(f"{name}_ms_at_1000_per_second", {}).get(system)
             if found is not None:
                 curves[system, name] = [(1000.0, found["median"])]
+    title = "Publish to visible result, milliseconds over commands a second (both logarithmic)"
+    return _log_chart(body, y, title, curves, "{:,.0f}/s")
+
+
+def _over_partitions(body: list[str], counts: Mapping[str, Any], y: int) -> int:
+    """Percentiles at 1,000 a second over the number of partitions."""
+    curves: dict[tuple[str, str], list[tuple[float, float]]] = {
+        (system, name): [
+            (float(count), figures["latency"]["1000"][system][name]["median"])
+            for count, figures in counts.items()
+        ]
+        for system in PAIR
+        for name in _LINES
+    }
+    title = "Publish to visible result at 1,000 a second, milliseconds over partitions (both logarithmic)"
+    return _log_chart(body, y, title, curves, "{:.0f}")
+
+
+def _log_chart(
+    body: list[str],
+    y: int,
+    title: str,
+    curves: Mapping[tuple[str, str], list[tuple[float, float]]],
+    mark: str,
+) -> int:
+    """Curves by system and percentile, both axes logarithmic; ``mark`` formats what stands below the places."""
     rates = sorted({rate for points in curves.values() for rate, _ in points})
     top = 10 ** ceil(log10(max(value for points in curves.values() for _, value in points) * 1.05))
     first, last = log10(rates[0]), log10(max(rates[-1], rates[0] * 2))
@@ -137,7 +165,6 @@ def _curves(body: list[str], report: Mapping[str, Any], y: int) -> int:
         part = log10(max(value, _LOWEST_MS) / _LOWEST_MS) / log10(top / _LOWEST_MS)
         return bottom - _CURVES_HEIGHT * part
 
-    title = "Publish to visible result, milliseconds over commands a second (both logarithmic)"
     body.append(_text(20, y, title, size=15, weight="bold"))
     tick = _LOWEST_MS
     while tick <= top:
@@ -145,7 +172,7 @@ def _curves(body: list[str], report: Mapping[str, Any], y: int) -> int:
         body.append(_text(72, up(tick) + 4, f"{tick:g}", anchor="end"))
         tick *= 10
     for rate in rates:
-        body.append(_text(across(rate), bottom + 18, f"{rate:,.0f}/s", anchor="middle"))
+        body.append(_text(across(rate), bottom + 18, mark.format(rate), anchor="middle"))
     for (system, name), points in curves.items():
         places = [(across(rate), up(value)) for rate, value in points]
         line = "L".join(f"{x:.1f} {at:.1f}" for x, at in places)

@@ -145,7 +145,8 @@ async def pause(stage: Stage, number: int) -> float:
         before = await ground.results()
         await stage.until(ground, second, lambda held: held > before + 2 * _TAKEOVER_RATE)
         os.kill(first.pid, number)
-        await load.answer()
+        while (await load.answer())["state"] != "done":
+            pass
         times = await ground.gaps(int(_TAKEOVER_RATE * _TAKEOVER_SECONDS))
     return max(times)
 

@@ -64,13 +64,13 @@ class Stage:
         return self._servers.postgres.pid
 
     @asynccontextmanager
-    async def ground(self) -> AsyncIterator["Ground"]:
-        """A fresh topic set and database; both are removed at the end."""
+    async def ground(self, partitions: int = PARTITIONS) -> AsyncIterator["Ground"]:
+        """Make a fresh topic set and database; both are removed at the end."""
         number = next(self._numbers)
         looker = AIOKafkaConsumer(bootstrap_servers=self.bootstrap)
         dsn = self._servers.postgres.create_database(f"bench_{number}")
-        ground = Ground(self, f"bench-{number}", dsn, looker)
-        await self._make_topics(ground.topics)
+        ground = Ground(self, f"bench-{number}", dsn, looker, partitions)
+        await self._make_topics(ground.topics, partitions)
         await looker.start()
         try:
             yield ground
@@ -139,7 +139,7 @@ class Stage:
                 "bootstrap": self.bootstrap,
                 "dsn": ground.dsn,
                 "prefix": ground.topics.prefix,
-                "partitions": PARTITIONS,
+                "partitions": ground.partitions,
                 "batch": batch or self.batch,
             }
             child = Child("tests.tools.bench.bare", job)
@@ -156,7 +156,7 @@ class Stage:
             await child.answer()
         else:
             # Each partition's results begin with the fence of its owner.
-            await self.until(ground, child, lambda held: held >= PARTITIONS)
+            await self.until(ground, child, lambda held: held >= ground.partitions)
 
     async def until(
         self, ground: "Ground", child: Child, enough: Callable[[int], bool], patience: float = _PATIENCE
@@ -171,18 +171,18 @@ class Stage:
                     raise ChildFailedError(f"the system under test ended; see {self._worker_log}")
                 await asyncio.sleep(_POLL_SECONDS)
 
-    async def _make_topics(self, topics: Topics) -> None:
+    async def _make_topics(self, topics: Topics, partitions: int) -> None:
         settings = topic_settings(topics, 1)
         # The broker's clock says when a result was in the topic, the same way for both systems.
         settings[topics.results]["message.timestamp.type"] = "LogAppendTime"
         await self._admin.create_topics(
-            [NewTopic(name, PARTITIONS, 1, topic_configs=configs) for name, configs in settings.items()]
+            [NewTopic(name, partitions, 1, topic_configs=configs) for name, configs in settings.items()]
         )
         async with asyncio.timeout(_PATIENCE):
             while True:
                 described = await self._admin.describe_topics([topics.commands, topics.results])
                 leaders = [part["leader"] for topic in described for part in topic["partitions"]]
-                if len(leaders) == 2 * PARTITIONS and min(leaders) >= 0:
+                if len(leaders) == 2 * partitions and min(leaders) >= 0:
                     return
                 await asyncio.sleep(_POLL_SECONDS)
 
@@ -190,15 +190,22 @@ class Stage:
 class Ground:
     """Where one measurement takes place."""
 
-    def __init__(self, stage: Stage, prefix: str, dsn: str, looker: AIOKafkaConsumer) -> None:
+    def __init__(
+        self, stage: Stage, prefix: str, dsn: str, looker: AIOKafkaConsumer, partitions: int
+    ) -> None:
         self.topics = Topics(prefix)
         self.dsn = dsn
+        self.partitions = partitions
         self._stage = stage
         self._looker = looker
 
     def load(self, kind: str, **job: Any) -> Child:
         """A load generator for this ground."""
-        common = {"bootstrap": self._stage.bootstrap, "prefix": self.topics.prefix, "partitions": PARTITIONS}
+        common = {
+            "bootstrap": self._stage.bootstrap,
+            "prefix": self.topics.prefix,
+            "partitions": self.partitions,
+        }
         return Child("tests.tools.bench.load", {"kind": kind, **common, **job})
 
     @property
@@ -247,15 +254,18 @@ class Ground:
         )
         await consumer.start()
         try:
-            consumer.assign(partitions_of(self.topics.results))
+            consumer.assign(self._results())
             yield consumer
         finally:
             await consumer.stop()
 
     async def results(self) -> int:
         """How many records the results topic holds."""
-        ends = await self._looker.end_offsets(partitions_of(self.topics.results))
+        ends = await self._looker.end_offsets(self._results())
         return sum(ends.values())
+
+    def _results(self) -> list[TopicPartition]:
+        return [TopicPartition(self.topics.results, number) for number in range(self.partitions)]
 
     async def rows(self, which: System) -> int:
         """How many checkpoints Postgres holds."""
@@ -269,8 +279,3 @@ class Ground:
 
 def _is_fence(record: Any) -> bool:
     return any(name == "ce_type" and value == ACQUIRED for name, value in record.headers)
-
-
-def partitions_of(topic: str) -> list[TopicPartition]:
-    """All partitions of one of the benchmark's topics."""
-    return [TopicPartition(topic, number) for number in range(PARTITIONS)]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any, Final
 
-from tests.tools.bench.report import MODES, TITLES
+from tests.tools.bench.report import MODES, PAIR, TITLES
 
 PEERS: Final = {
     "service": "Waypost",
@@ -22,6 +22,8 @@ def table(report: Mapping[str, Any]) -> str:
         parts.append(_throughput_lines(report))
     if "latency" in report:
         parts.append(_latency_lines(report))
+    if "partitions" in report:
+        parts.append(_partition_lines(report["partitions"]["counts"]))
     if "shapes" in report:
         parts.append(_shape_lines(report["shapes"]))
     if "peers" in report:
@@ -77,6 +79,29 @@ def _latency_lines(report: Mapping[str, Any]) -> list[str]:
             cells = [_cell(figures[name]) for name in ("p50", "p99")]
             lines.append(
                 f"  {TITLES[system]:<22}{cells[0]:>24}{cells[1]:>24}{_ms(figures['together']['p99.9']):>10}"
+            )
+    return lines
+
+
+def _partition_lines(counts: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"{'over partitions':<24}{'p50 200/s':>11}{'1,000/s':>9}{'CPU us 200/s':>14}{'1,000/s':>9}"
+        f"{'backlog':>11}{'sockets':>9}{'idle %':>8}"
+    ]
+    for count, figures in counts.items():
+        for system in PAIR:
+            steady = [figures["latency"][rate][system] for rate in ("200", "1000")]
+            p50s = [_ms(one["p50"]["median"]) for one in steady]
+            cpu = [one["cpu_us_per_command"]["median"] for one in steady]
+            idle = figures["idle"]
+            rest = (
+                f"{idle['kafka_connections']['median']:>9.0f}{idle['worker_percent']['median']:>8.1f}"
+                if system == "service"
+                else ""
+            )
+            lines.append(
+                f" {count:>3} {TITLES[system]:<19}{p50s[0]:>11}{p50s[1]:>9}{cpu[0]:>14,.0f}{cpu[1]:>9,.0f}"
+                f"{figures['backlog_per_second'][system]['median']:>11,.0f}{rest}"
             )
     return lines
 

@@ -47,11 +47,17 @@ class Run:
 
 
 async def measure(
-    stage: Stage, which: System, commands: int, *, concurrent: bool = False, batch: int | None = None
+    stage: Stage,
+    which: System,
+    commands: int,
+    *,
+    concurrent: bool = False,
+    batch: int | None = None,
+    partitions: int = PARTITIONS,
 ) -> Run:
     """One measurement on a fresh ground. RuntimeError if a result or a row is missing."""
     async with AsyncExitStack() as stack:
-        ground = await stack.enter_async_context(stage.ground())
+        ground = await stack.enter_async_context(stage.ground(partitions))
         load = await stack.enter_async_context(ground.load("fill", commands=commands))
         await load.answer()
         publishing: asyncio.Task[dict[str, Any]] | None = None
@@ -91,7 +97,7 @@ async def _watch(
 ) -> tuple[dict[str, float], float]:
     """Wait for the last result; CPU by role per command and cores busy elsewhere in the measured part."""
     # Workers that share partitions may fence one twice: what is counted here comes a record or two early.
-    fences = PARTITIONS if which in SERVICES else 0
+    fences = ground.partitions if which in SERVICES else 0
     processes = {"loop": child.pid, "kafka": stage.kafka_pid, "load": load.pid}
     loop = asyncio.get_running_loop()
     marks = []

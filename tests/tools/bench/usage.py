@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
+_ESTABLISHED: Final = "01"  # as the kernel writes it
 
 
 def process_seconds(pid: int) -> float:
@@ -64,3 +65,27 @@ def spent(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, 
     machine = seconds.pop("machine")
     seconds["elsewhere"] = max(0.0, machine - sum(seconds.values()))
     return seconds
+
+
+def connected_ports(pid: int) -> list[int]:
+    """Return the remote port of each TCP connection of a process and of its living children."""
+    ports = []
+    for process in (pid, *children_of(pid)):
+        mine = {
+            name[8:-1]
+            for name in map(_target, Path(f"/proc/{process}/fd").iterdir())
+            if name.startswith("socket:[")
+        }
+        for family in ("tcp", "tcp6"):
+            for line in Path(f"/proc/{process}/net/{family}").read_text(encoding="ascii").splitlines()[1:]:
+                fields = line.split()
+                if fields[9] in mine and fields[3] == _ESTABLISHED:
+                    ports.append(int(fields[2].rpartition(":")[2], 16))
+    return ports
+
+
+def _target(descriptor: Path) -> str:
+    try:
+        return str(descriptor.readlink())
+    except OSError:  # closed meanwhile
+        return ""
