@@ -18,6 +18,7 @@ from tests.support.timeouts import PATIENCE
 
 from waypost.wire.topics import Topics
 from waypost_worker.devserver import Servers
+from waypost_worker.kafka.client import ClusterClient
 from waypost_worker.kafka.command_log import KafkaCommandLog
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.partition_reader import PartitionReader
@@ -76,7 +77,7 @@ class World(Protocol):
 @dataclass(slots=True)
 class _KafkaTransaction:
     _producer: AIOKafkaProducer
-    _connection: Connection
+    _client: ClusterClient
     _partition: TopicPartition
 
     async def commit(self) -> None:
@@ -95,7 +96,7 @@ class _KafkaTransaction:
                 pass
 
     async def _end(self, isolation_level: str) -> int:
-        reader = PartitionReader(self._connection, self._partition, isolation_level)
+        reader = PartitionReader(self._client, self._partition, isolation_level)
         try:
             return (await reader.bounds())[1]
         finally:
@@ -107,17 +108,18 @@ class KafkaWorld:
 
     def __init__(self, connection: Connection, topics: Topics) -> None:
         self._connection = connection
+        self._client = ClusterClient(connection)
         self._topics = topics
         self._opened: list[CommandLog | ResultsLog] = []
         self._transactions = 0
 
     def commands(self) -> CommandLog:
-        log = KafkaCommandLog(self._connection, self._topics.commands, PARTITION)
+        log = KafkaCommandLog(self._client, self._topics.commands, PARTITION)
         self._opened.append(log)
         return log
 
     def results(self) -> ResultsLog:
-        log = KafkaResultsLog(self._connection, self._topics, PARTITION)
+        log = KafkaResultsLog(self._client, self._topics, PARTITION)
         self._opened.append(log)
         return log
 
@@ -161,7 +163,7 @@ class KafkaWorld:
         await producer.begin_transaction()
         for value in values:
             await producer.send_and_wait(topic, value, b"key", PARTITION)
-        return _KafkaTransaction(producer, self._connection, TopicPartition(topic, PARTITION))
+        return _KafkaTransaction(producer, self._client, TopicPartition(topic, PARTITION))
 
     async def _trim(self, topic: str, before: int) -> None:
         admin = AIOKafkaAdminClient(**self._connection.options())

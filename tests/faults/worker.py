@@ -43,8 +43,8 @@ from waypost.wire.topics import Topics
 from waypost_worker.cli.worker.run import run
 from waypost_worker.config.settings import load_settings
 from waypost_worker.kafka import fenced_producer, partition_reader
+from waypost_worker.kafka.client import ClusterClient
 from waypost_worker.kafka.command_log import KafkaCommandLog
-from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.partition_reader import PartitionReader
 from waypost_worker.kafka.results_log import KafkaResultsLog
 from waypost_worker.partition import batch, skips
@@ -210,8 +210,8 @@ class RepeatingResults(TrappedResults):
 class RenamedResults(TrappedResults):
     """Has another transactional id, and so another producer id, than those who came before."""
 
-    def __init__(self, connection: Connection, topics: Topics, partition: int) -> None:
-        super().__init__(connection, topics, partition)
+    def __init__(self, client: ClusterClient, topics: Topics, partition: int) -> None:
+        super().__init__(client, topics, partition)
         self._transactional_id += ".new"
 
 
@@ -268,7 +268,7 @@ def set_clock(ahead: float) -> None:
 def forget_topic_ids() -> None:
     """Let no broker tell the id of a topic."""
 
-    async def unknown(reader: PartitionReader, client: Any) -> None:
+    async def unknown(reader: PartitionReader) -> None:
         return None
 
     assert hasattr(PartitionReader, "_ask_topic_id")

@@ -132,7 +132,7 @@ async def test_foreign_records_in_the_middle_of_a_takeover(here: Deployment, lin
     foreign = [await write(here, b"in the tail"), await copied(here, 0), await copied(here, 4)]
     foreign.append(await forged(here, 7))
     await fill(here, 6)
-    mute = replace(here.ports(), make_results=lambda: MuteResults(here.connection, here.topics, 0))
+    mute = replace(here.ports(), make_results=lambda: MuteResults(here.client, here.topics, 0))
     victim = here.own(ports=mute, limits=QUICK)
     await refused(here, victim)
     await accepted(line, foreign)
@@ -156,7 +156,7 @@ async def test_a_forged_result_does_not_stand_for_answers_that_are_owed(
 ) -> None:
     """It is of the last of the commands that were applied and not answered when their owner died."""
     await fill(here, 6)
-    mute = replace(here.ports(), make_results=lambda: MuteResults(here.connection, here.topics, 0))
+    mute = replace(here.ports(), make_results=lambda: MuteResults(here.client, here.topics, 0))
     victim = here.own(ports=mute)
     await here.until(lambda: victim.told.applied_count == 6)
     await victim.crash()
@@ -263,7 +263,7 @@ async def test_an_acceptance_ends_the_term_of_an_owner_that_does_not_know_it(
 
     going = asyncio.Event()
     going.set()
-    slow = replace(here.ports(), make_results=lambda: Slow(here.connection, here.topics, 0))
+    slow = replace(here.ports(), make_results=lambda: Slow(here.client, here.topics, 0))
     owner = here.own(ports=slow, limits=QUICK)
     await fill(here, 2)
     await here.answered(2)

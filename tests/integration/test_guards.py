@@ -60,7 +60,7 @@ class MuteResults(KafkaResultsLog):
 
 async def commit_without_emitting(here: Deployment, count: int) -> None:
     await fill(here, count)
-    mute = replace(here.ports(), make_results=lambda: MuteResults(here.connection, here.topics, 0))
+    mute = replace(here.ports(), make_results=lambda: MuteResults(here.client, here.topics, 0))
     victim = here.own(ports=mute)
     await here.until(lambda: victim.told.applied_count == count)
     await victim.crash()
@@ -120,7 +120,7 @@ async def test_a_new_producer_id_waits_out_what_the_old_one_may_have_under_way(h
     second = here.own(ports=replace(here.ports(), clock=clock))
     await fill(here, 3)
     await here.answered(6)
-    waited = KafkaResultsLog(here.connection, here.topics, 0).unanswered_append_seconds
+    waited = KafkaResultsLog(here.client, here.topics, 0).unanswered_append_seconds
     assert waited >= here.connection.request_timeout
     assert waited in clock.slept
     await second.stop()
@@ -387,7 +387,7 @@ async def test_a_stuck_consumer_is_started_anew_and_the_worker_gives_up_after_th
     here: Deployment,
 ) -> None:
     await fill(here, 3)
-    stuck = replace(here.ports(), make_log=lambda: StuckLog(here.connection, here.topics.commands, 0))
+    stuck = replace(here.ports(), make_log=lambda: StuckLog(here.client, here.topics.commands, 0))
     running = here.own(ports=stuck, limits=Limits(stuck_after=0.1))
     with pytest.raises(StuckError, match="the log has records from 0 on"):
         await asyncio.wait_for(asyncio.shield(running.task), PATIENCE)

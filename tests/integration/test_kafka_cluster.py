@@ -11,6 +11,7 @@ from tests.support.servers import ServerDirectory, started
 
 from waypost.wire.topics import Topics
 from waypost_worker.devserver import ClusterOptions, EmbeddedKafka
+from waypost_worker.kafka.client import ClusterClient
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.fencing_check import zombie_test
 from waypost_worker.kafka.membership import Membership
@@ -66,7 +67,7 @@ async def append_once_possible(connection: Connection, topics: Topics, text: str
     """As an owner does while a partition has no leader: claim and append again until it works."""
     async with asyncio.timeout(PATIENCE):
         while True:
-            log = KafkaResultsLog(connection, topics, 0)
+            log = KafkaResultsLog(ClusterClient(connection), topics, 0)
             try:
                 await log.claim()
                 await log.append([record(text)])
@@ -137,7 +138,7 @@ async def test_zombies_are_refused(connection: Connection, topic_prefix: str) ->
 async def test_the_fence_holds_after_the_leader_that_took_it_was_killed(
     cluster: EmbeddedKafka, connection: Connection, topics: Topics
 ) -> None:
-    zombie = KafkaResultsLog(connection, topics, 0)
+    zombie = KafkaResultsLog(ClusterClient(connection), topics, 0)
     await zombie.claim()
     await zombie.append([record("before")])
     owner = await append_once_possible(connection, topics, "fence")

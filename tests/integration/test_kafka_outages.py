@@ -13,6 +13,7 @@ from tests.support.timeouts import PATIENCE
 from waypost.wire.envelope import KafkaRecord
 from waypost.wire.topics import Topics
 from waypost_worker.devserver import ClusterOptions, EmbeddedKafka
+from waypost_worker.kafka.client import ClusterClient
 from waypost_worker.kafka.command_log import KafkaCommandLog
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.membership import Membership
@@ -43,7 +44,7 @@ async def topics(kafka: EmbeddedKafka, topic_prefix: str) -> Topics:
 
 @asynccontextmanager
 async def claimed(connection: Connection, topics: Topics) -> AsyncIterator[ResultsLog]:
-    log = KafkaResultsLog(connection, topics, 0)
+    log = KafkaResultsLog(ClusterClient(connection), topics, 0)
     try:
         await log.claim()
         yield log
@@ -56,7 +57,7 @@ def record(text: str) -> ResultRecord:
 
 
 async def texts(connection: Connection, topics: Topics) -> list[str]:
-    log = KafkaResultsLog(connection, topics, 0)
+    log = KafkaResultsLog(ClusterClient(connection), topics, 0)
     try:
         first, end = await log.bounds()
         return [found.value.decode() async for piece in log.read(first, end) for found in piece]
@@ -137,17 +138,17 @@ async def test_an_append_to_a_frozen_broker_is_told_to_be_unknown_and_stays_befo
 async def test_every_question_to_a_frozen_broker_ends_in_time(
     kafka: EmbeddedKafka, connection: Connection, topics: Topics
 ) -> None:
-    log = KafkaCommandLog(connection, topics.commands, 0)
+    log = KafkaCommandLog(ClusterClient(connection), topics.commands, 0)
     await log.bounds()
     freeze(kafka)
     try:
         async with asyncio.timeout(PATIENCE):
             answers = await asyncio.gather(
                 log.bounds(),
-                KafkaCommandLog(connection, topics.commands, 0).bounds(),
-                KafkaCommandLog(connection, topics.commands, 0).read(0, 1),
-                KafkaResultsLog(connection, topics, 0).claim(),
-                KafkaResultsLog(connection, topics, 0).bounds(),
+                KafkaCommandLog(ClusterClient(connection), topics.commands, 0).bounds(),
+                KafkaCommandLog(ClusterClient(connection), topics.commands, 0).read(0, 1),
+                KafkaResultsLog(ClusterClient(connection), topics, 0).claim(),
+                KafkaResultsLog(ClusterClient(connection), topics, 0).bounds(),
                 Membership(connection, topics.commands, topics.prefix).start(),
                 create_topics(connection, topics, 1),
                 return_exceptions=True,
@@ -161,7 +162,7 @@ async def test_every_question_to_a_frozen_broker_ends_in_time(
 async def test_fetching_goes_on_after_a_restart_without_loss_or_repetition(
     kafka: EmbeddedKafka, connection: Connection, topics: Topics
 ) -> None:
-    log = KafkaCommandLog(connection, topics.commands, 0)
+    log = KafkaCommandLog(ClusterClient(connection), topics.commands, 0)
     await publish(kafka, topics.commands, 0, 100)
     await log.seek(0)
     found: list[KafkaRecord] = []
@@ -233,7 +234,7 @@ async def test_a_claim_that_finds_no_broker_can_be_made_later(
     kafka: EmbeddedKafka, connection: Connection, topics: Topics
 ) -> None:
     kafka.kill()
-    log = KafkaResultsLog(connection, topics, 0)
+    log = KafkaResultsLog(ClusterClient(connection), topics, 0)
     try:
         with pytest.raises(OwnerError):
             await log.claim()

@@ -8,6 +8,7 @@ from tests.integration.odd_batches import send
 
 from waypost.wire.envelope import KafkaRecord
 from waypost_worker.devserver import Servers
+from waypost_worker.kafka.client import ClusterClient
 from waypost_worker.kafka.command_log import KafkaCommandLog
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.topics import create_scratch_topic
@@ -26,7 +27,7 @@ async def topic(connection: Connection, topic_prefix: str) -> str:
 
 @pytest.fixture
 async def log(connection: Connection, topic: str) -> AsyncIterator[KafkaCommandLog]:
-    log = KafkaCommandLog(connection, topic, 0)
+    log = KafkaCommandLog(ClusterClient(connection), topic, 0)
     yield log
     await log.close()
 

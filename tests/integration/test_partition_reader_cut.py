@@ -5,6 +5,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from tests.support.timeouts import PATIENCE
 
 from waypost_worker.devserver import Servers
+from waypost_worker.kafka.client import ClusterClient
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.partition_reader import PartitionReader
 from waypost_worker.kafka.topics import create_scratch_topic
@@ -19,7 +20,7 @@ async def test_a_position_behind_the_end_of_its_leader_is_refused_as_cut(
     async with AIOKafkaProducer(**connection.options()) as producer:
         for number in range(3):
             await producer.send_and_wait(topic_prefix, b"%d" % number)
-    reader = PartitionReader(connection, TopicPartition(topic_prefix, 0), "read_committed")
+    reader = PartitionReader(ClusterClient(connection), TopicPartition(topic_prefix, 0), "read_committed")
     try:
         await reader.seek(3, last_epoch=0)
         assert await reader.get(10, 10) == []

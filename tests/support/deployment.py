@@ -23,6 +23,7 @@ from waypost.wire.envelope import command_headers
 from waypost.wire.event_types import EventType
 from waypost.wire.topics import partition_of
 from waypost_worker.devserver import Endpoints
+from waypost_worker.kafka.client import ClusterClient
 from waypost_worker.kafka.command_log import KafkaCommandLog
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.results_log import KafkaResultsLog
@@ -95,6 +96,7 @@ class Deployment:
         self.topics = Topics(prefix)
         self.partitions = partitions
         self.connection = Connection(endpoints.bootstrap_servers, request_timeout=timeout)
+        self.client = ClusterClient(self.connection)
         self.pool: Any = None
         self.pools: list[Any] = []  # of each shard; ``pool`` is the first one's
         self.producer: Any = None
@@ -138,8 +140,8 @@ class Deployment:
 
     def ports(self, partition: int = 0) -> Ports:
         return Ports(
-            make_log=lambda: KafkaCommandLog(self.connection, self.topics.commands, partition),
-            make_results=lambda: KafkaResultsLog(self.connection, self.topics, partition),
+            make_log=lambda: KafkaCommandLog(self.client, self.topics.commands, partition),
+            make_results=lambda: KafkaResultsLog(self.client, self.topics, partition),
             store=PostgresStore(self._pool_of(partition), partition, place=self._place_of(partition)),
             clock=SystemClock(),
         )

@@ -3,7 +3,7 @@
 import gc
 import struct
 import weakref
-from types import SimpleNamespace
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import pytest
@@ -16,6 +16,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from waypost.kafka.record_batches import Damaged, Records, decode_batches, end_of
+from waypost_worker.kafka.client import ClusterClient, Lane
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.fetch_by_id import Fetched, TopicIdRequest
 from waypost_worker.kafka.partition_reader import PartitionReader
@@ -98,19 +99,22 @@ class Response(NamedTuple):
     API_VERSION: int = 4
 
 
-class Broker:
-    """A Kafka client that answers fetches one after the other, with bytes or an error. It has no ids of topics."""
+class Broker(ClusterClient):
+    """Answers fetches one after the other, with bytes or an error. It has no ids of topics."""
 
     def __init__(self, *answers: bytes | Exception) -> None:
+        super().__init__(Connection("nowhere:9092"))
         self._answers = list(answers)
         self.asked: list[int] = []
         self.asked_for_ids = 0
-        self.cluster = self
 
-    def leader_for_partition(self, partition: TopicPartition) -> int:
+    async def use(self, user: object) -> None:
+        pass
+
+    async def leader_of(self, partition: TopicPartition) -> int:
         return 1
 
-    async def send(self, node: int, request: Any) -> Response:
+    async def send(self, node: int, request: Any, lane: Hashable = Lane.CONTROL) -> Response:
         if isinstance(request, TopicIdRequest):
             self.asked_for_ids += 1
             raise NotImplementedError  # as the client does if a broker is older than 3.1
@@ -122,9 +126,7 @@ class Broker:
 
 
 def reader_of(broker: Broker) -> PartitionReader:
-    reader = PartitionReader(Connection("nowhere:9092"), PARTITION, "read_committed")
-    reader._consumer = SimpleNamespace(_client=broker)
-    return reader
+    return PartitionReader(broker, PARTITION, "read_committed")
 
 
 def large_batch(first: int) -> bytes:
@@ -172,14 +174,11 @@ class FetchedReader(PartitionReader):
     """Gets these fetches, one after the other."""
 
     def __init__(self, *fetches: bytes) -> None:
-        super().__init__(Connection("nowhere"), PARTITION, "read_committed")
+        super().__init__(Broker(), PARTITION, "read_committed")
         self.fetches = list(fetches)
         self.asked: list[tuple[int, int]] = []
 
-    async def _started(self) -> Any:
-        return SimpleNamespace(_client=None)
-
-    async def _fetch(self, client: Any, offset: int, last_epoch: int) -> Fetched:
+    async def _fetch(self, offset: int, last_epoch: int) -> Fetched:
         self.asked.append((offset, last_epoch))
         return Fetched(0, 100, 100, [], self.fetches.pop(0), None)
 

@@ -259,8 +259,8 @@ SERVERS: tuple[Mutant, ...] = (
         (
             Edit(
                 "waypost_worker.kafka.command_log:KafkaCommandLog.__init__",
-                "self._partition, _ISOLATION)",
-                'self._partition, "read_uncommitted")',
+                "self._partition, _ISOLATION, lane",
+                'self._partition, "read_uncommitted", lane',
             ),
         ),
         tests=_in(COMMANDS, "test_aborted_commands_are_never_seen"),

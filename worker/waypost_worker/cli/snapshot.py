@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter, validators
 
-from waypost_worker.cli.support.connections import kafka_connection, kafka_errors
+from waypost_worker.cli.support.connections import kafka_client, kafka_errors
 from waypost_worker.cli.support.databases import connected
 from waypost_worker.cli.support.findings import show_findings
 from waypost_worker.cli.support.logs import command_partitions
@@ -268,7 +268,7 @@ async def _check_log(settings: Settings, manifest: "Manifest") -> None:
 
     count = await command_partitions(settings)
     async with kafka_errors(settings):
-        await check_in_log(kafka_connection(settings), settings.topics, manifest, count)
+        await check_in_log(kafka_client(settings), settings.topics, manifest, count)
 
 
 def _about(manifest: "Manifest", storage: "Storage") -> dict[str, Any]:

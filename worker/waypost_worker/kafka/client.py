@@ -9,6 +9,7 @@ metadata is replaced by one that starts from the bootstrap servers again (KIP-89
 """
 
 import asyncio
+from collections.abc import Hashable
 from enum import IntEnum
 from typing import Any, Final
 
@@ -42,6 +43,8 @@ class ClusterClient:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        #: How often it started from the bootstrap servers. Whoever answers after the first time may be another cluster.
+        self.starts = 0
         self._users: set[object] = set()
         self._client: AIOKafkaClient | None = None
         self._opening: asyncio.Task[AIOKafkaClient] | None = None
@@ -65,7 +68,7 @@ class ClusterClient:
         if not self._users:
             await self._retire()
 
-    async def send(self, node: int, request: Any, lane: Lane = Lane.CONTROL) -> Any:
+    async def send(self, node: int, request: Any, lane: Hashable = Lane.CONTROL) -> Any:
         """Send a request to a broker, and return its answer."""
         client = await self._opened()
         return await client.send(node, request, group=lane)
@@ -108,7 +111,11 @@ class ClusterClient:
 
     async def _tracking(self, topic: str) -> AIOKafkaClient:
         client = await self._opened()
-        if not await client.add_topic(topic) and self._client is client:
+        known = await client.add_topic(topic)
+        if known and client.cluster.partitions_for_topic(topic) is None:
+            # What was under way when the topic was added does not bring it, and aiokafka does not ask again.
+            known = await client.force_metadata_update()
+        if not known and self._client is client:
             await self._retire()
             raise LeaderNotAvailableError(f"no broker tells who leads {topic}")
         return client
@@ -135,6 +142,7 @@ class ClusterClient:
         finally:
             self._opening = None
         self._client = client
+        self.starts += 1
         return client
 
     async def _retire(self) -> None:

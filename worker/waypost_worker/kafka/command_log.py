@@ -1,7 +1,7 @@
-"""The CommandLog port: one partition of the command topic, with a consumer of its own.
+"""The CommandLog port: one partition of the command topic.
 
-No consumer group is involved, so a rebalance never disturbs an owner at work, and starting a stuck consumer
-anew concerns one partition only. Aborted transactions of agents are never seen (read_committed).
+No consumer group is involved, so a rebalance never disturbs an owner at work, and replacing a stuck log
+concerns one partition only. Aborted transactions of agents are never seen (read_committed).
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from aiokafka import TopicPartition
 from typing_extensions import override
 
 from waypost.wire.envelope import KafkaRecord
-from waypost_worker.kafka.connection import Connection
+from waypost_worker.kafka.client import ClusterClient, Lane
 from waypost_worker.kafka.fetch_by_id import NO_EPOCH
 from waypost_worker.kafka.partition_reader import FETCH_BYTES, PartitionReader
 from waypost_worker.partition.ports import CommandLog, ReadProgress
@@ -27,10 +27,11 @@ _FEW_FETCH_BYTES: Final = 64 * 1024
 class KafkaCommandLog(CommandLog):
     """One partition of the command topic, for one term of its owner. Connects at the first call."""
 
-    def __init__(self, connection: Connection, topic: str, partition: int) -> None:
-        self._connection = connection
+    def __init__(self, client: ClusterClient, topic: str, partition: int) -> None:
+        self._client = client
         self._partition = TopicPartition(topic, partition)
-        self._reader = PartitionReader(connection, self._partition, _ISOLATION)
+        # Fetches wait for records, and no two of them may wait for each other.
+        self._reader = PartitionReader(client, self._partition, _ISOLATION, lane=(Lane.FETCH, partition))
         # For the end of each stretch that was read, the leader epoch that the last record before it was written in.
         self._read_up_to: dict[int, int] = {}
 
@@ -59,10 +60,10 @@ class KafkaCommandLog(CommandLog):
 
     @override
     async def read(self, first: int, end: int) -> Sequence[KafkaRecord]:
-        # With a consumer of its own: it also serves to find out whether the first is stuck.
+        # With a reader of its own: it also serves to find out whether the first is stuck.
         fetch_bytes = _FEW_FETCH_BYTES if end - first <= _FEW else FETCH_BYTES
         topic_id = await self._reader.topic_id()
-        reader = PartitionReader(self._connection, self._partition, _ISOLATION, fetch_bytes, topic_id)
+        reader = PartitionReader(self._client, self._partition, _ISOLATION, fetch_bytes, topic_id)
         read: list[KafkaRecord] = []
         try:
             async with aclosing(reader.read(first, end)) as pieces:

@@ -4,7 +4,7 @@ Owns how a fetch is asked for and what its errors mean. The client's own consume
 eleven fields and fetches only once everything was taken; for millions of records that is a third of the work.
 
 What a fetch brings is decoded by ``waypost.kafka.record_batches``, which answers for every offset, whatever the bytes
-are: records that nobody can read come as :class:`UnreadableRecord`. Uses aiokafka's connection, not its consumer.
+are: records that nobody can read come as :class:`UnreadableRecord`. Uses the process's shared connections.
 
 A reader stays with one log. From Kafka 3.1 on it asks by the topic's id and tells which leader wrote what it has, so a
 topic of the same name or a log that was cut answers with an error. Older brokers are asked by name; there the reader
@@ -12,12 +12,13 @@ only counts what may announce such a change (``disturbances``).
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final, NoReturn
 from uuid import UUID
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import (
     CorruptRecordException,
     IncompatibleBrokerVersion,
@@ -30,7 +31,8 @@ from aiokafka.protocol.fetch import FetchRequest
 
 from waypost.kafka.record_batches import Damaged, Hole, Piece, Records, Unreadable, decode_batches, end_of
 from waypost.model.decisions import Rejected
-from waypost_worker.kafka.connection import Connection, kafka_errors, quietly
+from waypost_worker.kafka.client import ClusterClient, Lane
+from waypost_worker.kafka.connection import kafka_errors
 from waypost_worker.kafka.fetch_by_id import (
     INCONSISTENT_TOPIC_ID,
     NO_EPOCH,
@@ -40,6 +42,13 @@ from waypost_worker.kafka.fetch_by_id import (
     TopicIdRequest,
     fetched_in,
     topic_id_in,
+)
+from waypost_worker.kafka.list_offsets import (
+    READ_COMMITTED,
+    READ_UNCOMMITTED,
+    end_offsets,
+    first_offsets,
+    offsets_at,
 )
 from waypost_worker.partition.ports import (
     ReadProgress,
@@ -52,8 +61,9 @@ FETCH_BYTES: Final = 8 * 1024 * 1024
 _PIECE: Final = 5000
 # A piece of nothing but transaction markers and aborted records comes as nothing: do not wait for more.
 _PIECE_WAIT_MS: Final = 50
-_CLOSE_SECONDS: Final = 1.0
 _WAIT_MS: Final = 500
+# What a stretch is read of is there already. Fetches of several stretches share a connection.
+_READ_WAIT_MS: Final = 20
 # A smaller fetch ended where the log does: one ahead would wait there, and come with the next record alone, while what
 # follows that one waits for a whole batch more. One on demand brings all that is there by then.
 _FULL_BYTES: Final = FETCH_BYTES // 2
@@ -66,7 +76,7 @@ _TURN: Final = 0.02
 _MAGIC_AT: Final = 16
 _TIMESTAMP: Final = slice(35, 43)
 _COMMITTED: Final = "read_committed"
-_ISOLATION: Final = {"read_uncommitted": 0, _COMMITTED: 1}
+_ISOLATION: Final = {"read_uncommitted": READ_UNCOMMITTED, _COMMITTED: READ_COMMITTED}
 _OTHER_TOPIC: Final = (UNKNOWN_TOPIC_ID, INCONSISTENT_TOPIC_ID)
 
 
@@ -75,26 +85,28 @@ class PartitionReader:
 
     At most two fetches of ``fetch_bytes`` are in memory. ``topic_id`` is the id of the topic to read; if None, the
     topic keeps the id that it has at first. ``disturbances`` counts answers and broken connections that may mean that
-    the log has another leader now or is another log.
+    the log has another leader now or is another log. Fetches go in ``lane``, where nothing else may wait for long.
     """
 
     def __init__(
         self,
-        connection: Connection,
+        client: ClusterClient,
         partition: TopicPartition,
         isolation_level: str,
         fetch_bytes: int = FETCH_BYTES,
         topic_id: UUID | None = None,
+        lane: Hashable = Lane.READ,
     ) -> None:
         self.disturbances = 0
         self._topic_id = topic_id
         self._has_ids = True  # until a broker turns out to be too old for them
-        self._connection = connection
+        self._client = client
+        self._lane = lane
+        self._seen_start = 0  # the client's, at the last fetch
         self._partition = partition
         self._isolation_level = isolation_level
         self._fetch_bytes = fetch_bytes
         self._name = f"{partition.topic}/{partition.partition}"
-        self._consumer: AIOKafkaConsumer | None = None
         self._position = 0
         self._last_epoch = NO_EPOCH  # leader epoch of the last record that was fetched before the position
         self._pieces: Iterator[Piece] | None = None
@@ -111,37 +123,36 @@ class PartitionReader:
         return ReadProgress(self._position, *self._ends)
 
     async def partitions(self) -> int:
-        """How many partitions the topic has. UnavailableError if it does not exist."""
-        found = (await self._started()).partitions_for_topic(self._partition.topic)
+        """Return how many partitions the topic has. UnavailableError if it does not exist."""
+        topic = self._partition.topic
+        async with self._asking(f"asking for the partitions of {topic}"):
+            found = await self._client.partitions_of(topic)
         if not found:
             raise UnavailableError(
-                f"the topic {self._partition.topic!r} does not exist yet: make it with 'waypost topics create'"
+                f"the topic {topic!r} does not exist yet: make it with 'waypost topics create'"
             )
-        return len(found)
+        return found
 
     async def bounds(self) -> tuple[int, int]:
-        """The offset of the first record and the one behind the last that this reader may see."""
-        consumer = await self._started()
-        async with kafka_errors(f"asking where {self._name} begins and ends"):
-            start, end = await asyncio.gather(
-                consumer.beginning_offsets([self._partition]), consumer.end_offsets([self._partition])
-            )
-        return start[self._partition], end[self._partition]
+        """Return the offset of the first record and the one behind the last that this reader may see."""
+        async with self._asking(f"asking where {self._name} begins and ends"):
+            (bounds,) = await _bounds(self._client, [self._partition], _ISOLATION[self._isolation_level])
+        return bounds
 
     async def offset_at(self, milliseconds: int) -> int | None:
-        """The offset of the first record with this timestamp or a later one; None where there is none."""
-        consumer = await self._started()
-        async with kafka_errors(f"asking for a time in {self._name}"):
-            found = await consumer.offsets_for_times({self._partition: milliseconds})
-        place = found.get(self._partition)
-        return None if place is None else int(place.offset)
+        """Return the offset of the first record with this timestamp or a later one; None if there is none."""
+        isolation = _ISOLATION[self._isolation_level]
+        async with self._asking(f"asking for a time in {self._name}"):
+            found = await offsets_at(self._client, {self._partition: milliseconds}, isolation)
+        return None if found[self._partition] < 0 else found[self._partition]
 
     async def topic_id(self) -> UUID | None:
-        """The id of the topic that is read; None if brokers are too old to tell, or if there is no such topic yet."""
-        consumer = await self._started()
-        async with kafka_errors(f"asking for the id of {self._partition.topic}"):
-            if self._topic_id is None and self._has_ids:
-                self._topic_id = await self._ask_topic_id(consumer._client)
+        """Return the id of the topic that is read; None if brokers are too old to tell, or if there is no such topic
+        yet.
+        """
+        if self._topic_id is None and self._has_ids:
+            async with self._asking(f"asking for the id of {self._partition.topic}"):
+                self._topic_id = await self._ask_topic_id()
         return self._topic_id
 
     @property
@@ -154,7 +165,6 @@ class PartitionReader:
 
         ``last_epoch`` is the leader epoch of the record before it, if that is known.
         """
-        await self._started()
         self._forget()
         self._position, self._last_epoch = offset, last_epoch
 
@@ -237,7 +247,7 @@ class PartitionReader:
         if first >= end:
             return
         await self.seek(first)
-        seconds = self._connection.request_timeout
+        seconds = self._client.connection.request_timeout
         loop = asyncio.get_running_loop()
         position, moved_at = first, loop.time()
         while position < end:
@@ -256,9 +266,17 @@ class PartitionReader:
     async def close(self) -> None:
         """Give up the connections; another call would connect again. Never raises."""
         self._forget()
-        consumer, self._consumer = self._consumer, None
-        if consumer is not None:
-            await quietly(consumer.stop(), _CLOSE_SECONDS)
+        await self._client.release(self)
+
+    @asynccontextmanager
+    async def _asking(self, doing: str) -> AsyncIterator[None]:
+        """Raise UnavailableError or RefusedError for what goes wrong while ``doing`` something, also if it takes too
+        long.
+        """
+        async with kafka_errors(doing):
+            async with asyncio.timeout(self._client.connection.start_timeout):
+                await self._client.use(self)
+                yield
 
     def _forget(self) -> None:
         ahead, self._ahead = self._ahead, None
@@ -272,10 +290,8 @@ class PartitionReader:
 
     async def _take(self, seconds: float) -> None:
         """Make ready what the fetch under way brings, if it does so in time."""
-        consumer = await self._started()
-        fetch = self._ahead or asyncio.ensure_future(
-            self._fetch(consumer._client, self._position, self._last_epoch)
-        )
+        await self._client.use(self)
+        fetch = self._ahead or asyncio.ensure_future(self._fetch(self._position, self._last_epoch))
         self._ahead = fetch
         done, _ = await asyncio.wait({fetch}, timeout=seconds)
         if not done:
@@ -301,26 +317,27 @@ class PartitionReader:
             self._last_epoch = last_epoch
         self._open(fetched.records, fetched.aborted if self._isolation_level == _COMMITTED else None)
         if len(fetched.records) > _FULL_BYTES and end > self._position:
-            self._ahead = asyncio.ensure_future(self._fetch(consumer._client, end, last_epoch))
+            self._ahead = asyncio.ensure_future(self._fetch(end, last_epoch))
             self._unasked = True
 
     def _open(self, raw: bytes, aborted: Sequence[tuple[int, int]] | None) -> None:
         """Begin to decode what a fetch brought."""
         self._pieces = decode_batches(raw, self._position, aborted=aborted)
 
-    async def _fetch(self, client: Any, offset: int, last_epoch: int) -> Fetched | None:
+    async def _fetch(self, offset: int, last_epoch: int) -> Fetched | None:
         """What the leader has from ``offset`` on; None where it waited in vain, or is another one now.
 
         RefusedError if the log is another one now. OffsetOutOfRangeError, and other KafkaErrors that don't pass with a
         look for the leader.
         """
         try:
-            node = client.cluster.leader_for_partition(self._partition)
-            if node is None or node < 0:
-                raise LeaderNotAvailableError(f"{self._name} has no leader just now")
-            fetched = await self._ask(client, node, offset, last_epoch)
+            node = await self._client.leader_of(self._partition)
+            if self._client.starts != self._seen_start:
+                self.disturbances += self._seen_start > 0
+                self._seen_start = self._client.starts
+            fetched = await self._ask(node, offset, last_epoch)
             if fetched.error_code in _OTHER_TOPIC:
-                await self._check_topic_id(client)
+                await self._check_topic_id()
                 raise LeaderNotAvailableError(f"a broker does not know the id of {self._name} yet")
             if fetched.error_code:
                 raise for_code(fetched.error_code)(f"fetching {self._name} from {offset} on")
@@ -328,7 +345,7 @@ class PartitionReader:
             if not getattr(error, "invalid_metadata", False):
                 raise
             self.disturbances += 1
-            await client.force_metadata_update()
+            await self._client.refresh()
             await asyncio.sleep(_NEW_LEADER_SECONDS)
             return None
         if fetched.cut_at is not None:
@@ -337,9 +354,10 @@ class PartitionReader:
         self._ends = (fetched.stable_end, fetched.high_watermark) if known else (None, None)
         return fetched if fetched.records else None
 
-    async def _ask(self, client: Any, node: int, offset: int, last_epoch: int) -> Fetched:
+    async def _ask(self, node: int, offset: int, last_epoch: int) -> Fetched:
         topic, partition = self._partition
         isolation = _ISOLATION[self._isolation_level]
+        wait_ms = _READ_WAIT_MS if self._lane is Lane.READ else _WAIT_MS
         topic_id = await self.topic_id()
         if topic_id is not None and self._has_ids:
             by_id = FetchByIdRequest(
@@ -347,34 +365,35 @@ class PartitionReader:
                 partition,
                 offset,
                 last_epoch,
-                wait_ms=_WAIT_MS,
+                wait_ms=wait_ms,
                 most_bytes=self._fetch_bytes,
                 isolation_level=isolation,
             )
             try:
-                return fetched_in(await client.send(node, by_id))
+                return fetched_in(await self._client.send(node, by_id, self._lane))
             except (NotImplementedError, IncompatibleBrokerVersion):
                 self._has_ids = False
         asked = [(topic, [(partition, offset, self._fetch_bytes)])]
-        by_name: Any = FetchRequest(_WAIT_MS, 1, 2 * self._fetch_bytes, isolation, asked)
-        response = await client.send(node, by_name)
+        by_name: Any = FetchRequest(wait_ms, 1, 2 * self._fetch_bytes, isolation, asked)
+        response = await self._client.send(node, by_name, self._lane)
         _, code, high_watermark, stable_end, *rest = response.topics[0][1][0]
         aborted = rest[1] if response.API_VERSION >= 11 else rest[-2]
         return Fetched(code, high_watermark, stable_end, aborted or [], bytes(rest[-1]), None)
 
-    async def _ask_topic_id(self, client: Any) -> UUID | None:
-        node = client.cluster.leader_for_partition(self._partition)
-        if node is None or node < 0:
-            node = client.get_random_node()
+    async def _ask_topic_id(self) -> UUID | None:
         try:
-            return topic_id_in(await client.send(node, TopicIdRequest(self._partition.topic)))
+            node = await self._client.leader_of(self._partition)
+        except LeaderNotAvailableError:
+            node = await self._client.any_node()
+        try:
+            return topic_id_in(await self._client.send(node, TopicIdRequest(self._partition.topic)))
         except (NotImplementedError, IncompatibleBrokerVersion):
             self._has_ids = False
             return None
 
-    async def _check_topic_id(self, client: Any) -> None:
+    async def _check_topic_id(self) -> None:
         """RefusedError if the topic has another id than it had; a broker may only not have heard of it yet."""
-        found = await self._ask_topic_id(client)
+        found = await self._ask_topic_id()
         if found is None or found == self._topic_id:
             return
         raise RefusedError(
@@ -389,26 +408,6 @@ class PartitionReader:
             "records became its leader. Nothing was skipped or changed. Look for an unclean leader election; rebuild "
             "with 'waypost replay' if the partition stays refused"
         )
-
-    async def _started(self) -> AIOKafkaConsumer:
-        if self._consumer is None:
-            consumer = AIOKafkaConsumer(
-                **self._connection.options(),
-                group_id=None,
-                enable_auto_commit=False,
-                isolation_level=self._isolation_level,
-            )
-            try:
-                async with kafka_errors("connecting a consumer"):
-                    async with asyncio.timeout(self._connection.start_timeout):
-                        await consumer.start()
-                        # start() brings no metadata of a topic that is not subscribed to.
-                        await consumer._client.add_topic(self._partition.topic)
-            except BaseException:
-                await quietly(consumer.stop(), _CLOSE_SECONDS)
-                raise
-            self._consumer = consumer
-        return self._consumer
 
     async def _refuse(self, position: int) -> NoReturn:
         start, end = await self.bounds()
@@ -427,21 +426,25 @@ def _unreadable(piece: Unreadable, offset: int) -> UnreadableRecord:
     return UnreadableRecord(offset, timestamp, kept, Rejected(piece.reason, piece.message))
 
 
-async def topic_bounds(connection: Connection, topic: str, partitions: int) -> list[tuple[int, int]]:
-    """For each partition of a topic, the offset of its first record and the one behind its last.
+async def topic_bounds(client: ClusterClient, topic: str, partitions: int) -> list[tuple[int, int]]:
+    """Return, for each partition of a topic, the offset of its first record and the one behind its last.
 
-    One consumer for all of them. UnavailableError or RefusedError, as for a :class:`PartitionReader`.
+    UnavailableError or RefusedError, as for a :class:`PartitionReader`.
     """
     wanted = [TopicPartition(topic, number) for number in range(partitions)]
-    consumer = AIOKafkaConsumer(**connection.options(), group_id=None, enable_auto_commit=False)
+    user = object()
     try:
         async with kafka_errors(f"asking where {topic} begins and ends"):
-            async with asyncio.timeout(connection.start_timeout):
-                await consumer.start()
-                await consumer._client.add_topic(topic)
-            starts, ends = await asyncio.gather(
-                consumer.beginning_offsets(wanted), consumer.end_offsets(wanted)
-            )
+            await client.use(user)
+            return await _bounds(client, wanted, READ_UNCOMMITTED)
     finally:
-        await quietly(consumer.stop(), _CLOSE_SECONDS)
-    return [(starts[partition], ends[partition]) for partition in wanted]
+        await client.release(user)
+
+
+async def _bounds(
+    client: ClusterClient, partitions: Sequence[TopicPartition], isolation: int
+) -> list[tuple[int, int]]:
+    starts, ends = await asyncio.gather(
+        first_offsets(client, partitions), end_offsets(client, partitions, isolation)
+    )
+    return [(starts[partition], ends[partition]) for partition in partitions]

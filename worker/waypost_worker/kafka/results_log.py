@@ -7,7 +7,7 @@ from aiokafka import TopicPartition
 from typing_extensions import override
 
 from waypost.wire.topics import Topics
-from waypost_worker.kafka.connection import Connection
+from waypost_worker.kafka.client import ClusterClient
 from waypost_worker.kafka.fenced_producer import FencedProducer, claim_epoch
 from waypost_worker.kafka.result_origins import OriginReader
 from waypost_worker.partition.ports import Fence, FetchedResult, ResultRecord, ResultsLog
@@ -16,18 +16,18 @@ from waypost_worker.partition.ports import Fence, FetchedResult, ResultRecord, R
 class KafkaResultsLog(ResultsLog):
     """One partition of the results topic, for one term of its owner."""
 
-    def __init__(self, connection: Connection, topics: Topics, partition: int) -> None:
-        self._connection = connection
+    def __init__(self, client: ClusterClient, topics: Topics, partition: int) -> None:
+        self._client = client
         self._transactional_id = topics.transactional_id(partition)
         self._partition = TopicPartition(topics.results, partition)
         self._producer: FencedProducer | None = None
-        self._reader = OriginReader(connection, self._partition, "read_uncommitted")
+        self._reader = OriginReader(client, self._partition, "read_uncommitted")
 
     @override
     async def claim(self) -> Fence:
-        fence = await claim_epoch(self._connection, self._transactional_id)
+        fence = await claim_epoch(self._client.connection, self._transactional_id)
         topic, partition = self._partition
-        producer = FencedProducer(self._connection, topic, partition, fence)
+        producer = FencedProducer(self._client.connection, topic, partition, fence)
         former, self._producer = self._producer, producer
         if former is not None:
             await former.close()
@@ -66,7 +66,7 @@ class KafkaResultsLog(ResultsLog):
     def unanswered_append_seconds(self) -> float:
         # The client sends nothing of an append later than request_timeout after its begin. What it sent last
         # may still lie in a socket or in the broker's queue, for which the same time again is allowed.
-        return 2 * self._connection.request_timeout
+        return 2 * self._client.connection.request_timeout
 
     @override
     async def close(self) -> None:

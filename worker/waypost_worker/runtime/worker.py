@@ -18,6 +18,7 @@ from waypost.kafka.diagnosis import is_auth_failure, refusal
 from waypost.shards import ShardSlot
 from waypost_worker.config.kafka import kafka_connection
 from waypost_worker.config.settings import Settings, masked_dsn
+from waypost_worker.kafka.client import ClusterClient
 from waypost_worker.kafka.command_log import KafkaCommandLog
 from waypost_worker.kafka.membership import Membership
 from waypost_worker.kafka.results_log import KafkaResultsLog
@@ -71,6 +72,7 @@ class Worker:
         self._metrics = metrics
         self._topics = settings.topics
         self._connection = kafka_connection(settings)
+        self._client = ClusterClient(self._connection)
         self._shards = Shards(
             settings.dsns,
             settings.postgres_schema,
@@ -256,8 +258,8 @@ class Worker:
         pool = self._shards.pools[place.shard]
         store = PostgresStore(pool, partition, settings.postgres_schema, place=place)
         ports = Ports(
-            make_log=lambda: KafkaCommandLog(self._connection, self._topics.commands, partition),
-            make_results=lambda: KafkaResultsLog(self._connection, self._topics, partition),
+            make_log=lambda: KafkaCommandLog(self._client, self._topics.commands, partition),
+            make_results=lambda: KafkaResultsLog(self._client, self._topics, partition),
             store=store if self._metrics is None else TimedStore(store, self._metrics, place.shard),
             clock=SystemClock(),
         )

@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from waypost.wire.topics import Topics
+from waypost_worker.kafka.client import ClusterClient
 from waypost_worker.kafka.command_log import KafkaCommandLog
-from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.partition_reader import topic_bounds
 from waypost_worker.partition.acquire import check_log
 from waypost_worker.partition.ports import RefusedError
@@ -14,10 +14,8 @@ from waypost_worker.snapshots.coverage import Coverage
 from waypost_worker.snapshots.manifest import Manifest, Part
 from waypost_worker.snapshots.storage import SnapshotError
 
-_AT_ONCE: Final = 8
 
-
-async def check_in_log(connection: Connection, topics: Topics, manifest: Manifest, partitions: int) -> None:
+async def check_in_log(client: ClusterClient, topics: Topics, manifest: Manifest, partitions: int) -> None:
     """SnapshotError unless each partition's position is in the log, behind the very record that was applied last.
 
     ``partitions`` is the topic's count. UnavailableError if Kafka does not answer.
@@ -29,7 +27,7 @@ async def check_in_log(connection: Connection, topics: Topics, manifest: Manifes
         )
 
     async def check(part: Part) -> None:
-        log = KafkaCommandLog(connection, topics.commands, part.partition)
+        log = KafkaCommandLog(client, topics.commands, part.partition)
         try:
             await check_log(
                 log, part.next_offset, None if part.anchor is None else bytes.fromhex(part.anchor)
@@ -40,13 +38,7 @@ async def check_in_log(connection: Connection, topics: Topics, manifest: Manifes
         finally:
             await log.close()
 
-    room = asyncio.Semaphore(_AT_ONCE)  # each opens connections of its own
-
-    async def check_in_turn(part: Part) -> None:
-        async with room:
-            await check(part)
-
-    await asyncio.gather(*map(check_in_turn, manifest.parts))
+    await asyncio.gather(*map(check, manifest.parts))
 
 
 def _why(manifest: Manifest, part: Part, topics: Topics, start: int, end: int) -> str:
@@ -68,7 +60,7 @@ def _why(manifest: Manifest, part: Part, topics: Topics, start: int, end: int) -
 
 
 async def reaches(
-    connection: Connection,
+    client: ClusterClient,
     topics: Topics,
     partitions: int,
     stored: Mapping[int, Any],
@@ -76,8 +68,8 @@ async def reaches(
 ) -> list[Coverage]:
     """Where everything begins and ends, by partition. ``stored`` are the rows of ``sql/oldest_owed.sql``."""
     parts = {part.partition: part for part in manifest.parts} if manifest is not None else {}
-    commands = await topic_bounds(connection, topics.commands, partitions)
-    results = await topic_bounds(connection, topics.results, partitions)
+    commands = await topic_bounds(client, topics.commands, partitions)
+    results = await topic_bounds(client, topics.results, partitions)
 
     def reach(partition: int) -> Coverage:
         row, part = stored.get(partition), parts.get(partition)

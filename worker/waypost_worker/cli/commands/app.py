@@ -19,7 +19,7 @@ from waypost.wire.encode import skip_body
 from waypost.wire.envelope import glimpse
 from waypost.wire.event_types import EventType
 from waypost_worker.cli.support.authority_key import Signer, read_signer
-from waypost_worker.cli.support.connections import kafka_connection, kafka_errors, postgres_errors, query
+from waypost_worker.cli.support.connections import kafka_client, kafka_errors, postgres_errors, query
 from waypost_worker.cli.support.databases import connected
 from waypost_worker.cli.support.logs import command_partitions, log_maker
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
@@ -175,7 +175,7 @@ async def _check_unanswered(settings: Settings, partition: int, offset: int) -> 
     from waypost_worker.partition.tail import command_offset
     from waypost_worker.recovery.log_scan import last_result
 
-    results = KafkaResultsLog(kafka_connection(settings), settings.topics, partition)
+    results = KafkaResultsLog(kafka_client(settings), settings.topics, partition)
     try:
         last = await last_result(results, *await results.bounds())
     finally:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from waypost_worker.cli.support.connections import (
-    kafka_connection,
+    kafka_client,
     kafka_errors,
     postgres_errors,
     topic_partitions,
@@ -72,8 +72,9 @@ async def _plan(settings: Settings, onto_backup: bool) -> tuple[list[Any], int]:
         check_target(one, count, settings.postgres_schema, onto_backup=onto_backup, emit_to=None)
     rows = {row.partition: row for one in standing for row in one.rows}
     plans = []
+    client = kafka_client(settings)
     for partition in range(count):
-        results = KafkaResultsLog(kafka_connection(settings), settings.topics, partition)
+        results = KafkaResultsLog(client, settings.topics, partition)
         try:
             has_log = held.get(settings.topics.commands) == count
             plans.append(await plan_from_results(partition, rows.get(partition), results, has_log))
@@ -91,13 +92,13 @@ async def _run(
     from waypost_worker.recovery.replay.from_results import FromResults, FromResultsPorts
     from waypost_worker.recovery.replay.partition_replay import ReplayLimits
 
-    connection = kafka_connection(settings)
+    client = kafka_client(settings)
 
     async def one(plan: Any, store: PostgresStore) -> "tuple[Rebuilt, str | None]":
         partition = plan.partition
         ports = FromResultsPorts(
-            log_maker(settings, partition) if plan.log else None,
-            lambda: KafkaResultsLog(connection, settings.topics, partition),
+            log_maker(settings, partition, client) if plan.log else None,
+            lambda: KafkaResultsLog(client, settings.topics, partition),
             store,
         )
         limits = ReplayLimits(cache_items=max(1000, settings.cache_items // len(plans)))

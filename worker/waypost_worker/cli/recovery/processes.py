@@ -17,13 +17,14 @@ import orjson
 from pydantic import SecretStr
 
 from waypost.wire.topics import Topics
-from waypost_worker.cli.support.connections import kafka_connection, kafka_errors, postgres_errors
+from waypost_worker.cli.support.connections import kafka_client, kafka_errors, postgres_errors
 from waypost_worker.cli.support.databases import stores
 from waypost_worker.cli.support.logs import log_maker, run
 from waypost_worker.cli.support.output import CommandError
 from waypost_worker.config.settings import Settings
 
 if TYPE_CHECKING:
+    from waypost_worker.kafka.client import ClusterClient
     from waypost_worker.postgres.store import PostgresStore
     from waypost_worker.recovery.replay.partition_replay import Replayed
 
@@ -56,8 +57,10 @@ async def replay_here(settings: Settings, job: Job, progress: Advance) -> list[O
     """Replay a job's partitions in this process; what became of each, and why it failed."""
     from waypost_worker.partition.ports import OwnerError
 
+    client = kafka_client(settings)
+
     async def one(partition: int, end: int, store: "PostgresStore") -> Outcome:
-        work = _work(settings, job, partition, end, store, progress)
+        work = _work(settings, client, job, partition, end, store, progress)
         try:
             return await work.run(), None
         except OwnerError as error:
@@ -76,7 +79,13 @@ async def replay_spread(settings: Settings, jobs: Sequence[Job], progress: Advan
 
 
 def _work(
-    settings: Settings, job: Job, partition: int, end: int, store: "PostgresStore", progress: Advance
+    settings: Settings,
+    client: "ClusterClient",
+    job: Job,
+    partition: int,
+    end: int,
+    store: "PostgresStore",
+    progress: Advance,
 ) -> Any:
     """What replays one partition."""
     from waypost_worker.kafka.results_log import KafkaResultsLog
@@ -87,13 +96,12 @@ def _work(
     from waypost_worker.recovery.replay.reemit import ReemittingReplay
     from waypost_worker.runtime.clock import SystemClock
 
-    connection = kafka_connection(settings)
     topics = settings.topics if job.emit_to is None else Topics(job.emit_to)
-    make_log = log_maker(settings, partition)
+    make_log = log_maker(settings, partition, client)
     cache_items = max(1000, settings.cache_items // job.partitions)
 
     def make_results() -> KafkaResultsLog:
-        return KafkaResultsLog(connection, topics, partition)
+        return KafkaResultsLog(client, topics, partition)
 
     if job.emit_to is not None:
         limits = Limits(cache_items=cache_items)

@@ -12,6 +12,7 @@ from waypost.model.times import parse_micros
 from waypost.wire.topics import Topics
 from waypost_worker.cli.recovery.from_results import replay_results
 from waypost_worker.cli.support.connections import (
+    kafka_client,
     kafka_connection,
     kafka_errors,
     postgres_errors,
@@ -194,8 +195,8 @@ async def _plan(settings: Settings, options: _Options) -> "list[PartitionPlan]":
     from waypost_worker.recovery.replay.preflight import check_target, plan_partition
 
     partitions = await command_partitions(settings)
-    connection = kafka_connection(settings)
-    async with command_logs(settings, partitions) as logs:
+    client = kafka_client(settings)
+    async with command_logs(settings, partitions, client) as logs:
         ends = await _ends(options, logs)
         async with connected(settings) as databases:
             await check_set(databases.connections, settings.postgres_schema)
@@ -215,7 +216,7 @@ async def _plan(settings: Settings, options: _Options) -> "list[PartitionPlan]":
             compare = CompareOptions(options.compare, settings.accept_trimmed_results)
         held = await topic_partitions(settings, topics)
         results = [
-            KafkaResultsLog(connection, topics, partition) for partition in range(held.get(topics.results, 0))
+            KafkaResultsLog(client, topics, partition) for partition in range(held.get(topics.results, 0))
         ]
         try:
             return list(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Parameter, validators
 
-from waypost_worker.cli.support.connections import kafka_connection, kafka_errors, postgres_errors
+from waypost_worker.cli.support.connections import kafka_client, kafka_errors, postgres_errors
 from waypost_worker.cli.support.databases import STATEMENT_SECONDS, connected
 from waypost_worker.cli.support.logs import command_logs, command_partitions, run
 from waypost_worker.cli.support.metrics_port import MetricsPort, progress_served
@@ -129,7 +129,7 @@ async def _kept(settings: Settings, storage: "Storage", name: str) -> _Kept:
     check_origin(manifest, settings.topics)
     count = await command_partitions(settings)
     async with kafka_errors(settings):
-        await check_in_log(kafka_connection(settings), settings.topics, manifest, count)
+        await check_in_log(kafka_client(settings), settings.topics, manifest, count)
     return storage, manifest
 
 
@@ -152,12 +152,13 @@ async def _verify(
         began = {} if base is None else _positions_of(base)
         bases = {} if base is None else {number: SnapshotRows(*base, number) for number in began}
         total = sum(max(0, positions.get(number, 0) - began.get(number, 0)) for number in wanted)
-        async with command_logs(settings, partitions) as logs:
+        client = kafka_client(settings)
+        async with command_logs(settings, partitions, client) as logs:
             with WorkProgress("verify", total, "commands") as progress:
                 await stack.enter_async_context(progress_served(progress, settings, options.metrics_port))
                 # One after the other: each holds its sessions in memory.
                 for number in wanted:
-                    results = KafkaResultsLog(kafka_connection(settings), settings.topics, number)
+                    results = KafkaResultsLog(client, settings.topics, number)
                     try:
                         verification = Verification(
                             number,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 from cyclopts import App, Parameter
 
 from waypost.model.times import format_micros
-from waypost_worker.cli.support.connections import kafka_connection, kafka_errors, query, topic_partitions
+from waypost_worker.cli.support.connections import kafka_client, kafka_errors, query, topic_partitions
 from waypost_worker.cli.support.databases import Databases, connected
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
 from waypost_worker.cli.support.output import DONE, USAGE, CommandError, confirm, note, show_rows
@@ -192,7 +192,7 @@ async def _find(settings: Settings, databases: Databases, partition: int) -> _Fo
             row["results_offset"], owners_of(row["producer_id"], row["former_producer_ids"]), accepted
         )
     where = TopicPartition(settings.topics.results, partition)
-    reader = OriginReader(kafka_connection(settings), where, "read_uncommitted")
+    reader = OriginReader(kafka_client(settings), where, "read_uncommitted")
     try:
         start, end = await reader.bounds()
         first = first_to_read(position, start)

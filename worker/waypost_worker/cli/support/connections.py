@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from waypost.publisher.client import Publisher
     from waypost.reader.client import Reader
     from waypost.wire.topics import Topics
+    from waypost_worker.kafka.client import ClusterClient
     from waypost_worker.kafka.connection import Connection
 
 _SOURCE = "/waypost/cli"
@@ -23,6 +24,13 @@ def kafka_connection(settings: Settings) -> "Connection":
     from waypost_worker.config import kafka
 
     return kafka.kafka_connection(settings, "waypost-cli")
+
+
+def kafka_client(settings: Settings) -> "ClusterClient":
+    """Return the connections that all logs of a command share. They close with the last log that uses them."""
+    from waypost_worker.kafka.client import ClusterClient
+
+    return ClusterClient(kafka_connection(settings))
 
 
 def kafka_options(settings: Settings) -> Mapping[str, Any]:

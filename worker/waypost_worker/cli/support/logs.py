@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from waypost_worker.cli.support.connections import kafka_connection, topic_partitions
+from waypost_worker.cli.support.connections import kafka_client, topic_partitions
 from waypost_worker.cli.support.output import CommandError
 from waypost_worker.config.settings import Settings
 
 if TYPE_CHECKING:
+    from waypost_worker.kafka.client import ClusterClient
     from waypost_worker.kafka.command_log import KafkaCommandLog
 
 _T = TypeVar("_T")
@@ -48,18 +49,23 @@ async def command_partitions(settings: Settings, *, needs_results: bool = True) 
     return present[settings.topics.commands]
 
 
-def log_maker(settings: Settings, partition: int) -> "Callable[[], KafkaCommandLog]":
-    """Makes logs of one partition of the command topic."""
+def log_maker(
+    settings: Settings, partition: int, client: "ClusterClient | None" = None
+) -> "Callable[[], KafkaCommandLog]":
+    """Return what makes logs of one partition of the command topic."""
     from waypost_worker.kafka.command_log import KafkaCommandLog
 
-    connection = kafka_connection(settings)
-    return lambda: KafkaCommandLog(connection, settings.topics.commands, partition)
+    shared = client or kafka_client(settings)
+    return lambda: KafkaCommandLog(shared, settings.topics.commands, partition)
 
 
 @asynccontextmanager
-async def command_logs(settings: Settings, partitions: int) -> "AsyncIterator[dict[int, KafkaCommandLog]]":
-    """A log of each partition."""
-    logs = {partition: log_maker(settings, partition)() for partition in range(partitions)}
+async def command_logs(
+    settings: Settings, partitions: int, client: "ClusterClient | None" = None
+) -> "AsyncIterator[dict[int, KafkaCommandLog]]":
+    """Yield a log of each partition. They share the connections of ``client``, or have some of their own."""
+    shared = client or kafka_client(settings)
+    logs = {partition: log_maker(settings, partition, shared)() for partition in range(partitions)}
     try:
         yield logs
     finally:

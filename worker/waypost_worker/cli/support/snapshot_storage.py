@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from waypost_worker.cli.support.connections import kafka_connection, kafka_errors
+from waypost_worker.cli.support.connections import kafka_client, kafka_connection, kafka_errors
 from waypost_worker.cli.support.databases import connected
 from waypost_worker.cli.support.logs import command_partitions
 from waypost_worker.cli.support.output import USAGE, CommandError
@@ -61,7 +61,7 @@ async def overlap(settings: Settings, place: str | None, manifest: "Manifest | N
     kafka = kafka_connection(settings)
     async with kafka_errors(settings):
         retention = await retention_ms(kafka, settings.topics.commands)
-        found = await reaches(kafka, settings.topics, count, stored, manifest)
+        found = await reaches(kafka_client(settings), settings.topics, count, stored, manifest)
     latest = None
     if manifest is not None:
         age = datetime.now(UTC) - datetime.fromisoformat(manifest.taken_at)

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from waypost.wire.signing import encode_key
 from waypost_worker.cli.support.authority_key import read_public
-from waypost_worker.cli.support.connections import kafka_connection, kafka_errors, postgres_errors
+from waypost_worker.cli.support.connections import kafka_client, kafka_errors, postgres_errors
 from waypost_worker.cli.support.databases import connected
 from waypost_worker.cli.support.logs import command_logs, command_partitions
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
@@ -82,9 +82,10 @@ async def _adopt(settings: Settings, before: str | None, authority: str | None, 
     async with kafka_errors(settings), postgres_errors(settings):
         partitions = await command_partitions(settings)
         drained = None if before is None else await _drained(settings, before, partitions)
-        async with command_logs(settings, partitions) as logs:
+        client = kafka_client(settings)
+        async with command_logs(settings, partitions, client) as logs:
             for partition, log in logs.items():
-                results = KafkaResultsLog(kafka_connection(settings), settings.topics, partition)
+                results = KafkaResultsLog(client, settings.topics, partition)
                 try:
                     ends = (await log.bounds())[1], (await results.bounds())[1]
                 finally:
