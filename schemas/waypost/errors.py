@@ -67,6 +67,10 @@ class WaypostError(Exception):
         super().__init__(*map(_bounded, arguments))
 
 
+class SettingsError(WaypostError):
+    """Settings that can't be used. The message is one line that says which and why."""
+
+
 class InvalidArgumentError(WaypostError, ValueError):
     """An argument that no database, topic or client can take. Nothing was sent."""
 

@@ -48,6 +48,7 @@ NAMES = [
     "SessionInfo",
     "SessionPage",
     "SessionReader",
+    "SettingsError",
     "ShardMapError",
     "SpoolError",
     "Subscriber",

@@ -27,6 +27,7 @@ from waypost.adapters.room import Room
 from waypost.adapters.unconfirmed import PARTS_AT_ONCE, UnconfirmedWrites
 from waypost.adapters.unconfirmed import RejectedWriteError as RejectedWriteError
 from waypost.deprecation import rename_keys, renamed_keywords
+from waypost.discovery import find_deployment
 from waypost.model.times import format_micros, to_micros
 from waypost.publisher.options import RENAMED_OPTIONS
 from waypost.publisher.waiter import CommandResult
@@ -63,10 +64,12 @@ class Backend:
     the adapters then work from any thread.
 
     Args:
-        bootstrap_servers: Addresses of brokers, as ``host:port``, separated by commas.
+        bootstrap_servers: Addresses of brokers, as ``host:port``, separated by commas. If neither brokers nor a
+            database are given, the backend connects to what the command line finds: ``WAYPOST_`` variables, then
+            waypost.toml, then a running ``waypost dev``.
         dsn: The address of the database, or of all its shards.
-        topic_prefix: Prefix of the two topics.
-        schema: Name of the schema in Postgres.
+        topic_prefix: Prefix of the two topics (default: ``waypost``, or what was found with the brokers).
+        schema: Name of the schema in Postgres (default: ``waypost``, or what was found with the brokers).
         timeout: Seconds that a write waits for its result, and a read for this process's own writes. After that, a
             write raises ResultTimeoutError: it was accepted and may still be applied.
         publisher_options: Options of :class:`waypost.Publisher`, such as ``kafka_options`` for TLS and SASL.
@@ -76,17 +79,27 @@ class Backend:
     @renamed_keywords(prefix="topic_prefix")
     def __init__(
         self,
-        bootstrap_servers: str,
-        dsn: str | Sequence[str],
+        bootstrap_servers: str | None = None,
+        dsn: str | Sequence[str] | None = None,
         *,
-        topic_prefix: str = DEFAULT_PREFIX,
-        schema: str = DEFAULT_SCHEMA,
+        topic_prefix: str | None = None,
+        schema: str | None = None,
         timeout: float = 30,
         publisher_options: Mapping[str, Any] | None = None,
         reader_options: Mapping[str, Any] | None = None,
     ) -> None:
         options = dict(publisher_options or {})
         rename_keys("publisher_options", options, RENAMED_OPTIONS, 2)
+        if bootstrap_servers is None and dsn is None:
+            found = find_deployment()
+            bootstrap_servers, dsn = found.bootstrap_servers, found.postgres_dsn
+            topic_prefix = found.topic_prefix if topic_prefix is None else topic_prefix
+            schema = found.postgres_schema if schema is None else schema
+            options.setdefault("kafka_options", found.kafka_options)
+        if bootstrap_servers is None or dsn is None:
+            raise TypeError("Backend needs both bootstrap_servers and dsn, or neither to look for them")
+        topic_prefix = DEFAULT_PREFIX if topic_prefix is None else topic_prefix
+        schema = DEFAULT_SCHEMA if schema is None else schema
         self._connection = Connection(
             bootstrap_servers,
             dsn,

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from waypost.deprecation import deprecated, renamed_keywords
+from waypost.discovery import find_deployment
 from waypost.errors import PublisherClosedError
 from waypost.kafka.addresses import broker_addresses
 from waypost.publisher.buffer import Buffer
@@ -47,8 +48,9 @@ _T = TypeVar("_T")
 class Publisher(CommandMethods):
     """Publisher of commands for code on an event loop.
 
-    Use it as ``async with waypost.Publisher("localhost:9092") as publisher``. The options are those of
-    :class:`waypost.PublisherOptions`. A plain call can't wait on an event loop, so there is no ``on_full="block"``;
+    Use it as ``async with waypost.Publisher("localhost:9092") as publisher``. Without addresses it connects to what the
+    command line finds: ``WAYPOST_`` variables, then waypost.toml, then a running ``waypost dev``. The options are those
+    of :class:`waypost.PublisherOptions`. A plain call can't wait on an event loop, so there is no ``on_full="block"``;
     use ``await publisher.drain()`` before the call instead. With ``durability="spool"``, a call blocks the event loop
     for one write to the disk: tens of microseconds, or with ``spool_fsync`` as long as the disk takes. Several calls
     followed by ``await publisher.persisted()`` are written together, off the loop. The methods that wait may be awaited
@@ -59,8 +61,12 @@ class Publisher(CommandMethods):
     _kind = "Publisher"
 
     @renamed_keywords(**RENAMED_OPTIONS)
-    def __init__(self, bootstrap_servers: str, **options: Unpack[PublisherOptions]) -> None:
+    def __init__(self, bootstrap_servers: str | None = None, **options: Unpack[PublisherOptions]) -> None:
         super().__init__()
+        if bootstrap_servers is None:
+            found = find_deployment()
+            bootstrap_servers = found.bootstrap_servers
+            options = {"topic_prefix": found.topic_prefix, "kafka_options": found.kafka_options, **options}
         settings = self._settings = PublisherSettings(**options)
         if settings.on_full == "block" and not self._may_block:
             raise ValueError("on_full='block' would stop the event loop: await publisher.drain() instead")

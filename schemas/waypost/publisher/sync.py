@@ -43,7 +43,7 @@ class SyncPublisher(CommandMethods):
     @renamed_keywords(**RENAMED_OPTIONS)
     def __init__(
         self,
-        bootstrap_servers: str,
+        bootstrap_servers: str | None = None,
         *,
         block_timeout: float | None = None,
         **options: Unpack[PublisherOptions],

@@ -15,6 +15,7 @@ import orjson
 
 from waypost.backoff import Backoff
 from waypost.deprecation import deprecated
+from waypost.discovery import find_deployment
 from waypost.errors import InvalidArgumentError, ReaderTimeoutError, quoted
 from waypost.kafka.addresses import broker_addresses
 from waypost.model.limits import MAX_SESSION_ID, text_problem
@@ -53,7 +54,8 @@ class Reader:
 
     Args:
         dsn: The address of the database. If it is sharded, all of them in the deployment's order: as a list, or as a
-            text with white space between them.
+            text with white space between them. If None, the reader connects to what the command line finds:
+            ``WAYPOST_`` variables, then waypost.toml, then a running ``waypost dev``; brokers and names included.
         schema: Name of the schema, if it is not ``waypost``.
         pool_size: The most connections to each database.
         timeout: Seconds that a read, a wait for a connection or a connect may take.
@@ -66,17 +68,27 @@ class Reader:
 
     def __init__(
         self,
-        dsn: str | Sequence[str],
+        dsn: str | Sequence[str] | None = None,
         *,
-        schema: str = DEFAULT_SCHEMA,
+        schema: str | None = None,
         pool_size: int = 4,
         timeout: float = 30,
         reconnect: float = 10,
         statement_cache_size: int = 100,
         bootstrap_servers: str | None = None,
-        topic_prefix: str = DEFAULT_PREFIX,
+        topic_prefix: str | None = None,
         kafka_options: Mapping[str, Any] | None = None,
     ) -> None:
+        if dsn is None:
+            found = find_deployment()
+            dsn = found.postgres_dsn
+            schema = found.postgres_schema if schema is None else schema
+            if bootstrap_servers is None:
+                bootstrap_servers = found.bootstrap_servers
+                topic_prefix = found.topic_prefix if topic_prefix is None else topic_prefix
+                kafka_options = found.kafka_options if kafka_options is None else kafka_options
+        schema = DEFAULT_SCHEMA if schema is None else schema
+        topic_prefix = DEFAULT_PREFIX if topic_prefix is None else topic_prefix
         self._shards = ShardedPool(
             [
                 ReadPool(one, schema, pool_size, timeout, reconnect, statement_cache_size)

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from waypost.deprecation import renamed_keywords
+from waypost.discovery import find_deployment
 from waypost.errors import quoted
 from waypost.kafka.addresses import broker_addresses
 from waypost.model.limits import require_sendable, require_sendable_options
@@ -34,11 +35,13 @@ class Subscriber:
     ``restarts`` and reported to ``on_restart``.
 
     Args:
-        bootstrap_servers: Addresses of brokers, as ``host:port``, separated by commas.
+        bootstrap_servers: Addresses of brokers, as ``host:port``, separated by commas. If None, the subscriber
+            connects to what the command line finds: ``WAYPOST_`` variables, then waypost.toml, then a running
+            ``waypost dev``.
         group: Name of a consumer group. Its members share the partitions, and positions are kept in Kafka. A member
             that takes no event for ``max_poll_interval_ms`` (5 minutes) loses its partitions; with :meth:`run`, a slow
             handler only counts if the whole subscriber waits for it. None reads every partition and keeps no position.
-        topic_prefix: Prefix of the two topics.
+        topic_prefix: Prefix of the two topics (default: ``waypost``, or what was found with the brokers).
         names: Only events of checkpoints with these names.
         types: Only events of these types: ``"created"``, ``"checkpoint.created"`` or in full.
         sessions: Only events of these sessions.
@@ -52,10 +55,10 @@ class Subscriber:
     @renamed_keywords(prefix="topic_prefix", options="kafka_options")
     def __init__(
         self,
-        bootstrap_servers: str,
+        bootstrap_servers: str | None = None,
         *,
         group: str | None = None,
-        topic_prefix: str = DEFAULT_PREFIX,
+        topic_prefix: str | None = None,
         names: Iterable[str] | None = None,
         types: Iterable[str] | None = None,
         sessions: Iterable[str] | None = None,
@@ -75,9 +78,14 @@ class Subscriber:
             )
         if group is not None:
             require_sendable("group", group)
+        if bootstrap_servers is None:
+            found = find_deployment()
+            bootstrap_servers = found.bootstrap_servers
+            topic_prefix = topic_prefix or found.topic_prefix
+            kafka_options = found.kafka_options if kafka_options is None else kafka_options
         require_sendable_options(kafka_options or {})
         broker_addresses(bootstrap_servers)  # refuses what is none
-        self._topic = Topics(topic_prefix).results
+        self._topic = Topics(DEFAULT_PREFIX if topic_prefix is None else topic_prefix).results
         self._group = group
         self._filter = EventFilter(names, types, sessions)
         # In milliseconds, rounded up.

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Parameter, validators
 
+from waypost.endpoints import state_directory
 from waypost.wire.topics import Topics
-from waypost_worker.cli.support.options import OutputFlag, state_dir
+from waypost_worker.cli.support.options import OutputFlag
 from waypost_worker.cli.support.output import DONE, USAGE, CommandError, Format, note, show_fields
 from waypost_worker.cli.worker.processes import WorkerProcesses
 from waypost_worker.config.settings import Settings, config_origin, load_settings, masked_dsn
@@ -20,6 +21,9 @@ from waypost_worker.config.settings import Settings, config_origin, load_setting
 if TYPE_CHECKING:
     from waypost_worker.devserver import Endpoints
 
+# What samples and other programs expect.
+_KAFKA_PORT: Final = 9092
+_POSTGRES_PORT: Final = 5432
 _PORT = validators.Number(gte=0, lte=65_535)
 _LOOK_SECONDS: Final = 0.2
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -38,8 +42,12 @@ def dev(
         int | None, Parameter(help="of new topics (default 3)", validator=validators.Number(gte=1, lte=1000))
     ] = None,
     topic_prefix: Annotated[str | None, Parameter(help="of the two topics (default waypost)")] = None,
-    kafka_port: Annotated[int, Parameter(help="0 lets the system choose", validator=_PORT)] = 0,
-    postgres_port: Annotated[int, Parameter(help="0 lets the system choose", validator=_PORT)] = 0,
+    kafka_port: Annotated[
+        int | None, Parameter(help="0 for any (default 9092, or any if it is taken)", validator=_PORT)
+    ] = None,
+    postgres_port: Annotated[
+        int | None, Parameter(help="0 for any (default 5432, or any if it is taken)", validator=_PORT)
+    ] = None,
     log_level: Annotated[str | None, Parameter(help="of the workers (default warning)")] = None,
     output: OutputFlag = "table",
 ) -> int:
@@ -68,14 +76,18 @@ def dev(
 
 
 def _directory(given: Path | None, ephemeral: bool) -> Path | None:
-    return None if ephemeral else given or state_dir()
+    return None if ephemeral else given or state_directory()
 
 
 class _Dev:
     """One run of the dev server."""
 
     def __init__(
-        self, settings: Settings, directory: Path | None, kafka_port: int, postgres_port: int
+        self,
+        settings: Settings,
+        directory: Path | None,
+        kafka_port: int | None,
+        postgres_port: int | None,
     ) -> None:
         from waypost_worker.devserver import ClusterOptions, Servers
 
@@ -83,8 +95,13 @@ class _Dev:
         self._progress = DownloadProgress()
         self._servers = Servers(
             directory,
-            kafka=ClusterOptions(port=kafka_port, progress=self._progress.show),
-            postgres_port=postgres_port,
+            kafka=ClusterOptions(
+                port=_KAFKA_PORT if kafka_port is None else kafka_port,
+                other_ports=kafka_port is None,
+                progress=self._progress.show,
+            ),
+            postgres_port=_POSTGRES_PORT if postgres_port is None else postgres_port,
+            other_ports=postgres_port is None,
         )
         self._workers = WorkerProcesses()
         self._stop = threading.Event()
@@ -122,7 +139,7 @@ class _Dev:
             self._end()
 
     def _start(self, partitions: int | None) -> "Endpoints":
-        from waypost_worker.devserver import endpoints as file
+        from waypost import endpoints as file
 
         found = self._servers.start()
         self._began = True
@@ -196,7 +213,7 @@ def _banner(
     if pids:
         workers += f" (pid {', '.join(map(str, pids))})"
     exports = ""
-    if directory != state_dir().absolute():
+    if directory != state_directory().absolute():
         exports = f"\n    export WAYPOST_STATE_DIR={shlex.quote(str(directory))}"
     if settings.topic_prefix != "waypost":
         exports += f"\n    export WAYPOST_TOPIC_PREFIX={settings.topic_prefix}"

@@ -11,13 +11,9 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 from typing_extensions import override
 
-from waypost.errors import WaypostError
+from waypost.errors import SettingsError
 
 _SUFFIX: Final = "_file"
-
-
-class SettingsError(WaypostError):
-    """Settings that can't be used; the message is one line that says which and why."""
 
 
 def file_setting(name: str) -> str:

@@ -20,11 +20,11 @@ from pydantic_settings import (
 from typing_extensions import override
 
 from waypost.errors import InvalidCommandError
+from waypost.errors import SettingsError as SettingsError
 from waypost.shards import dsn_list
 from waypost.statements import DEFAULT_SCHEMA, check_schema_name
 from waypost.wire.topics import Topics
 from waypost_worker.config.secret_files import SecretFiles, file_setting, is_secret
-from waypost_worker.config.secret_files import SettingsError as SettingsError
 
 CONFIG_FILE_VARIABLE: Final = "WAYPOST_CONFIG_FILE"
 DEFAULT_CONFIG_FILE: Final = "waypost.toml"

@@ -1,10 +1,11 @@
 """Run a real Kafka and a real Postgres on the loopback interface, without Docker and without Java on the host.
 
 ``Servers`` starts both on one state directory; ``EmbeddedKafka`` (also as a cluster) and ``EmbeddedPostgres`` work
-alone, too. May import ``waypost.errors`` only: it knows neither Waypost's topics nor its tables.
+alone, too. Of the library, it may import ``waypost.endpoints`` and ``waypost.errors`` only: it knows neither Waypost's
+topics nor its tables.
 """
 
-from waypost_worker.devserver.endpoints import Endpoints
+from waypost.endpoints import Endpoints
 from waypost_worker.devserver.errors import DevServerError
 from waypost_worker.devserver.jvm import FAST_START, THROUGHPUT, JvmProfile
 from waypost_worker.devserver.kafka import ClusterOptions, EmbeddedKafka

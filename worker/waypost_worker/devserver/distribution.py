@@ -28,6 +28,7 @@ from waypost_worker.devserver.node import (
     wait_until_ready,
     write_properties,
 )
+from waypost_worker.devserver.ports import Port
 from waypost_worker.devserver.process import SupervisedProcess
 
 FORMAT_SECONDS = 60.0
@@ -102,7 +103,7 @@ def _train(runtime: Runtime, class_cache: Path, log: Path) -> None:
     properties = default_properties(1)
     with workspace(class_cache.parent / "training") as work:
         output = work / "classes.aot"
-        node = KafkaNode(1, work, 0, runtime, FAST_START)
+        node = KafkaNode(1, work, Port(), runtime, FAST_START)
         try:
             node.configure(
                 new_id(),

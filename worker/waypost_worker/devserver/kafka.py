@@ -17,7 +17,7 @@ from waypost_worker.devserver.jars import OnProgress, no_progress
 from waypost_worker.devserver.jvm import FAST_START, JvmProfile, Runtime
 from waypost_worker.devserver.locks import DirectoryLock
 from waypost_worker.devserver.node import KafkaNode, default_properties, new_id, wait_until_ready
-from waypost_worker.devserver.ports import HOST
+from waypost_worker.devserver.ports import HOST, Port
 from waypost_worker.devserver.startable import Startable
 
 LOCK_PATIENCE_SECONDS = 20.0
@@ -34,6 +34,7 @@ class ClusterOptions:
             mechanisms and so on are `properties`. The unprotected one stays, for the brokers themselves.
         profile: JVM settings, FAST_START or THROUGHPUT.
         port: client port of a single node, or 0 for one that the system chooses.
+        other_ports: whether to let the system choose if that port is taken.
         runtime: what `prepare()` returned, to share it; None prepares it at start.
         jvm_options: further options of every node's JVM.
         progress: called while jars are downloaded.
@@ -45,6 +46,7 @@ class ClusterOptions:
     listeners: Mapping[str, str] = field(default_factory=dict)
     profile: JvmProfile = FAST_START
     port: int = 0
+    other_ports: bool = False
     runtime: Runtime | None = None
     jvm_options: Sequence[str] = ()
     progress: OnProgress = no_progress
@@ -77,6 +79,7 @@ class EmbeddedKafka(Startable):
         self._listeners = dict(options.listeners)
         self._profile = options.profile
         self._port = options.port
+        self._other_ports = options.other_ports
         self._runtime = options.runtime
         self._jvm_options = options.jvm_options
         self._progress = options.progress
@@ -139,9 +142,8 @@ class EmbeddedKafka(Startable):
             runtime = self._runtime or prepare(self._progress)
             for number in range(1, self._count + 1):
                 directory = self._node_directory(number)
-                self.nodes.append(
-                    KafkaNode(number, directory, self._port, runtime, self._profile, self._listeners)
-                )
+                port = Port(self._port, or_other=self._other_ports)
+                self.nodes.append(KafkaNode(number, directory, port, runtime, self._profile, self._listeners))
             self._configure()
             for node in self.nodes:
                 node.launch()

@@ -61,17 +61,17 @@ class KafkaNode:
         self,
         node_id: int,
         directory: Path,
-        port: int,
+        port: Port,
         runtime: Runtime,
         profile: JvmProfile,
         listeners: Mapping[str, str] | None = None,
     ) -> None:
-        """Reserve its ports; nothing starts yet.
+        """Reserve its other ports; nothing starts yet.
 
         Args:
             node_id: from 1.
             directory: its state directory.
-            port: client port, or 0 for one that the system chooses.
+            port: client port, which the node gives up in the end.
             runtime: jars and what goes with them.
             profile: the JVM's settings.
             listeners: further listeners by name, each with its protocol.
@@ -80,7 +80,7 @@ class KafkaNode:
         self._directory = directory
         self._runtime = runtime
         self._profile = profile
-        self._client_port = Port(port)
+        self._client_port = port
         self._controller_port = Port()
         self._protocols = dict(listeners or {})
         self._listeners = {name: Port() for name in self._protocols}

@@ -18,24 +18,34 @@ HOST = "127.0.0.1"
 class Port:
     """One reserved TCP port on 127.0.0.1."""
 
-    def __init__(self, number: int = 0) -> None:
-        """Reserve `number`, or any free port where it is 0.
+    def __init__(self, number: int = 0, *, or_other: bool = False) -> None:
+        """Reserve a port: this one, or any free one if it is 0 or if it is taken and ``or_other`` is set.
 
         Raises:
-            DevServerError: the port is taken.
+            DevServerError: The port is taken.
         """
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._socket.bind((HOST, number))
+            self._socket = _bound(number)
         except OSError as error:
-            self._socket.close()
-            raise DevServerError(
-                f"port {number} on {HOST} can't be used ({error.strerror}). Nothing was started. "
-                "Stop what listens there, or let the system choose with port 0."
-            ) from error
+            if not or_other:
+                raise DevServerError(
+                    f"port {number} on {HOST} can't be used ({error.strerror}). Nothing was started. "
+                    "Stop what listens there, or let the system choose with port 0."
+                ) from error
+            self._socket = _bound(0)
         self.number: int = self._socket.getsockname()[1]
 
     def release(self) -> None:
         """Give the port back to the system."""
         self._socket.close()
+
+
+def _bound(number: int) -> socket.socket:
+    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((HOST, number))
+    except OSError:
+        made.close()
+        raise
+    return made

@@ -71,6 +71,7 @@ class EmbeddedPostgres(Startable):
         *,
         settings: Mapping[str, str] | None = None,
         port: int = 0,
+        other_ports: bool = False,
         start_timeout: float = 60.0,
     ) -> None:
         """Describe the server; nothing starts yet.
@@ -79,11 +80,13 @@ class EmbeddedPostgres(Startable):
             directory: state directory; created where missing, started again where it holds a server.
             settings: server settings that override DEFAULT_SETTINGS, such as {"fsync": "off"}.
             port: TCP port, or 0 for one that the system chooses.
+            other_ports: whether to let the system choose if that port is taken.
             start_timeout: seconds until a start counts as failed.
         """
         self._directory = directory.absolute()
         self._settings = {**DEFAULT_SETTINGS, **(settings or {})}
         self._wanted_port = port
+        self._other_ports = other_ports
         self._start_timeout = start_timeout
         self._lock = DirectoryLock(self._directory)
         self._port: Port | None = None
@@ -148,7 +151,7 @@ class EmbeddedPostgres(Startable):
         try:
             self._lock.acquire(LOCK_PATIENCE_SECONDS)
             if self._port is None:
-                self._port = Port(self._wanted_port)
+                self._port = Port(self._wanted_port, or_other=self._other_ports)
             self._user = unprivileged_user()
             self._choose_socket_directory()
             self._initialise()

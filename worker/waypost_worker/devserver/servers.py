@@ -13,8 +13,8 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from waypost_worker.devserver import endpoints
-from waypost_worker.devserver.endpoints import Endpoints
+from waypost import endpoints
+from waypost.endpoints import Endpoints
 from waypost_worker.devserver.kafka import ClusterOptions, EmbeddedKafka
 from waypost_worker.devserver.locks import DirectoryLock
 from waypost_worker.devserver.postgres import EmbeddedPostgres
@@ -35,6 +35,7 @@ class Servers(Startable):
         kafka: ClusterOptions | None = None,
         postgres_settings: Mapping[str, str] | None = None,
         postgres_port: int = 0,
+        other_ports: bool = False,
     ) -> None:
         """Describe the servers; nothing starts yet.
 
@@ -43,13 +44,17 @@ class Servers(Startable):
             kafka: how the Kafka cluster is made; None for a single node.
             postgres_settings: server settings, see EmbeddedPostgres.
             postgres_port: port; 0 lets the system choose.
+            other_ports: whether Postgres takes another port if that one is taken.
         """
         self._ephemeral = state_dir is None
         self.state_dir = (state_dir or Path(tempfile.mkdtemp(prefix="waypost-"))).absolute()
         self._lock = DirectoryLock(self.state_dir)
         self.kafka = EmbeddedKafka(self.state_dir / "kafka", kafka)
         self.postgres = EmbeddedPostgres(
-            self.state_dir / "postgres", settings=postgres_settings, port=postgres_port
+            self.state_dir / "postgres",
+            settings=postgres_settings,
+            port=postgres_port,
+            other_ports=other_ports,
         )
 
     @property

@@ -1,20 +1,13 @@
 """What all commands share: the flags for connections and output, and the settings that result."""
 
-import os
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 from cyclopts import Group, Parameter
 
+from waypost.endpoints import FILE_NAME, Endpoints, state_directory
 from waypost_worker.cli.support.output import Format
-from waypost_worker.config.settings import Settings, SettingsError, config_origin, load_settings
-
-if TYPE_CHECKING:
-    from waypost_worker.devserver import Endpoints
-
-STATE_DIR_VARIABLE: Final = "WAYPOST_STATE_DIR"
-DEFAULT_STATE_DIR: Final = Path(".waypost")
+from waypost_worker.config.settings import Settings, config_origin, load_settings
 
 _CONNECTION: Final = Group("Connection and output", sort_key=10)
 OutputFlag = Annotated[Format, Parameter(name=["--output", "-o"], help="how to print", group=_CONNECTION)]
@@ -55,26 +48,15 @@ class Target:
         if getattr(self, name, None) is not None:
             return "flag"
         if name in ("bootstrap_servers", "postgres_dsn") and self._dev_server() is not None:
-            return str(_endpoints_file())
+            return str(state_directory() / FILE_NAME)
         return config_origin(name)
 
-    def _dev_server(self) -> "Endpoints | None":
+    def _dev_server(self) -> Endpoints | None:
         # Both or none: a Kafka of one deployment with the Postgres of another is never meant.
         for name in ("bootstrap_servers", "postgres_dsn"):
             if getattr(self, name) is not None or config_origin(name) != "default":
                 return None
-        if not _endpoints_file().exists():
-            return None
-        # Only here: a worker in production neither has nor needs what the embedded servers are made of.
-        from waypost_worker.devserver.endpoints import Endpoints
-        from waypost_worker.devserver.errors import DevServerError
-
-        try:
-            return Endpoints.read(state_dir())
-        except DevServerError as error:
-            raise SettingsError(str(error)) from None
-        except (OSError, ValueError, TypeError) as error:
-            raise SettingsError(f"{_endpoints_file()} can't be read: {error}") from None
+        return Endpoints.read(state_directory())
 
 
 @Parameter(name="*")
@@ -87,12 +69,3 @@ class Common(Target):
 
 NOTHING_GIVEN: Final = Common()
 NO_TARGET: Final = Target()
-
-
-def state_dir() -> Path:
-    """Where a dev server keeps its state unless told otherwise."""
-    return Path(os.environ.get(STATE_DIR_VARIABLE) or DEFAULT_STATE_DIR)
-
-
-def _endpoints_file() -> Path:
-    return state_dir() / "endpoints.json"

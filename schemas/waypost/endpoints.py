@@ -1,4 +1,4 @@
-"""endpoints.json: where the running servers of a state directory are.
+"""endpoints.json: the addresses of the servers that ``waypost dev`` runs on a state directory.
 
 Part of the process interface: other programs read it. Owns the file's shape and its atomic writing.
 """
@@ -9,11 +9,18 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
-from waypost_worker.devserver.errors import DevServerError
+from waypost.errors import SettingsError
 
-FILE_NAME = "endpoints.json"
+FILE_NAME: Final = "endpoints.json"
+STATE_DIR_VARIABLE: Final = "WAYPOST_STATE_DIR"
+DEFAULT_STATE_DIR: Final = Path(".waypost")
+
+
+def state_directory() -> Path:
+    """Return the directory in which ``waypost dev`` keeps its state unless told otherwise."""
+    return Path(os.environ.get(STATE_DIR_VARIABLE) or DEFAULT_STATE_DIR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,25 +37,31 @@ class Endpoints:
 
     @classmethod
     def read(cls, state_dir: Path) -> Self | None:
-        """The endpoints of the servers that run on a state directory, or None where none run.
+        """Return the endpoints of the servers that run on a state directory, or None if none run.
 
         Raises:
-            DevServerError: another user wrote the file, and could have us talk to servers of theirs.
+            SettingsError: The file can't be read, or another user wrote it, who could have us talk to servers of
+                theirs.
         """
         path = state_dir / FILE_NAME
         try:
             with path.open(encoding="utf-8") as file:
                 owner = os.fstat(file.fileno()).st_uid
                 text = file.read()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"{path} can't be read: {error}") from None
         if owner not in (os.geteuid(), 0):
-            raise DevServerError(
+            raise SettingsError(
                 f"{path} belongs to another user (id {owner}), so it was not used. Nothing was connected. "
                 "Remove it, name your own servers with WAYPOST_BOOTSTRAP_SERVERS and WAYPOST_POSTGRES_DSN, or "
                 "choose another WAYPOST_STATE_DIR"
             )
-        return cls(**json.loads(text))
+        try:
+            return cls(**json.loads(text))
+        except (ValueError, TypeError) as error:
+            raise SettingsError(f"{path} can't be read: {error}") from None
 
     def write(self, state_dir: Path) -> Path:
         """Write the file, readable by its owner only; readers see all of it or nothing."""

@@ -1,0 +1,108 @@
+"""Where a deployment is, for a client that was not told: what the command line finds in the same place.
+
+``WAYPOST_*`` variables come first, then ``waypost.toml``, then a ``waypost dev`` that runs on a state directory here,
+then the defaults. Reads files and variables only; connects to nothing. docs/settings.md lists all settings.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+from waypost.endpoints import Endpoints, state_directory
+from waypost.errors import SettingsError
+from waypost.kafka.security import PREFIX, KafkaSecurity
+from waypost.statements import DEFAULT_SCHEMA
+from waypost.wire.topics import DEFAULT_PREFIX
+
+VARIABLES: Final = "WAYPOST_"
+CONFIG_FILE_VARIABLE: Final = "WAYPOST_CONFIG_FILE"
+DEFAULT_CONFIG_FILE: Final = "waypost.toml"
+DEFAULT_SERVERS: Final = "localhost:9092"
+DEFAULT_DSN: Final = "postgresql://localhost/waypost"
+_SECRETS: Final = {"postgres_dsn", "kafka_ssl_key_password", "kafka_sasl_password"}
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """Addresses and names of one deployment. ``kafka_options`` are those of aiokafka for TLS and SASL."""
+
+    bootstrap_servers: str
+    postgres_dsn: str
+    topic_prefix: str
+    postgres_schema: str
+    kafka_options: Mapping[str, Any]
+
+
+def find_deployment() -> Deployment:
+    """Return what a client without arguments connects to.
+
+    Raises:
+        SettingsError: A setting or a file can't be used.
+    """
+    settings = _Settings()
+    servers, dsn = settings.get("bootstrap_servers"), settings.get("postgres_dsn")
+    if servers is None and dsn is None:
+        # Both or none: a Kafka of one deployment with the Postgres of another is never meant.
+        running = Endpoints.read(state_directory())
+        if running is not None:
+            servers, dsn = running.bootstrap_servers, running.postgres_dsn
+    named = {one.name: settings.get(PREFIX + one.name) for one in fields(KafkaSecurity)}
+    security = KafkaSecurity(**{name: value for name, value in named.items() if value is not None})
+    return Deployment(
+        servers or DEFAULT_SERVERS,
+        dsn or DEFAULT_DSN,
+        settings.get("topic_prefix") or DEFAULT_PREFIX,
+        settings.get("postgres_schema") or DEFAULT_SCHEMA,
+        security.options(),
+    )
+
+
+class _Settings:
+    """Settings as texts: variables before the file, and at each place a secret before the file that holds it."""
+
+    def __init__(self) -> None:
+        self._file = _config_file()
+
+    def get(self, name: str) -> str | None:
+        """Return a setting, or None if nobody set it."""
+        for found in (self._variable, self._key):
+            if (value := found(name)) is not None:
+                return value
+            if name in _SECRETS and (path := found(f"{name}_file")) is not None:
+                return _content(f"{name}_file", path)
+        return None
+
+    def _variable(self, name: str) -> str | None:
+        return os.environ.get(VARIABLES + name.upper()) or None
+
+    def _key(self, name: str) -> str | None:
+        value = self._file.get(name)
+        if value is not None and not isinstance(value, str):
+            raise SettingsError(f"{name} in {DEFAULT_CONFIG_FILE} must be a string")
+        return value
+
+
+def _config_file() -> Mapping[str, Any]:
+    named = os.environ.get(CONFIG_FILE_VARIABLE)
+    path = Path(named or DEFAULT_CONFIG_FILE)
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if named:
+            raise SettingsError(f"{CONFIG_FILE_VARIABLE} names {path}, which does not exist") from None
+        return {}
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path} can't be read as TOML: {error}") from None
+
+
+def _content(setting: str, path: str) -> str:
+    try:
+        content = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{setting} names {path}, which can't be read: {error}") from None
+    if not content:
+        raise SettingsError(f"{setting} names {path}, which is empty")
+    return content
