@@ -4,7 +4,7 @@ import orjson
 import pytest
 from tests.simulation.broker import StoredResult
 
-from waypost_worker.partition.ports import RefusedError
+from waypost_worker.partition.ports import RefusedError, ResultRecord
 from waypost_worker.partition.tail import EmittedTail
 
 
@@ -32,3 +32,29 @@ def test_gaps_are_no_reason_to_refuse() -> None:
     tail.take([result(9, 3), result(11, 5)], 100, [1, 1])
     tail.take([result(12, 9)], 100, [1])
     assert tail.highest == 9
+
+
+def compare(tail: EmittedTail, *commands: int) -> None:
+    for command in commands:
+        tail.compare(command, ResultRecord(*result(0, command)[1:4]))
+
+
+def test_what_was_removed_before_the_first_result_that_is_left_is_not_compared() -> None:
+    tail = EmittedTail(-1, 0, start=5)
+    tail.take([result(5, 3), result(6, 4)], 0, [1, 1])
+    compare(tail, 0, 1, 2, 3, 4)
+
+
+def test_a_result_that_is_missing_behind_the_first_one_left_is_refused() -> None:
+    tail = EmittedTail(-1, 0, start=5)
+    tail.take([result(5, 3), result(6, 5)], 0, [1, 1])
+    compare(tail, 0, 1, 2, 3)
+    with pytest.raises(RefusedError, match="at offset 4 in the results topic differs"):
+        compare(tail, 4)
+
+
+def test_no_result_may_be_missing_if_none_was_removed() -> None:
+    tail = EmittedTail(-1, 0, start=0)
+    tail.take([result(5, 3), result(6, 4)], 0, [1, 1])
+    with pytest.raises(RefusedError, match="at offset 0 in the results topic differs"):
+        compare(tail, 0)

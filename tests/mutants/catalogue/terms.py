@@ -64,8 +64,8 @@ TERMS: tuple[Mutant, ...] = (
         (
             Edit(
                 TAIL + "EmittedTail.compare",
-                "if offset <= self._emitted:",
-                "if offset <= self._emitted or offset not in self._offsets:",
+                "if offset <= self._emitted or",
+                "if offset <= self._emitted or offset not in self._offsets or",
             ),
         ),
         tests=(FOUND + "test_a_result_that_is_missing_in_the_middle_is_refused_when_the_log_is_replayed",),

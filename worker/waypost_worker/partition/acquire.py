@@ -241,7 +241,7 @@ async def _read_tail(
     results: ResultsLog, claim: Claim, start: int, end: int, fence: ResultRecord
 ) -> EmittedTail:
     """What lies up to ``end``, where ``fence`` was appended; UnavailableError if another record is there."""
-    tail = EmittedTail(claim.emitted, claim.results_offset, claim.owners)
+    tail = EmittedTail(claim.emitted, claim.results_offset, claim.owners, start)
     if end > claim.results_offset:
         # What an operator accepted counts neither in R nor in the order of results.
         found = without_foreign(results, claim.foreign_results)

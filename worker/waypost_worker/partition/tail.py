@@ -51,9 +51,11 @@ class EmittedTail:
     24 bytes a result: after a restore of Postgres the tail may be millions of records long.
     """
 
-    def __init__(self, emitted: int, results_offset: int = 0, owners: Collection[int] | None = None) -> None:
+    def __init__(
+        self, emitted: int, results_offset: int = 0, owners: Collection[int] | None = None, start: int = 0
+    ) -> None:
         """From the stored position (E, F). ``owners`` are the producer ids of those that may have written results
-        behind F and left no fence record there; None if they are not known.
+        behind F and left no fence record there; None if they are not known. ``start`` is where the topic begins.
         """
         self.highest = emitted  # R: the highest command offset that was emitted
         self.producer_ids: set[int] = set()  # of the owners whose fence records were found
@@ -62,6 +64,9 @@ class EmittedTail:
         self._emitted = emitted
         self._results_offset = results_offset
         self._last_below: int | None = None
+        # Of commands before the first that is answered, retention may have removed the results.
+        self._is_first_known = start <= results_offset
+        self._first_answered = emitted
         self._offsets = array("q")
         self._digests = bytearray()
         self._next = 0
@@ -96,6 +101,8 @@ class EmittedTail:
                     f"{self.highest}: somebody else wrote to the results topic; nothing was changed. {_WAY_OUT}"
                 )
             self.highest = offset
+            if not self._is_first_known:
+                self._is_first_known, self._first_answered = True, offset
             if offset >= from_offset:
                 self._offsets.append(offset)
                 self._digests += _digest_found(record)
@@ -123,8 +130,8 @@ class EmittedTail:
         RefusedError if they differ, or if either has no counterpart: the command topic is then not the one
         that these results came from.
         """
-        if offset <= self._emitted:
-            return  # below the stored position, where it was not read
+        if offset <= self._emitted or offset < self._first_answered:
+            return  # below the stored position, where it was not read; or retention removed it, which was accepted
         found = self._offsets[self._next] if self._next < len(self._offsets) else None
         at = self._next * _DIGEST_BYTES
         self._next += 1
