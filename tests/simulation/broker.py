@@ -41,6 +41,7 @@ class CommandPartition:
         self.producers = producers or Producers()
         self.records: list[CommandRecord] = []
         self.trimmed: list[CommandRecord] = []  # what retention removed
+        self.compacted: list[CommandRecord] = []  # what the log cleaner removed from between others
         self.waiting: list[Callable[[], None]] = []  # fetches that wait for more
         self.watch: Callable[[CommandRecord], None] | None = None  # called with all that is appended
         self._offsets: list[int] = []
@@ -118,9 +119,20 @@ class CommandPartition:
         self.records = [record for record in self.records if record.offset >= self.start]
         self._offsets = [record.offset for record in self.records]
 
+    def compact(self, offsets: Sequence[int]) -> None:
+        """The log cleaner removes these records, although others before and behind them stay."""
+        gone = set(offsets)
+        self.compacted += [record for record in self.records if record.offset in gone]
+        self.records = [record for record in self.records if record.offset not in gone]
+        self._offsets = [record.offset for record in self.records]
+
+    def _hole(self, first: int, end: int) -> int:
+        """The first offset from ``first`` on whose record the log cleaner removed; ``end`` if there is none."""
+        return min((one.offset for one in self.compacted if first <= one.offset < end), default=end)
+
     def everything(self) -> list[CommandRecord]:
-        """The records with those that retention removed."""
-        return self.trimmed + self.records
+        """The records with those that retention or the log cleaner removed."""
+        return sorted(self.trimmed + self.compacted + self.records)
 
     def cut(self, end: int) -> None:
         """An unclean leader election: what lies at ``end`` and behind it was never there."""
@@ -166,15 +178,23 @@ class CommandPartition:
             raise RefusedError(
                 f"the command partition holds offsets {self.start} to {self.end - 1}, {first} is none of them"
             )
+        end = min(end, self.stable_end)
+        hole = self._hole(first, end)
         low = bisect_left(self._offsets, first)
-        high = bisect_left(self._offsets, min(end, self.stable_end))
-        return self.records[low : high if most is None else min(high, low + most)]
+        high = bisect_left(self._offsets, hole)
+        found = self.records[low : high if most is None else min(high, low + most)]
+        if hole < end and (most is None or not found):
+            raise RefusedError(
+                f"the command partition has no offset {hole}, although it has later ones: compacted"
+            )
+        return found
 
     def next_of(self, first: int, most: int, process: object) -> tuple[list[CommandRecord], int]:
         """Up to ``most`` records from ``first`` on, as the process sees them, and the offset to go on from."""
         end = self.seen_end(process)
         found = self.between(first, end, most)
-        if len(found) == most:
+        hole = self._hole(first, end)
+        if len(found) == most or hole < end:
             return found, found[-1].offset + 1
         return found, max(first, end)
 
@@ -275,6 +295,7 @@ class Coordinator:
         self._time = time
         self._next_producer_id = 1000
         self._claims: dict[str, tuple[Fence, float]] = {}
+        self._before: dict[str, tuple[Fence, float] | None] = {}  # what the last claim replaced
 
     def new_producer(self) -> Fence:
         """A producer id for a producer without a transactional id."""
@@ -289,5 +310,12 @@ class Coordinator:
             fence = self.new_producer()
         else:
             fence = Fence(known[0].producer_id, known[0].producer_epoch + 1)
+        self._before[transactional_id] = known
         self._claims[transactional_id] = (fence, now)
         return fence
+
+    def lose_the_last(self, transactional_id: str) -> None:
+        """What was written last of this id is lost, so that its epoch is given once more."""
+        before = self._before.pop(transactional_id, None)
+        if before is not None:
+            self._claims[transactional_id] = before

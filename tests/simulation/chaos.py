@@ -22,7 +22,19 @@ from tests.simulation.world import World
 
 from waypost_worker.partition.ports import RefusedError, UnavailableError
 
-_AMBUSHED = ("crash", "pause", "long_pause", "leader_change", "postgres_cut", "failover", "race")
+_AMBUSHED = (
+    "crash",
+    "pause",
+    "long_pause",
+    "leader_change",
+    "postgres_cut",
+    "failover",
+    "race",
+    "machine_pause",
+    "long_machine_pause",
+    "read_only",
+    "epoch_given_twice",
+)
 _OF_A_DATABASE = (
     "postgres_weather",
     "postgres_outage",
@@ -30,6 +42,7 @@ _OF_A_DATABASE = (
     "failover",
     "restore",
     "split_brain",
+    "read_only",
 )
 
 
@@ -135,6 +148,20 @@ class _Trouble:
 
     def _long_pause(self, host: Host) -> None:
         self._pause(host, 200.0)
+
+    def _machine_pause(self, host: Host, longest: float = 9.0) -> None:
+        """A hypervisor pauses the whole machine: its clocks stand still, and its wall clock is set right later."""
+        if not host.process.dead and not host.process.paused:
+            host.machine.stop()
+        self._pause(host, longest)
+
+    def _long_machine_pause(self, host: Host) -> None:
+        self._machine_pause(host, 200.0)
+
+    def _clock_set(self, host: Host) -> None:
+        """Somebody sets the wall clock of a machine, wrong or right."""
+        if not host.process.paused:
+            host.machine.clock_ahead = self.random.choice((0.0, 0.0, -30.0, 30.0, -25 * 3600.0, 2 * 3600.0))
 
     def all_asleep(self) -> float:
         """Nobody is there for so long that brokers forget producers, and perhaps transactional ids."""
@@ -275,6 +302,15 @@ class _Trouble:
 
         for seconds in (5, 10, 15, 25):
             self._later(seconds, skip)
+
+    def _epoch_given_twice(self, host: Host) -> None:
+        """A transaction coordinator loses its last write, of each partition's transactional id."""
+        for partition in range(self.world.plan.partitions):
+            self.world.coordinator.lose_the_last(self.world.fleet.transactional_id(partition))
+
+    def _read_only(self, host: Host, database: Database) -> None:
+        database.read_only = True
+        self._later(6, lambda: setattr(database, "read_only", False))
 
     def _postgres_cut(self, host: Host, database: Database) -> None:
         database.server.break_connections()

@@ -25,19 +25,37 @@ PIECE = 7  # records that a read gives at a time
 _NO_EPOCH = -1
 
 
-class SimulatedClock:
-    """The clocks of one machine. Its wall clock is ``ahead`` of the broker's."""
+class Machine:
+    """What the clocks of one machine show. The one that counts from its start began at ``booted``."""
 
-    def __init__(self, loop: SimulatedLoop, booted: float, ahead: float = 0.0) -> None:
-        self._loop = loop
-        self._booted = booted
-        self._ahead = ahead
+    def __init__(self, loop: SimulatedLoop, booted: float = 0.0) -> None:
+        self.loop = loop
+        self.booted = booted
+        self.clock_ahead = 0.0  # how far its wall clock is ahead of the broker's
+        self._stopped_at: float | None = None
+
+    def stop(self) -> None:
+        """Its hypervisor pauses it: its clocks stand still."""
+        self._stopped_at = self.loop.time()
+
+    def resume(self) -> None:
+        """It goes on, and its wall clock is set right; the other one has not counted the pause."""
+        if self._stopped_at is not None:
+            self.booted += self.loop.time() - self._stopped_at
+            self._stopped_at = None
+
+
+class SimulatedClock:
+    """The clocks of a machine."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
 
     def boottime(self) -> float:
-        return self._loop.time() - self._booted
+        return self._machine.loop.time() - self._machine.booted
 
     def walltime(self) -> float:
-        return EPOCH_MS / 1000 + self._loop.time() + self._ahead
+        return EPOCH_MS / 1000 + self._machine.loop.time() + self._machine.clock_ahead
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -106,6 +106,7 @@ class Database:
         self.applied: dict[int, int] = {}  # the highest next offset that there ever was, lost ones included
         self.copies: dict[int, list[Tables]] = {}  # by partition, after each transaction, lost ones included
         self.violations: list[str] = []
+        self.read_only = False  # whether it answers, and takes no writes
         self._primary = self._serving = Branch({}, [])
         self._former = Branch({}, [])
         self._served_by_former: set[object] = set()
@@ -158,7 +159,9 @@ class Database:
         return lost
 
     def put(self, partition: int, tables: Tables) -> None:
-        """Commit a transaction that makes these the partition's tables."""
+        """Commit a transaction that makes these the partition's tables; UnavailableError if nothing can be written."""
+        if self.read_only:
+            raise UnavailableError("cannot execute this in a read-only transaction")
         self._serving.history.append((partition, self.tables.get(partition)))
         self.tables[partition] = tables
         self.copies.setdefault(partition, []).append(tables)
@@ -180,7 +183,7 @@ class Database:
 def request_skip(database: Database, partition: int, offset: int) -> bool:
     """What sql/request_skip.sql does."""
     tables = database.tables.get(partition)
-    if tables is None or tables.next_offset > offset or tables.blocked_offset != offset:
+    if database.read_only or tables is None or tables.next_offset > offset or tables.blocked_offset != offset:
         return False
     tables = tables.copy()
     tables.skip_offset, tables.epoch = offset, tables.epoch + 1

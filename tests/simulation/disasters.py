@@ -4,6 +4,7 @@ command that is silently skipped or a result that is silently missing.
 
 from random import Random
 
+from tests.simulation.removed_early import COMMANDS, RESULTS, compact, remove_commands, remove_results
 from tests.simulation.world import World
 
 from waypost.wire.event_types import EventType
@@ -34,6 +35,13 @@ def strike(world: World, disaster: str, random: Random) -> None:
             log.recreate()
         case "trim_results":
             results.trim(random.randint(results.start, results.end))
+        case "compact_commands":
+            compact(log, random)
+        case _ if disaster == COMMANDS:
+            remove_commands(world, partition, random)
+        case _ if disaster == RESULTS:
+            world.refusable = set()  # once an operator has accepted it
+            remove_results(world, partition, random)
         case "cut_results":
             results.cut(random.randint(results.start, results.end))
         case "recreate_results":

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING, Final
 
-from tests.simulation.clients import SimulatedClock, SimulatedCommandLog, SimulatedResultsLog
+from tests.simulation.clients import Machine, SimulatedClock, SimulatedCommandLog, SimulatedResultsLog
 from tests.simulation.database import SimulatedStore
 from tests.simulation.loop import Process
 
@@ -42,13 +42,13 @@ class Running:
 
 @dataclass(slots=True)
 class Host:
-    """A worker process with its owners by partition. Its machine's clock began at ``booted``."""
+    """A worker process with its owners by partition, on a machine of its own."""
 
     process: Process
-    booted: float
+    machine: Machine
+    accepting: bool  # whether it was started with accept_trimmed_results
     owners: dict[int, Running] = field(default_factory=dict)
     stopping: set[int] = field(default_factory=set)
-    clock_ahead: float = 0.0
 
 
 class Observer:
@@ -97,12 +97,13 @@ class Fleet:
         self.deaths: list[str] = []  # unexpected errors of owners
         self.terms = self.batches = self.reemitted = 0
         self.ends: dict[str, int] = {}
+        self.accepting = False  # whether workers are started with accept_trimmed_results
 
     def boot(self, index: int) -> Host:
         """Start worker process ``index``, or start it anew after a crash."""
         process = Process(f"w{index}.{len(self._world.processes)}")
         self._world.processes.append(process)
-        host = Host(process, self._world.random.random() * 1000)
+        host = Host(process, Machine(self._world.loop, self._world.random.random() * 1000), self.accepting)
         if index < len(self.hosts):
             self.hosts[index] = host
         else:
@@ -125,9 +126,14 @@ class Fleet:
             make_log=lambda: self._log(partition),
             make_results=lambda: self._results_log(partition),
             store=SimulatedStore(self._world.database_of(partition), partition),
-            clock=SimulatedClock(self._world.loop, host.booted, host.clock_ahead),
+            clock=SimulatedClock(host.machine),
         )
-        limits = replace(LIMITS, batch_records=plan.batch_records, batch_bytes=plan.batch_bytes)
+        limits = replace(
+            LIMITS,
+            batch_records=plan.batch_records,
+            batch_bytes=plan.batch_bytes,
+            accept_trimmed_results=host.accepting,
+        )
         name = host.process.name
         random = Random(self._world.random.random())
         rooms = Random(f"rooms of {plan.seed} {name} {partition}")
@@ -174,6 +180,7 @@ class Fleet:
         """SIGCONT."""
         if host.process.paused and not host.process.dead:
             self._world.say(f"{host.process.name} goes on")
+            host.machine.resume()
             self._world.loop.resume(host.process)
 
     def refused(self, partition: int) -> str | None:
@@ -191,6 +198,9 @@ class Fleet:
 
     # What owners are made of.
 
+    def transactional_id(self, partition: int) -> str:
+        return f"sim.{partition}"
+
     def _log(self, partition: int) -> SimulatedCommandLog:
         log = SimulatedCommandLog(self._world.kafka, self._world.topic, partition)
         self.logs.append(log)
@@ -199,7 +209,10 @@ class Fleet:
 
     def _results_log(self, partition: int) -> SimulatedResultsLog:
         log = SimulatedResultsLog(
-            self._world.kafka, self._world.results[partition], self._world.coordinator, f"sim.{partition}"
+            self._world.kafka,
+            self._world.results[partition],
+            self._world.coordinator,
+            self.transactional_id(partition),
         )
         self.opened.append(log)
         return log

@@ -55,7 +55,7 @@ async def operator(world: "World") -> None:
         for partition, log in enumerate(world.results):
             database = world.database_of(partition)
             tables = database.tables.get(partition)
-            if tables is None or all(record.producer_id >= 0 for record in log.records):
+            if database.read_only or tables is None or all(record.producer_id >= 0 for record in log.records):
                 continue
             accepted = with_accepted(tables, log)
             if accepted.foreign_results != tables.foreign_results:

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 from tests.oracle import fold as folding
+from tests.simulation import removed_early
 from tests.simulation.accepted import judge_lives
 from tests.simulation.broker import CommandRecord, StoredResult
 from tests.simulation.database import Tables
@@ -35,6 +36,7 @@ _REBUILT = (
     "rejected_window",
 )
 _RESULTS_DISASTERS = (
+    removed_early.RESULTS,
     "cut_results",
     "recreate_results",
     "trim_results",
@@ -69,13 +71,15 @@ def judge(world: World) -> SimulationReport:
     verdict.stuck = sum(problem.startswith("stuck") for problem in world.problems)
     for partition, log in enumerate(world.commands):
         judged = _Partition(world, partition, log.everything())
-        if partition in world.refusable and partition in world.refusals:
+        if world.may_be_refused(partition) and partition in world.refusals:
             _judge_refused(world, judged, verdict)
         else:
             judged.results(verdict)
             judged.store(verdict)
             judged.subscriber(verdict)
             judged.rebuilt(verdict)
+        if world.plan.disaster == removed_early.COMMANDS and partition in world.refusable:
+            verdict.problems += removed_early.judge_refusal(world, partition)
     if world.plan.disaster not in _COMMANDS_DISASTERS:
         accepted = judge_lives(world.publishing.lives, [log.everything() for log in world.commands])
         verdict.accepted, verdict.accepted_again = accepted.commands, accepted.again
@@ -121,6 +125,9 @@ class _Partition:
         self.seen = world.traffic.seen[partition]
         log = world.results[partition]
         self.found = [record for record in log.trimmed + log.records if _is_result(record)]
+        if (removed := world.removed_early.get(partition)) is not None:
+            self.found, wrong = removed_early.seen_once(self.found, removed)
+            world.problems += wrong
 
     def results(self, verdict: SimulationReport) -> None:
         """One result per command, in command order, and each is what the fold gives."""

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from random import Random
 
+from tests.simulation.removed_early import COMMANDS, RESULTS
+
 from waypost.model.index import DEDUP_WINDOW, FORGET_ABOVE
 from waypost_worker.partition.kept import PART_ROWS, PARTS
 
@@ -31,6 +33,14 @@ LATER_FAULTS: dict[str, float] = {
     "former_leader": 0.2,
     "split_brain": 0.2,
 }
+# And later still, in a part of the seeds only, so that the others keep what they had.
+LATEST_FAULTS: dict[str, float] = {
+    "machine_pause": 0.4,
+    "long_machine_pause": 0.3,
+    "clock_set": 0.4,
+    "read_only": 0.4,
+    "epoch_given_twice": 0.3,
+}
 LOSSY = frozenset(("failover", "restore", "split_brain"))  # Postgres loses transactions
 # What changes a log underneath an owner; at most one of these in a seed, and only in some seeds.
 DISASTERS = (
@@ -45,6 +55,8 @@ DISASTERS = (
     "recreate_commands_and_restore",
     "lose_a_result_and_restore",
 )
+# The same, thought of later: in some of the seeds that have none of the above.
+LATER_DISASTERS = (COMMANDS, RESULTS, "compact_commands")
 
 
 @dataclass(slots=True)
@@ -116,6 +128,7 @@ def plan_of(seed: int) -> WorldPlan:
         plan.faults += ("foreign_results",)
     if Random(f"poison of {seed}").random() < 0.2:
         plan.faults += ("poison",)
+    _plan_the_latest(plan, Random(f"latest of {seed}"))
     if "split_brain" in plan.faults and (plan.disaster is not None or plan.epochs < 100):
         # Two databases at once: an owner of a new producer id can't tell that one of another id is at work.
         plan.faults = tuple(fault for fault in plan.faults if fault != "split_brain")
@@ -133,3 +146,14 @@ def plan_of(seed: int) -> WorldPlan:
         # What was answered may have to be answered again.
         plan.faults = tuple(fault for fault in plan.faults if fault != "trim_answered")
     return plan
+
+
+def _plan_the_latest(plan: WorldPlan, random: Random) -> None:
+    """Add what was thought of last."""
+    if random.random() < 0.4:
+        plan.faults += tuple(fault for fault, share in LATEST_FAULTS.items() if random.random() < share)
+    if random.random() < 0.1 and plan.disaster is None and "foreign_results" not in plan.faults:
+        plan.disaster = random.choice(LATER_DISASTERS)
+    if plan.disaster == RESULTS and (plan.epochs < 100 or "all_asleep" in plan.faults):
+        # With the fence records, a producer id that Postgres has lost as well is known to nobody any more.
+        plan.disaster = COMMANDS

@@ -11,7 +11,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation.broker import ResultsPartition
-from tests.simulation.clients import SimulatedClock, SimulatedCommandLog, SimulatedResultsLog
+from tests.simulation.clients import Machine, SimulatedClock, SimulatedCommandLog, SimulatedResultsLog
 from tests.simulation.copies import copy_to_begin_with, retain, shortened
 from tests.simulation.database import Database, SimulatedStore, Tables
 from tests.simulation.fleet import LIMITS
@@ -165,7 +165,7 @@ def _finish(
             world.kafka, results, world.coordinator, f"heir.{partition}"
         ),
         store=SimulatedStore(database, partition),
-        clock=SimulatedClock(world.loop, 0.0),
+        clock=SimulatedClock(Machine(world.loop)),
     )
     owner = Owner(partition, results_topic, ports, _Untold(), LIMITS, Random(1))
     task = world.loop.start(process, owner.run())

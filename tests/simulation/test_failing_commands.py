@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from tests.simulation.agents import sessions_of
 from tests.simulation.broker import CommandRecord, ResultsPartition
-from tests.simulation.clients import SimulatedClock, SimulatedCommandLog, SimulatedResultsLog
+from tests.simulation.clients import Machine, SimulatedClock, SimulatedCommandLog, SimulatedResultsLog
 from tests.simulation.database import Database, SimulatedStore
 from tests.simulation.fleet import LIMITS
 from tests.simulation.loop import OUTSIDE, Process
@@ -411,7 +411,7 @@ def test_a_replay_that_emits_ends_with_the_command_or_the_error(
         make_log=lambda: SimulatedCommandLog(world.kafka, world.topic, 0),
         make_results=lambda: SimulatedResultsLog(world.kafka, results, world.coordinator, "replay.0"),
         store=SimulatedStore(database, 0),
-        clock=SimulatedClock(world.loop, 0.0),
+        clock=SimulatedClock(Machine(world.loop)),
     )
     if bug == "of the store":
 

@@ -458,7 +458,7 @@ def test_a_worker_whose_clock_is_far_behind_writes_no_fence_that_lives_by_it() -
 
     def own_again_with_a_slow_clock() -> None:
         world.fleet.crash(world.fleet.hosts[0])
-        world.fleet.boot(0).clock_ahead = -25 * 3600
+        world.fleet.boot(0).machine.clock_ahead = -25 * 3600
         world.fleet.own(world.fleet.hosts[0], 0)
 
     world.loop.call_at(2, own_again_with_a_slow_clock)
@@ -473,7 +473,7 @@ def test_a_slow_clock_does_no_harm_if_the_broker_dates_results() -> None:
 
     def own_again_with_a_slow_clock() -> None:
         world.fleet.crash(world.fleet.hosts[0])
-        world.fleet.boot(0).clock_ahead = -25 * 3600
+        world.fleet.boot(0).machine.clock_ahead = -25 * 3600
         world.fleet.own(world.fleet.hosts[0], 0)
 
     world.loop.call_at(2, own_again_with_a_slow_clock)

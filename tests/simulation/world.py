@@ -13,6 +13,7 @@ from random import Random
 from typing import Any
 
 import orjson
+from tests.simulation import removed_early
 from tests.simulation.agents import EPOCH_MS
 from tests.simulation.broker import CommandPartition, CommandRecord, Coordinator, ResultsPartition
 from tests.simulation.clients import Topic
@@ -82,8 +83,9 @@ class World:
         self.refusable: set[int] = set()  # partitions that may, or must, end refused
         self.faults: dict[str, int] = {}
         self.originals: dict[int, list[CommandRecord]] = {}  # commands before a disaster
+        self.removed_early: dict[int, range] = {}  # results that retention removed before they were looked at
         self.refusals: dict[int, str] = {}  # what owners said at the end
-        self.healed = False
+        self.healed = self.stopping = False
         self.ends_at = plan.duration  # when the faults end
         self._settled = False
 
@@ -138,6 +140,8 @@ class World:
         if chaos is not None:
             outside.append(self._outside(chaos(self)))
             outside.append(self._outside(verify_now_and_then(self)))
+            if plan.disaster == removed_early.RESULTS:
+                outside.append(self._outside(removed_early.operator(self)))
             if "foreign_results" in plan.faults:
                 outside.append(self._outside(operator(self)))
             if plan.publishers:
@@ -163,6 +167,7 @@ class World:
         self.healed = True
         for database in self.databases:
             database.join()
+            database.read_only = False
         for results in self.results:
             results.refusing = None
         partitions: list[CommandPartition | ResultsPartition] = [*self.commands, *self.results]
@@ -198,21 +203,21 @@ class World:
         self._settled = False
         watch = self._outside(self._watch())
         if not self.loop.run(lambda: self._settled, self.loop.time() + SETTLE_SECONDS):
-            self.problems += [f"stuck: {text}" for text in self._unsettled()]
+            self.problems += [f"stuck: {text}" for text in self.behind()]
         return watch
 
     async def _watch(self) -> None:
-        behind = self._unsettled()
+        behind = self.behind()
         while behind:
             await asyncio.sleep(0.25)
-            behind = self._unsettled()
+            behind = self.behind()
         self._settled = True
 
-    def _unsettled(self) -> list[str]:
+    def behind(self) -> list[str]:
         """Partitions that are behind, with how far; refused ones that may be refused are at rest."""
         behind = self.publishing.unsettled()
         for partition, log in enumerate(self.commands):
-            if partition in self.refusable and self.fleet.refused(partition):
+            if self.may_be_refused(partition) and self.fleet.refused(partition):
                 continue
             last = log.records[-1].offset if log.records else -1
             tables = self.database_of(partition).tables.get(partition)
@@ -229,6 +234,12 @@ class World:
                 )
         return behind
 
+    def may_be_refused(self, partition: int) -> bool:
+        """Whether an owner of this partition has a reason to refuse it in the end."""
+        if self.plan.disaster == removed_early.COMMANDS and not removed_early.is_any_lost(self, partition):
+            return False
+        return partition in self.refusable
+
     def last_answered(self, partition: int) -> int:
         """The command offset of the last result in the topic, or -1."""
         return last_answered(self.results[partition])
@@ -236,6 +247,7 @@ class World:
     def _stop(self) -> None:
         """Drain everything."""
         loop = self.loop
+        self.stopping = True
         self.publishing.stop()
         for partition in range(self.plan.partitions):
             if (refusal := self.fleet.refused(partition)) is not None:

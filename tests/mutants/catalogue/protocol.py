@@ -169,7 +169,8 @@ PROTOCOL: tuple[Mutant, ...] = (
             ),
         ),
         tests=(
-            "tests/unit/test_emitter.py::test_a_pause_that_only_the_wall_clock_counts_makes_a_proof_too_old",
+            "tests/simulation/test_paused_machine.py::"
+            "test_a_machine_that_was_paused_until_brokers_forgot_its_fence_doubles_nothing",
         ),
     ),
     Mutant(

@@ -9,6 +9,7 @@ from tests.mutants.catalogue.places import (
     NO_RENEWAL,
     OWNER,
     OWNERSHIP,
+    REMOVED,
     SEARCH,
     SKIPS,
     TAIL,
@@ -92,7 +93,46 @@ TERMS: tuple[Mutant, ...] = (
         "start-of-commands-unchecked",
         "a command topic that begins behind the stored position is accepted when acquiring",
         (Edit(ACQUIRE + "check_log", "if position < start:", "if False:"),),
-        harmless="reading the anchored record, and fetching from the position, are refused by the log itself",
+        tests=(
+            REMOVED
+            + "test_commands_that_were_removed_before_they_were_applied_are_counted_and_stop_the_partition",
+        ),
+    ),
+    Mutant(
+        "removed-results-accepted-unasked",
+        "results that were removed before they were compared need nobody's word",
+        (
+            Edit(
+                ACQUIRE + "_check_results",
+                "claim.results_offset < start and",
+                "False and",
+            ),
+        ),
+        tests=(REMOVED + "test_results_that_were_removed_before_they_were_compared_need_the_operators_word",),
+    ),
+    Mutant(
+        "removed-results-never-accepted",
+        "a restored database can't catch up if results were removed, although an operator accepted that",
+        (Edit(TAIL + "EmittedTail.__init__", "start <= results_offset", "True"),),
+        tests=(REMOVED + "test_a_restored_database_catches_up_although_results_were_removed",),
+    ),
+    Mutant(
+        "all-accepted-with-removed-results",
+        "who accepts removed results also accepts that one is missing behind them",
+        (
+            Edit(
+                TAIL + "EmittedTail.take",
+                "self._is_first_known, self._first_answered = True, offset",
+                "self._first_answered = offset",
+            ),
+        ),
+        tests=(REMOVED + "test_a_result_that_is_missing_behind_removed_ones_is_refused_all_the_same",),
+    ),
+    Mutant(
+        "removed-answers-asked-for-all-the-same",
+        "an operator's word does not stand for answers that are neither in the topic nor owed",
+        (Edit(ACQUIRE + "acquire", "if not limits.accept_trimmed_results:", "if True:"),),
+        tests=(REMOVED + "test_results_that_were_only_compared_and_then_removed_come_once",),
     ),
     Mutant(
         "results-behind-the-commands-accepted",
