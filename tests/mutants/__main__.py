@@ -40,7 +40,7 @@ def main() -> int:
     for mutant in chosen:
         with console.status(f"{len(catches)} of {len(chosen)}: hunting {mutant.name}"):
             catches.append(_hunted(mutant, arguments.seeds, arguments.jobs))
-        console.print(_line(catches[-1]), highlight=False, soft_wrap=True)
+        console.print(_line(catches[-1]), highlight=False, markup=False, soft_wrap=True)
     return _report(catches, console)
 
 

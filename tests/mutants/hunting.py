@@ -115,7 +115,7 @@ def _hunt_with_tests(mutant: Mutant) -> tuple[str | None, str | None]:
     code, said = run_tests(mutant.tests, mutant.name)
     if code == 0 and " skipped" not in said:
         return None, None
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+)(?: - (.*))?$", said, re.MULTILINE)
+    failed = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - (.*))?$", said, re.MULTILINE)
     if code != 1 or failed is None:
         raise UnfitTestsError(f"{mutant.name}: its tests could not run:\n{said[-2000:]}")
     return failed[1].removeprefix("tests/"), failed[2]

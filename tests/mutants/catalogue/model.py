@@ -90,6 +90,11 @@ MODEL: tuple[Mutant, ...] = (
                 "self.changes.authority = state.authority",
                 "pass",
             ),
+            Edit(
+                "waypost_worker.partition.batch:Batch._decide_for_partition",
+                "self.changes.authority = self._state.authority",
+                "pass",
+            ),
         ),
     ),
     Mutant(
@@ -118,6 +123,7 @@ MODEL: tuple[Mutant, ...] = (
         "a-rejected-signed-command-counts-again",
         "a signed command that is rejected for another reason can be sent again by anybody",
         (Edit("waypost.model.partition_state:PartitionState.take", "self._note_time(command)", "pass"),),
+        ("tests/unit/test_partition_state.py::test_a_signed_command_counts_once_even_if_it_is_rejected",),
     ),
     Mutant(
         "a-skipped-command-is-forgotten",
@@ -140,6 +146,7 @@ MODEL: tuple[Mutant, ...] = (
                 "",
             ),
         ),
+        ("tests/simulation/test_skips.py::test_a_command_about_the_partition_cant_be_skipped",),
     ),
     Mutant(
         "pins-not-counted",
