@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.consumer.fetcher import PartitionRecords
-from aiokafka.errors import RequestTimedOutError
+from aiokafka.errors import OffsetOutOfRangeError, RequestTimedOutError
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import assume, given
@@ -196,4 +196,35 @@ async def test_records_of_an_earlier_leader_than_those_before_them_are_refused()
     await reader.seek(3)
     assert len(await reader.get(1000, 10)) == 2
     with pytest.raises(RefusedError, match="was cut"):
+        await reader.get(1000, 10)
+
+
+class OutOfRange(FetchedReader):
+    """Gets no fetch from a log with these bounds."""
+
+    def __init__(self, start: int, end: int) -> None:
+        super().__init__()
+        self._bounds = (start, end)
+
+    async def _fetch(self, client: Any, offset: int, last_epoch: int) -> Fetched:
+        raise OffsetOutOfRangeError
+
+    async def bounds(self) -> tuple[int, int]:
+        return self._bounds
+
+
+@pytest.mark.parametrize("position", [4, 7, 9])
+async def test_an_offset_that_a_broker_denies_and_has_is_asked_for_again(position: int) -> None:
+    """KAFKA-16073: brokers with tiered storage do so while they delete local segments."""
+    reader = OutOfRange(4, 9)
+    await reader.seek(position)
+    with pytest.raises(UnavailableError, match=f"has no offset {position}, and then that it has 4 to 8"):
+        await reader.get(1000, 10)
+
+
+@pytest.mark.parametrize("position", [3, 10])
+async def test_an_offset_that_a_log_does_not_have_is_refused(position: int) -> None:
+    reader = OutOfRange(4, 9)
+    await reader.seek(position)
+    with pytest.raises(RefusedError, match=f"holds offsets 4 to 8, and {position} is to be read next"):
         await reader.get(1000, 10)

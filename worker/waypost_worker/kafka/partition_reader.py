@@ -411,6 +411,12 @@ class PartitionReader:
 
     async def _refuse(self, position: int) -> NoReturn:
         start, end = await self.bounds()
+        if start <= position <= end:
+            # KAFKA-16073: while it moves segments to tiered storage, a broker may deny offsets that it has.
+            raise UnavailableError(
+                f"a broker said that {self._name} has no offset {position}, and then that it has {start} to {end - 1}: "
+                "nothing was skipped, and it is read again"
+            )
         raise RefusedError(
             f"{self._name} holds offsets {start} to {end - 1}, and {position} is to be read next: retention "
             "removed it, or the topic was recreated or cut. Nothing was skipped or changed; use the right "
