@@ -348,11 +348,11 @@ def test_an_answered_command_whose_place_in_the_log_is_empty_is_refused() -> Non
     assert "up to offset 0, but the command topic, which ends at 1, has none there" in world.refusals[0]
 
 
-def test_a_results_position_is_not_saved_over_that_of_an_owner_with_the_same_epoch() -> None:
-    """Seed 4835: Postgres lost all, an epoch came twice, and its first owner said goodbye.
+def test_a_results_position_is_not_saved_over_that_of_commits_that_were_lost() -> None:
+    """Seed 4835: Postgres lost commits, and the owner that had made them said goodbye.
 
-    The second one stood at the beginning, with all results still to be compared. With the first one's position
-    stored, a result that the topic had lost was not missed.
+    The next one has all results still to be compared. With the former one's position stored, a result that the topic
+    had lost would not be missed.
     """
     world = quiet(processes=2, duration=20.0, disaster="lose_a_result_and_restore")
     world.refusable = {0}
@@ -361,8 +361,9 @@ def test_a_results_position_is_not_saved_over_that_of_an_owner_with_the_same_epo
     def lose_a_result_and_the_database() -> None:
         (lost,) = [record for record in world.results[0].records if b'"offset":0}' in record.value]
         world.results[0].records.remove(lost)
-        world.databases[0].fail_over(1000)
-        world.databases[0].put(0, Tables(partitions=1, epoch=1))  # the heir has begun to acquire
+        assert world.databases[0].tables[0].next_offset == 3
+        world.databases[0].fail_over(3)  # and not what the owner recorded of itself
+        assert world.databases[0].tables[0].next_offset == 0
         world.loop.call_later(1, world.fleet.disown, world.fleet.hosts[0], 0)
 
     world.loop.call_at(3, lose_a_result_and_the_database)

@@ -3,6 +3,7 @@ without a word, and what an operator accepts with accept_trimmed_results is exac
 """
 
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 from tests.simulation.database import Tables
@@ -153,9 +154,11 @@ def test_a_restored_database_catches_up_although_results_were_removed(
     assert judge(world).problems == []
 
 
-def test_results_that_were_only_compared_and_then_removed_come_once() -> None:
-    """A restored database has caught up in part. What it holds of that owes nothing, for the topic had the answers."""
-    world = quiet(duration=30.0, disaster=RESULTS, batch_records=1)
+def restore_and_kill(world: World, then: Callable[[World], None]) -> list[str]:
+    """Four commands are answered, and Postgres is restored. Kill the worker when it has compared two of the results.
+
+    What it has committed of that owes nothing, for the topic had the answers.
+    """
     commands(world, 1, 1.5, 2, 2.5)
     put = world.databases[0].put
     killed: list[str] = []
@@ -165,12 +168,31 @@ def test_results_that_were_only_compared_and_then_removed_come_once() -> None:
         if tables.next_offset == 2 and world.loop.time() > 4 and not killed:
             killed.append("while it caught up")
             world.fleet.crash(world.fleet.hosts[0])
-            remove_results(world)
+            then(world)
             world.loop.call_later(1, restart, world, False, context=OUTSIDE)
 
     world.databases[0].put = put_and_kill  # type: ignore[method-assign]
-    said: list[str] = []
     at(world, 4, lambda world: world.databases[0].fail_over(1000), lambda world: restart(world, False))
+    return killed
+
+
+def test_results_that_were_only_compared_and_then_cut_are_missed() -> None:
+    """Seed 300103: an unclean election, of a topic of which nobody else has the answers."""
+    world = quiet(duration=15.0, disaster="cut_results", batch_records=1)
+    world.refusable = {0}
+    killed = restore_and_kill(world, lambda world: world.results[0].cut(1))
+    world.run()
+    assert killed
+    assert (
+        "commands 0 to 1 were applied, but their results are neither in the results topic"
+        in world.refusals[0]
+    )
+
+
+def test_results_that_were_only_compared_and_then_removed_come_once() -> None:
+    world = quiet(duration=30.0, disaster=RESULTS, batch_records=1)
+    killed = restore_and_kill(world, remove_results)
+    said: list[str] = []
     at(world, 10, lambda world: said.append(world.fleet.refused(0) or ""), lambda world: restart(world, True))
     at(world, 15, lambda world: restart(world, False))
     commands(world, 18)

@@ -172,6 +172,7 @@ async def test_a_pause_that_only_the_wall_clock_counts_makes_a_proof_too_old(top
     """A hypervisor stopped the machine, and its clocks; afterwards the wall clock was set right."""
     clock = Clock()
     proof, position = OwnershipProof(clock, 60), Position(1, 0, -1, 0, (-1, 0), -1, FENCE)
+    topic.gate.set()
     proved(proof)
     clock.wall = 61
     with pytest.raises(RenewalDueError, match="61 s ago"):
@@ -182,6 +183,7 @@ async def test_a_pause_that_only_the_wall_clock_counts_makes_a_proof_too_old(top
 async def test_a_wall_clock_that_is_set_back_makes_no_proof_younger(topic: Topic) -> None:
     clock = Clock()
     proof, position = OwnershipProof(clock, 60), Position(1, 0, -1, 0, (-1, 0), -1, FENCE)
+    topic.gate.set()
     proved(proof)
     clock.now, clock.wall = 61, -3600
     with pytest.raises(RenewalDueError):

@@ -9,6 +9,7 @@ from tests.mutants.catalogue.places import (
     NO_RENEWAL,
     OWNERSHIP,
     PRODUCERS,
+    REMOVED,
     TERM,
 )
 from tests.mutants.mutant import Edit, Mutant
@@ -36,7 +37,7 @@ PROTOCOL: tuple[Mutant, ...] = (
                 "pass",
             ),
         ),
-        tests=("tests/simulation/test_simulation.py::test_a_seed_that_found_something_stays_good[300103]",),
+        tests=(REMOVED + "test_results_that_were_only_compared_and_then_cut_are_missed",),
     ),
     # The compare-and-set in Postgres.
     Mutant("cas-without-epoch", "the compare-and-set looks at the offset only", (_CAS_WITHOUT_EPOCH,)),
@@ -66,9 +67,9 @@ PROTOCOL: tuple[Mutant, ...] = (
     ),
     Mutant(
         "position-of-a-twin",
-        "an owner whose epoch came again after a failover saves its results position over that of its twin",
+        "an owner saves its results position although Postgres has lost commits of its own",
         (Edit(DATABASE + "SimulatedStore._save_position", "self._tables(held)", "self._tables(None)"),),
-        tests=(FOUND + "test_a_results_position_is_not_saved_over_that_of_an_owner_with_the_same_epoch",),
+        tests=(FOUND + "test_a_results_position_is_not_saved_over_that_of_commits_that_were_lost",),
     ),
     Mutant(
         "broker-without-epochs",
