@@ -15,7 +15,7 @@ from tests.support.sharded import noted
 from waypost_worker.devserver import EmbeddedKafka, EmbeddedPostgres, Endpoints, Servers
 
 ROWS = pytest.StashKey[list[Row]]()
-COLUMNS = ("commands", "lost", "doubled", "out_of_order", "stuck", "seconds", "resumed_after")
+COLUMNS = ("commands", "lost", "doubled", "out_of_order", "differing", "stuck", "seconds", "resumed_after")
 
 OpenScene = Callable[..., AbstractAsyncContextManager[Scene]]
 

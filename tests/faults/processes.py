@@ -5,8 +5,11 @@ import json
 import os
 import signal
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 SESSION_TIMEOUT = 1.5
 REQUEST_TIMEOUT = 3
@@ -84,6 +87,20 @@ class WorkerProcess:
         """How often its log has an event of this name."""
         return self.log.read_text(errors="replace").count(f'"{word}"')
 
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """The events of this name in its log."""
+        lines = self.log.read_text(errors="replace").splitlines()
+        return [json.loads(line) for line in lines if f'"{name}"' in line]
+
+    def refusals(self) -> dict[int, str]:
+        """The last refusal of each partition."""
+        return {event["partition"]: event["reason"] for event in self.events("partition_refused")}
+
+    async def get(self, path: str) -> tuple[int, str]:
+        """Status and body of what its HTTP port answers."""
+        (listening,) = self.events("http_listening")
+        return await asyncio.to_thread(_get, f"http://127.0.0.1:{listening['port']}{path}")
+
     def freeze(self) -> None:
         self.frozen = True
         os.kill(self.pid, signal.SIGSTOP)
@@ -113,3 +130,11 @@ class WorkerProcess:
                 await asyncio.sleep(0.02)
         found: dict[str, int] = json.loads(self._counts.read_text())
         return found
+
+
+def _get(address: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as failed:
+        return failed.code, failed.read().decode()

@@ -20,6 +20,7 @@ from tests.faults.load import Load
 from tests.faults.processes import WorkerProcess
 from tests.oracle.books import Records, balance, read_all
 from tests.oracle.live import LiveSubscriber, differences_seen
+from tests.support.cli import CommandLine
 
 from waypost import Topics
 from waypost.shards import dsn_list, shard_of
@@ -45,6 +46,7 @@ class Row:
     lost: int = 0
     doubled: int = 0
     out_of_order: int = 0
+    differing: int = 0  # rows and results that are not what the command log gives
     stuck: int = 0
     seconds: float = 0.0
     resumed_after: float | None = None
@@ -52,7 +54,8 @@ class Row:
 
     @property
     def good(self) -> bool:
-        return not (self.lost or self.doubled or self.out_of_order or self.stuck or self.problems)
+        found = (self.lost, self.doubled, self.out_of_order, self.differing, self.stuck)
+        return not (any(found) or self.problems)
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "good": self.good}
@@ -121,9 +124,9 @@ class Scene:
         self.workers.append(made)
         return await made.start()
 
-    async def crew(self, count: int) -> list[WorkerProcess]:
+    async def crew(self, count: int, **settings: str) -> list[WorkerProcess]:
         """Start workers and wait until every one owns something and every partition is owned."""
-        crew = [await self.worker() for _ in range(count)]
+        crew = [await self.worker(**settings) for _ in range(count)]
 
         def all_own() -> bool:
             for worker in crew:
@@ -133,6 +136,18 @@ class Scene:
         await self.until(all_own)
         await self.until(lambda: all(self.live.terms[one] for one in range(self.partitions)))
         return crew
+
+    def command_line(self) -> CommandLine:
+        """The command line with this stage's settings."""
+        return CommandLine(
+            self.directory,
+            {
+                "WAYPOST_BOOTSTRAP_SERVERS": self.endpoints.bootstrap_servers,
+                "WAYPOST_POSTGRES_DSN": self.endpoints.postgres_dsn,
+                "WAYPOST_TOPIC_PREFIX": self.topics.prefix,
+                "WAYPOST_GROUP_ID": self.topics.prefix,
+            },
+        )
 
     @property
     def alive(self) -> list[WorkerProcess]:
@@ -207,8 +222,8 @@ class Scene:
         self._finish()
 
     async def commands(self) -> Records:
-        """The command log as it is now."""
-        return await read_all(self.endpoints, self.topics.commands)
+        """The command log as it is now, without what transactions aborted."""
+        return await read_all(self.endpoints, self.topics.commands, isolation_level="read_committed")
 
     def _finish(self) -> None:
         row = self.row
@@ -299,6 +314,7 @@ class Scene:
         books = await balance(self.endpoints.postgres_dsn, commands, results, live.ids)
         row.commands, row.lost, row.doubled = books.commands, books.lost, books.doubled
         row.out_of_order = books.out_of_order
+        row.differing = len(books.row_problems) + len(books.result_problems)
         row.problems += [*books.row_problems[:5], *books.result_problems[:5]]
 
     async def applied(self, *databases: str) -> dict[int, int]:

@@ -152,7 +152,16 @@ def main() -> int:
     report = arguments.directory / "soak.json"
     report.write_text(json.dumps(found, indent=1) + "\n")
     draw(found, arguments.directory / "soak.png")
-    shown = ("commands", "lost", "doubled", "out_of_order", "stuck", "resumed_after", "longest_lag")
+    shown = (
+        "commands",
+        "lost",
+        "doubled",
+        "out_of_order",
+        "differing",
+        "stuck",
+        "resumed_after",
+        "longest_lag",
+    )
     console.print({name: found[name] for name in shown} | {"faults": sum(found["blows"].values())})
     console.print({"eldest worker": found["eldest_worker"]})
     for problem in [*found["problems"], found["wrong"]]:

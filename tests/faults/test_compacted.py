@@ -16,9 +16,8 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from tests.faults.conftest import OpenScene
 from tests.faults.scene import Scene
-from tests.faults.test_topics_changed import admin, refusals
+from tests.faults.test_topics_changed import admin
 from tests.simulation.agents import sessions_of
-from tests.support.cli import CommandLine
 from tests.support.servers import ServerDirectory, started
 
 from waypost_worker.devserver import ClusterOptions, EmbeddedKafka, Endpoints
@@ -76,14 +75,7 @@ async def test_compacted(
             assert await worker.end(signal.SIGTERM) == 0
         commands = await stage.commands()
         await compact(stage, commands[0][-1].offset)
-        line = CommandLine(
-            stage.directory,
-            {
-                "WAYPOST_BOOTSTRAP_SERVERS": stage.endpoints.bootstrap_servers,
-                "WAYPOST_POSTGRES_DSN": stage.endpoints.postgres_dsn,
-                "WAYPOST_TOPIC_PREFIX": stage.topics.prefix,
-            },
-        )
+        line = stage.command_line()
 
         async def ends(command: tuple[str, ...], code: int, words: str) -> None:
             outcome = await asyncio.to_thread(line.run, *command)
@@ -93,8 +85,8 @@ async def test_compacted(
         await ends(("topics", "check", "-o", "json"), 1, "cleanup.policy=compact")
         await ends(("topics", "update", "-o", "json"), 0, "cleanup.policy")  # what was removed stays lost
         heir = await stage.worker()
-        await stage.until(lambda: set(refusals(heir)) == {0})
-        assert "compacted" in refusals(heir)[0]
+        await stage.until(lambda: set(heir.refusals()) == {0})
+        assert "compacted" in heir.refusals()[0]
         await ends(("replay", "--schema", "rebuilt"), 1, "compacted")
         if when == "after they were applied":
             await ends(("verify",), 2, "compacted")  # nothing could be compared

@@ -18,7 +18,7 @@ from aiokafka.admin import NewTopic
 from aiokafka.errors import KafkaError
 from tests.faults.conftest import OpenScene
 from tests.faults.scene import Scene
-from tests.faults.test_topics_changed import admin, refusals
+from tests.faults.test_topics_changed import admin
 from tests.support.servers import started
 
 from waypost_worker.devserver import ClusterOptions, EmbeddedKafka, Endpoints
@@ -96,8 +96,8 @@ async def test_cut_by_a_new_leader(cluster: EmbeddedKafka, database: str, open_s
         follower.resume()
         await stage.until(lambda: fill(stage))
         worker.thaw()
-        await stage.until(lambda: set(refusals(worker)) == {0})
-        assert "recreated" in refusals(worker)[0] or "was cut" in refusals(worker)[0]
+        await stage.until(lambda: set(worker.refusals()) == {0})
+        assert "recreated" in worker.refusals()[0] or "was cut" in worker.refusals()[0]
         assert await stage.applied() == applied
         await asyncio.to_thread(cluster.restart_node, leader)
         await stage.judge_refused(commands)

@@ -10,9 +10,6 @@ nothing is lost, doubled or out of order; the former primary is not asked anythi
 """
 
 import asyncio
-import json
-import urllib.error
-import urllib.request
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -40,20 +37,8 @@ async def stage(servers: Servers, pair: Pair, open_scene: OpenScene) -> AsyncIte
         yield made
 
 
-def readiness(worker: WorkerProcess) -> str:
-    """What the worker's /readyz says."""
-    (port,) = (
-        json.loads(line)["port"] for line in worker.log.read_text().splitlines() if '"http_listening"' in line
-    )
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
-            return bytes(answer.read()).decode()
-    except urllib.error.HTTPError as not_ready:
-        return bytes(not_ready.read()).decode()
-
-
 async def says_read_only(worker: WorkerProcess) -> bool:
-    return "ReadOnlyDatabaseError" in await asyncio.to_thread(readiness, worker)
+    return "ReadOnlyDatabaseError" in (await worker.get("/readyz"))[1]
 
 
 async def asked_since(postgres: EmbeddedPostgres, moment: str) -> bool:

@@ -15,8 +15,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import NewTopic
 from aiokafka.errors import KafkaError
 from tests.faults.scene import Scene
-from tests.faults.test_topics_changed import admin, refusals
-from tests.support.cli import CommandLine
+from tests.faults.test_topics_changed import admin
 
 from waypost_worker.kafka.topics import topic_settings
 
@@ -73,19 +72,12 @@ async def test_recreated_under_load(shared: Scene, how: str) -> None:
     await replace_commands(shared, shared.partitions + (how == "another partition count"))
     if how not in FETCHING:
         worker.thaw()
-    await shared.until(lambda: set(refusals(worker)) == set(applied))
+    await shared.until(lambda: set(worker.refusals()) == set(applied))
     if how == "worker standing still":  # nothing but the topic's id tells it
         assert "was deleted and created again" in worker.log.read_text()
     assert await shared.applied() == applied
 
-    command_line = CommandLine(
-        shared.directory,
-        {
-            "WAYPOST_BOOTSTRAP_SERVERS": shared.endpoints.bootstrap_servers,
-            "WAYPOST_POSTGRES_DSN": shared.endpoints.postgres_dsn,
-            "WAYPOST_TOPIC_PREFIX": shared.topics.prefix,
-        },
-    )
+    command_line = shared.command_line()
     words = "has 5" if how == "another partition count" else "recreated"
     for command in (("topics", "drained"), ("doctor", "-o", "json")):
         outcome = await asyncio.to_thread(command_line.run, *command)

@@ -8,14 +8,12 @@ or out of order. The single command is refused with words that name the limit, e
 partitions continue, and so does this one once the limit is raised.
 """
 
-import json
 import signal
 import uuid
 from typing import Any
 
 import asyncpg
 import pytest
-from tests.faults.processes import WorkerProcess
 from tests.faults.scene import Scene
 from tests.simulation.agents import Message, sessions_of
 
@@ -48,10 +46,6 @@ def creates(stage: Scene, partition: int, count: int, name: str, size: int) -> l
     ]
 
 
-def events(worker: WorkerProcess, name: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in worker.log.read_text().splitlines() if f'"{name}"' in line]
-
-
 @pytest.mark.parametrize("limit", ["statement_timeout", "request_timeout"])
 async def test_batches_too_slow_for(shared: Scene, limit: str) -> None:
     await slow_down(shared, EACH_ROW)
@@ -64,7 +58,7 @@ async def test_batches_too_slow_for(shared: Scene, limit: str) -> None:
     await shared.answered(20)
     await shared.load.burst(0, creates(shared, 0, 400, "large", 60_000))
     await shared.healed()
-    slow = [event for event in events(worker, "term_ended") if event["kind"] == "SlowBatchError"]
+    slow = [event for event in worker.events("term_ended") if event["kind"] == "SlowBatchError"]
     assert slow, "nothing was too slow, so nothing was tested"
     assert all(limit in event["reason"].lower() for event in slow)
     await shared.judge()
@@ -77,8 +71,8 @@ async def test_a_command_that_is_too_slow_alone(shared: Scene) -> None:
     worker = await shared.worker()
     await shared.answered(20)
     await shared.load.burst(0, creates(shared, 0, 1, "heavy", 10))
-    await shared.until(lambda: bool(events(worker, "partition_refused")))
-    (refusal, *_) = events(worker, "partition_refused")
+    await shared.until(lambda: bool(worker.events("partition_refused")))
+    (refusal, *_) = worker.events("partition_refused")
     assert refusal["partition"] == 0
     assert "can't be applied in time" in refusal["reason"]
     assert "Raise statement_timeout for the workers' role" in refusal["reason"]

@@ -5,14 +5,12 @@ Must hold: the partitions concerned are refused with a message that says what ha
 applied before is whole, in Postgres and in the results; nothing is applied or emitted that does not follow from it.
 """
 
-import json
 import signal
 from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete
-from tests.faults.processes import WorkerProcess
 from tests.faults.scene import Scene
 
 from waypost_worker.kafka.connection import Connection
@@ -30,16 +28,6 @@ async def admin(stage: Scene, work: Any) -> None:
         await client.close()
 
 
-def refusals(worker: WorkerProcess) -> dict[int, str]:
-    """The last refusal of each partition, from the worker's log."""
-    found = {}
-    for line in worker.log.read_text().splitlines():
-        if '"partition_refused"' in line:
-            event = json.loads(line)
-            found[event["partition"]] = event["reason"]
-    return found
-
-
 async def test_added_partitions(shared: Scene) -> None:
     await shared.crew(1)
     await shared.answered(100)
@@ -49,8 +37,8 @@ async def test_added_partitions(shared: Scene) -> None:
     )
     late = await shared.worker()
     # The worker that runs knows the topic as it was; who joins gets partitions of it and sees what it is now.
-    await shared.until(lambda: bool(refusals(late)))
-    for message in refusals(late).values():
+    await shared.until(lambda: bool(late.refusals()))
+    for message in late.refusals().values():
         assert f"has {shared.partitions + 1} partitions, but this database was made for 4" in message
         assert "Nothing was changed" in message
     await shared.judge_refused()
@@ -71,8 +59,8 @@ async def test_recreated_topic(shared: Scene) -> None:
 
     await shared.until(made)
     heir = await shared.worker()
-    await shared.until(lambda: set(refusals(heir)) == set(range(shared.partitions)))
-    for message in refusals(heir).values():
+    await shared.until(lambda: set(heir.refusals()) == set(range(shared.partitions)))
+    for message in heir.refusals().values():
         assert "recreated" in message
         assert "Nothing was changed" in message
     # The log that was applied is gone from Kafka; the copy made before stands for it.
@@ -96,8 +84,8 @@ async def test_log_trimmed_past_the_position(shared: Scene) -> None:
         ),
     )
     heir = await shared.worker()
-    await shared.until(lambda: set(refusals(heir)) == set(cuts))
-    for message in refusals(heir).values():
+    await shared.until(lambda: set(heir.refusals()) == set(cuts))
+    for message in heir.refusals().values():
         assert "offsets before they were applied" in message
         assert "waypost replay" in message
     assert await shared.applied() == applied

@@ -44,9 +44,9 @@ async def topic_ends(endpoints: Endpoints, topic: str) -> dict[int, int]:
         }
 
 
-async def read_all(endpoints: Endpoints, topic: str) -> Records:
-    """Every record of a topic, by partition, in order."""
-    async with _consumer(endpoints) as consumer:
+async def read_all(endpoints: Endpoints, topic: str, **options: Any) -> Records:
+    """Every record of a topic, by partition, in order. ``options`` are those of the Kafka client."""
+    async with _consumer(endpoints, **options) as consumer:
         partitions = await _all(consumer, topic)
         ends = await consumer.end_offsets(partitions)
         consumer.assign(partitions)
