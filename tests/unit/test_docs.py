@@ -92,6 +92,16 @@ def test_every_test_that_a_page_of_promises_names_exists(page: str, least: int) 
     ] == []
 
 
+SCENARIOS = sorted((ROOT / "tests/faults").glob("test_*.py"))
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=[path.stem for path in SCENARIOS])
+def test_a_fault_scenario_says_what_it_breaks_and_what_must_hold_and_is_listed(scenario: Path) -> None:
+    said = ast.get_docstring(ast.parse(scenario.read_text("utf-8"))) or ""
+    assert re.search(r"\n\nBreaks: .*\nMust hold: ", said, re.DOTALL)
+    assert f"| `{scenario.name}` | " in (ROOT / "docs/checking-the-claim.md").read_text("utf-8")
+
+
 @pytest.mark.parametrize("script", ["reference_cli.py", "reference_pictures.py"])
 def test_what_is_made_from_code_is_up_to_date(script: str) -> None:
     checked = subprocess.run(
