@@ -453,40 +453,6 @@ def test_partitions_that_were_added_are_noticed_by_what_disturbed_the_fetch() ->
     assert world.databases[0].tables[0].next_offset == 1
 
 
-def test_a_worker_whose_clock_is_far_behind_writes_no_fence_that_lives_by_it() -> None:
-    """The results topic is one of version 0.1, which keeps the time that workers tell."""
-    world = quiet(duration=10.0, disaster="slow clock")
-    world.results[0].dated = False
-    world.refusable = {0}
-    commands(world, 1)
-
-    def own_again_with_a_slow_clock() -> None:
-        world.fleet.crash(world.fleet.hosts[0])
-        world.fleet.boot(0).machine.clock_ahead = -25 * 3600
-        world.fleet.own(world.fleet.hosts[0], 0)
-
-    world.loop.call_at(2, own_again_with_a_slow_clock)
-    commands(world, 5)
-    world.run()
-    assert "25.0 h behind the broker's" in world.refusals[0]
-    assert world.databases[0].tables[0].next_offset == 1
-
-
-def test_a_slow_clock_does_no_harm_if_the_broker_dates_results() -> None:
-    world = quiet(duration=10.0)
-
-    def own_again_with_a_slow_clock() -> None:
-        world.fleet.crash(world.fleet.hosts[0])
-        world.fleet.boot(0).machine.clock_ahead = -25 * 3600
-        world.fleet.own(world.fleet.hosts[0], 0)
-
-    world.loop.call_at(2, own_again_with_a_slow_clock)
-    commands(world, 1, 5)
-    world.run()
-    assert world.fleet.ends == {}
-    assert judge(world).problems == []
-
-
 def test_an_owner_whose_fence_was_removed_from_the_topic_writes_another() -> None:
     """A broker that starts again knows no epochs but those of what is in the log."""
     world = quiet(duration=15.0)

@@ -14,6 +14,7 @@ DATABASE = "tests.simulation.database:"
 PRODUCERS = "tests.simulation.producers:"
 FOUND = "tests/simulation/test_found.py::"
 FAILING = "tests/simulation/test_failing_commands.py::"
+CLOCKS = "tests/simulation/test_clocks.py::"
 REMOVED = "tests/simulation/test_removed_early.py::"
 SKIPS = "tests/simulation/test_skips.py::"
 

@@ -3,6 +3,7 @@
 from tests.mutants.catalogue.places import (
     ACQUIRE,
     ACQUIRING,
+    CLOCKS,
     DATABASE,
     EMISSION,
     FOUND,
@@ -169,10 +170,7 @@ PROTOCOL: tuple[Mutant, ...] = (
                 "self.boottime - earlier.boottime",
             ),
         ),
-        tests=(
-            "tests/simulation/test_paused_machine.py::"
-            "test_a_machine_that_was_paused_until_brokers_forgot_its_fence_doubles_nothing",
-        ),
+        tests=(CLOCKS + "test_a_machine_that_was_paused_until_brokers_forgot_its_fence_doubles_nothing",),
     ),
     Mutant(
         "proof-by-wall-clock-alone",
@@ -190,7 +188,7 @@ PROTOCOL: tuple[Mutant, ...] = (
         "fence-by-a-slow-clock",
         "a worker takes partitions over however slow its clock is, although fences live by it",
         (Edit(ACQUIRE + "_check_clock", "> SLOWEST_CLOCK:", "> 1e9:"),),
-        tests=(FOUND + "test_a_worker_whose_clock_is_far_behind_writes_no_fence_that_lives_by_it",),
+        tests=(CLOCKS + "test_a_worker_whose_clock_is_far_behind_writes_no_fence_that_lives_by_it",),
     ),
     Mutant(
         "fence-that-left-the-log",

@@ -1,6 +1,6 @@
-"""A hypervisor pauses a worker's machine, clocks included, just before an append; others take over meanwhile.
+"""The clocks of a worker's machine: a hypervisor stops them, or the wall clock is wrong.
 
-Time spent in such a pause is not in the boot time of the machine. Its wall clock is set right afterwards.
+Time spent in a hypervisor's pause is not in the boot time of the machine. Its wall clock is set right afterwards.
 """
 
 import pytest
@@ -61,6 +61,40 @@ def test_a_short_pause_of_a_machine_ends_no_term() -> None:
     world.loop.call_at(2, pause, context=OUTSIDE)
     world.loop.call_at(5, lambda: world.fleet.wake(host[0]), context=OUTSIDE)
     commands(world, 1, 3, 7)
+    world.run()
+    assert world.fleet.ends == {}
+    assert judge(world).problems == []
+
+
+def test_a_worker_whose_clock_is_far_behind_writes_no_fence_that_lives_by_it() -> None:
+    """The results topic is one of version 0.1, which keeps the time that workers tell."""
+    world = quiet(duration=10.0, disaster="slow clock")
+    world.results[0].dated = False
+    world.refusable = {0}
+    commands(world, 1)
+
+    def own_again_with_a_slow_clock() -> None:
+        world.fleet.crash(world.fleet.hosts[0])
+        world.fleet.boot(0).machine.clock_ahead = -25 * 3600
+        world.fleet.own(world.fleet.hosts[0], 0)
+
+    world.loop.call_at(2, own_again_with_a_slow_clock)
+    commands(world, 5)
+    world.run()
+    assert "25.0 h behind the broker's" in world.refusals[0]
+    assert world.databases[0].tables[0].next_offset == 1
+
+
+def test_a_slow_clock_does_no_harm_if_the_broker_dates_results() -> None:
+    world = quiet(duration=10.0)
+
+    def own_again_with_a_slow_clock() -> None:
+        world.fleet.crash(world.fleet.hosts[0])
+        world.fleet.boot(0).machine.clock_ahead = -25 * 3600
+        world.fleet.own(world.fleet.hosts[0], 0)
+
+    world.loop.call_at(2, own_again_with_a_slow_clock)
+    commands(world, 1, 5)
     world.run()
     assert world.fleet.ends == {}
     assert judge(world).problems == []
