@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 COMMANDS: Final = "commands_removed_early"
 RESULTS: Final = "results_removed_early"
-REMOVED: Final = (COMMANDS, RESULTS)
 _ACCEPT: Final = "WAYPOST_ACCEPT_TRIMMED_RESULTS=true once"
 _REFUSED_COMMANDS: Final = re.compile(
     r"the command topic starts at offset (\d+), but Postgres has applied only up to (-?\d+): retention removed (\d+) "
