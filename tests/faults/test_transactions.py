@@ -1,8 +1,8 @@
 """Agents publish in Kafka transactions, and a partition ends with what no reader ever sees.
 
 Breaks: transactions are committed and aborted under load, so that each partition ends with their markers; one agent
-stands still in the middle of a transaction until Kafka aborts it. The watchdog would take a consumer for stuck after a
-second. Then the worker is killed, and another one begins behind the markers.
+stands still in the middle of a transaction until Kafka aborts it. The watchdog would take a consumer for stuck after
+two seconds. Then the worker is killed, and another one begins behind the markers.
 Must hold: no aborted command is applied and every committed one is; what nobody can read counts as no lag, and the
 worker stays alive and in place; the open transaction is named while it lasts; all goes on within 30 s.
 """
@@ -54,16 +54,12 @@ async def lags(worker: WorkerProcess) -> set[str]:
 
 @pytest.mark.long
 async def test_transactions(shared: Scene) -> None:
-    (worker,) = await shared.crew(1, stuck_after="1")
+    (worker,) = await shared.crew(1, stuck_after="2")
     async with agent(shared, "agent") as well:
         for number in range(3 * shared.partitions):
-            await transaction(
-                shared,
-                well,
-                number % shared.partitions,
-                commit=number >= 2 * shared.partitions or number % 2 > 0,
-            )
-        frozen = agent(shared, "frozen", timeout_ms=5000)
+            turn, partition = divmod(number, shared.partitions)
+            await transaction(shared, well, partition, commit=(turn + partition) % 2 > 0)
+        frozen = agent(shared, "frozen", timeout_ms=15_000)
         await frozen.start()
         await frozen.begin_transaction()
         begun = await frozen.send_and_wait(shared.topics.commands, b"{}", partition=0)
@@ -75,22 +71,25 @@ async def test_transactions(shared: Scene) -> None:
             )
 
         await shared.until(is_named)
+        behind = await shared.load.mark(0)
+        await shared.until(lambda: shared.live.answered[0] >= behind)  # Kafka has aborted it
         await shared.load.stop()
         for partition in range(1, shared.partitions):
             await transaction(shared, well, partition, commit=True)
             await transaction(shared, well, partition, commit=False)
-        await shared.all_answered()  # which waits until Kafka has aborted the other one
         with suppress(KafkaError):  # it lost its transaction
             await frozen.stop()
 
     async def nothing_lags() -> bool:
         return await lags(worker) == {"0.0"}
 
+    await shared.all_answered()
     await shared.until(nothing_lags)
-    await shared.for_a_while(6)  # longer than after which /livez fails if nothing moves
+    ended = worker.events("term_ended")
+    await shared.for_a_while(10)  # longer than after which /livez fails if nothing moves
     assert (await worker.get("/livez"))[0] == 200
-    assert not worker.events("term_ended")
+    assert worker.events("term_ended") == ended
     await worker.end(signal.SIGKILL)
-    await shared.worker(stuck_after="1")
+    await shared.worker(stuck_after="2")
     await shared.healed()
     await shared.judge()
