@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from waypost.subscriber.client import Subscriber
     from waypost.subscriber.events import Deduplicator, Event
     from waypost.subscriber.tracing import continued_trace
+    from waypost.wire.json_default import json_default
     from waypost.wire.topics import CommandPosition, Topics
 
 __version__ = "0.1.0"
@@ -95,6 +96,7 @@ __all__ = [
     "UnknownCheckpointError",
     "WaypostError",
     "continued_trace",
+    "json_default",
 ]
 
 #: Where the names are; errors are in `waypost.errors`.
@@ -114,6 +116,7 @@ _HOMES = {
     "subscriber.client": ("Subscriber",),
     "subscriber.events": ("Deduplicator", "Event"),
     "subscriber.tracing": ("continued_trace",),
+    "wire.json_default": ("json_default",),
     "wire.topics": ("CommandPosition", "Topics"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

@@ -36,6 +36,7 @@ from waypost.model.decisions import (
     Unpinned,
 )
 from waypost.model.index import Entry, Session
+from waypost.model.limits import Default, checked_default
 from waypost.model.retention import RetentionPolicy
 from waypost.model.session import decide, evolve
 from waypost.model.times import from_micros, taken_micros, to_micros
@@ -57,6 +58,7 @@ class CheckpointManager:
         max_checkpoints: The most checkpoints it keeps.
         compress_after: Above this number, keep only the latest checkpoint of each name.
         keep_recent: The newest checkpoints, which compression leaves alone.
+        default: A function that converts values that JSON lacks, as for :class:`waypost.PublisherOptions`.
     """
 
     def __init__(
@@ -65,7 +67,10 @@ class CheckpointManager:
         max_checkpoints: int = 100,
         compress_after: int = 50,
         keep_recent: int = 20,
+        *,
+        default: Default | None = None,
     ) -> None:
+        self._json_default = checked_default(default)
         self._session = Session(check_session_id(session_id))
         self._default = RetentionPolicy(max_checkpoints, compress_after, keep_recent)
         self._stored: dict[int, tuple[bytes, bytes]] = {}
@@ -104,7 +109,7 @@ class CheckpointManager:
         Raises:
             InvalidCommandError: An argument breaks the contract; the message names it.
         """
-        action = create_action(name, data, metadata)
+        action = create_action(name, data, metadata, self._json_default)
         made = self._apply(action, Created, timestamp=timestamp)
         self._stored[made.entry.number] = (action.data, action.metadata)
         checkpoint = self._checkpoint(made.entry)

@@ -15,6 +15,7 @@ import pytest
 from waypost.errors import InvalidCommandError
 from waypost.model.brackets import nests_deeper
 from waypost.model.limits import (
+    Default,
     canonical_metadata,
     check_json,
     checked_metadata,
@@ -192,6 +193,70 @@ class TestOutgoingValues:
             dump_object(value, "data")
         assert problem in caught.value.message
         assert caught.value.code == "invalid-body"
+
+    def test_the_default_hook_converts_what_json_lacks_and_nothing_else(self) -> None:
+        asked: list[Any] = []
+
+        def default(value: Any) -> Any:
+            asked.append(value)
+            return {Decimal: str, set: sorted, Record: lambda record: {"is": record.a}}[type(value)](value)
+
+        nested = {"a": Decimal("1.50"), "b": [Record({2, 1}), {"c": None}], "d": OrderedDict(e=Point(1, 2))}
+        raw = dump_object(nested, "data", default)
+        assert raw == b'{"a":"1.50","b":[{"is":[1,2]},{"c":null}],"d":{"e":[1,2]}}'
+        assert asked == [Decimal("1.50"), Record({2, 1}), {1, 2}]
+        assert dump_object({Text("k"): Decimal(2)}, "data", default) == b'{"k":"2"}'
+
+    @pytest.mark.parametrize(
+        ("default", "problem"),
+        [
+            (
+                lambda value: value,
+                "data.a[1]: a Record is not JSON, and neither is the Record that default= ret",
+            ),
+            (
+                lambda value: 1 / 0,
+                "data.a[1]: a Record is not JSON, and default= raised ZeroDivisionError: div",
+            ),
+            (lambda value: math.nan, "data.a[1]: nan is not a JSON number"),
+            (lambda value: [None, {"b": math.inf}], "data.a[1][1].b: inf is not a JSON number"),
+            (lambda value: 2**64, "data.a[1]: an integer of 65 bits"),
+            (lambda value: {1: 2}, "data.a[1]: a key is a int"),
+            (lambda value: "\ud800", "data.a[1]: contains a lone surrogate"),
+        ],
+    )
+    def test_what_the_default_hook_returns_is_held_to_the_same_rules(
+        self, default: Default, problem: str
+    ) -> None:
+        with pytest.raises(InvalidCommandError) as caught:
+            dump_object({"a": [1, Record()]}, "data", default)
+        assert problem in caught.value.message
+
+    def test_the_error_without_a_default_hook_names_it_and_one_with_it_has_its_cause(self) -> None:
+        with pytest.raises(InvalidCommandError, match="or give the publisher or manager default="):
+            dump_object({"a": {1}}, "data")
+        with pytest.raises(InvalidCommandError) as caught:
+            dump_object({"a": {1}}, "data", lambda value: 1 / 0)
+        assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+    def test_an_interrupt_of_the_default_hook_is_not_swallowed(self) -> None:
+        pressed = iter([KeyboardInterrupt()])
+
+        def default(value: Any) -> Any:
+            for interrupt in pressed:
+                raise interrupt
+            return "x"
+
+        with pytest.raises(KeyboardInterrupt):
+            dump_object({"a": {1}}, "data", default)
+
+    def test_at_100_levels_the_default_hook_may_return_a_scalar_and_no_more(self) -> None:
+        value: Any = {1}
+        for _ in range(100):
+            value = {"a": value}
+        assert dump_object(value, "data", str).count(b"{") == 101
+        with pytest.raises(InvalidCommandError, match="nests deeper than 100 levels"):
+            dump_object(value, "data", list)
 
     @pytest.mark.parametrize(("value", "kind"), [([], "list"), (None, "NoneType"), ("{}", "str"), (1, "int")])
     def test_only_a_dict_will_do(self, value: Any, kind: str) -> None:

@@ -11,6 +11,7 @@ from waypost.errors import InvalidCommandError, NaiveDatetimeError, UnknownCheck
 from waypost.manager import CheckpointManager
 from waypost.model.checkpoint import Checkpoint
 from waypost.model.retention import RetentionPolicy
+from waypost.wire.json_default import json_default
 
 T0 = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
 
@@ -365,3 +366,15 @@ class TestIsolation:
         manager.pin("s:1")
         manager.import_checkpoints(manager.export().replace('"a"', '"b"'), "replace")
         assert (created.pinned, created.name) == (False, "a")
+
+
+def test_values_that_json_lacks_are_refused_unless_a_function_converts_them() -> None:
+    data: dict[str, Any] = {"at": at(0), "of": {T0.date()}}
+    with pytest.raises(InvalidCommandError, match=r"data\.at: a datetime is not JSON.* default="):
+        CheckpointManager("s").create("n", data)
+    manager = CheckpointManager("s", default=json_default)
+    made = manager.create("n", data, {"day": T0.date()})
+    assert made.data == {"at": "2026-11-24T08:00:00+00:00", "of": ["2026-11-24"]}
+    assert made.metadata == {"day": "2026-11-24"}
+    with pytest.raises(ValueError, match="default must be a plain function"):
+        CheckpointManager("s", default="str")  # type: ignore[arg-type]

@@ -60,6 +60,7 @@ NAMES = [
     "UnknownCheckpointError",
     "WaypostError",
     "continued_trace",
+    "json_default",
 ]
 ADAPTERS = {
     "waypost.adapters": [

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from types import ModuleType, SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -17,11 +17,13 @@ from tests.support.timeouts import PATIENCE
 
 from waypost import (
     BufferFullError,
+    CommandResult,
     InvalidCommandError,
     NaiveDatetimeError,
     Publisher,
     PublisherClosedError,
     SyncPublisher,
+    json_default,
 )
 from waypost.model.commands import Import
 from waypost.model.limits import MAX_DATA_BYTES
@@ -134,6 +136,8 @@ async def _told(command_id: str, error: BaseException | None) -> None: ...
         ({"on_delivery": "print"}, "on_delivery"),
         ({"on_delivery": _told}, "not awaited"),
         ({"spool_after": float("nan")}, "spool_after"),
+        ({"default": "str"}, "default must be a plain function"),
+        ({"default": _told}, "not awaited"),
     ],
 )
 def test_what_no_publisher_can_work_with_is_refused_when_it_is_made(
@@ -158,6 +162,35 @@ def test_a_naive_timestamp_is_refused() -> None:
     with pytest.raises(NaiveDatetimeError):
         publisher.create("s", "n", {}, timestamp=datetime(2026, 11, 24))
     assert publisher.accepted == []
+
+
+async def test_every_publisher_converts_what_json_lacks_as_it_was_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bodies: list[bytes] = []
+
+    async def answered(session_id: str, command_type: str, body: bytes, **_: Any) -> CommandResult:
+        bodies.append(body)
+        return CommandResult(EventType.CREATED, {})
+
+    day, data, metadata = (
+        date(2026, 11, 30),
+        {"at": {"last": date(2026, 11, 30)}},
+        {"day": date(2026, 11, 30)},
+    )
+    plain = Publisher(NOWHERE, default=json_default)
+    threaded = await asyncio.to_thread(SyncPublisher, NOWHERE, default=date.isoformat)
+    for publisher in (plain, threaded):
+        monkeypatch.setattr(publisher, "_accept", lambda pending: bodies.append(pending.value))
+        publisher.create("s", "n", data, metadata)
+    for each in (plain, threaded._publisher):
+        monkeypatch.setattr(each, "publish_and_wait", answered)
+    await plain.create_and_wait("s", "n", data, metadata)
+    await asyncio.to_thread(threaded.create_and_wait, "s", "n", data, metadata)
+    await asyncio.to_thread(threaded.close)
+    assert bodies == 4 * [
+        b'{"name":"n","metadata":{"day":"%b"},"data":{"at":{"last":"%b"}}}' % (2 * (str(day).encode(),))
+    ]
 
 
 def test_every_command_gets_an_id_of_its_own_and_the_time() -> None:

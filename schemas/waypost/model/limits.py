@@ -6,8 +6,10 @@ Both sides use the same limits, so what the publisher lets through the worker ac
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
+from functools import partial
+from inspect import iscoroutinefunction
 from typing import Any, Final
 from uuid import UUID
 
@@ -48,6 +50,8 @@ _LONG_DIGITS: Final = b"0" * 19  # the shortest run of digits that can leave 64 
 _LONG_RUNS: Final = re.compile(rb"[0-9]{19,}")
 # A whole number, not the digits of a fraction or an exponent.
 _LONG_INTEGERS: Final = re.compile(rb"(?<![0-9.eE+-])-?[0-9]{19,}+(?![.eE])")
+#: Turns a value that JSON lacks into one that it has. Raises TypeError for what it does not know.
+Default = Callable[[Any], Any]
 _NEVER_NAN: Final = frozenset({str, int, bool, type(None)})
 _LONGEST_PATH: Final = 120  # characters, in a message
 _DUMP_OPTIONS: Final = (
@@ -224,26 +228,42 @@ def _has_nul(value: Any) -> bool:
     return False
 
 
-def dump_object(value: Any, field: str) -> bytes:
-    """Compact JSON of a Python dict that an agent passed as ``field``.
+def dump_object(value: Any, field: str, default: Default | None = None) -> bytes:
+    """Compact JSON of a Python dict that an agent passed as ``field``; ``default`` converts what JSON lacks.
 
     Raises InvalidCommandError (``invalid-body``) that names the field: not a dict, a value that JSON cannot
     carry (NaN, a datetime, bytes, a key that is not a string, an integer beyond 64 bits), nested too deep.
     """
     if not isinstance(value, dict):
         raise InvalidCommandError("invalid-body", f"{field} must be a dict, not {type(value).__name__}")
+    converted: list[Any] = []
+    to_plain = _plain if default is None else partial(_converted, default, converted)
     try:
-        raw = orjson.dumps(value, option=_DUMP_OPTIONS, default=_plain)
-    except TypeError:
-        if found := find_problem(value, field):
-            raise _at(*found) from None
-        raw = _dump_text_keys(value, field)
+        raw = orjson.dumps(value, option=_DUMP_OPTIONS, default=to_plain)
+    except TypeError as error:
+        cause = error.__cause__  # what default raised
+        if cause is not None and not isinstance(cause, Exception):
+            raise cause from None  # an interrupt
+        if found := find_problem(value, field, default=default):
+            raise _at(*found) from cause
+        raw = _dump_text_keys(value, field, to_plain)
     # orjson writes NaN and infinities as null without a word.
-    if b"null" in raw and not _all_finite(value) and (found := find_problem(value, field)):
+    if (
+        b"null" in raw
+        and not _all_finite([value, converted])
+        and (found := find_problem(value, field, default=default))
+    ):
         raise _at(*found)
     if nests_deeper(raw, MAX_NESTING):
         raise InvalidCommandError("invalid-body", f"{field} nests deeper than {MAX_NESTING} levels")
     return raw
+
+
+def checked_default(default: Default | None) -> Default | None:
+    """Return ``default``, or raise ValueError if it can't be called, or would have to be awaited."""
+    if default is not None and (not callable(default) or iscoroutinefunction(default)):
+        raise ValueError("default must be a plain function: it is called with a value, and not awaited")
+    return default
 
 
 def _at(path: str, problem: str) -> InvalidCommandError:
@@ -253,17 +273,17 @@ def _at(path: str, problem: str) -> InvalidCommandError:
     return InvalidCommandError("invalid-body", f"{path}: {problem}")
 
 
-def _dump_text_keys(value: dict[str, Any], field: str) -> bytes:
+def _dump_text_keys(value: dict[str, Any], field: str, to_plain: Default) -> bytes:
     # A key of a subclass of str, such as a StrEnum, needs orjson's slower way. All keys are strings here.
     try:
-        return orjson.dumps(value, option=_DUMP_OPTIONS | orjson.OPT_NON_STR_KEYS, default=_plain)
+        return orjson.dumps(value, option=_DUMP_OPTIONS | orjson.OPT_NON_STR_KEYS, default=to_plain)
     except TypeError as error:
         raise InvalidCommandError("invalid-body", f"{field}: {error}") from None
 
 
-def _all_finite(value: dict[str, Any]) -> bool:
+def _all_finite(values: list[Any]) -> bool:
     # A null is common and a NaN is rare, so the usual walk builds no paths and recurses nowhere.
-    waiting: list[Any] = [value]
+    waiting: list[Any] = [values]
     while waiting:
         item = waiting.pop()
         for child in item.values() if isinstance(item, dict) else item:
@@ -294,12 +314,21 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is not a JSON type")
 
 
-def find_problem(value: Any, path: str, depth: int = 1) -> tuple[str, str] | None:
+def _converted(default: Default, converted: list[Any], value: Any) -> Any:
+    if isinstance(value, str | int | float | dict | list | tuple):
+        return _plain(value)
+    converted.append(default(value))
+    return converted[-1]
+
+
+def find_problem(
+    value: Any, path: str, depth: int = 1, default: Default | None = None
+) -> tuple[str, str] | None:
     """The path of the first value in ``value`` that JSON cannot carry, and why; None if there is none."""
     if value is None or isinstance(value, bool | UUID):
         return None
     if isinstance(value, Enum):
-        return find_problem(value.value, path, depth)
+        return find_problem(value.value, path, depth, default)
     if isinstance(value, str):
         return (path, "contains a lone surrogate") if _SURROGATE.search(value) else None
     if isinstance(value, int):
@@ -311,7 +340,7 @@ def find_problem(value: Any, path: str, depth: int = 1) -> tuple[str, str] | Non
     if isinstance(value, float):
         return None if math.isfinite(value) else (path, f"{value} is not a JSON number")
     if not isinstance(value, dict | list | tuple):
-        return path, f"a {type(value).__name__} is not JSON: convert it to a string, number, list or dict"
+        return _find_unconverted(value, path, depth, default)
     if depth > MAX_NESTING:
         return path, f"nests deeper than {MAX_NESTING} levels"
     if isinstance(value, dict):
@@ -320,10 +349,31 @@ def find_problem(value: Any, path: str, depth: int = 1) -> tuple[str, str] | Non
                 return path, f"a key is a {type(key).__name__}, not a string"
             if _SURROGATE.search(key):
                 return path, f"the key {key[:64]!r} contains a lone surrogate"
-            if found := find_problem(item, f"{path}.{key}", depth + 1):
+            if found := find_problem(item, f"{path}.{key}", depth + 1, default):
                 return found
         return None
     for index, item in enumerate(value):
-        if found := find_problem(item, f"{path}[{index}]", depth + 1):
+        if found := find_problem(item, f"{path}[{index}]", depth + 1, default):
             return found
     return None
+
+
+def _find_unconverted(value: Any, path: str, depth: int, default: Default | None) -> tuple[str, str] | None:
+    kind = type(value).__name__
+    if default is None:
+        return path, (
+            f"a {kind} is not JSON: convert it to a string, number, list or dict, or give the publisher or manager "
+            "default=, which converts such values"
+        )
+    plain = value
+    for _ in range(MAX_NESTING):  # it may return what it is to be called with again
+        try:
+            plain = default(plain)
+        except Exception as error:
+            return path, f"a {kind} is not JSON, and default= raised {type(error).__name__}: {error}"
+        if plain is None or isinstance(plain, bool | UUID | Enum | str | int | float | dict | list | tuple):
+            return find_problem(plain, path, depth, default)
+    return (
+        path,
+        f"a {kind} is not JSON, and neither is the {type(plain).__name__} that default= returned for it",
+    )

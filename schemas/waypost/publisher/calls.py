@@ -8,7 +8,7 @@ from typing import Any, Final
 from waypost.deprecation import deprecated
 from waypost.errors import InvalidCommandError
 from waypost.model.commands import OnConflict
-from waypost.model.limits import MAX_COMMAND_ID, check_json, text_problem
+from waypost.model.limits import MAX_COMMAND_ID, Default, check_json, text_problem
 from waypost.model.times import format_micros, taken_micros
 from waypost.publisher.pending import Pending
 from waypost.publisher.stamps import Clock, current_traceparent, new_id
@@ -35,8 +35,9 @@ class CommandMethods(ABC):
     was not accepted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, default: Default | None = None) -> None:
         self._clock = Clock()
+        self._default = default
 
     def create(
         self,
@@ -52,7 +53,7 @@ class CommandMethods(ABC):
         Args:
             session_id: The session; its first checkpoint creates it.
             name: What happened, such as ``"task_done"``.
-            data: What the agent knows, as a JSON object.
+            data: What the agent knows, as a JSON object. Values that JSON lacks need the option ``default``.
             metadata: A small JSON object to search by.
             timestamp: When it happened, with a time zone; now by default.
 
@@ -64,7 +65,7 @@ class CommandMethods(ABC):
             BufferFullError: The buffer is full.
             PublisherClosedError: The publisher is closed or was not started.
         """
-        return self._send(_CREATE, session_id, create_body(name, data, metadata), timestamp)
+        return self._send(_CREATE, session_id, create_body(name, data, metadata, self._default), timestamp)
 
     def pin(self, session_id: str, checkpoint_id: str) -> str:
         """Pin a checkpoint, so that retention never removes it."""

@@ -62,12 +62,12 @@ class Publisher(CommandMethods):
 
     @renamed_keywords(**RENAMED_OPTIONS)
     def __init__(self, bootstrap_servers: str | None = None, **options: Unpack[PublisherOptions]) -> None:
-        super().__init__()
         if bootstrap_servers is None:
             found = find_deployment()
             bootstrap_servers = found.bootstrap_servers
             options = {"topic_prefix": found.topic_prefix, "kafka_options": found.kafka_options, **options}
         settings = self._settings = PublisherSettings(**options)
+        super().__init__(settings.default)
         if settings.on_full == "block" and not self._may_block:
             raise ValueError("on_full='block' would stop the event loop: await publisher.drain() instead")
         self._topics = Topics(settings.topic_prefix)
@@ -336,7 +336,7 @@ class Publisher(CommandMethods):
             BufferFullError: The buffer is full, and the command was not accepted.
             PublisherClosedError: The publisher is closed or was not started.
         """
-        body = create_body(name, data, metadata)
+        body = create_body(name, data, metadata, self._default)
         result = await self.publish_and_wait(
             session_id, EventType.CREATE, body, timestamp=timestamp, timeout=timeout
         )

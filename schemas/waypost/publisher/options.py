@@ -7,7 +7,7 @@ from inspect import iscoroutinefunction
 from typing import Any, Final, Literal, TypedDict
 
 from waypost.errors import quoted
-from waypost.model.limits import MAX_SOURCE, require_sendable_options, text_problem
+from waypost.model.limits import MAX_SOURCE, Default, checked_default, require_sendable_options, text_problem
 from waypost.wire.topics import DEFAULT_PREFIX
 
 #: Called with a command id, and None once Kafka has the command or the error that keeps it out.
@@ -52,6 +52,10 @@ class PublisherOptions(TypedDict, total=False):
     ``on_delivery``
         A function that is called with each command id and None once Kafka has the command, or a DeliveryError if it
         was refused, dropped, or lost when the publisher closed. It is not called for commands that stay in the spool.
+    ``default``
+        A function that is called with each value of ``data`` and ``metadata`` that JSON lacks, such as a datetime, and
+        returns one that it has, or raises TypeError. :func:`waypost.json_default` converts the usual ones (default:
+        None, such values are rejected).
     ``kafka_options``
         Options of the Kafka client: ``security_protocol``, ``ssl_context``, ``sasl_…``, ``client_id``,
         ``compression_type``, ``request_timeout_ms``.
@@ -69,6 +73,7 @@ class PublisherOptions(TypedDict, total=False):
     adopt_after: float
     on_full: OnFull
     on_delivery: OnDelivery | None
+    default: Default | None
     kafka_options: Mapping[str, Any] | None
 
 
@@ -92,6 +97,7 @@ class PublisherSettings:
     adopt_after: float = 30.0
     on_full: OnFull = "raise"
     on_delivery: OnDelivery | None = None
+    default: Default | None = None
     kafka_options: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -105,6 +111,7 @@ class PublisherSettings:
             not callable(self.on_delivery) or iscoroutinefunction(self.on_delivery)
         ):
             raise ValueError("on_delivery must be a plain function: it is called, and not awaited")
+        checked_default(self.default)
         for name in ("max_buffer_count", "max_buffer_bytes", "max_spool_bytes", "spool_after", "adopt_after"):
             if not getattr(self, name) > 0:  # and not NaN
                 raise ValueError(f"{name} must be above 0, not {quoted(getattr(self, name))}")

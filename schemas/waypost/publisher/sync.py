@@ -48,8 +48,8 @@ class SyncPublisher(CommandMethods):
         block_timeout: float | None = None,
         **options: Unpack[PublisherOptions],
     ) -> None:
-        super().__init__()
         self._publisher = _Threaded(bootstrap_servers, **options)
+        super().__init__(self._publisher._default)
         self._block_timeout = block_timeout
         self._closing = threading.Lock()
         self._left: int | None = None

@@ -18,6 +18,7 @@ from waypost.model.limits import (
     MAX_REASON,
     MAX_SESSION_ID,
     MAX_TYPE,
+    Default,
     check_json,
     checked_metadata,
     dump_object,
@@ -26,10 +27,16 @@ from waypost.model.limits import (
 from waypost.wire.signing import encode_key
 
 
-def create_action(name: str, data: dict[str, Any], metadata: dict[str, Any] | None = None) -> Create:
+def create_action(
+    name: str,
+    data: dict[str, Any],
+    metadata: dict[str, Any] | None = None,
+    default: Default | None = None,
+) -> Create:
     """A create command from Python values; InvalidCommandError names the argument that is wrong."""
     _check_name(name)
-    return Create(name, _data_json(data), b"{}" if metadata is None else metadata_json(metadata))
+    searchable = b"{}" if metadata is None else metadata_json(metadata, default)
+    return Create(name, _data_json(data, default), searchable)
 
 
 def _check_name(name: str) -> None:
@@ -39,8 +46,8 @@ def _check_name(name: str) -> None:
         raise InvalidCommandError("invalid-body", f"name {problem}")
 
 
-def _data_json(data: dict[str, Any]) -> bytes:
-    raw = dump_object(data, "data")
+def _data_json(data: dict[str, Any], default: Default | None) -> bytes:
+    raw = dump_object(data, "data", default)
     if len(raw) > MAX_DATA_BYTES:
         raise InvalidCommandError(
             "too-large",
@@ -50,9 +57,9 @@ def _data_json(data: dict[str, Any]) -> bytes:
     return raw
 
 
-def metadata_json(metadata: dict[str, Any]) -> bytes:
+def metadata_json(metadata: dict[str, Any], default: Default | None = None) -> bytes:
     """Canonical JSON of metadata that an agent passed; InvalidCommandError says what is wrong."""
-    return checked_metadata(check_json(dump_object(metadata, "metadata")), "metadata")
+    return checked_metadata(check_json(dump_object(metadata, "metadata", default)), "metadata")
 
 
 def check_session_id(session_id: str) -> str:
@@ -80,14 +87,19 @@ def check_raw(command_type: str, body: bytes) -> None:
         )
 
 
-def create_body(name: str, data: dict[str, Any], metadata: dict[str, Any] | None = None) -> bytes:
+def create_body(
+    name: str,
+    data: dict[str, Any],
+    metadata: dict[str, Any] | None = None,
+    default: Default | None = None,
+) -> bytes:
     """Body of a create: name, metadata, data, in the order that the worker reads fastest."""
     if type(name) is not str:
         _check_name(name)
         name = str.__str__(name)
     head = _create_head(name)
-    raw = _data_json(data)
-    if metadata is None or (searchable := metadata_json(metadata)) == b"{}":
+    raw = _data_json(data, default)
+    if metadata is None or (searchable := metadata_json(metadata, default)) == b"{}":
         return b'%b,"data":%b}' % (head, raw)
     return b'%b,"metadata":%b,"data":%b}' % (head, searchable, raw)
 
