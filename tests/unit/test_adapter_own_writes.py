@@ -50,12 +50,14 @@ def test_records_of_many_writes_that_no_worker_applies_are_not_kept(monkeypatch:
     monkeypatch.setattr("waypost.adapters.own_writes.MAX_BYTES", 3)
     own = OwnWrites()
     writes = [own.add("s", [row(own)], 1) for _ in range(4)]  # of 2 bytes
+    assert own.has_unkept_outside_kafka("s")
     for offset, write in enumerate(writes):
         own.landed(write, 0, offset)
-    assert [write.rows is None for write in writes] == [True, True, True, False]
-    assert own.end_of_unkept("s") == 3
-    assert not own.cover(0, 2, 4)
-    assert own.cover(0, 3, 4)
+    assert not own.has_unkept_outside_kafka("s")
+    assert [write.rows is None for write in writes] == [False, True, True, True]
+    assert own.end_of_unkept("s") == 4
+    assert not own.cover(0, 0, 2)
+    assert own.cover(0, 0, 1)
     for write in writes:
         own.drop(write)
     assert (own._bytes, own.end_of_unkept("s")) == (0, 0)

@@ -33,6 +33,8 @@ class Freshness:
         """
         self._unconfirmed.raise_rejected(session_id)
         await self.caught_up(session_id)
+        if self._unconfirmed.own.has_unkept_outside_kafka(session_id):
+            await self._unconfirmed.until_in_kafka(session_id)
         if stale_ok:
             if not self._unconfirmed.own.of_session(session_id):
                 return []

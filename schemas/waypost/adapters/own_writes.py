@@ -12,7 +12,7 @@ from waypost.adapters.records import Row
 
 #: Records that have no number yet get one above all that have.
 FIRST_OWN_NUMBER: Final = 2**62
-#: Of records that Kafka has and no worker has applied, as when no worker runs.
+#: Of records that are not known to be applied, as while no worker runs or Kafka is unreachable.
 MAX_BYTES: Final = 64 * 1024 * 1024
 
 
@@ -46,17 +46,17 @@ class OwnWrites:
         return self._number
 
     def add(self, session_id: str, rows: Sequence[Row], records: int) -> OwnWrite:
-        """Note a command that was accepted."""
+        """Note a command that was accepted. If much is kept already, its records are not: reads then wait for them."""
         write = OwnWrite(session_id, rows, records)
-        self._bytes += _size(write)
+        if self._bytes + (size := _size(write)) > MAX_BYTES:
+            write.rows = None
+        else:
+            self._bytes += size
         self._of_session.setdefault(session_id, []).append(write)
         return write
 
     def landed(self, write: OwnWrite, partition: int, offset: int) -> None:
-        """Note where Kafka has it. If much is kept already, its records are not: reads then wait for a worker."""
-        if self._bytes > MAX_BYTES:
-            self._bytes -= _size(write)
-            write.rows = None
+        """Note where Kafka has it."""
         write.partition, write.offset = partition, offset
         self._by_offset.setdefault(partition, {})[offset] = write
 
@@ -90,6 +90,10 @@ class OwnWrites:
         return end - position <= len(writes) and all(
             offset in writes and writes[offset].rows is not None for offset in range(position, end)
         )
+
+    def has_unkept_outside_kafka(self, session_id: str) -> bool:
+        """Tell whether there are writes to a session whose records are neither kept in memory nor in Kafka yet."""
+        return any(write.rows is None and write.offset is None for write in self.of_session(session_id))
 
     def end_of_unkept(self, session_id: str) -> int:
         """Return the offset after the last write to a session whose records are not kept in memory, or 0."""
