@@ -47,7 +47,7 @@ $(SMALL): requirements-demo.lock pyproject.toml
 	@touch $@
 
 $(STAMP): $(SMALL) requirements.lock
-	@echo "Installing everything that checks and tests need, 1.3 GB (2 to 3 minutes the first time)"
+	@echo "Installing everything that checks and tests need, 1.8 GB (3 to 4 minutes the first time)"
 	@$(BIN)/python deploy/pip_progress.py $(BIN)/python $(PIP) --require-hashes -r requirements.lock
 	@deploy/fetch-promtool $(BIN)
 	@touch $@

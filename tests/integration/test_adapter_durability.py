@@ -22,6 +22,7 @@ from waypost.adapters import Backend, RejectedWriteError
 from waypost.adapters import commands as commands_module
 from waypost.adapters.agent_framework import WaypostCheckpointStorage
 from waypost.adapters.backend import Durability
+from waypost.adapters.claude_agent_sdk import WaypostSessionStore
 from waypost.adapters.langgraph import WaypostSaver
 from waypost.adapters.openai_agents import WaypostSession
 from waypost.wire.encode import create_body
@@ -230,6 +231,9 @@ async def test_reads_that_may_be_stale_need_no_kafka(adapter_world: Deployment, 
             await WaypostCheckpointStorage(nowhere, "r", stale_ok=True).list_checkpoint_ids(workflow_name="w")
             == []
         )
+        transcripts = WaypostSessionStore(nowhere, stale_ok=True)
+        assert await transcripts.load({"project_key": "p", "session_id": "s"}) is None
+        assert await transcripts.list_subkeys({"project_key": "p", "session_id": "s"}) == []
         with pytest.raises(
             Exception, match=r"Kafka did not say within .* Nothing was read.*No broker can be reached"
         ):

@@ -19,6 +19,7 @@ from waypost.wire.encode import policy_body
 from waypost.wire.event_types import EventType
 
 STATEMENTS: dict[str, list[Any]] = {
+    "claude_sessions": ["session-7", "session-8", True],
     "everything": ["session-7"],
     "holders": ["session-7", ["digest"], "", "id"],
     "index": ["session-7"],

@@ -30,6 +30,12 @@ PRINTED = {
         "going on from step 1",
         "a report from 3 sources",
     ],
+    "claude_agent_transcripts.py": [
+        "session: whales - first prompt: How many whales are there?",
+        "user: How many whales are there?",
+        "assistant: About 90 species.",
+        "sessions left: 0",
+    ],
     "billing_subscriber.py": [
         "billed run-1:1: 1200 tokens",
         "kept in .billing.dead-letters: run-1:2 used -1 tokens",

@@ -73,6 +73,7 @@ ADAPTERS = {
         "UnreadableValueError",
     ],
     "waypost.adapters.agent_framework": ["WaypostCheckpointStorage"],
+    "waypost.adapters.claude_agent_sdk": ["WaypostSessionStore"],
     "waypost.adapters.langgraph": ["StrictSerializer", "WaypostSaver"],
     "waypost.adapters.openai_agents": ["WaypostSession"],
     "waypost.adapters.plain": ["MAX_VALUES", "TypedValue", "plain_data", "plain_value"],

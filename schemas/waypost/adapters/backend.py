@@ -311,11 +311,9 @@ class Backend:
         ]
 
     async def among(self, statement: str, *arguments: Any) -> list[Any]:
-        """Return the first column of a statement that is about many sessions."""
+        """Return what one of the adapters' statements finds in many sessions, as the database's own rows."""
         await self._freshness.all_settled()
-        return [
-            row[0] for row in await self._connection.reader._fetch_all(f"adapters/{statement}", *arguments)
-        ]
+        return await self._connection.reader._fetch_all(f"adapters/{statement}", *arguments)
 
     async def sessions(self, prefix: str) -> AsyncIterator[str]:
         """Yield the ids of sessions that have records and start with ``prefix``."""

@@ -328,7 +328,7 @@ class WaypostSaver(BaseCheckpointSaver[str]):
                 and str(row.metadata.get("facts", {}).get("run_id")) in run_ids
             }
 
-        for session_id in await self._backend.among("runs", PREFIX, prefix_end(PREFIX), stored):
+        for (session_id,) in await self._backend.among("runs", PREFIX, prefix_end(PREFIX), stored):
             self._known.forget(session_id)
             await self._cleaner.run(session_id, of_runs, leased=False)
 

@@ -16,8 +16,7 @@ from typing_extensions import override
 
 from waypost.adapters.backend import Backend, Durability, checked_durability
 from waypost.adapters.loose_json import holds, member, value_of
-from waypost.adapters.records import Record, Row, gone_with_parts, session_of
-from waypost.publisher.stamps import new_id
+from waypost.adapters.records import Record, Row, gone_with_parts, new_tag, session_of, with_own
 
 if TYPE_CHECKING:
     from agents.items import TResponseInputItem
@@ -27,7 +26,6 @@ __all__ = ["WaypostSession"]
 PREFIX: Final = "openai-agents/"
 ITEM: Final = "item"
 _ALL: Final = 2**31
-_TAG: Final = 12  # characters that tell a process's own items apart
 
 
 class WaypostSession:
@@ -98,9 +96,7 @@ class WaypostSession:
             return []
         own = await self._backend.own_rows(self._session, stale_ok=self._stale_ok)
         stored = await self._newest(_ALL if limit is None else limit + len(own))
-        # Postgres may have got some of this process's own meanwhile, and others' items after them.
-        known = {tag for row in stored if isinstance(tag := row.metadata.get("tag"), str)}
-        items = [*reversed(stored), *(row for row in own if row.metadata["tag"] not in known)]
+        items = with_own(reversed(stored), own)
         return [_item(row) for row in (items if limit is None else items[-limit:])]
 
     async def _newest(self, limit: int) -> list[Row]:
@@ -115,9 +111,7 @@ class WaypostSession:
     async def _add(self, items: list[Any]) -> None:
         if not items:
             return
-        records = [
-            Record(ITEM, member(ITEM, item), _described(item) | {"tag": new_id()[-_TAG:]}) for item in items
-        ]
+        records = [Record(ITEM, member(ITEM, item), _described(item) | {"tag": new_tag()}) for item in items]
         appended = await self._backend.append(
             self._session, records, durability=self._durability, advice=self._advice()
         )

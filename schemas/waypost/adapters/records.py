@@ -36,6 +36,8 @@ _IMPORT_BYTES: Final = 880_000
 _IMPORT_COUNT: Final = 1_000
 _HASHED: Final = "sha256:"
 _MAX_SEARCHED: Final = 1_000  # characters, of each of the few texts that a record is found by
+_TAG: Final = 12  # characters that tell a record from all others
+_PART_HASH: Final = 40  # hexadecimal digits
 _SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 
 
@@ -217,6 +219,36 @@ def session_of(prefix: str, name: str) -> str:
         encoded = name.encode(errors="surrogatepass")
         return f"{prefix}{_HASHED}{hashlib.sha256(encoded).hexdigest()}"
     return session_id
+
+
+def session_path(prefix: str, *names: str) -> str:
+    """The session id for several of a framework's own ids: no two lists of them share one.
+
+    Sessions whose first names are the same have ids that begin alike, so that they can be listed.
+    """
+    longest = (MAX_SESSION_ID - len(prefix) - len(names) + 1) // len(names)
+    return prefix + "/".join(_path_part(name, longest) for name in names)
+
+
+def _path_part(name: str, longest: int) -> str:
+    if "/" not in name and not name.startswith(_HASHED) and text_problem(name or " ", longest) is None:
+        return name
+    return _HASHED + hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:_PART_HASH]
+
+
+def new_tag() -> str:
+    """Return a text for the member ``tag`` of a record's metadata, by which :func:`with_own` knows it."""
+    return new_id()[-_TAG:]
+
+
+def with_own(stored: Iterable[Row], own: Iterable[Row]) -> list[Row]:
+    """Return stored records, oldest first, and those that this process added and Postgres may lack.
+
+    Postgres may have got some of these meanwhile, and others' records after them.
+    """
+    rows = list(stored)
+    known = {tag for row in rows if isinstance(tag := row.metadata.get("tag"), str)}
+    return [*rows, *(row for row in own if row.metadata["tag"] not in known)]
 
 
 def is_hashed(prefix: str, session_id: str) -> bool:

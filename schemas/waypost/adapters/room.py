@@ -7,6 +7,7 @@ from waypost.adapters.connection import Connection
 from waypost.adapters.freshness import Freshness
 from waypost.adapters.known_sessions import KnownSessions, SessionFullError
 from waypost.adapters.records import POLICY
+from waypost.adapters.turns import Turns
 from waypost.adapters.unconfirmed import UnconfirmedWrites
 
 
@@ -24,7 +25,7 @@ class Room:
         self._unconfirmed = unconfirmed
         self._known = known
         self._freshness = freshness
-        self._looks: dict[str, asyncio.Lock] = {}
+        self._looks = Turns()
 
     async def make(self, session_id: str, count: int, full: int, advice: str) -> None:
         """Make sure that a session takes ``count`` more records, and that its retention policy drops none.
@@ -35,18 +36,13 @@ class Room:
         if self._has_room(session_id, count, full):
             return
         # Calls at the same time need one look, and one policy.
-        lock = self._looks.setdefault(session_id, asyncio.Lock())
-        try:
-            async with lock:
-                if not self._has_room(session_id, count, full):
+        async with self._looks.of(session_id):
+            if not self._has_room(session_id, count, full):
+                live = await self._look(session_id)
+                if live + count > full and self._unconfirmed.own.of_session(session_id):
+                    # What is both applied and not settled was counted twice.
+                    await self._freshness.settled(session_id)
                     live = await self._look(session_id)
-                    if live + count > full and self._unconfirmed.own.of_session(session_id):
-                        # What is both applied and not settled was counted twice.
-                        await self._freshness.settled(session_id)
-                        live = await self._look(session_id)
-        finally:
-            if not lock.locked():
-                self._looks.pop(session_id, None)
         if not self._has_room(session_id, count, full):
             raise SessionFullError(
                 f"the session {session_id!r} holds {self._known[session_id].at_most()} records, and {count} more would "
