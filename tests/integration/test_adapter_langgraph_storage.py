@@ -21,6 +21,7 @@ from waypost.wire.event_types import EventType
 STATEMENTS: dict[str, list[Any]] = {
     "claude_sessions": ["session-7", "session-8", True],
     "everything": ["session-7"],
+    "google_adk_sessions": ["session-7", "session-8"],
     "holders": ["session-7", ["digest"], "", "id"],
     "index": ["session-7"],
     "newest": ["session-7", "checkpoint", "{}", 1],
@@ -28,6 +29,7 @@ STATEMENTS: dict[str, list[Any]] = {
     "part_numbers": ["session-7", ["batch"]],
     "parts": ["session-7", ["batch"]],
     "place": ["session-7", "{}"],
+    "records": ["session-7"],
     "rejected": [0, [1, 2]],
     "runs": ["session-7", "session-8", ["run"]],
     "thread": ["session-7", "{}", None, None, 2**63 - 1, 1],

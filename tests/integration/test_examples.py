@@ -36,6 +36,13 @@ PRINTED = {
         "assistant: About 90 species.",
         "sessions left: 0",
     ],
+    "google_adk_session.py": [
+        "hello -> I see 1 events",
+        "and now? -> I see 3 events",
+        "this object is stale: the session has moved on",
+        "turns of the user: 2",
+        "sessions left: 0",
+    ],
     "billing_subscriber.py": [
         "billed run-1:1: 1200 tokens",
         "kept in .billing.dead-letters: run-1:2 used -1 tokens",

@@ -2,10 +2,10 @@
 
 :class:`waypost.adapters.langgraph.WaypostSaver` keeps LangGraph's threads,
 :class:`waypost.adapters.openai_agents.WaypostSession` the conversations of the OpenAI Agents SDK,
-:class:`waypost.adapters.agent_framework.WaypostCheckpointStorage` workflows of the Microsoft Agent Framework, and
-:class:`waypost.adapters.claude_agent_sdk.WaypostSessionStore` transcripts of the Claude Agent SDK. They share a
-:class:`Backend`: one publisher and one reader. May import the rest of the library, but not each other; nothing imports
-them.
+:class:`waypost.adapters.agent_framework.WaypostCheckpointStorage` workflows of the Microsoft Agent Framework,
+:class:`waypost.adapters.claude_agent_sdk.WaypostSessionStore` transcripts of the Claude Agent SDK, and
+:class:`waypost.adapters.google_adk.WaypostSessionService` sessions of Google's ADK. They share a :class:`Backend`: one
+publisher and one reader. May import the rest of the library, but not each other; nothing imports them.
 
 :mod:`waypost.adapters.plain` is for programs that only look at what they store.
 """

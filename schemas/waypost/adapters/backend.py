@@ -315,6 +315,17 @@ class Backend:
         await self._freshness.all_settled()
         return await self._connection.reader._fetch_all(f"adapters/{statement}", *arguments)
 
+    async def rows_among(self, statement: str, *arguments: Any) -> dict[str, list[Row]]:
+        """Return the rows of such a statement by session, with the parts of large ones joined."""
+        found: dict[str, list[Row]] = {}
+        for each in await self.among(statement, *arguments):
+            found.setdefault(each["session_id"], []).append(_row(each))
+        for session_id, rows in found.items():
+            if large := [row.number for row in rows if row.batch is not None and row.raw]:
+                joined = {row.number: row for row in await self.stored(session_id, "numbers", large)}
+                found[session_id] = [joined.get(row.number, row) for row in rows]
+        return found
+
     async def sessions(self, prefix: str) -> AsyncIterator[str]:
         """Yield the ids of sessions that have records and start with ``prefix``."""
         await self._freshness.all_settled()
@@ -328,17 +339,8 @@ class Backend:
                 return
 
     async def _fetch(self, statement: str, session_id: str, *arguments: Any) -> list[Row]:
-        return [
-            Row(
-                row["number"],
-                row["name"],
-                bytes(row["data"]),
-                orjson.loads(row["metadata"]),
-                row["recorded_at"],
-                row["chosen"],
-            )
-            for row in await self._connection.reader._fetch(f"adapters/{statement}", session_id, *arguments)
-        ]
+        found = await self._connection.reader._fetch(f"adapters/{statement}", session_id, *arguments)
+        return [_row(each) for each in found]
 
     async def _create(self, session_id: str, record: Record, timestamp: datetime | None) -> int:
         result = await self._connection.publisher.create_and_wait(
@@ -362,3 +364,14 @@ class Backend:
         )
         self._known.note(session_id, result)
         return result
+
+
+def _row(found: Any) -> Row:
+    return Row(
+        found["number"],
+        found["name"],
+        bytes(found["data"]),
+        orjson.loads(found["metadata"]),
+        found["recorded_at"],
+        found["chosen"],
+    )

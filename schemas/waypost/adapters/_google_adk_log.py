@@ -1,0 +1,170 @@
+"""How records of the ADK's sessions and states read: which events count, and what state follows from them. Pure.
+
+An event names the record that it follows. Of several that follow the same one, the first in the log counts, and the
+others never do, whoever reads. So the log decides which writer was stale, and no clock is asked.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple, Self
+
+from google.adk.sessions import State
+from typing_extensions import override
+
+from waypost.adapters.loose_json import value_of
+from waypost.adapters.records import Row
+
+CREATED: Final = "session"
+EVENT: Final = "event"
+DELETED: Final = "deleted"
+STATE: Final = "state"
+
+
+class Marker(NamedTuple):
+    """What a session object was read from: the number of the newest record, and the tag of the one to be followed.
+
+    ``born`` is the tag of the record that created the session, since one with the same id may have been deleted.
+    """
+
+    number: int
+    tag: str
+    born: str
+
+    @classmethod
+    def parsed(cls, text: str | None) -> Self | None:
+        """Return the marker that a session object carries, or None if it has none of this adapter's."""
+        number, _, tags = (text or "").partition("/")
+        tag, _, born = tags.partition("/")
+        return cls(int(number), tag, born) if number.isdecimal() and tag and born else None
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.number}/{self.tag}/{self.born}"
+
+
+@dataclass(slots=True)
+class SessionLog:
+    """What the records of a session say: when it was created, and its events. ``created`` is None if it is deleted."""
+
+    created: Row | None = None
+    events: list[Row] = field(default_factory=list)
+    last: int = 0  # the number of the newest record of any kind
+    orphan: Row | None = None  # an event whose predecessor is gone, whoever removed it
+
+    @classmethod
+    def read(cls, rows: Iterable[Row]) -> Self:
+        """Return what records say, which come oldest first."""
+        log = cls()
+        seen: set[str] = set()  # since the session was created
+        deleted = False
+        for row in rows:
+            log.last = row.number
+            tag, after, born = (row.metadata.get(key) for key in ("tag", "after", "born"))
+            if not isinstance(tag, str):
+                continue  # of a stranger
+            if row.name == DELETED:
+                deleted, log.created, log.events, log.orphan = True, None, [], None
+            elif row.name == CREATED and log.created is None:
+                log.created, seen = row, {tag}
+            elif row.name == EVENT and log.created is None and not deleted:
+                log.orphan = log.orphan or row
+            elif row.name == EVENT and log.created is not None and born == log.born:
+                if after == log.head:
+                    log.events.append(row)
+                elif after not in seen:
+                    log.orphan = log.orphan or row
+                seen.add(tag)
+        return log
+
+    @property
+    def born(self) -> str | None:
+        """The tag of the record that created the session."""
+        return None if self.created is None else self.created.metadata["tag"]
+
+    @property
+    def head(self) -> str | None:
+        """The tag that the next event has to follow."""
+        if self.created is None:
+            return None
+        tag: str = (self.events[-1] if self.events else self.created).metadata["tag"]
+        return tag
+
+    @property
+    def marker(self) -> Marker:
+        """The marker of a session object that is read from here."""
+        return Marker(self.last, self.head or "", self.born or "")
+
+    @property
+    def last_update_time(self) -> float:
+        """When the session was created or got its newest event, as the ADK says."""
+        newest = self.events[-1] if self.events else self.created
+        return 0.0 if newest is None else taken_at(newest)
+
+    def follower(self, tag: str) -> Row | None:
+        """Return the event that follows the record with this tag, if there is one."""
+        return next((row for row in self.events if row.metadata["after"] == tag), None)
+
+    def holds(self, tag: str) -> bool:
+        """Tell whether a record counts."""
+        return self.created is not None and any(
+            row.metadata["tag"] == tag for row in (self.created, *self.events)
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Return the state of the session itself: what it was created with, and what its events changed."""
+        if self.created is None:
+            return {}
+        state = dict(_object(self.created, STATE))
+        for row in self.events:
+            if row.metadata.get("delta"):
+                actions = _object(row, EVENT).get("actions")
+                delta = actions.get("state_delta") if isinstance(actions, dict) else None
+                state.update(scoped(delta if isinstance(delta, dict) else {})["session"])
+        return state
+
+
+def taken_at(row: Row) -> float:
+    """Return the time of an event, or of a session's creation, in seconds by the clock of its writer."""
+    at = row.metadata.get("at")
+    return float(at) if isinstance(at, int | float) else 0.0
+
+
+def shared_state(rows: Iterable[Row]) -> dict[str, Any]:
+    """Return the state of an app or a user: the newest summary, and the changes after what it covers."""
+    changes: list[Row] = []
+    state: dict[str, Any] = {}
+    covered = 0
+    for row in rows:
+        if row.name != STATE:
+            continue
+        covers = row.metadata.get("covers")
+        if type(covers) is not int:
+            changes.append(row)
+        elif covers >= covered:
+            state, covered = dict(_object(row, STATE)), covers
+    for row in changes:
+        if row.number > covered:
+            state.update(_object(row, STATE))
+    return state
+
+
+def scoped(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the parts of a state that belong to the app, the user and the session. What is temporary is left out."""
+    parts: dict[str, dict[str, Any]] = {"app": {}, "user": {}, "session": {}}
+    for key, value in state.items():
+        if key.startswith(State.APP_PREFIX):
+            parts["app"][key.removeprefix(State.APP_PREFIX)] = value
+        elif key.startswith(State.USER_PREFIX):
+            parts["user"][key.removeprefix(State.USER_PREFIX)] = value
+        elif not key.startswith(State.TEMP_PREFIX):
+            parts["session"][key] = value
+    return parts
+
+
+def _object(row: Row, member: str) -> dict[str, Any]:
+    """A member of a record's data that is an object. Whoever may write to the topic can put in another value."""
+    try:
+        found = value_of(member, row.data)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
