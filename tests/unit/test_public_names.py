@@ -75,7 +75,7 @@ ADAPTERS = {
     "waypost.adapters.agent_framework": ["WaypostCheckpointStorage"],
     "waypost.adapters.claude_agent_sdk": ["WaypostSessionStore"],
     "waypost.adapters.google_adk": ["WaypostSessionService"],
-    "waypost.adapters.langgraph": ["StrictSerializer", "WaypostSaver"],
+    "waypost.adapters.langgraph": ["StrictSerializer", "ThreadEvent", "WaypostSaver", "decode"],
     "waypost.adapters.openai_agents": ["WaypostSession"],
     "waypost.adapters.plain": ["MAX_VALUES", "TypedValue", "plain_data", "plain_value"],
 }

@@ -70,11 +70,13 @@ def checkpoint_records(
     *,
     stored: Collection[str] = (),
     name: Mapping[str, str] | None = None,
+    told: Mapping[str, Any] | None = None,
 ) -> tuple[list[Record], Record]:
     """The records of large values, which go first, and the record of the checkpoint.
 
     ``config`` is the ``configurable`` part, whose checkpoint id is the parent's. Of the values that are not new, those
-    whose digests are in ``stored`` are not stored again. ``name`` is metadata that tell the thread's id.
+    whose digests are in ``stored`` are not stored again. ``name`` is metadata that tell the thread's id. ``told`` is
+    metadata for those who watch the thread, as far as there is room.
     """
     ns = config.get("checkpoint_ns", "")
     require_searchable("checkpoint_ns", ns)
@@ -115,6 +117,9 @@ def checkpoint_records(
             f"this checkpoint has {len(needs)} channels with values. About {_CHANNELS} fit into one, less if "
             "namespaces and ids are long. Nothing was stored: keep several values in one channel",
         )
+    for key, value in (told or {}).items():
+        if len(orjson.dumps(described | {key: value})) <= MAX_METADATA_BYTES - _ROOM:
+            described[key] = value
     data = {"checkpoint": _typed(serde, bare), "metadata": _typed(serde, metadata), "values": inline}
     return [values_record(group) for group in before], Record(CHECKPOINT, data, described)
 
@@ -138,8 +143,9 @@ def writes_record(
     writes: Sequence[tuple[str, Any]],
     task_id: str,
     task_path: str,
+    told: Mapping[str, Any] | None = None,
 ) -> Record:
-    """The record of what a task wrote."""
+    """The record of what a task wrote. ``told`` is metadata for those who watch the thread."""
     require_searchable("checkpoint_ns", config.get("checkpoint_ns", ""))
     require_searchable("the checkpoint's id", config["checkpoint_id"])
     data = {
@@ -150,7 +156,8 @@ def writes_record(
             for idx, (channel, value) in enumerate(writes)
         ],
     }
-    return Record(WRITES, data, {"ns": config.get("checkpoint_ns", ""), "id": config["checkpoint_id"]})
+    found = {"ns": config.get("checkpoint_ns", ""), "id": config["checkpoint_id"], **(told or {})}
+    return Record(WRITES, data, found)
 
 
 def sound(rows: Iterable[Row]) -> list[Row]:
@@ -290,7 +297,7 @@ def _tuple(
     serde: SerializerProtocol,
 ) -> CheckpointTuple:
     ns, checkpoint_id = key_of(row)
-    here = f"checkpoint {checkpoint_id!r} of thread {thread_id!r}"
+    here = _place_of(row, thread_id)
     bare, versions = versions_of(serde, data, here)
     values = {}
     for channel, version in versions.items():
@@ -302,9 +309,7 @@ def _tuple(
                 f"The value of channel {shown(repr(channel))} of {shown(here)} is missing, so the checkpoint can't be "
                 "read. Nothing was changed. It was removed while a run still needed it, or in part by another program"
             )
-    metadata = loaded(serde, data.get("metadata"), f"the metadata of {here}")
-    if not isinstance(metadata, dict):
-        raise _none_of_ours("it is not metadata of LangGraph", f"the metadata of {here}")
+    metadata = _metadata(serde, data, here)
     parent = row.metadata.get("parent")
     return CheckpointTuple(
         config=config_of(thread_id, ns, checkpoint_id),
@@ -313,6 +318,36 @@ def _tuple(
         parent_config=None if parent is None else config_of(thread_id, ns, parent),
         pending_writes=pending(writes, serde),
     )
+
+
+def parts_of(
+    serde: SerializerProtocol, row: Row, thread_id: str
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """A checkpoint without its values, its metadata, and the values that its own record holds.
+
+    Raises:
+        UnreadableValueError: It is none, or a value can't be read.
+    """
+    data, here = row.data, _place_of(row, thread_id)
+    bare, versions = versions_of(serde, data, here)
+    held = entries_of(data)
+    values = {
+        channel: loaded(serde, held[need], f"channel {channel!r} of {here}")
+        for channel, version in versions.items()
+        if (need := _digest_read(row.metadata["ns"], channel, version, here)) in held
+    }
+    return bare, _metadata(serde, data, here), values
+
+
+def _place_of(row: Row, thread_id: str) -> str:
+    return f"checkpoint {row.metadata['id']!r} of thread {thread_id!r}"
+
+
+def _metadata(serde: SerializerProtocol, data: Mapping[str, Any], where: str) -> dict[str, Any]:
+    metadata = loaded(serde, data.get("metadata"), f"the metadata of {where}")
+    if not isinstance(metadata, dict):
+        raise _none_of_ours("it is not metadata of LangGraph", f"the metadata of {where}")
+    return metadata
 
 
 def config_of(thread_id: str, ns: str, checkpoint_id: str) -> RunnableConfig:

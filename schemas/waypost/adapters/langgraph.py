@@ -33,6 +33,8 @@ from waypost.adapters import _langgraph_cleanup as cleanup
 from waypost.adapters import _langgraph_delta as delta
 from waypost.adapters import _langgraph_layout as layout
 from waypost.adapters._langgraph_cleaner import Cleaner
+from waypost.adapters._langgraph_decode import ThreadEvent, decode
+from waypost.adapters._langgraph_exposed import ExposedState, NodesOfSteps
 from waypost.adapters._langgraph_listing import NEWEST, Listing
 from waypost.adapters._langgraph_serializer import StrictSerializer, require_strict
 from waypost.adapters._langgraph_threads import (
@@ -51,7 +53,7 @@ from waypost.adapters.backend import (
 from waypost.adapters.records import Record, Row, containing, prefix_end, storable
 from waypost.errors import quoted
 
-__all__ = ["StrictSerializer", "WaypostSaver"]
+__all__ = ["StrictSerializer", "ThreadEvent", "WaypostSaver", "decode"]
 
 _STEPS: Final = 100  # checkpoints looked at at once on the way back of a delta channel
 _TRIES: Final = 3
@@ -73,6 +75,8 @@ class WaypostSaver(BaseCheckpointSaver[str]):
         keep: The fewest checkpoints that each namespace of a thread keeps. Older ones are removed in the background
             once no run under way can still need them. None keeps all, and a full thread raises SessionFullError at
             each put until it is pruned.
+        expose: Paths into the state, such as ``"messages[-1].content"``, whose values each checkpoint's metadata have
+            as plain JSON: searchable, for every subscriber, and not encrypted.
         allowed_types: Your own classes that the state may hold, as such or as "module:qualname". Plain values and
             LangGraph's own types are always allowed. A put of any other type raises TypeNotAllowedError and stores
             nothing; a read raises it before anything is imported or run.
@@ -87,6 +91,7 @@ class WaypostSaver(BaseCheckpointSaver[str]):
         durability: Durability = "logged",
         stale_ok: bool = False,
         keep: int | None = None,
+        expose: Iterable[str] = (),
         allowed_types: Iterable[type | str] = (),
         serde: SerializerProtocol | None = None,
     ) -> None:
@@ -107,6 +112,8 @@ class WaypostSaver(BaseCheckpointSaver[str]):
         self._keep = keep
         self._cleaner = Cleaner(backend)
         self._known = KnownValues(cleanup.RELY_SECONDS)
+        self._nodes = NodesOfSteps()
+        self._exposed = ExposedState(expose)
 
     @override
     def __repr__(self) -> str:
@@ -192,9 +199,21 @@ class WaypostSaver(BaseCheckpointSaver[str]):
         began = time.monotonic()
         rows = await self._rows_of(session_id, wanted)
         found = layout.tuples(thread_id, rows, self.serde)
+        if found:
+            self._note_step(session_id, found[0], rows)
         if found and checkpoint_id is None and not self._stale_ok:
             self._known.note(session_id, layout.held_by(rows), began)
         return found[0] if found else None
+
+    def _note_step(self, session_id: str, found: CheckpointTuple, rows: Iterable[Row]) -> None:
+        """Note which nodes ran already from a checkpoint on, in another process or before an interrupt."""
+        configurable = found.config["configurable"]
+        ns, checkpoint_id = configurable["checkpoint_ns"], configurable["checkpoint_id"]
+        step = (session_id, ns, checkpoint_id)
+        self._nodes.starts(step, found.checkpoint["channel_values"])
+        for row in layout.sound(rows):
+            if row.name == layout.WRITES and layout.key_of(row) == (ns, checkpoint_id):
+                self._nodes.ran(step, row.metadata.get("node", row.metadata.get("sent")))
 
     async def _rows_of(self, session_id: str, wanted: dict[str, Any]) -> list[Row]:
         """Return the newest checkpoint like this, with its values and writes: from Postgres, and what it lacks yet."""
@@ -273,29 +292,35 @@ class WaypostSaver(BaseCheckpointSaver[str]):
         configurable = config["configurable"]
         thread_id = str(configurable["thread_id"])
         session_id = session_of_thread(thread_id)
-        told = get_checkpoint_metadata(config, metadata)
+        ns = configurable.get("checkpoint_ns", "")
+        nodes = self._nodes.of((session_id, ns, configurable.get("checkpoint_id", "")))
+        self._nodes.starts((session_id, ns, checkpoint["id"]), checkpoint["channel_values"])
         began = time.monotonic()
         before, record = layout.checkpoint_records(
             self.serde,
             configurable,
             checkpoint,
-            told,
+            get_checkpoint_metadata(config, metadata),
             new_versions,
             stored=self._known.trusted(session_id, began) if self._backend.is_sending() else (),
             name=name_metadata(session_id, thread_id),
+            told=({"nodes": nodes} if nodes else {}) | self._exposed.of(checkpoint["channel_values"]),
         )
         if before:
             # Kafka has a session's commands in order, so whoever waits for the checkpoint need not wait for its values.
             await self._append(session_id, before, "applied" if self._durability == "applied" else "accepted")
         await self._append(session_id, [record], self._durability)
         self._known.note(session_id, record.metadata["needs"], began)
-        return layout.config_of(thread_id, configurable.get("checkpoint_ns", ""), checkpoint["id"])
+        return layout.config_of(thread_id, ns, checkpoint["id"])
 
     async def _put_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str
     ) -> None:
-        session_id = session_of_thread(str(config["configurable"]["thread_id"]))
-        record = layout.writes_record(self.serde, config["configurable"], writes, task_id, task_path)
+        configurable = config["configurable"]
+        session_id = session_of_thread(str(configurable["thread_id"]))
+        step = (session_id, configurable.get("checkpoint_ns", ""), configurable["checkpoint_id"])
+        told = self._nodes.wrote(step, task_path)
+        record = layout.writes_record(self.serde, configurable, writes, task_id, task_path, told)
         await self._append(session_id, [record], self._durability)
 
     async def _append(self, session_id: str, records: Sequence[Record], durability: Durability) -> None:

@@ -10,6 +10,7 @@ from waypost_worker.cli.session.diff import diff
 from waypost_worker.cli.session.export import export
 from waypost_worker.cli.session.import_ import import_session
 from waypost_worker.cli.session.rollback import rollback
+from waypost_worker.cli.session.threads import COLUMNS, THREAD, WRAP, plain, thread_row
 from waypost_worker.cli.session.timeline import timeline
 from waypost_worker.cli.support.connections import reading
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
@@ -101,6 +102,9 @@ def show(
 ) -> int:
     """Show a session's checkpoints, newest first, or one checkpoint with its data.
 
+    Of a LangGraph thread, the table has steps, nodes and exposed state. Values
+    that an adapter encoded are shown as plain data, unless -o asks for JSON.
+
     For example:
 
       waypost session show session-1
@@ -108,11 +112,16 @@ def show(
     """
     found = asyncio.run(_look(common.settings(), session, name, limit))
     if isinstance(found, dict):
+        if common.output == "table":
+            found["data"] = plain(session, found["data"])
         show_fields(found, common.output)
         return DONE
-    columns = ("id", "name", "timestamp", "pinned", "bytes", "metadata")
+    columns: tuple[str, ...] = ("id", "name", "timestamp", "pinned", "bytes", "metadata")
+    wrap: tuple[str, ...] = ("id", "name", "metadata")
+    if common.output == "table" and session.startswith(THREAD):
+        found, columns, wrap = [thread_row(row) for row in found], COLUMNS, WRAP
     empty = f"{session} holds no checkpoints" if name is None else f"{session} holds none named {name}"
-    show_rows(found, common.output, columns, empty, wrap=("id", "name", "metadata"))
+    show_rows(found, common.output, columns, empty, wrap=wrap)
     if len(found) == limit:
         note(f"there may be more than {limit}: see --limit")
     return DONE
