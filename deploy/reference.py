@@ -137,6 +137,11 @@ def dashboard() -> dict[str, Any]:
                         (f"sum({_rates(c.REJECTED_DROPPED)})", "dropped for newer ones"),
                     ],
                 ),
+                (
+                    "Expired checkpoints a second",
+                    "ops",
+                    [(f"sum({_rates(c.EXPIRED_CHECKPOINTS)})", "of idle sessions")],
+                ),
                 ("Command to result", "s", list(_quantiles(c.END_TO_END_SECONDS))),
                 ("Lag by partition", "short", [(f"max by (partition) ({c.LAG.name})", "{{partition}}")]),
                 (

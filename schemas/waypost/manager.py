@@ -17,6 +17,7 @@ from waypost.model.commands import (
     Command,
     Configure,
     Delete,
+    Expire,
     Import,
     OnConflict,
     Pin,
@@ -29,10 +30,12 @@ from waypost.model.decisions import (
     Configured,
     Created,
     Deleted,
+    Expired,
     Imported,
     Pinned,
     Rejected,
     RolledBack,
+    Unchanged,
     Unpinned,
 )
 from waypost.model.index import Entry, Session
@@ -174,6 +177,21 @@ class CheckpointManager:
         self._discard(configured.removed)
         return self.policy
 
+    def expire(self, idle_since: datetime, *, pinned: bool = False) -> int:
+        """Delete all checkpoints if the last accepted command is older than ``idle_since``; return how many.
+
+        Pinned checkpoints stay, unless ``pinned`` is true. 0 is returned if the session was not idle.
+
+        Raises:
+            NaiveDatetimeError: ``idle_since`` has no time zone.
+            InvalidCommandError: ``idle_since`` is in the future.
+        """
+        decision = self._decided(Expire(to_micros(idle_since), pinned))
+        if not isinstance(decision, Expired):
+            return 0
+        self._discard(decision.removed)
+        return len(decision.removed)
+
     def import_checkpoints(self, json_text: str | bytes, on_conflict: OnConflict = "skip") -> int:
         """Import a list that :meth:`export` made, and return how many checkpoints were imported or replaced.
 
@@ -277,6 +295,12 @@ class CheckpointManager:
         return iter(self.get_all())
 
     def _apply(self, action: Action, kind: type[_A], timestamp: datetime | None = None) -> _A:
+        decision = self._decided(action, timestamp)
+        if not isinstance(decision, kind):
+            raise AssertionError(f"{action!r} was answered by {decision!r}")
+        return decision
+
+    def _decided(self, action: Action, timestamp: datetime | None = None) -> Accepted | Unchanged:
         now = to_micros(datetime.now(UTC))
         self._position += 1
         command = Command(
@@ -291,9 +315,8 @@ class CheckpointManager:
             if decision.code == "unknown-checkpoint":
                 raise UnknownCheckpointError(decision.message)
             raise InvalidCommandError(decision.code, decision.message)
-        if not isinstance(decision, kind):
-            raise AssertionError(f"{action!r} was answered by {decision!r}")
-        evolve(self._session, command, decision)
+        if isinstance(decision, Accepted):
+            evolve(self._session, command, decision)
         return decision
 
     def _checkpoint(self, entry: Entry) -> Checkpoint:

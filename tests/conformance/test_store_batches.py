@@ -139,6 +139,13 @@ async def test_a_session_keeps_counter_and_policy_without_checkpoints(stores: St
         assert facts(await (await stores.open()).load(["s"])) == facts({"s": session})
 
 
+async def test_a_loaded_session_knows_when_its_last_command_was_recorded(stores: Stores) -> None:
+    hand = await acquired(stores)
+    for at in (MOMENT, MOMENT + 7, MOMENT - 1):
+        await hand.commit(Changes(sessions={"s": (Session("s", 1), at)}))
+        assert (await (await stores.open()).load(["s"]))["s"].last_recorded_at == at
+
+
 async def test_hundreds_of_sessions_are_loaded_together(stores: Stores) -> None:
     hand = await acquired(stores)
     wanted: dict[str, Session] = {}

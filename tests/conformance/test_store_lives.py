@@ -49,9 +49,14 @@ def folded(batch: Batch, commands: list[Command]) -> Batch:
     return batch
 
 
+def blank() -> Session:
+    """As every life begins: with one command, which changed nothing, at a time that no life reaches."""
+    return Session.restore(SESSION, 0, None, [], [], MOMENT)
+
+
 def in_memory(commands: list[Command]) -> tuple[Session, list[ResultRecord]]:
     """All in one batch, over a session that never leaves memory."""
-    sessions = {SESSION: Session(SESSION)}
+    sessions = {SESSION: blank()}
     results, _ = folded(Batch(ENCODER, sessions, PartitionState()), commands).finish({})
     return sessions[SESSION], [record for _, record in results]
 
@@ -66,24 +71,23 @@ async def in_store(
         size = next(turns)
         part, commands = commands[:size], commands[size:]
         hand = Hand(store, await store.acquire(PARTITIONS))
-        sessions = {SESSION: Session(SESSION)} | await store.load([SESSION])
+        sessions = await store.load([SESSION])
         batch = folded(Batch(ENCODER, sessions, hand.claim.state()), part)
         results, _ = batch.finish(await store.contents(batch.wanted()))
         made += [record for _, record in results]
         await hand.commit(batch.changes)
-    loaded = await store.load([SESSION])
-    return loaded.get(SESSION, Session(SESSION)), made
+    return (await store.load([SESSION]))[SESSION], made
 
 
 async def emptied(stores: Stores) -> Store:
-    """A store of a partition that nobody used, in which the session is as if it had never been."""
+    """A store of a partition that nobody used, in which the session is blank."""
     store = await stores.open(next(_partitions))
     hand = Hand(store, await store.acquire(PARTITIONS))
     stored = await store.load([SESSION])
-    if stored:
-        drops = dict.fromkeys((SESSION, entry.number) for entry in stored[SESSION].live())
-        nothing = {SESSION: (Session(SESSION), MOMENT)}
-        await hand.commit(Changes(drops=drops, sessions=nothing, forgotten={SESSION: 2**62}))
+    entries = stored[SESSION].live() if stored else []
+    drops = dict.fromkeys((SESSION, entry.number) for entry in entries)
+    nothing = {SESSION: (blank(), MOMENT)}
+    await hand.commit(Changes(drops=drops, sessions=nothing, forgotten={SESSION: 2**62}))
     return store
 
 
@@ -92,6 +96,7 @@ async def check(stores: Stores, commands: list[Command], sizes: list[int]) -> No
     session, results = await in_store(await emptied(stores), commands, sizes)
     assert results == expected_results
     assert facts({SESSION: session}) == facts({SESSION: expected})
+    assert session.last_recorded_at == expected.last_recorded_at
 
 
 @examples

@@ -150,6 +150,11 @@ class _Fold:
         if kind == "rolled back":
             shown = self.shown(session_id, before[decision[1]])
             return "waypost.session.rolled_back", {"checkpoint": shown, **removed(decision[2])}
+        if kind == "expired":
+            times = idle_times(decision)
+            return "waypost.session.expired", {**times, "count": len(decision[3]), **removed(decision[3])}
+        if kind == "kept":
+            return "waypost.session.kept", idle_times(decision)
         if isinstance(action, Import):
             for item, (number, outcome) in zip(action.checkpoints, decision[1], strict=True):
                 if outcome != "skipped":
@@ -247,6 +252,14 @@ class _Fold:
         except InvalidCommandError:
             session_id = None
         return "waypost.command.rejected", {"session_id": session_id, "code": code}
+
+
+def idle_times(decision: tuple[Any, ...]) -> dict[str, Any]:
+    since, last = decision[1], decision[2]
+    return {
+        "idle_since": format_micros(since),
+        "last_recorded_at": None if last is None else format_micros(last),
+    }
 
 
 def is_skippable(record: KafkaRecord) -> bool:

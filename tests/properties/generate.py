@@ -14,6 +14,7 @@ from waypost.model.commands import (
     ConfigureDefaults,
     Create,
     Delete,
+    Expire,
     Import,
     ImportItem,
     Pin,
@@ -75,6 +76,7 @@ session_actions: st.SearchStrategy[Action] = weighted(
     (5, imports),
     (4, st.builds(Configure, changes)),
     (1, st.just(Clear())),
+    (4, st.builds(Expire, st.integers(-1, 12), st.booleans())),
 )
 any_actions: st.SearchStrategy[Action] = weighted(
     (12, session_actions), (1, st.builds(ConfigureDefaults, changes))
@@ -99,7 +101,7 @@ def steps(actions: st.SearchStrategy[Action]) -> st.SearchStrategy[Step]:
 
 
 def log(steps: list[Step]) -> list[Command]:
-    """The steps as commands at rising positions."""
+    """The steps as commands at rising positions. The time of an expiry is so long before it is recorded."""
     now = 1_000
     created = 0
     commands = []
@@ -110,6 +112,8 @@ def log(steps: list[Step]) -> list[Command]:
         if isinstance(action, Pin | Unpin | Delete | Rollback) and action.checkpoint_id.startswith("~"):
             back = int(action.checkpoint_id[1:])
             action = replace(action, checkpoint_id=f"{SESSION}:{max(created - back, 1)}")
+        if isinstance(action, Expire):
+            action = replace(action, idle_since=now - action.idle_since)
         commands.append(Command(step.command_id, index * 3, step.taken_at, now, action))
     return commands
 
@@ -135,10 +139,11 @@ def _repetitive(runs: list[tuple[str, int]], seed: int) -> list[Command]:
     chance = random.Random(seed)  # drawing thousands of choices from hypothesis would exhaust it
     create = Create("started", b"{}")
     kinds: dict[str, Action] = {"create": create, "pin": Pin("~0"), "rollback": Rollback("~0")}
+    few: dict[str, list[Action]] = {"clear": [Clear()], "expire": [Expire(0), Expire(0)]}
     planned: list[Step] = []
     for kind, times in runs:
         # There is always a newest checkpoint to pin or to roll back to.
-        actions: list[Action] = [Clear(), create] if kind == "clear" else [create] + [kinds[kind]] * times
+        actions: list[Action] = [create] + [kinds[kind]] * times if kind in kinds else [*few[kind], create]
         for action in actions:
             back = chance.randrange(500) if chance.random() < 0.25 else 0
             planned.append(Step(action, f"id-{max(0, len(planned) - back)}", 0, 1))
@@ -149,7 +154,7 @@ def _repetitive(runs: list[tuple[str, int]], seed: int) -> list[Command]:
 long_lives = st.builds(
     _repetitive,
     st.lists(
-        st.tuples(st.sampled_from(["create", "pin", "rollback", "clear"]), st.integers(50, 200)),
+        st.tuples(st.sampled_from(["create", "pin", "rollback", "clear", "expire"]), st.integers(50, 200)),
         min_size=5,
         max_size=8,
     ),

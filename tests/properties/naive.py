@@ -14,6 +14,7 @@ from waypost.model.commands import (
     ConfigureDefaults,
     Create,
     Delete,
+    Expire,
     Import,
     Pin,
     Rollback,
@@ -39,6 +40,7 @@ class NaiveSession:
         self.checkpoints: list[dict[str, Any]] = []
         # Accepted commands that no live checkpoint carries: [position, command id, number or None].
         self.others: list[list[Any]] = []
+        self.last: int | None = None  # when the last accepted command was recorded
 
     def handle(self, command: Command, default: dict[str, Any]) -> tuple[Any, ...]:
         """The decision; the session changes only if the command is accepted."""
@@ -55,6 +57,11 @@ class NaiveSession:
         except Refused as refusal:
             self.counter, self.policy, self.checkpoints, self.others = before
             return ("rejected", refusal.args[0])
+        if decision[0] == "kept":
+            return decision
+        self.last = command.recorded_at
+        if decision[0] == "expired" and not decision[3]:
+            self.others = []
         self._remember(command, about, before[2], decision[0] == "created")
         return decision
 
@@ -118,6 +125,15 @@ class NaiveSession:
             self._compress(policy)
             self._cap(policy)
             return ("configured", tuple(sorted(policy.items())), self._gone(before)), None
+        if isinstance(action, Expire):
+            if action.idle_since > now:
+                raise Refused("invalid-body")
+            if self.last is None or not self.last < action.idle_since:
+                return ("kept", action.idle_since, self.last), None
+            for checkpoint in list(self.checkpoints):
+                if action.pinned or not checkpoint["pinned"]:
+                    self._drop(checkpoint["number"])
+            return ("expired", action.idle_since, self.last, self._gone(before)), None
         assert not isinstance(action, ConfigureDefaults), "not a session's command"
         raise AssertionError(action)
 

@@ -16,9 +16,10 @@ from waypost.model.decisions import (
     Decision,
     Deleted,
     Duplicate,
+    Expired,
     Imported,
     Pinned,
-    Rejected,
+    Unchanged,
     Unpinned,
 )
 from waypost.model.index import DEDUP_WINDOW, FORGET_ABOVE, Entry, SeenCommand, Session
@@ -31,7 +32,7 @@ many_examples = settings(deadline=None, max_examples=80)
 
 def apply(session: Session, command: Command) -> tuple[Decision, DedupChanges | None]:
     decision = decide(session, command, DEFAULT)
-    if isinstance(decision, Rejected | Duplicate):
+    if isinstance(decision, Unchanged):
         return decision, None
     return decision, evolve(session, command, decision)
 
@@ -45,7 +46,7 @@ def test_deciding_changes_nothing_and_a_refusal_changes_nothing(commands: list[C
         decision = decide(session, command, DEFAULT)
         assert plain_state(session) == before
         assert plain_decision(decide(session, command, DEFAULT)) == plain_decision(decision)
-        if not isinstance(decision, Rejected | Duplicate):
+        if not isinstance(decision, Unchanged):
             evolve(session, command, decision)
 
 
@@ -109,6 +110,7 @@ class Stored:
         self.remembered: dict[str, SeenCommand] = {}
         self.policy: RetentionPolicy | None = None
         self.counter = 0
+        self.last_recorded_at: int | None = None
 
     def take(self, session: Session, decision: Accepted, memory: DedupChanges) -> None:
         match decision:
@@ -134,7 +136,7 @@ class Stored:
         if memory.forgotten_below is not None:
             below = memory.forgotten_below
             self.remembered = {i: r for i, r in self.remembered.items() if r.position >= below}
-        self.counter = session.counter
+        self.counter, self.last_recorded_at = session.counter, session.last_recorded_at
 
     def restored(self, shuffle: random.Random) -> Session:
         """The session as a worker loads it: rows come in any order."""
@@ -142,7 +144,7 @@ class Stored:
         remembered = list(self.remembered.values())
         shuffle.shuffle(entries)
         shuffle.shuffle(remembered)
-        return Session.restore(SESSION, self.counter, self.policy, entries, remembered)
+        return Session.restore(SESSION, self.counter, self.policy, entries, remembered, self.last_recorded_at)
 
 
 def check_restored_at_every_step(commands: list[Command], shuffle: random.Random, every: int = 1) -> None:
@@ -187,6 +189,8 @@ def test_every_live_checkpoint_and_the_last_256_other_commands_are_remembered(
         decision, _ = apply(session, command)
         if isinstance(decision, Accepted):
             assert command.id is not None
+            if isinstance(decision, Expired) and decision.forgets:
+                accepted = {entry.position: accepted[entry.position] for entry in session.live()}
             accepted[command.position] = command.id
         live = {entry.position for entry in session.live()}
         others = sorted(position for position in accepted if position not in live)

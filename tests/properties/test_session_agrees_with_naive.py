@@ -11,7 +11,7 @@ from tests.properties.views import plain_decision, plain_entries, plain_policy
 from waypost.model import index
 from waypost.model import session as rules
 from waypost.model.commands import Command, ConfigureDefaults
-from waypost.model.decisions import Duplicate, Rejected
+from waypost.model.decisions import Unchanged
 from waypost.model.index import Session
 from waypost.model.retention import RetentionPolicy
 from waypost.model.session import decide, evolve
@@ -26,7 +26,7 @@ def run_both(commands: list[Command]) -> None:
             naive_default |= dict(command.action.changes)
             continue
         decision = decide(session, command, default)
-        if not isinstance(decision, Rejected | Duplicate):
+        if not isinstance(decision, Unchanged):
             evolve(session, command, decision)
         expected = naive.handle(command, naive_default)
         event(expected[0])

@@ -10,10 +10,12 @@ from waypost.model.decisions import (
     Decision,
     Deleted,
     Duplicate,
+    Expired,
     Imported,
     Pinned,
     Rejected,
     RolledBack,
+    SessionKept,
     Unpinned,
 )
 from waypost.model.index import Entry, Session
@@ -46,6 +48,10 @@ def plain_decision(decision: Decision) -> tuple[Any, ...]:
         case Configured():
             policy = tuple(sorted(plain_policy(decision.policy).items()))
             return ("configured", policy, list(decision.removed))
+        case Expired():
+            return ("expired", decision.idle_since, decision.last_recorded_at, list(decision.removed))
+        case SessionKept():
+            return ("kept", decision.idle_since, decision.last_recorded_at)
         case Rejected():
             return ("rejected", decision.code)
         case Duplicate():
@@ -67,5 +73,6 @@ def plain_state(session: Session) -> dict[str, Any]:
         "entries": plain_entries(session),
         "by_number": sorted(session.entries),
         "recent": list(session.recent),
+        "last_recorded_at": session.last_recorded_at,
         "length": len(session),
     }

@@ -87,6 +87,24 @@ class Operators:
         return self._kept[-1]
 
 
+class Reaper:
+    """Has sessions expire: some are idle, most are not, and some will be only in the future."""
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+
+    def instead_of(self, kind: str, now_ms: int) -> bytes | None:
+        """The body of an expiry that takes the place of another rare command, or None."""
+        if kind not in ("clear", "configure") or self._random.random() < 0.5:
+            return None
+        idle_ms = self._random.choice((-500, 0, 1, 50, 400, 2_000))
+        body = {
+            "idle_since": format_micros((now_ms - idle_ms) * 1000),
+            "pinned": self._random.random() < 0.3,
+        }
+        return orjson.dumps(body)
+
+
 class Agents:
     """Makes the commands of one partition's sessions, one after the other."""
 
@@ -96,7 +114,9 @@ class Agents:
         self._partitions = partitions
         self._sessions = sessions_of(partition, partitions, sessions)
         # They have luck of their own, so that they change nothing about what agents of the same seed do.
-        self._operators = Operators(Random(str(random.getstate()[1][:4])), partition)
+        luck = str(random.getstate()[1][:4])
+        self._operators = Operators(Random(luck), partition)
+        self._reaper = Reaper(Random(f"{luck} reaper"))
         self._made = 0
         self._sent: list[Message] = []
         self._numbers = dict.fromkeys(self._sessions, 0)
@@ -120,6 +140,8 @@ class Agents:
             return self._operators.next(f"c{self._partition}-{self._made}", body, now_ms * 1000)
         session_id = self._random.choice(self._sessions)
         command_type, body = self._command(kind, session_id, now_ms)
+        if (expiry := self._reaper.instead_of(kind, now_ms)) is not None:
+            command_type, body = EventType.EXPIRE.wire, expiry
         message: Message = (session_id.encode(), body, self._headers(command_type, now_ms))
         if self._random.random() < 0.05:
             message = self._structured(session_id, command_type, body, now_ms)

@@ -322,7 +322,7 @@ class SimulatedStore:
             if row is not None:
                 recent = list(row.recent.values())
                 found[session_id] = Session.restore(
-                    session_id, row.counter, row.policy, entries[session_id], recent
+                    session_id, row.counter, row.policy, entries[session_id], recent, row.last_recorded_at
                 )
         return found
 

@@ -2,11 +2,13 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import orjson
 
+from waypost.model.times import format_micros
 from waypost.wire.encode import create_body
 from waypost.wire.envelope import command_headers
 from waypost.wire.event_types import EventType
@@ -27,7 +29,10 @@ class Command(NamedTuple):
 def commands(
     seed: int, count: int, partitions: int, sessions: int = 20, size: int = 200
 ) -> Iterator[Command]:
-    """``count`` commands over so many sessions; creates have about ``size`` bytes of data."""
+    """``count`` commands over so many sessions; creates have about ``size`` bytes of data.
+
+    Some sessions expire for real: what was idle since now, as seen here, is idle since a moment ago to the broker.
+    """
     chance = random.Random(seed)
     names = [f"run-{seed}-{number}" for number in range(sessions)]
     made = dict.fromkeys(names, 0)
@@ -94,8 +99,11 @@ def _one(chance: random.Random, session: str, made: dict[str, int], size: int) -
         }
     if roll < 0.985:
         return "session.configure", {"max_checkpoints": chance.randrange(5, 60), "compress_after": 30}
-    if roll < 0.99:
+    if roll < 0.988:
         return "session.clear", {}
+    if roll < 0.99:
+        since = time.time() if chance.random() < 0.8 else chance.choice([0, 4e9])
+        return "session.expire", {"idle_since": format_micros(round(since * 1e6)), "pinned": roll < 0.9885}
     return "defaults.configure", {"max_checkpoints": chance.randrange(40, 200)}
 
 

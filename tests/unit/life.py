@@ -76,7 +76,9 @@ class Life:
 
     def everything(self) -> Any:
         session = self.session
-        return repr((session.counter, session.policy, session.live(), session.recent))
+        return repr(
+            (session.counter, session.policy, session.live(), session.recent, session.last_recorded_at)
+        )
 
 
 def item(id: str, name: str = "imported", timestamp: int = 7) -> ImportItem:

@@ -1,5 +1,6 @@
 """The contract's files: true to the models, valid by their own standards, and true to what really flows."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ from waypost.model.decisions import (
     DefaultsConfigured,
     Deleted,
     Duplicate,
+    Expired,
     Imported,
     Pinned,
     Placed,
     Rejected,
     RolledBack,
+    SessionKept,
     Skipped,
     Unpinned,
 )
@@ -32,6 +35,7 @@ from waypost.wire.encode import (
     authority_body,
     checkpoint_body,
     create_body,
+    expire_body,
     import_body,
     policy_body,
     rollback_body,
@@ -45,6 +49,7 @@ from waypost_worker.partition.ports import Fence, ResultRecord
 
 DIRECTORY = Path(__file__).parents[2] / "schemas" / "json"
 NOW = 1_795_508_699_123_456
+IDLE_SINCE = datetime(2026, 11, 24, 8, tzinfo=UTC)
 ENVELOPE = Envelope("c-1", "", "s", NOW, NOW, b"00-0abc-0def-01", b"")
 ENTRY = Entry(7, "done", NOW, NOW, 1, imported_id="other:3")
 CONTENT = (b'{"a":[1,2.5,null]}', b'{"m":1}')
@@ -59,6 +64,7 @@ COMMANDS: dict[str, list[bytes]] = {
     "waypost.session.rollback": [rollback_body("s:1"), rollback_body("s:1", True)],
     "waypost.session.import": [import_body([]), import_body([ITEM], "reject")],
     "waypost.session.configure": [policy_body({"max_age": None}), policy_body({"max_age": 1.5})],
+    "waypost.session.expire": [expire_body(IDLE_SINCE), expire_body(IDLE_SINCE, pinned=True)],
     "waypost.defaults.configure": [policy_body({"max_checkpoints": 3})],
     "waypost.partition.skip": [skip_body(7, bytes(16), "a bug")],
     "waypost.authority.configure": [authority_body(b"\x11" * 32), authority_body(None)],
@@ -74,6 +80,9 @@ WRONG: list[tuple[str, bytes]] = [
     ("waypost.session.import", b'{"checkpoints":[],"on_conflict":"merge"}'),
     ("waypost.session.configure", b'{"max_checkpoints":1}'),
     ("waypost.session.configure", b'{"max_age":0}'),
+    ("waypost.session.expire", b"{}"),
+    ("waypost.session.expire", b'{"idle_since":1795508699}'),
+    ("waypost.session.expire", b'{"idle_since":"2026-11-24T08:24:59Z","pinned":1}'),
     ("waypost.authority.configure", b"{}"),
     ("waypost.partition.skip", b'{"offset":1,"record":"","reason":"a bug"}'),
     ("waypost.partition.skip", b'{"offset":-1,"record":"00000000000000000000000000000000","reason":"a bug"}'),
@@ -100,6 +109,8 @@ EMITTED: dict[str, ResultRecord] = {
         Imported((Placed(1, "skipped", None, ImportItem("s:1", "n", NOW, b"{}")),), removed=(1,))
     ),
     EventType.CONFIGURED: accepted(Configured(policy=RetentionPolicy(max_age=1_500_000), removed=())),
+    EventType.EXPIRED: accepted(Expired(NOW, NOW - 1, removed=(1, 2))),
+    EventType.KEPT: _encoder.kept(ENVELOPE, 5, SessionKept(NOW, None)),
     EventType.DEFAULTS_CONFIGURED: _encoder.for_partition(ENVELOPE, 5, DefaultsConfigured(RetentionPolicy())),
     EventType.AUTHORITY_CONFIGURED: _encoder.for_partition(ENVELOPE, 5, AuthorityConfigured(bytes(32))),
     EventType.SKIPPED: _encoder.for_partition(ENVELOPE, 5, Skipped(3, "a bug")),

@@ -15,11 +15,13 @@ from waypost.model.decisions import (
     DefaultsConfigured,
     Deleted,
     Duplicate,
+    Expired,
     Imported,
     Pinned,
     Placed,
     Rejected,
     RolledBack,
+    SessionKept,
     Skipped,
     Unpinned,
 )
@@ -100,6 +102,8 @@ def largest(removed: tuple[int, ...]) -> dict[EventType, ResultRecord]:
         EventType.ROLLED_BACK: accepted(RolledBack(number, removed), (ENTRY, CONTENT)),
         EventType.IMPORTED: accepted(imported(removed)),
         EventType.CONFIGURED: accepted(Configured(policy, removed)),
+        EventType.EXPIRED: accepted(Expired(LATEST, LATEST, removed)),
+        EventType.KEPT: ENCODER.kept(ENVELOPE, OFFSET, SessionKept(LATEST, LATEST)),
         EventType.DEFAULTS_CONFIGURED: ENCODER.for_partition(ENVELOPE, OFFSET, DefaultsConfigured(policy)),
         EventType.SKIPPED: ENCODER.for_partition(ENVELOPE, OFFSET, Skipped(OFFSET, WIDE * 1000)),
         EventType.AUTHORITY_CONFIGURED: ENCODER.for_partition(

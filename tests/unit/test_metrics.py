@@ -179,6 +179,25 @@ def test_commands_are_counted_by_type_and_outcome(metrics: Metrics) -> None:
     assert value(metrics, "waypost_batch_commands_sum") == 6
 
 
+def test_an_expiry_counts_the_checkpoints_that_it_removes(metrics: Metrics) -> None:
+    idle, active = b'{"idle_since":"2027-01-15T07:59:59Z"}', b'{"idle_since":"1970-01-01T00:00:00Z"}'
+    metrics.applied(
+        0,
+        batch(
+            command(0, EventType.CREATE, CREATE, age_ms=2_000),
+            command(1, EventType.CREATE, CREATE, age_ms=2_000),
+            command(2, EventType.EXPIRE, active),
+            command(3, EventType.EXPIRE, idle),
+        ),
+    )
+    assert samples(metrics, "waypost_commands_total") == {
+        ("checkpoint.create", "accepted"): 2,
+        ("session.expire", "kept"): 1,
+        ("session.expire", "accepted"): 1,
+    }
+    assert value(metrics, "waypost_expired_checkpoints_total") == 2
+
+
 def test_types_that_agents_invent_share_one_series_and_are_not_remembered(metrics: Metrics) -> None:
     for number in range(50):
         metrics.applied(0, batch(command(number, f"made.up.{number}", b"{}")))

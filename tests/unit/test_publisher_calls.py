@@ -25,7 +25,7 @@ from waypost import (
     SyncPublisher,
     json_default,
 )
-from waypost.model.commands import Import
+from waypost.model.commands import Expire, Import
 from waypost.model.limits import MAX_DATA_BYTES
 from waypost.model.times import parse_micros
 from waypost.publisher.calls import CommandMethods, split_import
@@ -245,6 +245,17 @@ def test_the_active_trace_goes_with_the_command(monkeypatch: pytest.MonkeyPatch)
         b"00-00000000000000000000000000000abc-0000000000000def-01",
         None,
     ]
+
+
+def test_an_expiry_says_since_when_the_session_must_be_idle() -> None:
+    publisher = Accepting()
+    publisher.expire("s", datetime.fromisoformat("2026-11-24T10:00:00+02:00"), pinned=True)
+    (pending,) = publisher.accepted
+    assert pending.command_type == EventType.EXPIRE
+    assert parse_body(pending.command_type, pending.value) == Expire(1_795_507_200_000_000, pinned=True)
+    with pytest.raises(NaiveDatetimeError):
+        publisher.expire("s", datetime(2026, 11, 24))
+    assert len(publisher.accepted) == 1
 
 
 def test_a_long_import_is_split_and_every_part_is_a_command_that_the_worker_takes() -> None:

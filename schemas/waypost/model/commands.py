@@ -83,6 +83,14 @@ class Configure:
 
 
 @dataclass(frozen=True, slots=True)
+class Expire:
+    """Drop the checkpoints of a session that was idle since ``idle_since`` (microseconds); with ``pinned``, all."""
+
+    idle_since: int
+    pinned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ConfigureDefaults:
     """Change the named fields of the policy of sessions that have none of their own, in one partition."""
 
@@ -109,7 +117,7 @@ class Skip:
 
 
 PartitionAction = ConfigureDefaults | ConfigureAuthority | Skip
-Action = Create | Pin | Unpin | Delete | Clear | Rollback | Import | Configure | PartitionAction
+Action = Create | Pin | Unpin | Delete | Clear | Rollback | Import | Configure | Expire | PartitionAction
 
 
 class Command(NamedTuple):

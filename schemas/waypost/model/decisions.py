@@ -84,6 +84,31 @@ class Configured:
 
 
 @dataclass(frozen=True, slots=True)
+class Expired:
+    """The session was idle, and ``removed`` are gone.
+
+    ``last_recorded_at`` is the time of its last accepted command before this one. With ``forgets``, the ids of its
+    earlier commands are forgotten.
+    """
+
+    idle_since: int
+    last_recorded_at: int
+    removed: tuple[int, ...] = ()
+    forgets: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SessionKept:
+    """The session was not idle, so it did not expire: nothing changed, and this is not remembered.
+
+    ``last_recorded_at`` is the time of its last accepted command, None if there was none.
+    """
+
+    idle_since: int
+    last_recorded_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class DefaultsConfigured:
     """Sessions of this partition without a policy of their own have this one from now on."""
 
@@ -128,6 +153,7 @@ class Duplicate:
     number: int | None
 
 
-Accepted = Created | Pinned | Unpinned | Deleted | Cleared | RolledBack | Imported | Configured
+Accepted = Created | Pinned | Unpinned | Deleted | Cleared | RolledBack | Imported | Configured | Expired
 PartitionDecision = DefaultsConfigured | AuthorityConfigured | Skipped
-Decision = Accepted | PartitionDecision | Rejected | Duplicate
+Unchanged = Rejected | Duplicate | SessionKept
+Decision = Accepted | PartitionDecision | Unchanged

@@ -57,6 +57,7 @@ class Session:
         "_retention",
         "counter",
         "entries",
+        "last_recorded_at",
         "policy",
         "recent",
         "session_id",
@@ -66,6 +67,7 @@ class Session:
         self.session_id = session_id
         self.counter = counter  # the highest number ever given; never goes back
         self.policy = policy  # None: the deployment's default applies
+        self.last_recorded_at: int | None = None  # of the last accepted command, the broker's clock
         self.entries: dict[int, Entry] = {}
         self.recent: list[SeenCommand] = []  # rising positions
         self._numbers: list[int] = []  # rising
@@ -82,9 +84,11 @@ class Session:
         policy: RetentionPolicy | None,
         entries: list[Entry],
         recent: list[SeenCommand],
+        last_recorded_at: int | None = None,
     ) -> "Session":
         """A session from what was stored, in any order."""
         session = cls(session_id, counter, policy)
+        session.last_recorded_at = last_recorded_at
         session.add_all(sorted(entries, key=attrgetter("number")))
         session.recent = sorted(recent)
         for remembered in session.recent:
@@ -142,6 +146,12 @@ class Session:
     def pins(self) -> int:
         """How many live checkpoints are pinned."""
         return self._pins
+
+    def removable(self, pinned: bool) -> tuple[int, ...]:
+        """The live numbers, rising, without pinned ones unless ``pinned``."""
+        if pinned or not self._pins:
+            return tuple(self._numbers)
+        return tuple([number for number in self._numbers if not self.entries[number].pinned])
 
     def weight(self) -> int:
         """Entries and remembered ids together: what the session costs in memory, in items."""
@@ -244,6 +254,12 @@ class Session:
         insort(self.recent, remembered)
         self._known[remembered.command_id] = remembered.number
         return remembered
+
+    def forget_all(self) -> None:
+        """Forget all command ids but those of live checkpoints."""
+        for remembered in self.recent:
+            del self._known[remembered.command_id]
+        self.recent.clear()
 
     def forget(self) -> int | None:
         """Forget down to DEDUP_WINDOW once FORGET_ABOVE is passed; the lowest position still remembered."""

@@ -20,6 +20,7 @@ from waypost.model.commands import (
     ConfigureDefaults,
     Create,
     Delete,
+    Expire,
     Import,
     PartitionAction,
     Pin,
@@ -34,22 +35,28 @@ from waypost.model.decisions import (
     Created,
     Deleted,
     Duplicate,
+    Expired,
     Imported,
     Pinned,
     Placed,
     Rejected,
     RolledBack,
+    SessionKept,
+    Unchanged,
     Unpinned,
 )
 from waypost.model.index import MANY, Entry, SeenCommand, Session
 from waypost.model.limits import MAX_CLAIMED_NUMBER
 from waypost.model.retention import RetentionPolicy, removed_by_age, retention
 from waypost.model.retention_index import NOTHING, Change
+from waypost.model.times import format_micros
 
-_Other = Pin | Unpin | Delete | Clear | Rollback | Import | Configure | PartitionAction  # than a create
+_Other = (
+    Pin | Unpin | Delete | Clear | Rollback | Import | Configure | Expire | PartitionAction
+)  # than a create
 
 
-def decide(session: Session, command: Command, default: RetentionPolicy) -> Accepted | Rejected | Duplicate:
+def decide(session: Session, command: Command, default: RetentionPolicy) -> Accepted | Unchanged:
     """What ``command`` would do to ``session``, which stays as it is.
 
     ``default`` is the policy that applies where the session has none of its own.
@@ -65,7 +72,9 @@ def decide(session: Session, command: Command, default: RetentionPolicy) -> Acce
         return Rejected(refusal.code, refusal.message)
 
 
-def _decide(session: Session, command: Command, action: _Other, policy: RetentionPolicy) -> Accepted:
+def _decide(
+    session: Session, command: Command, action: _Other, policy: RetentionPolicy
+) -> Accepted | SessionKept:
     now = command.recorded_at
     match action:
         case Pin():
@@ -100,10 +109,28 @@ def _decide(session: Session, command: Command, action: _Other, policy: Retentio
                     f"least {pins + 2}: unpin some first, or choose a larger one",
                 )
             return Configured(changed, tuple(_kept_within(session, changed, now)))
+        case Expire():
+            return _expire(session, action, now)
         case ConfigureDefaults() | ConfigureAuthority() | Skip():
             raise AssertionError("it concerns the partition, see waypost.model.partition_state")
         case _:
             assert_never(action)
+
+
+def _expire(session: Session, action: Expire, now: int) -> Expired | SessionKept:
+    if action.idle_since > now:
+        raise InvalidCommandError(
+            "invalid-body",
+            f"idle_since: {format_micros(action.idle_since)} is later than {format_micros(now)}, when Kafka recorded "
+            "the command: a session can't be idle since then",
+        )
+    last = session.last_recorded_at
+    if last is None or last >= action.idle_since:
+        return SessionKept(action.idle_since, last)
+    removed = session.removable(action.pinned)
+    # A publisher that was offline may repeat commands when it returns. So their ids outlive the checkpoints by
+    # another idle period.
+    return Expired(action.idle_since, last, removed, forgets=not removed)
 
 
 def _existing(session: Session, identifier: str) -> Entry:
@@ -233,6 +260,7 @@ _UNCHANGED: Final = DedupChanges((), None)
 
 def evolve(session: Session, command: Command, decision: Accepted) -> DedupChanges:
     """Make ``session`` what ``decision`` says. Never fails for a decision that ``decide`` just made."""
+    session.last_recorded_at = command.recorded_at
     if type(decision) is Created and not decision.removed:
         session.add(decision.entry)
         return _UNCHANGED
@@ -254,7 +282,7 @@ def evolve(session: Session, command: Command, decision: Accepted) -> DedupChang
             _take_imported(session, decision)
         case Configured():
             session.policy = decision.policy
-        case Cleared():
+        case Cleared() | Expired():
             pass
         case _:
             assert_never(decision)
@@ -264,11 +292,14 @@ def evolve(session: Session, command: Command, decision: Accepted) -> DedupChang
         for number in decision.removed:
             if (remembered := session.drop(number)) is not None:
                 added.append(remembered)
+    forgets = isinstance(decision, Expired) and decision.forgets
+    if forgets:
+        session.forget_all()
     if command.id is not None and not isinstance(decision, Created):
         added.append(session.remember(SeenCommand(command.position, command.id, about)))
-    if not added:
+    if not added and not forgets:
         return _UNCHANGED
-    return DedupChanges(tuple(added), session.forget())
+    return DedupChanges(tuple(added), command.position if forgets else session.forget())
 
 
 def _take_imported(session: Session, decision: Imported) -> None:

@@ -17,6 +17,7 @@ from waypost.wire.encode import (
     check_session_id,
     checkpoint_body,
     create_body,
+    expire_body,
     import_body,
     policy_body,
     rollback_body,
@@ -93,6 +94,22 @@ class CommandMethods(ABC):
         The fields are ``max_checkpoints``, ``compress_after``, ``keep_recent`` and ``max_age``, which is in seconds.
         """
         return self._send(EventType.CONFIGURE, session_id, policy_body(changes))
+
+    def expire(self, session_id: str, idle_since: datetime, *, pinned: bool = False) -> str:
+        """Delete the checkpoints of a session if its last accepted command is older than ``idle_since``.
+
+        The worker decides by the broker's clock. The result is ``waypost.session.expired``, or
+        ``waypost.session.kept`` if there was a command since then, and nothing changes.
+
+        Args:
+            session_id: The session.
+            idle_since: A time with a time zone, not in the future.
+            pinned: Delete pinned checkpoints too.
+
+        Returns:
+            The command's id.
+        """
+        return self._send(EventType.EXPIRE, session_id, expire_body(idle_since, pinned))
 
     def import_checkpoints(
         self, session_id: str, json_text: str | bytes, on_conflict: OnConflict = "skip"

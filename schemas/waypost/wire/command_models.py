@@ -131,6 +131,15 @@ class PolicyBody(Body):
         return tuple(changes)
 
 
+class ExpireBody(Body):
+    """Body of ``waypost.session.expire``."""
+
+    idle_since: Timestamp = Field(
+        description="expire the session if its last accepted command is older by the broker's clock"
+    )
+    pinned: bool = Field(default=False, description="drop pinned checkpoints too")
+
+
 def _key(value: str) -> str:
     decode_key(value)
     return value
@@ -179,6 +188,7 @@ BODIES: Final[dict[str, type[Body]]] = {
     EventType.ROLLBACK: RollbackBody,
     EventType.IMPORT: ImportBody,
     EventType.CONFIGURE: PolicyBody,
+    EventType.EXPIRE: ExpireBody,
     EventType.CONFIGURE_DEFAULTS: PolicyBody,
     EventType.CONFIGURE_AUTHORITY: AuthorityBody,
     EventType.SKIP: SkipBody,

@@ -27,6 +27,7 @@ from waypost.model.commands import (
     ConfigureDefaults,
     Create,
     Delete,
+    Expire,
     Import,
     ImportItem,
     Pin,
@@ -53,6 +54,7 @@ from waypost.wire.command_models import (
     CheckpointBody,
     ClearBody,
     CreateBody,
+    ExpireBody,
     ImportBody,
     ImportedCheckpoint,
     PolicyBody,
@@ -301,6 +303,11 @@ def _configure(make: type[Configure] | type[ConfigureDefaults]) -> Callable[[byt
     return parse
 
 
+def _expire(body: bytes) -> Expire:
+    model = cast(ExpireBody, _validated(ExpireBody, body))
+    return Expire(parse_micros(model.idle_since), model.pinned)
+
+
 def _configure_authority(body: bytes) -> ConfigureAuthority:
     key = cast(AuthorityBody, _validated(AuthorityBody, body)).key
     return ConfigureAuthority(None if key is None else decode_key(key))
@@ -319,6 +326,7 @@ _PARSERS: Final[dict[str, Callable[[bytes], Action]]] = {
     EventType.ROLLBACK.value: _rollback,
     EventType.IMPORT.value: _import,
     EventType.CONFIGURE.value: _configure(Configure),
+    EventType.EXPIRE.value: _expire,
     EventType.CONFIGURE_DEFAULTS.value: _configure(ConfigureDefaults),
     EventType.CONFIGURE_AUTHORITY.value: _configure_authority,
     EventType.SKIP.value: _skip,

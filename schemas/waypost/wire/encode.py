@@ -4,6 +4,7 @@ The counterpart of :mod:`waypost.wire.decode`: what passes here, the worker acce
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from functools import lru_cache
 from typing import Any, cast
 
@@ -24,6 +25,7 @@ from waypost.model.limits import (
     dump_object,
     text_problem,
 )
+from waypost.model.times import format_micros, to_micros
 from waypost.wire.signing import encode_key
 
 
@@ -142,6 +144,11 @@ def policy_body(changes: Mapping[str, int | float | None]) -> bytes:
     """Body of the two configure commands."""
     policy_changes(changes)
     return orjson.dumps(dict(changes))
+
+
+def expire_body(idle_since: datetime, pinned: bool = False) -> bytes:
+    """Body of an expiry; NaiveDatetimeError if ``idle_since`` has no time zone."""
+    return orjson.dumps({"idle_since": format_micros(to_micros(idle_since)), "pinned": bool(pinned)})
 
 
 def authority_body(key: bytes | None) -> bytes:

@@ -25,6 +25,7 @@ class EventType(StrEnum):
     ROLLBACK = "waypost.session.rollback"
     IMPORT = "waypost.session.import"
     CONFIGURE = "waypost.session.configure"
+    EXPIRE = "waypost.session.expire"
     CONFIGURE_DEFAULTS = "waypost.defaults.configure"
     CONFIGURE_AUTHORITY = "waypost.authority.configure"
     SKIP = "waypost.partition.skip"
@@ -37,6 +38,8 @@ class EventType(StrEnum):
     ROLLED_BACK = "waypost.session.rolled_back"
     IMPORTED = "waypost.session.imported"
     CONFIGURED = "waypost.session.configured"
+    EXPIRED = "waypost.session.expired"
+    KEPT = "waypost.session.kept"
     DEFAULTS_CONFIGURED = "waypost.defaults.configured"
     AUTHORITY_CONFIGURED = "waypost.authority.configured"
     SKIPPED = "waypost.partition.skipped"
@@ -61,6 +64,7 @@ COMMAND_TYPES: Final[tuple[EventType, ...]] = (
     EventType.ROLLBACK,
     EventType.IMPORT,
     EventType.CONFIGURE,
+    EventType.EXPIRE,
     EventType.CONFIGURE_DEFAULTS,
     EventType.CONFIGURE_AUTHORITY,
     EventType.SKIP,
@@ -80,6 +84,8 @@ RESULT_TYPES: Final[tuple[EventType, ...]] = (
     EventType.ROLLED_BACK,
     EventType.IMPORTED,
     EventType.CONFIGURED,
+    EventType.EXPIRED,
+    EventType.KEPT,
     EventType.DEFAULTS_CONFIGURED,
     EventType.AUTHORITY_CONFIGURED,
     EventType.SKIPPED,

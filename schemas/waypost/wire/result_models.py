@@ -119,6 +119,30 @@ class Configured(SessionResult):
     policy: ShownPolicy
 
 
+_IDLE_SINCE = Field(description="as in the command, RFC 3339, UTC")
+
+
+class Expired(SessionResult):
+    """A session was idle, and its checkpoints were dropped; pinned ones stay unless the command names them."""
+
+    idle_since: str = _IDLE_SINCE
+    last_recorded_at: str = Field(
+        description="the broker's clock at the last accepted command before, RFC 3339, UTC"
+    )
+    count: int = Field(description="how many checkpoints were dropped; 0 if none was left to drop")
+
+
+class Kept(Result):
+    """A session was not idle, so it did not expire and nothing changed."""
+
+    session_id: str
+    idle_since: str = _IDLE_SINCE
+    last_recorded_at: str | None = Field(
+        description="the broker's clock at the last accepted command, RFC 3339, UTC; null if there was none"
+    )
+    command: CommandPlace
+
+
 class DefaultsConfigured(Result):
     """Sessions of this partition without a policy of their own have this one from now on."""
 
@@ -177,6 +201,8 @@ RESULTS: Final[dict[str, type[Result]]] = {
     EventType.ROLLED_BACK: RolledBack,
     EventType.IMPORTED: Imported,
     EventType.CONFIGURED: Configured,
+    EventType.EXPIRED: Expired,
+    EventType.KEPT: Kept,
     EventType.DEFAULTS_CONFIGURED: DefaultsConfigured,
     EventType.AUTHORITY_CONFIGURED: AuthorityConfigured,
     EventType.SKIPPED: Skipped,

@@ -30,7 +30,13 @@ MODEL: tuple[Mutant, ...] = (
     Mutant(
         "forgotten-in-memory-only",
         "command ids that are forgotten stay in the store",
-        (Edit(BATCH + "_evolve", "changes.forgotten[session_id] = memory.forgotten_below", "pass"),),
+        (
+            Edit(
+                BATCH + "_evolve",
+                "changes.forgotten[session_id] = max(before, memory.forgotten_below)",
+                "pass",
+            ),
+        ),
     ),
     Mutant(
         "ids-of-dropped-checkpoints-forgotten",
@@ -69,6 +75,69 @@ MODEL: tuple[Mutant, ...] = (
         "rollback-shows-later-state",
         "the result of a rollback shows its checkpoint as later commands of the batch left it",
         (Edit(BATCH + "add", "replace(entry), content_now)", "entry, content_now)"),),
+    ),
+    Mutant(
+        "active-sessions-expire",
+        "a session expires although it had a command at the very time since which it is to be idle",
+        (Edit(SESSION + "_expire", "last >= action.idle_since", "last > action.idle_since"),),
+    ),
+    Mutant(
+        "sessions-expire-ahead-of-time",
+        "a session expires because it will have been idle at some time in the future",
+        (Edit(SESSION + "_expire", "if action.idle_since > now:", "if False:"),),
+    ),
+    Mutant(
+        "pinned-checkpoints-expire",
+        "an expiry takes pinned checkpoints along, whatever it was told",
+        (Edit(SESSION + "_expire", "session.removable(action.pinned)", "session.removable(True)"),),
+    ),
+    Mutant(
+        "expired-ids-forgotten-at-once",
+        "a command that is repeated after its checkpoint expired is applied again",
+        (Edit(SESSION + "_expire", "forgets=not removed", "forgets=True"),),
+    ),
+    Mutant(
+        "expired-ids-stay-in-the-store",
+        "the command ids that an expiry forgets stay in the store",
+        (
+            Edit(
+                SESSION + "evolve",
+                "command.position if forgets else session.forget()",
+                "None if forgets else session.forget()",
+            ),
+        ),
+    ),
+    Mutant(
+        "expired-ids-come-back",
+        "what an expiry forgot stays in the store if the same batch forgets older ids later",
+        (
+            Edit(
+                BATCH + "_evolve",
+                "max(before, memory.forgotten_below)",
+                "memory.forgotten_below",
+            ),
+        ),
+        ("tests/unit/test_session_expiry.py",),
+    ),
+    Mutant(
+        "activity-not-noted",
+        "a session that is in memory keeps the time of its first command",
+        (
+            Edit(
+                SESSION + "evolve",
+                "session.last_recorded_at = command.recorded_at",
+                "session.last_recorded_at = session.last_recorded_at or command.recorded_at",
+            ),
+        ),
+    ),
+    Mutant(
+        "activity-not-loaded",
+        "a session that is loaded from Postgres is taken for one that was always silent",
+        (Edit("waypost_worker.postgres.store:_session", ', row["last_recorded_at"]', ", 0"),),
+        (
+            "tests/conformance/test_store_batches.py"
+            "::test_a_loaded_session_knows_when_its_last_command_was_recorded",
+        ),
     ),
     Mutant(
         "defaults-not-stored",

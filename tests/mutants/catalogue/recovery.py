@@ -111,6 +111,17 @@ RECOVERY: tuple[Mutant, ...] = (
         ),
     ),
     Mutant(
+        "verify-forgets-the-last-activity-of-a-snapshot",
+        "a verification that begins with a snapshot takes its sessions for always silent ones",
+        (
+            Edit(
+                "waypost_worker.recovery.verify.base_snapshot:begin",
+                "*held, stored.last_recorded_at)",
+                "*held, 0)",
+            ),
+        ),
+    ),
+    Mutant(
         "verify-forgets-which-rejections-a-snapshot-keeps",
         "a verification that begins with a snapshot counts rejected commands from its position only",
         (

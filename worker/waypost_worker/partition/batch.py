@@ -24,6 +24,7 @@ from waypost.model.decisions import (
     Pinned,
     Rejected,
     RolledBack,
+    SessionKept,
     Unpinned,
 )
 from waypost.model.index import Entry, Session
@@ -162,7 +163,9 @@ class ChangeCollector:
         for remembered in memory.added:
             changes.remembered.append((session_id, remembered))
         if memory.forgotten_below is not None:
-            changes.forgotten[session_id] = memory.forgotten_below
+            # An expiry may have forgotten more in this batch than what is forgotten now.
+            before = changes.forgotten.get(session_id, memory.forgotten_below)
+            changes.forgotten[session_id] = max(before, memory.forgotten_below)
         changes.begun.setdefault(session_id, command.recorded_at)
         changes.sessions[session_id] = (session, command.recorded_at)
 
@@ -251,6 +254,8 @@ class Batch(ChangeCollector):
                 self._reject(decoded, decision)
             case Duplicate():
                 self._keep(offset, self._encoder.duplicate(envelope, offset, decision))
+            case SessionKept():
+                self._keep(offset, self._encoder.kept(envelope, offset, decision))
             case RolledBack():
                 entry = session.entries[decision.number]
                 put = self.changes.puts.get((session_id, entry.number))

@@ -24,11 +24,13 @@ from waypost.model.decisions import (
     DefaultsConfigured,
     Deleted,
     Duplicate,
+    Expired,
     Imported,
     PartitionDecision,
     Pinned,
     Rejected,
     RolledBack,
+    SessionKept,
     Skipped,
     Unpinned,
 )
@@ -50,11 +52,13 @@ _TYPES: Final[dict[type, bytes]] = {
     RolledBack: EventType.ROLLED_BACK.wire,
     Imported: EventType.IMPORTED.wire,
     Configured: EventType.CONFIGURED.wire,
+    Expired: EventType.EXPIRED.wire,
     DefaultsConfigured: EventType.DEFAULTS_CONFIGURED.wire,
     AuthorityConfigured: EventType.AUTHORITY_CONFIGURED.wire,
     Skipped: EventType.SKIPPED.wire,
 }
 _DUPLICATE: Final = EventType.DUPLICATE.wire
+_KEPT: Final = EventType.KEPT.wire
 _REJECTED: Final = EventType.REJECTED.wire
 # The two highest bits of the ninth byte are 10 (RFC 9562, section 4.1).
 _VARIANT: Final = {b"%x" % digit: b"%x" % (8 | digit & 3) for digit in range(16)}
@@ -206,6 +210,9 @@ class ResultEncoder:
                 body |= id_list_fields("ids", session_id, numbers)
             case Configured():
                 body["policy"] = policy_fields(decision.policy)
+            case Expired():
+                body |= _idle_fields(decision)
+                body["count"] = len(decision.removed)
             case Created():
                 raise AssertionError("a create has a method of its own")
         body |= id_list_fields("removed", session_id, decision.removed)
@@ -235,6 +242,12 @@ class ResultEncoder:
             known = checkpoint_id(session_id, decision.number)
         body = {"session_id": session_id, "checkpoint_id": known}
         return self._record(session_id, _DUPLICATE, envelope, offset, body, known or session_id)
+
+    def kept(self, envelope: Envelope, offset: int, decision: SessionKept) -> ResultRecord:
+        """The result of an expiry of a session that was not idle."""
+        session_id = envelope.session_id
+        body = {"session_id": session_id, **_idle_fields(decision)}
+        return self._record(session_id, _KEPT, envelope, offset, body, session_id)
 
     def rejected(
         self,
@@ -329,6 +342,14 @@ def checkpoint_fields(session_id: str, entry: Entry, content: Content) -> dict[s
     return fields
 
 
+def _idle_fields(decision: Expired | SessionKept) -> dict[str, Any]:
+    last = decision.last_recorded_at
+    return {
+        "idle_since": format_micros(decision.idle_since),
+        "last_recorded_at": None if last is None else format_micros(last),
+    }
+
+
 def policy_fields(policy: RetentionPolicy) -> dict[str, Any]:
     """A policy as results show it: ``max_age`` in seconds, whole where it is whole."""
     age: int | float | None = policy.max_age
@@ -368,6 +389,10 @@ class NullEncoder(ResultEncoder):
 
     @override
     def duplicate(self, *_: Any) -> ResultRecord:
+        return _NOTHING
+
+    @override
+    def kept(self, *_: Any) -> ResultRecord:
         return _NOTHING
 
     @override

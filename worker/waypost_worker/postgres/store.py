@@ -238,4 +238,6 @@ def _session(row: Any) -> Session:
     recent: list[SeenCommand] = []
     if row["recent_positions"] is not None:
         recent = list(map(SeenCommand, *(row[column] for column in _RECENT_COLUMNS)))
-    return Session.restore(row["session_id"], row["counter"], policy_of(row["policy"]), entries, recent)
+    return Session.restore(
+        row["session_id"], row["counter"], policy_of(row["policy"]), entries, recent, row["last_recorded_at"]
+    )

@@ -31,8 +31,11 @@ COMMANDS: Final = Metric(
     "waypost_commands",
     "counter",
     "Commands applied. type: the command's type without 'waypost.', 'other' for an unknown or unreadable one; "
-    "outcome: accepted, duplicate or rejected",
+    "outcome: accepted, duplicate, kept (an expiry of a session that was not idle) or rejected",
     ("type", "outcome"),
+)
+EXPIRED_CHECKPOINTS: Final = Metric(
+    "waypost_expired_checkpoints", "counter", "Checkpoints removed because their sessions were idle"
 )
 REJECTED: Final = Metric(
     "waypost_rejected_commands", "counter", "Commands refused, by rejection code", ("code",)
@@ -185,6 +188,7 @@ METRICS: Final = (
     COMMANDS,
     REJECTED,
     REJECTED_DROPPED,
+    EXPIRED_CHECKPOINTS,
     BATCH_COMMANDS,
     BATCH_SECONDS,
     POSTGRES_SECONDS,

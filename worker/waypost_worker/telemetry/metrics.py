@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias
 
+import orjson
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client import Metric as PrometheusMetric
 from prometheus_client.registry import Collector
@@ -35,7 +36,12 @@ from waypost_worker.telemetry import catalog
 from waypost_worker.telemetry.catalog import Metric
 from waypost_worker.telemetry.collectors import Events, Histograms, PartitionGauge
 
-_OUTCOMES: Final = {EventType.REJECTED.wire: "rejected", EventType.DUPLICATE.wire: "duplicate"}
+_OUTCOMES: Final = {
+    EventType.REJECTED.wire: "rejected",
+    EventType.DUPLICATE.wire: "duplicate",
+    EventType.KEPT.wire: "kept",
+}
+_EXPIRED: Final = EventType.EXPIRED.wire
 _TYPE_HEADER: Final = 3  # in the order in which the encoder writes headers; a test holds it
 _Pair: TypeAlias = tuple[str | None, bytes]  # a command's type and its result's
 _CREATE: Final[_Pair] = (EventType.CREATE.value, EventType.CREATED.wire)
@@ -70,6 +76,7 @@ class Metrics(Observer):
         self._commands: Events[_Pair] = Events(catalog.COMMANDS, self.registry, _labels)
         self._rejected = self._counter(catalog.REJECTED)
         self._rejected_dropped = self._counter(catalog.REJECTED_DROPPED)
+        self._expired_checkpoints = self._counter(catalog.EXPIRED_CHECKPOINTS)
         self._result_bytes = self._counter(catalog.RESULT_BYTES)
         self._batch_commands = self._fast(catalog.BATCH_COMMANDS).labels()
         self._batch_seconds = self._fast(catalog.BATCH_SECONDS).labels()
@@ -226,8 +233,11 @@ class Metrics(Observer):
         if creates := len(commands) - len(batch.others):
             self._commands.seen[_CREATE] += creates
         for place in batch.others:
-            kind = _kind(commands[place])
-            self._commands.seen[kind, batch.made[place][1].headers[_TYPE_HEADER][1]] += 1
+            result = batch.made[place][1]
+            result_type = result.headers[_TYPE_HEADER][1]
+            self._commands.seen[_kind(commands[place]), result_type] += 1
+            if result_type == _EXPIRED:
+                self._expired_checkpoints.inc(orjson.loads(result.value)["count"])
         for row in batch.rejected:
             self._rejected.labels(row.code).inc()
         if batch.rejected_dropped:

@@ -25,8 +25,10 @@ def about(kind: str, body: dict[str, Any]) -> str:
             return f"{body['code']}: {body['message']}"
         case "created" | "rolled_back":
             said = str(body["checkpoint"]["name"])
-        case "cleared":
+        case "cleared" | "expired":
             return f"{body['count']} dropped"
+        case "kept":
+            return f"not idle since {body['idle_since']}"
         case "imported":
             said = ", ".join(f"{body[key]} {key}" for key in ("imported", "replaced", "skipped"))
         case "duplicate":

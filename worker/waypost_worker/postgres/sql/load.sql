@@ -20,6 +20,7 @@ left join lateral (
         s.session_id,
         s.counter,
         s.policy,
+        s.last_recorded_at,
         e.*,
         r.*
     from unnest($5::text[]) as w (session_id)

@@ -21,6 +21,7 @@ from waypost.model.decisions import (
     Created,
     DefaultsConfigured,
     Deleted,
+    Expired,
     Pinned,
     RolledBack,
     Skipped,
@@ -49,6 +50,7 @@ _DEFAULTS_CONFIGURED: Final = EventType.DEFAULTS_CONFIGURED.value
 _AUTHORITY_CONFIGURED: Final = EventType.AUTHORITY_CONFIGURED.value
 _SKIPPED: Final = EventType.SKIPPED.value
 _DUPLICATE: Final = EventType.DUPLICATE.value
+_KEPT: Final = EventType.KEPT.value
 _REJECTED: Final = EventType.REJECTED.value
 _MICROS: Final = 1_000_000
 
@@ -82,7 +84,7 @@ class ResultFold(ChangeCollector):
             if body["code"] == SKIPPED:
                 self.note_skipped(self._state, body["command"]["offset"])
             return
-        if kind == _DUPLICATE:
+        if kind in (_DUPLICATE, _KEPT):
             return
         at = to_micros(event.time) if event.time is not None else 0
         command = Command(event.command_id, body["command"]["offset"], at, at, Clear())
@@ -129,6 +131,9 @@ class ResultFold(ChangeCollector):
                 return Cleared(removed)
             case EventType.IMPORTED:
                 return Cleared(tuple(sorted({*removed, *self._imported(session, body)})))
+            case EventType.EXPIRED:
+                since, last = parse_micros(body["idle_since"]), parse_micros(body["last_recorded_at"])
+                return Expired(since, last, removed, forgets=body["count"] == 0)
             case EventType.CONFIGURED:
                 return Configured(_policy(body["policy"]), removed)
         raise ValueError(f"unknown result type {event.type!r}")
