@@ -14,7 +14,7 @@ from tests.support.timeouts import PATIENCE
 
 import waypost
 from waypost import NaiveDatetimeError, Reader, SessionInfo
-from waypost.reader.client import _AFTER_ALL, _LATEST, _first_after, sessions_of
+from waypost.reader.client import _AFTER_ALL, _LATEST, first_after, sessions_of
 from waypost.reader.pool import statement_text
 from waypost.wire.encode import policy_body
 from waypost.wire.event_types import EventType
@@ -110,7 +110,7 @@ async def test_what_no_session_id_can_have_finds_none_and_is_no_cursor(
     [("a", "b"), ("a\ud7ff", "a\ue000"), ("a\U0010ffff", "b"), ("\U0010ffff", _AFTER_ALL), ("", _AFTER_ALL)],
 )
 def test_what_begins_with_a_prefix_lies_below_what_follows_it(prefix: str, after: str) -> None:
-    assert _first_after(prefix) == after
+    assert first_after(prefix) == after
     assert prefix + "\U0010ffff" < after or not prefix
 
 

@@ -218,7 +218,7 @@ def test_pods_read_their_secrets_from_files_that_are_mounted() -> None:
 
 
 def test_pods_may_write_nothing_and_become_nobody_else() -> None:
-    assert len(pods()) == 4
+    assert len(pods()) == 5
     for pod in pods():
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["automountServiceAccountToken"] is False
@@ -252,6 +252,27 @@ def test_a_job_takes_a_snapshot_looks_at_it_and_only_then_removes_old_ones(tmp_p
         assert line.run(*container["args"]).code < 2
 
 
+def test_a_job_expires_idle_sessions_with_a_login_of_its_own(tmp_path: Path) -> None:
+    (job,) = documents(KUBERNETES / "components/expire/cronjob.yaml")
+    (container,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    # A command of this version, which asks Postgres first and nobody else.
+    line = CommandLine(tmp_path, {"WAYPOST_POSTGRES_DSN": "postgresql://127.0.0.1:1/x"})
+    ended = line.run(*container["args"])
+    assert (ended.code, "can't be reached" in ended.err) == (1, True)
+    _, patch = strimzi_patches()
+    assert patch["target"] == {"kind": "CronJob", "name": job["metadata"]["name"]}
+    added: Any = [step["value"] for step in yaml.safe_load(patch["patch"])]
+    secrets = {one["name"]: one["secret"]["secretName"] for one in added if "secret" in one}
+    assert secrets == {"kafka-ca": "waypost-cluster-ca-cert", "kafka-user": "waypost-expire"}
+    assert {one["name"] for one in added if "mountPath" in one} == set(secrets)
+
+
+def strimzi_patches() -> list[dict[str, Any]]:
+    file = KUBERNETES / "components/strimzi/kustomization.yaml"
+    patches: list[dict[str, Any]] = yaml.safe_load(file.read_text())["patches"]
+    return patches
+
+
 def test_probes_ask_what_the_worker_answers_at_the_port_where_it_does() -> None:
     routes = {route.path for route in probes(Health(1), Metrics()).routes}  # type: ignore[attr-defined]
     (container,) = found("Deployment")["waypost-worker"]["spec"]["template"]["spec"]["containers"]
@@ -280,7 +301,7 @@ def test_topics_are_checked_before_a_worker_starts(tmp_path: Path) -> None:
     (worker,) = pod["containers"]
     assert first["envFrom"] == worker["envFrom"]
     assert first["volumeMounts"] == worker["volumeMounts"]
-    (patch,) = yaml.safe_load((KUBERNETES / "components/strimzi/kustomization.yaml").read_text())["patches"]
+    patch, _ = strimzi_patches()
     mounts: dict[str, list[Any]] = {}
     for step in yaml.safe_load(patch["patch"]):
         if step["path"].endswith("/volumeMounts/-"):
@@ -321,6 +342,11 @@ def test_users_have_the_least_rights() -> None:
     assert rights["waypost-agent"] == {
         ("topic", topics.commands, "Write"),
         ("topic", topics.commands, "Describe"),
+    }
+    assert rights["waypost-expire"] == {
+        *rights["waypost-agent"],
+        ("topic", topics.results, "Read"),
+        ("topic", topics.results, "Describe"),
     }
     assert {
         (name, operation) for kind, name, operation in rights["waypost-subscriber"] if kind == "topic"

@@ -179,7 +179,7 @@ class Reader:
         if not _possible(prefix):
             return SessionPage([], None)
         listed = await self._shards.fetch_all(
-            "recent_sessions", at, session_id, prefix, _first_after(prefix), since, limit
+            "recent_sessions", at, session_id, prefix, first_after(prefix), since, limit
         )
         latest_first = merge(
             *listed, key=lambda row: (row["last_recorded_at"], row["session_id"]), reverse=True
@@ -290,7 +290,7 @@ def _listing(prefix: str, limit: int, cursor: str | None) -> tuple[str, str, str
         raise InvalidArgumentError(
             f"{quoted(cursor)} is not a cursor of this list. Pass the one that a page gave, or its last session id."
         )
-    return cursor, prefix, _first_after(prefix), checked_limit(limit)
+    return cursor, prefix, first_after(prefix), checked_limit(limit)
 
 
 def _possible(text: str) -> bool:
@@ -314,7 +314,7 @@ def _by_id(listed: Sequence[Iterable[Any]], limit: int) -> SessionPage:
     return SessionPage(found, found[-1].session_id if len(found) == limit else None)
 
 
-def _first_after(prefix: str) -> str:
+def first_after(prefix: str) -> str:
     """The least text above all that begin with ``prefix``; a range is what every index understands."""
     while prefix:
         last = ord(prefix[-1]) + 1

@@ -1,9 +1,8 @@
 """Which refused commands ``rejected retry`` and ``rejected purge`` are about."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any, Final, Self
 
 from cyclopts import Parameter
@@ -12,7 +11,6 @@ from waypost.model.times import from_micros, parse_micros
 from waypost_worker.cli.support.output import USAGE, CommandError
 
 _HIGHEST: Final = (2**31 - 1, 2**63 - 1)
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 PositionArgument = Annotated[str, Parameter(help="partition/offset, as the list shows it")]
 SessionFlag = Annotated[str | None, Parameter(help="only of this session")]
@@ -69,18 +67,6 @@ def place_of(place: str) -> tuple[int, int]:
     if not (_is_at_most(partition, _HIGHEST[0]) and _is_at_most(offset, _HIGHEST[1])):
         raise CommandError(f"{place!r} is not a place, which looks like partition/offset: 2/1841", USAGE)
     return int(partition), int(offset)
-
-
-def before(age: str) -> str:
-    """The moment so long ago, as text; ``age`` is a number and one of s, m, h, d, w."""
-    matched = re.fullmatch(r"(\d{1,6})([smhdw])", age)
-    if matched is None:
-        raise CommandError(f"--older-than: {age!r} is not an age, which looks like 30d, 12h or 90m", USAGE)
-    seconds = int(matched[1]) * _SECONDS[matched[2]]
-    try:
-        return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat()
-    except OverflowError:
-        raise CommandError(f"--older-than: {age} is longer than there is time", USAGE) from None
 
 
 def _moment(flag: str, text: str | None) -> datetime | None:

@@ -13,8 +13,8 @@ from waypost_worker.cli.rejected.filters import (
     SessionFlag,
     SinceFlag,
     UntilFlag,
-    before,
 )
+from waypost_worker.cli.support.ages import moment_before
 from waypost_worker.cli.support.connections import query
 from waypost_worker.cli.support.databases import connected
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
@@ -52,7 +52,7 @@ def purge(
     if older_than is not None:
         if until is not None:
             raise CommandError("--until and --older-than say the same: choose one", USAGE)
-        until = before(older_than)
+        until = moment_before("--older-than", older_than).isoformat()
     filters = Filters.chosen(places, session, code, since, until, every)
     counts = asyncio.run(_counts(settings, filters))
     total = sum(row["commands"] for row in counts)
