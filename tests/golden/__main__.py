@@ -8,10 +8,13 @@ import asyncio
 import json
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
+import orjson
 from tests.golden.files import HERE, write_records
 from tests.golden.snapshot import write_snapshot
 from tests.oracle.books import read_all
@@ -19,6 +22,10 @@ from tests.support import workload
 from tests.support.database_state import state_hash
 from tests.support.deployment import deployment
 
+from waypost.model.times import format_micros
+from waypost.wire.envelope import command_headers
+from waypost.wire.event_types import EventType
+from waypost.wire.topics import partition_of
 from waypost_worker.devserver import Servers
 from waypost_worker.devserver.postgres_programs import binary
 from waypost_worker.postgres.migrate import migrations
@@ -26,6 +33,11 @@ from waypost_worker.postgres.statements import statement
 
 PARTITIONS = 3
 COUNT = 240
+# Session, seconds idle, pinned too: two expire, one is kept, and one expires once more, which forgets its ids.
+_EXPIRIES = (
+    (("run-1-0", 0, False), ("run-1-1", 0, True), ("run-1-2", 3600, False)),
+    (("run-1-0", 0, False),),
+)
 
 
 def main() -> None:
@@ -48,6 +60,10 @@ async def _write(servers: Servers, folder: Path, name: str, count: int) -> None:
         published = await workload.publish(made.producer, made.topics.commands, wanted)
         owners = [made.own(partition) for partition in range(PARTITIONS)]
         await made.answered(published)
+        for expiries in _EXPIRIES:
+            await workload.publish(made.producer, made.topics.commands, map(_expiry, expiries))
+            published += len(expiries)
+            await made.answered(published)
         for owner in owners:
             await owner.stop()
         for topic, file in ((made.topics.commands, "commands"), (made.topics.results, "results")):
@@ -62,6 +78,14 @@ async def _write(servers: Servers, folder: Path, name: str, count: int) -> None:
     (folder / "database.sql").write_text(_dump(dsn))
     (folder / "state.json").write_text(json.dumps(await state_hash(dsn), indent=2) + "\n")
     await write_snapshot(dsn, folder, name)
+
+
+def _expiry(one: tuple[str, int, bool]) -> workload.Command:
+    session, idle_seconds, pinned = one
+    idle_since = format_micros(round((time.time() - idle_seconds) * 1_000_000))
+    body = orjson.dumps({"idle_since": idle_since, "pinned": pinned})
+    headers = command_headers(str(uuid4()), b"/golden", EventType.EXPIRE.wire, workload.TIME)
+    return workload.Command(partition_of(session, PARTITIONS), session.encode(), headers, body)
 
 
 async def _prepare(dsn: str, count: int) -> None:

@@ -61,6 +61,7 @@ def test_a_session_that_was_active_is_no_candidate(line: CommandLine, session: s
     for flag in ("--dry-run", "--yes"):
         done = line.run("expire", "--idle", "1h", "--prefix", session, flag)
         assert (done.code, done.out) == (0, "")
+        assert line.run("expire", "--idle", "1h", "--prefix", session, flag, "-o", "json").json == []
         assert re.match("0 sessions (would expire|expired), 0 checkpoints", done.err)
 
 

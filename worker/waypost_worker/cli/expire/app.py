@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from cyclopts import Parameter
@@ -121,30 +122,28 @@ async def _run(
 ) -> Counter[str]:
     counts: Counter[str] = Counter()
     async with connected(settings, patiently=True) as databases:
-        if dry_run:
-            with Stream(output) as stream:
-                async for rows in chosen.pages(databases, settings.postgres_schema):
-                    for row in rows:
-                        _show_candidate(stream, row, chosen.would_remove(row), counts)
-            return counts
+        pages = partial(chosen.pages, databases, settings.postgres_schema)
         total = checkpoints = 0
-        async for rows in chosen.pages(databases, settings.postgres_schema):
-            total += len(rows)
-            checkpoints += sum(map(chosen.would_remove, rows))
-        if not total:
-            return counts
-        confirm(f"this removes {checkpoints} checkpoints of {total} sessions for good", yes)
-        # On a terminal that shows each session, its lines are the progress.
-        hidden = output == "table" and sys.stdout.isatty()
-        progress = WorkProgress("Expiring", total, "sessions")
-        with Stream(output) as stream, nullcontext() if hidden else progress:
+        with Stream(output) as stream:
+            async for rows in pages():
+                total += len(rows)
+                checkpoints += sum(map(chosen.would_remove, rows))
+                for row in rows if dry_run else ():
+                    _show_candidate(stream, row, chosen.would_remove(row), counts)
+            if dry_run or not total:
+                return counts
+            confirm(f"this removes {checkpoints} checkpoints of {total} sessions for good", yes)
+            # On a terminal that shows each session, its lines are the progress.
+            hidden = output == "table" and sys.stdout.isatty()
+            progress = WorkProgress("Expiring", total, "sessions")
             async with publishing(settings) as publisher:
                 expiry = _Expiry(publisher, chosen, timeout)
-                async for rows in chosen.pages(databases, settings.postgres_schema):
-                    for row, result in zip(rows, await expiry.results(rows), strict=True):
-                        _show_result(stream, row, result, counts)
-                    if not hidden:
-                        progress.advanced(0, len(rows))
+                with nullcontext() if hidden else progress:
+                    async for rows in pages():
+                        for row, result in zip(rows, await expiry.results(rows), strict=True):
+                            _show_result(stream, row, result, counts)
+                        if not hidden:
+                            progress.advanced(0, len(rows))
     return counts
 
 
