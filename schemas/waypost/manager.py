@@ -81,7 +81,7 @@ class CheckpointManager:
         self._callbacks: dict[object, Callable[[Checkpoint], None]] = {}
 
     def __repr__(self) -> str:
-        return f"<CheckpointManager of {self.session_id!r}: {len(self)} checkpoints>"
+        return f"<CheckpointManager of {self.session_id!r}: {len(self)} of {self._session.counter} checkpoints kept>"
 
     @property
     def session_id(self) -> str:

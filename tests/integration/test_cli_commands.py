@@ -78,7 +78,8 @@ def test_without_a_worker_waiting_ends_in_time_and_says_why(own: CommandLine) ->
 
 def test_defaults_reach_every_partition_and_a_worker_ends_well(own: CommandLine, own_worker: Started) -> None:
     planned = own.run("defaults", "--max-checkpoints", "3", "--dry-run", "-o", "json")
-    assert planned.json == {"max_checkpoints": 3, "sent": False}
+    nothing = {"sessions": 0, "would_remove": 0, "by_session": []}
+    assert planned.json == {"max_checkpoints": 3, "sent": False, **nothing}
     sent = own.run("defaults", "--max-checkpoints", "3", "--compress-after", "2", "--keep-recent", "1")
     assert sent.code == 0
     watch = own.run("tail", "--from-beginning", "--type", "defaults.configured", "-n", "2", "-o", "json")
@@ -225,7 +226,8 @@ def test_what_is_not_there_is_said(line: CommandLine, session: str) -> None:
     assert (shown.code, shown.out) == (1, "")
     assert "neither a session nor a checkpoint 'nobody' is known" in shown.error
     create(line, session, "a")
-    assert line.run("session", "show", session, "--name", "b").err == f"{session} holds none named b\n"
+    none = line.run("session", "show", session, "--name", "b")
+    assert none.err == f"{session} holds none named b\n1 of 1 checkpoints kept\n"
 
 
 def test_tables_fit_the_terminal(line: CommandLine, session: str) -> None:

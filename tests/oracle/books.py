@@ -32,6 +32,7 @@ class Books:
     doubled: int = 0
     out_of_order: int = 0
     rows: int = 0
+    numbers: int = 0  # of all checkpoints that there ever were
     row_problems: list[str] = field(default_factory=list)
     result_problems: list[str] = field(default_factory=list)
 
@@ -169,6 +170,7 @@ async def _compare_rows(dsn: str, expected: dict[int, Expected], books: Books) -
         name: counter for one in expected.values() for name, counter in one.counters.items() if counter
     }
     found = {row["session_id"]: row["counter"] for row in sessions if row["counter"]}
+    books.numbers = sum(found.values())
     if counters != found:
         books.row_problems.append(f"session counters differ: {sorted(counters.items() ^ found.items())[:5]}")
     kept = {(row["partition"], row["offset"], row["code"]) for row in rejected}

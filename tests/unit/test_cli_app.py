@@ -23,6 +23,7 @@ SUBCOMMANDS = {
         "import",
         "copy",
         "fork",
+        "policy",
         "rollback",
     ),
     "commands": ("skip",),

@@ -86,7 +86,7 @@ SHOWN: Final[Mapping[str, Any]] = {
     "<Reader of 'waypost' in Postgres at db:5432/agents>": Reader(DSN),
     "<Reader of 'side' in Postgres at db:5432/agents and 1 more>": Reader([DSN, DSN], schema="side"),
     "<SessionReader of 'run-1'>": Reader(DSN).session("run-1"),
-    "<CheckpointManager of 's': 1 checkpoints>": managed(),
+    "<CheckpointManager of 's': 1 of 1 checkpoints kept>": managed(),
     "<Checkpoint 's:1' 'task_done' of 2026-11-24T12:30:00+00:00: {\"step\":1}>": checkpoint(),
     f"<Checkpoint 's:2' 'report' of 2026-11-24T12:30:00+00:00, pinned: {{\"text\":\"{'ü' * 25}… (1011 bytes)>": LONG,
     "<Event 'waypost.checkpoint.created' of s:1 'task_done' at t.results/0/5>": event("task_done"),
@@ -99,9 +99,7 @@ SHOWN: Final[Mapping[str, Any]] = {
         "waypost.command.rejected", REJECTED
     ),
     "CommandPosition(partition=2, offset=7)": CommandPosition(2, 7),
-    "<SessionInfo of 'a': 5 checkpoints, last number 7, last recorded at 2026-11-24T12:30:00+00:00>": info(
-        "a"
-    ),
+    "<SessionInfo of 'a': 5 of 7 checkpoints kept, last recorded at 2026-11-24T12:30:00+00:00>": info("a"),
     "<SessionPage of nothing, cursor None>": SessionPage([], None),
     "<SessionPage of 'a' and 'b', cursor 'b'>": SessionPage([info("a"), info("b")], "b"),
     "<CheckpointPage of 3 from 's:1' to 's:3', cursor '3'>": CheckpointPage(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from waypost.errors import InvalidCommandError
 
@@ -127,21 +127,35 @@ def removed_by_cap(entries: Sequence[Kept], policy: RetentionPolicy) -> list[int
     return removed
 
 
-def retention(entries: Sequence[Kept], policy: RetentionPolicy, now: int, *, compress: bool) -> list[int]:
-    """Everything that leaves at ``now``, in rising order: age first, then compression, then the cap.
+class Removals(NamedTuple):
+    """Numbers that leave, each list rising: too old, superseded by a later one of the name, and above the cap."""
+
+    by_age: list[int]
+    by_compression: list[int]
+    by_cap: list[int]
+
+    def numbers(self) -> list[int]:
+        """All of them, rising."""
+        return sorted([*self.by_age, *self.by_compression, *self.by_cap])
+
+
+def removals(entries: Sequence[Kept], policy: RetentionPolicy, now: int, *, compress: bool) -> Removals:
+    """Everything that leaves at ``now``: age first, then compression, then the cap.
 
     Age goes first, so that what is out of date anyway never pushes out what is not. Compression is for
     creates and policy changes; an import keeps what it brought as far as the cap allows, so that an exported
     session comes back whole.
     """
-    removed = removed_by_age(entries, policy, now)
-    left = _without(entries, removed)
-    if compress and (dropped := removed_by_compression(left, policy)):
-        removed += dropped
-        left = _without(left, dropped)
-    removed += removed_by_cap(left, policy)
-    removed.sort()
-    return removed
+    by_age = removed_by_age(entries, policy, now)
+    left = _without(entries, by_age)
+    by_compression = removed_by_compression(left, policy) if compress else []
+    left = _without(left, by_compression)
+    return Removals(by_age, by_compression, removed_by_cap(left, policy))
+
+
+def retention(entries: Sequence[Kept], policy: RetentionPolicy, now: int, *, compress: bool) -> list[int]:
+    """Return the numbers of everything that leaves at ``now``, rising; see :func:`removals`."""
+    return removals(entries, policy, now, compress=compress).numbers()
 
 
 def _without(entries: Sequence[Kept], removed: list[int]) -> Sequence[Kept]:

@@ -51,6 +51,9 @@ class CommandMethods(ABC):
     ) -> str:
         """Append a checkpoint to a session.
 
+        By default a session keeps at most 100 checkpoints, and above 50 only the latest of each name between the first
+        and the last 20; :meth:`configure` changes that for a session, and :meth:`pin` exempts a checkpoint.
+
         Args:
             session_id: The session; its first checkpoint creates it.
             name: What happened, such as ``"task_done"``.
@@ -89,9 +92,10 @@ class CommandMethods(ABC):
         return self._send(EventType.ROLLBACK, session_id, rollback_body(checkpoint_id, discard_later))
 
     def configure(self, session_id: str, **changes: int | float | None) -> str:
-        """Change fields of a session's retention policy.
+        """Change fields of a session's retention policy, and remove what it no longer allows.
 
-        The fields are ``max_checkpoints``, ``compress_after``, ``keep_recent`` and ``max_age``, which is in seconds.
+        The fields are ``max_checkpoints`` (100 by default), ``compress_after`` (50), ``keep_recent`` (20) and
+        ``max_age`` (None), which is in seconds.
         """
         return self._send(EventType.CONFIGURE, session_id, policy_body(changes))
 

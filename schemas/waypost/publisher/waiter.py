@@ -23,6 +23,7 @@ from waypost.kafka.bounded_fetch import decode_bounded
 from waypost.kafka.partitions import partitions_of
 from waypost.kafka.short_reads import PASSING, access_options, close_soon
 from waypost.publisher.pending import Pending
+from waypost.publisher.removals import RemovalLog
 from waypost.wire.event_types import EventType
 from waypost.wire.id_lists import expand_ids
 from waypost.wire.topics import CommandPosition, Topics
@@ -179,6 +180,7 @@ class ResultWaiter:
         self._consumer: AIOKafkaConsumer | None = None
         self._task: asyncio.Task[None] | None = None
         self._opening = asyncio.Lock()
+        self._removals = RemovalLog()
         #: Why results can't be read just now.
         self.last_error: str | None = None
 
@@ -199,7 +201,9 @@ class ResultWaiter:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not result.done():
                 attending.result()
-            return await result
+            found = await result
+            self._removals.note(session_id, found.type, found.body)
+            return found
         finally:
             attending.cancel()
             await asyncio.wait({attending})

@@ -31,8 +31,8 @@ class SessionInfo:
 
     def __repr__(self) -> str:
         return (
-            f"<SessionInfo of {self.session_id!r}: {self.checkpoint_count} checkpoints, "
-            f"last number {self.last_number}, last recorded at {self.last_recorded_at.isoformat()}>"
+            f"<SessionInfo of {self.session_id!r}: {self.checkpoint_count} of {self.last_number} checkpoints kept, "
+            f"last recorded at {self.last_recorded_at.isoformat()}>"
         )
 
     @property

@@ -140,6 +140,12 @@ MODEL: tuple[Mutant, ...] = (
         ),
     ),
     Mutant(
+        "a-preview-without-compression",
+        "a preview of a policy leaves out what compression would remove",
+        (Edit("waypost.model.preview:preview_default", "compress=True", "compress=False"),),
+        ("tests/unit/test_preview.py",),
+    ),
+    Mutant(
         "defaults-not-stored",
         "a new default policy is kept in memory only",
         (

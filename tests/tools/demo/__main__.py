@@ -197,6 +197,7 @@ def figures(
         "rows_differing": len(books.row_problems),
         "results_differing": len(books.result_problems),
         "checkpoints": books.rows,
+        "checkpoints_ever": books.numbers,
         "commands_per_second": round(books.commands / seconds, 1),
         "latency_ms": {
             "p50": percentile(calm, 0.5),
@@ -226,7 +227,7 @@ def show(found: dict[str, Any], good: bool) -> None:
     for key in ("commands", "applied", "rejected", "duplicates", "lost", "doubled", "rows_differing"):
         bad = key in ("lost", "doubled", "rows_differing") and found[key]
         table.add_row(key.replace("_", " "), f"[{'red' if bad else 'default'}]{found[key]}[/]")
-    table.add_row("checkpoints in Postgres", str(found["checkpoints"]))
+    table.add_row("checkpoints kept", f"{found['checkpoints']} of {found['checkpoints_ever']}")
     table.add_row("commands per second (paced)", str(found["commands_per_second"]))
     latency = found["latency_ms"]
     table.add_row("latency p50 / p99, ms", f"{latency['p50']} / {latency['p99']}")
@@ -234,6 +235,10 @@ def show(found: dict[str, Any], good: bool) -> None:
         "with the kill: p50 / max, ms", f"{latency['p50_with_the_kill']} / {latency['max_with_the_kill']}"
     )
     Console().print(table)
+    console.print(
+        "Each agent set its retention to 60 / 40 / 15. The default is 100 / 50 / 20: at most 100 checkpoints, and "
+        "above 50 only the latest of each name between the first and the last 20 (docs/retention.md)."
+    )
     for problem in found["problems"]:
         console.print(f"[red]{problem}[/]")
     console.print(

@@ -33,7 +33,11 @@ COMMANDS: Final = {
     _USE: (
         ("publish", "publish:publish", "Publish commands; --wait shows their results."),
         ("tail", "tail:tail", "Watch results as they come."),
-        ("session", "session.app:app", "Look at sessions; export, import, copy, fork and roll them back."),
+        (
+            "session",
+            "session.app:app",
+            "Look at sessions, set their policies, move and roll them back.",
+        ),
         ("rejected", "rejected.app:app", "Look at the commands that were refused; retry or purge them."),
         (
             "results",

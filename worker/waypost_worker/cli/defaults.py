@@ -1,16 +1,28 @@
 """``waypost defaults``: the retention policy of the deployment, as commands in the log."""
 
 import asyncio
-from typing import Annotated, Any
+import time
+from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 
-from waypost.wire.encode import policy_body
+from waypost.model.preview import preview_default
+from waypost.wire.encode import policy_body, policy_changes
 from waypost.wire.event_types import EventType
 from waypost_worker.cli.support.authority_key import KeyFlag, Signer, read_signer
 from waypost_worker.cli.support.connections import publishing
+from waypost_worker.cli.support.databases import connected
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
-from waypost_worker.cli.support.output import DONE, USAGE, CommandError, confirm, show_fields
+from waypost_worker.cli.support.output import (
+    DONE,
+    USAGE,
+    CommandError,
+    Format,
+    confirm,
+    note,
+    show_fields,
+    show_rows,
+)
 from waypost_worker.cli.support.partition_commands import (
     applied,
     authorities,
@@ -18,19 +30,25 @@ from waypost_worker.cli.support.partition_commands import (
     require_accepted,
     send,
 )
+from waypost_worker.cli.support.policies import (
+    NO_CHANGES,
+    PolicyChanges,
+    PolicyFlags,
+    default_policies,
+    sessions_by_default,
+    shown_preview,
+)
 from waypost_worker.cli.support.sending import TimeoutFlag, require_delivered
 from waypost_worker.config.settings import Settings
+
+_SHOWN: Final = 20
 
 
 def defaults(
     *,
-    max_checkpoints: Annotated[int | None, Parameter(help="most that a session keeps")] = None,
-    compress_after: Annotated[int | None, Parameter(help="beyond so many, keep one of a name")] = None,
-    keep_recent: Annotated[int | None, Parameter(help="but always the last so many")] = None,
-    max_age: Annotated[float | None, Parameter(help="seconds after which checkpoints go")] = None,
-    no_max_age: Annotated[bool, Parameter(help="age no longer matters")] = False,
+    flags: PolicyFlags = NO_CHANGES,
     authority_key: KeyFlag = None,
-    dry_run: Annotated[bool, Parameter(help="check and show what would be sent, and send nothing")] = False,
+    dry_run: Annotated[bool, Parameter(help="show what would be removed; send nothing")] = False,
     yes: Annotated[bool, Parameter(help="don't ask")] = False,
     timeout: TimeoutFlag = 10,
     common: Common = NOTHING_GIVEN,
@@ -39,45 +57,65 @@ def defaults(
 
     One command goes to every partition, so the policy is part of the log. It
     changes the fields that are named, and a session follows it from its next
-    command on: what is then too much is dropped.
+    command on: what is then too much is removed. --dry-run shows how much that
+    would be now, for each session and in total.
 
     If there is an authority (see 'waypost authority'), sign the commands with
     --authority-key; unsigned ones are rejected.
 
     For example:
 
+      waypost defaults --max-checkpoints 500 --compress-after 200 --dry-run
       waypost defaults --max-checkpoints 500 --compress-after 200
     """
-    if no_max_age and max_age is not None:
-        raise CommandError("--max-age and --no-max-age contradict each other", USAGE)
-    named: dict[str, int | float | None] = {
-        "max_checkpoints": max_checkpoints,
-        "compress_after": compress_after,
-        "keep_recent": keep_recent,
-        "max_age": max_age,
-    }
-    changes: dict[str, int | float | None] = {
-        name: value for name, value in named.items() if value is not None
-    }
-    if no_max_age:
-        changes["max_age"] = None
+    changes = flags.changes()
     if not changes:
         raise CommandError("name at least one field to change. See 'waypost defaults --help'.", USAGE)
     policy_body(changes)
     settings = common.settings()
     signer = None if authority_key is None else read_signer(authority_key)
-    shown: dict[str, Any] = dict(changes)
     if dry_run:
-        show_fields({**shown, "sent": False}, common.output)
+        _show_preview(changes, asyncio.run(_preview(settings, changes)), common.output)
         return DONE
     confirm("this can drop checkpoints of every session without a policy of its own", yes)
     sent = asyncio.run(_configure(settings, changes, signer, timeout))
-    show_fields({**shown, "partitions": len(sent), "command_ids": sent}, common.output)
+    show_fields({**changes, "partitions": len(sent), "command_ids": sent}, common.output)
     return DONE
 
 
+async def _preview(settings: Settings, changes: PolicyChanges) -> list[dict[str, Any]]:
+    """The sessions that would lose checkpoints, those that lose most first."""
+    changed = policy_changes(changes)
+    schema, now = settings.postgres_schema, time.time_ns() // 1000
+    found = []
+    async with connected(settings, patiently=True) as databases:
+        defaults = await default_policies(databases, schema)
+        new = {partition: policy.changed(changed) for partition, policy in defaults.items()}
+        of_old = any(policy.max_age is not None for policy in new.values())
+        most = [min(policy.max_checkpoints, policy.compress_after) for policy in new.values()]
+        async for one in sessions_by_default(databases, schema, 1 if of_old else min(most, default=0)):
+            preview = preview_default(one.session, new[one.partition], now)
+            if preview.removed:
+                found.append({"session_id": one.session.session_id, **shown_preview(preview)})
+    return sorted(found, key=lambda row: (-row["would_remove"], row["session_id"]))
+
+
+def _show_preview(changes: PolicyChanges, rows: list[dict[str, Any]], output: Format) -> None:
+    total = sum(row["would_remove"] for row in rows)
+    if output != "table":
+        of_sessions = {"sessions": len(rows), "would_remove": total, "by_session": rows}
+        show_fields({**changes, "sent": False, **of_sessions}, output)
+        return
+    columns = ("session_id", "checkpoints", "would_remove", "too_old", "compressed", "above_maximum")
+    if rows:
+        show_rows(rows[:_SHOWN], output, columns, wrap=("session_id",))
+    if len(rows) > _SHOWN:
+        note(f"and {len(rows) - _SHOWN} sessions that would lose less: -o json shows all")
+    show_fields({**changes, "sessions": len(rows), "would_remove": total, "sent": False}, output)
+
+
 async def _configure(
-    settings: Settings, changes: dict[str, int | float | None], signer: Signer | None, timeout: float
+    settings: Settings, changes: PolicyChanges, signer: Signer | None, timeout: float
 ) -> list[str]:
     if signer is not None:
         found = await authorities(settings)

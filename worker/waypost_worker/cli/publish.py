@@ -22,7 +22,7 @@ from waypost_worker.cli.support.output import (
     note,
     show_fields,
 )
-from waypost_worker.cli.support.results import about, for_programs, short, show_result, subject
+from waypost_worker.cli.support.results import about, for_programs, removal_note, short, show_result, subject
 from waypost_worker.cli.support.sending import TimeoutFlag, require_delivered, result_of
 from waypost_worker.cli.support.stdin import lines
 from waypost_worker.config.settings import Settings
@@ -86,7 +86,10 @@ async def _publish_one(
 ) -> int:
     async with publishing(settings) as publisher:
         if wait:
-            return show_result(await result_of(publisher, command, timeout), output)
+            result = await result_of(publisher, command, timeout)
+            if (removed := removal_note(result)) is not None:
+                note(removed)
+            return show_result(result, output)
         identifier = publisher.publish_raw(command.session, command.type, command.body)
         await require_delivered(publisher, timeout)
     show_fields({"command_id": identifier}, output)
@@ -117,6 +120,7 @@ async def _publish_lines(settings: Settings, timeout: float, output: Format) -> 
 async def _publish_and_show(settings: Settings, timeout: float, output: Format) -> int:
     """Results in the order of the lines, each as soon as it and all before it are there."""
     counts: Counter[str] = Counter()
+    thinned: set[str] = set()  # sessions from which retention removed something
     async with publishing(settings) as publisher:
         waiting: asyncio.Queue[asyncio.Task[CommandResult] | None] = asyncio.Queue(_IN_FLIGHT)
         reading = asyncio.create_task(_read_all(publisher, timeout, waiting, counts))
@@ -126,6 +130,10 @@ async def _publish_and_show(settings: Settings, timeout: float, output: Format) 
                     result = await task
                     counts[short(result.type)] += 1
                     stream.show(for_programs(result.type, result.body), _line(result))
+                    removed = removal_note(result)
+                    if removed is not None and result.body["session_id"] not in thinned:
+                        thinned.add(result.body["session_id"])
+                        note(removed)
             await reading
         finally:
             reading.cancel()

@@ -9,19 +9,24 @@ from waypost_worker.cli.session.copy import copy, fork
 from waypost_worker.cli.session.diff import diff
 from waypost_worker.cli.session.export import export
 from waypost_worker.cli.session.import_ import import_session
+from waypost_worker.cli.session.policy import policy
 from waypost_worker.cli.session.rollback import rollback
 from waypost_worker.cli.session.threads import COLUMNS, THREAD, WRAP, plain, thread_row
 from waypost_worker.cli.session.timeline import timeline
 from waypost_worker.cli.support.connections import reading
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
 from waypost_worker.cli.support.output import DONE, USAGE, CommandError, note, show_fields, show_rows
+from waypost_worker.cli.support.results import kept
 from waypost_worker.config.settings import Settings
 
 if TYPE_CHECKING:
     from waypost.model.checkpoint import Checkpoint
     from waypost.reader.pages import SessionPage
 
-app = App(name="session", help="Look at sessions; export, import, copy, fork and roll them back.")
+app = App(
+    name="session",
+    help="Look at sessions, set their policies, move and roll them back.",
+)
 app.command(export)
 app.command(import_session, name="import")
 app.command(copy)
@@ -29,6 +34,7 @@ app.command(fork)
 app.command(diff)
 app.command(timeline)
 app.command(rollback)
+app.command(policy)
 _Limit = Annotated[int, Parameter(help="at most so many", validator=validators.Number(gte=1, lte=1_000_000))]
 
 
@@ -50,7 +56,7 @@ def list_sessions(
     """
     find = _recent if recent else _by_id
     rows, following = asyncio.run(find(common.settings(), prefix, limit, cursor))
-    columns = ("session_id", "checkpoints", "counter", "partition", "last_recorded_at")
+    columns = ("session_id", "kept", "partition", "last_recorded_at")
     show_rows(rows, common.output, columns, "no sessions", wrap=("session_id",))
     if following is not None:
         note(f"there may be more: go on with --cursor {following!r}")
@@ -83,6 +89,7 @@ def _rows(page: "SessionPage") -> list[dict[str, Any]]:
             "partition": info.partition,
             "counter": info.last_number,
             "checkpoints": info.checkpoint_count,
+            "kept": kept(info.checkpoint_count, info.last_number),
             "policy": info.policy,
             "first_recorded_at": info.first_recorded_at,
             "last_recorded_at": info.last_recorded_at,
@@ -110,7 +117,7 @@ def show(
       waypost session show session-1
       waypost session show session-1:12 -o json | jq .data
     """
-    found = asyncio.run(_look(common.settings(), session, name, limit))
+    found, left = asyncio.run(_look(common.settings(), session, name, limit))
     if isinstance(found, dict):
         if common.output == "table":
             found["data"] = plain(session, found["data"])
@@ -124,25 +131,30 @@ def show(
     show_rows(found, common.output, columns, empty, wrap=wrap)
     if len(found) == limit:
         note(f"there may be more than {limit}: see --limit")
+    if common.output == "table":
+        note(f"{left} checkpoints kept")
     return DONE
 
 
 async def _look(
     settings: Settings, session: str, name: str | None, limit: int
-) -> list[dict[str, Any]] | dict[str, Any]:
+) -> tuple[list[dict[str, Any]] | dict[str, Any], str]:
+    """A session's checkpoints and how many are left, or one checkpoint."""
     async with reading(settings) as reader:
-        if await reader.session_info(session) is not None:
+        if (info := await reader.session_info(session)) is not None:
             page = await reader.session(session).page(name=name, limit=limit, newest_first=True)
-            return [_row(checkpoint) for checkpoint in page.checkpoints]
+            left = kept(info.checkpoint_count, info.last_number)
+            return [_row(checkpoint) for checkpoint in page.checkpoints], left
         found = await reader.session(session.rpartition(":")[0]).get(session)
         if found is None:
             raise CommandError(f"neither a session nor a checkpoint {session!r} is known")
-        return {
+        about = {
             **found.to_dict(),
             "recorded_at": found.recorded_at,
             "pinned": found.pinned,
             "imported_id": found.imported_id,
         }
+        return about, ""
 
 
 def _row(checkpoint: "Checkpoint") -> dict[str, Any]:

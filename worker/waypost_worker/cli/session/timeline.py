@@ -9,6 +9,7 @@ from waypost_worker.cli.session.copy import FORKED_FROM
 from waypost_worker.cli.support.connections import reading
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
 from waypost_worker.cli.support.output import DONE, CommandError, note, show_rows
+from waypost_worker.cli.support.results import kept
 
 if TYPE_CHECKING:
     from waypost.model.checkpoint import Checkpoint
@@ -35,7 +36,7 @@ def timeline(
       waypost session timeline session-1
       waypost session timeline session-1 --limit 500 -o jsonl
     """
-    found = asyncio.run(_newest(common, session, limit + 1))
+    found, left = asyncio.run(_newest(common, session, limit + 1))
     more = len(found) > limit
     rows = [_row(found[at - 1] if at else None, found[at]) for at in range(more, len(found))]
     if common.output == "table":
@@ -46,15 +47,17 @@ def timeline(
         show_rows(rows, common.output, ())
     if more:
         note(f"there are more than {limit}: see --limit")
+    if common.output == "table":
+        note(f"{left} checkpoints kept")
     return DONE
 
 
-async def _newest(common: Common, session: str, limit: int) -> "list[Checkpoint]":
+async def _newest(common: Common, session: str, limit: int) -> "tuple[list[Checkpoint], str]":
     async with reading(common.settings()) as reader:
-        if await reader.session_info(session) is None:
+        if (info := await reader.session_info(session)) is None:
             raise CommandError(f"no session {session!r} is known")
         page = await reader.session(session).page(limit=limit, newest_first=True)
-    return page.checkpoints[::-1]
+    return page.checkpoints[::-1], kept(info.checkpoint_count, info.last_number)
 
 
 def _row(before: "Checkpoint | None", checkpoint: "Checkpoint") -> dict[str, Any]:

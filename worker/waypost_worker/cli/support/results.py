@@ -46,6 +46,22 @@ def subject(kind: str, body: dict[str, Any]) -> str | None:
     return None if found is None else str(found)
 
 
+def removal_note(result: "CommandResult") -> str | None:
+    """What to tell a person if retention removed checkpoints with this command."""
+    session, removed = result.body.get("session_id"), len(result.body.get("removed", ()))
+    if not removed or short(result.type) not in ("created", "imported"):
+        return None
+    return (
+        f"retention removed {removed} checkpoint{'' if removed == 1 else 's'} of {session!r}: "
+        f"see 'waypost session policy {session}'"
+    )
+
+
+def kept(checkpoints: int, last_number: int) -> str:
+    """How many of all checkpoints that a session ever had are left."""
+    return f"{checkpoints} of {last_number}"
+
+
 def show_result(result: "CommandResult", output: Format) -> int:
     """Print the result of one command; exit code 1 where it was refused."""
     if output == "table":

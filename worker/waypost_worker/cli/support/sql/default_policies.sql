@@ -1,0 +1,1 @@
+select partition, default_policy from waypost.partitions
