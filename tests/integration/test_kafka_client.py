@@ -59,3 +59,15 @@ async def test_a_cluster_that_cannot_be_reached_is_tried_anew_by_the_next_user()
         with pytest.raises(UnavailableError, match="connecting"):
             await nowhere.use("a")
     assert nowhere._opening is None
+
+
+async def test_all_who_ask_for_a_new_topic_at_once_are_told_its_leader(
+    client: ClusterClient, topic_prefix: str
+) -> None:
+    await create_scratch_topic(client.connection, topic_prefix)
+    await client.use("a")
+    try:
+        asked = (client.leader_of(TopicPartition(topic_prefix, 0)) for _ in range(3))
+        assert len(set(await asyncio.gather(*asked))) == 1
+    finally:
+        await client.release("a")

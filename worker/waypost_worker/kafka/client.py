@@ -9,17 +9,18 @@ metadata is replaced by one that starts from the bootstrap servers again (KIP-89
 """
 
 import asyncio
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from enum import IntEnum
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient, CoordinationType
-from aiokafka.errors import LeaderNotAvailableError
+from aiokafka.errors import KafkaConnectionError, LeaderNotAvailableError
 
 from waypost_worker.kafka.connection import Connection, kafka_errors, quietly
 from waypost_worker.partition.ports import UnavailableError
 
+_T = TypeVar("_T")
 _CLOSE_SECONDS: Final = 1.0
 
 
@@ -32,6 +33,7 @@ class Lane(IntEnum):
     FETCH_BESIDE = 3
     PRODUCE = 4
     READ = 5
+    PRODUCE_BESIDE = 6
 
 
 class ClusterClient:
@@ -48,6 +50,8 @@ class ClusterClient:
         self._users: set[object] = set()
         self._client: AIOKafkaClient | None = None
         self._opening: asyncio.Task[AIOKafkaClient] | None = None
+        self._sending: set[asyncio.Task[Any]] = set()
+        self._shared: dict[Any, Any] = {}
 
     async def use(self, user: object) -> None:
         """Count a user in, and connect if nobody has yet.
@@ -68,10 +72,30 @@ class ClusterClient:
         if not self._users:
             await self._retire()
 
+    def shared(self, make: "Callable[[ClusterClient], _T]") -> _T:
+        """Return what ``make`` gives for this client, made once for all of its users."""
+        if make not in self._shared:
+            self._shared[make] = make(self)
+        made: _T = self._shared[make]
+        return made
+
     async def send(self, node: int, request: Any, lane: Hashable = Lane.CONTROL) -> Any:
-        """Send a request to a broker, and return its answer."""
+        """Send a request to a broker, and return its answer.
+
+        A caller that gives up does not end the request. Only the connection's own time limit closes a connection that
+        has gone silent, and callers whose limits are shorter would leave it open for each other.
+        """
         client = await self._opened()
-        return await client.send(node, request, group=lane)
+        sending = asyncio.create_task(client.send(node, request, group=lane))
+        self._sending.add(sending)
+        sending.add_done_callback(self._sending.discard)
+        try:
+            return await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if sending.cancelled() and caller is not None and not caller.cancelling():
+                raise KafkaConnectionError("the connections to Kafka were closed") from None
+            raise
 
     async def leader_of(self, partition: TopicPartition) -> int:
         """Return the id of the broker that leads a partition.
@@ -150,5 +174,9 @@ class ClusterClient:
         if opening is not None:
             opening.cancel()
         client, self._client = self._client, None
+        sending = set(self._sending)
         if client is not None:
             await quietly(client.close(), _CLOSE_SECONDS)
+        for request in sending:  # what is still connecting does not notice that the client was closed
+            request.cancel()
+        await asyncio.gather(*sending, return_exceptions=True)

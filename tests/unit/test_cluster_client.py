@@ -1,0 +1,78 @@
+"""Requests over shared connections: a caller that gives up leaves the connection to find out what is wrong."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from aiokafka.errors import KafkaConnectionError
+
+from waypost_worker.kafka.client import ClusterClient
+from waypost_worker.kafka.connection import Connection
+
+
+class Silent:
+    """A client of aiokafka whose broker never answers. ``ended`` is how its requests ended."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.ended: list[str] = []
+        self.closed = False
+
+    async def send(self, node: int, request: Any, *, group: int) -> None:
+        self.asked.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.ended.append("canceled")
+            raise
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+async def silent() -> Silent:
+    return Silent()
+
+
+@pytest.fixture
+async def client(silent: Silent) -> ClusterClient:
+    client = ClusterClient(Connection("nowhere:1"))
+    client._client = silent  # type: ignore[assignment]
+    await client.use("test")
+    return client
+
+
+async def test_a_request_outlives_a_caller_that_gives_up(client: ClusterClient, silent: Silent) -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await client.send(1, "request")
+    waiting = asyncio.create_task(client.send(1, "request"))
+    await silent.asked.wait()
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert waiting.cancelled()
+    assert silent.ended == []
+    await client.release("test")
+
+
+async def test_the_last_user_leaves_no_request_behind(client: ClusterClient, silent: Silent) -> None:
+    before = asyncio.all_tasks()
+    waiting = asyncio.create_task(client.send(1, "request"))
+    await silent.asked.wait()
+    await client.release("test")
+    assert silent.closed
+    assert silent.ended == ["canceled"]
+    with pytest.raises(KafkaConnectionError, match="closed"):
+        await waiting
+    assert asyncio.all_tasks() == before
+
+
+async def test_what_users_share_is_made_once(client: ClusterClient) -> None:
+    class Part:
+        def __init__(self, client: ClusterClient) -> None:
+            self.client = client
+
+    assert client.shared(Part) is client.shared(Part)
+    assert client.shared(Part).client is client
+    await client.release("test")
