@@ -1,4 +1,4 @@
-"""The fenced producer on the real broker: what it takes from aiokafka's inside, and what errors mean."""
+"""The fenced producer on the real broker: what it writes, and what errors mean."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,13 +10,15 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import DuplicateSequenceNumber
 from aiokafka.protocol.fetch import FetchRequest
-from aiokafka.protocol.produce import ProduceRequest, ProduceResponse_v0
+from aiokafka.protocol.produce import ProduceResponse_v7
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 
 from waypost_worker.devserver import Servers
 from waypost_worker.kafka import fenced_producer
+from waypost_worker.kafka.client import ClusterClient
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.fenced_producer import FencedProducer, claim_epoch
+from waypost_worker.kafka.produce import ProduceGroup
 from waypost_worker.kafka.topics import create_scratch_topic
 from waypost_worker.partition.ports import (
     Fence,
@@ -33,14 +35,19 @@ def connection(servers: Servers) -> Connection:
 
 
 @pytest.fixture
+def client(connection: Connection) -> ClusterClient:
+    return ClusterClient(connection)
+
+
+@pytest.fixture
 async def topic(connection: Connection, topic_prefix: str) -> str:
     await create_scratch_topic(connection, topic_prefix)
     return topic_prefix
 
 
 @asynccontextmanager
-async def producer(connection: Connection, topic: str, fence: Fence) -> AsyncIterator[FencedProducer]:
-    made = FencedProducer(connection, topic, 0, fence)
+async def producer(client: ClusterClient, topic: str, fence: Fence) -> AsyncIterator[FencedProducer]:
+    made = FencedProducer(client, topic, 0, fence)
     try:
         await made.start()
         yield made
@@ -65,11 +72,11 @@ async def first_batch(connection: Connection, topic: str) -> Any:
 
 
 async def test_a_batch_in_the_log_carries_the_claimed_id_and_epoch_and_no_transaction(
-    connection: Connection, topic: str
+    client: ClusterClient, connection: Connection, topic: str
 ) -> None:
-    await claim_epoch(connection, topic)
-    fence = await claim_epoch(connection, topic)
-    async with producer(connection, topic, fence) as owner:
+    await claim_epoch(client, topic)
+    fence = await claim_epoch(client, topic)
+    async with producer(client, topic, fence) as owner:
         await owner.append(records(3))
     batch = await first_batch(connection, topic)
     assert (batch.producer_id, batch.producer_epoch) == fence
@@ -80,22 +87,22 @@ async def test_a_batch_in_the_log_carries_the_claimed_id_and_epoch_and_no_transa
 
 
 async def test_a_new_producer_object_with_an_old_epoch_is_fenced_too(
-    connection: Connection, topic: str
+    client: ClusterClient, topic: str
 ) -> None:
-    old = await claim_epoch(connection, topic)
-    async with producer(connection, topic, await claim_epoch(connection, topic)) as owner:
+    old = await claim_epoch(client, topic)
+    async with producer(client, topic, await claim_epoch(client, topic)) as owner:
         await owner.append(records(1))
-        async with producer(connection, topic, old) as reborn:
+        async with producer(client, topic, old) as reborn:
             with pytest.raises(FencedError, match="took partition 0 over"):
                 await reborn.append(records(1))
         assert await owner.append(records(1)) == 1
 
 
 async def test_an_error_in_the_sequence_ends_the_claim_and_is_no_fencing(
-    connection: Connection, topic: str
+    client: ClusterClient, topic: str
 ) -> None:
-    fence = await claim_epoch(connection, topic)
-    async with producer(connection, topic, fence) as owner, producer(connection, topic, fence) as double:
+    fence = await claim_epoch(client, topic)
+    async with producer(client, topic, fence) as owner, producer(client, topic, fence) as double:
         await owner.append(records(2))
         with pytest.raises(UnavailableError, match="Sequence"):
             await double.append(records(3))
@@ -105,46 +112,49 @@ async def test_an_error_in_the_sequence_ends_the_claim_and_is_no_fencing(
 
 
 async def test_a_batch_that_kafka_has_but_has_forgotten_where_is_in_doubt(
-    connection: Connection, topic: str, monkeypatch: pytest.MonkeyPatch
+    client: ClusterClient, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A broker answers a repeated batch with its offset, or, if it has forgotten that, with an error that the client
     turns into an offset of -1.
     """
-    answer = ProduceResponse_v0(topics=[(topic, [(0, DuplicateSequenceNumber.errno, -1)])])
+    answer = ProduceResponse_v7(
+        topics=[(topic, [(0, DuplicateSequenceNumber.errno, -1, -1, 0)])], throttle_time_ms=0
+    )
 
     async def answered(self: AIOKafkaClient, node: int, request: Any, *, group: Any = None) -> Any:
-        return answer if isinstance(request, ProduceRequest) else await send(self, node, request, group=group)
+        response = await send(self, node, request, group=group)
+        return answer if isinstance(request, ProduceGroup) else response
 
     send = AIOKafkaClient.send
-    async with producer(connection, topic, await claim_epoch(connection, topic)) as owner:
+    async with producer(client, topic, await claim_epoch(client, topic)) as owner:
         monkeypatch.setattr(AIOKafkaClient, "send", answered)
         with pytest.raises(UnavailableError, match="does not know where"):
             await owner.append(records(1))
 
 
-async def test_what_does_not_fit_into_one_batch_is_not_begun(connection: Connection, topic: str) -> None:
+async def test_what_does_not_fit_into_one_batch_is_not_begun(client: ClusterClient, topic: str) -> None:
     large = [ResultRecord(b"key", bytes(3_000_000), []) for _ in range(6)]
-    async with producer(connection, topic, await claim_epoch(connection, topic)) as owner:
+    async with producer(client, topic, await claim_epoch(client, topic)) as owner:
         with pytest.raises(ValueError, match="only 5 of 6 results fit"):
             await owner.append(large)
         assert await owner.append(records(1)) == 0
 
 
 async def test_sequence_numbers_are_given_up_long_before_aiokafka_wraps_them(
-    connection: Connection, topic: str, monkeypatch: pytest.MonkeyPatch
+    client: ClusterClient, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert fenced_producer.LAST_SEQUENCE < 2**31
     monkeypatch.setattr(fenced_producer, "LAST_SEQUENCE", 5)
-    async with producer(connection, topic, await claim_epoch(connection, topic)) as owner:
+    async with producer(client, topic, await claim_epoch(client, topic)) as owner:
         await owner.append(records(3))
         with pytest.raises(UnavailableError, match="used up"):
             await owner.append(records(3))
-    async with producer(connection, topic, await claim_epoch(connection, topic)) as renewed:
+    async with producer(client, topic, await claim_epoch(client, topic)) as renewed:
         assert await renewed.append(records(3)) == 3
 
 
 async def test_a_topic_that_takes_no_large_batches_is_for_a_person_to_mend(
-    connection: Connection, topic_prefix: str
+    client: ClusterClient, connection: Connection, topic_prefix: str
 ) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=connection.bootstrap_servers)
     await admin.start()
@@ -153,7 +163,7 @@ async def test_a_topic_that_takes_no_large_batches_is_for_a_person_to_mend(
         await admin.create_topics([small])
     finally:
         await admin.close()
-    async with producer(connection, topic_prefix, await claim_epoch(connection, topic_prefix)) as owner:
+    async with producer(client, topic_prefix, await claim_epoch(client, topic_prefix)) as owner:
         with pytest.raises(RefusedError, match=r"set max\.message\.bytes=16777216"):
             await owner.append([ResultRecord(b"key", b"x" * 20_000, [])])
 
@@ -161,22 +171,22 @@ async def test_a_topic_that_takes_no_large_batches_is_for_a_person_to_mend(
 async def test_a_missing_topic_is_waited_for_no_longer_than_the_time_limit(
     servers: Servers, topic_prefix: str
 ) -> None:
-    connection = Connection(servers.kafka.bootstrap_servers, request_timeout=0.5)
-    async with producer(connection, topic_prefix, Fence(1, 0)) as owner:
+    client = ClusterClient(Connection(servers.kafka.bootstrap_servers, request_timeout=0.5))
+    async with producer(client, topic_prefix, Fence(1, 0)) as owner:
         async with asyncio.timeout(30):
             with pytest.raises(UnavailableError):
                 await owner.append(records(1))
 
 
-async def test_closing_a_producer_leaves_no_task_behind(connection: Connection, topic: str) -> None:
+async def test_closing_a_producer_leaves_no_task_behind(client: ClusterClient, topic: str) -> None:
     before = asyncio.all_tasks()
-    async with producer(connection, topic, await claim_epoch(connection, topic)) as owner:
+    async with producer(client, topic, await claim_epoch(client, topic)) as owner:
         await owner.append(records(1))
         assert asyncio.all_tasks() - before
     assert asyncio.all_tasks() == before
 
 
 async def test_nothing_listens_there(topic_prefix: str, servers: Servers) -> None:
-    nowhere = Connection("127.0.0.1:1", request_timeout=0.5)
+    nowhere = ClusterClient(Connection("127.0.0.1:1", request_timeout=0.5))
     with pytest.raises(UnavailableError, match=r"127\.0\.0\.1"):
         await claim_epoch(nowhere, topic_prefix)

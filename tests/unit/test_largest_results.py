@@ -40,7 +40,7 @@ from waypost.model.retention import MAX_CHECKPOINTS_BOUNDS, RetentionPolicy
 from waypost.wire.envelope import Envelope
 from waypost.wire.event_types import RESULT_TYPES, EventType
 from waypost.wire.id_lists import MAX_LIST_BYTES, fits_in_full
-from waypost_worker.kafka.fenced_producer import MAX_BATCH_BYTES
+from waypost_worker.kafka.produce import MAX_BATCH_BYTES
 from waypost_worker.partition.emitter import EMIT_BYTES, pieces
 from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.ports import Fence, ResultRecord

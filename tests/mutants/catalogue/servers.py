@@ -11,6 +11,8 @@ SHARDS = "tests/integration/test_shards_guard.py::"
 _CHECK = 'self._check_place(row["noted"], partitions)'
 READER = "waypost_worker.kafka.partition_reader:PartitionReader."
 PRODUCER = "waypost_worker.kafka.fenced_producer:FencedProducer."
+GROUP = "waypost_worker.kafka.produce:ProduceGroup."
+APPENDS = "tests/unit/test_fenced_producer.py::"
 
 
 def _in(file: str, *tests: str) -> tuple[str, ...]:
@@ -134,12 +136,12 @@ SERVERS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "producer-without-the-claimed-epoch",
-        "results are appended under a producer id of the client's own",
+        "results are appended without a producer id",
         (
             Edit(
-                PRODUCER + "__init__",
-                "manager.set_pid_and_epoch(fence.producer_id, fence.producer_epoch)",
-                "assert manager",
+                PRODUCER + "_batch",
+                "*self._fence, self._sequence",
+                "-1, -1, -1",
             ),
         ),
         tests=_in(RESULTS, "test_a_zombie_cannot_append_behind_the_fence_record"),
@@ -147,15 +149,12 @@ SERVERS: tuple[Mutant, ...] = (
     Mutant(
         "producer-used-after-a-failure",
         "a producer whose append failed is used again",
-        (
-            Edit(PRODUCER + "append", "if not self._usable:", "if False:"),
-            Edit(PRODUCER + "_stop_sending", "sender.cancel()", "pass"),
-        ),
+        (Edit(PRODUCER + "append", "if not self._usable:", "if False:"),),
         tests=_in(RESULTS, "test_after_a_cancelled_append_nothing_more_is_appended"),
     ),
     Mutant(
         "sequence-wraps",
-        "a producer is used beyond the sequence numbers that aiokafka counts rightly",
+        "a producer is used until its sequence numbers wrap",
         (Edit(PRODUCER + "append", "if self._sequence + len(records) > LAST_SEQUENCE:", "if False:"),),
         tests=(
             "tests/integration/test_kafka_fenced.py::"
@@ -295,10 +294,53 @@ SERVERS: tuple[Mutant, ...] = (
     Mutant(
         "duplicate-taken-for-an-append",
         "an offset that Kafka does not know any more is taken for one",
-        (Edit(PRODUCER + "_send", "if offset < 0:", "if False:"),),
+        (Edit(PRODUCER + "_offset", "if answer.offset < 0:", "if False:"),),
         tests=(
             "tests/integration/test_kafka_fenced.py::test_a_batch_that_kafka_has_but_has_forgotten_where_is_in_doubt",
         ),
+    ),
+    Mutant(
+        "answers-by-order",
+        "the answers to a Produce request are taken for those of its batches in order",
+        (
+            Edit(
+                GROUP + "outcomes",
+                "for partition, code, offset, time_ms, *_ in partitions",
+                "for (partition, *_), (_, code, offset, time_ms, *_) in zip(sorted(partitions), partitions)",
+            ),
+        ),
+        tests=_in(APPENDS, "test_appends_of_several_partitions_go_in_one_request_for_each_broker"),
+    ),
+    Mutant(
+        "retry-with-a-new-sequence",
+        "a batch that is sent again gets a new sequence number",
+        (
+            Edit(
+                PRODUCER + "_attempt",
+                "began = loop.time()",
+                "began = loop.time()\n    self._sequence += 1\n"
+                "    batch.data = batch.data[:53] + self._sequence.to_bytes(4, 'big') + batch.data[57:]",
+            ),
+        ),
+        tests=_in(APPENDS, "test_after_what_passes_the_same_bytes_are_sent_again"),
+    ),
+    Mutant(
+        "canceled-append-sent",
+        "a batch is sent although its append was canceled while the connection opened",
+        (Edit(GROUP + "build", "batch.wanted and ", ""),),
+        tests=_in(APPENDS, "test_an_append_that_is_canceled_while_the_connection_opens_is_not_sent"),
+    ),
+    Mutant(
+        "append-sent-after-its-deadline",
+        "a batch is sent however long ago its append began",
+        (Edit(GROUP + "build", "now < batch.deadline and ", ""),),
+        tests=_in(APPENDS, "test_nothing_is_sent_after_the_deadline_even_by_a_loop_that_stood_still"),
+    ),
+    Mutant(
+        "two-batches-of-a-partition-in-a-request",
+        "a Produce request carries two batches of a partition",
+        (Edit(GROUP + "build", " and batch.partition not in self._sent", ""),),
+        tests=_in(APPENDS, "test_two_batches_of_a_partition_never_share_a_request"),
     ),
     Mutant(
         "place-of-a-database-unchecked",

@@ -62,7 +62,9 @@ class Connection:
 
 def meaning(doing: str, error: Exception) -> OwnerError:
     """What an error of the Kafka client means to an owner: RefusedError where waiting does not mend it."""
-    said = f"{type(error).__name__}: {error}".removesuffix(": ")
+    said = (
+        str(error) if isinstance(error, KafkaError) else f"{type(error).__name__}: {error}".removesuffix(": ")
+    )
     if isinstance(error, _NEEDS_A_PERSON):
         return RefusedError(
             f"Kafka does not allow this worker to go on, {doing}: {said}. Nothing was changed; give the "

@@ -5,26 +5,37 @@ A Kafka leader checks the epoch of every data batch, transactional or not (Produ
 out of the partition, and no transaction is needed, which would cost a round trip to the coordinator and
 markers in the log (KIP-98 describes ids and epochs).
 
-The only module that touches private attributes of aiokafka's producer: its producer id and epoch, which it
-neither shows nor takes, and its sender task, which would otherwise retry for ever. A contract test holds them
-against the real broker; pyproject bounds aiokafka's version.
+Owns a producer's sequence, what a broker's error means to an owner, and when an append is tried again.
 """
 
 import asyncio
 import time
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import TopicPartition
 from aiokafka.errors import (
+    BrokerResponseError,
+    ConcurrentTransactions,
+    DuplicateSequenceNumber,
     InvalidProducerEpoch,
     InvalidTimestampError,
+    KafkaError,
     MessageSizeTooLargeError,
-    ProducerFenced,
+    NoError,
+    ProducerClosed,
     RecordListTooLargeError,
+    RequestTimedOutError,
+    for_code,
 )
+from aiokafka.protocol.transaction import InitProducerIdRequest
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
-from waypost_worker.kafka.connection import PASSING, Connection, kafka_errors, meaning, quietly
+from waypost_worker.kafka.client import ClusterClient, Lane
+from waypost_worker.kafka.connection import PASSING, kafka_errors, meaning
+from waypost_worker.kafka.group_append import GroupAppender, hold_seconds
+from waypost_worker.kafka.produce import MAX_BATCH_BYTES, Answer, NotSentError, OutgoingBatch, boottime
 from waypost_worker.partition.ports import (
     Fence,
     FencedError,
@@ -33,53 +44,64 @@ from waypost_worker.partition.ports import (
     UnavailableError,
 )
 
-MAX_BATCH_BYTES: Final = 16 * 1024 * 1024
-# aiokafka lets sequence numbers wrap wrongly at 2**31; a new claim starts again from 0.
+_T = TypeVar("_T")
+
+# A sequence number has 31 bits; a new claim starts again from 0 long before it wraps.
 LAST_SEQUENCE: Final = 2**30
-_CLOSE_SECONDS: Final = 1.0
-_LOG_APPEND_TIME: Final = 1
+_BACKOFF: Final = 0.05
+_MAGIC: Final = 2
+_UNCOMPRESSED: Final = 0
+# No transaction is ever begun, but a broker refuses a time limit above its own.
+_TRANSACTION_MS: Final = 60_000
+# PRODUCER_FENCED, which aiokafka does not know.
+_FENCED: Final = (InvalidProducerEpoch.errno, 90)
+_TOO_LARGE: Final = (MessageSizeTooLargeError, RecordListTooLargeError)
 
 
-async def claim_epoch(connection: Connection, transactional_id: str) -> Fence:
-    """A producer id and an epoch above all that were given for this id before (InitProducerId)."""
-    producer = AIOKafkaProducer(**connection.options(), transactional_id=transactional_id)
+async def claim_epoch(client: ClusterClient, transactional_id: str) -> Fence:
+    """Take a producer id and an epoch above all that were given for this id before (InitProducerId).
+
+    Raises:
+        UnavailableError: The coordinator did not answer in time.
+        RefusedError: The worker's principal may not use this id.
+    """
+    request = InitProducerIdRequest(transactional_id, _TRANSACTION_MS)
+
+    async def ask() -> Fence:
+        node = await client.transaction_coordinator(transactional_id)
+        answer = await client.send(node, request, Lane.COORDINATION)
+        if answer.error_code:
+            raise for_code(answer.error_code)(transactional_id)
+        return Fence(answer.producer_id, answer.producer_epoch)
+
+    user = object()
+    await client.use(user)
     try:
         async with kafka_errors(f"claiming the producer epoch of {transactional_id!r}"):
-            async with asyncio.timeout(connection.start_timeout):
-                await producer.start()
-        manager: Any = producer._txn_manager
-        return Fence(manager.producer_id, manager.producer_epoch)
+            return await _persist(client, ask, client.connection.start_timeout)
     finally:
-        await quietly(producer.stop(), _CLOSE_SECONDS)
+        await client.release(user)
 
 
 class FencedProducer:
     """Appends to one partition under a claimed epoch. Of no use any more after the first error."""
 
-    def __init__(self, connection: Connection, topic: str, partition: int, fence: Fence) -> None:
-        self._connection = connection
-        self._topic = topic
-        self._partition = partition
+    def __init__(self, client: ClusterClient, topic: str, partition: int, fence: Fence) -> None:
+        self._client = client
+        self._appender = client.shared(GroupAppender)
+        self._partition = TopicPartition(topic, partition)
+        self._name = f"{topic}/{partition}"
+        self._fence = fence
         self._sequence = 0
         self._usable = True
+        self._under_way: OutgoingBatch | None = None
+        self._slow = False  # a replica lags so far behind that appends go beside those of other partitions
         # When the broker took the last batch, in seconds since 1970, if the topic is dated by the broker.
         self.broker_time: float | None = None
-        self._producer = AIOKafkaProducer(
-            **connection.options(),
-            enable_idempotence=True,
-            acks="all",
-            max_batch_size=MAX_BATCH_BYTES,
-            max_request_size=MAX_BATCH_BYTES + 65_536,
-            linger_ms=0,
-        )
-        manager: Any = self._producer._txn_manager
-        manager.set_pid_and_epoch(fence.producer_id, fence.producer_epoch)
 
     async def start(self) -> None:
         """Connect. UnavailableError if the cluster can't be reached in time."""
-        async with kafka_errors("connecting the results producer"):
-            async with asyncio.timeout(self._connection.start_timeout):
-                await self._producer.start()
+        await self._client.use(self)
 
     async def append(self, records: Sequence[ResultRecord]) -> int:
         """Append all records in order, and only them, as one batch of Kafka's; the offset of the first.
@@ -93,78 +115,106 @@ class FencedProducer:
             raise UnavailableError("this producer failed before; its sequence is not to be trusted any more")
         if self._sequence + len(records) > LAST_SEQUENCE:
             raise UnavailableError("the sequence numbers of this producer are used up: claiming a new epoch")
-        batch = self._batch(records)
-        self._usable = False
+        deadline = boottime() + self._client.connection.request_timeout
+        batch = OutgoingBatch(self._partition, self._batch(records), deadline)
+        self._usable, self._under_way = False, batch
         try:
-            base = await self._send(batch)
-        except BaseException:
-            self._stop_sending()
-            raise
-        self._usable = True
+            offset = self._offset(await self._send(batch), batch)
+            self._usable = batch.wanted
+        finally:
+            batch.wanted, self._under_way = False, None
         self._sequence += len(records)
-        return base
+        return offset
 
-    def _batch(self, records: Sequence[ResultRecord]) -> Any:
-        # Past the batch's own append, whose two calls of Python each record would pay.
+    async def close(self) -> None:
+        """Give up. A request under way may or may not take effect; nothing is sent after it."""
+        self._usable = False
+        if self._under_way is not None:
+            self._under_way.wanted = False
+        await self._client.release(self)
+
+    def _batch(self, records: Sequence[ResultRecord]) -> bytes:
         now = time.time_ns() // 1_000_000
-        batch: Any = self._producer.create_batch()
-        append = batch._builder.append
+        builder: Any = DefaultRecordBatchBuilder(
+            _MAGIC, _UNCOMPRESSED, 0, *self._fence, self._sequence, MAX_BATCH_BYTES
+        )
+        append = builder.append
         for held, (key, value, headers) in enumerate(records):
             if append(held, now, key, value, headers) is None:
                 raise ValueError(f"only {held} of {len(records)} results fit into {MAX_BATCH_BYTES} bytes")
-        batch._relative_offset = len(records)
-        batch.close()
-        return batch
+        return bytes(builder.build())
 
-    async def _send(self, batch: Any) -> int:
+    async def _send(self, batch: OutgoingBatch) -> Answer:
+        """Send a batch, the same bytes again after errors that pass, and return the answer.
+
+        What happens to a batch that got none in time is unknown, as after any lost reply.
+        """
         try:
-            # An idempotent producer of aiokafka retries for ever, so the limit is set here. What happens to
-            # the batch after that is unknown, as after any lost reply.
-            async with asyncio.timeout(self._connection.request_timeout):
-                future = await self._producer.send_batch(batch, self._topic, partition=self._partition)
-                sent = await future
-        except (ProducerFenced, InvalidProducerEpoch):
+            return await _persist(
+                self._client, partial(self._attempt, batch), self._client.connection.request_timeout
+            )
+        except PASSING as error:
+            raise meaning(f"appending to {self._name}", error) from error
+
+    async def _attempt(self, batch: OutgoingBatch) -> Answer:
+        if not batch.wanted:
+            raise ProducerClosed
+        loop, hold = asyncio.get_running_loop(), hold_seconds(self._client.connection)
+        began = loop.time()
+        answer = await self._appender.append(batch, beside=self._slow)
+        error = for_code(answer.error_code)
+        self._slow = error is RequestTimedOutError or (self._slow and loop.time() - began >= hold)
+        if error.retriable:
+            raise error
+        return answer
+
+    def _offset(self, answer: Answer, batch: OutgoingBatch) -> int:
+        """Return where a batch begins in the log. Raise what its answer means if it does not say."""
+        topic, partition = self._partition
+        error = for_code(answer.error_code)
+        if answer.error_code in _FENCED:
             raise FencedError(
-                f"another worker took partition {self._partition} over in Kafka: its epoch is higher now"
-            ) from None
-        except (MessageSizeTooLargeError, RecordListTooLargeError) as error:
+                f"another worker took partition {partition} over in Kafka: its epoch is higher now"
+            )
+        if error in _TOO_LARGE:
             raise RefusedError(
-                f"a batch of {batch.size()} bytes is too large for {self._topic} ({error}). Nothing of it was "
+                f"a batch of {len(batch.data)} bytes is too large for {topic} ({error.__name__}). Nothing of it was "
                 f"written, and its commands stay applied; set max.message.bytes={MAX_BATCH_BYTES} on the topic"
-            ) from None
-        except InvalidTimestampError:
+            )
+        if error is InvalidTimestampError:
             raise RefusedError(
-                f"the broker rejects the time of this machine's clock for {self._topic}: it is too far ahead. "
+                f"the broker rejects the time of this machine's clock for {topic}: it is too far ahead. "
                 "Nothing was written, and commands stay applied. Set the clock, and run 'waypost topics update' so "
                 "that the broker dates results itself"
-            ) from None
-        except PASSING as error:
-            raise meaning(f"appending to {self._topic}/{self._partition}", error) from error
-        offset = int(sent.offset)
-        self.broker_time = sent.timestamp / 1000 if sent.timestamp_type == _LOG_APPEND_TIME else None
-        if offset < 0:
-            # DuplicateSequenceNumber: the broker has the batch already but has forgotten where.
-            raise UnavailableError(
-                f"Kafka has a batch of {self._topic}/{self._partition} but does not know where any more"
             )
-        return offset
+        if error not in (NoError, DuplicateSequenceNumber):
+            why = error(f"error code {answer.error_code}")
+            raise meaning(f"appending to {self._name}", why) from why
+        if answer.offset < 0:
+            # DuplicateSequenceNumber: the broker has the batch already but has forgotten where.
+            raise UnavailableError(f"Kafka has a batch of {self._name} but does not know where any more")
+        self.broker_time = answer.time_ms / 1000 if answer.time_ms >= 0 else None
+        return answer.offset
 
-    def _stop_sending(self) -> None:
-        """From here on nothing is sent again; the request under way, if any, is still waited for."""
-        self._usable = False
-        sender: asyncio.Task[None] | None = self._producer._sender.sender_task
-        if sender is not None and not sender.done():
-            sender.cancel()
 
-    async def close(self) -> None:
-        """Give up. A request still under way may or may not take effect."""
-        # stop() would wait for batches that can't be delivered; what it does besides is done here.
-        self._producer._closed = True
-        sender: asyncio.Task[None] | None = self._producer._sender.sender_task
-        self._stop_sending()
-        if sender is not None:
-            # Cancelled once it waits for its request in flight, cancelled twice it does not.
-            await asyncio.wait({sender}, timeout=0.05)
-            self._stop_sending()
-            await asyncio.wait({sender}, timeout=_CLOSE_SECONDS)
-        await quietly(self._producer.client.close(), _CLOSE_SECONDS)
+async def _persist(client: ClusterClient, attempt: Callable[[], Awaitable[_T]], seconds: float) -> _T:
+    """Attempt until it succeeds, looking for leaders again in between. Raise the last error when time is up."""
+    last: Exception | None = None
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                try:
+                    if last is not None:
+                        await asyncio.sleep(_BACKOFF)
+                        if not isinstance(last, (BrokerResponseError, NotSentError)) or last.invalid_metadata:
+                            await client.refresh()
+                    return await attempt()
+                except (*PASSING, UnavailableError) as error:
+                    if isinstance(error, KafkaError) and not (
+                        error.retriable or isinstance(error, ConcurrentTransactions)
+                    ):
+                        raise
+                    if last is None or not isinstance(error, NotSentError):
+                        last = error
+    except TimeoutError as late:
+        raise last or late from None

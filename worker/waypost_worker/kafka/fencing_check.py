@@ -13,6 +13,7 @@ from uuid import uuid4
 from aiokafka.errors import OutOfOrderSequenceNumber, UnknownProducerId
 
 from waypost.wire.topics import Topics
+from waypost_worker.kafka.client import ClusterClient
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.fenced_producer import FencedProducer, claim_epoch
 from waypost_worker.kafka.topics import create_scratch_topic, delete_topic
@@ -40,7 +41,7 @@ async def zombie_test(connection: Connection, topics: Topics) -> FencingReport:
     name = f"{topics.prefix}.zombie-test.{uuid4().hex[:12]}"
     await create_scratch_topic(connection, name)
     try:
-        passed = await _zombies_that_pass(connection, name)
+        passed = await _zombies_that_pass(ClusterClient(connection), name)
     finally:
         left = await _remove(connection, name)
     seconds = time.monotonic() - began
@@ -55,14 +56,14 @@ async def zombie_test(connection: Connection, topics: Topics) -> FencingReport:
     return FencingReport(not passed, message + left, seconds)
 
 
-async def _zombies_that_pass(connection: Connection, topic: str) -> list[str]:
-    older = await claim_epoch(connection, topic)
-    async with _producer(connection, topic, older) as zombie:
+async def _zombies_that_pass(client: ClusterClient, topic: str) -> list[str]:
+    older = await claim_epoch(client, topic)
+    async with _producer(client, topic, older) as zombie:
         await zombie.append([_record("first")])
-        newer = await claim_epoch(connection, topic)
-        async with _producer(connection, topic, newer) as owner:
+        newer = await claim_epoch(client, topic)
+        async with _producer(client, topic, newer) as owner:
             await owner.append([_record("fence")])
-        async with _producer(connection, topic, older) as reborn:
+        async with _producer(client, topic, older) as reborn:
             attempts = {"the old producer": zombie, "a new producer with the old epoch": reborn}
             return [who for who, producer in attempts.items() if not await _refused(producer)]
 
@@ -80,8 +81,8 @@ async def _refused(producer: FencedProducer) -> bool:
 
 
 @asynccontextmanager
-async def _producer(connection: Connection, topic: str, fence: Fence) -> AsyncIterator[FencedProducer]:
-    producer = FencedProducer(connection, topic, 0, fence)
+async def _producer(client: ClusterClient, topic: str, fence: Fence) -> AsyncIterator[FencedProducer]:
+    producer = FencedProducer(client, topic, 0, fence)
     try:
         await producer.start()
         yield producer

@@ -25,9 +25,10 @@ class KafkaResultsLog(ResultsLog):
 
     @override
     async def claim(self) -> Fence:
-        fence = await claim_epoch(self._client.connection, self._transactional_id)
-        topic, partition = self._partition
-        producer = FencedProducer(self._client.connection, topic, partition, fence)
+        # From here on, so that the connections outlast the claim.
+        await self._client.use(self)
+        fence = await claim_epoch(self._client, self._transactional_id)
+        producer = FencedProducer(self._client, *self._partition, fence)
         former, self._producer = self._producer, producer
         if former is not None:
             await former.close()
@@ -64,8 +65,8 @@ class KafkaResultsLog(ResultsLog):
     @property
     @override
     def unanswered_append_seconds(self) -> float:
-        # The client sends nothing of an append later than request_timeout after its begin. What it sent last
-        # may still lie in a socket or in the broker's queue, for which the same time again is allowed.
+        # Nothing of an append is sent later than request_timeout after its begin (OutgoingBatch.deadline). What was
+        # sent last may still lie in a socket or in the broker's queue, for which the same time again is allowed.
         return 2 * self._client.connection.request_timeout
 
     @override
@@ -73,3 +74,4 @@ class KafkaResultsLog(ResultsLog):
         await self._reader.close()
         if self._producer is not None:
             await self._producer.close()
+        await self._client.release(self)

@@ -19,7 +19,7 @@ from aiokafka.errors import (
 from waypost.wire.topics import Topics
 from waypost_worker.findings import Finding as Finding
 from waypost_worker.kafka.connection import Connection, kafka_errors, quietly
-from waypost_worker.kafka.fenced_producer import MAX_BATCH_BYTES
+from waypost_worker.kafka.produce import MAX_BATCH_BYTES
 from waypost_worker.partition.ports import RefusedError, UnavailableError
 
 COMMAND_BYTES: Final = 1_048_588  # Kafka's own default

@@ -1,0 +1,108 @@
+"""Produce requests that carry batches of several partitions, and what each of them was answered with.
+
+A Produce request outside transactions may mix producers: id, epoch and sequence stand in the header of each batch,
+and a leader judges each batch by itself. Owns what is in a request and in an answer. No connection, no retries.
+"""
+
+import time
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+from aiokafka.protocol.api import Request
+from aiokafka.protocol.produce import (
+    ProduceRequest_v3,
+    ProduceRequest_v4,
+    ProduceRequest_v5,
+    ProduceRequest_v6,
+    ProduceRequest_v7,
+)
+from typing_extensions import override
+
+#: The largest batch that a results topic takes.
+MAX_BATCH_BYTES: Final = 16 * 1024 * 1024
+_ALL_REPLICAS: Final = -1
+_NO_TIME: Final = -1
+# From 3 on, batches have a producer id, an epoch and a sequence.
+_Versions: TypeAlias = (
+    ProduceRequest_v3 | ProduceRequest_v4 | ProduceRequest_v5 | ProduceRequest_v6 | ProduceRequest_v7
+)
+
+
+class NotSentError(KafkaError):
+    """A batch was not in the request, or its partition not in the answer."""
+
+    retriable = True
+
+
+class OutgoingBatch:
+    """A batch on its way to a partition.
+
+    ``wanted`` is cleared when its append ends, however it ends. After ``deadline``, by :func:`boottime`, nobody may
+    send it any more.
+    """
+
+    __slots__ = ("data", "deadline", "partition", "wanted")
+
+    def __init__(self, partition: TopicPartition, data: bytes, deadline: float) -> None:
+        self.partition = partition
+        self.data = data
+        self.deadline = deadline
+        self.wanted = True
+
+
+class Answer(NamedTuple):
+    """What a leader answered about a batch. ``time_ms`` is when it took the batch, -1 unless the topic is dated so."""
+
+    error_code: int
+    offset: int
+    time_ms: int
+
+
+class ProduceGroup(Request[_Versions]):
+    """Appends a batch to each of several partitions. The answer comes once all replicas in sync have all of them.
+
+    Which batches are still to be sent is decided in ``build``, which a connection calls right before it writes. A
+    connection may have to be opened first, which can take longer than an append may. A second batch of a partition
+    waits for another request: of two in the same request, brokers would append one and answer for both.
+    """
+
+    API_KEY = 0
+
+    def __init__(self, batches: Sequence[OutgoingBatch], timeout_ms: int) -> None:
+        self._batches = batches
+        self._timeout_ms = timeout_ms
+        self._sent: dict[TopicPartition, OutgoingBatch] = {}
+
+    @override
+    def build(self, request_struct_class: type[_Versions]) -> _Versions:
+        now = boottime()
+        topics: dict[str, list[tuple[int, bytes]]] = {}
+        for batch in self._batches:
+            if batch.wanted and now < batch.deadline and batch.partition not in self._sent:
+                self._sent[batch.partition] = batch
+                topic, partition = batch.partition
+                topics.setdefault(topic, []).append((partition, batch.data))
+        if not topics:
+            raise NotSentError("nobody waits for these appends any more")
+        return request_struct_class(None, _ALL_REPLICAS, self._timeout_ms, list(topics.items()))
+
+    def outcomes(self, response: Any) -> list[Answer | Exception]:
+        """Return the answer for each batch of this group, or NotSentError."""
+        answers = {
+            TopicPartition(topic, partition): Answer(code, offset, time_ms)
+            for topic, partitions in response.topics
+            for partition, code, offset, time_ms, *_ in partitions
+        }
+        return [
+            answers.get(batch.partition, NotSentError("the broker did not answer for this partition"))
+            if self._sent.get(batch.partition) is batch
+            else NotSentError("another batch of this partition was sent")
+            for batch in self._batches
+        ]
+
+
+def boottime() -> float:
+    """Return seconds since boot. Unlike the event loop's time, it runs while the machine is suspended."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
