@@ -66,7 +66,7 @@ class ScriptedCluster(ClusterClient):
         assert (transactional_id, acks) == (None, -1)
         ((topic, pairs),) = topics
         assert topic == TOPIC
-        batches = dict(pairs)
+        batches = {partition: bytes(batch) for partition, batch in pairs}
         assert len(batches) == len(pairs), "two batches of a partition in one request"
         self.sent.append(Sent(node, lane, timeout_ms, batches))
         scripts = {

@@ -30,6 +30,7 @@ from aiokafka.errors import (
     UnknownProducerId,
     UnknownTopicOrPartitionError,
 )
+from aiokafka.protocol.produce import ProduceRequest_v7
 from aiokafka.protocol.transaction import InitProducerIdResponse_v0
 from aiokafka.record.default_records import DefaultRecordBatch
 from tests.unit.scripted_kafka import DATED, NOTHING, OFFSETS, TOPIC, Script, ScriptedCluster
@@ -145,6 +146,12 @@ async def test_two_batches_of_a_partition_never_share_a_request(cluster: Scripte
     outcomes = await appended([former, present, other])
     assert isinstance(outcomes[0], FencedError)
     assert outcomes[1:] == [OFFSETS, 2 * OFFSETS]
+
+
+async def test_a_request_is_encoded_as_the_client_would() -> None:
+    topics = [("results", [(0, b"first"), (7, b"")]), ("results-\u00fc", [(2**31 - 1, bytes(100_000))])]
+    expected = ProduceRequest_v7(None, -1, 1234, topics).encode()
+    assert produce.ProduceBatches(None, -1, 1234, topics).encode() == expected
 
 
 # Whose answer is whose.

@@ -133,7 +133,7 @@ class FencedProducer:
             self._under_way.wanted = False
         await self._client.release(self)
 
-    def _batch(self, records: Sequence[ResultRecord]) -> bytes:
+    def _batch(self, records: Sequence[ResultRecord]) -> bytearray:
         now = time.time_ns() // 1_000_000
         builder: Any = DefaultRecordBatchBuilder(
             _MAGIC, _UNCOMPRESSED, 0, *self._fence, self._sequence, MAX_BATCH_BYTES
@@ -142,7 +142,8 @@ class FencedProducer:
         for held, (key, value, headers) in enumerate(records):
             if append(held, now, key, value, headers) is None:
                 raise ValueError(f"only {held} of {len(records)} results fit into {MAX_BATCH_BYTES} bytes")
-        return bytes(builder.build())
+        built: bytearray = builder.build()
+        return built
 
     async def _send(self, batch: OutgoingBatch) -> Answer:
         """Send a batch, the same bytes again after errors that pass, and return the answer.
