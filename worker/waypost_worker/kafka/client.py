@@ -103,8 +103,11 @@ class ClusterClient:
         Raises:
             LeaderNotAvailableError: It has none just now, as far as metadata tells.
         """
-        client = await self._tracking(partition.topic)
+        client = await self._opened()
         node = client.cluster.leader_for_partition(partition)
+        if node is None:
+            client = await self._tracking(partition.topic)
+            node = client.cluster.leader_for_partition(partition)
         if node is None or node < 0:
             raise LeaderNotAvailableError(f"{partition.topic}/{partition.partition} has no leader just now")
         return int(node)
