@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ from tests.simulation.loop import OUTSIDE, SimulatedLoop, current_process
 from tests.simulation.network import Server
 
 from waypost.wire.envelope import KafkaRecord
+from waypost_worker.partition.grouping import Grouper
 from waypost_worker.partition.ports import (
     Fence,
     FetchedResult,
@@ -22,6 +24,7 @@ from waypost_worker.partition.ports import (
 
 FETCH_WAIT = 1.0
 PIECE = 7  # records that a read gives at a time
+LONGEST_OPENING = 0.8  # seconds
 _NO_EPOCH = -1
 
 
@@ -179,13 +182,77 @@ class SimulatedCommandLog:
         self.closed = True
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Append:
+    log: ResultsPartition
+    fence: Fence
+    sequence: int
+    records: tuple[ResultRecord, ...]
+    deadline: float
+
+    def land(self, count: int | None = None) -> int | Exception:
+        """What the leader does with the batch, or with this many of its records."""
+        try:
+            return self.log.append(self.fence, self.sequence, self.records[:count])
+        except Exception as error:
+            return error
+
+
+class GroupedAppends:
+    """The appends of one process: what its owners want to append at the same time goes in one request.
+
+    ``openings`` is how likely a connection has to be opened before a request. Others come together meanwhile.
+    """
+
+    def __init__(self, server: Server, openings: float = 0.0) -> None:
+        self._server = server
+        self._openings = openings
+        self.sizes: list[int] = []  # of the groups so far
+        self.grouper: Grouper[_Append, int] = Grouper(
+            self._run, most_items=100, most_weight=1_000_000, heavy=1_000_000
+        )
+
+    async def _run(self, group: Sequence[_Append]) -> Sequence[int | Exception]:
+        if self._openings and self._server.random.random() < self._openings:
+            await asyncio.sleep(self._server.random.random() * LONGEST_OPENING)
+        sent = [one for one in group if self._server.loop.time() < one.deadline]
+        if not sent:
+            raise UnavailableError("nobody waits for these appends any more")
+        self.sizes.append(len(sent))
+        draw = self._server.random.randrange
+        part = None
+        # No owner relies on an append being in the log as a whole or not at all, nor on those of others beside it.
+        if sum(len(one.records) for one in sent) > 1:
+            whole, torn = sent[: (cut := draw(len(sent)))], sent[cut]
+            part = partial(_land, whole, torn, draw(len(torn.records)))
+        what = "append " + ", ".join(f"{len(one.records)} under {one.fence}" for one in sent)
+        landed = dict(zip(sent, await self._server.call(what, partial(_land, sent), part), strict=True))
+        return [landed.get(one, UnavailableError("its time was up")) for one in group]
+
+
+def _land(whole: Sequence[_Append], torn: _Append | None = None, count: int = 0) -> list[int | Exception]:
+    outcomes = [one.land() for one in whole]
+    if torn is not None and count:
+        torn.land(count)
+    return outcomes
+
+
 class SimulatedResultsLog:
-    """One partition of the results topic, for one term: a producer with a sequence, as FencedProducer is."""
+    """One partition of the results topic, for one term: a producer with a sequence, as FencedProducer is.
+
+    ``appends`` is what the owners of a process share.
+    """
 
     def __init__(
-        self, server: Server, log: ResultsPartition, coordinator: Coordinator, transactional_id: str
+        self,
+        server: Server,
+        log: ResultsPartition,
+        coordinator: Coordinator,
+        transactional_id: str,
+        appends: GroupedAppends | None = None,
     ) -> None:
         self._server = server
+        self._appends = appends or GroupedAppends(server)
         self._log = log
         self._coordinator = coordinator
         self._transactional_id = transactional_id
@@ -213,13 +280,15 @@ class SimulatedResultsLog:
         if not self._usable or self.closed:
             raise UnavailableError("this producer failed before")
         self._usable = False
-        taken = tuple(records)
-        effect = partial(self._log.append, self._fence, self._sequence)
-        part = None
-        if len(taken) > 1:  # no owner relies on an append being in the log as a whole or not at all
-            part = partial(effect, taken[: self._server.random.randrange(1, len(taken))])
-        what = f"append {len(taken)} under epoch {self._fence.producer_epoch}"
-        base = await self._server.call(what, partial(effect, taken), part)
+        seconds = self._server.timeout
+        append = _Append(
+            self._log, self._fence, self._sequence, tuple(records), self._server.loop.time() + seconds
+        )
+        try:
+            async with asyncio.timeout(seconds):
+                base = await self._appends.grouper.submit(append)
+        except TimeoutError:
+            raise UnavailableError("no answer to an append in time") from None
         self.broker_time = EPOCH_MS / 1000 + self._server.loop.time() if self._log.dated else None
         self._sequence += len(records)
         self._usable = True

@@ -9,7 +9,13 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING, Final
 
-from tests.simulation.clients import Machine, SimulatedClock, SimulatedCommandLog, SimulatedResultsLog
+from tests.simulation.clients import (
+    GroupedAppends,
+    Machine,
+    SimulatedClock,
+    SimulatedCommandLog,
+    SimulatedResultsLog,
+)
 from tests.simulation.database import SimulatedStore
 from tests.simulation.loop import Process
 
@@ -47,6 +53,7 @@ class Host:
     process: Process
     machine: Machine
     accepting: bool  # whether it was started with accept_trimmed_results
+    appends: GroupedAppends
     owners: dict[int, Running] = field(default_factory=dict)
     stopping: set[int] = field(default_factory=set)
 
@@ -103,7 +110,9 @@ class Fleet:
         """Start worker process ``index``, or start it anew after a crash."""
         process = Process(f"w{index}.{len(self._world.processes)}")
         self._world.processes.append(process)
-        host = Host(process, Machine(self._world.loop, self._world.random.random() * 1000), self.accepting)
+        machine = Machine(self._world.loop, self._world.random.random() * 1000)
+        appends = GroupedAppends(self._world.kafka, self._world.plan.openings)
+        host = Host(process, machine, self.accepting, appends)
         if index < len(self.hosts):
             self.hosts[index] = host
         else:
@@ -124,7 +133,7 @@ class Fleet:
         plan = self._world.plan
         ports = Ports(
             make_log=lambda: self._log(partition),
-            make_results=lambda: self._results_log(partition),
+            make_results=lambda: self._results_log(partition, host.appends),
             store=SimulatedStore(self._world.database_of(partition), partition),
             clock=SimulatedClock(host.machine),
         )
@@ -207,12 +216,14 @@ class Fleet:
         self.opened.append(log)
         return log
 
-    def _results_log(self, partition: int) -> SimulatedResultsLog:
+    def _results_log(self, partition: int, appends: GroupedAppends) -> SimulatedResultsLog:
+        world = self._world
         log = SimulatedResultsLog(
-            self._world.kafka,
-            self._world.results[partition],
-            self._world.coordinator,
+            world.kafka,
+            world.results[partition],
+            world.coordinator,
             self.transactional_id(partition),
+            appends,
         )
         self.opened.append(log)
         return log

@@ -93,6 +93,7 @@ class WorldPlan:
         FORGET_ABOVE,
     )  # command ids kept, and how many may wait to go
     rejected_parts: tuple[int, int] = (PARTS, PART_ROWS)  # of the rejected commands that are kept
+    openings: float = 0.0  # how likely a connection has to be opened before an append
 
 
 def plan_of(seed: int) -> WorldPlan:
@@ -138,6 +139,9 @@ def plan_of(seed: int) -> WorldPlan:
         plan.shards = Random(f"how many databases {seed}").choice((1, 1, 2))
     plan.topic_ids = Random(f"topic ids {seed}").random() < 0.7
     plan.snapshots = Random(f"keeps snapshots {seed}").random() >= 0.5
+    if plan.partitions > 1 and Random(f"connections of {seed}").random() < 0.3:
+        plan.openings = 0.8
+        plan.commands *= 3
     lossy = LOSSY & set(plan.faults)
     if plan.disaster == "add_partitions" and lossy:
         # A database that lost everything rightly takes the new count for the first.
