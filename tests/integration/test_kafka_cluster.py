@@ -7,12 +7,14 @@ from contextlib import aclosing, suppress
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
+from tests.support.processes import freeze
 from tests.support.servers import ServerDirectory, started
 
 from waypost.wire.topics import Topics
 from waypost_worker.devserver import ClusterOptions, EmbeddedKafka
 from waypost_worker.kafka.client import ClusterClient
 from waypost_worker.kafka.connection import Connection
+from waypost_worker.kafka.fenced_producer import FencedProducer, claim_epoch
 from waypost_worker.kafka.fencing_check import zombie_test
 from waypost_worker.kafka.membership import Membership
 from waypost_worker.kafka.results_log import KafkaResultsLog
@@ -188,6 +190,36 @@ async def test_an_owner_appends_on_while_the_brokers_restart_in_turn(
     # An append without an answer may be there as well as its repetition; nothing else may be doubled or lost.
     assert list(dict.fromkeys(found)) == written
     assert len(found) - len(written) < terms
+
+
+async def test_a_slow_replica_of_a_partition_holds_up_no_other_for_long(
+    cluster: EmbeddedKafka, connection: Connection, topic_prefix: str
+) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=connection.bootstrap_servers)
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(topic_prefix, -1, -1, {0: [1, 2], 1: [1, 3]})])
+    finally:
+        await admin.close()
+    client = ClusterClient(connection)
+    slow, quick = [
+        FencedProducer(client, topic_prefix, number, await claim_epoch(client, f"{topic_prefix}.{number}"))
+        for number in range(2)
+    ]
+    await slow.start()
+    await quick.start()
+    assert await asyncio.gather(slow.append([record("0")]), quick.append([record("0")])) == [0, 0]
+    replica = next(one for one in cluster.nodes if one.node_id == 2)
+    freeze(replica)
+    try:
+        held = asyncio.create_task(slow.append([record("1")]))
+        for number in range(1, 6):
+            assert await quick.append([record(str(number))]) == number
+        assert not held.done()
+    finally:
+        replica.resume()
+        await asyncio.gather(held, return_exceptions=True)
+        await asyncio.gather(slow.close(), quick.close())
 
 
 async def test_a_membership_outlives_its_coordinator(

@@ -343,6 +343,18 @@ SERVERS: tuple[Mutant, ...] = (
         tests=_in(APPENDS, "test_two_batches_of_a_partition_never_share_a_request"),
     ),
     Mutant(
+        "slow-replica-holds-up-all",
+        "a Produce request waits for the slowest replica as long as an append may take",
+        (
+            Edit(
+                "waypost_worker.kafka.group_append:hold_seconds",
+                "min(_LONGEST_HOLD, connection.request_timeout / 4)",
+                "connection.request_timeout",
+            ),
+        ),
+        tests=_in(APPENDS, "test_a_partition_with_a_slow_replica_holds_up_others_once"),
+    ),
+    Mutant(
         "place-of-a-database-unchecked",
         "an owner acquires its partition in whatever shard it is given",
         (Edit("waypost_worker.postgres.store:PostgresStore.acquire", _CHECK, "pass"),),
