@@ -33,7 +33,7 @@ from aiokafka.errors import (
 from aiokafka.protocol.produce import ProduceRequest_v7
 from aiokafka.protocol.transaction import InitProducerIdResponse_v0
 from aiokafka.record.default_records import DefaultRecordBatch
-from tests.unit.scripted_kafka import DATED, NOTHING, OFFSETS, TOPIC, Script, ScriptedCluster
+from tests.unit.scripted_leaders import DATED, NOTHING, OFFSETS, TOPIC, Script, ScriptedLeaders
 
 from waypost_worker.kafka import fenced_producer, produce
 from waypost_worker.kafka.client import Lane
@@ -57,15 +57,15 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def cluster() -> ScriptedCluster:
-    return ScriptedCluster()
+async def cluster() -> ScriptedLeaders:
+    return ScriptedLeaders()
 
 
-def owner(cluster: ScriptedCluster, partition: int) -> FencedProducer:
+def owner(cluster: ScriptedLeaders, partition: int) -> FencedProducer:
     return FencedProducer(cluster, TOPIC, partition, Fence(7000 + partition, partition))
 
 
-def owners(cluster: ScriptedCluster, count: int) -> list[FencedProducer]:
+def owners(cluster: ScriptedLeaders, count: int) -> list[FencedProducer]:
     return [owner(cluster, partition) for partition in range(count)]
 
 
@@ -77,7 +77,7 @@ async def appended(producers: Iterable[FencedProducer]) -> list[int | BaseExcept
     return await asyncio.gather(*(one.append(records()) for one in producers), return_exceptions=True)
 
 
-async def begun(cluster: ScriptedCluster, producer: FencedProducer, count: int = 1) -> "asyncio.Task[int]":
+async def begun(cluster: ScriptedLeaders, producer: FencedProducer, count: int = 1) -> "asyncio.Task[int]":
     """An append whose request is on its way."""
     cluster.under_way.clear()
     task = asyncio.create_task(producer.append(records(count)))
@@ -94,7 +94,7 @@ async def turns(count: int = 10) -> None:
 
 
 async def test_appends_of_several_partitions_go_in_one_request_for_each_broker(
-    cluster: ScriptedCluster,
+    cluster: ScriptedLeaders,
 ) -> None:
     cluster.leaders = {0: 1, 1: 2, 2: 1, 3: 2, 4: 1}
     assert await appended(owners(cluster, 5)) == [partition * OFFSETS for partition in range(5)]
@@ -102,7 +102,7 @@ async def test_appends_of_several_partitions_go_in_one_request_for_each_broker(
     assert {one.lane for one in cluster.sent} == {Lane.PRODUCE}
 
 
-async def test_every_batch_keeps_its_own_producer_and_sequence(cluster: ScriptedCluster) -> None:
+async def test_every_batch_keeps_its_own_producer_and_sequence(cluster: ScriptedLeaders) -> None:
     producers = owners(cluster, 3)
     await appended(producers)
     await producers[1].append(records(5))
@@ -118,7 +118,7 @@ async def test_every_batch_keeps_its_own_producer_and_sequence(cluster: Scripted
     assert sequences == {0: [0, 1], 1: [0, 1, 6], 2: [0, 1]}
 
 
-async def test_what_comes_while_a_request_is_under_way_forms_the_next(cluster: ScriptedCluster) -> None:
+async def test_what_comes_while_a_request_is_under_way_forms_the_next(cluster: ScriptedLeaders) -> None:
     producers = owners(cluster, 4)
     cluster.answering.clear()
     first = await begun(cluster, producers[0])
@@ -131,7 +131,7 @@ async def test_what_comes_while_a_request_is_under_way_forms_the_next(cluster: S
     assert [sorted(one.batches) for one in cluster.sent] == [[0], [1, 2, 3]]
 
 
-async def test_a_request_is_no_larger_than_one_with_the_largest_batch(cluster: ScriptedCluster) -> None:
+async def test_a_request_is_no_larger_than_one_with_the_largest_batch(cluster: ScriptedLeaders) -> None:
     large = records(2, size=3_000_000)
     await asyncio.gather(*(one.append(large) for one in owners(cluster, 5)))
     sizes = [sum(map(len, sent.batches.values())) for sent in cluster.sent]
@@ -139,7 +139,7 @@ async def test_a_request_is_no_larger_than_one_with_the_largest_batch(cluster: S
     assert [len(sent.batches) for sent in cluster.sent] == [2, 2, 1]
 
 
-async def test_two_batches_of_a_partition_never_share_a_request(cluster: ScriptedCluster) -> None:
+async def test_two_batches_of_a_partition_never_share_a_request(cluster: ScriptedLeaders) -> None:
     """As of an owner and of a former one in the same process. The cluster checks it."""
     former, present, other = owner(cluster, 1), owner(cluster, 1), owner(cluster, 2)
     cluster.scripts[1] = [FENCED[0]]
@@ -158,7 +158,7 @@ async def test_a_request_is_encoded_as_the_client_would() -> None:
 
 
 @pytest.mark.parametrize("code", FENCED)
-async def test_one_that_is_fenced_ends_its_own_append_only(cluster: ScriptedCluster, code: int) -> None:
+async def test_one_that_is_fenced_ends_its_own_append_only(cluster: ScriptedLeaders, code: int) -> None:
     producers = owners(cluster, 3)
     cluster.scripts[1] = [code]
     outcomes = await appended(producers)
@@ -188,7 +188,7 @@ async def test_one_that_is_fenced_ends_its_own_append_only(cluster: ScriptedClus
     ],
 )
 async def test_one_that_fails_ends_its_own_append_only(
-    cluster: ScriptedCluster, code: int, kind: type[OwnerError], says: str
+    cluster: ScriptedLeaders, code: int, kind: type[OwnerError], says: str
 ) -> None:
     producers = owners(cluster, 3)
     cluster.scripts[1] = [code]
@@ -201,7 +201,7 @@ async def test_one_that_fails_ends_its_own_append_only(
     assert len(cluster.sent) == 1
 
 
-async def test_an_error_in_the_sequence_is_the_cause_of_what_is_raised(cluster: ScriptedCluster) -> None:
+async def test_an_error_in_the_sequence_is_the_cause_of_what_is_raised(cluster: ScriptedLeaders) -> None:
     """The zombie test tells by it whether a zombie was stopped by its epoch."""
     cluster.scripts[0] = [OutOfOrderSequenceNumber.errno]
     with pytest.raises(UnavailableError) as raised:
@@ -209,7 +209,7 @@ async def test_an_error_in_the_sequence_is_the_cause_of_what_is_raised(cluster: 
     assert isinstance(raised.value.__cause__, OutOfOrderSequenceNumber)
 
 
-async def test_a_duplicate_with_an_offset_is_a_success(cluster: ScriptedCluster) -> None:
+async def test_a_duplicate_with_an_offset_is_a_success(cluster: ScriptedLeaders) -> None:
     cluster.scripts[0] = [(DuplicateSequenceNumber.errno, 41)]
     producer = owner(cluster, 0)
     assert await producer.append(records(3)) == 41
@@ -243,7 +243,7 @@ PASSING: list[Script] = [
 
 @pytest.mark.parametrize("script", PASSING, ids=str)
 async def test_after_what_passes_the_same_bytes_are_sent_again(
-    cluster: ScriptedCluster, script: Script
+    cluster: ScriptedLeaders, script: Script
 ) -> None:
     producers = owners(cluster, 2)
     await appended(producers)
@@ -270,14 +270,14 @@ async def test_after_what_passes_the_same_bytes_are_sent_again(
     ids=str,
 )
 async def test_leaders_are_looked_for_again_if_they_may_have_changed(
-    cluster: ScriptedCluster, script: Script, refreshes: int
+    cluster: ScriptedLeaders, script: Script, refreshes: int
 ) -> None:
     cluster.scripts[0] = [script]
     await owner(cluster, 0).append(records())
     assert cluster.refreshed == refreshes
 
 
-async def test_a_batch_follows_its_leader(cluster: ScriptedCluster) -> None:
+async def test_a_batch_follows_its_leader(cluster: ScriptedLeaders) -> None:
     cluster.scripts[0] = [NotLeaderForPartitionError.errno]
     cluster.on_answer = lambda: cluster.leaders.update({0: 2})
     await owner(cluster, 0).append(records())
@@ -285,7 +285,7 @@ async def test_a_batch_follows_its_leader(cluster: ScriptedCluster) -> None:
 
 
 async def test_an_append_gives_up_with_the_last_error_when_its_time_is_up() -> None:
-    cluster = ScriptedCluster(request_timeout=0.05)
+    cluster = ScriptedLeaders(request_timeout=0.05)
     cluster.scripts[0] = [NotEnoughReplicasError.errno] * 100_000
     with pytest.raises(
         UnavailableError, match=r"appending to results/0: \[Error 19\] NotEnoughReplicasError$"
@@ -294,16 +294,16 @@ async def test_an_append_gives_up_with_the_last_error_when_its_time_is_up() -> N
 
 
 async def test_an_append_without_any_answer_gives_up_when_its_time_is_up() -> None:
-    cluster = ScriptedCluster(request_timeout=0.05)
+    cluster = ScriptedLeaders(request_timeout=0.05)
     cluster.answering.clear()
-    with pytest.raises(UnavailableError, match="appending to results/0: TimeoutError"):
+    with pytest.raises(UnavailableError, match="appending to results/0: TimeoutError: no answer within"):
         await owner(cluster, 0).append(records())
 
 
 # Giving up.
 
 
-async def test_an_append_that_was_canceled_is_not_sent_again(cluster: ScriptedCluster) -> None:
+async def test_an_append_that_was_canceled_is_not_sent_again(cluster: ScriptedLeaders) -> None:
     producers = owners(cluster, 2)
     cluster.scripts |= {partition: [NotEnoughReplicasError.errno] for partition in (0, 1)}
     cluster.answering.clear()
@@ -318,7 +318,7 @@ async def test_an_append_that_was_canceled_is_not_sent_again(cluster: ScriptedCl
 
 
 async def test_an_append_that_is_canceled_while_the_connection_opens_is_not_sent(
-    cluster: ScriptedCluster,
+    cluster: ScriptedLeaders,
 ) -> None:
     """The group was formed by then, with this batch."""
     producers = owners(cluster, 2)
@@ -332,7 +332,7 @@ async def test_an_append_that_is_canceled_while_the_connection_opens_is_not_sent
     assert [sorted(one.batches) for one in cluster.sent] == [[1]]
 
 
-async def test_an_append_that_is_canceled_while_it_waits_is_not_sent(cluster: ScriptedCluster) -> None:
+async def test_an_append_that_is_canceled_while_it_waits_is_not_sent(cluster: ScriptedLeaders) -> None:
     producers = owners(cluster, 3)
     cluster.answering.clear()
     first = await begun(cluster, producers[0])
@@ -346,7 +346,7 @@ async def test_an_append_that_is_canceled_while_it_waits_is_not_sent(cluster: Sc
 
 
 async def test_nothing_is_sent_after_the_deadline_even_by_a_loop_that_stood_still(
-    cluster: ScriptedCluster, monkeypatch: pytest.MonkeyPatch
+    cluster: ScriptedLeaders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a machine was suspended: timers of the event loop are late then, or don't count that time."""
     now = [100.0]
@@ -367,7 +367,7 @@ async def test_nothing_is_sent_after_the_deadline_even_by_a_loop_that_stood_stil
     await asyncio.gather(older, return_exceptions=True)
 
 
-async def test_a_producer_that_is_closed_sends_nothing_more(cluster: ScriptedCluster) -> None:
+async def test_a_producer_that_is_closed_sends_nothing_more(cluster: ScriptedLeaders) -> None:
     producer = owner(cluster, 0)
     cluster.scripts[0] = [NotEnoughReplicasError.errno]
     cluster.answering.clear()
@@ -379,10 +379,27 @@ async def test_a_producer_that_is_closed_sends_nothing_more(cluster: ScriptedClu
     assert len(cluster.sent) == 1
 
 
+async def test_a_request_that_nobody_waits_for_any_more_holds_the_next_one_back(
+    cluster: ScriptedLeaders,
+) -> None:
+    """It is at the broker, and the next one could take effect there after its own caller had given up."""
+    producers = owners(cluster, 2)
+    cluster.answering.clear()
+    canceled = await begun(cluster, producers[0])
+    await turns()
+    canceled.cancel()
+    await asyncio.gather(canceled, return_exceptions=True)
+    waiting = asyncio.create_task(producers[1].append(records()))
+    await turns()
+    assert [sorted(one.batches) for one in cluster.sent] == [[0]]
+    cluster.answering.set()
+    assert await waiting == OFFSETS
+
+
 # A slow replica.
 
 
-async def test_a_partition_with_a_slow_replica_holds_up_others_once(cluster: ScriptedCluster) -> None:
+async def test_a_partition_with_a_slow_replica_holds_up_others_once(cluster: ScriptedLeaders) -> None:
     slow, quick = owners(cluster, 2)
     cluster.scripts[0] = [TIMED_OUT, TIMED_OUT]
     assert await appended([slow, quick]) == [0, OFFSETS]
@@ -397,7 +414,7 @@ async def test_a_partition_with_a_slow_replica_holds_up_others_once(cluster: Scr
 
 
 async def test_a_partition_stays_beside_the_others_until_its_replicas_are_quick(
-    cluster: ScriptedCluster, monkeypatch: pytest.MonkeyPatch
+    cluster: ScriptedLeaders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     producer = owner(cluster, 0)
     cluster.scripts[0] = [TIMED_OUT]
@@ -413,7 +430,7 @@ async def test_a_partition_stays_beside_the_others_until_its_replicas_are_quick(
 # Claiming.
 
 
-class Coordinator(ScriptedCluster):
+class Coordinator(ScriptedLeaders):
     """Answers InitProducerId with these codes, then with success; an error is raised instead."""
 
     def __init__(self, answers: list[int | Exception], request_timeout: float = 10.0) -> None:

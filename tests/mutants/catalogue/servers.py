@@ -343,6 +343,18 @@ SERVERS: tuple[Mutant, ...] = (
         tests=_in(APPENDS, "test_two_batches_of_a_partition_never_share_a_request"),
     ),
     Mutant(
+        "requests-queue-up-at-the-broker",
+        "a Produce request is sent behind one that nobody waits for any more",
+        (
+            Edit(
+                "waypost_worker.kafka.group_append:GroupAppender._send",
+                "if former is not None and not former.done():",
+                "if False:",
+            ),
+        ),
+        tests=_in(APPENDS, "test_a_request_that_nobody_waits_for_any_more_holds_the_next_one_back"),
+    ),
+    Mutant(
         "slow-replica-holds-up-all",
         "a Produce request waits for the slowest replica as long as an append may take",
         (

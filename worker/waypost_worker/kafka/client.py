@@ -82,20 +82,21 @@ class ClusterClient:
     async def send(self, node: int, request: Any, lane: Hashable = Lane.CONTROL) -> Any:
         """Send a request to a broker, and return its answer.
 
-        A caller that gives up does not end the request. Only the connection's own time limit closes a connection that
-        has gone silent, and callers whose limits are shorter would leave it open for each other.
+        A caller that gives up does not end the request: see :meth:`begin`.
+        """
+        return await answer_to(await self.begin(node, request, lane))
+
+    async def begin(self, node: int, request: Any, lane: Hashable = Lane.CONTROL) -> asyncio.Task[Any]:
+        """Begin to send a request, and return the task that ends with its answer (see :func:`answer_to`).
+
+        The task ends after the connection's time limit at the latest, and with the last user. Only that limit closes a
+        connection that has gone silent. Callers whose limits are shorter would cancel, and leave it to each other.
         """
         client = await self._opened()
         sending = asyncio.create_task(client.send(node, request, group=lane))
         self._sending.add(sending)
         sending.add_done_callback(self._sending.discard)
-        try:
-            return await asyncio.shield(sending)
-        except asyncio.CancelledError:
-            caller = asyncio.current_task()
-            if sending.cancelled() and caller is not None and not caller.cancelling():
-                raise KafkaConnectionError("the connections to Kafka were closed") from None
-            raise
+        return sending
 
     async def leader_of(self, partition: TopicPartition) -> int:
         """Return the id of the broker that leads a partition.
@@ -183,3 +184,14 @@ class ClusterClient:
         for request in sending:  # what is still connecting does not notice that the client was closed
             request.cancel()
         await asyncio.gather(*sending, return_exceptions=True)
+
+
+async def answer_to(sending: asyncio.Task[Any]) -> Any:
+    """Wait for the answer to a request that goes on if this caller is canceled."""
+    try:
+        return await asyncio.shield(sending)
+    except asyncio.CancelledError:
+        caller = asyncio.current_task()
+        if sending.cancelled() and caller is not None and not caller.cancelling():
+            raise KafkaConnectionError("the connections to Kafka were closed") from None
+        raise

@@ -217,5 +217,5 @@ async def _persist(client: ClusterClient, attempt: Callable[[], Awaitable[_T]], 
                         raise
                     if last is None or not isinstance(error, NotSentError):
                         last = error
-    except TimeoutError as late:
-        raise last or late from None
+    except TimeoutError:
+        raise last or TimeoutError(f"no answer within {seconds:g} s") from None

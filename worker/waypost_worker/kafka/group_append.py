@@ -4,11 +4,12 @@ Owns who goes with whom, and over which connection. What an answer means to a pr
 producer's.
 """
 
+import asyncio
 from collections.abc import Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
-from waypost_worker.kafka.client import ClusterClient, Lane
+from waypost_worker.kafka.client import ClusterClient, Lane, answer_to
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.produce import MAX_BATCH_BYTES, Answer, OutgoingBatch, ProduceGroup
 from waypost_worker.partition.grouping import Grouper
@@ -38,6 +39,7 @@ class GroupAppender:
     def __init__(self, client: ClusterClient) -> None:
         self._client = client
         self._groups: dict[tuple[int, Lane], Grouper[OutgoingBatch, Answer]] = {}
+        self._under_way: dict[tuple[int, Lane], asyncio.Task[Any]] = {}
 
     async def append(self, batch: OutgoingBatch, *, beside: bool = False) -> Answer:
         """Send a batch to the leader of its partition, once, and return the answer.
@@ -63,8 +65,14 @@ class GroupAppender:
     async def _send(
         self, node: int, lane: Lane, batches: Sequence[OutgoingBatch]
     ) -> Sequence[Answer | Exception]:
+        # One whose callers have all given up is under way until it is answered. Behind it, the next one would wait at
+        # the broker, and could take effect long after its own callers gave up.
+        former = self._under_way.get((node, lane))
+        if former is not None and not former.done():
+            await asyncio.wait({former})
         connection = self._client.connection
         # Beside, the leader still answers before the connection's own time limit, which would close it.
         hold = hold_seconds(connection) if lane is Lane.PRODUCE else connection.request_timeout / 2
         request = ProduceGroup(batches, int(hold * 1000))
-        return request.outcomes(await self._client.send(node, request, lane))
+        sending = self._under_way[node, lane] = await self._client.begin(node, request, lane)
+        return request.outcomes(await answer_to(sending))

@@ -1,8 +1,8 @@
-"""A cluster that answers Produce requests as a test tells it to, and recognizes a repeated batch as a leader does."""
+"""Leaders that answer Produce requests as a test tells them to, and recognize a repeated batch."""
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -26,12 +26,12 @@ class Sent:
     """A Produce request as it went out."""
 
     node: int
-    lane: Lane
+    lane: Hashable
     timeout_ms: int
     batches: dict[int, bytes]
 
 
-class ScriptedCluster(ClusterClient):
+class ScriptedLeaders(ClusterClient):
     """``leaders`` maps partitions to brokers; others are led by broker 1. ``open`` holds requests up before they are
     written, ``answering`` before they are answered.
     """
@@ -58,7 +58,10 @@ class ScriptedCluster(ClusterClient):
     async def leader_of(self, partition: TopicPartition) -> int:
         return self.leaders.get(partition.partition, 1)
 
-    async def send(self, node: int, request: Any, lane: Lane = Lane.CONTROL) -> Any:
+    async def begin(self, node: int, request: Any, lane: Hashable = Lane.CONTROL) -> asyncio.Task[Any]:
+        return asyncio.create_task(self._answer(node, request, lane))
+
+    async def _answer(self, node: int, request: Any, lane: Hashable) -> Any:
         self.under_way.set()
         await self.open.wait()
         struct = request.prepare({0: (3, 7)})
