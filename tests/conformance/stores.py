@@ -6,13 +6,16 @@ the same members, and is added to STORES.
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Protocol
 
 import pytest
 
 from waypost.model.index import Entry, Session
 from waypost_worker.partition.ports import Changes, Claim, Commit, Row, Store, StoredOutbox
+from waypost_worker.postgres.group_commit import GroupCommitter, overtaken
 from waypost_worker.postgres.pool import open_pool
+from waypost_worker.postgres.rows import PartitionCommit
 from waypost_worker.postgres.statements import DEFAULT_SCHEMA, statement
 from waypost_worker.postgres.store import PostgresStore
 
@@ -27,6 +30,10 @@ class Stores(Protocol):
         """A partition's store as one more process sees it, over connections of its own."""
         ...
 
+    async def open_together(self, partitions: Sequence[int]) -> list[Store]:
+        """Stores of several partitions as one more process sees them, which commits in groups."""
+        ...
+
     async def request_skip(self, partition: int, offset: int) -> bool:
         """What 'waypost commands skip' does; whether owners may no longer apply the command."""
         ...
@@ -36,17 +43,33 @@ class Stores(Protocol):
         ...
 
 
+class AlwaysInGroups(GroupCommitter):
+    """Commits even a single batch with the statement for several."""
+
+    async def _commit_one(self, part: PartitionCommit) -> tuple[int, int]:
+        places = await self._commit_several([part])
+        if part.partition not in places:
+            raise overtaken(part.partition)
+        return places[part.partition]
+
+
 class PostgresStores:
     """A migrated database on the real Postgres."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, committer: type[GroupCommitter]) -> None:
         self._dsn = dsn
+        self._committer = committer
         self._pools: list[Any] = []
 
     async def open(self, partition: int = 0) -> Store:
+        (store,) = await self.open_together([partition])
+        return store
+
+    async def open_together(self, partitions: Sequence[int]) -> list[Store]:
         pool = await open_pool(self._dsn, size=2, timeout=10)
         self._pools.append(pool)
-        return PostgresStore(pool, partition)
+        committer = self._committer(pool)
+        return [PostgresStore(pool, partition, committer=committer) for partition in partitions]
 
     async def request_skip(self, partition: int, offset: int) -> bool:
         pool = await open_pool(self._dsn, size=1, timeout=10)
@@ -69,15 +92,23 @@ class PostgresStores:
 
 
 @asynccontextmanager
-async def postgres_stores(request: pytest.FixtureRequest) -> AsyncIterator[Stores]:
-    stores = PostgresStores(request.getfixturevalue("database"))
+async def postgres_stores(
+    request: pytest.FixtureRequest, committer: type[GroupCommitter] = GroupCommitter
+) -> AsyncIterator[Stores]:
+    stores = PostgresStores(request.getfixturevalue("database"), committer)
     try:
         yield stores
     finally:
         await stores.close()
 
 
-STORES = [pytest.param(postgres_stores, id="postgres", marks=pytest.mark.servers)]
+# A batch is committed by one statement if it goes alone and by another if it goes in a group. Both keep all promises.
+STORES = [
+    pytest.param(postgres_stores, id="postgres", marks=pytest.mark.servers),
+    pytest.param(
+        partial(postgres_stores, committer=AlwaysInGroups), id="postgres-groups", marks=pytest.mark.servers
+    ),
+]
 
 
 class Hand:

@@ -307,7 +307,7 @@ async def test_a_refused_command_is_kept_as_it_came(pool: Any, hand: Hand) -> No
 
 # Plans.
 
-STATEMENTS = ["commit", "save_position", "record_claim", "load", "contents", "read_outbox"]
+STATEMENTS = ["commit", "commit_group", "save_position", "record_claim", "load", "contents", "read_outbox"]
 
 
 @pytest.mark.parametrize("name", STATEMENTS)

@@ -176,7 +176,7 @@ RECOVERY: tuple[Mutant, ...] = (
         "rejected commands of a batch that make room in the same batch are stored all the same",
         (
             Edit(
-                "waypost_worker.postgres.rows:commit_parameters",
+                "waypost_worker.postgres.rows:_kept_rejections",
                 "[row for row in changes.rejected if row.offset >= changes.rejected_below]",
                 "changes.rejected",
             ),

@@ -3,6 +3,10 @@
 from tests.mutants.mutant import Edit, Mutant
 
 COMMIT = "sql:commit"
+GROUP = "sql:commit_group"
+GROUPS = "tests/conformance/test_store_groups.py::"
+SQL_GROUPS = "tests/integration/test_postgres_groups.py::"
+COMMITTER = "waypost_worker.postgres.group_commit:GroupCommitter."
 STORE = "tests/conformance/test_store.py::"
 RESULTS = "tests/conformance/test_results_log.py::"
 COMMANDS = "tests/conformance/test_command_log.py::"
@@ -131,8 +135,144 @@ SERVERS: tuple[Mutant, ...] = (
     Mutant(
         "fence-in-postgres-not-noticed",
         "that a statement did nothing is taken for success",
-        (Edit("waypost_worker.postgres.store:PostgresStore._as_owner", "if place is None:", "if False:"),),
+        (
+            Edit("waypost_worker.postgres.store:PostgresStore._as_owner", "if place is None:", "if False:"),
+            Edit(COMMITTER + "_commit_one", "if place is None:", "if False:"),
+        ),
         tests=_in(STORE, "test_a_batch_that_is_committed_again_counts_once"),
+    ),
+    Mutant(
+        "sql-group-commit-without-epoch",
+        "the compare-and-set in commit_group.sql looks at offset and producer only",
+        (Edit(GROUP, "and p.epoch = b.epoch", "and b.epoch is not null"),),
+        tests=_in(GROUPS, "test_a_fenced_batch_changes_nothing_and_the_others_count"),
+    ),
+    Mutant(
+        "sql-group-commit-without-offset",
+        "the compare-and-set in commit_group.sql looks at epoch and producer only",
+        (Edit(GROUP, "and p.next_offset = b.expected_offset", "and b.expected_offset is not null"),),
+        tests=_in(GROUPS, "test_a_batch_at_another_offset_or_producer_changes_nothing_in_a_group"),
+    ),
+    Mutant(
+        "sql-group-commit-without-producer",
+        "the compare-and-set in commit_group.sql looks at epoch and offset only",
+        (
+            Edit(GROUP, "and p.producer_id is not distinct from b.producer_id", ""),
+            Edit(GROUP, "and p.producer_epoch is not distinct from b.producer_epoch", ""),
+        ),
+        tests=_in(GROUPS, "test_a_batch_at_another_offset_or_producer_changes_nothing_in_a_group"),
+    ),
+    *(
+        Mutant(
+            f"sql-group-takes-{part}-along",
+            f"partitions that pass take the {part} rows of those along that failed",
+            (Edit(GROUP, condition, "where true"),),
+            tests=_in(GROUPS, "test_a_fenced_batch_changes_nothing_and_the_others_count"),
+        )
+        for part, condition in (
+            ("dropped", "where d.partition = any (passed.partitions)"),
+            ("put", "where p.partition = any (p.passed)"),
+            ("pinned", "where p.partition = any (passed.partitions)"),
+            ("touched", "where t.partition = any (passed.partitions)\n    on conflict"),
+            ("forgotten", "where f.partition = any (passed.partitions)"),
+            ("remembered", "where t.partition = any (passed.partitions)\n),\noutdated"),
+            ("refused", "where t.partition = any (passed.partitions)\n)\n\nselect"),
+        )
+    ),
+    Mutant(
+        "sql-group-confirms-for-others",
+        "commit_group.sql drops outbox entries that another partition of the group confirmed",
+        (
+            Edit(
+                GROUP,
+                "where o.partition = owner.partition\n      and o.last_offset >",
+                "where o.last_offset >",
+            ),
+        ),
+        tests=_in(GROUPS, "test_confirmed_entries_of_each_partition_are_dropped_in_a_group"),
+    ),
+    Mutant(
+        "group-reply-of-another-partition",
+        "the places that a group's reply names are given to the wrong partitions",
+        (
+            Edit(
+                COMMITTER + "_commit_several",
+                '{row["partition"]: row["place"] for row in rows}',
+                '{row["partition"]: other["place"] for row, other in zip(rows, rows[::-1], strict=True)}',
+            ),
+        ),
+        tests=_in(GROUPS, "test_each_owner_commits_on_where_its_group_left_its_own_partition"),
+    ),
+    Mutant(
+        "group-fence-not-noticed",
+        "that a group's reply does not name a partition is taken for success",
+        (
+            Edit(
+                COMMITTER + "_run",
+                "places.get(part.partition) or overtaken(part.partition)",
+                "places.get(part.partition, (0, 0))",
+            ),
+        ),
+        tests=_in(GROUPS, "test_a_fenced_batch_changes_nothing_and_the_others_count"),
+    ),
+    Mutant(
+        "group-rows-locked-in-any-order",
+        "a group locks its partitions in the order in which their owners came",
+        (
+            Edit(
+                COMMITTER + "_run",
+                "sorted(parts, key=lambda part: part.partition)",
+                "list(parts)",
+            ),
+        ),
+        tests=_in(SQL_GROUPS, "test_groups_of_two_processes_never_wait_for_each_other_in_a_circle"),
+    ),
+    Mutant(
+        "group-repeated-in-doubt",
+        "a group whose connection was lost is repeated one by one",
+        (
+            Edit(
+                COMMITTER + "_commit_several",
+                'if getattr(error, "severity_en", None) != "ERROR":',
+                "if False:",
+            ),
+        ),
+        tests=_in(
+            SQL_GROUPS, "test_after_a_lost_connection_all_of_the_group_is_in_doubt_and_nothing_is_repeated"
+        ),
+    ),
+    Mutant(
+        "group-fails-for-one-bad-batch",
+        "a group that Postgres rolled back is not repeated one by one",
+        (
+            Edit(
+                "waypost_worker.partition.grouping:Grouper.submit",
+                "except UndoneError:",
+                "except LookupError:",
+            ),
+        ),
+        tests=_in(
+            SQL_GROUPS, "test_a_batch_that_takes_too_long_for_the_server_fails_alone_and_names_the_limit"
+        ),
+    ),
+    Mutant(
+        "slow-group-blames-everybody",
+        "each batch of a group that took too long is held to be too large",
+        (Edit(COMMITTER + "_run", "_in_group(error) for", "error for"),),
+        tests=_in(
+            SQL_GROUPS,
+            "test_a_group_that_takes_too_long_for_the_worker_blames_nobody_until_each_was_tried_alone",
+        ),
+    ),
+    Mutant(
+        "shared-session-in-a-group",
+        "rows of a session that two partitions have are written for whichever partition came last",
+        (
+            Edit(
+                "waypost_worker.postgres.rows:_merged", "if not homes.keys().isdisjoint(named):", "if False:"
+            ),
+        ),
+        tests=_in(SQL_GROUPS, "test_partitions_with_a_session_in_common_are_committed_one_by_one"),
     ),
     Mutant(
         "producer-without-the-claimed-epoch",

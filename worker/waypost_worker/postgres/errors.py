@@ -1,5 +1,6 @@
 """What asyncpg raises, in the terms of an owner. Programming errors pass through as they are."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -71,6 +72,13 @@ async def owner_errors(pool: Any) -> AsyncIterator[None]:
         if (meaning := _meaning(said)) is None:
             raise
         raise meaning from error
+
+
+@asynccontextmanager
+async def owner_connection(pool: Any, timeout: float) -> AsyncIterator[Any]:
+    """A connection of ``pool`` for an owner's call, which takes at most ``timeout`` seconds; errors are an owner's."""
+    async with owner_errors(pool), asyncio.timeout(timeout), pool.acquire() as connection:
+        yield connection
 
 
 def _meaning(error: Exception) -> OwnerError | None:

@@ -1,11 +1,12 @@
-"""A batch as the parameters of ``sql/commit.sql``: columns of values, netted so that no row is touched twice.
+"""Batches as the parameters of ``sql/commit.sql`` and ``sql/commit_group.sql``.
 
-Knows the order of that file's parameters, and nothing of connections.
+They are columns of values, netted so that no row is touched twice. Knows the order of these files' parameters, and
+nothing of connections.
 """
 
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -21,11 +22,25 @@ _NONE_OF: Final[tuple[list[Any], ...]] = ([], [], [], [], [], [], [], [], [], []
 _NO_METADATA: Final = b"{}"
 
 
+class PartitionCommit(NamedTuple):
+    """A partition's batch, and what its owner knows of the partition's row.
+
+    ``place`` is the row's ctid, None if it is not known. ``emitted`` is stored there, and ``producer`` is recorded: id
+    and epoch.
+    """
+
+    partition: int
+    place: tuple[int, int] | None
+    emitted: int
+    producer: tuple[int | None, int | None]
+    commit: Commit
+
+
 def commit_parameters(commit: Commit) -> list[Any]:
     """All parameters from the third on, the epoch: the first two say which row of ``partitions``."""
     changes = commit.changes
     commands = changes.partition_commands
-    rejected = _rejected([row for row in changes.rejected if row.offset >= changes.rejected_below])
+    rejected = _rejected(_kept_rejections(changes))
     return [
         commit.epoch,
         commit.expected_offset,
@@ -50,6 +65,89 @@ def commit_parameters(commit: Commit) -> list[Any]:
         commit.by_owner,
         None if changes.authority is None else authority_json(changes.authority),
     ]
+
+
+def group_parameters(parts: Sequence[PartitionCommit]) -> list[Any]:
+    """Return the parameters for batches of several partitions, which come in ascending order.
+
+    ValueError if two of them have a session in common.
+    """
+    commits = [part.commit for part in parts]
+    changes, homes = _merged(parts)
+    outbox = [commit.outbox for commit in commits]
+    settings = [_settings(commit.changes) for commit in commits]
+    rejected = [(part.partition, row) for part in parts for row in _kept_rejections(part.commit.changes)]
+
+    def homes_of(session_ids: Iterable[str]) -> str:
+        return _array([homes[session_id] for session_id in session_ids])
+
+    return [
+        _array([part.partition for part in parts]),
+        _array([None if part.place is None else f"({part.place[0]},{part.place[1]})" for part in parts]),
+        _array([commit.epoch for commit in commits]),
+        _array([part.producer[0] for part in parts]),
+        _array([part.producer[1] for part in parts]),
+        _array([commit.expected_offset for commit in commits]),
+        _array([commit.next_offset for commit in commits]),
+        _array([None if commit.anchor is None else commit.anchor.hex() for commit in commits]),
+        _array([commit.emitted for commit in commits]),
+        _array([commit.results_offset for commit in commits]),
+        _array([commit.by_owner for commit in commits]),
+        *(list(column) if any(column) else [] for column in zip(*settings, strict=True)),
+        _array([part.emitted for part in parts]),
+        _array([commit.changes.rejected_below for commit in commits]),
+        _array([one.first_offset for one in outbox]),
+        _array([one.last_offset for one in outbox]),
+        *_slices([one.payload for one in outbox]),
+        homes_of(key[0] for key in changes.drops),
+        *_keys(changes.drops),
+        homes_of(key[0] for key in changes.puts),
+        *_checkpoints(changes),
+        homes_of(key[0] for key in _kept_pins(changes)),
+        *_pins(changes),
+        homes_of(changes.sessions),
+        *_sessions(changes),
+        _array([changes.begun.get(name, last) for name, (_, last) in changes.sessions.items()]),
+        homes_of(changes.forgotten),
+        *_keys(changes.forgotten.items()),
+        homes_of(session_id for session_id, _ in _kept_commands(changes)),
+        *_remembered(changes),
+        _array([partition for partition, _ in rejected]),
+        *_rejected([row for _, row in rejected]),
+    ]
+
+
+def _merged(parts: Sequence[PartitionCommit]) -> tuple[Changes, dict[str, int]]:
+    """Return what all batches change in sessions, and the partition of each session."""
+    merged = Changes()
+    homes: dict[str, int] = {}
+    for part in parts:
+        one = part.commit.changes
+        keyed = (one.drops, one.puts, one.pins)
+        named = {*one.sessions, *one.forgotten, *(name for name, _ in one.remembered)}
+        named.update(key[0] for keys in keyed for key in keys)
+        if not homes.keys().isdisjoint(named):
+            raise ValueError(f"partition {part.partition} has a session of another partition")
+        homes.update(dict.fromkeys(named, part.partition))
+        merged.drops |= one.drops
+        merged.puts |= one.puts
+        merged.pins |= one.pins
+        merged.sessions |= one.sessions
+        merged.begun |= one.begun
+        merged.forgotten |= one.forgotten
+        merged.remembered += one.remembered
+    return merged, homes
+
+
+def _settings(changes: Changes) -> tuple[bytes | None, ...]:
+    """Return what changes for a whole partition; None for what stays."""
+    commands, window = changes.partition_commands, changes.rejected_window
+    return (
+        policy_json(changes.default_policy),
+        None if commands is None else orjson.dumps(commands),
+        None if window is None else orjson.dumps(window._asdict()),
+        None if changes.authority is None else authority_json(changes.authority),
+    )
 
 
 def _array(column: Sequence[str | int | bool | None]) -> str:
@@ -132,7 +230,6 @@ def _keys(keys: Any) -> tuple[str, str]:
 def _checkpoints(changes: Changes) -> tuple[Any, ...]:
     rows = changes.puts.values()
     entries = [row.entry for row in rows]
-    sizes = [len(row.data) for row in rows]
     pinned = [entry.pinned for entry in entries]
     if changes.pins:
         pinned = [changes.pins.get(key, own) for key, own in zip(changes.puts, pinned, strict=True)]
@@ -145,9 +242,7 @@ def _checkpoints(changes: Changes) -> tuple[Any, ...]:
         _array([entry.name for entry in entries]),
         _array([entry.taken_at for entry in entries]),
         _array([entry.recorded_at for entry in entries]),
-        b"".join([row.data for row in rows]),
-        _array(list(accumulate(sizes[:-1], initial=1))) if sizes else _NOTHING,
-        _array(sizes),
+        *_slices([row.data for row in rows]),
         [] if metadata.count(_NO_METADATA) == len(metadata) else metadata,
         _array(pinned) if any(pinned) else _NOTHING,
         _array([entry.command_id for entry in entries]),
@@ -155,14 +250,25 @@ def _checkpoints(changes: Changes) -> tuple[Any, ...]:
     )
 
 
+def _slices(pieces: Sequence[bytes]) -> tuple[bytes, str, str]:
+    """Return all bytes in a row, where each piece begins in them, counted from 1, and how long it is."""
+    sizes = [len(piece) for piece in pieces]
+    starts = _array(list(accumulate(sizes[:-1], initial=1))) if sizes else _NOTHING
+    return b"".join(pieces), starts, _array(sizes)
+
+
 def _pins(changes: Changes) -> tuple[str, ...]:
+    pins = _kept_pins(changes)
+    return (*_keys(pins), _array(list(pins.values())))
+
+
+def _kept_pins(changes: Changes) -> dict[tuple[str, int], bool]:
     # Pins of rows that are put travel with the row; those of rows that go are of no use.
-    pins = {
+    return {
         key: pinned
         for key, pinned in changes.pins.items()
         if key not in changes.puts and key not in changes.drops
     }
-    return (*_keys(pins), _array(list(pins.values())))
 
 
 def _sessions(changes: Changes) -> tuple[Any, ...]:
@@ -178,27 +284,35 @@ def _sessions(changes: Changes) -> tuple[Any, ...]:
 
 
 def _remembered(changes: Changes) -> tuple[str, ...]:
-    """What is still remembered when the batch is over.
-
-    What one batch adds and forgets is never written. Positions alone don't tell which that is: a checkpoint
-    that is dropped after the forgetting brings back a command id that is older than all that was forgotten.
-    """
-    if not changes.remembered:
-        return (_NOTHING,) * 4
-    forgetful: dict[str, set[SeenCommand]] = {
-        session_id: set(changes.sessions[session_id][0].recent) for session_id in changes.forgotten
-    }
-    kept = [
-        (session_id, one)
-        for session_id, one in changes.remembered
-        if session_id not in forgetful or one in forgetful[session_id]
-    ]
+    kept = _kept_commands(changes)
     return (
         _array([session_id for session_id, _ in kept]),
         _array([one.position for _, one in kept]),
         _array([one.command_id for _, one in kept]),
         _array([one.number for _, one in kept]),
     )
+
+
+def _kept_commands(changes: Changes) -> list[tuple[str, SeenCommand]]:
+    """Return what is still remembered when the batch is over.
+
+    What one batch adds and forgets is never written. Positions alone don't tell which that is: a checkpoint
+    that is dropped after the forgetting brings back a command id that is older than all that was forgotten.
+    """
+    if not changes.remembered:
+        return []
+    forgetful: dict[str, set[SeenCommand]] = {
+        session_id: set(changes.sessions[session_id][0].recent) for session_id in changes.forgotten
+    }
+    return [
+        (session_id, one)
+        for session_id, one in changes.remembered
+        if session_id not in forgetful or one in forgetful[session_id]
+    ]
+
+
+def _kept_rejections(changes: Changes) -> list[RejectedRow]:
+    return [row for row in changes.rejected if row.offset >= changes.rejected_below]
 
 
 def _rejected(rows: list[RejectedRow]) -> tuple[list[Any], ...]:

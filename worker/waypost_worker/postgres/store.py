@@ -1,8 +1,7 @@
 """The Store port on asyncpg: one partition's rows, and the statement that applies a batch."""
 
-import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
 import orjson
@@ -17,17 +16,17 @@ from waypost_worker.partition.ports import (
     Claim,
     Commit,
     Fence,
-    FencedError,
     RefusedError,
     Store,
     StoredOutbox,
     TimedOutError,
 )
-from waypost_worker.postgres.errors import owner_errors
+from waypost_worker.postgres.errors import owner_connection
+from waypost_worker.postgres.group_commit import GroupCommitter, overtaken
 from waypost_worker.postgres.pool import Pool, parsed
 from waypost_worker.postgres.rows import (
+    PartitionCommit,
     authority_of,
-    commit_parameters,
     foreign_of,
     owners_of,
     policy_of,
@@ -53,7 +52,8 @@ class PostgresStore(Store):
     """One partition in Postgres, for its owner.
 
     A call takes at most ``timeout`` seconds, the wait for a free connection of ``pool`` included. ``place`` is
-    where the database stands among several; one that says otherwise of itself is refused.
+    where the database stands among several; one that says otherwise of itself is refused. Stores that share a
+    ``committer`` commit in groups.
     """
 
     def __init__(
@@ -64,12 +64,14 @@ class PostgresStore(Store):
         *,
         place: ShardSlot = ONLY,
         timeout: float = 30,
+        committer: GroupCommitter | None = None,
     ) -> None:
         self._pool = pool
         self._partition = partition
         self._place_given = place
         self._schema = schema
         self._timeout = timeout
+        self._committer = committer or GroupCommitter(pool, schema, timeout)
         # The row's ctid, as the last statement left it. Found by key, the row costs more with every batch that
         # was committed while a backup or a long query holds old rows, 4 ms more after 100,000 of them: each
         # old version is looked at. A row that was moved (VACUUM FULL) is not found, which looks like a lost
@@ -79,6 +81,8 @@ class PostgresStore(Store):
         self._limits_outdated = False
         # Epoch and next offset, as the owner's last acquisition or commit left them.
         self._held: tuple[int, int] | None = None
+        # The results position that is stored, as this store found or left it; outbox entries up to there are gone.
+        self._emitted = -1
         # The recorded producer id and epoch, as the owner found or recorded them. Part of every compare-and-set: after
         # a restore two owners may hold the same epoch, and then only one of them has recorded its producer.
         self._producer: tuple[int | None, int | None] = (None, None)
@@ -105,6 +109,7 @@ class PostgresStore(Store):
             outbox = await read_outbox.fetch(self._partition)
         self._place = row["place"]
         self._held = (row["epoch"], row["next_offset"])
+        self._emitted = row["emitted"]
         self._producer = (row["producer_id"], row["producer_epoch"])
         return Claim(
             epoch=row["epoch"],
@@ -133,6 +138,7 @@ class PostgresStore(Store):
     async def save_position(self, epoch: int, emitted: int, results_offset: int) -> None:
         next_offset = self._held[1] if self._held is not None else None
         await self._as_owner("save_position", epoch, emitted, results_offset, next_offset, *self._producer)
+        self._emitted = emitted
 
     @override
     async def note_blocked(self, offset: int) -> None:
@@ -166,8 +172,12 @@ class PostgresStore(Store):
 
     @override
     async def commit(self, commit: Commit) -> None:
-        await self._as_owner("commit", *commit_parameters(commit), *self._producer)
+        place, self._place = self._place, None  # unknown, should this fail
+        part = PartitionCommit(self._partition, place, self._emitted, self._producer, commit)
+        with self._noting_limits():
+            self._place = await self._committer.commit(part)
         self._held = (commit.epoch, commit.next_offset)
+        self._emitted = commit.emitted
 
     def _check_place(self, noted: Any, partitions: int) -> None:
         place = self._place_given
@@ -195,14 +205,8 @@ class PostgresStore(Store):
                 self._sql(name), self._partition, self._place, *(self._held or (None, None)), *parameters
             )
         if not rows:
-            raise self._overtaken()
+            raise overtaken(self._partition)
         return [row for row in rows if row["session_id"] is not None]
-
-    def _overtaken(self) -> FencedError:
-        return FencedError(
-            f"another worker took partition {self._partition} over in Postgres, or it was moved on there: "
-            "nothing was changed; the partition is read again"
-        )
 
     async def _as_owner(self, name: str, *parameters: Any) -> None:
         """Run a statement that does nothing, and returns nothing, unless the partition is still this owner's."""
@@ -210,7 +214,7 @@ class PostgresStore(Store):
         async with self._connection() as connection:
             place = await connection.fetchval(self._sql(name), self._partition, place, *parameters)
         if place is None:
-            raise self._overtaken()
+            raise overtaken(self._partition)
         self._place = place
 
     def _sql(self, name: str) -> str:
@@ -218,13 +222,14 @@ class PostgresStore(Store):
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:
-        try:
-            async with (
-                owner_errors(self._pool),
-                asyncio.timeout(self._timeout),
-                self._pool.acquire() as connection,
-            ):
+        with self._noting_limits():
+            async with owner_connection(self._pool, self._timeout) as connection:
                 yield connection
+
+    @contextmanager
+    def _noting_limits(self) -> Iterator[None]:
+        try:
+            yield
         except TimedOutError:
             self._limits_outdated = True
             raise

@@ -27,6 +27,7 @@ from waypost_worker.partition.observer import Observer
 from waypost_worker.partition.owner import Owner
 from waypost_worker.partition.ownership import Limits
 from waypost_worker.partition.ports import Ports, ReadProgress, RefusedError, StuckError, UnavailableError
+from waypost_worker.postgres.group_commit import GroupCommitter
 from waypost_worker.postgres.migrate import SchemaError
 from waypost_worker.postgres.shards import Shards
 from waypost_worker.postgres.store import PostgresStore
@@ -87,6 +88,7 @@ class Worker:
         self._observer = Observers(*(one for one in told if one is not None))
         self._stop = asyncio.Event()
         self._runs: dict[int, _Run] = {}
+        self._committers: dict[int, GroupCommitter] = {}
         self._changed = asyncio.Event()
         self._failures: dict[int, int] = {}
         self._gave_up = False
@@ -256,7 +258,8 @@ class Worker:
     def _start_owner(self, partition: int, place: ShardSlot) -> _Run:
         settings = self._settings
         pool = self._shards.pools[place.shard]
-        store = PostgresStore(pool, partition, settings.postgres_schema, place=place)
+        committer = self._committers.setdefault(place.shard, GroupCommitter(pool, settings.postgres_schema))
+        store = PostgresStore(pool, partition, settings.postgres_schema, place=place, committer=committer)
         ports = Ports(
             make_log=lambda: KafkaCommandLog(self._client, self._topics.commands, partition),
             make_results=lambda: KafkaResultsLog(self._client, self._topics, partition),

@@ -1,0 +1,115 @@
+"""Commits of several partitions of one database, grouped: one statement for all that come while another is under way.
+
+A commit has fixed costs of its own: a round trip, some 250 µs of Postgres, and a flush of the write-ahead log. Owners
+know nothing of each other here; each gets its own outcome.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import asyncpg
+
+from waypost_worker.partition.grouping import Grouper, UndoneError
+from waypost_worker.partition.ports import Commit, FencedError, OwnerError, TimedOutError, UnavailableError
+from waypost_worker.postgres.errors import owner_connection
+from waypost_worker.postgres.pool import Pool
+from waypost_worker.postgres.rows import PartitionCommit, commit_parameters, group_parameters
+from waypost_worker.postgres.statements import DEFAULT_SCHEMA, statement
+
+_Place = tuple[int, int]
+
+_ROW_BYTES: Final = 200  # besides data
+# From this size on, the fixed costs are a small part of a commit's own.
+_HEAVY: Final = 64 * 1024
+# What a group may keep others waiting for.
+_MOST_BYTES: Final = 512 * 1024
+_MOST_PARTITIONS: Final = 128
+
+
+class GroupCommitter:
+    """Commits batches of any partitions of the database behind ``pool``.
+
+    A statement takes at most ``timeout`` seconds, the wait for a free connection included, so a commit takes at most
+    three times as long: it may wait for a group that is under way, and be repeated alone.
+    """
+
+    def __init__(self, pool: Pool, schema: str = DEFAULT_SCHEMA, timeout: float = 30) -> None:
+        self._pool = pool
+        self._timeout = timeout
+        self._one = statement("commit", schema)
+        self._several = statement("commit_group", schema)
+        # Partitions of groups that were not finished in time.
+        self._slow: set[int] = set()
+        self._grouper = Grouper(self._run, most_items=_MOST_PARTITIONS, most_weight=_MOST_BYTES, heavy=_HEAVY)
+
+    async def commit(self, part: PartitionCommit) -> _Place:
+        """Commit a batch and return where the partition's row is now. Errors are those of the Store port."""
+        if part.partition in self._slow:
+            # Alone it shows which batch is too large for the time limit.
+            self._slow.discard(part.partition)
+            return await self._grouper.run_alone(part)
+        return await self._grouper.submit(part, _weight(part.commit))
+
+    async def _run(self, parts: Sequence[PartitionCommit]) -> Sequence[_Place | Exception]:
+        if len(parts) == 1:
+            return [await self._commit_one(parts[0])]
+        try:
+            places = await self._commit_several(sorted(parts, key=lambda part: part.partition))
+        except UnavailableError as error:
+            if isinstance(error, TimedOutError):
+                self._slow.update(part.partition for part in parts)
+            # Any of them may have taken effect, or all. Each owner gets an error of its own, to keep or to chain.
+            return [_in_group(error) for _ in parts]
+        return [places.get(part.partition) or overtaken(part.partition) for part in parts]
+
+    async def _commit_one(self, part: PartitionCommit) -> _Place:
+        parameters = commit_parameters(part.commit)
+        async with owner_connection(self._pool, self._timeout) as connection:
+            place: _Place | None = await connection.fetchval(
+                self._one, part.partition, part.place, *parameters, *part.producer
+            )
+        if place is None:
+            raise overtaken(part.partition)
+        return place
+
+    async def _commit_several(self, parts: Sequence[PartitionCommit]) -> dict[int, _Place]:
+        """Return where the rows of the partitions are that passed. UndoneError if the statement was rolled back."""
+        try:
+            parameters = group_parameters(parts)
+            async with owner_connection(self._pool, self._timeout) as connection:
+                try:
+                    rows = await connection.fetch(self._several, *parameters)
+                except asyncpg.PostgresError as error:
+                    if getattr(error, "severity_en", None) != "ERROR":  # it ended the connection
+                        raise
+                    raise UndoneError(error) from error
+        except (OwnerError, UndoneError):
+            raise
+        except Exception as error:
+            # A mistake of ours in one of the batches, such as a value that can't be encoded. If the statement did take
+            # effect, no harm is done: each compare-and-set of the repetition fails.
+            raise UndoneError(error) from error
+        return {row["partition"]: row["place"] for row in rows}
+
+
+def overtaken(partition: int) -> FencedError:
+    """Return the error of an owner whose partition is not where it left it."""
+    return FencedError(
+        f"another worker took partition {partition} over in Postgres, or it was moved on there: "
+        "nothing was changed; the partition is read again"
+    )
+
+
+def _weight(commit: Commit) -> int:
+    """Return about how many bytes a commit sends."""
+    changes = commit.changes
+    rows = len(changes.puts) + len(changes.drops) + len(changes.sessions) + len(changes.rejected)
+    data = sum([len(row.data) for row in changes.puts.values()])
+    rejected = sum([len(row.value or b"") for row in changes.rejected])
+    return rows * _ROW_BYTES + data + rejected + len(commit.outbox.payload)
+
+
+def _in_group(error: UnavailableError) -> UnavailableError:
+    own = UnavailableError(f"{error}, for a group of commits")
+    own.__cause__ = error.__cause__
+    return own
