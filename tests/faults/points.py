@@ -23,6 +23,7 @@ BATCH: Final = (
     "batch-1-fetched",
     "batch-2-loaded",
     "batch-3-decided",
+    "batch-4-group-committed",
     "batch-4-committed",
     "batch-5-before-append",
     "batch-6-appended",

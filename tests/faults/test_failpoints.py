@@ -13,8 +13,12 @@ import pytest
 from tests.faults.points import POINTS, RELEASE
 from tests.faults.scene import Scene
 
-# A selection for the default run: after a commit, behind a fence, and in the middle of a hand-over.
-SHORT = {("kill", "acquire-5-reemitted"), ("stop", "batch-5-before-append")}
+# A selection for the default run: after a group commit, behind a fence, and in the middle of a hand-over.
+SHORT = {
+    ("kill", "acquire-5-reemitted"),
+    ("kill", "batch-4-group-committed"),
+    ("stop", "batch-5-before-append"),
+}
 CASES = [
     pytest.param(how, point, id=f"{how}-{point}", marks=() if (how, point) in SHORT else pytest.mark.long)
     for point in POINTS

@@ -58,6 +58,8 @@ from waypost_worker.partition.ports import (
     ResultRecord,
     UnavailableError,
 )
+from waypost_worker.postgres.group_commit import GroupCommitter
+from waypost_worker.postgres.rows import PartitionCommit
 from waypost_worker.postgres.store import PostgresStore
 from waypost_worker.runtime import process
 from waypost_worker.runtime import worker as worker_module
@@ -174,6 +176,15 @@ class TrappedStore(PostgresStore):
         self.trap.reached("batch-3-decided")
         await super().commit(commit)
         self.trap.reached("batch-4-committed")
+
+
+class TrappedCommitter(GroupCommitter):
+    trap: Trap
+
+    async def _commit_several(self, parts: Sequence[PartitionCommit]) -> dict[int, tuple[int, int]]:
+        places = await super()._commit_several(parts)
+        self.trap.reached("batch-4-group-committed")
+        return places
 
 
 def counts() -> dict[str, int]:
@@ -334,9 +345,9 @@ def main() -> None:
     parser.add_argument("--redirect", action="append", default=[])
     arguments = parser.parse_args()
     trap = Trap(arguments.point, arguments.how, arguments.hits, arguments.note)
-    TrappedLog.trap = TrappedResults.trap = TrappedStore.trap = trap
+    TrappedLog.trap = TrappedResults.trap = TrappedStore.trap = TrappedCommitter.trap = trap
     CountedWorker.counts_file = arguments.counts
-    put(worker_module, TrappedLog, TrappedResults, TrappedStore)
+    put(worker_module, TrappedLog, TrappedResults, TrappedStore, TrappedCommitter)
     put(process, CountedWorker)
     if arguments.sabotage:
         SABOTAGE[arguments.sabotage]()

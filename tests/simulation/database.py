@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from tests.simulation.group_commit import BatchStatement, SimulatedCommitter
 from tests.simulation.loop import current_process
 from tests.simulation.network import Server
 
@@ -196,11 +197,14 @@ def _ahead(offset: int | None, tables: Tables) -> int | None:
 
 
 class SimulatedStore:
-    """One partition in the simulated Postgres, for one process."""
+    """One partition in the simulated Postgres, for one process. ``committer`` is shared by the stores of a process."""
 
-    def __init__(self, database: Database, partition: int) -> None:
+    def __init__(
+        self, database: Database, partition: int, committer: SimulatedCommitter | None = None
+    ) -> None:
         self._database = database
         self._partition = partition
+        self._committer = committer or SimulatedCommitter(database)
         self._held: tuple[int, int] | None = None  # epoch and next offset, as the owner left them
         self._producer: Fence | None = None  # the one that is recorded, as the owner found or left it
 
@@ -338,8 +342,10 @@ class SimulatedStore:
         return {key: found[key][1:] for key in keys if key in found}
 
     async def commit(self, commit: Commit) -> None:
-        what = f"commit {commit.expected_offset} to {commit.next_offset} under epoch {commit.epoch}"
-        await self._call(what, partial(self._commit, self._producer, commit, _frozen(commit)))
+        span = f"{commit.expected_offset} to {commit.next_offset}"
+        what = f"p{self._partition} commit {span} under epoch {commit.epoch}"
+        effect = partial(self._commit, self._producer, commit, _frozen(commit))
+        await self._committer.commit(BatchStatement(what, effect))
         self._held = (commit.epoch, commit.next_offset)
 
     def _commit(

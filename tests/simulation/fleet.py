@@ -16,7 +16,8 @@ from tests.simulation.clients import (
     SimulatedCommandLog,
     SimulatedResultsLog,
 )
-from tests.simulation.database import SimulatedStore
+from tests.simulation.database import Database, SimulatedStore
+from tests.simulation.group_commit import SimulatedCommitter
 from tests.simulation.loop import Process
 
 from waypost_worker.partition.observer import AppliedBatch
@@ -54,6 +55,7 @@ class Host:
     machine: Machine
     accepting: bool  # whether it was started with accept_trimmed_results
     appends: GroupedAppends
+    committers: dict[Database, SimulatedCommitter] = field(default_factory=dict)
     owners: dict[int, Running] = field(default_factory=dict)
     stopping: set[int] = field(default_factory=set)
 
@@ -134,7 +136,7 @@ class Fleet:
         ports = Ports(
             make_log=lambda: self._log(partition),
             make_results=lambda: self._results_log(partition, host.appends),
-            store=SimulatedStore(self._world.database_of(partition), partition),
+            store=self._store(host, partition),
             clock=SimulatedClock(host.machine),
         )
         limits = replace(
@@ -206,6 +208,14 @@ class Fleet:
         return max((owner.progress.position for owner in owners if owner.progress is not None), default=0)
 
     # What owners are made of.
+
+    def _store(self, host: Host, partition: int) -> SimulatedStore:
+        plan, database = self._world.plan, self._world.database_of(partition)
+        if (committer := host.committers.get(database)) is None:
+            random = Random(f"groups of {plan.seed} {host.process.name} {database.server.name}")
+            committer = SimulatedCommitter(database, plan.commit_wait, plan.rolled_back, random)
+            host.committers[database] = committer
+        return SimulatedStore(database, partition, committer)
 
     def transactional_id(self, partition: int) -> str:
         return f"sim.{partition}"

@@ -94,6 +94,9 @@ class WorldPlan:
     )  # command ids kept, and how many may wait to go
     rejected_parts: tuple[int, int] = (PARTS, PART_ROWS)  # of the rejected commands that are kept
     openings: float = 0.0  # how likely a connection has to be opened before an append
+    together: bool = False  # agents of all partitions publish at the same time
+    commit_wait: float = 0.0  # the longest that a commit waits for a connection
+    rolled_back: float = 0.0  # how likely Postgres rolls a commit of several partitions back
 
 
 def plan_of(seed: int) -> WorldPlan:
@@ -142,6 +145,13 @@ def plan_of(seed: int) -> WorldPlan:
     if plan.partitions > 1 and Random(f"connections of {seed}").random() < 0.3:
         plan.openings = 0.8
         plan.commands *= 3
+    groups = Random(f"batches that meet in {seed}")
+    if groups.random() < 0.4:
+        plan.together = True
+        plan.partitions = groups.choice((2, 3, 4, 5))
+        plan.commands = plan.commands * 2 // plan.partitions
+        plan.commit_wait = groups.choice((0.01, 0.1, 0.5))
+        plan.rolled_back = groups.choice((0.0, 0.3))
     lossy = LOSSY & set(plan.faults)
     if plan.disaster == "add_partitions" and lossy:
         # A database that lost everything rightly takes the new count for the first.

@@ -15,11 +15,13 @@ import tests.conformance.test_command_log as command_log_suite
 import tests.conformance.test_results_log as results_log_suite
 import tests.conformance.test_store as store_suite
 import tests.conformance.test_store_batches as store_batches_suite
+import tests.conformance.test_store_groups as store_groups_suite
 import tests.conformance.test_store_lives as store_lives_suite
 from tests.conformance.worlds import PARTITION, PARTITIONS
 from tests.simulation.broker import CommandPartition, Coordinator, ResultsPartition
 from tests.simulation.clients import SimulatedCommandLog, SimulatedResultsLog, Topic
 from tests.simulation.database import Database, SimulatedStore, request_skip
+from tests.simulation.group_commit import SimulatedCommitter
 from tests.simulation.network import Server
 
 from waypost_worker.partition.ports import ResultRecord
@@ -86,6 +88,10 @@ class SimulatedStores:
     async def open(self, partition: int = 0) -> SimulatedStore:
         return SimulatedStore(self._database, partition)
 
+    async def open_together(self, partitions: Sequence[int]) -> list[SimulatedStore]:
+        committer = SimulatedCommitter(self._database)
+        return [SimulatedStore(self._database, partition, committer) for partition in partitions]
+
     async def request_skip(self, partition: int, offset: int) -> bool:
         return request_skip(self._database, partition, offset)
 
@@ -119,6 +125,7 @@ def _suite() -> Iterator[tuple[str, Any]]:
         results_log_suite,
         store_suite,
         store_batches_suite,
+        store_groups_suite,
         store_lives_suite,
     ):
         for name, test in vars(module).items():

@@ -104,6 +104,9 @@ class Traffic:
         plan, random = self._world.plan, self._world.random
         for left in range(plan.commands, 0, -1):
             partition = random.randrange(plan.partitions)
+            if plan.together:
+                for other in range(plan.partitions):
+                    self.publish(other)
             if random.random() < plan.transactions:
                 await self._transaction(partition)
             else:

@@ -358,14 +358,19 @@ PROTOCOL: tuple[Mutant, ...] = (
         (
             Edit(
                 DATABASE + "SimulatedStore.commit",
-                "await self._call(what, partial(self._commit, self._producer, commit, _frozen(commit)))",
+                "effect = partial(self._commit, self._producer, commit, _frozen(commit))",
                 "empty = replace(commit, outbox=commit.outbox._replace(payload=b'[]'))\n"
-                "    await self._call(what, partial(self._commit, self._producer, empty, _frozen(commit)))\n"
-                "    def write() -> None:\n"
+                "    effect = partial(self._commit, self._producer, empty, _frozen(commit))",
+            ),
+            Edit(
+                DATABASE + "SimulatedStore.commit",
+                "self._held = (commit.epoch, commit.next_offset)",
+                "def write() -> None:\n"
                 "        tables = self._database.owned(self._partition, commit.epoch).copy()\n"
                 "        tables.outbox[commit.outbox.first_offset] = commit.outbox\n"
                 "        self._database.put(self._partition, tables)\n"
-                "    await self._call('outbox', write)",
+                "    await self._call('outbox', write)\n"
+                "    self._held = (commit.epoch, commit.next_offset)",
             ),
         ),
     ),
@@ -394,5 +399,46 @@ PROTOCOL: tuple[Mutant, ...] = (
         "removed-ids-not-emitted-again",
         "the result of a create that is made again does not say what retention removed",
         (Edit("waypost_worker.partition.outbox:_result", "tuple(item[2]))", "())"),),
+    ),
+    Mutant(
+        "group-outcomes-of-others",
+        "an owner gets the outcome of another batch of its group",
+        (
+            Edit(
+                "waypost_worker.partition.grouping:Grouper._run_group",
+                "zip(group, outcomes, strict=True)",
+                "zip(group, [*outcomes[1:], *outcomes[:1]], strict=True)",
+            ),
+        ),
+        tests=(
+            "tests/simulation/test_groups.py::test_one_that_is_fenced_ends_its_own_term_and_nobody_else_s",
+        ),
+    ),
+    Mutant(
+        "group-lost-in-doubt-counts",
+        "an owner takes its batch for committed when the reply to its group was lost",
+        (
+            Edit(
+                "waypost_worker.partition.grouping:_settle",
+                "if isinstance(outcome, Exception):",
+                "if isinstance(outcome, LookupError):",
+            ),
+        ),
+    ),
+    Mutant(
+        "group-repeated-without-the-guard",
+        "a group whose reply was lost is repeated one by one, and no batch is compared with the position",
+        (
+            Edit(
+                "tests.simulation.group_commit:SimulatedCommitter._run",
+                "return [UnavailableError(str(error)) for _ in batches]",
+                "raise UndoneError(error) from error",
+            ),
+            _CAS_WITHOUT_OFFSET,
+        ),
+        tests=(
+            "tests/simulation/test_groups.py::"
+            "test_a_group_whose_reply_is_lost_is_in_doubt_as_a_whole_and_counts_once",
+        ),
     ),
 )
