@@ -226,6 +226,17 @@ async def test_a_batch_whose_results_are_all_in_the_topic_owes_nothing_in_a_grou
     ]
 
 
+async def test_of_two_batches_of_one_partition_in_a_group_only_one_counts(stores: Stores) -> None:
+    opened = await stores.open_together([0, 1, 0])
+    claims = [await store.acquire(PARTITIONS) for store in opened[1:]]
+    other, owner = [Hand(store, claim) for store, claim in zip(opened[1:], claims, strict=True)]
+    twin = Hand(opened[0], owner.claim)
+    outcomes = await commit((owner, None), (other, None), (twin, None))
+    assert {type(outcomes[0]), type(outcomes[2])} == {FencedError, type(None)}
+    assert outcomes[1] is None
+    assert len((await acquired(stores)).claim.outbox) == 1
+
+
 async def test_groups_that_race_with_claims_are_in_them_or_fenced(stores: Stores) -> None:
     for _ in range(10):
         hands = await together(stores)

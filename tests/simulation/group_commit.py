@@ -1,6 +1,7 @@
 """Group commit against a simulated Postgres. What forms the groups is the code that does so for the real one.
 
-A statement for several batches lands as a whole, and judges each of them by itself; or the server rolls it back.
+A statement for several batches lands as a whole, and judges each of them by itself; or the server rolls it back. Unlike
+the real server, this one may lose some of them in a failover and keep others.
 """
 
 import asyncio

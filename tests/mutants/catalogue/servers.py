@@ -265,6 +265,18 @@ SERVERS: tuple[Mutant, ...] = (
         ),
     ),
     Mutant(
+        "partition-twice-in-a-group",
+        "two batches of one partition go in one statement, and both are told that they count",
+        (
+            Edit(
+                "waypost_worker.postgres.rows:_merged",
+                "if len({part.partition for part in parts}) < len(parts):",
+                "if False:",
+            ),
+        ),
+        tests=_in(GROUPS, "test_of_two_batches_of_one_partition_in_a_group_only_one_counts"),
+    ),
+    Mutant(
         "shared-session-in-a-group",
         "rows of a session that two partitions have are written for whichever partition came last",
         (

@@ -70,7 +70,7 @@ def commit_parameters(commit: Commit) -> list[Any]:
 def group_parameters(parts: Sequence[PartitionCommit]) -> list[Any]:
     """Return the parameters for batches of several partitions, which come in ascending order.
 
-    ValueError if two of them have a session in common.
+    ValueError if two of them have a session in common, or are of one partition: a statement changes a row only once.
     """
     commits = [part.commit for part in parts]
     changes, homes = _merged(parts)
@@ -121,6 +121,8 @@ def _merged(parts: Sequence[PartitionCommit]) -> tuple[Changes, dict[str, int]]:
     """Return what all batches change in sessions, and the partition of each session."""
     merged = Changes()
     homes: dict[str, int] = {}
+    if len({part.partition for part in parts}) < len(parts):
+        raise ValueError("two batches are of one partition")
     for part in parts:
         one = part.commit.changes
         keyed = (one.drops, one.puts, one.pins)
