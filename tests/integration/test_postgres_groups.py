@@ -193,7 +193,17 @@ async def test_a_batch_that_postgres_does_not_take_fails_alone(process: Process)
     assert outcomes == [None] * 3
     assert await process.offsets() == [10, 10, 10, 10]
     assert sorted(process.committer.groups[1:]) == [[0], [0, 1, 2, 3], [1], [2], [3]]
-    assert await process.commit({0: None, 2: None, 3: None}) == [None] * 3
+
+
+async def test_a_partition_whose_commit_failed_goes_alone_until_one_counts(process: Process) -> None:
+    await process.hands[1].commit(puts("odd", [entry(1)]))
+    await process.commit(one_each(p1=ODD))
+    for changes, groups in ((ODD, [[0, 2, 3], [1]]), (None, [[0, 2, 3], [1]]), (None, [[0, 1, 2, 3]])):
+        process.committer.groups.clear()
+        outcomes = await process.commit({0: None, 1: changes, 2: None, 3: None})
+        assert (outcomes[1] is None) is (changes is None)
+        assert outcomes[0] is outcomes[2] is outcomes[3] is None
+        assert sorted(process.committer.groups) == groups
 
 
 async def test_a_batch_that_can_t_be_sent_fails_alone(process: Process) -> None:

@@ -256,6 +256,12 @@ SERVERS: tuple[Mutant, ...] = (
         ),
     ),
     Mutant(
+        "failing-batch-joins-groups-again",
+        "a partition whose commit failed goes in a group again, and has it rolled back again",
+        (Edit(COMMITTER + "commit", "self._failed.add(part.partition)", "pass"),),
+        tests=_in(SQL_GROUPS, "test_a_partition_whose_commit_failed_goes_alone_until_one_counts"),
+    ),
+    Mutant(
         "slow-group-blames-everybody",
         "each batch of a group that took too long is held to be too large",
         (Edit(COMMITTER + "_run", "_in_group(error) for", "error for"),),

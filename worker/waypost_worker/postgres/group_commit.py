@@ -10,7 +10,7 @@ from typing import Final
 import asyncpg
 
 from waypost_worker.partition.grouping import Grouper, UndoneError
-from waypost_worker.partition.ports import Commit, FencedError, OwnerError, TimedOutError, UnavailableError
+from waypost_worker.partition.ports import Commit, FencedError, OwnerError, UnavailableError
 from waypost_worker.postgres.errors import owner_connection
 from waypost_worker.postgres.pool import Pool
 from waypost_worker.postgres.rows import PartitionCommit, commit_parameters, group_parameters
@@ -38,17 +38,26 @@ class GroupCommitter:
         self._timeout = timeout
         self._one = statement("commit", schema)
         self._several = statement("commit_group", schema)
-        # Partitions of groups that were not finished in time.
-        self._slow: set[int] = set()
+        # Partitions whose last commit failed. Their next ones go alone until one counts: alone, a batch shows whether it
+        # is what was slow or wrong, and if it is, it disturbs nobody.
+        self._failed: set[int] = set()
         self._grouper = Grouper(self._run, most_items=_MOST_PARTITIONS, most_weight=_MOST_BYTES, heavy=_HEAVY)
 
     async def commit(self, part: PartitionCommit) -> _Place:
         """Commit a batch and return where the partition's row is now. Errors are those of the Store port."""
-        if part.partition in self._slow:
-            # Alone it shows which batch is too large for the time limit.
-            self._slow.discard(part.partition)
-            return await self._grouper.run_alone(part)
-        return await self._grouper.submit(part, _weight(part.commit))
+        try:
+            if part.partition in self._failed:
+                place = await self._grouper.run_alone(part)
+            else:
+                place = await self._grouper.submit(part, _weight(part.commit))
+        except FencedError:
+            self._failed.discard(part.partition)
+            raise
+        except Exception:
+            self._failed.add(part.partition)
+            raise
+        self._failed.discard(part.partition)
+        return place
 
     async def _run(self, parts: Sequence[PartitionCommit]) -> Sequence[_Place | Exception]:
         if len(parts) == 1:
@@ -56,9 +65,8 @@ class GroupCommitter:
         try:
             places = await self._commit_several(sorted(parts, key=lambda part: part.partition))
         except UnavailableError as error:
-            if isinstance(error, TimedOutError):
-                self._slow.update(part.partition for part in parts)
-            # Any of them may have taken effect, or all. Each owner gets an error of its own, to keep or to chain.
+            # All of them took effect, or none. If it took too long, that says nothing of any single batch. Each owner
+            # gets an error of its own, to keep or to chain.
             return [_in_group(error) for _ in parts]
         return [places.get(part.partition) or overtaken(part.partition) for part in parts]
 

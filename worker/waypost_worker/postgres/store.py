@@ -51,9 +51,9 @@ _RECENT_COLUMNS: Final = ("recent_positions", "recent_command_ids", "recent_numb
 class PostgresStore(Store):
     """One partition in Postgres, for its owner.
 
-    A call takes at most ``timeout`` seconds, the wait for a free connection of ``pool`` included. ``place`` is
-    where the database stands among several; one that says otherwise of itself is refused. Stores that share a
-    ``committer`` commit in groups.
+    A call takes at most ``timeout`` seconds, the wait for a free connection of ``pool`` included; for commits see
+    :class:`GroupCommitter`. ``place`` is where the database stands among several; one that says otherwise of itself is
+    refused. Stores that share a ``committer`` commit in groups.
     """
 
     def __init__(
