@@ -1,31 +1,26 @@
 """A fetch of ordinary batches decodes to what the Kafka client's own iterator makes of it, and may time out."""
 
+import asyncio
 import gc
 import struct
 import weakref
-from collections.abc import Hashable
-from typing import Any, NamedTuple
 
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.consumer.fetcher import PartitionRecords
-from aiokafka.errors import OffsetOutOfRangeError, RequestTimedOutError
+from aiokafka.errors import RequestTimedOutError
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from tests.support.scripted_cluster import TOPIC, ScriptedCluster, on_virtual_time
 
 from waypost.kafka.record_batches import Damaged, Records, decode_batches, end_of
-from waypost_worker.kafka.client import ClusterClient, Lane
-from waypost_worker.kafka.connection import Connection
-from waypost_worker.kafka.fetch_by_id import Fetched, TopicIdRequest
 from waypost_worker.kafka.partition_reader import PartitionReader
 from waypost_worker.partition.ports import RefusedError, UnavailableError
 
 PARTITION = TopicPartition("topic", 0)
 _BASE_OFFSET = struct.Struct(">q")
-_LEADER_EPOCH = struct.Struct(">i")
-_LEADER_EPOCH_AT = 12
 
 
 def batch(first: int, count: int) -> bytes:
@@ -92,139 +87,143 @@ def test_a_fetch_leaves_memory_with_its_decoder_and_not_when_the_collector_looks
         gc.enable()
 
 
-class Response(NamedTuple):
-    """The part of a fetch response that a reader looks at."""
-
-    topics: list[Any]
-    API_VERSION: int = 4
+VALUE = [b"v"]
+LARGE = [bytes(1_000_000)] * 5
+OUT_OF_RANGE = 1
 
 
-class Broker(ClusterClient):
-    """Answers fetches one after the other, with bytes or an error. It has no ids of topics."""
-
-    def __init__(self, *answers: bytes | Exception) -> None:
-        super().__init__(Connection("nowhere:9092"))
-        self._answers = list(answers)
-        self.asked: list[int] = []
-        self.asked_for_ids = 0
-
-    async def use(self, user: object) -> None:
-        pass
-
-    async def leader_of(self, partition: TopicPartition) -> int:
-        return 1
-
-    async def send(self, node: int, request: Any, lane: Hashable = Lane.CONTROL) -> Response:
-        if isinstance(request, TopicIdRequest):
-            self.asked_for_ids += 1
-            raise NotImplementedError  # as the client does if a broker is older than 3.1
-        self.asked.append(request._topics[0][1][0][1])
-        answer = self._answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return Response([("topic", [(0, 0, 99, 99, [], answer)])])
+def reader_of(cluster: ScriptedCluster) -> PartitionReader:
+    return PartitionReader(cluster, TopicPartition(TOPIC, 0), "read_committed", is_live=True)
 
 
-def reader_of(broker: Broker) -> PartitionReader:
-    return PartitionReader(broker, PARTITION, "read_committed")
+async def offsets(reader: PartitionReader, most: int = 100) -> list[int]:
+    return [record.offset for record in await reader.get(1000, most)]
 
 
-def large_batch(first: int) -> bytes:
-    """More than the half of a fetch, so that another is begun before this one is read."""
-    builder = BatchBuilder(8_000_000, 0)
-    for number in range(5):
-        builder.append(timestamp=number, key=b"k", value=bytes(1_000_000), headers=[])
-    raw = bytes(builder._build())
-    return _BASE_OFFSET.pack(first) + raw[_BASE_OFFSET.size :]
+def test_a_fetch_that_times_out_before_anybody_waits_for_it_is_sent_again() -> None:
+    async def work() -> None:
+        cluster = ScriptedCluster(1)
+        cluster.append(0, LARGE)
+        cluster.append(0, LARGE)
+        reader = reader_of(cluster)
+        assert await offsets(reader, 5) == [0, 1, 2, 3, 4]
+        cluster.problems = [RequestTimedOutError()]
+        await asyncio.sleep(0.0001)  # busy with what it took
+        assert await offsets(reader, 5) == [5, 6, 7, 8, 9]
+        assert [one.offsets[0] for one in cluster.sent] == [0, 5, 5]
+
+    on_virtual_time(work)
 
 
-async def test_a_fetch_that_times_out_before_anybody_waits_for_it_is_sent_again() -> None:
-    broker = Broker(large_batch(0), RequestTimedOutError(), batch(5, 2))
-    reader = reader_of(broker)
-    found = [[record.offset for record in await reader.get(1000, 5)] for _ in range(2)]
-    assert found == [[0, 1, 2, 3, 4], [5, 6]]
-    assert broker.asked == [0, 5, 5]
-    assert broker.asked_for_ids == 1, "it has none, and won't have any"
+def test_a_fetch_that_times_out_while_it_is_waited_for_means_that_kafka_is_unavailable() -> None:
+    async def work() -> None:
+        cluster = ScriptedCluster(1)
+        cluster.problems = [RequestTimedOutError()]
+        with pytest.raises(UnavailableError, match="RequestTimedOutError"):
+            await offsets(reader_of(cluster))
+
+    on_virtual_time(work)
 
 
-async def test_a_fetch_that_times_out_while_it_is_waited_for_means_that_kafka_is_unavailable() -> None:
-    reader = reader_of(Broker(RequestTimedOutError()))
-    with pytest.raises(UnavailableError, match="RequestTimedOutError"):
-        await reader.get(1000, 3)
-    reader = reader_of(Broker(large_batch(0), RequestTimedOutError(), RequestTimedOutError()))
-    assert len(await reader.get(1000, 5)) == 5
-    with pytest.raises(UnavailableError, match="RequestTimedOutError"):
-        await reader.get(1000, 5)
-
-
-async def test_a_fetch_that_ends_with_a_whole_piece_is_not_the_end_of_the_log() -> None:
+def test_a_fetch_that_ends_with_a_whole_piece_is_not_the_end_of_the_log() -> None:
     """An empty answer means that there is nothing now: verify would look at all that is left at once."""
-    reader = reader_of(Broker(batch(0, 5), batch(5, 5)))
-    found = [[record.offset for record in await reader.get(1000, 5)] for _ in range(2)]
-    assert found == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+
+    async def work() -> None:
+        cluster = ScriptedCluster(1)
+        cluster.append(0, LARGE)
+        cluster.append(0, LARGE)
+        reader = reader_of(cluster)
+        found = [await offsets(reader, 5) for _ in range(2)]
+        assert found == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+
+    on_virtual_time(work)
 
 
-def led(raw: bytes, leader_epoch: int) -> bytes:
-    """A batch as a leader of this epoch wrote it."""
-    at, end = _LEADER_EPOCH_AT, _LEADER_EPOCH_AT + _LEADER_EPOCH.size
-    return raw[:at] + _LEADER_EPOCH.pack(leader_epoch) + raw[end:]
+def test_a_topic_id_is_asked_for_once() -> None:
+    async def work() -> None:
+        cluster = ScriptedCluster(1, has_ids=False)
+        reader = reader_of(cluster)
+        for offset in range(3):
+            cluster.append(0, VALUE)
+            assert await offsets(reader) == [offset]
+        assert cluster.asked_for_ids == 1, "there is none, and won't be any"
+
+    on_virtual_time(work)
 
 
-class FetchedReader(PartitionReader):
-    """Gets these fetches, one after the other."""
+def test_the_epoch_of_the_last_record_is_told_with_each_fetch() -> None:
+    async def work() -> None:
+        cluster = ScriptedCluster(1)
+        for epoch in (2, 4, 7):
+            cluster.append(0, VALUE, epoch)
+        reader = reader_of(cluster)
+        await reader.seek(1, 2)
+        assert await offsets(reader) == [1, 2]
+        cluster.append(0, VALUE, 7)
+        assert await offsets(reader) == [3]
+        assert [(one.offsets[0], one.epochs[0]) for one in cluster.sent] == [(1, 2), (3, 7)]
 
-    def __init__(self, *fetches: bytes) -> None:
-        super().__init__(Broker(), PARTITION, "read_committed")
-        self.fetches = list(fetches)
-        self.asked: list[tuple[int, int]] = []
-
-    async def _fetch(self, offset: int, last_epoch: int) -> Fetched:
-        self.asked.append((offset, last_epoch))
-        return Fetched(0, 100, 100, [], self.fetches.pop(0), None)
-
-
-async def test_the_epoch_of_the_last_record_is_told_with_each_fetch() -> None:
-    reader = FetchedReader(led(batch(3, 2), 4) + led(batch(5, 2), 7), led(batch(7, 1), 7))
-    await reader.seek(3, 2)
-    assert len(await reader.get(1000, 10)) == 4
-    assert len(await reader.get(1000, 10)) == 1
-    assert reader.asked == [(3, 2), (7, 7)]
+    on_virtual_time(work)
 
 
-async def test_records_of_an_earlier_leader_than_those_before_them_are_refused() -> None:
-    reader = FetchedReader(led(batch(3, 2), 4), led(batch(5, 2), 3))
-    await reader.seek(3)
-    assert len(await reader.get(1000, 10)) == 2
-    with pytest.raises(RefusedError, match="was cut"):
-        await reader.get(1000, 10)
+def test_records_of_an_earlier_leader_than_those_before_them_are_refused() -> None:
+    async def work() -> None:
+        cluster = ScriptedCluster(1)
+        cluster.append(0, VALUE, 4)
+        reader = reader_of(cluster)
+        assert await offsets(reader) == [0]
+        cluster.append(0, VALUE, 3)
+        with pytest.raises(RefusedError, match="was cut"):
+            await offsets(reader)
+
+    on_virtual_time(work)
 
 
-class OutOfRange(FetchedReader):
-    """Gets no fetch from a log with these bounds."""
+def test_a_stretch_tells_the_epoch_of_its_own_last_record() -> None:
+    """What was fetched behind it may be of a later leader. A fetch from its end may bring records of an earlier one."""
 
-    def __init__(self, start: int, end: int) -> None:
-        super().__init__()
-        self._bounds = (start, end)
+    async def work() -> None:
+        cluster = ScriptedCluster(1)
+        for epoch in (2, 4, 7):
+            cluster.append(0, VALUE, epoch)
+        reader = reader_of(cluster)
+        assert [record.offset async for piece in reader.read(0, 2) for record in piece] == [0, 1]
+        assert reader.read_epoch == 4
 
-    async def _fetch(self, client: Any, offset: int, last_epoch: int) -> Fetched:
-        raise OffsetOutOfRangeError
+    on_virtual_time(work)
 
-    async def bounds(self) -> tuple[int, int]:
-        return self._bounds
+
+async def reader_out_of_range(position: int, start: int, end: int) -> PartitionReader:
+    """At a position that the broker denies, in a log with these bounds."""
+    cluster = ScriptedCluster(1)
+    cluster.logs[0].errors = [OUT_OF_RANGE]
+    reader = reader_of(cluster)
+
+    async def bounds() -> tuple[int, int]:
+        return start, end
+
+    reader.bounds = bounds  # type: ignore[method-assign]
+    await reader.seek(position)
+    return reader
 
 
 @pytest.mark.parametrize("position", [4, 7, 9])
-async def test_an_offset_that_a_broker_denies_and_has_is_asked_for_again(position: int) -> None:
+def test_an_offset_that_a_broker_denies_and_has_is_asked_for_again(position: int) -> None:
     """KAFKA-16073: brokers with tiered storage do so while they delete local segments."""
-    reader = OutOfRange(4, 9)
-    await reader.seek(position)
-    with pytest.raises(UnavailableError, match=f"has no offset {position}, and then that it has 4 to 8"):
-        await reader.get(1000, 10)
+
+    async def work() -> None:
+        reader = await reader_out_of_range(position, 4, 9)
+        with pytest.raises(UnavailableError, match=f"has no offset {position}, and then that it has 4 to 8"):
+            await offsets(reader)
+
+    on_virtual_time(work)
 
 
 @pytest.mark.parametrize("position", [3, 10])
-async def test_an_offset_that_a_log_does_not_have_is_refused(position: int) -> None:
-    reader = OutOfRange(4, 9)
-    await reader.seek(position)
-    with pytest.raises(RefusedError, match=f"holds offsets 4 to 8, and {position} is to be read next"):
-        await reader.get(1000, 10)
+def test_an_offset_that_a_log_does_not_have_is_refused(position: int) -> None:
+    async def work() -> None:
+        reader = await reader_out_of_range(position, 4, 9)
+        with pytest.raises(RefusedError, match=f"holds offsets 4 to 8, and {position} is to be read next"):
+            await offsets(reader)
+
+    on_virtual_time(work)

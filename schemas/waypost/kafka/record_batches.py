@@ -223,16 +223,17 @@ def producers_of(fetched: bytes) -> Iterator[tuple[int, int]]:
         at = end
 
 
-def end_of(fetched: bytes) -> tuple[int, int]:
+def end_of(fetched: bytes, before: int | None = None) -> tuple[int, int]:
     """Return the offset after the last whole batch of a fetched piece of a log, and the leader epoch of that batch.
 
-    0 and -1 if there is no whole batch. Formats 0 and 1 have no epoch.
+    With ``before``, only batches count that begin before this offset. 0 and -1 if there is no whole batch. Formats 0
+    and 1 have no epoch.
     """
     at, end, leader_epoch, size = 0, 0, -1, len(fetched)
     while size - at >= HEADER_BYTES:
         base, length, epoch, magic, _, _, last_offset_delta = _START.unpack_from(fetched, at)
         at += _BODY_AT + length
-        if at > size or length < 0:
+        if at > size or length < 0 or (before is not None and base >= before):
             break
         if magic >= _CURRENT_MAGIC:
             end, leader_epoch = base + 1 + max(0, last_offset_delta), epoch

@@ -14,6 +14,9 @@ SWITCHED = "tests/integration/test_postgres_switched.py::"
 SHARDS = "tests/integration/test_shards_guard.py::"
 _CHECK = 'self._check_place(row["noted"], partitions)'
 READER = "waypost_worker.kafka.partition_reader:PartitionReader."
+FEED = "waypost_worker.kafka.fetch_rounds:Feed."
+FETCHES = "waypost_worker.kafka.shared_fetch:SharedFetch."
+TOGETHER = "tests/unit/test_shared_fetch.py::"
 PRODUCER = "waypost_worker.kafka.fenced_producer:FencedProducer."
 GROUP = "waypost_worker.kafka.produce:ProduceGroup."
 APPENDS = "tests/unit/test_fenced_producer.py::"
@@ -324,9 +327,9 @@ SERVERS: tuple[Mutant, ...] = (
         "a position that is not in the log is reset to the beginning",
         (
             Edit(
-                "waypost_worker.kafka.partition_reader:PartitionReader._take",
-                "await self._refuse(self._position)",
-                "self._position, _ = await self.bounds()\n        return",
+                READER + "_taken",
+                "await self._refuse(self._buffer.position)",
+                "await self.seek((await self.bounds())[0])\n        return []",
             ),
         ),
         tests=_in(COMMANDS, "test_a_position_that_retention_removed_is_refused_and_not_reset"),
@@ -375,7 +378,7 @@ SERVERS: tuple[Mutant, ...] = (
     Mutant(
         "topic-of-the-same-name-fetched",
         "a topic that was created again is fetched from, as if it were the former one",
-        (Edit(READER + "_ask", "if topic_id is not None and self._has_ids:", "if False:"),),
+        (Edit(FEED + "is_by_id", "return self.topic_id is not None and not self.is_named", "return False"),),
         tests=_in(COMMANDS, "test_a_topic_that_took_the_place_of_another_is_not_fetched_from"),
     ),
     Mutant(
@@ -395,7 +398,7 @@ SERVERS: tuple[Mutant, ...] = (
     Mutant(
         "cut-log-read-on",
         "a reader goes on although the broker says that the log was cut before its position",
-        (Edit(READER + "_fetch", "if fetched.cut_at is not None:", "if False:"),),
+        (Edit(FEED + "deliver", "if fetched.cut_at is not None:", "if False:"),),
         tests=(
             "tests/integration/test_partition_reader_cut.py::"
             "test_a_position_behind_the_end_of_its_leader_is_refused_as_cut",
@@ -404,11 +407,41 @@ SERVERS: tuple[Mutant, ...] = (
     Mutant(
         "leader-epochs-go-back",
         "records of an earlier leader than those before them are taken",
-        (Edit(READER + "_take", "if last_epoch < self._last_epoch:", "if False:"),),
+        (Edit(FEED + "deliver", "if NO_EPOCH < last_epoch < self.last_epoch:", "if False:"),),
         tests=(
             "tests/unit/test_partition_reader.py::"
             "test_records_of_an_earlier_leader_than_those_before_them_are_refused",
         ),
+    ),
+    Mutant(
+        "answer-for-a-former-position",
+        "a partition takes records that were asked for before it moved",
+        (
+            Edit(
+                "waypost_worker.kafka.fetch_rounds:Part.counts",
+                "return self.feed.turn == self.turn",
+                "return True",
+            ),
+        ),
+        tests=_in(TOGETHER, "test_a_partition_that_moved_gets_nothing_of_its_former_position"),
+    ),
+    Mutant(
+        "answer-of-another-partition",
+        "a partition gets what a shared answer holds for another one",
+        (Edit(FETCHES + "_run", "feed.partition.partition))", "0))"),),
+        tests=_in(TOGETHER, "test_each_partition_gets_its_own_records"),
+    ),
+    Mutant(
+        "broken-connection-passed-over",
+        "those whose fetch broke off go on as if nothing had happened",
+        (Edit(FETCHES + "disturb", "feed.disturb()", "pass"),),
+        tests=_in(TOGETHER, "test_a_broken_connection_is_counted_by_all_whose_fetch_was_in_it"),
+    ),
+    Mutant(
+        "another-cluster-passed-over",
+        "a client that started from the bootstrap servers again disturbs nobody",
+        (Edit(FETCHES + "_run", "part.feed.seen_start > 0", "0"),),
+        tests=_in(TOGETHER, "test_a_client_that_started_again_is_counted_by_everybody"),
     ),
     Mutant(
         "aborted-commands-read",
@@ -416,8 +449,8 @@ SERVERS: tuple[Mutant, ...] = (
         (
             Edit(
                 "waypost_worker.kafka.command_log:KafkaCommandLog.__init__",
-                "self._partition, _ISOLATION, lane",
-                'self._partition, "read_uncommitted", lane',
+                "self._partition, _ISOLATION, is_live",
+                'self._partition, "read_uncommitted", is_live',
             ),
         ),
         tests=_in(COMMANDS, "test_aborted_commands_are_never_seen"),

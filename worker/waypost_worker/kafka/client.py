@@ -113,6 +113,11 @@ class ClusterClient:
             raise LeaderNotAvailableError(f"{partition.topic}/{partition.partition} has no leader just now")
         return int(node)
 
+    def known_leader_of(self, partition: TopicPartition) -> int | None:
+        """Return the id of the broker that leads a partition, as far as is known without asking."""
+        node = None if self._client is None else self._client.cluster.leader_for_partition(partition)
+        return None if node is None or node < 0 else int(node)
+
     async def partitions_of(self, topic: str) -> int:
         """Return how many partitions a topic has; 0 if it does not exist."""
         client = await self._tracking(topic)

@@ -12,9 +12,10 @@ from aiokafka import TopicPartition
 from typing_extensions import override
 
 from waypost.wire.envelope import KafkaRecord
-from waypost_worker.kafka.client import ClusterClient, Lane
+from waypost_worker.kafka.client import ClusterClient
 from waypost_worker.kafka.fetch_by_id import NO_EPOCH
-from waypost_worker.kafka.partition_reader import FETCH_BYTES, PartitionReader
+from waypost_worker.kafka.fetch_rounds import FETCH_BYTES
+from waypost_worker.kafka.partition_reader import PartitionReader
 from waypost_worker.partition.ports import CommandLog, ReadProgress
 
 _ISOLATION: Final = "read_committed"
@@ -30,8 +31,7 @@ class KafkaCommandLog(CommandLog):
     def __init__(self, client: ClusterClient, topic: str, partition: int) -> None:
         self._client = client
         self._partition = TopicPartition(topic, partition)
-        # Fetches wait for records, and no two of them may wait for each other.
-        self._reader = PartitionReader(client, self._partition, _ISOLATION, lane=(Lane.FETCH, partition))
+        self._reader = PartitionReader(client, self._partition, _ISOLATION, is_live=True)
         # For the end of each stretch that was read, the leader epoch that the last record before it was written in.
         self._read_up_to: dict[int, int] = {}
 
@@ -69,7 +69,7 @@ class KafkaCommandLog(CommandLog):
             async with aclosing(reader.read(first, end)) as pieces:
                 async for records in pieces:
                     read += records
-            self._read_up_to[end] = reader.last_epoch
+            self._read_up_to[end] = reader.read_epoch
         finally:
             await reader.close()
         return read

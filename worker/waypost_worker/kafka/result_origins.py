@@ -8,13 +8,15 @@ from typing import Any
 from typing_extensions import override
 
 from waypost.kafka.record_batches import producers_of
+from waypost_worker.kafka.fetch_by_id import NO_EPOCH
 from waypost_worker.kafka.partition_reader import PartitionReader
 
 
 class OriginReader(PartitionReader):
     """Reads one partition. Brokers keep the producer id of a batch in its header."""
 
-    _producers: Sequence[tuple[int, int]] = ()  # last offset and producer id of each batch of the last fetch
+    # Last offset and producer id of each batch that may hold records of the last call, in order.
+    _producers: Sequence[tuple[int, int]] = ()
 
     async def read_with_producers(self, first: int, end: int) -> AsyncGenerator[list[tuple[Any, int]], None]:
         """Yield the records from ``first`` up to but without ``end`` with their producer ids, -1 for none."""
@@ -27,6 +29,17 @@ class OriginReader(PartitionReader):
         return self._producers[bisect_left(self._producers, (offset, -2))][1]
 
     @override
-    def _open(self, raw: bytes, aborted: Sequence[tuple[int, int]] | None) -> None:
-        super()._open(raw, aborted)
-        self._producers = list(producers_of(raw))
+    async def seek(self, offset: int, last_epoch: int = NO_EPOCH) -> None:
+        await super().seek(offset, last_epoch)
+        self._producers = ()
+
+    @override
+    async def get(self, wait_ms: int, most: int) -> list[Any]:
+        # What earlier calls returned is not asked about any more.
+        self._producers = self._producers[bisect_left(self._producers, (self.progress.position, -2)) :]
+        return await super().get(wait_ms, most)
+
+    @override
+    def _opened(self, raw: bytes) -> None:
+        super()._opened(raw)
+        self._producers = [*self._producers, *producers_of(raw)]
