@@ -155,6 +155,7 @@ class ScriptedCluster(ClusterClient):
     async def send(self, node: int, request: Any, lane: Hashable = Lane.CONTROL) -> Any:
         if isinstance(request, TopicIdRequest):
             self.asked_for_ids += 1
+            await asyncio.sleep(self._seconds)
             if not self._has_ids:
                 raise NotImplementedError  # as the client does if a broker is older than 3.1
             return SimpleNamespace(topics=[(0, TOPIC, self.topic_id)])

@@ -48,6 +48,15 @@ async def asleep(readers: Sequence[PartitionReader]) -> list[asyncio.Task[list[i
 # Who is in a request.
 
 
+def test_the_id_of_a_topic_is_asked_for_together() -> None:
+    async def work() -> None:
+        cluster = ScriptedCluster(96)
+        await asleep(await readers_at(cluster))
+        assert cluster.asked_for_ids == 1
+
+    on_virtual_time(work)
+
+
 def test_all_partitions_of_a_broker_go_into_one_request() -> None:
     async def work() -> None:
         cluster = ScriptedCluster(96)

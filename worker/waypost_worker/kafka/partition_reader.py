@@ -25,7 +25,7 @@ from aiokafka.errors import (
 from waypost.kafka.record_batches import end_of
 from waypost_worker.kafka.client import ClusterClient
 from waypost_worker.kafka.connection import kafka_errors
-from waypost_worker.kafka.fetch_by_id import NO_EPOCH, TopicIdRequest, topic_id_in
+from waypost_worker.kafka.fetch_by_id import NO_EPOCH
 from waypost_worker.kafka.fetch_rounds import FETCH_BYTES, Feed, LogCutError, UnknownTopicIdError
 from waypost_worker.kafka.list_offsets import (
     READ_COMMITTED,
@@ -36,6 +36,7 @@ from waypost_worker.kafka.list_offsets import (
 )
 from waypost_worker.kafka.record_buffer import RecordBuffer
 from waypost_worker.kafka.shared_fetch import FetchKind, shared_fetch
+from waypost_worker.kafka.topic_ids import TopicIds
 from waypost_worker.partition.ports import ReadProgress, RefusedError, UnavailableError
 
 _PIECE: Final = 5000
@@ -218,7 +219,7 @@ class PartitionReader:
         except LeaderNotAvailableError:
             node = await self._client.any_node()
         try:
-            return topic_id_in(await self._client.send(node, TopicIdRequest(self._partition.topic)))
+            return await self._client.shared(TopicIds).ask(self._partition.topic, node)
         except (NotImplementedError, IncompatibleBrokerVersion):
             self._has_ids = False
             return None
