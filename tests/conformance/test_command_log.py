@@ -285,6 +285,56 @@ async def test_a_position_that_is_trimmed_while_it_waits_is_refused(world: World
         await fetch(log, 1)
 
 
+# Several partitions of one process.
+
+
+async def test_owners_of_several_partitions_each_get_their_own_records(world: World) -> None:
+    logs = [world.commands(partition) for partition in range(PARTITIONS)]
+    for partition, log in enumerate(logs):
+        await log.seek(0)
+        await world.publish(values(300, first=1000 * partition), partition)
+    found = await asyncio.gather(*(fetch(log, 300, most=70) for log in logs))
+    assert [[record.value for record in records] for records in found] == [
+        values(300, first=1000 * partition) for partition in range(PARTITIONS)
+    ]
+
+
+async def test_an_owner_that_takes_nothing_holds_nobody_up(world: World) -> None:
+    await world.publish(values(50), 0)
+    idle, log = world.commands(0), await at(world, 0)
+    await idle.seek(0)
+    assert offsets(await idle.fetch(10)) == list(range(10))
+    for number in range(20):
+        await world.publish(values(1, number))
+        assert offsets(await fetch(log, 1)) == [number]
+    assert offsets(await fetch(idle, 40)) == list(range(10, 50))
+
+
+async def test_a_partition_that_is_acquired_while_another_waits_is_fetched(world: World) -> None:
+    other = await at(world, 0)
+    waiting = asyncio.create_task(fetch(other, 1))
+    await world.publish(values(5), 0)
+    late = world.commands(0)
+    await late.seek(0)
+    assert offsets(await late.fetch(10)) == [0, 1, 2, 3, 4]
+    await world.publish(values(1))
+    assert offsets(await waiting) == [0]
+
+
+async def test_a_refused_partition_and_a_closed_one_leave_the_others_alone(world: World) -> None:
+    await world.publish(values(3), 0)
+    await world.publish(values(3))
+    log, closed, refused = await at(world, 0), world.commands(0), world.commands(0)
+    await closed.seek(0)
+    await closed.fetch(1)
+    await closed.close()
+    await refused.seek(50)
+    (found, error) = await asyncio.gather(fetch(log, 3), fetch(refused, 1), return_exceptions=True)
+    assert isinstance(error, RefusedError)
+    assert not isinstance(found, BaseException)
+    assert offsets(found) == [0, 1, 2]
+
+
 # Another topic of the same name.
 
 

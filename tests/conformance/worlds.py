@@ -39,9 +39,11 @@ class Transaction(Protocol):
 
 
 class World(Protocol):
-    """One partition of a command log and of a results log."""
+    """Partitions of a command log, of which most tests use one, and one partition of a results log. Owners are those of
+    one process.
+    """
 
-    def commands(self) -> CommandLog:
+    def commands(self, partition: int = PARTITION) -> CommandLog:
         """The command log as one more owner sees it; the world closes it in the end."""
         ...
 
@@ -49,7 +51,7 @@ class World(Protocol):
         """The results log as one more owner sees it; the world closes it in the end."""
         ...
 
-    async def publish(self, values: Sequence[bytes | None]) -> list[int]:
+    async def publish(self, values: Sequence[bytes | None], partition: int = PARTITION) -> list[int]:
         """Commands of an agent without transactions, all with key ``key``; their offsets."""
         ...
 
@@ -113,8 +115,8 @@ class KafkaWorld:
         self._opened: list[CommandLog | ResultsLog] = []
         self._transactions = 0
 
-    def commands(self) -> CommandLog:
-        log = KafkaCommandLog(self._client, self._topics.commands, PARTITION)
+    def commands(self, partition: int = PARTITION) -> CommandLog:
+        log = KafkaCommandLog(self._client, self._topics.commands, partition)
         self._opened.append(log)
         return log
 
@@ -123,11 +125,11 @@ class KafkaWorld:
         self._opened.append(log)
         return log
 
-    async def publish(self, values: Sequence[bytes | None]) -> list[int]:
+    async def publish(self, values: Sequence[bytes | None], partition: int = PARTITION) -> list[int]:
         async with AIOKafkaProducer(**self._connection.options()) as producer:
             sent = [
                 await producer.send(
-                    self._topics.commands, value, b"key", PARTITION, headers=[("name", b"value")]
+                    self._topics.commands, value, b"key", partition, headers=[("name", b"value")]
                 )
                 for value in values
             ]

@@ -42,24 +42,24 @@ class _Transaction:
 
 
 class SimulatedWorld:
-    """One partition of each topic, on the loop of the test instead of virtual time."""
+    """Partitions of commands and one of results, on the loop of the test instead of virtual time."""
 
     def __init__(self) -> None:
         loop: Any = asyncio.get_running_loop()
         self._server = _near(Server("kafka", loop, Random(1), timeout=5))
         self._topic = Topic([CommandPartition() for _ in range(PARTITIONS)])
-        self._commands = self._topic.partitions[PARTITION]
+        self._commands = self._topic.partitions[PARTITION]  # of most tests
         self._results = ResultsPartition(expiry=3600, time=time.monotonic)
         self._coordinator = Coordinator(expiry=3600, epochs=32_767, time=time.monotonic)
 
-    def commands(self) -> SimulatedCommandLog:
-        return SimulatedCommandLog(self._server, self._topic, PARTITION)
+    def commands(self, partition: int = PARTITION) -> SimulatedCommandLog:
+        return SimulatedCommandLog(self._server, self._topic, partition)
 
     def results(self) -> SimulatedResultsLog:
         return SimulatedResultsLog(self._server, self._results, self._coordinator, "sim")
 
-    async def publish(self, values: Sequence[bytes | None]) -> list[int]:
-        return [_append(self._commands, value) for value in values]
+    async def publish(self, values: Sequence[bytes | None], partition: int = PARTITION) -> list[int]:
+        return [_append(self._topic.partitions[partition], value) for value in values]
 
     async def begin(self, values: Sequence[bytes]) -> _Transaction:
         return _Transaction(self._commands, values)
