@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import aclosing, suppress
 
 import pytest
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 from tests.support.processes import freeze
@@ -13,6 +14,7 @@ from tests.support.servers import ServerDirectory, started
 from waypost.wire.topics import Topics
 from waypost_worker.devserver import ClusterOptions, EmbeddedKafka
 from waypost_worker.kafka.client import ClusterClient
+from waypost_worker.kafka.command_log import KafkaCommandLog
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.fenced_producer import FencedProducer, claim_epoch
 from waypost_worker.kafka.fencing_check import zombie_test
@@ -220,6 +222,58 @@ async def test_a_slow_replica_of_a_partition_holds_up_no_other_for_long(
         replica.resume()
         await asyncio.gather(held, return_exceptions=True)
         await asyncio.gather(slow.close(), quick.close())
+
+
+async def test_a_leader_that_dies_disturbs_only_the_partitions_that_it_led(
+    cluster: EmbeddedKafka, connection: Connection, topic_prefix: str
+) -> None:
+    partitions, before, behind = 6, 20, 20
+    topics = Topics(topic_prefix)
+    await create_topics(connection, topics, partitions)
+    client = ClusterClient(connection)
+    logs = [KafkaCommandLog(client, topics.commands, number) for number in range(partitions)]
+    found: list[list[int]] = [[] for _ in logs]
+
+    async def publish(count: int) -> None:
+        async with AIOKafkaProducer(
+            bootstrap_servers=connection.bootstrap_servers, enable_idempotence=True
+        ) as producer:
+            for _ in range(count):
+                for number in range(partitions):
+                    await (await producer.send(topics.commands, b"value", partition=number))
+
+    async def fetch_up_to(count: int, number: int) -> None:
+        while len(found[number]) < count:
+            found[number] += [record.offset for record in await logs[number].fetch(7)]
+
+    async def all_fetch_up_to(count: int) -> None:
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.gather(*(fetch_up_to(count, number) for number in range(partitions)))
+
+    try:
+        for log in logs:
+            await log.partitions()
+            await log.seek(0)
+        await publish(before)
+        await all_fetch_up_to(before)
+        at_first = [log.disturbances for log in logs]
+        leaders = [
+            client.known_leader_of(TopicPartition(topics.commands, number)) for number in range(partitions)
+        ]
+        fetching = asyncio.create_task(all_fetch_up_to(before + behind))
+        node = next(one for one in cluster.nodes if one.node_id == leaders[0])
+        node.kill()
+        try:
+            await publish(behind)
+            await fetching
+        finally:
+            await asyncio.to_thread(cluster.restart_node, node)
+        assert found == [list(range(before + behind))] * partitions
+        disturbed = [log.disturbances > first for log, first in zip(logs, at_first, strict=True)]
+        assert disturbed == [leader == leaders[0] for leader in leaders]
+    finally:
+        for log in logs:
+            await log.close()
 
 
 async def test_a_membership_outlives_its_coordinator(

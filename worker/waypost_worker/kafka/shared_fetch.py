@@ -7,7 +7,7 @@ connection that may mean another leader, metadata is asked for once, whoever was
 import asyncio
 from typing import Any, Final, NamedTuple
 
-from aiokafka.errors import IncompatibleBrokerVersion, for_code
+from aiokafka.errors import IncompatibleBrokerVersion, NodeNotReadyError, for_code
 from aiokafka.protocol.fetch import FetchRequest
 
 from waypost_worker.kafka.client import ClusterClient, Lane
@@ -158,7 +158,8 @@ class SharedFetch:
     def _fail(self, one: FetchRound, error: Exception) -> None:
         """Let a failure of a request concern everybody in it, as far as it does."""
         too_old = one.by_id and isinstance(error, NotImplementedError | IncompatibleBrokerVersion)
-        passes = getattr(error, "invalid_metadata", False)
+        # A broker that can't be connected to may lead nothing any more.
+        passes = getattr(error, "invalid_metadata", False) or isinstance(error, NodeNotReadyError)
         for part in one.live:
             if too_old:
                 part.feed.is_named = True
