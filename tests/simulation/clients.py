@@ -1,14 +1,14 @@
 """The ports CommandLog, ResultsLog and Clock over a simulated cluster, as a worker's Kafka client gives them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from tests.simulation.agents import EPOCH_MS
 from tests.simulation.broker import CommandPartition, CommandRecord, Coordinator, ResultsPartition
-from tests.simulation.loop import OUTSIDE, SimulatedLoop, current_process
+from tests.simulation.loop import OUTSIDE, Process, SimulatedLoop, current_process
 from tests.simulation.network import Server
 
 from waypost.wire.envelope import KafkaRecord
@@ -26,6 +26,8 @@ FETCH_WAIT = 1.0
 PIECE = 7  # records that a read gives at a time
 LONGEST_OPENING = 0.8  # seconds
 _NO_EPOCH = -1
+# Records and the offset to go on from, and the ends of the log.
+_Found: TypeAlias = tuple[tuple[list[CommandRecord], int], tuple[int, int]]
 
 
 class Machine:
@@ -74,6 +76,40 @@ class Topic:
         self.has_ids = (
             True  # whether brokers tell topics of one name apart, and logs that were cut (Kafka 3.1)
         )
+        self.fetches: dict[Process | None, GroupedFetches] = {}  # of each process
+
+    def fetches_of(self, process: Process | None, server: Server) -> "GroupedFetches":
+        """What the owners of a process fetch with."""
+        return self.fetches.setdefault(process, GroupedFetches(server))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Fetch:
+    what: str
+    land: Callable[[], "_Found"]
+
+    def try_to_land(self) -> "_Found | Exception":
+        """What the leader answers for this partition; an error is its own."""
+        try:
+            return self.land()
+        except Exception as error:
+            return error
+
+
+class GroupedFetches:
+    """The fetches of one process: what its owners wait for at the same time is asked for in one request."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.sizes: list[int] = []  # of the groups so far
+        self.grouper: Grouper[_Fetch, _Found] = Grouper(
+            self._run, most_items=100, most_weight=100, heavy=1000
+        )
+
+    async def _run(self, group: Sequence[_Fetch]) -> Sequence["_Found | Exception"]:
+        self.sizes.append(len(group))
+        what = "fetch " + ", ".join(one.what for one in group)
+        return await self._server.call(what, lambda: [one.try_to_land() for one in group])
 
 
 class SimulatedCommandLog:
@@ -92,6 +128,8 @@ class SimulatedCommandLog:
         self.closed = False
         self.disturbances = 0  # of a fetch that goes on; here, every error that it meets ends the term
         self.process = current_process()
+        self._number = partition
+        self._fetches = topic.fetches_of(self.process, server)
 
     @property
     def progress(self) -> ReadProgress:
@@ -139,9 +177,8 @@ class SimulatedCommandLog:
             raise AssertionError("fetch before seek")
         for patient in (True, False):
             at = self._at
-            (records, behind), self._ends = await self._server.call(
-                f"fetch from {at}", partial(self._fetch, at, self._about(most))
-            )
+            asked = _Fetch(f"p{self._number} from {at}", partial(self._fetch, at, self._about(most)))
+            (records, behind), self._ends = await self._fetches.grouper.submit(asked)
             if at != self._at:
                 raise AssertionError("seek during a fetch")
             if self.stuck:
@@ -153,7 +190,7 @@ class SimulatedCommandLog:
             await self._something_comes()
         raise AssertionError("unreachable")
 
-    def _fetch(self, first: int, most: int) -> tuple[tuple[list[CommandRecord], int], tuple[int, int]]:
+    def _fetch(self, first: int, most: int) -> _Found:
         self._check_topic()
         if self._topic.has_ids and self._log.diverges(self._last_epoch, first):
             raise RefusedError(f"the log was cut before offset {first}")
