@@ -225,7 +225,7 @@ class _Append:
     fence: Fence
     sequence: int
     records: tuple[ResultRecord, ...]
-    deadline: float
+    until: tuple[float, float]  # by boot time and by the wall clock, as in kafka.produce.OutgoingBatch
 
     def land(self, count: int | None = None) -> int | Exception:
         """What the leader does with the batch, or with this many of its records."""
@@ -241,18 +241,25 @@ class GroupedAppends:
     ``openings`` is how likely a connection has to be opened before a request. Others come together meanwhile.
     """
 
-    def __init__(self, server: Server, openings: float = 0.0) -> None:
+    def __init__(self, server: Server, machine: Machine, openings: float = 0.0) -> None:
         self._server = server
+        self._clock = SimulatedClock(machine)
         self._openings = openings
         self.sizes: list[int] = []  # of the groups so far
         self.grouper: Grouper[_Append, int] = Grouper(
             self._run, most_items=100, most_weight=1_000_000, heavy=1_000_000
         )
 
+    def until(self) -> tuple[float, float]:
+        """When an append that begins now must have been sent."""
+        seconds = self._server.timeout
+        return self._clock.boottime() + seconds, self._clock.walltime() + seconds
+
     async def _run(self, group: Sequence[_Append]) -> Sequence[int | Exception]:
         if self._openings and self._server.random.random() < self._openings:
             await asyncio.sleep(self._server.random.random() * LONGEST_OPENING)
-        sent = [one for one in group if self._server.loop.time() < one.deadline]
+        boottime, walltime = self._clock.boottime(), self._clock.walltime()
+        sent = [one for one in group if boottime < one.until[0] and walltime < one.until[1]]
         if not sent:
             raise UnavailableError("nobody waits for these appends any more")
         self.sizes.append(len(sent))
@@ -289,7 +296,7 @@ class SimulatedResultsLog:
         appends: GroupedAppends | None = None,
     ) -> None:
         self._server = server
-        self._appends = appends or GroupedAppends(server)
+        self._appends = appends or GroupedAppends(server, Machine(server.loop))
         self._log = log
         self._coordinator = coordinator
         self._transactional_id = transactional_id
@@ -317,12 +324,9 @@ class SimulatedResultsLog:
         if not self._usable or self.closed:
             raise UnavailableError("this producer failed before")
         self._usable = False
-        seconds = self._server.timeout
-        append = _Append(
-            self._log, self._fence, self._sequence, tuple(records), self._server.loop.time() + seconds
-        )
+        append = _Append(self._log, self._fence, self._sequence, tuple(records), self._appends.until())
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(self._server.timeout):
                 base = await self._appends.grouper.submit(append)
         except TimeoutError:
             raise UnavailableError("no answer to an append in time") from None

@@ -113,7 +113,7 @@ class Fleet:
         process = Process(f"w{index}.{len(self._world.processes)}")
         self._world.processes.append(process)
         machine = Machine(self._world.loop, self._world.random.random() * 1000)
-        appends = GroupedAppends(self._world.kafka, self._world.plan.openings)
+        appends = GroupedAppends(self._world.kafka, machine, self._world.plan.openings)
         host = Host(process, machine, self.accepting, appends)
         if index < len(self.hosts):
             self.hosts[index] = host

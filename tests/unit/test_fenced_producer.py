@@ -345,13 +345,13 @@ async def test_an_append_that_is_canceled_while_it_waits_is_not_sent(cluster: Sc
     assert [sorted(one.batches) for one in cluster.sent] == [[0], [2]]
 
 
-async def test_nothing_is_sent_after_the_deadline_even_by_a_loop_that_stood_still(
-    cluster: ScriptedLeaders, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("clock", ["boottime", "walltime"])
+async def test_nothing_is_sent_after_its_time_even_by_a_loop_that_stood_still(
+    cluster: ScriptedLeaders, monkeypatch: pytest.MonkeyPatch, clock: str
 ) -> None:
-    """As after a machine was suspended: timers of the event loop are late then, or don't count that time."""
+    """As after a machine was suspended or paused: the event loop's time does not count that."""
     now = [100.0]
-    monkeypatch.setattr(produce, "boottime", lambda: now[0])
-    monkeypatch.setattr(fenced_producer, "boottime", lambda: now[0])
+    monkeypatch.setattr(produce, clock, lambda: now[0])
     producers = owners(cluster, 2)
     cluster.open.clear()
     older = await begun(cluster, producers[0])

@@ -18,6 +18,7 @@ FEED = "waypost_worker.kafka.fetch_rounds:Feed."
 FETCHES = "waypost_worker.kafka.shared_fetch:SharedFetch."
 TOGETHER = "tests/unit/test_shared_fetch.py::"
 PRODUCER = "waypost_worker.kafka.fenced_producer:FencedProducer."
+BATCH = "waypost_worker.kafka.produce:OutgoingBatch."
 GROUP = "waypost_worker.kafka.produce:ProduceGroup."
 APPENDS = "tests/unit/test_fenced_producer.py::"
 
@@ -518,14 +519,17 @@ SERVERS: tuple[Mutant, ...] = (
     Mutant(
         "canceled-append-sent",
         "a batch is sent although its append was canceled while the connection opened",
-        (Edit(GROUP + "build", "batch.wanted and ", ""),),
+        (Edit(BATCH + "may_be_sent", "self.wanted and ", ""),),
         tests=_in(APPENDS, "test_an_append_that_is_canceled_while_the_connection_opens_is_not_sent"),
     ),
-    Mutant(
-        "append-sent-after-its-deadline",
-        "a batch is sent however long ago its append began",
-        (Edit(GROUP + "build", "now < batch.deadline and ", ""),),
-        tests=_in(APPENDS, "test_nothing_is_sent_after_the_deadline_even_by_a_loop_that_stood_still"),
+    *(
+        Mutant(
+            f"append-sent-too-late-by-{clock}",
+            f"a batch is sent however long ago its append began by {clock}",
+            (Edit(BATCH + "may_be_sent", f" and {clock}() < self._until[{index}]", ""),),
+            tests=_in(APPENDS, "test_nothing_is_sent_after_its_time_even_by_a_loop_that_stood_still"),
+        )
+        for index, clock in enumerate(("boottime", "walltime"))
     ),
     Mutant(
         "two-batches-of-a-partition-in-a-request",

@@ -35,7 +35,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from waypost_worker.kafka.client import ClusterClient, Lane
 from waypost_worker.kafka.connection import PASSING, kafka_errors, meaning
 from waypost_worker.kafka.group_append import GroupAppender, hold_seconds
-from waypost_worker.kafka.produce import MAX_BATCH_BYTES, Answer, NotSentError, OutgoingBatch, boottime
+from waypost_worker.kafka.produce import MAX_BATCH_BYTES, Answer, NotSentError, OutgoingBatch
 from waypost_worker.partition.ports import (
     Fence,
     FencedError,
@@ -115,8 +115,8 @@ class FencedProducer:
             raise UnavailableError("this producer failed before; its sequence is not to be trusted any more")
         if self._sequence + len(records) > LAST_SEQUENCE:
             raise UnavailableError("the sequence numbers of this producer are used up: claiming a new epoch")
-        deadline = boottime() + self._client.connection.request_timeout
-        batch = OutgoingBatch(self._partition, self._batch(records), deadline)
+        seconds = self._client.connection.request_timeout
+        batch = OutgoingBatch(self._partition, self._batch(records), seconds)
         self._usable, self._under_way = False, batch
         try:
             offset = self._offset(await self._send(batch), batch)

@@ -32,19 +32,22 @@ class NotSentError(KafkaError):
 
 
 class OutgoingBatch:
-    """A batch on its way to a partition.
+    """A batch on its way to a partition, for so many seconds. ``wanted`` is cleared when its append ends, however."""
 
-    ``wanted`` is cleared when its append ends, however it ends. After ``deadline``, by :func:`boottime`, nobody may
-    send it any more.
-    """
-
-    __slots__ = ("data", "deadline", "partition", "wanted")
-
-    def __init__(self, partition: TopicPartition, data: bytearray, deadline: float) -> None:
+    def __init__(self, partition: TopicPartition, data: bytearray, seconds: float) -> None:
         self.partition = partition
         self.data = data
-        self.deadline = deadline
         self.wanted = True
+        self._until = boottime() + seconds, walltime() + seconds
+
+    @property
+    def may_be_sent(self) -> bool:
+        """Whether somebody waits for it, and its time is not up.
+
+        Boot time runs while a machine is suspended, when the event loop's time stands still. The wall clock catches up
+        after a hypervisor's pause.
+        """
+        return self.wanted and boottime() < self._until[0] and walltime() < self._until[1]
 
 
 class Answer(NamedTuple):
@@ -91,10 +94,9 @@ class ProduceGroup(Request[ProduceBatches]):
 
     @override
     def build(self, request_struct_class: type[ProduceBatches]) -> ProduceBatches:
-        now = boottime()
         topics: dict[str, list[tuple[int, bytearray]]] = {}
         for batch in self._batches:
-            if batch.wanted and now < batch.deadline and batch.partition not in self._sent:
+            if batch.may_be_sent and batch.partition not in self._sent:
                 self._sent[batch.partition] = batch
                 topic, partition = batch.partition
                 topics.setdefault(topic, []).append((partition, batch.data))
@@ -118,5 +120,10 @@ class ProduceGroup(Request[ProduceBatches]):
 
 
 def boottime() -> float:
-    """Return seconds since boot. Unlike the event loop's time, it runs while the machine is suspended."""
+    """Return seconds since boot."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def walltime() -> float:
+    """Return seconds since 1970."""
+    return time.time()

@@ -65,7 +65,7 @@ class KafkaResultsLog(ResultsLog):
     @property
     @override
     def unanswered_append_seconds(self) -> float:
-        # Nothing of an append is sent later than request_timeout after its begin (OutgoingBatch.deadline). What was
+        # Nothing of an append is sent later than request_timeout after its begin (OutgoingBatch). What was
         # sent last may still lie in a socket or in the broker's queue, for which the same time again is allowed.
         return 2 * self._client.connection.request_timeout
 
