@@ -228,6 +228,50 @@ async def test_an_append_after_a_time_out_stores_its_event_once(
     assert (await got(service)).state == {"a": 1, "app:b": 2}
 
 
+@pytest.mark.parametrize("found_by", ["get", "list", "append"])
+async def test_shared_state_of_an_event_whose_writer_was_killed_is_stored_by_the_next_who_comes(
+    adapter_world: Deployment, backend: Backend, monkeypatch: pytest.MonkeyPatch, found_by: str
+) -> None:
+    class KilledError(Exception):
+        pass
+
+    async def killed(*_: Any) -> None:
+        raise KilledError
+
+    service = WaypostSessionService(backend)
+    with monkeypatch.context() as patch:
+        patch.setattr(WaypostSessionService, "_change_shared", killed)
+        with pytest.raises(KilledError):
+            await service.create_session(**NAMES, session_id="s", state={"app:made": 1, "user:made": 2})
+    session = await got(service)
+    assert session.state == {"app:made": 1, "user:made": 2}
+    await service.append_event(session, event("whole", {"app:x": 1}))
+    lost = event("lost", {"n": 1, "app:x": 2, "user:x": 3})
+    with monkeypatch.context() as patch:
+        patch.setattr(WaypostSessionService, "_change_shared", killed)
+        with pytest.raises(KilledError):
+            await service.append_event(session, lost)
+    assert await service.get_user_state(app_name="app", user_id="user") == {"made": 2}
+    async with running_backend(adapter_world) as elsewhere:
+        other = WaypostSessionService(elsewhere)
+        state = {"n": 1, "app:made": 1, "user:made": 2, "app:x": 2, "user:x": 3}
+        if found_by == "list":
+            (listed,) = (await other.list_sessions(app_name="app")).sessions
+            assert listed.state == state
+        elif found_by == "append":
+            await service.append_event(session, lost)
+        assert (await got(other)).state == state
+        assert await other.get_user_state(app_name="app", user_id="user") == {"made": 2, "x": 3}
+        # What comes later is not undone when somebody looks again.
+        another = await other.create_session(**NAMES, session_id="t", state={"app:x": 9})
+        assert another.state["app:x"] == 9
+        assert (await got(service)).state["app:x"] == 9
+        info = await elsewhere._connection.reader.session_info(f"{APP_PREFIX}app")
+        assert info is not None
+        assert info.checkpoint_count == 4  # two of creations, two of events
+    await adapter_world.balanced()
+
+
 async def test_a_deleted_session_takes_no_event_and_its_id_can_be_used_again(
     adapter_world: Deployment, backend: Backend
 ) -> None:

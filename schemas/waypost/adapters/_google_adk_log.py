@@ -2,8 +2,12 @@
 
 An event names the record that it follows. Of several that follow the same one, the first in the log counts, and the
 others never do, whoever reads. So the log decides which writer was stale, and no clock is asked.
+
+What an event changes of the state of its app and its user is stored after it, in sessions of their own. Whoever gets a
+session whose newest event lacks that, because its writer was killed, stores it.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Self
@@ -18,6 +22,9 @@ CREATED: Final = "session"
 EVENT: Final = "event"
 DELETED: Final = "deleted"
 STATE: Final = "state"
+SHARED: Final = "shared"
+EVENTS: Final = "events"
+_EVENTS: Final = 1_000  # in a summary
 
 
 class Marker(NamedTuple):
@@ -82,12 +89,14 @@ class SessionLog:
         return None if self.created is None else self.created.metadata["tag"]
 
     @property
+    def newest(self) -> Row | None:
+        """The newest record that counts."""
+        return self.events[-1] if self.events else self.created
+
+    @property
     def head(self) -> str | None:
         """The tag that the next event has to follow."""
-        if self.created is None:
-            return None
-        tag: str = (self.events[-1] if self.events else self.created).metadata["tag"]
-        return tag
+        return None if self.newest is None else self.newest.metadata["tag"]
 
     @property
     def marker(self) -> Marker:
@@ -97,8 +106,7 @@ class SessionLog:
     @property
     def last_update_time(self) -> float:
         """When the session was created or got its newest event, as the ADK says."""
-        newest = self.events[-1] if self.events else self.created
-        return 0.0 if newest is None else taken_at(newest)
+        return 0.0 if self.newest is None else taken_at(self.newest)
 
     def follower(self, tag: str) -> Row | None:
         """Return the event that follows the record with this tag, if there is one."""
@@ -117,10 +125,23 @@ class SessionLog:
         state = dict(_object(self.created, STATE))
         for row in self.events:
             if row.metadata.get("delta"):
-                actions = _object(row, EVENT).get("actions")
-                delta = actions.get("state_delta") if isinstance(actions, dict) else None
-                state.update(scoped(delta if isinstance(delta, dict) else {})["session"])
+                state.update(_changes(row)["session"])
         return state
+
+    def shared(self) -> dict[str, dict[str, Any]]:
+        """Return what the newest record changes of the state of the app and the user."""
+        if self.newest is None or self.newest.metadata.get("shared") is not True:
+            return {}
+        if self.newest is self.created:
+            stored = _object(self.created, SHARED)
+            return {key: stored[key] for key in ("app", "user") if isinstance(stored.get(key), dict)}
+        return _changes(self.newest)
+
+
+def _changes(row: Row) -> dict[str, dict[str, Any]]:
+    actions = _object(row, EVENT).get("actions")
+    delta = actions.get("state_delta") if isinstance(actions, dict) else None
+    return scoped(delta if isinstance(delta, dict) else {})
 
 
 def taken_at(row: Row) -> float:
@@ -129,23 +150,45 @@ def taken_at(row: Row) -> float:
     return float(at) if isinstance(at, int | float) else 0.0
 
 
-def shared_state(rows: Iterable[Row]) -> dict[str, Any]:
-    """Return the state of an app or a user: the newest summary, and the changes after what it covers."""
-    changes: list[Row] = []
-    state: dict[str, Any] = {}
-    covered = 0
-    for row in rows:
-        if row.name != STATE:
-            continue
-        covers = row.metadata.get("covers")
-        if type(covers) is not int:
-            changes.append(row)
-        elif covers >= covered:
-            state, covered = dict(_object(row, STATE)), covers
-    for row in changes:
-        if row.number > covered:
-            state.update(_object(row, STATE))
-    return state
+@dataclass(slots=True)
+class SharedState:
+    """The state of an app or a user, and which events it follows from: each counts once, whoever stored its change.
+
+    ``events`` has the tags of these events, and when Kafka got their changes, in seconds. Of older ones than ``since``
+    it may have lost some.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    events: dict[str, float] = field(default_factory=dict)
+    since: float = -math.inf
+
+    @classmethod
+    def read(cls, rows: Iterable[Row]) -> Self:
+        """Return what records say, oldest first: the widest summary, and the changes after what it covers."""
+        found, changes, covered = cls(), [], 0
+        for row in rows:
+            covers = row.metadata.get("covers")
+            if row.name == STATE and type(covers) is not int:
+                changes.append(row)
+            elif row.name == STATE and type(covers) is int and covers >= covered:
+                events = {tag: at for tag, at in _object(row, EVENTS).items() if isinstance(at, int | float)}
+                found, covered = cls(dict(_object(row, STATE)), events), covers
+        if len(found.events) >= _EVENTS:
+            found.since = min(found.events.values())
+        for row in changes:
+            event = row.metadata.get("event")
+            if row.number > covered and isinstance(event, str) and event not in found.events:
+                found.values.update(_object(row, STATE))
+                found.events[event] = row.recorded_at.timestamp()
+        return found
+
+    def newest_events(self) -> dict[str, float]:
+        """Return the events that a summary lists."""
+        return dict(list(self.events.items())[-_EVENTS:])
+
+    def lacks(self, row: Row) -> bool:
+        """Tell whether the change of a record's event is surely missing."""
+        return row.metadata["tag"] not in self.events and row.recorded_at.timestamp() > self.since
 
 
 def scoped(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

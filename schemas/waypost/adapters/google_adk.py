@@ -27,11 +27,13 @@ from waypost.adapters._google_adk_log import (
     CREATED,
     DELETED,
     EVENT,
+    EVENTS,
+    SHARED,
     STATE,
     Marker,
     SessionLog,
+    SharedState,
     scoped,
-    shared_state,
     taken_at,
 )
 from waypost.adapters.allowed_types import MissingValueError, UnreadableValueError
@@ -117,7 +119,8 @@ class WaypostSessionService(BaseSessionService):
     @override
     async def get_user_state(self, *, app_name: str, user_id: str) -> dict[str, Any]:
         """Return the state of a user, with keys that lack the prefix ``user:``."""
-        return await self._backend.join(self._shared(session_path(USER_PREFIX, app_name, user_id)))
+        found = await self._backend.join(self._shared(session_path(USER_PREFIX, app_name, user_id)))
+        return found.values
 
     @override
     async def append_event(self, session: Session, event: Event) -> Event:
@@ -148,19 +151,20 @@ class WaypostSessionService(BaseSessionService):
         path = session_path(PREFIX, app, user, session_id)
         parts = scoped(EventActions(state_delta=state).model_dump(mode="json")["state_delta"])
         now, tag = time.time(), new_tag()
-        described = {"app": app, "user": user, "session": session_id, "at": now, "tag": tag}
+        described = {"app": app, "user": user, "session": session_id, "at": now, "tag": tag} | _flags(parts)
+        shared = {SHARED: {"app": parts["app"], "user": parts["user"]}} if described["shared"] else {}
         async with self._turns.of(path):
             # Nobody else can have made up the same id.
             log = SessionLog() if wanted is None else await self._log(path)
             marker = None
             if log.created is None:
-                record = Record(CREATED, member(STATE, parts["session"]), described)
+                record = Record(CREATED, _members({STATE: parts["session"]} | shared), described)
                 marker, _ = await self._add(path, record, log.last, tag)
         if marker is None:
             raise AlreadyExistsError(f"Session with id {session_id} already exists.")
-        await self._change_shared(app, user, parts)
-        shared = await self._shared_of(app, user)
-        return _session(app, user, session_id, marker, now, {**parts["session"], **shared})
+        await self._change_shared(app, user, parts, tag)
+        merged = parts["session"] | _prefixed(*await self._shared_of(app, user))
+        return _session(app, user, session_id, marker, now, merged)
 
     async def _append(self, session: Session, event: Event) -> None:
         app, user = session.app_name, session.user_id
@@ -173,13 +177,13 @@ class WaypostSessionService(BaseSessionService):
                 "after": before.tag,
                 "born": before.born,
                 "tag": new_tag(),
-                "delta": bool(parts["session"]),
+                **_flags(parts),
             }
             record = Record(EVENT, member(EVENT, dumped), described)
             marker, log = await self._add(path, record, before.number, before.born)
             if marker is None:
                 marker = await self._earlier_attempt(path, log, before, dumped, session.id)
-            await self._change_shared(app, user, parts)
+            await self._change_shared(app, user, parts, marker.tag)
             session._storage_update_marker = str(marker)
             session.last_update_time = event.timestamp
 
@@ -234,16 +238,18 @@ class WaypostSessionService(BaseSessionService):
             if gone := [row.number for row in rows if row.number < end]:
                 await self._backend.delete(path, gone)
 
-    async def _change_shared(self, app: str, user: str, parts: dict[str, dict[str, Any]]) -> None:
-        """Store changes of the state of an app and of a user."""
+    async def _change_shared(self, app: str, user: str, parts: dict[str, dict[str, Any]], event: str) -> None:
+        """Store what an event changes of the state of an app and of a user."""
         changes = [
-            (session_path(APP_PREFIX, app), {"app": app}, parts["app"]),
-            (session_path(USER_PREFIX, app, user), {"app": app, "user": user}, parts["user"]),
+            (session_path(APP_PREFIX, app), {"app": app}, parts.get("app")),
+            (session_path(USER_PREFIX, app, user), {"app": app, "user": user}, parts.get("user")),
         ]
-        await asyncio.gather(*(self._change(*each) for each in changes if each[-1]))
+        await asyncio.gather(
+            *(self._change(path, described, delta, event) for path, described, delta in changes if delta)
+        )
 
-    async def _change(self, path: str, described: dict[str, Any], delta: dict[str, Any]) -> None:
-        record = Record(STATE, member(STATE, delta), described)
+    async def _change(self, path: str, described: dict[str, Any], delta: dict[str, Any], event: str) -> None:
+        record = Record(STATE, member(STATE, delta), {**described, "event": event})
         added = await self._backend.append(path, [record], durability="applied", advice="Try again later")
         if added.due:
             self._backend.tidy(path, lambda: self._summarize(path, described))
@@ -251,7 +257,9 @@ class WaypostSessionService(BaseSessionService):
     async def _summarize(self, path: str, described: dict[str, Any]) -> None:
         """Replace the changes of a state with one record. Those that are written meanwhile stay, and come after it."""
         rows = await self._backend.rows(path, "records")
-        summary = Record(STATE, member(STATE, shared_state(rows)), {**described, "covers": rows[-1].number})
+        found = SharedState.read(rows)
+        data = _members({STATE: found.values, EVENTS: found.newest_events()})
+        summary = Record(STATE, data, {**described, "covers": rows[-1].number})
         await self._backend.append(path, [summary], durability="applied", spare=True)
         index = await self._backend.rows(path, "index")
         gone = {row.number for row in index if row.number <= rows[-1].number}
@@ -272,50 +280,88 @@ class WaypostSessionService(BaseSessionService):
         log = _whole(path, SessionLog.read(rows))
         if log.created is None:
             return None
-        session = _session(app, user, session_id, log.marker, log.last_update_time, {**log.state(), **shared})
+        if await self._complete(app, user, log, *shared):
+            shared = await self._shared_of(app, user)
+        state = log.state() | _prefixed(*shared)
+        session = _session(app, user, session_id, log.marker, log.last_update_time, state)
         session.events = [_event(path, row) for row in _chosen(log.events, config or GetSessionConfig())]
         return session
 
+    async def _complete(
+        self, app: str, user: str, log: SessionLog, of_app: SharedState, of_user: SharedState
+    ) -> bool:
+        """Store what the newest event changes of shared state, if its writer did not, and tell whether that was so.
+
+        Earlier events are complete: nobody appends to an object whose newest event is not.
+        """
+        changed = log.shared()
+        if not changed or log.newest is None or self._stale_ok:
+            return False
+        states = {"app": of_app, "user": of_user}
+        missing = {
+            name: changed[name] for name in states if changed.get(name) and states[name].lacks(log.newest)
+        }
+        await self._change_shared(app, user, missing, log.newest.metadata["tag"])
+        return bool(missing)
+
     async def _list(self, app: str, user: str | None) -> list[Session]:
         prefix = session_path(PREFIX, app, user or "", "")
-        below = prefix if user is not None else prefix.removesuffix("/")
-        by_path = await self._rows_below(below)
-        shared = await self._shared_of_all(app) if user is None else None
-        of_user = await self._shared_of(app, user) if user is not None else {}
-        found = []
+        logs = {}
+        by_path = await self._rows_below(prefix if user is not None else prefix.removesuffix("/"))
         for path, rows in by_path.items():
             log = _whole(path, SessionLog.read(rows))
-            if log.created is None or (names := _names(path, log.created)) is None:
-                continue
-            state = log.state() | (of_user if shared is None else shared(names[1]))
+            if log.created is not None and (names := _names(path, log.created)) is not None:
+                logs[names] = log
+        of_app, of_users = await self._shared_of_users(app, user)
+        completed = [
+            await self._complete(app, name, log, of_app, of_users(name)) for (_, name, _), log in logs.items()
+        ]
+        if any(completed):
+            of_app, of_users = await self._shared_of_users(app, user)
+        found = []
+        for names, log in logs.items():
+            state = log.state() | _prefixed(of_app, of_users(names[1]))
             found.append(_session(*names, log.marker, log.last_update_time, state))
         return sorted(found, key=lambda each: (each.last_update_time, each.user_id, each.id))
 
     async def _rows_below(self, prefix: str) -> dict[str, list[Row]]:
         return await self._backend.rows_among("google_adk_sessions", prefix, prefix_end(prefix))
 
-    async def _shared(self, path: str) -> dict[str, Any]:
-        return shared_state(await self._backend.rows(path, "records", stale_ok=self._stale_ok))
+    async def _shared(self, path: str) -> SharedState:
+        return SharedState.read(await self._backend.rows(path, "records", stale_ok=self._stale_ok))
 
-    async def _shared_of(self, app: str, user: str) -> dict[str, Any]:
-        of_app, of_user = await asyncio.gather(
+    async def _shared_of(self, app: str, user: str) -> tuple[SharedState, SharedState]:
+        return await asyncio.gather(
             self._shared(session_path(APP_PREFIX, app)), self._shared(session_path(USER_PREFIX, app, user))
         )
-        return _prefixed(of_app, of_user)
 
-    async def _shared_of_all(self, app: str) -> Callable[[str], dict[str, Any]]:
-        """Return a function that returns the state of the app and of one of its users."""
+    async def _shared_of_users(
+        self, app: str, user: str | None
+    ) -> tuple[SharedState, Callable[[str], SharedState]]:
+        """Return the state of an app, and a function that returns that of a user: of this one, or of any."""
+        if user is not None:
+            of_app, of_user = await self._shared_of(app, user)
+            return of_app, lambda _: of_user
         of_app = await self._shared(session_path(APP_PREFIX, app))
         by_path = await self._rows_below(session_path(USER_PREFIX, app, ""))
-        of_users = {path: shared_state(rows) for path, rows in by_path.items()}
-        return lambda user: _prefixed(of_app, of_users.get(session_path(USER_PREFIX, app, user), {}))
+        of_users = {path: SharedState.read(rows) for path, rows in by_path.items()}
+        return of_app, lambda user: of_users.get(session_path(USER_PREFIX, app, user), SharedState())
 
 
-def _prefixed(of_app: dict[str, Any], of_user: dict[str, Any]) -> dict[str, Any]:
+def _prefixed(of_app: SharedState, of_user: SharedState) -> dict[str, Any]:
     return {
-        **{State.APP_PREFIX + key: value for key, value in of_app.items()},
-        **{State.USER_PREFIX + key: value for key, value in of_user.items()},
+        **{State.APP_PREFIX + key: value for key, value in of_app.values.items()},
+        **{State.USER_PREFIX + key: value for key, value in of_user.values.items()},
     }
+
+
+def _flags(parts: dict[str, dict[str, Any]]) -> dict[str, bool]:
+    """Whether a record changes any state, and whether it changes that of the app or the user."""
+    return {"delta": any(parts.values()), "shared": bool(parts["app"] or parts["user"])}
+
+
+def _members(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for key, each in values.items() for name, value in member(key, each).items()}
 
 
 def _session(
