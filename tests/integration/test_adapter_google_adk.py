@@ -6,6 +6,7 @@ import random
 from collections.abc import AsyncGenerator
 from typing import Any
 
+import orjson
 import pytest
 from google.adk.agents import BaseAgent
 from google.adk.agents.invocation_context import InvocationContext
@@ -24,6 +25,7 @@ from waypost import ResultTimeoutError
 from waypost.adapters import Backend, MissingValueError, SessionFullError, UnreadableValueError
 from waypost.adapters.backend import Appended
 from waypost.adapters.google_adk import APP_PREFIX, WaypostSessionService
+from waypost.wire.event_types import EventType
 
 NAMES: dict[str, str] = {"app_name": "app", "user_id": "user"}
 PATH = "google-adk/app/user/s"
@@ -294,6 +296,31 @@ async def test_a_deleted_session_takes_no_event_and_its_id_can_be_used_again(
     with pytest.raises(SessionNotFoundError):
         await service.append_event(Session(id="unknown", app_name="app", user_id="user"), event())
     assert await backend._connection.reader.session_info("google-adk/app/user/unknown") is None
+    await adapter_world.balanced()
+
+
+async def test_who_holds_a_session_that_an_operator_rolled_back_or_cleared_is_told(
+    adapter_world: Deployment, backend: Backend
+) -> None:
+    service = WaypostSessionService(backend)
+    session = await service.create_session(**NAMES, session_id="s")
+    for each in "123":
+        await service.append_event(session, event(each))
+    roll_back = orjson.dumps({"checkpoint_id": f"{PATH}:2", "discard_later": True})
+    publish = backend._connection.publisher.publish_and_wait
+    await publish(PATH, EventType.ROLLBACK, roll_back)
+    with pytest.raises(StaleSessionError):
+        await service.append_event(session, event("4"))
+    assert await texts(service) == ["1"]
+    session = await got(service)
+    await service.append_event(session, event("2 again"))
+    assert await texts(service) == ["1", "2 again"]
+    await publish(PATH, EventType.CLEAR, b"{}")
+    with pytest.raises(SessionNotFoundError):
+        await service.append_event(session, event("into the void"))
+    assert await service.get_session(**NAMES, session_id="s") is None
+    await service.create_session(**NAMES, session_id="s")
+    assert await texts(service) == []
     await adapter_world.balanced()
 
 

@@ -32,6 +32,7 @@ STATEMENTS: dict[str, list[Any]] = {
     "records": ["session-7"],
     "rejected": [0, [1, 2]],
     "runs": ["session-7", "session-8", ["run"]],
+    "tag": ["session-7", 3],
     "thread": ["session-7", "{}", None, None, 2**63 - 1, 1],
 }
 

@@ -62,10 +62,12 @@ def test_a_session_is_created_once_and_again_after_it_was_deleted() -> None:
     assert (log.born, log.head, log.holds("c"), log.holds("other")) == ("c", "a", True, False)
     log = SessionLog.read([made(1, "c"), event(2, "a", "c"), row(3, DELETED, tag="d"), made(4, "n")])
     assert (log.born, log.head, log.events, log.last) == ("n", "n", [], 4)
-    assert Marker.parsed(str(log.marker)) == log.marker == Marker(4, "n", "n")
+    assert Marker.parsed(str(log.marker)) == log.marker == Marker(4, 4, "n", "n")
 
 
-@pytest.mark.parametrize("text", [None, "", "7", "7/a", "x/a/b", "7//b", "2026-11-30T00:00:00"])
+@pytest.mark.parametrize(
+    "text", [None, "", "7", "7/7/a", "x/7/a/b", "7/x/a/b", "7/7/a/b/c", "2026-11-30T00:00:00"]
+)
 def test_a_marker_of_another_service_is_none(text: str | None) -> None:
     assert Marker.parsed(text) is None
 

@@ -28,11 +28,12 @@ _EVENTS: Final = 1_000  # in a summary
 
 
 class Marker(NamedTuple):
-    """What a session object was read from: the number of the newest record, and the tag of the one to be followed.
+    """What a session object was read from: the number of its newest record, and that and the tag of the one to follow.
 
     ``born`` is the tag of the record that created the session, since one with the same id may have been deleted.
     """
 
+    last: int
     number: int
     tag: str
     born: str
@@ -40,13 +41,14 @@ class Marker(NamedTuple):
     @classmethod
     def parsed(cls, text: str | None) -> Self | None:
         """Return the marker that a session object carries, or None if it has none of this adapter's."""
-        number, _, tags = (text or "").partition("/")
-        tag, _, born = tags.partition("/")
-        return cls(int(number), tag, born) if number.isdecimal() and tag and born else None
+        match (text or "").split("/"):
+            case [last, number, str(tag), str(born)] if last.isdecimal() and number.isdecimal():
+                return cls(int(last), int(number), tag, born)
+        return None
 
     @override
     def __str__(self) -> str:
-        return f"{self.number}/{self.tag}/{self.born}"
+        return f"{self.last}/{self.number}/{self.tag}/{self.born}"
 
 
 @dataclass(slots=True)
@@ -101,7 +103,8 @@ class SessionLog:
     @property
     def marker(self) -> Marker:
         """The marker of a session object that is read from here."""
-        return Marker(self.last, self.head or "", self.born or "")
+        newest = 0 if self.newest is None else self.newest.number
+        return Marker(self.last, newest, self.head or "", self.born or "")
 
     @property
     def last_update_time(self) -> float:

@@ -159,7 +159,7 @@ class WaypostSessionService(BaseSessionService):
             marker = None
             if log.created is None:
                 record = Record(CREATED, _members({STATE: parts["session"]} | shared), described)
-                marker, _ = await self._add(path, record, log.last, tag)
+                marker, _ = await self._add(path, record, log.marker._replace(born=tag))
         if marker is None:
             raise AlreadyExistsError(f"Session with id {session_id} already exists.")
         await self._change_shared(app, user, parts, tag)
@@ -180,23 +180,24 @@ class WaypostSessionService(BaseSessionService):
                 **_flags(parts),
             }
             record = Record(EVENT, member(EVENT, dumped), described)
-            marker, log = await self._add(path, record, before.number, before.born)
+            marker, log = await self._add(path, record, before)
             if marker is None:
                 marker = await self._earlier_attempt(path, log, before, dumped, session.id)
             await self._change_shared(app, user, parts, marker.tag)
             session._storage_update_marker = str(marker)
             session.last_update_time = event.timestamp
 
-    async def _add(self, path: str, record: Record, last: int, born: str) -> tuple[Marker | None, SessionLog]:
-        """Add a record to a session whose newest one was ``last``. If it does not count, delete it again.
-
-        The log is returned if it had to be read to tell.
-        """
+    async def _add(self, path: str, record: Record, before: Marker) -> tuple[Marker | None, SessionLog]:
+        """Add a record. If it does not count, delete it again. The log is returned if it had to be read to tell."""
         added = await self._backend.append(path, [record], durability="applied", advice=_ADVICE)
-        marker = Marker(max(added.numbers), record.metadata["tag"], born)
-        if marker.number - last == len(added.numbers):
-            return marker, SessionLog()  # nobody wrote anything in between
-        log = await self._log(path)
+        number = max(added.numbers)
+        marker = Marker(number, number, record.metadata["tag"], before.born)
+        # Nobody added a record in between, and what it follows was not removed, as by a rollback or an expiry.
+        if number - before.last == len(added.numbers) and (
+            not before.tag or before.tag in await self._backend.values(path, "tag", before.number)
+        ):
+            return marker, SessionLog()
+        log = SessionLog.read(await self._backend.rows(path, "index"))
         if log.holds(marker.tag):
             return marker, log
         await self._backend.delete(path, sorted(added.numbers, reverse=True))
@@ -211,7 +212,7 @@ class WaypostSessionService(BaseSessionService):
         if (row := log.follower(before.tag)) is not None:
             stored = await self._backend.stored(path, "numbers", [row.number])
             if stored and _event(path, stored[0]) == Event.model_validate(dumped):
-                return before._replace(number=row.number, tag=row.metadata["tag"])
+                return Marker(log.last, row.number, row.metadata["tag"], before.born)
         raise _stale(session_id)
 
     async def _found_again(self, path: str, session: Session) -> Marker:
