@@ -18,7 +18,7 @@ from tests.simulation.agents import EPOCH_MS
 from tests.simulation.broker import CommandPartition, CommandRecord, Coordinator, ResultsPartition
 from tests.simulation.clients import Topic
 from tests.simulation.database import Database
-from tests.simulation.fleet import RESULTS_TOPIC, Fleet
+from tests.simulation.fleet import RESULTS_TOPIC, Fleet, Host
 from tests.simulation.foreign import operator
 from tests.simulation.loop import OUTSIDE, Process, SimulatedLoop
 from tests.simulation.network import Server
@@ -88,6 +88,7 @@ class World:
         self.healed = self.stopping = False
         self.ends_at = plan.duration  # when the faults end
         self._settled = False
+        self._keepers: dict[int, Host] = {}
 
     def _postgres(self, shard: int) -> Server:
         seed = self.plan.seed
@@ -153,6 +154,7 @@ class World:
         for host in self.fleet.hosts:
             self.fleet.wake(host)  # the last sleepers do their worst
         loop.run(lambda: False, loop.time() + 8)
+        self._part()
         outside.append(self._settle())
         self._stop()
         verify_at_rest(self)
@@ -192,12 +194,20 @@ class World:
                 self.fleet.wake(host)
             awake = self.fleet.hosts
         for partition in range(self.plan.partitions):
-            keeper = self.random.choice(awake)
+            keeper = self._keepers[partition] = self.random.choice(awake)
             for host in awake:
                 if host is not keeper:
                     self.fleet.disown(host, partition)
             keeper.stopping.discard(partition)
             self.fleet.own(keeper, partition)
+
+    def _part(self) -> None:
+        """Sleepers that went on give up what others keep: with a new producer id each time, owners fight for ever."""
+        for partition, keeper in self._keepers.items():
+            if partition in keeper.owners:
+                for host in self.fleet.hosts:
+                    if host is not keeper:
+                        self.fleet.disown(host, partition)
 
     def _settle(self) -> asyncio.Task[None]:
         self._settled = False
