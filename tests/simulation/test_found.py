@@ -3,14 +3,17 @@
 import asyncio
 from typing import Any
 
+import pytest
 from tests.simulation.agents import sessions_of
 from tests.simulation.database import Tables
 from tests.simulation.loop import OUTSIDE, current_process
 from tests.simulation.oracle import judge
 from tests.simulation.plan import WorldPlan
+from tests.simulation.verifying import verify
 from tests.simulation.world import World
 
 from waypost.wire.event_types import EventType
+from waypost_worker.partition.ports import RefusedError
 
 CREATE = b'{"name":"n","data":{}}'
 
@@ -468,3 +471,26 @@ def test_an_owner_whose_fence_was_removed_from_the_topic_writes_another() -> Non
     assert found == [EventType.ACQUIRED.wire]
     assert world.fleet.ends == {}
     assert judge(world).problems == []
+
+
+def test_a_database_that_lost_everything_while_it_was_verified_does_not_differ() -> None:
+    """Seed 2777: the log was folded up to where Postgres stood, and then there was no partition at all."""
+    world = quiet(duration=10.0)
+    commands(world, 1, 1.5)
+    looks: list[Tables | None] = []
+    said: list[str] = []
+
+    def tables() -> Tables | None:
+        looks.append(None if looks else world.databases[0].tables[0])
+        return looks[-1]
+
+    async def look() -> None:
+        with pytest.raises(RefusedError) as refused:
+            await verify(world, 0, 10**9, tables, None)
+        said.append(str(refused.value))
+
+    world.loop.call_at(5, lambda: world.loop.create_task(look(), context=OUTSIDE.copy()), context=OUTSIDE)
+    world.run()
+    assert len(looks) == 2
+    (reason,) = said
+    assert "went back from offset 1 to 0 meanwhile: was it restored? Nothing was compared" in reason

@@ -228,14 +228,14 @@ class Verification:
     async def _catch_up(self, fold: MemoryFold, row: StoredPartition | None, owed: ExpectedOutbox) -> None:
         """Fold on to where the snapshot stands; what is not emitted by then is noted as owed."""
         settled = self._settled(fold, row)
-        if row is None:
-            return
         # The answers that were known to be emitted may have gone back alone.
-        if min(settled, row.next_offset) < fold.next_offset:
+        if min(settled, 0 if row is None else row.next_offset) < fold.next_offset:
             raise RefusedError(
                 f"partition {self._partition} of Postgres went back from offset {fold.next_offset} to "
                 f"{settled} meanwhile: was it restored? Nothing was compared; verify again"
             )
+        if row is None:
+            return
         end = (await self._log.bounds())[1]
         if row.next_offset > end:
             raise RefusedError(
