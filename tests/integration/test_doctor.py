@@ -178,6 +178,27 @@ def test_settings_of_the_server_that_hurt_are_found(
     assert "alter table waypost.checkpoints reset (autovacuum_enabled)" in warnings
 
 
+def test_sessions_that_are_idle_for_months_are_a_warning_once_they_are_many(
+    line: CommandLine, database: str
+) -> None:
+    execute(
+        database,
+        "insert into waypost.sessions "
+        "(session_id, partition, counter, checkpoints, first_recorded_at, last_recorded_at) "
+        "select 's' || n, 0, 1, 1, now(), now() - case when n <= 999 then 91 else 89 end * interval '1 day' "
+        "from generate_series(1, 1002) as n",
+        "insert into waypost.checkpoints "
+        "(session_id, number, name, taken_at, recorded_at, data, metadata, pinned, position) "
+        "select 's' || n, 1, 'n', now(), now(), '{}', '{}', n = 999, n from generate_series(1, 1002) as n",
+    )
+    (told,) = said(findings(line), "ok", "sessions")
+    assert told.startswith("998 hold checkpoints and had no command for 90 days")
+    execute(database, "update waypost.sessions set last_recorded_at = now() - interval '100 days'")
+    (warned,) = said(findings(line), "warning", "sessions")
+    assert "1,000 or more hold checkpoints" in warned
+    assert "'waypost expire --idle 90d --dry-run' lists them" in warned
+
+
 def test_a_role_without_the_rights_of_a_worker_is_found(line: CommandLine, database: str) -> None:
     execute(
         database,

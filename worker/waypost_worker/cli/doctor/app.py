@@ -169,7 +169,7 @@ async def _database(
 
 
 async def _schema(connection: Any, settings: Settings, count: int | None) -> "list[Finding]":
-    from waypost_worker.cli.doctor.postgres import check_tables
+    from waypost_worker.cli.doctor.postgres import check_idle_sessions, check_tables
     from waypost_worker.findings import Finding
     from waypost_worker.postgres.migrate import SchemaError, check_schema
 
@@ -188,4 +188,6 @@ async def _schema(connection: Any, settings: Settings, count: int | None) -> "li
             "partitions see docs/partitions.md"
         )
         findings.append(Finding("error", "schema", message, mend))
+    if not any(one.level == "error" for one in findings):  # a role without rights can't count sessions
+        findings.append(await check_idle_sessions(connection, settings))
     return findings

@@ -18,6 +18,8 @@ from waypost_worker.postgres.statements import statement
 # Autovacuum begins at 20 % of a table unless told otherwise; three times that is a sign that it does not keep up.
 _DEAD_SHARE: Final = 0.6
 _DEAD_ROWS: Final = 100_000
+_IDLE_DAYS: Final = 90
+_IDLE_SESSIONS: Final = 1000
 
 
 async def check_tables(connection: Any, settings: Settings) -> list[Finding]:
@@ -40,6 +42,19 @@ async def check_tables(connection: Any, settings: Settings) -> list[Finding]:
             mend = "look for old transactions and replication slots; lower autovacuum_vacuum_cost_delay"
             findings.append(Finding("warning", subject, message, mend))
     return findings or [Finding("ok", "tables", f"{len(tables)} tables, with all rights that a worker needs")]
+
+
+async def check_idle_sessions(connection: Any, settings: Settings) -> Finding:
+    """How many sessions hold checkpoints that nobody has asked for in a long time."""
+    sql = query("doctor/idle", settings.postgres_schema)
+    idle = await connection.fetchval(sql, _IDLE_SESSIONS, _IDLE_DAYS)
+    if idle < _IDLE_SESSIONS:
+        return Finding(
+            "ok", "sessions", f"{idle:,} hold checkpoints and had no command for {_IDLE_DAYS} days"
+        )
+    message = f"{_IDLE_SESSIONS:,} or more hold checkpoints and had no command for {_IDLE_DAYS} days"
+    mend = f"'waypost expire --idle {_IDLE_DAYS}d --dry-run' lists them; run it without --dry-run once a day"
+    return Finding("warning", "sessions", message, mend)
 
 
 async def check_places(connections: Sequence[Any], settings: Settings) -> list[Finding]:
