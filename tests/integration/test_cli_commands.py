@@ -65,6 +65,11 @@ def test_without_waiting_a_count_is_shown(line: CommandLine, session: str) -> No
     one_line = json.dumps({"session": session, "name": "n", "data": {}}) + "\n"
     ended = line.run("publish", "--stdin", "-o", "json", stdin=one_line * 1000)
     assert (ended.code, ended.json) == (0, {"published": 1000, "refused": 0, "lost": 0})
+    assert ended.err.startswith(
+        f"{session!r} got 1000 checkpoints. By default, a session keeps at most 100, and above 50"
+    )
+    ended = line.run("publish", "--stdin", stdin=one_line * 50)
+    assert "got 50 checkpoints" not in ended.err
     one = line.run("publish", session, "last", "-o", "json")
     assert list(one.json) == ["command_id"]
     assert line.run("publish", "--stdin", "-o", "json").json == {"published": 0, "refused": 0, "lost": 0}

@@ -39,6 +39,9 @@ def dear_bodies(size: int = WHOLE) -> Iterator[DearBody]:
         yield DearBody(kind, "white space", b'{"checkpoint_id":"a"' + b" " * (size - 21) + b"}")
     yield DearBody(EventType.CLEAR, "unknown fields", _counted(b"{", b'"%x":0', b"}", size))
     yield DearBody(EventType.CLEAR, "a list of lists", _filled(b"[", b"[]", b"]", size))
+    yield DearBody(EventType.EXPIRE, "unknown fields", _counted(b"{", b'"%x":0', b"}", size))
+    yield DearBody(EventType.EXPIRE, "one field repeated", _filled(b"{", b'"pinned":true', b"}", size))
+    yield DearBody(EventType.EXPIRE, "a time of digits", b'{"idle_since":"' + b"1" * (size - 17) + b'"}')
     yield DearBody(EventType.CONFIGURE_AUTHORITY, "unknown fields", _counted(b"{", b'"%x":0', b"}", size))
     yield DearBody(EventType.CONFIGURE_AUTHORITY, "a long key", b'{"key":"' + b"A" * (size - 10) + b'"}')
     yield DearBody(EventType.SKIP, "unknown fields", _counted(b"{", b'"%x":0', b"}", size))
@@ -87,6 +90,7 @@ LARGE_BODIES: Final[tuple[tuple[EventType, str, bytes, bytes, bytes], ...]] = (
     (EventType.PIN, "an id repeated", _ID, _OBJECT, b"]" + b',"checkpoint_id":"a"' * 100 + b"}"),
     (EventType.ROLLBACK, "an id of objects", _ID, _OBJECT, b"]}"),
     (EventType.CONFIGURE, "a policy of objects", b'{"max_age":[', _OBJECT, b"]}"),
+    (EventType.EXPIRE, "a time of objects", b'{"idle_since":[', _OBJECT, b"]}"),
     (EventType.CLEAR, "a field of objects", b'{"a":[', _OBJECT, b"]}"),
 )
 

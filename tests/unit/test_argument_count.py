@@ -11,7 +11,6 @@ FLAGS = "cyclopts makes a flag of each argument"
 EXEMPT = {
     "schemas/waypost/reader/client.py: Reader.__init__": "public: each option is a keyword of its own",
     "schemas/waypost/subscriber/client.py: Subscriber.__init__": "public: each option is a keyword of its own",
-    "worker/waypost_worker/cli/defaults.py: defaults": FLAGS,
     "worker/waypost_worker/cli/dev.py: dev": FLAGS,
     "worker/waypost_worker/cli/publish.py: publish": FLAGS,
     "worker/waypost_worker/cli/recovery/replay.py: replay": FLAGS,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 from cyclopts import Parameter
 
 from waypost.errors import InvalidCommandError
+from waypost.model.retention import RetentionPolicy
+from waypost.wire.event_types import EventType
 from waypost_worker.cli.support.command_input import TYPES, Prepared, from_arguments, from_line
 from waypost_worker.cli.support.connections import publishing
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
@@ -98,6 +100,7 @@ async def _publish_one(
 
 async def _publish_lines(settings: Settings, timeout: float, output: Format) -> int:
     refused = 0
+    created: Counter[str] = Counter()  # by session
     async with publishing(settings) as publisher:
         number = 0
         async for line in lines():
@@ -105,16 +108,30 @@ async def _publish_lines(settings: Settings, timeout: float, output: Format) -> 
             if (command := _read(number, line)) is not None:
                 await publisher.drain()
                 publisher.publish_raw(command.session, command.type, command.body)
+                created[command.session] += command.type == EventType.CREATE
             elif line.strip():
                 refused += 1
         left = await publisher.flush(timeout)
         stats = publisher.stats()
     show_fields({"published": stats.delivered, "refused": refused, "lost": left + stats.failed}, output)
+    _note_retention(created)
     if left:
         note(
             f"waypost: Kafka did not take the last {left} within {timeout:g} s of waiting: {stats.last_error}"
         )
     return FAILED if refused or left or stats.failed else DONE
+
+
+def _note_retention(created: Counter[str]) -> None:
+    """Say that not all are kept, if a session got more than the default policy keeps whole."""
+    policy = RetentionPolicy()
+    for session, count in created.most_common(1):
+        if count > policy.compress_after:
+            note(
+                f"{session!r} got {count} checkpoints. By default, a session keeps at most {policy.max_checkpoints}, "
+                f"and above {policy.compress_after} only the latest of each name between the first and the last "
+                f"{policy.keep_recent}: 'waypost session policy {session}' shows what is left"
+            )
 
 
 async def _publish_and_show(settings: Settings, timeout: float, output: Format) -> int:
