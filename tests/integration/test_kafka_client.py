@@ -5,11 +5,14 @@ import asyncio
 import pytest
 from aiokafka import TopicPartition
 
+from waypost.wire.topics import Topics
 from waypost_worker.devserver import Servers
-from waypost_worker.kafka.client import ClusterClient
+from waypost_worker.kafka.client import ClusterClient, Lane
+from waypost_worker.kafka.command_log import KafkaCommandLog
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.fetch_by_id import TopicIdRequest, topic_id_in
-from waypost_worker.kafka.topics import create_scratch_topic
+from waypost_worker.kafka.results_log import KafkaResultsLog
+from waypost_worker.kafka.topics import create_scratch_topic, create_topics
 from waypost_worker.partition.ports import UnavailableError
 
 
@@ -71,3 +74,25 @@ async def test_all_who_ask_for_a_new_topic_at_once_are_told_its_leader(
         assert len(set(await asyncio.gather(*asked))) == 1
     finally:
         await client.release("a")
+
+
+async def test_readers_of_many_partitions_share_a_connection_for_each_lane(
+    client: ClusterClient, topic_prefix: str
+) -> None:
+    partitions = 24
+    topics = Topics(topic_prefix)
+    await create_topics(client.connection, topics, partitions)
+    logs = [KafkaCommandLog(client, topics.commands, number) for number in range(partitions)]
+    results = [KafkaResultsLog(client, topics, number) for number in range(partitions)]
+    try:
+        for log in logs:
+            await log.seek(0)
+        await asyncio.gather(*(log.fetch(10) for log in logs))
+        await asyncio.gather(*(one.bounds() for one in (*logs, *results)))
+        opened = client._client
+        assert opened is not None
+        lanes = [lane for _, lane in opened._conns]
+        assert set(lanes) <= set(Lane), lanes
+        assert len(lanes) == len(set(lanes))
+    finally:
+        await asyncio.gather(*(one.close() for one in (*logs, *results)))
