@@ -38,8 +38,8 @@ class GroupCommitter:
         self._timeout = timeout
         self._one = statement("commit", schema)
         self._several = statement("commit_group", schema)
-        # Partitions whose last commit failed. Their next ones go alone until one counts: alone, a batch shows whether it
-        # is what was slow or wrong, and if it is, it disturbs nobody.
+        # Partitions whose last commit failed. Their next ones go alone until one counts: alone, a batch shows whether
+        # it is what was slow or wrong, and if it is, it disturbs nobody.
         self._failed: set[int] = set()
         self._grouper = Grouper(self._run, most_items=_MOST_PARTITIONS, most_weight=_MOST_BYTES, heavy=_HEAVY)
 
