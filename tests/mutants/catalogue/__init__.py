@@ -1,7 +1,8 @@
-"""All mutants: of the protocol, the model and the clients, of recovery, of the ports on real servers, of adapters."""
+"""All mutants: of the protocol, the model, the clients, recovery, the ports on real servers, and adapters."""
 
 from tests.mutants.catalogue.adapters import ADAPTERS
 from tests.mutants.catalogue.client import CLIENT
+from tests.mutants.catalogue.commits import COMMITS
 from tests.mutants.catalogue.model import MODEL
 from tests.mutants.catalogue.protocol import PROTOCOL
 from tests.mutants.catalogue.recovery import RECOVERY
@@ -9,7 +10,7 @@ from tests.mutants.catalogue.servers import SERVERS
 from tests.mutants.catalogue.terms import TERMS
 from tests.mutants.mutant import Mutant
 
-MUTANTS: tuple[Mutant, ...] = (*PROTOCOL, *TERMS, *MODEL, *CLIENT, *RECOVERY, *SERVERS, *ADAPTERS)
+MUTANTS: tuple[Mutant, ...] = (*PROTOCOL, *TERMS, *MODEL, *CLIENT, *RECOVERY, *SERVERS, *COMMITS, *ADAPTERS)
 
 
 def named(name: str) -> Mutant:

@@ -1,0 +1,167 @@
+"""Mutants of group commit on the real Postgres, for conformance and integration tests to catch."""
+
+from tests.mutants.mutant import Edit, Mutant
+
+GROUP = "sql:commit_group"
+COMMITTER = "waypost_worker.postgres.group_commit:GroupCommitter."
+GROUPS = "tests/conformance/test_store_groups.py::"
+SQL_GROUPS = "tests/integration/test_postgres_groups.py::"
+
+
+def _in(file: str, *tests: str) -> tuple[str, ...]:
+    return tuple(file + test for test in tests)
+
+
+COMMITS: tuple[Mutant, ...] = (
+    Mutant(
+        "sql-group-commit-without-epoch",
+        "the compare-and-set in commit_group.sql looks at offset and producer only",
+        (Edit(GROUP, "and p.epoch = b.epoch", "and b.epoch is not null"),),
+        tests=_in(GROUPS, "test_a_fenced_batch_changes_nothing_and_the_others_count"),
+    ),
+    Mutant(
+        "sql-group-commit-without-offset",
+        "the compare-and-set in commit_group.sql looks at epoch and producer only",
+        (Edit(GROUP, "and p.next_offset = b.expected_offset", "and b.expected_offset is not null"),),
+        tests=_in(GROUPS, "test_a_batch_at_another_offset_or_producer_changes_nothing_in_a_group"),
+    ),
+    Mutant(
+        "sql-group-commit-without-producer",
+        "the compare-and-set in commit_group.sql looks at epoch and offset only",
+        (
+            Edit(GROUP, "and p.producer_id is not distinct from b.producer_id", ""),
+            Edit(GROUP, "and p.producer_epoch is not distinct from b.producer_epoch", ""),
+        ),
+        tests=_in(GROUPS, "test_a_batch_at_another_offset_or_producer_changes_nothing_in_a_group"),
+    ),
+    *(
+        Mutant(
+            f"sql-group-takes-{part}-along",
+            f"partitions that pass take the {part} rows of those along that failed",
+            (Edit(GROUP, condition, "where true"),),
+            tests=_in(GROUPS, "test_a_fenced_batch_changes_nothing_and_the_others_count"),
+        )
+        for part, condition in (
+            ("dropped", "where d.partition = any (passed.partitions)"),
+            ("put", "where p.partition = any (p.passed)"),
+            ("pinned", "where p.partition = any (passed.partitions)"),
+            ("touched", "where t.partition = any (passed.partitions)\n    on conflict"),
+            ("forgotten", "where f.partition = any (passed.partitions)"),
+            ("remembered", "where t.partition = any (passed.partitions)\n),\noutdated"),
+            ("refused", "where t.partition = any (passed.partitions)\n)\n\nselect"),
+        )
+    ),
+    Mutant(
+        "sql-group-confirms-for-others",
+        "commit_group.sql drops outbox entries that another partition of the group confirmed",
+        (
+            Edit(
+                GROUP,
+                "where o.partition = owner.partition\n      and o.last_offset >",
+                "where o.last_offset >",
+            ),
+        ),
+        tests=_in(GROUPS, "test_confirmed_entries_of_each_partition_are_dropped_in_a_group"),
+    ),
+    Mutant(
+        "group-reply-of-another-partition",
+        "the places that a group's reply names are given to the wrong partitions",
+        (
+            Edit(
+                COMMITTER + "_commit_several",
+                '{row["partition"]: row["place"] for row in rows}',
+                '{row["partition"]: other["place"] for row, other in zip(rows, rows[::-1], strict=True)}',
+            ),
+        ),
+        tests=_in(GROUPS, "test_each_owner_commits_on_where_its_group_left_its_own_partition"),
+    ),
+    Mutant(
+        "group-fence-not-noticed",
+        "that a group's reply does not name a partition is taken for success",
+        (
+            Edit(
+                COMMITTER + "_run",
+                "places.get(part.partition) or overtaken(part.partition)",
+                "places.get(part.partition, (0, 0))",
+            ),
+        ),
+        tests=_in(GROUPS, "test_a_fenced_batch_changes_nothing_and_the_others_count"),
+    ),
+    Mutant(
+        "group-rows-locked-in-any-order",
+        "a group locks its partitions in the order in which their owners came",
+        (
+            Edit(
+                COMMITTER + "_run",
+                "sorted(parts, key=lambda part: part.partition)",
+                "list(parts)",
+            ),
+        ),
+        tests=_in(SQL_GROUPS, "test_groups_of_two_processes_never_wait_for_each_other_in_a_circle"),
+    ),
+    Mutant(
+        "group-repeated-in-doubt",
+        "a group whose connection was lost is repeated one by one",
+        (
+            Edit(
+                COMMITTER + "_commit_several",
+                'if getattr(error, "severity_en", None) != "ERROR":',
+                "if False:",
+            ),
+        ),
+        tests=_in(
+            SQL_GROUPS, "test_after_a_lost_connection_all_of_the_group_is_in_doubt_and_nothing_is_repeated"
+        ),
+    ),
+    Mutant(
+        "group-fails-for-one-bad-batch",
+        "a group that Postgres rolled back is not repeated one by one",
+        (
+            Edit(
+                "waypost_worker.partition.grouping:Grouper.submit",
+                "except UndoneError:",
+                "except LookupError:",
+            ),
+        ),
+        tests=_in(
+            SQL_GROUPS, "test_a_batch_that_takes_too_long_for_the_server_fails_alone_and_names_the_limit"
+        ),
+    ),
+    Mutant(
+        "failing-batch-joins-groups-again",
+        "a partition whose commit failed goes in a group again, and has it rolled back again",
+        (Edit(COMMITTER + "commit", "self._failed.add(part.partition)", "pass"),),
+        tests=_in(SQL_GROUPS, "test_a_partition_whose_commit_failed_goes_alone_until_one_counts"),
+    ),
+    Mutant(
+        "slow-group-blames-everybody",
+        "each batch of a group that took too long is held to be too large",
+        (Edit(COMMITTER + "_run", "_in_group(error) for", "error for"),),
+        tests=_in(
+            SQL_GROUPS,
+            "test_a_group_that_takes_too_long_for_the_worker_blames_nobody_until_each_was_tried_alone",
+        ),
+    ),
+    Mutant(
+        "partition-twice-in-a-group",
+        "two batches of one partition go in one statement, and both are told that they count",
+        (
+            Edit(
+                "waypost_worker.postgres.rows:_merged",
+                "if len({part.partition for part in parts}) < len(parts):",
+                "if False:",
+            ),
+        ),
+        tests=_in(GROUPS, "test_of_two_batches_of_one_partition_in_a_group_only_one_counts"),
+    ),
+    Mutant(
+        "shared-session-in-a-group",
+        "rows of a session that two partitions have are written for whichever partition came last",
+        (
+            Edit(
+                "waypost_worker.postgres.rows:_merged", "if not homes.keys().isdisjoint(named):", "if False:"
+            ),
+        ),
+        tests=_in(SQL_GROUPS, "test_partitions_with_a_session_in_common_are_committed_one_by_one"),
+    ),
+)
