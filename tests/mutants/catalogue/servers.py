@@ -12,6 +12,7 @@ SHARDS = "tests/integration/test_shards_guard.py::"
 _CHECK = 'self._check_place(row["noted"], partitions)'
 READER = "waypost_worker.kafka.partition_reader:PartitionReader."
 FEED = "waypost_worker.kafka.fetch_rounds:Feed."
+PLANNER = "waypost_worker.kafka.fetch_rounds:FetchPlanner."
 FETCHES = "waypost_worker.kafka.shared_fetch:SharedFetch."
 TOGETHER = "tests/unit/test_shared_fetch.py::"
 PRODUCER = "waypost_worker.kafka.fenced_producer:FencedProducer."
@@ -277,6 +278,18 @@ SERVERS: tuple[Mutant, ...] = (
         "a partition gets what a shared answer holds for another one",
         (Edit(FETCHES + "_run", "feed.partition.partition))", "0))"),),
         tests=_in(TOGETHER, "test_each_partition_gets_its_own_records"),
+    ),
+    Mutant(
+        "late-partition-waits-for-the-long-poll",
+        "a partition that is not in the request under way waits until that is answered",
+        (Edit(PLANNER + "plan", "elif route.beside is None and route.main.is_long:", "elif False:"),),
+        tests=_in(TOGETHER, "test_a_partition_that_comes_later_does_not_wait_for_the_request_under_way"),
+    ),
+    Mutant(
+        "first-partitions-fill-the-answer",
+        "a partition that got records is asked for first again",
+        (Edit(PLANNER + "answered", "if feed in self._feeds:", "if False:"),),
+        tests=_in(TOGETHER, "test_a_backlog_of_more_partitions_than_fit_into_an_answer_is_shared_out"),
     ),
     Mutant(
         "broken-connection-passed-over",
