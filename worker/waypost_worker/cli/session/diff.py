@@ -1,21 +1,20 @@
 """``waypost session diff``: two checkpoints, or two sessions, by what is in them."""
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from cyclopts import Parameter
 
-from waypost_worker.cli.session.differences import contents, differences, show_changes, shown
+from waypost_worker.cli.session.changes import show_changes
 from waypost_worker.cli.support.connections import reading
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
 from waypost_worker.cli.support.output import DONE, CommandError, Format, note, show_json, show_rows
+from waypost_worker.operations.differences import SIGNS, contents, differences, shown
 
 if TYPE_CHECKING:
     from waypost.model.checkpoint import Checkpoint
     from waypost.reader.client import Reader
     from waypost.reader.session import SessionReader
-
-_SIGNS: Final = {"added": "+", "removed": "-", "changed": "~"}
 
 
 def diff(
@@ -143,11 +142,11 @@ def _show_sessions(rows: list[dict[str, Any]], before: str, after: str, output: 
     elif output == "jsonl":
         show_rows(rows, output, ())
     else:
-        table = [{**row, "": _SIGNS[row["change"]], "what": _what(row.get("changes", ()))} for row in rows]
+        table = [{**row, "": SIGNS[row["change"]], "what": _what(row.get("changes", ()))} for row in rows]
         columns = ("", "before", "after", "name", "what")
         show_rows(table, output, columns, "no difference", wrap=("before", "after", "name", "what"))
 
 
 def _what(changes: Any) -> str:
-    paths = [f"{_SIGNS[change['change']]}{change['path']}" for change in changes]
+    paths = [f"{SIGNS[change['change']]}{change['path']}" for change in changes]
     return " ".join(paths[:4]) + (f" and {len(paths) - 4} more" if len(paths) > 4 else "")

@@ -1,10 +1,12 @@
 """Structural differences of JSON values."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waypost_worker.cli.session.differences import Change, differences, shown
+from waypost_worker.operations.differences import Change, differences, shown
 
 VALUES = st.recursive(
     st.none()
@@ -54,6 +56,29 @@ def test_numbered_places_come_in_their_order() -> None:
 def test_programs_see_only_the_sides_that_exist() -> None:
     assert shown(Change("added", "/a", None, 1)) == {"change": "added", "path": "/a", "after": 1}
     assert shown(Change("removed", "/a", 1, None)) == {"change": "removed", "path": "/a", "before": 1}
+
+
+def test_what_was_put_into_a_list_is_one_change_and_so_is_what_was_taken_out() -> None:
+    before, after = {"v": ["a", {"n": 1}, "c", "d"]}, {"v": ["new", "a", {"n": 2}, "c"]}
+    assert differences(before, after) == [
+        Change("added", "/v/0", None, "new"),
+        Change("changed", "/v/2/n", 1, 2),
+        Change("removed", "/v/3", "d", None),
+    ]
+
+
+def test_long_lists_are_compared_in_time_with_their_length() -> None:
+    before, after = list(range(100_000)), [-1, *range(1, 99_999), -2]
+    began = time.process_time()
+    assert [change.path for change in differences({"v": before}, {"v": after})] == ["/v/0", "/v/99999"]
+    assert time.process_time() - began < 2
+
+
+def test_a_key_of_digits_that_no_integer_has_keeps_its_place() -> None:
+    assert [change.path for change in differences({}, {"\u00b2": 1, "9" * 5000: 2})] == [
+        f"/{'9' * 5000}",
+        "/\u00b2",
+    ]
 
 
 @given(OBJECTS)

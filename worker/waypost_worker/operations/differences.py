@@ -1,0 +1,114 @@
+"""How two JSON values differ, as a list of changes. Pure."""
+
+from collections.abc import Iterator, Sequence
+from difflib import SequenceMatcher
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+import orjson
+
+if TYPE_CHECKING:
+    from waypost.model.checkpoint import Checkpoint
+
+# Longer stretches of two lists are compared place by place: to match them takes time with the square of their length.
+_MATCHED: Final = 500
+SIGNS: Final = {"added": "+", "removed": "-", "changed": "~"}
+
+
+class Change(NamedTuple):
+    """One place where two values differ. ``path`` is a JSON Pointer (RFC 6901) to it."""
+
+    kind: Literal["added", "removed", "changed"]
+    path: str
+    before: Any
+    after: Any
+
+
+def contents(checkpoint: "Checkpoint") -> dict[str, Any]:
+    """What of a checkpoint is compared: not its id and times, which always differ."""
+    return {"name": checkpoint.name, "data": checkpoint.data, "metadata": checkpoint.metadata}
+
+
+def differences(before: Any, after: Any) -> list[Change]:
+    """Return all changes from one JSON value to another, by path. ``1``, ``1.0`` and ``true`` are different values.
+
+    A path is that in ``after``, or of what was removed that in ``before``. It takes time in proportion to the values.
+    """
+    return sorted(_changes("", before, after), key=lambda change: _order(change.path))
+
+
+def shown(change: Change) -> dict[str, Any]:
+    """A change for programs: no ``before`` where it was added, no ``after`` where it was removed."""
+    row = {"change": change.kind, "path": change.path, "before": change.before, "after": change.after}
+    if change.kind == "added":
+        del row["before"]
+    elif change.kind == "removed":
+        del row["after"]
+    return row
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> str:
+    """How many of each kind, in words."""
+    kinds = [row["change"] for row in rows]
+    counts = [f"{kinds.count(kind)} {kind}" for kind in SIGNS if kind in kinds]
+    return ", ".join(counts) or "no difference"
+
+
+def _changes(path: str, before: Any, after: Any) -> Iterator[Change]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key, value in before.items():
+            if key in after:
+                yield from _changes(_below(path, key), value, after[key])
+            else:
+                yield Change("removed", _below(path, key), value, None)
+        for key, value in after.items():
+            if key not in before:
+                yield Change("added", _below(path, key), None, value)
+    elif isinstance(before, list) and isinstance(after, list):
+        yield from _items(path, before, after)
+    elif type(before) is not type(after) or _text(before) != _text(after):
+        yield Change("changed", path, before, after)
+
+
+def _items(path: str, before: list[Any], after: list[Any]) -> Iterator[Change]:
+    for old, new in _stretches([_text(item) for item in before], [_text(item) for item in after]):
+        common = min(len(old), len(new))
+        for at in range(common):
+            yield from _changes(_below(path, new[at]), before[old[at]], after[new[at]])
+        for at in old[common:]:
+            yield Change("removed", _below(path, at), before[at], None)
+        for at in new[common:]:
+            yield Change("added", _below(path, at), None, after[at])
+
+
+def _stretches(before: list[bytes], after: list[bytes]) -> Iterator[tuple[range, range]]:
+    """Places in both lists between those that are equal."""
+    shorter = min(len(before), len(after))
+    first = 0
+    while first < shorter and before[first] == after[first]:
+        first += 1
+    last = 0
+    while last < shorter - first and before[-1 - last] == after[-1 - last]:
+        last += 1
+    old, new = range(first, len(before) - last), range(first, len(after) - last)
+    if max(len(old), len(new)) > _MATCHED:
+        yield old, new
+        return
+    matcher = SequenceMatcher(None, before[old.start : old.stop], after[new.start : new.stop], autojunk=False)
+    for kind, old_start, old_end, new_start, new_end in matcher.get_opcodes():
+        if kind != "equal":
+            yield old[old_start:old_end], new[new_start:new_end]
+
+
+def _text(value: Any) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+def _below(path: str, step: str | int) -> str:
+    return f"{path}/{str(step).replace('~', '~0').replace('/', '~1')}"
+
+
+def _order(path: str) -> list[tuple[int, int, str]]:
+    return [
+        (0, int(step), "") if step.isdecimal() and step.isascii() and len(step) < 20 else (1, 0, step)
+        for step in path.split("/")
+    ]
