@@ -299,6 +299,7 @@ async def _no_reset(_: Any) -> None:
 
 
 def statement_text(name: str, schema: str) -> str:
-    """Return a reader's statement, or that of another folder of the library, as in ``adapters/runs``."""
+    """Return a reader's statement, that of another folder of the library, as in ``adapters/runs``, or of a package."""
     folder, _, statement = name.rpartition("/")
-    return load_statement(f"waypost.{folder or 'reader'}", statement, schema)
+    package = folder if "." in folder else f"waypost.{folder or 'reader'}"
+    return load_statement(package, statement, schema)

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Final
 import orjson
 from cyclopts import App, Parameter, validators
 
+from waypost.statements import load_statement
 from waypost_worker.cli.rejected.filters import CodeFlag, SessionFlag, place_of
 from waypost_worker.cli.rejected.purge import purge
 from waypost_worker.cli.rejected.retry import retry
-from waypost_worker.cli.support.connections import query
 from waypost_worker.cli.support.databases import connected
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
 from waypost_worker.cli.support.output import (
@@ -140,7 +140,7 @@ def _as_text(field: str, raw: bytes | None, for_people: bool) -> dict[str, Any]:
 
 
 async def _newest(settings: Settings, session: str | None, code: str | None, limit: int) -> list[Any]:
-    sql = query("rejected/list", settings.postgres_schema)
+    sql = load_statement("waypost_worker.operations", "rejected_list", settings.postgres_schema)
     async with connected(settings) as databases:
         rows = [row for database in databases for row in await database.fetch(sql, session, code, limit)]
     # Each database gave its newest ones in this order.
@@ -152,5 +152,5 @@ async def _newest(settings: Settings, session: str | None, code: str | None, lim
 async def _at(settings: Settings, partition: int, offset: int, most: int | None) -> list[Any]:
     """Return the command there, if one is kept, with at most ``most`` bytes of its value."""
     async with connected(settings) as databases:
-        sql = query("rejected/show", settings.postgres_schema)
+        sql = load_statement("waypost_worker.operations", "rejected_show", settings.postgres_schema)
         return list(await databases.of(partition).fetch(sql, partition, offset, most))

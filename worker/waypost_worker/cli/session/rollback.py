@@ -1,10 +1,13 @@
 """``waypost session rollback``: going back, as a command in the log."""
 
 import asyncio
+import time
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from waypost.model.checkpoint import checkpoint_id
+from waypost.model.commands import Rollback
 from waypost.wire.encode import check_session_id, rollback_body
 from waypost.wire.event_types import EventType
 from waypost_worker.cli.session.changes import show_changes
@@ -16,6 +19,8 @@ from waypost_worker.cli.support.results import show_result
 from waypost_worker.cli.support.sending import TimeoutFlag, result_of
 from waypost_worker.config.settings import Settings
 from waypost_worker.operations.differences import contents, differences, shown
+from waypost_worker.operations.preview import preview
+from waypost_worker.operations.stored_session import read_stored_session
 
 
 def rollback(
@@ -80,14 +85,20 @@ async def _plan(settings: Settings, session: str, checkpoint: str, discard_later
         target = await found.get(checkpoint)
         if target is None:
             raise CommandError(f"{session!r} holds no checkpoint {checkpoint!r}; nothing was changed")
-        later = [each.id async for each in found if each.number > target.number]
         newest = await found.get_latest()
+        async with reader.snapshot() as snapshot:
+            stored = await read_stored_session(snapshot, session)
+    if stored is None:
+        raise CommandError(f"{session!r} holds no checkpoint {checkpoint!r}; nothing was changed")
+    foreseen = preview(stored, Rollback(checkpoint, discard_later), time.time_ns() // 1000)
+    removed = [checkpoint_id(session, number) for number in foreseen.removed]
+    later = [checkpoint_id(session, entry.number) for entry in stored.entries if entry.number > target.number]
     changes = [] if newest is None else differences(contents(newest), contents(target))
     return {
         "would_go_back_to": target.id,
         "name": target.name,
         "timestamp": target.timestamp,
-        "would_remove": later if discard_later else [],
-        "would_keep_later": [] if discard_later else later,
+        "would_remove": removed,
+        "would_keep_later": [identifier for identifier in later if identifier not in removed],
         "would_change": [shown(change) for change in changes],
     }
