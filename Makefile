@@ -95,7 +95,7 @@ docs: setup  ## the documentation as a site, in build/site; fails on a broken li
 lock: $(TOOLS)/.installed  ## every lock file: versions and hashes, no addresses
 	$(COMPILE) --extra test pyproject.toml -o requirements.lock
 	$(COMPILE) --constraint requirements.lock --extra dev --group editable pyproject.toml -o requirements-demo.lock
-	$(COMPILE) --constraint requirements.lock --extra worker --extra telemetry --extra object-storage \
+	$(COMPILE) --constraint requirements.lock --extra console --extra telemetry --extra object-storage \
 	  pyproject.toml -o deploy/worker.lock
 	echo "hatchling>=1.27" | $(COMPILE) --constraint requirements.lock - -o deploy/build.lock
 	$(COMPILE) --constraint requirements.lock --group tools -o deploy/tools.lock

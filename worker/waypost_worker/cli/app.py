@@ -26,6 +26,7 @@ COMMANDS: Final = {
     _RUN: (
         ("dev", "dev:dev", "Kafka, Postgres and workers on this machine, until Ctrl-C."),
         ("worker", "worker.app:worker", "Run one worker until SIGTERM or Ctrl-C."),
+        ("console", "console:console", "Look at sessions and change them in a browser."),
         ("migrate", "migrate:migrate", "Bring the database's schema up to this version."),
         ("topics", "topics.app:app", "Make, check, update or adopt the two topics; print ACLs."),
         ("authority", "authority:app", "Choose who may set the default retention and skip commands."),

@@ -182,6 +182,44 @@ class Settings(BaseSettings):
     http_port: int | None = Field(
         default=None, ge=0, le=65535, description="port of probes and metrics, 0: any free one; unset: none"
     )
+    console_host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description="where the console is served; anything but loopback needs console_auth=token or proxy",
+    )
+    console_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="port of the console, 0: any free one; unset: the first free from 8650",
+    )
+    console_hosts: str = Field(
+        default="",
+        description="host[:port] names by which browsers call the console, comma-separated, besides loopback",
+    )
+    console_auth: Literal["link", "token", "proxy"] = Field(
+        default="link",
+        description="who may use the console: a one-time link, a shared token, or a proxy's word",
+    )
+    console_role: Literal["observer", "viewer", "operator"] = Field(
+        default="operator", description="what console users may do at most; observers see no data"
+    )
+    console_token: SecretStr | None = Field(
+        default=None, min_length=16, description="for console_auth=token: what users type, and programs send"
+    )
+    console_token_file: str | None = Field(default=None, description="a file that holds console_token")
+    console_proxy_peers: str = Field(
+        default="", description="for console_auth=proxy: its addresses or networks, comma-separated"
+    )
+    console_proxy_secret: SecretStr | None = Field(
+        default=None, min_length=16, description="for console_auth=proxy: what it sends as X-Waypost-Secret"
+    )
+    console_proxy_secret_file: str | None = Field(
+        default=None, description="a file that holds console_proxy_secret"
+    )
+    console_trace_url: str | None = Field(
+        default=None, description="address of a trace in your tracing tool, with {trace_id} in it"
+    )
     otlp_endpoint: str | None = Field(
         default=None, description="OTLP/HTTP collector for traces, as in http://localhost:4318; unset: none"
     )

@@ -1,0 +1,89 @@
+"""The console as an ASGI application: its routes, and what each request may use."""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from importlib.resources import files
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from waypost_worker.console import sessions
+from waypost_worker.console.door import login, logout, try_login
+from waypost_worker.console.guard import Gate, Guard
+from waypost_worker.console.problems import Problem, ProblemError, answer, not_found, problem_of
+from waypost_worker.console.services import Services
+
+log = logging.getLogger("waypost.console")
+_STATIC: Final = {"waypost.css": "text/css", "waypost.js": "text/javascript", "icon.svg": "image/svg+xml"}
+_Handler = Callable[[Request], Awaitable[Response]]
+
+
+def make_app(services: Services, gate: Gate) -> ASGIApp:
+    """Return the console."""
+    app = Starlette(routes=_routes(), exception_handlers=_exception_handlers())
+    app.state.services = services
+    app.state.gate = gate
+    app.state.about = services.about
+    return Guard(app, gate)
+
+
+def _routes() -> list[Route]:
+    gets: Mapping[str, _Handler] = {
+        "/": sessions.home,
+        "/sessions": sessions.home,
+        "/sessions/{session}": sessions.session,
+        "/sessions/{session}/diff": sessions.diff,
+        "/sessions/{session}/{number}": sessions.checkpoint,
+        "/sessions/{session}/{number}/raw": sessions.raw,
+        "/login": login,
+        "/static/{name}": static,
+    }
+    posts: Mapping[str, _Handler] = {"/login": try_login, "/logout": logout}
+    return [
+        *(Route(path, handler, methods=["GET"]) for path, handler in gets.items()),
+        *(Route(path, handler, methods=["POST"]) for path, handler in posts.items()),
+    ]
+
+
+def _exception_handlers() -> Mapping[Any, Any]:
+    async def known(request: Request, error: Exception) -> Response:
+        assert isinstance(error, ProblemError)
+        return answer(request.scope, error.problem)
+
+    async def missing(request: Request, _: Exception) -> Response:
+        return answer(request.scope, not_found("This address", "The list of sessions is at /.").problem)
+
+    async def method(request: Request, _: Exception) -> Response:
+        return answer(request.scope, Problem(405, "This address does not take that", "Nothing was changed."))
+
+    async def other(request: Request, error: Exception) -> Response:
+        problem = problem_of(error)
+        if problem is None:
+            log.error("a page failed: %s", request.url.path, exc_info=error)
+            problem = Problem(
+                500,
+                "The console failed to make this page",
+                f"{type(error).__name__}. Nothing was changed.",
+                "Its log says more; please report it.",
+            )
+        return answer(request.scope, problem)
+
+    return {ProblemError: known, 404: missing, 405: method, Exception: other}
+
+
+async def static(request: Request) -> Response:
+    """Answer with one of the console's own files."""
+    name = request.path_params["name"]
+    if name not in _STATIC:
+        raise not_found("This file")
+    content = files("waypost_worker.console").joinpath("static", name).read_bytes()
+    return Response(content, media_type=_STATIC[name], headers={"cache-control": "max-age=300"})
+
+
+def redirect(to: str) -> Response:
+    """Send a browser elsewhere after a form."""
+    return RedirectResponse(to, 303)

@@ -1,0 +1,76 @@
+"""Coming in and leaving: the one-time link, the token's form, and the cookie."""
+
+import time
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from waypost_worker.console.access import SESSION_SECONDS, User, same
+from waypost_worker.console.forms import read_form
+from waypost_worker.console.guard import Gate, cookie_of
+from waypost_worker.console.problems import Problem, ProblemError
+from waypost_worker.console.render import render
+
+_LOCAL: Final = "local"
+
+
+async def login(request: Request) -> Response:
+    """Let the browser in that has a link's token, or ask for the console's token."""
+    gate: Gate = request.app.state.gate
+    token = request.query_params.get("token")
+    if gate.links is not None and token is not None:
+        # A browser that fetches what it guesses will be opened must not use the link up.
+        if "prefetch" in request.headers.get("sec-purpose", ""):
+            return Response(status_code=503)
+        if gate.links.redeem(token):
+            return _let_in(request, gate, User(_LOCAL, gate.role))
+    if gate.links is not None:
+        if request.state.user is not None:
+            return render(request, "welcome.html", title="You are in")
+        raise ProblemError(
+            Problem(
+                401,
+                "This link was used already",
+                "A link works once, for one browser.",
+                "Open the newest link that the console printed in its terminal.",
+            )
+        )
+    if gate.token is None:
+        raise ProblemError(Problem(404, "There is no login here", "The proxy in front says who you are."))
+    return render(request, "login.html", title="Log in", wrong=False)
+
+
+async def try_login(request: Request) -> Response:
+    """Let the browser in that sent the console's token."""
+    gate: Gate = request.app.state.gate
+    form = await read_form(request)
+    if gate.token is None or not same(form.get("token", ""), gate.token):
+        return render(request, "login.html", 401, title="Log in", wrong=True)
+    return _let_in(request, gate, User("token", gate.role))
+
+
+async def logout(request: Request) -> Response:
+    """Forget the browser."""
+    await read_form(request)
+    gate: Gate = request.app.state.gate
+    gate.logins.end(cookie_of(request.headers, gate.cookie))
+    gone = ProblemError(
+        Problem(401, "You are logged out", "This browser was forgotten.", "Close the tab, or log in again.")
+    )
+    raise gone
+
+
+def _let_in(request: Request, gate: Gate, user: User) -> Response:
+    # Not a redirect: behind a link on another site, a browser would not send a strict cookie along with it.
+    response = render(request, "welcome.html", title="You are in")
+    response.set_cookie(
+        gate.cookie,
+        gate.logins.let_in(user, time.monotonic()),
+        max_age=SESSION_SECONDS,
+        path="/",
+        secure=request.headers.get("x-forwarded-proto", request.url.scheme) == "https",
+        httponly=True,
+        samesite="strict",
+    )
+    return response

@@ -1,0 +1,104 @@
+"""What the console reads: sessions and rejected commands from Postgres, by a reader's statements."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import orjson
+
+from waypost.model.checkpoint import Checkpoint
+from waypost.reader.client import Reader
+from waypost_worker.console.pages.search import Search
+from waypost_worker.console.pages.sessions import (
+    CheckpointPage,
+    SessionList,
+    SessionPage,
+    session_page,
+    session_rows,
+    shown_entries,
+)
+from waypost_worker.operations.stored_session import StoredSession, read_stored_session
+
+PAGE: Final = 50
+#: How many sessions are examined for one page, if their checkpoints have to be looked at.
+_EXAMINED: Final = 200
+_HERE: Final = "waypost_worker.console/"
+
+
+class Reads:
+    """The console's reads."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    async def sessions(
+        self, search: Search, since: datetime | None, only_rejected: bool, cursor: str | None
+    ) -> SessionList:
+        """Return a page of sessions, the latest activity first."""
+        narrow = search.looks_inside or only_rejected
+        page = await self._reader.recent_sessions(
+            prefix=search.prefix, active_since=since, limit=_EXAMINED if narrow else PAGE, cursor=cursor
+        )
+        metadata = None if search.metadata is None else orjson.dumps(search.metadata).decode()
+        ids = [info.session_id for info in page]
+        found = await self._all("session_details", ids, search.name, metadata)
+        rows = session_rows(page, {row["session_id"]: row for row in found})
+        rows = [row for row in rows if row.rejected] if only_rejected else rows
+        return SessionList(tuple(rows), page.cursor, len(ids) if narrow else None)
+
+    async def session(self, session_id: str, before: int | None, with_data: bool) -> SessionPage | None:
+        """Return a session with a page of its checkpoints, or None if it is unknown."""
+        async with self._reader.snapshot() as snapshot:
+            stored = await read_stored_session(snapshot, session_id)
+            if stored is None:
+                return None
+            numbers = [entry.number for entry in shown_entries(stored, before, PAGE)] if with_data else []
+            metadata = await snapshot.fetch(f"{_HERE}metadata", session_id, numbers)
+            details = await snapshot.fetch(f"{_HERE}rejections_of", session_id)
+        by_number = {row["number"]: orjson.loads(row["metadata"]) for row in metadata}
+        return session_page(stored, before, PAGE, by_number, details[0]["count"])
+
+    async def stored(self, session_id: str) -> StoredSession | None:
+        """Return a session as previews need it, or None if it is unknown."""
+        async with self._reader.snapshot() as snapshot:
+            return await read_stored_session(snapshot, session_id)
+
+    async def checkpoint(self, session_id: str, number: int) -> CheckpointPage | None:
+        """Return a checkpoint and where it comes from."""
+        async with self._reader.snapshot() as snapshot:
+            rows = await snapshot.fetch(f"{_HERE}provenance", session_id, number)
+        found = await self._reader.session(session_id).get(f"{session_id}:{number}")
+        if not rows or found is None or found.number != number:
+            return None
+        row = rows[0]
+        return CheckpointPage(
+            found, row["partition"], row["position"], row["command_id"], row["before"], row["after"]
+        )
+
+    async def get(self, identifier: str) -> Checkpoint | None:
+        """Return a checkpoint by its id, of any session."""
+        return await self._reader.session(identifier.rpartition(":")[0]).get(identifier)
+
+    async def barrier(self, session_id: str, timeout: float) -> None:
+        """Wait until Postgres has what Kafka had acknowledged for a session."""
+        await self._reader.barrier(session_id, timeout)
+
+    async def partitions(self) -> list[Any]:
+        """Return what Postgres knows of each partition."""
+        return sorted(await self._all("partitions"), key=lambda row: row["partition"])
+
+    async def rejected_since(self, hours: float) -> list[tuple[str, int]]:
+        """Return how many commands were refused lately, by code."""
+        since = datetime.now(UTC) - timedelta(hours=hours)
+        counts: dict[str, int] = {}
+        for row in await self._all("rejected_counts", since):
+            counts[row["code"]] = counts.get(row["code"], 0) + row["count"]
+        return sorted(counts.items(), key=lambda pair: -pair[1])
+
+    async def _all(self, statement: str, *arguments: Any) -> list[Any]:
+        """Return the rows of one of the console's statements from every database."""
+        async with self._reader.snapshot() as snapshot:
+            parts = await asyncio.gather(
+                *(part.fetch(f"{_HERE}{statement}", *arguments) for part in snapshot.parts)
+            )
+        return [row for rows in parts for row in rows]

@@ -1,0 +1,134 @@
+"""Run the console: from settings to a server that answers, and the link that lets a browser in."""
+
+import ipaddress
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
+
+from starlette.types import ASGIApp
+
+from waypost import __version__
+from waypost.reader.client import Reader
+from waypost_worker.config.kafka import kafka_security
+from waypost_worker.config.settings import Settings, SettingsError
+from waypost_worker.console.access import Links, Proxy, Role, allowed_hosts, is_loopback
+from waypost_worker.console.app import make_app
+from waypost_worker.console.guard import Gate
+from waypost_worker.console.reads import Reads
+from waypost_worker.console.services import About, Services
+from waypost_worker.web.bounded import bounded_protocol
+from waypost_worker.web.server import ListenError, serving
+
+FIRST_PORT: Final = 8650
+_PORTS_TRIED: Final = 50
+_MOST_CONNECTIONS: Final = 256
+#: A live stream ends before this, and the browser takes it up again.
+_REQUEST_SECONDS: Final = 120.0
+_RECONNECT_SECONDS: Final = 2.0
+
+
+@asynccontextmanager
+async def console(settings: Settings, tell: Callable[[str], None]) -> AsyncIterator[str]:
+    """Serve the console; yield the address to open. ``tell`` is called with each later link that lets a browser in.
+
+    SettingsError if the settings would let in anybody, ListenError if the port can't be had.
+    """
+    check_settings(settings)
+    gate = Gate(frozenset(), "", role=Role[settings.console_role.upper()])
+    if settings.console_auth == "link":
+        gate.links = Links()
+    elif settings.console_auth == "token" and settings.console_token is not None:
+        gate.token = settings.console_token.get_secret_value()
+    else:
+        gate.proxy = _proxy(settings)
+    async with AsyncExitStack() as stack:
+        made = await stack.enter_async_context(_services(settings))
+        port = await _listening(stack, make_app(made, gate), settings)
+        names = [name.strip() for name in settings.console_hosts.split(",") if name.strip()]
+        gate.hosts = allowed_hosts(settings.console_host, port, names)
+        # Cookies know no ports: two consoles on one machine must not log each other's users out.
+        gate.cookie = f"waypost_console_{port}"
+        address = f"http://{_shown(settings.console_host)}:{port}/"
+        if gate.links is None:
+            yield address
+            return
+        links = gate.links
+        links.on_new = lambda: tell(f"{address}login?token={links.token}")
+        yield f"{address}login?token={links.token}"
+
+
+@asynccontextmanager
+async def _services(settings: Settings) -> AsyncIterator[Services]:
+    reader = Reader(
+        settings.postgres_dsn.get_secret_value(),
+        schema=settings.postgres_schema,
+        timeout=settings.request_timeout,
+        reconnect=_RECONNECT_SECONDS,
+        statement_cache_size=settings.postgres_statement_cache,
+        bootstrap_servers=settings.bootstrap_servers,
+        topic_prefix=settings.topic_prefix,
+        kafka_options=kafka_security(settings),
+    )
+    about = About(settings.bootstrap_servers, settings.topic_prefix, __version__, settings.console_trace_url)
+    async with reader:
+        yield Services(about, Reads(reader))
+
+
+async def _listening(stack: AsyncExitStack, app: ASGIApp, settings: Settings) -> int:
+    protocol = bounded_protocol(_MOST_CONNECTIONS, _REQUEST_SECONDS)
+    ports = [settings.console_port]
+    if settings.console_port is None:
+        ports = list(range(FIRST_PORT, FIRST_PORT + _PORTS_TRIED))
+    for port in ports:
+        try:
+            return await stack.enter_async_context(
+                serving(app, settings.console_host, port or 0, lambda *_: None, protocol)
+            )
+        except ListenError as error:
+            last = error
+    raise ListenError(str(last).replace("WAYPOST_HTTP_", "WAYPOST_CONSOLE_"))
+
+
+def check_settings(settings: Settings) -> None:
+    """SettingsError unless the settings say who may come in."""
+    host, auth = settings.console_host, settings.console_auth
+    if auth == "link" and not is_loopback(host):
+        raise SettingsError(
+            f"console_host: {host} can be reached from other machines, and console_auth=link lets nobody in there. "
+            "Nothing was started. Set console_auth=token and console_token, or console_auth=proxy"
+        )
+    if auth == "token" and settings.console_token is None:
+        raise SettingsError(
+            "console_token: console_auth=token needs it, 16 characters or more; nothing was started"
+        )
+    if auth == "proxy" and (
+        settings.console_proxy_secret is None or not settings.console_proxy_peers.strip()
+    ):
+        raise SettingsError(
+            "console_proxy_peers: console_auth=proxy needs the proxy's addresses and console_proxy_secret; nothing was "
+            "started"
+        )
+    if not is_loopback(host) and not settings.console_hosts.strip():
+        raise SettingsError(
+            f"console_hosts: say by which names browsers reach the console at {host}, such as console.example.org; "
+            "requests for others are rejected. Nothing was started"
+        )
+    if auth == "proxy":
+        _proxy(settings)
+
+
+def _proxy(settings: Settings) -> Proxy:
+    peers = []
+    for text in settings.console_proxy_peers.split(","):
+        try:
+            peers.append(ipaddress.ip_network(text.strip(), strict=False))
+        except ValueError as error:
+            raise SettingsError(f"console_proxy_peers: {error}; nothing was started") from None
+    secret = settings.console_proxy_secret
+    return Proxy(
+        tuple(peers), "" if secret is None else secret.get_secret_value(), Role[settings.console_role.upper()]
+    )
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,57 @@
+"""What the console's pages work with, opened once."""
+
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from waypost_worker.console.access import Role, User
+from waypost_worker.console.problems import Problem, ProblemError
+from waypost_worker.console.reads import Reads
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """Which deployment this is, for every page."""
+
+    servers: str
+    topic_prefix: str
+    version: str
+    trace_url: str | None = None
+
+
+@dataclass
+class Services:
+    """Everything a handler may use."""
+
+    about: About
+    reads: Reads
+
+
+def services(request: Request) -> Services:
+    """Return the services of the console that a request came to."""
+    found: Services = request.app.state.services
+    return found
+
+
+def user_of(request: Request) -> User:
+    """Return who sent a request: the guard lets nobody else in."""
+    user: User | None = request.state.user
+    if user is None:
+        raise AssertionError("the guard lets nobody in without a user")
+    return user
+
+
+def require(request: Request, role: Role) -> User:
+    """Return who sent a request. Raise ProblemError if that role is not enough."""
+    user = user_of(request)
+    if user.role < role:
+        wanted = "see data" if role is Role.VIEWER else "change anything"
+        raise ProblemError(
+            Problem(
+                403,
+                f"You may not {wanted} here",
+                f"You are {user.role.name.lower()}, and this needs {role.name.lower()}. Nothing was changed.",
+                "Ask whoever runs this console.",
+            )
+        )
+    return user
