@@ -6,6 +6,8 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 from tests.support.cli import CommandLine, Started
@@ -165,6 +167,14 @@ def test_with_json_the_endpoints_are_on_stdout_and_an_ephemeral_run_leaves_nothi
     )
     assert elsewhere.run("topics", "check", "--topic-prefix", "mine").code == 0
     assert elsewhere.run("migrate", "--dry-run", "-o", "json").json == []
+    # The console's link lets one browser in, and the next link is printed.
+    with urlopen(said["console"], timeout=PATIENCE) as page:
+        assert "You are in" in page.read().decode()
+    with pytest.raises(HTTPError, match="401"):
+        urlopen(said["console"], timeout=PATIENCE)
+    assert said["console"] not in dev.command.until(
+        "The link was used. For another browser: http://", PATIENCE
+    )
     ended = dev.command.stop()
     assert ended.code == 0
     assert len(ended.rows) == 1

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from cyclopts import Parameter, validators
 
 from waypost.endpoints import state_directory
+from waypost.errors import WaypostError
 from waypost.wire.topics import Topics
+from waypost_worker.cli.console import open_browser, tell_link
 from waypost_worker.cli.support.options import OutputFlag
 from waypost_worker.cli.support.output import DONE, USAGE, CommandError, Format, note, show_fields
 from waypost_worker.cli.worker.processes import WorkerProcesses
 from waypost_worker.config.settings import Settings, config_origin, load_settings, masked_dsn
 
 if TYPE_CHECKING:
+    from waypost_worker.console.background import BackgroundConsole
     from waypost_worker.devserver import Endpoints
 
 # What samples and other programs expect.
@@ -48,6 +51,15 @@ def dev(
     postgres_port: Annotated[
         int | None, Parameter(help="0 for any (default 5432, or any if it is taken)", validator=_PORT)
     ] = None,
+    console_port: Annotated[
+        int | None,
+        Parameter(
+            help="of the console, 0 lets the system choose (default: the first free from 8650)",
+            validator=_PORT,
+        ),
+    ] = None,
+    no_console: Annotated[bool, Parameter(help="start no console")] = False,
+    open_: Annotated[bool, Parameter(name="--open", help="open the console in your browser")] = False,
     log_level: Annotated[str | None, Parameter(help="of the workers (default warning)")] = None,
     output: OutputFlag = "table",
 ) -> int:
@@ -55,24 +67,24 @@ def dev(
 
     Needs neither Docker nor Java. The first start fetches Kafka (44 MB, about
     half a minute); after that it takes a few seconds. Topics and schema are
-    made where they are missing. Other waypost commands that run in the same
+    made where they are missing. The link that is printed opens the console,
+    which shows sessions in a browser. Other waypost commands that run in the same
     directory find the servers by themselves; other programs read endpoints.json
     in the state directory, which is there as long as everything is ready. With
     -o json the same and more is printed when it is.
 
     For example:
 
-      waypost dev
+      waypost dev --open
       waypost dev --ephemeral --workers 2 --log-level info
     """
     if ephemeral and state_dir is not None:
         raise CommandError("--ephemeral keeps nothing, so it can't be combined with --state-dir", USAGE)
-    settings = load_settings(topic_prefix=topic_prefix, log_level=log_level)
+    settings = load_settings(topic_prefix=topic_prefix, log_level=log_level, console_port=console_port)
     if log_level is None and config_origin("log_level") == "default":
         settings = settings.model_copy(update={"log_level": "warning"})
-    return _Dev(settings, _directory(state_dir, ephemeral), kafka_port, postgres_port).run(
-        workers, partitions, output
-    )
+    made = _Dev(settings, _directory(state_dir, ephemeral), kafka_port, postgres_port)
+    return made.run(workers, partitions, output, console=not no_console, open_=open_)
 
 
 def _directory(given: Path | None, ephemeral: bool) -> Path | None:
@@ -104,11 +116,12 @@ class _Dev:
             other_ports=postgres_port is None,
         )
         self._workers = WorkerProcesses()
+        self._console: BackgroundConsole | None = None
         self._stop = threading.Event()
         self._began = False
         self._ready = False
 
-    def run(self, workers: int, partitions: int | None, output: Format) -> int:
+    def run(self, workers: int, partitions: int | None, output: Format, *, console: bool, open_: bool) -> int:
         """Until a signal; the exit code."""
         from waypost_worker.devserver import DevServerError
 
@@ -122,11 +135,14 @@ class _Dev:
             endpoints = self._start(partitions)
             self._workers.start([self._environment(endpoints)] * workers)
             endpoints.write(self._servers.state_dir)
+            link = self._start_console(endpoints) if console else None
             self._ready = True
             if output == "table":
-                _banner(endpoints, self._servers.state_dir, self._settings, self._workers.pids, began)
+                _banner(endpoints, self._servers.state_dir, self._settings, self._workers.pids, link, began)
             else:
-                show_fields(self._for_programs(endpoints, self._workers.pids), output)
+                show_fields(self._for_programs(endpoints, self._workers.pids, link), output)
+            if open_ and link is not None:
+                open_browser(link)
             while not self._stop.wait(_LOOK_SECONDS):
                 self._require_servers()
                 self._workers.look_after()
@@ -149,6 +165,23 @@ class _Dev:
         asyncio.run(prepare(found, self._settings.topics, partitions))
         return found
 
+    def _start_console(self, endpoints: "Endpoints") -> str | None:
+        """The link that opens the console; None, and a note, if it can't run. The servers are of use without it."""
+        from waypost_worker.console.background import BackgroundConsole
+
+        self._console = BackgroundConsole()
+        settings = load_settings(
+            bootstrap_servers=endpoints.bootstrap_servers,
+            postgres_dsn=endpoints.postgres_dsn,
+            topic_prefix=self._settings.topic_prefix,
+            console_port=self._settings.console_port,
+        )
+        try:
+            return self._console.start(settings, tell_link)
+        except WaypostError as error:
+            note(f"The console was not started: {error}")
+            return None
+
     def _require_servers(self) -> None:
         for name, server in (("Kafka", self._servers.kafka), ("Postgres", self._servers.postgres)):
             if not server.running:
@@ -162,13 +195,14 @@ class _Dev:
             "WAYPOST_LOG_LEVEL": self._settings.log_level,
         }
 
-    def _for_programs(self, endpoints: "Endpoints", pids: list[int]) -> dict[str, Any]:
+    def _for_programs(self, endpoints: "Endpoints", pids: list[int], link: str | None) -> dict[str, Any]:
         return {
             "bootstrap_servers": endpoints.bootstrap_servers,
             "postgres_dsn": endpoints.postgres_dsn,
             "topic_prefix": self._settings.topic_prefix,
             "state_dir": str(self._servers.state_dir),
             "worker_pids": pids,
+            "console": link,
         }
 
     def _on_signal(self, *_: object) -> None:
@@ -186,6 +220,8 @@ class _Dev:
         self._progress.end()
         if self._began:
             note("stopping …")
+        if self._console is not None:
+            self._console.stop()
         self._workers.stop()
         self._servers.stop()
         if self._began:
@@ -207,7 +243,12 @@ async def prepare(endpoints: "Endpoints", topics: Topics, partitions: int | None
 
 
 def _banner(
-    endpoints: "Endpoints", directory: Path, settings: Settings, pids: list[int], began: float
+    endpoints: "Endpoints",
+    directory: Path,
+    settings: Settings,
+    pids: list[int],
+    link: str | None,
+    began: float,
 ) -> None:
     workers = f"{len(pids)} worker{'' if len(pids) == 1 else 's'}"
     if pids:
@@ -217,12 +258,13 @@ def _banner(
         exports = f"\n    export WAYPOST_STATE_DIR={shlex.quote(str(directory))}"
     if settings.topic_prefix != "waypost":
         exports += f"\n    export WAYPOST_TOPIC_PREFIX={settings.topic_prefix}"
+    console = "" if link is None else f"    Console   {link}\n"
     where = "in another terminal" if exports else "in another terminal, in this directory"
     note(
         f"""
   Waypost runs with {workers}, ready in {time.monotonic() - began:.1f} s.
 
-    Kafka     {endpoints.bootstrap_servers}  {settings.topics.commands}, {settings.topics.results}
+{console}    Kafka     {endpoints.bootstrap_servers}  {settings.topics.commands}, {settings.topics.results}
     Postgres  {masked_dsn(endpoints.postgres_dsn)}
     State     {directory}
 
