@@ -12,8 +12,8 @@ from waypost.model.commands import Import
 from waypost.model.times import from_micros
 from waypost.wire.decode import parse_body
 from waypost.wire.event_types import EventType
-from waypost_worker.cli.session import interchange
-from waypost_worker.cli.session.interchange import line_of, parts_of_lines
+from waypost_worker.operations import interchange
+from waypost_worker.operations.interchange import line_of, parts_of_lines
 
 PART_BYTES = 400
 PART_COUNT = 3

@@ -9,8 +9,9 @@ import pytest
 
 from waypost.errors import InvalidCommandError
 from waypost.wire.event_types import COMMAND_TYPES, EventType
-from waypost_worker.cli.support.command_input import TYPES, Prepared, from_arguments, from_line
+from waypost_worker.cli.support.command_input import TYPES, from_arguments, from_line
 from waypost_worker.cli.support.output import CommandError
+from waypost_worker.operations.sending import Prepared
 
 
 def arguments(

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from waypost.errors import InvalidCommandError
 from waypost.model.retention import RetentionPolicy
 from waypost.wire.event_types import EventType
-from waypost_worker.cli.support.command_input import TYPES, Prepared, from_arguments, from_line
+from waypost_worker.cli.support.command_input import TYPES, from_arguments, from_line
 from waypost_worker.cli.support.connections import publishing
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
 from waypost_worker.cli.support.output import (
@@ -24,10 +24,12 @@ from waypost_worker.cli.support.output import (
     note,
     show_fields,
 )
-from waypost_worker.cli.support.results import about, for_programs, removal_note, short, show_result, subject
-from waypost_worker.cli.support.sending import TimeoutFlag, require_delivered, result_of
+from waypost_worker.cli.support.results import removal_note, show_result
+from waypost_worker.cli.support.sending import TimeoutFlag, require_delivered
 from waypost_worker.cli.support.stdin import lines
 from waypost_worker.config.settings import Settings
+from waypost_worker.operations.results import about, for_programs, short, subject
+from waypost_worker.operations.sending import Prepared, result_of
 
 if TYPE_CHECKING:
     from waypost.publisher.client import Publisher

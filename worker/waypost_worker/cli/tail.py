@@ -13,8 +13,8 @@ from waypost.wire.event_types import RESULT_TYPES, EventType
 from waypost_worker.cli.support.connections import kafka_errors, kafka_options, require_topics
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
 from waypost_worker.cli.support.output import DONE, USAGE, CommandError, Format, Stream, event_line, note
-from waypost_worker.cli.support.results import about, short
 from waypost_worker.config.settings import Settings
+from waypost_worker.operations.results import about, short
 
 if TYPE_CHECKING:
     from waypost.subscriber.client import Event, Subscriber

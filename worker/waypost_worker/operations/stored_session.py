@@ -11,6 +11,8 @@ from waypost.model.index import Entry, Session
 from waypost.model.retention import RetentionPolicy
 from waypost.model.times import to_micros
 
+#: What a fork's newest checkpoint has in its metadata: the id that it was made from.
+FORKED_FROM: Final = "forked_from"
 _HERE: Final = "waypost_worker.operations/"
 
 

@@ -16,7 +16,6 @@ from waypost.errors import InvalidCommandError
 from waypost.wire.encode import check_session_id, expire_body
 from waypost.wire.event_types import EventType
 from waypost_worker.cli.support.ages import moment_before
-from waypost_worker.cli.support.command_input import Prepared
 from waypost_worker.cli.support.connections import publishing, query
 from waypost_worker.cli.support.databases import Databases, connected
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
@@ -32,8 +31,9 @@ from waypost_worker.cli.support.output import (
     note,
 )
 from waypost_worker.cli.support.progress import WorkProgress
-from waypost_worker.cli.support.sending import TimeoutFlag, result_of
+from waypost_worker.cli.support.sending import TimeoutFlag
 from waypost_worker.config.settings import Settings
+from waypost_worker.operations.sending import Prepared, result_of
 
 if TYPE_CHECKING:
     from waypost.publisher.client import Publisher

@@ -5,30 +5,22 @@ Both read Postgres at one moment and write commands: the policy, the checkpoints
 
 import asyncio
 import tomllib
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from waypost.errors import InvalidCommandError
-from waypost.wire.encode import check_session_id, checkpoint_body, metadata_json, policy_body
-from waypost.wire.event_types import EventType
-from waypost_worker.cli.support.connections import reading
+from waypost.wire.encode import check_session_id
+from waypost_worker.cli.support.connections import publishing, reading
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common, Target
 from waypost_worker.cli.support.output import DONE, USAGE, CommandError, note, show_fields
 from waypost_worker.cli.support.sending import TimeoutFlag
 from waypost_worker.config.settings import Settings
 
 if TYPE_CHECKING:
-    from waypost.model.checkpoint import Checkpoint
-    from waypost.reader.client import Reader, SnapshotSet
-    from waypost_worker.cli.session.transfer import Step
+    from waypost_worker.operations.copying import CopyPlan
 
-FORKED_FROM: Final = "forked_from"
-_MICROS: Final = 1_000_000
 _DryRun = Annotated[bool, Parameter(help="show what would happen and change nothing")]
 
 
@@ -64,7 +56,9 @@ def copy(
     there = (target.bootstrap_servers, target.topic_prefix)
     if name == session and here == there:
         raise CommandError("this would copy the session onto itself: give --as, or a --to- option", USAGE)
-    plan = _CopyPlan(session, name, transfer=f"copy {session!r} to {there!r} {name!r}")
+    from waypost_worker.operations.copying import CopyPlan
+
+    plan = CopyPlan(session, name, transfer=f"copy {session!r} to {there!r} {name!r}")
     return asyncio.run(_carry_out(settings, target, plan, dry_run, timeout, common))
 
 
@@ -97,7 +91,9 @@ def fork(
         )
     if check_session_id(name) == origin:
         raise CommandError(f"a fork needs a session id of its own, not {name!r}", USAGE)
-    plan = _CopyPlan(origin, name, transfer=f"fork {checkpoint!r} of {origin!r} as {name!r}", last=checkpoint)
+    from waypost_worker.operations.copying import CopyPlan
+
+    plan = CopyPlan(origin, name, transfer=f"fork {checkpoint!r} of {origin!r} as {name!r}", last=checkpoint)
     return asyncio.run(_carry_out(settings, settings, plan, dry_run, timeout, common))
 
 
@@ -119,101 +115,11 @@ def _target(common: Common, file: Path | None, servers: str | None, prefix: str 
     return replace(common, **as_flags).settings(**given)
 
 
-class _CopyPlan:
-    """The steps that make one session of another, from what Postgres holds at one moment."""
-
-    def __init__(self, origin: str, name: str, *, transfer: str, last: str | None = None) -> None:
-        self.origin = origin
-        self.name = name
-        self.transfer = transfer
-        self.last = last  # a fork ends with this checkpoint
-        self.checkpoints = 0
-        self._pinned: list[str] = []
-        self._policy: bytes | None = None
-
-    async def prepare(self, reader: "Reader") -> None:
-        """Refuse what can't be done; nothing has been sent yet."""
-        info = await reader.session_info(self.origin)
-        if info is None:
-            raise CommandError(f"no session {self.origin!r} is known")
-        if info.policy is not None:
-            age = info.policy["max_age"]
-            seconds = None if age is None else age / _MICROS
-            self._policy = policy_body({**info.policy, "max_age": seconds})
-        if self.last is None:
-            return
-        found = await reader.session(self.origin).get(self.last)
-        if found is None:
-            raise CommandError(f"{self.origin!r} holds no checkpoint {self.last!r}; nothing was changed")
-        self.last = found.id
-        if await reader.session_info(self.name) is not None and not await self._begun(reader):
-            raise CommandError(
-                f"there is a session {self.name!r} already; nothing was changed. Choose another name for the fork"
-            )
-
-    async def _begun(self, reader: "Reader") -> bool:
-        """Whether what is there is this same fork, which was interrupted."""
-        async for checkpoint in reader.session(self.name):
-            if checkpoint.imported_id is None or checkpoint.imported_id.rpartition(":")[0] != self.origin:
-                return False
-        return True
-
-    async def steps(self, reader: "Reader") -> "AsyncIterator[Step]":
-        """The policy first, so that the default one drops nothing; the pins at the end."""
-        from waypost_worker.cli.session.transfer import Step
-
-        if self._policy is not None:
-            yield Step(self.name, EventType.CONFIGURE, self._policy, "the policy")
-        async with reader.snapshot() as snapshot, aclosing(self._lines(snapshot)) as lines:
-            async for body in self._bodies(lines):
-                yield Step(self.name, EventType.IMPORT, body, "a part of the checkpoints")
-        for identifier in self._pinned:
-            body = checkpoint_body(identifier)
-            yield Step(self.name, EventType.PIN, body, f"the pin of {identifier}", may_fail=True)
-
-    async def _bodies(self, lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        from waypost.publisher.calls import IMPORT_PART_BYTES
-        from waypost_worker.cli.session.interchange import parts_of_lines
-
-        held: list[bytes] = []
-        size = 0
-        async for line in lines:
-            if held and size + len(line) > IMPORT_PART_BYTES:
-                for part in parts_of_lines(held, self.name, "skip"):
-                    yield part.body
-                held, size = [], 0
-            held.append(line)
-            size += len(line) + 1
-        for part in parts_of_lines(held, self.name, "skip"):
-            yield part.body
-
-    async def _lines(self, snapshot: "SnapshotSet") -> AsyncGenerator[bytes, None]:
-        from waypost.reader.session import checkpoints_of
-        from waypost_worker.cli.session.interchange import line_of
-
-        async for checkpoint in checkpoints_of(snapshot, self.origin):
-            self.checkpoints += 1
-            if checkpoint.pinned:
-                self._pinned.append(checkpoint.id)
-            if checkpoint.id == self.last:
-                yield line_of(checkpoint, self._with_origin(checkpoint))
-                return
-            yield line_of(checkpoint)
-
-    def _with_origin(self, checkpoint: "Checkpoint") -> bytes:
-        try:
-            return metadata_json({**checkpoint.metadata, FORKED_FROM: checkpoint.id})
-        except InvalidCommandError as error:
-            raise CommandError(
-                f"{checkpoint.id} has no room for {FORKED_FROM} in its metadata ({error.message}): fork at another "
-                "checkpoint"
-            ) from None
-
-
 async def _carry_out(
-    settings: Settings, target: Settings, plan: _CopyPlan, dry_run: bool, timeout: float, common: Common
+    settings: Settings, target: Settings, plan: "CopyPlan", dry_run: bool, timeout: float, common: Common
 ) -> int:
-    from waypost_worker.cli.session.transfer import Transfer
+    from waypost_worker.operations.stored_session import FORKED_FROM
+    from waypost_worker.operations.transfer import Transfer
 
     async with reading(settings) as reader:
         await plan.prepare(reader)
@@ -223,7 +129,8 @@ async def _carry_out(
             where = {"bootstrap_servers": target.bootstrap_servers, "topic_prefix": target.topic_prefix}
             show_fields({**would, **where, "commands": len(steps)}, common.output)
             return DONE
-        total = await Transfer(plan.transfer, timeout).run(target, plan.steps(reader))
+        async with publishing(target) as publisher:
+            total = await Transfer(plan.transfer, timeout).run(publisher, plan.steps(reader))
     for reason in total.refused:
         note(f"not carried over: {reason}")
     if total.removed:

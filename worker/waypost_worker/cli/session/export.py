@@ -93,7 +93,7 @@ class _Pieces:
 
     async def _lines(self, snapshot: "SnapshotSet", session: str) -> AsyncIterator[bytes]:
         from waypost.reader.session import checkpoints_of
-        from waypost_worker.cli.session.interchange import line_of
+        from waypost_worker.operations.interchange import line_of
 
         async for checkpoint in checkpoints_of(snapshot, session):
             self.count += 1

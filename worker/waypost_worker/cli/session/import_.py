@@ -14,13 +14,14 @@ from waypost.model.commands import OnConflict
 from waypost.publisher.stamps import new_id
 from waypost.wire.encode import check_session_id
 from waypost.wire.event_types import EventType
-from waypost_worker.cli.session.interchange import Part, parts_of_lines, parts_of_list
-from waypost_worker.cli.session.transfer import Step, Totals, Transfer
+from waypost_worker.cli.support.connections import publishing
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
 from waypost_worker.cli.support.output import DONE, USAGE, CommandError, note, show_fields
 from waypost_worker.cli.support.progress import WorkProgress
 from waypost_worker.cli.support.sending import TimeoutFlag
 from waypost_worker.config.settings import Settings
+from waypost_worker.operations.interchange import Part, parts_of_lines, parts_of_list
+from waypost_worker.operations.transfer import Step, Totals, Transfer
 
 
 def import_session(
@@ -78,7 +79,7 @@ def _run(
 ) -> Totals:
     identifier = resume or new_id()
     if count == 1:
-        return asyncio.run(Transfer(identifier, timeout).run(settings, _steps(parts, count)))
+        return asyncio.run(_send(settings, Transfer(identifier, timeout), _steps(parts, count)))
     note(f"import {identifier}: after an interruption go on with --resume {identifier}")
     with ExitStack() as stack:
         if count is None:  # nobody knows what a pipe still brings
@@ -86,7 +87,12 @@ def _run(
         else:
             progress = stack.enter_context(WorkProgress("importing", count, "parts"))
             transfer = Transfer(identifier, timeout, lambda: progress.advanced(0, 1))
-        return asyncio.run(transfer.run(settings, _steps(parts, count)))
+        return asyncio.run(_send(settings, transfer, _steps(parts, count)))
+
+
+async def _send(settings: Settings, transfer: Transfer, steps: AsyncIterator[Step]) -> Totals:
+    async with publishing(settings) as publisher:
+        return await transfer.run(publisher, steps)
 
 
 async def _steps(parts: Iterator[Part], count: int | None) -> AsyncIterator[Step]:

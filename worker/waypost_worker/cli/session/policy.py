@@ -12,7 +12,6 @@ from waypost.model.retention import RetentionPolicy
 from waypost.wire.encode import check_session_id, policy_body, policy_changes
 from waypost.wire.event_types import EventType
 from waypost.wire.topics import partition_of
-from waypost_worker.cli.support.command_input import Prepared
 from waypost_worker.cli.support.connections import publishing
 from waypost_worker.cli.support.databases import connected
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
@@ -27,8 +26,9 @@ from waypost_worker.cli.support.policies import (
     shown_preview,
 )
 from waypost_worker.cli.support.results import kept, show_result
-from waypost_worker.cli.support.sending import TimeoutFlag, result_of
+from waypost_worker.cli.support.sending import TimeoutFlag
 from waypost_worker.config.settings import Settings
+from waypost_worker.operations.sending import Prepared, result_of
 
 
 def policy(

@@ -11,15 +11,15 @@ from waypost.model.commands import Rollback
 from waypost.wire.encode import check_session_id, rollback_body
 from waypost.wire.event_types import EventType
 from waypost_worker.cli.session.changes import show_changes
-from waypost_worker.cli.support.command_input import Prepared
 from waypost_worker.cli.support.connections import publishing, reading
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
 from waypost_worker.cli.support.output import DONE, USAGE, CommandError, confirm, show_fields
 from waypost_worker.cli.support.results import show_result
-from waypost_worker.cli.support.sending import TimeoutFlag, result_of
+from waypost_worker.cli.support.sending import TimeoutFlag
 from waypost_worker.config.settings import Settings
 from waypost_worker.operations.differences import contents, differences, shown
 from waypost_worker.operations.preview import preview
+from waypost_worker.operations.sending import Prepared, result_of
 from waypost_worker.operations.stored_session import read_stored_session
 
 

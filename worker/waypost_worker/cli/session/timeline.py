@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, validators
 
-from waypost_worker.cli.session.copy import FORKED_FROM
 from waypost_worker.cli.support.connections import reading
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
 from waypost_worker.cli.support.output import DONE, CommandError, note, show_rows
 from waypost_worker.cli.support.results import kept
+from waypost_worker.operations.stored_session import FORKED_FROM
 
 if TYPE_CHECKING:
     from waypost.model.checkpoint import Checkpoint

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import orjson
 
@@ -12,17 +12,10 @@ from waypost.wire.encode import check_session_id
 from waypost.wire.event_types import COMMAND_TYPES, PARTITION_TYPES, EventType
 from waypost.wire.raw_json import members
 from waypost_worker.cli.support.output import USAGE, CommandError
+from waypost_worker.operations.sending import Prepared
 
 TYPES: Final = {kind.rpartition(".")[2]: kind for kind in COMMAND_TYPES if kind not in PARTITION_TYPES}
 _FIELDS: Final = frozenset(("session", "name", "data", "metadata", "type", "body"))
-
-
-class Prepared(NamedTuple):
-    """A command that the worker will be able to read."""
-
-    session: str
-    type: str
-    body: bytes
 
 
 def from_arguments(

@@ -12,9 +12,7 @@ from waypost.model.times import from_micros
 from waypost.reader.pages import SessionInfo
 from waypost_worker.console.pages.timeline import Timeline, timeline
 from waypost_worker.operations.differences import Change, contents, differences
-from waypost_worker.operations.stored_session import StoredSession
-
-FORKED_FROM = "forked_from"
+from waypost_worker.operations.stored_session import FORKED_FROM, StoredSession
 
 
 @dataclass(frozen=True, slots=True)

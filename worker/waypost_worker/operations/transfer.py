@@ -13,12 +13,9 @@ from typing import Any, Final
 
 from waypost.publisher.client import Publisher
 from waypost.publisher.waiter import CommandResult
-from waypost_worker.cli.support.command_input import Prepared
-from waypost_worker.cli.support.connections import publishing
-from waypost_worker.cli.support.output import CommandError
-from waypost_worker.cli.support.results import short
-from waypost_worker.cli.support.sending import result_of
-from waypost_worker.config.settings import Settings
+from waypost_worker.operations.errors import OperationError
+from waypost_worker.operations.results import short
+from waypost_worker.operations.sending import Prepared, result_of
 
 _SESSIONS_AT_ONCE: Final = 32
 
@@ -85,19 +82,18 @@ class Transfer:
         self._room = asyncio.Semaphore(_SESSIONS_AT_ONCE)
         self._last: dict[str, asyncio.Task[None]] = {}
 
-    async def run(self, settings: Settings, steps: AsyncIterator[Step]) -> Totals:
-        """Send all; CommandError at the first refusal, once what was under way has its result."""
-        async with publishing(settings) as publisher:
-            try:
-                async for step in steps:
-                    await self._room.acquire()
-                    if self._failed is not None:
-                        break
-                    before = self._last.get(step.session)
-                    self._last[step.session] = asyncio.create_task(self._send(publisher, step, before))
-            finally:
-                # What was sent will be applied: its outcome is waited for, whatever ended the rest.
-                await asyncio.gather(*self._last.values(), return_exceptions=True)
+    async def run(self, publisher: Publisher, steps: AsyncIterator[Step]) -> Totals:
+        """Send all; OperationError at the first refusal, once what was under way has its result."""
+        try:
+            async for step in steps:
+                await self._room.acquire()
+                if self._failed is not None:
+                    break
+                before = self._last.get(step.session)
+                self._last[step.session] = asyncio.create_task(self._send(publisher, step, before))
+        finally:
+            # What was sent will be applied: its outcome is waited for, whatever ended the rest.
+            await asyncio.gather(*self._last.values(), return_exceptions=True)
         if self._failed is not None:
             raise self._failed
         return self.totals
@@ -124,7 +120,7 @@ class Transfer:
     def _take(self, step: Step, result: CommandResult) -> None:
         self.totals.take(step, result)
         if short(result.type) == "rejected" and not step.may_fail:
-            raise CommandError(
+            raise OperationError(
                 f"{step.what} was refused, {result.body['code']}: {result.body['message']}. It is for the session "
                 f"{step.session!r}{step.where and f', {step.where}'}; what came before is applied, what comes after "
                 "was not sent"

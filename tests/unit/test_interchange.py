@@ -8,7 +8,7 @@ import pytest
 from waypost.errors import InvalidCommandError
 from waypost.model.checkpoint import Checkpoint
 from waypost.publisher.calls import IMPORT_PART_BYTES
-from waypost_worker.cli.session.interchange import line_of, parts_of_lines, parts_of_list
+from waypost_worker.operations.interchange import line_of, parts_of_lines, parts_of_list
 
 TIME = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
