@@ -6,20 +6,38 @@ from importlib.resources import files
 from typing import Any, Final
 
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
+from typing_extensions import override
 
-from waypost_worker.console import sessions
+from waypost_worker.console import changes, sessions
 from waypost_worker.console.door import login, logout, try_login
 from waypost_worker.console.guard import Gate, Guard
+from waypost_worker.console.pages.changes import KINDS
 from waypost_worker.console.problems import Problem, ProblemError, answer, not_found, problem_of
 from waypost_worker.console.services import Services
 
 log = logging.getLogger("waypost.console")
 _STATIC: Final = {"waypost.css": "text/css", "waypost.js": "text/javascript", "icon.svg": "image/svg+xml"}
 _Handler = Callable[[Request], Awaitable[Response]]
+
+
+class _ChangeKind(Convertor[str]):
+    regex = "|".join(KINDS)
+
+    @override
+    def convert(self, value: str) -> str:
+        return value
+
+    @override
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("change", _ChangeKind())
 
 
 def make_app(services: Services, gate: Gate) -> ASGIApp:
@@ -37,12 +55,20 @@ def _routes() -> list[Route]:
         "/sessions": sessions.home,
         "/sessions/{session}": sessions.session,
         "/sessions/{session}/diff": sessions.diff,
+        "/sessions/{session}/fork": changes.fork,
+        "/sessions/{session}/{kind:change}": changes.show,
+        "/sessions/{session}/done/{command}": changes.done,
         "/sessions/{session}/{number}": sessions.checkpoint,
         "/sessions/{session}/{number}/raw": sessions.raw,
         "/login": login,
         "/static/{name}": static,
     }
-    posts: Mapping[str, _Handler] = {"/login": try_login, "/logout": logout}
+    posts: Mapping[str, _Handler] = {
+        "/login": try_login,
+        "/logout": logout,
+        "/sessions/{session}/fork": changes.confirm_fork,
+        "/sessions/{session}/{kind:change}": changes.confirm,
+    }
     return [
         *(Route(path, handler, methods=["GET"]) for path, handler in gets.items()),
         *(Route(path, handler, methods=["POST"]) for path, handler in posts.items()),
@@ -82,8 +108,3 @@ async def static(request: Request) -> Response:
         raise not_found("This file")
     content = files("waypost_worker.console").joinpath("static", name).read_bytes()
     return Response(content, media_type=_STATIC[name], headers={"cache-control": "max-age=300"})
-
-
-def redirect(to: str) -> Response:
-    """Send a browser elsewhere after a form."""
-    return RedirectResponse(to, 303)

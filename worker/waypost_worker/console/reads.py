@@ -29,14 +29,14 @@ class Reads:
     """The console's reads."""
 
     def __init__(self, reader: Reader) -> None:
-        self._reader = reader
+        self.reader = reader
 
     async def sessions(
         self, search: Search, since: datetime | None, only_rejected: bool, cursor: str | None
     ) -> SessionList:
         """Return a page of sessions, the latest activity first."""
         narrow = search.looks_inside or only_rejected
-        page = await self._reader.recent_sessions(
+        page = await self.reader.recent_sessions(
             prefix=search.prefix, active_since=since, limit=_EXAMINED if narrow else PAGE, cursor=cursor
         )
         metadata = None if search.metadata is None else orjson.dumps(search.metadata).decode()
@@ -48,7 +48,7 @@ class Reads:
 
     async def session(self, session_id: str, before: int | None, with_data: bool) -> SessionPage | None:
         """Return a session with a page of its checkpoints, or None if it is unknown."""
-        async with self._reader.snapshot() as snapshot:
+        async with self.reader.snapshot() as snapshot:
             stored = await read_stored_session(snapshot, session_id)
             if stored is None:
                 return None
@@ -60,14 +60,14 @@ class Reads:
 
     async def stored(self, session_id: str) -> StoredSession | None:
         """Return a session as previews need it, or None if it is unknown."""
-        async with self._reader.snapshot() as snapshot:
+        async with self.reader.snapshot() as snapshot:
             return await read_stored_session(snapshot, session_id)
 
     async def checkpoint(self, session_id: str, number: int) -> CheckpointPage | None:
         """Return a checkpoint and where it comes from."""
-        async with self._reader.snapshot() as snapshot:
+        async with self.reader.snapshot() as snapshot:
             rows = await snapshot.fetch(f"{_HERE}provenance", session_id, number)
-        found = await self._reader.session(session_id).get(f"{session_id}:{number}")
+        found = await self.reader.session(session_id).get(f"{session_id}:{number}")
         if not rows or found is None or found.number != number:
             return None
         row = rows[0]
@@ -77,11 +77,11 @@ class Reads:
 
     async def get(self, identifier: str) -> Checkpoint | None:
         """Return a checkpoint by its id, of any session."""
-        return await self._reader.session(identifier.rpartition(":")[0]).get(identifier)
+        return await self.reader.session(identifier.rpartition(":")[0]).get(identifier)
 
     async def barrier(self, session_id: str, timeout: float) -> None:
         """Wait until Postgres has what Kafka had acknowledged for a session."""
-        await self._reader.barrier(session_id, timeout)
+        await self.reader.barrier(session_id, timeout)
 
     async def partitions(self) -> list[Any]:
         """Return what Postgres knows of each partition."""
@@ -97,7 +97,7 @@ class Reads:
 
     async def _all(self, statement: str, *arguments: Any) -> list[Any]:
         """Return the rows of one of the console's statements from every database."""
-        async with self._reader.snapshot() as snapshot:
+        async with self.reader.snapshot() as snapshot:
             parts = await asyncio.gather(
                 *(part.fetch(f"{_HERE}{statement}", *arguments) for part in snapshot.parts)
             )

@@ -14,6 +14,7 @@ from waypost_worker.config.settings import Settings, SettingsError
 from waypost_worker.console.access import Links, Proxy, Role, allowed_hosts, is_loopback
 from waypost_worker.console.app import make_app
 from waypost_worker.console.guard import Gate
+from waypost_worker.console.publishing import publishing
 from waypost_worker.console.reads import Reads
 from waypost_worker.console.services import About, Services
 from waypost_worker.web.bounded import bounded_protocol
@@ -59,6 +60,7 @@ async def console(settings: Settings, tell: Callable[[str], None]) -> AsyncItera
 
 @asynccontextmanager
 async def _services(settings: Settings) -> AsyncIterator[Services]:
+    security = kafka_security(settings)
     reader = Reader(
         settings.postgres_dsn.get_secret_value(),
         schema=settings.postgres_schema,
@@ -67,11 +69,12 @@ async def _services(settings: Settings) -> AsyncIterator[Services]:
         statement_cache_size=settings.postgres_statement_cache,
         bootstrap_servers=settings.bootstrap_servers,
         topic_prefix=settings.topic_prefix,
-        kafka_options=kafka_security(settings),
+        kafka_options=security,
     )
     about = About(settings.bootstrap_servers, settings.topic_prefix, __version__, settings.console_trace_url)
-    async with reader:
-        yield Services(about, Reads(reader))
+    publishers = publishing(settings.bootstrap_servers, settings.topic_prefix, security)
+    async with reader, publishers as opened:
+        yield Services(about, Reads(reader), opened)
 
 
 async def _listening(stack: AsyncExitStack, app: ASGIApp, settings: Settings) -> int:

@@ -6,6 +6,7 @@ from starlette.requests import Request
 
 from waypost_worker.console.access import Role, User
 from waypost_worker.console.problems import Problem, ProblemError
+from waypost_worker.console.publishing import Publishing
 from waypost_worker.console.reads import Reads
 
 
@@ -25,6 +26,7 @@ class Services:
 
     about: About
     reads: Reads
+    publishing: Publishing
 
 
 def services(request: Request) -> Services:
