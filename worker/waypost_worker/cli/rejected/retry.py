@@ -9,18 +9,12 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import orjson
 from cyclopts import Parameter
 
-from waypost.errors import InvalidCommandError
-from waypost.wire.decode import parse_body
-from waypost.wire.envelope import open_envelope
-from waypost.wire.event_types import PARTITION_TYPES
-from waypost.wire.topics import partition_of
+from waypost.statements import load_statement
 from waypost_worker.cli.rejected.filters import (
     AllFlag,
     CodeFlag,
@@ -52,12 +46,12 @@ from waypost_worker.cli.support.output import (
 )
 from waypost_worker.cli.support.sending import TimeoutFlag
 from waypost_worker.config.settings import Settings
+from waypost_worker.operations.rejected import LARGEST, RefusedCommand, refused_command
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaProducer
 
 _PAGE: Final = 100  # a command may have a megabyte
-_LARGEST: Final = 16 * 1024 * 1024  # the broker's own limit decides
 _BAD: Final = ("refused again", "would be refused", "not sent")
 
 
@@ -106,47 +100,6 @@ def retry(
     return FAILED if any(counts[outcome] for outcome in _BAD) else DONE
 
 
-@dataclass(frozen=True, slots=True)
-class _Refused:
-    """A refused command; a record as far as reading its envelope needs one."""
-
-    partition: int
-    offset: int
-    session_id: str | None
-    command_id: str | None
-    code: str
-    key: bytes | None
-    value: bytes | None
-    headers: list[tuple[str, Any]]  # a value may be null
-    value_bytes: int | None  # if only the beginning of the value is kept
-    timestamp: int = 0
-
-    @property
-    def place(self) -> str:
-        return f"{self.partition}/{self.offset}"
-
-    def problem(self) -> InvalidCommandError | None:
-        """Why it would be refused whatever its session holds; None if it can be read."""
-        if self.value_bytes is not None:
-            return InvalidCommandError(
-                "too-large",
-                f"only the first {len(self.value or b'')} of {self.value_bytes} bytes of its value are kept: send the "
-                "whole with --value, or publish it again from where it came",
-            )
-        try:
-            envelope = open_envelope(self)
-            parse_body(envelope.type, envelope.body)
-        except InvalidCommandError as error:
-            return error
-        if envelope.session_id is None and envelope.type not in PARTITION_TYPES:
-            return InvalidCommandError("invalid-envelope", "the record has no key")
-        return None
-
-    def target(self, partitions: int) -> int:
-        """The partition that it belongs to."""
-        return self.partition if self.key is None else partition_of(self.key.decode(), partitions)
-
-
 class _Retry:
     """A run of the command, page after page."""
 
@@ -182,7 +135,7 @@ class _Retry:
                 if fit:
                     await self._publish(databases, producer, fit, partitions)
 
-    async def _pages(self, databases: Databases) -> AsyncIterator[list[_Refused]]:
+    async def _pages(self, databases: Databases) -> AsyncIterator[list[RefusedCommand]]:
         # All positions before the first page: what is refused since, wherever, is not looked at.
         standing = [await database.fetch(self._sql("rejected/positions")) for database in databases]
         for database, positions in zip(databases, standing, strict=True):
@@ -191,30 +144,19 @@ class _Retry:
             while rows := await database.fetch(
                 self._sql("rejected/select"), *self._filters.parameters(), *bounds, *after, _PAGE
             ):
-                yield [self._refused(row) for row in rows]
+                yield [refused_command(row, self._mended) for row in rows]
                 after = (rows[-1]["partition"], rows[-1]["offset"])
 
-    def _refused(self, row: Any) -> _Refused:
-        stored = orjson.loads(row["headers"])
-        headers = [(name, None if text is None else text.encode("latin-1")) for name, text in stored]
-        return _Refused(
-            row["partition"],
-            row["offset"],
-            row["session_id"],
-            row["command_id"],
-            row["code"],
-            row["key"],
-            row["value"] if self._mended is None else self._mended,
-            headers,
-            row["value_bytes"] if self._mended is None else None,
-        )
-
     async def _publish(
-        self, databases: Databases, producer: "AIOKafkaProducer", page: Sequence[_Refused], partitions: int
+        self,
+        databases: Databases,
+        producer: "AIOKafkaProducer",
+        page: Sequence[RefusedCommand],
+        partitions: int,
     ) -> None:
         from aiokafka.errors import MessageSizeTooLargeError
 
-        sent: list[tuple[_Refused, Any]] = []
+        sent: list[tuple[RefusedCommand, Any]] = []
         async with kafka_errors(self._settings):
             for refused in page:
                 try:
@@ -230,7 +172,7 @@ class _Retry:
                 else:
                     sent.append((refused, future))
             acknowledged = await asyncio.gather(*(future for _, future in sent), return_exceptions=True)
-        landed: dict[tuple[int, int], _Refused] = {}
+        landed: dict[tuple[int, int], RefusedCommand] = {}
         for (refused, _), record in zip(sent, acknowledged, strict=True):
             if isinstance(record, BaseException):
                 self._tell(refused, "not sent", message=f"{type(record).__name__}: {record}")
@@ -239,7 +181,7 @@ class _Retry:
         await self._applied(landed)
         await self._settle(databases, landed)
 
-    async def _applied(self, landed: dict[tuple[int, int], _Refused]) -> None:
+    async def _applied(self, landed: dict[tuple[int, int], RefusedCommand]) -> None:
         """Wait until all of them have been judged."""
         last: dict[int, int] = {}
         for partition, offset in landed:
@@ -254,12 +196,12 @@ class _Retry:
                         "worker has caught up, start this again"
                     ) from None
 
-    async def _settle(self, databases: Databases, landed: dict[tuple[int, int], _Refused]) -> None:
+    async def _settle(self, databases: Databases, landed: dict[tuple[int, int], RefusedCommand]) -> None:
         """Tell what became of them, and drop the old ones: those refused again have new ones."""
         again = {
             (row["partition"], row["offset"]): row
             for database, places in databases.grouped(landed)
-            for row in await database.fetch(self._sql("rejected/refused_at"), *_columns(places))
+            for row in await database.fetch(self._shared("rejected_at"), *_columns(places))
         }
         for place, refused in landed.items():
             new = f"{place[0]}/{place[1]}"
@@ -269,9 +211,11 @@ class _Retry:
                 self._tell(refused, "refused again", row["code"], row["message"], new_place=new)
         old = [(refused.partition, refused.offset) for refused in landed.values()]
         for database, places in databases.grouped(old):
-            await database.execute(self._sql("rejected/drop"), *_columns(places))
+            await database.execute(self._shared("rejected_drop"), *_columns(places))
 
-    def _tell(self, refused: _Refused, outcome: str, code: str = "", message: str = "", **more: Any) -> None:
+    def _tell(
+        self, refused: RefusedCommand, outcome: str, code: str = "", message: str = "", **more: Any
+    ) -> None:
         self._counts[outcome] += 1
         said = {"code": code, "message": message} if message else {}
         row = {
@@ -289,6 +233,9 @@ class _Retry:
     def _sql(self, name: str) -> str:
         return query(name, self._settings.postgres_schema)
 
+    def _shared(self, name: str) -> str:
+        return load_statement("waypost_worker.operations", name, self._settings.postgres_schema)
+
 
 def _columns(places: Sequence[tuple[int, int]]) -> tuple[list[int], list[int]]:
     return [place[0] for place in places], [place[1] for place in places]
@@ -300,7 +247,7 @@ async def _producing(settings: Settings) -> "AsyncIterator[AIOKafkaProducer]":
 
     async with kafka_errors(settings):
         producer = AIOKafkaProducer(
-            **kafka_connection(settings).options(), enable_idempotence=True, max_request_size=_LARGEST
+            **kafka_connection(settings).options(), enable_idempotence=True, max_request_size=LARGEST
         )
         await producer.start()
         try:

@@ -1,0 +1,73 @@
+"""Refused commands as they are kept, and whether sending one again makes sense."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from waypost.errors import InvalidCommandError
+from waypost.wire.decode import parse_body
+from waypost.wire.envelope import open_envelope
+from waypost.wire.event_types import PARTITION_TYPES
+from waypost.wire.topics import partition_of
+
+#: Of a command that is sent again, in bytes: the broker's own limit decides.
+LARGEST: Final = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedCommand:
+    """A refused command; a record as far as reading its envelope needs one."""
+
+    partition: int
+    offset: int
+    session_id: str | None
+    command_id: str | None
+    code: str
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, Any]]  # a value may be null
+    value_bytes: int | None  # if only the beginning of the value is kept
+    timestamp: int = 0
+
+    @property
+    def place(self) -> str:
+        """Where it is in the command topic, as people type it."""
+        return f"{self.partition}/{self.offset}"
+
+    def problem(self) -> InvalidCommandError | None:
+        """Why it would be refused whatever its session holds; None if it can be read."""
+        if self.value_bytes is not None:
+            return InvalidCommandError(
+                "too-large",
+                f"only the first {len(self.value or b'')} of {self.value_bytes} bytes of its value are kept: send the "
+                "whole with --value, or publish it again from where it came",
+            )
+        try:
+            envelope = open_envelope(self)
+            parse_body(envelope.type, envelope.body)
+        except InvalidCommandError as error:
+            return error
+        if envelope.session_id is None and envelope.type not in PARTITION_TYPES:
+            return InvalidCommandError("invalid-envelope", "the record has no key")
+        return None
+
+    def target(self, partitions: int) -> int:
+        """The partition that it belongs to."""
+        return self.partition if self.key is None else partition_of(self.key.decode(), partitions)
+
+
+def refused_command(row: Any, value: bytes | None = None) -> RefusedCommand:
+    """Return the command in a row of ``rejected_commands``, with another value if one is given."""
+    stored = orjson.loads(row["headers"])
+    return RefusedCommand(
+        row["partition"],
+        row["offset"],
+        row["session_id"],
+        row["command_id"],
+        row["code"],
+        row["key"],
+        row["value"] if value is None else value,
+        [(name, None if text is None else text.encode("latin-1")) for name, text in stored],
+        row["value_bytes"] if value is None else None,
+    )
