@@ -13,7 +13,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 from typing_extensions import override
 
-from waypost_worker.console import changes, sessions
+from waypost_worker.console import api, changes, overview, rejected, sessions, streams, verifying
 from waypost_worker.console.door import login, logout, try_login
 from waypost_worker.console.guard import Gate, Guard
 from waypost_worker.console.pages.changes import KINDS
@@ -58,8 +58,26 @@ def _routes() -> list[Route]:
         "/sessions/{session}/fork": changes.fork,
         "/sessions/{session}/{kind:change}": changes.show,
         "/sessions/{session}/done/{command}": changes.done,
+        "/sessions/{session}/verify": verifying.show,
+        "/sessions/{session}/events": streams.session_events,
         "/sessions/{session}/{number}": sessions.checkpoint,
         "/sessions/{session}/{number}/raw": sessions.raw,
+        "/events": streams.home_events,
+        "/tail": streams.tail,
+        "/tail/events": streams.tail_events,
+        "/rejected": rejected.show_list,
+        "/rejected/{partition}/{offset}": rejected.show,
+        "/rejected/{partition}/{offset}/raw": rejected.raw,
+        "/health": overview.health,
+        "/help": overview.help_page,
+        "/api/v1/openapi.json": api.description,
+        "/api/v1/sessions": api.sessions,
+        "/api/v1/sessions/{session}": api.session,
+        "/api/v1/sessions/{session}/checkpoints/{number}": api.checkpoint,
+        "/api/v1/sessions/{session}/{kind:change}": api.preview_change,
+        "/api/v1/diff": api.diff,
+        "/api/v1/rejected": api.rejected,
+        "/api/v1/health": api.health,
         "/login": login,
         "/static/{name}": static,
     }
@@ -67,6 +85,10 @@ def _routes() -> list[Route]:
         "/login": try_login,
         "/logout": logout,
         "/sessions/{session}/fork": changes.confirm_fork,
+        "/sessions/{session}/verify": verifying.run,
+        "/api/v1/sessions/{session}/{kind:change}": api.publish_change,
+        "/rejected/{partition}/{offset}/retry": rejected.retry,
+        "/rejected/{partition}/{offset}/purge": rejected.purge,
         "/sessions/{session}/{kind:change}": changes.confirm,
     }
     return [

@@ -9,9 +9,10 @@ from starlette.responses import RedirectResponse, Response
 from waypost.errors import ReaderTimeoutError, ResultTimeoutError
 from waypost.model.checkpoint import checkpoint_id
 from waypost.publisher.stamps import new_id
+from waypost.publisher.waiter import CommandResult
 from waypost.wire.encode import check_session_id
 from waypost_worker.console import urls
-from waypost_worker.console.access import Role
+from waypost_worker.console.access import Role, User
 from waypost_worker.console.forms import read_form
 from waypost_worker.console.pages.changes import KINDS, Change, change_of, policy_fields, preview_page
 from waypost_worker.console.pages.sessions import Difference, difference
@@ -35,7 +36,7 @@ async def show(request: Request) -> Response:
     """Show what a change would do."""
     require(request, Role.OPERATOR)
     kind, identifier = _kind(request), session_id(request)
-    stored = await _stored(request, identifier)
+    stored = await stored_of(request, identifier)
     fields = dict(request.query_params)
     if kind == "policy" and not fields:
         return render(
@@ -50,16 +51,28 @@ async def confirm(request: Request) -> Response:
     kind, identifier = _kind(request), session_id(request)
     form = await read_form(request)
     change = change_of(kind, identifier, form)
-    await _applied(request, identifier)
-    stored = await _stored(request, identifier)
+    command_id = _command_id(form)
+    stored = await current(request, identifier)
     if form.get("position") != str(stored.last_position):
         return await _preview(request, stored, change, moved=True)
-    command_id = _command_id(form)
+    await publish(request, user, identifier, change, command_id)
+    return RedirectResponse(urls.session(identifier, f"done/{command_id}"), 303)
+
+
+async def current(request: Request, identifier: str) -> StoredSession:
+    """Return a session once all that Kafka has of it is applied."""
+    await _applied(request, identifier)
+    return await stored_of(request, identifier)
+
+
+async def publish(
+    request: Request, user: User, identifier: str, change: Change, command_id: str
+) -> CommandResult:
+    """Publish a change, and return its result. Raise ProblemError if there is none in time."""
     try:
-        await services(request).publishing.send(user, identifier, change.type, change.body, command_id)
+        return await services(request).publishing.send(user, identifier, change.type, change.body, command_id)
     except ResultTimeoutError as error:
         raise ProblemError(_no_result(error, identifier)) from None
-    return RedirectResponse(urls.session(identifier, f"done/{command_id}"), 303)
 
 
 async def done(request: Request) -> Response:
@@ -88,7 +101,7 @@ async def fork(request: Request) -> Response:
     """Show what a fork would hold, and ask for its name."""
     require(request, Role.OPERATOR)
     identifier = session_id(request)
-    stored = await _stored(request, identifier)
+    stored = await stored_of(request, identifier)
     fields = dict(request.query_params)
     number = fields.get("checkpoint", str(stored.entries[-1].number) if stored.entries else "")
     included = [entry for entry in stored.entries if number.isdigit() and entry.number <= int(number)]
@@ -174,7 +187,8 @@ async def _applied(request: Request, identifier: str) -> None:
         ) from None
 
 
-async def _stored(request: Request, identifier: str) -> StoredSession:
+async def stored_of(request: Request, identifier: str) -> StoredSession:
+    """Return a session as Postgres has it. Raise ProblemError if it is unknown."""
     stored = await services(request).reads.stored(identifier)
     if stored is None:
         raise not_found(f"The session {identifier!r}")

@@ -8,6 +8,8 @@ import orjson
 
 from waypost.model.checkpoint import Checkpoint
 from waypost.reader.client import Reader
+from waypost.shards import shard_of
+from waypost_worker.console.pages.rejected import RejectedRow, rejected_row
 from waypost_worker.console.pages.search import Search
 from waypost_worker.console.pages.sessions import (
     CheckpointPage,
@@ -23,6 +25,7 @@ PAGE: Final = 50
 #: How many sessions are examined for one page, if their checkpoints have to be looked at.
 _EXAMINED: Final = 200
 _HERE: Final = "waypost_worker.console/"
+_OPERATIONS: Final = "waypost_worker.operations/"
 
 
 class Reads:
@@ -41,7 +44,7 @@ class Reads:
         )
         metadata = None if search.metadata is None else orjson.dumps(search.metadata).decode()
         ids = [info.session_id for info in page]
-        found = await self._all("session_details", ids, search.name, metadata)
+        found = await self._all(f"{_HERE}session_details", ids, search.name, metadata)
         rows = session_rows(page, {row["session_id"]: row for row in found})
         rows = [row for row in rows if row.rejected] if only_rejected else rows
         return SessionList(tuple(rows), page.cursor, len(ids) if narrow else None)
@@ -85,20 +88,38 @@ class Reads:
 
     async def partitions(self) -> list[Any]:
         """Return what Postgres knows of each partition."""
-        return sorted(await self._all("partitions"), key=lambda row: row["partition"])
+        return sorted(await self._all(f"{_HERE}partitions"), key=lambda row: row["partition"])
 
     async def rejected_since(self, hours: float) -> list[tuple[str, int]]:
         """Return how many commands were refused lately, by code."""
         since = datetime.now(UTC) - timedelta(hours=hours)
         counts: dict[str, int] = {}
-        for row in await self._all("rejected_counts", since):
+        for row in await self._all(f"{_HERE}rejected_counts", since):
             counts[row["code"]] = counts.get(row["code"], 0) + row["count"]
         return sorted(counts.items(), key=lambda pair: -pair[1])
+
+    async def rejected(self, session: str | None, code: str | None, limit: int) -> list[RejectedRow]:
+        """Return refused commands, newest first."""
+        rows = await self._all(f"{_OPERATIONS}rejected_list", session, code, limit)
+        rows.sort(key=lambda row: row["recorded_at"], reverse=True)
+        return [rejected_row(row) for row in rows[:limit]]
+
+    async def refused(self, partition: int, offset: int) -> Any | None:
+        """Return the row of a refused command, or None if none is kept there."""
+        async with self.reader.snapshot() as snapshot:
+            part = snapshot.parts[shard_of(partition, len(snapshot.parts))]
+            rows = await part.fetch(f"{_OPERATIONS}rejected_show", partition, offset, None)
+        return rows[0] if rows else None
+
+    async def refused_at(self, partition: int, offset: int) -> Any | None:
+        """Return code and message of a refused command, or None if none was refused there."""
+        async with self.reader.snapshot() as snapshot:
+            part = snapshot.parts[shard_of(partition, len(snapshot.parts))]
+            rows = await part.fetch(f"{_OPERATIONS}rejected_at", [partition], [offset])
+        return rows[0] if rows else None
 
     async def _all(self, statement: str, *arguments: Any) -> list[Any]:
         """Return the rows of one of the console's statements from every database."""
         async with self.reader.snapshot() as snapshot:
-            parts = await asyncio.gather(
-                *(part.fetch(f"{_HERE}{statement}", *arguments) for part in snapshot.parts)
-            )
+            parts = await asyncio.gather(*(part.fetch(statement, *arguments) for part in snapshot.parts))
         return [row for rows in parts for row in rows]

@@ -9,18 +9,24 @@ from starlette.types import ASGIApp
 
 from waypost import __version__
 from waypost.reader.client import Reader
-from waypost_worker.config.kafka import kafka_security
+from waypost_worker.config.kafka import kafka_connection, kafka_security
 from waypost_worker.config.settings import Settings, SettingsError
 from waypost_worker.console.access import Links, Proxy, Role, allowed_hosts, is_loopback
 from waypost_worker.console.app import make_app
+from waypost_worker.console.cluster import cluster
 from waypost_worker.console.guard import Gate
+from waypost_worker.console.live import live_results
 from waypost_worker.console.publishing import publishing
 from waypost_worker.console.reads import Reads
+from waypost_worker.console.rejected import RejectedCommands
 from waypost_worker.console.services import About, Services
+from waypost_worker.console.verifying import Verifier
+from waypost_worker.postgres.verify_rows import Snapshots
 from waypost_worker.web.bounded import bounded_protocol
 from waypost_worker.web.server import ListenError, serving
 
 FIRST_PORT: Final = 8650
+STATEMENT_SECONDS: Final = 60.0
 _PORTS_TRIED: Final = 50
 _MOST_CONNECTIONS: Final = 256
 #: A live stream ends before this, and the browser takes it up again.
@@ -72,9 +78,28 @@ async def _services(settings: Settings) -> AsyncIterator[Services]:
         kafka_options=security,
     )
     about = About(settings.bootstrap_servers, settings.topic_prefix, __version__, settings.console_trace_url)
-    publishers = publishing(settings.bootstrap_servers, settings.topic_prefix, security)
-    async with reader, publishers as opened:
-        yield Services(about, Reads(reader), opened)
+    access = (settings.bootstrap_servers, settings.topic_prefix, security)
+    connection = kafka_connection(settings, "waypost-console")
+    reads = Reads(reader)
+    topics = settings.topics
+    async with reader, publishing(*access) as opened, live_results(*access) as live:
+        asked = cluster(connection, topics.commands, settings.group_id, reads, live, len(settings.dsns))
+        snapshots = Snapshots(
+            settings.dsns,
+            settings.postgres_schema,
+            timeout=settings.request_timeout,
+            statement_seconds=STATEMENT_SECONDS,
+        )
+        async with asked as found:
+            yield Services(
+                about,
+                reads,
+                opened,
+                live,
+                found,
+                Verifier(connection, topics, snapshots),
+                RejectedCommands(settings, connection, reads),
+            )
 
 
 async def _listening(stack: AsyncExitStack, app: ASGIApp, settings: Settings) -> int:

@@ -1,13 +1,20 @@
 """What the console's pages work with, opened once."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
 from waypost_worker.console.access import Role, User
+from waypost_worker.console.live import LiveResults
 from waypost_worker.console.problems import Problem, ProblemError
 from waypost_worker.console.publishing import Publishing
 from waypost_worker.console.reads import Reads
+
+if TYPE_CHECKING:
+    from waypost_worker.console.cluster import Cluster
+    from waypost_worker.console.rejected import RejectedCommands
+    from waypost_worker.console.verifying import Verifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +34,10 @@ class Services:
     about: About
     reads: Reads
     publishing: Publishing
+    live: LiveResults
+    cluster: "Cluster"
+    verifier: "Verifier"
+    rejected: "RejectedCommands"
 
 
 def services(request: Request) -> Services:

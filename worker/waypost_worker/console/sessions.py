@@ -30,8 +30,11 @@ async def home(request: Request) -> Response:
     search = parse_search(query)
     if search.looks_inside:
         require(request, Role.VIEWER)
-    found = await services(request).reads.sessions(
-        search, active_since(activity, datetime.now(UTC)), only_rejected, cursor
+    found, health = await asyncio.gather(
+        services(request).reads.sessions(
+            search, active_since(activity, datetime.now(UTC)), only_rejected, cursor
+        ),
+        services(request).cluster.health(),
     )
     following = None
     if found.cursor is not None:
@@ -43,6 +46,7 @@ async def home(request: Request) -> Response:
         "home.html",
         title="Sessions",
         found=found,
+        health=health,
         query=query,
         activity=activity,
         activities=ACTIVITY,
@@ -62,7 +66,16 @@ async def session(request: Request) -> Response:
     if a and b and user_of(request).role >= Role.VIEWER:
         pair = [await _one(request, each, identifier) for each in (a, b)]
         compared = await asyncio.to_thread(difference, pair[0], pair[1], _MOST_CHANGES)
-    return render(request, "session.html", title=identifier, page=page, compared=compared, a=a, b=b)
+    return render(
+        request,
+        "session.html",
+        title=identifier,
+        page=page,
+        verified=services(request).verifier.found(identifier),
+        compared=compared,
+        a=a,
+        b=b,
+    )
 
 
 async def session_of(request: Request, identifier: str, before: int | None = None) -> SessionPage:
@@ -75,7 +88,7 @@ async def session_of(request: Request, identifier: str, before: int | None = Non
                 404,
                 "There is no such session",
                 f"No command of a session {identifier!r} was ever accepted.",
-                "Check the id, or look for it among the refused commands.",
+                "Check the id, or look for it among the rejected commands.",
                 ("/", "All sessions"),
             )
         )
@@ -136,7 +149,13 @@ async def diff(request: Request) -> Response:
 
 async def _one(request: Request, given: str, session: str) -> Checkpoint:
     """A number of this session, or a whole id."""
-    identifier = given if ":" in given else checkpoint_id(session, number_of(given, "checkpoint"))
+    return await one_checkpoint(
+        request, given if ":" in given else checkpoint_id(session, number_of(given, "checkpoint"))
+    )
+
+
+async def one_checkpoint(request: Request, identifier: str) -> Checkpoint:
+    """Return a checkpoint by its id. Raise ProblemError if it is unknown."""
     found = await services(request).reads.get(identifier)
     if found is None:
         raise not_found(f"A checkpoint {identifier!r}")

@@ -1,0 +1,100 @@
+"""What Kafka says of the deployment: how far the log goes, and who works. Asked at most every few seconds."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+from waypost.errors import KafkaUnavailableError
+from waypost.kafka.log_ends import LogEnds
+from waypost_worker.console.live import LiveResults
+from waypost_worker.console.pages.health import Health, partition_health
+from waypost_worker.console.reads import Reads
+from waypost_worker.kafka.connection import Connection
+from waypost_worker.kafka.group_members import worker_versions
+from waypost_worker.partition.ports import OwnerError
+
+_FRESH_SECONDS: Final = 3.0
+_ASK_SECONDS: Final = 2.0
+_DAY_HOURS: Final = 24
+
+
+@dataclass
+class _Answer:
+    """What Kafka said last."""
+
+    at: float = -_FRESH_SECONDS
+    ends: dict[int, int] | None = None
+    count: int = 0
+    workers: Counter[str] | None = None
+    error: str | None = None
+    workers_error: str | None = None
+
+
+@dataclass
+class Cluster:
+    """The deployment's health."""
+
+    connection: Connection
+    topic: str
+    group_id: str
+    reads: Reads
+    live: LiveResults
+    databases: int
+    log_ends: LogEnds
+    _answer: _Answer = field(default_factory=_Answer)
+    _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def health(self) -> Health:
+        """Return how the deployment is. Raise what reads raise; a Kafka that is away is part of the answer."""
+        answer = await self._asked()
+        rows = await self.reads.partitions()
+        rejected = await self.reads.rejected_since(_DAY_HOURS)
+        return Health(
+            tuple(partition_health(rows, answer.ends, answer.count)),
+            None if answer.workers is None else sum(answer.workers.values()),
+            dict(answer.workers or {}),
+            tuple(rejected),
+            self.databases,
+            answer.error,
+            answer.workers_error,
+            self.live.error,
+        )
+
+    async def _asked(self) -> _Answer:
+        async with self._asking:
+            if time.monotonic() - self._answer.at >= _FRESH_SECONDS:
+                found = _Answer(time.monotonic())
+                await asyncio.gather(self._ends(found), self._workers(found))
+                self._answer = found
+            return self._answer
+
+    async def _ends(self, answer: _Answer) -> None:
+        try:
+            answer.count = await self.log_ends.partition_count()
+            ends = await asyncio.gather(*(self.log_ends.end_of(one) for one in range(answer.count)))
+            answer.ends = dict(enumerate(ends))
+        except KafkaUnavailableError as error:
+            answer.error = str(error)
+
+    async def _workers(self, answer: _Answer) -> None:
+        try:
+            async with asyncio.timeout(_ASK_SECONDS):
+                answer.workers = await worker_versions(self.connection, self.group_id)
+        except (OwnerError, TimeoutError, OSError) as error:
+            answer.workers_error = str(error) or "Kafka did not answer in time"
+
+
+@asynccontextmanager
+async def cluster(
+    connection: Connection, topic: str, group_id: str, reads: Reads, live: LiveResults, databases: int
+) -> AsyncIterator[Cluster]:
+    """Open what asks Kafka; connections are made when they are first needed."""
+    ends = LogEnds(topic, connection.options(), _ASK_SECONDS)
+    try:
+        yield Cluster(connection, topic, group_id, reads, live, databases, ends)
+    finally:
+        await ends.close()

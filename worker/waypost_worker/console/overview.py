@@ -1,0 +1,18 @@
+"""Handler of the page that shows how the deployment is."""
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from waypost_worker.console.render import render
+from waypost_worker.console.services import services
+
+
+async def help_page(request: Request) -> Response:
+    """Show keys and what the search understands."""
+    return render(request, "help.html", title="Help")
+
+
+async def health(request: Request) -> Response:
+    """Show lag, workers, refusals and each partition."""
+    found = await services(request).cluster.health()
+    return render(request, "health.html", title="Health", health=found)

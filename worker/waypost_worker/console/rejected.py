@@ -1,0 +1,184 @@
+"""Handlers of the pages of rejected commands: look, send again, and forget."""
+
+from typing import Any, Final
+
+import asyncpg
+from aiokafka import AIOKafkaProducer
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from waypost.errors import ReaderTimeoutError
+from waypost.kafka.diagnosis import require_access
+from waypost.shards import shard_of
+from waypost.statements import load_statement
+from waypost_worker.config.settings import Settings
+from waypost_worker.console.access import Role
+from waypost_worker.console.forms import read_form
+from waypost_worker.console.pages.rejected import rejected_page
+from waypost_worker.console.problems import Problem, ProblemError, not_found, number_of
+from waypost_worker.console.reads import Reads
+from waypost_worker.console.render import render
+from waypost_worker.console.services import require, services
+from waypost_worker.kafka.connection import Connection
+from waypost_worker.operations.rejected import LARGEST, RefusedCommand, refused_command
+
+_LISTED: Final = 200
+_APPLIED_SECONDS: Final = 10.0
+
+
+class RejectedCommands:
+    """Sends rejected commands again, and forgets them."""
+
+    def __init__(self, settings: Settings, connection: Connection, reads: Reads) -> None:
+        self._settings = settings
+        self._connection = connection
+        self._reads = reads
+
+    async def publish(self, refused: RefusedCommand, partitions: int) -> tuple[int, int]:
+        """Send a command as it came, and return its new place once it was judged there."""
+        options = self._connection.options()
+        await require_access(options)
+        producer = AIOKafkaProducer(**options, enable_idempotence=True, max_request_size=LARGEST)
+        await producer.start()
+        try:
+            record = await producer.send_and_wait(
+                self._settings.topics.commands,
+                refused.value,
+                refused.key,
+                partition=refused.target(partitions),
+                headers=refused.headers,
+            )
+        finally:
+            await producer.stop()
+        place = (record.partition, record.offset)
+        await self._reads.reader.wait_for(place, _APPLIED_SECONDS)
+        return place
+
+    async def forget(self, partition: int, offset: int) -> None:
+        """Remove the copy of a rejected command that Postgres keeps. The errors are asyncpg's."""
+        dsns = self._settings.dsns
+        connection: Any = await asyncpg.connect(
+            dsns[shard_of(partition, len(dsns))],
+            timeout=self._settings.request_timeout,
+            command_timeout=self._settings.request_timeout,
+            statement_cache_size=0,
+        )
+        try:
+            sql = load_statement("waypost_worker.operations", "rejected_drop", self._settings.postgres_schema)
+            await connection.execute(sql, [partition], [offset])
+        finally:
+            await connection.close(timeout=1)
+
+
+async def show_list(request: Request) -> Response:
+    """List rejected commands, newest first."""
+    require(request, Role.VIEWER)
+    session, code = request.query_params.get("session", ""), request.query_params.get("code", "")
+    rows = await services(request).reads.rejected(session or None, code or None, _LISTED)
+    return render(
+        request,
+        "rejected.html",
+        title="Rejected commands",
+        rows=rows,
+        session=session,
+        code=code,
+        more=len(rows) == _LISTED,
+    )
+
+
+async def show(request: Request) -> Response:
+    """Show a rejected command as it came, and what sending it again would do."""
+    require(request, Role.VIEWER)
+    row = await _row(request)
+    page = rejected_page(row, await _partitions(request))
+    return render(
+        request, "rejected_one.html", title=f"Rejected: {page.row.partition}/{page.row.offset}", page=page
+    )
+
+
+async def raw(request: Request) -> Response:
+    """Answer with the value of a rejected command, byte for byte, to be saved."""
+    require(request, Role.VIEWER)
+    row = await _row(request)
+    name = f"rejected-{row['partition']}-{row['offset']}"
+    headers = {"content-disposition": f'attachment; filename="{name}"'}
+    return Response(row["value"] or b"", media_type="application/octet-stream", headers=headers)
+
+
+async def retry(request: Request) -> Response:
+    """Send a rejected command again, and forget the old copy."""
+    require(request, Role.OPERATOR)
+    await read_form(request)
+    row = await _row(request)
+    made = services(request)
+    refused = refused_command(row)
+    if (problem := refused.problem()) is not None:
+        raise ProblemError(
+            Problem(
+                409,
+                "It would be rejected again",
+                f"{problem.code}: {problem.message}. Nothing was published.",
+            )
+        )
+    try:
+        place = await made.rejected.publish(refused, await _partitions(request))
+    except ReaderTimeoutError as error:
+        raise ProblemError(
+            Problem(
+                504,
+                "It was published, and not judged yet",
+                f"{error} The old copy is still in the list.",
+                "Is a worker running? Sending it again later changes nothing if it was accepted.",
+            )
+        ) from None
+    again = await made.reads.refused_at(*place)
+    kept = await _forget(request, row["partition"], row["offset"])
+    return render(
+        request,
+        "retried.html",
+        title="Sent again",
+        place=f"{place[0]}/{place[1]}",
+        again=again,
+        session=refused.session_id,
+        kept=kept,
+    )
+
+
+async def purge(request: Request) -> Response:
+    """Forget a rejected command."""
+    require(request, Role.OPERATOR)
+    await read_form(request)
+    row = await _row(request)
+    if (kept := await _forget(request, row["partition"], row["offset"])) is not None:
+        raise ProblemError(Problem(403, "The console may not remove this", f"{kept} Nothing was changed."))
+    return RedirectResponse("/rejected", 303)
+
+
+async def _forget(request: Request, partition: int, offset: int) -> str | None:
+    """Why the old copy is still there; None if it is gone."""
+    try:
+        await services(request).rejected.forget(partition, offset)
+    except asyncpg.InsufficientPrivilegeError as error:
+        return f"The console's role in Postgres may only read: {error}."
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        return f"Postgres did not remove it: {error}."
+    return None
+
+
+async def _row(request: Request) -> Any:
+    partition = number_of(request.path_params["partition"], "partition")
+    offset = number_of(request.path_params["offset"], "offset")
+    row = None
+    if partition < 2**31:
+        row = await services(request).reads.refused(partition, offset)
+    if row is None:
+        raise not_found(
+            f"A rejected command at {partition}/{offset}",
+            "It may have been sent again, purged, or made room.",
+        )
+    return row
+
+
+async def _partitions(request: Request) -> int:
+    rows = await services(request).reads.partitions()
+    return int(rows[0]["partitions"]) if rows else 1
