@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import signal
 import webbrowser
 from typing import Annotated
@@ -46,6 +47,7 @@ def console(
 async def _run(settings: Settings, open_: bool, common: Common) -> int:
     from waypost_worker.console.serve import console as serving
 
+    log_failures()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -59,6 +61,13 @@ async def _run(settings: Settings, open_: bool, common: Common) -> int:
             open_browser(link)
         await stop.wait()
     return DONE
+
+
+def log_failures() -> None:
+    """Have pages that fail unexpectedly written to stderr."""
+    logger = logging.getLogger("waypost.console")
+    if not logger.handlers:
+        logger.addHandler(logging.StreamHandler())
 
 
 def tell_link(link: str) -> None:

@@ -14,7 +14,7 @@ from cyclopts import Parameter, validators
 from waypost.endpoints import state_directory
 from waypost.errors import WaypostError
 from waypost.wire.topics import Topics
-from waypost_worker.cli.console import open_browser, tell_link
+from waypost_worker.cli.console import log_failures, open_browser, tell_link
 from waypost_worker.cli.support.options import OutputFlag
 from waypost_worker.cli.support.output import DONE, USAGE, CommandError, Format, note, show_fields
 from waypost_worker.cli.worker.processes import WorkerProcesses
@@ -169,6 +169,7 @@ class _Dev:
         """The link that opens the console; None, and a note, if it can't run. The servers are of use without it."""
         from waypost_worker.console.background import BackgroundConsole
 
+        log_failures()
         self._console = BackgroundConsole()
         settings = load_settings(
             bootstrap_servers=endpoints.bootstrap_servers,

@@ -13,7 +13,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 from typing_extensions import override
 
-from waypost_worker.console import api, changes, overview, rejected, sessions, streams, verifying
+from waypost.errors import WaypostError
+from waypost_worker.console import api, changes, overview, provenance, rejected, sessions, streams, verifying
 from waypost_worker.console.door import login, logout, try_login
 from waypost_worker.console.guard import Gate, Guard
 from waypost_worker.console.pages.changes import KINDS
@@ -62,6 +63,7 @@ def _routes() -> list[Route]:
         "/sessions/{session}/events": streams.session_events,
         "/sessions/{session}/{number}": sessions.checkpoint,
         "/sessions/{session}/{number}/raw": sessions.raw,
+        "/sessions/{session}/{number}/log": provenance.show,
         "/events": streams.home_events,
         "/tail": streams.tail,
         "/tail/events": streams.tail_events,
@@ -120,7 +122,15 @@ def _exception_handlers() -> Mapping[Any, Any]:
             )
         return answer(request.scope, problem)
 
-    return {ProblemError: known, 404: missing, 405: method, Exception: other}
+    # What is not named would be raised again once it is answered, and end the connection.
+    return {
+        ProblemError: known,
+        404: missing,
+        405: method,
+        WaypostError: other,
+        OSError: other,
+        Exception: other,
+    }
 
 
 async def static(request: Request) -> Response:

@@ -11,6 +11,7 @@ from waypost.errors import (
     BufferFullError,
     DatabaseUnavailableError,
     DeliveryError,
+    InvalidArgumentError,
     InvalidCommandError,
     KafkaUnavailableError,
     PublisherClosedError,
@@ -77,6 +78,8 @@ def problem_of(error: Exception) -> Problem | None:
             return Problem(503, "The command was not published", said, "Try again.")
         case InvalidCommandError():
             return Problem(400, "This can't be a command", error.message, "Nothing was published.")
+        case InvalidArgumentError():
+            return Problem(400, "This can't be asked", said)
         case AccessDeniedError():
             return Problem(
                 502, "The console was refused", said, "See docs/console.md for the rights that it needs."

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from waypost.model.checkpoint import Checkpoint, checkpoint_id
+from waypost.model.limits import MAX_SESSION_ID, text_problem
 from waypost_worker.console import urls
 from waypost_worker.console.access import Role
 from waypost_worker.console.pages.search import ACTIVITY, active_since, parse_search
@@ -165,6 +166,6 @@ async def one_checkpoint(request: Request, identifier: str) -> Checkpoint:
 def session_id(request: Request) -> str:
     """Return the session id in the address."""
     found = urls.from_segment(request.path_params["session"])
-    if not found:
-        raise not_found("This address")
+    if found is None or text_problem(found, MAX_SESSION_ID) is not None:
+        raise not_found("This address", "No session can have such an id.")
     return found

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
+import asyncpg
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from typing_extensions import override
@@ -139,6 +140,10 @@ async def run(request: Request) -> Response:
                 f"Run it by itself: waypost verify --partition {page.partition}",
                 link,
             )
+        ) from None
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise ProblemError(
+            Problem(503, "Postgres is not reachable", f"{error}.", "Try again.", link)
         ) from None
     except OwnerError as error:
         raise ProblemError(
