@@ -74,6 +74,7 @@ commits:  ## form of the commit messages since the rule exists
 
 # Files are taken in the order of their names: unit tests, which are short, come last, so that all jobs end together.
 test: check  ## everything that CI runs: check, then all tests, JOBS files at a time, each job with its own servers
+	@$(if $(CI),deploy/install-test-packages)
 	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=15 --instafail \
 	  --max-worker-restart 0 --timeout 300 -o faulthandler_timeout=480 -o faulthandler_exit_on_timeout=true
 
@@ -110,7 +111,7 @@ pin-images:  ## digests of the base images (needs the network, and crane, skopeo
 	@$(PYTHON) deploy/pin_images.py
 
 ##@ Faults, long runs and drills
-.PHONY: faults soak fuzz crash-tests round-trip simulation mutants mutmut alerts docs-commands image-steps
+.PHONY: faults soak fuzz crash-tests round-trip simulation mutants mutmut alerts docs-commands image-steps console-pictures
 
 faults: setup  ## every fault on real servers and workers, with a table; writes build/faults.json (20 min)
 	@$(BIN)/pytest tests/faults -m 'long or not long' -q --faults-report build/faults.json
@@ -145,6 +146,9 @@ docs-commands: setup  ## every example of --help, and every command in the docs,
 
 image-steps: setup  ## the steps of the container file, without an engine (downloads what worker.lock names)
 	@$(BIN)/pytest tests/integration/test_image_steps.py -m long -q
+
+console-pictures: setup  ## a picture of each page of the console, narrow and wide, light and dark; in build/console
+	@CONSOLE_PICTURES=build/console $(BIN)/pytest tests/integration/test_console_browser.py -k fits -q
 
 ##@ Benchmarks
 .PHONY: bench bench-full bench-client bench-telemetry bench-page cost

@@ -10,7 +10,7 @@ import pytest
 
 SCRIPT = Path(__file__).parents[2] / "deploy" / "install-test-packages"
 # All that the script itself calls.
-PROGRAMS = ("sh", "cat", "chmod", "dirname", "grep", "ls", "rm")
+PROGRAMS = ("sh", "cat", "chmod", "ls", "rm")
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,13 @@ def test_without_root_or_apt_it_is_only_reported(machine: Machine, lacks: str) -
     assert "will be skipped: jq pgbouncer. " in said
     assert lacks in said
     assert calls == ""
+
+
+def test_another_browser_will_do(machine: Machine) -> None:
+    (machine.bin / "chromium").unlink()
+    assert "chromium" in machine.run()[0]
+    machine.has("google-chrome")
+    assert "chromium" not in machine.run()[0]
 
 
 def test_a_policy_that_was_there_stays(machine: Machine) -> None:
