@@ -25,11 +25,12 @@ PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 # Each starts servers of its own: tests/integration/test_cli_dev.py, and the tutorial's; or is the end of its topics:
 # tests/integration/test_more_partitions.py.
 ELSEWHERE = {
-    "waypost dev",
+    "waypost dev --open",
     "waypost dev --ephemeral --workers 2 --log-level info",
     "waypost topics adopt --topic-prefix wide --from-topic-prefix waypost",
     "waypost topics drained",
     "waypost topics drained -o json",
+    "waypost console --open",  # tests/integration/test_console.py, without somebody's browser
     # tests/integration/test_authority.py, and for commands the runbook's drill
     "waypost topics create --topic-prefix third --authority-key authority.pem",
     "waypost authority set authority.pem",
@@ -42,6 +43,7 @@ STAYING = {
     "waypost tail --session session-1 --from-beginning": "step-0",
     "waypost tail --type rejected --type duplicate -o jsonl": "unknown-checkpoint",
     "waypost tail -n 1 --name task_done -o json": "task_done",
+    "waypost console --port 8700": "The console is at",
 }
 _SHELL = re.compile(r"[|<]")
 
@@ -222,7 +224,7 @@ def refuse(line: CommandLine) -> str:
 
 
 def _said(started: Started, word: str) -> bool:
-    return any(word in said for said in started.out)
+    return any(word in said for said in [*started.out, *started.err])
 
 
 def _before(typing: Typing, example: str) -> None:

@@ -114,7 +114,16 @@ def test_what_is_made_from_code_is_up_to_date(script: str) -> None:
     assert checked.returncode == 0, checked.stderr
 
 
-POSITIONS = ("agent", "subscriber", "reader", "HTTP", "machine", "snapshot store", "results writer")
+POSITIONS = (
+    "agent",
+    "subscriber",
+    "reader",
+    "HTTP",
+    "console",
+    "machine",
+    "snapshot store",
+    "results writer",
+)
 
 
 def test_the_threat_model_has_a_row_for_each_position_and_a_test_for_each_promise() -> None:
@@ -123,7 +132,7 @@ def test_the_threat_model_has_a_row_for_each_position_and_a_test_for_each_promis
     assert tuple(position for position, _ in rows) == POSITIONS
     assert all(len(row.split(" | ")) == 4 and all(row.split(" | ")) for _, row in rows)
     promises = [table for table in page.split("### ") if "| promise | test |" in table]
-    assert len(promises) == 7
+    assert len(promises) == 8
     for table in promises:
         lines = [line for line in table.splitlines() if line.startswith("| ")][1:]
         assert lines
