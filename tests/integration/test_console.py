@@ -4,7 +4,9 @@ import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import asyncpg
 import httpx
 import pytest
 from opentelemetry import trace as trace_api
@@ -171,7 +173,16 @@ def test_an_observer_sees_no_data_and_changes_nothing(shared: CommandLine, sessi
     create(shared, session, "secret_name_is_shown")
     with running_console(shared, {"WAYPOST_CONSOLE_ROLE": "observer"}) as console, console.client() as client:
         assert "secret_name_is_shown" in client.get(f"/sessions/{session}").text
-        for path in ("1", "1/raw", "diff?a=1&b=1", "rollback?checkpoint=1", "fork", "policy"):
+        for path in (
+            "1",
+            "1/raw",
+            "1/log",
+            "verify",
+            "diff?a=1&b=1",
+            "rollback?checkpoint=1",
+            "fork",
+            "policy",
+        ):
             assert client.get(f"/sessions/{session}/{path}").status_code == 403, path
         assert client.get("/rejected").status_code == 403
         assert client.get("/?q=model:small").status_code == 403
@@ -349,6 +360,37 @@ def test_a_checkpoint_leads_to_its_command_in_the_log_and_to_its_trace(
         assert f'href="https://traces.example.org/t/{trace}"' in page
         assert "stops&#34;:2" in page
         assert client.get(f"/sessions/{session}/2/log").status_code == 404
+
+
+def test_a_role_that_may_only_read_is_enough(own: CommandLine, own_worker: Started, session: str) -> None:
+    create(own, session, "a", "b")
+    body = json.dumps({"checkpoint_id": f"{session}:9"})
+    own.run("publish", session, "--type", "pin", "--body", body, "--wait")
+    roles = own.run("migrate", "--roles").out
+    dsn = own.settings["WAYPOST_POSTGRES_DSN"]
+
+    async def make_role() -> None:
+        administrator = await asyncpg.connect(dsn)
+        await administrator.execute(roles)
+        await administrator.execute("alter role waypost_reader password 'reader'")
+        await administrator.close()
+
+    asyncio.run(make_role())
+    parts = urlsplit(dsn)
+    reader = parts._replace(netloc=f"waypost_reader:reader@{parts.hostname}:{parts.port}").geturl()
+    with running_console(own, {"WAYPOST_POSTGRES_DSN": reader}) as console, console.client() as client:
+        for path in ("/", f"/sessions/{session}", f"/sessions/{session}/1", "/health", "/rejected"):
+            assert client.get(path).status_code == 200, path
+        token = form_token_of(client.get("/").text)
+        path = f"/sessions/{session}/verify"
+        proof = client.post(path, data={"form_token": token}, follow_redirects=True)
+        assert "✓ Equal, up to " in proof.text
+        path = f"/sessions/{session}/delete"
+        assert "Deleted" in confirm(client, path, client.get(path, params={"checkpoint": "1"}).text).text
+        place = client.get("/rejected").text.partition('<a href="/rejected/')[2].partition('"')[0]
+        kept = client.post(f"/rejected/{place}/purge", data={"form_token": token})
+        assert kept.status_code == 403
+        assert "may only read" in kept.text
 
 
 # What does not exist, or is away.

@@ -145,6 +145,13 @@ def test_a_long_text_is_cut_and_says_how_long_it_is() -> None:
     assert node.more == "900,000 characters"
 
 
+def test_a_key_may_be_as_long_as_the_data() -> None:
+    root = tree({"k" * 800_000: [[[n] for n in range(3)] for _ in range(500)]})
+    assert sum(len(node.key) + len(node.path or "") for node in nodes(root)) < 400_000
+    assert root.children[0].path is None
+    assert root.children[0].more.endswith(" more")
+
+
 @pytest.mark.parametrize("path", ["x", "/x", "/v/2", "/v/-1", "/v/²", "/v/0/0", "/v/99999999999"])
 def test_a_path_that_leads_nowhere(path: str) -> None:
     with pytest.raises(UnknownPathError):

@@ -74,6 +74,14 @@ def test_long_lists_are_compared_in_time_with_their_length() -> None:
     assert time.process_time() - began < 2
 
 
+def test_changes_below_a_long_key_take_no_memory_of_their_own() -> None:
+    key = "k" * 400_000
+    before, after = {key: list(range(50_000))}, {key: [-1 - n for n in range(50_000)]}
+    changes = differences(before, after, most=100, longest_path=50)
+    assert len(changes) == 100
+    assert {change.path for change in changes} == {"/" + "k" * 49 + "…"}
+
+
 def test_a_key_of_digits_that_no_integer_has_keeps_its_place() -> None:
     assert [change.path for change in differences({}, {"\u00b2": 1, "9" * 5000: 2})] == [
         f"/{'9' * 5000}",

@@ -88,7 +88,7 @@ async def diff(request: Request) -> Response:
         {
             "before": pair[0].id,
             "after": pair[1].id,
-            "total": found.total,
+            "more": found.more,
             "changes": [shown(change) for change in found.changes],
         }
     )

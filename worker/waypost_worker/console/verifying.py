@@ -116,6 +116,7 @@ class Verifier:
 
 async def show(request: Request) -> Response:
     """Show what a comparison found, and offer a new one."""
+    require(request, Role.VIEWER)
     identifier = session_id(request)
     page = await session_of(request, identifier)
     verified = services(request).verifier.found(identifier)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from difflib import SequenceMatcher
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import orjson
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 
 # Longer stretches of two lists are compared place by place: to match them takes time with the square of their length.
 _MATCHED: Final = 500
+_CUT: Final = "…"
 SIGNS: Final = {"added": "+", "removed": "-", "changed": "~"}
 
 
@@ -28,12 +30,17 @@ def contents(checkpoint: "Checkpoint") -> dict[str, Any]:
     return {"name": checkpoint.name, "data": checkpoint.data, "metadata": checkpoint.metadata}
 
 
-def differences(before: Any, after: Any) -> list[Change]:
+def differences(
+    before: Any, after: Any, *, most: int | None = None, longest_path: int | None = None
+) -> list[Change]:
     """Return all changes from one JSON value to another, by path. ``1``, ``1.0`` and ``true`` are different values.
 
-    A path is that in ``after``, or of what was removed that in ``before``. It takes time in proportion to the values.
+    A path is that in ``after``, or of what was removed that in ``before``. It takes time in proportion to the values,
+    and at most ``most`` changes are looked for. Keys may have 900 KB, and each change below one repeats it: with
+    ``longest_path``, a path that gets longer ends in an ellipsis.
     """
-    return sorted(_changes("", before, after), key=lambda change: _order(change.path))
+    changes = islice(_changes(_Path("", longest_path), before, after), most)
+    return sorted(changes, key=lambda change: _order(change.path))
 
 
 def shown(change: Change) -> dict[str, Any]:
@@ -53,31 +60,47 @@ def summary(rows: Sequence[dict[str, Any]]) -> str:
     return ", ".join(counts) or "no difference"
 
 
-def _changes(path: str, before: Any, after: Any) -> Iterator[Change]:
+class _Path(NamedTuple):
+    """A JSON Pointer, and how long it may get."""
+
+    text: str
+    longest: int | None
+
+    def below(self, step: str | int) -> "_Path":
+        """The pointer to a member or an item."""
+        if self.longest is not None and len(self.text) > self.longest:
+            return self
+        text = f"{self.text}/{str(step).replace('~', '~0').replace('/', '~1')}"
+        if self.longest is not None and len(text) > self.longest:
+            text = text[: self.longest] + _CUT
+        return _Path(text, self.longest)
+
+
+def _changes(path: _Path, before: Any, after: Any) -> Iterator[Change]:
     if isinstance(before, dict) and isinstance(after, dict):
         for key, value in before.items():
             if key in after:
-                yield from _changes(_below(path, key), value, after[key])
+                yield from _changes(path.below(key), value, after[key])
             else:
-                yield Change("removed", _below(path, key), value, None)
+                yield Change("removed", path.below(key).text, value, None)
         for key, value in after.items():
             if key not in before:
-                yield Change("added", _below(path, key), None, value)
+                yield Change("added", path.below(key).text, None, value)
     elif isinstance(before, list) and isinstance(after, list):
         yield from _items(path, before, after)
     elif type(before) is not type(after) or _text(before) != _text(after):
-        yield Change("changed", path, before, after)
+        yield Change("changed", path.text, before, after)
 
 
-def _items(path: str, before: list[Any], after: list[Any]) -> Iterator[Change]:
+def _items(path: _Path, before: list[Any], after: list[Any]) -> Iterator[Change]:
     for old, new in _stretches([_text(item) for item in before], [_text(item) for item in after]):
         common = min(len(old), len(new))
         for at in range(common):
-            yield from _changes(_below(path, new[at]), before[old[at]], after[new[at]])
+            yield from _changes(path.below(new[at]), before[old[at]], after[new[at]])
         for at in old[common:]:
-            yield Change("removed", _below(path, at), before[at], None)
+            yield Change("removed", path.below(at).text, before[at], None)
         for at in new[common:]:
-            yield Change("added", _below(path, at), None, after[at])
+            yield Change("added", path.below(at).text, None, after[at])
 
 
 def _stretches(before: list[bytes], after: list[bytes]) -> Iterator[tuple[range, range]]:
@@ -101,10 +124,6 @@ def _stretches(before: list[bytes], after: list[bytes]) -> Iterator[tuple[range,
 
 def _text(value: Any) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-
-
-def _below(path: str, step: str | int) -> str:
-    return f"{path}/{str(step).replace('~', '~0').replace('/', '~1')}"
 
 
 def _order(path: str) -> list[tuple[int, int, str]]:

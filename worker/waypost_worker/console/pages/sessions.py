@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from waypost.model.checkpoint import Checkpoint
 from waypost.model.index import Entry
@@ -13,6 +13,8 @@ from waypost.reader.pages import SessionInfo
 from waypost_worker.console.pages.timeline import Timeline, timeline
 from waypost_worker.operations.differences import Change, contents, differences
 from waypost_worker.operations.stored_session import FORKED_FROM, StoredSession
+
+_LONGEST_PATH: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,17 +177,19 @@ class Difference:
     after: Checkpoint
     changes: tuple[Change, ...]
     equal: tuple[str, ...]
-    total: int
+    more: bool
 
 
 def difference(before: Checkpoint, after: Checkpoint, most: int) -> Difference:
-    """Compare two checkpoints; at most ``most`` changes are listed."""
+    """Compare two checkpoints; at most ``most`` changes are listed, and ``more`` says that there are others."""
     old, new = contents(before), contents(after)
-    changes = differences(old, new)
+    changes = differences(old, new, most=most + 1, longest_path=_LONGEST_PATH)
     changed = {change.path.split("/")[2] for change in changes if change.path.startswith("/data/")}
     equal = [
         key
         for key in new["data"]
         if key in old["data"] and key.replace("~", "~0").replace("/", "~1") not in changed
     ]
-    return Difference(before, after, tuple(changes[:most]), tuple(equal), len(changes))
+    more = len(changes) > most
+    # What was not looked at may differ as well.
+    return Difference(before, after, tuple(changes[:most]), () if more else tuple(equal), more)

@@ -10,6 +10,8 @@ import orjson
 MOST_NODES: Final = 1500
 DEEPEST: Final = 12
 LONGEST_TEXT: Final = 600
+LONGEST_PATH: Final = 2000
+_LONGEST_KEY: Final = 200
 _OPEN_LEVELS: Final = 2
 _OPEN_ITEMS: Final = 30
 
@@ -18,11 +20,12 @@ _OPEN_ITEMS: Final = 30
 class Node:
     """Value at ``path``, a JSON Pointer. ``text`` is that of a scalar, ``kind`` of an object or a list its size.
 
-    ``more`` says what of it is not shown here; it can be looked at by itself.
+    ``more`` says what of it is not shown here. It can be looked at by itself, unless ``path`` is None: too long for an
+    address, since a key may have 900 KB.
     """
 
     key: str
-    path: str
+    path: str | None
     kind: str = ""
     text: str = ""
     more: str = ""
@@ -66,8 +69,9 @@ class _Budget:
         self.left = MOST_NODES
 
 
-def _node(value: Any, path: str, key: str, depth: int, budget: _Budget) -> Node:
+def _node(value: Any, path: str | None, key: str, depth: int, budget: _Budget) -> Node:
     budget.left -= 1
+    key = key if len(key) <= _LONGEST_KEY else f"{key[:_LONGEST_KEY]}…"
     if not isinstance(value, dict | list):
         text = orjson.dumps(value).decode()
         if len(text) > LONGEST_TEXT:
@@ -84,6 +88,11 @@ def _node(value: Any, path: str, key: str, depth: int, budget: _Budget) -> Node:
         if budget.left <= 0:
             node.more = f"{count - shown:,} more"
             break
-        escaped = str(step).replace("~", "~0").replace("/", "~1")
-        node.children.append(_node(item, f"{path}/{escaped}", str(step), depth + 1, budget))
+        node.children.append(_node(item, _below(path, str(step)), str(step), depth + 1, budget))
     return node
+
+
+def _below(path: str | None, step: str) -> str | None:
+    if path is None or len(path) + len(step) > LONGEST_PATH:
+        return None
+    return f"{path}/{step.replace('~', '~0').replace('/', '~1')}"
