@@ -69,6 +69,7 @@ def test_a_browser_that_fetches_ahead_does_not_use_the_link_up(own: CommandLine)
     with running_console(own) as console:
         ahead = httpx.get(console.link, headers={"sec-purpose": "prefetch;prerender"})
         assert (ahead.status_code, "set-cookie" in ahead.headers) == (503, False)
+        assert httpx.head(console.link).status_code == 503
         with console.client() as client:
             assert client.get("/").status_code == 200
 
@@ -360,6 +361,24 @@ def test_a_checkpoint_leads_to_its_command_in_the_log_and_to_its_trace(
         assert f'href="https://traces.example.org/t/{trace}"' in page
         assert "stops&#34;:2" in page
         assert client.get(f"/sessions/{session}/2/log").status_code == 404
+
+
+def test_what_an_adapter_encoded_is_shown_as_plain_data(
+    client: httpx.Client, line: CommandLine, session: str
+) -> None:
+    stored = {"state": [{"__pickled__": "gARLAS4=", "__type__": "planner:Trip"}]}
+    lines = [
+        {"session": f"{where}{session}", "name": "n", "data": stored} for where in ("agent-framework/", "")
+    ]
+    text = "\n".join(map(json.dumps, lines))
+    assert line.run("publish", "--stdin", "--wait", stdin=text).code == 0
+    decoded, plain = (
+        client.get(f"/sessions/{where}{session}/1").text for where in ("agent-framework%2F", "")
+    )
+    assert "__pickled__" not in decoded
+    assert "planner:Trip" in decoded
+    assert "__pickled__" in plain
+    assert "__pickled__" in client.get(f"/sessions/agent-framework%2F{session}/1/raw").text
 
 
 def test_a_role_that_may_only_read_is_enough(own: CommandLine, own_worker: Started, session: str) -> None:

@@ -20,8 +20,8 @@ async def login(request: Request) -> Response:
     gate: Gate = request.app.state.gate
     token = request.query_params.get("token")
     if gate.links is not None and token is not None:
-        # A browser that fetches what it guesses will be opened must not use the link up.
-        if "prefetch" in request.headers.get("sec-purpose", ""):
+        # Whoever fetches what may be opened later, or asks what is there, must not use the link up.
+        if "prefetch" in request.headers.get("sec-purpose", "") or request.method == "HEAD":
             return Response(status_code=503)
         if gate.links.redeem(token):
             return _let_in(request, gate, User(_LOCAL, gate.role))

@@ -29,7 +29,7 @@ async def show(request: Request) -> Response:
     if page is None:
         raise not_found(f"Checkpoint {number} of the session {identifier!r}")
     link = (urls.checkpoint(identifier, number), "The checkpoint")
-    log = KafkaCommandLog(made.cluster.connection, made.cluster.topic, page.partition)
+    log = KafkaCommandLog(made.client, made.cluster.topic, page.partition)
     try:
         async with asyncio.timeout(_SECONDS):
             start, _ = await log.bounds()

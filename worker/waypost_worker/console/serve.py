@@ -21,6 +21,7 @@ from waypost_worker.console.reads import Reads
 from waypost_worker.console.rejected import RejectedCommands
 from waypost_worker.console.services import About, Services
 from waypost_worker.console.verifying import Verifier
+from waypost_worker.kafka.client import ClusterClient
 from waypost_worker.postgres.verify_rows import Snapshots
 from waypost_worker.web.bounded import bounded_protocol
 from waypost_worker.web.server import ListenError, serving
@@ -80,6 +81,7 @@ async def _services(settings: Settings) -> AsyncIterator[Services]:
     about = About(settings.bootstrap_servers, settings.topic_prefix, __version__, settings.console_trace_url)
     access = (settings.bootstrap_servers, settings.topic_prefix, security)
     connection = kafka_connection(settings, "waypost-console")
+    client = ClusterClient(connection)
     reads = Reads(reader)
     topics = settings.topics
     async with reader, publishing(*access) as opened, live_results(*access) as live:
@@ -96,8 +98,9 @@ async def _services(settings: Settings) -> AsyncIterator[Services]:
                 reads,
                 opened,
                 live,
+                client,
                 found,
-                Verifier(connection, topics, snapshots),
+                Verifier(client, topics, snapshots),
                 RejectedCommands(settings, connection, reads),
             )
 

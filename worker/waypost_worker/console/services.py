@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from waypost_worker.console.cluster import Cluster
     from waypost_worker.console.rejected import RejectedCommands
     from waypost_worker.console.verifying import Verifier
+    from waypost_worker.kafka.client import ClusterClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Services:
     reads: Reads
     publishing: Publishing
     live: LiveResults
+    client: "ClusterClient"
     cluster: "Cluster"
     verifier: "Verifier"
     rejected: "RejectedCommands"

@@ -3,8 +3,9 @@
 import asyncio
 import re
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
+import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -18,6 +19,7 @@ from waypost_worker.console.pages.tree import UnknownPathError, at, tree
 from waypost_worker.console.problems import Problem, ProblemError, not_found, number_of
 from waypost_worker.console.render import render
 from waypost_worker.console.services import require, services, user_of
+from waypost_worker.operations.frameworks import plain
 
 _MOST_CHANGES: Final = 500
 _NO_FILE_NAME: Final = re.compile(r"[^A-Za-z0-9_.-]+")
@@ -113,12 +115,22 @@ async def checkpoint(request: Request) -> Response:
             )
         )
     path = request.query_params.get("at", "")
+    data, problem = await asyncio.to_thread(_readable, identifier, page.checkpoint.raw_data)
     try:
-        value = at(page.checkpoint.data, path)
+        value = at(data, path)
     except UnknownPathError:
         raise not_found(f"A value at {path!r} in the data of checkpoint {number}") from None
     root = await asyncio.to_thread(tree, value, path)
-    return render(request, "checkpoint.html", title=page.checkpoint.id, page=page, root=root, at=path)
+    return render(
+        request, "checkpoint.html", title=page.checkpoint.id, page=page, root=root, at=path, problem=problem
+    )
+
+
+def _readable(session_id: str, raw_data: bytes) -> tuple[Any, str | None]:
+    """Data as JSON, with what an adapter encoded as plain data."""
+    data = orjson.loads(raw_data)
+    found, problem = plain(session_id, data)
+    return (data if found is data else orjson.loads(orjson.dumps(found))), problem
 
 
 async def raw(request: Request) -> Response:

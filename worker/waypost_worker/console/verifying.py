@@ -19,8 +19,8 @@ from waypost_worker.console.problems import Problem, ProblemError
 from waypost_worker.console.render import render
 from waypost_worker.console.services import require, services
 from waypost_worker.console.sessions import session_id, session_of
+from waypost_worker.kafka.client import ClusterClient
 from waypost_worker.kafka.command_log import KafkaCommandLog
-from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.results_log import KafkaResultsLog
 from waypost_worker.partition.ports import OwnerError
 from waypost_worker.postgres.verify_rows import Snapshots
@@ -62,8 +62,8 @@ class _Quiet(VerifyProgress):
 class Verifier:
     """Compares sessions with the log, one at a time, and remembers what was found."""
 
-    def __init__(self, connection: Connection, topics: Topics, snapshots: Snapshots) -> None:
-        self._connection = connection
+    def __init__(self, client: ClusterClient, topics: Topics, snapshots: Snapshots) -> None:
+        self._client = client
         self._topics = topics
         self._snapshots = snapshots
         self._found: OrderedDict[str, Verified] = OrderedDict()
@@ -79,14 +79,14 @@ class Verifier:
         """
         async with asyncio.timeout(_SECONDS), self._busy:
             began = time.monotonic()
-            counting = KafkaCommandLog(self._connection, self._topics.commands, 0)
+            counting = KafkaCommandLog(self._client, self._topics.commands, 0)
             try:
                 partitions = await counting.partitions()
             finally:
                 await counting.close()
             partition = partition_of(session_id, partitions)
-            log = KafkaCommandLog(self._connection, self._topics.commands, partition)
-            results = KafkaResultsLog(self._connection, self._topics, partition)
+            log = KafkaCommandLog(self._client, self._topics.commands, partition)
+            results = KafkaResultsLog(self._client, self._topics, partition)
             spread = spread_of(session_id.encode())
             try:
                 report = await Verification(

@@ -11,7 +11,7 @@ from waypost_worker.cli.session.export import export
 from waypost_worker.cli.session.import_ import import_session
 from waypost_worker.cli.session.policy import policy
 from waypost_worker.cli.session.rollback import rollback
-from waypost_worker.cli.session.threads import COLUMNS, THREAD, WRAP, plain, thread_row
+from waypost_worker.cli.session.threads import COLUMNS, THREAD, WRAP, readable, thread_row
 from waypost_worker.cli.session.timeline import timeline
 from waypost_worker.cli.support.connections import reading
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
@@ -120,7 +120,7 @@ def show(
     found, left = asyncio.run(_look(common.settings(), session, name, limit))
     if isinstance(found, dict):
         if common.output == "table":
-            found["data"] = plain(session, found["data"])
+            found["data"] = readable(session, found["data"])
         show_fields(found, common.output)
         return DONE
     columns: tuple[str, ...] = ("id", "name", "timestamp", "pinned", "bytes", "metadata")

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from waypost_worker.cli.support.output import note
+from waypost_worker.operations.frameworks import plain
 
 THREAD: Final = "langgraph/"
 COLUMNS: Final = ("id", "name", "timestamp", "bytes", "step", "source", "nodes", "state", "namespace")
 WRAP: Final = ("id", "nodes", "state", "namespace")
-_FRAMEWORKS: Final = (THREAD, "agent-framework/", "claude-agent-sdk/", "google-adk", "openai-agents/")
 
 
 def thread_row(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -26,17 +26,12 @@ def thread_row(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def plain(session_id: str, data: Any) -> Any:
-    """Return a checkpoint's data with the values that an adapter encoded as plain data, if that can be."""
-    if not session_id.startswith(_FRAMEWORKS):
-        return data
-    from waypost.adapters.plain import plain_data
-
-    try:
-        return plain_data(data)
-    except ValueError as error:
-        note(f"the data is shown as it is stored: {error}")
-        return data
+def readable(session_id: str, data: Any) -> Any:
+    """Return a checkpoint's data as plain data, or as it is stored, with a note, if that can't be."""
+    found, problem = plain(session_id, data)
+    if problem is not None:
+        note(f"the data is shown as it is stored: {problem}")
+    return found
 
 
 def _cell(value: Any) -> Any:
