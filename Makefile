@@ -29,7 +29,7 @@ help:  ## list the targets
 	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
 	  /^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(SMALL)  ## the whole service on a real Kafka and Postgres, one worker killed on the way (2 min)
+demo: $(SMALL)  ## the whole service on a real Kafka and Postgres, one worker killed on the way (2 min); OPEN=1: look at it
 	@echo "Running the demo: 20 agents, 2 workers, one of them killed on the way (about a minute)"
 	@$(BIN)/python -m tests.tools.demo
 

@@ -1,12 +1,14 @@
 """``make demo``: agents, two workers, one of them killed halfway, and the books balanced at the end.
 
-Exits non-zero if one command was lost, doubled or applied wrongly. Writes ``build/demo.json``.
+Exits non-zero if one command was lost, doubled or applied wrongly. Writes ``build/demo.json``. With ``OPEN=1``,
+servers, a worker and the console run on until Ctrl-C, to look at what happened.
 """
 
 import asyncio
 import json
 import os
 import random
+import signal
 import sys
 import time
 from collections import Counter
@@ -25,6 +27,7 @@ from waypost.wire.event_types import EventType
 from waypost_worker.cli.dev import prepare
 from waypost_worker.devserver import ClusterOptions, DevServerError, Endpoints, Servers
 
+PREFIX = "demo"
 AGENTS, PROCESSES, COMMANDS, PER_SECOND, PARTITIONS = 20, 4, 250, 12.5, 6
 SESSION_TIMEOUT = 3  # seconds until the killed worker's partitions move; the default is 10
 TIME_LIMIT = 100
@@ -105,7 +108,7 @@ async def agents(endpoints: Endpoints, prefix: str, seed: int) -> list[asyncio.s
 
 async def play(endpoints: Endpoints, logs: Path, seed: int) -> dict[str, Any]:
     """The whole demo; the figures."""
-    prefix = "demo"
+    prefix = PREFIX
     topics = Topics(prefix)
     await prepare(endpoints, topics, PARTITIONS)
     workers = [Worker(number, endpoints, prefix, logs) for number in (1, 2)]
@@ -260,19 +263,53 @@ def main() -> int:
             )
         ) as servers:
             found = asyncio.run(play(servers.endpoints, build, seed))
+            good = balanced(found)
+            (build / "demo.json").write_text(json.dumps({**found, "seed": seed}, indent=2) + "\n")
+            show(found, good)
+            if os.environ.get("OPEN"):
+                asyncio.run(look_around(servers.endpoints, build))
     except DevServerError as error:
         console.print(f"[red]{error}[/]")
         return 1
-    good = (
+    if not os.environ.get("OPEN"):
+        console.print("To look at these sessions in a browser: [bold]make demo OPEN=1[/]")
+    return 0 if good else 1
+
+
+def balanced(found: dict[str, Any]) -> bool:
+    """Whether everything came out as it must."""
+    return (
         not any(found[key] for key in ("lost", "doubled", "rows_differing", "results_differing"))
         and found["commands"] >= AGENTS * COMMANDS
         and found["rejected"] >= found["meant_to_be_refused"] > 0
-        and found["survivor_drained"]
+        and bool(found["survivor_drained"])
     )
-    found["seed"] = seed
-    (build / "demo.json").write_text(json.dumps(found, indent=2) + "\n")
-    show(found, good)
-    return 0 if good else 1
+
+
+async def look_around(endpoints: Endpoints, logs: Path) -> None:
+    """Run a worker and the console until Ctrl-C."""
+    from waypost_worker.config.settings import load_settings
+    from waypost_worker.console.serve import console as serving
+
+    settings = load_settings(
+        bootstrap_servers=endpoints.bootstrap_servers,
+        postgres_dsn=endpoints.postgres_dsn,
+        topic_prefix=PREFIX,
+    )
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
+    worker = Worker(3, endpoints, PREFIX, logs)
+    await worker.start()
+    try:
+        async with serving(
+            settings, lambda link: console.print(f"For another browser: {link}", soft_wrap=True)
+        ) as link:
+            console.print(
+                f"Look at the sessions: {link}\nCtrl-C stops everything.", highlight=False, soft_wrap=True
+            )
+            await stop.wait()
+    finally:
+        await worker.stop()
 
 
 if __name__ == "__main__":
