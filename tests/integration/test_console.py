@@ -153,6 +153,9 @@ TOKEN = {"WAYPOST_CONSOLE_AUTH": "token", "WAYPOST_CONSOLE_TOKEN": "a-shared-tok
 
 
 def test_a_token_lets_people_and_programs_in(own: CommandLine) -> None:
+    everywhere = {"WAYPOST_CONSOLE_HOST": "0.0.0.0", "WAYPOST_CONSOLE_HOSTS": "console.example.org"}
+    with running_console(own, {**TOKEN, **everywhere}) as console:
+        assert console.address == "http://console.example.org"
     with running_console(own, TOKEN) as console:
         with httpx.Client(base_url=console.address, headers={"origin": console.address}) as people:
             page = people.get("/login").text

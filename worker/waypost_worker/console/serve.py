@@ -56,7 +56,8 @@ async def console(settings: Settings, tell: Callable[[str], None]) -> AsyncItera
         gate.hosts = allowed_hosts(settings.console_host, port, names)
         # Cookies know no ports: two consoles on one machine must not log each other's users out.
         gate.cookie = f"waypost_console_{port}"
-        address = f"http://{_shown(settings.console_host)}:{port}/"
+        own = f"{_shown(settings.console_host)}:{port}"
+        address = f"http://{own if is_loopback(settings.console_host) else names[0]}/"
         if gate.links is None:
             yield address
             return
