@@ -70,13 +70,11 @@ def checkpoint_records(
     *,
     stored: Collection[str] = (),
     name: Mapping[str, str] | None = None,
-    told: Mapping[str, Any] | None = None,
 ) -> tuple[list[Record], Record]:
     """The records of large values, which go first, and the record of the checkpoint.
 
     ``config`` is the ``configurable`` part, whose checkpoint id is the parent's. Of the values that are not new, those
-    whose digests are in ``stored`` are not stored again. ``name`` is metadata that tell the thread's id. ``told`` is
-    metadata for those who watch the thread, as far as there is room.
+    whose digests are in ``stored`` are not stored again. ``name`` is metadata that tells the thread's id.
     """
     ns = config.get("checkpoint_ns", "")
     require_searchable("checkpoint_ns", ns)
@@ -117,11 +115,17 @@ def checkpoint_records(
             f"this checkpoint has {len(needs)} channels with values. About {_CHANNELS} fit into one, less if "
             "namespaces and ids are long. Nothing was stored: keep several values in one channel",
         )
-    for key, value in (told or {}).items():
-        if len(orjson.dumps(described | {key: value})) <= MAX_METADATA_BYTES - _ROOM:
-            described[key] = value
     data = {"checkpoint": _typed(serde, bare), "metadata": _typed(serde, metadata), "values": inline}
     return [values_record(group) for group in before], Record(CHECKPOINT, data, described)
+
+
+def tell(record: Record, told: Mapping[str, Any]) -> Record:
+    """Return the record of a checkpoint with metadata for those who watch the thread, as far as there is room."""
+    described = dict(record.metadata)
+    for key, value in told.items():
+        if len(orjson.dumps(described | {key: value})) <= MAX_METADATA_BYTES - _ROOM:
+            described[key] = value
+    return record._replace(metadata=described)
 
 
 def _above(metadata: Mapping[str, Any]) -> dict[str, str]:

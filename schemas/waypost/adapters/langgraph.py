@@ -304,8 +304,9 @@ class WaypostSaver(BaseCheckpointSaver[str]):
             new_versions,
             stored=self._known.trusted(session_id, began) if self._backend.is_sending() else (),
             name=name_metadata(session_id, thread_id),
-            told=({"nodes": nodes} if nodes else {}) | self._exposed.of(checkpoint["channel_values"]),
         )
+        told = ({"nodes": nodes} if nodes else {}) | self._exposed.of(checkpoint["channel_values"])
+        record = layout.tell(record, told)
         if before:
             # Kafka has a session's commands in order, so whoever waits for the checkpoint need not wait for its values.
             await self._append(session_id, before, "applied" if self._durability == "applied" else "accepted")
