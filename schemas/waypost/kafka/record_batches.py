@@ -14,6 +14,7 @@ from operator import attrgetter, itemgetter
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 from zlib import crc32
 
+from waypost.kafka.checksum import crc32c
 from waypost.kafka.decompression import unpack
 from waypost.kafka.records import (
     HEADER_BYTES,
@@ -23,11 +24,6 @@ from waypost.kafka.records import (
     read_in_pieces,
     without_codec,
 )
-
-try:
-    from google_crc32c import value as _crc32c
-except ImportError:  # it comes with the worker extra
-    from aiokafka.record.util import calc_crc32c as _crc32c
 
 UNPACKED_BYTES: Final = 16 * 1_048_588
 """Most bytes that a batch may unpack to: 16 times Kafka's default for the largest batch.
@@ -257,7 +253,7 @@ def _read_header(fetched: bytes, at: int, end: int) -> "BatchHeader | str":
         span = offset if attributes & _CODEC_MASK else 0
         return BatchHeader(offset - span, 0, 0, magic, 0, 0, span, 0, 0, -1, -1, -1, 1)
     header = BatchHeader._make(_HEADER.unpack_from(fetched, at))
-    if _crc32c(fetched[at + _CHECKED_FROM : end]) != header.checksum:
+    if crc32c(fetched[at + _CHECKED_FROM : end]) != header.checksum:
         return "a batch has a wrong checksum"
     return header
 
