@@ -77,6 +77,29 @@ def renamed_keywords(**renamed: str) -> Callable[[Callable[_P, _T]], Callable[_P
     return decorate
 
 
+def retired_keywords(**retired: str) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
+    """Let a function ignore keyword arguments that it no longer has, given as ``old="why"``, with a warning."""
+
+    def decorate(function: Callable[_P, _T]) -> Callable[_P, _T]:
+        what = function.__qualname__.removesuffix(".__init__")
+
+        @wraps(function)
+        def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+            for old, why in retired.items():
+                if old in kwargs:
+                    del kwargs[old]
+                    warnings.warn(
+                        f"{old!r} of {what} has no effect, and Waypost {REMOVED_IN} will not have it: {why}.",
+                        DeprecationWarning,
+                        stacklevel=2,
+                    )
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
 def moved(module: str, name: str) -> Callable[[str], Any]:
     """Return the ``__getattr__`` of a module whose one public name is in `waypost` itself now."""
 

@@ -15,7 +15,7 @@ from waypost.adapters.langgraph import WaypostSaver
 
 
 async def main(servers: str, dsn: str, prefix: str, mode: Durability, spool: str) -> None:
-    options: dict[str, Any] = {"spool": spool, "durability": "spool"} if spool else {}
+    options: dict[str, Any] = {"spool": spool} if spool else {}
     async with Backend(servers, dsn, topic_prefix=prefix, publisher_options=options) as backend:
         saver = WaypostSaver(backend, durability=mode)
         config = None

@@ -1,7 +1,6 @@
 """The spool and a real Kafka: what a publisher left is drained once and in order, and removed only afterwards."""
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ from tests.oracle.books import read_all
 from tests.support.deployment import Deployment, deployment
 from tests.support.timeouts import PATIENCE
 
-from waypost import Publisher, ResultTimeoutError, SpoolError, SyncPublisher
-from waypost.publisher.spool.file import SpoolFile
+from waypost import Publisher, ResultTimeoutError, SyncPublisher
+from waypost.publisher.spool.watermark import Watermark
 from waypost.wire.envelope import open_envelope
 from waypost_worker.devserver import Servers
 
@@ -52,7 +51,7 @@ def create(publisher: Publisher, count: int, sent: dict[str, list[str]], session
 
 
 def spools(directory: Path) -> list[str]:
-    return sorted(path.name for path in directory.glob("*.spool*"))
+    return sorted(path.name for path in directory.iterdir() if path.name != "directory.lock")
 
 
 async def test_what_several_publishers_left_comes_first_and_in_their_order(
@@ -76,12 +75,12 @@ async def test_what_several_publishers_left_comes_first_and_in_their_order(
     assert (sources.count(b"/earlier"), sources.count(b"/later")) == (2100, 700)
 
 
-@pytest.mark.parametrize("durability", ["memory", "spool"])
+@pytest.mark.parametrize("fsync", [False, True])
 async def test_much_more_than_fits_into_memory_arrives_once_and_in_order(
-    world: Deployment, spool: Path, durability: Any
+    world: Deployment, spool: Path, fsync: bool
 ) -> None:
     sent: dict[str, list[str]] = {}
-    async with publisher_of(world, spool, durability=durability, max_buffer_count=200) as publisher:
+    async with publisher_of(world, spool, spool_fsync=fsync, max_buffer_count=200) as publisher:
         for _ in range(60):
             await publisher.drain()
             create(publisher, 50, sent)
@@ -98,32 +97,35 @@ async def test_a_command_leaves_the_disk_only_after_its_acknowledgement(
     acknowledged: set[str] = set()
     seen: list[tuple[set[str], set[str]]] = []
     sent: set[str] = set()
-    options = {"durability": "spool", "on_delivery": lambda command_id, _: acknowledged.add(command_id)}
-    async with publisher_of(world, spool, **options) as publisher:
-        reading = sqlite3.connect(next(spool.glob("*.spool")))  # noqa: ASYNC240
-        for number in range(300):
-            sent.add(publisher.create(f"session-{number % 7}", "n", {}))
-            if number % 10 == 0:
-                # In this order: what is gone from the disk must have been acknowledged before we looked.
-                kept = {row[0] for row in reading.execute("select id from commands")}
-                seen.append((sent - kept, set(acknowledged)))
+    async with publisher_of(
+        world, spool, max_spool_bytes=500_000, on_delivery=lambda command_id, _: acknowledged.add(command_id)
+    ) as publisher:
+        for number in range(3000):
+            sent.add(publisher.create(f"session-{number % 7}", "n", {"text": "d" * 500}))
+            if number % 100 == 0:
                 await asyncio.sleep(0)
-        reading.close()
+                await publisher.drain()
+                # In this order: what is gone from the disk must have been acknowledged before we looked.
+                data = b"".join(path.read_bytes() for path in spool.glob("*.log"))  # noqa: ASYNC240
+                kept = {command_id for command_id in sent if command_id.encode() in data}
+                seen.append((sent - kept, set(acknowledged)))
         assert await publisher.flush(PATIENCE) == 0
+    assert any(gone for gone, _ in seen)
     assert all(gone <= known for gone, known in seen)
     assert acknowledged == sent
 
 
-async def test_a_partition_waits_until_the_batch_before_the_last_is_off_the_disk(
+def refused(self: Watermark, *_: int) -> None:
+    raise OSError("the disk is stuck")
+
+
+async def test_a_partition_waits_until_the_watermark_of_its_last_batch_is_written(
     world: Deployment, spool: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(self: SpoolFile, rows: Any) -> None:
-        raise SpoolError("the disk is stuck")
-
     sent: dict[str, list[str]] = {}
     with monkeypatch.context() as patch:
-        patch.setattr(SpoolFile, "remove", refuse)
-        async with publisher_of(world, spool, durability="spool") as publisher:
+        patch.setattr(Watermark, "advance", refused)
+        async with publisher_of(world, spool) as publisher:
             create(publisher, 1000, sent, sessions=1)
             await world.until(lambda: publisher.stats().spool_error is not None)
             await world.until(lambda: publisher.stats().delivered == 192)
@@ -131,22 +133,20 @@ async def test_a_partition_waits_until_the_batch_before_the_last_is_off_the_disk
             assert publisher.stats().delivered == 192  # of one session, what the worker surely remembers
             patch.undo()
             assert await publisher.flush(PATIENCE) == 0
-            assert publisher.stats().spool_error is None
+            await world.until(lambda: publisher.stats().spool_error is None)
     assert await arrived(world) == sent
 
 
+@pytest.mark.parametrize("fsync", [False, True])
 async def test_what_is_sent_again_by_the_next_publisher_changes_nothing(
-    world: Deployment, spool: Path, monkeypatch: pytest.MonkeyPatch
+    world: Deployment, spool: Path, monkeypatch: pytest.MonkeyPatch, fsync: bool
 ) -> None:
-    def refuse(self: SpoolFile, rows: Any) -> None:
-        raise SpoolError("the disk is stuck")
-
     sent: dict[str, list[str]] = {}
     with monkeypatch.context() as patch:
-        patch.setattr(SpoolFile, "remove", refuse)
-        async with publisher_of(world, spool, durability="spool") as publisher:
+        patch.setattr(Watermark, "advance", refused)
+        async with publisher_of(world, spool, spool_fsync=fsync) as publisher:
             create(publisher, 600, sent, sessions=1)
-            await world.until(lambda: publisher.stats().delivered == 192)
+            await world.until(lambda: publisher.stats().delivered == 192)  # with fsync two batches
             assert await publisher.close(0) == 408
     async with publisher_of(world, spool) as publisher:
         assert publisher.stats().recovered == 600
@@ -173,44 +173,7 @@ async def test_two_publishers_that_start_together_drain_what_is_left_once(
     assert await arrived(world) == sent
 
 
-@pytest.mark.parametrize("durability", ["memory", "spool"])
-async def test_one_that_lives_sends_what_another_left_if_nobody_starts_in_its_place(
-    world: Deployment, spool: Path, durability: Any
-) -> None:
-    sent: dict[str, list[str]] = {}
-    async with publisher_of(world, spool, durability=durability, adopt_after=0.1) as living:
-        mine = [living.create("mine", "n", {"number": number}) for number in range(300)]
-        async with publisher_of(world, spool, away=True, source="/dead") as publisher:
-            create(publisher, 700, sent)
-            assert await publisher.close(0) == 700
-        await world.until(lambda: living.stats().recovered == 700)
-        mine += [living.create("mine", "n", {"number": number}) for number in range(300)]
-        assert await living.flush(PATIENCE) == 0
-        stats = living.stats()
-        assert (stats.accepted, stats.delivered, stats.spooled, stats.spooled_bytes) == (600, 1300, 0, 0)
-        await world.until(lambda: len(spools(spool)) == 3)  # its own, with SQLite's two files
-    assert await arrived(world) == {**sent, "mine": mine}
-    assert spools(spool) == []
-
-
-async def test_one_that_can_not_send_leaves_what_another_left_to_those_that_can(
-    world: Deployment, spool: Path
-) -> None:
-    sent: dict[str, list[str]] = {}
-    async with publisher_of(world, spool, away=True, adopt_after=0.01) as away:
-        async with publisher_of(world, spool, away=True) as publisher:
-            create(publisher, 50, sent)
-            await publisher.close(0)
-        async with publisher_of(world, spool, adopt_after=0.6) as able:
-            assert able.stats().recovered == 50
-            assert await able.flush(PATIENCE) == 0
-        assert away.stats().recovered == 0
-    assert await arrived(world) == sent
-
-
-async def test_threads_write_through_and_everything_arrives_in_each_ones_order(
-    world: Deployment, spool: Path
-) -> None:
+async def test_everything_arrives_in_the_order_of_each_thread(world: Deployment, spool: Path) -> None:
     sent: dict[str, list[str]] = {}
 
     def work(publisher: SyncPublisher, session: str) -> None:
@@ -221,7 +184,6 @@ async def test_threads_write_through_and_everything_arrives_in_each_ones_order(
             world.endpoints.bootstrap_servers,
             topic_prefix=world.topics.prefix,
             spool=spool,
-            durability="spool",
             on_full="block",
             max_spool_bytes=100_000,
         ) as publisher:
@@ -236,7 +198,7 @@ async def test_threads_write_through_and_everything_arrives_in_each_ones_order(
 
 
 async def test_a_time_out_says_how_far_the_command_came(world: Deployment, spool: Path) -> None:
-    async with publisher_of(world, spool, away=True, durability="spool") as publisher:
+    async with publisher_of(world, spool, away=True) as publisher:
         with pytest.raises(ResultTimeoutError, match="in the spool and will be sent") as waiting:
             await publisher.create_and_wait("s", "n", {}, timeout=0.1)
         assert (waiting.value.reached, waiting.value.partition, waiting.value.offset) == (

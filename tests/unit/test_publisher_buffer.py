@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.pending import pending
 
-from waypost.errors import BufferFullError
+from waypost.errors import BufferFullError, PublisherClosedError
 from waypost.publisher.buffer import Buffer
 from waypost.publisher.options import OnFull
 from waypost.publisher.pending import Pending
@@ -177,7 +177,7 @@ def test_block_gives_up_after_its_time_and_when_the_buffer_closes() -> None:
     def put() -> None:
         try:
             one.put(pending("c"))
-        except BufferFullError as error:
+        except PublisherClosedError as error:
             errors.append(error)
 
     putting = threading.Thread(target=put)

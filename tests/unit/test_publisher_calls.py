@@ -135,7 +135,6 @@ async def _told(command_id: str, error: BaseException | None) -> None: ...
         ({"source": 7}, "source must be a string"),
         ({"on_delivery": "print"}, "on_delivery"),
         ({"on_delivery": _told}, "not awaited"),
-        ({"spool_after": float("nan")}, "spool_after"),
         ({"default": "str"}, "default must be a plain function"),
         ({"default": _told}, "not awaited"),
     ],

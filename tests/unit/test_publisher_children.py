@@ -16,7 +16,7 @@ import waypost.publisher.sync
 from waypost import Publisher, SyncPublisher
 
 directory, kind, method, start = sys.argv[1:5]
-options = {{"spool": directory, "spool_after": 3600}}  # in memory until it is closed
+options = {{"spool": directory, }}  # in memory until it is closed
 
 def publish(number):
     waypost.publisher.sync._EXIT_SECONDS = 0.1

@@ -2,13 +2,14 @@
 
 import asyncio
 import os
+import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.pending import pending
-from tests.unit.spools import NOWHERE, TOPIC, kept, spool_in, until
+from tests.unit.pending import TIME, pending
+from tests.unit.spools import NOWHERE, TOPIC, append, claimed, give_all_up, kept, logs, names, unread
 
 from waypost import (
     Publisher,
@@ -16,179 +17,238 @@ from waypost import (
     SyncPublisher,
 )
 from waypost.publisher.pending import Pending
-from waypost.publisher.spool.buffer import SpooledBuffer, SpoolShare
-from waypost.publisher.spool.directory import _alone, claim
-from waypost.publisher.spool.file import SpoolFile
-from waypost.publisher.spool.spooler import Spooler
+from waypost.publisher.spool import record
+from waypost.publisher.spool.watermark import Watermark
 from waypost.wire.event_types import EventType
 
 NOBODY = 65534
+OLD_SPOOL = Path(__file__).parents[1] / "golden" / "0.1" / "spool.sqlite"
 only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
+FIELDS = ("command_id", "command_type", "session_id", "value", "time", "traceparent", "partition", "row")
+COMMANDS = [
+    pending("0", "s-0", b"{}"),
+    pending("1", "é" * 200, b"\n\n\x00\xff\xf5wps"),
+    Pending("2", EventType.CONFIGURE_DEFAULTS, None, b"{}", TIME, b"00-trace", 7),
+    pending("3", "s-3", b"x" * 100_000),
+    pending("4", "s-4", b""),
+]
 
 
-def test_what_is_added_is_read_back_as_it_was(tmp_path: Path) -> None:
-    SpoolFile.make(tmp_path / "1.spool", TOPIC, b"/me")
-    file = SpoolFile(tmp_path / "1.spool")
-    sent = [pending(f"{number}", f"s-{number}", bytes([number])) for number in range(5)]
-    sent[2] = Pending("2", EventType.CONFIGURE_DEFAULTS, None, b"{}", b"2026", b"00-trace", 7)
-    for row, each in enumerate(sent, 1):
-        each.row = row
-    file.add(sent)
-    (found, again) = (file.read(0), file.read(2, 4))
-    fields = ("command_id", "command_type", "session_id", "value", "time", "traceparent", "partition", "row")
-    assert [[getattr(each, name) for name in fields] for each in found] == [
-        [getattr(each, name) for name in fields] for each in sent
+def fields(commands: list[Pending]) -> list[list[object]]:
+    return [[getattr(each, name) for name in FIELDS] for each in commands]
+
+
+def left_in(directory: Path, *names: str, topic: str = TOPIC) -> Path:
+    """A spool that holds something and belongs to nobody; its only file."""
+    taken = claimed(directory, topic)
+    for name in names:
+        append(taken.own, pending(name))
+    path = taken.own.segments[-1].path
+    give_all_up(taken)
+    return path
+
+
+# What they hold.
+
+
+def test_what_is_written_is_read_back_as_it_was(tmp_path: Path) -> None:
+    taken = claimed(tmp_path)
+    append(taken.own, *COMMANDS[:3])
+    for each in COMMANDS[3:]:
+        append(taken.own, each)
+    give_all_up(taken)
+    (left,) = claimed(tmp_path).left
+    found = unread(left)
+    assert fields(found) == fields(COMMANDS)
+    assert [each.row for each in found] == [1, 2, 3, 4, 5]
+    assert {each.source for each in found} == {b"/test"}
+    assert left.topic == TOPIC
+
+
+def test_the_format_stays_as_it_was_released() -> None:
+    command = Pending("c-1", "t", "s", b"{}", b"2026", b"00-1")
+    assert [
+        record.of_file("waypost.commands", b"/me"),
+        record.of_command(command, 7, 1),
+        record.of_dropped([3, 4]),
+    ] == [
+        bytes.fromhex("f5777073a5137a862400000000000000") + b"waypost-spool\n2\nwaypost.commands\n/me",
+        bytes.fromhex("f5777073459d09e61600000002000000") + b"7\n1\nc-1\nt\ns\n\n2026\n00-1{}",
+        bytes.fromhex("f577707396e571600b00000000000000") + b"dropped\n3\n4",
     ]
-    assert [each.row for each in again] == [3, 4]
-    assert {each.source for each in found} == {b"/me"}
-    assert file.totals() == (5, sum(each.size for each in sent))
-    file.remove([1, 3, 99])
-    file.close()
-    assert [each.row for each in SpoolFile(tmp_path / "1.spool").read(0)] == [2, 4, 5]
 
 
 def test_a_spool_is_for_its_owner_only(tmp_path: Path) -> None:
-    taken = claim(tmp_path / "spool", TOPIC, b"/me", fsync=False)
+    left_in(tmp_path / "spool", "a")
     assert (tmp_path / "spool").stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o077 for path in (tmp_path / "spool").iterdir()} == {0}
-    taken.give_up(taken.own, empty=True)
 
 
-def test_the_file_becomes_small_again_and_the_log_stays_bounded(tmp_path: Path) -> None:
-    path = tmp_path / "1.spool"
-    SpoolFile.make(path, TOPIC, b"/me")
-    file = SpoolFile(path)
-    for start in range(0, 20_000, 1000):
-        commands = [pending(f"{row}", value=b"x" * 1000) for row in range(start, start + 1000)]
-        for row, each in enumerate(commands, start + 1):
-            each.row = row
-        file.add(commands)
-        file.tidy(empty=False)
-    assert path.with_name("1.spool-wal").stat().st_size < 40_000_000
-    assert path.stat().st_size > 16_000_000
-    for start in range(0, 20_000, 1000):
-        file.remove(range(start + 1, start + 1001))
-        file.tidy(empty=False)
-    file.tidy(empty=True)
-    assert path.stat().st_size < 1_000_000
-    file.close()
+@pytest.mark.parametrize("lost", [1, 20, 150, 151, 160])
+def test_a_write_that_was_cut_short_at_the_end_was_never_accepted(
+    tmp_path: Path, lost: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = left_in(tmp_path, "a", "b")
+    os.truncate(path, path.stat().st_size - lost)
+    length = len(record.of_command(pending("b"), 2))
+    assert kept(tmp_path) == (["a"] if lost <= length else [])
+    assert caplog.text == ""
 
 
-def test_with_fsync_each_write_is_synced(tmp_path: Path) -> None:
-    for fsync, level in ((True, 2), (False, 1)):
-        taken = claim(tmp_path, TOPIC, b"/me", fsync=fsync)
-        assert taken.own._writing.execute("pragma synchronous").fetchone() == (level,)
-        taken.give_up(taken.own, empty=True)
+def test_a_call_with_several_commands_is_accepted_whole_or_not_at_all(tmp_path: Path) -> None:
+    taken = claimed(tmp_path)
+    append(taken.own, pending("a"))
+    size = taken.own.segments[-1].size
+    append(taken.own, *(pending(name) for name in "bcd"))
+    path = taken.own.segments[-1].path
+    end = taken.own.segments[-1].size
+    give_all_up(taken)
+    whole = path.read_bytes()
+    for cut in range(size, end):
+        path.write_bytes(whole[:cut])
+        assert kept(tmp_path) == ["a"]
+    path.write_bytes(whole)
+    assert kept(tmp_path) == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("broken", ["magic", "checksum", "length", "head", "value", "all"])
+def test_a_damaged_record_is_set_aside_and_stops_nothing(
+    tmp_path: Path, broken: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = left_in(tmp_path, "a", "b", "c")
+    data = bytearray(path.read_bytes())
+    start = data.index(record.of_command(pending("b"), 2))
+    length = len(record.of_command(pending("b"), 2))
+    at = {"magic": 0, "checksum": 5, "length": 14, "head": 20, "value": length - 1}.get(broken)
+    if at is None:
+        data[start : start + length] = bytes(length)
+    else:
+        data[start + at] ^= 0x55
+    path.write_bytes(data)
+    taken = claimed(tmp_path)
+    (left,) = taken.left
+    assert (left.damaged, left.live, [each.command_id for each in unread(left)]) == (1, 2, ["a", "c"])
+    assert f"{path} is damaged in 1 places" in caplog.text
+    assert path.with_suffix(".damaged").read_bytes() == data[start : start + length]
+
+
+async def test_a_publisher_counts_what_is_damaged_and_sends_the_rest(tmp_path: Path) -> None:
+    for name in ("ab", "cd"):
+        path = left_in(tmp_path, *name)
+        data = path.read_bytes()
+        length = len(record.of_command(pending("b"), 2))
+        path.write_bytes(data[:-length] + bytes(length))
+    async with Publisher(NOWHERE, spool=tmp_path) as publisher:
+        mine = publisher.create("s", "n", {})
+        stats = publisher.stats()
+        assert (stats.recovered, stats.accepted, stats.set_aside, stats.buffered) == (4, 1, 2, 3)
+        await publisher.close(0)
+    assert kept(tmp_path) == ["a", "c", mine]
+
+
+async def test_damage_while_it_runs_is_set_aside_too(tmp_path: Path) -> None:
+    async with Publisher(NOWHERE, spool=tmp_path, max_buffer_count=4) as publisher:
+        sent = [publisher.create("s", "n", {"number": number}) for number in range(20)]
+        (path,) = logs(tmp_path)
+        data = bytearray(path.read_bytes())
+        data[data.index(sent[10].encode())] ^= 1
+        path.write_bytes(data)
+        buffer, found = publisher._buffer, []
+        buffer.set_partition_count(1)
+        while len(buffer):
+            buffer.route(1)
+            gone = buffer.acknowledge(0, len(buffer.take(0, 1, 10**9, {})))
+            buffer.settle(0, gone, lambda: None)
+            found += [each.command_id for each in gone]
+            await asyncio.sleep(0)
+        assert found == sent[:10] + sent[11:]
+        stats = publisher.stats()
+        assert (stats.set_aside, stats.buffered, stats.spooled_bytes, stats.spool_error) == (1, 0, 0, None)
+        assert await publisher.close(0) == 0
+    assert names(tmp_path) == ["000000000001-000001.damaged", "directory.lock"]
+
+
+def test_damaged_entries_of_a_watermark_count_for_nothing(tmp_path: Path) -> None:
+    watermark = Watermark(tmp_path / "w")
+    watermark.advance(3, 0, 7)
+    watermark.advance(3, 2, 9)
+    watermark.advance(3, 2, 8)  # never back
+    watermark.close()
+    again = Watermark(tmp_path / "w")
+    assert [again.covers(row, None, 2) for row in (9, 10)] == [True, False]
+    assert [again.covers(row, None, 0) for row in (7, 8)] == [True, False]
+    again.close()
+    data = bytearray((tmp_path / "w").read_bytes())
+    data[32 + 9] ^= 1
+    (tmp_path / "w").write_bytes(data)
+    damaged = Watermark(tmp_path / "w")
+    assert (damaged.covers(1, None, 2), damaged.covers(7, None, 0)) == (False, True)
+    damaged.advance(3, 2, 4)
+    damaged.close()
+    assert Watermark(tmp_path / "w").covers(4, None, 2)
+    assert (tmp_path / "w").stat().st_size == 4096
+
+
+@pytest.mark.parametrize("content", [b"no spool", b"\0" * 5000])
+def test_a_spool_that_can_not_be_read_is_kept_and_stops_nobody(
+    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = left_in(tmp_path, "a")
+    path.write_bytes(content)
+    taken = claimed(tmp_path)
+    assert (taken.left, path.read_bytes()) == ([], content)
+    assert "000000000001 can't be sent, and is kept: it does not say whose commands" in caplog.text
+    assert taken.own.number == 2
+
+
+def test_a_later_format_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = left_in(tmp_path, "a")
+    first = record.frame(b"waypost-spool\n3\ntopic\nsource")
+    path.write_bytes(first + path.read_bytes())
+    assert claimed(tmp_path).left == []
+    assert "has format 3, and this version of waypost reads 2" in caplog.text
 
 
 # Who holds it.
 
 
 def test_two_living_publishers_have_a_spool_each_and_a_third_takes_neither(tmp_path: Path) -> None:
-    claims = [claim(tmp_path, TOPIC, b"/me", fsync=False) for _ in range(3)]
-    assert len({one.own.path for one in claims}) == 3
+    claims = [claimed(tmp_path) for _ in range(3)]
+    assert len({one.own.number for one in claims}) == 3
     assert [one.left for one in claims] == [[], [], []]
     for one in claims:
-        one.give_up(one.own, empty=True)
+        give_all_up(one)
     assert [path.name for path in tmp_path.iterdir()] == ["directory.lock"]
 
 
 def test_what_the_dead_left_is_taken_over_by_one_only_the_oldest_first(tmp_path: Path) -> None:
     for number in range(3):
-        one = claim(tmp_path, TOPIC, b"/me", fsync=False)
-        command = pending(f"{number}")
-        command.row = 1
-        one.own.add([command])
-        for file in one.left:
-            one.give_up(file, empty=False)
-        one.give_up(one.own, empty=False)
-    first = claim(tmp_path, TOPIC, b"/me", fsync=False)
-    second = claim(tmp_path, TOPIC, b"/me", fsync=False)
-    assert [file.read(0)[0].command_id for file in first.left] == ["0", "1", "2"]
+        left_in(tmp_path, f"{number}")
+    first = claimed(tmp_path)
+    second = claimed(tmp_path)
+    assert [unread(left)[0].command_id for left in first.left] == ["0", "1", "2"]
     assert second.left == []
 
 
-def left_in(directory: Path, topic: str = TOPIC) -> Path:
-    """A spool that holds something and belongs to nobody."""
-    one = claim(directory, topic, b"/me", fsync=False)
-    command = pending("left")
-    command.row = 1
-    one.own.add([command])
-    for file in one.left:
-        one.give_up(file, empty=False)
-    one.give_up(one.own, empty=False)
-    return one.own.path
-
-
-def test_one_that_lives_takes_over_what_belongs_to_nobody_for_a_while(tmp_path: Path) -> None:
-    living, other = (claim(tmp_path, TOPIC, b"/me", fsync=False) for _ in range(2))
-    assert living.newly_left(0) is None, "the other one lives"
-    left_in(tmp_path, "other.commands")
-    path = left_in(tmp_path)
-    assert living.newly_left(3600) is None
-    assert living.newly_left(3600) is None, "an hour has not gone by"
-    found = living.newly_left(0)
-    assert found is not None
-    assert (found.path, [each.command_id for each in found.read(0)]) == (path, ["left"])
-    assert other.newly_left(0) is None, "it has an owner now"
-    living.give_up(found, empty=True)
-    assert living.newly_left(0) is None
-
-
-def test_one_that_is_started_comes_before_one_that_lives(tmp_path: Path) -> None:
-    living = claim(tmp_path, TOPIC, b"/me", fsync=False)
-    path = left_in(tmp_path)
-    assert living.newly_left(3600) is None
-    started = claim(tmp_path, TOPIC, b"/me", fsync=False)
-    assert [file.path for file in started.left] == [path]
-    assert living.newly_left(0) is None
-
-
-def test_a_look_at_what_others_left_waits_for_nobody(tmp_path: Path) -> None:
-    living = claim(tmp_path, TOPIC, b"/me", fsync=False)
-    left_in(tmp_path)
-    with _alone(tmp_path):
-        assert living.newly_left(0) is None
-    assert living.newly_left(0) is not None
-
-
-def test_one_that_can_not_be_read_is_told_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    living = claim(tmp_path, TOPIC, b"/me", fsync=False)
-    (tmp_path / "000000000009.spool").write_bytes(b"no database")
-    assert [living.newly_left(0) for _ in range(3)] == [None, None, None]
-    assert caplog.text.count("000000000009.spool can't be sent, and is kept") == 1
-
-
-async def test_what_a_dead_publisher_left_empty_is_cleared_away(tmp_path: Path) -> None:
-    for number in (1, 2):
-        SpoolFile.make(tmp_path / f"{number:012d}.spool", TOPIC, b"/me")
-    async with Publisher(NOWHERE, spool=tmp_path) as publisher:
-        assert publisher.stats().recovered == 0
-        assert spool_in(tmp_path).name == "000000000003.spool"
+def test_what_a_dead_publisher_left_empty_is_cleared_away(tmp_path: Path) -> None:
+    path = left_in(tmp_path, "a")
+    taken = claimed(tmp_path)
+    (left,) = taken.left
+    left.watermark.advance(1, 0, 1)
+    left.close()
+    for suffix in ("lock", "watermark"):  # of one that died before it had a file
+        (tmp_path / f"000000000009.{suffix}").touch()
+    taken.locks[left].release()
+    again = claimed(tmp_path)
+    assert (again.left, path.exists()) == ([], False)
+    assert {int(each.name[:12]) for each in tmp_path.glob("0*")} == {taken.own.number, again.own.number}
 
 
 def test_another_topics_spool_is_left_alone(tmp_path: Path) -> None:
-    one = claim(tmp_path, "other.commands", b"/me", fsync=False)
-    one.give_up(one.own, empty=False)
-    assert claim(tmp_path, TOPIC, b"/me", fsync=False).left == []
-    assert len(claim(tmp_path, "other.commands", b"/me", fsync=False).left) == 1
-
-
-@pytest.mark.parametrize("content", [b"no database", b"", None])
-def test_a_spool_that_can_not_be_read_is_kept_and_stops_nobody(
-    tmp_path: Path, content: bytes | None, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = tmp_path / "000000000001.spool"
-    if content is None:
-        SpoolFile.make(path, TOPIC, b"/me")
-        with sqlite3.connect(path) as connection:
-            connection.execute("pragma user_version = 9")
-    else:
-        path.write_bytes(content)
-    taken = claim(tmp_path, TOPIC, b"/me", fsync=False)
-    assert (taken.left, path.exists()) == ([], True)
-    assert str(path) in caplog.text
-    assert taken.own.path.name == "000000000002.spool"
+    left_in(tmp_path, "a", topic="other.commands")
+    mine = claimed(tmp_path)
+    assert mine.left == []
+    assert len(claimed(tmp_path, "other.commands").left) == 1
 
 
 async def test_a_directory_that_can_not_be_made_is_said_at_the_start(tmp_path: Path) -> None:
@@ -202,12 +262,10 @@ async def test_a_directory_that_can_not_be_made_is_said_at_the_start(tmp_path: P
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"durability": "spool"}, "needs a directory"),
-        ({"durability": "disk"}, "durability"),
         ({"on_full": "wait"}, "on_full"),
         ({"max_spool_bytes": 0}, "max_spool_bytes"),
-        ({"adopt_after": 0}, "adopt_after"),
         ({"max_buffer_count": -1}, "max_buffer_count"),
+        ({"max_buffer_bytes": float("nan")}, "max_buffer_bytes"),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, Any], says: str) -> None:
@@ -216,24 +274,40 @@ def test_wrong_options_are_named(options: dict[str, Any], says: str) -> None:
             make(NOWHERE, **options)
 
 
+@pytest.mark.parametrize(
+    "option", [{"durability": "spool"}, {"durability": "memory"}, {"spool_after": 2.0}, {"adopt_after": 30.0}]
+)
+def test_options_of_the_last_release_have_no_effect_and_say_so(
+    tmp_path: Path, option: dict[str, Any]
+) -> None:
+    (name,) = option
+    with pytest.warns(DeprecationWarning, match=f"'{name}' of Publisher has no effect"):
+        Publisher(NOWHERE, spool=tmp_path, **option)
+    with (
+        pytest.warns(DeprecationWarning, match=f"'{name}' of SyncPublisher has no effect"),
+        SyncPublisher(NOWHERE, **option) as publisher,
+    ):
+        assert publisher.close(0) == 0
+
+
 def test_an_unknown_option_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="max_bytes"):
         Publisher(NOWHERE, max_bytes=3)  # type: ignore[call-arg]
 
 
-@pytest.mark.parametrize("mode", [0o770, 0o707, 0o1777])
-def test_a_directory_that_others_can_write_is_refused(tmp_path: Path, mode: int) -> None:
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o1777, 0o755, 0o710])
+def test_a_directory_that_is_open_to_others_is_refused(tmp_path: Path, mode: int) -> None:
     spool = tmp_path / "spool"
     spool.mkdir()
     spool.chmod(mode)
-    with pytest.raises(SpoolError, match=rf"writable by other users.*Run: chmod 700 {spool}"):
-        claim(spool, TOPIC, b"/me", fsync=False)
+    with pytest.raises(SpoolError, match=rf"open to other users.*Run: chmod 700 {spool}"):
+        claimed(spool)
     assert list(spool.iterdir()) == []
-    spool.chmod(0o755)  # others may look at the names of files that they can't read
-    assert claim(spool, TOPIC, b"/me", fsync=False).left == []
+    spool.chmod(0o700)
+    assert claimed(spool).left == []
 
 
-def test_both_publishers_say_at_the_start_that_others_can_write_the_directory(tmp_path: Path) -> None:
+def test_both_publishers_say_at_the_start_that_the_directory_is_open_to_others(tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
 
     async def start() -> None:
@@ -249,7 +323,7 @@ def test_both_publishers_say_at_the_start_that_others_can_write_the_directory(tm
 def test_a_directory_of_another_user_is_refused(tmp_path: Path) -> None:
     os.chown(tmp_path, NOBODY, NOBODY)
     with pytest.raises(SpoolError, match="belongs to another user"):
-        claim(tmp_path, TOPIC, b"/me", fsync=False)
+        claimed(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -257,151 +331,113 @@ def test_a_directory_of_another_user_is_refused(tmp_path: Path) -> None:
 def test_a_spool_that_another_user_put_there_is_not_sent(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    theirs, linked = tmp_path / "000000000001.spool", tmp_path / "000000000002.spool"
-    SpoolFile.make(theirs, TOPIC, b"/them")
+    theirs = left_in(tmp_path, "a")
     os.chown(theirs, NOBODY, NOBODY)
-    linked.symlink_to(theirs)
-    assert claim(tmp_path, TOPIC, b"/me", fsync=False).left == []
+    (tmp_path / "000000000002-000001.log").symlink_to(theirs)
+    assert claimed(tmp_path).left == []
     assert caplog.text.count("not a file of this user") == 2
 
 
-GOOD = {
-    "id": "c",
-    "type": "waypost.session.clear",
-    "session": "s",
-    "at": b"2026-11-30T12:00:00Z",
-    "traceparent": None,
-    "partition": None,
-    "value": b"{}",
-}
-DAMAGE = {
-    "a number as id": {"id": 7},
-    "bytes as id": {"id": b"c"},
-    "an empty id": {"id": ""},
-    "a long id": {"id": "c" * 65},
-    "a NUL in the id": {"id": "c\0"},
-    "bytes as type": {"type": b"t"},
-    "a number as session": {"session": 1.5},
-    "a long session": {"session": "s" * 201},
-    "text as time": {"at": "yesterday"},
-    "no time": {"at": None},
-    "a long time": {"at": b"1" * 1000},
-    "a number as traceparent": {"traceparent": 3},
-    "neither session nor partition": {"session": None},
-    "both session and partition": {"partition": 0},
-    "a negative partition": {"session": None, "partition": -1},
-    "a partition beyond Kafka's": {"session": None, "partition": 2**31},
-    "text as partition": {"session": None, "partition": "one"},
-    "a number as value": {"value": 12},
-    "text as value": {"value": "{}"},
-    "no value": {"value": None},
-    "a value larger than any command": {"value": b"0" * (16 * 1024 * 1024 + 1)},
-}
+# Spools of version 0.1.
 
 
-def spoil(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows as no publisher does, past the table's own rules."""
+def old_spool(directory: Path, change: str = "") -> Path:
+    directory.mkdir(mode=0o700, exist_ok=True)
+    path = directory / "000000000001.spool"
+    shutil.copy(OLD_SPOOL, path)
     with sqlite3.connect(path) as connection:
-        connection.execute("drop table commands")
-        connection.execute(
-            "create table commands (row integer primary key, id, type, session, at, traceparent, partition, value)"
-        )
-        for number, row in enumerate(rows, 1):
-            connection.execute(
-                "insert into commands values (?, ?, ?, ?, ?, ?, ?, ?)", (number, *{**GOOD, **row}.values())
-            )
+        connection.executescript(change)
+    connection.close()
+    return path
 
 
-@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_a_row_that_is_no_command_is_set_aside_and_the_rest_is_read(
-    tmp_path: Path, damage: dict[str, Any], caplog: pytest.LogCaptureFixture
+async def test_what_version_0_1_left_is_sent_first(tmp_path: Path) -> None:
+    old_spool(tmp_path)
+    async with Publisher(NOWHERE, spool=tmp_path) as publisher:
+        assert publisher.stats().recovered == 3
+        mine = publisher.create("s", "n", {})
+        await publisher.close(0)
+    assert not [name for name in names(tmp_path) if "spool" in name]
+    taken = claimed(tmp_path)
+    found = unread(taken.left[0])
+    assert fields(found) == [
+        ["c-2", "waypost.checkpoint.pin", "séssion-2", b'{"checkpoint_id":"x:1"}', TIME, None, None, 2],
+        ["c-3", "waypost.defaults.configure", None, b'{"max_checkpoints":7}', TIME, None, 2, 3],
+        [
+            "c-4",
+            "waypost.checkpoint.create",
+            "session-1",
+            b'{"name":"n","data":{"step":2}}',
+            TIME,
+            None,
+            None,
+            4,
+        ],
+    ]
+    assert {each.source for each in found} == {b"/golden"}
+    assert [each.command_id for each in unread(taken.left[1])] == [mine]
+
+
+def test_one_that_was_turned_into_a_log_and_not_removed_is_not_sent_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = tmp_path / "000000000001.spool"
-    SpoolFile.make(path, TOPIC, b"/me")
-    spoil(path, [{"id": "first"}, damage, {"id": "last"}])
-    file = SpoolFile(path)
-    assert file.totals()[0] == 3
-    assert [each.command_id for each in file.read(0)] == ["first", "last"]
-    count, size = file.take_set_aside()
-    left, rest = file.totals()
-    assert (count, left, file.take_set_aside()) == (1, 2, (0, 0))
-    assert size > 0
-    assert rest == sum(each.size for each in file.read(0))
-    assert f"1 rows of the spool {path} are not commands" in caplog.text
-    with sqlite3.connect(path) as connection:
-        assert connection.execute("select count(*), min(row) from damaged").fetchone() == (1, 2)
+    def refuse(self: Path, missing_ok: bool = False) -> None:
+        raise PermissionError("not now")
 
-
-def test_text_that_is_not_utf_8_is_set_aside_too(tmp_path: Path) -> None:
-    path = tmp_path / "000000000001.spool"
-    SpoolFile.make(path, TOPIC, b"/me")
-    spoil(path, [{"id": "first"}, {}, {"id": "last"}])
-    with sqlite3.connect(path) as connection:
-        connection.execute("update commands set session = cast(x'ff41' as text) where row = 2")
-    file = SpoolFile(path)
-    assert [each.command_id for each in file.read(0)] == ["first", "last"]
-    assert file.take_set_aside()[0] == 1
+    path = old_spool(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        taken = claimed(tmp_path)
+        assert taken.left == []
+    assert "not now" in caplog.text
+    assert path.exists()
+    assert kept(tmp_path) == ["c-2", "c-3", "c-4"]
+    assert not path.exists()
 
 
 @pytest.mark.parametrize(
-    "about", ["", "insert into about values (x'00', x'00')", "insert into about values ('t', 't')"]
+    ("change", "says"),
+    [
+        ("pragma user_version = 9", "has format 9"),
+        ("drop table about; create table about (topic, source)", "does not say whose commands"),
+        ("drop table commands", "can't be read"),
+    ],
 )
-def test_a_spool_that_does_not_say_whose_it_is_stops_nobody(
-    tmp_path: Path, about: str, caplog: pytest.LogCaptureFixture
+def test_an_old_spool_that_can_not_be_read_is_kept(
+    tmp_path: Path, change: str, says: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = tmp_path / "000000000001.spool"
-    SpoolFile.make(path, TOPIC, b"/me")
-    with sqlite3.connect(path) as connection:
-        connection.executescript(f"drop table about; create table about (topic, source); {about}")
-    assert claim(tmp_path, TOPIC, b"/me", fsync=False).left == []
-    assert "does not say whose commands" in caplog.text
+    path = old_spool(tmp_path, change)
+    assert claimed(tmp_path).left == []
+    assert path.exists()
+    assert says in caplog.text
 
 
-async def test_a_publisher_goes_on_behind_damaged_rows_and_keeps_them(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    "change",
+    [
+        "id = x'37'",
+        "id = ''",
+        "id = 'c' || char(10)",
+        "type = x'00'",
+        "session = x'31'",
+        "session = cast(x'ff41' as text)",
+        "at = 'yesterday'",
+        "at = zeroblob(1000)",
+        "traceparent = 3",
+        "session = null",
+        "partition = 0",
+        "session = null, partition = -1",
+        "session = null, partition = 'one'",
+        "value = 12",
+    ],
+)
+def test_a_row_of_an_old_spool_that_is_no_command_is_kept_and_the_rest_is_sent(
+    tmp_path: Path, change: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    SpoolFile.make(tmp_path / "000000000001.spool", TOPIC, b"/me")
-    spoil(tmp_path / "000000000001.spool", [{"value": 1}, {"id": "good"}, {"at": 7}])
-    SpoolFile.make(tmp_path / "000000000002.spool", TOPIC, b"/me")
-    spoil(tmp_path / "000000000002.spool", [{"id": 3}, {"session": b"s"}])
-    async with Publisher(NOWHERE, spool=tmp_path, spool_after=0.1) as publisher:
-        mine = publisher.create("s", "n", {})
-        await until(lambda: publisher.stats().set_aside == 4)
-        stats = publisher.stats()
-        assert (stats.recovered, stats.accepted, stats.buffered, stats.spool_error) == (5, 1, 2, None)
-        # All of the second file was damaged, so it is done with.
-        await until(lambda: (tmp_path / "000000000002.damaged").exists())
-        await publisher.close(0)
-    assert kept(tmp_path) == ["good", mine]
-    with sqlite3.connect(tmp_path / "000000000002.damaged") as connection:
-        assert connection.execute("select id, session from damaged order by row").fetchall() == [
-            (3, "s"),
-            ("c", b"s"),
-        ]
-    assert "is kept in" in caplog.text
-
-
-def test_a_damaged_row_of_its_own_does_not_stop_a_publisher(tmp_path: Path) -> None:
-    claimed = claim(tmp_path, TOPIC, b"/me", fsync=False)
-    spooler = Spooler(claimed, 1.0, 30.0, lambda: True)
-    share = SpoolShare(claimed.own, 10_000_000, (0, 0), lambda: None)
-    buffer = SpooledBuffer(8, 10_000_000, "raise", lambda: None, lambda _: None, share)
-    spooler._buffer = buffer
-    for number in range(20):
-        buffer.put(pending(f"{number}", "s"))
-        spooler._serve(quiet=False)
-    assert buffer.stored > 10
-    with sqlite3.connect(claimed.own.path) as connection:
-        connection.execute("update commands set at = 'noon' where row in (15, 16)")
-    buffer.set_partition_count(1)
-    sent: list[str] = []
-    while buffer.route(100):
-        gone = buffer.acknowledge(0, len(buffer.take(0, 100, 1_000_000, {})))
-        sent += [each.command_id for each in gone]
-        buffer.settle(gone, lambda: None)
-        spooler._serve(quiet=False)
-    assert sent == [str(number) for number in range(20) if number + 1 not in (15, 16)]
-    assert (len(buffer), buffer.set_aside_count, buffer.disk_count, buffer.disk_bytes) == (0, 2, 0, 0)
-    claimed.give_up(claimed.own, empty=True)
-    assert [path.name for path in tmp_path.glob("*.spool*")] == []
-    assert (tmp_path / "000000000001.damaged").exists()
+    rules = "create table loose as select * from commands; drop table commands; alter table loose rename to commands;"
+    old_spool(tmp_path, f"{rules} update commands set {change} where row = 2")
+    assert kept(tmp_path) == ["c-3", "c-4"]
+    assert "row 2 of the spool" in caplog.text
+    with sqlite3.connect(tmp_path / "000000000001.damaged") as connection:
+        assert connection.execute("select count(*) from commands").fetchone() == (3,)
+    connection.close()

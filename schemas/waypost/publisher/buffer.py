@@ -3,8 +3,11 @@
 A command arrives in one queue for all (so that accepting it needs no knowledge of Kafka), is laid into the
 queue of its partition by :meth:`Buffer.route`, and counts as in flight from :meth:`Buffer.take` until
 :meth:`Buffer.acknowledge`. It is in exactly one of these places at any time; what was in flight when a producer
-died goes back to the front of its queue. Knows nothing of Kafka but the number of partitions, and nothing of
-disks: :mod:`waypost.publisher.spool.buffer` does.
+died goes back to the front of its queue.
+
+With a spool, each command is on the disk before its call returns, and memory is a window over that: what does not fit
+is on the disk alone, behind all that is in memory, and comes back in order. Knows nothing of Kafka but the number of
+partitions, and nothing of files: :mod:`waypost.publisher.spool` does.
 """
 
 import threading
@@ -13,17 +16,21 @@ from collections.abc import Callable, Sequence
 from heapq import merge
 from itertools import islice
 from operator import attrgetter
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from waypost.errors import BufferFullError
+from waypost.errors import BufferFullError, PublisherClosedError
 from waypost.publisher.options import OnFull
 from waypost.publisher.pending import Pending
 from waypost.wire.topics import partition_of
+
+if TYPE_CHECKING:
+    from waypost.publisher.spool.spooler import Spooler
 
 # So many commands of one session may be in one batch. What was sent and not acknowledged is sent again, and its
 # ids make it harmless as long as the worker remembers them: 256 of a session, of which other publishers of the
 # same session may use up the rest in between.
 MOST_OF_A_SESSION: Final = 192
+_LOAD_MOST: Final = 500  # commands that come back from the disk at a time
 _in_order = attrgetter("number")
 
 
@@ -34,9 +41,6 @@ class Buffer:
     each command that ``drop_oldest`` gave up.
     """
 
-    most_of_a_session = MOST_OF_A_SESSION
-    recovered = set_aside_count = disk_count = disk_bytes = 0  # nothing is on a disk
-
     def __init__(
         self,
         max_count: int,
@@ -44,11 +48,19 @@ class Buffer:
         on_full: OnFull,
         wake: Callable[[], None],
         on_drop: Callable[[Pending], None],
+        spool: "Spooler | None" = None,
     ) -> None:
         self.accepted = 0  # ever
         self.dropped = 0  # ever
-        self.newest = 0  # the number of the newest command
+        self.newest = 0 if spool is None else spool.last_number  # the number of the newest command
         self.bytes = 0
+        # So many batches of a partition may be acknowledged and not settled when the next one is sent. With one,
+        # two batches may be sent again.
+        self.most_unsettled = int(spool is not None and spool.fsync)
+        self.most_of_a_session = MOST_OF_A_SESSION // (1 + self.most_unsettled)
+        self.load_most = max(1, min(_LOAD_MOST, max_count // 4))
+        self._spool = spool
+        self._beyond = 0 if spool is None else spool.behind  # on the disk alone
         self._count = 0
         self._front: deque[Pending] = deque()  # to be routed before all arrivals
         self._arrivals: deque[Pending] = deque()
@@ -65,36 +77,75 @@ class Buffer:
         self._room = threading.Condition(self._lock)
 
     def __len__(self) -> int:
-        return self._count
+        return self._count + self._beyond
 
     def put(self, *accepted: Pending, timeout: float | None = None) -> None:
-        """Accept these commands, all or, with BufferFullError, none.
+        """Accept these commands, all or, with an error, none.
 
         ``timeout`` in seconds bounds the waiting of ``on_full="block"``.
+
+        Raises:
+            BufferFullError: There is no room.
+            SpoolError: They can't be written to the disk.
+            PublisherClosedError: The buffer was closed meanwhile.
         """
-        count = len(accepted)
-        size = accepted[0].size if count == 1 else sum(pending.size for pending in accepted)
         dropped: list[Pending] = []
-        with self._lock:
-            if self._count + count > self._max_count or self.bytes + size > self._max_bytes:
-                self._make_room(count, size, dropped, timeout)
-            for pending in accepted:
-                self.newest += 1
-                pending.number = self.newest
-            self.accepted += count
-            self._enter(accepted, count, size)
-            wake = self._resting and self._routable()
-            if wake:
-                self._resting = False
-        for one in dropped:
-            self._on_drop(one)
+        wake = False
+        try:
+            with self._lock:
+                if self._spool is None:
+                    self._enter(accepted, dropped, timeout)
+                else:
+                    self._store(self._spool, accepted, dropped, timeout)
+                self.accepted += len(accepted)
+                if wake := self._resting and self._routable():
+                    self._resting = False
+        finally:
+            for one in dropped:
+                self._on_drop(one)
         if wake:
             self._wake()
 
-    def _enter(self, accepted: Sequence[Pending], count: int, size: int) -> None:
-        self._arrivals.extend(accepted)
+    def _enter(self, accepted: Sequence[Pending], dropped: list[Pending], timeout: float | None) -> None:
+        count, size = len(accepted), _size(accepted)
+        if self._closed or not self._fits(count, size):
+            possible = count <= self._max_count and size <= self._max_bytes
+            if not self._made(lambda: self._fits(count, size), possible, dropped, timeout):
+                raise BufferFullError(
+                    f"the publisher's buffer is full ({self._count} commands, {self.bytes} bytes, and {size} more "
+                    "do not fit): Kafka is away or slower than this agent. This command was not accepted, those in "
+                    "the buffer are kept; try again later, or raise max_buffer_count or max_buffer_bytes"
+                )
+        for pending in accepted:
+            self.newest += 1
+            pending.number = self.newest
+        self._hold(accepted, count, size)
+
+    def _store(
+        self, spool: "Spooler", accepted: Sequence[Pending], dropped: list[Pending], timeout: float | None
+    ) -> None:
+        data = spool.encode(accepted)
+        if self._closed or not spool.fits(len(data)):
+            size = len(data)
+            if not self._made(lambda: spool.fits(size), spool.could_fit(size), dropped, timeout):
+                raise BufferFullError(
+                    f"the publisher's spool is full ({len(self)} commands, {spool.bytes} bytes, and {size} more do "
+                    "not fit): Kafka is away or slower than this agent. This command was not accepted, those in the "
+                    "spool are kept; try again later, or raise max_spool_bytes"
+                )
+            data = spool.encode(accepted)  # others may have come first
+        count, size = len(accepted), _size(accepted)
+        held = not self._beyond and self._fits(count, size)
+        self.newest = spool.write(data, accepted, held=held, behind=self._beyond)
+        if held:
+            self._hold(accepted, count, size)
+        else:
+            self._beyond += count
+
+    def _hold(self, accepted: Sequence[Pending], count: int, size: int) -> None:
         self._count += count
         self.bytes += size
+        self._arrivals.extend(accepted)
 
     def _routable(self) -> bool:
         """Whether :meth:`route` would find something."""
@@ -103,40 +154,76 @@ class Buffer:
     def _fits(self, count: int, size: int) -> bool:
         return self._count + count <= self._max_count and self.bytes + size <= self._max_bytes
 
-    def _make_room(self, count: int, size: int, dropped: list[Pending], timeout: float | None) -> None:
-        possible = count <= self._max_count and size <= self._max_bytes
-        if not self._made(lambda: self._fits(count, size), possible, dropped, timeout):
-            raise BufferFullError(
-                f"the publisher's buffer is full ({self._count} commands, {self.bytes} bytes, and {size} more "
-                "do not fit): Kafka is away or slower than this agent. This command was not accepted, those in "
-                "the buffer are kept; try again later, or raise max_buffer_count or max_buffer_bytes"
-            )
-
     def _made(
         self, fits: Callable[[], bool], possible: bool, dropped: list[Pending], timeout: float | None
     ) -> bool:
-        """Make room as ``on_full`` says, where it is ``possible`` at all; whether it fits now."""
+        """Make room as ``on_full`` says, if it is ``possible`` at all; return whether it fits now."""
         if self._on_full == "drop_oldest" and possible:
             while not fits() and (oldest := self._drop_oldest()):
                 dropped.append(oldest)
         elif self._on_full == "block" and possible:
             self._room.wait_for(lambda: self._closed or fits(), timeout)
-        return fits() and not self._closed
+        if self._closed:
+            raise PublisherClosedError("the publisher was closed meanwhile, so the command was not accepted")
+        return fits()
 
     def _drop_oldest(self) -> Pending | None:
         # What is in flight may be in Kafka already, so only what still waits can be given up.
         queues = [queue for queue in (*self._queues, self._front, self._arrivals) if queue]
         if not queues:
             return None
-        oldest = min(queues, key=lambda queue: queue[0].number).popleft()
+        queue = min(queues, key=lambda queue: queue[0].number)
+        if self._spool is not None:
+            self._spool.drop(queue[0])  # first, so that it does not come back if this process dies
+        oldest = queue.popleft()
         self.dropped += 1
         self._forget(oldest)
         return oldest
 
     def _forget(self, pending: Pending) -> None:
-        pending.gone = True
         self._count -= 1
         self.bytes -= pending.size
+        if self._spool is not None:
+            self._spool.forget(pending)
+            if self._beyond and self.load_wanted():
+                self._spool.hint()
+
+    def roomy(self) -> bool:
+        """Return whether there is room for a while: in half of the memory, or in a quarter of the spool."""
+        if self._spool is not None:
+            return self._spool.roomy()
+        return 2 * self._count <= self._max_count and 2 * self.bytes <= self._max_bytes
+
+    # For the spool's thread.
+
+    def load_wanted(self) -> bool:
+        """Return whether what is on the disk alone should come into memory, ``load_most`` at a time.
+
+        By what is loaded at a time the bounds of the memory may be passed.
+        """
+        return self._beyond > 0 and 2 * self._count <= self._max_count and 2 * self.bytes <= self._max_bytes
+
+    def loaded(self, found: Sequence[Pending]) -> None:
+        """Take the oldest that are on the disk alone into memory."""
+        assert self._spool is not None
+        with self._lock:
+            for pending in found:
+                self._spool.loaded(pending)
+            self._beyond -= len(found)
+            self._hold(found, len(found), _size(found))
+            wake, self._resting = self._resting, False
+        if wake:
+            self._wake()
+
+    def lost(self, take: Callable[[], int]) -> int:
+        """Give up some of the oldest that are on the disk alone: as many as ``take`` returns."""
+        with self._lock:
+            count = take()
+            self._beyond -= count
+            self._room.notify_all()
+        return count
+
+    # For the sender.
 
     def rest(self) -> bool:
         """Whether there is nothing to :meth:`route`; then the next arrival will ``wake``."""
@@ -226,24 +313,33 @@ class Buffer:
     def holds(self, up_to: int) -> bool:
         """Whether any command with a number up to this one is still here."""
         with self._lock:
-            return any(queue[0].number <= up_to for queue in self._all() if queue)
+            return any(queue[0].number <= up_to for queue in self._all() if queue) or bool(
+                self._behind(up_to)
+            )
 
     def count_left(self, up_to: int) -> int:
         """How many commands with a number up to this one are still here."""
         with self._lock:
-            return sum(pending.number <= up_to for queue in self._all() for pending in queue)
+            held = sum(pending.number <= up_to for queue in self._all() for pending in queue)
+            return held + self._behind(up_to)
+
+    def _behind(self, up_to: int) -> int:
+        # The newest are on the disk alone, if any are, and their numbers have no gaps.
+        return max(0, self._beyond - (self.newest - up_to))
 
     def left(self) -> list[Pending]:
         """The commands in memory, in order of acceptance."""
         with self._lock:
             return list(merge(*self._all(), key=_in_order))
 
-    def settle(self, gone: Sequence[Pending], settled: Callable[[], None]) -> bool:
-        """Let go of what was acknowledged, wherever else it is kept.
+    def settle(self, partition: int, gone: Sequence[Pending], settled: Callable[[], None]) -> bool:
+        """Record on the disk that these were acknowledged.
 
-        True where that takes time; ``settled`` is then called, from any thread, when it is done.
+        True if that is not done when this returns; ``settled`` is then called, from any thread, when it is.
         """
-        return False
+        if self._spool is None:
+            return False
+        return self._spool.settle(len(self._queues), partition, gone, settled)
 
     def in_flight(self, pending: Pending, partition: int, most: int) -> bool:
         """Whether this command is among the oldest ``most`` in flight of a partition."""
@@ -254,7 +350,11 @@ class Buffer:
         return [*self._in_flight, *self._queues, self._front, self._arrivals]
 
     def close(self) -> None:
-        """Let nobody wait for room any more."""
+        """Accept nothing more, and let nobody wait for room."""
         with self._lock:
             self._closed = True
             self._room.notify_all()
+
+
+def _size(commands: Sequence[Pending]) -> int:
+    return commands[0].size if len(commands) == 1 else sum(pending.size for pending in commands)

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from waypost.deprecation import deprecated, renamed_keywords
+from waypost.deprecation import deprecated, renamed_keywords, retired_keywords
 from waypost.discovery import find_deployment
 from waypost.errors import PublisherClosedError
 from waypost.kafka.addresses import broker_addresses
@@ -28,7 +28,7 @@ from waypost.publisher.calls import split_import as split_import
 from waypost.publisher.delivery import DeliveryFuture, DeliveryTracker
 from waypost.publisher.exits import at_exit
 from waypost.publisher.loops import await_on
-from waypost.publisher.options import RENAMED_OPTIONS, PublisherOptions, PublisherSettings
+from waypost.publisher.options import RENAMED_OPTIONS, RETIRED_OPTIONS, PublisherOptions, PublisherSettings
 from waypost.publisher.pending import Pending
 from waypost.publisher.stamps import new_id
 from waypost.publisher.stats import PublisherStats
@@ -51,15 +51,15 @@ class Publisher(CommandMethods):
     Use it as ``async with waypost.Publisher("localhost:9092") as publisher``. Without addresses it connects to what the
     command line finds: ``WAYPOST_`` variables, then waypost.toml, then a running ``waypost dev``. The options are those
     of :class:`waypost.PublisherOptions`. A plain call can't wait on an event loop, so there is no ``on_full="block"``;
-    use ``await publisher.drain()`` before the call instead. With ``durability="spool"``, a call blocks the event loop
-    for one write to the disk: tens of microseconds, or with ``spool_fsync`` as long as the disk takes. Several calls
-    followed by ``await publisher.persisted()`` are written together, off the loop. The methods that wait may be awaited
-    on another event loop too, as long as that of the publisher runs.
+    use ``await publisher.drain()`` before the call instead. With a spool, each call has written its command to a file
+    when it returns. With ``spool_fsync``, ``await publisher.persisted()`` waits until the disk has it too. The methods
+    that wait may be awaited on another event loop too, as long as that of the publisher runs.
     """
 
     _may_block = False
     _kind = "Publisher"
 
+    @retired_keywords(**RETIRED_OPTIONS)
     @renamed_keywords(**RENAMED_OPTIONS)
     def __init__(self, bootstrap_servers: str | None = None, **options: Unpack[PublisherOptions]) -> None:
         if bootstrap_servers is None:
@@ -123,17 +123,19 @@ class Publisher(CommandMethods):
         return self
 
     def _open_spool(self, directory: "str | os.PathLike[str]") -> "Spooler":
-        from waypost.publisher.spool import open_spool  # brings sqlite3, which nobody else needs
+        from waypost.publisher.spool import open_spool  # only those who have one need it
 
-        spooler, self._buffer = open_spool(
-            Path(directory).absolute(),
-            self._settings,
-            self._topics.commands,
-            self._source,
+        settings = self._settings
+        spooler = open_spool(Path(directory).absolute(), settings, self._topics.commands, self._source)
+        self._buffer = Buffer(
+            settings.max_buffer_count,
+            settings.max_buffer_bytes,
+            settings.on_full,
             self._wake,
             self._dropped,
-            self._sending,
+            spooler,
         )
+        spooler.start(self._buffer)
         return spooler
 
     async def __aenter__(self) -> Self:
@@ -168,27 +170,26 @@ class Publisher(CommandMethods):
         return self._buffer.count_left(target)
 
     async def persisted(self) -> None:
-        """Wait until everything accepted before this call is safe from a crash: in the spool or in Kafka.
+        """Wait until everything accepted before this call is on the local disk or in Kafka.
 
-        It is one write for all, off the event loop. If the spool is full or its disk fails, this waits until that
-        is over.
+        Without ``spool_fsync``, the operating system has it when a call returns, and this returns at once. With it, all
+        that was accepted meanwhile shares one sync of the disk, off the event loop.
 
         Raises:
             ValueError: The publisher has no spool.
-            PublisherClosedError: The publisher was closed first, and the spool had no room for all.
+            SpoolError: The disk can't be synced. What was accepted will still be sent.
         """
-        if self._spooler is None:
+        spooler = self._spooler
+        if spooler is None:
             raise ValueError("Without a spool, nothing can be persisted. Pass spool=DIRECTORY.")
         self._working()
         if self._elsewhere():
             await self._over_there(self.persisted())
             return
         number = self._buffer.newest
-        await self._told(partial(self._spooler.when_saved, number))
-        if self._closed and any(one.home is None and one.number <= number for one in self._buffer.left()):
-            raise PublisherClosedError(
-                "the publisher was closed, and not all that it held fitted into the spool"
-            )
+        if not spooler.persisted(number):
+            await self._told(partial(spooler.when_persisted, number))
+            spooler.persisted(number)
 
     async def _told(self, ask: Callable[[Callable[[], None]], None]) -> None:
         done = asyncio.Event()
@@ -208,25 +209,17 @@ class Publisher(CommandMethods):
     async def drain(self) -> None:
         """Wait until the buffer is at most half full, to publish no faster than Kafka accepts.
 
-        With a spool, wait until a quarter of the memory is free, since the disk takes what Kafka does not. With
-        ``durability="spool"``, wait until a quarter of the disk space is free.
+        With a spool, wait until a quarter of it is free, since the disk takes what Kafka does not.
 
         Raises:
             PublisherClosedError: The publisher is closed or was not started.
         """
-
-        def half_empty() -> bool:
-            count, size = self._settings.max_buffer_count, self._settings.max_buffer_bytes
-            return 2 * len(self._buffer) <= count and 2 * self._buffer.bytes <= size
-
-        if not half_empty():
+        if not self._buffer.roomy():
             sender = self._working()
             if self._elsewhere():
                 await self._over_there(self.drain())
-            elif self._spooler is None:
-                await sender.until(half_empty)
             else:
-                await self._told(self._spooler.when_roomy)
+                await sender.until(self._buffer.roomy)
 
     @deprecated("drain()")
     async def room(self) -> None:
@@ -236,9 +229,9 @@ class Publisher(CommandMethods):
     async def close(self, timeout: float = 10) -> int:
         """Flush for at most ``timeout`` seconds, then stop.
 
-        With a spool, commands that Kafka has not acknowledged are kept for the next publisher of its directory, as
-        far as there is room. Each that is not kept is reported to ``on_delivery``. A canceled close stops waiting for
-        Kafka, and does everything else.
+        With a spool, commands that Kafka has not acknowledged are kept for the next publisher of its directory.
+        Without one, each is reported to ``on_delivery``. A canceled close stops waiting for Kafka, and does everything
+        else.
 
         Returns:
             The number of accepted commands that Kafka has not acknowledged. Some of them may have reached Kafka.
@@ -275,33 +268,35 @@ class Publisher(CommandMethods):
             await self._told(self._spooler.end)
 
     def _tell_what_is_left(self) -> None:
-        lost = [pending for pending in self._buffer.left() if pending.home is None]
-        for pending in lost:
-            self._outcomes.lost(pending, "left when the publisher closed; Kafka may have it or not")
+        if self._spooler is None:
+            for pending in self._buffer.left():
+                self._outcomes.lost(pending, "left when the publisher closed; Kafka may have it or not")
         if left := len(self._buffer):
             log.error(
-                "%d accepted commands were not acknowledged by Kafka before the publisher closed, of which %d are "
-                "kept in the spool (last error: %s)",
+                "%d accepted commands were not acknowledged by Kafka before the publisher closed, and are %s (last "
+                "error: %s)",
                 left,
-                left - len(lost),
+                self._fate(),
                 self._sender.last_error if self._sender is not None else None,
             )
 
+    def _fate(self) -> str:
+        return "lost" if self._spooler is None else f"kept in {self._settings.spool}"
+
     def _left_open(self) -> None:
-        """The event loop or the interpreter ends with this publisher still open. What can be kept is kept."""
+        """The event loop or the interpreter ends with this publisher still open."""
         _open.discard(self)
         if os.getpid() != self._pid:
             return
+        self._buffer.close()
         if self._spooler is not None:
             self._spooler.close()
         if left := len(self._buffer):
-            lost = sum(pending.home is None for pending in self._buffer.left())
             log.error(
                 "the event loop of a publisher, or the program, ended before the publisher was closed: %d accepted "
-                "commands were not acknowledged by Kafka, of which %d are kept in the spool. Close the publisher "
-                "first: use 'async with'",
+                "commands were not acknowledged by Kafka, and are %s. Close the publisher first: use 'async with'",
                 left,
-                left - lost,
+                self._fate(),
             )
 
     def stats(self) -> PublisherStats:
@@ -522,15 +517,15 @@ def counted(
     """What the parts of a publisher count now. ``sender`` is None before the start, ``spooler`` without a spool."""
     return PublisherStats(
         accepted=buffer.accepted,
-        recovered=buffer.recovered,
-        set_aside=buffer.set_aside_count,
+        recovered=0 if spooler is None else spooler.recovered,
+        set_aside=0 if spooler is None else spooler.damaged,
         delivered=outcomes.delivered,
         failed=outcomes.failed,
         dropped=buffer.dropped,
         buffered=len(buffer),
         buffered_bytes=buffer.bytes,
-        spooled=buffer.disk_count,
-        spooled_bytes=buffer.disk_bytes,
+        spooled=0 if spooler is None else len(buffer),
+        spooled_bytes=0 if spooler is None else spooler.bytes,
         connected=sender is not None and sender.connected,
         waiting_seconds=0.0 if sender is None else sender.waiting_seconds(),
         last_error=None if sender is None else sender.last_error,

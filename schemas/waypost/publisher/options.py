@@ -15,7 +15,6 @@ OnFull = Literal["raise", "block", "drop_oldest"]
 
 
 OnDelivery = Callable[[str, BaseException | None], None]
-Durability = Literal["memory", "spool"]
 DEFAULT_SOURCE: Final = "/waypost/publisher"
 DEFAULT_COUNT: Final = 100_000
 DEFAULT_BYTES: Final = 64 * 1024 * 1024
@@ -32,23 +31,16 @@ class PublisherOptions(TypedDict, total=False):
     ``max_buffer_count``, ``max_buffer_bytes``
         The most commands and bytes in memory (default: 100,000 and 64 MiB).
     ``spool``
-        A directory on a local disk for commands that do not fit into memory, or that a crash must not lose. Use one
-        for each deployment (default: None, no spool).
+        A directory on a local disk in which each command is kept until Kafka has it, so that nothing accepted is lost
+        however the process dies. Use one for each deployment (default: None, no spool).
     ``max_spool_bytes``
-        The most bytes in the spool (default: 1 GiB).
-    ``durability``
-        ``"memory"``: a call returns once the command is in memory, and the spool takes what Kafka does not (default).
-        ``"spool"``: a call returns once the command is in the spool.
+        The most bytes of commands in the spool (default: 1 GiB). Its files take up to twice as much and 40 MB more.
     ``spool_fsync``
-        Whether each write to the spool also survives a power failure (default: False).
-    ``spool_after``
-        Seconds without an answer from Kafka, after which everything in memory goes to the spool too (default: 1).
-    ``adopt_after``
-        Seconds after which this publisher sends what a dead one left in the directory, unless a new one was started,
-        which takes over at once (default: 30). ``math.inf`` means never.
+        Whether what is in the spool also survives a power failure (default: False). A call of a SyncPublisher then
+        returns once the disk has the command; on an event loop, ``await publisher.persisted()``.
     ``on_full``
-        What a call does if the buffer is full: ``"raise"`` a BufferFullError (default), ``"block"``, or
-        ``"drop_oldest"``, which gives up the oldest command in memory that is not being sent.
+        What a call does if the memory is full, or with a spool if that is full: ``"raise"`` a BufferFullError
+        (default), ``"block"``, or ``"drop_oldest"``, which gives up the oldest command that is not being sent.
     ``on_delivery``
         A function that is called with each command id and None once Kafka has the command, or a DeliveryError if it
         was refused, dropped, or lost when the publisher closed. It is not called for commands that stay in the spool.
@@ -67,10 +59,7 @@ class PublisherOptions(TypedDict, total=False):
     max_buffer_bytes: int
     spool: str | os.PathLike[str] | None
     max_spool_bytes: int
-    durability: Durability
     spool_fsync: bool
-    spool_after: float
-    adopt_after: float
     on_full: OnFull
     on_delivery: OnDelivery | None
     default: Default | None
@@ -79,6 +68,13 @@ class PublisherOptions(TypedDict, total=False):
 
 #: What these options were called before.
 RENAMED_OPTIONS: Final = {"prefix": "topic_prefix", "options": "kafka_options"}
+
+#: Options that nothing depends on any more, and why.
+RETIRED_OPTIONS: Final = {
+    "durability": "with spool=, every command is on the disk before its call returns",
+    "spool_after": "with spool=, every command is on the disk before its call returns",
+    "adopt_after": "what dead publishers left is sent by the next one that starts, or by 'waypost spool drain'",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +87,7 @@ class PublisherSettings:
     max_buffer_bytes: int = DEFAULT_BYTES
     spool: str | os.PathLike[str] | None = None
     max_spool_bytes: int = DEFAULT_SPOOL_BYTES
-    durability: Durability = "memory"
     spool_fsync: bool = False
-    spool_after: float = 1.0
-    adopt_after: float = 30.0
     on_full: OnFull = "raise"
     on_delivery: OnDelivery | None = None
     default: Default | None = None
@@ -112,12 +105,8 @@ class PublisherSettings:
         ):
             raise ValueError("on_delivery must be a plain function: it is called, and not awaited")
         checked_default(self.default)
-        for name in ("max_buffer_count", "max_buffer_bytes", "max_spool_bytes", "spool_after", "adopt_after"):
+        for name in ("max_buffer_count", "max_buffer_bytes", "max_spool_bytes"):
             if not getattr(self, name) > 0:  # and not NaN
                 raise ValueError(f"{name} must be above 0, not {quoted(getattr(self, name))}")
         if self.on_full not in ("raise", "block", "drop_oldest"):
             raise ValueError(f"on_full must be 'raise', 'block' or 'drop_oldest', not {quoted(self.on_full)}")
-        if self.durability not in ("memory", "spool"):
-            raise ValueError(f"durability must be 'memory' or 'spool', not {quoted(self.durability)}")
-        if self.durability == "spool" and self.spool is None:
-            raise ValueError("durability='spool' needs a directory: spool=…")

@@ -10,15 +10,14 @@ class Pending:
 
     ``session_id`` is None for a command of a whole partition, which ``partition`` then names. ``number``
     counts up in the order of acceptance and is given by the buffer. ``home`` is the spool's token for the
-    file that holds the command in ``row``, None while it is in memory alone; ``gone`` says that it has left
-    the buffer. ``tries`` counts how often it was put into a batch. ``source`` is that of the publisher that
-    accepted it, None for this one.
+    file that holds the command as its ``row``, in ``stored`` bytes; it is None without a spool. ``tries``
+    counts how often it was put into a batch. ``source`` is that of the publisher that accepted it, None for
+    this one.
     """
 
     __slots__ = (
         "command_id",
         "command_type",
-        "gone",
         "home",
         "number",
         "partition",
@@ -26,6 +25,7 @@ class Pending:
         "session_id",
         "size",
         "source",
+        "stored",
         "time",
         "traceparent",
         "tries",
@@ -50,7 +50,6 @@ class Pending:
         self.traceparent = traceparent
         self.partition = partition
         self.size = len(value) + _OVERHEAD
-        self.number = self.row = self.tries = 0
+        self.number = self.row = self.stored = self.tries = 0
         self.home: object | None = None
         self.source: bytes | None = None
-        self.gone = False

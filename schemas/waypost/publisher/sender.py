@@ -231,7 +231,7 @@ class Sender:
         busy = self._buffer.route(_STEP)
         for lane in self._lanes:
             busy += lane.fill(_STEP, self._batch_bytes)
-            if lane.ready and not used_up and self._unsettled[lane.partition] <= 1:
+            if lane.ready and not used_up and self._unsettled[lane.partition] <= self._buffer.most_unsettled:
                 await lane.launch()
         if busy >= _STEP:
             await asyncio.sleep(0)
@@ -265,7 +265,7 @@ class Sender:
 
     def _take_out(self, partition: int, count: int) -> list[Pending]:
         gone = self._buffer.acknowledge(partition, count)
-        if self._buffer.settle(gone, partial(self._settled_elsewhere, partition)):
+        if self._buffer.settle(partition, gone, partial(self._settled_elsewhere, partition)):
             self._unsettled[partition] += 1
         return gone
 

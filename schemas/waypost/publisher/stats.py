@@ -8,9 +8,10 @@ class PublisherStats:
     """Counts of a publisher's commands since it was made, and its state now.
 
     ``accepted + recovered = delivered + failed + dropped + set_aside + buffered``. ``recovered`` commands were left in
-    the spool by dead publishers, and ``buffered`` ones are not acknowledged by Kafka. Of these, ``spooled`` ones are on
-    the disk or just being written to it. ``buffered_bytes`` are in memory, ``spooled_bytes`` on the disk. ``set_aside``
-    counts rows of the spool that are damaged, which were not sent: they stay in a file that ends in ``.damaged``.
+    the spool by dead publishers, and ``buffered`` ones are not acknowledged by Kafka. With a spool, ``spooled`` is the
+    same: all of them are on the disk, and as many as fit in memory too. ``buffered_bytes`` are in memory,
+    ``spooled_bytes`` on the disk. ``set_aside`` counts what is damaged in the spool and was not sent: it stays in files
+    that end in ``.damaged``.
 
     ``connected`` says that there is a connection, or was one until Kafka became unreachable. ``waiting_seconds`` is how
     long Kafka has not answered the oldest batch, and ``last_error`` what has gone wrong since the last batch that it

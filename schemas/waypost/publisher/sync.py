@@ -3,16 +3,16 @@
 import asyncio
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
 
-from waypost.deprecation import deprecated, renamed_keywords
+from waypost.deprecation import deprecated, renamed_keywords, retired_keywords
 from waypost.errors import PublisherClosedError
 from waypost.publisher.calls import CommandMethods
 from waypost.publisher.client import Publisher
 from waypost.publisher.exits import at_exit, not_at_exit
-from waypost.publisher.options import RENAMED_OPTIONS, PublisherOptions
+from waypost.publisher.options import RENAMED_OPTIONS, RETIRED_OPTIONS, PublisherOptions
 from waypost.publisher.pending import Pending
 from waypost.publisher.stats import PublisherStats
 
@@ -35,11 +35,13 @@ class SyncPublisher(CommandMethods):
 
     It is ready once it is made, and its calls are safe from several threads. The options are those of
     :class:`waypost.PublisherOptions`. With ``on_full="block"``, a call waits for room, at most ``block_timeout``
-    seconds. With ``durability="spool"``, threads that call at the same time share one write to the disk.
+    seconds. With ``spool_fsync``, a call returns once the disk has the command, and threads that call at the same time
+    share one sync of the disk. If that fails, the call raises a SpoolError, although the command was accepted.
     ``on_delivery`` is called in the publisher's own thread. A publisher that is still open when the process ends
     normally is closed then, within 5 seconds; this holds for children of multiprocessing too.
     """
 
+    @retired_keywords(**RETIRED_OPTIONS)
     @renamed_keywords(**RENAMED_OPTIONS)
     def __init__(
         self,
@@ -51,6 +53,7 @@ class SyncPublisher(CommandMethods):
         self._publisher = _Threaded(bootstrap_servers, **options)
         super().__init__(self._publisher._default)
         self._block_timeout = block_timeout
+        self._synced = options.get("spool") is not None and options.get("spool_fsync", False)
         self._closing = threading.Lock()
         self._left: int | None = None
         self._pid = os.getpid()
@@ -81,7 +84,7 @@ class SyncPublisher(CommandMethods):
         return self._run(self._publisher.flush(timeout))
 
     def persisted(self) -> None:
-        """Wait until everything accepted before this call is in the spool or in Kafka.
+        """Wait until everything accepted before this call is on the local disk or in Kafka.
 
         See :meth:`waypost.Publisher.persisted`.
         """
@@ -187,6 +190,17 @@ class SyncPublisher(CommandMethods):
         # A delivery callback runs in the thread that makes room, so it must not wait for room.
         own = threading.get_ident() == self._thread.ident
         self._publisher._accept(*pending, timeout=0 if own else self._block_timeout)
+        if self._synced and not own:
+            self._wait_for_the_disk(pending)
+
+    def _wait_for_the_disk(self, accepted: Sequence[Pending]) -> None:
+        spooler = self._publisher._spooler
+        assert spooler is not None
+        number = accepted[-1].number
+        done = threading.Event()
+        spooler.when_persisted(number, done.set)
+        done.wait()
+        spooler.persisted(number)
 
     def _close_at_exit(self) -> None:
         if os.getpid() == self._pid:

@@ -7,26 +7,88 @@ from tests.mutants.mutant import Edit, Mutant
 BUFFER = "waypost.publisher.buffer:Buffer."
 SENDER = "waypost.publisher.sender:Sender."
 LANE = "waypost.publisher.lane:Lane."
-SPOOL = "waypost.publisher.spool.buffer:SpooledBuffer."
+SPOOL = "waypost.publisher.spool."
 CONSUMING = "waypost.subscriber.consumer:ResultConsumer."
 SUBSCRIBER_TESTS = "tests/integration/test_subscriber.py::"
-SPOOL_BUFFER_TESTS = "tests/unit/test_publisher_spool_buffer.py"
+SPOOL_TESTS = "tests/unit/test_publisher_spool.py::"
+SPOOL_FILE_TESTS = "tests/unit/test_publisher_spool_files.py::"
+SPOOL_PROPERTIES = "tests/properties/test_spool.py"
 
 CLIENT: tuple[Mutant, ...] = (
     Mutant(
-        "failed-removal-forgotten",
-        "what could not be removed from the spool is not tried again",
-        (Edit("waypost.publisher.spool.spooler:Spooler._remove", "self._buffer.put_off(found)", "pass"),),
+        "failed-watermark-forgotten",
+        "a watermark that could not be written is not written later",
+        (Edit(SPOOL + "spooler:Spooler.settle", "self._marks[log_, partitions, partition] = row", "pass"),),
+        tests=(SPOOL_TESTS + "test_a_watermark_that_can_not_be_written_holds_up_its_partition_until_it_can",),
+    ),
+    Mutant(
+        "one-watermark-for-all-partitions",
+        "what one partition acknowledged counts for all",
+        (
+            Edit(
+                SPOOL + "watermark:Watermark.covers",
+                "self._rows.get((partitions, its), 0)",
+                "max(self._rows.values(), default=0)",
+            ),
+        ),
+        tests=(SPOOL_PROPERTIES,),
+    ),
+    Mutant(
+        "arrivals-overtake-the-spool",
+        "what comes now is sent before what is on the disk alone",
+        (
+            Edit(
+                BUFFER + "_store",
+                "held = not self._beyond and self._fits(count, size)",
+                "held = self._fits(count, size)",
+            ),
+        ),
+        tests=(SPOOL_PROPERTIES,),
+    ),
+    Mutant(
+        "failed-write-left-behind",
+        "what a full disk took of a command, and an interrupted call, stay in the spool",
+        (Edit(SPOOL + "log:Segment.write", "os.ftruncate(self.fd, self.size)", "pass"),),
         tests=(
-            "tests/unit/test_publisher_spool.py::"
-            "test_what_can_not_be_removed_from_the_disk_is_removed_once_it_can",
+            SPOOL_TESTS + "test_a_full_disk_is_an_error_that_says_what_was_kept_and_room_helps",
+            SPOOL_TESTS + "test_an_interrupted_call_leaves_nothing_that_is_sent_later",
         ),
     ),
     Mutant(
-        "acknowledged-written-after-all",
-        "what was acknowledged while it waited to be saved is written to the spool",
-        (Edit(SPOOL + "save", "if each.gone or each.home is not None:", "if each.home is not None:"),),
-        tests=(SPOOL_BUFFER_TESTS + "::test_what_was_acknowledged_before_it_is_written_is_not_written",),
+        "dropped-comes-back",
+        "what was given up for newer commands is sent by the next publisher",
+        (Edit(BUFFER + "_drop_oldest", "self._spool.drop(queue[0])", "pass"),),
+        tests=(SPOOL_TESTS + "test_dropping_the_oldest_makes_room_and_they_do_not_come_back",),
+    ),
+    Mutant(
+        "record-of-what-was-dropped-goes-first",
+        "a file that says what was given up is removed before the file with the commands",
+        (
+            Edit(
+                SPOOL + "log:Log.tidy",
+                "needed = segment.has_drops and segment is not self.segments[0]",
+                "needed = False",
+            ),
+        ),
+        tests=(SPOOL_PROPERTIES,),
+    ),
+    Mutant(
+        "half-a-call-accepted",
+        "of a call with several commands, those are sent that were written before the process died",
+        (Edit(SPOOL + "log:Log._count", "if call is not None:", "if False:"),),
+        tests=(SPOOL_FILE_TESTS + "test_a_call_with_several_commands_is_accepted_whole_or_not_at_all",),
+    ),
+    Mutant(
+        "damage-ends-a-file",
+        "nothing is sent of what follows a damaged record",
+        (
+            Edit(
+                SPOOL + "record:_first_frame",
+                "at = data.find(_MAGIC, at + 1)",
+                "at = -1",
+            ),
+        ),
+        tests=(SPOOL_FILE_TESTS + "test_a_damaged_record_is_set_aside_and_stops_nothing",),
     ),
     Mutant(
         "unacknowledged-in-reverse",
@@ -85,18 +147,6 @@ CLIENT: tuple[Mutant, ...] = (
         ),
         harmless="the gap makes the broker refuse the partition's next batch, and that error ends the producer as "
         "well; a partition that does not know the producer takes any sequence, and nothing else is in flight",
-    ),
-    Mutant(
-        "spilled-back-in-reverse",
-        "commands that could not be written to the spool come back in the wrong order",
-        (Edit(SPOOL + "spilled", "extendleft(reversed(self._spilling))", "extendleft(self._spilling)"),),
-        tests=(SPOOL_BUFFER_TESTS,),
-    ),
-    Mutant(
-        "arrivals-overtake-the-spool",
-        "what comes now is sent before what is stored",
-        (Edit(SPOOL + "_routable", "if not self._arrivals or self.stored or", "if not self._arrivals or"),),
-        tests=(SPOOL_BUFFER_TESTS,),
     ),
     Mutant(
         "event-done-before-it-is-handled",

@@ -1,9 +1,13 @@
-"""An agent to be killed: publishes numbered creates and prints, unbuffered, what it knows of each.
+"""An agent that will die: publishes numbered creates and prints, unbuffered, what it knows of each.
 
 ``python -m tests.tools.crash.agent JOB``, JOB in JSON: bootstrap, prefix, first (number), sessions, burst (calls before
-a pause), threads (0: an event loop), goal (after so many it closes and says what was left), and options of the
-publisher. Each line is a letter and a number: ``a`` the call for it has returned, ``d`` Kafka has it, ``s`` all up
-to it are saved, ``l`` so many were left at the end.
+a pause), threads (0: an event loop), goal (after so many it closes and says what was left), death, and options of the
+publisher. Each line is a letter and a number: ``a`` the call for it has returned, ``d`` Kafka has it, ``l`` so many
+were left at the end.
+
+``death`` is ``kill``: another process kills it; ``exit``: it calls os._exit at a line of standard input; ``fork``: a
+forked child publishes and ends so, while its parent, which has a publisher of its own, lives on and is killed then;
+``abort``: it aborts itself.
 """
 
 import asyncio
@@ -11,6 +15,7 @@ import itertools
 import json
 import os
 import random
+import signal
 import sys
 import threading
 import time
@@ -57,9 +62,6 @@ async def on_a_loop(job: dict[str, Any]) -> None:
             publish(publisher, f"session-{chooser.randrange(job['sessions'])}", number)
             if chooser.randrange(job["burst"]) == 0:
                 await asyncio.sleep(PAUSE_SECONDS)
-                if job["options"].get("spool") and chooser.randrange(10) == 0:
-                    await publisher.persisted()
-                    say("s", number)
 
 
 def in_threads(job: dict[str, Any]) -> None:
@@ -82,9 +84,42 @@ def in_threads(job: dict[str, Any]) -> None:
         thread.join()
 
 
+def die_when_told(how: str) -> None:
+    """End this process in the middle of its work, past all handlers."""
+
+    def wait() -> None:
+        sys.stdin.readline()
+        if how == "abort":
+            os.abort()
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def work(job: dict[str, Any]) -> None:
+    """Publish until the end."""
+    if job["threads"]:
+        in_threads(job)
+    else:
+        asyncio.run(on_a_loop(job))
+
+
+def in_a_child(job: dict[str, Any]) -> None:
+    """Publish from a forked child of a process that has a publisher too."""
+    with SyncPublisher(job["bootstrap"], **options(job)) as publisher:
+        publish(publisher, "of-the-parent", job["first"])
+        if os.fork() == 0:
+            die_when_told("exit")
+            work({**job, "first": job["first"] + 1})
+        os.wait()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 if __name__ == "__main__":
     given = json.loads(sys.argv[1])
-    if given["threads"]:
-        in_threads(given)
+    if given["death"] == "fork":
+        in_a_child(given)
     else:
-        asyncio.run(on_a_loop(given))
+        if given["death"] != "kill":
+            die_when_told(given["death"])
+        work(given)

@@ -3,10 +3,8 @@
 import asyncio
 import json
 import random
-import sqlite3
 import sys
 from collections import defaultdict
-from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +22,9 @@ SESSIONS = 4
 #: What Kafka does meanwhile: it works; it can't be reached at all; it freezes while the agent works.
 KafkaState = Literal["up", "down", "frozen"]
 STATES: tuple[KafkaState, ...] = ("up", "down", "frozen")
+#: How the agent ends; see tests/tools/crash/agent.py.
+Death = Literal["kill", "exit", "fork", "abort"]
+DEATHS: tuple[Death, ...] = ("kill", "exit", "fork", "abort")
 
 
 @dataclass
@@ -32,18 +33,14 @@ class Said:
 
     accepted: set[int] = field(default_factory=set)
     delivered: set[int] = field(default_factory=set)
-    saved: set[int] = field(default_factory=set)
-    on_disk: set[int] = field(default_factory=set)  # found in the spool after a death
     left: int = 0
 
-    def hear(self, line: bytes, first: int) -> None:
+    def hear(self, line: bytes) -> None:
         letter, number = line.decode().split()
         if letter == "a":
             self.accepted.add(int(number))
         elif letter == "d":
             self.delivered.add(int(number))
-        elif letter == "s":
-            self.saved.update(range(first, int(number) + 1))
         else:
             self.left += int(number)
 
@@ -59,8 +56,6 @@ class RoundReport:
     accepted: int
     arrived: int
     missing: int
-    missing_though_saved: int
-    missing_though_on_disk: int
     missing_though_delivered: int
     applied_twice: int
     out_of_order: int
@@ -85,31 +80,25 @@ class Rounds:
         self._next = 0
         self._heard = asyncio.Event()
 
-    async def kill(self, state: KafkaState, **options: Any) -> None:
-        """One agent under load, killed after a random while."""
+    async def kill(self, state: KafkaState, death: Death = "kill", **options: Any) -> None:
+        """One agent under load, which dies after a random while."""
         choose = self._chooser
         threads = choose.choice([0, 0, 3])
         job = self._job(NOWHERE if state == "down" else self._kafka.bootstrap_servers, threads, options)
         job["options"].setdefault("max_buffer_count", choose.choice([60, 1000, 100_000]))
         job["burst"] = choose.choice([5, 50, 500])
+        job["death"] = death
         async with _Process(job, self.said) as agent:
             await agent.speaks()
             if state == "frozen":
                 await asyncio.sleep(choose.random() * 0.3)
                 self._kafka.suspend()
             await asyncio.sleep(choose.random() * 0.5)
-            agent.kill()
-        await asyncio.to_thread(self._look_at_the_disk)
+            await agent.die(death)
         if state == "frozen":
             self._kafka.resume()
         self.kills += 1
         self._next = max(self.said.accepted) + threads + 2
-
-    def _look_at_the_disk(self) -> None:
-        for path in self._directory.glob("*.spool"):
-            with closing(sqlite3.connect(path)) as connection:
-                found = connection.execute("select id from commands").fetchall()
-            self.said.on_disk.update(int(command_id[2:]) for (command_id,) in found)
 
     async def ends(self, count: int, **options: Any) -> int:
         """One agent that can't reach Kafka, publishes so many, and lives to close; how many it says are left."""
@@ -128,6 +117,7 @@ class Rounds:
             "burst": 50,
             "threads": threads,
             "goal": -1,
+            "death": "kill",
             "options": {"spool": str(self._directory), **options},
         }
 
@@ -138,8 +128,8 @@ class Rounds:
         ) as publisher:
             left = await publisher.flush(120)
             assert left == 0, publisher.stats()
-        remaining = sorted(path.name for path in self._directory.glob("*.spool"))
-        assert remaining == []
+        remaining = sorted(path.name for path in self._directory.iterdir())
+        assert remaining == ["directory.lock"]
 
     async def verdict(self) -> RoundReport:
         """Compare what was said with the log, as the most forgetful worker that the contract allows applies it."""
@@ -166,8 +156,6 @@ class Rounds:
             accepted=len(self.said.accepted),
             arrived=sum(map(len, applied.values())) + sent_again,
             missing=len(missing),
-            missing_though_saved=len(missing & self.said.saved),
-            missing_though_on_disk=len(self.said.on_disk - arrived),
             missing_though_delivered=len(missing & self.said.delivered),
             applied_twice=applied_twice,
             out_of_order=sum(
@@ -193,6 +181,7 @@ class _Process:
             "-m",
             "tests.tools.crash.agent",
             json.dumps(self._job),
+            stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
@@ -208,7 +197,7 @@ class _Process:
     async def _hear(self) -> None:
         assert self._process.stdout is not None
         async for line in self._process.stdout:
-            self._said.hear(line, self._job["first"])
+            self._said.hear(line)
             self._first_word.set()
         self._first_word.set()
 
@@ -222,5 +211,11 @@ class _Process:
         """Wait for its end."""
         assert await asyncio.wait_for(self._process.wait(), 60) == 0, (await self._complaints).decode()
 
-    def kill(self) -> None:
-        self._process.kill()
+    async def die(self, death: Death) -> None:
+        """Let it end in the middle of its work."""
+        if death == "kill":
+            self._process.kill()
+            return
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"now\n")
+        await asyncio.wait_for(self._process.wait(), 60)

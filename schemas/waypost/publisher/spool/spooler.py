@@ -1,341 +1,356 @@
-"""The spool's thread: writes to the disk what the buffer wants there, loads it again, removes what is settled.
+"""Joins a publisher's buffer and its logs: what is written in a call, and what a thread does behind it.
 
-One thread for each publisher with a spool, so that no disk ever holds up the event loop (a publisher with
-``durability="spool"`` writes in its calls as well). Owns the spool files from the claim to the end; knows the
-order of nothing, which is the buffer's.
+A call appends to the log, under the buffer's lock. The thread reads back what does not fit into memory, removes files
+that nobody needs, and syncs, so that no slow disk ever holds up the event loop. The order of things is the buffer's.
 """
 
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from time import monotonic
-from typing import Final, cast
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Final, cast
 
 from waypost.errors import SpoolError
 from waypost.publisher.pending import Pending
-from waypost.publisher.spool.buffer import SpooledBuffer
 from waypost.publisher.spool.directory import SpoolClaim
-from waypost.publisher.spool.file import SpoolFile
+from waypost.publisher.spool.log import Log, Segment
+from waypost.publisher.spool.reader import Reader
+
+if TYPE_CHECKING:
+    from waypost.publisher.buffer import Buffer
 
 log = logging.getLogger("waypost")
-_CHUNK: Final = 500
-_REMOVE_CHUNK: Final = 100  # calls that write through wait for the commit of one such chunk
-_TICK: Final = 0.25
-_PATIENCE: Final = 1.0  # after so many seconds of trouble the next attempt
-_LOOK_SECONDS: Final = 2.0  # between two looks at what others left
-
-
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """Somebody waits until this holds; ``save`` if writing to the disk is what helps."""
-
-    answered: Callable[[], bool]
-    tell: Callable[[], None]
-    save: bool
-
-
-class _Left:
-    """A file that a dead publisher left: how much of it is still to be loaded, and to be removed."""
-
-    def __init__(self, file: SpoolFile) -> None:
-        self.file = file
-        self.count, self.size = file.totals()
-        self.held = self.count
-        self.row = 0
-        self.set_aside = (0, 0)
-
-    def load(self, most: int) -> list[Pending]:
-        """The next commands; none at the end, or where the rest can't be read."""
-        try:
-            found = self.file.read(self.row, most=most)
-        except SpoolError as error:
-            log.error("the rest of what a publisher left can't be sent, and is kept: %s", error)
-            return []
-        lost, size = self.file.take_set_aside()
-        self.count -= lost
-        self.size -= size
-        self.held -= lost
-        self.set_aside = (lost, size)
-        if found:
-            self.row = found[-1].row
-            self.count -= len(found)
-            self.size -= sum(each.size for each in found)
-        return found
+_TICK: Final = 1.0  # between two looks whether the files are still there, and two attempts after trouble
 
 
 class Spooler:
-    """Serves the buffer from a thread. ``last_error`` is what went wrong with the disk since it last went well.
-
-    ``quiet_seconds``: after so long without any progress all that is in memory is written to the disk too.
-    ``adopt_after``: after so many seconds what another publisher left is taken over, where nobody started in its
-    place, and while ``sending`` says that Kafka takes what we send.
+    """The spool of one publisher. ``bytes`` are those of commands that are neither acknowledged nor given up,
+    ``recovered`` counts what dead publishers left, ``behind`` what of it is to be sent, and ``damaged`` what is not;
+    ``last_number`` is the number of the newest of these.
     """
 
-    def __init__(
-        self, claim: SpoolClaim, quiet_seconds: float, adopt_after: float, sending: Callable[[], bool]
-    ) -> None:
-        self.last_error: str | None = None
+    def __init__(self, claim: SpoolClaim, max_bytes: int, *, fsync: bool) -> None:
+        self.fsync = fsync
+        self.bytes = sum(left.live_bytes for left in claim.left)
+        self.behind = sum(left.live for left in claim.left)
+        self.damaged = sum(left.damaged for left in claim.left)
+        self.recovered = self.behind + self.damaged
         self._claim = claim
-        self._quiet_seconds = quiet_seconds
-        self._adopt_after = adopt_after
-        self._sending = sending
-        self._left = {file: left for file in claim.left if (left := self._counted(file)) is not None}
-        self._to_load = deque(self._left.values())
-        self.recovered = (sum(x.count for x in self._to_load), sum(x.size for x in self._to_load))
+        self._own = claim.own
+        self.encode = claim.own.encode  # what write() will write
+        self._max_bytes = max_bytes
+        base = 0
+        for each in (*claim.left, claim.own):
+            each.base = base
+            base += each.rows
+        self.last_number = base
+        self._readers = deque(Reader(each) for each in (*claim.left, claim.own))
+        self._write_error: str | None = None
+        self._error: str | None = None
+        self._hinted = False
         self._news = threading.Event()
-        self._closing = self._ended = False
+        self._stop = threading.Event()
+        self._ended = False
         self._ending = threading.Lock()
         self._at_the_end: list[Callable[[], None]] = []
-        self._asked: deque[_Question] = deque()
-        self._look_at = 0.0
-        self._look_error: str | None = None
+        self._synced = base
+        self._unsafe: list[Segment] = []
+        self._marking = threading.Lock()
+        self._marks: dict[tuple[Log, int, int], int] = {}
+        self._unmarked: deque[Callable[[], None]] = deque()
+        self._asked: deque[tuple[int, Callable[[], None]]] = deque()
         self._thread = threading.Thread(target=self._run, name="waypost-spool", daemon=True)
 
-    def _counted(self, file: SpoolFile) -> _Left | None:
-        """What there is in the file of a dead publisher; None if nothing is to be had, and it was given up."""
-        empty = False
-        try:
-            left = _Left(file)
-            if left.count:
-                return left
-            empty = True
-        except SpoolError as error:
-            log.error("what a publisher left can't be sent, and is kept: %s", error)
-            self._claim.pass_over(file.path)
-        self._claim.give_up(file, empty=empty)
-        return None
-
     @property
-    def own(self) -> SpoolFile:
-        """The file of this publisher."""
-        return self._claim.own
+    def last_error(self) -> str | None:
+        """What is wrong with the disk now."""
+        return self._write_error or self._error
 
-    def start(self, buffer: SpooledBuffer) -> None:
+    def start(self, buffer: "Buffer") -> None:
         """Begin to serve."""
         self._buffer = buffer
         self._thread.start()
 
-    def hint(self) -> None:
-        """There is work. From any thread."""
-        self._news.set()
+    # In a call, under the buffer's lock.
 
-    def when_saved(self, number: int, tell: Callable[[], None]) -> None:
-        """Write what is in memory to the disk and call ``tell``, in the spool's thread, once nothing up to this
-        number is in memory alone.
+    def fits(self, size: int) -> bool:
+        """Whether so many bytes more are allowed."""
+        return self.bytes + size <= self._max_bytes
+
+    def could_fit(self, size: int) -> bool:
+        """Whether so many bytes are allowed if there is nothing else."""
+        return size <= self._max_bytes
+
+    def roomy(self) -> bool:
+        """Whether a quarter of what is allowed is free."""
+        return 4 * self.bytes <= 3 * self._max_bytes
+
+    def write(self, data: bytes, accepted: Sequence[Pending], *, held: bool, behind: int) -> int:
+        """Write commands, give them their numbers and return the last one.
+
+        They are ``held`` in memory too, or the oldest on the disk alone if nothing else is ``behind``.
+
+        Raises:
+            SpoolError: Nothing was written.
         """
-        self._ask(_Question(lambda: not self._buffer.in_memory_alone(number), tell, save=True))
+        own = self._own
+        try:
+            segment = own.write(data, len(accepted))
+        except OSError as error:
+            raise self._explained(error, "This command was not accepted") from error
+        self._write_error = None
+        base = own.base
+        for pending in accepted:
+            pending.number = base + pending.row
+            pending.home = segment
+        size = len(data)
+        self.bytes += size
+        segment.live += len(accepted)
+        segment.live_bytes += size
+        if not held:
+            segment.unread += len(accepted)
+            segment.unread_bytes += size
+            if not behind:
+                self._readers[0].seek(segment, segment.size - size)
+        if self.fsync or own.retired:
+            self.hint()
+        return base + own.rows
 
-    def when_roomy(self, tell: Callable[[], None]) -> None:
-        """Call ``tell``, in the spool's thread, once a quarter of what can fill up is free."""
-        self._ask(_Question(self._buffer.roomy, tell, save=False))
+    def drop(self, pending: Pending) -> None:
+        """Record that a command is given up.
 
-    def _ask(self, question: "_Question") -> None:
+        Raises:
+            SpoolError: Nothing was written, so it can't be given up.
+        """
+        home = cast("Segment", pending.home)
+        try:
+            home.log.drop([pending])
+        except OSError as error:
+            raise self._explained(
+                error, "This command was not accepted, and none was given up for it"
+            ) from error
+
+    def _explained(self, error: OSError, what: str) -> SpoolError:
+        self._write_error = f"{self._own.directory}: {error.strerror or error}"
+        return SpoolError(
+            f"The spool in {self._own.directory} can't be written: {error.strerror or error}. {what}. All that were "
+            "accepted before are kept, in memory or in the spool, and will be sent. Make room on the disk, or correct "
+            "its fault"
+        )
+
+    def forget(self, pending: Pending) -> None:
+        """Count a command no more: it was acknowledged, or given up."""
+        segment = cast("Segment", pending.home)
+        self.bytes -= pending.stored
+        segment.live -= 1
+        segment.live_bytes -= pending.stored
+        if not segment.live and segment is not self._own.segments[-1]:
+            self.hint()
+
+    def loaded(self, pending: Pending) -> None:
+        """Give a command that was read back its number; it is in memory too now."""
+        segment = cast("Segment", pending.home)
+        segment.unread -= 1
+        segment.unread_bytes -= pending.stored
+        pending.number = segment.log.base + pending.row
+
+    def hint(self) -> None:
+        """There is work for the thread."""
+        if not self._hinted:
+            self._hinted = True
+            self._news.set()
+
+    # For the sender.
+
+    def settle(
+        self, partitions: int, partition: int, gone: Sequence[Pending], settled: Callable[[], None]
+    ) -> bool:
+        """Record that these were acknowledged, in the order of their partition.
+
+        True if that is not done when this returns; then ``settled`` is called, from any thread, when it is.
+        """
+        newest: dict[Log, int] = {}
+        for pending in gone:
+            newest[cast("Segment", pending.home).log] = pending.row
+        with self._marking:
+            late = self.fsync or bool(self._marks)
+            for log_, row in newest.items():
+                if not late:
+                    try:
+                        log_.watermark.advance(partitions, partition, row)
+                        continue
+                    except OSError as error:
+                        self._complain(error)
+                        late = True
+                self._marks[log_, partitions, partition] = row
+            if late:
+                self._unmarked.append(settled)
+        if late:
+            self.hint()
+        return late
+
+    # For those who wait.
+
+    def when_persisted(self, number: int, tell: Callable[[], None]) -> None:
+        """Call ``tell``, from any thread, once everything up to this number was synced, or could not be."""
         with self._ending:
             if not self._ended:
-                self._asked.append(question)
-                self._news.set()
+                self._asked.append((number, tell))
+                self.hint()
                 return
-        question.tell()
+        tell()
+
+    def persisted(self, number: int) -> bool:
+        """Whether everything up to this number is as safe as was asked for, or in Kafka.
+
+        Raises:
+            SpoolError: The disk can't be synced.
+        """
+        if not self.fsync:
+            return True
+        if any(each.live and each.log.base + each.first_row <= number for each in self._unsafe):
+            raise SpoolError(
+                f"The spool in {self._own.directory} can't be synced to the disk. What was accepted is kept and will "
+                "be sent, but until Kafka has it, a power failure loses it. Correct the fault of the disk"
+            )
+        return self._synced >= number
 
     def end(self, tell: Callable[[], None]) -> None:
-        """As :meth:`close`, without waiting: ``tell`` is called in the spool's thread at its end."""
+        """Bring the disk up to date, let go of it, and call ``tell`` then, from any thread."""
         with self._ending:
             if not self._ended:
                 self._at_the_end.append(tell)
-                tell = _nothing
-            self._closing = True
-        self._news.set()
+                self._stop.set()
+                self._news.set()
+                return
         tell()
 
     def close(self) -> None:
-        """Write what is in memory alone, as far as it fits, and close the files. From any thread but the spool's."""
-        self.end(_nothing)
+        """:meth:`end`, and wait for it. From any thread but the spool's."""
+        self.end(lambda: None)
         self._thread.join()
 
+    # The thread.
+
     def _run(self) -> None:
-        oldest, since = 0, monotonic()
-        while not self._closing:
+        while not self._stop.is_set():
             self._news.wait(_TICK)
             self._news.clear()
-            if (now_oldest := self._buffer.oldest()) != oldest or not oldest:
-                oldest, since = now_oldest, monotonic()
+            self._hinted = False
             try:
-                self._serve(quiet=monotonic() - since >= self._quiet_seconds)
-                self.last_error = None
-            except SpoolError as error:
-                self._complain(error)
-                self._pause()
+                self._serve()
+                self._error = None
             except Exception as error:
-                log.exception("the spool's thread goes on after an error; commands stay where they are")
                 self._complain(error)
-                self._pause()
+                self._stop.wait(_TICK)
         self._end()
 
-    def _pause(self) -> None:
-        # News come in meanwhile, and only the end cuts this short.
-        until = monotonic() + _PATIENCE
-        while not self._closing and monotonic() < until:
-            self._news.wait(_TICK)
-            self._news.clear()
-        self._news.set()
-
     def _complain(self, error: Exception) -> None:
-        if self.last_error is None:
-            log.error("the spool is in trouble; commands stay where they are: %s", error)
-        self.last_error = str(error)
+        if not isinstance(error, OSError | SpoolError):
+            log.exception("the spool's thread continues after an error; commands stay where they are")
+        elif self._error is None:
+            log.error("The spool is in trouble, and commands stay where they are: %s", error)
+        self._error = str(error)
 
-    def _serve(self, quiet: bool) -> None:
-        self._buffer.listen()
-        self._remove()
-        if quiet or any(question.save for question in list(self._asked)):
-            self._save()
-        while self._spill():
-            self._remove()
+    def _serve(self) -> None:
+        self._mark()
+        self._sync()
         while self._buffer.load_wanted() and self._load():
             pass
-        self._answer()
-        self.own.tidy(empty=not self._buffer.disk_count)
-        for left in self._left:
-            left.tidy(empty=False)
-        self._look_around()
+        self._tidy()
+        self._own.check()
+        if self._unsafe:
+            raise SpoolError(f"{self._unsafe[0].path} can't be synced to the disk")
 
-    def _look_around(self) -> None:
-        """Take over what other publishers left meanwhile."""
-        if monotonic() < self._look_at or not self._buffer.calm() or not self._sending():
+    def _mark(self) -> None:
+        """Write and sync what :meth:`settle` could not."""
+        with self._marking:
+            if not self._unmarked:
+                return
+            marks, told = dict(self._marks), len(self._unmarked)
+        for (log_, partitions, partition), row in marks.items():
+            log_.watermark.advance(partitions, partition, row)
+        if self.fsync:
+            for log_ in {log_ for log_, _, _ in marks}:
+                log_.watermark.sync()
+        with self._marking:
+            self._marks = {key: row for key, row in self._marks.items() if row != marks.get(key)}
+            settled = [self._unmarked.popleft() for _ in range(told)]
+        for tell in settled:
+            tell()
+
+    def _sync(self) -> None:
+        if not self.fsync:
+            self._own.close_full(list(self._own.retired))
             return
-        self._look_at = monotonic() + min(_LOOK_SECONDS, self._adopt_after)
-        try:
-            found = self._claim.newly_left(self._adopt_after)
-            self._look_error = None
-        except SpoolError as error:
-            if self._look_error is None:
-                log.error("what other publishers left can't be looked for: %s", error)
-            self._look_error = str(error)
-            return
-        if found is None or (left := self._counted(found)) is None:
-            return
-        if self._buffer.adopt(left.count, left.size):
-            log.info("%d commands that another publisher left in %s are sent now", left.count, found.path)
-            self._left[found] = left
-            self._to_load.append(left)
-            self._news.set()
-        else:
-            self._claim.give_up(found, empty=False)  # and after as many seconds we look again
-
-    def _remove(self) -> None:
-        found = self._buffer.removals()
-        rows: dict[SpoolFile, list[int]] = {}
-        for gone, _ in found:
-            for pending in gone:
-                if pending.home is not None:
-                    rows.setdefault(cast("SpoolFile", pending.home), []).append(pending.row)
-        try:
-            for file, numbers in rows.items():
-                for start in range(0, len(numbers), _REMOVE_CHUNK):
-                    file.remove(numbers[start : start + _REMOVE_CHUNK])
-        except SpoolError:
-            self._buffer.put_off(found)
-            raise
-        for file, numbers in rows.items():
-            self._release(file, len(numbers))
-        for _, settled in found:
-            if settled is not None:
-                settled()
-
-    def _release(self, file: SpoolFile, removed: int) -> None:
-        """Give up a dead publisher's file once all that it held is in Kafka and removed."""
-        left = self._left.get(file)
-        if left is None:
-            return
-        left.held -= removed
-        if left.held <= 0:
-            del self._left[file]
-            if left in self._to_load:
-                self._to_load.remove(left)
-            self._claim.give_up(file, empty=True)
-
-    def _save(self) -> None:
-        unsaved = self._buffer.unsaved()
-        for start in range(0, len(unsaved), _CHUNK):
-            chosen = self._buffer.save(unsaved[start : start + _CHUNK])
-            if not chosen:
-                continue
-            try:
-                self.own.add(chosen)
-            except SpoolError:
-                self._buffer.saved(chosen, well=False)
-                raise
-            self._buffer.saved(chosen, well=True)
-            self._remove()
-
-    def _answer(self) -> None:
+        number = self._own.base + self._own.rows
+        if number > self._synced:
+            self._unsafe += self._own.sync()
+            self._synced = number
+        self._unsafe = [segment for segment in self._unsafe if segment.live]
         for _ in range(len(self._asked)):
-            question = self._asked.popleft()
-            if question.answered():
-                question.tell()
+            number, tell = self._asked.popleft()
+            if self._synced >= number:
+                tell()
             else:
-                self._asked.append(question)
-
-    def _spill(self) -> bool:
-        count, new = self._buffer.spill(_CHUNK)
-        if not count:
-            return False
-        try:
-            if new:
-                self.own.add(new)
-        except SpoolError:
-            self._buffer.spilled(new)
-            raise
-        self._buffer.spilled()
-        return True
+                self._asked.append((number, tell))
 
     def _load(self) -> bool:
-        """Load some of the oldest stored commands; False if there is nothing to be found."""
-        while self._to_load:
-            left = self._to_load[0]
-            left.set_aside = (0, 0)
-            found = left.load(self._buffer.load_most)
-            self._buffer.set_aside(*left.set_aside)
-            if found:
-                break
-            self._to_load.popleft()
-            if left.count:
-                self._buffer.lost_sight(left.count, left.size)
-            self._release(left.file, 0)
-        else:
-            first, last = self._buffer.next_stored()
-            found = self.own.read(first - 1, last, self._buffer.load_most)
-            self._buffer.set_aside(*self.own.take_set_aside())
+        """Read some of the oldest that are on the disk alone; False if there is nothing to be found."""
+        reader = self._readers[0]
+        try:
+            found = reader.read(self._buffer.load_most)
+        except OSError as error:
+            if reader.log is self._own:
+                raise
+            log.error("The rest of what a publisher left can't be read. It is kept: %s", error)
+            self._buffer.lost(partial(self._lose_sight, reader.log))
+            self._readers.popleft()
+            return True
         if found:
             self._buffer.loaded(found)
-        return bool(found)
+            return True
+        if self._buffer.lost(partial(self._set_aside, reader)):
+            return True
+        if reader.log is not self._own:
+            self._readers.popleft()
+            return True
+        return False
+
+    def _set_aside(self, reader: Reader) -> int:
+        count, size = reader.lose()
+        self.damaged += count
+        self.bytes -= size
+        return count
+
+    def _lose_sight(self, left: Log) -> int:
+        count = sum(segment.unread for segment in left.segments)
+        self.bytes -= sum(segment.unread_bytes for segment in left.segments)
+        self.recovered -= count
+        return count
+
+    def _tidy(self) -> None:
+        self._own.tidy(ended=False, fsync=self.fsync)
+        for left in list(self._claim.left):
+            left.tidy(ended=True, fsync=self.fsync)
+            if not left.live:
+                self._claim.left.remove(left)
+                self._claim.give_up(left)
 
     def _end(self) -> None:
-        try:
-            self._remove()
-            self._save()
-        except SpoolError as error:
-            log.error("the spool could not be brought up to date at the end: %s", error)
-        for file in (*self._left, self.own):
+        for step in (self._mark, self._sync):
             try:
-                self._claim.give_up(file, empty=_is_empty(file))
-            except (SpoolError, OSError) as error:
-                log.error("a spool could not be closed: %s", error)
+                step()
+            except (OSError, SpoolError) as error:
+                log.error("The spool could not be brought up to date at the end: %s", error)
+        for each in (*self._claim.left, self._own):
+            try:
+                self._claim.give_up(each)
+            except OSError as error:
+                log.error("A spool could not be closed: %s", error)
         with self._ending:
             self._ended = True
         # Who asked is told too, and has to look for himself.
-        for tell in (*self._at_the_end, *(question.tell for question in self._asked)):
+        for tell in (*self._at_the_end, *(tell for _, tell in self._asked)):
             tell()
-
-
-def _nothing() -> None:
-    pass
-
-
-def _is_empty(file: SpoolFile) -> bool:
-    try:
-        return not file.read(0, most=1)
-    except SpoolError:
-        return False

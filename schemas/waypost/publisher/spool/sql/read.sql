@@ -1,7 +1,3 @@
--- A value that no command can have is not even read.
-select row, id, type, session, at, traceparent, partition,
-    case when length(value) <= ? then value end,
-    coalesce(length(value), 0)
+select row, id, type, session, at, traceparent, partition, value
 from commands
-where row > ? and row <= ?
 order by row;

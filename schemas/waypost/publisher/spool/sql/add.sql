@@ -1,1 +1,0 @@
-insert into commands (row, id, type, session, at, traceparent, partition, value) values (?, ?, ?, ?, ?, ?, ?, ?);

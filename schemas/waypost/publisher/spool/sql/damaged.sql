@@ -1,1 +1,0 @@
-select count(*) from sqlite_master where type = 'table' and name = 'damaged';

@@ -1,1 +1,0 @@
-insert into about (topic, source) values (?, ?);

@@ -1,1 +1,0 @@
-insert into damaged select * from commands where row = ?;

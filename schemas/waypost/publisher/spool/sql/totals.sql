@@ -1,2 +1,0 @@
-select count(*), coalesce(sum(length(value)), 0)
-from commands;
