@@ -2,11 +2,13 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from tests.support.cli import CommandLine, Started
 from tests.support.worker_deployment import create, line, own, own_worker, session, shared
 
+from waypost import SyncPublisher
 from waypost.wire.event_types import EventType
 
 __all__ = ["line", "own", "own_worker", "session", "shared"]
@@ -73,6 +75,53 @@ def test_without_waiting_a_count_is_shown(line: CommandLine, session: str) -> No
     one = line.run("publish", session, "last", "-o", "json")
     assert list(one.json) == ["command_id"]
     assert line.run("publish", "--stdin", "-o", "json").json == {"published": 0, "refused": 0, "lost": 0}
+
+
+def left_behind(line: CommandLine, directory: Path, session: str, *, prefix: str | None = None) -> None:
+    """What a publisher leaves that can't reach Kafka."""
+    prefix = prefix or line.settings["WAYPOST_TOPIC_PREFIX"]
+    with SyncPublisher("127.0.0.1:1", topic_prefix=prefix, spool=directory) as publisher:
+        for number in range(20):
+            publisher.create(session, f"n{number}", {})
+        publisher.close(0)
+
+
+def test_what_publishers_left_in_a_spool_is_sent(line: CommandLine, session: str, tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    left_behind(line, spool, session)
+    left_behind(line, spool, session, prefix="another")
+    drained = line.run("spool", "drain", f"{spool}", "-o", "json")
+    assert (drained.code, drained.json) == (
+        0,
+        {"found": 20, "sent": 20, "refused": 0, "damaged": 0, "left": 0},
+    )
+    assert "Other spools in the directory were left alone" in drained.err
+    line.run("publish", session, "last", "--wait")
+    names = [row["name"] for row in line.run("session", "show", session, "-o", "json").json]
+    assert names == ["last", *(f"n{number}" for number in range(19, -1, -1))]
+    assert [path.name[:13] for path in spool.glob("*.log")] == ["000000000002-"], "that of the other topic"
+    again = line.run("spool", "drain", f"{spool}", "-o", "json")
+    assert (again.code, again.json["found"]) == (0, 0)
+
+
+def test_a_spool_that_is_damaged_or_not_there_is_said(
+    line: CommandLine, session: str, tmp_path: Path
+) -> None:
+    spool = tmp_path / "spool"
+    left_behind(line, spool, session)
+    (path,) = spool.glob("*.log")
+    data = path.read_bytes()
+    path.write_bytes(data[:-10] + bytes(10))
+    drained = line.run("spool", "drain", f"{spool}")
+    assert drained.code == 1
+    assert dict(row.split() for row in drained.out.splitlines())["damaged"] == "1"
+    assert "files that end in .damaged" in drained.err
+    missing = line.run("spool", "drain", f"{tmp_path}/nothing")
+    assert (missing.code, missing.error) == (2, f"There is no directory {tmp_path}/nothing")
+    spool.chmod(0o755)
+    opened = line.run("spool", "drain", f"{spool}")
+    assert opened.code == 1
+    assert "chmod 700" in opened.error
 
 
 def test_without_a_worker_waiting_ends_in_time_and_says_why(own: CommandLine) -> None:

@@ -30,6 +30,7 @@ SUBCOMMANDS = {
     "authority": ("create-key", "show", "set", "remove"),
     "rejected": ("list", "show", "retry", "purge"),
     "results": ("accept", "foreign"),
+    "spool": ("drain",),
     "snapshot": ("create", "list", "check", "restore", "prune"),
     "config": ("show",),
     "schema": ("export", "check"),

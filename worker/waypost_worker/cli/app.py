@@ -53,6 +53,7 @@ COMMANDS: Final = {
         ("replay", "recovery.replay:replay", "Rebuild Postgres from the command topic."),
         ("verify", "recovery.verify:verify", "Prove that Postgres is the fold of the command topic."),
         ("doctor", "doctor.app:doctor", "Check Kafka, Postgres and clocks, and say how to mend them."),
+        ("spool", "spool:app", "Send what publishers left in a spool directory."),
         ("snapshot", "snapshot:app", "Take, list, check, restore and prune snapshots."),
         ("config", "config:app", "Show the settings and where they come from."),
         ("schema", "schema:app", "The contract as JSON Schema and AsyncAPI files."),

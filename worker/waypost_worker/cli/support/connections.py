@@ -10,6 +10,8 @@ from waypost_worker.cli.support.output import USAGE, CommandError
 from waypost_worker.config.settings import Settings, config_origin, masked_dsn
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from waypost.publisher.client import Publisher
     from waypost.reader.client import Reader
     from waypost.wire.topics import Topics
@@ -105,7 +107,7 @@ async def require_topics(settings: Settings) -> None:
 
 
 @asynccontextmanager
-async def publishing(settings: Settings) -> "AsyncIterator[Publisher]":
+async def publishing(settings: Settings, spool: "Path | None" = None) -> "AsyncIterator[Publisher]":
     """A publisher, once the topics are there. It is closed without waiting: flush it."""
     from waypost.publisher.client import Publisher
 
@@ -116,6 +118,7 @@ async def publishing(settings: Settings) -> "AsyncIterator[Publisher]":
             topic_prefix=settings.topic_prefix,
             source=_SOURCE,
             kafka_options=kafka_options(settings),
+            spool=spool,
         )
         await publisher.start()
         try:
