@@ -122,7 +122,7 @@ soak: setup  ## load and random faults together for MINUTES; writes build/soak.j
 fuzz: setup  ## MINUTES of hostile batches, envelopes and bodies against a worker; writes build/fuzz.json
 	@$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
-crash-tests: setup  ## 200 agents killed under load, Kafka up, down and frozen; writes build/crash.json
+crash-tests: setup  ## 200 agents die under load, Kafka up, down and frozen; writes build/crash.json
 	@$(BIN)/python -m tests.tools.crash
 
 round-trip: setup  ## COMMANDS=n through a worker, replayed, verified, killed; writes build/round-trip.json

@@ -221,5 +221,7 @@ class Publishers(RuleBasedStateMachine):
                 places[each] = len(places)
 
 
-Publishers.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
-TestPublishers = Publishers.TestCase
+class TestPublishers(Publishers.TestCase):  # type: ignore[misc,name-defined]
+    """What pytest runs."""
+
+    settings = settings(max_examples=100, stateful_step_count=60, deadline=None)

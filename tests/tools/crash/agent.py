@@ -1,9 +1,9 @@
 """An agent that will die: publishes numbered creates and prints, unbuffered, what it knows of each.
 
-``python -m tests.tools.crash.agent JOB``, JOB in JSON: bootstrap, prefix, first (number), sessions, burst (calls before
-a pause), threads (0: an event loop), goal (after so many it closes and says what was left), death, and options of the
-publisher. Each line is a letter and a number: ``a`` the call for it has returned, ``d`` Kafka has it, ``l`` so many
-were left at the end.
+``python -m tests.tools.crash.agent JOB``, JOB in JSON: bootstrap, prefix, first (number), session (how their names
+begin), sessions (how many), burst (calls before a pause), threads (0: an event loop), goal (after so many it closes and
+says what was left), death, and options of the publisher. Each line is a letter and a number: ``a`` the call for it has
+returned, ``d`` Kafka has it, ``l`` so many were left at the end.
 
 ``death`` is ``kill``: another process kills it; ``exit``: it calls os._exit at a line of standard input; ``fork``: a
 forked child publishes and ends so, while its parent, which has a publisher of its own, lives on and is killed then;
@@ -59,7 +59,7 @@ async def on_a_loop(job: dict[str, Any]) -> None:
                 say("l", await publisher.close(0.5))
                 return
             await publisher.drain()
-            publish(publisher, f"session-{chooser.randrange(job['sessions'])}", number)
+            publish(publisher, f"{job['session']}-{chooser.randrange(job['sessions'])}", number)
             if chooser.randrange(job["burst"]) == 0:
                 await asyncio.sleep(PAUSE_SECONDS)
 
@@ -71,7 +71,7 @@ def in_threads(job: dict[str, Any]) -> None:
 
     def work(index: int) -> None:
         chooser = random.Random(job["first"] + index)
-        mine = [f"session-{number}" for number in range(index, job["sessions"], job["threads"])]
+        mine = [f"{job['session']}-{number}" for number in range(index, job["sessions"], job["threads"])]
         for number in numbers:
             publish(publisher, chooser.choice(mine), number)
             if chooser.randrange(job["burst"]) == 0:

@@ -88,6 +88,9 @@ class Rounds:
         job["options"].setdefault("max_buffer_count", choose.choice([60, 1000, 100_000]))
         job["burst"] = choose.choice([5, 50, 500])
         job["death"] = death
+        if death == "fork":
+            # The parent sends what is left of the other sessions while its child publishes, in no order with it.
+            job["session"] = f"of-the-child-{self._next}"
         async with _Process(job, self.said) as agent:
             await agent.speaks()
             if state == "frozen":
@@ -113,6 +116,7 @@ class Rounds:
             "bootstrap": bootstrap,
             "prefix": self._topics.prefix,
             "first": self._next,
+            "session": "session",
             "sessions": SESSIONS,
             "burst": 50,
             "threads": threads,
