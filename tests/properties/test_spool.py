@@ -30,13 +30,24 @@ class Publishers(RuleBasedStateMachine):
     """One publisher after another on one directory, each until it dies or ends. The spool's thread is a rule."""
 
     @initialize(
-        memory=st.integers(1, 6),
+        memory=st.integers(1, 20),
         most=st.sampled_from([2500, ALL]),
         drop=st.booleans(),
         partitions=st.integers(1, 3),
         segment=st.sampled_from([700, 7000]),
+        past=st.lists(SESSIONS, max_size=12),
+        sent=st.lists(st.integers(1, BATCH), max_size=4),
     )
-    def begin(self, memory: int, most: int, drop: bool, partitions: int, segment: int) -> None:
+    def begin(
+        self,
+        memory: int,
+        most: int,
+        drop: bool,
+        partitions: int,
+        segment: int,
+        past: list[str],
+        sent: list[int],
+    ) -> None:
         self.root = Path(tempfile.mkdtemp())
         self.generation = 0
         self.directory = self.root / "0"
@@ -46,11 +57,18 @@ class Publishers(RuleBasedStateMachine):
         self.kafka: dict[str, list[str]] = defaultdict(list)
         self.dropped: set[str] = set()
         self.unsure: set[str] = set()  # of calls that were under way at a death
+        self.sources: dict[str, bytes] = {}
         self.number = 0
         self.open()
+        if past:
+            self.put(past, 10, False)
+            for most in sent:
+                self.send(0, most, True, False)
+            self.reopen()
 
     def open(self) -> None:
-        self.claim: SpoolClaim = claim(self.directory, TOPIC, b"/me", segment_bytes=self.segment)
+        self.source = b"/%d" % self.generation
+        self.claim: SpoolClaim = claim(self.directory, TOPIC, self.source, segment_bytes=self.segment)
         assert all(left.damaged == 0 for left in self.claim.left)
         self.spooler = Spooler(self.claim, self.most, fsync=False)
         self.buffer = Buffer(
@@ -70,14 +88,17 @@ class Publishers(RuleBasedStateMachine):
         made = []
         for _ in range(count):
             self.number += 1
+            self.sources[f"{self.number}"] = self.source
             made.append(pending(f"{self.number}", session, b"d" * size))
         return made
 
-    @rule(sessions=st.lists(SESSIONS, min_size=1, max_size=8), size=st.integers(0, 300))
-    def put(self, sessions: list[str], size: int) -> None:
+    @rule(sessions=st.lists(SESSIONS, min_size=1, max_size=8), size=st.integers(0, 300), served=st.booleans())
+    def put(self, sessions: list[str], size: int, served: bool) -> None:
         self.age += 1
         for session in sessions:
             self.put_together(session, 1, size)
+        if served:
+            self.spooler._serve()
 
     @rule(session=SESSIONS, count=st.integers(2, 4), size=st.integers(0, 300))
     def put_together(self, session: str, count: int, size: int) -> None:
@@ -90,17 +111,28 @@ class Publishers(RuleBasedStateMachine):
 
     @rule()
     def serve(self) -> None:
+        """What the thread does."""
         self.spooler._serve()
+
+    @rule(batches=st.integers(1, 8))
+    def go_well(self, batches: int) -> None:
+        """Kafka and the disk are up for a while."""
+        for number in range(batches):
+            self.spooler._serve()
+            self.send(number, BATCH, True, True)
 
     @rule(
         partition=st.integers(0, 2),
         most=st.integers(1, BATCH),
         landed=st.sampled_from([None, True, True, False]),
+        served=st.booleans(),
     )
-    def send(self, partition: int, most: int, landed: bool | None) -> None:
+    def send(self, partition: int, most: int, landed: bool | None, served: bool) -> None:
         """A batch flies; ``landed`` if Kafka has acknowledged it, False if the producer died and nobody knows."""
         partition %= self.partitions
         self.age += 1
+        if served:
+            self.spooler._serve()
         self.buffer.route(2 * most)
         if not self.flying[partition]:
             self.flying[partition] = len(self.buffer.take(partition, most, ALL, {}))
@@ -168,7 +200,10 @@ class Publishers(RuleBasedStateMachine):
     @precondition(lambda self: hasattr(self, "buffer"))
     @invariant()
     def the_books_balance(self) -> None:
+        assert self.spooler.damaged == 0
         held = self.buffer.left()
+        for each in held:
+            assert (each.source or self.source) == self.sources[each.command_id]
         assert len(self.buffer) == len(held) + self.buffer._beyond
         assert self.spooler.bytes == sum(spool.live_bytes for spool in self.every_log())
         assert len(self.buffer) == sum(spool.live for spool in self.every_log())
@@ -198,7 +233,7 @@ class Publishers(RuleBasedStateMachine):
             self.spooler._serve()
             self.buffer.route(1000)
             for partition in range(self.partitions):
-                self.send(partition, BATCH, True)
+                self.send(partition, BATCH, True, False)
         self.spooler._end()
         assert {path.name for path in self.directory.iterdir()} == {"directory.lock"}
         for session, accepted in self.accepted.items():
@@ -221,7 +256,7 @@ class Publishers(RuleBasedStateMachine):
                 places[each] = len(places)
 
 
-class TestPublishers(Publishers.TestCase):  # type: ignore[misc,name-defined]
+class TestPublishers(Publishers.TestCase):  # type: ignore[misc,valid-type]
     """What pytest runs."""
 
     settings = settings(max_examples=100, stateful_step_count=60, deadline=None)

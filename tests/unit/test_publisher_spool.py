@@ -99,6 +99,23 @@ async def test_what_does_not_fit_into_memory_comes_back_in_order(tmp_path: Path)
     assert names(tmp_path) == ["directory.lock"]
 
 
+async def test_what_overflows_behind_what_a_dead_publisher_left_comes_back_in_order(tmp_path: Path) -> None:
+    async with Publisher(NOWHERE, spool=tmp_path) as publisher:
+        sent = [publisher.create("s", "n", {"number": number}) for number in range(40)]
+        assert sent_over(publisher, 1, 20) == sent[:20]
+        await publisher.close(0)
+    async with Publisher(NOWHERE, spool=tmp_path, max_buffer_count=50) as publisher:
+        await until(lambda: publisher._buffer._count == 20)  # all that was left is in memory
+        sent += [publisher.create("s", "n", {"number": number}) for number in range(200)]
+        found: list[str] = []
+        while len(publisher._buffer):
+            found += sent_over(publisher, 1, 30)
+            await until(lambda: publisher._buffer._arrivals or not len(publisher._buffer))
+        assert found == sent[20:]
+        assert publisher.stats().set_aside == 0
+        await publisher.close(0)
+
+
 async def test_what_was_acknowledged_is_not_sent_again(tmp_path: Path) -> None:
     async with Publisher(NOWHERE, spool=tmp_path) as publisher:
         sent = [publisher.create(f"s-{number % 5}", "n", {}) for number in range(100)]

@@ -46,6 +46,18 @@ CLIENT: tuple[Mutant, ...] = (
         tests=(SPOOL_PROPERTIES,),
     ),
     Mutant(
+        "read-on-as-a-dead-publisher",
+        "what does not fit into memory is read back as if a dead publisher had written it",
+        (
+            Edit(
+                SPOOL + "spooler:Spooler.write",
+                "while len(self._readers) > 1:",
+                "while False:",
+            ),
+        ),
+        tests=(SPOOL_TESTS + "test_what_overflows_behind_what_a_dead_publisher_left_comes_back_in_order",),
+    ),
+    Mutant(
         "failed-write-left-behind",
         "what a full disk took of a command, and an interrupted call, stay in the spool",
         (Edit(SPOOL + "log:Segment.write", "os.ftruncate(self.fd, self.size)", "pass"),),

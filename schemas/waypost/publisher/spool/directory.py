@@ -117,8 +117,11 @@ def claim(directory: Path, topic: str, source: bytes, *, segment_bytes: int) -> 
         claimed.locks[spool] = lock
         if spool.live or spool.damaged:
             claimed.left.append(spool)
-        else:
+            continue
+        try:
             claimed.give_up(spool)
+        except OSError as error:
+            log.error("A spool of which nothing is to be sent can't be removed: %s", error)
     return claimed
 
 

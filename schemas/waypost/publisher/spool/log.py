@@ -372,8 +372,8 @@ class Log:
                 self._rewrite(segment, fsync)
 
     def _forget_dropped(self, before: int) -> None:
-        if self._dropped and min(self._dropped) < before:
-            self._dropped = {row for row in self._dropped if row >= before}
+        if self._dropped:
+            self._dropped = {row for row in list(self._dropped) if row >= before}
 
     def _rewrite(self, segment: Segment, fsync: bool) -> None:
         data = segment.read(0)

@@ -112,6 +112,8 @@ class Spooler:
             segment.unread += len(accepted)
             segment.unread_bytes += size
             if not behind:
+                while len(self._readers) > 1:  # what others left has been read
+                    self._readers.popleft()
                 self._readers[0].seek(segment, segment.size - size)
         if self.fsync or own.retired:
             self.hint()
