@@ -99,6 +99,19 @@ async def test_what_does_not_fit_into_memory_comes_back_in_order(tmp_path: Path)
     assert names(tmp_path) == ["directory.lock"]
 
 
+async def test_what_comes_now_waits_behind_what_is_on_the_disk_alone(tmp_path: Path) -> None:
+    async with Publisher(NOWHERE, spool=tmp_path, max_buffer_count=20) as publisher:
+        sent = [publisher.create("s", "n", {"number": number}) for number in range(100)]
+        found: list[str] = []
+        while len(publisher._buffer):
+            found += sent_over(publisher, 1, 20)
+            if len(sent) < 200:
+                sent.append(publisher.create("s", "n", {}))  # there is room in memory now
+            await until(lambda: publisher._buffer._arrivals or not len(publisher._buffer))
+        assert found == sent
+        await publisher.close(0)
+
+
 async def test_what_overflows_behind_what_a_dead_publisher_left_comes_back_in_order(tmp_path: Path) -> None:
     async with Publisher(NOWHERE, spool=tmp_path) as publisher:
         sent = [publisher.create("s", "n", {"number": number}) for number in range(40)]

@@ -111,6 +111,18 @@ def test_a_call_with_several_commands_is_accepted_whole_or_not_at_all(tmp_path: 
     assert kept(tmp_path) == ["a", "b", "c", "d"]
 
 
+def test_what_says_that_a_command_was_given_up_stays_as_long_as_the_command(tmp_path: Path) -> None:
+    taken = claimed(tmp_path, segment_bytes=1)  # a file for each call
+    waits, given_up, last = (pending(name) for name in "abc")
+    append(taken.own, waits, given_up)
+    taken.own.drop([given_up])
+    taken.own.segments[0].live -= 1
+    append(taken.own, last)
+    taken.own.tidy(ended=False, fsync=False)
+    give_all_up(taken)
+    assert kept(tmp_path) == ["a", "c"]
+
+
 @pytest.mark.parametrize("broken", ["magic", "checksum", "length", "head", "value", "all"])
 def test_a_damaged_record_is_set_aside_and_stops_nothing(
     tmp_path: Path, broken: str, caplog: pytest.LogCaptureFixture

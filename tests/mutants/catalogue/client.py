@@ -12,7 +12,6 @@ CONSUMING = "waypost.subscriber.consumer:ResultConsumer."
 SUBSCRIBER_TESTS = "tests/integration/test_subscriber.py::"
 SPOOL_TESTS = "tests/unit/test_publisher_spool.py::"
 SPOOL_FILE_TESTS = "tests/unit/test_publisher_spool_files.py::"
-SPOOL_PROPERTIES = "tests/properties/test_spool.py"
 
 CLIENT: tuple[Mutant, ...] = (
     Mutant(
@@ -31,7 +30,7 @@ CLIENT: tuple[Mutant, ...] = (
                 "max(self._rows.values(), default=0)",
             ),
         ),
-        tests=(SPOOL_PROPERTIES,),
+        tests=(SPOOL_TESTS + "test_a_partition_that_waits_does_not_make_others_repeat_what_they_sent",),
     ),
     Mutant(
         "arrivals-overtake-the-spool",
@@ -43,7 +42,7 @@ CLIENT: tuple[Mutant, ...] = (
                 "held = self._fits(count, size)",
             ),
         ),
-        tests=(SPOOL_PROPERTIES,),
+        tests=(SPOOL_TESTS + "test_what_comes_now_waits_behind_what_is_on_the_disk_alone",),
     ),
     Mutant(
         "read-on-as-a-dead-publisher",
@@ -82,7 +81,7 @@ CLIENT: tuple[Mutant, ...] = (
                 "needed = False",
             ),
         ),
-        tests=(SPOOL_PROPERTIES,),
+        tests=(SPOOL_FILE_TESTS + "test_what_says_that_a_command_was_given_up_stays_as_long_as_the_command",),
     ),
     Mutant(
         "half-a-call-accepted",
