@@ -236,7 +236,6 @@ OPTIONS: dict[str, tuple[Callable[..., Any], str]] = {
     "publisher's source": (lambda bad: Publisher(NOWHERE, source=bad), "source"),
     "publisher's option": (lambda bad: Publisher(NOWHERE, kafka_options={"client_id": bad}), "client_id"),
     "publisher's on_full": (lambda bad: Publisher(NOWHERE, on_full=bad), "on_full"),
-    "publisher's durability": (lambda bad: Publisher(NOWHERE, durability=bad), "durability"),
     "sync publisher's servers": (lambda bad: SyncPublisher(bad), "bootstrap_servers"),
     "subscriber's servers": (lambda bad: Subscriber(bad), "bootstrap_servers"),
     "subscriber's group": (lambda bad: Subscriber(NOWHERE, group=bad), "group"),
