@@ -43,6 +43,7 @@ GOOD: dict[str, Any] = {
     "command_type": "waypost.session.clear",
     "body": b"{}",
     "token": (0, 0),
+    "idle_since": NOW,
     "t": NOW,
     "a": NOW,
     "b": NOW,
