@@ -164,6 +164,7 @@ bench-full: setup  ## the long run, other shapes of load, and the service next t
 	@$(BIN)/python -m tests.tools.bench.partitions --repeats 3 --seconds 15 --commands 200000
 	@$(BIN)/python -m tests.tools.bench.shapes
 	@$(BIN)/python -m tests.tools.bench.peers --python $(PEERS)/bin/python
+	@$(BIN)/python -m tests.tools.bench.graphs --python $(PEERS)/bin/python
 
 bench-client: setup  ## what publishing costs an agent, and the spool; writes build/bench-client.json
 	@$(BIN)/python -m tests.tools.bench.client

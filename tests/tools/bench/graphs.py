@@ -1,137 +1,145 @@
-"""``python -m tests.tools.bench.graphs``: what a LangGraph graph of five nodes takes with each checkpointer, in turns.
+"""``python -m tests.tools.bench.graphs``: what a LangGraph graph of five nodes takes with each checkpointer.
 
-Needs a running ``waypost dev``, whose ``endpoints.json`` it reads, and compares with LangGraph's own Postgres saver if
-that is installed (``pip install langgraph-checkpoint-postgres 'psycopg[binary,pool]'``). Prints JSON: medians of
-milliseconds for one run at a time and of the CPU time of this process in it, and runs per second of 50 at once.
+One graph at a time and 50 at once, with 1, 10 and 200 messages of history, all savers in turn on the same servers.
+Adds ``graphs`` and its ratios to ``build/bench.json``. Needs an environment with the peers' packages, which
+``make bench-full`` makes.
 """
 
 import argparse
 import asyncio
 import json
-import operator
-import statistics
-import time
-import uuid
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Annotated, Any, Final, TypedDict
+from statistics import median
+from typing import Any, Final
 
-from langgraph.checkpoint.base import BaseCheckpointSaver
-from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.graph import END, START, StateGraph
+from tests.tools.bench.children import Child, ChildFailedError
+from tests.tools.bench.merging import measured, merge
+from tests.tools.bench.plan import POSTGRES_SETTINGS
+from tests.tools.bench.report import at_least, at_most, paired_ratio, spread
+from tests.tools.bench.stage import Stage
+from tests.tools.bench.table import table
 
-from waypost.adapters import Backend
-from waypost.adapters.langgraph import WaypostSaver
+from waypost_worker.devserver import THROUGHPUT, ClusterOptions, DevServerError, Servers
 
-_NODES: Final = 5
-_AT_ONCE: Final = 50
-_MESSAGE: Final = "x" * 200
-
-
-class Talk(TypedDict):
-    """A conversation, as most graphs have one."""
-
-    messages: Annotated[list[str], operator.add]
-    step: int
+Series = Mapping[str, Sequence[float]]
+_SCHEMAS: Final = Path(__file__).parents[3] / "schemas"
+# What the goals are about: LangGraph's default durability, and the shortest history.
+_GOAL: Final = ("async", 1)
 
 
-def graph_of(saver: BaseCheckpointSaver[Any]) -> Any:
-    """Five nodes in a row, each of which adds a message."""
+class Measurements:
+    """What the child measured so far: for each saver all values, in the order in which they were taken."""
 
-    async def node(state: Talk) -> dict[str, Any]:
-        return {"messages": [_MESSAGE], "step": state["step"] + 1}
+    def __init__(self) -> None:
+        self.milliseconds: dict[tuple[str, int], Series] = {}
+        self.cpu: dict[tuple[str, int], Series] = {}
+        self.rates: dict[int, Series] = {}
 
-    builder = StateGraph(Talk)
-    before: str = START
-    for number in range(_NODES):
-        builder.add_node(f"node {number}", node)
-        builder.add_edge(before, f"node {number}")
-        before = f"node {number}"
-    builder.add_edge(before, END)
-    return builder.compile(checkpointer=saver)
+    def take(self, answer: Mapping[str, Any]) -> None:
+        """Add a series."""
+        if answer["part"] == "one":
+            key = (answer["durability"], answer["history"])
+            self.milliseconds[key], self.cpu[key] = answer["ms"], answer["cpu_ms"]
+        else:
+            self.rates[answer["history"]] = answer["per_second"]
 
-
-async def run_once(graph: Any, durability: str, history: int) -> tuple[float, float]:
-    """Run a graph in a thread of its own; milliseconds, and those of this process's CPU."""
-    config = {"configurable": {"thread_id": uuid.uuid4().hex}}
-    began, cpu = time.perf_counter(), time.process_time()
-    await graph.ainvoke({"messages": [_MESSAGE] * history, "step": 0}, config, durability=durability)
-    return 1000 * (time.perf_counter() - began), 1000 * (time.process_time() - cpu)
-
-
-async def runs_per_second(graph: Any) -> float:
-    """Run 50 graphs at once."""
-    began = time.perf_counter()
-    await asyncio.gather(*(run_once(graph, "async", 1) for _ in range(_AT_ONCE)))
-    return _AT_ONCE / (time.perf_counter() - began)
-
-
-@asynccontextmanager
-async def postgres_saver(dsn: str) -> AsyncIterator[BaseCheckpointSaver[Any] | None]:
-    """LangGraph's own saver, over a pool of ten connections as its documentation says; None if it is not installed."""
-    try:
-        from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
-        from psycopg.rows import dict_row
-        from psycopg_pool import AsyncConnectionPool
-    except ImportError:
-        yield None
-        return
-    settings = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
-    async with AsyncConnectionPool(dsn, min_size=10, max_size=10, open=False, kwargs=settings) as pool:
-        saver = AsyncPostgresSaver(pool)
-        await saver.setup()
-        yield saver
-
-
-async def measure(graphs: Mapping[str, Any], runs: int) -> dict[str, Any]:
-    """Each graph in turn, so that all have the same neighbors on the machine."""
-    found: dict[str, Any] = {}
-    for durability in ("sync", "async", "exit"):
-        for history in (1, 10, 200):
-            taken: dict[str, list[tuple[float, float]]] = {name: [] for name in graphs}
-            for turn in range(runs + 1):
-                for name, graph in graphs.items():
-                    figures = await run_once(graph, durability, history)
-                    if turn:  # the first one warms up
-                        taken[name].append(figures)
-            found[f"{durability}, {history} messages"] = {
-                name: {
-                    "ms": round(statistics.median(each[0] for each in figures), 1),
-                    "cpu_ms": round(statistics.median(each[1] for each in figures), 1),
-                }
-                for name, figures in taken.items()
+    def to_dict(self) -> dict[str, Any]:
+        """For the report, by durability, messages of history and saver."""
+        one: dict[str, dict[str, Any]] = {}
+        for (durability, history), series in self.milliseconds.items():
+            cpu = self.cpu[durability, history]
+            one.setdefault(durability, {})[str(history)] = {
+                name: {"ms": spread(values), "cpu_ms": spread(cpu[name])} for name, values in series.items()
             }
-    rates: dict[str, list[float]] = {name: [] for name in graphs}
-    for _ in range(3):
-        for name, graph in graphs.items():
-            rates[name].append(await runs_per_second(graph))
-    found["50 at once, runs per second"] = {
-        name: round(statistics.median(each), 1) for name, each in rates.items()
-    }
+        at_once = {
+            str(history): {name: spread(values) for name, values in series.items()}
+            for history, series in self.rates.items()
+        }
+        return {"one": one, "at_once_per_second": at_once}
+
+    def ratios(self) -> dict[str, Any]:
+        """What is promised to users of LangGraph, each with its target."""
+        one, at_once = self.milliseconds[_GOAL], self.rates[_GOAL[1]]
+        return {
+            "graph_ms_logged_over_saver": at_most(paired_ratio(one["logged"], one["saver"]), 0.5),
+            "graph_ms_accepted_over_memory": at_most(paired_ratio(one["accepted"], one["memory"]), 2),
+            "graphs_at_once_logged_over_saver": at_least(
+                paired_ratio(at_once["logged"], at_once["saver"]), 3
+            ),
+            "graphs_at_once_logged_over_memory": at_least(
+                paired_ratio(at_once["logged"], at_once["memory"]), 0.6
+            ),
+        }
+
+
+def say(answer: Mapping[str, Any]) -> None:
+    """One line for each series."""
+    if answer["part"] == "one":
+        what, series, unit = answer["durability"], answer["ms"], "ms"
+    else:
+        what, series, unit = "50 at once", answer["per_second"], "runs/s"
+    told = ", ".join(f"{name} {median(values):.1f}" for name, values in series.items())
+    print(f"  {what}, {answer['history']} of history: {told} {unit}", file=sys.stderr, flush=True)
+
+
+async def measure(stage: Stage, python: Path, runs: int, repeats: int) -> Measurements:
+    """All series, by a child that has all savers."""
+    found = Measurements()
+    async with AsyncExitStack() as stack:
+        ground = await stack.enter_async_context(stage.ground())
+        service = await stack.enter_async_context(stage.system("service", ground))
+        await stage.ready("service", ground, service)
+        job = {
+            "bootstrap": ground.bootstrap,
+            "prefix": ground.topics.prefix,
+            "dsn": ground.dsn,
+            "runs": runs,
+            "repeats": repeats,
+        }
+        program = [str(python), "-m", "tests.tools.bench.peers.graphs", json.dumps(job)]
+        environment = {**os.environ, "PYTHONPATH": str(_SCHEMAS)}
+        child = Child("graphs", {}, program=program, environment=environment)
+        await stack.enter_async_context(child)
+        while (answer := await child.answer())["part"] != "end":
+            say(answer)
+            found.take(answer)
     return found
 
 
-async def main(servers: Mapping[str, str], runs: int) -> None:
-    """Measure all savers and print what they take."""
-    dsn = servers["postgres_dsn"]
-    async with Backend(servers["bootstrap_servers"], dsn) as backend, postgres_saver(dsn) as postgres:
-        savers: dict[str, BaseCheckpointSaver[Any]] = {"InMemorySaver": InMemorySaver()}
-        if postgres is not None:
-            savers["AsyncPostgresSaver"] = postgres
-        savers |= {
-            f"WaypostSaver {mode}": WaypostSaver(backend, durability=mode)
-            for mode in ("accepted", "logged", "applied")
-        }
-        graphs = {name: graph_of(saver) for name, saver in savers.items()}
-        print(json.dumps(await measure(graphs, runs), indent=2))
+async def run(servers: Servers, build: Path, asked: argparse.Namespace) -> Mapping[str, Any]:
+    """The measurements, added to the report: the whole report."""
+    async with Stage(servers, build) as stage:
+        found = await measure(stage, asked.python, asked.runs, asked.repeats)
+        when = measured(await stage.postgres_facts())
+    part = {**found.to_dict(), "measured": when, "runs": asked.runs, "repeats": asked.repeats}
+    return merge(build, {**when, "graphs": part}, found.ratios())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Start servers, measure, add to the report, print."""
+    parser = argparse.ArgumentParser(prog="python -m tests.tools.bench.graphs", description=__doc__)
+    parser.add_argument("--python", type=Path, required=True, help="a Python with the peers' packages")
+    parser.add_argument("--runs", type=int, default=20, help="of each graph, one at a time (default: 20)")
+    parser.add_argument("--repeats", type=int, default=3, help="of 50 graphs at once (default: 3)")
+    asked = parser.parse_args(arguments)
+    build = Path("build")
+    build.mkdir(exist_ok=True)
+    print("LangGraph with each checkpointer, about three minutes …", file=sys.stderr)
+    try:
+        with Servers(
+            kafka=ClusterOptions(profile=THROUGHPUT), postgres_settings=POSTGRES_SETTINGS
+        ) as servers:
+            report = asyncio.run(run(servers, build, asked))
+    except (DevServerError, ChildFailedError, RuntimeError, TimeoutError) as error:
+        print(f"\nThe benchmark stopped, and nothing was written: {error!r}", file=sys.stderr)
+        return 1
+    print(table(report))
+    return 0
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--endpoints", type=Path, default=Path(".waypost/endpoints.json"))
-    parser.add_argument("--runs", type=int, default=20, help="runs of each graph (default: 20)")
-    given = parser.parse_args()
-    asyncio.run(main(json.loads(given.endpoints.read_text()), given.runs))
+    raise SystemExit(main())

@@ -17,7 +17,7 @@ from tests.tools.bench.machine import machine
 from tests.tools.bench.merging import REPORT
 from tests.tools.bench.picture import draw
 from tests.tools.bench.report import PAIR, TITLES
-from tests.tools.bench.table import PEERS
+from tests.tools.bench.table import GRAPHS, HISTORIES, PEERS
 
 _DOCS: Final = Path(__file__).parents[3] / "docs"
 PAGE: Final = "performance.md"
@@ -66,6 +66,10 @@ _MEANINGS: Final = {
     "backlog_with_96_partitions_over_3": "creates from a backlog with 96 partitions, to those with 3",
     "idle_kafka_connections_with_96_partitions": "connections of a worker with 96 partitions to one broker",
     "idle_worker_percent_with_96_partitions": "CPU of a worker with 96 partitions and no commands",
+    "graph_ms_logged_over_saver": "LangGraph's graph of five nodes, logged, to LangGraph's AsyncPostgresSaver",
+    "graph_ms_accepted_over_memory": "same, accepted, to LangGraph's InMemorySaver",
+    "graphs_at_once_logged_over_saver": "50 such graphs at once, logged, to LangGraph's AsyncPostgresSaver",
+    "graphs_at_once_logged_over_memory": "same, to LangGraph's InMemorySaver",
     "takeover_sigterm_seconds": "results pause when one of two workers gets SIGTERM",
     "takeover_sigkill_seconds": "results pause when one of two workers gets SIGKILL (session timeout + 1 s)",
     "million_sessions_worker_mb": "memory of a worker that served a million sessions",
@@ -123,6 +127,7 @@ def page(reports: Sequence[Mapping[str, Any]]) -> str:
             "",
             *_throughput(newest),
             *_peers(newest),
+            *_graphs(newest),
             *_shapes(newest),
             *_latency(newest),
             *_partitions(newest),
@@ -240,6 +245,43 @@ def _peers(report: Mapping[str, Any]) -> Iterator[str]:
         rates = _rates(peers["commands_per_second"][name])
         yield f"| {title} | {rates} | {cells[0]} | {cells[1]} | {has[name]} |"
     yield ""
+
+
+def _graphs(report: Mapping[str, Any]) -> Iterator[str]:
+    graphs = report.get("graphs")
+    if graphs is None:
+        return
+    yield from (
+        "## A LangGraph graph with each checkpointer",
+        "",
+        "Five nodes in a row, each of which adds a message of 200 characters to a history that has 1, 10 or 200 of "
+        "them at the start. All checkpointers take turns in one process. A write of WaypostSaver returns when the "
+        "publisher has it (accepted), when Kafka has it (logged, the default), or when a worker applied it (applied). "
+        "LangGraph's durability is when a graph waits for its checkpointer. Milliseconds for a run: the median "
+        "(lowest - highest).",
+        "",
+        "| durability | checkpointer | " + " | ".join(_messages(count) for count in HISTORIES) + " |",
+        "|---|---|" + "---|" * len(HISTORIES),
+    )
+    for durability, histories in graphs["one"].items():
+        for name, title in GRAPHS.items():
+            cells = (_milliseconds(histories[str(count)][name]["ms"]) for count in HISTORIES)
+            yield f"| {durability} | {title} | {' | '.join(cells)} |"
+    yield from (
+        "",
+        "50 graphs at once, durability async: runs per second.",
+        "",
+        "| checkpointer | " + " | ".join(_messages(count) for count in HISTORIES) + " |",
+        "|---|" + "---|" * len(HISTORIES),
+    )
+    for name, title in GRAPHS.items():
+        rates = (_rates(graphs["at_once_per_second"][str(count)][name]) for count in HISTORIES)
+        yield f"| {title} | {' | '.join(rates)} |"
+    yield ""
+
+
+def _messages(count: int) -> str:
+    return f"{count} message{'s' if count > 1 else ''}"
 
 
 def _shapes(report: Mapping[str, Any]) -> Iterator[str]:

@@ -6,7 +6,7 @@ from math import ceil, log10
 from typing import Any, Final, NamedTuple
 
 from tests.tools.bench.report import MODES, PAIR, TITLES
-from tests.tools.bench.table import PEERS
+from tests.tools.bench.table import GRAPHS, PEERS
 
 _WIDTH: Final = 860
 _LEFT: Final = 300
@@ -19,6 +19,10 @@ _COLOURS: Final = {
     "streams": "#c2410c",
     "quix": "#7c3aed",
     "saver": "#0f766e",
+    "memory": "#8a94a6",
+    "accepted": "#60a5fa",
+    "logged": "#2563eb",
+    "applied": "#1e40af",
 }
 _BAR: Final = 24
 _CURVES_HEIGHT: Final = 260
@@ -38,6 +42,8 @@ def draw(report: Mapping[str, Any]) -> str:
     y = _bars(body, "Commands a second, creates of 1 KB", _throughput(report), 30)
     if "peers" in report:
         y = _bars(body, "The same job, side by side in one run: commands a second", _peers(report), y + 40)
+    if "graphs" in report:
+        y = _bars(body, "50 LangGraph graphs of five nodes at once: runs per second", _graphs(report), y + 40)
     y = _promises(body, report.get("ratios", {}), y + 40)
     if "latency" in report:
         y = _curves(body, report, y + 40)
@@ -72,6 +78,11 @@ def _throughput(report: Mapping[str, Any]) -> Iterable[_Bar]:
 def _peers(report: Mapping[str, Any]) -> Iterable[_Bar]:
     rates = report["peers"]["commands_per_second"]
     return (_Bar(title, rates[name], _COLOURS[name]) for name, title in PEERS.items())
+
+
+def _graphs(report: Mapping[str, Any]) -> Iterable[_Bar]:
+    rates = report["graphs"]["at_once_per_second"]["1"]
+    return (_Bar(title, rates[name], _COLOURS[name]) for name, title in GRAPHS.items())
 
 
 def _bars(body: list[str], title: str, bars: Iterable[_Bar], y: int) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from statistics import median
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from tests.tools.bench.report import MODES, PAIR, TITLES
 
@@ -12,6 +12,21 @@ PEERS: Final = {
     "quix": "Quix Streams, exactly once",
     "saver": "LangGraph AsyncPostgresSaver",
 }
+# Checkpointers of LangGraph; those of Waypost are named after what a write waits for.
+MODES_OF_SAVER: Final[tuple[Literal["accepted", "logged", "applied"], ...]] = (
+    "accepted",
+    "logged",
+    "applied",
+)
+GRAPHS: Final = {
+    "memory": "InMemorySaver",
+    "saver": "AsyncPostgresSaver",
+    "accepted": "WaypostSaver, accepted",
+    "logged": "WaypostSaver, logged",
+    "applied": "WaypostSaver, applied",
+}
+DURABILITIES: Final = ("sync", "async", "exit")  # of LangGraph
+HISTORIES: Final = (1, 10, 200)  # messages
 _ROLES: Final = (("loop",), ("postgres_backends", "postgres_background"), ("kafka",), ("load",))
 
 
@@ -28,6 +43,8 @@ def table(report: Mapping[str, Any]) -> str:
         parts.append(_shape_lines(report["shapes"]))
     if "peers" in report:
         parts.append(_peer_lines(report["peers"]))
+    if "graphs" in report:
+        parts.append(_graph_lines(report["graphs"]))
     parts.append(_ratio_lines(report))
     return "\n\n".join("\n".join(part) for part in parts)
 
@@ -143,6 +160,20 @@ def _peer_lines(peers: Mapping[str, Any]) -> list[str]:
             for part in ("p50", "p99")
         )
         lines.append(f" {title:<31}{rates:>28}{p50:>20}{p99:>20}")
+    return lines
+
+
+def _graph_lines(graphs: Mapping[str, Any]) -> list[str]:
+    lines = [f"{'LangGraph, five nodes, ms':<34}" + "".join(f"{f'{count} msg.':>12}" for count in HISTORIES)]
+    for durability, histories in graphs["one"].items():
+        lines.append(f" durability={durability}")
+        for name, title in GRAPHS.items():
+            cells = [_ms(histories[str(count)][name]["ms"]["median"]) for count in HISTORIES]
+            lines.append(f"  {title:<32}" + "".join(f"{cell:>12}" for cell in cells))
+    lines.append(" 50 at once, runs per second")
+    for name, title in GRAPHS.items():
+        rates = [graphs["at_once_per_second"][str(count)][name]["median"] for count in HISTORIES]
+        lines.append(f"  {title:<32}" + "".join(f"{rate:>12,.1f}" for rate in rates))
     return lines
 
 
