@@ -26,6 +26,7 @@ SUBCOMMANDS = {
         "policy",
         "rollback",
     ),
+    "import": ("langgraph",),
     "commands": ("skip",),
     "authority": ("create-key", "show", "set", "remove"),
     "rejected": ("list", "show", "retry", "purge"),

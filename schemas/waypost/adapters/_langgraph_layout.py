@@ -152,16 +152,30 @@ def writes_record(
     """The record of what a task wrote. ``told`` is metadata for those who watch the thread."""
     require_searchable("checkpoint_ns", config.get("checkpoint_ns", ""))
     require_searchable("the checkpoint's id", config["checkpoint_id"])
+    placed = [
+        (WRITES_IDX_MAP.get(channel, idx), channel, value) for idx, (channel, value) in enumerate(writes)
+    ]
+    key = (config.get("checkpoint_ns", ""), config["checkpoint_id"])
+    return task_record(serde, key, task_id, task_path, placed, told)
+
+
+def task_record(
+    serde: SerializerProtocol,
+    key: Key,
+    task_id: str,
+    task_path: str,
+    writes: Iterable[tuple[int, str, Any]],
+    told: Mapping[str, Any] | None = None,
+) -> Record:
+    """The same of writes whose places are known: place, channel and value of each."""
     data = {
         "task_id": task_id,
         "task_path": task_path,
         "writes": [
-            {"idx": WRITES_IDX_MAP.get(channel, idx), "channel": channel, **_typed(serde, value)}
-            for idx, (channel, value) in enumerate(writes)
+            {"idx": idx, "channel": channel, **_typed(serde, value)} for idx, channel, value in writes
         ],
     }
-    found = {"ns": config.get("checkpoint_ns", ""), "id": config["checkpoint_id"], **(told or {})}
-    return Record(WRITES, data, found)
+    return Record(WRITES, data, {"ns": key[0], "id": key[1], **(told or {})})
 
 
 def sound(rows: Iterable[Row]) -> list[Row]:
@@ -241,8 +255,15 @@ def _none_of_ours(reason: str, where: str) -> UnreadableValueError:
     return error
 
 
-def tuples(thread_id: str, rows: Sequence[Row], serde: SerializerProtocol) -> list[CheckpointTuple]:
+def tuples(
+    thread_id: str,
+    rows: Sequence[Row],
+    serde: SerializerProtocol,
+    of_values: SerializerProtocol | None = None,
+) -> list[CheckpointTuple]:
     """The chosen checkpoints among ``rows`` (rising), newest first, with their values and writes.
+
+    ``of_values`` reads the values of channels and writes, if not the same serializer.
 
     Raises:
         MissingValueError: A checkpoint needs a value that is not there.
@@ -255,7 +276,7 @@ def tuples(thread_id: str, rows: Sequence[Row], serde: SerializerProtocol) -> li
         if row.name == WRITES:
             writes.setdefault(key_of(row), []).append(data)
     return [
-        _tuple(thread_id, row, data, held, writes.get(key_of(row), []), serde)
+        _tuple(thread_id, row, data, held, writes.get(key_of(row), []), serde, of_values or serde)
         for row, data in reversed(parsed)
         if row.chosen
     ]
@@ -299,6 +320,7 @@ def _tuple(
     held: Mapping[str, Entry],
     writes: Sequence[dict[str, Any]],
     serde: SerializerProtocol,
+    of_values: SerializerProtocol,
 ) -> CheckpointTuple:
     ns, checkpoint_id = key_of(row)
     here = _place_of(row, thread_id)
@@ -307,7 +329,7 @@ def _tuple(
     for channel, version in versions.items():
         need = _digest_read(ns, channel, version, here)
         if (entry := held.get(need)) is not None:
-            values[channel] = loaded(serde, entry, f"channel {channel!r} of {here}")
+            values[channel] = loaded(of_values, entry, f"channel {channel!r} of {here}")
         elif row.metadata.get("exact") and need in row.metadata["needs"]:
             raise MissingValueError(
                 f"The value of channel {shown(repr(channel))} of {shown(here)} is missing, so the checkpoint can't be "
@@ -320,7 +342,7 @@ def _tuple(
         checkpoint=cast(Checkpoint, {**bare, "channel_values": values}),
         metadata=cast(CheckpointMetadata, metadata),
         parent_config=None if parent is None else config_of(thread_id, ns, parent),
-        pending_writes=pending(writes, serde),
+        pending_writes=pending(writes, of_values),
     )
 
 

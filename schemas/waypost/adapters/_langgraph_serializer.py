@@ -191,6 +191,28 @@ def _check(raw: bytes, own: Mapping[Key, Build]) -> None:
         raise not_allowed(*decoding.missing)
 
 
+def needed_types(kind: str, raw: bytes) -> list[str]:
+    """Return the types, as "module:qualname", that must be allowed so that a stored value can be read.
+
+    Nothing of an encrypted one is looked at, since only the application can read it.
+
+    Raises:
+        DecodeError: It can't be read, whatever is allowed.
+    """
+    if "+" in kind or kind in ("null", "bytes", "bytearray"):
+        return []
+    if kind == "json":
+        _plain_json(raw)
+        return []
+    if kind != "msgpack":
+        raise DecodeError(f"it is stored as {shown(repr(kind))}, which is never read")
+    with suppress(ImportError):
+        importlib.import_module("numpy")
+    decoding = _Decoding({}, len(raw), checking=True)
+    decoding.unpacked(raw)
+    return [shown(":".join(key)) for key in decoding.missing]
+
+
 class _Decoding:
     """The decoding of one value, from outside to inside and back. ``checking``: only what may fail is built."""
 

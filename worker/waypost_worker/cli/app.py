@@ -45,6 +45,7 @@ COMMANDS: Final = {
             "results.app:app",
             "Find results that no worker wrote, and ignore them.",
         ),
+        ("import", "import_.app:app", "Take threads over from other checkpointers."),
         ("expire", "expire.app:expire", "Remove the checkpoints of sessions that have been idle."),
         ("defaults", "defaults:defaults", "Set the retention of sessions without a policy of their own."),
     ),
