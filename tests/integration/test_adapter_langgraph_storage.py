@@ -71,6 +71,20 @@ async def test_a_value_is_stored_once_however_many_checkpoints_have_it(
     assert stored < 2 * 200_000
 
 
+async def test_a_listed_checkpoint_has_no_value_of_another_one(backend: Backend) -> None:
+    saver = WaypostSaver(backend)
+    parent = await put(saver, {"text": "one"})
+    bare: Any = {**empty_checkpoint(), "channel_versions": {"text": "1"}}
+    config = await saver.aput(parent, bare, {"source": "loop"}, {})
+    found = await saver.aget_tuple(config)
+    assert found is not None
+    assert found.checkpoint["channel_values"] == {}
+    assert [each.checkpoint["channel_values"] for each in await history(saver, thread())] == [
+        {},
+        {"text": "one"},
+    ]
+
+
 async def test_what_exceeds_a_command_is_cut_and_put_together(
     adapter_world: Deployment, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:

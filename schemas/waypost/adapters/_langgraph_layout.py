@@ -328,9 +328,12 @@ def _tuple(
     values = {}
     for channel, version in versions.items():
         need = _digest_read(ns, channel, version, here)
+        exact = row.metadata.get("exact")
+        if exact and need not in row.metadata["needs"]:
+            continue  # another checkpoint on this page has a value of that version, this one had none
         if (entry := held.get(need)) is not None:
             values[channel] = loaded(of_values, entry, f"channel {channel!r} of {here}")
-        elif row.metadata.get("exact") and need in row.metadata["needs"]:
+        elif exact:
             raise MissingValueError(
                 f"The value of channel {shown(repr(channel))} of {shown(here)} is missing, so the checkpoint can't be "
                 "read. Nothing was changed. It was removed while a run still needed it, or in part by another program"
