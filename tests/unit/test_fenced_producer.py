@@ -241,7 +241,7 @@ PASSING: list[Script] = [
 ]
 
 
-@pytest.mark.parametrize("script", PASSING, ids=str)
+@pytest.mark.parametrize("script", PASSING, ids=lambda one: "nothing" if one is NOTHING else str(one))
 async def test_after_what_passes_the_same_bytes_are_sent_again(
     cluster: ScriptedLeaders, script: Script
 ) -> None:
