@@ -1,11 +1,10 @@
 """A workflow of the Microsoft Agent Framework that fails halfway and goes on from its checkpoint in Waypost.
 
-Needs pip install 'waypost[agent-framework]', and a running `waypost dev`, whose addresses are expected in
-WAYPOST_BOOTSTRAP_SERVERS and WAYPOST_POSTGRES_DSN. It calls no model.
+Needs pip install 'waypost[agent-framework]', and a `waypost dev` that runs in the current directory. It calls
+no model.
 """
 
 import asyncio
-import os
 from typing import Never
 
 from agent_framework import Executor, Workflow, WorkflowBuilder, WorkflowContext, handler
@@ -44,11 +43,7 @@ def workflow(storage: WaypostCheckpointStorage, *, broken: bool) -> Workflow:
 
 
 async def main() -> None:
-    async with Backend(
-        os.environ["WAYPOST_BOOTSTRAP_SERVERS"],
-        os.environ["WAYPOST_POSTGRES_DSN"],
-        topic_prefix=os.environ.get("WAYPOST_TOPIC_PREFIX", "waypost"),
-    ) as backend:
+    async with Backend() as backend:
         storage = WaypostCheckpointStorage(backend, "run-7")
         try:
             await workflow(storage, broken=True).run("whales")

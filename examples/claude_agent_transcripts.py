@@ -1,12 +1,11 @@
 """Transcripts of the Claude Agent SDK that live in Waypost.
 
-Needs pip install 'waypost[claude-agent-sdk]', and a running `waypost dev`, whose addresses are expected in
-WAYPOST_BOOTSTRAP_SERVERS and WAYPOST_POSTGRES_DSN. It starts no agent. To run one, pass
-ClaudeAgentOptions(session_store=store), and the SDK calls append as this program does.
+Needs pip install 'waypost[claude-agent-sdk]', and a `waypost dev` that runs in the current directory. It
+starts no agent. To run one, pass ClaudeAgentOptions(session_store=store), and the SDK calls append as this
+program does.
 """
 
 import asyncio
-import os
 import tempfile
 from uuid import uuid4
 
@@ -37,12 +36,7 @@ async def main() -> None:
     session_id = str(uuid4())
     key: SessionKey = {"project_key": project_key_for_directory("."), "session_id": session_id}
     with tempfile.TemporaryDirectory() as spool:  # a real agent uses a directory that stays
-        async with Backend(
-            os.environ["WAYPOST_BOOTSTRAP_SERVERS"],
-            os.environ["WAYPOST_POSTGRES_DSN"],
-            topic_prefix=os.environ.get("WAYPOST_TOPIC_PREFIX", "waypost"),
-            publisher_options={"spool": spool},
-        ) as backend:
+        async with Backend(publisher_options={"spool": spool}) as backend:
             store = WaypostSessionStore(backend)
             question = turn(session_id, None, "user", "How many whales are there?")
             answer = turn(session_id, question["uuid"], "assistant", "About 90 species.")

@@ -1,11 +1,10 @@
 """A session of Google's Agent Development Kit that lives in Waypost, and two writers of it.
 
-Needs pip install 'waypost[google-adk]', and a running `waypost dev`, whose addresses are expected in
-WAYPOST_BOOTSTRAP_SERVERS and WAYPOST_POSTGRES_DSN. The agent calls no model, so no key is needed.
+Needs pip install 'waypost[google-adk]', and a `waypost dev` that runs in the current directory. The agent
+calls no model, so no key is needed.
 """
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator
 
 from google.adk.agents import BaseAgent
@@ -33,11 +32,7 @@ class Counter(BaseAgent):
 
 
 async def main() -> None:
-    async with Backend(
-        os.environ["WAYPOST_BOOTSTRAP_SERVERS"],
-        os.environ["WAYPOST_POSTGRES_DSN"],
-        topic_prefix=os.environ.get("WAYPOST_TOPIC_PREFIX", "waypost"),
-    ) as backend:
+    async with Backend() as backend:
         service = WaypostSessionService(backend)
         session = await service.create_session(app_name="counter", user_id="user-7", session_id="trip")
         for question in ("hello", "and now?"):

@@ -1,12 +1,11 @@
 """A LangGraph graph whose thread lives in Waypost: stop at an interrupt, go on in another process' place.
 
-Needs pip install 'waypost[langgraph]' langgraph, and a running `waypost dev`, whose addresses are expected in
-WAYPOST_BOOTSTRAP_SERVERS and WAYPOST_POSTGRES_DSN. It calls no model.
+Needs pip install 'waypost[langgraph]', and a `waypost dev` that runs in the current directory. It
+calls no model.
 """
 
 import asyncio
 import operator
-import os
 from typing import Annotated, Any, TypedDict
 
 from langchain_core.runnables import RunnableConfig
@@ -39,22 +38,14 @@ def graph(saver: WaypostSaver) -> Any:
     return builder.compile(checkpointer=saver)
 
 
-def backend() -> Backend:
-    return Backend(
-        os.environ["WAYPOST_BOOTSTRAP_SERVERS"],
-        os.environ["WAYPOST_POSTGRES_DSN"],
-        topic_prefix=os.environ.get("WAYPOST_TOPIC_PREFIX", "waypost"),
-    )
-
-
 async def main() -> None:
     config: RunnableConfig = {"configurable": {"thread_id": "report-1"}}
-    async with backend() as first:
+    async with Backend() as first:
         stopped = await graph(WaypostSaver(first)).ainvoke({"notes": []}, config)
         print("asked:", stopped["__interrupt__"][0].value)
 
     # Nothing is left in memory: this might be another process, a week later.
-    async with backend() as second:
+    async with Backend() as second:
         saver = WaypostSaver(second, keep=50)
         done = await graph(saver).ainvoke(Command(resume="yes"), config)
         print("notes:", done["notes"])

@@ -1,11 +1,10 @@
 """A conversation of the OpenAI Agents SDK that lives in Waypost.
 
-Needs pip install 'waypost[openai-agents]', and a running `waypost dev`, whose addresses are expected in
-WAYPOST_BOOTSTRAP_SERVERS and WAYPOST_POSTGRES_DSN. The model is a stand-in, so no key is needed.
+Needs pip install 'waypost[openai-agents]', and a `waypost dev` that runs in the current directory. The model
+is a stand-in, so no key is needed.
 """
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -33,11 +32,7 @@ class Counting(Model):
 async def main() -> None:
     set_tracing_disabled(True)
     agent = Agent(name="counter", model=Counting())
-    async with Backend(
-        os.environ["WAYPOST_BOOTSTRAP_SERVERS"],
-        os.environ["WAYPOST_POSTGRES_DSN"],
-        topic_prefix=os.environ.get("WAYPOST_TOPIC_PREFIX", "waypost"),
-    ) as backend:
+    async with Backend() as backend:
         for question in ("hello", "and now?", "still there?"):
             session = WaypostSession("user-7", backend)  # a new one each time: nothing is in memory
             answer = await Runner.run(agent, question, session=session)

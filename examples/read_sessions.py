@@ -1,24 +1,19 @@
 """A session read back right after it was written: by name, by metadata, in pages, as a file.
 
-Needs pip install 'waypost[reader]', and a running `waypost dev`, whose addresses are expected in
-WAYPOST_BOOTSTRAP_SERVERS and WAYPOST_POSTGRES_DSN.
+Needs pip install 'waypost[reader]', and a `waypost dev` that runs in the current directory.
 """
 
 import asyncio
-import os
 import tempfile
 
 import waypost
-
-SERVERS = os.environ["WAYPOST_BOOTSTRAP_SERVERS"]
-PREFIX = os.environ.get("WAYPOST_TOPIC_PREFIX", "waypost")
 
 
 async def main() -> None:
     """Write five steps, then look at them in several ways."""
     async with (
-        waypost.Publisher(SERVERS, topic_prefix=PREFIX) as publisher,
-        waypost.Reader(os.environ["WAYPOST_POSTGRES_DSN"]) as reader,
+        waypost.Publisher() as publisher,
+        waypost.Reader() as reader,
     ):
         for step in range(4):
             publisher.create("team-a/run-1", "step", {"step": step}, {"even": step % 2 == 0})
