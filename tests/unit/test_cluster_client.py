@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaConnectionError
 
 from waypost_worker.kafka.client import ClusterClient
@@ -25,6 +26,10 @@ class Silent:
         except asyncio.CancelledError:
             self.ended.append("canceled")
             raise
+
+    def force_metadata_update(self) -> asyncio.Future[bool]:
+        self.asked.set()
+        return asyncio.shield(asyncio.get_running_loop().create_future())  # aiokafka's own is never canceled
 
     async def close(self) -> None:
         self.closed = True
@@ -66,6 +71,32 @@ async def test_the_last_user_leaves_no_request_behind(client: ClusterClient, sil
     with pytest.raises(KafkaConnectionError, match="closed"):
         await waiting
     assert asyncio.all_tasks() == before
+
+
+async def test_who_looks_for_leaders_hears_that_the_connections_were_closed(
+    client: ClusterClient, silent: Silent
+) -> None:
+    looking = asyncio.create_task(client.refresh())
+    await silent.asked.wait()
+    await client.release("test")
+    async with asyncio.timeout(60):
+        with pytest.raises(KafkaConnectionError, match="closed"):
+            await looking
+
+
+async def test_who_waits_for_connections_that_nobody_uses_any_more_is_not_canceled(
+    client: ClusterClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def bootstrap(_: AIOKafkaClient) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(AIOKafkaClient, "bootstrap", bootstrap)
+    client._client = None  # no broker answered, so it starts from the bootstrap servers again
+    waiting = asyncio.create_task(client.send(1, "request"))  # such as a fetch, which is no user
+    await asyncio.sleep(0)
+    await client.release("test")
+    with pytest.raises(KafkaConnectionError, match="closed"):
+        await waiting
 
 
 async def test_what_users_share_is_made_once(client: ClusterClient) -> None:

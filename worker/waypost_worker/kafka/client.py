@@ -50,7 +50,7 @@ class ClusterClient:
         self._users: set[object] = set()
         self._client: AIOKafkaClient | None = None
         self._opening: asyncio.Task[AIOKafkaClient] | None = None
-        self._sending: set[asyncio.Task[Any]] = set()
+        self._sending: set[asyncio.Future[Any]] = set()
         self._shared: dict[Any, Any] = {}
 
     async def use(self, user: object) -> None:
@@ -139,19 +139,25 @@ class ClusterClient:
     async def refresh(self) -> None:
         """Ask for metadata again. If no known broker answers, the next request starts from the bootstrap servers."""
         client = await self._opened()
-        if not await client.force_metadata_update() and self._client is client:
+        if not await self._told(client.force_metadata_update()) and self._client is client:
             await self._retire()
 
     async def _tracking(self, topic: str) -> AIOKafkaClient:
         client = await self._opened()
-        known = await client.add_topic(topic)
+        known = await self._told(client.add_topic(topic))
         if known and client.cluster.partitions_for_topic(topic) is None:
             # What was under way when the topic was added does not bring it, and aiokafka does not ask again.
-            known = await client.force_metadata_update()
+            known = await self._told(client.force_metadata_update())
         if not known and self._client is client:
             await self._retire()
             raise LeaderNotAvailableError(f"no broker tells who leads {topic}")
         return client
+
+    async def _told(self, asking: asyncio.Future[bool]) -> bool:
+        """Wait for metadata, of which a client that is closed meanwhile would never tell."""
+        self._sending.add(asking)
+        asking.add_done_callback(self._sending.discard)
+        return bool(await answer_to(asking))
 
     async def _opened(self) -> AIOKafkaClient:
         if self._client is not None:
@@ -160,8 +166,8 @@ class ClusterClient:
             raise UnavailableError("the connections to Kafka were closed")
         if self._opening is None:
             self._opening = asyncio.create_task(self._open(), name="kafka-client")
-        # One that gives up waiting does not end the attempt of the others.
-        return await asyncio.shield(self._opening)
+        opened: AIOKafkaClient = await answer_to(self._opening)
+        return opened
 
     async def _open(self) -> AIOKafkaClient:
         client = AIOKafkaClient(**self.connection.options())
@@ -191,8 +197,11 @@ class ClusterClient:
         await asyncio.gather(*sending, return_exceptions=True)
 
 
-async def answer_to(sending: asyncio.Task[Any]) -> Any:
-    """Wait for the answer to a request that goes on if this caller is canceled."""
+async def answer_to(sending: asyncio.Future[Any]) -> Any:
+    """Wait for the answer to a request that goes on if this caller is canceled.
+
+    KafkaConnectionError if the request was canceled instead, with the connections.
+    """
     try:
         return await asyncio.shield(sending)
     except asyncio.CancelledError:
