@@ -1,7 +1,8 @@
 """The start of a log moves ahead of what is still needed, as when tiered storage deletes too early, and operators who
 accept that once.
 
-Commands that were not applied can't be got back: the partition is refused, in words that count them. Results that
+Commands that were not applied can't be got back: the partition is refused, in words that count them. So it is if one
+was applied whose result was not emitted yet, for that is made from the command. Results that
 nobody has compared with what was applied are refused as well, until workers are started with accept_trimmed_results.
 """
 
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING, Final
 from tests.simulation.broker import CommandPartition, StoredResult
 from tests.simulation.database import Tables
 from tests.simulation.loop import OUTSIDE
-from tests.simulation.replies import answered_command
+from tests.simulation.replies import answered_command, last_answered
+
+from waypost_worker.partition import outbox
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -24,6 +27,10 @@ _ACCEPT: Final = "WAYPOST_ACCEPT_TRIMMED_RESULTS=true once"
 _REFUSED_COMMANDS: Final = re.compile(
     r"the command topic starts at offset (\d+), but Postgres has applied only up to (-?\d+): retention removed (\d+) "
     r"offsets before they were applied\. Nothing was changed\. Restore a newer backup or snapshot of Postgres"
+)
+_REFUSED_ANSWER: Final = re.compile(
+    r"results of committed commands are still to be emitted, and the command topic no longer holds the record at "
+    r"offset (\d+) that they are made from: nothing was emitted or changed"
 )
 _REFUSED_RESULTS: Final = re.compile(
     r"retention removed results (\d+) to (\d+) before this worker could see "
@@ -102,8 +109,17 @@ def _asking(world: "World") -> bool:
 
 
 def is_any_lost(world: "World", partition: int) -> bool:
-    """Whether retention removed offsets of a partition that Postgres has not applied."""
-    return _tables(world, partition).next_offset < world.commands[partition].start
+    """Whether retention removed offsets of a partition that Postgres has not applied, or whose results are owed."""
+    applied = _tables(world, partition).next_offset
+    return applied < world.commands[partition].start or _unanswerable(world, partition) is not None
+
+
+def _unanswerable(world: "World", partition: int) -> int | None:
+    """The first removed command from which a result is still to be made; None if there is none."""
+    answered, start = last_answered(world.results[partition]), world.commands[partition].start
+    entries = _tables(world, partition).outbox.values()
+    needed = [offset for entry in entries for offset in outbox.needs_log(outbox.unpack(entry.payload))]
+    return min((offset for offset in needed if answered < offset < start), default=None)
 
 
 def judge_refusal(world: "World", partition: int) -> list[str]:
@@ -114,6 +130,12 @@ def judge_refusal(world: "World", partition: int) -> list[str]:
     position = _tables(world, partition).next_offset
     if said is None:
         return [f"not refused: p{partition}: applied up to {position}, and the log begins at {log.start}"]
+    if position >= log.start:
+        found = _REFUSED_ANSWER.match(said)
+        offset = _unanswerable(world, partition)
+        if found is None or int(found[1]) != offset:
+            return [f"refused in other words: p{partition}: {offset}: {said}"[:300]]
+        return []
     found = _REFUSED_COMMANDS.match(said)
     numbers = (log.start, position - 1, log.start - position)
     if found is None or tuple(map(int, found.groups())) != numbers:

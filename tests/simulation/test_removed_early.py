@@ -84,6 +84,30 @@ def test_commands_that_are_removed_up_to_the_position_are_missed_by_nobody() -> 
     assert answers(world) == [0, 1, 2]
 
 
+def test_a_command_that_was_removed_before_its_result_was_emitted_is_named() -> None:
+    """Seed 1092: the result of a create is made from the command."""
+    world = quiet(duration=20.0, disaster=COMMANDS, batch_records=1)
+    world.refusable = {0}
+    commands(world, 1, 1.5, 2, 8)
+    put = world.databases[0].put
+    killed: list[float] = []
+
+    def put_and_kill(partition: int, tables: Tables) -> None:
+        put(partition, tables)
+        if tables.next_offset == 2 and not killed:
+            killed.append(world.loop.time())
+            world.fleet.crash(world.fleet.hosts[0])
+            world.commands[0].trim(2)
+            world.loop.call_later(1, restart, world, False, context=OUTSIDE)
+
+    world.databases[0].put = put_and_kill  # type: ignore[method-assign]
+    world.run()
+    assert killed
+    assert "no longer holds the record at offset 1 that they are made from" in world.refusals[0]
+    assert answers(world) == [0]
+    assert judge(world).problems == []
+
+
 def stored_position(world: World) -> int:
     return world.databases[0].tables[0].results_offset
 

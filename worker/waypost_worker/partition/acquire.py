@@ -302,6 +302,10 @@ async def _finish_outbox(
     proof: OwnershipProof,
 ) -> int:
     reemitted = 0
+    if needed := [offset for items in owed for offset in outbox.needs_log(items)]:
+        start, _ = await log.bounds()
+        if needed[0] < start:
+            raise outbox.missing(needed[0])
     for items in owed:
         needed = outbox.needs_log(items)
         records: dict[int, KafkaRecord] = {}

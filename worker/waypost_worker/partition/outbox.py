@@ -75,6 +75,11 @@ def results(
     return [(item[0], _result(item, log, encoder)) for item in items]
 
 
+def missing(offset: int) -> RefusedError:
+    """Return the error of an owner that needs a record which the command topic no longer holds."""
+    return RefusedError(_MISSING.format(offset=offset))
+
+
 def whole_result(item: Item) -> ResultRecord:
     """Return the result that an item keeps whole, as this version writes it.
 
@@ -98,7 +103,7 @@ def _result(item: Item, log: Mapping[int, KafkaRecord], encoder: ResultEncoder) 
         return whole_result(item)
     record = log.get(offset)
     if record is None or record.value is None:
-        raise RefusedError(_MISSING.format(offset=offset))
+        raise missing(offset)
     try:
         envelope = open_envelope(record)
         action = parse_body(envelope.type, envelope.body)
