@@ -17,6 +17,7 @@ from aiokafka import TopicPartition
 from aiokafka.client import AIOKafkaClient, CoordinationType
 from aiokafka.errors import KafkaConnectionError, LeaderNotAvailableError
 
+from waypost_worker.kafka.cluster_connections import ClusterConnections
 from waypost_worker.kafka.connection import Connection, kafka_errors, quietly
 from waypost_worker.partition.ports import UnavailableError
 
@@ -170,7 +171,7 @@ class ClusterClient:
         return opened
 
     async def _open(self) -> AIOKafkaClient:
-        client = AIOKafkaClient(**self.connection.options())
+        client: AIOKafkaClient = ClusterConnections(**self.connection.options())
         try:
             async with kafka_errors("connecting"):
                 async with asyncio.timeout(self.connection.start_timeout):

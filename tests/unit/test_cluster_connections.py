@@ -1,0 +1,142 @@
+"""Connections to several brokers: one that is silent holds up nobody but those who want something of it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
+from aiokafka.protocol.metadata import MetadataRequest, MetadataResponse_v1
+
+from waypost_worker.kafka.client import Lane
+from waypost_worker.kafka.cluster_connections import ClusterConnections
+
+FAR = 60.0  # seconds, which nothing here should need
+
+
+class Brokers:
+    """Brokers by port. Those that are ``silent`` take no connection, and those that are ``mute`` answer nothing."""
+
+    def __init__(self) -> None:
+        self.silent: set[int] = set()
+        self.mute: set[int] = set()
+        self.attempts: list[int] = []
+        self.given_up = asyncio.Event()
+
+    async def connect(self, _: str, port: int, **options: Any) -> "Link":
+        self.attempts.append(port)
+        if port in self.silent:
+            await self.given_up.wait()
+            raise KafkaConnectionError("no answer")
+        return Link(self, port)
+
+
+class Link:
+    """A connection that answers with the port of its broker."""
+
+    def __init__(self, brokers: Brokers, port: int) -> None:
+        self._brokers = brokers
+        self._port = port
+
+    def connected(self) -> bool:
+        return True
+
+    def close(self, reason: object = None) -> asyncio.Future[None]:
+        closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        closed.set_result(None)
+        return closed
+
+    async def send(self, request: Any, expect_response: bool = True) -> Any:
+        if self._port in self._brokers.mute:
+            await asyncio.Event().wait()
+        return metadata(self._port) if isinstance(request, MetadataRequest) else self._port
+
+
+def metadata(leader: int) -> MetadataResponse_v1:
+    topic = (0, "topic", False, [(0, 0, leader, [], [])])
+    return MetadataResponse_v1(
+        brokers=[(port, "broker", port, None) for port in (1, 2, 3)], controller_id=1, topics=[topic]
+    )
+
+
+@pytest.fixture
+async def brokers(monkeypatch: pytest.MonkeyPatch) -> Brokers:
+    brokers = Brokers()
+    monkeypatch.setattr("aiokafka.client.create_conn", brokers.connect)
+    return brokers
+
+
+@pytest.fixture
+async def connections(brokers: Brokers) -> AsyncIterator[ClusterConnections]:
+    connections = ClusterConnections(bootstrap_servers="broker:1", request_timeout_ms=1000)
+    connections.cluster.update_metadata(metadata(1))
+    yield connections
+    brokers.given_up.set()
+    await connections.close()
+
+
+async def test_a_silent_broker_holds_up_no_connection_to_another(
+    brokers: Brokers, connections: ClusterConnections
+) -> None:
+    brokers.silent = {2}
+    waiting = asyncio.create_task(connections.send(2, SimpleNamespace(), group=Lane.FETCH))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(FAR):
+        assert await connections.send(1, SimpleNamespace(), group=Lane.FETCH) == 1
+    assert not waiting.done()
+    brokers.given_up.set()
+    with pytest.raises(NodeNotReadyError):
+        await waiting
+
+
+async def test_all_who_want_a_connection_wait_for_the_same_attempt(
+    brokers: Brokers, connections: ClusterConnections
+) -> None:
+    brokers.silent = {2}
+    first = asyncio.create_task(connections.send(2, SimpleNamespace(), group=Lane.FETCH))
+    second = asyncio.create_task(connections.send(2, SimpleNamespace(), group=Lane.FETCH))
+    beside = asyncio.create_task(connections.send(2, SimpleNamespace(), group=Lane.PRODUCE))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.wait({first})
+    assert brokers.attempts == [2, 2], "one for each lane"
+    brokers.given_up.set()
+    for waiting in (second, beside):
+        with pytest.raises(NodeNotReadyError):
+            await waiting
+    assert brokers.attempts == [2, 2]
+    brokers.silent = set()
+    assert await connections.send(2, SimpleNamespace(), group=Lane.FETCH) == 2
+
+
+@pytest.mark.parametrize("way", ["silent", "mute"])
+async def test_metadata_comes_from_whichever_broker_answers(
+    brokers: Brokers, connections: ClusterConnections, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setattr(brokers, way, {1, 3})
+    monkeypatch.setattr("waypost_worker.kafka.cluster_connections._PATIENCE", 0)
+    async with asyncio.timeout(FAR):
+        assert await connections._metadata_update(connections.cluster, {"topic"})
+    assert connections.cluster.leader_for_partition(TopicPartition("topic", 0)) == 2
+
+
+async def test_metadata_of_nobody_is_no_news(brokers: Brokers, connections: ClusterConnections) -> None:
+    brokers.silent = {1, 2, 3}
+    brokers.given_up.set()
+    assert not await connections._metadata_update(connections.cluster, {"topic"})
+    assert connections.cluster.leader_for_partition(TopicPartition("topic", 0)) == 1
+
+
+async def test_closing_leaves_no_attempt_behind(brokers: Brokers, connections: ClusterConnections) -> None:
+    before = asyncio.all_tasks()
+    brokers.silent = {2}
+    waiting = asyncio.create_task(connections.send(2, SimpleNamespace(), group=Lane.FETCH))
+    await asyncio.sleep(0)
+    await connections.close()
+    await asyncio.wait({waiting})
+    assert asyncio.all_tasks() == before
+    with pytest.raises(NodeNotReadyError):
+        await connections.send(2, SimpleNamespace(), group=Lane.FETCH)
