@@ -130,6 +130,33 @@ async def test_metadata_of_nobody_is_no_news(brokers: Brokers, connections: Clus
     assert connections.cluster.leader_for_partition(TopicPartition("topic", 0)) == 1
 
 
+async def test_what_any_broker_can_answer_is_asked_of_one_that_is_in_reach(
+    brokers: Brokers, connections: ClusterConnections
+) -> None:
+    brokers.silent = {1, 3}
+    asked = [asyncio.create_task(connections.send(node, SimpleNamespace())) for node in (1, 2, 3)]
+    assert await asked[1] == 2
+    assert {connections.get_random_node() for _ in range(50)} == {2}
+    brokers.given_up.set()
+    await asyncio.wait(asked)
+    assert [isinstance(one.exception(), NodeNotReadyError) for one in asked] == [True, False, True]
+    assert {connections.get_random_node() for _ in range(50)} == {2}
+    brokers.silent = {3}
+    await connections.send(1, SimpleNamespace())
+    assert {connections.get_random_node() for _ in range(50)} == {1, 2}
+
+
+async def test_if_none_is_in_reach_any_of_them_is_asked(
+    brokers: Brokers, connections: ClusterConnections
+) -> None:
+    brokers.silent = {1, 2, 3}
+    brokers.given_up.set()
+    for node in (1, 2, 3):
+        with pytest.raises(NodeNotReadyError):
+            await connections.send(node, SimpleNamespace())
+    assert {connections.get_random_node() for _ in range(100)} == {1, 2, 3}
+
+
 async def test_closing_leaves_no_attempt_behind(brokers: Brokers, connections: ClusterConnections) -> None:
     before = asyncio.all_tasks()
     brokers.silent = {2}
@@ -138,5 +165,6 @@ async def test_closing_leaves_no_attempt_behind(brokers: Brokers, connections: C
     await connections.close()
     await asyncio.wait({waiting})
     assert asyncio.all_tasks() == before
+    brokers.silent = set()
     with pytest.raises(NodeNotReadyError):
         await connections.send(2, SimpleNamespace(), group=Lane.FETCH)

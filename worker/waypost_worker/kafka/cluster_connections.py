@@ -6,8 +6,9 @@ down, takes the whole time limit, and meanwhile nobody gets a connection to anot
 
 import asyncio
 import random
-from collections.abc import Coroutine, Hashable
+from collections.abc import Coroutine
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, Final
 
 from aiokafka.client import AIOKafkaClient
@@ -27,8 +28,9 @@ class ClusterConnections(AIOKafkaClient):
 
     def __init__(self, **options: Any) -> None:
         _untyped(super()).__init__(**options)
-        self._attempts: dict[Hashable, asyncio.Task[Any]] = {}
+        self._attempts: dict[tuple[Any, Any], asyncio.Task[Any]] = {}
         self._under_way: set[asyncio.Task[Any]] = set()
+        self._out_of_reach: set[Any] = set()
         self._is_closed = False
 
     @property
@@ -47,8 +49,15 @@ class ClusterConnections(AIOKafkaClient):
             if self._is_closed:
                 return None  # as if the broker could not be reached
             attempt = self._attempts[wanted] = self._begin(_untyped(super())._get_conn(node_id, group=group))
-            attempt.add_done_callback(lambda _: self._attempts.pop(wanted))
+            self._out_of_reach.add(node_id)  # as long as it does not answer
+            attempt.add_done_callback(partial(self._attempted, wanted))
         return await asyncio.shield(attempt)
+
+    @override
+    def get_random_node(self) -> Any:
+        known = [broker.nodeId for broker in self.cluster.brokers()]
+        in_reach = [node for node in known if node not in self._out_of_reach]
+        return random.choice(in_reach or known) if known else None
 
     @override
     async def _metadata_update(self, cluster_metadata: Any, topics: Any) -> bool:
@@ -57,6 +66,7 @@ class ClusterConnections(AIOKafkaClient):
             return bool(await _untyped(super())._metadata_update(cluster_metadata, topics))
         request = MetadataRequest(list(topics) if topics else None)
         random.shuffle(nodes)
+        nodes.sort(key=lambda node: node not in self._out_of_reach)  # those are asked last
         asking: set[asyncio.Task[Any]] = set()
         while nodes or asking:
             if nodes:
@@ -79,6 +89,11 @@ class ClusterConnections(AIOKafkaClient):
             one.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
         await _untyped(super()).close()
+
+    def _attempted(self, wanted: tuple[Any, Any], attempt: asyncio.Task[Any]) -> None:
+        del self._attempts[wanted]
+        if not attempt.cancelled() and attempt.exception() is None and attempt.result() is not None:
+            self._out_of_reach.discard(wanted[0])
 
     async def _metadata_of(self, node: Any, request: Any) -> Any:
         try:
