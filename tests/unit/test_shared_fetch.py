@@ -315,6 +315,26 @@ def test_a_partition_that_changes_its_leader_is_followed() -> None:
     on_virtual_time(work)
 
 
+def test_a_look_for_leaders_that_never_ends_stops_nobody_for_good() -> None:
+    async def work() -> None:
+        cluster = ScriptedCluster(1)
+        (reader,) = await readers_at(cluster)
+        refresh = cluster.refresh
+
+        async def hang() -> None:
+            cluster.refresh = refresh  # type: ignore[method-assign]
+            await asyncio.Event().wait()
+
+        cluster.refresh = hang  # type: ignore[method-assign]
+        cluster.logs[0].errors = [NOT_LEADER]
+        with pytest.raises(UnavailableError, match="fetching topic/0"):
+            await offsets(reader, 60_000)
+        cluster.append(0, VALUE)
+        assert await offsets(reader) == [0]
+
+    on_virtual_time(work)
+
+
 def test_a_broken_connection_is_counted_by_all_whose_fetch_was_in_it() -> None:
     async def work() -> None:
         cluster = ScriptedCluster(3)

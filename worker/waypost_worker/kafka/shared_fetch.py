@@ -208,9 +208,10 @@ class SharedFetch:
             while self._resting:
                 resting, self._resting = self._resting, set()
                 try:
-                    await self._client.refresh()
-                    for topic in {feed.partition.topic for feed in resting}:
-                        await self._client.partitions_of(topic)
+                    async with asyncio.timeout(self._client.connection.start_timeout):
+                        await self._client.refresh()
+                        for topic in {feed.partition.topic for feed in resting}:
+                            await self._client.partitions_of(topic)
                 except (*PASSING, OwnerError) as error:
                     for feed in resting:
                         if feed.waiting:
