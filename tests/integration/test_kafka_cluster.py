@@ -276,6 +276,47 @@ async def test_a_leader_that_dies_disturbs_only_the_partitions_that_it_led(
             await log.close()
 
 
+async def test_a_broker_that_is_frozen_keeps_nobody_from_connecting_to_another(
+    cluster: EmbeddedKafka, connection: Connection, topic_prefix: str
+) -> None:
+    topics, partitions = Topics(topic_prefix), 6
+    await create_topics(connection, topics, partitions)
+    client = ClusterClient(connection)
+    logs = [KafkaCommandLog(client, topics.commands, number) for number in range(partitions)]
+
+    async def first_of(log: KafkaCommandLog) -> int:
+        while not (records := await log.fetch(1)):
+            pass
+        return records[0].offset
+
+    # What the frozen broker does not have yet could not be read.
+    async with AIOKafkaProducer(bootstrap_servers=connection.bootstrap_servers, acks="all") as producer:
+        for number in range(partitions):
+            await producer.send_and_wait(topics.commands, b"value", partition=number)
+    try:
+        for log in logs:
+            await log.partitions()
+            await log.seek(0)
+        leaders = [
+            await client.leader_of(TopicPartition(topics.commands, number)) for number in range(partitions)
+        ]
+        node = next(one for one in cluster.nodes if one.node_id == leaders[0])
+        freeze(node)
+        try:
+            fetching = [asyncio.create_task(first_of(log)) for log in logs]
+            others = [one for one, leader in zip(fetching, leaders, strict=True) if leader != leaders[0]]
+            assert others
+            async with asyncio.timeout(connection.request_timeout / 2):
+                await client.refresh()
+                assert await asyncio.gather(*others) == [0] * len(others)
+        finally:
+            node.resume()
+            await asyncio.gather(*fetching, return_exceptions=True)
+    finally:
+        for log in logs:
+            await log.close()
+
+
 async def test_a_membership_outlives_its_coordinator(
     cluster: EmbeddedKafka, connection: Connection, topics: Topics
 ) -> None:
