@@ -1,17 +1,19 @@
 """Connections to several brokers: one that is silent holds up nobody but those who want something of it."""
 
 import asyncio
+import struct
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
+from aiokafka.errors import KafkaConnectionError, NodeNotReadyError, RequestTimedOutError
 from aiokafka.protocol.metadata import MetadataRequest, MetadataResponse_v1
 
 from waypost_worker.kafka.client import Lane
 from waypost_worker.kafka.cluster_connections import ClusterConnections
+from waypost_worker.kafka.produce import MAX_BATCH_BYTES, OutgoingBatch, ProduceGroup
 
 FAR = 60.0  # seconds, which nothing here should need
 
@@ -35,6 +37,8 @@ class Brokers:
 
 class Link:
     """A connection that answers with the port of its broker."""
+
+    _writer = None
 
     def __init__(self, brokers: Brokers, port: int) -> None:
         self._brokers = brokers
@@ -168,3 +172,46 @@ async def test_closing_leaves_no_attempt_behind(brokers: Brokers, connections: C
     brokers.silent = set()
     with pytest.raises(NodeNotReadyError):
         await connections.send(2, SimpleNamespace(), group=Lane.FETCH)
+
+
+class StoppedBroker:
+    """Answers the first request, which asks for versions, and then reads nothing until ``going_on``."""
+
+    def __init__(self) -> None:
+        self.going_on = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.read = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        (size,) = struct.unpack(">i", await reader.readexactly(4))
+        correlation_id = (await reader.readexactly(size))[4:8]
+        versions = struct.pack(">hihhh", 0, 1, 0, 3, 7)
+        writer.write(struct.pack(">i", 4 + len(versions)) + correlation_id + versions)
+        await self.going_on.wait()
+        try:
+            while piece := await reader.read(1024 * 1024):
+                self.read += len(piece)
+        except ConnectionError:
+            pass
+        writer.close()
+        self.ended.set()
+
+
+async def test_what_a_silent_broker_did_not_take_in_time_is_not_sent_later() -> None:
+    broker = StoppedBroker()
+    server = await asyncio.start_server(broker.serve, "127.0.0.1", 0, limit=1024)
+    port = server.sockets[0].getsockname()[1]
+    connections = ClusterConnections(bootstrap_servers="unused:1", request_timeout_ms=500)
+    connections.cluster.update_metadata(
+        MetadataResponse_v1(brokers=[(1, "127.0.0.1", port, None)], controller_id=1, topics=[])
+    )
+    data = bytearray(MAX_BATCH_BYTES)
+    batch = OutgoingBatch(TopicPartition("results", 0), data, FAR)
+    with pytest.raises(RequestTimedOutError):
+        await connections.send(1, ProduceGroup([batch], 1000), group=Lane.PRODUCE)
+    broker.going_on.set()
+    async with asyncio.timeout(FAR):
+        await broker.ended.wait()
+    assert broker.read < len(data)
+    await connections.close()
+    server.close()

@@ -1,4 +1,4 @@
-"""aiokafka's client, without its habit of waiting for one broker after the other.
+"""aiokafka's client, without its habit of waiting for one broker after the other, and for those that are silent.
 
 It opens one connection at a time, and asks one broker at a time for metadata. A broker that is silent, rather than
 down, takes the whole time limit, and meanwhile nobody gets a connection to another broker, or hears of new leaders.
@@ -6,18 +6,22 @@ down, takes the whole time limit, and meanwhile nobody gets a connection to anot
 
 import asyncio
 import random
+import socket
+import struct
 from collections.abc import Coroutine
 from contextlib import nullcontext
 from functools import partial
 from typing import Any, Final
 
 from aiokafka.client import AIOKafkaClient
+from aiokafka.conn import CloseReason
 from aiokafka.protocol.metadata import MetadataRequest
 from typing_extensions import override
 
 # How long a broker may take to answer before the next one is asked as well.
 _PATIENCE: Final = 0.5
 _CONTROL: Final = 0
+_NO_LINGERING: Final = struct.pack("ii", 1, 0)
 
 
 class ClusterConnections(AIOKafkaClient):
@@ -31,6 +35,7 @@ class ClusterConnections(AIOKafkaClient):
         self._attempts: dict[tuple[Any, Any], asyncio.Task[Any]] = {}
         self._under_way: set[asyncio.Task[Any]] = set()
         self._out_of_reach: set[Any] = set()
+        self._transports: dict[Any, asyncio.WriteTransport] = {}
         self._is_closed = False
 
     @property
@@ -92,8 +97,23 @@ class ClusterConnections(AIOKafkaClient):
 
     def _attempted(self, wanted: tuple[Any, Any], attempt: asyncio.Task[Any]) -> None:
         del self._attempts[wanted]
-        if not attempt.cancelled() and attempt.exception() is None and attempt.result() is not None:
+        connection = None if attempt.cancelled() or attempt.exception() is not None else attempt.result()
+        if connection is not None:
             self._out_of_reach.discard(wanted[0])
+            if connection._writer is not None:
+                self._transports[connection] = connection._writer.transport
+
+    @override
+    def _on_connection_closed(self, conn: Any, reason: Any) -> None:
+        transport = self._transports.pop(conn, None)
+        if transport is not None and (
+            reason is CloseReason.CONNECTION_TIMEOUT or transport.get_write_buffer_size()
+        ):
+            # Otherwise what a silent broker did not take would be sent once it goes on, minutes after everybody who
+            # wanted that has given up. Closed without lingering, the system forgets it as well.
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGERING)
+            transport.abort()
+        _untyped(super())._on_connection_closed(conn, reason)
 
     async def _metadata_of(self, node: Any, request: Any) -> Any:
         try:

@@ -66,7 +66,8 @@ class KafkaResultsLog(ResultsLog):
     @override
     def unanswered_append_seconds(self) -> float:
         # Nothing of an append is sent later than request_timeout after its begin (OutgoingBatch). What was
-        # sent last may still lie in a socket or in the broker's queue, for which the same time again is allowed.
+        # sent last may still lie in a socket or in the broker's queue, for which the same time again is allowed. After
+        # that long without an answer, the connection is cut off with all that it holds (ClusterConnections).
         return 2 * self._client.connection.request_timeout
 
     @override
