@@ -61,8 +61,13 @@ def rename_keys(what: str, given: dict[str, Any], renamed: Mapping[str, str], st
             given[new] = given.pop(old)
 
 
-def renamed_keywords(**renamed: str) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
-    """Let a function accept keyword arguments under their old names, given as ``old="new"``."""
+def renamed_keywords(
+    retired: Mapping[str, str] | None = None, /, **renamed: str
+) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
+    """Let a function accept keyword arguments under their old names, given as ``old="new"``.
+
+    Those that it no longer has, given with the reason as ``retired``, are ignored. Each one gets a warning.
+    """
 
     def decorate(function: Callable[_P, _T]) -> Callable[_P, _T]:
         what = function.__qualname__.removesuffix(".__init__")
@@ -70,22 +75,7 @@ def renamed_keywords(**renamed: str) -> Callable[[Callable[_P, _T]], Callable[_P
         @wraps(function)
         def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
             rename_keys(what, kwargs, renamed)
-            return function(*args, **kwargs)
-
-        return call
-
-    return decorate
-
-
-def retired_keywords(**retired: str) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
-    """Let a function ignore keyword arguments that it no longer has, given as ``old="why"``, with a warning."""
-
-    def decorate(function: Callable[_P, _T]) -> Callable[_P, _T]:
-        what = function.__qualname__.removesuffix(".__init__")
-
-        @wraps(function)
-        def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-            for old, why in retired.items():
+            for old, why in (retired or {}).items():
                 if old in kwargs:
                     del kwargs[old]
                     warnings.warn(

@@ -1,7 +1,7 @@
 """Postgres needs longer for a batch than a time limit allows, whichever side sets the limit.
 
 Breaks: each stored checkpoint takes 8 ms (a trigger), and a statement may take 0.3 s by the server's statement_timeout,
-or 1 s by the worker's WAYPOST_REQUEST_TIMEOUT. Then 400 checkpoints of 60 KB come at once. In the last scenario a
+or 1 s by the worker's WAYPOST_REQUEST_TIMEOUT. Then 400 checkpoints of 6 KB come at once. In the last scenario a
 single command takes 2 s by itself, which no smaller batch can help.
 Must hold: batches become smaller until they are done in time, and the backlog is worked off; nothing is lost, doubled
 or out of order. The single command is refused with words that name the limit, everything before it is applied, other
@@ -56,7 +56,7 @@ async def test_batches_too_slow_for(shared: Scene, limit: str) -> None:
         settings["request_timeout"] = "1"
     worker = await shared.worker(**settings)
     await shared.answered(20)
-    await shared.load.burst(0, creates(shared, 0, 400, "large", 60_000))
+    await shared.load.burst(0, creates(shared, 0, 400, "large", 6_000))
     await shared.healed()
     slow = [event for event in worker.events("term_ended") if event["kind"] == "SlowBatchError"]
     assert slow, "nothing was too slow, so nothing was tested"

@@ -162,12 +162,12 @@ def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def literal(value: Any) -> str:
     if value is None:
         return "null"
-    return str(value) if isinstance(value, int) else "'" + str(value).replace("'", "''") + "'"
+    return str(value).lower() if isinstance(value, int) else "'" + str(value).replace("'", "''") + "'"
 
 
 FILTERS = [None, None, None, None, None]
 BY_ID = ("checkpoints_pkey", "session_id = ")
-# Each statement with its arguments, the index that it must use, and what the index must be asked for.
+# Each statement with its arguments, the indexes that it must use, and what the first must be asked for.
 READS: list[tuple[str, list[Any], str, str]] = [
     ("count", ["long"], *BY_ID),
     ("ends", ["long"], *BY_ID),
@@ -193,6 +193,20 @@ READS: list[tuple[str, list[Any], str, str]] = [
     ("adapters/runs", ["team-3/run-00003", "team-3/run-00103", "{r}"], "checkpoints_pkey", "session_id >= "),
     ("adapters/thread", ["long", '{"n": 3}', None, None, 2**62, 10], *BY_ID),
     ("adapters/holders", ["long", "{a,b}", "", "c"], *BY_ID),
+    ("adapters/records", ["long"], *BY_ID),
+    ("adapters/tag", ["long", 7], *BY_ID),
+    (
+        "adapters/google_adk_sessions",
+        ["team-3/run-00003", "team-3/run-00103"],
+        "checkpoints_pkey",
+        "session_id >= ",
+    ),
+    (
+        "adapters/claude_sessions",
+        ["team-3/run-00003", "team-3/run-00103", True],
+        "sessions_pkey checkpoints_pkey",
+        "session_id >= ",
+    ),
     ("adapters/rejected", [77, "{1,2}"], "rejected_commands_pkey", "partition = "),
     ("sessions", ["", "team-3/", "team-30", 50], "sessions_pkey", "session_id >= "),
     (
@@ -216,8 +230,8 @@ async def test_no_read_looks_through_a_table(many: Any, mode: str) -> None:
         told = f"{name} {arguments}: {found}"
         assert not [node for node in found if node["Node Type"] == "Seq Scan"], told
         used = {node["Index Name"]: node.get("Index Cond", "") for node in found if "Index Name" in node}
-        assert used.keys() == {index}, told
-        assert condition in used[index], told
+        assert used.keys() == set(index.split()), told
+        assert condition in used[index.split()[0]], told
 
 
 async def test_the_schema_may_be_named_by_a_reserved_word(database: str) -> None:

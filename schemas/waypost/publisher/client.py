@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
-from waypost.deprecation import deprecated, renamed_keywords, retired_keywords
+from waypost.deprecation import deprecated, renamed_keywords
 from waypost.discovery import find_deployment
 from waypost.errors import PublisherClosedError
 from waypost.kafka.addresses import broker_addresses
@@ -59,8 +59,7 @@ class Publisher(CommandMethods):
     _may_block = False
     _kind = "Publisher"
 
-    @retired_keywords(**RETIRED_OPTIONS)
-    @renamed_keywords(**RENAMED_OPTIONS)
+    @renamed_keywords(RETIRED_OPTIONS, **RENAMED_OPTIONS)
     def __init__(self, bootstrap_servers: str | None = None, **options: Unpack[PublisherOptions]) -> None:
         if bootstrap_servers is None:
             found = find_deployment()

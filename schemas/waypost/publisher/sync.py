@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
 
-from waypost.deprecation import deprecated, renamed_keywords, retired_keywords
+from waypost.deprecation import deprecated, renamed_keywords
 from waypost.errors import PublisherClosedError
 from waypost.publisher.calls import CommandMethods
 from waypost.publisher.client import Publisher
@@ -41,8 +41,7 @@ class SyncPublisher(CommandMethods):
     normally is closed then, within 5 seconds; this holds for children of multiprocessing too.
     """
 
-    @retired_keywords(**RETIRED_OPTIONS)
-    @renamed_keywords(**RENAMED_OPTIONS)
+    @renamed_keywords(RETIRED_OPTIONS, **RENAMED_OPTIONS)
     def __init__(
         self,
         bootstrap_servers: str | None = None,

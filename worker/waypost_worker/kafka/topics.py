@@ -11,6 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     ClusterAuthorizationFailedError,
+    NodeNotReadyError,
     TopicAlreadyExistsError,
     TopicAuthorizationFailedError,
     for_code,
@@ -131,7 +132,11 @@ async def _broker_count(admin: AIOKafkaAdminClient, seconds: float) -> int:
     """How many brokers are alive. A broker that has just started answers before it knows of any, itself included."""
     async with asyncio.timeout(seconds):
         while True:
-            if brokers := (await admin.describe_cluster())["brokers"]:
+            try:
+                brokers = (await admin.describe_cluster())["brokers"]
+            except NodeNotReadyError:  # the client was told of no broker to ask
+                brokers = []
+            if brokers:
                 return len(brokers)
             await asyncio.sleep(0.05)
 

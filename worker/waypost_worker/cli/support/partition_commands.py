@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from waypost.model.authority import Authority
 from waypost.model.times import format_micros
+from waypost.statements import load_statement
 from waypost.wire.envelope import command_headers
 from waypost.wire.event_types import EventType
 from waypost.wire.signing import encode_key, encode_signature, signed_message
@@ -134,7 +135,7 @@ async def applied(settings: Settings, sent: Sequence[Outcome], timeout: float) -
     async with connected(settings) as databases:
         for database, listed in databases.grouped(places):
             columns = [[place[0] for place in listed], [place[1] for place in listed]]
-            rejected = query("rejected/refused_at", settings.postgres_schema)
+            rejected = load_statement("waypost_worker.operations", "rejected_at", settings.postgres_schema)
             for row in await database.fetch(rejected, *columns):
                 place = row["partition"], row["offset"]
                 places[place] = places[place]._replace(code=row["code"], message=row["message"])
