@@ -196,6 +196,7 @@ async def test_keep_bounds_a_conversation(backend: Backend) -> None:
     session = WaypostSession("long", backend, keep=10)
     for turn in range(60):
         await session.add_items([said(f"q{turn}"), said(f"a{turn}", "assistant")])
+    await backend._clean_ups.ended("openai-agents/long")
     found = await session.get_items()
     assert 10 <= len(found) <= 10 + 64 + 2
     assert (

@@ -165,9 +165,17 @@ async def test_the_first_minute_of_a_new_user(world: World, session: str) -> Non
     context = await world.context()
     one = await watched(context)
     page = one.page
+    # Published elsewhere, it appears without a reload, in the list and on its page, even before the page listens.
+    published = asyncio.Event()
+
+    async def hold(stream: Any) -> None:
+        await published.wait()
+        await stream.continue_()
+
+    await page.route("**/events", hold)
     await page.goto("/")
-    # Published elsewhere, it appears without a reload, in the list and on its page.
     await world.create(session, "plan_made", budget=100)
+    published.set()
     await page.get_by_role("link", name=session, exact=True).click()
     await page.locator("#checkpoints").get_by_text("plan_made").wait_for()
     await world.create(session, "flight_found", budget=60)

@@ -37,10 +37,13 @@ async function renew() {
 function live() {
   const source = new EventSource(main.dataset.live);
   let waiting = null;
-  source.addEventListener("changed", () => {
+  const look = () => {
     // Postgres has a command before its result is out; one look for many results is enough.
     waiting ??= setTimeout(() => { waiting = null; renew().catch(() => {}); }, 150);
-  });
+  };
+  source.addEventListener("changed", look);
+  // What happened between the page and the stream, or while the stream was broken, is announced by nobody.
+  source.addEventListener("open", look);
   addEventListener("pagehide", () => source.close());
 }
 
