@@ -10,6 +10,7 @@ from waypost.backoff import Backoff
 from waypost.errors import KafkaUnavailableError
 from waypost.kafka.diagnosis import unreachable
 from waypost.kafka.partitions import partitions_of
+from waypost.kafka.quiet import quiet
 from waypost.kafka.short_reads import PASSING, access_options, close_soon
 from waypost.sharing import SharedRequests
 
@@ -71,7 +72,8 @@ class LogEnds:
         )
         try:
             async with asyncio.timeout(self._timeout):
-                await consumer.start()
+                with quiet():
+                    await consumer.start()
                 consumer.assign([at])
                 consumer.seek(at, start)
                 while await consumer.position(at) < end:
@@ -120,7 +122,8 @@ class LogEnds:
             if self._consumer is None:
                 consumer = AIOKafkaConsumer(**self._options, group_id=None, enable_auto_commit=False)
                 try:
-                    await consumer.start()
+                    with quiet():
+                        await consumer.start()
                 except BaseException:
                     await close_soon(consumer)
                     raise

@@ -26,6 +26,7 @@ from waypost.backoff import Backoff
 from waypost.errors import PublisherClosedError
 from waypost.kafka.diagnosis import is_auth_failure, refusal, unreachable
 from waypost.kafka.partitions import partitions_of
+from waypost.kafka.quiet import quiet
 from waypost.publisher.buffer import Buffer
 from waypost.publisher.lane import Lane
 from waypost.publisher.pending import Pending
@@ -128,7 +129,8 @@ class Sender:
 
     async def _run(self) -> None:
         try:
-            await self._one_producer_after_another()
+            with quiet():
+                await self._one_producer_after_another()
         finally:
             if not self._stopping:
                 self._on_abandoned()

@@ -21,6 +21,7 @@ from waypost.deprecation import deprecated
 from waypost.errors import InvalidCommandError, Reached, ResultTimeoutError
 from waypost.kafka.bounded_fetch import decode_bounded
 from waypost.kafka.partitions import partitions_of
+from waypost.kafka.quiet import quiet
 from waypost.kafka.short_reads import PASSING, access_options, close_soon
 from waypost.publisher.pending import Pending
 from waypost.publisher.removals import RemovalLog
@@ -265,7 +266,8 @@ class ResultWaiter:
                 fetch_max_wait_ms=_LONG_POLL_MS,
             )
             try:
-                await consumer.start()
+                with quiet():
+                    await consumer.start()
                 decode_bounded(consumer)
                 numbers = await partitions_of(consumer._client, self._topic)
                 partitions = [TopicPartition(self._topic, number) for number in numbers]

@@ -16,6 +16,7 @@ from aiokafka.errors import ConsumerStoppedError, KafkaError
 
 from waypost.kafka.bounded_fetch import decode_bounded
 from waypost.kafka.partitions import partitions_of
+from waypost.kafka.quiet import OutageLog, quiet
 from waypost.subscriber.failures import subscriber_error
 from waypost.subscriber.watchdog import Activity, FetchProgress, Watch, Watchdog, abandon
 
@@ -78,6 +79,7 @@ class ResultConsumer:
             longest_rebalance=int(options.get("rebalance_timeout_ms", _REBALANCE_MS)) / 1000,
         )
         self._connected = asyncio.Event()
+        self._outage = OutageLog("results may come late")
         self._consumer = self._made(group)
 
     def _made(self, group: str | None) -> AIOKafkaConsumer:
@@ -100,12 +102,16 @@ class ResultConsumer:
     async def open(self) -> None:
         """Connect, and wait for the topic; KafkaError if the cluster can't be reached."""
         await self._connect()
-        self._watchdog.start()
+        # A start that fails raises an error.
+        self._outage.enabled = True
+        with quiet(self._outage):
+            self._watchdog.start()
 
     async def _connect(self) -> None:
         self._ready_at = asyncio.get_running_loop().time()
         try:
-            await self._consumer.start()
+            with quiet(self._outage):
+                await self._consumer.start()
             decode_bounded(self._consumer, partial(self._passed, self._consumer))
             numbers = await partitions_of(self._consumer._client, self._topic, patient=True)
             partitions = [TopicPartition(self._topic, number) for number in numbers]
@@ -154,7 +160,8 @@ class ResultConsumer:
             return {}
         term = self.term
         self._asking_since = clock()
-        self._asking = asking = asyncio.create_task(self._consumer.getmany(*partitions, **limits))
+        with quiet(self._outage):
+            self._asking = asking = asyncio.create_task(self._consumer.getmany(*partitions, **limits))
         try:
             await asyncio.wait({asking})
         finally:

@@ -18,6 +18,7 @@ from aiokafka.errors import KafkaError
 
 from waypost.errors import DeadLetterError
 from waypost.kafka.partitions import partitions_of
+from waypost.kafka.quiet import quiet
 from waypost.model.times import format_micros, to_micros
 from waypost.subscriber.events import Event
 
@@ -44,7 +45,8 @@ class DeadLetters:
     async def __aenter__(self) -> Self:
         """Connect; DeadLetterError if the topic is not there: better now than at the first dead letter."""
         try:
-            await self._producer.start()
+            with quiet():
+                await self._producer.start()
             async with asyncio.timeout(_TOPIC_SECONDS):
                 await partitions_of(self._producer.client, self._topic)
         except BaseException as error:
