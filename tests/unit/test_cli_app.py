@@ -121,6 +121,17 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "--version") == (0, f"{__version__}\n", "")
 
 
+@pytest.mark.parametrize("arguments", [["--version"], ["schema", "--help"]], ids=" ".join)
+def test_python_m_waypost_is_the_command_line(tmp_path: Path, arguments: list[str]) -> None:
+    def output(*command: str) -> str:
+        started = [*command, *arguments]
+        return subprocess.run(
+            started, check=True, capture_output=True, text=True, cwd=tmp_path, env=environment()
+        ).stdout
+
+    assert output(sys.executable, "-m", "waypost") == output(*WAYPOST)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
