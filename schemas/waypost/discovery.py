@@ -4,6 +4,7 @@
 then the defaults. Reads files and variables only; connects to nothing. docs/settings.md lists all settings.
 """
 
+import logging
 import os
 import tomllib
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from waypost.endpoints import Endpoints, state_directory
-from waypost.errors import SettingsError
+from waypost.errors import SettingsError, did_you_mean
 from waypost.kafka.security import PREFIX, KafkaSecurity
 from waypost.statements import DEFAULT_SCHEMA
 from waypost.wire.topics import DEFAULT_PREFIX
@@ -22,6 +23,7 @@ CONFIG_FILE_VARIABLE: Final = "WAYPOST_CONFIG_FILE"
 DEFAULT_CONFIG_FILE: Final = "waypost.toml"
 DEFAULT_SERVERS: Final = "localhost:9092"
 DEFAULT_DSN: Final = "postgresql://localhost/waypost"
+log = logging.getLogger("waypost")
 _SECRETS: Final = {"postgres_dsn", "kafka_ssl_key_password", "kafka_sasl_password"}
 
 
@@ -49,6 +51,7 @@ def find_deployment() -> Deployment:
         running = Endpoints.read(state_directory())
         if running is not None:
             servers, dsn = running.bootstrap_servers, running.postgres_dsn
+    settings.warn_of_similar_names()
     named = {one.name: settings.get(PREFIX + one.name) for one in fields(KafkaSecurity)}
     security = KafkaSecurity(**{name: value for name, value in named.items() if value is not None})
     return Deployment(
@@ -75,6 +78,20 @@ class _Settings:
                 return _content(f"{name}_file", path)
         return None
 
+    def warn_of_similar_names(self) -> None:
+        """Log what looks like a mistyped setting. Settings of workers are not known here, and may be set too."""
+        known = {"bootstrap_servers", "postgres_dsn", "topic_prefix", "postgres_schema"}
+        known |= {PREFIX + one.name for one in fields(KafkaSecurity)}
+        known |= {f"{name}_file" for name in _SECRETS}
+        for key in self._file:
+            if key not in known and (suggestion := did_you_mean(key, known)):
+                log.warning("%r in %s is ignored, as it is not a setting.%s", key, _file_name(), suggestion)
+        names = {name.upper() for name in known}
+        for variable in os.environ:
+            name = variable.removeprefix(VARIABLES)
+            if name not in {variable, *names} and (suggestion := did_you_mean(name, names, VARIABLES)):
+                log.warning("%s is ignored, as it is not a setting.%s", variable, suggestion)
+
     def _variable(self, name: str) -> str | None:
         return os.environ.get(VARIABLES + name.upper()) or None
 
@@ -85,13 +102,16 @@ class _Settings:
         return value
 
 
+def _file_name() -> Path:
+    return Path(os.environ.get(CONFIG_FILE_VARIABLE) or DEFAULT_CONFIG_FILE)
+
+
 def _config_file() -> Mapping[str, Any]:
-    named = os.environ.get(CONFIG_FILE_VARIABLE)
-    path = Path(named or DEFAULT_CONFIG_FILE)
+    path = _file_name()
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        if named:
+        if os.environ.get(CONFIG_FILE_VARIABLE):
             raise SettingsError(f"{CONFIG_FILE_VARIABLE} names {path}, which does not exist") from None
         return {}
     except (OSError, ValueError) as error:

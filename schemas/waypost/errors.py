@@ -4,6 +4,7 @@ Errors of the Kafka and Postgres clients never leave the library: one of these i
 """
 
 import re
+from collections.abc import Iterable
 from reprlib import Repr
 from typing import Final, Literal
 
@@ -40,6 +41,21 @@ def quoted(value: object) -> str:
     except Exception:  # somebody else's __repr__
         text = f"<{type(value).__name__}>"
     return printable(text if len(text) <= 2 * _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…")
+
+
+def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """Return `` Did you mean X?`` with the known name that is most similar; empty if none is.
+
+    Args:
+        name: What was given.
+        known: The names to choose from.
+        prefix: What all of them begin with where the name was given; it is shown, not compared.
+    """
+    from difflib import get_close_matches  # most programs never need it
+
+    # Below this, a setting that only workers have would be taken for a mistyped one of clients.
+    found = get_close_matches(name, known, n=1, cutoff=0.75)
+    return f" Did you mean {prefix}{found[0]}?" if found else ""
 
 
 def _bounded(message: object) -> object:

@@ -81,7 +81,8 @@ def test_the_table_fits_the_terminal(capsys: pytest.CaptureFixture[str]) -> None
         ({"WAYPOST_BOOTSTRAP_SERVERS": "nope"}, [], "WAYPOST_BOOTSTRAP_SERVERS: 'nope' is not host:port"),
         ({"WAYPOST_TOPIC_PREFIX": "no/pe"}, [], "WAYPOST_TOPIC_PREFIX"),
         ({"WAYPOST_BATCH_RECORDS": "many"}, [], "WAYPOST_BATCH_RECORDS"),
-        ({"WAYPOST_BOOTSTRAP_SERVER": "a:1"}, [], "WAYPOST_BOOTSTRAP_SERVER is not a setting"),
+        ({"WAYPOST_BOOTSTRAP_SERVER": "a:1"}, [], "not a setting. Did you mean WAYPOST_BOOTSTRAP_SERVERS?"),
+        ({"WAYPOST_NONSENSE": "1"}, [], "WAYPOST_NONSENSE is not a setting. List all settings with: waypost"),
         ({"WAYPOST_CONFIG_FILE": "missing.toml"}, [], "missing.toml, which does not exist"),
     ],
 )
@@ -106,7 +107,7 @@ def test_a_mistyped_key_of_the_file_is_an_error(capsys: pytest.CaptureFixture[st
     (tmp_path / "waypost.toml").write_text('bootstrap_server = "a:1"\n')
     code, _, err = run(capsys, "config", "show")
     assert code == 2
-    assert "'bootstrap_server' is not a setting" in err
+    assert "'bootstrap_server' is not a setting. Did you mean bootstrap_servers?" in err
 
 
 def test_a_dsn_that_is_none_is_a_wrong_setting(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from waypost.endpoints import Endpoints
 from waypost.errors import SettingsError
 from waypost_worker.cli.support.options import Common
 from waypost_worker.config.kafka import kafka_security
+from waypost_worker.config.settings import Settings
 from waypost_worker.devserver import DevServerError
 from waypost_worker.devserver.ports import Port
 
@@ -95,6 +96,27 @@ def test_what_cannot_be_used_is_said_in_one_line(
     with pytest.raises(SettingsError, match=said) as refused:
         waypost.Publisher()
     assert "\n" not in str(refused.value)
+
+
+def test_what_looks_like_a_mistyped_setting_is_logged(
+    here: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WAYPOST_BOOTSTRAP_SERVER", "a:1")
+    (here / "waypost.toml").write_text('postgres_dns = "postgresql://a/b"')
+    find_deployment()
+    assert [record.getMessage() for record in caplog.records] == [
+        "'postgres_dns' in waypost.toml is ignored, as it is not a setting. Did you mean postgres_dsn?",
+        "WAYPOST_BOOTSTRAP_SERVER is ignored, as it is not a setting. Did you mean WAYPOST_BOOTSTRAP_SERVERS?",
+    ]
+
+
+def test_a_setting_of_workers_is_not_taken_for_a_mistyped_one(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in (*Settings.model_fields, "state_dir", "cache_dir", "config_file", "maven_repository"):
+        monkeypatch.setenv(f"WAYPOST_{name}".upper(), "")  # which is set, and changes nothing
+    find_deployment()
+    assert caplog.records == []
 
 
 async def test_every_client_connects_to_what_is_found(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

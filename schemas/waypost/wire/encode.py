@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import orjson
 
-from waypost.errors import InvalidCommandError
+from waypost.errors import InvalidCommandError, did_you_mean, quoted
 from waypost.model.commands import Create, OnConflict
 from waypost.model.limits import (
     MAX_CHECKPOINT_ID,
@@ -137,6 +137,10 @@ def policy_changes(changes: Mapping[str, int | float | None]) -> tuple[tuple[str
     # Here and not above: agents that set no policy need not load pydantic.
     from waypost.wire.command_models import PolicyBody, validate_body
 
+    for name in changes:
+        if name not in PolicyBody.model_fields:
+            suggestion = did_you_mean(name, PolicyBody.model_fields)
+            raise InvalidCommandError("invalid-body", f"A policy has no field {quoted(name)}.{suggestion}")
     return cast(PolicyBody, validate_body(PolicyBody, dict(changes))).changes()
 
 

@@ -19,7 +19,7 @@ from pydantic_settings import (
 )
 from typing_extensions import override
 
-from waypost.errors import InvalidCommandError
+from waypost.errors import InvalidCommandError, did_you_mean
 from waypost.errors import SettingsError as SettingsError
 from waypost.shards import dsn_list
 from waypost.statements import DEFAULT_SCHEMA, check_schema_name
@@ -286,11 +286,12 @@ def load_settings(**flags: Any) -> Settings:
 
 
 def _check_names() -> None:
-    known = {f"{_PREFIX}{name}".upper() for name in Settings.model_fields} | {CONFIG_FILE_VARIABLE}
-    known |= {"WAYPOST_CACHE_DIR", "WAYPOST_MAVEN_REPOSITORY", "WAYPOST_STATE_DIR"}
-    for name in sorted(os.environ):
-        if name.startswith(_PREFIX) and name not in known:
-            raise SettingsError(f"{name} is not a setting; 'waypost config show' lists them")
+    known = {name.upper() for name in Settings.model_fields}
+    known |= {"CONFIG_FILE", "CACHE_DIR", "MAVEN_REPOSITORY", "STATE_DIR"}
+    for variable in sorted(os.environ):
+        name = variable.removeprefix(_PREFIX)
+        if name != variable and name not in known:
+            raise SettingsError(_unknown(variable, did_you_mean(name, known, _PREFIX)))
     file = config_file()
     if file is None:
         return
@@ -302,7 +303,13 @@ def _check_names() -> None:
         raise SettingsError(f"{file} can't be read as TOML: {error}") from None
     unknown = sorted(set(keys) - set(Settings.model_fields))
     if unknown:
-        raise SettingsError(f"{file}: {unknown[0]!r} is not a setting; 'waypost config show' lists them")
+        raise SettingsError(
+            _unknown(f"{file}: {unknown[0]!r}", did_you_mean(unknown[0], Settings.model_fields))
+        )
+
+
+def _unknown(what: str, suggestion: str) -> str:
+    return f"{what} is not a setting.{suggestion} List all settings with: waypost config show"
 
 
 def config_origin(field: str) -> str:

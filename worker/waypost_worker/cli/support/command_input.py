@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import orjson
 
-from waypost.errors import InvalidCommandError
+from waypost.errors import InvalidCommandError, did_you_mean
 from waypost.wire.decode import parse_body
 from waypost.wire.encode import check_session_id
 from waypost.wire.event_types import COMMAND_TYPES, PARTITION_TYPES, EventType
@@ -54,7 +54,10 @@ def from_line(line: bytes) -> Prepared:
     if not isinstance(fields, dict):
         raise InvalidCommandError("invalid-body", "not a JSON object")
     if unknown := sorted(set(fields) - _FIELDS):
-        raise InvalidCommandError("invalid-body", f"unknown field {unknown[0]!r}; known: {_known()}")
+        raise InvalidCommandError(
+            "invalid-body",
+            f"unknown field {unknown[0]!r}.{did_you_mean(unknown[0], _FIELDS)} Known: {_known()}",
+        )
     if not isinstance(fields.get("session"), str):
         raise InvalidCommandError("invalid-envelope", "session must be there, a string")
     kind = _full_type(str(fields.get("type", "create")))
