@@ -230,3 +230,15 @@ async def test_a_cancelled_start_leaves_the_spool_to_the_next_publisher(tmp_path
     with pytest.raises(asyncio.CancelledError):
         await starting
     await until(lambda: kept(tmp_path) == sent)
+
+
+@pytest.mark.parametrize(("after", "said"), [(0.0, 1), (60.0, 0)], ids=["long", "short"])
+async def test_a_close_that_takes_long_says_that_it_waits(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, after: float, said: int
+) -> None:
+    monkeypatch.setattr("waypost.publisher.client._PATIENT_SECONDS", after)
+    publisher = await Publisher(NOWHERE).start()
+    publisher.create("s", "n", {})
+    assert await publisher.close(timeout=0.2) == 1
+    waiting = "The publisher is closing, and waits up to 0.2 s for Kafka to acknowledge 1 commands."
+    assert sum(waiting in record.getMessage() for record in caplog.records) == said

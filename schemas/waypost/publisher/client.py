@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("waypost")
 _T = TypeVar("_T")
+# A program that ends later than this makes people wonder why.
+_PATIENT_SECONDS = 1.0
 
 
 class Publisher(CommandMethods):
@@ -257,8 +259,16 @@ class Publisher(CommandMethods):
                 last.push_async_callback(self._waiter.stop)
             if self._sender is not None and self._sender.alive:
                 last.push_async_callback(self._sender.stop)
+            saying = asyncio.get_running_loop().call_later(_PATIENT_SECONDS, self._log_waiting, timeout)
+            last.callback(saying.cancel)
             await self.flush(timeout)
         return len(self._buffer)
+
+    def _log_waiting(self, timeout: float) -> None:
+        log.warning(
+            "The publisher is closing, and waits up to %g s for Kafka to acknowledge %d commands. Last error: %s",
+            *(timeout, len(self._buffer), self._sender and self._sender.last_error),
+        )
 
     async def _keep(self) -> None:
         self._buffer.close()
