@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
-from tests.support.cli import CommandLine, Started
+from tests.support.cli import CommandLine, Started, environment
 from tests.support.processes import arguments_of, descendants, program_of, wait_until, wait_until_gone
 from tests.support.servers import unavailable
 from tests.support.timeouts import PATIENCE
@@ -84,8 +86,13 @@ def test_commands_in_the_same_directory_use_it_and_ctrl_c_stops_everything(
     everything = descendants(dev.pid)
     assert {"java", "postgres"} <= {program_of(pid) for pid in everything}
     banner = "".join(dev.command.err)
-    for said in (dev.endpoints()["bootstrap_servers"], "2 workers", "waypost publish session-1"):
+    for said in (*dev.endpoints().values(), "2 workers", "waypost publish session-1"):
         assert said in banner
+    program = textwrap.dedent(banner.partition("Or from Python:\n\n")[2].partition("\n\n")[0])
+    ran = Started(
+        [sys.executable, "-c", program.replace("session-1", "python")], line.directory, environment()
+    )
+    assert ran.wait(PATIENCE).code == 0
     assert set(dev.endpoints()) == {"bootstrap_servers", "postgres_dsn"}
 
     assert line.run("topics", "create", "--partitions", "2").code == 0

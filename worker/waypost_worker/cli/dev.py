@@ -18,7 +18,7 @@ from waypost_worker.cli.console import log_failures, open_browser, tell_link
 from waypost_worker.cli.support.options import OutputFlag
 from waypost_worker.cli.support.output import DONE, USAGE, CommandError, Format, note, show_fields
 from waypost_worker.cli.worker.processes import WorkerProcesses
-from waypost_worker.config.settings import Settings, config_origin, load_settings, masked_dsn
+from waypost_worker.config.settings import Settings, config_origin, load_settings
 
 if TYPE_CHECKING:
     from waypost_worker.console.background import BackgroundConsole
@@ -261,12 +261,13 @@ def _banner(
         exports += f"\n    export WAYPOST_TOPIC_PREFIX={settings.topic_prefix}"
     console = "" if link is None else f"    Console   {link}\n"
     where = "in another terminal" if exports else "in another terminal, in this directory"
+    # The password in the DSN is generated for these servers, which listen on this machine alone.
     note(
         f"""
   Waypost runs with {workers}, ready in {time.monotonic() - began:.1f} s.
 
 {console}    Kafka     {endpoints.bootstrap_servers}  {settings.topics.commands}, {settings.topics.results}
-    Postgres  {masked_dsn(endpoints.postgres_dsn)}
+    Postgres  {endpoints.postgres_dsn}
     State     {directory}
 
   Next, {where}:
@@ -274,6 +275,12 @@ def _banner(
     waypost tail
     waypost publish session-1 task_started --data '{{"step": 1}}' --wait
     waypost session show session-1
+
+  Or from Python:
+
+    import waypost
+    with waypost.SyncPublisher() as publisher:
+        publisher.create("session-1", "task_started", {{"step": 1}})
 
   Ctrl-C stops everything."""
     )
