@@ -225,6 +225,14 @@ def test_an_endless_argument_is_not_said_again_in_full(capsys: pytest.CaptureFix
         assert line.isprintable()
 
 
+def test_wide_is_a_flag_of_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("config", "show", "--postgres-dsn", "postgresql://db/" + 100 * "x")
+    folded, wide, folded_again = (run(capsys, *more, *arguments)[1] for more in ((), ("--wide",), ()))
+    assert "postgresql://db/" + 100 * "x" in wide
+    assert max(len(line) for line in folded.splitlines()) <= 80
+    assert folded_again == folded
+
+
 def test_ctrl_c_ends_a_command_without_a_word(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,13 +19,14 @@ from waypost_worker.cli.support.output import (
     show_json,
     show_json_line,
     show_rows,
+    show_wide_tables,
     write,
 )
 from waypost_worker.kafka.topics import Finding
 
 ROWS: list[dict[str, Any]] = [
-    {"session_id": "a", "count": 1, "at": datetime(2026, 11, 24, 8, 0, 1, 5000, tzinfo=UTC), "extra": None},
-    {"session_id": "b" * 200, "count": 22, "at": None, "extra": {"x": [1]}},
+    {"name": "a", "count": 1, "at": datetime(2026, 11, 24, 8, 0, 1, 5000, tzinfo=UTC), "extra": None},
+    {"name": "b" * 200, "count": 22, "at": None, "extra": {"x": [1]}},
 ]
 
 
@@ -35,14 +36,14 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_rows_as_json_are_one_list_with_all_fields(capsys: pytest.CaptureFixture[str]) -> None:
-    show_rows(ROWS, "json", ("session_id",))
+    show_rows(ROWS, "json", ("name",))
     found = json.loads(capsys.readouterr().out)
-    assert found[0] == {"session_id": "a", "count": 1, "at": "2026-11-24T08:00:01.005000Z", "extra": None}
+    assert found[0] == {"name": "a", "count": 1, "at": "2026-11-24T08:00:01.005000Z", "extra": None}
     assert len(found) == 2
 
 
 def test_rows_as_jsonl_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
-    show_rows(ROWS, "jsonl", ("session_id",))
+    show_rows(ROWS, "jsonl", ("name",))
     lines = capsys.readouterr().out.splitlines()
     assert [json.loads(line)["count"] for line in lines] == [1, 22]
 
@@ -50,23 +51,50 @@ def test_rows_as_jsonl_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> No
 def test_no_rows_are_an_empty_list_for_programs_and_a_word_for_people(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    show_rows([], "json", ("session_id",), "no sessions")
+    show_rows([], "json", ("name",), "no sessions")
     assert capsys.readouterr() == ("[]\n", "")
-    show_rows([], "jsonl", ("session_id",), "no sessions")
+    show_rows([], "jsonl", ("name",), "no sessions")
     assert capsys.readouterr() == ("", "")
-    show_rows([], "table", ("session_id",), "no sessions")
+    show_rows([], "table", ("name",), "no sessions")
     assert capsys.readouterr() == ("", "no sessions\n")
 
 
 def test_a_table_shows_the_columns_within_the_terminal_and_loses_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    show_rows(ROWS, "table", ("session_id", "count", "at"), wrap=("session_id",))
+    show_rows(ROWS, "table", ("name", "count", "at"), wrap=("name",))
     out = capsys.readouterr().out
-    assert out.splitlines()[0].split() == ["session", "id", "count", "at"]
+    assert out.splitlines()[0].split() == ["name", "count", "at"]
     assert max(len(line) for line in out.splitlines()) <= 80
     assert out.count("b") == 200
     assert "2026-11-24T08:00:01Z" in out
+
+
+IDS: list[dict[str, Any]] = [
+    {"session_id": "s" * 120, "code": "c" * 20, "message": "what is wrong " * 20, "at": None}
+]
+
+
+@pytest.mark.parametrize("wrap", [(), ("message",)], ids=["all", "one column"])
+def test_an_id_stays_on_one_line_in_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], wrap: tuple[str, ...]
+) -> None:
+    show_rows(IDS, "table", ("session_id", "code", "message", "at"), wrap=wrap)
+    out = capsys.readouterr().out
+    assert "s" * 120 in out
+    assert "".join(out.split()).count("wrong") >= 20
+    assert len(out.splitlines()) > 3, "the message gives way"
+
+
+def test_wide_tables_have_one_line_for_each_row(capsys: pytest.CaptureFixture[str]) -> None:
+    show_wide_tables(True)
+    try:
+        show_rows(IDS, "table", ("session_id", "code", "message", "at"))
+    finally:
+        show_wide_tables(False)
+    heading, _, row = capsys.readouterr().out.splitlines()
+    assert heading.split() == ["session", "id", "code", "message", "at"]
+    assert ("what is wrong " * 20).strip() in row
 
 
 def test_one_thing_is_an_object_or_its_fields(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,13 +12,22 @@ from cyclopts import App, CycloptsError, Group, Parameter
 
 from waypost import __version__
 from waypost.errors import printable, shortened
-from waypost_worker.cli.support.output import DONE, FAILED, USAGE, CommandError, StdoutClosedError, note
+from waypost_worker.cli.support.output import (
+    DONE,
+    FAILED,
+    USAGE,
+    CommandError,
+    StdoutClosedError,
+    note,
+    show_wide_tables,
+)
 
 _RUN: Final = Group("Run", sort_key=1)
 _USE: Final = Group("Use", sort_key=2)
 _LOOK: Final = Group("Look after", sort_key=3)
 _OTHER: Final = Group("Other", sort_key=4)
 _DEBUG: Final = "--debug"
+_WIDE: Final = "--wide"
 _INTERRUPTED: Final = 130
 
 # Name, where it is, and the first line of its help.
@@ -70,7 +79,7 @@ def build(chosen: str | None = None) -> App:
         help=(
             "Checkpoints for LLM agents: Kafka in, Postgres behind, one result event per command.\n\n"
             "Try 'waypost dev' first. Every command has --help with examples, and -o json for programs; "
-            "--debug shows the traceback of an error."
+            "--wide keeps each row of a table on one line, and --debug shows the traceback of an error."
         ),
         help_format="plaintext",
         result_action="return_value",
@@ -99,6 +108,9 @@ def main(arguments: list[str] | None = None) -> None:
     debug = _DEBUG in tokens
     if debug:
         tokens.remove(_DEBUG)
+    if wide := _WIDE in tokens:
+        tokens.remove(_WIDE)
+    show_wide_tables(wide)
     # What clients say while they try again is not for a person at a terminal.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)

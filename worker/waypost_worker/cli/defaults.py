@@ -108,7 +108,7 @@ def _show_preview(changes: PolicyChanges, rows: list[dict[str, Any]], output: Fo
         return
     columns = ("session_id", "checkpoints", "would_remove", "too_old", "compressed", "above_maximum")
     if rows:
-        show_rows(rows[:_SHOWN], output, columns, wrap=("session_id",))
+        show_rows(rows[:_SHOWN], output, columns)
     if len(rows) > _SHOWN:
         note(f"and {len(rows) - _SHOWN} sessions that would lose less: -o json shows all")
     show_fields({**changes, "sessions": len(rows), "would_remove": total, "sent": False}, output)

@@ -51,7 +51,7 @@ def list_rejected(
     found = asyncio.run(_newest(common.settings(), session, code, limit))
     rows = [{"place": f"{row['partition']}/{row['offset']}", **row} for row in found]
     columns = ("place", "session_id", "code", "message")
-    show_rows(rows, common.output, columns, "nothing was refused", wrap=("session_id", "message"))
+    show_rows(rows, common.output, columns, "nothing was refused", wrap=("message",))
     if len(rows) == limit:
         note(f"there may be more than {limit}: see --limit")
     return DONE

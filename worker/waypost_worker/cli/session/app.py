@@ -57,7 +57,7 @@ def list_sessions(
     find = _recent if recent else _by_id
     rows, following = asyncio.run(find(common.settings(), prefix, limit, cursor))
     columns = ("session_id", "kept", "partition", "last_recorded_at")
-    show_rows(rows, common.output, columns, "no sessions", wrap=("session_id",))
+    show_rows(rows, common.output, columns, "no sessions", wrap=("kept",))
     if following is not None:
         note(f"there may be more: go on with --cursor {following!r}")
     return DONE
@@ -124,7 +124,7 @@ def show(
         show_fields(found, common.output)
         return DONE
     columns: tuple[str, ...] = ("id", "name", "timestamp", "pinned", "bytes", "metadata")
-    wrap: tuple[str, ...] = ("id", "name", "metadata")
+    wrap: tuple[str, ...] = ("name", "metadata")
     if common.output == "table" and session.startswith(THREAD):
         found, columns, wrap = [thread_row(row) for row in found], COLUMNS, WRAP
     empty = f"{session} holds no checkpoints" if name is None else f"{session} holds none named {name}"

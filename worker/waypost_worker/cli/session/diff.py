@@ -144,7 +144,7 @@ def _show_sessions(rows: list[dict[str, Any]], before: str, after: str, output: 
     else:
         table = [{**row, "": SIGNS[row["change"]], "what": _what(row.get("changes", ()))} for row in rows]
         columns = ("", "before", "after", "name", "what")
-        show_rows(table, output, columns, "no difference", wrap=("before", "after", "name", "what"))
+        show_rows(table, output, columns, "no difference", wrap=("name", "what"))
 
 
 def _what(changes: Any) -> str:

@@ -8,7 +8,7 @@ from waypost_worker.operations.frameworks import plain
 
 THREAD: Final = "langgraph/"
 COLUMNS: Final = ("id", "name", "timestamp", "bytes", "step", "source", "nodes", "state", "namespace")
-WRAP: Final = ("id", "nodes", "state", "namespace")
+WRAP: Final = ("nodes", "state", "namespace")
 
 
 def thread_row(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,10 @@ USAGE: Final = 2
 
 _COLOR: Final = re.compile(r"(\x1b\[[0-9;]*m)")
 _JSON: Final = orjson.OPT_UTC_Z  # times end in Z, as they do in the contract
+_IDS: Final = frozenset(("id", "session_id", "command_id", "place"))
+_GAP: Final = 3  # between columns
+_NARROWEST: Final = 12  # what a column that gives way keeps
+_wide = False
 _LEVELS: Final = {
     "ok": "green",
     "warning": "yellow",
@@ -72,13 +76,19 @@ def write(text: str | bytes) -> None:
         raise CommandError(f"standard output can't be written: {error.strerror}") from None
 
 
+def show_wide_tables(wide: bool) -> None:
+    """Choose whether tables have one line for each row, however wide the terminal is."""
+    global _wide
+    _wide = wide
+
+
 def show_rows(
     rows: Sequence[Row], output: Format, columns: Sequence[str], empty: str = "", wrap: Sequence[str] = ()
 ) -> None:
     """Rows as a table of ``columns``, or all their fields as a JSON list or JSON lines.
 
     ``empty`` is said on stderr where a table would have no rows. Only the columns in ``wrap`` give way where the
-    terminal is narrow; without any, all do.
+    terminal is narrow; without any, all do, except ids, which stay on one line, to be copied. With --wide, none does.
     """
     if output == "json":
         show_json(list(rows))
@@ -192,20 +202,22 @@ def _dim(text: str) -> str:
 
 def _table(rows: Sequence[Row], columns: Sequence[str], wrap: Sequence[str]) -> None:
     from rich import box
+    from rich.cells import cell_len
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    cells = {column: [_cell(row.get(column)) for row in rows] for column in columns}
+    least = 0
     for column in columns:
+        label = column.replace("_", " ")
         numbers = all(type(row.get(column)) is int for row in rows)
-        table.add_column(
-            column.replace("_", " "),
-            justify="right" if numbers else "left",
-            overflow="fold",
-            no_wrap=bool(wrap) and column not in wrap,
-        )
-    for row in rows:
-        table.add_row(*(_cell(row.get(column)) for column in columns))
-    _render(table)
+        fixed = _wide or column in _IDS or (bool(wrap) and column not in wrap)
+        table.add_column(label, justify="right" if numbers else "left", overflow="fold", no_wrap=fixed)
+        longest = max(cell_len(label), *(cell.cell_len for cell in cells[column]))
+        least += _GAP + (longest if fixed else min(longest, _NARROWEST))
+    for place in range(len(rows)):
+        table.add_row(*(cells[column][place] for column in columns))
+    _render(table, least)
 
 
 def _fields(fields: Row) -> None:
@@ -222,10 +234,12 @@ def _fields(fields: Row) -> None:
     _render(table)
 
 
-def _render(table: Any) -> None:
+def _render(table: Any, least: int = 0) -> None:
+    """Print a table as wide as the terminal, or ``least`` columns wide if that is more."""
     from rich.console import Console
 
     console = Console(markup=False, highlight=False)
+    console.width = max(console.width, least)
     with console.capture() as captured:
         console.print(table)
     write("\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n")
