@@ -16,8 +16,8 @@ _HEAD: Final = """# Commands
 <!-- Made from the code by `make reference`; change it there. -->
 
 Where a command prints data it takes `-o table|json|jsonl`; with `json` there is only JSON on standard output. In a
-table, ids stay on one line, and with `--wide` every row does. Exit codes: 0 done, 1 failed, 2 usage or configuration. What each flag of a connection means, and its variable and key:
-[Settings](settings.md).
+table, ids stay on one line, and with `--wide` every row does. Exit codes: 0 done, 1 failed, 2 usage or configuration.
+What each flag of a connection means, and its variable and key: [Settings](settings.md).
 """
 
 

@@ -31,6 +31,10 @@ ELSEWHERE = {
     "waypost topics drained",
     "waypost topics drained -o json",
     "waypost console --open",  # tests/integration/test_console.py, without somebody's browser
+    # tests/unit/test_cli_app.py, not into somebody's home
+    "waypost completion bash > ~/.local/share/bash-completion/completions/waypost",
+    "waypost completion zsh > ~/.zfunc/_waypost",
+    "waypost completion fish > ~/.config/fish/completions/waypost.fish",
     # tests/integration/test_authority.py, and for commands the runbook's drill
     "waypost topics create --topic-prefix third --authority-key authority.pem",
     "waypost authority set authority.pem",

@@ -225,6 +225,42 @@ def test_an_endless_argument_is_not_said_again_in_full(capsys: pytest.CaptureFix
         assert line.isprintable()
 
 
+BASH = """
+source <("$@" completion bash)
+COMP_WORDS=({words}) COMP_CWORD={place}
+_waypost
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("waypost ses", ["session"]),
+        ("waypost session time", ["timeline"]),
+        ("waypost session list --lim", ["--limit"]),
+    ],
+)
+def test_a_shell_completes_commands_and_flags(tmp_path: Path, words: str, completed: list[str]) -> None:
+    script = BASH.format(words=words, place=len(words.split()) - 1)
+    ended = subprocess.run(
+        ["bash", "-c", script, "bash", *WAYPOST],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment(),
+    )
+    assert (ended.stdout.split(), ended.stderr) == (completed, "")
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_have_a_script_too(capsys: pytest.CaptureFixture[str], shell: str) -> None:
+    code, out, err = run(capsys, "completion", shell)
+    assert (code, err) == (0, "")
+    assert all(name in out for name, _, _ in NAMES)
+
+
 def test_wide_is_a_flag_of_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("config", "show", "--postgres-dsn", "postgresql://db/" + 100 * "x")
     folded, wide, folded_again = (run(capsys, *more, *arguments)[1] for more in ((), ("--wide",), ()))

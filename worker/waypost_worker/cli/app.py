@@ -67,6 +67,7 @@ COMMANDS: Final = {
         ("snapshot", "snapshot:app", "Take, list, check, restore and prune snapshots."),
         ("config", "config:app", "Show the settings and where they come from."),
         ("schema", "schema:app", "The contract as JSON Schema and AsyncAPI files."),
+        ("completion", "completion:completion", "Print a script that completes commands and flags."),
     ),
 }
 
