@@ -3,7 +3,9 @@
 import asyncio
 import os
 import re
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from tests.support.deployment import deployment
@@ -32,6 +34,7 @@ async def test_the_programs_of_the_readme_run_as_they_are_printed(
         return await asyncio.create_subprocess_exec(
             *(sys.executable, *STRICT, "-c", code),
             stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
             cwd=tmp_path,
             env=environment,
         )
@@ -42,12 +45,17 @@ async def test_the_programs_of_the_readme_run_as_they_are_printed(
         subscriber = await started(billing)
         try:
             published = await started(agent)
-            assert await asyncio.wait_for(published.wait(), PATIENCE) == 0
+            await asyncio.wait_for(published.communicate(), PATIENCE)
+            assert published.returncode == 0
             assert subscriber.stdout is not None
             lines = [await asyncio.wait_for(subscriber.stdout.readline(), PATIENCE) for _ in range(3)]
+            subscriber.send_signal(signal.SIGINT)  # Ctrl-C
+            _, said = await asyncio.wait_for(subscriber.communicate(), PATIENCE)
         finally:
-            subscriber.kill()
+            with suppress(ProcessLookupError):
+                subscriber.kill()
             await subscriber.wait()
+        assert (subscriber.returncode, said.decode()) == (0, "")
         graph = await started(langgraph)
         out, _ = await asyncio.wait_for(graph.communicate(), PATIENCE)
     assert [line.decode().strip() for line in lines] == [
