@@ -117,7 +117,7 @@ def test_a_copy_refuses_what_it_cannot_do(line: CommandLine, session: str) -> No
     bad = line.directory / "bad.toml"
     bad.write_text("topic_prefx = 'x'")
     ended = line.run("session", "copy", session, "--to-config", str(bad))
-    assert (ended.code, "is not a setting" in ended.error) == (2, True)
+    assert (ended.code, "is not a setting. Did you mean topic_prefix?" in ended.error) == (2, True)
 
 
 def test_a_fork_says_where_it_comes_from_and_goes_its_own_way(line: CommandLine, session: str) -> None:

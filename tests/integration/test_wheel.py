@@ -162,6 +162,7 @@ def test_the_reader_says_which_extra_it_needs(bare: Path) -> None:
 def test_the_command_line_says_which_extra_it_needs(bare: Path, arguments: tuple[str, ...]) -> None:
     for done in (
         run(bare.with_name("waypost"), *arguments),
+        run(bare, "-m", "waypost", *arguments),
         run(bare, "-m", "waypost_worker.cli", *arguments),
     ):
         assert done.returncode == 2
@@ -174,6 +175,7 @@ def test_the_command_line_says_which_extra_it_needs(bare: Path, arguments: tuple
 def test_the_version_needs_no_extra(bare: Path) -> None:
     for done in (
         run(bare.with_name("waypost"), "--version"),
+        run(bare, "-m", "waypost", "--version"),
         run(bare, "-m", "waypost_worker.cli", "--version"),
     ):
         assert (done.returncode, done.stdout, done.stderr) == (0, f"{version('waypost')}\n", "")

@@ -308,6 +308,11 @@ def _check_names() -> None:
         )
 
 
+def unknown_key(file: Path, key: str) -> str:
+    """The message about a key of a TOML file that is no setting."""
+    return _unknown(f"{file}: {key!r}", did_you_mean(key, Settings.model_fields))
+
+
 def _unknown(what: str, suggestion: str) -> str:
     return f"{what} is not a setting.{suggestion} List all settings with: waypost config show"
 

@@ -16,7 +16,7 @@ from waypost_worker.cli.support.connections import publishing, reading
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common, Target
 from waypost_worker.cli.support.output import DONE, USAGE, CommandError, note, show_fields
 from waypost_worker.cli.support.sending import TimeoutFlag
-from waypost_worker.config.settings import Settings
+from waypost_worker.config.settings import Settings, unknown_key
 
 if TYPE_CHECKING:
     from waypost_worker.operations.copying import CopyPlan
@@ -108,7 +108,7 @@ def _target(common: Common, file: Path | None, servers: str | None, prefix: str 
         except ValueError as error:
             raise CommandError(f"{file} can't be read as TOML: {error}", USAGE) from None
         if unknown := sorted(set(given) - set(Settings.model_fields)):
-            raise CommandError(f"{file}: {unknown[0]!r} is not a setting", USAGE)
+            raise CommandError(unknown_key(file, unknown[0]), USAGE)
     flags = {"bootstrap_servers": servers, "topic_prefix": prefix}
     given |= {name: value for name, value in flags.items() if value is not None}
     as_flags = {field.name: given.pop(field.name) for field in fields(Target) if field.name in given}
