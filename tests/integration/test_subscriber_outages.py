@@ -69,7 +69,7 @@ class Collecting:
 
 
 async def test_a_broker_that_is_killed_and_comes_back_costs_no_event(
-    world: Deployment, results: Results, kafka: EmbeddedKafka
+    world: Deployment, results: Results, kafka: EmbeddedKafka, caplog: pytest.LogCaptureFixture
 ) -> None:
     both = [
         Collecting(subscriber(world, group=group, from_beginning=True, stuck_after=5.0))
@@ -85,6 +85,9 @@ async def test_a_broker_that_is_killed_and_comes_back_costs_no_event(
         await world.until(lambda each=each: each.first_times() == by_session(sent), PATIENCE)
         await each.close()
     assert sum(offset or 0 for offset in (await committed(world)).values()) == len(sent)
+    # The producers of this test are not Waypost's, and log as they do everywhere.
+    assert [record for record in caplog.records if record.name.startswith("aiokafka.consumer")] == []
+    assert caplog.text.count("A Kafka broker is unreachable; results may come late") == len(both)
 
 
 async def test_a_frozen_broker_is_not_taken_for_a_stuck_consumer(
