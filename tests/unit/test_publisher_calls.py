@@ -78,7 +78,7 @@ BAD: dict[str, tuple[Callable[[CommandMethods], object], str]] = {
     "a checkpoint id that is no string": (lambda p: p.pin("s", 3), "checkpoint_id"),  # type: ignore[arg-type]
     "an unknown field of the policy": (
         lambda p: p.configure("s", max_checkpoint=7),
-        r"no field 'max_checkpoint'. Did you mean max_checkpoints\?",
+        r"max_checkpoint: unknown field. Did you mean max_checkpoints\?",
     ),
     "a policy out of bounds": (lambda p: p.configure("s", max_checkpoints=1), "max_checkpoints"),
     "an import that is no list": (lambda p: p.import_checkpoints("s", "{}"), "a JSON list"),

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import orjson
 
-from waypost.errors import InvalidCommandError, did_you_mean, quoted
+from waypost.errors import InvalidCommandError, did_you_mean
 from waypost.model.commands import Create, OnConflict
 from waypost.model.limits import (
     MAX_CHECKPOINT_ID,
@@ -139,8 +139,8 @@ def policy_changes(changes: Mapping[str, int | float | None]) -> tuple[tuple[str
 
     for name in changes:
         if name not in PolicyBody.model_fields:
-            suggestion = did_you_mean(name, PolicyBody.model_fields)
-            raise InvalidCommandError("invalid-body", f"A policy has no field {quoted(name)}.{suggestion}")
+            advice = did_you_mean(name, PolicyBody.model_fields) or " Remove it."
+            raise InvalidCommandError("invalid-body", f"{name}: unknown field.{advice}")
     return cast(PolicyBody, validate_body(PolicyBody, dict(changes))).changes()
 
 
