@@ -486,7 +486,7 @@ async def test_a_disk_that_can_not_be_synced_is_told_of_and_later_commands_are_s
             first = publisher.create("s", "n", {})
             with pytest.raises(SpoolError, match="will be sent, but until Kafka has it, a power failure"):
                 await publisher.persisted()
-            assert "can't be synced" in str(publisher.stats().spool_error)
+            await until(lambda: "can't be synced" in str(publisher.stats().spool_error))
         # Asked again the system may say that all is well: what it lost stays unsafe until Kafka has it.
         second = publisher.create("s", "n", {})
         with pytest.raises(SpoolError):
