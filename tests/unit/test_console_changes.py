@@ -9,7 +9,6 @@ from waypost.model.commands import Clear, Configure, Delete, Pin, Rollback
 from waypost.model.index import Entry
 from waypost.model.retention import RetentionPolicy
 from waypost_worker.console.pages.changes import change_of, preview_page, ranges
-from waypost_worker.operations.preview import preview
 from waypost_worker.operations.stored_session import StoredSession
 
 LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
@@ -75,7 +74,7 @@ def test_what_is_no_command_is_an_error_before_anything_is_sent(kind: str, field
 def test_a_preview_names_what_goes_and_what_of_it_is_pinned() -> None:
     stored = session(1, 2, 3, 5, 6, pinned=5)
     change = change_of("rollback", "s", {"checkpoint": "2", "discard_later": "1"})
-    page = preview_page(stored, change, preview(stored, change.action, 0), moved=False)
+    page = preview_page(stored, change, stored.preview(change.action, 0), moved=False)
     assert page.summary == "Removes 3 checkpoints (3, 5 to 6), 1 of them pinned. 2 are kept."
     assert [(one.number, one.pinned) for one in page.removals] == [(3, False), (5, True), (6, False)]
     assert page.position == 90
@@ -85,7 +84,7 @@ def test_a_preview_names_what_goes_and_what_of_it_is_pinned() -> None:
 def test_a_preview_of_what_would_be_refused_says_why() -> None:
     stored = session(1, 2)
     change = change_of("delete", "s", {"checkpoint": "9"})
-    page = preview_page(stored, change, preview(stored, change.action, 0), moved=False)
+    page = preview_page(stored, change, stored.preview(change.action, 0), moved=False)
     assert page.rejected is not None
     assert page.rejected.startswith("unknown-checkpoint: 's' holds no checkpoint 's:9'")
 
@@ -93,7 +92,7 @@ def test_a_preview_of_what_would_be_refused_says_why() -> None:
 def test_a_new_policy_is_shown_next_to_the_old_one() -> None:
     stored = session(*range(1, 8))
     change = change_of("policy", "s", {"max_checkpoints": "3", "max_age": "7200"})
-    page = preview_page(stored, change, preview(stored, change.action, 7), moved=True)
+    page = preview_page(stored, change, stored.preview(change.action, 7), moved=True)
     assert page.policy == "at most 3, compressed above 50 to the last 20, none older than 2.0 h"
     assert page.removed == 4
     assert page.moved

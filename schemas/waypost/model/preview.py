@@ -1,57 +1,71 @@
-"""What a retention policy would remove from a session now, by the rules that the worker follows. Pure.
+"""Preview what a command would do to a session, decided as the worker decides it. Pure.
 
-Nothing here changes a session. The command line and the console show it before a policy is set.
+Nothing here changes a session. The command line and the console show a preview before they publish a command.
 """
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from waypost.errors import InvalidCommandError
-from waypost.model.commands import Command, Configure
-from waypost.model.decisions import Configured, Rejected
+from waypost.model.commands import Action, Command
+from waypost.model.decisions import Accepted, Configured, Created, Deleted, Imported, Rejected
 from waypost.model.index import Session
 from waypost.model.retention import Removals, RetentionPolicy, removals
 from waypost.model.session import decide
 
+_NO_REASONS: Final = Removals([], [], [])
 
-class RetentionPreview(NamedTuple):
-    """What a policy would do to a session that has so many ``checkpoints``: which of them would leave, by reason."""
 
-    policy: RetentionPolicy
+class Preview(NamedTuple):
+    """What would happen to a session of this many ``checkpoints``.
+
+    ``rejected`` says why nothing would. Otherwise ``removed`` are the numbers that would go, rising, and ``kept``
+    is how many checkpoints there would be. A change of policy has its ``policy`` and the ``reasons`` of each removal.
+    """
+
     checkpoints: int
-    removals: Removals
+    kept: int
+    removed: tuple[int, ...] = ()
+    policy: RetentionPolicy | None = None
+    reasons: Removals = _NO_REASONS
+    rejected: Rejected | None = None
 
-    @property
-    def removed(self) -> list[int]:
-        """The numbers that would leave, rising."""
-        return self.removals.numbers()
 
-
-def preview_configure(
-    session: Session, changes: Iterable[tuple[str, int | None]], default: RetentionPolicy, now: int
-) -> RetentionPreview:
-    """Return what a ``configure`` of the session would remove if it were recorded at ``now``, in microseconds.
+def preview(session: Session, action: Action, default: RetentionPolicy, now: int) -> Preview:
+    """Return what ``action`` would do to the session if Kafka recorded it at ``now``.
 
     Args:
-        session: The session's index.
-        changes: The fields to change, as :func:`waypost.wire.encode.policy_changes` returns them.
-        default: The partition's default policy.
+        session: The session's index. It stays as it is.
+        action: The command.
+        default: The policy in force if the session has none of its own.
         now: The broker's clock, in microseconds.
-
-    Raises:
-        InvalidCommandError: The worker would reject the command; with its code and message.
     """
-    decision = decide(session, Command(None, 0, now, now, Configure(tuple(changes))), default)
+    before = len(session)
+    decision = decide(session, Command(None, 0, now, now, action), default)
     if isinstance(decision, Rejected):
-        raise InvalidCommandError(decision.code, decision.message)
-    if not isinstance(decision, Configured):
-        raise AssertionError(f"a configure was answered by {decision!r}")
-    return preview_default(session, decision.policy, now)
+        return Preview(before, before, rejected=decision)
+    if isinstance(decision, Configured):
+        return preview_policy(session, decision.policy, now)
+    if not isinstance(decision, Accepted):
+        return Preview(before, before)
+    gone = {*decision.removed, decision.number} if isinstance(decision, Deleted) else {*decision.removed}
+    kept = (session.entries.keys() | _added(decision)) - gone
+    return Preview(before, len(kept), tuple(sorted(gone & session.entries.keys())))
 
 
-def preview_default(session: Session, default: RetentionPolicy, now: int) -> RetentionPreview:
-    """Return what a default policy would remove from a session that follows it.
+def preview_policy(session: Session, policy: RetentionPolicy, now: int) -> Preview:
+    """Return what a policy would remove at ``now``, in microseconds, from a session that follows it.
 
-    That happens with the session's next command, not when the default is set. ``now`` is in microseconds.
+    A new default policy does that with the session's next command, not when the default is set.
     """
-    return RetentionPreview(default, len(session), removals(session.live(), default, now, compress=True))
+    reasons = removals(session.live(), policy, now, compress=True)
+    removed = tuple(reasons.numbers())
+    return Preview(len(session), len(session) - len(removed), removed, policy, reasons)
+
+
+def _added(decision: Accepted) -> set[int]:
+    match decision:
+        case Created():
+            return {decision.entry.number}
+        case Imported():
+            return {placed.number for placed in decision.placed}
+        case _:
+            return set()

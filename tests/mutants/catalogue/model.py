@@ -142,7 +142,7 @@ MODEL: tuple[Mutant, ...] = (
     Mutant(
         "a-preview-without-compression",
         "a preview of a policy leaves out what compression would remove",
-        (Edit("waypost.model.preview:preview_default", "compress=True", "compress=False"),),
+        (Edit("waypost.model.preview:preview_policy", "compress=True", "compress=False"),),
         ("tests/unit/test_preview.py",),
     ),
     Mutant(

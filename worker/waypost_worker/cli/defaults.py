@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 
-from waypost.model.preview import preview_default
+from waypost.model.preview import preview_policy
 from waypost.wire.encode import policy_body, policy_changes
 from waypost.wire.event_types import EventType
 from waypost_worker.cli.support.authority_key import KeyFlag, Signer, read_signer
@@ -94,7 +94,7 @@ async def _preview(settings: Settings, changes: PolicyChanges) -> list[dict[str,
         of_old = any(policy.max_age is not None for policy in new.values())
         most = [min(policy.max_checkpoints, policy.compress_after) for policy in new.values()]
         async for one in sessions_by_default(databases, schema, 1 if of_old else min(most, default=0)):
-            preview = preview_default(one.session, new[one.partition], now)
+            preview = preview_policy(one.session, new[one.partition], now)
             if preview.removed:
                 found.append({"session_id": one.session.session_id, **shown_preview(preview)})
     return sorted(found, key=lambda row: (-row["would_remove"], row["session_id"]))

@@ -24,7 +24,6 @@ from waypost_worker.console.problems import Problem, ProblemError, not_found, nu
 from waypost_worker.console.services import require, services
 from waypost_worker.console.sessions import one_checkpoint, session_id, session_of
 from waypost_worker.operations.differences import shown
-from waypost_worker.operations.preview import preview
 from waypost_worker.operations.results import for_programs
 
 _MOST_CHANGES: Final = 10_000
@@ -100,7 +99,7 @@ async def preview_change(request: Request) -> Response:
     identifier = session_id(request)
     change = change_of(request.path_params["kind"], identifier, dict(request.query_params))
     stored = await changes.stored_of(request, identifier)
-    foreseen = preview(stored, change.action, time.time_ns() // 1000)
+    foreseen = stored.preview(change.action, time.time_ns() // 1000)
     return _json(preview_page(stored, change, foreseen, moved=False))
 
 
@@ -115,7 +114,7 @@ async def publish_change(request: Request) -> Response:
     change = change_of(request.path_params["kind"], identifier, fields)
     stored = await changes.current(request, identifier)
     if position != stored.last_position:
-        foreseen = preview(stored, change.action, time.time_ns() // 1000)
+        foreseen = stored.preview(change.action, time.time_ns() // 1000)
         return _json(preview_page(stored, change, foreseen, moved=True), 409)
     result = await changes.publish(request, user, identifier, change, command_id)
     return _json(for_programs(result.type, result.body))

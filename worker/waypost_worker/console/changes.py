@@ -22,7 +22,6 @@ from waypost_worker.console.services import require, services
 from waypost_worker.console.sessions import session_id
 from waypost_worker.operations.copying import CopyPlan
 from waypost_worker.operations.errors import OperationError
-from waypost_worker.operations.preview import preview
 from waypost_worker.operations.results import about, short
 from waypost_worker.operations.stored_session import StoredSession
 from waypost_worker.operations.transfer import Transfer
@@ -145,7 +144,7 @@ async def confirm_fork(request: Request) -> Response:
 
 
 async def _preview(request: Request, stored: StoredSession, change: Change, *, moved: bool) -> Response:
-    foreseen = preview(stored, change.action, time.time_ns() // 1000)
+    foreseen = stored.preview(change.action, time.time_ns() // 1000)
     page = preview_page(stored, change, foreseen, moved)
     compared = None
     if change.kind == "rollback" and foreseen.rejected is None and stored.entries:

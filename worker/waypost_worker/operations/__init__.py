@@ -1,4 +1,4 @@
-"""What people do with a deployment, as values: differences, previews of changes, words for results.
+"""What people do with a deployment, as values: differences, stored sessions, words for results.
 
 The command line and the console are two ways to show it. May import the library, ``partition`` and ``kafka``; knows
 neither a terminal nor a browser.

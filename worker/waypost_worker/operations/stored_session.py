@@ -7,7 +7,9 @@ from typing import Any, Final, Protocol
 
 import orjson
 
+from waypost.model.commands import Action
 from waypost.model.index import Entry, Session
+from waypost.model.preview import Preview, preview
 from waypost.model.retention import RetentionPolicy
 from waypost.model.times import to_micros
 
@@ -48,6 +50,13 @@ class StoredSession:
         """Return the session as the model decides on it."""
         policy = self.policy if self.own_policy else None
         return Session.restore(self.session_id, self.counter, policy, list(self.entries), [])
+
+    def preview(self, action: Action, now: int) -> Preview:
+        """Return what ``action`` would do at ``now``, in microseconds by the broker's clock.
+
+        It is true as long as ``last_position`` stays the same.
+        """
+        return preview(self.index(), action, self.policy, now)
 
 
 async def read_stored_session(rows: Rows, session_id: str) -> StoredSession | None:

@@ -6,8 +6,11 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from waypost.errors import InvalidCommandError
+from waypost.model.checkpoint import checkpoint_id
+from waypost.model.commands import Configure
 from waypost.model.index import Session
-from waypost.model.preview import RetentionPreview, preview_configure
+from waypost.model.preview import Preview, preview
 from waypost.model.retention import RetentionPolicy
 from waypost.wire.encode import check_session_id, policy_body, policy_changes
 from waypost.wire.event_types import EventType
@@ -64,15 +67,16 @@ def policy(
             raise CommandError(f"no session {session!r} is known")
         show_fields(_shown(found, default), common.output)
         return DONE
-    preview = asyncio.run(_preview(settings, session, changes))
+    foreseen = asyncio.run(_preview(settings, session, changes))
     if dry_run:
-        about = {"session_id": session, "policy": shown_policy(preview.policy), **shown_preview(preview)}
+        new = None if foreseen.policy is None else shown_policy(foreseen.policy)
+        about = {"session_id": session, "policy": new, **shown_preview(foreseen)}
         if common.output != "table":
-            about["removed"] = [f"{session}:{number}" for number in preview.removed]
+            about["removed"] = [checkpoint_id(session, number) for number in foreseen.removed]
         show_fields({**about, "sent": False}, common.output)
         return DONE
-    if preview.removed:
-        confirm(f"this removes {len(preview.removed)} of {preview.checkpoints} checkpoints", yes)
+    if foreseen.removed:
+        confirm(f"this removes {len(foreseen.removed)} of {foreseen.checkpoints} checkpoints", yes)
 
     async def configure() -> int:
         async with publishing(settings) as publisher:
@@ -91,14 +95,15 @@ async def _look(settings: Settings, session: str) -> tuple[Retained | None, Rete
     return found, defaults.get(partition, RetentionPolicy())
 
 
-async def _preview(
-    settings: Settings, session: str, changes: dict[str, int | float | None]
-) -> RetentionPreview:
+async def _preview(settings: Settings, session: str, changes: dict[str, int | float | None]) -> Preview:
     found, default = await _look(settings, session)
     now = time.time_ns() // 1000
     # A session that has no checkpoint yet may get its policy first.
     held = Session(session) if found is None else found.session
-    return preview_configure(held, policy_changes(changes), default, now)
+    foreseen = preview(held, Configure(policy_changes(changes)), default, now)
+    if foreseen.rejected is not None:
+        raise InvalidCommandError(foreseen.rejected.code, foreseen.rejected.message)
+    return foreseen
 
 
 def _shown(found: Retained, default: RetentionPolicy) -> dict[str, Any]:

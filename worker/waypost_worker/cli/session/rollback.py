@@ -18,7 +18,6 @@ from waypost_worker.cli.support.results import show_result
 from waypost_worker.cli.support.sending import TimeoutFlag
 from waypost_worker.config.settings import Settings
 from waypost_worker.operations.differences import contents, differences, shown
-from waypost_worker.operations.preview import preview
 from waypost_worker.operations.sending import Prepared, result_of
 from waypost_worker.operations.stored_session import read_stored_session
 
@@ -90,7 +89,7 @@ async def _plan(settings: Settings, session: str, checkpoint: str, discard_later
             stored = await read_stored_session(snapshot, session)
     if stored is None:
         raise CommandError(f"{session!r} holds no checkpoint {checkpoint!r}; nothing was changed")
-    foreseen = preview(stored, Rollback(checkpoint, discard_later), time.time_ns() // 1000)
+    foreseen = stored.preview(Rollback(checkpoint, discard_later), time.time_ns() // 1000)
     removed = [checkpoint_id(session, number) for number in foreseen.removed]
     later = [checkpoint_id(session, entry.number) for entry in stored.entries if entry.number > target.number]
     changes = [] if newest is None else differences(contents(newest), contents(target))

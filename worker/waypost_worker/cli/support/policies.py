@@ -8,7 +8,7 @@ import orjson
 from cyclopts import Parameter
 
 from waypost.model.index import Entry, Session
-from waypost.model.preview import RetentionPreview
+from waypost.model.preview import Preview
 from waypost.model.retention import RetentionPolicy
 from waypost.model.times import to_micros
 from waypost_worker.cli.support.connections import query
@@ -97,16 +97,15 @@ def shown_policy(policy: RetentionPolicy) -> dict[str, Any]:
     return policy_fields(policy)
 
 
-def shown_preview(preview: RetentionPreview) -> dict[str, Any]:
+def shown_preview(preview: Preview) -> dict[str, Any]:
     """What would leave, in numbers and by reason."""
-    removed = len(preview.removed)
     return {
         "checkpoints": preview.checkpoints,
-        "would_remove": removed,
-        "would_keep": preview.checkpoints - removed,
-        "too_old": len(preview.removals.by_age),
-        "compressed": len(preview.removals.by_compression),
-        "above_maximum": len(preview.removals.by_cap),
+        "would_remove": len(preview.removed),
+        "would_keep": preview.kept,
+        "too_old": len(preview.reasons.by_age),
+        "compressed": len(preview.reasons.by_compression),
+        "above_maximum": len(preview.reasons.by_cap),
     }
 
 

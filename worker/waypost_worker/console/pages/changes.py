@@ -8,12 +8,12 @@ from typing import Final
 from waypost.errors import InvalidCommandError
 from waypost.model.checkpoint import checkpoint_id
 from waypost.model.commands import Action
+from waypost.model.preview import Preview
 from waypost.model.retention import RetentionPolicy
 from waypost.wire.decode import parse_body
 from waypost.wire.encode import checkpoint_body, policy_body, rollback_body
 from waypost.wire.event_types import EventType
 from waypost_worker.console.text import counted, span
-from waypost_worker.operations.preview import Preview
 from waypost_worker.operations.stored_session import StoredSession
 
 POLICY_FIELDS: Final = ("max_checkpoints", "compress_after", "keep_recent", "max_age")
@@ -172,7 +172,7 @@ def preview_page(session: StoredSession, change: Change, preview: Preview, moved
     return PreviewPage(
         session.session_id,
         session.partition,
-        preview.position,
+        session.last_position,
         change.question,
         change.verb,
         change.kind,
