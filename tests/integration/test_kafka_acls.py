@@ -18,6 +18,7 @@ from confluent_kafka.admin import (
 )
 from tests.integration.test_kafka_security import loaded, working
 from tests.support.cli import CommandLine
+from tests.support.console import fields_of, form_token_of, running_console
 from tests.support.deployment import Deployment, deployment
 from tests.support.secure_kafka import SecureKafka
 from tests.support.timeouts import PATIENCE
@@ -264,12 +265,26 @@ async def test_all_get_their_work_done_with_exactly_these(guarded: Guarded) -> N
         assert names == [f"n{number}" for number in range(20)]
         by_hand = await asyncio.to_thread(operator.run, "publish", "s", "by hand", "--wait")
         assert by_hand.code == 0, by_hand.err
+        await asyncio.to_thread(pin_and_prove_in_the_console, guarded.line("console"))
     looked = await asyncio.to_thread(operator.run, "doctor", "-o", "json")
     # The tests' Postgres does not flush to disk, which has nothing to do with this.
     errors = [row for row in looked.json if row["level"] == "error" and row["subject"] != "postgres"]
     assert errors == []
     assert {row["level"] for row in looked.json if row["subject"] == "fencing"} == {"ok"}
     await guarded.world.balanced()
+
+
+def pin_and_prove_in_the_console(line: CommandLine) -> None:
+    with running_console(line) as console, console.client() as client:
+        health = client.get("/api/v1/health").json()
+        assert (health["workers"], health["lag"]) == (1, 0)
+        assert [health[f"{one}_error"] for one in ("kafka", "workers", "live")] == [None, None, None]
+        path = "/sessions/s/pin"
+        form = fields_of(client.get(path, params={"checkpoint": "1"}).text)
+        assert "Pinned" in client.post(path, data=form, follow_redirects=True).text
+        path = "/sessions/s/verify"
+        token = form_token_of(client.get(path).text)
+        assert "✓ Equal" in client.post(path, data={"form_token": token}, follow_redirects=True).text
 
 
 async def test_a_worker_may_check_its_topics_and_is_told_what_it_may_not_look_at(guarded: Guarded) -> None:
@@ -297,12 +312,14 @@ async def test_none_may_do_what_is_not_its_work(guarded: Guarded) -> None:
 
     def attempts() -> dict[str, bool]:
         found = {}
-        for role in ("agent", "subscriber", "worker"):
+        for role in ("agent", "subscriber", "worker", "console"):
             found[f"{role} writes commands"] = guarded.can_write(role, commands)
             found[f"{role} reads results"] = guarded.can_read(role, results)
             found[f"{role} reads commands"] = guarded.can_read(role, commands)
             found[f"{role} claims an epoch"] = guarded.can_claim(role, f"{guarded.prefix}.99")
         found["agent writes results"] = guarded.can_write("agent", results)
+        found["console writes results"] = guarded.can_write("console", results)
+        found["console joins the workers"] = guarded.can_join("console", guarded.prefix, results)
         found["subscriber writes results"] = guarded.can_write("subscriber", results)
         found["subscriber joins the workers"] = guarded.can_join("subscriber", guarded.prefix, results)
         return found
@@ -314,6 +331,9 @@ async def test_none_may_do_what_is_not_its_work(guarded: Guarded) -> None:
         "worker reads commands",
         "worker reads results",
         "worker claims an epoch",
+        "console writes commands",
+        "console reads results",
+        "console reads commands",
     }
 
 

@@ -20,7 +20,7 @@ def test_the_lines_say_what_the_json_says(tmp_path: Path) -> None:
     assert [_from_line(text) for text in said if not text.startswith("#")] == [
         {key: row[key] for key in ("principal", "resource", "name", "pattern", "operations")} for row in rows
     ]
-    assert {row["role"] for row in rows} == {"agent", "subscriber", "worker", "operator"}
+    assert {row["role"] for row in rows} == {"agent", "subscriber", "worker", "console", "operator"}
 
 
 def _from_line(text: str) -> dict[str, Any]:
@@ -77,4 +77,4 @@ def test_the_manifests_of_users_grant_the_same() -> None:
         for acl in least_acls(Topics(), "waypost", "waypost-sub")
         if acl.role in roles
     }
-    assert roles == {"agent", "subscriber", "worker"}
+    assert roles == {"agent", "subscriber", "worker", "console"}

@@ -19,6 +19,9 @@ from tests.unit.operator_kinds import KINDS, check_custom
 
 from waypost import Topics
 from waypost_worker.config.settings import Settings
+from waypost_worker.console.access import allowed_hosts
+from waypost_worker.console.guard import OPEN
+from waypost_worker.console.serve import check_settings
 from waypost_worker.kafka.topics import topic_settings
 from waypost_worker.telemetry.health import Health
 from waypost_worker.telemetry.metrics import Metrics
@@ -218,7 +221,7 @@ def test_pods_read_their_secrets_from_files_that_are_mounted() -> None:
 
 
 def test_pods_may_write_nothing_and_become_nobody_else() -> None:
-    assert len(pods()) == 5
+    assert len(pods()) == 6
     for pod in pods():
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["automountServiceAccountToken"] is False
@@ -259,18 +262,57 @@ def test_a_job_expires_idle_sessions_with_a_login_of_its_own(tmp_path: Path) -> 
     line = CommandLine(tmp_path, {"WAYPOST_POSTGRES_DSN": "postgresql://127.0.0.1:1/x"})
     ended = line.run(*container["args"])
     assert (ended.code, "can't be reached" in ended.err) == (1, True)
-    _, patch = strimzi_patches()
-    assert patch["target"] == {"kind": "CronJob", "name": job["metadata"]["name"]}
-    added: Any = [step["value"] for step in yaml.safe_load(patch["patch"])]
+    shows_the_certificate_of_its_user("CronJob", job["metadata"]["name"])
+
+
+def shows_the_certificate_of_its_user(kind: str, name: str) -> None:
+    added: Any = [step["value"] for step in strimzi_patch(kind, name)]
     secrets = {one["name"]: one["secret"]["secretName"] for one in added if "secret" in one}
-    assert secrets == {"kafka-ca": "waypost-cluster-ca-cert", "kafka-user": "waypost-expire"}
+    assert secrets == {"kafka-ca": "waypost-cluster-ca-cert", "kafka-user": name}
     assert {one["name"] for one in added if "mountPath" in one} == set(secrets)
+    assert name in found("KafkaUser")
 
 
-def strimzi_patches() -> list[dict[str, Any]]:
+def strimzi_patch(kind: str, name: str) -> list[dict[str, Any]]:
     file = KUBERNETES / "components/strimzi/kustomization.yaml"
-    patches: list[dict[str, Any]] = yaml.safe_load(file.read_text())["patches"]
-    return patches
+    patches = {
+        (patch["target"]["kind"], patch["target"]["name"]): patch["patch"]
+        for patch in yaml.safe_load(file.read_text())["patches"]
+    }
+    steps: list[dict[str, Any]] = yaml.safe_load(patches[kind, name])
+    return steps
+
+
+def test_the_console_lets_in_whoever_knows_its_token_and_answers_its_probes(tmp_path: Path) -> None:
+    folder = KUBERNETES / "components/console"
+    assert yaml.safe_load((folder / "kustomization.yaml").read_text())["images"] == [
+        {"name": "waypost", "newTag": version()}
+    ]
+    (deployment,) = documents(folder / "deployment.yaml")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    own = {one["name"].removeprefix("WAYPOST_").lower(): one["value"] for one in container["env"]}
+    named = {name: value for name, value in own.items() if not name.endswith("_file")}
+    settings = Settings(**named, console_token="x" * 16, postgres_dsn="postgresql:///x")
+    check_settings(settings)
+    assert settings.console_auth == "token"
+    hosts = allowed_hosts(settings.console_host, settings.console_port or 0, [settings.console_hosts])
+    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+        asked = container[probe]["httpGet"]
+        assert asked["path"] in OPEN
+        (header,) = asked["httpHeaders"]
+        assert (header["name"], header["value"] in hosts) == ("Host", True)
+    assert container["ports"] == [{"name": "http", "containerPort": settings.console_port}]
+    (service,) = documents(folder / "service.yaml")
+    assert service["spec"]["selector"] == deployment["spec"]["selector"]["matchLabels"]
+    shows_the_certificate_of_its_user("Deployment", deployment["metadata"]["name"])
+    # A command of this version, with everything in the files that it reads.
+    token, dsn = tmp_path / "token", tmp_path / "dsn"
+    token.write_text("x" * 15)
+    dsn.write_text("postgresql:///x")
+    files = {"WAYPOST_CONSOLE_TOKEN_FILE": str(token), "WAYPOST_POSTGRES_DSN_FILE": str(dsn)}
+    variables = {one["name"]: one["value"] for one in container["env"]} | files
+    short = CommandLine(tmp_path, variables).run(*container["args"])
+    assert (short.code, "console_token" in short.err) == (2, True)
 
 
 def test_probes_ask_what_the_worker_answers_at_the_port_where_it_does() -> None:
@@ -301,9 +343,8 @@ def test_topics_are_checked_before_a_worker_starts(tmp_path: Path) -> None:
     (worker,) = pod["containers"]
     assert first["envFrom"] == worker["envFrom"]
     assert first["volumeMounts"] == worker["volumeMounts"]
-    patch, _ = strimzi_patches()
     mounts: dict[str, list[Any]] = {}
-    for step in yaml.safe_load(patch["patch"]):
+    for step in strimzi_patch("Deployment", "waypost-worker"):
         if step["path"].endswith("/volumeMounts/-"):
             mounts.setdefault(step["path"].split("/")[4], []).append(step["value"])
     assert mounts["initContainers"] == mounts["containers"]

@@ -10,11 +10,12 @@ from typing import Final, Literal, TypeAlias
 
 from waypost.wire.topics import Topics
 
-Role: TypeAlias = Literal["agent", "subscriber", "worker", "operator"]
+Role: TypeAlias = Literal["agent", "subscriber", "worker", "console", "operator"]
 ROLES: Final[dict[Role, str]] = {
     "agent": "writes commands; one that waits for results is a subscriber too",
     "subscriber": "reads results, in groups whose names begin as said",
     "worker": "reads both topics, writes results, claims the epochs that fence",
+    "console": "writes commands, follows results, reads the log for proofs, asks who the workers are",
     "operator": "makes and checks topics, publishes, replays: users of the command line",
 }
 
@@ -46,6 +47,9 @@ def least_acls(topics: Topics, worker_group: str, subscriber_groups: str) -> lis
         Acl("worker", "topic", topics.results, "literal", ("Read", "Write", "Describe", "DescribeConfigs")),
         Acl("worker", "group", worker_group, "literal", ("Read", "Describe")),
         Acl("worker", "transactional-id", own, "prefixed", epochs),
+        Acl("console", "topic", topics.commands, "literal", ("Read", "Write", "Describe")),
+        Acl("console", "topic", topics.results, "literal", ("Read", "Describe")),
+        Acl("console", "group", worker_group, "literal", ("Describe",)),
         Acl(
             "operator",
             "topic",

@@ -15,11 +15,14 @@ def acls(
     agent: Annotated[str, Parameter(help="principal of the agents")] = "User:waypost-agent",
     subscriber: Annotated[str, Parameter(help="principal of the subscribers")] = "User:waypost-subscriber",
     worker: Annotated[str, Parameter(help="principal of the workers")] = "User:waypost-worker",
+    console: Annotated[str, Parameter(help="principal of the console")] = "User:waypost-console",
     operator: Annotated[str, Parameter(help="principal of operators")] = "User:waypost-operator",
     subscriber_groups: Annotated[str, Parameter(help="how subscribers' groups begin")] = "waypost-sub",
     common: Common = NOTHING_GIVEN,
 ) -> int:
-    """Print the least ACLs that agents, subscribers, workers and operators need.
+    """Print the least ACLs that each kind of client needs.
+
+    These are agents, subscribers, workers, the console and operators.
 
     Without ROLES, all of them are printed, as lines for Kafka's kafka-acls.sh.
     Nothing is changed, and no broker is contacted: an administrator of the
@@ -38,6 +41,7 @@ def acls(
         "agent": agent,
         "subscriber": subscriber,
         "worker": worker,
+        "console": console,
         "operator": operator,
     }
     for role, principal in principals.items():
