@@ -415,6 +415,25 @@ def test_a_role_that_may_only_read_is_enough(own: CommandLine, own_worker: Start
         assert "may only read" in kept.text
 
 
+def test_health_says_how_long_commands_wait_and_what_doctor_finds(own: CommandLine) -> None:
+    for number in range(3):
+        assert own.run("publish", f"s-{number}", "n", "--data", "{}").code == 0
+    with running_console(own) as console, console.client() as client:
+        health = client.get("/api/v1/health").json()
+        assert health["lag"] == 3
+        ages = [one["waiting_seconds"] for one in health["partitions"]]
+        assert [age is None for age in ages] == [one["end"] == 0 for one in health["partitions"]]
+        assert 0 <= health["waiting_seconds"] == max(age for age in ages if age is not None) < PATIENCE
+        levels = [one["level"] for one in health["findings"]]
+        assert levels == sorted(levels, key=("error", "warning", "ok").index)
+        messages = {(one["level"], one["subject"]): one["message"] for one in health["findings"]}
+        assert "3 commands wait" in messages["error", "workers"]
+        assert {subject for _, subject in messages} >= {"versions", "brokers", "sessions"}
+        page = client.get("/health").text
+        assert "wait, the oldest for " in page
+        assert "start one with &#39;waypost worker&#39;" in page
+
+
 # What does not exist, or is away.
 
 

@@ -15,8 +15,6 @@ from tests.support.secure_kafka import SecureKafka
 from tests.support.timeouts import PATIENCE
 
 from waypost import Topics, __version__
-from waypost_worker.cli.doctor.app import _clock
-from waypost_worker.cli.doctor.kafka import broker_findings, worker_findings
 from waypost_worker.devserver import EmbeddedPostgres, Servers
 from waypost_worker.devserver.jars import ROOTS
 from waypost_worker.kafka.broker_clock import ClockReading, broker_clock
@@ -32,6 +30,7 @@ from waypost_worker.kafka.topics import (
     check_topics,
     create_topics,
 )
+from waypost_worker.operations.checks import broker_findings, clock_finding, worker_findings
 
 
 @pytest.fixture
@@ -335,7 +334,7 @@ async def test_the_brokers_clock_is_this_machines(servers: Servers, topic_prefix
     [(0.2, 0.01, "ok"), (-0.9, 0.0, "ok"), (1.5, 1.0, "ok"), (1.5, 0.1, "warning"), (-30, 0.1, "warning")],
 )
 def test_a_clock_that_is_surely_off_by_a_second_is_a_warning(ahead: float, within: float, level: str) -> None:
-    found = _clock("kafka", ClockReading(ahead, within))
+    found = clock_finding("kafka", ClockReading(ahead, within))
     assert found.level == level
     assert ("ahead of" if ahead > 0 else "behind") in found.message
     assert bool(found.mend) == (level == "warning")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from waypost.model.index import Entry
 from waypost_worker.console import text, urls
+from waypost_worker.console.pages.health import Health, partition_health
 from waypost_worker.console.pages.search import Search, active_since, parse_search
 from waypost_worker.console.pages.timeline import timeline
 from waypost_worker.console.pages.tree import (
@@ -245,3 +246,29 @@ def test_no_template_switches_escaping_off() -> None:
         assert "autoescape" not in source
         assert " style=" not in source
         assert re.search(r"<[^>]*\son\w+=", source) is None
+
+
+# Health.
+
+
+def test_the_oldest_of_the_waiting_commands_is_the_deployments() -> None:
+    rows = [
+        {
+            "partition": one,
+            "next_offset": 5,
+            "epoch": 1,
+            "emitted": 4,
+            "outbox_bytes": 0,
+            "blocked_offset": None,
+        }
+        for one in range(3)
+    ]
+    recorded = {0: 97_000, 2: 40_000}
+    found = partition_health(rows, {0: 9, 1: 5, 2: 6}, 3)
+    health = Health(
+        tuple(one.waiting_since(recorded.get(one.partition), 100.0) for one in found), 1, {}, (), 1
+    )
+    assert [one.waiting_seconds for one in health.partitions] == [3.0, None, 60.0]
+    assert (health.lag, health.waiting_seconds) == (5, 60.0)
+    # By a broker's clock that is ahead, it was recorded in the future.
+    assert found[0].waiting_since(101_000, 100.0).waiting_seconds == 0

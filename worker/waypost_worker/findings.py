@@ -1,5 +1,6 @@
 """What a check found: the one form in which checks of Kafka, of Postgres and of deployments report."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,3 +17,14 @@ class Finding:
     message: str
     mend: str = ""
     unsafe: bool = False
+
+
+def verdict(findings: Sequence[Finding]) -> str:
+    """Say how many checks there were, and how many of them found something."""
+    levels = [found.level for found in findings]
+    bad = [
+        f"{count} {word}{'' if count == 1 else 's'}"
+        for word, count in (("error", levels.count("error")), ("warning", levels.count("warning")))
+        if count
+    ]
+    return f"{len(levels)} checks: {' and '.join(bad) or 'all is well'}"

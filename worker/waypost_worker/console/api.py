@@ -132,8 +132,11 @@ async def rejected(request: Request) -> Response:
 
 async def health(request: Request) -> Response:
     """Answer with how the deployment is."""
-    found = await services(request).cluster.health()
-    return _json({**asdict(found), "lag": found.lag, "advice": found.advice})
+    cluster = services(request).cluster
+    found = await cluster.health()
+    findings = [asdict(one) for one in await cluster.findings(found)]
+    more = {"lag": found.lag, "waiting_seconds": found.waiting_seconds, "advice": found.advice}
+    return _json({**asdict(found), **more, "findings": findings})
 
 
 async def description(request: Request) -> Response:

@@ -10,9 +10,14 @@ from typing import Final
 
 from waypost.errors import KafkaUnavailableError
 from waypost.kafka.log_ends import LogEnds
+from waypost_worker.config.settings import Settings
+from waypost_worker.console.checks import Checks
 from waypost_worker.console.live import LiveResults
 from waypost_worker.console.pages.health import Health, partition_health
 from waypost_worker.console.reads import Reads
+from waypost_worker.console.waiting import WaitingCommands
+from waypost_worker.findings import Finding
+from waypost_worker.kafka.client import ClusterClient
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.group_members import worker_versions
 from waypost_worker.partition.ports import OwnerError
@@ -45,6 +50,8 @@ class Cluster:
     live: LiveResults
     databases: int
     log_ends: LogEnds
+    waiting: WaitingCommands
+    checks: Checks
     _answer: _Answer = field(default_factory=_Answer)
     _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -53,8 +60,12 @@ class Cluster:
         answer = await self._asked()
         rows = await self.reads.partitions()
         rejected = await self.reads.rejected_since(_DAY_HOURS)
+        partitions = partition_health(rows, answer.ends, answer.count)
+        behind = {one.partition: (one.next_offset, one.end) for one in partitions if one.end and one.lag}
+        recorded = await self.waiting.recorded(behind)
+        now = time.time()
         return Health(
-            tuple(partition_health(rows, answer.ends, answer.count)),
+            tuple(one.waiting_since(recorded.get(one.partition), now) for one in partitions),
             None if answer.workers is None else sum(answer.workers.values()),
             dict(answer.workers or {}),
             tuple(rejected),
@@ -63,6 +74,11 @@ class Cluster:
             answer.workers_error,
             self.live.error,
         )
+
+    async def findings(self, health: Health) -> tuple[Finding, ...]:
+        """Return what doctor's checks found within the last minute."""
+        workers = None if health.workers is None else Counter(health.versions)
+        return await self.checks.findings(workers, health.lag)
 
     async def _asked(self) -> _Answer:
         async with self._asking:
@@ -90,11 +106,22 @@ class Cluster:
 
 @asynccontextmanager
 async def cluster(
-    connection: Connection, topic: str, group_id: str, reads: Reads, live: LiveResults, databases: int
+    settings: Settings, connection: Connection, client: ClusterClient, reads: Reads, live: LiveResults
 ) -> AsyncIterator[Cluster]:
     """Open what asks Kafka; connections are made when they are first needed."""
+    topic = settings.topics.commands
     ends = LogEnds(topic, connection.options(), _ASK_SECONDS)
     try:
-        yield Cluster(connection, topic, group_id, reads, live, databases, ends)
+        yield Cluster(
+            connection,
+            topic,
+            settings.group_id,
+            reads,
+            live,
+            len(settings.dsns),
+            ends,
+            WaitingCommands(client, topic),
+            Checks(settings, connection),
+        )
     finally:
         await ends.close()

@@ -5,6 +5,7 @@ from starlette.responses import Response
 
 from waypost_worker.console.render import render
 from waypost_worker.console.services import services
+from waypost_worker.findings import verdict
 
 
 async def help_page(request: Request) -> Response:
@@ -13,6 +14,10 @@ async def help_page(request: Request) -> Response:
 
 
 async def health(request: Request) -> Response:
-    """Show lag, workers, refusals and each partition."""
-    found = await services(request).cluster.health()
-    return render(request, "health.html", title="Health", health=found)
+    """Show lag, workers, refusals, each partition, and what doctor's checks find."""
+    cluster = services(request).cluster
+    found = await cluster.health()
+    findings = await cluster.findings(found)
+    return render(
+        request, "health.html", title="Health", health=found, findings=findings, verdict=verdict(findings)
+    )

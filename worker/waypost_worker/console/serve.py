@@ -86,7 +86,7 @@ async def _services(settings: Settings) -> AsyncIterator[Services]:
     reads = Reads(reader)
     topics = settings.topics
     async with reader, publishing(*access) as opened, live_results(*access) as live:
-        asked = cluster(connection, topics.commands, settings.group_id, reads, live, len(settings.dsns))
+        asked = cluster(settings, connection, client, reads, live)
         snapshots = Snapshots(
             settings.dsns,
             settings.postgres_schema,

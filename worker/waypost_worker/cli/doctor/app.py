@@ -1,10 +1,9 @@
 """``waypost doctor``: is everything there that the promise rests on?"""
 
 import asyncio
-import platform
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from waypost_worker.cli.support.connections import (
     kafka_connection,
@@ -22,10 +21,6 @@ from waypost_worker.config.settings import Settings
 
 if TYPE_CHECKING:
     from waypost_worker.findings import Finding
-    from waypost_worker.kafka.broker_clock import ClockReading
-
-# What a clock that is wrong by more would make of latencies, ages and alerts.
-_CLOCK_SECONDS: Final = 1.0
 
 
 def doctor(*, common: Common = NOTHING_GIVEN) -> int:
@@ -45,36 +40,19 @@ def doctor(*, common: Common = NOTHING_GIVEN) -> int:
 
 
 async def _examine(settings: Settings) -> "list[Finding]":
+    from waypost_worker.operations.checks import version_finding
+
     kafka, postgres = await asyncio.gather(_kafka(settings), _postgres(settings))
-    return [*_versions(), *kafka, *postgres]
-
-
-def _versions() -> "list[Finding]":
-    from importlib.metadata import version
-
-    from waypost_worker.findings import Finding
-
-    named = ", ".join(f"{name} {version(name)}" for name in ("waypost", "aiokafka", "asyncpg"))
-    return [Finding("ok", "versions", f"{named}, Python {platform.python_version()}")]
-
-
-def _clock(subject: str, read: "ClockReading") -> "Finding":
-    from waypost_worker.findings import Finding
-
-    way = "ahead of" if read.ahead > 0 else "behind"
-    message = f"its clock is {abs(read.ahead):.3f} s {way} this machine's, give or take {read.within:.3f}"
-    if abs(read.ahead) <= _CLOCK_SECONDS + read.within:
-        return Finding("ok", subject, message)
-    mend = "let both follow a time server: latencies and ages are wrong by as much"
-    return Finding("warning", subject, message, mend)
+    return [version_finding(), *kafka, *postgres]
 
 
 async def _kafka(settings: Settings) -> "list[Finding]":
-    from waypost_worker.cli.doctor.kafka import check_brokers, check_workers
+    from waypost_worker.cli.doctor.kafka import check_workers
     from waypost_worker.findings import Finding
     from waypost_worker.kafka.broker_clock import broker_clock
     from waypost_worker.kafka.fencing_check import zombie_test
     from waypost_worker.kafka.topics import check_topics
+    from waypost_worker.operations.checks import check_brokers, clock_finding
     from waypost_worker.partition.ports import RefusedError
 
     connection = kafka_connection(settings)
@@ -84,7 +62,7 @@ async def _kafka(settings: Settings) -> "list[Finding]":
             findings += await check_brokers(connection)
             findings += await check_topics(connection, settings.topics, settings.session_timeout)
             findings += await check_workers(connection, settings)
-            findings.append(_clock("kafka", await broker_clock(connection, settings.topics)))
+            findings.append(clock_finding("kafka", await broker_clock(connection, settings.topics)))
             verdict = await zombie_test(connection, settings.topics)
     except (CommandError, RefusedError) as error:
         mend = "see --bootstrap-servers, and the broker's log"
@@ -146,8 +124,8 @@ async def _database(
     settings: Settings, dsn: str, count: int | None, stack: AsyncExitStack
 ) -> "tuple[list[Finding], Any]":
     """What is found of one database, and the connection to it, None if there is none. ``count``: of partitions."""
-    from waypost_worker.cli.doctor.postgres import postgres_clock
     from waypost_worker.findings import Finding
+    from waypost_worker.operations.checks import clock_finding, postgres_clock
     from waypost_worker.postgres.server_check import check_server
 
     findings: list[Finding] = []
@@ -161,7 +139,7 @@ async def _database(
                 request_timeout=settings.request_timeout,
                 statement_cache=settings.postgres_statement_cache,
             )
-            findings.append(_clock("postgres", await postgres_clock(connection)))
+            findings.append(clock_finding("postgres", await postgres_clock(connection)))
             findings += await _schema(connection, settings, count)
     except CommandError as error:
         findings.append(Finding("error", "postgres", str(error), "see --postgres-dsn, and the server's log"))
@@ -169,8 +147,9 @@ async def _database(
 
 
 async def _schema(connection: Any, settings: Settings, count: int | None) -> "list[Finding]":
-    from waypost_worker.cli.doctor.postgres import check_idle_sessions, check_tables
+    from waypost_worker.cli.doctor.postgres import check_tables
     from waypost_worker.findings import Finding
+    from waypost_worker.operations.checks import check_idle_sessions
     from waypost_worker.postgres.migrate import SchemaError, check_schema
 
     try:
@@ -189,5 +168,5 @@ async def _schema(connection: Any, settings: Settings, count: int | None) -> "li
         )
         findings.append(Finding("error", "schema", message, mend))
     if not any(one.level == "error" for one in findings):  # a role without rights can't count sessions
-        findings.append(await check_idle_sessions(connection, settings))
+        findings.append(await check_idle_sessions(connection, settings.postgres_schema))
     return findings

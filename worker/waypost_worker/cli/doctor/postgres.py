@@ -1,25 +1,20 @@
-"""What ``waypost doctor`` asks of a Postgres database: its tables, autovacuum, its place among shards, and its clock.
+"""What ``waypost doctor`` asks of a Postgres database: its tables, autovacuum, and its place among shards.
 
 The server itself is looked at by ``waypost_worker.postgres.server_check``, as at each start of a worker.
 """
 
-import time
 from collections.abc import Sequence
 from typing import Any, Final
 
 from waypost_worker.cli.support.connections import query
 from waypost_worker.config.settings import Settings
 from waypost_worker.findings import Finding
-from waypost_worker.kafka.broker_clock import ClockReading
 from waypost_worker.postgres.migrate import SchemaError
 from waypost_worker.postgres.shards import check_distinct, check_found, look
-from waypost_worker.postgres.statements import statement
 
 # Autovacuum begins at 20 % of a table unless told otherwise; three times that is a sign that it does not keep up.
 _DEAD_SHARE: Final = 0.6
 _DEAD_ROWS: Final = 100_000
-_IDLE_DAYS: Final = 90
-_IDLE_SESSIONS: Final = 1000
 
 
 async def check_tables(connection: Any, settings: Settings) -> list[Finding]:
@@ -44,19 +39,6 @@ async def check_tables(connection: Any, settings: Settings) -> list[Finding]:
     return findings or [Finding("ok", "tables", f"{len(tables)} tables, with all rights that a worker needs")]
 
 
-async def check_idle_sessions(connection: Any, settings: Settings) -> Finding:
-    """How many sessions hold checkpoints that nobody has asked for in a long time."""
-    sql = query("doctor/idle", settings.postgres_schema)
-    idle = await connection.fetchval(sql, _IDLE_SESSIONS, _IDLE_DAYS)
-    if idle < _IDLE_SESSIONS:
-        return Finding(
-            "ok", "sessions", f"{idle:,} hold checkpoints and had no command for {_IDLE_DAYS} days"
-        )
-    message = f"{_IDLE_SESSIONS:,} or more hold checkpoints and had no command for {_IDLE_DAYS} days"
-    mend = f"'waypost expire --idle {_IDLE_DAYS}d --dry-run' lists them; run it without --dry-run once a day"
-    return Finding("warning", "sessions", message, mend)
-
-
 async def check_places(connections: Sequence[Any], settings: Settings) -> list[Finding]:
     """Whether the databases are those that belong together, in their order."""
     shards = len(connections)
@@ -72,11 +54,3 @@ async def check_places(connections: Sequence[Any], settings: Settings) -> list[F
         message = f"not all of the {shards} databases have noted their places yet"
         return [Finding("warning", "shards", message, "run 'waypost migrate', or start a worker")]
     return [Finding("ok", "shards", f"{shards} databases, each in its place")]
-
-
-async def postgres_clock(connection: Any) -> ClockReading:
-    """The server's clock."""
-    asked = time.time()
-    now: float = (await connection.fetchrow(statement("server_state")))["now"]
-    answered = time.time()
-    return ClockReading(now - (asked + answered) / 2, (answered - asked) / 2)

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 def show_findings(findings: "Sequence[Finding]", output: Format) -> int:
     """Print them; exit code 1 if one is an error."""
+    from waypost_worker.findings import verdict
+
     if output == "table":
         rows = [
             {
@@ -21,7 +23,7 @@ def show_findings(findings: "Sequence[Finding]", output: Format) -> int:
             for found in findings
         ]
         show_rows(rows, output, ("", "subject", "finding"), wrap=("finding",))
-        note(_verdict(findings))
+        note(verdict(findings))
     else:
         show_rows([_said(found) for found in findings], output, ())
     return FAILED if any(found.level == "error" for found in findings) else DONE
@@ -29,13 +31,3 @@ def show_findings(findings: "Sequence[Finding]", output: Format) -> int:
 
 def _said(found: "Finding") -> dict[str, str]:
     return {"level": found.level, "subject": found.subject, "message": found.message, "mend": found.mend}
-
-
-def _verdict(findings: "Sequence[Finding]") -> str:
-    levels = [found.level for found in findings]
-    bad = [
-        f"{count} {word}{'' if count == 1 else 's'}"
-        for word, count in (("error", levels.count("error")), ("warning", levels.count("warning")))
-        if count
-    ]
-    return f"{len(levels)} checks: {' and '.join(bad) or 'all is well'}"

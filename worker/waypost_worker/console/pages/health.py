@@ -1,13 +1,16 @@
 """How a deployment is: lag, workers, refusals, partition by partition. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionHealth:
-    """Partition as Postgres and Kafka know it; ``end`` and ``lag`` are None while Kafka is away."""
+    """Partition as Postgres and Kafka know it; ``end`` and ``lag`` are None while Kafka is away.
+
+    ``waiting_seconds`` is the age of the next command, None if none waits or it could not be read.
+    """
 
     partition: int
     next_offset: int
@@ -16,6 +19,11 @@ class PartitionHealth:
     emitted: int
     outbox_bytes: int
     blocked_offset: int | None
+    waiting_seconds: float | None = None
+
+    def waiting_since(self, recorded: int | None, now: float) -> "PartitionHealth":
+        """Return it with the age of its next command, recorded in ms since 1970, at ``now`` in seconds since then."""
+        return self if recorded is None else replace(self, waiting_seconds=max(0.0, now - recorded / 1000))
 
     @property
     def lag(self) -> int | None:
@@ -46,6 +54,12 @@ class Health:
         """Of all partitions together."""
         lags = [one.lag for one in self.partitions]
         return None if None in lags else sum(lag for lag in lags if lag is not None)
+
+    @property
+    def waiting_seconds(self) -> float | None:
+        """Age of the oldest command that waits; None if none does or that is unknown."""
+        ages = [one.waiting_seconds for one in self.partitions if one.waiting_seconds is not None]
+        return max(ages, default=None)
 
     @property
     def blocked(self) -> tuple[PartitionHealth, ...]:
