@@ -185,6 +185,14 @@ def test_two_checkpoints_are_compared_place_by_place(line: CommandLine, session:
         ["~", "/data/step"],
     ]
     assert line.run("session", "diff", both[0], both[0]).err == "no difference\n"
+    for text in ("a\nb\nc", "a\nB\nc"):
+        line.run("publish", session, "n", "--data", json.dumps({"text": text}), "--wait")
+    texts = line.run("session", "diff", f"{session}:3", f"{session}:4").out
+    assert [row.split() for row in texts.splitlines()[2:]] == [
+        ["~", "/data/text", "a", "a"],
+        ["-", "b", "+", "B"],
+        ["c", "c"],
+    ]
     mixed = line.run("session", "diff", both[0], session)
     assert (mixed.code, "compare two of a kind" in mixed.error) == (1, True)
     assert "is known" in line.run("session", "diff", both[0], "nobody:1").error

@@ -6,14 +6,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from waypost.model.checkpoint import Checkpoint
 from waypost.model.index import Entry
 from waypost_worker.console import text, urls
 from waypost_worker.console.pages.health import Health, partition_health
 from waypost_worker.console.pages.search import Search, active_since, parse_search
+from waypost_worker.console.pages.sessions import difference
 from waypost_worker.console.pages.timeline import timeline
 from waypost_worker.console.pages.tree import (
     DEEPEST,
@@ -272,3 +275,32 @@ def test_the_oldest_of_the_waiting_commands_is_the_deployments() -> None:
     assert (health.lag, health.waiting_seconds) == (5, 60.0)
     # By a broker's clock that is ahead, it was recorded in the future.
     assert found[0].waiting_since(101_000, 100.0).waiting_seconds == 0
+
+
+# Differences.
+
+
+def checkpoint(number: int, data: dict[str, Any]) -> Checkpoint:
+    return Checkpoint(f"s:{number}", "n", NOW, NOW, orjson.dumps(data), b"{}")
+
+
+def test_a_changed_text_is_shown_by_its_lines_and_other_values_whole() -> None:
+    text = "first\n<b>second</b>\nthird"
+    before = checkpoint(1, {"draft": text, "step": 1})
+    compared = difference(before, checkpoint(2, {"draft": text.replace("second", "2nd"), "step": 2}), 10)
+    shown = str(environment().get_template("macros.html").module.difference(compared))  # type: ignore[attr-defined]
+    assert re.findall(r'<span class="(\w+)">. ([^<]*)</span>', shown) == [
+        ("soft", "first"),
+        ("del", "&lt;b&gt;second&lt;/b&gt;"),
+        ("add", "&lt;b&gt;2nd&lt;/b&gt;"),
+        ("soft", "third"),
+    ]
+    assert ' was</td><td>/data/step</td><td class="v">1</td></tr>' in shown
+
+
+def test_texts_too_long_to_compare_by_line_are_shown_whole() -> None:
+    texts = {f"t{number}": "a\n" * 30_000 for number in range(4)}
+    compared = difference(
+        checkpoint(1, texts), checkpoint(2, {key: text + "b" for key, text in texts.items()}), 10
+    )
+    assert [bool(lines) for lines in compared.lines] == [True, True, False, False]

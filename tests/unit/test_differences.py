@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waypost_worker.operations.differences import Change, differences, shown
+from waypost_worker.operations.differences import Change, TextLine, changed_lines, differences, shown
 
 VALUES = st.recursive(
     st.none()
@@ -102,3 +102,55 @@ def test_values_differ_if_and_only_if_their_json_does(
 
     dump = lambda value: orjson.dumps(value, option=orjson.OPT_SORT_KEYS)  # noqa: E731
     assert (differences(before, after) == []) == (dump(before) == dump(after))
+
+
+def lines(before: str, after: str, most: int = 100) -> list[str]:
+    return [
+        f"{line.sign}{line.text}" for line in changed_lines(Change("changed", "/x", before, after), most=most)
+    ]
+
+
+def test_a_text_is_compared_line_by_line() -> None:
+    before = "\n".join(["title", *(f"line {number}" for number in range(20)), "end"])
+    after = before.replace("line 9\n", "LINE 9\nline 9 and a half\n").replace("end", "the end")
+    assert lines(before, after) == [
+        "…8 equal lines",
+        " line 7",
+        " line 8",
+        "-line 9",
+        "+LINE 9",
+        "+line 9 and a half",
+        " line 10",
+        " line 11",
+        "…6 equal lines",
+        " line 18",
+        " line 19",
+        "-end",
+        "+the end",
+    ]
+    assert lines("a\nb\nc\nd", "A\nb\nc\nd") == ["-a", "+A", " b", " c", "…1 equal line"]
+    assert lines("a", "a\n") == [" a", "+"]
+
+
+def test_only_texts_of_several_lines_have_lines() -> None:
+    assert lines("one", "two") == []
+    assert changed_lines(Change("added", "/x", None, "a\nb")) == []
+    assert changed_lines(Change("changed", "/x", ["a"], "a\nb")) == []
+
+
+@given(*[st.lists(st.sampled_from(["a", "b", ""]), max_size=12).map("\n".join)] * 2)
+def test_what_is_said_of_a_text_is_so(before: str, after: str) -> None:
+    found = changed_lines(Change("changed", "/x", before, after), most=1000)
+    for text, other in ((before, "+"), (after, "-")):
+        kept = iter(text.split("\n"))
+        assert all(line.text in kept for line in found if line.sign not in (other, "…"))
+    if found:
+        counts = [sum(line.sign == sign for line in found) for sign in "+-"]
+        assert counts[0] - counts[1] == after.count("\n") - before.count("\n")
+
+
+def test_a_text_with_many_lines_is_cut() -> None:
+    began = time.monotonic()
+    found = changed_lines(Change("changed", "/x", "a\n" * 400_000, "b\n" * 400_000), most=10)
+    assert found[10:] == [TextLine("…", "and more lines")]
+    assert time.monotonic() - began < 5

@@ -1,6 +1,6 @@
 """How two JSON values differ, as a list of changes. Pure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from difflib import SequenceMatcher
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 # Longer stretches of two lists are compared place by place: to match them takes time with the square of their length.
 _MATCHED: Final = 500
 _CUT: Final = "…"
+_CONTEXT: Final = 2
 SIGNS: Final = {"added": "+", "removed": "-", "changed": "~"}
 
 
@@ -41,6 +42,58 @@ def differences(
     """
     changes = islice(_changes(_Path("", longest_path), before, after), most)
     return sorted(changes, key=lambda change: _order(change.path))
+
+
+class TextLine(NamedTuple):
+    """Line of a string that changed: ``-`` was there, ``+`` is there, a blank is in both, ``…`` were left out."""
+
+    sign: Literal["-", "+", " ", "…"]
+    text: str
+
+
+def changed_lines(change: Change, *, most: int = 100) -> list[TextLine]:
+    """Return a changed string line by line, with two equal lines around each difference.
+
+    At most ``most`` lines are returned, and then how many were left out. Return no lines if ``change`` is not from one
+    string to another, or both have a single line.
+    """
+    before, after = change.before, change.after
+    if not isinstance(before, str) or not isinstance(after, str) or "\n" not in before + after:
+        return []
+    old, new = before.split("\n"), after.split("\n")
+    lines = list(islice(_with_context(old, new), most + 1))
+    if len(lines) <= most:
+        return lines
+    return [*lines[:most], TextLine("…", "and more lines")]
+
+
+def _with_context(old: list[str], new: list[str]) -> Iterator[TextLine]:
+    """Yield the lines that differ, and those around them."""
+    told = 0  # of the new lines, those that were yielded or left out
+    for gone, come in _stretches(old, new):
+        yield from _between(new, told, come.start, is_first=told == 0)
+        for at in gone:
+            yield TextLine("-", old[at])
+        for at in come:
+            yield TextLine("+", new[at])
+        told = come.stop
+    yield from (TextLine(" ", line) for line in new[told : told + _CONTEXT])
+    if len(new) > told + _CONTEXT:
+        yield _left_out(len(new) - told - _CONTEXT)
+
+
+def _between(new: list[str], start: int, end: int, *, is_first: bool) -> Iterator[TextLine]:
+    """Yield equal lines between two differences, or only those next to them."""
+    head = start if is_first else min(end, start + _CONTEXT)
+    tail = max(head, end - _CONTEXT)
+    yield from (TextLine(" ", line) for line in new[start:head])
+    if tail > head:
+        yield _left_out(tail - head)
+    yield from (TextLine(" ", line) for line in new[tail:end])
+
+
+def _left_out(count: int) -> TextLine:
+    return TextLine("…", f"{count:,} equal line{'' if count == 1 else 's'}")
 
 
 def shown(change: Change) -> dict[str, Any]:
@@ -103,7 +156,7 @@ def _items(path: _Path, before: list[Any], after: list[Any]) -> Iterator[Change]
             yield Change("added", path.below(at).text, None, after[at])
 
 
-def _stretches(before: list[bytes], after: list[bytes]) -> Iterator[tuple[range, range]]:
+def _stretches(before: Sequence[Hashable], after: Sequence[Hashable]) -> Iterator[tuple[range, range]]:
     """Places in both lists between those that are equal."""
     shorter = min(len(before), len(after))
     first = 0

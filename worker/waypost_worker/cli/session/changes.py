@@ -6,9 +6,10 @@ from typing import Any, Final
 import orjson
 
 from waypost_worker.cli.support.output import Format, note, show_rows
-from waypost_worker.operations.differences import SIGNS, summary
+from waypost_worker.operations.differences import SIGNS, Change, changed_lines, summary
 
 _LONGEST: Final = 200
+_MOST_LINES: Final = 40
 
 
 def show_changes(rows: Sequence[dict[str, Any]], output: Format) -> None:
@@ -20,12 +21,25 @@ def show_changes(rows: Sequence[dict[str, Any]], output: Format) -> None:
         {
             "": SIGNS[row["change"]],
             "path": row["path"],
-            **{side: _short(row[side]) for side in ("before", "after") if side in row},
+            **_sides(row),
         }
         for row in rows
     ]
     show_rows(cut, output, ("", "path", "before", "after"), wrap=("path", "before", "after"))
     note(summary(rows))
+
+
+def _sides(row: dict[str, Any]) -> dict[str, str]:
+    """What was and what is, of a text only the lines that differ and those around them."""
+    lines = changed_lines(
+        Change(row["change"], row["path"], row.get("before"), row.get("after")), most=_MOST_LINES
+    )
+    if not lines:
+        return {side: _short(row[side]) for side in ("before", "after") if side in row}
+    return {
+        side: "\n".join(f"{line.sign} {line.text[:_LONGEST]}" for line in lines if line.sign != other)
+        for side, other in (("before", "+"), ("after", "-"))
+    }
 
 
 def _short(value: Any) -> str:

@@ -11,10 +11,12 @@ from waypost.model.retention import RetentionPolicy
 from waypost.model.times import from_micros
 from waypost.reader.pages import SessionInfo
 from waypost_worker.console.pages.timeline import Timeline, timeline
-from waypost_worker.operations.differences import Change, contents, differences
+from waypost_worker.operations.differences import Change, TextLine, changed_lines, contents, differences
 from waypost_worker.operations.stored_session import FORKED_FROM, StoredSession
 
 _LONGEST_PATH: Final = 1000
+#: Characters of changed strings that are compared by line.
+_MOST_TEXT: Final = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,13 +173,17 @@ class CheckpointPage:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What changed between two checkpoints. ``equal`` are the top members of data that did not."""
+    """What changed between two checkpoints. ``equal`` are the top members of data that did not.
+
+    ``lines`` has for each change the lines of a text that changed, and none for another value.
+    """
 
     before: Checkpoint
     after: Checkpoint
     changes: tuple[Change, ...]
     equal: tuple[str, ...]
     more: bool
+    lines: tuple[tuple[TextLine, ...], ...] = ()
 
 
 def difference(before: Checkpoint, after: Checkpoint, most: int) -> Difference:
@@ -192,4 +198,17 @@ def difference(before: Checkpoint, after: Checkpoint, most: int) -> Difference:
     ]
     more = len(changes) > most
     # What was not looked at may differ as well.
-    return Difference(before, after, tuple(changes[:most]), () if more else tuple(equal), more)
+    listed = tuple(changes[:most])
+    return Difference(before, after, listed, () if more else tuple(equal), more, _lines(listed))
+
+
+def _lines(changes: Sequence[Change]) -> tuple[tuple[TextLine, ...], ...]:
+    """Return the lines of changed strings, up to what can be shown in reasonable time."""
+    lines: list[tuple[TextLine, ...]] = []
+    looked_at = 0
+    for change in changes:
+        found = tuple(changed_lines(change)) if looked_at < _MOST_TEXT else ()
+        if found:
+            looked_at += len(change.before) + len(change.after)
+        lines.append(found)
+    return tuple(lines)
