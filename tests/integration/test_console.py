@@ -325,6 +325,35 @@ def test_a_rejected_command_is_shown_as_it_came_and_sent_again(
     assert client.get(f"/api/v1/sessions/{session}").json()["pins"] == 1
 
 
+def test_all_rejected_commands_that_a_preview_counted_are_removed_and_no_later_ones(
+    client: httpx.Client, line: CommandLine, session: str
+) -> None:
+    create(line, session, "a")
+
+    def reject(count: int, of: str = session) -> None:
+        for number in range(2, 2 + count):
+            body = json.dumps({"checkpoint_id": f"{of}:{number}"})
+            line.run("publish", of, "--type", "pin", "--body", body, "--wait")
+
+    def kept(of: str = session) -> int:
+        return len(client.get("/api/v1/rejected", params={"session": of}).json()["rejected"])
+
+    reject(3)
+    create(line, f"{session}-other", "a")
+    reject(1, of=f"{session}-other")
+    assert f"/rejected/purge?session={session}" in client.get("/rejected", params={"session": session}).text
+    path = "/rejected/purge"
+    page = client.get(path, params={"session": session, "code": "unknown-checkpoint"}).text
+    assert "Remove 3 rejected commands?" in page
+    assert "Nothing that was rejected matches" in client.get(path, params={"code": "nosuch"}).text
+    reject(1)
+    assert client.post(path, data={**fields_of(page), "until": ""}).status_code == 400
+    assert kept() == 4
+    assert "3 rejected commands removed" in confirm(client, path, page).text
+    assert (kept(), kept(f"{session}-other")) == (1, 1)
+    assert "0 rejected commands removed" in confirm(client, path, page).text
+
+
 def test_a_session_is_proved_to_be_what_the_log_says(
     client: httpx.Client, line: CommandLine, session: str
 ) -> None:
@@ -413,6 +442,9 @@ def test_a_role_that_may_only_read_is_enough(own: CommandLine, own_worker: Start
         kept = client.post(f"/rejected/{place}/purge", data={"form_token": token})
         assert kept.status_code == 403
         assert "may only read" in kept.text
+        form = fields_of(client.get("/rejected/purge").text)
+        kept = client.post("/rejected/purge", data=form)
+        assert (kept.status_code, "may only read" in kept.text) == (403, True)
 
 
 def test_health_says_how_long_commands_wait_and_what_doctor_finds(own: CommandLine) -> None:

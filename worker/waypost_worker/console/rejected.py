@@ -1,5 +1,10 @@
 """Handlers of the pages of rejected commands: look, send again, and forget."""
 
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import asyncpg
@@ -20,10 +25,19 @@ from waypost_worker.console.reads import Reads
 from waypost_worker.console.render import render
 from waypost_worker.console.services import require, services
 from waypost_worker.kafka.connection import Connection
-from waypost_worker.operations.rejected import LARGEST, RefusedCommand, refused_command
+from waypost_worker.operations.rejected import (
+    LARGEST,
+    RefusedCommand,
+    RejectedFilters,
+    count_rejected,
+    purge_rejected,
+    refused_command,
+)
 
 _LISTED: Final = 200
+_POSTGRES_ERRORS: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 _APPLIED_SECONDS: Final = 10.0
+_PURGE_SECONDS: Final = 60.0
 
 
 class RejectedCommands:
@@ -57,17 +71,41 @@ class RejectedCommands:
     async def forget(self, partition: int, offset: int) -> None:
         """Remove the copy of a rejected command that Postgres keeps. The errors are asyncpg's."""
         dsns = self._settings.dsns
-        connection: Any = await asyncpg.connect(
-            dsns[shard_of(partition, len(dsns))],
-            timeout=self._settings.request_timeout,
-            command_timeout=self._settings.request_timeout,
-            statement_cache_size=0,
-        )
-        try:
+        async with self._connected([dsns[shard_of(partition, len(dsns))]]) as (connection,):
             sql = load_statement("waypost_worker.operations", "rejected_drop", self._settings.postgres_schema)
             await connection.execute(sql, [partition], [offset])
-        finally:
-            await connection.close(timeout=1)
+
+    async def count(self, filters: RejectedFilters) -> list[dict[str, Any]]:
+        """Return how many commands match, by code. The errors are asyncpg's."""
+        async with self._connected(self._settings.dsns) as connections:
+            return await count_rejected(connections, self._settings.postgres_schema, filters)
+
+    async def purge(self, filters: RejectedFilters) -> tuple[int, bool]:
+        """Remove what matches; return how many are gone, and whether that is all. The errors are asyncpg's."""
+        dropped = 0
+        until = time.monotonic() + _PURGE_SECONDS
+        async with self._connected(self._settings.dsns) as connections:
+            async for batch in purge_rejected(connections, self._settings.postgres_schema, filters):
+                dropped += batch
+                if time.monotonic() > until:
+                    return dropped, False
+        return dropped, True
+
+    @asynccontextmanager
+    async def _connected(self, dsns: Sequence[str]) -> AsyncIterator[list[Any]]:
+        """Connect to databases with the right to write, which a reader's sessions do not have."""
+        async with AsyncExitStack() as stack:
+            connections: list[Any] = []
+            for dsn in dsns:
+                connection: Any = await asyncpg.connect(
+                    dsn,
+                    timeout=self._settings.request_timeout,
+                    command_timeout=self._settings.request_timeout,
+                    statement_cache_size=0,
+                )
+                stack.push_async_callback(connection.close, timeout=1)
+                connections.append(connection)
+            yield connections
 
 
 async def show_list(request: Request) -> Response:
@@ -154,15 +192,61 @@ async def purge(request: Request) -> Response:
     return RedirectResponse("/rejected", 303)
 
 
+async def preview_purge(request: Request) -> Response:
+    """Show how many rejected commands would be forgotten."""
+    require(request, Role.OPERATOR)
+    filters = _filters(request.query_params)
+    counts = await services(request).rejected.count(filters)
+    newest = max((one["newest"] for one in counts), default=None)
+    return render(
+        request,
+        "purge.html",
+        title="Remove rejected commands",
+        filters=filters,
+        counts=counts,
+        total=sum(one["commands"] for one in counts),
+        # Those that are refused from now on were not shown, so they stay.
+        until=None if newest is None else (newest + timedelta(microseconds=1)).isoformat(),
+    )
+
+
+async def purge_many(request: Request) -> Response:
+    """Forget the rejected commands that a preview counted."""
+    require(request, Role.OPERATOR)
+    form = await read_form(request)
+    try:
+        until = datetime.fromisoformat(form.get("until", ""))
+        filters = replace(_filters(form), until=until.astimezone(UTC))
+    except (ValueError, OverflowError):
+        raise ProblemError(
+            Problem(400, "This form is not one of the console's", "Nothing was removed.")
+        ) from None
+    try:
+        dropped, is_all = await services(request).rejected.purge(filters)
+    except _POSTGRES_ERRORS as error:
+        status = 403 if isinstance(error, asyncpg.InsufficientPrivilegeError) else 503
+        said = f"{_why_kept(error)} The list shows what is left."
+        raise ProblemError(Problem(status, "Not all of it was removed", said)) from None
+    return render(request, "purged.html", title="Removed", dropped=dropped, is_all=is_all, filters=filters)
+
+
+def _filters(fields: Mapping[str, str]) -> RejectedFilters:
+    return RejectedFilters(fields.get("session") or None, fields.get("code") or None)
+
+
 async def _forget(request: Request, partition: int, offset: int) -> str | None:
     """Why the old copy is still there; None if it is gone."""
     try:
         await services(request).rejected.forget(partition, offset)
-    except asyncpg.InsufficientPrivilegeError as error:
-        return f"The console's role in Postgres may only read: {error}."
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        return f"Postgres did not remove it: {error}."
+    except _POSTGRES_ERRORS as error:
+        return _why_kept(error)
     return None
+
+
+def _why_kept(error: Exception) -> str:
+    if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        return f"The console's role in Postgres may only read: {error}."
+    return f"Postgres did not remove it: {error}."
 
 
 async def _row(request: Request) -> Any:

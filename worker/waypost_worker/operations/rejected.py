@@ -1,11 +1,14 @@
-"""Refused commands as they are kept, and whether sending one again makes sense."""
+"""Refused commands as they are kept: whether sending one again makes sense, and removing those of no more use."""
 
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 import orjson
 
 from waypost.errors import InvalidCommandError
+from waypost.statements import load_statement
 from waypost.wire.decode import parse_body
 from waypost.wire.envelope import open_envelope
 from waypost.wire.event_types import PARTITION_TYPES
@@ -13,6 +16,7 @@ from waypost.wire.topics import partition_of
 
 #: Of a command that is sent again, in bytes: the broker's own limit decides.
 LARGEST: Final = 16 * 1024 * 1024
+_BATCH: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +75,48 @@ def refused_command(row: Any, value: bytes | None = None) -> RefusedCommand:
         [(name, None if text is None else text.encode("latin-1")) for name, text in stored],
         row["value_bytes"] if value is None else None,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedFilters:
+    """What has to match; None where it does not count. Times are the broker's, when it took the command."""
+
+    session: str | None = None
+    code: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    places: tuple[tuple[int, int], ...] | None = None
+
+    def parameters(self) -> list[Any]:
+        """Return the first six parameters of the statements."""
+        places = ([], []) if self.places is None else tuple(zip(*self.places, strict=True))
+        listed = [None, None] if self.places is None else [list(column) for column in places]
+        return [self.session, self.code, self.since, self.until, *listed]
+
+
+async def count_rejected(
+    connections: Iterable[Any], schema: str, filters: RejectedFilters
+) -> list[dict[str, Any]]:
+    """Return for each code how many ``commands`` match, and the times of the ``oldest`` and the ``newest``."""
+    sql = load_statement("waypost_worker.operations", "rejected_count", schema)
+    counts: dict[str, dict[str, Any]] = {}
+    for connection in connections:
+        for row in await connection.fetch(sql, *filters.parameters()):
+            one = counts.setdefault(row["code"], {**row, "commands": 0})
+            one["commands"] += row["commands"]
+            one["oldest"] = min(one["oldest"], row["oldest"])
+            one["newest"] = max(one["newest"], row["newest"])
+    return [counts[code] for code in sorted(counts)]
+
+
+async def purge_rejected(
+    connections: Iterable[Any], schema: str, filters: RejectedFilters
+) -> AsyncIterator[int]:
+    """Drop what matches in small batches, so that it disturbs no worker; yield how many each batch dropped."""
+    sql = load_statement("waypost_worker.operations", "rejected_purge", schema)
+    for connection in connections:
+        batch = _BATCH
+        while batch == _BATCH:
+            status = await connection.execute(sql, *filters.parameters(), _BATCH)
+            batch = int(status.rpartition(" ")[2])
+            yield batch

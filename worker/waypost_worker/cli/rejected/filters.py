@@ -1,14 +1,14 @@
 """Which refused commands ``rejected retry`` and ``rejected purge`` are about."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Final
 
 from cyclopts import Parameter
 
 from waypost.model.times import from_micros, parse_micros
 from waypost_worker.cli.support.output import USAGE, CommandError
+from waypost_worker.operations.rejected import RejectedFilters
 
 _HIGHEST: Final = (2**31 - 1, 2**63 - 1)
 
@@ -20,45 +20,25 @@ UntilFlag = Annotated[str | None, Parameter(help="refused before this time, RFC 
 AllFlag = Annotated[bool, Parameter(name="--all", help="all of them")]
 
 
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """What has to match; None where it does not count. Times are the broker's, when it took the command."""
-
-    session: str | None
-    code: str | None
-    since: datetime | None
-    until: datetime | None
-    places: tuple[tuple[int, int], ...] | None
-
-    @classmethod
-    def chosen(
-        cls,
-        places: Sequence[str],
-        session: str | None,
-        code: str | None,
-        since: str | None,
-        until: str | None,
-        every: bool,
-    ) -> Self:
-        """CommandError if nothing was chosen, or --all and something else."""
-        filters = cls(
-            session,
-            code,
-            _moment("--since", since),
-            _moment("--until", until),
-            tuple(place_of(place) for place in places) or None,
-        )
-        if every == (filters != cls(None, None, None, None, None)):
-            raise CommandError(
-                "say which: PLACES, --code, --session, --since, --until, or --all alone", USAGE
-            )
-        return filters
-
-    def parameters(self) -> list[Any]:
-        """The first six of the statements."""
-        places = ([], []) if self.places is None else tuple(zip(*self.places, strict=True))
-        listed = [None, None] if self.places is None else [list(column) for column in places]
-        return [self.session, self.code, self.since, self.until, *listed]
+def chosen_filters(
+    places: Sequence[str],
+    session: str | None,
+    code: str | None,
+    since: str | None,
+    until: str | None,
+    every: bool,
+) -> RejectedFilters:
+    """Return what the flags choose; CommandError if that is nothing, or --all and something else."""
+    filters = RejectedFilters(
+        session,
+        code,
+        _moment("--since", since),
+        _moment("--until", until),
+        tuple(place_of(place) for place in places) or None,
+    )
+    if every == (filters != RejectedFilters()):
+        raise CommandError("say which: PLACES, --code, --session, --since, --until, or --all alone", USAGE)
+    return filters
 
 
 def place_of(place: str) -> tuple[int, int]:

@@ -8,20 +8,21 @@ from cyclopts import Parameter
 from waypost_worker.cli.rejected.filters import (
     AllFlag,
     CodeFlag,
-    Filters,
     PositionArgument,
     SessionFlag,
     SinceFlag,
     UntilFlag,
+    chosen_filters,
 )
 from waypost_worker.cli.support.ages import moment_before
-from waypost_worker.cli.support.connections import query
 from waypost_worker.cli.support.databases import connected
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
 from waypost_worker.cli.support.output import DONE, USAGE, CommandError, confirm, note, show_fields, show_rows
 from waypost_worker.config.settings import Settings
+from waypost_worker.operations.rejected import RejectedFilters, count_rejected, purge_rejected
 
-_BATCH: Final = 1000
+#: Up to this number there is no need to tell how far it is.
+_QUIET: Final = 10_000
 
 
 def purge(
@@ -53,7 +54,7 @@ def purge(
         if until is not None:
             raise CommandError("--until and --older-than say the same: choose one", USAGE)
         until = moment_before("--older-than", older_than).isoformat()
-    filters = Filters.chosen(places, session, code, since, until, every)
+    filters = chosen_filters(places, session, code, since, until, every)
     counts = asyncio.run(_counts(settings, filters))
     total = sum(row["commands"] for row in counts)
     if dry_run:
@@ -65,30 +66,17 @@ def purge(
     return DONE
 
 
-async def _counts(settings: Settings, filters: Filters) -> list[dict[str, Any]]:
-    sql = query("rejected/count", settings.postgres_schema)
-    counts: dict[str, dict[str, Any]] = {}
+async def _counts(settings: Settings, filters: RejectedFilters) -> list[dict[str, Any]]:
     async with connected(settings) as databases:
-        for database in databases:
-            for row in await database.fetch(sql, *filters.parameters()):
-                one = counts.setdefault(row["code"], {**row, "commands": 0})
-                one["commands"] += row["commands"]
-                one["oldest"] = min(one["oldest"], row["oldest"])
-                one["newest"] = max(one["newest"], row["newest"])
-    return [counts[code] for code in sorted(counts)]
+        return await count_rejected(databases, settings.postgres_schema, filters)
 
 
-async def _purge(settings: Settings, filters: Filters, total: int) -> int:
+async def _purge(settings: Settings, filters: RejectedFilters, total: int) -> int:
     dropped, said = 0, 0
-    sql = query("rejected/purge", settings.postgres_schema)
     async with connected(settings) as databases:
-        for database in databases:
-            batch = _BATCH
-            while batch == _BATCH:
-                status = await database.execute(sql, *filters.parameters(), _BATCH)
-                batch = int(status.rpartition(" ")[2])
-                dropped += batch
-                if total > 10 * _BATCH and dropped * 10 // total > said:
-                    said = dropped * 10 // total
-                    note(f"  {dropped} of {total} dropped")
+        async for batch in purge_rejected(databases, settings.postgres_schema, filters):
+            dropped += batch
+            if total > _QUIET and dropped * 10 // total > said:
+                said = dropped * 10 // total
+                note(f"  {dropped} of {total} dropped")
     return dropped

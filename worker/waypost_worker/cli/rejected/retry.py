@@ -18,11 +18,11 @@ from waypost.statements import load_statement
 from waypost_worker.cli.rejected.filters import (
     AllFlag,
     CodeFlag,
-    Filters,
     PositionArgument,
     SessionFlag,
     SinceFlag,
     UntilFlag,
+    chosen_filters,
 )
 from waypost_worker.cli.support.connections import (
     kafka_connection,
@@ -46,7 +46,7 @@ from waypost_worker.cli.support.output import (
 )
 from waypost_worker.cli.support.sending import TimeoutFlag
 from waypost_worker.config.settings import Settings
-from waypost_worker.operations.rejected import LARGEST, RefusedCommand, refused_command
+from waypost_worker.operations.rejected import LARGEST, RefusedCommand, RejectedFilters, refused_command
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaProducer
@@ -84,7 +84,7 @@ def retry(
       waypost rejected retry --since 2026-11-24T08:00:00Z --yes
     """
     settings = common.settings()
-    filters = Filters.chosen(places, session, code, since, until, every)
+    filters = chosen_filters(places, session, code, since, until, every)
     if value is not None and len(places) != 1:
         raise CommandError("--value mends one command: name its PLACE", USAGE)
     try:
@@ -106,7 +106,7 @@ class _Retry:
     def __init__(
         self,
         settings: Settings,
-        filters: Filters,
+        filters: RejectedFilters,
         mended: bytes | None,
         timeout: float,
         stream: Stream,

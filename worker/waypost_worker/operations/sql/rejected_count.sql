@@ -1,4 +1,4 @@
--- Filters as in purge_rejected.sql
+-- Filters as in rejected_purge.sql
 select code, count(*) as commands, min(recorded_at) as oldest, max(recorded_at) as newest
 from waypost.rejected_commands
 where ($1::text is null or session_id = $1)
