@@ -151,7 +151,7 @@ console-pictures: setup  ## a picture of each page of the console, narrow and wi
 	@CONSOLE_PICTURES=build/console $(BIN)/pytest tests/integration/test_console_browser.py -k fits -q
 
 ##@ Benchmarks
-.PHONY: bench bench-full bench-client bench-telemetry bench-page cost
+.PHONY: bench bench-full bench-client bench-console bench-telemetry bench-page cost
 
 bench: setup  ## the service and the bare loop in one run; writes build/bench.json (10 min)
 	@$(BIN)/python -m tests.tools.bench
@@ -168,6 +168,9 @@ bench-full: setup  ## the long run, other shapes of load, and the service next t
 
 bench-client: setup  ## what publishing costs an agent, and the spool; writes build/bench-client.json
 	@$(BIN)/python -m tests.tools.bench.client
+
+bench-console: setup  ## the console's cold start and pages of a session of 10,000; writes build/bench-console.json (1 min)
+	@$(BIN)/python -m tests.tools.bench.console
 
 bench-telemetry: setup  ## what telemetry costs a worker, on and off in turns; writes build/bench-telemetry.json (9 min)
 	@$(BIN)/python -m tests.tools.bench.telemetry

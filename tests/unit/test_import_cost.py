@@ -83,3 +83,16 @@ def test_the_version_is_that_of_the_distribution() -> None:
     from importlib.metadata import version
 
     assert waypost.__version__ == version("waypost")
+
+
+def test_the_console_starts_without_what_only_logs_of_workers_need() -> None:
+    loaded = (
+        "import sys, waypost_worker.console.serve; print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    assert not set(run(loaded).split()) & {
+        "structlog",
+        "rich",
+        "cyclopts",
+        "prometheus_client",
+        "opentelemetry",
+    }
