@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -194,3 +195,17 @@ async def test_probes_that_come_together_ask_the_database_once() -> None:
     assert asks == 1
     assert (await health.ready()).checks["postgres"] == "ok"
     assert asks == 2
+
+
+async def test_an_answer_does_not_wait_for_the_acknowledgment_of_its_head() -> None:
+    connected: list[int] = []
+
+    class Protocol(bounded_protocol()):  # type: ignore[misc]
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            accepted = transport.get_extra_info("socket")
+            connected.append(accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            super().connection_made(transport)
+
+    async with serving(metrics_only(registry()), "127.0.0.1", 0, lambda *_: None, Protocol) as port:
+        assert b"200 OK" in await answer(port)
+    assert [bool(one) for one in connected] == [True]

@@ -49,6 +49,9 @@ async def serving(
         raise ListenError(
             f"can't listen on {host}:{port}: {error}; see WAYPOST_HTTP_HOST and WAYPOST_HTTP_PORT"
         ) from None
+    # asyncio sets this only on sockets that name their protocol, which those of create_server don't. Without it, an
+    # answer's body waits 40 ms for the client's delayed acknowledgment of its head. Connections inherit it.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     config = uvicorn.Config(
         app,
         http=protocol or bounded_protocol(),
