@@ -136,7 +136,7 @@ def named_here(reference: Reference) -> bool:
         ("waypost.Publisher.create", True),
         ("waypost_worker.partition.tail.digest", True),
         ("waypost_worker.cli.__main__", True),
-        ("waypost.publisher.options.PublisherSettings.durability", True),
+        ("waypost.publisher.options.PublisherSettings.spool", True),
         ("waypost.envelope", False),
         ("waypost.wire.envelope.close_envelope", False),
         ("waypost.Publisher.creates", False),
