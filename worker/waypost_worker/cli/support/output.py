@@ -217,7 +217,7 @@ def _table(rows: Sequence[Row], columns: Sequence[str], wrap: Sequence[str]) -> 
         least += _GAP + (longest if fixed else min(longest, _NARROWEST))
     for place in range(len(rows)):
         table.add_row(*(cells[column][place] for column in columns))
-    _render(table, least)
+    _render(table, least - _GAP)
 
 
 def _fields(fields: Row) -> None:
