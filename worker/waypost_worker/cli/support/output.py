@@ -214,7 +214,8 @@ def _table(rows: Sequence[Row], columns: Sequence[str], wrap: Sequence[str]) -> 
         fixed = _wide or column in _IDS or (bool(wrap) and column not in wrap)
         table.add_column(label, justify="right" if numbers else "left", overflow="fold", no_wrap=fixed)
         longest = max(cell_len(label), *(cell.cell_len for cell in cells[column]))
-        least += _GAP + (longest if fixed else min(longest, _NARROWEST))
+        narrowest = _NARROWEST if longest > _NARROWEST else cell_len(label)
+        least += _GAP + (longest if fixed else narrowest)
     for place in range(len(rows)):
         table.add_row(*(cells[column][place] for column in columns))
     _render(table, least - _GAP)
