@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Iterator
 
 import pytest
 from aiokafka import AIOKafkaConsumer
@@ -10,6 +11,16 @@ from tests.unit.spools import NOWHERE, until
 
 from waypost import KafkaUnavailableError, Publisher, Subscriber
 from waypost.kafka.quiet import OutageLog, quiet
+
+
+@pytest.fixture(autouse=True)
+def _client_logs() -> Iterator[None]:
+    """Let aiokafka log as in a program of its own: commands, which other tests run, silence it for good."""
+    logger = logging.getLogger("aiokafka")
+    before = logger.level
+    logger.setLevel(logging.NOTSET)
+    yield
+    logger.setLevel(before)
 
 
 def names(caplog: pytest.LogCaptureFixture) -> list[str]:
