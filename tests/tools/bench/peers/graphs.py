@@ -27,6 +27,8 @@ _NODES: Final = 5
 _AT_ONCE: Final = 50
 _POOL: Final = 10
 _MESSAGE: Final = "x" * 200
+# Java compiles what runs often, so a broker that was just started is several times as slow.
+_WARM_UP_RUNS: Final = 60
 
 
 class Talk(TypedDict):
@@ -79,7 +81,10 @@ async def postgres_saver(dsn: str) -> AsyncIterator[BaseCheckpointSaver[Any]]:
 
 
 async def measure(graphs: Mapping[str, Any], runs: int, repeats: int) -> None:
-    """Each graph in turn, so that all have the same neighbors on the machine. Says all values of each series."""
+    """Run each graph in turn, so that all have the same neighbors on the machine, and say all values of each series."""
+    for _ in range(_WARM_UP_RUNS):
+        for graph in graphs.values():
+            await run_once(graph, "async", HISTORIES[0])
     for durability in DURABILITIES:
         for history in HISTORIES:
             taken: dict[str, list[tuple[float, float]]] = {name: [] for name in graphs}
