@@ -244,7 +244,7 @@ class GroupedAppends:
     def __init__(self, server: Server, machine: Machine, openings: float = 0.0) -> None:
         self._server = server
         self._clock = SimulatedClock(machine)
-        self._openings = openings
+        self.openings = openings
         self.sizes: list[int] = []  # of the groups so far
         self.grouper: Grouper[_Append, int] = Grouper(
             self._run, most_items=100, most_weight=1_000_000, heavy=1_000_000
@@ -256,7 +256,7 @@ class GroupedAppends:
         return self._clock.boottime() + seconds, self._clock.walltime() + seconds
 
     async def _run(self, group: Sequence[_Append]) -> Sequence[int | Exception]:
-        if self._openings and self._server.random.random() < self._openings:
+        if self.openings and self._server.random.random() < self.openings:
             await asyncio.sleep(self._server.random.random() * LONGEST_OPENING)
         boottime, walltime = self._clock.boottime(), self._clock.walltime()
         sent = [one for one in group if boottime < one.until[0] and walltime < one.until[1]]

@@ -113,7 +113,8 @@ class Fleet:
         process = Process(f"w{index}.{len(self._world.processes)}")
         self._world.processes.append(process)
         machine = Machine(self._world.loop, self._world.random.random() * 1000)
-        appends = GroupedAppends(self._world.kafka, machine, self._world.plan.openings)
+        openings = 0.0 if self._world.healed else self._world.plan.openings
+        appends = GroupedAppends(self._world.kafka, machine, openings)
         host = Host(process, machine, self.accepting, appends)
         if index < len(self.hosts):
             self.hosts[index] = host
@@ -121,6 +122,13 @@ class Fleet:
             self.hosts.append(host)
         self._world.say(f"{process.name} starts")
         return host
+
+    def hurry(self) -> None:
+        """Let commits and appends no longer wait for connections."""
+        for host in self.hosts:
+            host.appends.openings = 0.0
+            for committer in host.committers.values():
+                committer.wait = 0.0
 
     def crash(self, host: Host) -> None:
         """SIGKILL: nothing of the process runs any more; what it sent is on its way."""
@@ -213,7 +221,8 @@ class Fleet:
         plan, database = self._world.plan, self._world.database_of(partition)
         if (committer := host.committers.get(database)) is None:
             random = Random(f"groups of {plan.seed} {host.process.name} {database.server.name}")
-            committer = SimulatedCommitter(database, plan.commit_wait, plan.rolled_back, random)
+            wait = 0.0 if self._world.healed else plan.commit_wait
+            committer = SimulatedCommitter(database, wait, plan.rolled_back, random)
             host.committers[database] = committer
         return SimulatedStore(database, partition, committer)
 

@@ -41,7 +41,7 @@ class SimulatedCommitter:
         self, database: "Database", wait: float = 0.0, rolled_back: float = 0.0, random: Random | None = None
     ) -> None:
         self._database = database
-        self._wait = wait
+        self.wait = wait
         self._rolled_back = rolled_back
         self._random = random or Random(1)
         self._grouper: Grouper[BatchStatement, None] = Grouper(
@@ -54,8 +54,8 @@ class SimulatedCommitter:
 
     async def _run(self, batches: Sequence[BatchStatement]) -> Sequence[Exception | None]:
         database = self._database
-        if self._wait:
-            await asyncio.sleep(self._wait * self._random.random())
+        if self.wait:
+            await asyncio.sleep(self.wait * self._random.random())
         branch = database.branch_of(current_process())
         what = ", ".join(batch.what for batch in batches)
         try:

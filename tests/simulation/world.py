@@ -181,6 +181,8 @@ class World:
             server.weather = type(server.weather)()
         for client in self.fleet.logs:
             client.stuck = False
+        # Batches of one command that each wait half a second would take longer than the world waits for them.
+        self.fleet.hurry()
         self.publishing.heal()
         self.poison.fix()
         for commands in self.commands:
