@@ -1,7 +1,7 @@
-"""``python -m tests.tools.bench.page``: docs/performance.md and its picture, from ``build/bench.json``.
+"""``python -m tests.tools.bench.page``: write docs/performance.md and its picture from ``build/bench.json``.
 
-The report is kept in docs/measured, one for each kind of processor: all of them are on the page, the newest with all
-its figures. ``--again`` puts the one of this processor back into ``build``, so that one part can be measured anew.
+Reports are kept in docs/measured, one per type of processor. All of them are on the page, the newest with all its
+figures. ``--again`` restores the report of this processor to ``build``, so that one part can be measured again.
 """
 
 import argparse
@@ -27,49 +27,53 @@ _ABOUT_THE_NAME: Final = re.compile(r"\((?:R|TM)\)|\b(?:CPU|Processor)\b|@.*")
 _LATENCY: Final = re.compile(r"(p\d+)_ms_at_(\d+)_per_second")
 _SHAPES: Final = {
     "at_cap": "1 KB, every session at its cap: each create removes one",
-    "data_10_kb": "data of 10 KB",
-    "data_100_kb": "data of 100 KB",
+    "data_10_kb": "10 KB of data",
+    "data_100_kb": "100 KB of data",
 }
 _MEANINGS: Final = {
-    "creates_service_over_bare": "creates of 1 KB with one process, to the bare loop",
+    "creates_service_over_bare": "1 KB creates with one process, compared with the bare loop",
     "creates_service_over_bare_with_publisher": "same, with a publisher at full speed on the same cores",
-    "creates_service_on_all_cores_over_bare": "creates of 1 KB with a process for each core, to the bare loop",
+    "creates_service_on_all_cores_over_bare": "1 KB creates with one process per core, compared with the bare loop",
     "creates_service_on_all_cores_over_bare_with_publisher": "same, with a publisher",
-    "creates_service_over_bare_by_cpu_time": "creates of 1 KB, one process, by CPU time alone",
-    "creates_service_over_saver": "creates, to LangGraph's AsyncPostgresSaver",
-    "creates_service_over_streams_or_quix": "creates, to the better of Kafka Streams and Quix Streams",
-    "at_cap_service_over_bare": "every session at its cap, to the bare loop",
-    "data_10_kb_service_over_bare": "10 KB of data, to the bare loop, MB/s",
-    "data_100_kb_service_over_bare": "100 KB of data, to the bare loop, MB/s",
+    "creates_service_over_bare_by_cpu_time": "1 KB creates, one process, by CPU time alone",
+    "creates_service_over_saver": "creates, compared with LangGraph's AsyncPostgresSaver",
+    "creates_service_over_streams_or_quix": "creates, compared with the better of Kafka Streams and Quix Streams",
+    "at_cap_service_over_bare": "every session at its cap, compared with the bare loop",
+    "data_10_kb_service_over_bare": "10 KB of data, compared with the bare loop, MB/s",
+    "data_100_kb_service_over_bare": "100 KB of data, compared with the bare loop, MB/s",
     "creates_once_loaded_after_1_gb_over_short_history": (
-        "creates of a new worker with 1 GB of history in Postgres, to those with 20 MB, once it met each session"
+        "creates of a new worker with 1 GB of history in Postgres, compared with 20 MB, once it has loaded all sessions"
     ),
-    "creates_with_loading_after_1_gb_over_short_history": "same, with loading what the sessions hold",
-    "replay_over_live": "replay into an empty database, to the live worker",
-    "p50_ms_at_200_per_second": "publish to visible result at 200 a second, p50",
+    "creates_with_loading_after_1_gb_over_short_history": "same, while it loads the sessions",
+    "replay_over_live": "replay into an empty database, compared with the live worker",
+    "p50_ms_at_200_per_second": "publish to visible result at 200 per second, p50",
     "p99_ms_at_200_per_second": "same, p99",
-    "p50_ms_at_1000_per_second": "publish to visible result at 1,000 a second, p50",
+    "p50_ms_at_1000_per_second": "publish to visible result at 1,000 per second, p50",
     "p99_ms_at_1000_per_second": "same, p99",
-    "p50_service_over_bare_at_200_per_second": "p50 at 200 a second, to the bare loop's",
-    "p50_service_over_bare_at_1000_per_second": "p50 at 1,000 a second, to the bare loop's",
+    "p50_service_over_bare_at_200_per_second": "p50 at 200 per second, compared with the bare loop",
+    "p50_service_over_bare_at_1000_per_second": "p50 at 1,000 per second, compared with the bare loop",
     "p50_service_over_streams_or_quix_at_1000_per_second": (
-        "p50 at 1,000 a second, to the better of Kafka Streams and Quix Streams"
+        "p50 at 1,000 per second, compared with the better of Kafka Streams and Quix Streams"
     ),
-    "p50_at_1000_per_second_with_24_partitions_over_3": "p50 at 1,000 a second with 24 partitions, to that with 3",
+    "p50_at_1000_per_second_with_24_partitions_over_3": "p50 at 1,000 per second with 24 partitions, compared with 3",
     "p50_at_1000_per_second_with_96_partitions_over_3": "same, with 96 partitions",
     "p50_service_over_bare_at_1000_per_second_with_24_partitions": (
-        "p50 at 1,000 a second with 24 partitions, to the bare loop's"
+        "p50 at 1,000 per second with 24 partitions, compared with the bare loop"
     ),
     "cpu_at_200_per_second_with_24_partitions_over_3": (
-        "CPU of worker, Kafka, and Postgres for a create at 200 a second with 24 partitions, to that with 3"
+        "CPU of worker, Kafka, and Postgres per create at 200 per second with 24 partitions, compared with 3"
     ),
-    "backlog_with_96_partitions_over_3": "creates from a backlog with 96 partitions, to those with 3",
+    "backlog_with_96_partitions_over_3": "creates from a backlog with 96 partitions, compared with 3",
     "idle_kafka_connections_with_96_partitions": "connections of a worker with 96 partitions to one broker",
     "idle_worker_percent_with_96_partitions": "CPU of a worker with 96 partitions and no commands",
-    "graph_ms_logged_over_saver": "LangGraph's graph of five nodes, logged, to LangGraph's AsyncPostgresSaver",
-    "graph_ms_accepted_over_memory": "same, accepted, to LangGraph's InMemorySaver",
-    "graphs_at_once_logged_over_saver": "50 such graphs at once, logged, to LangGraph's AsyncPostgresSaver",
-    "graphs_at_once_logged_over_memory": "same, to LangGraph's InMemorySaver",
+    "graph_ms_logged_over_saver": (
+        "a LangGraph graph of five nodes, logged, compared with LangGraph's AsyncPostgresSaver"
+    ),
+    "graph_ms_accepted_over_memory": "same, accepted, compared with LangGraph's InMemorySaver",
+    "graphs_at_once_logged_over_saver": (
+        "50 such graphs in parallel, logged, compared with LangGraph's AsyncPostgresSaver"
+    ),
+    "graphs_at_once_logged_over_memory": "same, compared with LangGraph's InMemorySaver",
     "takeover_sigterm_seconds": "results pause when one of two workers gets SIGTERM",
     "takeover_sigkill_seconds": "results pause when one of two workers gets SIGKILL (session timeout + 1 s)",
     "million_sessions_worker_mb": "memory of a worker that served a million sessions",
@@ -78,44 +82,45 @@ _INTRODUCTION: Final = """# Performance
 
 <!-- Made from build/bench.json by `make bench-page`; change tests/tools/bench/page.py. -->
 
-Where Waypost lies between the least that can be done, a **bare loop** (fetch, parse, `COPY` and one row's update in a
-transaction, append the result: no validation, no sessions, no retention, nothing that would make a command count
-once), and what one would take otherwise: LangGraph's Postgres saver, Kafka Streams and Quix Streams exactly once. All
-of them take turns in one run, on one machine with broker, database, worker and load together: **ratios** say
-something, the plain numbers are that machine's. To repeat it:
+This page compares Waypost with the least work that is possible and with the alternatives. The least work is a **bare
+loop**: it fetches, parses, stores a batch with `COPY` and one row's update in a transaction, and appends the results.
+It has no validation, no sessions, no retention, and nothing that makes a command count once. The alternatives are
+LangGraph's Postgres saver, and Kafka Streams and Quix Streams with exactly-once processing. All of them take turns in
+one run, on one machine that also runs broker, database and load. **Ratios** are meaningful; absolute numbers depend
+on the machine. To repeat the measurements:
 
 ```bash
-make bench        # ten minutes: the service beside the bare loop, with 3, 24, and 96 partitions
-make bench-full   # two hours: more repeats, other shapes of load, the peers; build/bench.json and build/bench.svg
-make bench-page   # this page from it
+make bench        # ten minutes: the service and the bare loop, with 3, 24, and 96 partitions
+make bench-full   # two hours: more repeats, other load shapes, the peers; build/bench.json and build/bench.svg
+make bench-page   # this page from the report
 ```
 """
 _METHOD: Final = """## How it is measured
 
-- Throughput is taken from the broker's times of the results, between the first 10 and the last 5 percent; commands
-  wait in the topic, or are published meanwhile. A system's start is in none of the figures.
-- A worker is one thread, as the bare loop is. "All cores" is `waypost worker --processes auto`: a worker for each core,
-  which share the partitions.
-- Latency is an open loop: each command carries its intended time, and is counted from there also when it was sent
-  late. The subscriber is a default Kafka consumer in a process of its own; that of a transactional system reads
-  committed records, for there is nothing else to be seen. Before the first one counts, the same traffic runs until
-  the broker's compiler is done with the paths of small requests, as in any broker that has run for some minutes. The
-  same goes for each of the systems that Waypost is measured beside{exception}.
-- Before each measurement Postgres and the kernel write out what earlier ones left, and latencies come before the large
-  runs: else a commit waits for the leavings of others.
-- Peers are set up as their documentation says for exactly once. The two with transactions keep sessions in a local
-  store and write no Postgres; the saver has no Kafka and no results, an agent waits for the put itself. The best of
-  several pool sizes, threads and processes goes on, of Waypost's too.
-- Replay compares each result that it makes again with the topic. What its speed is compared with is the worker that ran
-  before it on the same commands.
-- Figures of one machine are no promise for another. Where two cores are busy with broker, database, publisher and
-  subscriber alone, a command waits its turn in any service: see the bare loop's latencies beside Waypost's. What limits
-  larger deployments: [scaling](scaling.md).
+- Throughput is computed from the broker's timestamps of the results, between the first 10 and the last 5 percent of
+  them. Commands either wait in the topic or are published during the measurement. Startup time is never included.
+- A worker is one thread, as the bare loop is. "All cores" is `waypost worker --processes auto`: one worker per core,
+  and they share the partitions.
+- Latency is measured in an open loop: each command carries its intended send time, and its latency counts from then,
+  even if it was sent late. The subscriber is a default Kafka consumer in a separate process. For a transactional
+  system, it reads committed records, because there are no others to see. Before measurement, the same traffic runs
+  until the broker's JIT compiler has compiled the paths of small requests, as in any broker that has run for some
+  minutes. This is also done for each of the peers{exception}.
+- Before each measurement, Postgres and the kernel flush the writes of earlier ones, and latencies are measured before
+  large runs. Otherwise commits would wait for those writes.
+- Peers are configured for exactly-once as their documentation says. The two with transactions keep sessions in a
+  local store and do not write to Postgres. The saver has no Kafka and no results, and an agent waits for the put
+  itself. Of several pool sizes, threads and processes, the best is used, for Waypost as well.
+- Replay compares each result that it computes with the topic. Its speed is compared with that of the worker that
+  processed the same commands before it.
+- Figures of one machine do not predict those of another. If broker, database, publisher and subscriber alone keep two
+  cores busy, a command waits in any service: compare the bare loop's latencies with Waypost's. For the limits of
+  larger deployments, see [scaling](scaling.md).
 """
 
 
 def page(reports: Sequence[Mapping[str, Any]]) -> str:
-    """The page's text, newest report first; figures that a report lacks are left out."""
+    """Return the page's text, newest report first. Figures that a report lacks are omitted."""
     newest = reports[0]
     return "\n".join(
         (
@@ -137,19 +142,19 @@ def page(reports: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _processor(found: Mapping[str, Any]) -> str:
-    """A processor's name without what its maker adds to it."""
+    """Return a processor's name without the additions of its maker."""
     return " ".join(_ABOUT_THE_NAME.sub(" ", found["cpu"]).split())
 
 
 def _where(report: Mapping[str, Any]) -> Iterator[str]:
     machine, versions = report["machine"], report["versions"]
     yield (
-        f"All that follows: {machine['cpus']} x {machine['cpu']}, {machine['memory_gb']:g} GB, {machine['system']}; "
+        f"Everything below: {machine['cpus']} x {machine['cpu']}, {machine['memory_gb']:g} GB, {machine['system']}; "
         f"Python {versions['python']}, Kafka {versions['kafka']}, Postgres {versions['postgres']} (fsync on), Waypost "
         f"{versions['waypost']}; measured {report['at'][:10]}."
     )
     if "elsewhere_cores" in report:
-        yield f"Others kept {report['elsewhere_cores']['median']:.1f} cores busy meanwhile."
+        yield f"Other processes kept {report['elsewhere_cores']['median']:.1f} cores busy."
 
 
 def _promises(reports: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -157,7 +162,7 @@ def _promises(reports: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield from (
         "## Ratios and targets",
         "",
-        "The median of the repeats, and the lowest and highest of them.",
+        "The median of the repeats, with the lowest and the highest.",
         "",
         f"| figure | target | {where} |",
         "|---|---|" + "---|" * len(reports),
@@ -182,7 +187,7 @@ def _measured(report: Mapping[str, Any], name: str) -> str:
 
 
 def _nor_by_the_bare_loop(report: Mapping[str, Any], name: str) -> str:
-    """Of a latency that is not met: the bare loop's, if the machine does not allow that one either."""
+    """Return the bare loop's latency if that misses a target that the service misses as well."""
     figure, matched = report["ratios"][name], _LATENCY.fullmatch(name)
     if matched is None or figure.get("met") is not False:
         return ""
@@ -195,18 +200,18 @@ def _nor_by_the_bare_loop(report: Mapping[str, Any], name: str) -> str:
 
 def _not_warmed_up(reports: Sequence[Mapping[str, Any]]) -> str:
     cold = [one for one in reports if not one.get("peers", {"warmed_up": True}).get("warmed_up", False)]
-    return f" (not yet so on the {', '.join(_processor(one['machine']) for one in cold)})" if cold else ""
+    return f" (not yet on the {', '.join(_processor(one['machine']) for one in cold)})" if cold else ""
 
 
 def _throughput(report: Mapping[str, Any]) -> Iterator[str]:
     if "throughput" not in report:
         return
     yield from (
-        "## Beside the bare loop",
+        "## Compared with the bare loop",
         "",
-        "Creates of 1 KB a second, 2,000 sessions, 3 partitions; CPU in microseconds for each command.",
+        "1 KB creates per second, 2,000 sessions, 3 partitions; CPU in microseconds per command.",
         "",
-        "| | a second | worker or loop | Postgres | Kafka |",
+        "| | per second | worker or loop | Postgres | Kafka |",
         "|---|---|---|---|---|",
     )
     for system, figures in report["throughput"]["waiting"].items():
@@ -229,9 +234,9 @@ def _peers(report: Mapping[str, Any]) -> Iterator[str]:
     if peers is None:
         return
     yield from (
-        "## Beside what one would take otherwise",
+        "## Compared with the alternatives",
         "",
-        "| | creates a second | p50 at 1,000 a second | p99 | database | results as events |",
+        "| | creates per second | p50 at 1,000 per second | p99 | database | results as events |",
         "|---|---|---|---|---|---|",
     )
     has = {
@@ -254,10 +259,10 @@ def _graphs(report: Mapping[str, Any]) -> Iterator[str]:
     yield from (
         "## A LangGraph graph with each checkpointer",
         "",
-        "Five nodes in a row, each of which adds a message of 200 characters to a history that has 1, 10 or 200 of "
-        "them at the start. All checkpointers take turns in one process. A write of WaypostSaver returns when the "
-        "publisher has it (accepted), when Kafka has it (logged, the default), or when a worker applied it (applied). "
-        "LangGraph's durability is when a graph waits for its checkpointer. Milliseconds for a run: the median "
+        "Five nodes in a row each add a message of 200 characters to a history that starts with 1, 10 or 200 of "
+        "them. All checkpointers take turns in one process. A write of WaypostSaver returns when the publisher has "
+        "it (accepted), when Kafka has it (logged, the default), or when a worker has applied it (applied). "
+        "LangGraph's durability says when a graph waits for its checkpointer. Milliseconds per run, median "
         "(lowest - highest).",
         "",
         "| durability | checkpointer | " + " | ".join(_messages(count) for count in HISTORIES) + " |",
@@ -269,7 +274,7 @@ def _graphs(report: Mapping[str, Any]) -> Iterator[str]:
             yield f"| {durability} | {title} | {' | '.join(cells)} |"
     yield from (
         "",
-        "50 graphs at once, durability async: runs per second.",
+        "50 graphs in parallel, durability async, runs per second:",
         "",
         "| checkpointer | " + " | ".join(_messages(count) for count in HISTORIES) + " |",
         "|---|" + "---|" * len(HISTORIES),
@@ -294,13 +299,13 @@ def _shapes(report: Mapping[str, Any]) -> Iterator[str]:
     for name, title in (("short", "20 MB"), ("1_gb", "1 GB")):
         if "history" in shapes:
             rows.append(
-                f"| creates of 1 KB with {title} of history, service | {_rates(shapes['history'][name])} |"
+                f"| 1 KB creates with {title} of history, service | {_rates(shapes['history'][name])} |"
             )
     if "replay" in shapes:
         rows.append(f"| a worker, live, before the replay | {_rates(shapes['replay']['live'])} |")
         rows.append(f"| replay of the same commands, all compared | {_rates(shapes['replay']['replay'])} |")
     if rows:
-        yield from ("## Other shapes of load", "", "| | commands a second |", "|---|---|", *rows, "")
+        yield from ("## Other load shapes", "", "| | commands per second |", "|---|---|", *rows, "")
 
 
 def _latency(report: Mapping[str, Any]) -> Iterator[str]:
@@ -311,7 +316,7 @@ def _latency(report: Mapping[str, Any]) -> Iterator[str]:
         "",
         "Milliseconds, median of the repeats (lowest - highest).",
         "",
-        "| commands a second | | p50 | p99 | p99.9 |",
+        "| commands per second | | p50 | p99 | p99.9 |",
         "|---|---|---|---|---|",
     )
     for rate, systems in report["latency"].items():
@@ -327,8 +332,8 @@ def _partitions(report: Mapping[str, Any]) -> Iterator[str]:
     yield from (
         "## What partitions cost",
         "",
-        "One worker, or the bare loop, for all partitions of one broker. CPU is that of worker or loop, Kafka, and "
-        "Postgres together, in microseconds for each create. The last three columns are a worker without commands: "
+        "One worker, or the bare loop, serves all partitions of one broker. CPU is that of worker or loop, Kafka, and "
+        "Postgres together, in microseconds per create. The last three columns are for a worker without commands: "
         "connections to the broker, share of a core, and seconds from the start of its process until it owns all "
         "partitions.",
         "",
@@ -366,7 +371,7 @@ def _milliseconds(spread: Mapping[str, float] | None) -> str:
 
 
 def kept() -> list[dict[str, Any]]:
-    """The reports in docs/measured, newest first."""
+    """Return the reports in docs/measured, newest first."""
     reports = [json.loads(file.read_text(encoding="utf-8")) for file in (_DOCS / KEPT).glob("*.json")]
     return sorted(reports, key=lambda report: str(report["at"]), reverse=True)
 
@@ -377,20 +382,20 @@ def _file_of(found: Mapping[str, Any]) -> Path:
 
 
 def main(again: bool = False) -> int:
-    """Write the page, its picture and its report. Exit code 1 if there is no report. ``again`` goes the other way."""
+    """Write the page, its picture and its report. Return 1 if there is no report. ``again`` restores the report."""
     build = Path("build")
     file = build / REPORT
     if again:
         ours = _file_of(machine())
         if not ours.exists():
-            print(f"{ours} is not there: no such processor was measured yet", file=sys.stderr)
+            print(f"{ours} does not exist: this processor has not been measured yet", file=sys.stderr)
             return 1
         build.mkdir(exist_ok=True)
         shutil.copyfile(ours, file)
         print(f"{file}, as docs/{PAGE} shows it; measure a part, then make bench-page")
         return 0
     if not file.exists():
-        print(f"{file} is not there: make bench or make bench-full writes it", file=sys.stderr)
+        print(f"{file} does not exist: make bench or make bench-full writes it", file=sys.stderr)
         return 1
     report = json.loads(file.read_text(encoding="utf-8"))
     ours = _file_of(report["machine"])
