@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from waypost.manager import CheckpointManager
     from waypost.model.checkpoint import Checkpoint, CheckpointDict, Summary
     from waypost.model.retention import RetentionPolicy
+    from waypost.model.tenants import tenant_of
     from waypost.publisher.client import Publisher
     from waypost.publisher.options import PublisherOptions
     from waypost.publisher.stats import PublisherStats
@@ -97,6 +98,7 @@ __all__ = [
     "WaypostError",
     "continued_trace",
     "json_default",
+    "tenant_of",
 ]
 
 #: Where the names are; errors are in `waypost.errors`.
@@ -105,6 +107,7 @@ _HOMES = {
     "manager": ("CheckpointManager",),
     "model.checkpoint": ("Checkpoint", "CheckpointDict", "Summary"),
     "model.retention": ("RetentionPolicy",),
+    "model.tenants": ("tenant_of",),
     "publisher.client": ("Publisher",),
     "publisher.options": ("PublisherOptions",),
     "publisher.stats": ("PublisherStats",),

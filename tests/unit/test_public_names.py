@@ -61,6 +61,7 @@ NAMES = [
     "WaypostError",
     "continued_trace",
     "json_default",
+    "tenant_of",
 ]
 ADAPTERS = {
     "waypost.adapters": [

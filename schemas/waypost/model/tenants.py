@@ -1,0 +1,50 @@
+"""Which tenant a session belongs to: the first segment of its id, as in ``acme/run-1``. Pure."""
+
+from typing import Final
+
+from waypost.errors import InvalidArgumentError, quoted
+from waypost.model.limits import MAX_SESSION_ID, text_problem
+
+SEPARATOR: Final = "/"
+_AFTER_SEPARATOR: Final = chr(ord(SEPARATOR) + 1)
+MAX_TENANT: Final = MAX_SESSION_ID - 1  # characters, and the separator follows
+
+
+def tenant_of(session_id: str) -> str | None:
+    """Return the tenant of a session: what its id has before the first ``/``.
+
+    None if the id has no ``/`` or begins with one: such a session belongs to no tenant. Tenants are compared
+    character by character: ``Acme`` and ``acme`` are two, and so are a composed and a decomposed ``é``.
+    """
+    tenant, separator, _ = session_id.partition(SEPARATOR)
+    return tenant if tenant and separator else None
+
+
+def check_tenant(tenant: str) -> str:
+    """Return ``tenant``. Raise InvalidArgumentError if no session id can begin with it and ``/``."""
+    if not isinstance(tenant, str):
+        raise TypeError(f"a tenant is a string, not {type(tenant).__name__}")
+    problem = text_problem(tenant, MAX_TENANT)
+    if problem is None and SEPARATOR in tenant:
+        problem = f"contains {SEPARATOR!r}, which ends a tenant's name"
+    if problem is not None:
+        raise InvalidArgumentError(f"The tenant {quoted(tenant)} {problem}. Nothing was read or changed.")
+    return tenant
+
+
+def tenant_prefix(tenant: str) -> str:
+    """Return what the ids of a tenant's sessions begin with, such as ``acme/``.
+
+    Raises:
+        InvalidArgumentError: No tenant can have this name.
+    """
+    return check_tenant(tenant) + SEPARATOR
+
+
+def tenant_range(tenant: str) -> tuple[str, str]:
+    """Return the bounds of a tenant's session ids: they sort at or after the first and before the second.
+
+    Raises:
+        InvalidArgumentError: No tenant can have this name.
+    """
+    return tenant_prefix(tenant), check_tenant(tenant) + _AFTER_SEPARATOR
