@@ -1,8 +1,9 @@
 """Which tenant a session belongs to: the first segment of its id, as in ``acme/run-1``. Pure."""
 
+from dataclasses import dataclass
 from typing import Final
 
-from waypost.errors import InvalidArgumentError, quoted
+from waypost.errors import AccessDeniedError, InvalidArgumentError, quoted
 from waypost.model.limits import MAX_SESSION_ID, text_problem
 
 SEPARATOR: Final = "/"
@@ -48,3 +49,40 @@ def tenant_range(tenant: str) -> tuple[str, str]:
         InvalidArgumentError: No tenant can have this name.
     """
     return tenant_prefix(tenant), check_tenant(tenant) + _AFTER_SEPARATOR
+
+
+@dataclass(frozen=True, slots=True)
+class TenantScope:
+    """Sessions that may be read: those of one tenant, or all of them if ``tenant`` is None."""
+
+    tenant: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.tenant is not None:
+            check_tenant(self.tenant)
+
+    def holds(self, session_id: str | None) -> bool:
+        """Tell whether a session is one of them. None, a command that names no session, belongs to no tenant."""
+        return self.tenant is None or (session_id is not None and tenant_of(session_id) == self.tenant)
+
+    def require(self, session_id: str) -> None:
+        """Raise AccessDeniedError if a session is none of them."""
+        if not self.holds(session_id):
+            raise AccessDeniedError(
+                f"The session {quoted(session_id)} does not belong to the tenant {quoted(self.tenant)}, whose "
+                f"sessions begin with {quoted(f'{self.tenant}{SEPARATOR}')}. Nothing was read or changed."
+            )
+
+    @property
+    def bounds(self) -> tuple[str | None, str | None]:
+        """The first session id that may be one of them and the first after them, as :func:`tenant_range`; or None."""
+        return (None, None) if self.tenant is None else tenant_range(self.tenant)
+
+    def narrowed(self, prefix: str) -> str | None:
+        """Return the prefix of those among them that begin with ``prefix``; None if none of them can."""
+        if self.tenant is None:
+            return prefix
+        own = self.tenant + SEPARATOR
+        if own.startswith(prefix):
+            return own
+        return prefix if prefix.startswith(own) else None

@@ -19,6 +19,7 @@ from waypost.discovery import find_deployment
 from waypost.errors import InvalidArgumentError, ReaderTimeoutError, quoted
 from waypost.kafka.addresses import broker_addresses
 from waypost.model.limits import MAX_SESSION_ID, text_problem
+from waypost.model.tenants import TenantScope
 from waypost.model.times import from_micros, to_micros
 from waypost.reader.pages import SessionInfo, SessionPage
 from waypost.reader.pool import DEFAULT_SCHEMA as DEFAULT_SCHEMA
@@ -64,6 +65,9 @@ class Reader:
         bootstrap_servers: Addresses of brokers, which :meth:`barrier` needs.
         topic_prefix: Prefix of the two topics.
         kafka_options: Options of the Kafka client for TLS and SASL.
+        tenant: Read the sessions of this tenant only: those whose ids begin with it and ``/``. Reads of other
+            sessions raise AccessDeniedError, listings leave them out, and each transaction names the tenant to
+            Postgres, whose row-level security binds roles that were made for it.
     """
 
     def __init__(
@@ -78,7 +82,9 @@ class Reader:
         bootstrap_servers: str | None = None,
         topic_prefix: str | None = None,
         kafka_options: Mapping[str, Any] | None = None,
+        tenant: str | None = None,
     ) -> None:
+        self._scope = TenantScope(tenant)
         if dsn is None:
             found = find_deployment()
             dsn = found.postgres_dsn
@@ -91,9 +97,10 @@ class Reader:
         topic_prefix = DEFAULT_PREFIX if topic_prefix is None else topic_prefix
         self._shards = ShardedPool(
             [
-                ReadPool(one, schema, pool_size, timeout, reconnect, statement_cache_size)
+                ReadPool(one, schema, pool_size, timeout, reconnect, statement_cache_size, tenant)
                 for one in dsn_list(dsn)
-            ]
+            ],
+            self._scope,
         )
         self._barrier = self._make_barrier(bootstrap_servers, topic_prefix, kafka_options or {}, timeout)
 
@@ -109,7 +116,8 @@ class Reader:
         return Barrier(self._shards, topic, {"bootstrap_servers": servers, **options}, timeout)
 
     def __repr__(self) -> str:
-        return f"<Reader of {self._shards.described}>"
+        tenant = self._scope.tenant
+        return f"<Reader of {self._shards.described}{'' if tenant is None else f': tenant {quoted(tenant)}'}>"
 
     async def __aenter__(self) -> Self:
         for pool in self._shards.pools:
@@ -129,9 +137,12 @@ class Reader:
         """Return the reads of one session, which need not exist.
 
         Raises:
+            AccessDeniedError: The reader has a tenant, and the session is another one's.
             InvalidCommandError: No session can have this id.
         """
-        return SessionReader(SessionSource(self._shards, session_id), session_id)
+        found = SessionReader(SessionSource(self._shards, session_id), session_id)
+        self._scope.require(session_id)
+        return found
 
     async def sessions(
         self, *, prefix: str = "", limit: int = _SESSIONS, cursor: str | None = None
@@ -146,8 +157,7 @@ class Reader:
         Raises:
             ValueError: ``limit`` is below 1, or ``cursor`` is none of this listing's.
         """
-        arguments = _listing(prefix, limit, cursor)
-        if not _possible(prefix):
+        if (arguments := _listing(self._scope, prefix, limit, cursor)) is None:
             return SessionPage([], None)
         return _by_id(await self._shards.fetch_all("sessions", *arguments), limit)
 
@@ -176,10 +186,10 @@ class Reader:
         since = _EARLIEST if active_since is None else in_utc(active_since)
         at, session_id = (_LATEST, _AFTER_ALL) if cursor is None else _place(cursor)
         checked_limit(limit)
-        if not _possible(prefix):
+        if not _possible(prefix) or (narrowed := self._scope.narrowed(prefix)) is None:
             return SessionPage([], None)
         listed = await self._shards.fetch_all(
-            "recent_sessions", at, session_id, prefix, first_after(prefix), since, limit
+            "recent_sessions", at, session_id, narrowed, first_after(narrowed), since, limit
         )
         latest_first = merge(
             *listed, key=lambda row: (row["last_recorded_at"], row["session_id"]), reverse=True
@@ -211,8 +221,14 @@ class Reader:
         return self._shards.snapshot()
 
     async def session_info(self, session_id: str) -> SessionInfo | None:
-        """Return the summary of a session, or None if no command of it was ever accepted."""
-        rows = await self._fetch("session", session_id) if _possible(session_id) else []
+        """Return the summary of a session, or None if no command of it was ever accepted.
+
+        Raises:
+            AccessDeniedError: The reader has a tenant, and the session is another one's.
+        """
+        possible = _possible(session_id)
+        self._scope.require(session_id)
+        rows = await self._fetch("session", session_id) if possible else []
         return _session_info(rows[0]) if rows else None
 
     async def barrier(self, session_id: str, timeout: float = 10) -> None:
@@ -231,6 +247,7 @@ class Reader:
             ReaderTimeoutError: The commands were not applied in time.
         """
         check_session_id(session_id)
+        self._scope.require(session_id)
         if self._barrier is None:
             raise InvalidArgumentError(
                 "barrier() asks Kafka as well: make the reader with bootstrap_servers=…"
@@ -278,19 +295,24 @@ async def sessions_of(
     snapshot: SnapshotSet, *, prefix: str = "", limit: int = _SESSIONS, cursor: str | None = None
 ) -> SessionPage:
     """List sessions like :meth:`Reader.sessions`, as they were at the moment of a snapshot."""
-    arguments = _listing(prefix, limit, cursor)
-    if not _possible(prefix):
+    if (arguments := _listing(snapshot.scope, prefix, limit, cursor)) is None:
         return SessionPage([], None)
     return _by_id([await part.fetch("sessions", *arguments) for part in snapshot.parts], limit)
 
 
-def _listing(prefix: str, limit: int, cursor: str | None) -> tuple[str, str, str, int]:
+def _listing(
+    scope: TenantScope, prefix: str, limit: int, cursor: str | None
+) -> tuple[str, str, str, int] | None:
+    """Return the arguments of a listing by id; None if no session can be in it."""
     cursor = cursor or ""
     if not _possible(cursor):
         raise InvalidArgumentError(
             f"{quoted(cursor)} is not a cursor of this list. Pass the one that a page gave, or its last session id."
         )
-    return cursor, prefix, first_after(prefix), checked_limit(limit)
+    checked_limit(limit)
+    if not _possible(prefix) or (narrowed := scope.narrowed(prefix)) is None:
+        return None
+    return cursor, narrowed, first_after(narrowed), checked_limit(limit)
 
 
 def _possible(text: str) -> bool:

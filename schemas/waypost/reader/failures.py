@@ -25,6 +25,7 @@ from waypost.statements import DEFAULT_SCHEMA
 TIME_LIMITS: Final = {"25P04": "transaction_timeout", "57014": "statement_timeout"}
 """Settings of Postgres by the SQLSTATE of what they end. The first one ends the connection as well."""
 
+RIGHTS_ADVICE: Final = "'waypost migrate --roles' prints the SQL that gives a role its rights."
 _POOLER: Final = (
     "A pooler that gives each transaction another connection, such as pgbouncer in transaction mode, needs "
     "statement_cache_size=0."
@@ -78,10 +79,8 @@ class Failures:
                     f"{server} refused the login: {error}. Check user and password in the DSN."
                 )
             case asyncpg.InsufficientPrivilegeError():
-                return AccessDeniedError(
-                    f"{server} denied a read: {error}. 'waypost migrate --roles' prints the SQL that gives a role its "
-                    "rights."
-                )
+                advice = getattr(error, "hint", None) or RIGHTS_ADVICE
+                return AccessDeniedError(f"{server} denied a read: {error.args[0]}. {advice}")
             case asyncpg.InvalidCatalogNameError():
                 return ReaderError(
                     f"{server} does not exist: {error}. Create the database, or correct the DSN."

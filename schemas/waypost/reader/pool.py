@@ -37,10 +37,19 @@ class ReadPool:
     reached is an error at once. Connections are replaced every ten minutes, so that the pool follows its address to
     another server. If the DSN says ``target_session_attrs=read-write``, one whose server became read-only is replaced
     at once.
+
+    With a ``tenant``, each read is a transaction of its own that names it, for the policies of row-level security.
     """
 
     def __init__(
-        self, dsn: str, schema: str, size: int, timeout: float, reconnect: float, statement_cache_size: int
+        self,
+        dsn: str,
+        schema: str,
+        size: int,
+        timeout: float,
+        reconnect: float,
+        statement_cache_size: int,
+        tenant: str | None = None,
     ) -> None:
         if size < 1:
             raise ValueError(f"pool_size must be at least 1, not {size}")
@@ -55,6 +64,7 @@ class ReadPool:
         self._timeout = timeout
         self._reconnect = reconnect
         self._cache_size = statement_cache_size
+        self._name_tenant = None if tenant is None else _naming(tenant)
         self._pool: Any = None
         self._closed = False
         self._reached = False
@@ -142,8 +152,11 @@ class ReadPool:
 
         async def read() -> list[Any]:
             async with self._acquired() as connection:
-                rows = await _rows(connection, sql, arguments, self._timeout)
-            return rows
+                if self._name_tenant is None:
+                    return await _rows(connection, sql, arguments, self._timeout)
+                async with connection.transaction(readonly=True):
+                    await connection.execute(self._name_tenant)
+                    return await _rows(connection, sql, arguments, self._timeout)
 
         return await self._on_a_living_connection(read)
 
@@ -156,6 +169,8 @@ class ReadPool:
                 connection = await stack.enter_async_context(self._acquired())
                 transaction = connection.transaction(isolation="repeatable_read", readonly=True)
                 await stack.enter_async_context(transaction)
+                if self._name_tenant is not None:
+                    await connection.execute(self._name_tenant)
                 return connection, stack.pop_all()
             raise AssertionError("the stack suppresses nothing")
 
@@ -294,8 +309,20 @@ def _session_attributes(dsn: str) -> str | None:
 
 
 async def _no_reset(_: Any) -> None:
-    # Reading leaves nothing behind in a session, so the round trip that would reset it is saved.
+    # Reading leaves nothing behind in a session, so the round trip that would reset it is saved. A tenant is named for
+    # a transaction only: behind a pooler, the next transaction of this server connection may be another reader's.
     return None
+
+
+def _naming(tenant: str) -> str:
+    """Return a statement that names the tenant for its transaction, whatever characters the name has.
+
+    Without parameters, so that it takes one round trip and prepares nothing.
+    """
+    return (
+        "select set_config('waypost_reader.tenant', "
+        f"convert_from(decode('{tenant.encode().hex()}', 'hex'), 'UTF8'), true)"
+    )
 
 
 def statement_text(name: str, schema: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from waypost.errors import AccessDeniedError, ReaderError, ShardMapError
+from waypost.model.tenants import TenantScope
 from waypost.reader.failures import is_missing_or_denied
 from waypost.reader.pool import ReadPool, ReadTransaction
 from waypost.shards import ShardSlot, check_place, shard_of
@@ -28,10 +29,11 @@ class Source(Protocol):
 class ShardedPool:
     """One pool for each database of the list, each checked when it is first used."""
 
-    def __init__(self, pools: Sequence[ReadPool]) -> None:
+    def __init__(self, pools: Sequence[ReadPool], scope: TenantScope) -> None:
         if not pools:
             raise ValueError("the list of DSNs is empty")
         self.pools = list(pools)
+        self.scope = scope
         self._checked: set[int] = set()
         self._set_id: UUID | None = None
         self._partitions: int | None = None
@@ -59,7 +61,11 @@ class ShardedPool:
         return self.pools[shard]
 
     async def of_session(self, session_id: str) -> ReadPool:
-        """The pool of the database that holds a session; any, while there are no sessions."""
+        """The pool of the database that holds a session; any, while there are no sessions.
+
+        AccessDeniedError if the session is another tenant's.
+        """
+        self.scope.require(session_id)
         if len(self.pools) == 1:
             return await self.of_partition(0)
         partitions = await self._partition_count()
@@ -77,10 +83,11 @@ class ShardedPool:
             partitions = await self._partition_count() if len(parts) > 1 else None
 
             def part_of(session_id: str) -> ReadTransaction:
+                self.scope.require(session_id)
                 partition = 0 if partitions is None else partition_of(session_id, partitions)
                 return parts[shard_of(partition, len(parts))]
 
-            yield SnapshotSet(parts, part_of)
+            yield SnapshotSet(parts, part_of, self.scope)
 
     async def _partition_count(self) -> int | None:
         """How many partitions the deployment has; None before any was owned. One database that answers is enough."""
@@ -155,8 +162,14 @@ class SessionSource:
 class SnapshotSet:
     """A snapshot of each database. What is read of one session is read at one moment."""
 
-    def __init__(self, parts: Sequence[ReadTransaction], part_of: Callable[[str], ReadTransaction]) -> None:
+    def __init__(
+        self,
+        parts: Sequence[ReadTransaction],
+        part_of: Callable[[str], ReadTransaction],
+        scope: TenantScope,
+    ) -> None:
         self.parts = parts
+        self.scope = scope
         self._part_of = part_of
 
     async def fetch(self, statement: str, session_id: str, *arguments: Any) -> list[Any]:
