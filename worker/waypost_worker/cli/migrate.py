@@ -7,7 +7,16 @@ from cyclopts import Parameter
 
 from waypost_worker.cli.support.databases import connected
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
-from waypost_worker.cli.support.output import DONE, Format, note, show_fields, show_rows, write
+from waypost_worker.cli.support.output import (
+    DONE,
+    USAGE,
+    CommandError,
+    Format,
+    note,
+    show_fields,
+    show_rows,
+    write,
+)
 from waypost_worker.config.settings import Settings
 
 
@@ -15,6 +24,9 @@ def migrate(
     *,
     dry_run: Annotated[bool, Parameter(help="show what is pending and change nothing")] = False,
     roles: Annotated[bool, Parameter(help="print SQL that makes roles, and change nothing")] = False,
+    tenants: Annotated[
+        bool, Parameter(help="print SQL for roles that read one tenant, and change nothing")
+    ] = False,
     common: Common = NOTHING_GIVEN,
 ) -> int:
     """Bring the database's schema up to this version.
@@ -27,6 +39,10 @@ def migrate(
     migrates, one for workers, one that only reads); an administrator runs it
     before the first migration and once more after it. See docs/security.md.
 
+    With --tenants, print the SQL for roles that see the sessions of one tenant
+    only, by row-level security; an administrator runs it after each migration.
+    See docs/tenants.md.
+
     For example:
 
       waypost migrate --dry-run
@@ -34,8 +50,10 @@ def migrate(
       waypost migrate --postgres-dsn postgresql://waypost@db/waypost
     """
     settings = common.settings()
-    if roles:
-        return _print_roles(settings, common.output)
+    if roles and tenants:
+        raise CommandError("give --roles or --tenants: their SQL is run at different times", USAGE)
+    if roles or tenants:
+        return _print_sql("roles" if roles else "tenants", settings, common.output)
     found = asyncio.run(_migrate(settings, dry_run))
     rows = [
         {
@@ -54,10 +72,10 @@ def migrate(
     return DONE
 
 
-def _print_roles(settings: Settings, output: Format) -> int:
+def _print_sql(name: str, settings: Settings, output: Format) -> int:
     from waypost_worker.postgres.statements import statement
 
-    sql = statement("roles", settings.postgres_schema)
+    sql = statement(name, settings.postgres_schema)
     if output == "table":
         write(sql)
     else:

@@ -148,6 +148,7 @@ async def _database(
 
 async def _schema(connection: Any, settings: Settings, count: int | None) -> "list[Finding]":
     from waypost_worker.cli.doctor.postgres import check_tables
+    from waypost_worker.cli.doctor.tenants import check_tenants
     from waypost_worker.findings import Finding
     from waypost_worker.operations.checks import check_idle_sessions
     from waypost_worker.postgres.migrate import SchemaError, check_schema
@@ -168,5 +169,6 @@ async def _schema(connection: Any, settings: Settings, count: int | None) -> "li
         )
         findings.append(Finding("error", "schema", message, mend))
     if not any(one.level == "error" for one in findings):  # a role without rights can't count sessions
+        findings += await check_tenants(connection, settings.postgres_schema)
         findings.append(await check_idle_sessions(connection, settings.postgres_schema))
     return findings

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from waypost.reader.failures import TIME_LIMITS, last_word, reason, took_too_long
+from waypost.reader.failures import RIGHTS_ADVICE, TIME_LIMITS, last_word, reason, took_too_long
 from waypost.statements import DEFAULT_SCHEMA, load_statement
 from waypost_worker.cli.support.output import USAGE, CommandError
 from waypost_worker.config.settings import Settings, config_origin, masked_dsn
@@ -128,8 +128,8 @@ async def publishing(settings: Settings, spool: "Path | None" = None) -> "AsyncI
 
 
 @asynccontextmanager
-async def reading(settings: Settings) -> "AsyncIterator[Reader]":
-    """A reader."""
+async def reading(settings: Settings, tenant: str | None = None) -> "AsyncIterator[Reader]":
+    """Yield a reader, of one tenant's sessions if it is given."""
     from waypost.reader.client import Reader
 
     async with (
@@ -140,6 +140,7 @@ async def reading(settings: Settings) -> "AsyncIterator[Reader]":
             schema=settings.postgres_schema,
             timeout=settings.request_timeout,
             statement_cache_size=settings.postgres_statement_cache,
+            tenant=tenant,
         ) as reader,
     ):
         yield reader
@@ -207,9 +208,8 @@ async def postgres_errors(settings: Settings, dsn: str | None = None) -> AsyncIt
             "target_session_attrs=read-write it rejects other servers"
         ) from None
     except asyncpg.InsufficientPrivilegeError as error:
-        raise CommandError(
-            f"Postgres at {where}: {error}; 'waypost migrate --roles' prints the SQL that gives a role its rights"
-        ) from None
+        advice = (error.hint or RIGHTS_ADVICE).rstrip(".")
+        raise CommandError(f"Postgres at {where}: {error.args[0]}; {advice}") from None
     except asyncpg.PostgresError as error:
         raise CommandError(f"Postgres at {where}: {error}") from None
 

@@ -60,11 +60,15 @@ alter default privileges for role waypost_migrator in schema waypost
 alter default privileges for role waypost_migrator in schema waypost
     grant select on tables to waypost_reader;
 
--- Whoever could write there could have workers take another schema for their own.
+-- Whoever could write there could have workers take another schema for their own, or readers read for any tenant.
 do $$
+declare
+    closed text;
 begin
-    if to_regclass('waypost.migrations') is not null then
-        revoke insert, update, delete on waypost.migrations from waypost_worker;
-    end if;
+    foreach closed in array array['migrations', 'tenant_roles'] loop
+        if to_regclass('waypost.' || closed) is not null then
+            execute format('revoke insert, update, delete on waypost.%I from waypost_worker', closed);
+        end if;
+    end loop;
 end
 $$;

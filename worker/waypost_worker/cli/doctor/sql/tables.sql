@@ -5,7 +5,7 @@ select
         select p.privilege
         from unnest(array['SELECT', 'INSERT', 'UPDATE', 'DELETE']) with ordinality as p (privilege, place)
         where not has_table_privilege(c.oid, p.privilege)
-            and (p.privilege = 'SELECT' or c.relname <> 'migrations')
+            and (p.privilege = 'SELECT' or c.relname not in ('migrations', 'tenant_roles'))
         order by p.place
     ) as lacking,
     exists (
