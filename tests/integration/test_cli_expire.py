@@ -3,7 +3,7 @@
 import asyncio
 import re
 import signal
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -73,6 +73,54 @@ def test_an_expiry_of_nothing_forgets_the_ids_and_is_the_last(line: CommandLine,
     assert line.run(*expire).rows == []
     dsn = line.settings["WAYPOST_POSTGRES_DSN"]
     assert ids_left(dsn, session) == 1
+
+
+def noted(line: CommandLine) -> list[tuple[Any, ...]]:
+    async def read() -> list[tuple[Any, ...]]:
+        connection: Any = await asyncpg.connect(line.settings["WAYPOST_POSTGRES_DSN"])
+        try:
+            sql = "select prefix, idle, expired, removed from waypost.expiry_runs order by ended_at"
+            return [tuple(row) for row in await connection.fetch(sql)]
+        finally:
+            await connection.close()
+
+    return asyncio.run(read())
+
+
+def test_a_run_is_noted_for_doctor_whether_or_not_there_was_anything_to_do(
+    own: CommandLine, own_worker: Started
+) -> None:
+    create(own, "acme/a", "a", "b")
+    assert own.run("expire", "--idle", "30d", "--dry-run").code == 0
+    assert noted(own) == []
+    assert own.run("expire", "--idle", "30d", "--yes").code == 0
+    assert noted(own) == [("", timedelta(days=30), 0, 0)]
+    assert own.run(*IDLE, "--prefix", "acme/", "--yes").code == 0
+    assert own.run(*IDLE, "--yes").code == 0
+    assert noted(own) == [("acme/", timedelta(0), 1, 2), ("", timedelta(0), 1, 0)]
+    (told,) = [row for row in own.run("doctor", "-o", "json").json if row["subject"] == "sessions"]
+    assert told["message"].startswith(
+        "0 hold checkpoints and had no command for 0 seconds; 'waypost expire --idle 0s'"
+    )
+    assert told["message"].endswith("ago and expired 1 session")
+
+
+def test_a_run_with_a_role_that_may_only_read_does_its_work_and_is_not_noted(
+    own: CommandLine, own_worker: Started
+) -> None:
+    create(own, "s", "a")
+    dsn = own.settings["WAYPOST_POSTGRES_DSN"]
+    readonly = CommandLine(
+        own.directory,
+        {**own.settings, "WAYPOST_POSTGRES_DSN": f"{dsn}?options=-c%20default_transaction_read_only%3Don"},
+    )
+    done = readonly.run(*IDLE, "--yes", "-o", "jsonl")
+    assert (done.code, done.rows[0]["removed"]) == (0, 1)
+    assert (
+        "all of it was done, but the run was not noted for 'waypost doctor': cannot execute INSERT"
+        in done.err
+    )
+    assert noted(own) == []
 
 
 def ids_left(dsn: str, session: str) -> int:

@@ -42,6 +42,7 @@ TABLES = {
     "headers_bytes bigint?",
     "shard": "only_row boolean, shard integer, shards integer, set_id uuid, recorded_at timestamptz",
     "tenant_roles": "role_name name, tenant text?",
+    "expiry_runs": "prefix text, idle interval, ended_at timestamptz, expired bigint, removed bigint",
     "migrations": "number integer, name text, sha256 text, applied_at timestamptz",
 }
 

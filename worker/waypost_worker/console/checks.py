@@ -15,12 +15,12 @@ from waypost_worker.kafka.connection import Connection, kafka_errors
 from waypost_worker.kafka.topics import check_topics
 from waypost_worker.operations.checks import (
     check_brokers,
-    check_idle_sessions,
     clock_finding,
     postgres_clock,
     version_finding,
     worker_findings,
 )
+from waypost_worker.operations.expiry import check_idle_sessions
 from waypost_worker.partition.ports import OwnerError
 from waypost_worker.postgres.server_check import check_server
 

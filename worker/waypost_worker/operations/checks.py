@@ -1,4 +1,4 @@
-"""What ``waypost doctor`` and the console check of a deployment: brokers, workers, clocks, idle sessions.
+"""What ``waypost doctor`` and the console check of a deployment: brokers, workers, clocks.
 
 Settings of topics and servers are checked by ``kafka.topics`` and ``postgres.server_check``, as at each start of a
 worker.
@@ -12,7 +12,6 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from waypost import __version__
-from waypost.statements import load_statement
 from waypost_worker.findings import Finding
 from waypost_worker.kafka.broker_clock import ClockReading
 from waypost_worker.kafka.broker_versions import BrokerVersion, broker_versions, release
@@ -22,8 +21,6 @@ from waypost_worker.postgres.statements import statement
 
 # What a clock that is wrong by more would make of latencies, ages and alerts.
 _CLOCK_SECONDS: Final = 1.0
-_IDLE_DAYS: Final = 90
-_IDLE_SESSIONS: Final = 1000
 
 
 def version_finding() -> Finding:
@@ -107,19 +104,6 @@ def _no_worker(group_id: str, waiting: int | None) -> Finding:
         return Finding("ok", "workers", f"{none}, and no command waits")
     commands = f"{waiting:,} commands wait" if waiting > 1 else "1 command waits"
     return Finding("error", "workers", f"{none}, and {commands}", "start one with 'waypost worker'")
-
-
-async def check_idle_sessions(connection: Any, schema: str) -> Finding:
-    """Count sessions that hold checkpoints and had no command for a long time."""
-    sql = load_statement("waypost_worker.operations", "idle", schema)
-    idle = await connection.fetchval(sql, _IDLE_SESSIONS, _IDLE_DAYS)
-    if idle < _IDLE_SESSIONS:
-        return Finding(
-            "ok", "sessions", f"{idle:,} hold checkpoints and had no command for {_IDLE_DAYS} days"
-        )
-    message = f"{_IDLE_SESSIONS:,} or more hold checkpoints and had no command for {_IDLE_DAYS} days"
-    mend = f"'waypost expire --idle {_IDLE_DAYS}d --dry-run' lists them; run it without --dry-run once a day"
-    return Finding("warning", "sessions", message, mend)
 
 
 async def postgres_clock(connection: Any) -> ClockReading:

@@ -150,7 +150,7 @@ async def _schema(connection: Any, settings: Settings, count: int | None) -> "li
     from waypost_worker.cli.doctor.postgres import check_tables
     from waypost_worker.cli.doctor.tenants import check_tenants
     from waypost_worker.findings import Finding
-    from waypost_worker.operations.checks import check_idle_sessions
+    from waypost_worker.operations.expiry import check_idle_sessions
     from waypost_worker.postgres.migrate import SchemaError, check_schema
 
     try:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -15,7 +15,7 @@ from cyclopts import Parameter
 from waypost.errors import InvalidCommandError
 from waypost.wire.encode import check_session_id, expire_body
 from waypost.wire.event_types import EventType
-from waypost_worker.cli.support.ages import moment_before
+from waypost_worker.cli.support.ages import age_of, moment_before
 from waypost_worker.cli.support.connections import publishing, query
 from waypost_worker.cli.support.databases import Databases, connected
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
@@ -77,7 +77,7 @@ def expire(
             check_session_id(prefix)
         except InvalidCommandError as error:
             raise CommandError(f"--prefix: {error.message}", USAGE) from None
-    chosen = _Choice(moment_before("--idle", idle), prefix, pinned)
+    chosen = _Choice(moment_before("--idle", idle), age_of("--idle", idle), prefix, pinned)
     counts = asyncio.run(_run(common.settings(), chosen, dry_run, yes, timeout, common.output))
     would = "would expire" if dry_run else "expired"
     said = [
@@ -94,6 +94,7 @@ class _Choice:
     """Which sessions are to expire."""
 
     idle_since: datetime
+    idle: timedelta
     prefix: str
     pinned: bool
 
@@ -130,7 +131,10 @@ async def _run(
                 checkpoints += sum(map(chosen.would_remove, rows))
                 for row in rows if dry_run else ():
                     _show_candidate(stream, row, chosen.would_remove(row), counts)
-            if dry_run or not total:
+            if dry_run:
+                return counts
+            if not total:
+                await _note_run(databases, settings.postgres_schema, chosen, counts)
                 return counts
             confirm(f"this removes {checkpoints} checkpoints of {total} sessions for good", yes)
             # On a terminal that shows each session, its lines are the progress.
@@ -144,7 +148,22 @@ async def _run(
                             _show_result(stream, row, result, counts)
                         if not hidden:
                             progress.advanced(0, len(rows))
+        await _note_run(databases, settings.postgres_schema, chosen, counts)
     return counts
+
+
+async def _note_run(databases: Databases, schema: str, chosen: _Choice, counts: Counter[str]) -> None:
+    """Note the run in each database, for ``waypost doctor``; a role that may only read can't, and need not."""
+    import asyncpg
+
+    from waypost_worker.operations.expiry import ExpiryRun, record_expiry
+
+    run = ExpiryRun(chosen.prefix, chosen.idle, timedelta(0), counts["expired"], counts["removed"])
+    try:
+        for database in databases:
+            await record_expiry(database, schema, run)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        note(f"all of it was done, but the run was not noted for 'waypost doctor': {error}")
 
 
 class _Expiry:
