@@ -95,7 +95,7 @@ def test_a_run_is_noted_for_doctor_whether_or_not_there_was_anything_to_do(
     assert noted(own) == []
     assert own.run("expire", "--idle", "30d", "--yes").code == 0
     assert noted(own) == [("", timedelta(days=30), 0, 0)]
-    assert own.run(*IDLE, "--prefix", "acme/", "--yes").code == 0
+    assert own.run(*IDLE, "--tenant", "acme", "--yes").code == 0
     assert own.run(*IDLE, "--yes").code == 0
     assert noted(own) == [("acme/", timedelta(0), 1, 2), ("", timedelta(0), 1, 0)]
     (told,) = [row for row in own.run("doctor", "-o", "json").json if row["subject"] == "sessions"]

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter, validators
 
-from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
+from waypost_worker.cli.support.options import NOTHING_GIVEN, Common, TenantFlag
 from waypost_worker.cli.support.output import DONE, note, show_fields
 from waypost_worker.config.settings import Settings
 
@@ -23,6 +23,7 @@ def console(
         int | None,
         Parameter(help="0 lets the system choose (default: the first free from 8650)", validator=_PORT),
     ] = None,
+    tenant: TenantFlag = None,
     open_: Annotated[bool, Parameter(name="--open", help="open it in your browser")] = False,
     common: Common = NOTHING_GIVEN,
 ) -> int:
@@ -35,12 +36,15 @@ def console(
     The printed link lets one browser in, once. Each use prints the next one. Any other address than
     loopback needs WAYPOST_CONSOLE_AUTH=token or proxy.
 
+    With --tenant, it shows and changes the sessions of that tenant only.
+
     For example:
 
       waypost console --open
       waypost console --port 8700
+      waypost console --tenant acme
     """
-    settings = common.settings(console_host=host, console_port=port)
+    settings = common.settings(console_host=host, console_port=port, console_tenant=tenant)
     return asyncio.run(_run(settings, open_, common))
 
 

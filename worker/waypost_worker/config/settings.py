@@ -217,6 +217,10 @@ class Settings(BaseSettings):
     console_proxy_secret_file: str | None = Field(
         default=None, description="a file that holds console_proxy_secret"
     )
+    console_tenant: str | None = Field(
+        default=None,
+        description="the console shows and changes sessions of this tenant only; unset: all sessions",
+    )
     console_trace_url: str | None = Field(
         default=None, description="address of a trace in your tracing tool, with {trace_id} in it"
     )

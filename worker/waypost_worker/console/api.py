@@ -21,7 +21,7 @@ from waypost_worker.console.pages.rejected import RejectedRow
 from waypost_worker.console.pages.search import active_since, parse_search
 from waypost_worker.console.pages.sessions import CheckpointRow, SessionList, SessionRow, difference
 from waypost_worker.console.problems import Problem, ProblemError, not_found, number_of
-from waypost_worker.console.services import require, services
+from waypost_worker.console.services import require, require_every_tenant, services
 from waypost_worker.console.sessions import one_checkpoint, session_id, session_of
 from waypost_worker.operations.differences import shown
 from waypost_worker.operations.results import for_programs
@@ -132,6 +132,7 @@ async def rejected(request: Request) -> Response:
 
 async def health(request: Request) -> Response:
     """Answer with how the deployment is."""
+    require_every_tenant(request)
     cluster = services(request).cluster
     found = await cluster.health()
     findings = [asdict(one) for one in await cluster.findings(found)]

@@ -126,6 +126,10 @@ async def confirm_fork(request: Request) -> Response:
     name = check_session_id(form.get("name", ""))
     if name == identifier:
         raise ProblemError(Problem(400, "A fork needs a name of its own", f"{name!r} is the session itself."))
+    scope = services(request).about.scope
+    if not scope.holds(name):
+        happened = f"{name!r} does not begin with '{scope.tenant}/'. Nothing was published."
+        raise ProblemError(Problem(403, "A fork stays in its tenant", happened, "Choose another name."))
     checkpoint = checkpoint_id(identifier, int(form.get("checkpoint", "0") or 0))
     await _applied(request, identifier)
     plan = CopyPlan(

@@ -4,7 +4,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from waypost_worker.console.render import render
-from waypost_worker.console.services import services
+from waypost_worker.console.services import require_every_tenant, services
 from waypost_worker.findings import verdict
 
 
@@ -15,6 +15,7 @@ async def help_page(request: Request) -> Response:
 
 async def health(request: Request) -> Response:
     """Show lag, workers, refusals, each partition, and what doctor's checks find."""
+    require_every_tenant(request)
     cluster = services(request).cluster
     found = await cluster.health()
     findings = await cluster.findings(found)

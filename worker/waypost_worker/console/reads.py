@@ -7,6 +7,7 @@ from typing import Any, Final
 import orjson
 
 from waypost.model.checkpoint import Checkpoint
+from waypost.model.tenants import TenantScope
 from waypost.reader.client import Reader
 from waypost.shards import shard_of
 from waypost_worker.console.pages.rejected import RejectedRow, rejected_row
@@ -31,8 +32,9 @@ _OPERATIONS: Final = "waypost_worker.operations/"
 class Reads:
     """The console's reads."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, scope: TenantScope) -> None:
         self.reader = reader
+        self.scope = scope
 
     async def sessions(
         self, search: Search, since: datetime | None, only_rejected: bool, cursor: str | None
@@ -79,8 +81,9 @@ class Reads:
         )
 
     async def get(self, identifier: str) -> Checkpoint | None:
-        """Return a checkpoint by its id, of any session."""
-        return await self.reader.session(identifier.rpartition(":")[0]).get(identifier)
+        """Return a checkpoint by its id, of any session that the console shows."""
+        session_id = identifier.rpartition(":")[0]
+        return await self.reader.session(session_id).get(identifier) if self.scope.holds(session_id) else None
 
     async def barrier(self, session_id: str, timeout: float) -> None:
         """Wait until Postgres has what Kafka had acknowledged for a session."""
@@ -100,7 +103,7 @@ class Reads:
 
     async def rejected(self, session: str | None, code: str | None, limit: int) -> list[RejectedRow]:
         """Return refused commands, newest first."""
-        rows = await self._all(f"{_OPERATIONS}rejected_list", session, code, limit)
+        rows = await self._all(f"{_OPERATIONS}rejected_list", session, code, limit, *self.scope.bounds)
         rows.sort(key=lambda row: row["recorded_at"], reverse=True)
         return [rejected_row(row) for row in rows[:limit]]
 
@@ -109,7 +112,7 @@ class Reads:
         async with self.reader.snapshot() as snapshot:
             part = snapshot.parts[shard_of(partition, len(snapshot.parts))]
             rows = await part.fetch(f"{_OPERATIONS}rejected_show", partition, offset, None)
-        return rows[0] if rows else None
+        return rows[0] if rows and self.scope.holds(rows[0]["session_id"]) else None
 
     async def refused_at(self, partition: int, offset: int) -> Any | None:
         """Return code and message of a refused command, or None if none was refused there."""

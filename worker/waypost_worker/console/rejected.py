@@ -23,7 +23,7 @@ from waypost_worker.console.pages.rejected import rejected_page
 from waypost_worker.console.problems import Problem, ProblemError, not_found, number_of
 from waypost_worker.console.reads import Reads
 from waypost_worker.console.render import render
-from waypost_worker.console.services import require, services
+from waypost_worker.console.services import require, require_every_tenant, services
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.operations.rejected import (
     LARGEST,
@@ -194,6 +194,7 @@ async def purge(request: Request) -> Response:
 
 async def preview_purge(request: Request) -> Response:
     """Show how many rejected commands would be forgotten."""
+    require_every_tenant(request)
     require(request, Role.OPERATOR)
     filters = _filters(request.query_params)
     counts = await services(request).rejected.count(filters)
@@ -212,6 +213,7 @@ async def preview_purge(request: Request) -> Response:
 
 async def purge_many(request: Request) -> Response:
     """Forget the rejected commands that a preview counted."""
+    require_every_tenant(request)
     require(request, Role.OPERATOR)
     form = await read_form(request)
     try:

@@ -8,6 +8,8 @@ from typing import Final
 from starlette.types import ASGIApp
 
 from waypost import __version__
+from waypost.errors import InvalidArgumentError
+from waypost.model.tenants import TenantScope
 from waypost.reader.client import Reader
 from waypost_worker.config.kafka import kafka_connection, kafka_security
 from waypost_worker.config.settings import Settings, SettingsError
@@ -78,12 +80,16 @@ async def _services(settings: Settings) -> AsyncIterator[Services]:
         bootstrap_servers=settings.bootstrap_servers,
         topic_prefix=settings.topic_prefix,
         kafka_options=security,
+        tenant=settings.console_tenant,
     )
-    about = About(settings.bootstrap_servers, settings.topic_prefix, __version__, settings.console_trace_url)
+    scope = TenantScope(settings.console_tenant)
+    about = About(
+        settings.bootstrap_servers, settings.topic_prefix, __version__, settings.console_trace_url, scope
+    )
     access = (settings.bootstrap_servers, settings.topic_prefix, security)
     connection = kafka_connection(settings, "waypost-console")
     client = ClusterClient(connection)
-    reads = Reads(reader)
+    reads = Reads(reader, scope)
     topics = settings.topics
     async with reader, publishing(*access) as opened, live_results(*access) as live:
         asked = cluster(settings, connection, client, reads, live)
@@ -147,6 +153,10 @@ def check_settings(settings: Settings) -> None:
         )
     if auth == "proxy":
         _proxy(settings)
+    try:
+        TenantScope(settings.console_tenant)
+    except InvalidArgumentError as error:
+        raise SettingsError(f"console_tenant: {error}") from None
 
 
 def _proxy(settings: Settings) -> Proxy:

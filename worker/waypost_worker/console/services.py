@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
+from waypost.model.tenants import TenantScope
 from waypost_worker.console.access import Role, User
 from waypost_worker.console.live import LiveResults
 from waypost_worker.console.problems import Problem, ProblemError
@@ -25,7 +26,8 @@ class About:
     servers: str
     topic_prefix: str
     version: str
-    trace_url: str | None = None
+    trace_url: str | None
+    scope: TenantScope
 
 
 @dataclass
@@ -46,6 +48,21 @@ def services(request: Request) -> Services:
     """Return the services of the console that a request came to."""
     found: Services = request.app.state.services
     return found
+
+
+def require_every_tenant(request: Request) -> None:
+    """Raise ProblemError if this is a console of one tenant, which lacks what concerns all sessions."""
+    tenant = services(request).about.scope.tenant
+    if tenant is not None:
+        raise ProblemError(
+            Problem(
+                404,
+                "A console of one tenant has no such page",
+                f"It would show or change more than the sessions of {tenant!r}.",
+                "Ask whoever runs the deployment.",
+                ("/", "Sessions"),
+            )
+        )
 
 
 def user_of(request: Request) -> User:

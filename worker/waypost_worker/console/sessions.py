@@ -13,12 +13,13 @@ from waypost.model.checkpoint import Checkpoint, checkpoint_id
 from waypost.model.limits import MAX_SESSION_ID, text_problem
 from waypost_worker.console import urls
 from waypost_worker.console.access import Role
+from waypost_worker.console.pages.health import Health
 from waypost_worker.console.pages.search import ACTIVITY, active_since, parse_search
 from waypost_worker.console.pages.sessions import SessionPage, difference
 from waypost_worker.console.pages.tree import UnknownPathError, at, tree
 from waypost_worker.console.problems import Problem, ProblemError, not_found, number_of
 from waypost_worker.console.render import render
-from waypost_worker.console.services import require, services, user_of
+from waypost_worker.console.services import Services, require, services, user_of
 from waypost_worker.operations.frameworks import plain
 
 _MOST_CHANGES: Final = 500
@@ -33,11 +34,10 @@ async def home(request: Request) -> Response:
     search = parse_search(query)
     if search.looks_inside:
         require(request, Role.VIEWER)
+    made = services(request)
     found, health = await asyncio.gather(
-        services(request).reads.sessions(
-            search, active_since(activity, datetime.now(UTC)), only_rejected, cursor
-        ),
-        services(request).cluster.health(),
+        made.reads.sessions(search, active_since(activity, datetime.now(UTC)), only_rejected, cursor),
+        _health(made),
     )
     following = None
     if found.cursor is not None:
@@ -57,6 +57,11 @@ async def home(request: Request) -> Response:
         following=following,
         filtered=filtered,
     )
+
+
+async def _health(made: Services) -> Health | None:
+    """How the deployment is; None for a console of one tenant, which does not show it."""
+    return await made.cluster.health() if made.about.scope.tenant is None else None
 
 
 async def session(request: Request) -> Response:
@@ -180,4 +185,9 @@ def session_id(request: Request) -> str:
     found = urls.from_segment(request.path_params["session"])
     if found is None or text_problem(found, MAX_SESSION_ID) is not None:
         raise not_found("This address", "No session can have such an id.")
+    scope = services(request).about.scope
+    if not scope.holds(found):
+        raise not_found(
+            f"A session {found!r} of the tenant {scope.tenant!r}", "This console shows no others."
+        )
     return found

@@ -30,7 +30,7 @@ async def tail(request: Request) -> Response:
     wanted = _filter(request)
     live = services(request).live
     with_data = user_of(request).role >= Role.VIEWER
-    rows = [tail_row(event, with_data) for event in live.latest(wanted.wants, _SHOWN)]
+    rows = [tail_row(event, with_data) for event in live.latest(_shown(request, wanted.wants), _SHOWN)]
     query = request.url.query
     return render(
         request,
@@ -51,7 +51,7 @@ async def tail_events(request: Request) -> Response:
     row = environment().get_template("row.html")
 
     async def stream() -> AsyncIterator[str]:
-        async for events in _turns(request, wanted.wants, _TURN_SECONDS):
+        async for events in _turns(request, _shown(request, wanted.wants), _TURN_SECONDS):
             shown = events[-_ROWS_A_TURN:]
             left_out = len(events) - len(shown)
             lines = [row.render(row=tail_row(event, with_data)) for event in shown]
@@ -64,7 +64,7 @@ async def tail_events(request: Request) -> Response:
 
 async def home_events(request: Request) -> Response:
     """Say whenever anything happened."""
-    return _answer(_changes(request, lambda _: True))
+    return _answer(_changes(request, _shown(request, lambda _: True)))
 
 
 async def session_events(request: Request) -> Response:
@@ -92,6 +92,12 @@ async def _turns(request: Request, wanted: _Wanted, seconds: float) -> AsyncIter
             yield events
         # Slower for everybody is better than faster than anybody reads.
         await asyncio.sleep(seconds if found else 0)
+
+
+def _shown(request: Request, wanted: _Wanted) -> _Wanted:
+    """Which events are wanted and may be shown: those of the console's tenant, if it has one."""
+    scope = services(request).about.scope
+    return lambda event: scope.holds(event.session_id) and wanted(event)
 
 
 def _start(request: Request, live: LiveResults) -> int:

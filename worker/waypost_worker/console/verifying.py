@@ -17,7 +17,7 @@ from waypost_worker.console.access import Role
 from waypost_worker.console.forms import read_form
 from waypost_worker.console.problems import Problem, ProblemError
 from waypost_worker.console.render import render
-from waypost_worker.console.services import require, services
+from waypost_worker.console.services import require, require_every_tenant, services
 from waypost_worker.console.sessions import session_id, session_of
 from waypost_worker.kafka.client import ClusterClient
 from waypost_worker.kafka.command_log import KafkaCommandLog
@@ -116,6 +116,7 @@ class Verifier:
 
 async def show(request: Request) -> Response:
     """Show what a comparison found, and offer a new one."""
+    require_every_tenant(request)
     require(request, Role.VIEWER)
     identifier = session_id(request)
     page = await session_of(request, identifier)
@@ -125,6 +126,7 @@ async def show(request: Request) -> Response:
 
 async def run(request: Request) -> Response:
     """Compare a session with the log."""
+    require_every_tenant(request)
     require(request, Role.VIEWER)
     identifier = session_id(request)
     await read_form(request)

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from cyclopts import Parameter
 
 from waypost.errors import InvalidCommandError
+from waypost.model.tenants import TenantScope
 from waypost.wire.encode import check_session_id, expire_body
 from waypost.wire.event_types import EventType
 from waypost_worker.cli.support.ages import age_of, moment_before
 from waypost_worker.cli.support.connections import publishing, query
 from waypost_worker.cli.support.databases import Databases, connected
-from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
+from waypost_worker.cli.support.options import NOTHING_GIVEN, Common, TenantFlag
 from waypost_worker.cli.support.output import (
     DONE,
     FAILED,
@@ -47,6 +48,7 @@ def expire(
     *,
     idle: Annotated[str, Parameter(help="expire sessions without a command for so long: 30d, 12h")],
     prefix: Annotated[str, Parameter(help="only sessions whose ids begin with this")] = "",
+    tenant: TenantFlag = None,
     pinned: Annotated[bool, Parameter(help="remove pinned checkpoints too")] = False,
     dry_run: Annotated[bool, Parameter(help="list the sessions that would expire; send nothing")] = False,
     yes: Annotated[bool, Parameter(help="don't ask")] = False,
@@ -70,14 +72,19 @@ def expire(
     For example:
 
       waypost expire --idle 30d --dry-run
-      waypost expire --idle 12h --prefix test/ --yes
+      waypost expire --idle 12h --prefix run- --yes
+      waypost expire --idle 90d --tenant acme --yes
     """
     if prefix:
         try:
             check_session_id(prefix)
         except InvalidCommandError as error:
             raise CommandError(f"--prefix: {error.message}", USAGE) from None
-    chosen = _Choice(moment_before("--idle", idle), age_of("--idle", idle), prefix, pinned)
+    if (narrowed := TenantScope(tenant).narrowed(prefix)) is None:
+        raise CommandError(
+            f"no session of the tenant {tenant!r} begins with {prefix!r}: leave out --prefix", USAGE
+        )
+    chosen = _Choice(moment_before("--idle", idle), age_of("--idle", idle), narrowed, pinned)
     counts = asyncio.run(_run(common.settings(), chosen, dry_run, yes, timeout, common.output))
     would = "would expire" if dry_run else "expired"
     said = [

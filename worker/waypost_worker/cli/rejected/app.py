@@ -2,18 +2,20 @@
 
 import asyncio
 from base64 import b64encode
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import orjson
 from cyclopts import App, Parameter, validators
 
+from waypost.model.tenants import TenantScope
 from waypost.statements import load_statement
 from waypost_worker.cli.rejected.filters import CodeFlag, SessionFlag, place_of
 from waypost_worker.cli.rejected.purge import purge
 from waypost_worker.cli.rejected.retry import retry
 from waypost_worker.cli.support.databases import connected
-from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
+from waypost_worker.cli.support.options import NOTHING_GIVEN, Common, TenantFlag
 from waypost_worker.cli.support.output import (
     DONE,
     CommandError,
@@ -36,6 +38,7 @@ def list_rejected(
     *,
     session: SessionFlag = None,
     code: CodeFlag = None,
+    tenant: TenantFlag = None,
     limit: Annotated[
         int, Parameter(help="the newest so many", validator=validators.Number(gte=1, lte=1_000_000))
     ] = 50,
@@ -48,7 +51,8 @@ def list_rejected(
       waypost rejected list --code invalid-body
       waypost rejected list --session session-1 -o jsonl
     """
-    found = asyncio.run(_newest(common.settings(), session, code, limit))
+    wanted = (session, code, limit, *TenantScope(tenant).bounds)
+    found = asyncio.run(_newest(common.settings(), wanted, limit))
     rows = [{"place": f"{row['partition']}/{row['offset']}", **row} for row in found]
     columns = ("place", "session_id", "code", "message")
     show_rows(rows, common.output, columns, "nothing was refused", wrap=("message",))
@@ -139,10 +143,10 @@ def _as_text(field: str, raw: bytes | None, for_people: bool) -> dict[str, Any]:
         return {field: None, f"{field}_base64": b64encode(raw).decode()}
 
 
-async def _newest(settings: Settings, session: str | None, code: str | None, limit: int) -> list[Any]:
+async def _newest(settings: Settings, wanted: Sequence[Any], limit: int) -> list[Any]:
     sql = load_statement("waypost_worker.operations", "rejected_list", settings.postgres_schema)
     async with connected(settings) as databases:
-        rows = [row for database in databases for row in await database.fetch(sql, session, code, limit)]
+        rows = [row for database in databases for row in await database.fetch(sql, *wanted)]
     # Each database gave its newest ones in this order.
     rows.sort(key=lambda row: (row["partition"], -row["offset"]))
     rows.sort(key=lambda row: row["recorded_at"], reverse=True)

@@ -14,7 +14,7 @@ from waypost_worker.cli.session.rollback import rollback
 from waypost_worker.cli.session.threads import COLUMNS, THREAD, WRAP, readable, thread_row
 from waypost_worker.cli.session.timeline import timeline
 from waypost_worker.cli.support.connections import reading
-from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
+from waypost_worker.cli.support.options import NOTHING_GIVEN, Common, TenantFlag
 from waypost_worker.cli.support.output import DONE, USAGE, CommandError, note, show_fields, show_rows
 from waypost_worker.cli.support.results import kept
 from waypost_worker.config.settings import Settings
@@ -42,6 +42,7 @@ _Limit = Annotated[int, Parameter(help="at most so many", validator=validators.N
 def list_sessions(
     *,
     prefix: Annotated[str, Parameter(help="only ids that begin with this")] = "",
+    tenant: TenantFlag = None,
     limit: _Limit = 50,
     cursor: Annotated[str, Parameter(help="go on where the page before said")] = "",
     recent: Annotated[bool, Parameter(help="by last activity, the latest first, instead of by id")] = False,
@@ -51,11 +52,12 @@ def list_sessions(
 
     For example:
 
-      waypost session list --prefix team-a/ --limit 20
+      waypost session list --prefix run- --limit 20
+      waypost session list --tenant acme
       waypost session list --recent --limit 5
     """
     find = _recent if recent else _by_id
-    rows, following = asyncio.run(find(common.settings(), prefix, limit, cursor))
+    rows, following = asyncio.run(find(common.settings(), tenant, prefix, limit, cursor))
     columns = ("session_id", "kept", "partition", "last_recorded_at")
     show_rows(rows, common.output, columns, "no sessions", wrap=("kept",))
     if following is not None:
@@ -66,14 +68,14 @@ def list_sessions(
 _Listed = tuple[list[dict[str, Any]], str | None]
 
 
-async def _by_id(settings: Settings, prefix: str, limit: int, cursor: str) -> _Listed:
-    async with reading(settings) as reader:
+async def _by_id(settings: Settings, tenant: str | None, prefix: str, limit: int, cursor: str) -> _Listed:
+    async with reading(settings, tenant) as reader:
         page = await reader.sessions(prefix=prefix, limit=limit, cursor=cursor)
     return _rows(page), page.cursor
 
 
-async def _recent(settings: Settings, prefix: str, limit: int, cursor: str) -> _Listed:
-    async with reading(settings) as reader:
+async def _recent(settings: Settings, tenant: str | None, prefix: str, limit: int, cursor: str) -> _Listed:
+    async with reading(settings, tenant) as reader:
         try:
             page = await reader.recent_sessions(prefix=prefix, limit=limit, cursor=cursor or None)
         except ValueError as error:
@@ -105,6 +107,7 @@ def show(
     *,
     name: Annotated[str | None, Parameter(help="only checkpoints of this name")] = None,
     limit: _Limit = 50,
+    tenant: TenantFlag = None,
     common: Common = NOTHING_GIVEN,
 ) -> int:
     """Show a session's checkpoints, newest first, or one checkpoint with its data.
@@ -117,7 +120,7 @@ def show(
       waypost session show session-1
       waypost session show session-1:12 -o json | jq .data
     """
-    found, left = asyncio.run(_look(common.settings(), session, name, limit))
+    found, left = asyncio.run(_look(common.settings(), tenant, session, name, limit))
     if isinstance(found, dict):
         if common.output == "table":
             found["data"] = readable(session, found["data"])
@@ -137,10 +140,10 @@ def show(
 
 
 async def _look(
-    settings: Settings, session: str, name: str | None, limit: int
+    settings: Settings, tenant: str | None, session: str, name: str | None, limit: int
 ) -> tuple[list[dict[str, Any]] | dict[str, Any], str]:
     """A session's checkpoints and how many are left, or one checkpoint."""
-    async with reading(settings) as reader:
+    async with reading(settings, tenant) as reader:
         if (info := await reader.session_info(session)) is not None:
             page = await reader.session(session).page(name=name, limit=limit, newest_first=True)
             left = kept(info.checkpoint_count, info.last_number)

@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from waypost_worker.cli.session.changes import show_changes
 from waypost_worker.cli.support.connections import reading
-from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
+from waypost_worker.cli.support.options import NOTHING_GIVEN, Common, TenantFlag
 from waypost_worker.cli.support.output import DONE, CommandError, Format, note, show_json, show_rows
 from waypost_worker.operations.differences import SIGNS, contents, differences, shown
 
@@ -22,6 +22,7 @@ def diff(
     after: Annotated[str, Parameter(help="another one of the same kind")],
     /,
     *,
+    tenant: TenantFlag = None,
     common: Common = NOTHING_GIVEN,
 ) -> int:
     """Show what changed between two checkpoints, or two sessions.
@@ -36,11 +37,11 @@ def diff(
       waypost session diff session-1:3 session-1:9
       waypost session diff session-1 session-1-retry -o json
     """
-    return asyncio.run(_diff(common, before, after))
+    return asyncio.run(_diff(common, tenant, before, after))
 
 
-async def _diff(common: Common, before: str, after: str) -> int:
-    async with reading(common.settings()) as reader:
+async def _diff(common: Common, tenant: str | None, before: str, after: str) -> int:
+    async with reading(common.settings(), tenant) as reader:
         sessions = [await reader.session_info(each) is not None for each in (before, after)]
         if all(sessions):
             rows = await _sessions(reader.session(before), reader.session(after))

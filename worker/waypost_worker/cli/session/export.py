@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 from cyclopts import Parameter
 
 from waypost_worker.cli.support.connections import reading
-from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
+from waypost_worker.cli.support.options import NOTHING_GIVEN, Common, TenantFlag
 from waypost_worker.cli.support.output import DONE, USAGE, CommandError, note, write
 from waypost_worker.config.settings import Settings
 
@@ -24,34 +24,37 @@ def export(
     *,
     prefix: Annotated[str | None, Parameter(help="all sessions whose ids begin with this")] = None,
     every: Annotated[bool, Parameter(name="--all", help="all sessions")] = False,
+    tenant: TenantFlag = None,
     to: Annotated[Path | None, Parameter(help="file, instead of standard output")] = None,
     common: Common = NOTHING_GIVEN,
 ) -> int:
     """Write a session as the interchange JSON list; with -o jsonl a checkpoint a
     line.
 
-    With --prefix or --all, many sessions as they are at one moment, always a
-    checkpoint a line. 'waypost session import' reads both.
+    With --prefix, --tenant or --all, many sessions as they are at one moment,
+    always a checkpoint a line. 'waypost session import' reads both.
 
     For example:
 
       waypost session export session-1 --to session-1.json
       waypost session export --all --to all.jsonl
+      waypost session export --tenant acme --to acme.jsonl
     """
     settings = common.settings()
-    if [session is not None, prefix is not None, every].count(True) != 1:
-        raise CommandError("name a SESSION, or give --prefix, or --all", USAGE)
+    given = [session is not None, prefix is not None, every].count(True)
+    if given > 1 or (given == 0 and tenant is None):
+        raise CommandError("name a SESSION, or give --prefix, --tenant or --all", USAGE)
     if session is None and common.output == "json":
         raise CommandError("many sessions are written as JSON lines: use -o jsonl", USAGE)
     pieces = _Pieces(session, prefix or "", by_line=session is None or common.output == "jsonl")
     if to is None:
-        asyncio.run(_export(settings, pieces, write))
+        asyncio.run(_export(settings, tenant, pieces, write))
         return DONE
     # Whoever finds the file finds all of it.
     part = to.with_name(to.name + ".part")
     try:
         with part.open("wb") as out:
-            asyncio.run(_export(settings, pieces, lambda piece: _put(out.write, piece, to)))
+            asyncio.run(_export(settings, tenant, pieces, lambda piece: _put(out.write, piece, to)))
         part.replace(to)
     except OSError as error:
         raise _unwritable(to, error) from None
@@ -112,8 +115,10 @@ async def _ids(snapshot: "SnapshotSet", prefix: str) -> AsyncIterator[str]:
             return
 
 
-async def _export(settings: Settings, pieces: _Pieces, put: Callable[[bytes], object]) -> None:
-    async with reading(settings) as reader:
+async def _export(
+    settings: Settings, tenant: str | None, pieces: _Pieces, put: Callable[[bytes], object]
+) -> None:
+    async with reading(settings, tenant) as reader:
         async for piece in pieces.of(reader):
             put(piece)
 

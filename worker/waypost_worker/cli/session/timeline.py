@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter, validators
 
 from waypost_worker.cli.support.connections import reading
-from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
+from waypost_worker.cli.support.options import NOTHING_GIVEN, Common, TenantFlag
 from waypost_worker.cli.support.output import DONE, CommandError, note, show_rows
 from waypost_worker.cli.support.results import kept
 from waypost_worker.operations.stored_session import FORKED_FROM
@@ -22,6 +22,7 @@ def timeline(
     limit: Annotated[
         int, Parameter(help="the newest so many", validator=validators.Number(gte=1, lte=10_000))
     ] = 50,
+    tenant: TenantFlag = None,
     common: Common = NOTHING_GIVEN,
 ) -> int:
     """Show a session's checkpoints, oldest first, and what changed between them.
@@ -36,7 +37,7 @@ def timeline(
       waypost session timeline session-1
       waypost session timeline session-1 --limit 500 -o jsonl
     """
-    found, left = asyncio.run(_newest(common, session, limit + 1))
+    found, left = asyncio.run(_newest(common, tenant, session, limit + 1))
     more = len(found) > limit
     rows = [_row(found[at - 1] if at else None, found[at]) for at in range(more, len(found))]
     if common.output == "table":
@@ -52,8 +53,10 @@ def timeline(
     return DONE
 
 
-async def _newest(common: Common, session: str, limit: int) -> "tuple[list[Checkpoint], str]":
-    async with reading(common.settings()) as reader:
+async def _newest(
+    common: Common, tenant: str | None, session: str, limit: int
+) -> "tuple[list[Checkpoint], str]":
+    async with reading(common.settings(), tenant) as reader:
         if (info := await reader.session_info(session)) is None:
             raise CommandError(f"no session {session!r} is known")
         page = await reader.session(session).page(limit=limit, newest_first=True)

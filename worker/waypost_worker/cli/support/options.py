@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final
 from cyclopts import Group, Parameter
 
 from waypost.endpoints import FILE_NAME, Endpoints, state_directory
+from waypost.model.tenants import check_tenant
 from waypost_worker.cli.support.output import Format
 from waypost_worker.config.settings import Settings, config_origin, load_settings
 
@@ -67,5 +68,12 @@ class Common(Target):
     output: OutputFlag = "table"
 
 
+TenantFlag = Annotated[
+    str | None,
+    Parameter(
+        help="only sessions of this tenant, whose ids begin with its name and a slash",
+        validator=lambda _, tenant: None if tenant is None else check_tenant(tenant),
+    ),
+]
 NOTHING_GIVEN: Final = Common()
 NO_TARGET: Final = Target()
