@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from tests.mutants.catalogue import MUTANTS, named
 from tests.mutants.hunting import Catch, UnfitTestsError, check_tests, hunt
@@ -89,7 +90,7 @@ def _table(catches: list[Catch]) -> Table:
     for column in ("mutant", "the bug", "caught by", "seeds", "seconds"):
         table.add_column(column, overflow="fold")
     for catch in catches:
-        by = catch.by or "[bold red]GOT AWAY"
+        by = escape(catch.by) if catch.by else "[bold red]GOT AWAY"
         table.add_row(catch.name, catch.bug, by, str(catch.seeds or ""), str(catch.seconds))
     return table
 

@@ -5,9 +5,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import waypost
-from waypost.errors import InvalidArgumentError
+from waypost.errors import AccessDeniedError, InvalidArgumentError
 from waypost.model.limits import MAX_SESSION_ID, text_problem
-from waypost.model.tenants import MAX_TENANT, check_tenant, tenant_of, tenant_prefix, tenant_range
+from waypost.model.tenants import (
+    MAX_TENANT,
+    TenantScope,
+    check_tenant,
+    tenant_of,
+    tenant_prefix,
+    tenant_range,
+)
 
 #: Close to the separator and to each other, so that neighbors in the order of ids are tried.
 _NEAR = st.text(alphabet="ab/.0%_\\'A\u00e9e\u0301\ue000\U0010ffff", min_size=1, max_size=6)
@@ -84,3 +91,42 @@ def test_the_longest_tenant_has_room_for_its_slash() -> None:
 def test_a_tenant_that_is_no_string_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="not int"):
         check_tenant(7)  # type: ignore[arg-type]
+
+
+# What a reader of a tenant may read.
+
+
+@given(_TENANTS, _IDS)
+@example("acme", "acme2/x")
+@example("acme", "acme")
+def test_a_scope_holds_the_tenants_sessions_and_refuses_others(tenant: str, session_id: str) -> None:
+    scope = TenantScope(tenant)
+    assert scope.holds(session_id) == (tenant_of(session_id) == tenant)
+    if scope.holds(session_id):
+        scope.require(session_id)
+        return
+    with pytest.raises(AccessDeniedError, match=r"Nothing was read or changed\.") as caught:
+        scope.require(session_id)
+    assert str(caught.value).isprintable()
+
+
+@given(_TENANTS, _IDS, st.integers(min_value=0, max_value=8))
+@example("acme", "acme2/x", 5)
+@example("acme", "acme/x", 5)
+def test_a_narrowed_prefix_lists_what_both_allow(tenant: str, session_id: str, length: int) -> None:
+    scope, prefix = TenantScope(tenant), session_id[:length]
+    narrowed = scope.narrowed(prefix)
+    for each in (session_id, f"{tenant}/{session_id}", tenant):
+        allowed = scope.holds(each) and each.startswith(prefix)
+        assert (narrowed is not None and each.startswith(narrowed)) == allowed
+
+
+def test_without_a_tenant_everything_may_be_read() -> None:
+    scope = TenantScope()
+    for session_id in ("acme/x", "x", "/x", "", None):
+        assert scope.holds(session_id)
+    assert scope.narrowed("acme2/") == "acme2/"
+    assert scope.bounds == (None, None)
+    assert TenantScope("acme").bounds == tenant_range("acme")
+    # A command that names no session is no tenant's.
+    assert not TenantScope("acme").holds(None)

@@ -1,4 +1,4 @@
-"""All mutants: of the protocol, the model, the clients, recovery, the ports on real servers, and adapters."""
+"""All mutants: of the protocol, the model, the clients, recovery, the ports on real servers, adapters, and tenants."""
 
 from tests.mutants.catalogue.adapters import ADAPTERS
 from tests.mutants.catalogue.client import CLIENT
@@ -7,10 +7,21 @@ from tests.mutants.catalogue.model import MODEL
 from tests.mutants.catalogue.protocol import PROTOCOL
 from tests.mutants.catalogue.recovery import RECOVERY
 from tests.mutants.catalogue.servers import SERVERS
+from tests.mutants.catalogue.tenants import TENANTS
 from tests.mutants.catalogue.terms import TERMS
 from tests.mutants.mutant import Mutant
 
-MUTANTS: tuple[Mutant, ...] = (*PROTOCOL, *TERMS, *MODEL, *CLIENT, *RECOVERY, *SERVERS, *COMMITS, *ADAPTERS)
+MUTANTS: tuple[Mutant, ...] = (
+    *PROTOCOL,
+    *TERMS,
+    *MODEL,
+    *CLIENT,
+    *RECOVERY,
+    *SERVERS,
+    *COMMITS,
+    *ADAPTERS,
+    *TENANTS,
+)
 
 
 def named(name: str) -> Mutant:
