@@ -1,17 +1,21 @@
 """Row-level security by tenant: what a role for readers sees, whatever it sends, and what it costs the others."""
 
+import io
 from typing import Any
 
 import asyncpg
 import orjson
 import pytest
+from tests.golden.files import HERE, formats
 from tests.support.deployment import deployment
 from tests.support.tenanted import BY_SESSION, SESSIONS, TENANTS, Tenanted, sessions_of, set_up, tenanted
 
 from waypost import AccessDeniedError, Reader
+from waypost.model.tenants import tenant_of
 from waypost.statements import for_schema
 from waypost_worker.cli.doctor.tenants import check_tenants
 from waypost_worker.devserver import Servers
+from waypost_worker.postgres.migrate import migrate_dsn
 from waypost_worker.postgres.statements import statement
 
 __all__ = ["tenanted"]
@@ -114,6 +118,22 @@ async def test_no_operator_or_function_of_the_role_is_asked_about_rows_of_others
         for table in BY_SESSION:
             await connection.fetch(f"select from waypost.{table} where evil.leak(session_id)")
         assert set(told) == set(sessions_of("acme"))
+
+
+async def test_copies_and_statistics_show_a_role_nothing_of_others(tenanted: Tenanted) -> None:
+    role = await tenanted.role("acme")
+    statistics = "select count(*) from pg_stats where schemaname = 'waypost' and attname = 'session_id'"
+    async with tenanted.connected() as connection:
+        await connection.execute("analyze waypost.sessions, waypost.checkpoints")
+        assert await connection.fetchval(statistics) > 0
+    async with tenanted.connected(role) as connection:
+        assert await connection.fetchval(statistics) == 0
+        for table in ("sessions", "checkpoints"):
+            copied = io.BytesIO()
+            await connection.copy_from_table(
+                table, schema_name="waypost", columns=["session_id"], output=copied
+            )
+            assert set(copied.getvalue().decode().splitlines()) == set(sessions_of("acme"))
 
 
 async def test_a_role_that_inherits_nothing_still_sees_its_tenant_only(tenanted: Tenanted) -> None:
@@ -317,6 +337,35 @@ async def test_the_sql_may_be_run_again_and_repairs_what_was_changed(tenanted: T
         assert await connection.fetchval("show idle_session_timeout") == "1h"
 
 
+@pytest.mark.parametrize("version", formats())
+async def test_a_database_of_an_older_version_separates_tenants_once_it_is_migrated(
+    servers: Servers, topic_prefix: str, version: str
+) -> None:
+    name = topic_prefix.replace("-", "_")
+    made = Tenanted(servers.postgres.create_database(name), "waypost", 0)
+    stored = (HERE / version / "database.sql").read_text()
+    try:
+        # Some of its sessions, with ids that have a tenant.
+        await made.run(stored.replace("('run-1-1", "('acme/run-1-1"))
+        await migrate_dsn(made.admin)
+        await made.run(statement("tenants"))
+        await made.run("alter role waypost_tenant_reader password 'waypost_tenant_reader'")
+        async with made.connected() as connection:
+            everything = await seen(connection)
+        own = {
+            table: {each for each in found if each is not None and tenant_of(each) == "acme"}
+            for table, found in everything.items()
+        }
+        assert own["sessions"]
+        assert own["checkpoints"]
+        assert own["sessions"] < everything["sessions"]
+        async with made.connected(SETTING) as connection, connection.transaction():
+            await connection.fetch(NAME, "acme", True)
+            assert await seen(connection) == own
+    finally:
+        servers.postgres.drop_database(name)
+
+
 async def test_the_sql_changes_nothing_in_a_schema_that_is_too_old(database: str) -> None:
     connection: Any = await asyncpg.connect(database)
     try:
@@ -326,6 +375,32 @@ async def test_the_sql_changes_nothing_in_a_schema_that_is_too_old(database: str
         assert await connection.fetchval("select count(*) from pg_policy") == 0
     finally:
         await connection.close()
+
+
+async def test_an_administrator_who_is_no_superuser_sets_it_up_without_bypassing(tenanted: Tenanted) -> None:
+    """As on a hosted server: the worker stays subject to the policy that is always true."""
+    database = tenanted.admin.rpartition("/")[2]
+    managed = await tenanted.role(None)
+    await tenanted.run(
+        f"revoke waypost_tenant_reader from {managed}; grant waypost_migrator to {managed}; "
+        f"grant waypost_tenant_reader to {managed} with admin option; "
+        f"alter database {database} owner to {managed}; alter role waypost_worker nobypassrls"
+    )
+    told: list[str] = []
+    try:
+        async with tenanted.connected(managed) as connection:
+            connection.add_log_listener(lambda _, message: told.append(message.message))
+            await connection.execute(statement("tenants"))
+        assert any("waypost_worker stays subject to the policy" in message for message in told)
+        async with tenanted.connected("waypost_worker") as connection:
+            assert (await seen(connection))["sessions"] == set(SESSIONS)
+            await connection.execute("delete from waypost.checkpoints where session_id = 'acme2/run-1'")
+        async with tenanted.connected(await tenanted.role("acme")) as connection:
+            assert await seen(connection) == all_of("acme")
+    finally:
+        await tenanted.run(
+            f"alter role waypost_worker bypassrls; alter database {database} owner to postgres"
+        )
 
 
 @pytest.mark.parametrize("tenant", ["", "acme/", "/", "a/b", "x" * 200])

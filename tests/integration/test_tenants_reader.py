@@ -101,6 +101,14 @@ async def test_every_read_of_a_session_works_with_a_tenant(tenanted: Tenanted, r
                 snapshot.rows("oldest_first", "acme2/run-1")
 
 
+async def test_a_barrier_of_another_tenants_session_is_denied_before_kafka_is_asked(
+    tenanted: Tenanted,
+) -> None:
+    async with Reader(tenanted.admin, tenant="acme", bootstrap_servers="127.0.0.1:1") as reader:
+        with pytest.raises(AccessDeniedError, match="does not belong to the tenant 'acme'"):
+            await reader.barrier("acme2/run-1")
+
+
 async def test_a_reader_without_a_tenant_is_told_that_its_role_needs_one(tenanted: Tenanted) -> None:
     async with Reader(tenanted.dsn(SETTING)) as reader:
         for read in (reader.sessions, reader.session("acme/run-1").get_all, reader.recent_sessions):
@@ -127,7 +135,7 @@ async def test_a_bound_role_needs_no_tenant_and_takes_no_other(tenanted: Tenante
 async def test_what_may_not_be_read_is_denied(tenanted: Tenanted) -> None:
     role = await tenanted.role("acme")
     async with Reader(tenanted.dsn(role)) as reader:
-        with pytest.raises(AccessDeniedError, match="permission denied for table (outbox|partitions)"):
+        with pytest.raises(AccessDeniedError, match=r"permission denied for table (outbox|partitions)"):
             await reader._fetch_all("waypost_worker.console/partitions")
 
 

@@ -55,7 +55,8 @@ _FILL_SESSION = (
     "from generate_series(1, 2) n",
     "insert into waypost.recent_commands values ($1, 3, 'id', null)",
     'insert into waypost.rejected_commands (partition, "offset", session_id, code, message, headers, recorded_at) '
-    "select 0, count(*), $1, 'code', 'message', '[]', now() from waypost.rejected_commands where session_id is not null",
+    "select 0, count(*), $1, 'code', 'message', '[]', now() from waypost.rejected_commands "
+    "where session_id is not null",
 )
 _numbers = itertools.count(1)
 
