@@ -203,6 +203,8 @@ def test_a_proxy_says_who_it_is(own: CommandLine, own_worker: Started, session: 
     with running_console(own, settings) as console:
         assert httpx.get(console.address).status_code == 401
         said = {"x-waypost-secret": "shared-by-proxy-and-console", "x-waypost-user": "ann@example.org"}
+        # Most proxies say for whom they ask. That is not who asks.
+        said["x-forwarded-for"] = "203.0.113.7"
         with httpx.Client(
             base_url=console.address, headers={**said, "origin": console.address}, timeout=PATIENCE
         ) as ann:

@@ -59,6 +59,8 @@ async def serving(
         log_config=None,
         access_log=False,
         server_header=False,
+        # Who sends a request is whoever is connected, whatever a header says: the console knows its proxy by that.
+        proxy_headers=False,
         **limits(),
     )
     server = _Server(config)
