@@ -279,6 +279,8 @@ def pin_and_prove_in_the_console(line: CommandLine) -> None:
         health = client.get("/api/v1/health").json()
         assert (health["workers"], health["lag"]) == (1, 0)
         assert [health[f"{one}_error"] for one in ("kafka", "workers", "live")] == [None, None, None]
+        findings = client.get("/health").text
+        assert "cleanup.policy=delete" in findings
         path = "/sessions/s/pin"
         form = fields_of(client.get(path, params={"checkpoint": "1"}).text)
         assert "Pinned" in client.post(path, data=form, follow_redirects=True).text

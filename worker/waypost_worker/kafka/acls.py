@@ -47,8 +47,9 @@ def least_acls(topics: Topics, worker_group: str, subscriber_groups: str) -> lis
         Acl("worker", "topic", topics.results, "literal", ("Read", "Write", "Describe", "DescribeConfigs")),
         Acl("worker", "group", worker_group, "literal", ("Read", "Describe")),
         Acl("worker", "transactional-id", own, "prefixed", epochs),
-        Acl("console", "topic", topics.commands, "literal", ("Read", "Write", "Describe")),
-        Acl("console", "topic", topics.results, "literal", ("Read", "Describe")),
+        # Its page of health checks the topics' settings, too.
+        Acl("console", "topic", topics.commands, "literal", ("Read", "Write", "Describe", "DescribeConfigs")),
+        Acl("console", "topic", topics.results, "literal", ("Read", "Describe", "DescribeConfigs")),
         Acl("console", "group", worker_group, "literal", ("Describe",)),
         Acl(
             "operator",
