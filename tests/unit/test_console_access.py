@@ -18,7 +18,7 @@ from waypost_worker.console.access import (
     is_loopback,
     is_own_origin,
 )
-from waypost_worker.console.serve import check_settings
+from waypost_worker.console.gates import check_settings
 
 LOCAL = User("local", Role.OPERATOR)
 
@@ -131,6 +131,14 @@ def test_the_source_of_a_users_commands_holds_no_odd_character() -> None:
     assert User("../a b?", Role.VIEWER).source == "/console/..-a-b-"
 
 
+OIDC = {
+    "console_auth": "oidc",
+    "console_oidc_issuer": "https://login.example.org",
+    "console_oidc_client_id": "waypost",
+    "console_oidc_viewers": "staff",
+}
+
+
 @pytest.fixture(autouse=True)
 def nothing_configured(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in set(os.environ) - set(environment()):
@@ -154,6 +162,15 @@ def nothing_configured(monkeypatch: pytest.MonkeyPatch) -> None:
             "console_proxy_peers",
         ),
         ({"console_auth": "token", "console_token": "t" * 16, "console_host": "0.0.0.0"}, "console_hosts"),
+        ({"console_auth": "oidc"}, "console_oidc_issuer"),
+        ({**OIDC, "console_oidc_issuer": "http://login.example.org"}, "console_oidc_issuer"),
+        ({**OIDC, "console_oidc_issuer": "login.example.org"}, "console_oidc_issuer"),
+        ({**OIDC, "console_oidc_issuer": "https://"}, "console_oidc_issuer"),
+        ({**OIDC, "console_oidc_issuer": "https://login.example.org/?a=b"}, "console_oidc_issuer"),
+        ({**OIDC, "console_oidc_client_id": ""}, "console_oidc_client_id"),
+        ({**OIDC, "console_oidc_scopes": "email"}, "console_oidc_scopes"),
+        ({**OIDC, "console_oidc_viewers": " , "}, "console_oidc_viewers"),
+        ({**OIDC, "console_host": "0.0.0.0"}, "console_hosts"),
     ],
 )
 def test_settings_that_let_in_anybody_or_nobody_are_rejected(given: dict[str, str], named: str) -> None:
@@ -174,6 +191,8 @@ def test_settings_that_let_in_anybody_or_nobody_are_rejected(given: dict[str, st
             "console_hosts": "c.example.org",
         },
         {"console_auth": "proxy", "console_proxy_secret": "s" * 16, "console_proxy_peers": "10.0.0.1, ::1"},
+        OIDC,
+        {**OIDC, "console_oidc_issuer": "http://127.0.0.1:8080/realms/a"},
     ],
 )
 def test_settings_that_say_who_may_come_in_are_accepted(given: dict[str, str]) -> None:

@@ -34,7 +34,7 @@ def console(
     publishes commands like an agent; a role that may only read is enough.
 
     The printed link lets one browser in, once. Each use prints the next one. Any other address than
-    loopback needs WAYPOST_CONSOLE_AUTH=token or proxy.
+    loopback needs WAYPOST_CONSOLE_AUTH=token, oidc or proxy.
 
     With --tenant, it shows and changes the sessions of that tenant only.
 

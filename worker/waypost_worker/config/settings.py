@@ -185,7 +185,7 @@ class Settings(BaseSettings):
     console_host: str = Field(
         default="127.0.0.1",
         min_length=1,
-        description="where the console is served; anything but loopback needs console_auth=token or proxy",
+        description="where the console is served; anything but loopback needs console_auth=token, oidc or proxy",
     )
     console_port: int | None = Field(
         default=None,
@@ -197,9 +197,10 @@ class Settings(BaseSettings):
         default="",
         description="host[:port] names by which browsers call the console, comma-separated, besides loopback",
     )
-    console_auth: Literal["link", "token", "proxy"] = Field(
+    console_auth: Literal["link", "token", "oidc", "proxy"] = Field(
         default="link",
-        description="who may use the console: a one-time link, a shared token, or a proxy's word",
+        description="who may use the console: a one-time link, a shared token, an OpenID Connect provider, or a "
+        "proxy's word",
     )
     console_role: Literal["observer", "viewer", "operator"] = Field(
         default="operator", description="what console users may do at most; observers see no data"
@@ -208,6 +209,42 @@ class Settings(BaseSettings):
         default=None, min_length=16, description="for console_auth=token: what users type, and programs send"
     )
     console_token_file: str | None = Field(default=None, description="a file that holds console_token")
+    console_oidc_issuer: str | None = Field(
+        default=None,
+        description="for console_auth=oidc: the provider's issuer, as in https://login.example.org/realms/staff",
+    )
+    console_oidc_client_id: str | None = Field(
+        default=None, description="for console_auth=oidc: the client id that the provider gave the console"
+    )
+    console_oidc_client_secret: SecretStr | None = Field(
+        default=None, min_length=4, description="for console_auth=oidc: its secret; unset: a public client"
+    )
+    console_oidc_client_secret_file: str | None = Field(
+        default=None, description="a file that holds console_oidc_client_secret"
+    )
+    console_oidc_scopes: str = Field(
+        default="openid profile email",
+        description="scopes to ask for, separated by spaces; some providers need groups for groups",
+    )
+    console_oidc_user_claim: str = Field(
+        default="email",
+        min_length=1,
+        description="the claim that names users in the log; email counts only if verified; otherwise sub is used",
+    )
+    console_oidc_groups_claim: str = Field(
+        default="groups",
+        min_length=1,
+        description="the claim that lists a user's groups, or the way to it, as in realm_access.roles",
+    )
+    console_oidc_operators: str = Field(
+        default="", description="groups whose members are operators, comma-separated; *: everybody"
+    )
+    console_oidc_viewers: str = Field(
+        default="", description="groups whose members are viewers, comma-separated; *: everybody"
+    )
+    console_oidc_observers: str = Field(
+        default="", description="groups whose members are observers, comma-separated; *: everybody"
+    )
     console_proxy_peers: str = Field(
         default="", description="for console_auth=proxy: its addresses or networks, comma-separated"
     )

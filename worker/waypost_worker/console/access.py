@@ -1,8 +1,8 @@
 """Who may look and who may change: links, tokens, a proxy's word, and what a browser's request must carry. Pure.
 
-Three modes. ``link``: the console prints a link with a token that works once, for its own machine. ``token``: one
+Four modes. ``link``: the console prints a link with a token that works once, for its own machine. ``token``: one
 shared token, typed into a form or sent by a program. ``proxy``: a reverse proxy in front says who it is, in headers
-that count only from its own address and with its secret.
+that count only from its own address and with its secret. ``oidc``: an OpenID Connect provider says it (``identity``).
 """
 
 import hashlib
@@ -23,7 +23,7 @@ USER_HEADER: Final = "x-waypost-user"
 ROLE_HEADER: Final = "x-waypost-role"
 SECRET_HEADER: Final = "x-waypost-secret"  # noqa: S105
 _MOST_SESSIONS: Final = 1000
-_LONGEST_USER: Final = 100
+LONGEST_USER: Final = 100
 _LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -145,7 +145,7 @@ class Proxy:
         if not self._is_peer(peer) or not same(headers.get(SECRET_HEADER, ""), self.secret):
             return None
         name = headers.get(USER_HEADER, "").strip()
-        if not name or len(name) > _LONGEST_USER or printable(name) != name:
+        if not name or len(name) > LONGEST_USER or printable(name) != name:
             return None
         return User(
             name, min(self.most, role_named(headers.get(ROLE_HEADER, self.most.name)) or Role.OBSERVER)

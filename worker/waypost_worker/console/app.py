@@ -14,7 +14,17 @@ from starlette.types import ASGIApp
 from typing_extensions import override
 
 from waypost.errors import WaypostError
-from waypost_worker.console import api, changes, overview, provenance, rejected, sessions, streams, verifying
+from waypost_worker.console import (
+    api,
+    changes,
+    oidc,
+    overview,
+    provenance,
+    rejected,
+    sessions,
+    streams,
+    verifying,
+)
 from waypost_worker.console.door import login, logout, try_login
 from waypost_worker.console.guard import Gate, Guard
 from waypost_worker.console.pages.changes import KINDS
@@ -22,7 +32,7 @@ from waypost_worker.console.problems import Problem, ProblemError, answer, not_f
 from waypost_worker.console.services import Services
 
 log = logging.getLogger("waypost.console")
-_STATIC: Final = {"waypost.css": "text/css", "waypost.js": "text/javascript", "icon.svg": "image/svg+xml"}
+STATIC: Final = {"waypost.css": "text/css", "waypost.js": "text/javascript", "icon.svg": "image/svg+xml"}
 _Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -82,6 +92,7 @@ def _routes() -> list[Route]:
         "/api/v1/rejected": api.rejected,
         "/api/v1/health": api.health,
         "/login": login,
+        oidc.CALLBACK: oidc.end,
         "/static/{name}": static,
     }
     posts: Mapping[str, _Handler] = {
@@ -138,7 +149,7 @@ def _exception_handlers() -> Mapping[Any, Any]:
 async def static(request: Request) -> Response:
     """Answer with one of the console's own files."""
     name = request.path_params["name"]
-    if name not in _STATIC:
+    if name not in STATIC:
         raise not_found("This file")
     content = files("waypost_worker.console").joinpath("static", name).read_bytes()
-    return Response(content, media_type=_STATIC[name], headers={"cache-control": "max-age=300"})
+    return Response(content, media_type=STATIC[name], headers={"cache-control": "max-age=300"})

@@ -1,12 +1,13 @@
-"""Coming in and leaving: the one-time link, the token's form, and the cookie."""
+"""Coming in and leaving: the one-time link, the token's form, or the provider."""
 
-import time
 from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from waypost_worker.console.access import SESSION_SECONDS, User, same
+from waypost_worker.console import oidc
+from waypost_worker.console.access import User, same
+from waypost_worker.console.entering import let_in
 from waypost_worker.console.forms import read_form
 from waypost_worker.console.guard import Gate, cookie_of
 from waypost_worker.console.problems import Problem, ProblemError
@@ -16,18 +17,20 @@ _LOCAL: Final = "local"
 
 
 async def login(request: Request) -> Response:
-    """Let the browser in that has a link's token, or ask for the console's token."""
+    """Let the browser in that has a link's token, send it to the provider, or ask for the console's token."""
     gate: Gate = request.app.state.gate
+    if gate.oidc is not None:
+        return await oidc.begin(request)
     token = request.query_params.get("token")
     if gate.links is not None and token is not None:
         # Whoever fetches what may be opened later, or asks what is there, must not use the link up.
         if "prefetch" in request.headers.get("sec-purpose", "") or request.method == "HEAD":
             return Response(status_code=503)
         if gate.links.redeem(token):
-            return _let_in(request, gate, User(_LOCAL, gate.role))
+            return let_in(request, User(_LOCAL, gate.role))
     if gate.links is not None:
         if request.state.user is not None:
-            return render(request, "welcome.html", title="You are in")
+            return render(request, "welcome.html", title="You are in", page="/")
         raise ProblemError(
             Problem(
                 401,
@@ -47,7 +50,7 @@ async def try_login(request: Request) -> Response:
     form = await read_form(request)
     if gate.token is None or not same(form.get("token", ""), gate.token):
         return render(request, "login.html", 401, title="Log in", wrong=True)
-    return _let_in(request, gate, User("token", gate.role))
+    return let_in(request, User("token", gate.role))
 
 
 async def logout(request: Request) -> Response:
@@ -55,22 +58,15 @@ async def logout(request: Request) -> Response:
     await read_form(request)
     gate: Gate = request.app.state.gate
     gate.logins.end(cookie_of(request.headers, gate.cookie))
-    gone = ProblemError(
-        Problem(401, "You are logged out", "This browser was forgotten.", "Close the tab, or log in again.")
+    elsewhere = None if gate.oidc is None else gate.oidc.provider.logout_url()
+    raise ProblemError(
+        Problem(
+            401,
+            "You are logged out",
+            "This browser was forgotten.",
+            "Close the tab, or log in again."
+            if elsewhere is None
+            else "The provider may still know you, and log you in again without asking.",
+            link=None if elsewhere is None else (elsewhere, "Log out at the provider as well"),
+        )
     )
-    raise gone
-
-
-def _let_in(request: Request, gate: Gate, user: User) -> Response:
-    # Not a redirect: behind a link on another site, a browser would not send a strict cookie along with it.
-    response = render(request, "welcome.html", title="You are in")
-    response.set_cookie(
-        gate.cookie,
-        gate.logins.let_in(user, time.monotonic()),
-        max_age=SESSION_SECONDS,
-        path="/",
-        secure=request.headers.get("x-forwarded-proto", request.url.scheme) == "https",
-        httponly=True,
-        samesite="strict",
-    )
-    return response

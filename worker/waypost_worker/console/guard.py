@@ -7,13 +7,17 @@ sent. A page that changes something checks its form's token as well (``forms``).
 import time
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from waypost_worker.console.access import Links, Logins, Proxy, Role, User, is_own_origin, same
 from waypost_worker.console.problems import Problem, answer
+from waypost_worker.console.urls import with_query
+
+if TYPE_CHECKING:
+    from waypost_worker.console.oidc import OidcLogin
 
 OPEN: Final = ("/static/", "/login")
 _SAFE: Final = frozenset(("GET", "HEAD"))
@@ -40,6 +44,7 @@ class Gate:
     links: Links | None = None
     token: str | None = None
     proxy: Proxy | None = None
+    oidc: "OidcLogin | None" = None
     role: Role = Role.OPERATOR
     logins: Logins = field(default_factory=Logins)
 
@@ -109,7 +114,7 @@ class Guard:
         user, holder = self._gate.user(peer, headers)
         state["user"], state["form_token"] = user, self._gate.logins.form_token(holder)
         if user is None and not scope["path"].startswith(OPEN):
-            return self._not_let_in()
+            return self._not_let_in(scope)
         programs = "authorization" in headers and user is not None and self._gate.token is not None
         if scope["method"] in _SAFE or programs:
             return None
@@ -127,13 +132,27 @@ class Guard:
             )
         return None
 
-    def _not_let_in(self) -> Problem:
+    def _not_let_in(self, scope: Scope) -> Problem:
         if self._gate.proxy is not None:
             return Problem(
                 401,
                 "The proxy did not say who you are",
                 "This console only answers a reverse proxy that it knows, with the secret that both share.",
                 "Open the console by the proxy's address. See docs/console.md for the headers that it must send.",
+            )
+        if self._gate.oidc is not None:
+            provider = self._gate.oidc.provider.registration.host
+            asked = scope["path"] + (
+                f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else ""
+            )
+            return Problem(
+                401,
+                "Log in first",
+                f"This console asks {provider} who you are. A login lasts 12 hours at most.",
+                link=(
+                    with_query("/login", page=asked if scope["method"] in _SAFE else None),
+                    f"Log in with {provider}",
+                ),
             )
         if self._gate.token is not None:
             return Problem(

@@ -1,6 +1,5 @@
 """Run the console: from settings to a server that answers, and the link that lets a browser in."""
 
-import ipaddress
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
@@ -8,15 +7,14 @@ from typing import Final
 from starlette.types import ASGIApp
 
 from waypost import __version__
-from waypost.errors import InvalidArgumentError
 from waypost.model.tenants import TenantScope
 from waypost.reader.client import Reader
 from waypost_worker.config.kafka import kafka_connection, kafka_security
-from waypost_worker.config.settings import Settings, SettingsError
-from waypost_worker.console.access import Links, Proxy, Role, allowed_hosts, is_loopback
+from waypost_worker.config.settings import Settings
+from waypost_worker.console.access import allowed_hosts, is_loopback
 from waypost_worker.console.app import make_app
 from waypost_worker.console.cluster import cluster
-from waypost_worker.console.guard import Gate
+from waypost_worker.console.gates import check_settings, gate_of
 from waypost_worker.console.live import live_results
 from waypost_worker.console.publishing import publishing
 from waypost_worker.console.reads import Reads
@@ -44,14 +42,8 @@ async def console(settings: Settings, tell: Callable[[str], None]) -> AsyncItera
     SettingsError if the settings would let in anybody, ListenError if the port can't be had.
     """
     check_settings(settings)
-    gate = Gate(frozenset(), "", role=Role[settings.console_role.upper()])
-    if settings.console_auth == "link":
-        gate.links = Links()
-    elif settings.console_auth == "token" and settings.console_token is not None:
-        gate.token = settings.console_token.get_secret_value()
-    else:
-        gate.proxy = _proxy(settings)
     async with AsyncExitStack() as stack:
+        gate = await stack.enter_async_context(gate_of(settings))
         made = await stack.enter_async_context(_services(settings))
         port = await _listening(stack, make_app(made, gate), settings)
         names = [name.strip() for name in settings.console_hosts.split(",") if name.strip()]
@@ -125,51 +117,6 @@ async def _listening(stack: AsyncExitStack, app: ASGIApp, settings: Settings) ->
         except ListenError as error:
             last = error
     raise ListenError(str(last).replace("WAYPOST_HTTP_", "WAYPOST_CONSOLE_"))
-
-
-def check_settings(settings: Settings) -> None:
-    """SettingsError unless the settings say who may come in."""
-    host, auth = settings.console_host, settings.console_auth
-    if auth == "link" and not is_loopback(host):
-        raise SettingsError(
-            f"console_host: {host} can be reached from other machines, and console_auth=link lets nobody in there. "
-            "Nothing was started. Set console_auth=token and console_token, or console_auth=proxy"
-        )
-    if auth == "token" and settings.console_token is None:
-        raise SettingsError(
-            "console_token: console_auth=token needs it, 16 characters or more; nothing was started"
-        )
-    if auth == "proxy" and (
-        settings.console_proxy_secret is None or not settings.console_proxy_peers.strip()
-    ):
-        raise SettingsError(
-            "console_proxy_peers: console_auth=proxy needs the proxy's addresses and console_proxy_secret; nothing was "
-            "started"
-        )
-    if not is_loopback(host) and not settings.console_hosts.strip():
-        raise SettingsError(
-            f"console_hosts: say by which names browsers reach the console at {host}, such as console.example.org; "
-            "requests for others are rejected. Nothing was started"
-        )
-    if auth == "proxy":
-        _proxy(settings)
-    try:
-        TenantScope(settings.console_tenant)
-    except InvalidArgumentError as error:
-        raise SettingsError(f"console_tenant: {error}") from None
-
-
-def _proxy(settings: Settings) -> Proxy:
-    peers = []
-    for text in settings.console_proxy_peers.split(","):
-        try:
-            peers.append(ipaddress.ip_network(text.strip(), strict=False))
-        except ValueError as error:
-            raise SettingsError(f"console_proxy_peers: {error}; nothing was started") from None
-    secret = settings.console_proxy_secret
-    return Proxy(
-        tuple(peers), "" if secret is None else secret.get_secret_value(), Role[settings.console_role.upper()]
-    )
 
 
 def _shown(host: str) -> str:

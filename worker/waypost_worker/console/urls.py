@@ -5,6 +5,7 @@ from urllib.parse import quote, unquote_to_bytes, urlencode
 
 _DOTS: Final = frozenset((".", ".."))
 _MARK: Final = "~"
+_LONGEST_PAGE: Final = 1000
 
 
 def segment(identifier: str) -> str:
@@ -39,3 +40,9 @@ def with_query(path: str, **query: str | int | None) -> str:
     """Return a path with those parameters that are neither None nor empty."""
     given = {name: value for name, value in query.items() if value is not None and value != ""}
     return f"{path}?{urlencode(given)}" if given else path
+
+
+def own_page(path: str) -> str:
+    """Return a path if a browser that follows it stays in the console, and else the first page's."""
+    stays = path.isascii() and path.isprintable() and path.startswith("/") and path[1:2] not in ("/", "\\")
+    return path if stays and len(path) <= _LONGEST_PAGE else "/"
