@@ -22,7 +22,7 @@ COMPILE := $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11
 # In what follows "##@ Heading" starts a group of `make help`, and "## text" explains a target.
 
 ##@ Start here
-.PHONY: help demo setup promtool clean
+.PHONY: help demo setup promtool helm clean
 
 help:  ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } \
@@ -55,6 +55,9 @@ $(STAMP): $(SMALL) requirements.lock
 promtool:  ## tool that tests the alert rules, from Debian's package (make setup tries it too)
 	@deploy/fetch-promtool $(BIN)
 
+helm:  ## program that renders the chart, built by Go; without it the tests of the chart are skipped
+	@deploy/fetch-helm $(BIN)
+
 clean:  ## remove build products (virtual environments stay)
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
@@ -74,7 +77,7 @@ commits:  ## form of the commit messages since the rule exists
 
 # Files are taken in the order of their names: unit tests, which are short, come last, so that all jobs end together.
 test: check  ## everything that CI runs: check, then all tests, JOBS files at a time, each job with its own servers
-	@$(if $(CI),deploy/install-test-packages)
+	@$(if $(CI),deploy/install-test-packages && deploy/fetch-helm $(BIN))
 	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=15 --instafail \
 	  --max-worker-restart 0 --timeout 300 -o faulthandler_timeout=480 -o faulthandler_exit_on_timeout=true
 

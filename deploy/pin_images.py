@@ -1,4 +1,4 @@
-"""``make pin-images``: renews the digests of base images in the container file and the compose file.
+"""``make pin-images``: renews the digests of base images wherever they are named.
 
 Each ``name:tag@sha256:…`` is looked up by name and tag with the first of these tools that is on PATH: crane, skopeo,
 docker (buildx). All are asked before anything is written, so that a failure changes nothing. Tags stay: a newer one is
@@ -16,7 +16,13 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parent.parent
-FILES: Final = ("deploy/Containerfile", "deploy/compose.yaml")
+FILES: Final = (
+    "deploy/Containerfile",
+    "deploy/compose.yaml",
+    "deploy/helm/waypost/values.yaml",
+    "deploy/kubernetes/components/servers/kafka.yaml",
+    "deploy/kubernetes/components/servers/postgres.yaml",
+)
 TOOLS: Final[Mapping[str, tuple[str, ...]]] = {
     "crane": ("digest", "IMAGE"),
     "skopeo": ("inspect", "--no-tags", "--format", "{{.Digest}}", "docker://IMAGE"),

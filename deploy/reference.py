@@ -20,6 +20,9 @@ from waypost_worker.telemetry import catalog as c
 from waypost_worker.telemetry.catalog import METRICS, RECOVERY_METRICS, Metric
 
 ROOT: Final = Path(__file__).parent.parent
+_RULES_NOTE: Final = (
+    "# Made from deploy/prometheus/waypost.rules.yaml by `make reference`; change it there.\n"
+)
 _GENERATED: Final = "<!-- Made from the code by `make reference`; change it there. -->"
 
 
@@ -326,8 +329,13 @@ def prometheus_rule() -> str:
         "metadata": {"name": "waypost"},
         "spec": rules,
     }
-    note = "# Made from deploy/prometheus/waypost.rules.yaml by `make reference`; change it there.\n"
-    return note + yaml.safe_dump(wrapped, sort_keys=False, width=110)
+    return _RULES_NOTE + yaml.safe_dump(wrapped, sort_keys=False, width=110)
+
+
+def chart_rules() -> str:
+    """deploy/helm/waypost/files/waypost.rules.yaml: the rules, where the chart can read them."""
+    rules = yaml.safe_load((ROOT / "deploy/prometheus/waypost.rules.yaml").read_text())
+    return _RULES_NOTE + yaml.safe_dump(rules, sort_keys=False, width=110)
 
 
 def generated() -> dict[Path, str]:
@@ -337,6 +345,7 @@ def generated() -> dict[Path, str]:
         Path("docs/settings.md"): settings_page(),
         Path("deploy/grafana/waypost.json"): json.dumps(dashboard(), indent=2) + "\n",
         Path("deploy/kubernetes/components/monitoring/prometheusrule.yaml"): prometheus_rule(),
+        Path("deploy/helm/waypost/files/waypost.rules.yaml"): chart_rules(),
     }
 
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from tests.support.cli import CommandLine
+from tests.support.servers import unavailable
 from tests.unit.operator_kinds import KINDS, check_custom
 
 from waypost import Topics
@@ -31,6 +33,8 @@ ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
 VERSION = "1.33"
+#: A placeholder in a domain that nobody can have. Without a registry's name, some engines would ask one of theirs.
+IMAGE = "registry.waypost.example/waypost"
 BESIDE = Path(sys.executable).parent
 
 
@@ -84,8 +88,8 @@ def test_the_compose_file_is_one() -> None:
     )
     assert done.returncode == 0, done.stdout
     services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
-    assert services["kafka"]["image"].startswith("apache/kafka:4.")
-    assert services["postgres"]["image"].startswith("postgres:18")
+    assert services["kafka"]["image"].startswith("docker.io/apache/kafka:4.")
+    assert services["postgres"]["image"].startswith("docker.io/library/postgres:18")
     for name, service in services.items():
         assert set(service.get("depends_on", {})) <= set(services), name
 
@@ -168,7 +172,7 @@ def test_an_overlay_renders_to_valid_objects(overlay: str) -> None:
         {"autoscaled": "Deployment", "static": "StatefulSet"}[overlay]
     ]
     (container,) = workers[0]["spec"]["template"]["spec"]["containers"]
-    assert container["image"] == f"waypost:{version()}"
+    assert container["image"] == f"{IMAGE}:{version()}"
     names = {variable["name"] for variable in container.get("env", ())}
     assert ("WAYPOST_GROUP_INSTANCE_ID" in names) == (overlay == "static")
     assert ("replicas" in workers[0]["spec"]) == (overlay == "static")
@@ -184,6 +188,71 @@ def test_an_overlay_renders_to_valid_objects(overlay: str) -> None:
     }
     assert mounted == {value for name, value in settings.items() if name.endswith("_FILE")}
     assert settings["WAYPOST_KAFKA_SECURITY_PROTOCOL"] == "SSL"
+
+
+@pytest.mark.parametrize("name", ["plain", "try"])
+def test_an_overlay_without_operators_has_kinds_of_kubernetes_alone(name: str, tmp_path: Path) -> None:
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        unavailable("kubectl is not here, which renders kustomizations")
+    done = run(kubectl, "kustomize", KUBERNETES / "overlays" / name)
+    assert done.returncode == 0, done.stderr
+    rendered = list(yaml.safe_load_all(done.stdout))
+    for one in rendered:
+        kubernetes_validate.validate(one, VERSION, strict=True)
+    made = {f"{one['kind']} {one['metadata']['name']}": one for one in rendered}
+    assert {"Deployment waypost-worker", "Job waypost-topics", "Job waypost-migrate"} <= set(made)
+    (settings,) = (one["data"] for one in rendered if one["kind"] == "ConfigMap")
+    if name == "plain":
+        assert settings["WAYPOST_BOOTSTRAP_SERVERS"] == "kafka.example.org:9092"
+        return
+    # What the settings name is there: a service with pods behind it, and a login that Postgres is given, too.
+    host, _, port = settings["WAYPOST_BOOTSTRAP_SERVERS"].partition(":")
+    ports = {"Service waypost-postgres": 5432, f"Service {host}": int(port)}
+    for service, number in ports.items():
+        spec = made[service]["spec"]
+        (server,) = (
+            one for one in rendered if one["kind"] == "StatefulSet" and selects(spec["selector"], one)
+        )
+        assert spec["ports"][0]["port"] == number
+        (container,) = server["spec"]["template"]["spec"]["containers"]
+        assert container["ports"] == [{"name": spec["ports"][0]["targetPort"], "containerPort": number}]
+        assert re.search(r"^docker\.io/[\w/]+:[\d.]+@sha256:[0-9a-f]{64}$", container["image"])
+        if number == 9092:
+            variables = {one["name"]: one["value"] for one in container["env"]}
+            assert f"PLAINTEXT://{host}:{port}" in variables["KAFKA_ADVERTISED_LISTENERS"].split(",")
+    secrets = {
+        one["metadata"]["name"]: {key: b64decode(value).decode() for key, value in one["data"].items()}
+        for one in rendered
+        if one["kind"] == "Secret"
+    }
+    postgres, access = (
+        next(secret for name, secret in secrets.items() if name.startswith(prefix))
+        for prefix in ("waypost-postgres-", "waypost-console-access-")
+    )
+    assert postgres["dsn"] == f"postgresql://waypost:{postgres['password']}@waypost-postgres/waypost"
+    assert access["dsn"] == postgres["dsn"]
+    check_settings(Settings(console_auth="token", console_token=access["token"], postgres_dsn=access["dsn"]))
+
+
+def selects(selector: dict[str, str], workload: dict[str, Any]) -> bool:
+    labels: dict[str, str] = workload["spec"]["template"]["metadata"]["labels"]
+    return selector.items() <= labels.items()
+
+
+@pytest.mark.parametrize("name", ["kafka", "postgres"])
+def test_the_servers_to_try_it_are_those_of_the_compose_file(name: str) -> None:
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    server = next(one for one in documents(KUBERNETES / f"components/servers/{name}.yaml"))
+    (container,) = server["spec"]["template"]["spec"]["containers"]
+    assert container["image"] == services[name]["image"]
+    given = {one["name"]: one["value"] for one in container["env"]}
+    addresses = {"KAFKA_CONTROLLER_QUORUM_VOTERS", "KAFKA_LOG_DIRS", "KAFKA_INTER_BROKER_LISTENER_NAME"}
+    addresses |= {key for key in given if "LISTENER" in key} | {"POSTGRES_PASSWORD", "POSTGRES_PASSWORD_FILE"}
+    there = services[name]["environment"]
+    assert {key: value for key, value in given.items() if key not in addresses} == {
+        key: value for key, value in there.items() if key not in addresses
+    }
 
 
 def version() -> str:
@@ -221,7 +290,7 @@ def test_pods_read_their_secrets_from_files_that_are_mounted() -> None:
 
 
 def test_pods_may_write_nothing_and_become_nobody_else() -> None:
-    assert len(pods()) == 6
+    assert len(pods()) == 7
     for pod in pods():
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["automountServiceAccountToken"] is False
@@ -237,7 +306,7 @@ def test_pods_may_write_nothing_and_become_nobody_else() -> None:
 def test_a_job_takes_a_snapshot_looks_at_it_and_only_then_removes_old_ones(tmp_path: Path) -> None:
     folder = KUBERNETES / "components/snapshots"
     assert yaml.safe_load((folder / "kustomization.yaml").read_text())["images"] == [
-        {"name": "waypost", "newTag": version()}
+        {"name": "waypost", "newName": IMAGE, "newTag": version()}
     ]
     (job,) = documents(folder / "cronjob.yaml")
     pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
@@ -286,7 +355,7 @@ def strimzi_patch(kind: str, name: str) -> list[dict[str, Any]]:
 def test_the_console_lets_in_whoever_knows_its_token_and_answers_its_probes(tmp_path: Path) -> None:
     folder = KUBERNETES / "components/console"
     assert yaml.safe_load((folder / "kustomization.yaml").read_text())["images"] == [
-        {"name": "waypost", "newTag": version()}
+        {"name": "waypost", "newName": IMAGE, "newTag": version()}
     ]
     (deployment,) = documents(folder / "deployment.yaml")
     (container,) = deployment["spec"]["template"]["spec"]["containers"]

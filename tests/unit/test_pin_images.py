@@ -22,7 +22,7 @@ def pin() -> ModuleType:
 def root(tmp_path: Path, pin: ModuleType) -> Path:
     """The real files, in a place of the test's own."""
     for name in pin.FILES:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
 

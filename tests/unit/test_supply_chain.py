@@ -73,10 +73,15 @@ def test_every_requirement_is_one_version_with_its_hashes(lock: str) -> None:
 def test_images_and_what_they_install_are_pinned() -> None:
     containerfile = (ROOT / "deploy/Containerfile").read_text()
     images = re.findall(r"^ARG PYTHON_IMAGE=(\S+)", containerfile, re.M)
-    images += re.findall(r"^ +image: (\S+)", (ROOT / "deploy/compose.yaml").read_text(), re.M)
-    foreign = [image for image in images if not image.startswith("waypost:")]
-    assert len(foreign) == 3
-    assert not [image for image in foreign if not re.fullmatch(r"[a-z/]+:[\w.-]+@sha256:[0-9a-f]{64}", image)]
+    files = [ROOT / "deploy/compose.yaml", ROOT / "deploy/helm/waypost/values.yaml"]
+    files += (ROOT / "deploy/kubernetes/components/servers").glob("*.yaml")
+    for file in files:
+        images += re.findall(r"^ +(?:image|\w+Image): (\S+)", file.read_text(), re.M)
+    foreign = [image for image in images if "registry.waypost.example/waypost:" not in image]
+    assert len(foreign) == 7
+    # Each names its registry, too: an engine that is not told one asks whichever it likes.
+    pinned = re.compile(r"[a-z.]+\.[a-z]+/[a-z/]+:[\w.-]+@sha256:[0-9a-f]{64}")
+    assert not [image for image in foreign if not pinned.fullmatch(image)]
     installs = [line for line in containerfile.replace("\\\n", " ").splitlines() if "pip install" in line]
     assert installs
     assert not [line for line in installs if "--require-hashes" not in line and "--no-deps" not in line]
