@@ -247,6 +247,7 @@ OPTIONS: dict[str, tuple[Callable[..., Any], str]] = {
     "subscriber's option": (lambda bad: Subscriber(NOWHERE, kafka_options={"client_id": bad}), "client_id"),
     "reader's DSN": (lambda bad: Reader("postgresql://u:secret@h/" + bad), "DSN"),
     "reader's DSNs": (lambda bad: Reader(["postgresql://u:secret@h/" + bad]), "DSN"),
+    "reader's tenant": (lambda bad: Reader(DSN, tenant=bad), "tenant"),
     "reader's schema": (lambda bad: Reader(DSN, schema=bad), "schema"),
     "reader's session": (lambda bad: reader().session(bad), "session id"),
     "manager's session": (lambda bad: CheckpointManager(bad), "session id"),
