@@ -26,6 +26,7 @@ from tests.support.oidc_provider import (
     signed,
 )
 
+from waypost.model.tenants import TenantScope
 from waypost_worker.config.settings import Settings
 from waypost_worker.console import provider as provider_module
 from waypost_worker.console.app import make_app
@@ -70,7 +71,7 @@ async def console(provider: OidcProvider, **settings: str) -> AsyncIterator["Run
     async with gate_of(made) as gate:
         gate.hosts = frozenset((CONSOLE.removeprefix("http://"), "console.example.org"))
         gate.cookie = "waypost_console_8650"
-        about = SimpleNamespace(about=About("localhost:9092", "waypost", "0"))
+        about = SimpleNamespace(about=About("localhost:9092", "waypost", "0", None, TenantScope(None)))
         yield Running(provider, gate, make_app(cast(Services, about), gate))
 
 
@@ -663,7 +664,7 @@ async def test_without_a_provider_there_is_nothing_to_come_back_to() -> None:
     made = Settings(console_auth="token", console_token=cast(Any, "t" * 16))
     async with gate_of(made) as gate:
         gate.hosts = frozenset((CONSOLE.removeprefix("http://"),))
-        about = SimpleNamespace(about=About("localhost:9092", "waypost", "0"))
+        about = SimpleNamespace(about=About("localhost:9092", "waypost", "0", None, TenantScope(None)))
         running = Running(OidcProvider(), gate, make_app(cast(Services, about), gate))
         async with running.browser() as browser:
             assert (await browser.get("/login/callback?code=x&state=y")).status_code == 404
