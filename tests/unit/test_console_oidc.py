@@ -537,6 +537,22 @@ async def test_tokens_with_unknown_keys_do_not_have_the_keys_asked_for_each_time
     assert provider.asked["/keys"] == 1
 
 
+async def test_the_log_says_why_nobody_was_let_in_and_no_secret(
+    provider: OidcProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    provider.token_of = with_claims(aud="another-client")
+    async with console(provider) as running:
+        await refused(running, 403, "claim aud")
+        provider.token_of = signed
+    async with console(provider, console_oidc_operators="ops") as running:
+        await refused(running, 403, "You may not use this console")
+    said = [record.getMessage() for record in caplog.records if record.name == "waypost.console"]
+    assert len(said) == 2
+    assert "its claim aud is missing or not as expected" in said[0]
+    assert said[1] == "42 has no group that may use the console"
+    assert (provider.client_secret or "?") not in caplog.text
+
+
 # Providers that are away or broken.
 
 
