@@ -8,6 +8,7 @@ COMMANDS ?= 50000
 SEEDS    ?= 10000
 SEED     ?=
 DATABASE ?=
+PYTHONS  ?=
 BIN      := $(VENV)/bin
 STAMP    := $(VENV)/.installed
 SMALL    := $(VENV)/.installed-demo
@@ -152,6 +153,20 @@ image-steps: setup  ## the steps of the container file, without an engine (downl
 
 console-pictures: setup  ## a picture of each page of the console, narrow and wide, light and dark; in build/console
 	@CONSOLE_PICTURES=build/console $(BIN)/pytest tests/integration/test_console_browser.py -k fits -q
+
+##@ Installed as users install it
+.PHONY: wheel test-pythons test-extras
+
+wheel: $(TOOLS)/.installed
+	@rm -rf build/wheel
+	@$(TOOLS)/bin/python -m hatchling build --target wheel --directory build/wheel >/dev/null
+
+test-pythons: wheel  ## PYTHONS="3.12 3.14" (default: all that are here): unit tests, waypost dev and the README on each
+	@$(PYTHON) deploy/installed.py pythons $(PYTHONS) --uv $(TOOLS)/bin/uv --wheel build/wheel/*.whl \
+	  --into build/pythons --jobs $(JOBS)
+
+test-extras: wheel  ## the wheel with each extra alone, and the imports of the examples that need it
+	@$(PYTHON) deploy/installed.py extras --uv $(TOOLS)/bin/uv --wheel build/wheel/*.whl --into build/extras
 
 ##@ Benchmarks
 .PHONY: bench bench-full bench-client bench-console bench-telemetry bench-page cost
