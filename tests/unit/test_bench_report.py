@@ -8,13 +8,14 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from tests.support.svg import SVG, overlapping_texts
 from tests.tools.bench import page as page_module
 from tests.tools.bench.graphs import Measurements
 from tests.tools.bench.machine import machine
-from tests.tools.bench.merging import PICTURE, REPORT, merge
-from tests.tools.bench.page import page
+from tests.tools.bench.merging import REPORT, merge
+from tests.tools.bench.page import page, picture_file
 from tests.tools.bench.partitions import COUNTS
-from tests.tools.bench.picture import draw
+from tests.tools.bench.picture import pictures
 from tests.tools.bench.report import (
     at_least,
     at_most,
@@ -111,7 +112,7 @@ def test_a_latency_is_met_up_to_its_target(milliseconds: float, met: bool) -> No
     assert found["p50_ms_at_1000_per_second"]["met"] is met
 
 
-# What shows that a part is there, in each of the three.
+# What shows that a part is there, in the table and on the page.
 PARTS = {
     "throughput": "COPY alone",
     "latency": "1,000",
@@ -180,7 +181,7 @@ def test_the_table_fits_a_terminal_and_shows_what_is_not_met() -> None:
 
 
 @pytest.mark.parametrize("missing", PARTS)
-@pytest.mark.parametrize("show", [table, draw, lambda report: page([report])])
+@pytest.mark.parametrize("show", [table, lambda report: page([report])])
 def test_every_part_is_shown_also_without_another(missing: str, show: Callable[[Any], str]) -> None:
     part = whole()
     del part[missing]
@@ -188,12 +189,48 @@ def test_every_part_is_shown_also_without_another(missing: str, show: Callable[[
     assert [name for name, sign in PARTS.items() if name != missing and sign not in shown] == []
 
 
-def test_the_picture_is_well_formed() -> None:
-    root = ElementTree.fromstring(draw(whole()))
-    texts = [element.text or "" for element in root.iter("{http://www.w3.org/2000/svg}text")]
-    assert "12,000" in texts
-    assert "LangGraph AsyncPostgresSaver" in texts
-    assert any("<fast & long name>" in text for text in texts)
+CHARTS = {"throughput": "peers", "latency": "latency", "partitions": "partitions"}
+
+
+def texts(picture: str) -> list[str]:
+    return [element.text or "" for element in ElementTree.fromstring(picture).iter(f"{SVG}text")]
+
+
+@pytest.mark.parametrize("chart", CHARTS)
+def test_there_is_a_chart_for_each_part_that_was_measured(chart: str) -> None:
+    part = whole()
+    assert pictures([part]).keys() == CHARTS.keys()
+    assert f"({picture_file(chart)})" in page([part])
+    del part[CHARTS[chart]]
+    assert pictures([part]).keys() == CHARTS.keys() - {chart}
+    assert f"({picture_file(chart)})" not in page([part])
+
+
+def test_a_part_that_the_newest_report_lacks_comes_from_another_one() -> None:
+    newest, older = whole(), whole()
+    older["machine"]["cpu"] = "Another Processor"
+    older["partitions"]["measured"] = {"at": "2026-11-30T00:00:00+00:00"}
+    del newest["partitions"], newest["graphs"]
+    drawn = pictures([newest, older])
+    assert any("cores of Another" in text for text in texts(drawn["partitions"]))
+    assert not any("Another" in text for text in texts(drawn["latency"]))
+    text = page([newest, older])
+    assert "Measured on the Another, 2026-11-30." in text
+    assert f"Measured on the Another, {older['at'][:10]}." in text
+
+
+def test_the_charts_name_what_they_show() -> None:
+    shown = {name: texts(picture) for name, picture in pictures([whole()]).items()}
+    assert {"15,617", "LangGraph saver", "checkpoints of 1 KB per second"} <= set(shown["throughput"])
+    assert {"Waypost, median", "Kafka Streams, median", "milliseconds", "1,000"} <= set(shown["latency"])
+    assert {"Waypost, 200/s", "Bare loop, 1,000/s", "96"} <= set(shown["partitions"])
+    for words in shown.values():
+        assert any("<fast & long name>" in text for text in words)
+
+
+@pytest.mark.parametrize("chart", CHARTS)
+def test_the_texts_of_a_chart_fit_and_do_not_overlap(chart: str) -> None:
+    assert overlapping_texts(ElementTree.fromstring(pictures([whole()])[chart])) == []
 
 
 def test_the_page_tells_each_promise_with_its_target() -> None:
@@ -259,7 +296,8 @@ def test_a_part_takes_the_place_of_its_own_figures_only(tmp_path: Path) -> None:
     assert told["shapes"]["replay"] == first["shapes"]["replay"]
     assert "creates_service_over_saver" in told["ratios"]
     assert json.loads((tmp_path / REPORT).read_text(encoding="utf-8")) == told
-    assert (tmp_path / PICTURE).read_text(encoding="utf-8") == draw(told)
+    for name, picture in pictures([told]).items():
+        assert (tmp_path / f"bench-{name}.svg").read_text(encoding="utf-8") == picture
 
 
 def test_the_page_keeps_the_report_that_it_was_made_from(
@@ -297,11 +335,15 @@ def test_a_machine_of_another_kind_takes_nothing_from_the_page(
         told.append(merge(build, part, part.pop("ratios")))
         assert page_module.main() == 0
     assert (docs / page_module.PAGE).read_text(encoding="utf-8") == page(told[::-1])
-    assert (docs / page_module.PICTURE_KEPT).read_text(encoding="utf-8") == draw(told[1])
+    for name, picture in pictures(told[::-1]).items():
+        assert (docs / picture_file(name)).read_text(encoding="utf-8") == picture
     assert page_module.main(again=True) == 1  # this processor is neither of them
 
 
 def test_the_page_in_docs_is_that_of_the_reports_beside_it() -> None:
     reports = page_module.kept()
     assert (page_module._DOCS / page_module.PAGE).read_text(encoding="utf-8") == page(reports)
-    assert (page_module._DOCS / page_module.PICTURE_KEPT).read_text(encoding="utf-8") == draw(reports[0])
+    kept = {
+        path.name: path.read_text(encoding="utf-8") for path in page_module._DOCS.glob("performance*.svg")
+    }
+    assert kept == {picture_file(name): picture for name, picture in pictures(reports).items()}

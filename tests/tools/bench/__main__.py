@@ -1,4 +1,4 @@
-"""``python -m tests.tools.bench``: measure, write ``build/bench.json`` and ``build/bench.svg``, print a table.
+"""``python -m tests.tools.bench``: measure, write ``build/bench.json`` and its charts, print a table.
 
 What ``tests.tools.bench.shapes`` and ``tests.tools.bench.peers`` put there stays.
 """
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from tests.tools.bench import latency, throughput
 from tests.tools.bench.children import Child, ChildFailedError
-from tests.tools.bench.merging import PICTURE, REPORT, measured, merge
+from tests.tools.bench.merging import REPORT, measured, merge
 from tests.tools.bench.plan import FULL, POSTGRES_SETTINGS, SHORT, BenchPlan
 from tests.tools.bench.report import MODES, PAIR, TITLES, latency_figures, percentile, ratios, spread
 from tests.tools.bench.stage import Stage, System
@@ -189,7 +189,7 @@ def main() -> int:
         print(f"\nthe benchmark can't go on, nothing was written: {error!r}", file=sys.stderr)
         return 1
     print(table(merge(build, report, report.pop("ratios"))))
-    print(f"all figures: {build / REPORT}, picture: {build / PICTURE}")
+    print(f"all figures: {build / REPORT}, charts: {build}/bench-*.svg")
     return 0
 
 

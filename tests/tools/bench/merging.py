@@ -1,4 +1,4 @@
-"""One report of parts that are measured one after the other: ``build/bench.json`` and its picture.
+"""One report of parts that are measured one after the other: ``build/bench.json`` and its charts.
 
 Each part says when, where and with what it was measured; a part that is measured again takes the place of its own
 figures only.
@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.tools.bench.machine import machine, versions
-from tests.tools.bench.picture import draw
+from tests.tools.bench.picture import pictures
 
 REPORT: Final = "bench.json"
-PICTURE: Final = "bench.svg"
 
 
 def measured(postgres: Mapping[str, str]) -> dict[str, Any]:
@@ -27,7 +26,7 @@ def measured(postgres: Mapping[str, str]) -> dict[str, Any]:
 
 
 def merge(build: Path, part: Mapping[str, Any], ratios: Mapping[str, Any]) -> dict[str, Any]:
-    """Put a part beside the others and write both files; the whole report. Mappings in ``part`` are added to."""
+    """Put a part beside the others and write the files; the whole report. Mappings in ``part`` are added to."""
     file = build / REPORT
     report: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     for name, value in part.items():
@@ -35,5 +34,6 @@ def merge(build: Path, part: Mapping[str, Any], ratios: Mapping[str, Any]) -> di
         report[name] = {**known, **value} if isinstance(value, dict) and isinstance(known, dict) else value
     report["ratios"] = {**report.get("ratios", {}), **ratios}
     file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    (build / PICTURE).write_text(draw(report), encoding="utf-8")
+    for name, picture in pictures([report]).items():
+        (build / f"bench-{name}.svg").write_text(picture, encoding="utf-8")
     return report

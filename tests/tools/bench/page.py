@@ -1,4 +1,4 @@
-"""``python -m tests.tools.bench.page``: write docs/performance.md and its picture from ``build/bench.json``.
+"""``python -m tests.tools.bench.page``: write docs/performance.md and its charts from ``build/bench.json``.
 
 Reports are kept in docs/measured, one per type of processor. All of them are on the page, the newest with all its
 figures. ``--again`` restores the report of this processor to ``build``, so that one part can be measured again.
@@ -15,15 +15,18 @@ from typing import Any, Final
 
 from tests.tools.bench.machine import machine
 from tests.tools.bench.merging import REPORT
-from tests.tools.bench.picture import draw
+from tests.tools.bench.picture import day, having, pictures, processor
 from tests.tools.bench.report import PAIR, TITLES
 from tests.tools.bench.table import GRAPHS, HISTORIES, PEERS
 
 _DOCS: Final = Path(__file__).parents[3] / "docs"
 PAGE: Final = "performance.md"
 KEPT: Final = "measured"
-PICTURE_KEPT: Final = "performance.svg"
-_ABOUT_THE_NAME: Final = re.compile(r"\((?:R|TM)\)|\b(?:CPU|Processor)\b|@.*")
+PICTURES: Final = {
+    "throughput": "Checkpoints saved per second: Waypost and its peers",
+    "latency": "Time from publishing to the result event, at each rate",
+    "partitions": "Processor time for each checkpoint, by the number of partitions",
+}
 _LATENCY: Final = re.compile(r"(p\d+)_ms_at_(\d+)_per_second")
 _SHAPES: Final = {
     "at_cap": "1 KB, every session at its cap: each create removes one",
@@ -91,7 +94,7 @@ on the machine. To repeat the measurements:
 
 ```bash
 make bench        # ten minutes: the service and the bare loop, with 3, 24, and 96 partitions
-make bench-full   # two hours: more repeats, other load shapes, the peers; build/bench.json and build/bench.svg
+make bench-full   # two hours: more repeats, other load shapes, the peers; build/bench.json and charts
 make bench-page   # this page from the report
 ```
 """
@@ -125,31 +128,37 @@ def page(reports: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(
         (
             _INTRODUCTION,
+            *_pictures(reports),
             *_promises(reports),
             *_where(newest),
             "",
-            "![Throughput, promises, and latency over rate](performance.svg)",
-            "",
             *_throughput(newest),
             *_peers(newest),
-            *_graphs(newest),
+            *_graphs(reports),
             *_shapes(newest),
             *_latency(newest),
-            *_partitions(newest),
+            *_partitions(reports),
             _METHOD.format(exception=_not_warmed_up(reports)),
         )
     )
 
 
-def _processor(found: Mapping[str, Any]) -> str:
-    """Return a processor's name without the additions of its maker."""
-    return " ".join(_ABOUT_THE_NAME.sub(" ", found["cpu"]).split())
+def picture_file(name: str) -> str:
+    """Return the file in docs/ of one of the pictures."""
+    return f"performance-{name}.svg"
+
+
+def _pictures(reports: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for name in pictures(reports):
+        yield f"![{PICTURES[name]}]({picture_file(name)})"
+        yield ""
 
 
 def _where(report: Mapping[str, Any]) -> Iterator[str]:
     machine, versions = report["machine"], report["versions"]
     yield (
-        f"Everything below: {machine['cpus']} x {machine['cpu']}, {machine['memory_gb']:g} GB, {machine['system']}; "
+        f"Everything below, unless a section names another machine: {machine['cpus']} x {machine['cpu']}, "
+        f"{machine['memory_gb']:g} GB, {machine['system']}; "
         f"Python {versions['python']}, Kafka {versions['kafka']}, Postgres {versions['postgres']} (fsync on), Waypost "
         f"{versions['waypost']}; measured {report['at'][:10]}."
     )
@@ -158,7 +167,7 @@ def _where(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _promises(reports: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    where = " | ".join(f"{_processor(one['machine'])}, {one['at'][:10]}" for one in reports)
+    where = " | ".join(f"{processor(one['machine'])}, {one['at'][:10]}" for one in reports)
     yield from (
         "## Ratios and targets",
         "",
@@ -200,7 +209,7 @@ def _nor_by_the_bare_loop(report: Mapping[str, Any], name: str) -> str:
 
 def _not_warmed_up(reports: Sequence[Mapping[str, Any]]) -> str:
     cold = [one for one in reports if not one.get("peers", {"warmed_up": True}).get("warmed_up", False)]
-    return f" (not yet on the {', '.join(_processor(one['machine']) for one in cold)})" if cold else ""
+    return f" (not yet on the {', '.join(processor(one['machine']) for one in cold)})" if cold else ""
 
 
 def _throughput(report: Mapping[str, Any]) -> Iterator[str]:
@@ -252,10 +261,15 @@ def _peers(report: Mapping[str, Any]) -> Iterator[str]:
     yield ""
 
 
-def _graphs(report: Mapping[str, Any]) -> Iterator[str]:
-    graphs = report.get("graphs")
-    if graphs is None:
+def _measured_on(report: Mapping[str, Any], part: str) -> str:
+    return f"Measured on the {processor(report['machine'])}, {day(report, part)}."
+
+
+def _graphs(reports: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    report = having(reports, "graphs")
+    if report is None:
         return
+    graphs = report["graphs"]
     yield from (
         "## A LangGraph graph with each checkpointer",
         "",
@@ -263,7 +277,7 @@ def _graphs(report: Mapping[str, Any]) -> Iterator[str]:
         "them. All checkpointers take turns in one process. A write of WaypostSaver returns when the publisher has "
         "it (accepted), when Kafka has it (logged, the default), or when a worker has applied it (applied). "
         "LangGraph's durability says when a graph waits for its checkpointer. Milliseconds per run, median "
-        "(lowest - highest).",
+        f"(lowest - highest). {_measured_on(report, 'graphs')}",
         "",
         "| durability | checkpointer | " + " | ".join(_messages(count) for count in HISTORIES) + " |",
         "|---|---|" + "---|" * len(HISTORIES),
@@ -326,8 +340,9 @@ def _latency(report: Mapping[str, Any]) -> Iterator[str]:
     yield ""
 
 
-def _partitions(report: Mapping[str, Any]) -> Iterator[str]:
-    if "partitions" not in report:
+def _partitions(reports: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    report = having(reports, "partitions")
+    if report is None:
         return
     yield from (
         "## What partitions cost",
@@ -335,7 +350,7 @@ def _partitions(report: Mapping[str, Any]) -> Iterator[str]:
         "One worker, or the bare loop, serves all partitions of one broker. CPU is that of worker or loop, Kafka, and "
         "Postgres together, in microseconds per create. The last three columns are for a worker without commands: "
         "connections to the broker, share of a core, and seconds from the start of its process until it owns all "
-        "partitions.",
+        f"partitions. {_measured_on(report, 'partitions')}",
         "",
         "| partitions | | p50 at 200/s | p50 at 1,000/s | p99 at 1,000/s | CPU at 200/s | CPU at 1,000/s | backlog | "
         "connections | idle | all owned |",
@@ -371,18 +386,19 @@ def _milliseconds(spread: Mapping[str, float] | None) -> str:
 
 
 def kept() -> list[dict[str, Any]]:
-    """Return the reports in docs/measured, newest first."""
-    reports = [json.loads(file.read_text(encoding="utf-8")) for file in (_DOCS / KEPT).glob("*.json")]
+    """Return the benchmark's reports in docs/measured, newest first."""
+    files = [json.loads(file.read_text(encoding="utf-8")) for file in (_DOCS / KEPT).glob("*.json")]
+    reports = [found for found in files if "ratios" in found]
     return sorted(reports, key=lambda report: str(report["at"]), reverse=True)
 
 
 def _file_of(found: Mapping[str, Any]) -> Path:
-    name = "-".join(re.findall("[a-z0-9]+", _processor(found).lower()))
+    name = "-".join(re.findall("[a-z0-9]+", processor(found).lower()))
     return _DOCS / KEPT / f"{name}.json"
 
 
 def main(again: bool = False) -> int:
-    """Write the page, its picture and its report. Return 1 if there is no report. ``again`` restores the report."""
+    """Write the page, its charts and its report. Return 1 if there is no report. ``again`` restores the report."""
     build = Path("build")
     file = build / REPORT
     if again:
@@ -403,8 +419,14 @@ def main(again: bool = False) -> int:
     ours.write_text(json.dumps(report) + "\n", encoding="utf-8")
     reports = kept()
     (_DOCS / PAGE).write_text(page(reports), encoding="utf-8")
-    (_DOCS / PICTURE_KEPT).write_text(draw(reports[0]), encoding="utf-8")
-    print(f"docs/{PAGE}, docs/{KEPT}/{ours.name}, docs/{PICTURE_KEPT}")
+    drawn = pictures(reports)
+    for name in PICTURES:
+        (_DOCS / picture_file(name)).unlink(missing_ok=True)
+    for name, picture in drawn.items():
+        (_DOCS / picture_file(name)).write_text(picture, encoding="utf-8")
+    print(
+        f"docs/{PAGE}, docs/{KEPT}/{ours.name}", *(f"docs/{picture_file(name)}" for name in drawn), sep=", "
+    )
     return 0
 
 
