@@ -1,9 +1,14 @@
 """The demo's table: its numbers add up and say what they are."""
 
+import json
 from types import SimpleNamespace
 from typing import Any
+from xml.etree import ElementTree
 
 import orjson
+import pytest
+from tests.support.svg import SVG, overlapping_texts
+from tests.tools.demo.picture import KEPT, PICTURE, draw
 from tests.tools.demo.table import explained, removed_by_retention
 
 from waypost.wire.event_types import EventType
@@ -52,3 +57,27 @@ def test_retention_is_what_results_of_other_commands_list() -> None:
         1: [result(EventType.IMPORTED, session_id="t", removed=[], removed_ranges=[[4, 6]])],
     }
     assert removed_by_retention(results) == 5
+
+
+def test_the_picture_shows_each_number_and_what_it_means() -> None:
+    root = ElementTree.fromstring(draw({**FOUND, "results_differing": 0}))
+    texts = [element.text or "" for element in root.iter(f"{SVG}text")]
+    for what, count, meaning in explained(FOUND):
+        assert {what, count} <= set(texts)
+        assert meaning in " ".join(texts)
+    assert texts[-1] == "Nothing lost, nothing doubled."
+
+
+@pytest.mark.parametrize("wrong", ["lost", "doubled", "rows_differing", "results_differing"])
+def test_the_picture_says_if_something_is_wrong(wrong: str) -> None:
+    assert "The books do not balance." in draw({**FOUND, "results_differing": 0, wrong: 1})
+
+
+def test_the_picture_in_docs_is_that_of_the_figures_beside_it() -> None:
+    assert PICTURE.read_text(encoding="utf-8") == draw(json.loads(KEPT.read_text(encoding="utf-8")))
+
+
+def test_the_texts_of_the_picture_fit_and_do_not_overlap() -> None:
+    slow = {**FOUND["latency_ms"], "p50": 1727.7, "p99": 14918.8}
+    root = ElementTree.fromstring(draw({**FOUND, "results_differing": 0, "latency_ms": slow}))
+    assert overlapping_texts(root) == []
