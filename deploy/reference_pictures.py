@@ -1,6 +1,7 @@
-"""The pictures of README and docs: boxes, lanes and arrows as SVG. What they claim is told in docs/design.md.
+"""The pictures of README and docs: boxes, lanes and arrows as SVG. docs/design.md explains what they show.
 
-``python deploy/reference_pictures.py`` writes them, ``--check`` compares.
+``python deploy/reference_pictures.py`` writes them, ``--check`` compares. Narrow, with large letters, so that they can
+be read on a phone. No line crosses another one or a label.
 """
 
 import sys
@@ -11,21 +12,27 @@ from typing import Final, NamedTuple
 
 DOCS: Final = Path(__file__).parents[1] / "docs"
 
+WIDTH: Final = 640
 _STYLE: Final = (
-    "text{font:14px system-ui,sans-serif;fill:#1f2933}"
-    ".small{font-size:12px;fill:#52606d}.strong{font-weight:600}"
-    "rect{fill:#fff;stroke:#52606d;stroke-width:1.2;rx:6}"
-    ".paper{fill:#f8fafc;stroke:none}.store{fill:#e6f0fa}.log{fill:#fdf3d8}.ours{fill:#e3f4e6}"
-    "line,path{stroke:#334e68;stroke-width:1.6;fill:none}.lane{stroke:#bcccdc;stroke-dasharray:4 4}"
+    "text{font:15px system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif;fill:#1f2933}"
+    ".small{font-size:13px;fill:#52606d}.strong{font-weight:600}.name{font-size:13px;font-weight:600}"
+    "rect{fill:#fff;stroke:#52606d;stroke-width:1.2}"
+    ".paper{fill:#fff;stroke:none}.store{fill:#e6f0fa}.log{fill:#fdf3d8}.ours{fill:#e3f4e6}"
+    "line,path{stroke:#334e68;stroke-width:1.8;fill:none}.lane{stroke:#bcccdc;stroke-dasharray:4 4}"
+    ".stopped{stroke:#b44d12;stroke-dasharray:6 4}.late{fill:#8f3d0e}"
 )
-_HEAD: Final = (
-    '<defs><marker id="head" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="8" markerHeight="8" '
-    'orient="auto-start-reverse"><path d="M0 0 L10 5 L0 10 z" style="fill:#334e68;stroke:none"/></marker></defs>'
+_HEADS: Final = "".join(
+    f'<marker id="{name}" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="8" markerHeight="8" '
+    f'orient="auto-start-reverse"><path d="{shape}" style="{style}"/></marker>'
+    for name, shape, style in (
+        ("head", "M0 0 L10 5 L0 10 z", "fill:#334e68;stroke:none"),
+        ("cross", "M1 1 L9 9 M9 1 L1 9", "stroke:#b44d12;stroke-width:2"),
+    )
 )
 
 
 class Box(NamedTuple):
-    """A box with a title and a few small lines; ``kind`` is its colour: ours, store, log or nothing."""
+    """A box with a title and a few small lines; ``kind`` is its color: ours, store, log or nothing."""
 
     x: int
     y: int
@@ -36,100 +43,117 @@ class Box(NamedTuple):
     kind: str = ""
 
     def drawn(self) -> str:
-        """As SVG."""
+        """Return it as SVG."""
         middle = self.x + self.width // 2
         top = self.y + self.height // 2 + 5 - 9 * len(self.lines)
-        texts = [
-            f'<text class="strong" x="{middle}" y="{top}" text-anchor="middle">{escape(self.title)}</text>'
-        ]
-        texts += [
-            f'<text class="small" x="{middle}" y="{top + 18 * row}" text-anchor="middle">{escape(line)}</text>'
-            for row, line in enumerate(self.lines, 1)
-        ]
-        frame = f'<rect class="{self.kind}" x="{self.x}" y="{self.y}" width="{self.width}" height="{self.height}"/>'
+        texts = [_text(middle, top, self.title, "strong" if self.lines else "name")]
+        texts += [_text(middle, top + 19 * row, line) for row, line in enumerate(self.lines, 1)]
+        frame = (
+            f'<rect class="{self.kind}" x="{self.x}" y="{self.y}" width="{self.width}" '
+            f'height="{self.height}" rx="6"/>'
+        )
         return frame + "".join(texts)
 
 
-def _arrow(start: tuple[int, int], end: tuple[int, int], text: str = "", above: int = 8) -> str:
-    line = f'<line x1="{start[0]}" y1="{start[1]}" x2="{end[0]}" y2="{end[1]}" marker-end="url(#head)"/>'
-    x, y = (start[0] + end[0]) // 2, (start[1] + end[1]) // 2 - above
-    return line + (
-        f'<text class="small" x="{x}" y="{y}" text-anchor="middle">{escape(text)}</text>' if text else ""
-    )
+def _text(x: int, y: int, text: str, kind: str = "small", anchor: str = "middle") -> str:
+    return f'<text class="{kind}" x="{x}" y="{y}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _sheet(width: int, height: int, title: str, parts: Iterable[str]) -> str:
+def _arrow(start: int, end: int, y: int, *, stopped: bool = False) -> str:
+    kind, head = (' class="stopped"', "cross") if stopped else ("", "head")
+    return f'<line{kind} x1="{start}" y1="{y}" x2="{end}" y2="{y}" marker-end="url(#{head})"/>'
+
+
+def _sheet(height: int, title: str, parts: Iterable[str]) -> str:
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        f'role="img"><title>{escape(title)}</title><style>{_STYLE}</style>{_HEAD}'
-        f'<rect class="paper" width="{width}" height="{height}"/>\n' + "\n".join(parts) + "\n</svg>\n"
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" '
+        f'height="{height}" role="img"><title>{escape(title)}</title><style>{_STYLE}</style>'
+        f'<defs>{_HEADS}</defs><rect class="paper" width="{WIDTH}" height="{height}"/>\n'
+        + "\n".join(parts)
+        + "\n</svg>\n"
     )
 
 
 def overview() -> str:
     """docs/overview.svg: who writes what, and who reads it."""
-    boxes = (
-        Box(20, 60, 150, 90, "Agent", ("waypost.Publisher", "returns at once", "spool on disk"), "ours"),
-        Box(
-            250, 60, 160, 90, "Kafka", ("waypost.commands", "a session has one", "partition: the log"), "log"
+    rows = (
+        (
+            Box(10, 14, 150, 104, "Agents", ("publish a command", "and continue"), "ours"),
+            Box(240, 14, 172, 104, "Kafka: commands", ("the log; a session", "is in one partition"), "log"),
+            ((162, 238, "publish"), (412, 488, "fetch")),
         ),
-        Box(
-            490, 60, 170, 90, "Worker", ("owns a partition,", "applies each command", "exactly once"), "ours"
+        (
+            Box(10, 138, 150, 104, "Subscribers", ("billing, dashboards,", "evaluators"), "ours"),
+            Box(240, 138, 172, 104, "Kafka: results", ("one event for each", "command, in order"), "log"),
+            ((238, 162, "react"), (488, 414, "append")),
         ),
-        Box(740, 60, 160, 90, "Kafka", ("waypost.results", "one event for each", "command, in order"), "log"),
-        Box(740, 230, 160, 80, "Subscribers", ("billing, dashboards,", "evaluators, approval"), "ours"),
-        Box(490, 230, 170, 80, "Postgres", ("sessions, checkpoints,", "what was applied"), "store"),
-        Box(250, 230, 160, 80, "Reader, CLI", ("read, roll back,", "export, verify"), "ours"),
+        (
+            Box(10, 262, 150, 104, "Readers", ("console, CLI, agents", "that resume"), "ours"),
+            Box(240, 262, 172, 104, "Postgres", ("sessions and their", "checkpoints"), "store"),
+            ((238, 162, "read"), (488, 414, "commit")),
+        ),
     )
-    arrows = (
-        _arrow((170, 105), (248, 105), "create"),
-        _arrow((410, 105), (488, 105), "fetch"),
-        _arrow((660, 105), (738, 105), "append"),
-        _arrow((575, 150), (575, 228)),
-        '<text class="small" x="585" y="186">a batch is one</text>',
-        '<text class="small" x="585" y="202">transaction</text>',
-        _arrow((820, 150), (820, 228)),
-        '<text class="small" x="812" y="186" text-anchor="end">any consumer,</text>',
-        '<text class="small" x="812" y="202" text-anchor="end">each event once</text>',
-        _arrow((490, 270), (412, 270), "read"),
-        '<path d="M330 228 L330 152" marker-end="url(#head)"/>',
-        '<text class="small" x="322" y="186" text-anchor="end">a rollback is</text>',
-        '<text class="small" x="322" y="202" text-anchor="end">a command, too</text>',
+    worker = Box(
+        490, 14, 140, 352, "Worker", ("owns partitions,", "applies every", "command", "exactly once"), "ours"
     )
-    title = "Agents publish commands to Kafka, workers apply them to Postgres, subscribers get results"
-    heading = '<text class="strong" x="20" y="32">A checkpoint on its way</text>'
-    return _sheet(920, 335, title, (heading, *(box.drawn() for box in boxes), *arrows))
+    parts = [worker.drawn()]
+    for left, right, arrows in rows:
+        parts += [left.drawn(), right.drawn()]
+        for start, end, label in arrows:
+            y = left.y + left.height // 2
+            parts += [_arrow(start, end, y), _text((start + end) // 2, y - 10, label)]
+    return _sheet(
+        380,
+        "Agents publish commands to Kafka, workers apply them to Postgres, subscribers get results",
+        parts,
+    )
 
 
-_LANES: Final = ("older owner", "Postgres", "results[p]", "commands[p]", "new owner")
-_STEPS: Final[Sequence[tuple[int, int, str]]] = (
-    (4, 1, "1  raise the epoch; read position, anchor, outbox"),
-    (0, 1, "a late commit is refused"),
-    (4, 2, "2  append the fence record under a new producer epoch"),
-    (0, 2, "a late append: refused by the broker"),
-    (2, 4, "3  read the tail up to the fence: what was emitted"),
-    (3, 4, "4  is it still the same log?"),
-    (4, 2, "5  append what was committed and not emitted"),
-    (3, 4, "6  consume"),
+class Step(NamedTuple):
+    """An arrow between two lanes with its words, or a late write that is stopped."""
+
+    start: int
+    end: int
+    text: str
+    stopped: bool = False
+
+
+_LANES: Final = (
+    ("former owner", "ours"),
+    ("Postgres", "store"),
+    ("results", "log"),
+    ("commands", "log"),
+    ("new owner", "ours"),
+)
+_STEPS: Final[Sequence[Step]] = (
+    Step(4, 1, "1. Raise the epoch; read position, anchor, and outbox."),
+    Step(0, 1, "A late commit has the old epoch, and fails.", stopped=True),
+    Step(4, 2, "2. Append the fence record under a new producer epoch."),
+    Step(0, 2, "A late append is rejected by the broker.", stopped=True),
+    Step(2, 4, "3. Read the results up to the fence: what was emitted already?"),
+    Step(3, 4, "4. Compare the log with the anchor: is it still the same?"),
+    Step(4, 2, "5. Append what was committed, but not emitted."),
+    Step(3, 4, "6. Consume from the position on."),
 )
 
 
 def takeover() -> str:
     """docs/takeover.svg: how a partition changes hands, step by step as in docs/design.md."""
-    first, apart, top, step = 90, 190, 80, 44
-    bottom = top + step * len(_STEPS) + 20
-    parts = []
-    for lane, name in enumerate(_LANES):
-        x = first + apart * lane
-        kind = ("ours", "store", "log", "log", "ours")[lane]
-        parts.append(f'<line class="lane" x1="{x}" y1="58" x2="{x}" y2="{bottom}"/>')
-        parts.append(Box(x - 65, 20, 130, 38, name, (), kind).drawn())
-    for row, (start, end, text) in enumerate(_STEPS):
-        y = top + step * row + 24
-        parts.append(_arrow((first + apart * start, y), (first + apart * end, y)))
-        x = first + apart * min(start, end) + 8
-        parts.append(f'<text class="small" x="{x}" y="{y - 7}">{escape(text)}</text>')
-    return _sheet(2 * first + apart * 4, bottom + 15, "How a partition changes hands", parts)
+    first, apart, top, step = 66, 127, 56, 58
+    parts = [
+        Box(first + apart * lane - 58, 10, 116, 36, name, (), kind).drawn()
+        for lane, (name, kind) in enumerate(_LANES)
+    ]
+    for row, (start, end, text, stopped) in enumerate(_STEPS):
+        y = top + step * row
+        # Words have a separate line, on which no lane is drawn.
+        parts.append(_text(10, y + 19, text, "late" if stopped else "step", "start"))
+        parts += [
+            f'<line class="lane" x1="{x}" y1="{y + 28}" x2="{x}" y2="{y + step - 2}"/>'
+            for x in range(first, first + apart * len(_LANES), apart)
+        ]
+        parts.append(_arrow(first + apart * start, first + apart * end, y + 42, stopped=stopped))
+    return _sheet(top + step * len(_STEPS) + 6, "How a partition changes hands", parts)
 
 
 def main() -> int:
