@@ -83,7 +83,7 @@ test: check  ## everything that CI runs: check, then all tests, JOBS files at a 
 	  --max-worker-restart 0 --timeout 300 -o faulthandler_timeout=480 -o faulthandler_exit_on_timeout=true
 
 ##@ Generated files
-.PHONY: schemas reference docs lock pin-images
+.PHONY: schemas reference tutorial docs lock pin-images
 
 schemas: setup  ## JSON Schema and AsyncAPI files, from the models
 	$(BIN)/waypost schema export --directory schemas/json
@@ -92,6 +92,9 @@ reference: setup  ## docs/metrics.md, docs/settings.md, docs/cli.md, the picture
 	@$(BIN)/python deploy/reference.py
 	@$(BIN)/python deploy/reference_cli.py
 	@$(BIN)/python deploy/reference_pictures.py
+
+tutorial: setup  ## what the tutorials say that their commands and lines print, from a run of both
+	@TUTORIAL_WRITE=1 $(BIN)/pytest tests/integration/test_tutorial.py -q
 
 docs: setup  ## the documentation as a site, in build/site; fails on a broken link
 	@$(BIN)/mkdocs build --strict --quiet
