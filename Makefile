@@ -14,6 +14,7 @@ STAMP    := $(VENV)/.installed
 SMALL    := $(VENV)/.installed-demo
 TOOLS    := $(VENV)-tools
 PEERS    := $(VENV)-peers
+SITE     := $(VENV)-docs
 CHECKED  := build/dist-check
 
 PIP     := -m pip install --disable-pip-version-check --progress-bar off
@@ -77,28 +78,42 @@ commits:  ## form of the commit messages since the rule exists
 	@$(PYTHON) deploy/check_commits.py
 
 # Files are taken in the order of their names: unit tests, which are short, come last, so that all jobs end together.
-test: check  ## everything that CI runs: check, then all tests, JOBS files at a time, each job with its own servers
+test: check $(SITE)/.installed  ## everything that CI runs: check, then all tests, JOBS files at a time, each job with its own servers
 	@$(if $(CI),deploy/install-test-packages && deploy/fetch-helm $(BIN))
 	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=15 --instafail \
 	  --max-worker-restart 0 --timeout 300 -o faulthandler_timeout=480 -o faulthandler_exit_on_timeout=true
 
 ##@ Generated files
-.PHONY: schemas reference tutorial docs lock pin-images
+.PHONY: schemas reference tutorial demo-picture measure-extras docs site-pictures lock pin-images
 
 schemas: setup  ## JSON Schema and AsyncAPI files, from the models
 	$(BIN)/waypost schema export --directory schemas/json
 
-reference: setup  ## docs/metrics.md, docs/settings.md, docs/cli.md, the pictures and the dashboard
+reference: setup  ## docs/metrics.md, docs/settings.md, the drawings and the dashboard
 	@$(BIN)/python deploy/reference.py
-	@$(BIN)/python deploy/reference_cli.py
 	@$(BIN)/python deploy/reference_pictures.py
 
 tutorial: setup  ## what the tutorials say that their commands and lines print, from a run of both
 	@TUTORIAL_WRITE=1 $(BIN)/pytest tests/integration/test_tutorial.py -q
 
-docs: setup  ## the documentation as a site, in build/site; fails on a broken link
-	@$(BIN)/mkdocs build --strict --quiet
-	@echo "build/site/index.html"
+demo-picture: demo  ## docs/demo.svg, from a run of the demo
+	@$(BIN)/python -m tests.tools.demo.picture
+
+measure-extras:  ## docs/measured/extras.json: what each extra installs (downloads all of them, 10 min)
+	@$(PYTHON) deploy/measure_extras.py
+
+docs: $(SITE)/.installed  ## the documentation as a site, in build/site; fails on a broken link
+	@NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict
+	@echo "build/site/index.html; to read it with its search: $(PYTHON) -m http.server --directory build/site"
+
+site-pictures: setup $(SITE)/.installed  ## a picture of the site's pages, narrow and wide, light and dark; in build/site-pictures
+	@SITE_PICTURES=build/site-pictures $(BIN)/pytest tests/integration/test_site.py -k fits -q
+
+$(SITE)/.installed: deploy/docs.lock
+	@echo "Installing the pinned tools of the documentation into $(SITE) (about 20 s)"
+	@test -x $(SITE)/bin/python || $(PYTHON) -m venv $(SITE)
+	@$(SITE)/bin/python deploy/pip_progress.py $(SITE)/bin/python $(PIP) --require-hashes -r deploy/docs.lock
+	@touch $@
 
 lock: $(TOOLS)/.installed  ## every lock file: versions and hashes, no addresses
 	$(COMPILE) --extra test pyproject.toml -o requirements.lock
@@ -107,6 +122,7 @@ lock: $(TOOLS)/.installed  ## every lock file: versions and hashes, no addresses
 	  pyproject.toml -o deploy/worker.lock
 	echo "hatchling>=1.27" | $(COMPILE) --constraint requirements.lock - -o deploy/build.lock
 	$(COMPILE) --constraint requirements.lock --group tools -o deploy/tools.lock
+	$(COMPILE) --constraint requirements.lock --extra worker --group docs pyproject.toml -o deploy/docs.lock
 
 $(TOOLS)/.installed: deploy/tools.lock
 	@echo "Installing the pinned tools of make lock and make dist into $(TOOLS) (about 20 s)"
@@ -196,7 +212,7 @@ bench-console: setup  ## the console's cold start and pages of a session of 10,0
 bench-telemetry: setup  ## what telemetry costs a worker, on and off in turns; writes build/bench-telemetry.json (9 min)
 	@$(BIN)/python -m tests.tools.bench.telemetry
 
-bench-page: setup  ## docs/performance.md and its picture, from build/bench.json
+bench-page: setup  ## docs/performance.md and its charts, from build/bench.json
 	@$(BIN)/python -m tests.tools.bench.page
 
 cost: setup  ## instructions and bytes that a command costs the worker, compared with the last record

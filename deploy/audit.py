@@ -25,6 +25,7 @@ LOCKS: Final = (
     "deploy/worker.lock",
     "deploy/build.lock",
     "deploy/tools.lock",
+    "deploy/docs.lock",
     "tests/tools/bench/peers/requirements.lock",
 )
 _REQUIREMENT: Final = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;\\]+)", re.M)

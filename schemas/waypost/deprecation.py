@@ -28,23 +28,25 @@ def warn_deprecated(old: str, use: str, stacklevel: int = 1) -> None:
     )
 
 
+def _mark_deprecated(use: str) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
+    """Mark a method, or the getter of a property, as deprecated; ``use`` names what to call instead."""
+
+    def decorate(function: Callable[_P, _T]) -> Callable[_P, _T]:
+        @wraps(function)
+        def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+            warn_deprecated(f"{type(args[0]).__name__}.{function.__name__}", use)
+            return function(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
 if TYPE_CHECKING:
     # Type checkers know this one, and strike the old name out. It is in the standard library only since Python 3.13.
     from typing_extensions import deprecated as deprecated
 else:
-
-    def deprecated(use: str) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
-        """Mark a method, or the getter of a property, as deprecated; ``use`` names what to call instead."""
-
-        def decorate(function: Callable[_P, _T]) -> Callable[_P, _T]:
-            @wraps(function)
-            def call(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-                warn_deprecated(f"{type(args[0]).__name__}.{function.__name__}", use)
-                return function(*args, **kwargs)
-
-            return call
-
-        return decorate
+    deprecated = _mark_deprecated
 
 
 def rename_keys(what: str, given: dict[str, Any], renamed: Mapping[str, str], stacklevel: int = 1) -> None:

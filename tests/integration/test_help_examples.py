@@ -1,4 +1,4 @@
-"""Every example of every command's --help, as docs/cli.md shows them, and what pages without a test of their own tell
+"""Every example of every command's --help, as the site shows them, and what pages without a test of their own tell
 to type: each runs, on real servers, and ends well.
 """
 
@@ -8,11 +8,13 @@ import shutil
 import signal
 import subprocess
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
 from tests.support.cli import WAYPOST, CommandLine, Started, environment
 from tests.support.worker_deployment import create, own, own_worker
+from tests.unit.deploy_scripts import script
 
 from waypost_worker.devserver import Servers
 from waypost_worker.devserver.postgres_programs import binary
@@ -21,7 +23,7 @@ __all__ = ["own", "own_worker"]
 
 pytestmark = pytest.mark.long
 
-PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
+DOCS = Path(__file__).parents[2] / "docs"
 # Each starts servers of its own: tests/integration/test_cli_dev.py, and the tutorial's; or is the end of its topics:
 # tests/integration/test_more_partitions.py.
 ELSEWHERE = {
@@ -30,17 +32,33 @@ ELSEWHERE = {
     "waypost topics adopt --topic-prefix wide --from-topic-prefix waypost",
     "waypost topics drained",
     "waypost topics drained -o json",
+    "waypost console --tenant acme",  # tests/integration/test_console_tenant.py
     "waypost console --open",  # tests/integration/test_console.py, without somebody's browser
     # tests/unit/test_cli_app.py, not into somebody's home
     "waypost completion bash > ~/.local/share/bash-completion/completions/waypost",
     "waypost completion zsh > ~/.zfunc/_waypost",
     "waypost completion fish > ~/.config/fish/completions/waypost.fish",
+    # tests/integration/test_foreign_results.py
+    "waypost results accept 2/1841",
+    "waypost results accept 2/1841-1900 --yes",
+    # tests/integration/test_langgraph_import.py
+    "waypost import langgraph --from postgresql://localhost/agents --dry-run",
+    "waypost import langgraph --from checkpoints.sqlite --thread thread-1",
     # tests/integration/test_authority.py, and for commands the runbook's drill
     "waypost topics create --topic-prefix third --authority-key authority.pem",
     "waypost authority set authority.pem",
     "waypost authority set next.pem --authority-key authority.pem",
     "waypost authority remove --authority-key next.pem",
     'waypost commands skip 3 1841 --reason "bug 77" --authority-key next.pem',
+}
+# The same, of what only pages have.
+ELSEWHERE_ON_PAGES = {
+    # tests/integration/test_authority.py
+    "waypost topics create --authority-key authority.pem",
+    "waypost defaults --max-checkpoints 500 --authority-key authority.pem",
+    # tests/integration/test_langgraph_import.py
+    "waypost import langgraph --from postgresql://agents@db/agents --dry-run",
+    "waypost import langgraph --from postgresql://agents@db/agents",
 }
 # They stay until something comes or until Ctrl-C, which comes when they have said this.
 STAYING = {
@@ -52,9 +70,10 @@ STAYING = {
 _SHELL = re.compile(r"[|<]")
 
 
+@cache
 def examples() -> list[str]:
-    """In the order of the page."""
-    text = re.sub(r"\\\n\s+", " ", PAGE.read_text(encoding="utf-8"))
+    """In the order of the commands."""
+    text = re.sub(r"\\\n\s+", " ", script("reference_cli").sections())
     return [line.strip() for line in text.splitlines() if re.match(r"^  waypost [a-z]", line)]
 
 
@@ -63,9 +82,9 @@ def elsewhere_on_pages() -> list[str]:
     tutorial, sessions, snapshots, partitions, the runbook, and the drills of recovery.
     """
     found = []
-    for page in sorted(PAGE.parent.glob("*.md")):
+    for page in sorted(DOCS.glob("*.md")):
         text = page.read_text(encoding="utf-8")
-        if page.stem in ("tutorial", "sessions", "snapshots", "partitions", "runbook", "cli"):
+        if page.stem in ("tutorial", "sessions", "snapshots", "partitions", "runbook"):
             continue
         for section in re.split(r"^## ", text, flags=re.MULTILINE):
             for block in re.findall(r"^```\w*\n(.*?)^```", section, re.DOTALL | re.MULTILINE):
@@ -78,7 +97,7 @@ def elsewhere_on_pages() -> list[str]:
 def test_there_are_examples() -> None:
     assert len(examples()) > 60
     assert ELSEWHERE | set(STAYING) <= set(examples())
-    assert "waypost verify --sample 0.05 -o json" in elsewhere_on_pages()
+    assert {"waypost verify --sample 0.05 -o json", *ELSEWHERE_ON_PAGES} <= set(elsewhere_on_pages())
 
 
 class Typing:
@@ -179,11 +198,13 @@ def test_every_example_runs(own: CommandLine, own_worker: Started, servers: Serv
                 "restore --at": f"restore --postgres-dsn {new} --at",
                 "/var/backups/waypost": str(own.directory / "snapshots"),
                 "s3://bucket/waypost": str(own.directory / "more"),
+                "/var/lib/my-agent/spool": str(own.directory / "spool"),
+                "results foreign --partition 2": "results foreign --partition 1",
             },
         )
         wrong = []
         for example in [*examples(), *elsewhere_on_pages()]:
-            if example not in ELSEWHERE:
+            if example not in ELSEWHERE | ELSEWHERE_ON_PAGES:
                 _before(typing, example)
                 try:
                     typing.type(example)
@@ -214,6 +235,8 @@ def _prepare(line: CommandLine) -> str:
     """What the examples take for granted; the place of a refused command."""
     create(line, "session-1", *(f"step-{number}" for number in range(20)))
     create(line, "team-a/1", "task_done")
+    create(line, "trip-to-rome", "plan_made")
+    (line.directory / "spool").mkdir(mode=0o700)
     (line.directory / "report.json").write_text('{"pages": 3}')
     (line.directory / "mended.json").write_text('{"checkpoint_id": "session-1:12"}')
     (line.directory / "commands.jsonl").write_text('{"session": "team-a/2", "name": "n", "data": {}}\n')

@@ -203,7 +203,7 @@ def test_the_source_archive_holds_what_its_makefile_and_tests_read(built: tuple[
         names = {name.removeprefix(f"{root}/") for name in unpacked.getnames()}
     expected = {
         *("Makefile", "mkdocs.yml", "pyproject.toml", "README.md", "SECURITY.md", "CODE_OF_CONDUCT.md"),
-        *("requirements.lock", "requirements-demo.lock", "deploy/tools.lock", ".ci/run"),
+        *("requirements.lock", "requirements-demo.lock", "deploy/tools.lock", "deploy/docs.lock", ".ci/run"),
         *(str(path.relative_to(ROOT)) for path in (*WORKFLOWS, *FORMS)),
     }
     assert expected - names == set()

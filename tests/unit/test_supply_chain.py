@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LOCKS = ("requirements.lock", "deploy/worker.lock", "deploy/build.lock")
+LOCKS = ("requirements.lock", "deploy/worker.lock", "deploy/build.lock", "deploy/docs.lock")
 # Private keys, and tokens of the services that give theirs a form of its own; the dots keep this file innocent.
 SECRETS = re.compile(
     r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----\s+[A-Za-z0-9+/=]{20}"
