@@ -1,5 +1,7 @@
 """Measure what each extra installs: `make measure-extras` writes docs/measured/extras.json.
 
+With names of extras, only these are measured again.
+
 Each extra goes into a fresh environment below a temporary directory, with the versions in requirements.lock. Sizes are
 those of all files in its site-packages, including compiled modules and Waypost itself, without pip. Packages are those
 that come with Waypost.
@@ -14,7 +16,7 @@ import tempfile
 import tomllib
 import venv
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 ROOT: Final = Path(__file__).parents[1]
 KEPT: Final = ROOT / "docs" / "measured" / "extras.json"
@@ -56,17 +58,21 @@ def measure(extra: str, wheel: Path, directory: Path) -> dict[str, int]:
 
 
 def main() -> int:
-    """Measure every extra, and write the file."""
-    found: dict[str, Any] = {"python": ".".join(map(str, sys.version_info[:2])), "extras": {}}
+    """Measure every extra, or only those that are named, and write the file."""
+    kept = json.loads(KEPT.read_text(encoding="utf-8"))["extras"] if KEPT.exists() else {}
     with tempfile.TemporaryDirectory(prefix="waypost-extras-") as name:
         directory = Path(name)
         (directory / "constraints.txt").write_text(constraints(), encoding="utf-8")
         pip("wheel", "--no-deps", "--wheel-dir", name, str(ROOT))
         (wheel,) = directory.glob("*.whl")
-        for extra in extras():
-            found["extras"][extra] = measure(extra, wheel, directory)
+        for extra in sys.argv[1:] or extras():
+            kept[extra] = measure(extra, wheel, directory)
+            print(f"{extra or '(none)'}: {kept[extra]}", flush=True)  # noqa: T201
             shutil.rmtree(directory / (extra or "bare"))
-            print(f"{extra or '(none)'}: {found['extras'][extra]}", flush=True)  # noqa: T201
+    found = {
+        "python": ".".join(map(str, sys.version_info[:2])),
+        "extras": {extra: kept[extra] for extra in extras() if extra in kept},
+    }
     KEPT.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return 0
 

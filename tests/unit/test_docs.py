@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import json
 import re
 import shlex
 import subprocess
@@ -79,6 +80,30 @@ def test_what_is_copied_from_a_page_has_no_prompt(page: Path) -> None:
         r"^```\w*\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
     ):
         assert [line for line in block.splitlines() if re.match(r"\s*(\$|>>>) ", line)] == []
+
+
+SIZES = json.loads((ROOT / "docs/measured/extras.json").read_text("utf-8"))["extras"]
+ADAPTERS = ("langgraph", "openai-agents", "agent-framework", "claude-agent-sdk", "google-adk")
+
+
+def test_the_page_on_installing_has_the_measured_size_of_each_extra() -> None:
+    page = (ROOT / "docs/install.md").read_text("utf-8")
+    rows = re.findall(r"^\| `?\(?([\w-]+)\)?`? \| .* \| (\d+) \| ([\d,]+) MB \|$", page, re.MULTILINE)
+    shown = {
+        "" if name == "none" else name: (int(count), int(mb.replace(",", ""))) for name, count, mb in rows
+    }
+    assert shown == {name: (size["packages"], size["mb"]) for name, size in SIZES.items()}
+
+
+def test_the_readme_has_the_measured_sizes() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| `?\(?([\w-]+)[^|]*\| [^|]* \| ([^|]*) \|$", text, re.MULTILINE))
+    bare = SIZES[""]["mb"]
+    more = sorted(SIZES[name]["mb"] - bare for name in ADAPTERS)
+    assert rows["none"] == f"{bare} MB"
+    assert rows["langgraph"] == f"{more[0]} to {more[-1]} MB more"
+    for name in ("reader", "worker", "console", "dev"):
+        assert rows[name] == f"{SIZES[name]['mb'] - bare} MB more"
 
 
 def test_links_of_the_readme_lead_somewhere() -> None:
