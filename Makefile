@@ -118,7 +118,7 @@ $(SITE)/.installed: deploy/docs.lock
 lock: $(TOOLS)/.installed  ## every lock file: versions and hashes, no addresses
 	$(COMPILE) --extra test pyproject.toml -o requirements.lock
 	$(COMPILE) --constraint requirements.lock --extra dev --group editable pyproject.toml -o requirements-demo.lock
-	$(COMPILE) --constraint requirements.lock --extra console --extra telemetry --extra object-storage \
+	$(COMPILE) --constraint requirements.lock --extra oidc --extra telemetry --extra object-storage \
 	  pyproject.toml -o deploy/worker.lock
 	echo "hatchling>=1.27" | $(COMPILE) --constraint requirements.lock - -o deploy/build.lock
 	$(COMPILE) --constraint requirements.lock --group tools -o deploy/tools.lock
@@ -176,7 +176,7 @@ console-pictures: setup  ## a picture of each page of the console, narrow and wi
 ##@ Installed as users install it
 .PHONY: wheel test-pythons test-extras
 
-wheel: $(TOOLS)/.installed
+wheel: $(TOOLS)/.installed  ## the wheel alone, in build/wheel
 	@rm -rf build/wheel
 	@$(TOOLS)/bin/python -m hatchling build --target wheel --directory build/wheel >/dev/null
 

@@ -6,6 +6,7 @@ The provider is a server on loopback, and the console answers as it does when it
 import html
 import re
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -27,7 +28,7 @@ from tests.support.oidc_provider import (
 )
 
 from waypost.model.tenants import TenantScope
-from waypost_worker.config.settings import Settings
+from waypost_worker.config.settings import Settings, SettingsError
 from waypost_worker.console import provider as provider_module
 from waypost_worker.console.app import make_app
 from waypost_worker.console.gates import check_settings, gate_of
@@ -645,6 +646,17 @@ async def test_a_provider_that_gives_no_token_lets_nobody_in(
     provider.answers["/token"] = answer
     async with console(provider) as running:
         await refused(running, 403, "This login was not accepted")
+
+
+async def test_without_the_extra_it_says_what_to_install(
+    provider: OidcProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "httpx2", None)
+    with pytest.raises(
+        SettingsError, match=r"nothing was started\. Install it with: pip install 'waypost\[oidc\]'"
+    ):
+        async with console(provider):
+            pass
 
 
 # Leaving.

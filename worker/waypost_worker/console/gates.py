@@ -115,9 +115,15 @@ def _roles(settings: Settings) -> GroupRoles:
 @asynccontextmanager
 async def _oidc(settings: Settings) -> AsyncIterator[OidcLogin]:
     # Here and not above: other ways in do without them, and start faster.
-    import httpx2
+    try:
+        import httpx2
 
-    from waypost_worker.console.provider import Provider, Registration
+        from waypost_worker.console.provider import Provider, Registration
+    except ImportError as error:
+        raise SettingsError(
+            f"console_auth: oidc needs {error.name}, which is not installed; nothing was started. Install it with: "
+            "pip install 'waypost[oidc]'"
+        ) from None
 
     registration = Registration(
         settings.console_oidc_issuer or "",
