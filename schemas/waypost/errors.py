@@ -205,3 +205,39 @@ class ReaderTimeoutError(ReaderError, TimeoutError):
 
 class ShardMapError(WaypostError):
     """A list of databases that do not belong together, or are in another order. Nothing was changed."""
+
+
+class EncryptionError(WaypostError):
+    """Base of what goes wrong with encrypted data or its keys. No data was returned, and none was sent unencrypted."""
+
+
+class KeyStoreError(EncryptionError):
+    """A key store that can't be reached, read or changed. Keys that are in it stay as they are."""
+
+
+class KeyWrappingError(EncryptionError):
+    """A session key that can't be wrapped or unwrapped: the wrapping key is another one, or can't be reached."""
+
+
+class MissingKeyError(EncryptionError):
+    """Absence of a session's key from the key store, or another key in its place, as after restoring an old store."""
+
+
+class KeyErasedError(EncryptionError):
+    """A session whose key was deleted for good. What was encrypted with it can never be read again."""
+
+
+class KeyNotLoadedError(EncryptionError):
+    """A call that can't wait, for a session whose key is not in memory. The command was not accepted."""
+
+
+class UnauthenticDataError(EncryptionError):
+    """Encrypted data that does not authenticate: it was changed or cut, or encrypted with another key."""
+
+
+class MovedDataError(UnauthenticDataError):
+    """Encrypted data that was not made for the session, checkpoint or deployment where it was found."""
+
+
+class PlaintextError(UnauthenticDataError):
+    """Data that is not encrypted, where only encrypted data counts."""

@@ -7,6 +7,7 @@ several notes its place (`waypost.shard`), and what is read there is held agains
 import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from waypost.errors import ShardMapError
@@ -32,6 +33,16 @@ ONLY: Final = ShardSlot(0, 1)
 def dsn_list(dsns: str | Sequence[str]) -> list[str]:
     """One DSN for each shard. A text separates them by white space, which no URL contains; commas separate hosts."""
     return _NEXT.split(dsns.strip()) if isinstance(dsns, str) else list(dsns)
+
+
+def server_name(dsn: str) -> str:
+    """Return host, port and database of a DSN as a phrase, without user and password."""
+    try:
+        parts = urlsplit(dsn)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:  # several hosts, or a port of letters
+        return "Postgres"
+    return f"Postgres at {parts.hostname or 'the default host'}{port}{parts.path}"
 
 
 def shard_of(partition: int, shards: int) -> int:

@@ -10,7 +10,6 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, NoReturn
-from urllib.parse import urlsplit
 
 from waypost.errors import (
     AccessDeniedError,
@@ -20,6 +19,7 @@ from waypost.errors import (
     ReaderTimeoutError,
     WaypostError,
 )
+from waypost.shards import server_name
 from waypost.statements import DEFAULT_SCHEMA
 
 TIME_LIMITS: Final = {"25P04": "transaction_timeout", "57014": "statement_timeout"}
@@ -36,7 +36,7 @@ class Failures:
     """Translation of what goes wrong with one server."""
 
     def __init__(self, dsn: str, schema: str) -> None:
-        self.server = _server(dsn)
+        self.server = server_name(dsn)
         self._schema = schema
 
     @contextmanager
@@ -171,12 +171,3 @@ def reason(error: BaseException) -> str:
     if number and not isinstance(error, ssl.SSLError):
         return os.strerror(number)
     return str(error) or "no answer in time"
-
-
-def _server(dsn: str) -> str:
-    try:
-        parts = urlsplit(dsn)
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:  # several hosts, or a port of letters
-        return "Postgres"
-    return f"Postgres at {parts.hostname or 'the default host'}{port}{parts.path}"

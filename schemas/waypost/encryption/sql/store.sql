@@ -1,0 +1,1 @@
+select version, deployment from waypost_keys.store
