@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from waypost.encryption.codec import Codec
     from waypost.encryption.directory import DirectoryKeyStore
     from waypost.encryption.key_store import KeyStore, StoredKey
     from waypost.encryption.postgres import PostgresKeyStore
@@ -74,6 +75,7 @@ __all__ = [
     "CheckpointDict",
     "CheckpointManager",
     "CheckpointPage",
+    "Codec",
     "CommandPosition",
     "CommandResult",
     "DatabaseUnavailableError",
@@ -133,6 +135,7 @@ __all__ = [
 
 #: Where the names are; errors are in `waypost.errors`.
 _HOMES = {
+    "encryption.codec": ("Codec",),
     "encryption.directory": ("DirectoryKeyStore",),
     "encryption.key_store": (
         "KeyStore",

@@ -8,7 +8,7 @@ import logging
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +24,29 @@ DEFAULT_CONFIG_FILE: Final = "waypost.toml"
 DEFAULT_SERVERS: Final = "localhost:9092"
 DEFAULT_DSN: Final = "postgresql://localhost/waypost"
 log = logging.getLogger("waypost")
-_SECRETS: Final = {"postgres_dsn", "kafka_ssl_key_password", "kafka_sasl_password"}
+_SECRETS: Final = {"postgres_dsn", "kafka_ssl_key_password", "kafka_sasl_password", "keys_dsn"}
+_KEY_SETTINGS: Final = {
+    "keys_dsn",
+    "keys_directory",
+    "wrapping_key",
+    "wrapping_key_file",
+    "key_wrapper",
+    "allow_plaintext",
+}
+_TRUE: Final = {"1", "true", "yes", "on"}
+_FALSE: Final = {"0", "false", "no", "off"}
+
+
+@dataclass(frozen=True, slots=True)
+class KeySettings:
+    """Where the session keys of a deployment are, and what wraps them. ``repr`` shows none of it."""
+
+    dsn: str | None = field(default=None, repr=False)
+    directory: str | None = None
+    wrapping_key: str | None = field(default=None, repr=False)
+    wrapping_key_file: str | None = None
+    wrapper: str | None = None
+    allow_plaintext: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +58,7 @@ class Deployment:
     topic_prefix: str
     postgres_schema: str
     kafka_options: Mapping[str, Any]
+    keys: KeySettings | None = None
 
 
 def find_deployment() -> Deployment:
@@ -60,7 +83,22 @@ def find_deployment() -> Deployment:
         settings.get("topic_prefix") or DEFAULT_PREFIX,
         settings.get("postgres_schema") or DEFAULT_SCHEMA,
         security.options(),
+        settings.keys(),
     )
+
+
+def find_key_settings() -> KeySettings:
+    """Return where the keys of the deployment are that a client without arguments connects to.
+
+    Raises:
+        SettingsError: Nothing says so, or a setting or a file can't be used.
+    """
+    found = _Settings().keys()
+    if found is None:
+        raise SettingsError(
+            "neither keys_dsn nor keys_directory is set, so it is not known where the session keys are"
+        )
+    return found
 
 
 class _Settings:
@@ -78,11 +116,33 @@ class _Settings:
                 return _content(f"{name}_file", path)
         return None
 
+    def keys(self) -> KeySettings | None:
+        """Return what is set about session keys, or None if it is nothing."""
+        dsn, directory = self.get("keys_dsn"), self.get("keys_directory")
+        wrapping_key, wrapping_key_file = self.get("wrapping_key"), self.get("wrapping_key_file")
+        # Never from the file: whoever puts a waypost.toml into this directory could have any code run.
+        wrapper = self._variable("key_wrapper")
+        if not any((dsn, directory, wrapping_key, wrapping_key_file, wrapper)):
+            return None
+        return KeySettings(
+            dsn, directory, wrapping_key, wrapping_key_file, wrapper, self._flag("allow_plaintext")
+        )
+
+    def _flag(self, name: str) -> bool:
+        value = self._variable(name)
+        if value is None:
+            value = self._file.get(name, False)
+            if isinstance(value, bool):
+                return value
+        if isinstance(value, str) and value.lower() in _TRUE | _FALSE:
+            return value.lower() in _TRUE
+        raise SettingsError(f"{name} must be true or false, not {value!r}")
+
     def warn_of_similar_names(self) -> None:
         """Log what looks like a mistyped setting. Settings of workers are not known here, and may be set too."""
         known = {"bootstrap_servers", "postgres_dsn", "topic_prefix", "postgres_schema"}
         known |= {PREFIX + one.name for one in fields(KafkaSecurity)}
-        known |= {f"{name}_file" for name in _SECRETS}
+        known |= {f"{name}_file" for name in _SECRETS} | _KEY_SETTINGS
         for key in self._file:
             if key not in known and (suggestion := did_you_mean(key, known)):
                 log.warning("%r in %s is ignored, as it is not a setting.%s", key, _file_name(), suggestion)

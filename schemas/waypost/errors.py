@@ -95,7 +95,8 @@ class InvalidCommandError(WaypostError, ValueError):
     """A command that breaks the contract.
 
     ``code`` is one of the rejection codes of the contract (``invalid-envelope``, ``invalid-body``,
-    ``too-large``, ``unsupported-type``, ``misrouted``, ``unknown-checkpoint``, ``conflict``, ``pin-limit``).
+    ``too-large``, ``unsupported-type``, ``misrouted``, ``unknown-checkpoint``, ``conflict``, ``pin-limit``,
+    ``encryption-required``).
     The publisher raises it at the call; the worker turns it into a ``waypost.command.rejected`` result.
     """
 

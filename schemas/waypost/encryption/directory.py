@@ -176,7 +176,7 @@ class DirectoryKeyStore:
     def _replace(self, old: StoredKey, new: StoredKey) -> bool:
         path = self._file(old.session_id)
         with self._alone():
-            if self._read(path) != old:
+            if old.erased or self._read(path) != old:
                 return False
             self._write(path, _encoded(new))
             return True

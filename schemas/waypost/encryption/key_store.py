@@ -76,7 +76,10 @@ class KeyStore(Protocol):
         ...
 
     async def replace(self, old: StoredKey, new: StoredKey) -> bool:
-        """Put the same key, wrapped again, in the place of ``old``. Return False if the store holds another one now."""
+        """Put the same key, wrapped again, in the place of ``old``.
+
+        Return False, and change nothing, if the store holds another one now, or a tombstone.
+        """
         ...
 
     async def erase(self, session_id: str, at: datetime) -> StoredKey:

@@ -100,6 +100,16 @@ class LocalWrapper:
                 "store. Nothing was decrypted. Restore the key store"
             ) from None
 
+    def read(self) -> str:
+        """Return the text of the wrapping keys.
+
+        Raises:
+            KeyWrappingError: It can't be read, or is something else.
+        """
+        text = self._read()
+        parse_wrapping_keys(text, self._where)
+        return text
+
     def _load(self) -> None:
         keys = parse_wrapping_keys(self._read(), self._where)
         self._keys, self._newest = keys, next(iter(keys))

@@ -6,12 +6,12 @@ The counterpart of :mod:`waypost.wire.decode`: what passes here, the worker acce
 from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import orjson
 
 from waypost.errors import InvalidCommandError, did_you_mean
-from waypost.model.commands import Create, OnConflict
+from waypost.model.commands import Create, ImportItem, OnConflict
 from waypost.model.limits import (
     MAX_CHECKPOINT_ID,
     MAX_DATA_BYTES,
@@ -89,21 +89,58 @@ def check_raw(command_type: str, body: bytes) -> None:
         )
 
 
+class CreateParts(NamedTuple):
+    """A create that was checked: its name, the beginning of its body up to the data, and the JSON of the data."""
+
+    name: str
+    head: bytes
+    data: bytes
+
+    def body(self, data: bytes) -> bytes:
+        """Return the body with this data."""
+        return b'%b,"data":%b}' % (self.head, data)
+
+
+def create_parts(
+    name: str,
+    data: dict[str, Any],
+    metadata: dict[str, Any] | None = None,
+    default: Default | None = None,
+) -> CreateParts:
+    """Parts of a create: name, metadata, data, in the order that the worker reads fastest."""
+    if type(name) is not str:
+        _check_name(name)
+        name = str.__str__(name)
+    head = _create_head(name)
+    raw = _data_json(data, default)
+    if metadata is not None and (searchable := metadata_json(metadata, default)) != b"{}":
+        head = b'%b,"metadata":%b' % (head, searchable)
+    return CreateParts(name, head, raw)
+
+
 def create_body(
     name: str,
     data: dict[str, Any],
     metadata: dict[str, Any] | None = None,
     default: Default | None = None,
 ) -> bytes:
-    """Body of a create: name, metadata, data, in the order that the worker reads fastest."""
-    if type(name) is not str:
-        _check_name(name)
-        name = str.__str__(name)
-    head = _create_head(name)
-    raw = _data_json(data, default)
-    if metadata is None or (searchable := metadata_json(metadata, default)) == b"{}":
-        return b'%b,"data":%b}' % (head, raw)
-    return b'%b,"metadata":%b,"data":%b}' % (head, searchable, raw)
+    """Body of a create."""
+    parts = create_parts(name, data, metadata, default)
+    return parts.body(parts.data)
+
+
+def action_parts(action: Create) -> CreateParts:
+    """Parts of a create that was read from a body."""
+    head = b'{"name":' + orjson.dumps(action.name)
+    if action.metadata != b"{}":
+        head = b'%b,"metadata":%b' % (head, action.metadata)
+    return CreateParts(action.name, head, action.data)
+
+
+def import_item(item: ImportItem, data: bytes) -> bytes:
+    """JSON of an element of an import, with this data."""
+    head = orjson.dumps({"id": item.id, "name": item.name, "timestamp": format_micros(item.timestamp)})
+    return b'%b,"data":%b,"metadata":%b}' % (head[:-1], data, item.metadata)
 
 
 @lru_cache(maxsize=1024)
