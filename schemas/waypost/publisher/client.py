@@ -32,11 +32,14 @@ from waypost.publisher.options import RENAMED_OPTIONS, RETIRED_OPTIONS, Publishe
 from waypost.publisher.pending import Pending
 from waypost.publisher.stamps import new_id
 from waypost.publisher.stats import PublisherStats
-from waypost.wire.encode import check_raw, create_body, policy_body
+from waypost.wire.encode import check_raw, check_session_id, policy_body
 from waypost.wire.event_types import EventType
 from waypost.wire.topics import Topics
 
 if TYPE_CHECKING:
+    from waypost.discovery import KeySettings
+    from waypost.encryption.codec import Codec
+    from waypost.publisher.encrypter import Encrypter
     from waypost.publisher.sender import Sender
     from waypost.publisher.spool.spooler import Spooler
     from waypost.publisher.waiter import CommandResult, ResultWaiter
@@ -67,8 +70,10 @@ class Publisher(CommandMethods):
             found = find_deployment()
             bootstrap_servers = found.bootstrap_servers
             options = {"topic_prefix": found.topic_prefix, "kafka_options": found.kafka_options, **options}
+            if found.keys is not None and "codec" not in options:
+                options["codec"] = _make_codec(found.keys)
         settings = self._settings = PublisherSettings(**options)
-        super().__init__(settings.default)
+        super().__init__(settings.default, encrypts=settings.codec is not None)
         if settings.on_full == "block" and not self._may_block:
             raise ValueError("on_full='block' would stop the event loop: await publisher.drain() instead")
         self._topics = Topics(settings.topic_prefix)
@@ -81,12 +86,28 @@ class Publisher(CommandMethods):
         self._buffer = Buffer(
             settings.max_buffer_count, settings.max_buffer_bytes, settings.on_full, self._wake, self._dropped
         )
+        self._encrypter = self._make_encrypter()
         self._sender: Sender | None = None
         self._waiter: ResultWaiter | None = None
         self._pid = os.getpid()
         self._thread = 0
         self._closed = False
         self._ended = asyncio.Event()
+
+    def _make_encrypter(self) -> "Encrypter | None":
+        settings = self._settings
+        if settings.codec is None:
+            return None
+        from waypost.publisher.encrypter import Encrypter  # brings cryptography
+
+        return Encrypter(
+            settings.codec,
+            lambda pending, timeout: self._buffer.put(*pending, timeout=timeout),
+            self._outcomes.lost,
+            spooled=settings.spool is not None,
+            most_count=settings.max_buffer_count,
+            most_bytes=settings.max_buffer_bytes,
+        )
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "new" if self._sender is None else "open"
@@ -116,6 +137,8 @@ class Publisher(CommandMethods):
                     # The thread can't be stopped. What it takes over is for the next publisher.
                     opening.add_done_callback(_give_up)
                     raise
+            if self._encrypter is not None:
+                await self._encrypter.start()
             self._sender = Sender(
                 self._buffer, self._topics, self._source, self._options, self._outcomes.done, self._left_open
             )
@@ -165,10 +188,30 @@ class Publisher(CommandMethods):
         if self._sender is not None and self._sender.alive:
             try:
                 async with asyncio.timeout(timeout):
+                    if self._encrypter is not None:
+                        await self._encrypter.settled()
+                        target = self._buffer.newest
                     await self._sender.until(lambda: not self._buffer.holds(target))
             except (TimeoutError, PublisherClosedError):
                 pass
-        return self._buffer.count_left(target)
+        return self._buffer.count_left(target) + self._waiting_for_keys()
+
+    def _waiting_for_keys(self) -> int:
+        return 0 if self._encrypter is None else len(self._encrypter)
+
+    async def prepare(self, *session_ids: str) -> None:
+        """Have the keys of sessions in memory, so that later calls for them need not wait for one.
+
+        A session without a key gets one. Without a codec, this does nothing. With a codec and a spool, await it before
+        the first call for a session: such a call can't wait, and commands are not kept in memory alone.
+
+        Raises:
+            KeyErasedError: The key of one was deleted.
+            KeyStoreError: The key store can't be used.
+            KeyWrappingError: A key can't be wrapped or unwrapped.
+        """
+        if (codec := self._settings.codec) is not None:
+            await self._here(codec.prepare(*map(check_session_id, session_ids)))
 
     async def persisted(self) -> None:
         """Wait until everything accepted before this call is on the local disk or in Kafka.
@@ -259,10 +302,16 @@ class Publisher(CommandMethods):
                 last.push_async_callback(self._waiter.stop)
             if self._sender is not None and self._sender.alive:
                 last.push_async_callback(self._sender.stop)
+            if self._encrypter is not None:
+                last.push_async_callback(self._end_encryption, self._encrypter)
             saying = asyncio.get_running_loop().call_later(_PATIENT_SECONDS, self._log_waiting, timeout)
             last.callback(saying.cancel)
             await self.flush(timeout)
-        return len(self._buffer)
+        return len(self._buffer) + self._waiting_for_keys()
+
+    async def _end_encryption(self, encrypter: "Encrypter") -> None:
+        for pending in await encrypter.close():
+            self._outcomes.lost(pending, f"its key could not be loaded: {encrypter.last_error}")
 
     def _log_waiting(self, timeout: float) -> None:
         log.warning(
@@ -300,7 +349,7 @@ class Publisher(CommandMethods):
         self._buffer.close()
         if self._spooler is not None:
             self._spooler.close()
-        if left := len(self._buffer):
+        if left := len(self._buffer) + self._waiting_for_keys():
             log.error(
                 "the event loop of a publisher, or the program, ended before the publisher was closed: %d accepted "
                 "commands were not acknowledged by Kafka, and are %s. Close the publisher first: use 'async with'",
@@ -310,7 +359,7 @@ class Publisher(CommandMethods):
 
     def stats(self) -> PublisherStats:
         """Return counts for your metrics."""
-        return counted(self._buffer, self._outcomes, self._sender, self._spooler)
+        return counted(self._buffer, self._outcomes, self._sender, self._spooler, self._encrypter)
 
     async def create_and_wait(
         self,
@@ -340,10 +389,8 @@ class Publisher(CommandMethods):
             BufferFullError: The buffer is full, and the command was not accepted.
             PublisherClosedError: The publisher is closed or was not started.
         """
-        body = create_body(name, data, metadata, self._default)
-        result = await self.publish_and_wait(
-            session_id, EventType.CREATE, body, timestamp=timestamp, timeout=timeout
-        )
+        pending = self._creating(session_id, name, data, metadata, timestamp)
+        result = await self._here(self._publish_and_wait(pending, session_id, timeout))
         return result.raise_if_rejected()
 
     async def publish_and_wait(
@@ -378,6 +425,9 @@ class Publisher(CommandMethods):
         limit = asyncio.timeout(timeout)
         landing = self._outcomes.expect(pending.command_id)
         try:
+            if self._encrypter is not None:
+                self._working()
+                await self._encrypter.load([pending], timeout)
             self._accept(pending)
             if self._waiter is None:
                 self._waiter = ResultWaiter(self._topics, self._options)
@@ -480,7 +530,10 @@ class Publisher(CommandMethods):
         # One look for all that _working asks after; it says what is wrong.
         if sender is None or self._closed or os.getpid() != self._pid or not sender.alive:
             self._working()
-        self._buffer.put(*pending, timeout=timeout)
+        if self._encrypter is None:
+            self._buffer.put(*pending, timeout=timeout)
+        else:
+            self._encrypter.accept(pending, timeout)
 
     def _sending(self) -> bool:
         """Whether Kafka takes what we send, as far as we know. From any thread."""
@@ -520,23 +573,36 @@ def _end_all() -> None:
         publisher._left_open()
 
 
+def _make_codec(settings: "KeySettings") -> "Codec":
+    from waypost.encryption.settings import make_codec  # brings cryptography
+
+    return make_codec(settings)
+
+
 def counted(
-    buffer: "Buffer", outcomes: "DeliveryTracker", sender: "Sender | None", spooler: "Spooler | None"
+    buffer: "Buffer",
+    outcomes: "DeliveryTracker",
+    sender: "Sender | None",
+    spooler: "Spooler | None",
+    encrypter: "Encrypter | None" = None,
 ) -> PublisherStats:
     """What the parts of a publisher count now. ``sender`` is None before the start, ``spooler`` without a spool."""
+    held, given_up = (0, 0) if encrypter is None else (len(encrypter), encrypter.dropped)
     return PublisherStats(
-        accepted=buffer.accepted,
+        accepted=buffer.accepted + held + given_up,
         recovered=0 if spooler is None else spooler.recovered,
         set_aside=0 if spooler is None else spooler.damaged,
         delivered=outcomes.delivered,
         failed=outcomes.failed,
-        dropped=buffer.dropped,
-        buffered=len(buffer),
-        buffered_bytes=buffer.bytes,
+        dropped=buffer.dropped + given_up,
+        buffered=len(buffer) + held,
+        buffered_bytes=buffer.bytes + (0 if encrypter is None else encrypter.bytes),
         spooled=0 if spooler is None else len(buffer),
         spooled_bytes=0 if spooler is None else spooler.bytes,
         connected=sender is not None and sender.connected,
         waiting_seconds=0.0 if sender is None else sender.waiting_seconds(),
         last_error=None if sender is None else sender.last_error,
         spool_error=None if spooler is None else spooler.last_error,
+        waiting_for_keys=held,
+        key_error=None if encrypter is None else encrypter.last_error,
     )

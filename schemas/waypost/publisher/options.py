@@ -4,11 +4,14 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from inspect import iscoroutinefunction
-from typing import Any, Final, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 
 from waypost.errors import quoted
 from waypost.model.limits import MAX_SOURCE, Default, checked_default, require_sendable_options, text_problem
 from waypost.wire.topics import DEFAULT_PREFIX
+
+if TYPE_CHECKING:
+    from waypost.encryption.codec import Codec
 
 #: Called with a command id, and None once Kafka has the command or the error that keeps it out.
 OnFull = Literal["raise", "block", "drop_oldest"]
@@ -48,6 +51,9 @@ class PublisherOptions(TypedDict, total=False):
         A function that is called with each value of ``data`` and ``metadata`` that JSON lacks, such as a datetime, and
         returns one that it has, or raises TypeError. :func:`waypost.json_default` converts the usual ones (default:
         None, such values are rejected).
+    ``codec``
+        A :class:`waypost.Codec` that encrypts the data of all checkpoints (default: None, or that of the deployment if
+        no brokers are given).
     ``kafka_options``
         Options of the Kafka client: ``security_protocol``, ``ssl_context``, ``sasl_…``, ``client_id``,
         ``compression_type``, ``request_timeout_ms``.
@@ -63,6 +69,7 @@ class PublisherOptions(TypedDict, total=False):
     on_full: OnFull
     on_delivery: OnDelivery | None
     default: Default | None
+    codec: "Codec | None"
     kafka_options: Mapping[str, Any] | None
 
 
@@ -91,6 +98,7 @@ class PublisherSettings:
     on_full: OnFull = "raise"
     on_delivery: OnDelivery | None = None
     default: Default | None = None
+    codec: "Codec | None" = None
     kafka_options: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:

@@ -1,6 +1,9 @@
 """An accepted command on its way to Kafka. Knows neither the queues it waits in nor the client that sends it."""
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from waypost.encryption.codec import Plain
 
 _OVERHEAD: Final = 400  # what headers and objects, or a row, cost besides the body, in bytes
 
@@ -12,15 +15,17 @@ class Pending:
     counts up in the order of acceptance and is given by the buffer. ``home`` is the spool's token for the
     file that holds the command as its ``row``, in ``stored`` bytes; it is None without a spool. ``tries``
     counts how often it was put into a batch. ``source`` is that of the publisher that accepted it, None for
-    this one.
+    this one. ``plain`` is what is still to be encrypted, after which ``body_is_encrypted``.
     """
 
     __slots__ = (
+        "body_is_encrypted",
         "command_id",
         "command_type",
         "home",
         "number",
         "partition",
+        "plain",
         "row",
         "session_id",
         "size",
@@ -53,3 +58,12 @@ class Pending:
         self.number = self.row = self.stored = self.tries = 0
         self.home: object | None = None
         self.source: bytes | None = None
+        self.plain: Plain | None = None
+        self.body_is_encrypted = False
+
+    def encrypted(self, value: bytes) -> None:
+        """Take the encrypted body in place of what was to be encrypted."""
+        self.value = value
+        self.size = len(value) + _OVERHEAD
+        self.plain = None
+        self.body_is_encrypted = True

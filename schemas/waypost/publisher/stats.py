@@ -15,7 +15,8 @@ class PublisherStats:
 
     ``connected`` says that there is a connection, or was one until Kafka became unreachable. ``waiting_seconds`` is how
     long Kafka has not answered the oldest batch, and ``last_error`` what has gone wrong since the last batch that it
-    acknowledged. ``spool_error`` is what is wrong with the disk now.
+    acknowledged. ``spool_error`` is what is wrong with the disk now. ``waiting_for_keys`` counts the ``buffered``
+    commands that are held until the key store gives the keys of their sessions, and ``key_error`` is why it did not.
     """
 
     accepted: int
@@ -32,6 +33,8 @@ class PublisherStats:
     last_error: str | None
     spool_error: str | None
     set_aside: int = 0
+    waiting_for_keys: int = 0
+    key_error: str | None = None
 
     def __repr__(self) -> str:
         values = ((field.name, getattr(self, field.name)) for field in fields(self))

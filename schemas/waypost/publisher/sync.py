@@ -50,7 +50,7 @@ class SyncPublisher(CommandMethods):
         **options: Unpack[PublisherOptions],
     ) -> None:
         self._publisher = _Threaded(bootstrap_servers, **options)
-        super().__init__(self._publisher._default)
+        super().__init__(self._publisher._default, encrypts=self._publisher._encrypts)
         self._block_timeout = block_timeout
         self._synced = options.get("spool") is not None and options.get("spool_fsync", False)
         self._closing = threading.Lock()
@@ -93,6 +93,13 @@ class SyncPublisher(CommandMethods):
     def saved(self) -> None:
         """Call :meth:`persisted`, the new name."""
         self.persisted()
+
+    def prepare(self, *session_ids: str) -> None:
+        """Have the keys of sessions in memory. Calls load the keys that they need, so this only saves the first wait.
+
+        See :meth:`waypost.Publisher.prepare`.
+        """
+        self._run(self._publisher.prepare(*session_ids))
 
     def stats(self) -> PublisherStats:
         """Return counts for your metrics."""
@@ -188,6 +195,9 @@ class SyncPublisher(CommandMethods):
     def _accept(self, *pending: Pending) -> None:
         # A delivery callback runs in the thread that makes room, so it must not wait for room.
         own = threading.get_ident() == self._thread.ident
+        encrypter = self._publisher._encrypter
+        if encrypter is not None and not own and encrypter.needs_keys(pending):
+            self._run(encrypter.load(pending))
         self._publisher._accept(*pending, timeout=0 if own else self._block_timeout)
         if self._synced and not own:
             self._wait_for_the_disk(pending)
