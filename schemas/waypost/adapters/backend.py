@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
 import orjson
 from typing_extensions import override
@@ -32,9 +32,13 @@ from waypost.model.times import format_micros, to_micros
 from waypost.publisher.options import RENAMED_OPTIONS
 from waypost.publisher.waiter import CommandResult
 from waypost.reader.client import DEFAULT_SCHEMA
+from waypost.reader.decoding import decrypted_data
 from waypost.wire.encode import checkpoint_body, import_body
 from waypost.wire.event_types import EventType
 from waypost.wire.topics import DEFAULT_PREFIX, Topics
+
+if TYPE_CHECKING:
+    from waypost.encryption.codec import Codec
 
 _DUE_EVERY: Final = 64  # records
 #: When a write returns: once the publisher has it, once Kafka has it, or once a worker applied it.
@@ -74,6 +78,9 @@ class Backend:
             write raises ResultTimeoutError: it was accepted and may still be applied.
         publisher_options: Options of :class:`waypost.Publisher`, such as ``kafka_options`` for TLS and SASL.
         reader_options: Options of :class:`waypost.Reader`.
+        codec: A :class:`waypost.Codec` that encrypts what the adapters store, serialized values included. What records
+            are found by stays readable: it is in names and metadata. If neither brokers nor a database are given, the
+            backend has that of the deployment.
     """
 
     @renamed_keywords(prefix="topic_prefix")
@@ -87,6 +94,7 @@ class Backend:
         timeout: float = 30,
         publisher_options: Mapping[str, Any] | None = None,
         reader_options: Mapping[str, Any] | None = None,
+        codec: "Codec | None" = None,
     ) -> None:
         options = dict(publisher_options or {})
         rename_keys("publisher_options", options, RENAMED_OPTIONS, 2)
@@ -96,6 +104,11 @@ class Backend:
             topic_prefix = found.topic_prefix if topic_prefix is None else topic_prefix
             schema = found.postgres_schema if schema is None else schema
             options.setdefault("kafka_options", found.kafka_options)
+            if codec is None and found.keys is not None:
+                from waypost.encryption.settings import make_codec  # brings cryptography
+
+                codec = make_codec(found.keys)
+        codec = options.pop("codec", None) if codec is None else codec
         if bootstrap_servers is None or dsn is None:
             raise TypeError("Backend needs both bootstrap_servers and dsn, or neither to look for them")
         topic_prefix = DEFAULT_PREFIX if topic_prefix is None else topic_prefix
@@ -108,7 +121,9 @@ class Backend:
             timeout=timeout,
             publisher_options=options,
             reader_options=reader_options or {},
+            codec=codec,
         )
+        self._encrypts = codec is not None
         self._place = f"{Topics(topic_prefix).commands!r} at {bootstrap_servers}"
         self._home = HomeLoop()
         self._clean_ups = CleanUps()
@@ -193,7 +208,8 @@ class Backend:
             ResultTimeoutError: Kafka or the worker did not answer in time. The records may still be added.
         """
         self._unconfirmed.raise_rejected(session_id)
-        sent = [divided(record) for record in records]
+        await self._connection.publisher.prepare(session_id)
+        sent = [divided(record, encrypts=self._encrypts) for record in records]
         parts = [part for each in sent for part in each.parts]
         mains = [each.main for each in sent]
         await self._make_room(session_id, len(sent) + len(parts), spare, advice)
@@ -203,7 +219,9 @@ class Backend:
             known.last += len(sent) + len(parts)  # at once, so that calls meanwhile count them
             known.blind = True
             due = before // _DUE_EVERY != known.last // _DUE_EVERY
-            commands = [create_command(part, None) for part in parts] + commands_of(mains, timestamp)
+            commands = [create_command(part, None) for part in parts] + commands_of(
+                mains, timestamp, encrypts=self._encrypts
+            )
             await self._unconfirmed.publish(
                 session_id, commands, records, until_logged=durability == "logged"
             )
@@ -215,7 +233,7 @@ class Backend:
         if len(mains) == 1:
             numbers.append(await self._create(session_id, mains[0], timestamp))
         else:
-            for command in commands_of(mains, timestamp):
+            for command in commands_of(mains, timestamp, encrypts=self._encrypts):
                 result = (await self._wait(session_id, command.kind, command.body)).raise_if_rejected()
                 numbers += self._known.numbered(session_id, result.body["ids"])
         return Appended(numbers, before // _DUE_EVERY != max(before, *numbers) // _DUE_EVERY)
@@ -258,7 +276,7 @@ class Backend:
             return
         await self._room.make(target, info.checkpoint_count, FULL, "Copy to another one, or clear it")
         async with self._connection.reader.snapshot() as snapshot:
-            groups = Grouping()
+            groups = Grouping(encrypts=self._encrypts)
             async with aclosing(snapshot.rows("adapters/everything", source)) as rows:
                 async for row in rows:
                     taken_at = format_micros(to_micros(row["taken_at"]))
@@ -318,8 +336,9 @@ class Backend:
     async def rows_among(self, statement: str, *arguments: Any) -> dict[str, list[Row]]:
         """Return the rows of such a statement by session, with the parts of large ones joined."""
         found: dict[str, list[Row]] = {}
-        for each in await self.among(statement, *arguments):
-            found.setdefault(each["session_id"], []).append(_row(each))
+        rows = await self.among(statement, *arguments)
+        for each, data in zip(rows, await decrypted_data(rows, self._connection.codec), strict=True):
+            found.setdefault(each["session_id"], []).append(_row(each, data))
         for session_id, rows in found.items():
             if large := [row.number for row in rows if row.batch is not None and row.raw]:
                 joined = {row.number: row for row in await self.stored(session_id, "numbers", large)}
@@ -340,7 +359,8 @@ class Backend:
 
     async def _fetch(self, statement: str, session_id: str, *arguments: Any) -> list[Row]:
         found = await self._connection.reader._fetch(f"adapters/{statement}", session_id, *arguments)
-        return [_row(each) for each in found]
+        data = await decrypted_data(found, self._connection.codec, session_id)
+        return [_row(each, raw) for each, raw in zip(found, data, strict=True)]
 
     async def _create(self, session_id: str, record: Record, timestamp: datetime | None) -> int:
         result = await self._connection.publisher.create_and_wait(
@@ -366,11 +386,11 @@ class Backend:
         return result
 
 
-def _row(found: Any) -> Row:
+def _row(found: Any, data: bytes) -> Row:
     return Row(
         found["number"],
         found["name"],
-        bytes(found["data"]),
+        data,
         orjson.loads(found["metadata"]),
         found["recorded_at"],
         found["chosen"],

@@ -32,12 +32,14 @@ def create_command(record: Record, timestamp: datetime | None) -> Command:
     )
 
 
-def commands_of(records: Sequence[Record], timestamp: datetime | None) -> list[Command]:
+def commands_of(
+    records: Sequence[Record], timestamp: datetime | None, *, encrypts: bool = False
+) -> list[Command]:
     """Return one create, or as few imports as possible."""
     if len(records) == 1:
         return [create_command(records[0], timestamp)]
     now = format_micros(to_micros(timestamp or datetime.now().astimezone()))
-    groups = Grouping()
+    groups = Grouping(encrypts=encrypts)
     full: list[list[bytes]] = []
     for record in records:
         item = import_item(record.name, dump_object(record.data, "data"), record.metadata, now)

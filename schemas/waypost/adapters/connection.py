@@ -1,11 +1,14 @@
 """The publisher and the reader that a backend is made of."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from waypost.publisher.client import Publisher
 from waypost.reader.barrier import Barrier
 from waypost.reader.client import Reader
+
+if TYPE_CHECKING:
+    from waypost.encryption.codec import Codec
 
 
 class Connection:
@@ -25,9 +28,16 @@ class Connection:
         timeout: float,
         publisher_options: Mapping[str, Any],
         reader_options: Mapping[str, Any],
+        codec: "Codec | None" = None,
     ) -> None:
         self._make_publisher: Callable[[], Publisher] = lambda: Publisher(
-            bootstrap_servers, topic_prefix=topic_prefix, source="/waypost/adapter", **publisher_options
+            bootstrap_servers,
+            **{
+                "topic_prefix": topic_prefix,
+                "source": "/waypost/adapter",
+                "codec": codec,
+                **publisher_options,
+            },
         )
         self._make_reader: Callable[[], Reader] = lambda: Reader(
             dsn,
@@ -36,10 +46,12 @@ class Connection:
                 "bootstrap_servers": bootstrap_servers,
                 "topic_prefix": topic_prefix,
                 "kafka_options": publisher_options.get("kafka_options"),
+                "codec": codec,
                 **reader_options,
             },
         )
         self.timeout = timeout
+        self.codec = codec
 
     async def open(self) -> None:
         """Make a reader, which connects later, and start a publisher.

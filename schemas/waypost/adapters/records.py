@@ -16,6 +16,7 @@ import orjson
 from waypost.adapters.allowed_types import UnreadableValueError
 from waypost.errors import InvalidCommandError, quoted
 from waypost.model.limits import MAX_SESSION_ID, dump_object, text_problem
+from waypost.publisher.calls import ENCRYPTED_PART_BYTES, ENCRYPTED_PART_COUNT
 from waypost.publisher.stamps import new_id
 
 #: Retention policy of the adapters' sessions, from which nothing leaves by itself: the largest cap, no compression, no
@@ -34,6 +35,9 @@ _WHOLE_BYTES: Final = 800 * 1024  # of JSON, below the 900 KB of a command
 _PART_BYTES: Final = 600 * 1024  # 800 KB in base64
 _IMPORT_BYTES: Final = 880_000
 _IMPORT_COUNT: Final = 1_000
+#: The same where data is encrypted, which takes a third more.
+_ENCRYPTED_WHOLE_BYTES: Final = 600 * 1024
+_ENCRYPTED_PART_BYTES: Final = 450 * 1024
 _HASHED: Final = "sha256:"
 _MAX_SEARCHED: Final = 1_000  # characters, of each of the few texts that a record is found by
 _TAG: Final = 12  # characters that tell a record from all others
@@ -81,19 +85,20 @@ class Divided:
     parts: list[Record] = field(default_factory=list)
 
 
-def divided(record: Record) -> Divided:
-    """``record``, cut into parts if its JSON exceeds 800 KB."""
+def divided(record: Record, *, encrypts: bool = False) -> Divided:
+    """Return ``record``, cut into parts if its JSON exceeds 800 KB, or 600 KB if it is to be encrypted."""
     raw = dump_object(record.data, "data")
-    if len(raw) <= _WHOLE_BYTES:
+    if len(raw) <= (_ENCRYPTED_WHOLE_BYTES if encrypts else _WHOLE_BYTES):
         return Divided(record)
     batch = new_id()
+    size = _ENCRYPTED_PART_BYTES if encrypts else _PART_BYTES
     parts = [
         Record(
             PART,
-            {"base64": base64.b64encode(raw[start : start + _PART_BYTES]).decode()},
+            {"base64": base64.b64encode(raw[start : start + size]).decode()},
             {"batch": batch, "part": index},
         )
-        for index, start in enumerate(range(0, len(raw), _PART_BYTES))
+        for index, start in enumerate(range(0, len(raw), size))
     ]
     return Divided(Record(record.name, {}, {**record.metadata, "batch": batch, "parts": len(parts)}), parts)
 
@@ -196,16 +201,18 @@ def import_item(name: str, data: bytes, metadata: Mapping[str, Any], timestamp: 
 
 
 class Grouping:
-    """Elements of an import, put into groups that fit into one command each."""
+    """Elements of an import, put into groups that fit into one command each, also once they are encrypted."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, encrypts: bool = False) -> None:
         self.group: list[bytes] = []
         self._bytes = 0
+        self._most_bytes = ENCRYPTED_PART_BYTES if encrypts else _IMPORT_BYTES
+        self._most = ENCRYPTED_PART_COUNT if encrypts else _IMPORT_COUNT
 
     def add(self, item: bytes) -> list[bytes]:
         """Add an element; the group that it no longer fitted into, or nothing."""
         full: list[bytes] = []
-        if self.group and (self._bytes + len(item) > _IMPORT_BYTES or len(self.group) == _IMPORT_COUNT):
+        if self.group and (self._bytes + len(item) > self._most_bytes or len(self.group) == self._most):
             full, self.group, self._bytes = self.group, [], 0
         self.group.append(item)
         self._bytes += len(item) + 1

@@ -32,6 +32,7 @@ from waypost.wire.encode import check_session_id
 from waypost.wire.topics import DEFAULT_PREFIX, Topics
 
 if TYPE_CHECKING:
+    from waypost.encryption.codec import Codec
     from waypost.reader.barrier import Barrier
 
 _SESSIONS: Final = 500
@@ -51,7 +52,8 @@ class Reader:
 
     All reads raise DatabaseUnavailableError if Postgres can't be reached, AccessDeniedError if it refuses the login
     or the read, ReaderTimeoutError if one takes too long, ShardMapError if the databases do not belong together, and
-    ReaderError for anything else that goes wrong in Postgres.
+    ReaderError for anything else that goes wrong in Postgres. With a codec, reads of data raise the errors of
+    :meth:`waypost.Codec.decrypt` too, and return nothing that does not authenticate.
 
     Args:
         dsn: The address of the database. If it is sharded, all of them in the deployment's order: as a list, or as a
@@ -68,6 +70,8 @@ class Reader:
         tenant: Read the sessions of this tenant only: those whose ids begin with it and ``/``. Reads of other
             sessions raise AccessDeniedError, listings leave them out, and each transaction names the tenant to
             Postgres, whose row-level security binds roles that were made for it.
+        codec: A :class:`waypost.Codec` that decrypts data. Without one, encrypted data is returned as it is. If ``dsn``
+            is None, the reader has that of the deployment.
     """
 
     def __init__(
@@ -83,10 +87,15 @@ class Reader:
         topic_prefix: str | None = None,
         kafka_options: Mapping[str, Any] | None = None,
         tenant: str | None = None,
+        codec: "Codec | None" = None,
     ) -> None:
         self._scope = TenantScope(tenant)
         if dsn is None:
             found = find_deployment()
+            if codec is None and found.keys is not None:
+                from waypost.encryption.settings import make_codec  # brings cryptography
+
+                codec = make_codec(found.keys)
             dsn = found.postgres_dsn
             schema = found.postgres_schema if schema is None else schema
             if bootstrap_servers is None:
@@ -102,6 +111,7 @@ class Reader:
             ],
             self._scope,
         )
+        self._codec = codec
         self._barrier = self._make_barrier(bootstrap_servers, topic_prefix, kafka_options or {}, timeout)
 
     def _make_barrier(
@@ -131,7 +141,14 @@ class Reader:
         """Close the connections for good. Later reads raise ReaderClosedError."""
         if self._barrier is not None:
             await self._barrier.close()
+        if self._codec is not None:
+            await self._codec.close()
         await self._shards.close()
+
+    @property
+    def codec(self) -> "Codec | None":
+        """Codec that decrypts data, or None."""
+        return self._codec
 
     def session(self, session_id: str) -> SessionReader:
         """Return the reads of one session, which need not exist.
@@ -140,7 +157,7 @@ class Reader:
             AccessDeniedError: The reader has a tenant, and the session is another one's.
             InvalidCommandError: No session can have this id.
         """
-        found = SessionReader(SessionSource(self._shards, session_id), session_id)
+        found = SessionReader(SessionSource(self._shards, session_id), session_id, self._codec)
         self._scope.require(session_id)
         return found
 

@@ -1,19 +1,24 @@
 """The reads of one session from Postgres: names and results of the in-memory manager, with filters and pages."""
 
 from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
 from waypost.errors import InvalidArgumentError, quoted
-from waypost.model.checkpoint import Checkpoint, Summary, checkpoint_id, export_json, own_number
-from waypost.model.limits import MAX_CHECKPOINT_ID, canonical_metadata, text_problem
+from waypost.model.checkpoint import Checkpoint, Summary, export_json, own_number
+from waypost.model.limits import MAX_CHECKPOINT_ID, text_problem
 from waypost.model.times import clamp_micros, from_micros, to_micros
+from waypost.reader.decoding import decoded_rows, decoded_stream
 from waypost.reader.pages import CheckpointPage
 from waypost.reader.pool import ReadTransaction
 from waypost.reader.sharding import SessionSource, SnapshotSet
 from waypost.wire.encode import check_session_id, metadata_json
+
+if TYPE_CHECKING:
+    from waypost.encryption.codec import Codec
 
 _PAGE: Final = 100  # checkpoints may have 900 KB each
 _HIGHEST: Final = 2**63 - 1
@@ -39,11 +44,12 @@ class SessionReader:
     :class:`waypost.Reader`.
     """
 
-    def __init__(self, source: SessionSource, session_id: str) -> None:
+    def __init__(self, source: SessionSource, session_id: str, codec: "Codec | None" = None) -> None:
         if session_id != "":  # the session of an id without a colon, which holds nothing
             check_session_id(session_id)
         self.session_id = session_id
         self._source = source
+        self._codec = codec
 
     def __repr__(self) -> str:
         return f"<SessionReader of {self.session_id!r}>"
@@ -55,7 +61,7 @@ class SessionReader:
         number = own_number(self.session_id, checkpoint_id)
         rows = [] if number is None else await self._source.fetch("get", self.session_id, number)
         rows = rows or await self._source.fetch("get_imported", self.session_id, checkpoint_id)
-        return _checkpoint(rows[0]) if rows else None
+        return await self._first(rows)
 
     async def get_by_name(self, name: str, *, metadata: Mapping[str, Any] | None = None) -> list[Checkpoint]:
         """Return the checkpoints with this name, newest first."""
@@ -65,8 +71,7 @@ class SessionReader:
         """Return the checkpoint with the highest number, optionally of those with a name, or None."""
         if not _possible(name):
             return None
-        rows = await self._source.fetch("latest", self.session_id, name)
-        return _checkpoint(rows[0]) if rows else None
+        return await self._first(await self._source.fetch("latest", self.session_id, name))
 
     async def get_all(
         self, *, name: str | None = None, metadata: Mapping[str, Any] | None = None
@@ -142,7 +147,8 @@ class SessionReader:
         """Return counts, names, the first and the last checkpoint, and the time between them in seconds."""
         async with self._source.snapshot() as snapshot:
             rows = await snapshot.fetch("summary", self.session_id)
-            ends = [_checkpoint(row).to_dict() for row in await snapshot.fetch("ends", self.session_id)]
+            rows_of_ends = await snapshot.fetch("ends", self.session_id)
+        ends = [each.to_dict() for each in await decoded_rows(rows_of_ends, self._codec)]
         span = max(row["latest"] for row in rows) - min(row["earliest"] for row in rows) if rows else None
         return {
             "total_count": sum(row["count"] for row in rows),
@@ -164,7 +170,7 @@ class SessionReader:
         """
         opened = False
         async with self._source.snapshot() as snapshot:
-            async for checkpoint in checkpoints_of(snapshot, self.session_id):
+            async for checkpoint in checkpoints_of(snapshot, self.session_id, self._codec):
                 raw = orjson.dumps(checkpoint.to_dict(), option=orjson.OPT_INDENT_2)
                 yield (b",\n  " if opened else b"[\n  ") + raw.replace(b"\n", b"\n  ")
                 opened = True
@@ -205,16 +211,23 @@ class SessionReader:
         rows = await self._source.fetch(
             statement, self.session_id, at, name, after, first, last, contained, limit
         )
-        return [_checkpoint(row) for row in rows]
+        return await decoded_rows(rows, self._codec)
+
+    async def _first(self, rows: list[Any]) -> Checkpoint | None:
+        return (await decoded_rows(rows[:1], self._codec))[0] if rows else None
 
 
 async def checkpoints_of(
-    snapshot: ReadTransaction | SnapshotSet, session_id: str
+    snapshot: ReadTransaction | SnapshotSet, session_id: str, codec: "Codec | None" = None
 ) -> AsyncIterator[Checkpoint]:
-    """A session's live checkpoints at the moment of ``snapshot``, oldest first, a few in memory at a time."""
+    """Yield a session's checkpoints at the moment of ``snapshot``, oldest first, a few in memory at a time.
+
+    Without a codec, encrypted data comes as it is.
+    """
     unfiltered = (None, None, None, None, None)
-    async for row in snapshot.rows("oldest_first", session_id, 0, *unfiltered, _HIGHEST):
-        yield _checkpoint(row)
+    async with aclosing(snapshot.rows("oldest_first", session_id, 0, *unfiltered, _HIGHEST)) as rows:
+        async for checkpoint in decoded_stream(rows, codec):
+            yield checkpoint
 
 
 def in_utc(moment: datetime) -> datetime:
@@ -248,16 +261,3 @@ def _number(cursor: str | None) -> int | None:
             f"{quoted(cursor)} is not a cursor of this list: pass the one that a page gave"
         )
     return int(cursor)
-
-
-def _checkpoint(row: Any) -> Checkpoint:
-    return Checkpoint(
-        id=checkpoint_id(row["session_id"], row["number"]),
-        name=row["name"],
-        timestamp=row["taken_at"],
-        recorded_at=row["recorded_at"],
-        raw_data=row["data"],
-        raw_metadata=canonical_metadata(orjson.loads(row["metadata"])),
-        pinned=row["pinned"],
-        imported_id=row["imported_id"],
-    )

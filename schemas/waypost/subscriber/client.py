@@ -17,6 +17,7 @@ from waypost.errors import quoted
 from waypost.kafka.addresses import broker_addresses
 from waypost.model.limits import require_sendable, require_sendable_options
 from waypost.model.times import to_micros
+from waypost.subscriber.decryption import decrypted_event
 from waypost.subscriber.dispatcher import Handler, HandlerDispatcher, HandlerOptions, OnFailure
 from waypost.subscriber.events import Deduplicator as Deduplicator
 from waypost.subscriber.events import Event as Event
@@ -24,6 +25,7 @@ from waypost.subscriber.events import EventFilter, read_event
 from waypost.wire.topics import DEFAULT_PREFIX, Topics
 
 if TYPE_CHECKING:
+    from waypost.encryption.codec import Codec
     from waypost.subscriber.consumer import ResultConsumer
 
 
@@ -50,6 +52,8 @@ class Subscriber:
         kafka_options: Options of the Kafka client.
         stuck_after: Seconds after which a consumer that returns nothing is checked.
         on_restart: A function that is called with a text when the consumer is replaced.
+        codec: A :class:`waypost.Codec` that decrypts data. Without one, encrypted data comes as it is. If no brokers
+            are given, the subscriber has that of the deployment.
     """
 
     @renamed_keywords(prefix="topic_prefix", options="kafka_options")
@@ -67,6 +71,7 @@ class Subscriber:
         kafka_options: Mapping[str, Any] | None = None,
         stuck_after: float = 30.0,
         on_restart: Callable[[str], None] | None = None,
+        codec: "Codec | None" = None,
     ) -> None:
         if stuck_after <= 0:
             raise ValueError(f"stuck_after must be above 0 seconds, not {stuck_after}")
@@ -83,6 +88,10 @@ class Subscriber:
             bootstrap_servers = found.bootstrap_servers
             topic_prefix = topic_prefix or found.topic_prefix
             kafka_options = found.kafka_options if kafka_options is None else kafka_options
+            if codec is None and found.keys is not None:
+                from waypost.encryption.settings import make_codec  # brings cryptography
+
+                codec = make_codec(found.keys)
         require_sendable_options(kafka_options or {})
         broker_addresses(bootstrap_servers)  # refuses what is none
         self._topic = Topics(DEFAULT_PREFIX if topic_prefix is None else topic_prefix).results
@@ -92,6 +101,7 @@ class Subscriber:
         self._start = (from_beginning, None if since is None else max(0, -(-to_micros(since) // 1000)))
         self._options = {**(kafka_options or {}), "bootstrap_servers": bootstrap_servers}
         self._watch = (stuck_after, on_restart)
+        self._codec = codec
         self._consuming: ResultConsumer | None = None
         self._earlier_restarts = 0
         self._entered = False
@@ -149,6 +159,8 @@ class Subscriber:
         if consuming is not None:
             self._earlier_restarts += consuming.restarts
             await consuming.close()
+        if self._codec is not None:
+            await self._codec.close()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -167,7 +179,7 @@ class Subscriber:
                     if term != consuming.term:
                         break  # the partition went away; what was not taken yet comes again
                     if record.value is not None and self._filter.wants(record.headers):
-                        yield read_event(record)
+                        yield await decrypted_event(read_event(record), self._codec)
                     # Only now: asking for the next event says that this one is done with.
                     consuming.mark(term, partition, record.offset)
         finally:
@@ -188,7 +200,8 @@ class Subscriber:
         pauses (0.1 to 30 s) in which other sessions go on. An event that fails for good is written to ``dead_letters``,
         then passed to ``on_failure``, and the position moves past it. If neither is given, or one of them fails, the
         error ends the run, and the position stays before that event. A rebalance waits up to 30 s for handlers in
-        progress and leaves retries to the next owner of the partition.
+        progress and leaves retries to the next owner of the partition. With a codec, a key that can't be loaded counts
+        as a failure of the handler.
 
         Args:
             handler: An async function that takes an event.
@@ -204,7 +217,7 @@ class Subscriber:
             AccessDeniedError: Kafka does not accept the login, or denies reading the topic or joining the group.
             SubscriberError: Kafka refused for another reason.
         """
-        plan = HandlerOptions(handler, concurrency, retries, on_failure)
+        plan = HandlerOptions(handler, concurrency, retries, on_failure, self._codec)
         consuming = await self._started()
         try:
             async with AsyncExitStack() as stack:

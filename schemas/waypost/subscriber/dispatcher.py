@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from waypost.backoff import Backoff
 from waypost.errors import quoted
+from waypost.subscriber.decryption import decrypted_event
 from waypost.subscriber.events import Event, EventFilter, read_event
 from waypost.subscriber.tracing import continued_trace
 
 if TYPE_CHECKING:
+    from waypost.encryption.codec import Codec
     from waypost.subscriber.consumer import FetchedRecords, ResultConsumer
 
 log = logging.getLogger("waypost")
@@ -39,12 +41,16 @@ _STAY_SECONDS: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class HandlerOptions:
-    """What to do with events: ``handler``, for how many sessions at once, and what follows its failures."""
+    """What to do with events: ``handler``, for how many sessions at once, and what follows its failures.
+
+    ``codec`` decrypts them first, if there is one.
+    """
 
     handler: Handler
     concurrency: int
     retries: int
     on_failure: OnFailure | None
+    codec: "Codec | None" = None
 
     def __post_init__(self) -> None:
         if self.concurrency < 1:
@@ -173,6 +179,7 @@ class HandlerDispatcher:
                 if not self._may_begin(place):
                     return False
                 try:
+                    event = await decrypted_event(event, self._plan.codec)
                     with continued_trace(event):
                         handling: object = self._plan.handler(event)
                         if not isawaitable(handling):

@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 import orjson
 
 from waypost.deprecation import deprecated
-from waypost.errors import quoted
+from waypost.errors import EncryptionError, quoted
 from waypost.model.checkpoint import Checkpoint
 from waypost.model.limits import canonical_metadata, require_sendable
 from waypost.model.times import from_micros, parse_micros
@@ -31,6 +31,9 @@ class Event:
     ``subject`` is the checkpoint or session that the event is about, ``name`` the checkpoint's name if there is one,
     and ``time`` the broker's time of the command. ``topic``, ``partition`` and ``offset`` are the place of the event
     itself; ``key``, ``headers`` and ``raw_body`` are the record as it was read.
+
+    If the subscriber has a codec, ``plain_body`` is the body with decrypted data, or ``decryption_error`` says why
+    there is none. ``body`` and ``checkpoint`` then raise this error.
     """
 
     id: str
@@ -46,6 +49,8 @@ class Event:
     key: bytes | None
     headers: tuple[tuple[str, bytes | None], ...]
     raw_body: bytes
+    plain_body: bytes | None = None
+    decryption_error: EncryptionError | None = None
 
     def __repr__(self) -> str:
         name = "" if self.name is None else f" {self.name!r}"
@@ -54,24 +59,30 @@ class Event:
     @cached_property
     def body(self) -> dict[str, Any]:
         """Body of the result, parsed. Long lists of ids, which a result holds as ranges, are expanded."""
-        return expand_ids(orjson.loads(self.raw_body))
+        if self.decryption_error is not None:
+            raise self.decryption_error
+        return self._expanded
+
+    @cached_property
+    def _expanded(self) -> dict[str, Any]:
+        return expand_ids(orjson.loads(self.raw_body if self.plain_body is None else self.plain_body))
 
     @property
     def removed(self) -> list[str]:
         """Ids of the checkpoints that retention or a rollback removed with this command."""
-        removed: list[str] = self.body.get("removed", [])
+        removed: list[str] = self._expanded.get("removed", [])
         return removed
 
     @property
     def command_id(self) -> str | None:
         """Id of the command, None if it could not be read."""
-        identifier: str | None = self.body["command"]["id"]
+        identifier: str | None = self._expanded["command"]["id"]
         return identifier
 
     @property
     def token(self) -> CommandPosition:
         """Position of the command, for :meth:`waypost.Reader.wait_for`."""
-        command = self.body["command"]
+        command = self._expanded["command"]
         return CommandPosition(command["partition"], command["offset"])
 
     @cached_property
@@ -80,7 +91,8 @@ class Event:
         found = self.body.get("checkpoint")
         if found is None:
             return None
-        raw = members(members(self.raw_body)["checkpoint"])["data"]
+        text = self.raw_body if self.plain_body is None else self.plain_body
+        raw = members(members(text)["checkpoint"])["data"]
         return Checkpoint(
             id=found["id"],
             name=found["name"],

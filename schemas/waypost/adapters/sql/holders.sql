@@ -1,5 +1,5 @@
 -- The records that hold values of the digests $2, and the writes to the checkpoint $4 of namespace $3.
-select number, name, data, metadata, recorded_at, false as chosen
+select number, name, data, command_id, metadata, recorded_at, false as chosen
 from waypost.checkpoints
 where session_id = $1
   and (

@@ -25,7 +25,7 @@ with chosen as (
     select array_agg(distinct digest) as digests
     from chosen, jsonb_array_elements_text(metadata -> 'needs') as digest
 )
-select number, name, data, metadata, recorded_at, number in (select number from chosen) as chosen
+select number, name, data, command_id, metadata, recorded_at, number in (select number from chosen) as chosen
 from waypost.checkpoints
 where session_id = $1
   and (
