@@ -170,6 +170,9 @@ class CheckpointManager:
     def configure(self, **changes: int | float | None) -> RetentionPolicy:
         """Change fields of the retention policy, apply it and return it. ``max_age`` is in seconds.
 
+        A manager holds what it is given, and encrypts nothing. With ``encrypted=True`` it rejects data that is not
+        encrypted, as a session of the service does.
+
         Raises:
             InvalidCommandError: A field is unknown or out of bounds.
         """

@@ -293,7 +293,10 @@ def named(whole: str, ranges: str, session_id: str, numbers: list[int]) -> dict[
 
 def _policy(policy: dict[str, Any]) -> dict[str, Any]:
     age = policy["max_age"]
-    return {**policy, "max_age": None if age is None else age / 1_000_000}
+    shown = {**policy, "max_age": None if age is None else age / 1_000_000}
+    if not shown["encrypted"]:
+        del shown["encrypted"]
+    return shown
 
 
 def differences(expected: Expected, found: list[tuple[str, dict[str, Any]]]) -> list[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hypothesis import strategies as st
+from tests.support.encrypted_data import ENCRYPTED, NEARLY_ENCRYPTED
 
 from waypost.model.commands import (
     Action,
@@ -60,10 +61,14 @@ policies = st.fixed_dictionaries(
         "max_age": _ages,
     },
 )
+# Seldom: once a session accepts only encrypted data, it stays so.
+_marks = weighted((9, st.just({})), (1, st.builds(lambda marked: {"encrypted": marked}, st.booleans())))
+policies = st.builds(lambda fields, mark: {**fields, **mark}, policies, _marks)
 changes = policies.map(lambda fields: tuple(fields.items()))
 
-creates = st.builds(Create, _names, st.just(b"{}"), st.just(b"{}"))
-_items = st.builds(ImportItem, _imported_ids, _names, st.integers(-50, 50), st.just(b"{}"), st.just(b"{}"))
+_contents = weighted((3, st.just(b"{}")), (3, st.just(ENCRYPTED)), (1, st.sampled_from(NEARLY_ENCRYPTED)))
+creates = st.builds(Create, _names, _contents, st.just(b"{}"))
+_items = st.builds(ImportItem, _imported_ids, _names, st.integers(-50, 50), _contents, st.just(b"{}"))
 imports = st.builds(
     Import, st.lists(_items, max_size=6).map(tuple), st.sampled_from(["skip", "replace", "reject"])
 )

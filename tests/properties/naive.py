@@ -4,6 +4,10 @@ It shares nothing with the product but the command values. Checkpoints are dicts
 order matters; a decision is a tuple of plain values, so that any difference prints itself.
 """
 
+import base64
+import json
+import string
+import unicodedata
 from copy import deepcopy
 from typing import Any
 
@@ -23,11 +27,54 @@ from waypost.model.commands import (
 
 DEDUP_WINDOW = 256  # other commands, at least
 FORGET_ABOVE = 320
-DEFAULT_POLICY = {"max_checkpoints": 100, "compress_after": 50, "keep_recent": 20, "max_age": None}
+DEFAULT_POLICY = {
+    "max_checkpoints": 100,
+    "compress_after": 50,
+    "keep_recent": 20,
+    "max_age": None,
+    "encrypted": False,
+}
 
 
 class Refused(Exception):
     """The command breaks a rule; the only argument is the rejection code."""
+
+
+def looks_encrypted(data: bytes) -> bool:
+    """As docs/encryption.md describes encrypted data."""
+    if b"\\" in data.partition(b":")[0]:
+        return False  # the name is written as it is
+    outer = json.loads(data)
+    if list(outer) != ["waypost.encrypted"] or not isinstance(outer["waypost.encrypted"], dict):
+        return False
+    inner = dict(outer["waypost.encrypted"])
+    origin = inner.pop("origin", inner.get("session"))
+    if sorted(inner) != ["alg", "by", "ciphertext", "command", "key", "nonce", "session", "v"]:
+        return False
+    if type(inner.pop("v")) is not int or outer["waypost.encrypted"]["v"] != 1:
+        return False
+    if not all(isinstance(text, str) for text in (*inner.values(), origin)):
+        return False
+    for text, longest in ((inner["session"], 200), (origin, 200), (inner["command"], 64)):
+        if not 1 <= len(text) <= longest or any(
+            unicodedata.category(letter) in ("Cc", "Cs") for letter in text
+        ):
+            return False
+    letters = set(string.ascii_letters + string.digits)
+    if not 1 <= len(inner["key"]) <= 64 or not set(inner["key"]) <= letters | {"-", "_"}:
+        return False
+    try:
+        nonce = base64.b64decode(inner["nonce"], validate=True)
+        ciphertext = base64.b64decode(inner["ciphertext"], validate=True)
+    except ValueError:
+        return False
+    # Two bytes of JSON at least, and a tag of 16.
+    return (
+        inner["alg"] == "A256GCM"
+        and inner["by"] in ("create", "import")
+        and len(nonce) == 12
+        and len(ciphertext) >= 18
+    )
 
 
 class NaiveSession:
@@ -75,6 +122,14 @@ class NaiveSession:
         policy = dict(self.policy or default)
         now = command.recorded_at
         before = self.numbers()
+        if policy["encrypted"] or default["encrypted"]:
+            contents = [action.data] if isinstance(action, Create) else []
+            if isinstance(action, Import):
+                contents = [item.data for item in action.checkpoints]
+            if not all(looks_encrypted(data) for data in contents):
+                raise Refused("encryption-required")
+            if isinstance(action, Configure) and dict(action.changes).get("encrypted") is False:
+                raise Refused("encryption-required")
         if isinstance(action, Create):
             self.counter = self.counter + 1
             self._insert(self.counter, action.name, command.taken_at, command, command_id=command.id)

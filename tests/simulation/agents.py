@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from functools import cache
 from random import Random
+from typing import Any
 
 import orjson
+from tests.support.encrypted_data import looking_encrypted
 from tests.support.signing import public_key, signed_headers
 
 from waypost.model.times import format_micros
@@ -169,6 +171,8 @@ class Agents:
                 name = random.choice(NAMES).encode()
                 # Odd but legal bytes: data must come back as it went in.
                 data = b'{"step": %d, "text":"\\u00e4 %s"}' % (self._made, b"x" * random.randrange(40))
+                if self._made % 5 < 2:
+                    data = looking_encrypted(session_id, f"c{self._made}")
                 return EventType.CREATE.wire, b'{"name":"%b"%b,"data":%b}' % (name, metadata, data)
 
     def _import(self, session_id: str, now_ms: int) -> bytes:
@@ -181,7 +185,9 @@ class Agents:
                 ),
                 "name": "imported",
                 "timestamp": format_micros((now_ms - 5000) * 1000),
-                "data": {"from": self._made},
+                "data": orjson.Fragment(looking_encrypted(session_id, f"c{self._made}"))
+                if self._made % 5 < 2
+                else {"from": self._made},
             }
             for _ in range(random.randrange(1, 4))
         ]
@@ -197,7 +203,10 @@ class Agents:
             "keep_recent": random.randrange(0, 6),
             "max_age": random.choice((None, 1, 3, 10)),
         }
-        return orjson.dumps({field: policy[field] for field in policy if random.random() < 0.6})
+        changes: dict[str, Any] = {field: policy[field] for field in policy if random.random() < 0.6}
+        if self._made % 17 == 0:
+            changes["encrypted"] = self._made % 3 > 0
+        return orjson.dumps(changes)
 
     def _headers(self, command_type: bytes, now_ms: int) -> list[tuple[str, bytes]]:
         taken = format_micros((now_ms - self._random.randrange(200)) * 1000).encode()

@@ -355,4 +355,5 @@ def _policy(policy: Any) -> dict[str, Any] | None:
         "compress_after": policy.compress_after,
         "keep_recent": policy.keep_recent,
         "max_age": policy.max_age,
+        "encrypted": policy.encrypted,
     }

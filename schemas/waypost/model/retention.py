@@ -14,17 +14,19 @@ MAX_AGE_BOUNDS_SECONDS: Final = (0.000_001, 3_155_760_000.0)  # one microsecond 
 
 @dataclass(frozen=True, slots=True)
 class RetentionPolicy:
-    """Limits on how many checkpoints a session keeps, and how long.
+    """Limits on how many checkpoints a session keeps, and how long, and whether it accepts unencrypted data.
 
     When there are more than ``compress_after``, all but the first, the last ``keep_recent`` and the latest of each name
     are removed; when there are more than ``max_checkpoints``, the oldest. ``max_age`` is in microseconds, None for no
-    limit. Pinned checkpoints stay.
+    limit. Pinned checkpoints stay. If ``encrypted``, creates and imports with data that is not encrypted are rejected.
+    A session stays so once it is.
     """
 
     max_checkpoints: int = 100
     compress_after: int = 50
     keep_recent: int = 20
     max_age: int | None = None
+    encrypted: bool = False
 
     def __post_init__(self) -> None:
         for field, (low, high) in (

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, assert_never
 from waypost.errors import InvalidCommandError
 from waypost.model.checkpoint import own_number
 from waypost.model.commands import (
+    Action,
     Clear,
     Command,
     Configure,
@@ -45,12 +46,15 @@ from waypost.model.decisions import (
     Unchanged,
     Unpinned,
 )
+from waypost.model.encrypted_data import is_encrypted
 from waypost.model.index import MANY, Entry, SeenCommand, Session
 from waypost.model.limits import MAX_CLAIMED_NUMBER
 from waypost.model.retention import RetentionPolicy, removed_by_age, retention
 from waypost.model.retention_index import NOTHING, Change
 from waypost.model.times import format_micros
 
+#: The code of a rejection because of data that is not encrypted.
+ENCRYPTION_REQUIRED: Final = "encryption-required"
 _Other = (
     Pin | Unpin | Delete | Clear | Rollback | Import | Configure | Expire | PartitionAction
 )  # than a create
@@ -64,12 +68,43 @@ def decide(session: Session, command: Command, default: RetentionPolicy) -> Acce
     if command.id is not None and session.knows(command.id):
         return Duplicate(session.number_of(command.id))
     action, policy = command.action, session.policy or default
-    if isinstance(action, Create):  # by far the most frequent, and never refused
+    if policy.encrypted or default.encrypted:
+        try:
+            _require_encryption(session, action)
+        except InvalidCommandError as refusal:
+            return Rejected(refusal.code, refusal.message)
+    if isinstance(action, Create):  # by far the most frequent, and refused for nothing else
         return _create(session, command, action, policy)
     try:
         return _decide(session, command, action, policy)
     except InvalidCommandError as refusal:
         return Rejected(refusal.code, refusal.message)
+
+
+def _require_encryption(session: Session, action: Action) -> None:
+    """Raise InvalidCommandError for what a session that accepts only encrypted data does not accept."""
+    match action:
+        case Create():
+            if not is_encrypted(action.data):
+                raise _unencrypted(session, "the data is")
+        case Import():
+            for item in action.checkpoints:
+                if not is_encrypted(item.data):
+                    raise _unencrypted(session, f"nothing was imported, as the data of {item.id!r} is")
+        case Configure():
+            if ("encrypted", False) in action.changes:
+                raise InvalidCommandError(
+                    ENCRYPTION_REQUIRED,
+                    f"{session.session_id!r} accepts only encrypted data, and stays so: use another session id for "
+                    "data that is not encrypted",
+                )
+
+
+def _unencrypted(session: Session, found: str) -> InvalidCommandError:
+    return InvalidCommandError(
+        ENCRYPTION_REQUIRED,
+        f"{session.session_id!r} accepts only encrypted data, and {found} not encrypted: publish it with a codec",
+    )
 
 
 def _decide(

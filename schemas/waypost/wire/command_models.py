@@ -118,6 +118,10 @@ class PolicyBody(Body):
         le=MAX_AGE_BOUNDS_SECONDS[1],
         description="seconds; null keeps for ever",
     )
+    encrypted: bool = Field(
+        default=False,
+        description="accept only encrypted data; a session that does so stays so",
+    )
 
     def changes(self) -> tuple[tuple[str, int | None], ...]:
         """The named fields, in the order of the model, ``max_age`` in whole microseconds."""

@@ -51,6 +51,9 @@ class ShownPolicy(Result):
     compress_after: int
     keep_recent: int
     max_age: int | float | None = Field(description="seconds; null keeps for ever")
+    encrypted: bool = Field(
+        default=False, description="whether only encrypted data is accepted; left out if it is not so"
+    )
 
 
 class SessionResult(Result):

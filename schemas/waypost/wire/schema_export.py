@@ -24,6 +24,7 @@ _CODES: Final = (
     "unknown-checkpoint",
     "conflict",
     "pin-limit",
+    "encryption-required",
     "misrouted",
     "undecodable",
     "unauthorized",

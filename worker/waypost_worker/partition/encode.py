@@ -356,12 +356,15 @@ def policy_fields(policy: RetentionPolicy) -> dict[str, Any]:
     if policy.max_age is not None:
         seconds, rest = divmod(policy.max_age, 1_000_000)
         age = policy.max_age / 1_000_000 if rest else seconds
-    return {
+    fields: dict[str, Any] = {
         "max_checkpoints": policy.max_checkpoints,
         "compress_after": policy.compress_after,
         "keep_recent": policy.keep_recent,
         "max_age": age,
     }
+    if policy.encrypted:  # left out otherwise, as results were before there was encryption
+        fields["encrypted"] = True
+    return fields
 
 
 _NOTHING: Final = ResultRecord(None, b"", ())

@@ -198,14 +198,15 @@ def policy_json(policy: RetentionPolicy | None) -> bytes | None:
     """A policy as it is stored."""
     if policy is None:
         return None
-    return orjson.dumps(
-        {
-            "max_checkpoints": policy.max_checkpoints,
-            "compress_after": policy.compress_after,
-            "keep_recent": policy.keep_recent,
-            "max_age": policy.max_age,
-        }
-    )
+    fields = {
+        "max_checkpoints": policy.max_checkpoints,
+        "compress_after": policy.compress_after,
+        "keep_recent": policy.keep_recent,
+        "max_age": policy.max_age,
+    }
+    if policy.encrypted:  # left out otherwise, as rows were before there was encryption
+        fields["encrypted"] = True
+    return orjson.dumps(fields)
 
 
 def authority_of(raw: bytes | None) -> Authority:

@@ -205,4 +205,7 @@ def _shown(session: Session, event: Event, command: Command) -> tuple[Entry, Con
 def _policy(body: dict[str, Any]) -> RetentionPolicy:
     age = body["max_age"]
     micros = None if age is None else round(age * _MICROS)
-    return RetentionPolicy(body["max_checkpoints"], body["compress_after"], body["keep_recent"], micros)
+    encrypted = body.get("encrypted", False)
+    return RetentionPolicy(
+        body["max_checkpoints"], body["compress_after"], body["keep_recent"], micros, encrypted
+    )
