@@ -75,8 +75,9 @@ Each setting is a variable `WAYPOST_NAME`, a key `name` of the TOML file `waypos
 the file. A name that is no setting is an error. `waypost config show` prints what is in force, secrets masked.
 Times are in seconds, sizes in bytes. No setting changes what a command does: that is in the log alone.
 
-The library's clients read `bootstrap_servers`, `postgres_dsn`, `topic_prefix`, `postgres_schema`, and those that begin
-with `kafka_` in the same places, but only if they are made without addresses: `waypost.Publisher()`.
+The library's clients read `bootstrap_servers`, `postgres_dsn`, `topic_prefix`, `postgres_schema`, those that begin with
+`kafka_`, and those of [encryption](encryption.md) (from `keys_dsn` to `allow_plaintext`) in the same places, but only if
+they are made without addresses: `waypost.Publisher()`.
 
 | setting | default | allowed | meaning |
 |---|---|---|---|

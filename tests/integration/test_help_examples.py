@@ -49,6 +49,15 @@ ELSEWHERE = {
     "waypost authority set authority.pem",
     "waypost authority set next.pem --authority-key authority.pem",
     "waypost authority remove --authority-key next.pem",
+    # tests/integration/test_cli_keys.py
+    "waypost keys create-wrapping-key wrapping.key",
+    "waypost keys create-wrapping-key wrapping.key --add",
+    "waypost keys init",
+    "waypost keys list --prefix customer-7/",
+    "waypost keys list --erased --limit 0 -o jsonl",
+    "waypost keys show session-1",
+    "waypost keys rotate --dry-run",
+    "waypost keys rotate",
     'waypost commands skip 3 1841 --reason "bug 77" --authority-key next.pem',
 }
 # The same, of what only pages have.
@@ -79,12 +88,12 @@ def examples() -> list[str]:
 
 def elsewhere_on_pages() -> list[str]:
     """What pages tell to type and is no example, but for those whose commands are typed in turn by their own tests:
-    tutorial, sessions, snapshots, partitions, the runbook, and the drills of recovery.
+    tutorial, sessions, snapshots, partitions, encryption, the runbook, and the drills of recovery.
     """
     found = []
     for page in sorted(DOCS.glob("*.md")):
         text = page.read_text(encoding="utf-8")
-        if page.stem in ("tutorial", "sessions", "snapshots", "partitions", "runbook"):
+        if page.stem in ("tutorial", "sessions", "snapshots", "partitions", "encryption", "runbook"):
             continue
         for section in re.split(r"^## ", text, flags=re.MULTILINE):
             for block in re.findall(r"^```\w*\n(.*?)^```", section, re.DOTALL | re.MULTILINE):

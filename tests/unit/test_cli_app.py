@@ -28,6 +28,7 @@ SUBCOMMANDS = {
     ),
     "import": ("langgraph",),
     "commands": ("skip",),
+    "keys": ("create-wrapping-key", "init", "list", "show", "rotate"),
     "authority": ("create-key", "show", "set", "remove"),
     "rejected": ("list", "show", "retry", "purge"),
     "results": ("accept", "foreign"),

@@ -171,8 +171,8 @@ async def test_every_publisher_converts_what_json_lacks_as_it_was_told(
 ) -> None:
     bodies: list[bytes] = []
 
-    async def answered(session_id: str, command_type: str, body: bytes, **_: Any) -> CommandResult:
-        bodies.append(body)
+    async def answered(pending: Pending, *_: Any) -> CommandResult:
+        bodies.append(pending.value)
         return CommandResult(EventType.CREATED, {})
 
     day, data, metadata = (
@@ -186,7 +186,7 @@ async def test_every_publisher_converts_what_json_lacks_as_it_was_told(
         monkeypatch.setattr(publisher, "_accept", lambda pending: bodies.append(pending.value))
         publisher.create("s", "n", data, metadata)
     for each in (plain, threaded._publisher):
-        monkeypatch.setattr(each, "publish_and_wait", answered)
+        monkeypatch.setattr(each, "_publish_and_wait", answered)
     await plain.create_and_wait("s", "n", data, metadata)
     await asyncio.to_thread(threaded.create_and_wait, "s", "n", data, metadata)
     await asyncio.to_thread(threaded.close)

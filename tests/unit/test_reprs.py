@@ -13,20 +13,27 @@ from waypost import (
     Checkpoint,
     CheckpointManager,
     CheckpointPage,
+    Codec,
     CommandPosition,
     CommandResult,
     Deduplicator,
+    DirectoryKeyStore,
+    EnvironmentWrapper,
     Event,
+    FileWrapper,
+    PostgresKeyStore,
     Publisher,
     PublisherStats,
     Reader,
     RetentionPolicy,
     SessionInfo,
     SessionPage,
+    StoredKey,
     Subscriber,
     SyncPublisher,
     TokenFile,
     Topics,
+    WrappedKey,
 )
 from waypost.adapters import Backend
 from waypost.adapters.agent_framework import WaypostCheckpointStorage
@@ -105,7 +112,18 @@ SHOWN: Final[Mapping[str, Any]] = {
     "<CheckpointPage of 3 from 's:1' to 's:3', cursor '3'>": CheckpointPage(
         [checkpoint(1), checkpoint(2), checkpoint(3)], "3"
     ),
-    "RetentionPolicy(max_checkpoints=100, compress_after=50, keep_recent=20, max_age=None)": RetentionPolicy(),
+    "RetentionPolicy(max_checkpoints=100, compress_after=50, keep_recent=20, max_age=None, encrypted=False)": (
+        RetentionPolicy()
+    ),
+    "<DirectoryKeyStore in /run/keys>": DirectoryKeyStore("/run/keys"),
+    "<PostgresKeyStore: schema 'waypost_keys' of Postgres at db:5432/agents>": PostgresKeyStore(DSN),
+    "FileWrapper('/run/wrapping.key')": FileWrapper("/run/wrapping.key"),
+    "EnvironmentWrapper('WAYPOST_WRAPPING_KEY')": EnvironmentWrapper(),
+    "WrappedKey(wrapping_key='a1')": WrappedKey("a1", SECRET.encode()),
+    "<StoredKey 'k' of 's': wrapped with 'a1'>": StoredKey("s", "k", "a1", SECRET.encode(), AT),
+    "<Codec with keys in the directory /run/keys>": Codec(
+        DirectoryKeyStore("/run/keys"), FileWrapper("/run/wrapping.key")
+    ),
     "Topics(prefix='waypost')": Topics(),
     "PublisherStats(accepted=3, delivered=2, buffered=1, buffered_bytes=90, connected=True)": STATS,
     "TokenFile('/run/secrets/token')": TokenFile(Path("/run/secrets/token")),
@@ -130,9 +148,10 @@ def test_a_public_object_shows_what_it_is(shown: str, thing: Any) -> None:
 def test_every_public_class_with_instances_is_looked_at() -> None:
     errors = {name for name in waypost.__all__ if name.endswith("Error")}
     types_of_dicts = {"CheckpointDict", "PublisherOptions", "Summary"}
+    protocols = {"KeyStore", "KeyWrapper"}
     shown = {type(thing).__name__ for thing in SHOWN.values()} | {"SyncPublisher"}
     functions = {"continued_trace", "json_default", "tenant_of"}
-    assert set(waypost.__all__) - errors - types_of_dicts - functions <= shown
+    assert set(waypost.__all__) - errors - types_of_dicts - protocols - functions <= shown
 
 
 async def test_a_publisher_shows_whether_it_is_open() -> None:

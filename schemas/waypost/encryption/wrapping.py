@@ -9,7 +9,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -28,7 +28,7 @@ class WrappedKey:
     """A session key that was wrapped, and the name of the key that did it."""
 
     wrapping_key: str
-    wrapped: bytes
+    wrapped: bytes = field(repr=False)
 
 
 class KeyWrapper(Protocol):

@@ -6,7 +6,7 @@ Owns reading such files, as the sources of settings name them; knows no setting 
 from pathlib import Path
 from typing import Any, Final, get_args
 
-from pydantic import SecretStr
+from pydantic import JsonValue, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 from typing_extensions import override
@@ -14,6 +14,8 @@ from typing_extensions import override
 from waypost.errors import SettingsError
 
 _SUFFIX: Final = "_file"
+#: Marks a secret whose file is read by who needs it. A worker must start although it may not read this one.
+READ_LATER: Final[dict[str, JsonValue]] = {"read_later": True}
 
 
 def file_setting(name: str) -> str:
@@ -42,7 +44,10 @@ class SecretFiles(PydanticBaseSettingsSource):
     def __call__(self) -> dict[str, Any]:
         """The secrets by setting; SettingsError where a file can't be read or is empty."""
         named = self._source()
-        secrets = [name for name, field in self.settings_cls.model_fields.items() if is_secret(field)]
+        fields = self.settings_cls.model_fields.items()
+        secrets = [
+            name for name, field in fields if is_secret(field) and field.json_schema_extra != READ_LATER
+        ]
         return {
             name: _content(file_setting(name), named[file_setting(name)])
             for name in secrets

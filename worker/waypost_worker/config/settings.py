@@ -24,7 +24,7 @@ from waypost.errors import SettingsError as SettingsError
 from waypost.shards import dsn_list
 from waypost.statements import DEFAULT_SCHEMA, check_schema_name
 from waypost.wire.topics import Topics
-from waypost_worker.config.secret_files import SecretFiles, file_setting, is_secret
+from waypost_worker.config.secret_files import READ_LATER, SecretFiles, file_setting, is_secret
 
 CONFIG_FILE_VARIABLE: Final = "WAYPOST_CONFIG_FILE"
 DEFAULT_CONFIG_FILE: Final = "waypost.toml"
@@ -59,6 +59,14 @@ def _dsns(value: SecretStr) -> SecretStr:
             )
         if dsn.count("://") > 1 or (len(listed) > 1 and dsn.endswith(",")):
             raise ValueError(f"{where}is more than one URL: separate them by white space, not by commas")
+    return value
+
+
+def _one_dsn(value: SecretStr | None) -> SecretStr | None:
+    if value is not None:
+        _dsns(value)
+        if len(dsn_list(value.get_secret_value())) > 1:
+            raise ValueError("it is more than one URL: all session keys are in one database")
     return value
 
 
@@ -174,6 +182,28 @@ class Settings(BaseSettings):
         description="signs snapshots; if it is set, snapshots that are not signed with it are rejected",
     )
     snapshots_key_file: str | None = Field(default=None, description="a file that holds snapshots_key")
+    keys_dsn: Annotated[SecretStr | None, AfterValidator(_one_dsn)] = Field(
+        default=None, description="the Postgres of the session keys, another one than that of the sessions"
+    )
+    keys_dsn_file: str | None = Field(default=None, description="a file that holds keys_dsn")
+    keys_directory: str | None = Field(
+        default=None, description="a directory with the session keys, instead of keys_dsn"
+    )
+    wrapping_key: SecretStr | None = Field(
+        default=None,
+        description="wraps session keys: 32 bytes in base64; older ones follow, separated by white space",
+        json_schema_extra=READ_LATER,
+    )
+    wrapping_key_file: str | None = Field(
+        default=None, description="a file with such keys, which is read when a key is wrapped or unwrapped"
+    )
+    key_wrapper: str | None = Field(
+        default=None,
+        description="module:function that returns what wraps session keys instead; not from the TOML file",
+    )
+    allow_plaintext: bool = Field(
+        default=False, description="with session keys: also read data that is not encrypted"
+    )
     http_host: str = Field(
         default="127.0.0.1",
         min_length=1,
@@ -399,11 +429,11 @@ def _masked(dsn: str) -> str:
 def secret_values(settings: Settings) -> list[str]:
     """Every secret in the settings, as it may turn up in a text: of DSNs their passwords, encoded and not."""
     fields = Settings.model_fields
-    secrets = [
-        getattr(settings, name) for name in fields if is_secret(fields[name]) and name != "postgres_dsn"
-    ]
+    dsns = ("postgres_dsn", "keys_dsn")
+    secrets = [getattr(settings, name) for name in fields if is_secret(fields[name]) and name not in dsns]
     found = [secret.get_secret_value() for secret in secrets if secret is not None]
-    for parts in map(urlsplit, settings.dsns):
+    keys = [] if settings.keys_dsn is None else [settings.keys_dsn.get_secret_value()]
+    for parts in map(urlsplit, [*settings.dsns, *keys]):
         pairs = [pair.partition("=") for pair in parts.query.split("&")]
         passwords = [parts.password, *(value for name, _, value in pairs if name.endswith("password"))]
         for password in filter(None, passwords):

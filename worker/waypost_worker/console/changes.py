@@ -137,7 +137,7 @@ async def confirm_fork(request: Request) -> Response:
     )
     made = services(request)
     try:
-        await plan.prepare(made.reads.reader)
+        await plan.prepare(made.reads.reader, made.reads.reader.codec)
         publisher = await made.publishing.publisher(user)
         totals = await Transfer(plan.transfer, _FORK_SECONDS).run(publisher, plan.steps(made.reads.reader))
     except OperationError as error:

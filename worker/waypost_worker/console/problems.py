@@ -11,12 +11,15 @@ from waypost.errors import (
     BufferFullError,
     DatabaseUnavailableError,
     DeliveryError,
+    EncryptionError,
     InvalidArgumentError,
     InvalidCommandError,
     KafkaUnavailableError,
+    KeyErasedError,
     PublisherClosedError,
     ReaderTimeoutError,
     ResultTimeoutError,
+    UnauthenticDataError,
     WaypostError,
 )
 from waypost_worker.console.render import render
@@ -84,6 +87,14 @@ def problem_of(error: Exception) -> Problem | None:
             return Problem(
                 502, "The console was refused", said, "See docs/console.md for the rights that it needs."
             )
+        case KeyErasedError():
+            return Problem(410, "This session was erased", said)
+        case UnauthenticDataError():
+            return Problem(
+                502, "This data can't be trusted", said, "See docs/encryption.md for what it may mean."
+            )
+        case EncryptionError():
+            return Problem(503, "This can't be decrypted or encrypted now", said)
         case WaypostError():
             return Problem(500, "This can't be read", said)
     return None

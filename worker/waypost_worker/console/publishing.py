@@ -5,12 +5,15 @@ import contextlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from waypost.errors import ResultTimeoutError
 from waypost.publisher.client import Publisher
 from waypost.publisher.waiter import CommandResult
 from waypost_worker.console.access import User
+
+if TYPE_CHECKING:
+    from waypost.encryption.codec import Codec
 
 _MOST_PUBLISHERS: Final = 8
 _MOST_RESULTS: Final = 200
@@ -20,7 +23,10 @@ RESULT_SECONDS: Final = 10.0
 class Publishing:
     """Publishers by source, and the latest results by command id."""
 
-    def __init__(self, servers: str, topic_prefix: str, kafka_options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, servers: str, topic_prefix: str, kafka_options: Mapping[str, Any], codec: "Codec | None" = None
+    ) -> None:
+        self._codec = codec
         self._servers = servers
         self._topic_prefix = topic_prefix
         self._kafka_options = kafka_options
@@ -63,6 +69,7 @@ class Publishing:
                     topic_prefix=self._topic_prefix,
                     source=user.source,
                     kafka_options=dict(self._kafka_options),
+                    codec=self._codec,
                 ).start()
             self._publishers.move_to_end(user.source)
             if len(self._publishers) > _MOST_PUBLISHERS:
@@ -84,10 +91,10 @@ class Publishing:
 
 @asynccontextmanager
 async def publishing(
-    servers: str, topic_prefix: str, kafka_options: Mapping[str, Any]
+    servers: str, topic_prefix: str, kafka_options: Mapping[str, Any], codec: "Codec | None" = None
 ) -> AsyncIterator[Publishing]:
     """Open what publishes; connections are made when they are first needed."""
-    made = Publishing(servers, topic_prefix, kafka_options)
+    made = Publishing(servers, topic_prefix, kafka_options, codec)
     try:
         yield made
     finally:

@@ -10,6 +10,7 @@ from waypost import __version__
 from waypost.model.tenants import TenantScope
 from waypost.reader.client import Reader
 from waypost_worker.config.kafka import kafka_connection, kafka_security
+from waypost_worker.config.keys import make_codec
 from waypost_worker.config.settings import Settings
 from waypost_worker.console.access import allowed_hosts, is_loopback
 from waypost_worker.console.app import make_app
@@ -63,6 +64,7 @@ async def console(settings: Settings, tell: Callable[[str], None]) -> AsyncItera
 @asynccontextmanager
 async def _services(settings: Settings) -> AsyncIterator[Services]:
     security = kafka_security(settings)
+    codec = make_codec(settings)
     reader = Reader(
         settings.postgres_dsn.get_secret_value(),
         schema=settings.postgres_schema,
@@ -73,6 +75,7 @@ async def _services(settings: Settings) -> AsyncIterator[Services]:
         topic_prefix=settings.topic_prefix,
         kafka_options=security,
         tenant=settings.console_tenant,
+        codec=codec,
     )
     scope = TenantScope(settings.console_tenant)
     about = About(
@@ -83,7 +86,7 @@ async def _services(settings: Settings) -> AsyncIterator[Services]:
     client = ClusterClient(connection)
     reads = Reads(reader, scope)
     topics = settings.topics
-    async with reader, publishing(*access) as opened, live_results(*access) as live:
+    async with reader, publishing(*access, codec) as opened, live_results(*access) as live:
         asked = cluster(settings, connection, client, reads, live)
         snapshots = Snapshots(
             settings.dsns,

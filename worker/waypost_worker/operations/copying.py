@@ -5,6 +5,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
 from waypost.errors import InvalidCommandError
+from waypost.model.encrypted_data import is_encrypted
 from waypost.publisher.calls import IMPORT_PART_BYTES
 from waypost.reader.session import checkpoints_of
 from waypost.wire.encode import checkpoint_body, metadata_json, policy_body
@@ -15,6 +16,7 @@ from waypost_worker.operations.stored_session import FORKED_FROM
 from waypost_worker.operations.transfer import Step
 
 if TYPE_CHECKING:
+    from waypost.encryption.codec import Codec
     from waypost.model.checkpoint import Checkpoint
     from waypost.reader.client import Reader, SnapshotSet
 
@@ -30,11 +32,14 @@ class CopyPlan:
         self.transfer = transfer
         self.last = last  # a fork ends with this checkpoint
         self.checkpoints = 0
+        self._codec: Codec | None = None  # decrypts what goes to another deployment
+        self._encrypts = self._keeps_keys = False
         self._pinned: list[str] = []
         self._policy: bytes | None = None
 
-    async def prepare(self, reader: "Reader") -> None:
-        """Refuse what can't be done; nothing has been sent yet."""
+    async def prepare(self, reader: "Reader", target: "Codec | None") -> None:
+        """Refuse what can't be done; nothing has been sent yet. ``target`` encrypts where the copy will be."""
+        await self._choose_codec(reader.codec, target)
         info = await reader.session_info(self.origin)
         if info is None:
             raise OperationError(f"no session {self.origin!r} is known")
@@ -52,6 +57,18 @@ class CopyPlan:
             raise OperationError(
                 f"there is a session {self.name!r} already; nothing was changed. Choose another name for the fork"
             )
+
+    async def _choose_codec(self, here: "Codec | None", there: "Codec | None") -> None:
+        """Decide how encrypted data gets there.
+
+        Within a deployment it stays encrypted with the key of its origin, and the publisher makes it the target's. To
+        another one it is decrypted here and encrypted again there.
+        """
+        self._encrypts = there is not None
+        if here is not None and there is not None:
+            other = await here.store.deployment() != await there.store.deployment()
+            self._codec = here if other else None
+            self._keeps_keys = not other
 
     async def _begun(self, reader: "Reader") -> bool:
         """Whether what is there is this same fork, which was interrupted."""
@@ -76,16 +93,21 @@ class CopyPlan:
         size = 0
         async for line in lines:
             if held and size + len(line) > IMPORT_PART_BYTES:
-                for part in parts_of_lines(held, self.name, "skip"):
+                for part in parts_of_lines(held, self.name, "skip", encrypts=self._encrypts):
                     yield part.body
                 held, size = [], 0
             held.append(line)
             size += len(line) + 1
-        for part in parts_of_lines(held, self.name, "skip"):
+        for part in parts_of_lines(held, self.name, "skip", encrypts=self._encrypts):
             yield part.body
 
     async def _lines(self, snapshot: "SnapshotSet") -> AsyncGenerator[bytes, None]:
-        async for checkpoint in checkpoints_of(snapshot, self.origin):
+        async for checkpoint in checkpoints_of(snapshot, self.origin, self._codec):
+            if is_encrypted(checkpoint.raw_data) and not self._keeps_keys:
+                raise OperationError(
+                    f"{checkpoint.id} is encrypted, and what is copied without its key can't be read. Nothing more was "
+                    "sent. Set the key store and the wrapping key of both deployments (docs/encryption.md)"
+                )
             self.checkpoints += 1
             if checkpoint.pinned:
                 self._pinned.append(checkpoint.id)

@@ -13,7 +13,13 @@ from waypost.errors import InvalidCommandError
 from waypost.model.checkpoint import Checkpoint, own_number
 from waypost.model.commands import OnConflict
 from waypost.model.times import format_micros, to_micros
-from waypost.publisher.calls import IMPORT_PART_BYTES, IMPORT_PART_COUNT, split_import
+from waypost.publisher.calls import (
+    ENCRYPTED_PART_BYTES,
+    ENCRYPTED_PART_COUNT,
+    IMPORT_PART_BYTES,
+    IMPORT_PART_COUNT,
+    split_import,
+)
 from waypost.wire.decode import parse_body
 from waypost.wire.encode import check_session_id, import_body
 from waypost.wire.event_types import EventType
@@ -42,21 +48,30 @@ def line_of(checkpoint: Checkpoint, metadata: bytes | None = None) -> bytes:
     return orjson.dumps(fields)
 
 
-def parts_of_list(text: bytes, session: str, on_conflict: OnConflict) -> list[Part]:
-    """An exported list as parts for one session, all checked. InvalidCommandError says what is wrong with it."""
+def parts_of_list(
+    text: bytes, session: str, on_conflict: OnConflict, *, encrypts: bool = False
+) -> list[Part]:
+    """An exported list as parts for one session, all checked. InvalidCommandError says what is wrong with it.
+
+    With ``encrypts``, they also fit into a command each once they are encrypted.
+    """
     parts = []
     first = 1
-    for items in split_import(text):
+    for items in split_import(text, encrypts=encrypts):
         parts.append(_part(session, items, on_conflict, f"checkpoints {first} to {first + len(items) - 1}"))
         first += len(items)
     return parts
 
 
-def parts_of_lines(lines: Iterable[bytes], session: str | None, on_conflict: OnConflict) -> Iterator[Part]:
+def parts_of_lines(
+    lines: Iterable[bytes], session: str | None, on_conflict: OnConflict, *, encrypts: bool = False
+) -> Iterator[Part]:
     """Lines as parts, each checked when it is made: for one session, or for the one that each line's id names.
 
-    InvalidCommandError names the lines.
+    InvalidCommandError names the lines. With ``encrypts``, they also fit into a command each once they are encrypted.
     """
+    most_bytes = ENCRYPTED_PART_BYTES if encrypts else IMPORT_PART_BYTES
+    most = ENCRYPTED_PART_COUNT if encrypts else IMPORT_PART_COUNT
     items: list[bytes] = []
     owner, first, size = "", 1, 0
     for number, raw in enumerate(lines, 1):
@@ -64,7 +79,7 @@ def parts_of_lines(lines: Iterable[bytes], session: str | None, on_conflict: OnC
         if not line:
             continue
         of = session if session is not None else _session_of(line, number)
-        full = size + len(line) > IMPORT_PART_BYTES or len(items) >= IMPORT_PART_COUNT
+        full = size + len(line) > most_bytes or len(items) >= most
         if items and (of != owner or full):
             yield _part(owner, items, on_conflict, f"lines {first} to {number - 1}")
             items, size = [], 0

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def doctor(*, common: Common = NOTHING_GIVEN) -> int:
-    """Check Kafka, Postgres and clocks, and say how to mend them.
+    """Check Kafka, Postgres, clocks and keys; say how to fix them.
 
     Among the checks is the zombie test, on a topic of its own: this cluster
     must refuse a former owner. Run it where workers run, with their settings:
@@ -43,7 +43,18 @@ async def _examine(settings: Settings) -> "list[Finding]":
     from waypost_worker.operations.checks import version_finding
 
     kafka, postgres = await asyncio.gather(_kafka(settings), _postgres(settings))
-    return [version_finding(), *kafka, *postgres]
+    return [version_finding(), *kafka, *postgres, *await _keys(settings)]
+
+
+async def _keys(settings: Settings) -> "list[Finding]":
+    from waypost_worker.config.keys import key_settings
+
+    if (found := key_settings(settings)) is None:
+        return []
+    from waypost.encryption.settings import make_codec
+    from waypost_worker.operations.keys import check_keys
+
+    return await check_keys(make_codec(found), settings.dsns, found.dsn)
 
 
 async def _kafka(settings: Settings) -> "list[Finding]":

@@ -16,6 +16,7 @@ from waypost_worker.cli.support.connections import publishing, reading
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common, Target
 from waypost_worker.cli.support.output import DONE, USAGE, CommandError, note, show_fields
 from waypost_worker.cli.support.sending import TimeoutFlag
+from waypost_worker.config.keys import make_codec
 from waypost_worker.config.settings import Settings, unknown_key
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ async def _carry_out(
     from waypost_worker.operations.transfer import Transfer
 
     async with reading(settings) as reader:
-        await plan.prepare(reader)
+        await plan.prepare(reader, make_codec(target))
         if dry_run:
             steps = [step.type async for step in plan.steps(reader)]
             would = {"would_copy": plan.checkpoints, "from": plan.origin, "to": plan.name}

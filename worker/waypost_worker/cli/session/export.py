@@ -13,6 +13,7 @@ from waypost_worker.cli.support.output import DONE, USAGE, CommandError, note, w
 from waypost_worker.config.settings import Settings
 
 if TYPE_CHECKING:
+    from waypost.encryption.codec import Codec
     from waypost.reader.client import Reader, SnapshotSet
 
 _SESSIONS: Final = 500
@@ -73,8 +74,10 @@ class _Pieces:
         self._session = session
         self._prefix = prefix
         self._by_line = by_line
+        self._codec: Codec | None = None
 
     async def of(self, reader: "Reader") -> AsyncIterator[bytes]:
+        self._codec = reader.codec
         if self._session is None:
             async with reader.snapshot() as snapshot:
                 async for session in _ids(snapshot, self._prefix):
@@ -98,7 +101,7 @@ class _Pieces:
         from waypost.reader.session import checkpoints_of
         from waypost_worker.operations.interchange import line_of
 
-        async for checkpoint in checkpoints_of(snapshot, session):
+        async for checkpoint in checkpoints_of(snapshot, session, self._codec):
             self.count += 1
             yield line_of(checkpoint) + b"\n"
 

@@ -19,6 +19,7 @@ from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
 from waypost_worker.cli.support.output import DONE, USAGE, CommandError, note, show_fields
 from waypost_worker.cli.support.progress import WorkProgress
 from waypost_worker.cli.support.sending import TimeoutFlag
+from waypost_worker.config.keys import key_settings
 from waypost_worker.config.settings import Settings
 from waypost_worker.operations.interchange import Part, parts_of_lines, parts_of_list
 from waypost_worker.operations.transfer import Step, Totals, Transfer
@@ -57,16 +58,18 @@ def import_session(
     settings = common.settings()
     owner = None if file is None else check_session_id(session)
     path = Path(session) if file is None else file
+    encrypts = key_settings(settings) is not None
     with _opened(path) as source:
         first = _first_byte(source)
         if first == b"[":
             if owner is None:
                 raise CommandError(f"{path} is a list: name the SESSION to import it into", USAGE)
-            listed = parts_of_list(source.read(), owner, on_conflict)
+            listed = parts_of_list(source.read(), owner, on_conflict, encrypts=encrypts)
             total = _run(settings, iter(listed), len(listed), resume, timeout)
         elif first in (b"{", b""):
-            count = _checked(source, owner, on_conflict)
-            total = _run(settings, parts_of_lines(source, owner, on_conflict), count, resume, timeout)
+            count = _checked(source, owner, on_conflict, encrypts)
+            parts = parts_of_lines(source, owner, on_conflict, encrypts=encrypts)
+            total = _run(settings, parts, count, resume, timeout)
         else:
             raise InvalidCommandError("invalid-body", f"{path} is neither a JSON list nor lines of JSON")
     subject = {"sessions": len(total.sessions)} if owner is None else {"session_id": owner}
@@ -104,11 +107,11 @@ async def _steps(parts: Iterator[Part], count: int | None) -> AsyncIterator[Step
         yield Step(part.session, EventType.IMPORT, part.body, f"part {number}{of}", part.where)
 
 
-def _checked(source: IO[bytes], session: str | None, on_conflict: OnConflict) -> int | None:
+def _checked(source: IO[bytes], session: str | None, on_conflict: OnConflict, encrypts: bool) -> int | None:
     """How many parts there will be, all looked at before the first is sent; None for what comes only once."""
     if not source.seekable():
         return None
-    count = sum(1 for _ in parts_of_lines(source, session, on_conflict))
+    count = sum(1 for _ in parts_of_lines(source, session, on_conflict, encrypts=encrypts))
     source.seek(0)
     return count
 

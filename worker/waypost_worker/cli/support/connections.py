@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from waypost.reader.failures import RIGHTS_ADVICE, TIME_LIMITS, last_word, reason, took_too_long
 from waypost.statements import DEFAULT_SCHEMA, load_statement
 from waypost_worker.cli.support.output import USAGE, CommandError
+from waypost_worker.config.keys import make_codec
 from waypost_worker.config.settings import Settings, config_origin, masked_dsn
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ async def publishing(settings: Settings, spool: "Path | None" = None) -> "AsyncI
     """A publisher, once the topics are there. It is closed without waiting: flush it."""
     from waypost.publisher.client import Publisher
 
+    codec = make_codec(settings)
     await require_topics(settings)
     async with kafka_errors(settings):
         publisher = Publisher(
@@ -119,6 +121,7 @@ async def publishing(settings: Settings, spool: "Path | None" = None) -> "AsyncI
             source=_SOURCE,
             kafka_options=kafka_options(settings),
             spool=spool,
+            codec=codec,
         )
         await publisher.start()
         try:
@@ -141,6 +144,7 @@ async def reading(settings: Settings, tenant: str | None = None) -> "AsyncIterat
             timeout=settings.request_timeout,
             statement_cache_size=settings.postgres_statement_cache,
             tenant=tenant,
+            codec=make_codec(settings),
         ) as reader,
     ):
         yield reader
@@ -151,13 +155,13 @@ async def _errors_of_asyncpg() -> AsyncIterator[None]:
     """Raise what an error of a reader was raised from: on the command line, it is said in other words."""
     import asyncpg
 
-    from waypost.errors import WaypostError
+    from waypost.errors import EncryptionError, WaypostError
 
     try:
         yield
     except (WaypostError, ValueError) as error:
         cause = error.__cause__
-        if not isinstance(
+        if isinstance(error, EncryptionError) or not isinstance(
             cause, asyncpg.PostgresError | asyncpg.InterfaceError | asyncpg.InternalClientError | OSError
         ):
             raise

@@ -33,6 +33,12 @@ class PolicyFlags:
     ] = None
     max_age: Annotated[float | None, Parameter(help="seconds after which checkpoints are removed")] = None
     no_max_age: Annotated[bool, Parameter(help="remove no checkpoints because of their age")] = False
+    encrypted: Annotated[
+        bool | None,
+        Parameter(
+            negative="--no-encrypted", help="accept only encrypted data; a session that does so stays so"
+        ),
+    ] = None
 
     def changes(self) -> dict[str, int | float | None]:
         """The named fields; CommandError if they contradict each other."""
@@ -43,6 +49,7 @@ class PolicyFlags:
             "compress_after": self.compress_after,
             "keep_recent": self.keep_recent,
             "max_age": self.max_age,
+            "encrypted": self.encrypted,
         }
         changes: dict[str, int | float | None] = {
             name: value for name, value in named.items() if value is not None

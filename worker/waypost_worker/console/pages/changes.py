@@ -119,9 +119,10 @@ def policy_fields(policy: RetentionPolicy) -> dict[str, str]:
 def policy_words(policy: RetentionPolicy) -> str:
     """Return a policy in a line."""
     age = "" if policy.max_age is None else f", none older than {span(policy.max_age / _MICROS)}"
+    encrypted = ", only encrypted data" if policy.encrypted else ""
     return (
         f"at most {policy.max_checkpoints:,}, compressed above {policy.compress_after:,} to the last "
-        f"{policy.keep_recent:,}{age}"
+        f"{policy.keep_recent:,}{age}{encrypted}"
     )
 
 

@@ -1,0 +1,1 @@
+"""``waypost keys``: the key store, wrapping keys, and their rotation."""
