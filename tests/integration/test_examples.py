@@ -3,9 +3,12 @@
 import asyncio
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import pytest
+from moto.server import ThreadedMotoServer
 from tests.support.deployment import deployment
 from tests.support.timeouts import PATIENCE
 
@@ -57,8 +60,37 @@ PRINTED = {
         "active sessions: [('team-a/run-1', 5)]",
         "exported: True",
     ],
+    "kms_encryption.py": [
+        "wrapped by KMS: True",
+        "with the key: {'finding': 'benign'}",
+        "without it: ['waypost.encrypted']",
+    ],
     "confluent_producer.py": [f"run-{session}: in the log" for _ in range(3) for session in "abc"],
 }
+
+
+@pytest.fixture(scope="module")
+def kms() -> Iterator[dict[str, str]]:
+    """The environment of a process that uses a key management service, and a key in it."""
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    try:
+        access = {
+            "AWS_ENDPOINT_URL": "http://{}:{}".format(*server.get_host_and_port()),
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        client = boto3.client(
+            "kms",
+            endpoint_url=access["AWS_ENDPOINT_URL"],
+            region_name=access["AWS_DEFAULT_REGION"],
+            aws_access_key_id=access["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=access["AWS_SECRET_ACCESS_KEY"],
+        )
+        yield {**access, "KMS_KEY_ID": client.create_key()["KeyMetadata"]["KeyId"]}
+    finally:
+        server.stop()
 
 
 def test_every_example_is_run() -> None:
@@ -66,13 +98,16 @@ def test_every_example_is_run() -> None:
 
 
 @pytest.mark.parametrize("name", PRINTED)
-async def test_an_example_runs(servers: Servers, database: str, topic_prefix: str, name: str) -> None:
+async def test_an_example_runs(
+    servers: Servers, database: str, topic_prefix: str, name: str, kms: dict[str, str]
+) -> None:
     async with deployment(servers.endpoints, database, topic_prefix) as here:
         here.own()
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-W", "error::DeprecationWarning", EXAMPLES / name),
             env={
                 **os.environ,
+                **kms,
                 "WAYPOST_BOOTSTRAP_SERVERS": here.endpoints.bootstrap_servers,
                 "WAYPOST_POSTGRES_DSN": database,
                 "WAYPOST_TOPIC_PREFIX": topic_prefix,
