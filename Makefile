@@ -188,7 +188,7 @@ test-extras: wheel  ## the wheel with each extra alone, and the imports of the e
 	@$(PYTHON) deploy/installed.py extras --uv $(TOOLS)/bin/uv --wheel build/wheel/*.whl --into build/extras
 
 ##@ Benchmarks
-.PHONY: bench bench-full bench-client bench-console bench-telemetry bench-page cost
+.PHONY: bench bench-full bench-client bench-console bench-encryption bench-telemetry bench-page cost
 
 bench: setup  ## the service and the bare loop in one run; writes build/bench.json (10 min)
 	@$(BIN)/python -m tests.tools.bench
@@ -208,6 +208,9 @@ bench-client: setup  ## what publishing costs an agent, and the spool; writes bu
 
 bench-console: setup  ## the console's cold start and pages of a session of 10,000; writes build/bench-console.json (1 min)
 	@$(BIN)/python -m tests.tools.bench.console
+
+bench-encryption: setup  ## what encryption costs a call and a worker; writes build/bench-encryption.json (3 min)
+	@$(BIN)/python -m tests.tools.bench.encryption
 
 bench-telemetry: setup  ## what telemetry costs a worker, on and off in turns; writes build/bench-telemetry.json (9 min)
 	@$(BIN)/python -m tests.tools.bench.telemetry
