@@ -133,7 +133,7 @@ async def test_what_is_dropped_and_pinned_in_one_batch_is_gone(stores: Stores) -
 
 async def test_a_session_keeps_counter_and_policy_without_checkpoints(stores: Stores) -> None:
     hand = await acquired(stores)
-    for policy in (RetentionPolicy(7, 5, 3, 10**15), None, RetentionPolicy(2, 1, 0, None)):
+    for policy in (RetentionPolicy(7, 5, 3, 10**15, encrypted=True), None, RetentionPolicy(2, 1, 0, None)):
         session = Session("s", 41, policy)
         await hand.commit(Changes(sessions={"s": (session, MOMENT)}))
         assert facts(await (await stores.open()).load(["s"])) == facts({"s": session})
@@ -252,11 +252,11 @@ async def test_an_old_command_id_that_comes_back_after_the_forgetting_is_kept(st
 
 async def test_default_policy_and_the_ids_that_set_it_are_found_again(stores: Stores) -> None:
     hand = await acquired(stores)
-    policy = RetentionPolicy(9, 8, 7, 6)
+    policy = RetentionPolicy(9, 8, 7, 6, encrypted=True)
     await hand.commit(Changes(default_policy=policy, partition_commands=["a", "ü"]))
     await hand.commit()
     claim = (await acquired(stores)).claim
-    assert (claim.default_policy, claim.default_commands) == (RetentionPolicy(9, 8, 7, 6), ["a", "ü"])
+    assert (claim.default_policy, claim.default_commands) == (policy, ["a", "ü"])
     assert claim.authority == Authority()
 
 

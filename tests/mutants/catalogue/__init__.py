@@ -1,8 +1,9 @@
-"""All mutants: of the protocol, the model, the clients, recovery, the ports on real servers, adapters, and tenants."""
+"""All mutants: protocol, model, clients, recovery, the ports on real servers, adapters, tenants and encryption."""
 
 from tests.mutants.catalogue.adapters import ADAPTERS
 from tests.mutants.catalogue.client import CLIENT
 from tests.mutants.catalogue.commits import COMMITS
+from tests.mutants.catalogue.encryption import ENCRYPTION
 from tests.mutants.catalogue.model import MODEL
 from tests.mutants.catalogue.protocol import PROTOCOL
 from tests.mutants.catalogue.recovery import RECOVERY
@@ -21,6 +22,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *COMMITS,
     *ADAPTERS,
     *TENANTS,
+    *ENCRYPTION,
 )
 
 
