@@ -17,6 +17,7 @@ from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
 from waypost_worker.cli.support.output import DONE, FAILED, USAGE, CommandError, note, show_fields
 from waypost_worker.cli.support.progress import WorkProgress
 from waypost_worker.cli.support.sending import TimeoutFlag
+from waypost_worker.config.keys import make_codec
 from waypost_worker.config.settings import Settings
 
 if TYPE_CHECKING:
@@ -166,6 +167,7 @@ async def _backend(settings: Settings, timeout: float) -> "AsyncIterator[Backend
             timeout=timeout,
             publisher_options={"kafka_options": kafka_options(settings)},
             reader_options={"statement_cache_size": settings.postgres_statement_cache},
+            codec=make_codec(settings),
         ) as backend,
     ):
         yield backend
