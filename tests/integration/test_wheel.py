@@ -158,6 +158,15 @@ def test_the_reader_says_which_extra_it_needs(bare: Path) -> None:
     )
 
 
+def test_the_codec_says_which_extra_it_needs(bare: Path) -> None:
+    made = "waypost.Codec(waypost.DirectoryKeyStore('keys'), waypost.FileWrapper('key'))"
+    done = run(bare, "-c", f"from waypost import *; import waypost; {made}")
+    assert (
+        "ImportError: waypost.Codec needs cryptography: install it with pip install 'waypost[encryption]'"
+        in done.stderr
+    )
+
+
 @pytest.mark.parametrize("arguments", [("--help",), ("doctor",), ("publish", "--version"), ()])
 def test_the_command_line_says_which_extra_it_needs(bare: Path, arguments: tuple[str, ...]) -> None:
     for done in (

@@ -36,6 +36,7 @@ OTHERS = {
     "waypost.json": "the dashboard's file",
     "waypost.rules": "files of alert rules",
     "waypost.b": "a topic prefix, in an example",
+    "waypost.encrypted": "the member of encrypted data",
 }
 
 

@@ -28,6 +28,7 @@ from waypost.adapters.unconfirmed import PARTS_AT_ONCE, UnconfirmedWrites
 from waypost.adapters.unconfirmed import RejectedWriteError as RejectedWriteError
 from waypost.deprecation import rename_keys, renamed_keywords
 from waypost.discovery import find_deployment
+from waypost.encryption import codec_of
 from waypost.model.times import format_micros, to_micros
 from waypost.publisher.options import RENAMED_OPTIONS
 from waypost.publisher.waiter import CommandResult
@@ -104,10 +105,7 @@ class Backend:
             topic_prefix = found.topic_prefix if topic_prefix is None else topic_prefix
             schema = found.postgres_schema if schema is None else schema
             options.setdefault("kafka_options", found.kafka_options)
-            if codec is None and found.keys is not None:
-                from waypost.encryption.settings import make_codec  # brings cryptography
-
-                codec = make_codec(found.keys)
+            codec = codec_of(found) if codec is None else codec
         codec = options.pop("codec", None) if codec is None else codec
         if bootstrap_servers is None or dsn is None:
             raise TypeError("Backend needs both bootstrap_servers and dsn, or neither to look for them")

@@ -3,3 +3,22 @@
 Owns session keys, where they are kept, how they are wrapped, and what encrypted data looks like. May import
 ``discovery``, ``wire`` and ``model``; must not know Kafka, nor a publisher, subscriber or reader.
 """
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from waypost.discovery import Deployment
+    from waypost.encryption.codec import Codec
+
+
+def codec_of(deployment: "Deployment") -> "Codec | None":
+    """Return the codec of a deployment that was found, or None if its data is not encrypted.
+
+    Raises:
+        SettingsError: Its settings name no key store or no wrapping key, or one that can't be used.
+    """
+    if deployment.keys is None:
+        return None
+    from waypost.encryption.settings import make_codec  # brings cryptography
+
+    return make_codec(deployment.keys)

@@ -4,10 +4,10 @@ Only the edges have one. Between them, in topics, databases, snapshots and spool
 """
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from importlib import import_module
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from waypost.encryption.key_store import KeyStore
-from waypost.encryption.session_key import SessionKey
 from waypost.encryption.session_keys import SessionKeys
 from waypost.encryption.wrapping import KeyWrapper
 from waypost.errors import (
@@ -21,6 +21,9 @@ from waypost.errors import (
 from waypost.model.commands import Create, Import
 from waypost.model.encrypted_data import CREATED, IMPORTED, EncryptedData, is_marked, parse_encrypted
 from waypost.wire.encode import CreateParts, action_parts, import_body, import_item
+
+if TYPE_CHECKING:
+    from waypost.encryption.session_key import SessionKey
 
 #: Bytes of JSON that fit into a command once they are encrypted, with the longest names around them.
 MAX_PLAINTEXT_BYTES: Final = 680_000
@@ -75,6 +78,7 @@ class Codec:
         for name, value in (("refresh", refresh), ("max_keys", max_keys)):
             if not value > 0:  # and not NaN
                 raise ValueError(f"{name} must be above 0, not {value!r}")
+        import_module("waypost.encryption.session_key")  # says what to install if cryptography is missing
         self.store = store
         self.wrapper = wrapper
         self._allow_plaintext = allow_plaintext
@@ -174,7 +178,7 @@ class Codec:
         key = self._key(there.origin)
         return key.encrypt(data, name, there.command, by=IMPORTED, session_id=session_id)
 
-    def _key(self, session_id: str) -> SessionKey:
+    def _key(self, session_id: str) -> "SessionKey":
         key = self._keys.find(session_id)
         if key is None:
             raise not_loaded(session_id)

@@ -48,7 +48,7 @@ class DirectoryKeyStore:
 
     @property
     def described(self) -> str:
-        """Where the store is."""
+        """Description of where the store is."""
         return f"the directory {self._path}"
 
     async def initialize(self) -> bool:

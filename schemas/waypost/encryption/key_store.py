@@ -37,7 +37,7 @@ class StoredKey:
 
     @property
     def erased(self) -> bool:
-        """Whether this is a tombstone."""
+        """True if this is a tombstone."""
         return self.erased_at is not None
 
 
@@ -49,7 +49,7 @@ class KeyStore(Protocol):
 
     @property
     def described(self) -> str:
-        """Where the store is, without secrets."""
+        """Description of where the store is, without secrets."""
         ...
 
     async def initialize(self) -> bool:

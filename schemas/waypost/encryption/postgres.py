@@ -56,7 +56,7 @@ class PostgresKeyStore:
 
     @property
     def described(self) -> str:
-        """Where the store is, without user and password."""
+        """Description of where the store is, without user and password."""
         return f"schema 'waypost_keys' of {server_name(self._dsn)}"
 
     async def initialize(self) -> bool:

@@ -9,11 +9,17 @@ from binascii import a2b_base64, b2a_base64
 from typing import Final
 
 import orjson
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from waypost.errors import UnauthenticDataError
 from waypost.model.encrypted_data import ALGORITHM, CREATED, MARK, NONCE_BYTES, VERSION, EncryptedData
+
+try:
+    from cryptography.exceptions import InvalidTag
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+except ImportError:
+    raise ImportError(
+        "waypost.Codec needs cryptography: install it with pip install 'waypost[encryption]'"
+    ) from None
 
 KEY_BYTES: Final = 32
 _DOMAIN: Final = b"Waypost encrypted data, version 1\n"

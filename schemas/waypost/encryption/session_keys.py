@@ -11,13 +11,15 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from waypost.encryption.key_store import KeyStore, StoredKey
-from waypost.encryption.session_key import KEY_BYTES, SessionKey
 from waypost.encryption.wrapping import KeyWrapper, WrappedKey
 from waypost.errors import KeyErasedError, KeyStoreError, MissingKeyError
+
+if TYPE_CHECKING:
+    from waypost.encryption.session_key import SessionKey
 
 log = logging.getLogger("waypost")
 _RETRY_SECONDS: Final = 30.0
@@ -28,7 +30,7 @@ _AT_ONCE: Final = 500  # sessions in one question to the store
 class _Known:
     """What the store held for a session when it was last asked: a key, or a tombstone (None)."""
 
-    key: SessionKey | None
+    key: "SessionKey | None"
     erased_at: datetime | None
     fresh_until: float
 
@@ -46,7 +48,7 @@ class SessionKeys:
         self._most = most
         self._known: dict[str, _Known] = {}
 
-    def find(self, session_id: str) -> SessionKey | None:
+    def find(self, session_id: str) -> "SessionKey | None":
         """Return the key of a session, or None if it is not in memory.
 
         Raises:
@@ -127,6 +129,8 @@ class SessionKeys:
         return True
 
     async def _create(self, session_id: str, deployment: str) -> StoredKey:
+        from waypost.encryption.session_key import KEY_BYTES
+
         raw, key_id = os.urandom(KEY_BYTES), uuid4().hex
         context = wrapping_context(deployment, session_id, key_id)
         wrapped = await asyncio.to_thread(self._wrapper.wrap, raw, context)
@@ -134,7 +138,9 @@ class SessionKeys:
             StoredKey(session_id, key_id, wrapped.wrapping_key, wrapped.wrapped, datetime.now(UTC))
         )
 
-    def _unwrap(self, keys: list[StoredKey], deployment: str) -> list[SessionKey]:
+    def _unwrap(self, keys: list[StoredKey], deployment: str) -> "list[SessionKey]":
+        from waypost.encryption.session_key import SessionKey
+
         opened = []
         for key in keys:
             context = wrapping_context(deployment, key.session_id, key.key_id)
@@ -142,7 +148,7 @@ class SessionKeys:
             opened.append(SessionKey(raw, key.key_id, deployment, key.session_id))
         return opened
 
-    def _note(self, session_id: str, key: SessionKey | None, erased_at: datetime | None) -> None:
+    def _note(self, session_id: str, key: "SessionKey | None", erased_at: datetime | None) -> None:
         self._known.pop(session_id, None)
         while len(self._known) >= self._most:
             self._known.pop(next(iter(self._known)), None)  # the one that was loaded first

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from waypost.deprecation import deprecated, renamed_keywords
 from waypost.discovery import find_deployment
+from waypost.encryption import codec_of
 from waypost.errors import PublisherClosedError
 from waypost.kafka.addresses import broker_addresses
 from waypost.publisher.buffer import Buffer
@@ -31,14 +32,12 @@ from waypost.publisher.loops import await_on
 from waypost.publisher.options import RENAMED_OPTIONS, RETIRED_OPTIONS, PublisherOptions, PublisherSettings
 from waypost.publisher.pending import Pending
 from waypost.publisher.stamps import new_id
-from waypost.publisher.stats import PublisherStats
+from waypost.publisher.stats import PublisherStats, counted
 from waypost.wire.encode import check_raw, check_session_id, policy_body
 from waypost.wire.event_types import EventType
 from waypost.wire.topics import Topics
 
 if TYPE_CHECKING:
-    from waypost.discovery import KeySettings
-    from waypost.encryption.codec import Codec
     from waypost.publisher.encrypter import Encrypter
     from waypost.publisher.sender import Sender
     from waypost.publisher.spool.spooler import Spooler
@@ -70,8 +69,8 @@ class Publisher(CommandMethods):
             found = find_deployment()
             bootstrap_servers = found.bootstrap_servers
             options = {"topic_prefix": found.topic_prefix, "kafka_options": found.kafka_options, **options}
-            if found.keys is not None and "codec" not in options:
-                options["codec"] = _make_codec(found.keys)
+            if "codec" not in options:
+                options["codec"] = codec_of(found)
         settings = self._settings = PublisherSettings(**options)
         super().__init__(settings.default, encrypts=settings.codec is not None)
         if settings.on_full == "block" and not self._may_block:
@@ -571,38 +570,3 @@ _open: "weakref.WeakSet[Publisher]" = weakref.WeakSet()
 def _end_all() -> None:
     for publisher in list(_open):
         publisher._left_open()
-
-
-def _make_codec(settings: "KeySettings") -> "Codec":
-    from waypost.encryption.settings import make_codec  # brings cryptography
-
-    return make_codec(settings)
-
-
-def counted(
-    buffer: "Buffer",
-    outcomes: "DeliveryTracker",
-    sender: "Sender | None",
-    spooler: "Spooler | None",
-    encrypter: "Encrypter | None" = None,
-) -> PublisherStats:
-    """What the parts of a publisher count now. ``sender`` is None before the start, ``spooler`` without a spool."""
-    held, given_up = (0, 0) if encrypter is None else (len(encrypter), encrypter.dropped)
-    return PublisherStats(
-        accepted=buffer.accepted + held + given_up,
-        recovered=0 if spooler is None else spooler.recovered,
-        set_aside=0 if spooler is None else spooler.damaged,
-        delivered=outcomes.delivered,
-        failed=outcomes.failed,
-        dropped=buffer.dropped + given_up,
-        buffered=len(buffer) + held,
-        buffered_bytes=buffer.bytes + (0 if encrypter is None else encrypter.bytes),
-        spooled=0 if spooler is None else len(buffer),
-        spooled_bytes=0 if spooler is None else spooler.bytes,
-        connected=sender is not None and sender.connected,
-        waiting_seconds=0.0 if sender is None else sender.waiting_seconds(),
-        last_error=None if sender is None else sender.last_error,
-        spool_error=None if spooler is None else spooler.last_error,
-        waiting_for_keys=held,
-        key_error=None if encrypter is None else encrypter.last_error,
-    )

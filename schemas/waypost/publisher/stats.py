@@ -1,6 +1,14 @@
 """What a publisher counts."""
 
 from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from waypost.publisher.buffer import Buffer
+    from waypost.publisher.delivery import DeliveryTracker
+    from waypost.publisher.encrypter import Encrypter
+    from waypost.publisher.sender import Sender
+    from waypost.publisher.spool.spooler import Spooler
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +47,32 @@ class PublisherStats:
     def __repr__(self) -> str:
         values = ((field.name, getattr(self, field.name)) for field in fields(self))
         return f"PublisherStats({', '.join(f'{name}={value!r}' for name, value in values if value)})"
+
+
+def counted(
+    buffer: "Buffer",
+    outcomes: "DeliveryTracker",
+    sender: "Sender | None",
+    spooler: "Spooler | None",
+    encrypter: "Encrypter | None" = None,
+) -> PublisherStats:
+    """What the parts of a publisher count now. ``sender`` is None before the start, ``spooler`` without a spool."""
+    held, given_up = (0, 0) if encrypter is None else (len(encrypter), encrypter.dropped)
+    return PublisherStats(
+        accepted=buffer.accepted + held + given_up,
+        recovered=0 if spooler is None else spooler.recovered,
+        set_aside=0 if spooler is None else spooler.damaged,
+        delivered=outcomes.delivered,
+        failed=outcomes.failed,
+        dropped=buffer.dropped + given_up,
+        buffered=len(buffer) + held,
+        buffered_bytes=buffer.bytes + (0 if encrypter is None else encrypter.bytes),
+        spooled=0 if spooler is None else len(buffer),
+        spooled_bytes=0 if spooler is None else spooler.bytes,
+        connected=sender is not None and sender.connected,
+        waiting_seconds=0.0 if sender is None else sender.waiting_seconds(),
+        last_error=None if sender is None else sender.last_error,
+        spool_error=None if spooler is None else spooler.last_error,
+        waiting_for_keys=held,
+        key_error=None if encrypter is None else encrypter.last_error,
+    )

@@ -16,6 +16,7 @@ import orjson
 from waypost.backoff import Backoff
 from waypost.deprecation import deprecated
 from waypost.discovery import find_deployment
+from waypost.encryption import codec_of
 from waypost.errors import InvalidArgumentError, ReaderTimeoutError, quoted
 from waypost.kafka.addresses import broker_addresses
 from waypost.model.limits import MAX_SESSION_ID, text_problem
@@ -92,10 +93,7 @@ class Reader:
         self._scope = TenantScope(tenant)
         if dsn is None:
             found = find_deployment()
-            if codec is None and found.keys is not None:
-                from waypost.encryption.settings import make_codec  # brings cryptography
-
-                codec = make_codec(found.keys)
+            codec = codec_of(found) if codec is None else codec
             dsn = found.postgres_dsn
             schema = found.postgres_schema if schema is None else schema
             if bootstrap_servers is None:

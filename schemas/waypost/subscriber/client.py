@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from waypost.deprecation import renamed_keywords
 from waypost.discovery import find_deployment
+from waypost.encryption import codec_of
 from waypost.errors import quoted
 from waypost.kafka.addresses import broker_addresses
 from waypost.model.limits import require_sendable, require_sendable_options
@@ -88,10 +89,7 @@ class Subscriber:
             bootstrap_servers = found.bootstrap_servers
             topic_prefix = topic_prefix or found.topic_prefix
             kafka_options = found.kafka_options if kafka_options is None else kafka_options
-            if codec is None and found.keys is not None:
-                from waypost.encryption.settings import make_codec  # brings cryptography
-
-                codec = make_codec(found.keys)
+            codec = codec_of(found) if codec is None else codec
         require_sendable_options(kafka_options or {})
         broker_addresses(bootstrap_servers)  # refuses what is none
         self._topic = Topics(DEFAULT_PREFIX if topic_prefix is None else topic_prefix).results
