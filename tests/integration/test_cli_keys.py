@@ -212,3 +212,6 @@ def test_the_command_asks_for_keys_only_if_there_are_settings(
     (found,) = [row for row in rows if row["subject"] == "keys"]
     assert found["level"] == "error"
     assert "waypost keys init" in found["message"]
+    only = {"WAYPOST_KEYS_DIRECTORY": str(tmp_path / "keys")}
+    rows = CommandLine(tmp_path, {**settings, **only}).run("doctor", "-o", "json").json
+    assert "one of wrapping_key" in next(row["message"] for row in rows if row["subject"] == "keys")

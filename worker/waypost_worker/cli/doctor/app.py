@@ -47,14 +47,20 @@ async def _examine(settings: Settings) -> "list[Finding]":
 
 
 async def _keys(settings: Settings) -> "list[Finding]":
+    from waypost.errors import SettingsError
     from waypost_worker.config.keys import key_settings
+    from waypost_worker.findings import Finding
 
-    if (found := key_settings(settings)) is None:
-        return []
-    from waypost.encryption.settings import make_codec
-    from waypost_worker.operations.keys import check_keys
+    try:
+        if (found := key_settings(settings)) is None:
+            return []
+        from waypost.encryption.settings import make_codec
+        from waypost_worker.operations.keys import check_keys
 
-    return await check_keys(make_codec(found), settings.dsns, found.dsn)
+        codec = make_codec(found)
+    except SettingsError as error:
+        return [Finding("error", "keys", str(error), "correct the settings, see 'waypost config show'")]
+    return await check_keys(codec, settings.dsns, found.dsn)
 
 
 async def _kafka(settings: Settings) -> "list[Finding]":
