@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.properties.naive import looks_encrypted
-from tests.support.encrypted_data import ENCRYPTED, NEARLY_ENCRYPTED
+from tests.support.encrypted_data import ENCRYPTED, NEARLY_ENCRYPTED, compact, looking_encrypted
 
 from waypost import UnauthenticDataError
 from waypost.encryption.session_key import SessionKey
@@ -69,6 +69,7 @@ def test_no_change_of_a_byte_gives_other_data(data: bytes, at: int, bit: int) ->
     made = bytearray(KEY.encrypt(data, "n", "c"))
     made[at % len(made)] ^= 1 << bit
     parsed = parse_encrypted(bytes(made))
+    assert is_encrypted(bytes(made)) == (parsed is not None)
     if parsed is None:
         return
     try:
@@ -100,6 +101,15 @@ def test_both_ways_to_tell_what_looks_encrypted_agree(changes: dict[str, Any], s
     assert is_encrypted(data) == looks_encrypted(data)
 
 
-@pytest.mark.parametrize("data", [ENCRYPTED, *NEARLY_ENCRYPTED, b"{}", b'{"a":{"waypost.encrypted":1}}'])
+@pytest.mark.parametrize(
+    "data", [compact(ENCRYPTED), *NEARLY_ENCRYPTED, b"{}", b'{"a":{"waypost.encrypted":1}}']
+)
 def test_both_ways_agree_on_what_is_nearly_encrypted(data: bytes) -> None:
-    assert is_encrypted(data) == looks_encrypted(data) == (data == ENCRYPTED)
+    expected = data == compact(ENCRYPTED)
+    assert is_encrypted(data) == looks_encrypted(data) == (parse_encrypted(data) is not None) == expected
+
+
+@given(changes=members, names=st.lists(texts, min_size=2, max_size=2))
+def test_the_quick_look_and_the_general_one_agree(changes: dict[str, Any], names: list[str]) -> None:
+    data = compact(looking_encrypted(names[0], names[1], **changes))
+    assert is_encrypted(data) == (parse_encrypted(data) is not None) == looks_encrypted(data)

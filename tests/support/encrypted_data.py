@@ -23,7 +23,7 @@ def looking_encrypted(session_id: str, command_id: str, **changes: Any) -> bytes
 
 ENCRYPTED = looking_encrypted("run:7", "c-1")
 
-NEARLY_ENCRYPTED = [
+_NEARLY = [
     *(looking_encrypted("run:7", "c-1", **{name: None}) for name in ("v", "alg", "key", "session", "by")),
     *(looking_encrypted("run:7", "c-1", **{name: None}) for name in ("command", "nonce", "ciphertext")),
     *(looking_encrypted("run:7", "c-1", v=version) for version in (0, 2, 1.0, True, "1")),
@@ -55,3 +55,11 @@ NEARLY_ENCRYPTED = [
     ENCRYPTED.replace(b"waypost.encrypted", b"waypost.Encrypted", 1),
     b'{"data":' + ENCRYPTED + b"}",
 ]
+
+
+def compact(data: bytes) -> bytes:
+    """Return data as a publisher writes it, without white space."""
+    return data.replace(b": ", b":").replace(b", ", b",")
+
+
+NEARLY_ENCRYPTED = [*_NEARLY, *map(compact, _NEARLY)]

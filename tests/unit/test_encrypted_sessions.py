@@ -1,7 +1,7 @@
 """Sessions and deployments that accept only encrypted data."""
 
 import pytest
-from tests.support.encrypted_data import ENCRYPTED, NEARLY_ENCRYPTED
+from tests.support.encrypted_data import ENCRYPTED, NEARLY_ENCRYPTED, compact
 from tests.unit.life import Life, duplicate_of, expect, item
 
 from waypost.model.commands import Configure, Create, Import, ImportItem, Pin, Rollback
@@ -86,7 +86,8 @@ def test_a_repeated_command_is_a_duplicate_before_it_is_looked_at() -> None:
 
 def test_all_that_is_written_as_documented_is_encrypted_whatever_the_space_and_the_order() -> None:
     assert is_encrypted(ENCRYPTED)
-    assert is_encrypted(ENCRYPTED.replace(b" ", b""))
+    assert is_encrypted(compact(ENCRYPTED))
+    assert is_encrypted(compact(ENCRYPTED).replace(b"run:7", "ünïcödé".encode()))
     assert is_encrypted(ENCRYPTED.replace(b", ", b" ,\r\n\t ").replace(b'{"waypost', b'{ \n"waypost'))
     assert is_encrypted(ENCRYPTED.replace(b'"v": 1, ', b"").replace(b'"}}', b'", "v": 1}}'))
     assert is_encrypted(ENCRYPTED.replace(b'"by": "create"', b'"by": "import", "origin": "else/where"'))

@@ -53,6 +53,18 @@ ENCRYPTION: tuple[Mutant, ...] = (
         RULE_TESTS,
     ),
     Mutant(
+        "quick-look-takes-any-text",
+        "data that begins as encrypted data does counts as encrypted, whatever follows",
+        (
+            Edit(
+                SHAPE + "_is_as_written",
+                "len(ciphertext.translate(None, _BASE64_DIGITS)) == padding",
+                "True",
+            ),
+        ),
+        RULE_TESTS,
+    ),
+    Mutant(
         "plaintext-next-to-the-ciphertext",
         "data counts as encrypted although it has further members",
         (
