@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import asyncpg
 from tests.support.cli import CommandLine
@@ -26,6 +26,7 @@ from tests.tools.bench.machine import machine
 from tests.tools.bench.plan import DATA_BYTES
 from tests.tools.bench.report import at_least, at_most, paired_ratio, percentile
 from tests.tools.bench.states import session_name, states
+from tests.tools.bench.usage import process_seconds
 
 from waypost import Codec, Publisher
 from waypost_worker.devserver import Servers
@@ -37,6 +38,13 @@ _BURST: Final = 20
 _PARTITIONS: Final = 2
 _PATIENCE: Final = 300.0
 _LOOK_SECONDS: Final = 0.02
+
+
+class Drained(NamedTuple):
+    """Commands a second of a worker, and microseconds of its processor time for each."""
+
+    per_second: float
+    cpu_us: float
 
 
 class Deployment:
@@ -69,18 +77,21 @@ class Deployment:
                     await publisher.drain()
             assert await publisher.flush(_PATIENCE) == 0
 
-    async def drained(self, count: int) -> float:
-        """Commands a second of one worker, from its first batch to its last."""
+    async def drained(self, count: int) -> "Drained":
+        """What one worker did from its first batch to its last."""
         connection = await asyncpg.connect(self.line.settings["WAYPOST_POSTGRES_DSN"])
         worker = self.line.start("worker")
         try:
             async with asyncio.timeout(_PATIENCE):
                 began, first = await self._applied(connection, 1)
+                before = process_seconds(worker.process.pid)
                 ended, last = await self._applied(connection, count)
+                used = process_seconds(worker.process.pid) - before
         finally:
             worker.end()
             await connection.close()
-        return (last - first) / (ended - began)
+        applied = max(1, last - first)
+        return Drained(applied / (ended - began), 1e6 * used / applied)
 
     async def _applied(self, connection: Any, least: int) -> tuple[float, int]:
         while True:
@@ -147,14 +158,19 @@ async def timed_calls(plain: Deployment, encrypted: Deployment, count: int) -> d
 async def throughput(pairs: Sequence[tuple[Deployment, Deployment]], count: int) -> dict[str, Any]:
     """Fill both deployments of each pair, then have a worker drain one after the other."""
     rates: dict[str, list[float]] = {"plain": [], "encrypted": []}
+    cpu: dict[str, list[float]] = {"plain": [], "encrypted": []}
     for turn, (plain, encrypted) in enumerate(pairs):
         for each in (plain, encrypted):
             await each.fill(count)
         named = [("plain", plain), ("encrypted", encrypted)]
         for name, each in named if turn % 2 else reversed(named):
-            rates[name].append(await each.drained(count))
+            done = await each.drained(count)
+            rates[name].append(done.per_second)
+            cpu[name].append(done.cpu_us)
     ratio = at_least(paired_ratio(rates["encrypted"], rates["plain"]), LEAST_RATIO)
-    return {"commands_per_second": rates, "ratio": ratio}
+    # On a machine that others use as well, this says more than a clock.
+    of_cpu = paired_ratio(cpu["plain"], cpu["encrypted"]) if all(cpu["encrypted"]) else None
+    return {"commands_per_second": rates, "ratio": ratio, "cpu_us_per_command": cpu, "cpu_ratio": of_cpu}
 
 
 def made(servers: Servers, directory: Path, name: str, codec: Codec | None) -> Deployment:
@@ -195,13 +211,14 @@ def measure(servers: Servers, directory: Path, *, calls: int, commands: int, rep
 def lines(measured: dict[str, Any]) -> list[str]:
     """What was measured, as text."""
     calls, worker = measured["calls"], measured["worker"]
-    rates = worker["commands_per_second"]
+    rates, cpu = worker["commands_per_second"], worker["cpu_us_per_command"]
     return [
         f"publish call, 1 KB: {calls['plain']['p50_us']:.1f} us plain, {calls['encrypted']['p50_us']:.1f} us encrypted "
         f"(p99 {calls['plain']['p99_us']:.1f} and {calls['encrypted']['p99_us']:.1f}); "
         f"{calls['more_us']['value']:.1f} us more, at most {MOST_MORE_US:g} promised",
         f"one worker: {max(rates['plain']):,.0f} commands/s plain, {max(rates['encrypted']):,.0f} encrypted; ratio "
-        f"{worker['ratio']['value']:.3f}, at least {LEAST_RATIO:g} promised",
+        f"{worker['ratio']['value']:.3f}, at least {LEAST_RATIO:g} promised; {min(cpu['plain']):.0f} and "
+        f"{min(cpu['encrypted']):.0f} us of its processor time a command",
     ]
 
 
