@@ -29,6 +29,7 @@ TESTS: Final = ("tests/unit", "tests/integration/test_cli_dev.py", "tests/integr
 MODULES: Final[Mapping[str, tuple[str, ...]]] = {
     "": ("waypost", "waypost.publisher.client", "waypost.subscriber.client"),
     "reader": ("waypost.reader.client",),
+    "encryption": ("waypost.encryption.settings", "waypost.encryption.session_key"),
     "worker": ("waypost_worker.cli", "waypost_worker.runtime.worker", "waypost_worker.cli.doctor"),
     "console": ("waypost_worker.console.serve",),
     "oidc": ("waypost_worker.console.serve", "waypost_worker.console.provider"),

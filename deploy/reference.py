@@ -76,8 +76,8 @@ the file. A name that is no setting is an error. `waypost config show` prints wh
 Times are in seconds, sizes in bytes. No setting changes what a command does: that is in the log alone.
 
 The library's clients read `bootstrap_servers`, `postgres_dsn`, `topic_prefix`, `postgres_schema`, those that begin with
-`kafka_`, and those of [encryption](encryption.md) (from `keys_dsn` to `allow_plaintext`) in the same places, but only if
-they are made without addresses: `waypost.Publisher()`.
+`kafka_`, and those of [encryption](encryption.md) (from `keys_dsn` to `allow_plaintext`) in the same places, but only
+if they are made without addresses: `waypost.Publisher()`.
 
 | setting | default | allowed | meaning |
 |---|---|---|---|

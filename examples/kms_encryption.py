@@ -1,6 +1,6 @@
 """Session keys wrapped by AWS KMS: what an agent publishes is encrypted, and read back by whoever may use the KMS key.
 
-Needs pip install 'waypost[encryption,reader]' boto3, the id of a symmetric KMS key in KMS_KEY_ID, AWS credentials that
+Needs pip install boto3, 'waypost[encryption,reader]', the id of a symmetric KMS key in KMS_KEY_ID, AWS credentials that
 may encrypt and decrypt with it, and a `waypost dev` that runs in the current directory. For the command line and the
 console, set WAYPOST_KEY_WRAPPER=kms_encryption:key_wrapper.
 """
