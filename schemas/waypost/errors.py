@@ -96,7 +96,7 @@ class InvalidCommandError(WaypostError, ValueError):
 
     ``code`` is one of the rejection codes of the contract (``invalid-envelope``, ``invalid-body``,
     ``too-large``, ``unsupported-type``, ``misrouted``, ``unknown-checkpoint``, ``conflict``, ``pin-limit``,
-    ``encryption-required``).
+    ``encryption-required``, ``erased``).
     The publisher raises it at the call; the worker turns it into a ``waypost.command.rejected`` result.
     """
 

@@ -17,6 +17,7 @@ from waypost.model.commands import (
     Command,
     Configure,
     Delete,
+    Erase,
     Expire,
     Import,
     OnConflict,
@@ -30,6 +31,7 @@ from waypost.model.decisions import (
     Configured,
     Created,
     Deleted,
+    Erased,
     Expired,
     Imported,
     Pinned,
@@ -194,6 +196,15 @@ class CheckpointManager:
             return 0
         self._discard(decision.removed)
         return len(decision.removed)
+
+    def erase(self) -> int:
+        """Delete everything for good, and return how many checkpoints there were.
+
+        Every later command but another erasure raises InvalidCommandError with the code ``erased``.
+        """
+        removed = self._apply(Erase(), Erased).removed
+        self._discard(removed)
+        return len(removed)
 
     def import_checkpoints(self, json_text: str | bytes, on_conflict: OnConflict = "skip") -> int:
         """Import a list that :meth:`export` made, and return how many checkpoints were imported or replaced.

@@ -155,7 +155,13 @@ def _wrong_items() -> Batches:
 
 def _unknown_fields() -> Batches:
     body = b"{" + b",".join([b'"%x":0' % number for number in range(90_000)]) + b"}"
-    for kind in ("checkpoint.create", "session.clear", "session.configure", "session.expire"):
+    for kind in (
+        "checkpoint.create",
+        "session.clear",
+        "session.configure",
+        "session.expire",
+        "session.erase",
+    ):
         yield _sent(_one(kind, body, command_id=kind))
 
 

@@ -135,7 +135,7 @@ async def _compare_rows(dsn: str, expected: dict[int, Expected], books: Books) -
         try:
             stored += await connection.fetch("select * from waypost.checkpoints")
             here = await connection.fetch(
-                "select session_id, counter, checkpoints, partition from waypost.sessions"
+                "select session_id, counter, checkpoints, partition, erased_at from waypost.sessions"
             )
             rejected += await connection.fetch(
                 'select partition, "offset", code from waypost.rejected_commands'
@@ -173,8 +173,18 @@ async def _compare_rows(dsn: str, expected: dict[int, Expected], books: Books) -
     books.numbers = sum(found.values())
     if counters != found:
         books.row_problems.append(f"session counters differ: {sorted(counters.items() ^ found.items())[:5]}")
+    erased = {row["session_id"]: row["erased_at"] for row in sessions if row["erased_at"] is not None}
+    wanted_erased = {name: from_micros(at) for one in expected.values() for name, at in one.erased_at.items()}
+    if erased != wanted_erased:
+        differing = sorted(name for name, _ in erased.items() ^ wanted_erased.items())
+        books.row_problems.append(f"tombstones differ: {differing[:5]}")
     kept = {(row["partition"], row["offset"], row["code"]) for row in rejected}
-    refused = {(partition, *one) for partition, fold in expected.items() for one in fold.rejected}
+    refused = {
+        (partition, *one)
+        for partition, fold in expected.items()
+        for one in fold.rejected
+        if one[0] not in fold.erased
+    }
     missing = refused - kept
     for partition in {one[0] for one in missing}:
         here = sorted(offset for where, offset, _ in kept if where == partition)

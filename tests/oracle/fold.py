@@ -36,6 +36,11 @@ class Expected:
     counters: dict[str, int] = field(default_factory=dict)
     results: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     rejected: list[tuple[int, str]] = field(default_factory=list)
+    bare: set[int] = field(default_factory=set)  # offsets of those that are kept without content
+    erased: set[int] = field(
+        default_factory=set
+    )  # and of those that are not kept, as their sessions were erased
+    erased_at: dict[str, int] = field(default_factory=dict)  # erased sessions, with the time of the erasure
 
 
 def fold(records: list[KafkaRecord], partition: int, partitions: int) -> Expected:
@@ -56,6 +61,7 @@ class _Fold:
         self.orders: dict[int, set[bytes]] = {}  # found so far
         self.ordered: dict[int, set[bytes]] = {}  # found ahead
         self.skipped: list[int] = []
+        self.rejected_of: dict[str, list[int]] = {}  # offsets, by session
         self.expected = Expected()
 
     def run(self, records: list[KafkaRecord], ahead: list[KafkaRecord] | None = None) -> Expected:
@@ -68,6 +74,8 @@ class _Fold:
             self.expected.results.append((kind, body))
         for session_id, session in self.sessions.items():
             self.expected.counters[session_id] = session.counter
+            if session.erased is not None:
+                self.expected.erased_at[session_id] = session.erased
             for checkpoint in session.checkpoints:
                 key = (session_id, checkpoint["number"])
                 data, metadata = self.contents[key]
@@ -91,7 +99,7 @@ class _Fold:
             action = parse_body(envelope.type, envelope.body)
             self.check_place(envelope.session_id, isinstance(action, OF_PARTITION))
         except InvalidCommandError as error:
-            return self.reject(record, error.code)
+            return self.reject(record, "erased" if self.is_erased(record) else error.code)
         command = Command(envelope.id, record.offset, envelope.taken_at, envelope.recorded_at, action)
         if isinstance(action, OF_PARTITION):
             return self.of_partition(record, envelope, command, action)
@@ -108,6 +116,8 @@ class _Fold:
                 "checkpoint_id": known,
                 "command": {"id": command.id},
             }
+        if decision[0] == "erased":
+            self.expected.erased.update(self.rejected_of.pop(session_id, []))
         kind, body = self.accepted(session, command, decision, before)
         return kind, {"session_id": session_id, **body, "command": {"id": command.id}}
 
@@ -150,6 +160,9 @@ class _Fold:
         if kind == "rolled back":
             shown = self.shown(session_id, before[decision[1]])
             return "waypost.session.rolled_back", {"checkpoint": shown, **removed(decision[2])}
+        if kind == "erased":
+            about = {"erased_at": format_micros(decision[1]), "count": len(decision[2])}
+            return "waypost.session.erased", {**about, **removed(decision[2])}
         if kind == "expired":
             times = idle_times(decision)
             return "waypost.session.expired", {**times, "count": len(decision[3]), **removed(decision[3])}
@@ -251,7 +264,20 @@ class _Fold:
             session_id = session_of(record)
         except InvalidCommandError:
             session_id = None
+        if session_id is not None:
+            self.rejected_of.setdefault(session_id, []).append(record.offset)
+        if code == "erased":
+            self.expected.bare.add(record.offset)
         return "waypost.command.rejected", {"session_id": session_id, "code": code}
+
+    def is_erased(self, record: KafkaRecord) -> bool:
+        """Whether the record is addressed to an erased session of this partition."""
+        try:
+            session_id = session_of(record)
+        except InvalidCommandError:
+            return False
+        session = self.sessions.get(session_id or "")
+        return session is not None and session.erased is not None
 
 
 def idle_times(decision: tuple[Any, ...]) -> dict[str, Any]:

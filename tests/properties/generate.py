@@ -15,6 +15,7 @@ from waypost.model.commands import (
     ConfigureDefaults,
     Create,
     Delete,
+    Erase,
     Expire,
     Import,
     ImportItem,
@@ -72,7 +73,7 @@ _items = st.builds(ImportItem, _imported_ids, _names, st.integers(-50, 50), _con
 imports = st.builds(
     Import, st.lists(_items, max_size=6).map(tuple), st.sampled_from(["skip", "replace", "reject"])
 )
-session_actions: st.SearchStrategy[Action] = weighted(
+_usual_actions: st.SearchStrategy[Action] = weighted(
     (20, creates),
     (6, st.builds(Pin, identifiers)),
     (3, st.builds(Unpin, identifiers)),
@@ -83,6 +84,8 @@ session_actions: st.SearchStrategy[Action] = weighted(
     (1, st.just(Clear())),
     (4, st.builds(Expire, st.integers(-1, 12), st.booleans())),
 )
+# Nothing comes after an erasure, so most lives must have none.
+session_actions: st.SearchStrategy[Action] = weighted((99, _usual_actions), (1, st.just(Erase())))
 any_actions: st.SearchStrategy[Action] = weighted(
     (12, session_actions), (1, st.builds(ConfigureDefaults, changes))
 )
@@ -144,7 +147,11 @@ def _repetitive(runs: list[tuple[str, int]], seed: int) -> list[Command]:
     chance = random.Random(seed)  # drawing thousands of choices from hypothesis would exhaust it
     create = Create("started", b"{}")
     kinds: dict[str, Action] = {"create": create, "pin": Pin("~0"), "rollback": Rollback("~0")}
-    few: dict[str, list[Action]] = {"clear": [Clear()], "expire": [Expire(0), Expire(0)]}
+    few: dict[str, list[Action]] = {
+        "clear": [Clear()],
+        "expire": [Expire(0), Expire(0)],
+        "erase": [Erase(), Erase()],
+    }
     planned: list[Step] = []
     for kind, times in runs:
         # There is always a newest checkpoint to pin or to roll back to.
@@ -162,6 +169,6 @@ long_lives = st.builds(
         st.tuples(st.sampled_from(["create", "pin", "rollback", "clear", "expire"]), st.integers(50, 200)),
         min_size=5,
         max_size=8,
-    ),
+    ).flatmap(lambda runs: st.sampled_from([runs, [*runs, ("erase", 1)]])),
     st.integers(0, 999),
 )

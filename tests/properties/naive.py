@@ -18,6 +18,7 @@ from waypost.model.commands import (
     ConfigureDefaults,
     Create,
     Delete,
+    Erase,
     Expire,
     Import,
     Pin,
@@ -88,9 +89,12 @@ class NaiveSession:
         # Accepted commands that no live checkpoint carries: [position, command id, number or None].
         self.others: list[list[Any]] = []
         self.last: int | None = None  # when the last accepted command was recorded
+        self.erased: int | None = None  # when the first erase command was recorded
 
     def handle(self, command: Command, default: dict[str, Any]) -> tuple[Any, ...]:
         """The decision; the session changes only if the command is accepted."""
+        if self.erased is not None and not isinstance(command.action, Erase):
+            return ("rejected", "erased")
         if command.id is not None:
             for checkpoint in self.checkpoints:
                 if checkpoint["command_id"] == command.id:
@@ -109,7 +113,11 @@ class NaiveSession:
         self.last = command.recorded_at
         if decision[0] == "expired" and not decision[3]:
             self.others = []
-        self._remember(command, about, before[2], decision[0] == "created")
+        if decision[0] == "erased":
+            self.others, dropped = [], []  # not even the ids of what was dropped
+        else:
+            dropped = before[2]
+        self._remember(command, about, dropped, decision[0] == "created")
         return decision
 
     def numbers(self) -> list[int]:
@@ -189,6 +197,10 @@ class NaiveSession:
                 if action.pinned or not checkpoint["pinned"]:
                     self._drop(checkpoint["number"])
             return ("expired", action.idle_since, self.last, self._gone(before)), None
+        if isinstance(action, Erase):
+            self.erased = now if self.erased is None else self.erased
+            self.policy, self.checkpoints = None, []
+            return ("erased", self.erased, before), None
         assert not isinstance(action, ConfigureDefaults), "not a session's command"
         raise AssertionError(action)
 

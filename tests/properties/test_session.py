@@ -16,6 +16,7 @@ from waypost.model.decisions import (
     Decision,
     Deleted,
     Duplicate,
+    Erased,
     Expired,
     Imported,
     Pinned,
@@ -111,6 +112,7 @@ class Stored:
         self.policy: RetentionPolicy | None = None
         self.counter = 0
         self.last_recorded_at: int | None = None
+        self.erased_at: int | None = None
 
     def take(self, session: Session, decision: Accepted, memory: DedupChanges) -> None:
         match decision:
@@ -126,6 +128,8 @@ class Stored:
                         self.entries[placed.number] = replace(placed.entry)
             case Configured():
                 self.policy = decision.policy
+            case Erased():
+                self.policy, self.erased_at = None, decision.erased_at
             case _:
                 pass
         for number in decision.removed:
@@ -144,7 +148,9 @@ class Stored:
         remembered = list(self.remembered.values())
         shuffle.shuffle(entries)
         shuffle.shuffle(remembered)
-        return Session.restore(SESSION, self.counter, self.policy, entries, remembered, self.last_recorded_at)
+        return Session.restore(
+            SESSION, self.counter, self.policy, entries, remembered, self.last_recorded_at, self.erased_at
+        )
 
 
 def check_restored_at_every_step(commands: list[Command], shuffle: random.Random, every: int = 1) -> None:
@@ -191,6 +197,8 @@ def test_every_live_checkpoint_and_the_last_256_other_commands_are_remembered(
             assert command.id is not None
             if isinstance(decision, Expired) and decision.forgets:
                 accepted = {entry.position: accepted[entry.position] for entry in session.live()}
+            if isinstance(decision, Erased):
+                accepted = {}
             accepted[command.position] = command.id
         live = {entry.position for entry in session.live()}
         others = sorted(position for position in accepted if position not in live)

@@ -10,6 +10,7 @@ from waypost.model.decisions import (
     Decision,
     Deleted,
     Duplicate,
+    Erased,
     Expired,
     Imported,
     Pinned,
@@ -50,6 +51,8 @@ def plain_decision(decision: Decision) -> tuple[Any, ...]:
             return ("configured", policy, list(decision.removed))
         case Expired():
             return ("expired", decision.idle_since, decision.last_recorded_at, list(decision.removed))
+        case Erased():
+            return ("erased", decision.erased_at, list(decision.removed))
         case SessionKept():
             return ("kept", decision.idle_since, decision.last_recorded_at)
         case Rejected():
@@ -74,5 +77,6 @@ def plain_state(session: Session) -> dict[str, Any]:
         "by_number": sorted(session.entries),
         "recent": list(session.recent),
         "last_recorded_at": session.last_recorded_at,
+        "erased_at": session.erased_at,
         "length": len(session),
     }

@@ -32,6 +32,7 @@ _KINDS = (
     ("mistake", 4),
     ("defaults", 1),
 )
+_SPARE = 8  # sessions that take the places of erased ones
 _CHOICES = tuple(kind for kind, weight in _KINDS for _ in range(weight))
 
 
@@ -107,6 +108,29 @@ class Reaper:
         return orjson.dumps(body)
 
 
+class Eraser:
+    """Has some sessions erased, of few agents. One that is erased is often followed by another: others stay dead."""
+
+    def __init__(self, random: Random, spare: tuple[str, ...]) -> None:
+        self._random = random
+        self._spare = list(spare)
+        self._erases = random.random() < 0.3
+        self._last: str | None = None
+
+    def erases(self, kind: str) -> bool:
+        """Whether an erasure takes the place of another rare command."""
+        return self._erases and kind in ("clear", "unpin", "import") and self._random.random() < 0.3
+
+    def session(self, session_id: str, sessions: list[str]) -> str:
+        """The session to erase: this one, which may be replaced in ``sessions``, or once more the last one."""
+        if self._last is not None and self._random.random() < 0.3:
+            return self._last
+        if session_id in sessions and self._spare and self._random.random() < 0.7:
+            sessions[sessions.index(session_id)] = self._spare.pop()
+        self._last = session_id
+        return session_id
+
+
 class Agents:
     """Makes the commands of one partition's sessions, one after the other."""
 
@@ -114,14 +138,16 @@ class Agents:
         self._random = random
         self._partition = partition
         self._partitions = partitions
-        self._sessions = sessions_of(partition, partitions, sessions)
+        names = sessions_of(partition, partitions, sessions + _SPARE)
+        self._sessions = list(names[:sessions])
         # They have luck of their own, so that they change nothing about what agents of the same seed do.
         luck = str(random.getstate()[1][:4])
         self._operators = Operators(Random(luck), partition)
         self._reaper = Reaper(Random(f"{luck} reaper"))
+        self._eraser = Eraser(Random(f"{luck} eraser"), names[sessions:])
         self._made = 0
         self._sent: list[Message] = []
-        self._numbers = dict.fromkeys(self._sessions, 0)
+        self._numbers = dict.fromkeys(names, 0)
 
     def order(self, offset: int, record: bytes, now_ms: int, key: bytes | None) -> list[Message]:
         """An operator's order to skip a command, as Kafka records."""
@@ -144,6 +170,9 @@ class Agents:
         command_type, body = self._command(kind, session_id, now_ms)
         if (expiry := self._reaper.instead_of(kind, now_ms)) is not None:
             command_type, body = EventType.EXPIRE.wire, expiry
+        if self._eraser.erases(kind):
+            session_id = self._eraser.session(session_id, self._sessions)
+            command_type, body = EventType.ERASE.wire, b"{}"
         message: Message = (session_id.encode(), body, self._headers(command_type, now_ms))
         if self._random.random() < 0.05:
             message = self._structured(session_id, command_type, body, now_ms)

@@ -42,6 +42,7 @@ class SessionRow:
     checkpoints: int
     first_recorded_at: int
     last_recorded_at: int
+    erased_at: int | None = None
     recent: dict[int, SeenCommand] = field(default_factory=dict)
 
 
@@ -326,7 +327,13 @@ class SimulatedStore:
             if row is not None:
                 recent = list(row.recent.values())
                 found[session_id] = Session.restore(
-                    session_id, row.counter, row.policy, entries[session_id], recent, row.last_recorded_at
+                    session_id,
+                    row.counter,
+                    row.policy,
+                    entries[session_id],
+                    recent,
+                    row.last_recorded_at,
+                    row.erased_at,
                 )
         return found
 
@@ -397,7 +404,10 @@ def _frozen(commit: Commit) -> Callable[[Database, Tables], None]:
     changes = commit.changes
     puts = {key: (replace(row.entry), row.data, row.metadata) for key, row in changes.puts.items()}
     sessions = {
-        session_id: (session.counter, session.policy, len(session), changes.begun.get(session_id, at), at)
+        session_id: (
+            *(session.counter, session.policy, len(session), changes.begun.get(session_id, at)),
+            *(at, session.erased_at),
+        )
         for session_id, (session, at) in changes.sessions.items()
     }
     pins, drops = dict(changes.pins), list(changes.drops)
@@ -412,7 +422,8 @@ def _frozen(commit: Commit) -> Callable[[Database, Tables], None]:
     default_policy, authority = changes.default_policy, changes.authority
     commands = None if changes.partition_commands is None else list(changes.partition_commands)
     kept_from, window = changes.rejected_below, changes.rejected_window
-    rejected = [row for row in changes.rejected if row.offset >= kept_from]
+    erased = dict(changes.erased)
+    rejected = changes.kept_rejections()
 
     def write(database: Database, tables: Tables) -> None:
         for key in drops:
@@ -425,11 +436,12 @@ def _frozen(commit: Commit) -> Callable[[Database, Tables], None]:
             if key in tables.checkpoints:
                 entry, data, metadata = tables.checkpoints[key]
                 tables.checkpoints[key] = (replace(entry, pinned=pinned), data, metadata)
-        for session_id, (counter, policy, checkpoints, begun, at) in sessions.items():
+        for session_id, (counter, policy, checkpoints, begun, at, erased_at) in sessions.items():
             before = tables.sessions.get(session_id)
             first = begun if before is None else before.first_recorded_at
             recent = {} if before is None else dict(before.recent)
-            tables.sessions[session_id] = SessionRow(counter, policy, checkpoints, first, at, recent)
+            row_now = SessionRow(counter, policy, checkpoints, first, at, erased_at, recent)
+            tables.sessions[session_id] = row_now
         for session_id, below in forgotten.items():
             recent = tables.sessions[session_id].recent
             for position in [position for position in recent if position < below]:
@@ -441,6 +453,9 @@ def _frozen(commit: Commit) -> Callable[[Database, Tables], None]:
             recent[one.position] = one
         for offset in [offset for offset in tables.rejected if offset < kept_from]:
             del tables.rejected[offset]
+        for offset, former in list(tables.rejected.items()):
+            if former.session_id is not None and offset < erased.get(former.session_id, offset):
+                del tables.rejected[offset]
         tables.rejected_window = window or tables.rejected_window
         for rejection in rejected:
             if rejection.offset in tables.rejected:

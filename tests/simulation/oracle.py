@@ -252,11 +252,11 @@ class _Partition:
             verdict,
             "sessions",
             {
-                session_id: (row.counter, _policy(row.policy), row.checkpoints)
+                session_id: (row.counter, _policy(row.policy), row.checkpoints, row.erased_at)
                 for session_id, row in tables.sessions.items()
             },
             {
-                session_id: (session.counter, session.policy, len(session.checkpoints))
+                session_id: (session.counter, session.policy, len(session.checkpoints), session.erased)
                 for session_id, session in touched.items()
             },
         )
@@ -279,11 +279,10 @@ class _Partition:
         by_offset = {record.offset: record for record in self.records}
         for offset, row in tables.rejected.items():
             record = by_offset.get(offset)
-            if record is not None and (row.key, row.value, list(row.headers)) != (
-                record.key,
-                record.value,
-                list(record.headers),
-            ):
+            content = None if record is None else (record.value, list(record.headers))
+            if record is not None and offset in expected.bare:
+                content = (None if record.value is None else b"", [])
+            if record is not None and (row.key, (row.value, list(row.headers))) != (record.key, content):
                 self.problem(verdict, "rejected command not kept as it came", [offset, row])
         self.position(verdict)
 
@@ -292,7 +291,7 @@ class _Partition:
         parts, rows = self.world.plan.rejected_parts
         rejected = self.expected.rejected
         too_many = max(0, -(-len(rejected) // rows) - parts)
-        return rejected[too_many * rows :]
+        return [one for one in rejected[too_many * rows :] if one[0] not in self.expected.erased]
 
     def position(self, verdict: SimulationReport) -> None:
         """The row of ``partitions`` and the outbox tell the truth about the logs."""

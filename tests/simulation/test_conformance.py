@@ -15,6 +15,7 @@ import tests.conformance.test_command_log as command_log_suite
 import tests.conformance.test_results_log as results_log_suite
 import tests.conformance.test_store as store_suite
 import tests.conformance.test_store_batches as store_batches_suite
+import tests.conformance.test_store_erasure as store_erasure_suite
 import tests.conformance.test_store_groups as store_groups_suite
 import tests.conformance.test_store_lives as store_lives_suite
 from tests.conformance.worlds import PARTITION, PARTITIONS
@@ -125,6 +126,7 @@ def _suite() -> Iterator[tuple[str, Any]]:
         results_log_suite,
         store_suite,
         store_batches_suite,
+        store_erasure_suite,
         store_groups_suite,
         store_lives_suite,
     ):

@@ -82,6 +82,7 @@ class _Snapshot:
                     row.checkpoints,
                     row.first_recorded_at,
                     row.last_recorded_at,
+                    row.erased_at,
                 )
                 for name, row in self._tables.sessions.items()
                 if share.holds(spread_of(name.encode()))
@@ -314,6 +315,7 @@ def _change_session(tables: Tables, random: Random) -> str:
         "checkpoints": replace(row, checkpoints=row.checkpoints + 1),
         "first_recorded_at": replace(row, first_recorded_at=row.first_recorded_at - 1),
         "last_recorded_at": replace(row, last_recorded_at=row.last_recorded_at + 1),
+        "erased_at": replace(row, erased_at=row.last_recorded_at if row.erased_at is None else None),
     }
     if row.recent:
         position = random.choice(list(row.recent))

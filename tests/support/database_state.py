@@ -20,7 +20,10 @@ COLUMNS = {
 }
 # A column that came later is told only if it says something, so that old hashes hold.
 _SINCE = {
-    "default_commands": "default_commands || coalesce(nullif(to_jsonb(partitions) -> 'authority', 'null'), '[]')"
+    "counter": (
+        "counter + coalesce(extract(epoch from (to_jsonb(sessions) ->> 'erased_at')::timestamptz) * 1000000, 0)::bigint"
+    ),
+    "default_commands": "default_commands || coalesce(nullif(to_jsonb(partitions) -> 'authority', 'null'), '[]')",
 }
 
 

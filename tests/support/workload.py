@@ -27,10 +27,11 @@ class Command(NamedTuple):
 
 
 def commands(
-    seed: int, count: int, partitions: int, sessions: int = 20, size: int = 200
+    seed: int, count: int, partitions: int, sessions: int = 20, size: int = 200, erasing: bool = False
 ) -> Iterator[Command]:
     """``count`` commands over so many sessions; creates have about ``size`` bytes of data.
 
+    With ``erasing``, some sessions are erased for good, and others take their places.
     Some sessions expire for real: what was idle since now, as seen here, is idle since a moment ago to the broker.
     """
     chance = random.Random(seed)
@@ -39,7 +40,10 @@ def commands(
     ids: list[str] = []
     for number in range(count):
         session = chance.choice(names)
-        kind, body = _one(chance, session, made, size)
+        kind, body = _one(chance, session, made, size, erasing)
+        if kind == "session.erase" and chance.random() < 0.8:
+            names[names.index(session)] = another = f"run-{seed}-{sessions + number}"
+            made[another] = 0
         command_id = chance.choice(ids) if ids and chance.random() < 0.02 else f"{seed}-{number}"
         ids = [*ids[-50:], command_id]
         headers = command_headers(command_id, b"/workload", f"waypost.{kind}".encode(), TIME)
@@ -68,7 +72,9 @@ def creates(
         yield Command(partition_of(session, partitions), session.encode(), headers, body)
 
 
-def _one(chance: random.Random, session: str, made: dict[str, int], size: int) -> tuple[str, Any]:
+def _one(
+    chance: random.Random, session: str, made: dict[str, int], size: int, erasing: bool
+) -> tuple[str, Any]:
     recent = f"{session}:{max(1, made[session] - chance.randrange(6))}"
     roll = chance.random()
     if roll < 0.8:
@@ -101,6 +107,8 @@ def _one(chance: random.Random, session: str, made: dict[str, int], size: int) -
         return "session.configure", {"max_checkpoints": chance.randrange(5, 60), "compress_after": 30}
     if roll < 0.988:
         return "session.clear", {}
+    if erasing and roll < 0.9885:
+        return "session.erase", {}
     if roll < 0.99:
         since = time.time() if chance.random() < 0.8 else chance.choice([0, 4e9])
         return "session.expire", {"idle_since": format_micros(round(since * 1e6)), "pinned": roll < 0.9885}

@@ -77,7 +77,14 @@ class Life:
     def everything(self) -> Any:
         session = self.session
         return repr(
-            (session.counter, session.policy, session.live(), session.recent, session.last_recorded_at)
+            (
+                session.counter,
+                session.policy,
+                session.live(),
+                session.recent,
+                session.last_recorded_at,
+                session.erased_at,
+            )
         )
 
 

@@ -14,6 +14,7 @@ from waypost.model.commands import (
     ConfigureDefaults,
     Create,
     Delete,
+    Erase,
     Expire,
     Import,
     ImportItem,
@@ -61,6 +62,7 @@ from waypost.wire.event_types import COMMAND_TYPES, EventType
             b'{"pinned":true,"idle_since":"1970-01-01T01:00:00+01:00"}',
             Expire(0, pinned=True),
         ),
+        (EventType.ERASE, b"{}", Erase()),
         (EventType.CONFIGURE_DEFAULTS, b'{"keep_recent":0}', ConfigureDefaults((("keep_recent", 0),))),
         (EventType.CONFIGURE_AUTHORITY, b'{"key":null}', ConfigureAuthority(None)),
         (
@@ -220,6 +222,7 @@ class TestFields:
             (EventType.IMPORT, {"checkpoints": [{**ITEM, "pinned": True}]}),
             (EventType.CONFIGURE, {"pinned": True}),
             (EventType.EXPIRE, {"idle_since": "2026-11-24T08:24:59Z", "unpinned": True}),
+            (EventType.ERASE, {"pinned": True}),
             (EventType.CONFIGURE_DEFAULTS, {"pinned": True}),
             (EventType.CONFIGURE_AUTHORITY, {"key": None, "pinned": True}),
             (EventType.SKIP, {"offset": 1, "record": "0" * 32, "reason": "bug", "pinned": True}),

@@ -9,13 +9,15 @@ from tests.support import workload
 from waypost.model.authority import Authority
 from waypost.model.partition_state import PartitionState
 from waypost.model.retention import RetentionPolicy
+from waypost.wire.envelope import command_headers
+from waypost.wire.event_types import EventType
 from waypost_worker.partition.batch import Batch, decode
 from waypost_worker.partition.encode import NullEncoder
 from waypost_worker.partition.ports import RejectedRow
 from waypost_worker.recovery.memory_fold import MemoryFold
 from waypost_worker.recovery.shares import WHOLE, Share, spread_of
 from waypost_worker.recovery.verify.comparator import Comparator, Tally
-from waypost_worker.recovery.verify.rows import StoredPartition
+from waypost_worker.recovery.verify.rows import StoredCommand, StoredPartition, StoredSession
 
 HALF = WHOLE.first_half()
 
@@ -30,7 +32,7 @@ class Record(NamedTuple):
 
 def log(seed: int, count: int = 1500) -> list[Record]:
     """Everything in one partition."""
-    wanted = workload.commands(seed, count, partitions=1)
+    wanted = workload.commands(seed, count, partitions=1, erasing=True)
     return [
         Record(offset, 1_764_000_000_000 + offset, one.key, one.value, one.headers)
         for offset, one in enumerate(wanted)
@@ -48,7 +50,7 @@ def folded(records: Sequence[Record], share: Share = WHOLE, halved_at: int | Non
 
 def state(fold: MemoryFold) -> tuple[object, ...]:
     sessions = {
-        name: (session.counter, session.policy, session.entries, session.recent)
+        name: (session.counter, session.policy, session.entries, session.recent, session.erased_at)
         for name, session in fold.sessions.items()
         if name in fold.times
     }
@@ -81,7 +83,7 @@ def test_it_is_halved_down_to_one_session_and_never_to_none() -> None:
         sizes.append(fold.size)
     assert sizes == sorted(sizes, reverse=True)
     assert 3 < len(sizes) < 20
-    refused = {spread for _, _, spread in fold.rejected.values()}
+    refused = {spread for _, _, spread, _ in fold.rejected.values()}
     assert len({spread_of(name.encode()) for name in fold.sessions} | refused) == 1
     assert fold.share.high > fold.share.low
 
@@ -165,3 +167,39 @@ def test_a_row_that_was_kept_whole_by_an_earlier_version_is_the_same() -> None:
     tally = Tally(limit=10)
     Comparator(fold, tally, strict=True, rejected_below=0).rejected(whole._replace(value=b"!" * 3_000_000))
     assert len(tally.found) == 1
+
+
+def test_an_erasure_takes_the_rejected_commands_before_it_and_no_others() -> None:
+    at = 1_764_000_000_000
+    erase = command_headers("erase", b"/t", EventType.ERASE.wire, workload.TIME)
+    records = [
+        Record(0, at, b"s", b"{", []),
+        Record(1, at, b"t", b"{", []),
+        Record(2, at, b"s", b"{}", erase),
+        Record(3, at, b"s", b"{", []),
+    ]
+    fold = MemoryFold(0, 1, WHOLE)
+    fold.take(records)
+    batch = Batch(NullEncoder(0), {}, PartitionState())
+    for record in records:
+        batch.add(decode(record, 0, 1))
+    rows = {row.offset: row for row in batch.changes.rejected}
+    tombstone = StoredSession("s", 0, None, 0, at * 1000, at * 1000, at * 1000)
+
+    def found(*offsets: int, session: StoredSession = tombstone) -> list[str]:
+        tally = Tally(10)
+        comparator = Comparator(fold, tally, strict=True, rejected_below=0)
+        comparator.session(session)
+        comparator.command(StoredCommand("s", 2, "erase", None))
+        for offset in offsets:
+            comparator.rejected(rows[offset])
+        comparator.finish()
+        return [f"{one.table} {one.key}: {one.text}" for one in tally.found]
+
+    assert found(1, 3) == []
+    assert found(1) == ["rejected_commands 0/3: the row is missing in Postgres"]
+    assert found(0, 1, 3) == [
+        "rejected_commands 0/0: the row is in Postgres and should not be: its session was erased later"
+    ]
+    (alive,) = found(1, 3, session=tombstone._replace(erased_at=None))
+    assert alive.startswith("sessions s: erased_at is None, the log says 2025-")

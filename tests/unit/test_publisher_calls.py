@@ -25,7 +25,7 @@ from waypost import (
     SyncPublisher,
     json_default,
 )
-from waypost.model.commands import Expire, Import
+from waypost.model.commands import Erase, Expire, Import
 from waypost.model.limits import MAX_DATA_BYTES
 from waypost.model.times import parse_micros
 from waypost.publisher.calls import CommandMethods, split_import
@@ -247,6 +247,17 @@ def test_the_active_trace_goes_with_the_command(monkeypatch: pytest.MonkeyPatch)
         b"00-00000000000000000000000000000abc-0000000000000def-01",
         None,
     ]
+
+
+def test_an_erasure_has_an_empty_body() -> None:
+    publisher = Accepting()
+    publisher.erase("s")
+    (pending,) = publisher.accepted
+    assert (pending.session_id, pending.command_type) == ("s", EventType.ERASE)
+    assert parse_body(pending.command_type, pending.value) == Erase()
+    with pytest.raises(InvalidCommandError):
+        publisher.erase("")
+    assert len(publisher.accepted) == 1
 
 
 def test_an_expiry_says_since_when_the_session_must_be_idle() -> None:

@@ -91,6 +91,11 @@ class Expire:
 
 
 @dataclass(frozen=True, slots=True)
+class Erase:
+    """Drop all that a session holds, for good. A tombstone stays, and rejects every later command but another erase."""
+
+
+@dataclass(frozen=True, slots=True)
 class ConfigureDefaults:
     """Change the named fields of the policy of sessions that have none of their own, in one partition."""
 
@@ -117,7 +122,9 @@ class Skip:
 
 
 PartitionAction = ConfigureDefaults | ConfigureAuthority | Skip
-Action = Create | Pin | Unpin | Delete | Clear | Rollback | Import | Configure | Expire | PartitionAction
+Action = (
+    Create | Pin | Unpin | Delete | Clear | Rollback | Import | Configure | Expire | Erase | PartitionAction
+)
 
 
 class Command(NamedTuple):

@@ -98,6 +98,17 @@ class Expired:
 
 
 @dataclass(frozen=True, slots=True)
+class Erased:
+    """All that the session held is gone, ``removed`` and the ids of its earlier commands included.
+
+    ``erased_at`` is when its first erase command was recorded.
+    """
+
+    erased_at: int
+    removed: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SessionKept:
     """The session was not idle, so it did not expire: nothing changed, and this is not remembered.
 
@@ -153,7 +164,9 @@ class Duplicate:
     number: int | None
 
 
-Accepted = Created | Pinned | Unpinned | Deleted | Cleared | RolledBack | Imported | Configured | Expired
+Accepted = (
+    Created | Pinned | Unpinned | Deleted | Cleared | RolledBack | Imported | Configured | Expired | Erased
+)
 PartitionDecision = DefaultsConfigured | AuthorityConfigured | Skipped
 Unchanged = Rejected | Duplicate | SessionKept
 Decision = Accepted | PartitionDecision | Unchanged

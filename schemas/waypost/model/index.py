@@ -57,6 +57,7 @@ class Session:
         "_retention",
         "counter",
         "entries",
+        "erased_at",
         "last_recorded_at",
         "policy",
         "recent",
@@ -68,6 +69,7 @@ class Session:
         self.counter = counter  # the highest number ever given; never goes back
         self.policy = policy  # None: the deployment's default applies
         self.last_recorded_at: int | None = None  # of the last accepted command, the broker's clock
+        self.erased_at: int | None = None  # of the first erase command, the broker's clock
         self.entries: dict[int, Entry] = {}
         self.recent: list[SeenCommand] = []  # rising positions
         self._numbers: list[int] = []  # rising
@@ -85,10 +87,12 @@ class Session:
         entries: list[Entry],
         recent: list[SeenCommand],
         last_recorded_at: int | None = None,
+        erased_at: int | None = None,
     ) -> "Session":
         """A session from what was stored, in any order."""
         session = cls(session_id, counter, policy)
         session.last_recorded_at = last_recorded_at
+        session.erased_at = erased_at
         session.add_all(sorted(entries, key=attrgetter("number")))
         session.recent = sorted(recent)
         for remembered in session.recent:
@@ -260,6 +264,15 @@ class Session:
         for remembered in self.recent:
             del self._known[remembered.command_id]
         self.recent.clear()
+
+    def erase(self, at: int) -> None:
+        """Drop everything but the counter and the times; ``at`` is when the session was erased."""
+        self.erased_at = at
+        self.policy = None
+        for held in (self.entries, self.recent, self._numbers, self._known, self._imported):
+            held.clear()
+        self._pins = 0
+        self._retention = None
 
     def forget(self) -> int | None:
         """Forget down to DEDUP_WINDOW once FORGET_ABOVE is passed; the lowest position still remembered."""

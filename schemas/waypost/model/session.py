@@ -21,6 +21,7 @@ from waypost.model.commands import (
     ConfigureDefaults,
     Create,
     Delete,
+    Erase,
     Expire,
     Import,
     PartitionAction,
@@ -36,6 +37,7 @@ from waypost.model.decisions import (
     Created,
     Deleted,
     Duplicate,
+    Erased,
     Expired,
     Imported,
     Pinned,
@@ -56,8 +58,9 @@ from waypost.model.times import format_micros
 #: The code of a rejection because of data that is not encrypted.
 ENCRYPTION_REQUIRED: Final = "encryption-required"
 _Other = (
-    Pin | Unpin | Delete | Clear | Rollback | Import | Configure | Expire | PartitionAction
+    Pin | Unpin | Delete | Clear | Rollback | Import | Configure | Expire | Erase | PartitionAction
 )  # than a create
+ERASED: Final = "erased"  # the code of what comes to an erased session
 
 
 def decide(session: Session, command: Command, default: RetentionPolicy) -> Accepted | Unchanged:
@@ -65,6 +68,8 @@ def decide(session: Session, command: Command, default: RetentionPolicy) -> Acce
 
     ``default`` is the policy that applies where the session has none of its own.
     """
+    if session.erased_at is not None:
+        return _after_erasure(session, command, session.erased_at)
     if command.id is not None and session.knows(command.id):
         return Duplicate(session.number_of(command.id))
     action, policy = command.action, session.policy or default
@@ -107,6 +112,23 @@ def _unencrypted(session: Session, found: str) -> InvalidCommandError:
     )
 
 
+def _after_erasure(session: Session, command: Command, erased_at: int) -> Erased | Unchanged:
+    if not isinstance(command.action, Erase):
+        return rejected_as_erased(session.session_id, erased_at)
+    if command.id is not None and session.knows(command.id):
+        return Duplicate(None)
+    return Erased(erased_at)
+
+
+def rejected_as_erased(session_id: str, erased_at: int) -> Rejected:
+    """Return the rejection of whatever comes to an erased session. It quotes nothing of the command."""
+    return Rejected(
+        ERASED,
+        f"session {session_id!r} was erased at {format_micros(erased_at)} and takes no more commands; the content of "
+        "this one was not kept: use another session id",
+    )
+
+
 def _decide(
     session: Session, command: Command, action: _Other, policy: RetentionPolicy
 ) -> Accepted | SessionKept:
@@ -146,6 +168,8 @@ def _decide(
             return Configured(changed, tuple(_kept_within(session, changed, now)))
         case Expire():
             return _expire(session, action, now)
+        case Erase():
+            return Erased(now, tuple(session.live_in_order()))
         case ConfigureDefaults() | ConfigureAuthority() | Skip():
             raise AssertionError("it concerns the partition, see waypost.model.partition_state")
         case _:
@@ -301,6 +325,11 @@ def evolve(session: Session, command: Command, decision: Accepted) -> DedupChang
         return _UNCHANGED
     about: int | None = None
     added: list[SeenCommand] = []
+    if isinstance(decision, Erased):
+        session.erase(decision.erased_at)
+        if command.id is not None:
+            added.append(session.remember(SeenCommand(command.position, command.id, about)))
+        return DedupChanges(tuple(added), command.position)
     match decision:
         case Created():
             session.add(decision.entry)

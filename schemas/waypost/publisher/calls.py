@@ -123,6 +123,17 @@ class CommandMethods(ABC):
         """
         return self._send(EventType.EXPIRE, session_id, expire_body(idle_since, pinned))
 
+    def erase(self, session_id: str) -> str:
+        """Erase a session for good: its checkpoints, pinned ones included, its policy and its command ids.
+
+        A tombstone stays. Every later command to the session is rejected as ``erased``, whenever it was published, and
+        its content is not kept, so the id can never be used again. The result is ``waypost.session.erased``.
+
+        This alone removes nothing from Kafka's topics. ``waypost erase`` also deletes the session's key, and reports
+        what still holds its data and until when.
+        """
+        return self._send(EventType.ERASE, session_id, b"{}")
+
     def import_checkpoints(
         self, session_id: str, json_text: str | bytes, on_conflict: OnConflict = "skip"
     ) -> list[str]:

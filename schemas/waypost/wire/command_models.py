@@ -144,6 +144,10 @@ class ExpireBody(Body):
     pinned: bool = Field(default=False, description="drop pinned checkpoints too")
 
 
+class EraseBody(Body):
+    """Body of ``waypost.session.erase``: an empty object."""
+
+
 def _key(value: str) -> str:
     decode_key(value)
     return value
@@ -193,6 +197,7 @@ BODIES: Final[dict[str, type[Body]]] = {
     EventType.IMPORT: ImportBody,
     EventType.CONFIGURE: PolicyBody,
     EventType.EXPIRE: ExpireBody,
+    EventType.ERASE: EraseBody,
     EventType.CONFIGURE_DEFAULTS: PolicyBody,
     EventType.CONFIGURE_AUTHORITY: AuthorityBody,
     EventType.SKIP: SkipBody,

@@ -27,6 +27,7 @@ from waypost.model.commands import (
     ConfigureDefaults,
     Create,
     Delete,
+    Erase,
     Expire,
     Import,
     ImportItem,
@@ -54,6 +55,7 @@ from waypost.wire.command_models import (
     CheckpointBody,
     ClearBody,
     CreateBody,
+    EraseBody,
     ExpireBody,
     ImportBody,
     ImportedCheckpoint,
@@ -308,6 +310,11 @@ def _expire(body: bytes) -> Expire:
     return Expire(parse_micros(model.idle_since), model.pinned)
 
 
+def _erase(body: bytes) -> Erase:
+    _validated(EraseBody, body)
+    return Erase()
+
+
 def _configure_authority(body: bytes) -> ConfigureAuthority:
     key = cast(AuthorityBody, _validated(AuthorityBody, body)).key
     return ConfigureAuthority(None if key is None else decode_key(key))
@@ -327,6 +334,7 @@ _PARSERS: Final[dict[str, Callable[[bytes], Action]]] = {
     EventType.IMPORT.value: _import,
     EventType.CONFIGURE.value: _configure(Configure),
     EventType.EXPIRE.value: _expire,
+    EventType.ERASE.value: _erase,
     EventType.CONFIGURE_DEFAULTS.value: _configure(ConfigureDefaults),
     EventType.CONFIGURE_AUTHORITY.value: _configure_authority,
     EventType.SKIP.value: _skip,

@@ -26,6 +26,7 @@ class EventType(StrEnum):
     IMPORT = "waypost.session.import"
     CONFIGURE = "waypost.session.configure"
     EXPIRE = "waypost.session.expire"
+    ERASE = "waypost.session.erase"
     CONFIGURE_DEFAULTS = "waypost.defaults.configure"
     CONFIGURE_AUTHORITY = "waypost.authority.configure"
     SKIP = "waypost.partition.skip"
@@ -39,6 +40,7 @@ class EventType(StrEnum):
     IMPORTED = "waypost.session.imported"
     CONFIGURED = "waypost.session.configured"
     EXPIRED = "waypost.session.expired"
+    ERASED = "waypost.session.erased"
     KEPT = "waypost.session.kept"
     DEFAULTS_CONFIGURED = "waypost.defaults.configured"
     AUTHORITY_CONFIGURED = "waypost.authority.configured"
@@ -65,6 +67,7 @@ COMMAND_TYPES: Final[tuple[EventType, ...]] = (
     EventType.IMPORT,
     EventType.CONFIGURE,
     EventType.EXPIRE,
+    EventType.ERASE,
     EventType.CONFIGURE_DEFAULTS,
     EventType.CONFIGURE_AUTHORITY,
     EventType.SKIP,
@@ -85,6 +88,7 @@ RESULT_TYPES: Final[tuple[EventType, ...]] = (
     EventType.IMPORTED,
     EventType.CONFIGURED,
     EventType.EXPIRED,
+    EventType.ERASED,
     EventType.KEPT,
     EventType.DEFAULTS_CONFIGURED,
     EventType.AUTHORITY_CONFIGURED,

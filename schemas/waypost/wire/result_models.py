@@ -135,6 +135,16 @@ class Expired(SessionResult):
     count: int = Field(description="how many checkpoints were dropped; 0 if none was left to drop")
 
 
+class Erased(SessionResult):
+    """All that a session held was dropped for good, and every later command to it is rejected as ``erased``."""
+
+    erased_at: str = Field(
+        description="the broker's clock at the session's first erase command, RFC 3339, UTC; earlier than this result "
+        "if the session was erased already"
+    )
+    count: int = Field(description="how many checkpoints were dropped, pinned ones included")
+
+
 class Kept(Result):
     """A session was not idle, so it did not expire and nothing changed."""
 
@@ -205,6 +215,7 @@ RESULTS: Final[dict[str, type[Result]]] = {
     EventType.IMPORTED: Imported,
     EventType.CONFIGURED: Configured,
     EventType.EXPIRED: Expired,
+    EventType.ERASED: Erased,
     EventType.KEPT: Kept,
     EventType.DEFAULTS_CONFIGURED: DefaultsConfigured,
     EventType.AUTHORITY_CONFIGURED: AuthorityConfigured,

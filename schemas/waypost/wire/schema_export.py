@@ -29,6 +29,7 @@ _CODES: Final = (
     "undecodable",
     "unauthorized",
     "skipped",
+    "erased",
 )
 
 

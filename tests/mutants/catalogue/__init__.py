@@ -4,6 +4,7 @@ from tests.mutants.catalogue.adapters import ADAPTERS
 from tests.mutants.catalogue.client import CLIENT
 from tests.mutants.catalogue.commits import COMMITS
 from tests.mutants.catalogue.encryption import ENCRYPTION
+from tests.mutants.catalogue.erasure import ERASURE
 from tests.mutants.catalogue.model import MODEL
 from tests.mutants.catalogue.protocol import PROTOCOL
 from tests.mutants.catalogue.recovery import RECOVERY
@@ -16,6 +17,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *PROTOCOL,
     *TERMS,
     *MODEL,
+    *ERASURE,
     *CLIENT,
     *RECOVERY,
     *SERVERS,

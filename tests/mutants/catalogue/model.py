@@ -133,7 +133,7 @@ MODEL: tuple[Mutant, ...] = (
     Mutant(
         "activity-not-loaded",
         "a session that is loaded from Postgres is taken for one that was always silent",
-        (Edit("waypost_worker.postgres.store:_session", ', row["last_recorded_at"]', ", 0"),),
+        (Edit("waypost_worker.postgres.store:_session", 'row["last_recorded_at"],', "0,"),),
         (
             "tests/conformance/test_store_batches.py"
             "::test_a_loaded_session_knows_when_its_last_command_was_recorded",

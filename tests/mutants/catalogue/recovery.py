@@ -116,8 +116,8 @@ RECOVERY: tuple[Mutant, ...] = (
         (
             Edit(
                 "waypost_worker.recovery.verify.base_snapshot:begin",
-                "*held, stored.last_recorded_at)",
-                "*held, 0)",
+                "*held, stored.last_recorded_at,",
+                "*held, 0,",
             ),
         ),
     ),
@@ -176,9 +176,9 @@ RECOVERY: tuple[Mutant, ...] = (
         "rejected commands of a batch that make room in the same batch are stored all the same",
         (
             Edit(
-                "waypost_worker.postgres.rows:_kept_rejections",
-                "[row for row in changes.rejected if row.offset >= changes.rejected_below]",
-                "changes.rejected",
+                "waypost_worker.partition.ports:Changes.kept_rejections",
+                "if row.offset >= self.rejected_below",
+                "if row is not None",
             ),
         ),
         tests=("tests/conformance/test_store_batches.py",),

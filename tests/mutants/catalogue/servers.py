@@ -57,7 +57,7 @@ SERVERS: tuple[Mutant, ...] = (
             tests=_in(STORE, "test_of_two_owners_with_one_epoch_only_one_records_its_producer"),
         )
         for name, first, second in (
-            ("commit", "$59", "$60"),
+            ("commit", "$62", "$63"),
             ("save_position", "$7", "$8"),
             ("record_claim", "$6", "$7"),
         )

@@ -20,7 +20,7 @@ def about(kind: str, body: dict[str, Any]) -> str:
             return f"{body['code']}: {body['message']}"
         case "created" | "rolled_back":
             said = str(body["checkpoint"]["name"])
-        case "cleared" | "expired":
+        case "cleared" | "expired" | "erased":
             return f"{body['count']} dropped"
         case "kept":
             return f"not idle since {body['idle_since']}"

@@ -18,6 +18,7 @@ from waypost.model.decisions import (
     DefaultsConfigured,
     Deleted,
     Duplicate,
+    Erased,
     Imported,
     NotSkipped,
     PartitionDecision,
@@ -30,13 +31,13 @@ from waypost.model.decisions import (
 from waypost.model.index import Entry, Session
 from waypost.model.limits import MAX_DATA_BYTES, MAX_METADATA_BYTES
 from waypost.model.partition_state import PartitionState
-from waypost.model.session import decide, evolve
+from waypost.model.session import decide, evolve, rejected_as_erased
 from waypost.wire.decode import parse_body
-from waypost.wire.envelope import Envelope, KafkaRecord, glimpse, open_envelope, recorded_at
+from waypost.wire.envelope import Envelope, KafkaRecord, glimpse, open_envelope, recorded_at, session_of
 from waypost.wire.topics import partition_of
 from waypost_worker.partition import outbox
 from waypost_worker.partition.encode import Content, ResultEncoder
-from waypost_worker.partition.kept import kept
+from waypost_worker.partition.kept import kept, without_content
 from waypost_worker.partition.ports import Changes, RejectedRow, ResultRecord, Row, UnreadableRecord
 from waypost_worker.partition.signatures import is_signed
 
@@ -46,7 +47,8 @@ _new: Final = tuple.__new__
 
 class Decoded(NamedTuple):
     """A record as far as it can be understood without state: a command, or why it is none. ``session_id`` is the
-    session whose state is needed to decide, or None.
+    session whose state is needed to decide, or None. That of a rejected one is needed as well: an erased session keeps
+    nothing of what comes.
     """
 
     record: KafkaRecord
@@ -95,8 +97,20 @@ def decode(record: KafkaRecord, partition: int, partitions: int) -> Decoded:
     except InvalidCommandError as error:
         # Records that could not be read at all fail here as well: they have no headers.
         known = record.rejection if isinstance(record, UnreadableRecord) else None
-        return Decoded(record, envelope, None, known or Rejected(error.code, error.message), None)
+        rejection = known or Rejected(error.code, error.message)
+        return Decoded(record, envelope, None, rejection, _session_here(record, partition, partitions))
     return _new(Decoded, (record, envelope, action, None, session_id))
+
+
+def _session_here(record: KafkaRecord, partition: int, partitions: int) -> str | None:
+    """Return the session that a record's key names, if this partition has it."""
+    try:
+        session_id = session_of(record)
+    except InvalidCommandError:
+        return None
+    return (
+        session_id if session_id is not None and partition_of(session_id, partitions) == partition else None
+    )
 
 
 @dataclass(slots=True)
@@ -158,6 +172,8 @@ class ChangeCollector:
         changes = self.changes
         session_id = session.session_id
         memory = evolve(session, command, decision)
+        if isinstance(decision, Erased):
+            changes.erased[session_id] = command.position
         for number in decision.removed:
             self._drop(session_id, number)
         for remembered in memory.added:
@@ -330,6 +346,9 @@ class Batch(ChangeCollector):
 
     def _reject(self, decoded: Decoded, rejection: Rejected) -> None:
         record = decoded.record
+        erased_at = self._erased_at(decoded)
+        if erased_at is not None:
+            rejection = rejected_as_erased(decoded.session_id or "", erased_at)
         command_id, session_id = glimpse(record, decoded.envelope)
         at = recorded_at(record)
         traceparent = decoded.envelope.traceparent if decoded.envelope else None
@@ -354,7 +373,11 @@ class Batch(ChangeCollector):
             list(record.headers),
             at,
         )
-        self.changes.rejected.append(kept(row))
+        self.changes.rejected.append(kept(row if erased_at is None else without_content(row)))
+
+    def _erased_at(self, decoded: Decoded) -> int | None:
+        session = None if decoded.session_id is None else self._sessions.get(decoded.session_id)
+        return None if session is None else session.erased_at
 
     def _next_place(self) -> int:
         place = len(self._made) + len(self._rollbacks)

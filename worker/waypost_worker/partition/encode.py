@@ -24,6 +24,7 @@ from waypost.model.decisions import (
     DefaultsConfigured,
     Deleted,
     Duplicate,
+    Erased,
     Expired,
     Imported,
     PartitionDecision,
@@ -53,6 +54,7 @@ _TYPES: Final[dict[type, bytes]] = {
     Imported: EventType.IMPORTED.wire,
     Configured: EventType.CONFIGURED.wire,
     Expired: EventType.EXPIRED.wire,
+    Erased: EventType.ERASED.wire,
     DefaultsConfigured: EventType.DEFAULTS_CONFIGURED.wire,
     AuthorityConfigured: EventType.AUTHORITY_CONFIGURED.wire,
     Skipped: EventType.SKIPPED.wire,
@@ -212,6 +214,9 @@ class ResultEncoder:
                 body["policy"] = policy_fields(decision.policy)
             case Expired():
                 body |= _idle_fields(decision)
+                body["count"] = len(decision.removed)
+            case Erased():
+                body["erased_at"] = format_micros(decision.erased_at)
                 body["count"] = len(decision.removed)
             case Created():
                 raise AssertionError("a create has a method of its own")

@@ -42,6 +42,17 @@ def kept(row: RejectedRow) -> RejectedRow:
     )
 
 
+def without_content(row: RejectedRow) -> RejectedRow:
+    """Return the row of a command to an erased session, which tells that it came, and of what size it was."""
+    value = row.value
+    return row._replace(
+        value=None if value is None else b"",
+        headers=(),
+        value_bytes=len(value) if value else None,
+        headers_bytes=_size(row.headers) or None,
+    )
+
+
 def kept_key(key: bytes | None) -> bytes | None:
     """Return what is kept of a key; one that is cut is no session id, which the rejection says."""
     return None if key is None else key[:MAX_KEY_BYTES]

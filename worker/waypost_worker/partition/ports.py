@@ -326,6 +326,8 @@ class Changes:
     that of its first one in the batch. ``rejected_window`` is the new window, None if it stays. Rejected commands
     below ``rejected_below`` make room for newer ones, ``rejected_dropped`` in number: those that are stored are
     deleted, and those of this batch are not stored. The last three are None if they stay as they are.
+    ``erased`` maps each session that was erased to the offset of the last erase command: its rejected commands of
+    lower offsets are treated alike.
     """
 
     drops: dict[tuple[str, int], None] = field(default_factory=dict)
@@ -335,6 +337,7 @@ class Changes:
     begun: dict[str, int] = field(default_factory=dict)
     remembered: list[tuple[str, SeenCommand]] = field(default_factory=list)
     forgotten: dict[str, int] = field(default_factory=dict)
+    erased: dict[str, int] = field(default_factory=dict)
     rejected: list[RejectedRow] = field(default_factory=list)
     rejected_window: RejectedWindow | None = None
     rejected_below: int = 0
@@ -342,6 +345,15 @@ class Changes:
     default_policy: RetentionPolicy | None = None
     partition_commands: list[str] | None = None
     authority: Authority | None = None
+
+    def kept_rejections(self) -> list[RejectedRow]:
+        """Return the rejected commands of this batch that are to be stored."""
+        return [
+            row
+            for row in self.rejected
+            if row.offset >= self.rejected_below
+            and (row.session_id is None or row.offset > self.erased.get(row.session_id, -1))
+        ]
 
 
 @dataclass(frozen=True, slots=True)

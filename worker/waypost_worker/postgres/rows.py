@@ -40,7 +40,7 @@ def commit_parameters(commit: Commit) -> list[Any]:
     """All parameters from the third on, the epoch: the first two say which row of ``partitions``."""
     changes = commit.changes
     commands = changes.partition_commands
-    rejected = _rejected(_kept_rejections(changes))
+    rejected = _rejected(changes.kept_rejections())
     return [
         commit.epoch,
         commit.expected_offset,
@@ -64,6 +64,8 @@ def commit_parameters(commit: Commit) -> list[Any]:
         None if changes.rejected_window is None else orjson.dumps(changes.rejected_window._asdict()),
         commit.by_owner,
         None if changes.authority is None else authority_json(changes.authority),
+        _erased_at(changes),
+        *_keys(changes.erased.items()),
     ]
 
 
@@ -76,7 +78,7 @@ def group_parameters(parts: Sequence[PartitionCommit]) -> list[Any]:
     changes, homes = _merged(parts)
     outbox = [commit.outbox for commit in commits]
     settings = [_settings(commit.changes) for commit in commits]
-    rejected = [(part.partition, row) for part in parts for row in _kept_rejections(part.commit.changes)]
+    rejected = [(part.partition, row) for part in parts for row in part.commit.changes.kept_rejections()]
 
     def homes_of(session_ids: Iterable[str]) -> str:
         return _array([homes[session_id] for session_id in session_ids])
@@ -114,6 +116,9 @@ def group_parameters(parts: Sequence[PartitionCommit]) -> list[Any]:
         *_remembered(changes),
         _array([partition for partition, _ in rejected]),
         *_rejected([row for _, row in rejected]),
+        _erased_at(changes),
+        homes_of(changes.erased),
+        *_keys(changes.erased.items()),
     ]
 
 
@@ -126,7 +131,7 @@ def _merged(parts: Sequence[PartitionCommit]) -> tuple[Changes, dict[str, int]]:
     for part in parts:
         one = part.commit.changes
         keyed = (one.drops, one.puts, one.pins)
-        named = {*one.sessions, *one.forgotten, *(name for name, _ in one.remembered)}
+        named = {*one.sessions, *one.forgotten, *one.erased, *(name for name, _ in one.remembered)}
         named.update(key[0] for keys in keyed for key in keys)
         if not homes.keys().isdisjoint(named):
             raise ValueError(f"partition {part.partition} has a session of another partition")
@@ -137,6 +142,7 @@ def _merged(parts: Sequence[PartitionCommit]) -> tuple[Changes, dict[str, int]]:
         merged.sessions |= one.sessions
         merged.begun |= one.begun
         merged.forgotten |= one.forgotten
+        merged.erased |= one.erased
         merged.remembered += one.remembered
     return merged, homes
 
@@ -286,6 +292,11 @@ def _sessions(changes: Changes) -> tuple[Any, ...]:
     )
 
 
+def _erased_at(changes: Changes) -> str:
+    times = [session.erased_at for session, _ in changes.sessions.values()]
+    return _NOTHING if times.count(None) == len(times) else _array(times)
+
+
 def _remembered(changes: Changes) -> tuple[str, ...]:
     kept = _kept_commands(changes)
     return (
@@ -312,10 +323,6 @@ def _kept_commands(changes: Changes) -> list[tuple[str, SeenCommand]]:
         for session_id, one in changes.remembered
         if session_id not in forgetful or one in forgetful[session_id]
     ]
-
-
-def _kept_rejections(changes: Changes) -> list[RejectedRow]:
-    return [row for row in changes.rejected if row.offset >= changes.rejected_below]
 
 
 def _rejected(rows: list[RejectedRow]) -> tuple[list[Any], ...]:

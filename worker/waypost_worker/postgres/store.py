@@ -244,5 +244,11 @@ def _session(row: Any) -> Session:
     if row["recent_positions"] is not None:
         recent = list(map(SeenCommand, *(row[column] for column in _RECENT_COLUMNS)))
     return Session.restore(
-        row["session_id"], row["counter"], policy_of(row["policy"]), entries, recent, row["last_recorded_at"]
+        row["session_id"],
+        row["counter"],
+        policy_of(row["policy"]),
+        entries,
+        recent,
+        row["last_recorded_at"],
+        row["erased_at"],
     )

@@ -26,7 +26,7 @@ _DIGEST_BYTES: Final = 16
 SESSION_BYTES: Final = 1200
 ENTRY_BYTES: Final = 800
 REMEMBERED_BYTES: Final = 400
-REJECTED_BYTES: Final = 320
+REJECTED_BYTES: Final = 400
 
 
 def content_digest(data: bytes, metadata: bytes) -> bytes:
@@ -64,7 +64,9 @@ class MemoryFold:
         self.state = PartitionState()
         self.contents: dict[Key, bytes] = {}
         self.times: dict[str, tuple[int, int]] = {}
-        self.rejected: dict[int, tuple[str, bytes, int]] = {}  # by offset: code, digest, where it is spread
+        # By offset: code, digest, where it is spread, and the session.
+        self.rejected: dict[int, tuple[str, bytes, int, str | None]] = {}
+        self.erased: dict[str, int] = {}  # sessions, with the offsets of their last erase commands
         # Which of them are kept; None if others, which are not folded, count as well.
         self.window: RejectedWindow | None = RejectedWindow() if share.whole else None
         self._weights: dict[str, int] = {}
@@ -109,7 +111,7 @@ class MemoryFold:
     def halve(self) -> bool:
         """Forget the upper half of what is held, by hash, and fold no more of it; whether there was more than one."""
         spreads = {spread_of(name.encode()) for name in self.sessions}
-        held = sorted(spreads.union(spread for _, _, spread in self.rejected.values()))
+        held = sorted(spreads.union(spread for _, _, spread, _ in self.rejected.values()))
         if len(held) < 2:
             return False
         self.window = None
@@ -154,6 +156,7 @@ class MemoryFold:
             known = self.times.get(session_id)
             self.times[session_id] = (changes.begun[session_id] if known is None else known[0], last)
             self.keep(session)
+        self.erased |= changes.erased
         for rejected in changes.rejected:
             self.keep_rejected(rejected)
         if self.window is not None and changes.rejected:
@@ -163,4 +166,8 @@ class MemoryFold:
         """Note a refused command, if it is in the share."""
         spread = spread_of(row.key, row.offset)
         if self.share.holds(spread):
-            self.rejected[row.offset] = (row.code, rejected_digest(row), spread)
+            self.rejected[row.offset] = (row.code, rejected_digest(row), spread, row.session_id)
+
+    def was_erased(self, offset: int, session_id: str | None) -> bool:
+        """Return whether the refused command at this offset is gone because its session was erased later."""
+        return session_id is not None and offset < self.erased.get(session_id, -1)

@@ -59,7 +59,7 @@ def _window(row: Mapping[str, Any]) -> RejectedWindow:
 
 
 _NULLABLE: Final = {
-    "sessions": frozenset(("policy",)),
+    "sessions": frozenset(("policy", "erased_at")),
     "checkpoints": frozenset(("command_id", "imported_id")),
     "recent_commands": frozenset(("number",)),
     "partitions": frozenset(
@@ -94,7 +94,7 @@ READ: Final[Mapping[str, Callable[[bytes], Any]]] = {
         ),
         _number,
     ),
-    **dict.fromkeys(("taken_at", "recorded_at", "first_recorded_at", "last_recorded_at"), _time),
+    **dict.fromkeys(("taken_at", "recorded_at", "first_recorded_at", "last_recorded_at", "erased_at"), _time),
     **dict.fromkeys(("data", "anchor", "payload", "key", "value", "headers"), lambda raw: raw),
     **dict.fromkeys(
         (
@@ -136,6 +136,7 @@ def _session(row: dict[str, Any]) -> StoredSession:
         row["checkpoints"],
         row["first_recorded_at"],
         row["last_recorded_at"],
+        row.get("erased_at"),
     )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from cyclopts import Parameter
 
 from waypost.errors import InvalidCommandError
+from waypost.model.session import ERASED
 from waypost.model.tenants import TenantScope
 from waypost.wire.encode import check_session_id, expire_body
 from waypost.wire.event_types import EventType
@@ -91,7 +92,7 @@ def expire(
         f"{counts['expired']} session{'' if counts['expired'] == 1 else 's'} {would}, "
         f"{counts['removed']} checkpoint{'' if counts['removed'] == 1 else 's'} {'to remove' if dry_run else 'removed'}"
     ]
-    said += [f"{counts[kind]} {kind}" for kind in ("kept", "rejected") if counts[kind]]
+    said += [f"{counts[kind]} {kind}" for kind in ("kept", ERASED, "rejected") if counts[kind]]
     note("; ".join(said))
     return FAILED if counts["rejected"] else DONE
 
@@ -222,6 +223,8 @@ def _show_candidate(stream: Stream, row: Any, would_remove: int, counts: Counter
 def _show_result(stream: Stream, row: Any, result: "CommandResult", counts: Counter[str]) -> None:
     body = result.body
     kind = result.type.rpartition(".")[2]
+    if kind == "rejected" and body.get("code") == ERASED:  # meanwhile
+        kind = ERASED
     counts[kind] += 1
     fields: dict[str, Any] = {"session_id": row["session_id"], "outcome": kind}
     if kind == "expired":

@@ -8,7 +8,7 @@
 -- costs more than all else about it. Times in them are microseconds since 1970, made timestamps in two steps, for one
 -- that multiplied them all would be inexact far from there: it counts in double precision.
 
--- $1 partition, $2 where its row is (see store.py) or null, $3 epoch, $4 expected offset, $59 and $60 the producer id
+-- $1 partition, $2 where its row is (see store.py) or null, $3 epoch, $4 expected offset, $62 and $63 the producer id
 -- and epoch that are recorded, for after a restore an epoch may come twice; $5 next offset,
 -- $6 anchor, $7 emitted, $8 results offset, $12 default policy, $13 ids of the last commands about the partition, $56 which
 -- rejected commands are kept, $58 the partition's authority; these are null if they stay. $57 whether an owner commits
@@ -27,8 +27,8 @@ with owner as materialized (
       and partition = $1
       and epoch = $3
       and next_offset = $4
-      and producer_id is not distinct from $59::bigint
-      and producer_epoch is not distinct from $60::integer
+      and producer_id is not distinct from $62::bigint
+      and producer_epoch is not distinct from $63::integer
     returning partition, ctid as place
 ),
 -- What ended at or below the old "emitted" is gone already. Starting there keeps clear of dead index entries,
@@ -98,10 +98,10 @@ pinned as (
     where c.session_id = p.session_id and c.number = p.number
 ),
 -- $32 session ids, $33 counters, $34 policies, $35 live checkpoints, $36 recorded_at of the last commands and $52
--- of the first: where a batch is cut must not show in what is stored
+-- of the first: where a batch is cut must not show in what is stored; $59 when they were erased, or empty
 touched as (
     insert into waypost.sessions (
-        session_id, partition, counter, policy, checkpoints, first_recorded_at, last_recorded_at
+        session_id, partition, counter, policy, checkpoints, first_recorded_at, last_recorded_at, erased_at
     )
     select
         t.session_id,
@@ -110,17 +110,20 @@ touched as (
         t.policy,
         t.checkpoints,
         to_timestamp(t.begun / 1000000) + t.begun % 1000000 * interval '1 microsecond',
-        to_timestamp(t.recorded_at / 1000000) + t.recorded_at % 1000000 * interval '1 microsecond'
+        to_timestamp(t.recorded_at / 1000000) + t.recorded_at % 1000000 * interval '1 microsecond',
+        to_timestamp(t.erased_at / 1000000) + t.erased_at % 1000000 * interval '1 microsecond'
     from
         owner,
         unnest(
-            $32::text::text[], $33::text::bigint[], $34::jsonb[], $35::text::integer[], $36::text::bigint[], $52::text::bigint[]
-        ) as t (session_id, counter, policy, checkpoints, recorded_at, begun)
+            $32::text::text[], $33::text::bigint[], $34::jsonb[], $35::text::integer[], $36::text::bigint[],
+            $52::text::bigint[], $59::text::bigint[]
+        ) as t (session_id, counter, policy, checkpoints, recorded_at, begun, erased_at)
     on conflict (session_id) do update
     set counter = excluded.counter,
         policy = excluded.policy,
         checkpoints = excluded.checkpoints,
-        last_recorded_at = excluded.last_recorded_at
+        last_recorded_at = excluded.last_recorded_at,
+        erased_at = excluded.erased_at
 ),
 -- $37 session ids, $38 the lowest positions still remembered
 forgotten as (
@@ -142,6 +145,16 @@ outdated as (
     delete from waypost.rejected_commands r
     using owner
     where $55::bigint > 0 and r.partition = owner.partition and r."offset" < $55
+),
+-- $60 sessions, $61 offsets below which their rejected commands go: the sessions are erased
+erased as (
+    delete from waypost.rejected_commands r
+    using owner, unnest($60::text::text[], $61::text::bigint[]) as e (session_id, below)
+    where $60::text <> '{}' -- known before anything is looked up
+      and r.partition = owner.partition
+      and ($55::bigint <= 0 or r."offset" >= $55) -- no part deletes what another part deletes
+      and r."offset" < e.below
+      and r.session_id = e.session_id
 ),
 -- $43 to $51, $53 and $54: one array for each column
 refused as (

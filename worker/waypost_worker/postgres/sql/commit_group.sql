@@ -127,10 +127,10 @@ pinned as (
     where p.partition = any (passed.partitions) and c.session_id = p.session_id and c.number = p.number
 ),
 -- $44 partitions, $45 session ids, $46 counters, $47 policies, $48 live checkpoints, $49 recorded_at of the last
--- commands and $50 of the first
+-- commands and $50 of the first; $71 when they were erased, or empty
 touched as (
     insert into waypost.sessions (
-        session_id, partition, counter, policy, checkpoints, first_recorded_at, last_recorded_at
+        session_id, partition, counter, policy, checkpoints, first_recorded_at, last_recorded_at, erased_at
     )
     select
         t.session_id,
@@ -139,19 +139,21 @@ touched as (
         t.policy,
         t.checkpoints,
         to_timestamp(t.begun / 1000000) + t.begun % 1000000 * interval '1 microsecond',
-        to_timestamp(t.recorded_at / 1000000) + t.recorded_at % 1000000 * interval '1 microsecond'
+        to_timestamp(t.recorded_at / 1000000) + t.recorded_at % 1000000 * interval '1 microsecond',
+        to_timestamp(t.erased_at / 1000000) + t.erased_at % 1000000 * interval '1 microsecond'
     from
         passed,
         unnest(
             $44::text::integer[], $45::text::text[], $46::text::bigint[], $47::jsonb[], $48::text::integer[],
-            $49::text::bigint[], $50::text::bigint[]
-        ) as t (partition, session_id, counter, policy, checkpoints, recorded_at, begun)
+            $49::text::bigint[], $50::text::bigint[], $71::text::bigint[]
+        ) as t (partition, session_id, counter, policy, checkpoints, recorded_at, begun, erased_at)
     where t.partition = any (passed.partitions)
     on conflict (session_id) do update
     set counter = excluded.counter,
         policy = excluded.policy,
         checkpoints = excluded.checkpoints,
-        last_recorded_at = excluded.last_recorded_at
+        last_recorded_at = excluded.last_recorded_at,
+        erased_at = excluded.erased_at
 ),
 -- $51 partitions, $52 session ids, $53 the lowest positions still remembered
 forgotten as (
@@ -176,6 +178,19 @@ outdated as (
     delete from waypost.rejected_commands r
     using owner
     where owner.rejected_below > 0 and r.partition = owner.partition and r."offset" < owner.rejected_below
+),
+-- $72 partitions, $73 sessions, $74 offsets below which their rejected commands go
+erased as (
+    delete from waypost.rejected_commands r
+    using
+        owner,
+        unnest($72::text::integer[], $73::text::text[], $74::text::bigint[]) as e (partition, session_id, below)
+    where $73::text <> '{}' -- known before anything is looked up
+      and e.partition = owner.partition
+      and r.partition = owner.partition
+      and (owner.rejected_below <= 0 or r."offset" >= owner.rejected_below)
+      and r."offset" < e.below
+      and r.session_id = e.session_id
 ),
 -- $59 partitions, $60 to $70: one array for each column
 refused as (

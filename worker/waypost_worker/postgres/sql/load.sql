@@ -21,6 +21,7 @@ left join lateral (
         s.counter,
         s.policy,
         s.last_recorded_at,
+        s.erased_at,
         e.*,
         r.*
     from unnest($5::text[]) as w (session_id)

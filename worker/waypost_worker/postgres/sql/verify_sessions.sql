@@ -1,5 +1,5 @@
 -- $1 partition, $2 and $3 a share of the sessions, or null for all; see recovery/sampling.py
-select session_id, counter, policy, checkpoints, first_recorded_at, last_recorded_at
+select session_id, counter, policy, checkpoints, first_recorded_at, last_recorded_at, erased_at
 from waypost.sessions
 where partition = $1
   and (

@@ -21,6 +21,7 @@ from waypost.model.decisions import (
     Created,
     DefaultsConfigured,
     Deleted,
+    Erased,
     Expired,
     Pinned,
     RolledBack,
@@ -134,6 +135,8 @@ class ResultFold(ChangeCollector):
             case EventType.EXPIRED:
                 since, last = parse_micros(body["idle_since"]), parse_micros(body["last_recorded_at"])
                 return Expired(since, last, removed, forgets=body["count"] == 0)
+            case EventType.ERASED:
+                return Erased(parse_micros(body["erased_at"]), tuple(session.live_in_order()))
             case EventType.CONFIGURED:
                 return Configured(_policy(body["policy"]), removed)
         raise ValueError(f"unknown result type {event.type!r}")

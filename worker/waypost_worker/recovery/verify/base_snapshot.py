@@ -83,7 +83,9 @@ async def begin(fold: MemoryFold, base: Base) -> None:
     async for stored in base.sessions(fold.share):
         name = stored.session_id
         held = entries.pop(name, []), remembered.pop(name, [])
-        session = Session.restore(name, stored.counter, stored.policy, *held, stored.last_recorded_at)
+        session = Session.restore(
+            name, stored.counter, stored.policy, *held, stored.last_recorded_at, stored.erased_at
+        )
         fold.keep(session)
         fold.times[name] = (stored.first_recorded_at, stored.last_recorded_at)
     if entries or remembered:

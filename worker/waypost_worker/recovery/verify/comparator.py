@@ -18,7 +18,7 @@ from waypost_worker.recovery.verify.rows import (
 )
 
 _LOWEST: Final = -(2**63)
-_TIMES = frozenset(("taken_at", "recorded_at", "first_recorded_at", "last_recorded_at"))
+_TIMES = frozenset(("taken_at", "recorded_at", "first_recorded_at", "last_recorded_at", "erased_at"))
 
 
 class Difference(NamedTuple):
@@ -82,7 +82,9 @@ class Comparator:
             for session_id in fold.times
             for one in fold.sessions[session_id].recent
         }
-        self._rejected = set(fold.rejected)
+        self._rejected = {
+            offset for offset, kept in fold.rejected.items() if not fold.was_erased(offset, kept[3])
+        }
         # If nothing was dropped, rows of former topics, whose offsets are negative, stay as well.
         self._rejected_below = rejected_below or _LOWEST
 
@@ -121,6 +123,7 @@ class Comparator:
                 ("checkpoints", row.checkpoints, len(session)),
                 ("first_recorded_at", row.first_recorded_at, first),
                 ("last_recorded_at", row.last_recorded_at, last),
+                ("erased_at", row.erased_at, session.erased_at),
             ),
         )
 
@@ -164,13 +167,16 @@ class Comparator:
         self._tally.saw("rejected_commands", row[:4] + row[5:])  # the message's wording may change
         name = f"{self._fold.partition}/{row.offset}"
         if row.offset not in self._rejected:
-            self._extra("rejected_commands", name, "the log refuses no command there")
+            why = "the log refuses no command there"
+            if row.offset in self._fold.rejected:
+                why = "its session was erased later"
+            self._extra("rejected_commands", name, why)
             return
         self._rejected.discard(row.offset)
         if row.offset < self._rejected_below:
             self._extra("rejected_commands", name, "it should have made room for newer ones")
             return
-        code, digest, _ = self._fold.rejected[row.offset]
+        code, digest, *_ = self._fold.rejected[row.offset]
         if self._compare("rejected_commands", name, (("code", row.code, code),)):
             return
         if rejected_digest(row) != digest:
@@ -233,6 +239,6 @@ def _entry_fields(row: StoredCheckpoint, entry: Entry) -> Iterable[tuple[str, An
 
 
 def _shown(name: str, value: Any) -> str:
-    if name in _TIMES:
+    if name in _TIMES and value is not None:
         return format_micros(value)
     return value.hex() if isinstance(value, bytes) else repr(value)

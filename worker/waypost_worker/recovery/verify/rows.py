@@ -39,6 +39,7 @@ class StoredSession(NamedTuple):
     checkpoints: int
     first_recorded_at: int
     last_recorded_at: int
+    erased_at: int | None = None
 
 
 class StoredCheckpoint(NamedTuple):

@@ -12,6 +12,7 @@ where s.session_id > $1
   and s.session_id >= $2
   and s.session_id < $3
   and s.last_recorded_at < $4
+  and s.erased_at is null
   and (
       s.checkpoints > case when $5 then 0 else p.pinned end
       or exists (select from waypost.recent_commands r where r.session_id = s.session_id offset 1)
