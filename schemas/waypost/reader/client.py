@@ -388,4 +388,5 @@ def _session_info(row: Any) -> SessionInfo:
         policy=None if policy is None else orjson.loads(policy),
         first_recorded_at=row["first_recorded_at"],
         last_recorded_at=row["last_recorded_at"],
+        erased_at=row["erased_at"],
     )

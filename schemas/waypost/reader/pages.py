@@ -18,7 +18,8 @@ class SessionInfo:
     """Summary of a session, without its checkpoints.
 
     ``last_number`` is the highest number ever given, ``checkpoint_count`` how many checkpoints are left, and
-    ``policy`` the session's own retention policy, None if the default applies. Both times are the broker's.
+    ``policy`` the session's own retention policy, None if the default applies. All times are the broker's.
+    ``erased_at`` is when the session was erased, None if it was not: it holds nothing and takes no more commands.
     """
 
     session_id: str
@@ -28,8 +29,11 @@ class SessionInfo:
     policy: dict[str, Any] | None
     first_recorded_at: datetime
     last_recorded_at: datetime
+    erased_at: datetime | None = None
 
     def __repr__(self) -> str:
+        if self.erased_at is not None:
+            return f"<SessionInfo of {self.session_id!r}: erased at {self.erased_at.isoformat()}>"
         return (
             f"<SessionInfo of {self.session_id!r}: {self.checkpoint_count} of {self.last_number} checkpoints kept, "
             f"last recorded at {self.last_recorded_at.isoformat()}>"

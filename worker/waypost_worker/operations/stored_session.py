@@ -45,11 +45,14 @@ class StoredSession:
     last_position: int
     entries: tuple[Entry, ...]
     sizes: tuple[int, ...]
+    erased_at: datetime | None = None
 
     def index(self) -> Session:
         """Return the session as the model decides on it."""
         policy = self.policy if self.own_policy else None
-        return Session.restore(self.session_id, self.counter, policy, list(self.entries), [])
+        erased_at = None if self.erased_at is None else to_micros(self.erased_at)
+        entries = list(self.entries)
+        return Session.restore(self.session_id, self.counter, policy, entries, [], erased_at=erased_at)
 
     def preview(self, action: Action, now: int) -> Preview:
         """Return what ``action`` would do at ``now``, in microseconds by the broker's clock.
@@ -94,6 +97,7 @@ def stored_session(row: Any, entries: Sequence[Any]) -> StoredSession:
             for entry in entries
         ),
         sizes=tuple(entry["size"] for entry in entries),
+        erased_at=row["erased_at"],
     )
 
 

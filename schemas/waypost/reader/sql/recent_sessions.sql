@@ -1,6 +1,6 @@
 -- $1, $2 before this time and session id; $3 from this prefix, $4 to below what follows it; $5 active since; $6 limit
 -- The index is on the minute; within one, a few are sorted.
-select session_id, partition, counter, checkpoints, policy, first_recorded_at, last_recorded_at
+select session_id, partition, counter, checkpoints, policy, first_recorded_at, last_recorded_at, erased_at
 from waypost.sessions
 where active_minute <= date_bin('1 minute', $1::timestamptz, 'epoch')
   and active_minute >= date_bin('1 minute', $5::timestamptz, 'epoch')

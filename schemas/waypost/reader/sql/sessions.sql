@@ -1,5 +1,5 @@
 -- $1 after this session id; $2 from this prefix, $3 to below what follows it; $4 limit
-select session_id, partition, counter, checkpoints, policy, first_recorded_at, last_recorded_at
+select session_id, partition, counter, checkpoints, policy, first_recorded_at, last_recorded_at, erased_at
 from waypost.sessions
 where session_id > $1 and session_id >= $2 and session_id < $3
 order by session_id

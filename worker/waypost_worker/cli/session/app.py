@@ -91,10 +91,11 @@ def _rows(page: "SessionPage") -> list[dict[str, Any]]:
             "partition": info.partition,
             "counter": info.last_number,
             "checkpoints": info.checkpoint_count,
-            "kept": kept(info.checkpoint_count, info.last_number),
+            "kept": kept(info.checkpoint_count, info.last_number) if info.erased_at is None else "erased",
             "policy": info.policy,
             "first_recorded_at": info.first_recorded_at,
             "last_recorded_at": info.last_recorded_at,
+            "erased_at": info.erased_at,
         }
         for info in page
     ]
@@ -135,7 +136,7 @@ def show(
     if len(found) == limit:
         note(f"there may be more than {limit}: see --limit")
     if common.output == "table":
-        note(f"{left} checkpoints kept")
+        note(left)
     return DONE
 
 
@@ -146,7 +147,9 @@ async def _look(
     async with reading(settings, tenant) as reader:
         if (info := await reader.session_info(session)) is not None:
             page = await reader.session(session).page(name=name, limit=limit, newest_first=True)
-            left = kept(info.checkpoint_count, info.last_number)
+            left = f"{kept(info.checkpoint_count, info.last_number)} checkpoints kept"
+            if info.erased_at is not None:
+                left = f"{session} was erased at {info.erased_at:%Y-%m-%d %H:%M:%S} UTC and takes no more commands"
             return [_row(checkpoint) for checkpoint in page.checkpoints], left
         found = await reader.session(session.rpartition(":")[0]).get(session)
         if found is None:

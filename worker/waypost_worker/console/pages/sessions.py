@@ -30,6 +30,7 @@ class SessionRow:
     made: int
     last_activity: datetime
     rejected: int
+    erased: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ def session_rows(page: Sequence[SessionInfo], details: Mapping[str, Any]) -> lis
             info.last_number,
             info.last_recorded_at,
             found["rejected"],
+            info.erased_at is not None,
         )
         for info in page
         if (found := details.get(info.session_id)) is not None and found["matches"]
@@ -92,6 +94,7 @@ class SessionPage:
     rows: tuple[CheckpointRow, ...]
     before: int | None
     timeline: Timeline | None
+    erased_at: datetime | None = None
 
     @property
     def removed(self) -> int:
@@ -144,6 +147,7 @@ def session_page(
         rows,
         rows[-1].number if more else None,
         timeline(session.entries),
+        session.erased_at,
     )
 
 

@@ -7,6 +7,7 @@ select
     s.policy,
     s.first_recorded_at,
     s.last_recorded_at,
+    s.erased_at,
     p.default_policy,
     p.next_offset,
     greatest(
