@@ -2,7 +2,8 @@
 
 :func:`killed_at` kills one at a place of its own inside, before its so-manieth file is removed, say: Python's audit
 events name such places (https://docs.python.org/3/library/audit_events.html), so nothing of the command is replaced for
-it. :func:`until_blocked` waits until one waits for a lock that the test holds.
+it. The event ``call`` is the call of a function by its qualified name. :func:`until_blocked` waits until one waits for
+a lock that the test holds.
 """
 
 import asyncio
@@ -40,13 +41,18 @@ def _main() -> None:
 
     def look(event: str, about: tuple[Any, ...]) -> None:
         nonlocal count
-        if event == wanted and any(text in str(each) for each in about):
+        exactly = wanted == "call"
+        if event == wanted and any(text == each if exactly else text in str(each) for each in about):
             count -= 1
             if count == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     from waypost_worker.cli.app import main
 
+    if wanted == "call":
+        sys.setprofile(
+            lambda frame, event, _: look(event, (frame.f_code.co_qualname,)) if event == "call" else None
+        )
     sys.addaudithook(look)
     main(arguments)
 

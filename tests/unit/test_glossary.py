@@ -7,9 +7,9 @@ import pytest
 
 PAGE = Path(__file__).parents[2] / "docs" / "glossary.md"
 WORDS = (
-    "Anchor Authority Batch Checkpoint Command Drain Epoch Expiry Fence Key_store Lag Number Offset Outbox Owner "
-    "Partition Position Rejection Replay Result Retention_policy Session Session_key Skip Snapshot Spool Tenant Term "
-    "Topic Verify Wrapping_key"
+    "Anchor Authority Batch Checkpoint Command Drain Epoch Erasure Expiry Fence Key_store Lag Number Offset Outbox "
+    "Owner Partition Position Rejection Replay Result Retention_policy Session Session_key Skip Snapshot Spool Tenant "
+    "Term Tombstone Topic Verify Wrapping_key"
 )
 
 

@@ -56,6 +56,7 @@ COMMANDS: Final = {
         ),
         ("import", "import_.app:app", "Take threads over from other checkpointers."),
         ("expire", "expire.app:expire", "Remove the checkpoints of sessions that have been idle."),
+        ("erase", "erase.app:erase", "Erase a session for good, and say what still holds its bytes."),
         ("defaults", "defaults:defaults", "Set the retention of sessions without a policy of their own."),
     ),
     _LOOK: (

@@ -27,6 +27,9 @@ COMMAND_BYTES: Final = 1_048_588  # Kafka's own default
 _DAY_MS: Final = 24 * 3600 * 1000
 FOR_EVER: Final = -1
 RESULTS_RETENTION_MS: Final = 7 * _DAY_MS
+# Kafka's own default, and what brokers wait between two looks for segments that are old enough, and some more.
+_SEGMENT_MS: Final = 7 * _DAY_MS
+_RETENTION_CHECK_MS: Final = 10 * 60 * 1000
 # Owners renew their fence record after 12 hours, so that one is always in the log.
 LEAST_RESULTS_RETENTION_MS: Final = _DAY_MS
 _REPLICAS: Final = 3
@@ -393,6 +396,20 @@ async def retention_ms(connection: Connection, topic: str) -> int | None:
         settings = await _settings(admin, ConfigResourceType.TOPIC, topic)
     found = int(settings.get("retention.ms") or FOR_EVER)
     return None if found == FOR_EVER else found
+
+
+async def kept_ms(connection: Connection, topic: str) -> int | None:
+    """Return how long a record can stay in a topic at the most, in milliseconds; None if time removes nothing.
+
+    A record goes with its segment, once the newest record of that is old enough.
+    """
+    async with _admin(connection) as admin:
+        settings = await _settings(admin, ConfigResourceType.TOPIC, topic)
+    retention = int(settings.get("retention.ms") or FOR_EVER)
+    if retention == FOR_EVER or "delete" not in settings.get("cleanup.policy", "delete"):
+        return None
+    segment = int(settings.get("segment.ms") or _SEGMENT_MS)
+    return retention + segment + int(settings.get("file.delete.delay.ms") or 0) + _RETENTION_CHECK_MS
 
 
 def _check_group(subject: str, found: dict[str, str], session_timeout: float) -> Finding:

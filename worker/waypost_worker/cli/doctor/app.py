@@ -90,6 +90,7 @@ async def _kafka(settings: Settings) -> "list[Finding]":
 
 
 async def _postgres(settings: Settings) -> "list[Finding]":
+    from waypost_worker.cli.doctor.erased import check_erased
     from waypost_worker.cli.doctor.logs import check_logs
     from waypost_worker.cli.doctor.postgres import check_places
     from waypost_worker.postgres.server_check import is_dev_server
@@ -118,6 +119,7 @@ async def _postgres(settings: Settings) -> "list[Finding]":
     return [
         *findings,
         *logs,
+        *await check_erased(settings, count),
         await _authority(settings, dev=dev),
         *await overlap_with_newest(settings),
     ]

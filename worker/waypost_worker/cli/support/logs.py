@@ -4,6 +4,7 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from waypost_worker.cli.support.connections import kafka_client, topic_partitions
@@ -70,6 +71,17 @@ async def command_logs(
         yield logs
     finally:
         await asyncio.gather(*(log.close() for log in logs.values()))
+
+
+async def oldest_record_at(log: "KafkaCommandLog") -> datetime | None:
+    """Return when the oldest record that a log still has was recorded; None if it is empty."""
+    start, end = await log.bounds()
+    step = 1  # the first offsets may be those of transaction markers
+    while start < end:
+        if records := await log.read(start, min(start + step, end)):
+            return datetime.fromtimestamp(records[0].timestamp / 1000, UTC)
+        start, step = start + step, min(10 * step, _LOOKED_THROUGH)
+    return None
 
 
 async def waiting_in(log: "KafkaCommandLog", first: int, end: int) -> int:

@@ -1,0 +1,101 @@
+"""What ``waypost doctor`` asks about erased sessions: are they still empty, and how old is the oldest byte of one?"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+from waypost_worker.cli.support.connections import kafka_connection, kafka_errors, postgres_errors, query
+from waypost_worker.cli.support.databases import Databases, connected
+from waypost_worker.cli.support.logs import command_logs, oldest_record_at
+from waypost_worker.cli.support.output import CommandError
+from waypost_worker.config.settings import Settings
+from waypost_worker.findings import Finding
+
+_SUBJECT: Final = "erased sessions"
+
+
+class _InLog(NamedTuple):
+    """Erased sessions of a partition whose commands its log may still hold. ``oldest`` is the earliest of these."""
+
+    partition: int
+    sessions: int
+    session_id: str
+    oldest: datetime
+    erased_at: datetime
+
+
+async def check_erased(settings: Settings, partitions: int) -> list[Finding]:
+    """Look for erased sessions that hold something again, and for what the command topic still holds of others."""
+    topic = settings.topics.commands
+    try:
+        async with kafka_errors(settings), postgres_errors(settings), connected(settings) as databases:
+            sql = query("doctor/tombstones", settings.postgres_schema)
+            rows = [await database.fetchrow(sql) for database in databases]
+            found = (
+                await _in_log(settings, databases, partitions) if any(row["sessions"] for row in rows) else []
+            )
+            kept = await _kept(settings) if found else None
+    except CommandError as error:
+        return [Finding("error", _SUBJECT, str(error), "see --bootstrap-servers and --postgres-dsn")]
+    sessions = sum(row["sessions"] for row in rows)
+    findings = [_remains(topic, sessions, found, kept)]
+    if holding := sum(row["holding"] for row in rows):
+        message = f"{holding:,} of {sessions:,} hold checkpoints or a policy again"
+        mend = "finish the upgrade of all workers, run 'waypost verify', and erase them once more"
+        findings.append(Finding("error", _SUBJECT, message, mend))
+    return findings
+
+
+async def _kept(settings: Settings) -> timedelta | None:
+    """Return how long the command topic keeps a record at the most; zero if this login may not ask."""
+    from waypost_worker.kafka.topics import kept_ms
+    from waypost_worker.partition.ports import RefusedError
+
+    try:
+        kept = await kept_ms(kafka_connection(settings), settings.topics.commands)
+    except RefusedError:
+        return timedelta()
+    return None if kept is None else timedelta(milliseconds=kept)
+
+
+async def _in_log(settings: Settings, databases: Databases, partitions: int) -> list[_InLog]:
+    sql = query("doctor/erased_since", settings.postgres_schema)
+    found = []
+    async with command_logs(settings, partitions) as logs:
+        for partition, log in logs.items():
+            begins = await oldest_record_at(log)
+            if begins is None:
+                continue
+            row: Any = await databases.of(partition).fetchrow(sql, partition, begins)
+            if row["sessions"]:
+                oldest = max(begins, row["oldest"])
+                found.append(_InLog(partition, row["sessions"], row["session_id"], oldest, row["newest"]))
+    return found
+
+
+def _remains(topic: str, sessions: int, found: list[_InLog], kept: timedelta | None) -> Finding:
+    if not found:
+        none = (
+            f"there are {sessions:,}, and the command topic holds nothing of them"
+            if sessions
+            else "there are none"
+        )
+        return Finding("ok", _SUBJECT, none)
+    oldest = min(found, key=lambda one: one.oldest)
+    in_log = sum(one.sessions for one in found)
+    message = (
+        f"there are {sessions:,}, and {topic} may hold commands of {in_log:,} of them; the oldest byte is of "
+        f"{oldest.session_id!r} in partition {oldest.partition}, from {oldest.oldest:%Y-%m-%d %H:%M}"
+    )
+    if kept is None:
+        mend = (
+            f"set retention.ms on {topic}, with snapshots that go further (docs/snapshots.md); encrypted sessions need "
+            "nothing, for their keys are gone"
+        )
+        return Finding("warning", _SUBJECT, f"{message}, and nothing removes it", mend)
+    if not kept:
+        mend = f"give this login DescribeConfigs on {topic}"
+        return Finding("warning", _SUBJECT, f"{message}, and until when can't be told", mend)
+    last = max(one.erased_at for one in found) + kept
+    return Finding(
+        "ok", _SUBJECT, f"{message}, and the last are gone by {last.astimezone(UTC):%Y-%m-%d %H:%M}"
+    )
