@@ -38,6 +38,20 @@ _EXPIRIES = (
     (("run-1-0", 0, False), ("run-1-1", 0, True), ("run-1-2", 3600, False)),
     (("run-1-0", 0, False),),
 )
+# Session, type and body: a rejected command and a rollback before the erasure, others after it, one of which can't be
+# read, a second erasure, and that of a session which never was.
+_ERASURES = (
+    ("run-1-3", EventType.PIN, b'{"checkpoint_id":"none"}'),
+    ("run-1-3", EventType.CREATE, b'{"name":"last","data":{"text":"to be erased"}}'),
+    ("run-1-3", EventType.ERASE, b"{}"),
+    ("run-1-3", EventType.CREATE, b'{"name":"late","data":{"text":"too late"}}'),
+    ("run-1-4", EventType.ERASE, b"{}"),
+    ("run-1-4", EventType.CREATE, b'{"name":"late","data":{"text":"too late"}}'),
+    ("run-1-4", EventType.CREATE, b'{"name":"late","data":{"text":"unreadable"'),
+    ("run-1-4", EventType.ERASE, b"{}"),
+    ("run-1-4", EventType.CLEAR, b"{}"),
+    ("never-was", EventType.ERASE, b"{}"),
+)
 
 
 def main() -> None:
@@ -64,6 +78,9 @@ async def _write(servers: Servers, folder: Path, name: str, count: int) -> None:
             await workload.publish(made.producer, made.topics.commands, map(_expiry, expiries))
             published += len(expiries)
             await made.answered(published)
+        erasures = (_command(session, kind, body) for session, kind, body in _ERASURES)
+        await workload.publish(made.producer, made.topics.commands, erasures)
+        await made.answered(published + len(_ERASURES))
         for owner in owners:
             await owner.stop()
         for topic, file in ((made.topics.commands, "commands"), (made.topics.results, "results")):
@@ -84,7 +101,11 @@ def _expiry(one: tuple[str, int, bool]) -> workload.Command:
     session, idle_seconds, pinned = one
     idle_since = format_micros(round((time.time() - idle_seconds) * 1_000_000))
     body = orjson.dumps({"idle_since": idle_since, "pinned": pinned})
-    headers = command_headers(str(uuid4()), b"/golden", EventType.EXPIRE.wire, workload.TIME)
+    return _command(session, EventType.EXPIRE, body)
+
+
+def _command(session: str, kind: EventType, body: bytes) -> workload.Command:
+    headers = command_headers(str(uuid4()), b"/golden", kind.wire, workload.TIME)
     return workload.Command(partition_of(session, PARTITIONS), session.encode(), headers, body)
 
 

@@ -14,6 +14,7 @@ from tests.support.kill_points import killed_at
 from tests.support.worker_deployment import commands_in, line, own, own_worker, session, shared
 
 import waypost
+from waypost.errors import InvalidCommandError
 
 __all__ = ["line", "own", "own_worker", "session", "shared"]
 
@@ -129,8 +130,8 @@ async def test_under_load(own: CommandLine, own_worker: Started, session: str) -
                 if number % 7 == 0:
                     publisher.rollback(name, f"{name}:1")
                 number += 1
-                if number % 50 == 0:
-                    await publisher.flush()
+                if number % 40 == 0:  # so that a worker is never far behind
+                    await publisher.create_and_wait(names[-1], "step", {}, timeout=60)
 
         load = asyncio.create_task(agents())
         try:
@@ -151,9 +152,13 @@ async def test_under_load(own: CommandLine, own_worker: Started, session: str) -
         finally:
             stop.set()
             await load
-        result = await publisher.create_and_wait(names[-1], "last", {}, timeout=60)
-        await asyncio.gather(*(publisher.create_and_wait(name, "last", {}, timeout=60) for name in names))
-        assert result is not None
+        last = [publisher.create_and_wait(name, "last", {}, timeout=60) for name in names]
+        answers = dict(zip(names, await asyncio.gather(*last, return_exceptions=True), strict=True))
+        for name in erased:
+            answer = answers.pop(name)
+            assert isinstance(answer, InvalidCommandError)
+            assert answer.code == "erased"
+        assert not [answer for answer in answers.values() if isinstance(answer, BaseException)]
     for name in erased:
         assert await asyncio.to_thread(found_in_postgres, own, f"{MARKER}-{name}-") == []
     assert await asyncio.to_thread(found_in_postgres, own, f"{MARKER}-{names[-1]}-") != []

@@ -10,7 +10,6 @@ KEPT = "waypost_worker.partition.kept:"
 FOLD = "waypost_worker.recovery.memory_fold:MemoryFold."
 COMPARATOR = "waypost_worker.recovery.verify.comparator:Comparator."
 RESULTS = "waypost_worker.recovery.replay.result_fold:ResultFold."
-UNIT = ("tests/unit/test_session_erasure.py",)
 STORES = ("tests/conformance/test_store_erasure.py",)
 
 ERASURE: tuple[Mutant, ...] = (
