@@ -37,7 +37,7 @@ def line(servers: Servers, database: str, topic_prefix: str, tmp_path: Path) -> 
 
 async def published(live: Deployment, seed: int, count: int, topic: str | None = None) -> int:
     """A log with everything in it."""
-    wanted = workload.commands(seed, count, PARTITIONS)
+    wanted = workload.commands(seed, count, PARTITIONS, erasing=True)
     return await workload.publish(live.producer, topic or live.topics.commands, wanted)
 
 

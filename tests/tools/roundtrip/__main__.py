@@ -14,6 +14,7 @@ import signal
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ class RoundTrip:
         )
         await producer.start()
         sessions = max(20, self.commands // 500)
-        make = workload.creates if self.only_creates else workload.commands
+        make = workload.creates if self.only_creates else partial(workload.commands, erasing=True)
         wanted = make(self.seed, self.commands, self.partitions, sessions)
         while await workload.publish(producer, f"{PREFIX}.commands", itertools.islice(wanted, CHUNK)):
             pass
