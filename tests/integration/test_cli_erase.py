@@ -249,6 +249,41 @@ def test_an_unknown_session_may_be_mistyped(line: CommandLine, session: str) -> 
     assert line.run("erase", "a\nb", "--yes").code == 2
 
 
+def test_all_sessions_of_a_prefix(line: CommandLine, session: str) -> None:
+    names = [f"{session}/{name}" for name in ("a", "b/c", "d é")]
+    for name in (*names, f"{session}-other"):
+        assert secret(line, name).code == 0
+    plan = line.run("erase", "--prefix", f"{session}/", "--dry-run", "-o", "jsonl")
+    assert [(row["session_id"], row["checkpoints"], row["erased_at"]) for row in plan.rows] == [
+        (name, 1, None) for name in names
+    ]
+    assert plan.err == "3 sessions would be erased\n"
+    receipts = line.directory / "receipts"
+    done = line.run("erase", "--prefix", f"{session}/", "--yes", "--receipt", str(receipts), "-o", "jsonl")
+    assert (done.code, done.err) == (0, "3 sessions erased\n")
+    assert [row["session_id"] for row in done.rows] == names
+    written = [json.loads(one.read_text()) for one in receipts.iterdir()]
+    assert sorted(written, key=lambda one: str(one["session_id"])) == done.rows
+    again = line.run("erase", "--prefix", f"{session}/", "--yes", "-o", "json")
+    assert [row["erased_at"] for row in again.json] == [row["erased_at"] for row in done.rows]
+    assert len(line.run("session", "show", f"{session}-other", "-o", "json").json) == 1
+    table = line.run("erase", "--prefix", f"{session}/", "--yes")
+    assert table.out.count("0 checkpoints removed") == 3
+
+
+def test_what_makes_no_sense_is_a_usage_error(line: CommandLine, session: str) -> None:
+    for arguments, problem in (
+        ((), "name one SESSION, or --prefix for several"),
+        ((session, "--prefix", "a"), "name one SESSION, or --prefix for several"),
+        (("--prefix", "a", "--unknown"), "--unknown is for one SESSION"),
+        (("--prefix", "a\nb"), "--prefix: the session id contains a control character"),
+        (("a\nb",), "the session id contains a control character"),
+        (("--prefix", "a", "--receipt", "/dev/null/r"), "can't be made a directory"),
+    ):
+        done = line.run("erase", *arguments, "--yes")
+        assert (done.code, problem in done.error) == (2, True), done
+
+
 def test_an_expiry_passes_over_it(line: CommandLine, session: str) -> None:
     assert secret(line, session).code == 0
     erased(line, session)

@@ -20,15 +20,16 @@ __all__ = ["line", "own", "own_worker", "session", "shared"]
 
 # Functions of the command, in the order in which it calls them: it is killed before each.
 STEPS = (
-    "_require_this_version",
-    "_held",
+    "require_this_version",
+    "look",
     "confirm",
-    "_command",
+    "delete_key",
+    "Eraser._command",
     "result_of",
-    "_settle",
+    "Eraser._settle",
     "purge_rejected",
-    "_require_gone",
-    "remaining",
+    "require_gone",
+    "Places.remaining",
     "make_receipt",
     "write_receipt",
 )
@@ -136,7 +137,9 @@ async def test_under_load(own: CommandLine, own_worker: Started, session: str) -
         load = asyncio.create_task(agents())
         try:
             for name, step in zip(
-                erased, ("_held", "_command", "_settle", "remaining", "make_receipt", ""), strict=True
+                erased,
+                ("look", "Eraser._command", "Eraser._settle", "Places.remaining", "make_receipt", ""),
+                strict=True,
             ):
                 if step:
                     killed = killed_at(own, "call", step, 1, "erase", name, "--yes", "--unknown")

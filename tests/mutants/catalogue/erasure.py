@@ -11,6 +11,9 @@ FOLD = "waypost_worker.recovery.memory_fold:MemoryFold."
 COMPARATOR = "waypost_worker.recovery.verify.comparator:Comparator."
 RESULTS = "waypost_worker.recovery.replay.result_fold:ResultFold."
 STORES = ("tests/conformance/test_store_erasure.py",)
+ERASER = "waypost_worker.cli.erase.eraser:Eraser."
+MARKED = ("tests/integration/test_cli_erase.py::test_a_marker_is_nowhere_in_postgres_afterwards",)
+KEYS = "tests/integration/test_cli_erase_keys.py::"
 
 ERASURE: tuple[Mutant, ...] = (
     Mutant(
@@ -184,5 +187,47 @@ ERASURE: tuple[Mutant, ...] = (
             ),
         ),
         ("tests/unit/test_result_fold.py",),
+    ),
+    Mutant(
+        "results-stay-in-the-outbox",
+        "an erasure does not wait until results of the session left the outbox",
+        (Edit(ERASER + "_settle", 'await self._command(session, result.body["command"]["id"])', "pass"),),
+        MARKED,
+    ),
+    Mutant(
+        "misrouted-commands-stay",
+        "an erasure leaves rejected commands of the session in other partitions",
+        (Edit(ERASER + "erase", "for code in _LEFT_BY_WORKERS:", "for code in ():"),),
+        MARKED,
+    ),
+    Mutant(
+        "the-key-stays",
+        "an erasure leaves the session's key where it is",
+        (Edit(ERASER + "erase", "await delete_key(self._settings, session, erased_at)", "None"),),
+        (KEYS + "test_a_replay_meets_ciphertext_without_a_key_and_gives_the_same",),
+    ),
+    Mutant(
+        "a-key-that-came-back-is-not-told",
+        "an erasure takes the key of a session that was erased before for the first one",
+        (
+            Edit(
+                "waypost_worker.cli.erase.keys:delete_key",
+                "erased_at is not None and before is not None and not before.erased",
+                "False",
+            ),
+        ),
+        (KEYS + "test_a_restored_older_key_store_is_noticed",),
+    ),
+    Mutant(
+        "doctor-misses-keys-that-came-back",
+        "doctor does not look for the keys of erased sessions",
+        (
+            Edit(
+                "waypost_worker.cli.doctor.erased:_keys_that_came_back",
+                "if not key.erased]",
+                "if False]",
+            ),
+        ),
+        (KEYS + "test_a_restored_older_key_store_is_noticed",),
     ),
 )

@@ -3,14 +3,18 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
+from waypost.errors import EncryptionError
 from waypost_worker.cli.support.connections import kafka_connection, kafka_errors, postgres_errors, query
 from waypost_worker.cli.support.databases import Databases, connected
 from waypost_worker.cli.support.logs import command_logs, oldest_record_at
 from waypost_worker.cli.support.output import CommandError
+from waypost_worker.config.keys import key_settings
 from waypost_worker.config.settings import Settings
 from waypost_worker.findings import Finding
 
 _SUBJECT: Final = "erased sessions"
+_PAGE: Final = 500
+_LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 
 
 class _InLog(NamedTuple):
@@ -34,6 +38,11 @@ async def check_erased(settings: Settings, partitions: int) -> list[Finding]:
                 await _in_log(settings, databases, partitions) if any(row["sessions"] for row in rows) else []
             )
             kept = await _kept(settings) if found else None
+            keys = (
+                await _keys_that_came_back(settings, databases)
+                if any(row["sessions"] for row in rows)
+                else []
+            )
     except CommandError as error:
         return [Finding("error", _SUBJECT, str(error), "see --bootstrap-servers and --postgres-dsn")]
     sessions = sum(row["sessions"] for row in rows)
@@ -42,7 +51,32 @@ async def check_erased(settings: Settings, partitions: int) -> list[Finding]:
         message = f"{holding:,} of {sessions:,} hold checkpoints or a policy again"
         mend = "finish the upgrade of all workers, run 'waypost verify', and erase them once more"
         findings.append(Finding("error", _SUBJECT, message, mend))
-    return findings
+    return [*findings, *keys]
+
+
+async def _keys_that_came_back(settings: Settings, databases: Databases) -> list[Finding]:
+    """Look for erased sessions that have a key: then an older key store was restored."""
+    if (named := key_settings(settings)) is None:
+        return []
+    from waypost.encryption.settings import make_store
+
+    store, sql = make_store(named), query("doctor/erased_after", settings.postgres_schema)
+    back: list[str] = []
+    try:
+        for database in databases:
+            last: tuple[datetime, str] = (_LONG_AGO, "")
+            while rows := await database.fetch(sql, *last, _PAGE):
+                last = rows[-1]["erased_at"], rows[-1]["session_id"]
+                found = await store.find([row["session_id"] for row in rows])
+                back += [key.session_id for key in found.values() if not key.erased]
+    except EncryptionError:
+        return []  # the finding about keys says so
+    finally:
+        await store.close()
+    if not back:
+        return []
+    message = f"{len(back):,} of them have a key again, such as {back[0]!r}: an older key store was restored"
+    return [Finding("error", _SUBJECT, message, f"run 'waypost erase' for each again, as for {back[0]}")]
 
 
 async def _kept(settings: Settings) -> timedelta | None:

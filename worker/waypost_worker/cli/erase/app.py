@@ -1,55 +1,52 @@
-"""``waypost erase``: delete a session's data wherever Waypost reaches, and say what it does not reach.
-
-Each step can be repeated. Whoever is killed between two of them starts again from the first one, and ends with a
-receipt that says the same.
-"""
+"""``waypost erase``: delete sessions' data wherever Waypost reaches, and say what it does not reach."""
 
 import asyncio
+import hashlib
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from cyclopts import Parameter
 
+from waypost.errors import InvalidCommandError
 from waypost.wire.encode import check_session_id
-from waypost.wire.event_types import EventType
-from waypost_worker.cli.erase.receipt import check_writable, make_receipt, write_receipt
-from waypost_worker.cli.erase.remaining import COLUMNS, Erasure, remaining, shown
-from waypost_worker.cli.support.connections import kafka_connection, kafka_errors, publishing, query
+from waypost_worker.cli.erase.eraser import Eraser, require_this_version
+from waypost_worker.cli.erase.held import look, require_known, sessions
+from waypost_worker.cli.erase.keys import has_key
+from waypost_worker.cli.erase.receipt import check_directory, check_writable, write_receipt
+from waypost_worker.cli.erase.remaining import COLUMNS, Erasure, Places, shown
+from waypost_worker.cli.support.connections import publishing
 from waypost_worker.cli.support.databases import Databases, connected
 from waypost_worker.cli.support.logs import command_partitions
 from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
 from waypost_worker.cli.support.output import (
     DONE,
+    USAGE,
     CommandError,
     Format,
+    Stream,
     confirm,
+    event_line,
     note,
     show_fields,
     show_rows,
 )
 from waypost_worker.cli.support.sending import TimeoutFlag
 from waypost_worker.config.settings import Settings
-from waypost_worker.operations.rejected import RejectedFilters, purge_rejected
-from waypost_worker.operations.sending import Prepared, result_of
-
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from waypost.publisher.client import Publisher
-    from waypost.publisher.waiter import CommandResult
-
-_UNSUPPORTED: Final = "unsupported-type"
-# What a worker can't remove: it does not look at the session of what it skips or finds in a wrong partition.
-_LEFT_BY_WORKERS: Final = ("misrouted", "skipped")
-_ASKED: Final = 3
 
 
 def erase(
-    session: Annotated[str, Parameter(help="session id")],
+    session: Annotated[str | None, Parameter(help="session id")] = None,
     /,
     *,
+    prefix: Annotated[
+        str, Parameter(help="erase all sessions whose ids begin with this, instead of one")
+    ] = "",
     receipt: Annotated[
-        Path | None, Parameter(name="--receipt", help="write a receipt to this file, as JSON")
+        Path | None,
+        Parameter(
+            help="write a receipt to this file, as JSON; with --prefix, one for each to this directory"
+        ),
     ] = None,
     unknown: Annotated[
         bool, Parameter(help="erase it although no worker has applied a command of it yet")
@@ -63,10 +60,12 @@ def erase(
 ) -> int:
     """Erase a session for good, and say what still holds its bytes.
 
-    Its checkpoints go, pinned ones included, with its policy, its command ids
-    and its rejected commands. Subscribers get 'waypost.session.erased'. A
-    tombstone stays: whatever comes later for this session is rejected, and its
-    content is not kept. The id can't be used again.
+    Its key is deleted first, if it has one, which makes what is encrypted
+    unreadable everywhere. Its checkpoints go, pinned ones included, with its
+    policy, its command ids and its rejected commands. Subscribers get
+    'waypost.session.erased'. A tombstone stays: whatever comes later for this
+    session is rejected, and its content is not kept. The id can't be used
+    again.
 
     Topics, snapshots and backups can't be changed one session at a time. The
     receipt lists each of them that may still hold bytes of the session, and
@@ -79,195 +78,161 @@ def erase(
 
       waypost erase trip-to-rome --dry-run
       waypost erase trip-to-rome --yes --receipt trip-to-rome.erased.json
+      waypost erase --prefix customer-7/ --yes --receipt receipts
     """
-    check_session_id(session)
+    chosen = _Choice.of(session, prefix, unknown, yes, timeout)
     if receipt is not None and not dry_run:
-        check_writable(receipt)
-    wanted = _Wanted(session, unknown, yes, timeout)
+        (check_writable if chosen.session is not None else check_directory)(receipt)
     settings = common.settings()
-    if dry_run:
-        return asyncio.run(_plan(settings, wanted, common.output))
-    made, left = asyncio.run(_erase(settings, wanted))
-    if receipt is not None:
-        write_receipt(receipt, made)
-    _show(made, left, common.output)
+    if chosen.session is None:
+        asyncio.run(_many(settings, chosen, receipt, dry_run, common.output))
+    elif dry_run:
+        asyncio.run(_plan(settings, chosen.session, chosen, common.output))
+    else:
+        made = asyncio.run(_one(settings, chosen.session, chosen))
+        if receipt is not None:
+            write_receipt(receipt, made)
+        _show(made, common.output)
+        _warn(made)
     return DONE
 
 
-class _Wanted(NamedTuple):
-    """What is to be erased, and how."""
+class _Choice(NamedTuple):
+    """What is to be erased, and how: ``session``, or all sessions whose ids begin with ``prefix``."""
 
-    session: str
+    session: str | None
+    prefix: str
     unknown: bool
     yes: bool
     timeout: float
 
-
-class _Held(NamedTuple):
-    """What Postgres holds of a session, in all databases; the times are None if it is unknown there."""
-
-    first: "datetime | None"
-    erased_at: "datetime | None"
-    checkpoints: int
-    bytes: int
-    command_ids: int
-    rejected: int
-    unattributed: int
-
-
-async def _held(databases: Databases, settings: Settings, session: str) -> _Held:
-    sql = query("erase/held", settings.postgres_schema)
-    rows = [await database.fetchrow(sql, session) for database in databases]
-    home = next((row for row in rows if row["partition"] is not None), rows[0])
-    return _Held(
-        home["first_recorded_at"],
-        home["erased_at"],
-        *(
-            sum(row[name] for row in rows)
-            for name in ("checkpoints", "bytes", "command_ids", "rejected", "unattributed")
-        ),
-    )
+    @classmethod
+    def of(cls, session: str | None, prefix: str, unknown: bool, yes: bool, timeout: float) -> "_Choice":
+        """Check what was given."""
+        if (session is None) == (not prefix):
+            raise CommandError("name one SESSION, or --prefix for several", USAGE)
+        if session is None and unknown:
+            raise CommandError(
+                "--unknown is for one SESSION: nobody can tell which others there may be", USAGE
+            )
+        try:
+            check_session_id(prefix if session is None else session)
+        except InvalidCommandError as error:
+            raise CommandError(f"{'--prefix: ' if session is None else ''}{error.message}", USAGE) from None
+        return cls(session, prefix, unknown, yes, timeout)
 
 
-def _require_known(held: _Held, wanted: _Wanted) -> None:
-    if held.first is None and not held.rejected and not wanted.unknown:
-        raise CommandError(
-            f"no worker has applied a command of a session {wanted.session!r}. Nothing was changed. Check the id; if "
-            "commands may still be on their way to it, use --unknown"
-        )
-
-
-async def _plan(settings: Settings, wanted: _Wanted, output: Format) -> int:
-    from datetime import UTC, datetime
-
-    partition = await _partition(settings, wanted.session)
-    async with connected(settings, patiently=True) as databases:
-        held = await _held(databases, settings, wanted.session)
-        _require_known(held, wanted)
-        erasure = Erasure(
-            wanted.session, partition, held.first, datetime.now(UTC), unattributed=held.unattributed
-        )
-        left = await remaining(settings, databases, erasure)
-    fields = {
-        "session_id": wanted.session,
-        "erased_at": held.erased_at,
-        "would_remove": {
-            "checkpoints": held.checkpoints,
-            "bytes": held.bytes,
-            "command_ids": held.command_ids,
-            "rejected": held.rejected,
-        },
-        "may_still_hold_bytes": [one.for_programs() for one in left],
-    }
-    if output != "table":
-        show_fields(fields, output)
-        return DONE
-    del fields["may_still_hold_bytes"]
-    show_fields(fields, output)
-    note("Bytes would still be here, for a while or until you remove them:")
-    show_rows(shown(left), output, COLUMNS)
-    return DONE
-
-
-async def _partition(settings: Settings, session: str) -> int:
+async def _plan(settings: Settings, session: str, chosen: _Choice, output: Format) -> None:
+    """Show what an erasure would do."""
     from waypost.wire.topics import partition_of
 
-    return partition_of(session, await command_partitions(settings))
-
-
-async def _erase(settings: Settings, wanted: _Wanted) -> "tuple[dict[str, Any], list[Any]]":
-    session = wanted.session
-    await _require_this_version(settings)
+    partition = partition_of(session, await command_partitions(settings))
     async with connected(settings, patiently=True) as databases:
-        held = await _held(databases, settings, session)
-        _require_known(held, wanted)
+        held = await look(databases, settings.postgres_schema, session)
+        if not chosen.unknown:
+            require_known(held, session)
+        now = datetime.now(UTC)
+        erasure = Erasure(session, partition, held.first, now, unattributed=held.unattributed)
+        left = await Places(settings, databases).remaining(erasure)
+        key = await has_key(settings, session)
+    would_remove = {
+        "checkpoints": held.checkpoints,
+        "bytes": held.bytes,
+        "command_ids": held.command_ids,
+        "rejected": held.rejected,
+        "key": key,
+    }
+    fields: dict[str, Any] = {
+        "session_id": session,
+        "erased_at": held.erased_at,
+        "would_remove": would_remove,
+    }
+    if output != "table":
+        show_fields({**fields, "may_still_hold_bytes": [one.for_programs() for one in left]}, output)
+        return
+    show_fields(fields, output)
+    note("Bytes would still be here, for a while or until you remove them:")
+    show_rows(shown([one.for_programs() for one in left]), output, COLUMNS)
+
+
+async def _one(settings: Settings, session: str, chosen: _Choice) -> dict[str, Any]:
+    """Erase one session; the receipt."""
+    await require_this_version(settings)
+    async with connected(settings, patiently=True) as databases:
+        held = await look(databases, settings.postgres_schema, session)
+        if not chosen.unknown:
+            require_known(held, session)
         if held.erased_at is None:
             what = f"this erases {held.checkpoints} checkpoints of {session!r} for good, and its id with them"
-            confirm(what, wanted.yes)
+            confirm(what, chosen.yes)
+        places = Places(settings, databases)
         async with publishing(settings) as publisher:
-            result = await _command(publisher, wanted)
-            owed = await _settle(publisher, wanted, databases, settings, result)
-        for code in _LEFT_BY_WORKERS:
-            async for _ in purge_rejected(
-                databases, settings.postgres_schema, RejectedFilters(session=session, code=code)
-            ):
-                pass
-        after = await _held(databases, settings, session)
-        _require_gone(after, session)
-        last = after.erased_at
-        if last is None:
-            raise CommandError(f"Postgres has no tombstone of {session!r}: is this the workers' database?")
-        erasure = Erasure(session, result.token[0], after.first, last, owed, after.unattributed)
-        left = await remaining(settings, databases, erasure)
-    return make_receipt(session, settings.topics.commands, result.body, None, left), left
+            eraser = Eraser(settings, databases, publisher, places, chosen.timeout)
+            return await eraser.erase(session, held.erased_at)
 
 
-async def _require_this_version(settings: Settings) -> None:
-    """CommandError if there is a worker of another version, which may know no tombstones.
-
-    It would reject the erasure or, worse, take a partition over later and apply what comes to the session.
-    """
-    from waypost import __version__
-    from waypost_worker.kafka.group_members import UNKNOWN_VERSION, worker_versions
-    from waypost_worker.partition.ports import RefusedError
-
-    try:
-        async with kafka_errors(settings):
-            found = await worker_versions(kafka_connection(settings), settings.group_id)
-    except (CommandError, RefusedError):
-        return  # this login may not look, or Kafka is away, which publishing says better
-    if others := sorted(set(found) - {__version__, UNKNOWN_VERSION}):
-        raise CommandError(
-            f"this is version {__version__}, and workers of version {' and '.join(others)} are running, which may not "
-            "know erased sessions. Nothing was changed. Finish the upgrade of workers and command line, and start this "
-            "again"
-        )
-
-
-async def _command(publisher: "Publisher", wanted: _Wanted, command_id: str | None = None) -> "CommandResult":
-    """Have the session erased; the result of that. CommandError if the command was rejected."""
-    command = Prepared(wanted.session, EventType.ERASE, b"{}")
-    result = await result_of(publisher, command, wanted.timeout, command_id)
-    if result.type == EventType.REJECTED and result.body["code"] == _UNSUPPORTED:
-        raise CommandError(
-            f"the worker of partition {result.body['command']['partition']} is of an earlier version and doesn't know "
-            "how to erase sessions. It keeps the command as rejected. Upgrade all workers, and start this again"
-        )
-    result.raise_if_rejected()
-    return result
+async def _many(
+    settings: Settings, chosen: _Choice, receipts: Path | None, dry_run: bool, output: Format
+) -> None:
+    """Erase all sessions of a prefix, one after the other; or list them."""
+    if not dry_run:
+        await require_this_version(settings)
+    async with connected(settings, patiently=True) as databases:
+        with Stream(output) as stream:
+            total = checkpoints = 0
+            async for row in sessions(databases, settings.postgres_schema, chosen.prefix):
+                total, checkpoints = total + 1, checkpoints + row["checkpoints"]
+                if dry_run:
+                    await _show_candidate(stream, databases, settings, row["session_id"])
+            if total and not dry_run:
+                what = f"this erases {checkpoints} checkpoints of {total} sessions for good, and their ids with them"
+                confirm(what, chosen.yes)
+                total = await _erase_all(stream, settings, databases, chosen, receipts)
+    would = "would be erased" if dry_run else "erased"
+    note(f"{total} session{'' if total == 1 else 's'} {would}")
 
 
-async def _settle(
-    publisher: "Publisher",
-    wanted: _Wanted,
-    databases: Databases,
-    settings: Settings,
-    result: "CommandResult",
+async def _erase_all(
+    stream: Stream, settings: Settings, databases: Databases, chosen: _Choice, receipts: Path | None
 ) -> int:
-    """Have results that were emitted removed from the outbox; how many entries are left that may hold some.
-
-    A batch removes what was emitted before it. In a partition without traffic, there would be none: the same command
-    once more is one, and changes nothing.
-    """
-    partition, offset = result.token
-    database, sql = databases.of(partition), query("erase/owed", settings.postgres_schema)
-    for _ in range(_ASKED):
-        await _command(publisher, wanted, result.body["command"]["id"])
-        if not (owed := int(await database.fetchval(sql, partition, offset))):
-            return 0
-    return owed
-
-
-def _require_gone(held: _Held, session: str) -> None:
-    if held.checkpoints or held.rejected:
-        raise CommandError(
-            f"Postgres still holds {held.checkpoints} checkpoints and {held.rejected} rejected commands of "
-            f"{session!r}, although a worker erased it. No receipt was written. Run 'waypost verify', and start this "
-            "again"
-        )
+    """Erase all sessions of a prefix; how many."""
+    schema = settings.postgres_schema
+    done: set[str] = set()
+    async with publishing(settings) as publisher:
+        eraser = Eraser(settings, databases, publisher, Places(settings, databases), chosen.timeout)
+        for _ in range(2):  # once more for those that began meanwhile
+            async for row in sessions(databases, schema, chosen.prefix):
+                if (name := row["session_id"]) in done:
+                    continue
+                held = await look(databases, schema, name)
+                made = await eraser.erase(name, held.erased_at)
+                if receipts is not None:
+                    write_receipt(receipts / _file_name(name), made)
+                removed = made["checkpoints_removed_now"]
+                stream.show(made, event_line(None, "erased", name, f"{removed} checkpoints removed"))
+                _warn(made)
+                done.add(name)
+    return len(done)
 
 
-def _show(made: dict[str, Any], left: "list[Any]", output: Format) -> None:
+def _file_name(session: str) -> str:
+    """Return the name of a session's receipt: ids may be long, and hold characters that no file name may have."""
+    return f"{hashlib.sha256(session.encode()).hexdigest()[:32]}.json"
+
+
+async def _show_candidate(stream: Stream, databases: Databases, settings: Settings, session: str) -> None:
+    held = await look(databases, settings.postgres_schema, session)
+    fields = {
+        "session_id": session,
+        "erased_at": held.erased_at,
+        "checkpoints": held.checkpoints,
+        "bytes": held.bytes,
+    }
+    about = f"{held.checkpoints} checkpoints, {held.bytes} bytes"
+    stream.show(fields, event_line(None, "erased" if held.erased_at else "would go", session, about))
+
+
+def _show(made: dict[str, Any], output: Format) -> None:
     if output != "table":
         show_fields(made, output)
         return
@@ -276,4 +241,12 @@ def _show(made: dict[str, Any], left: "list[Any]", output: Format) -> None:
     fields["command"] = f"{command['id']} at {command['topic']}/{command['partition']}/{command['offset']}"
     show_fields(fields, output)
     note("Bytes may still be here:")
-    show_rows(shown(left), output, COLUMNS)
+    show_rows(shown(made["may_still_hold_bytes"]), output, COLUMNS)
+
+
+def _warn(made: dict[str, Any]) -> None:
+    if made["key_came_back"]:
+        note(
+            f"warning: {made['session_id']!r} was erased before, and its key was there again: an older key store was "
+            "restored. It is deleted now; 'waypost doctor' finds others"
+        )

@@ -10,6 +10,7 @@ from typing import Any, Final
 import orjson
 
 from waypost import __version__
+from waypost_worker.cli.erase.keys import DeletedKey
 from waypost_worker.cli.erase.remaining import Remaining
 from waypost_worker.cli.support.output import USAGE, CommandError
 
@@ -18,11 +19,12 @@ VERSION: Final = 1
 
 
 def make_receipt(
-    session: str, topic: str, body: dict[str, Any], key: dict[str, Any] | None, left: Sequence[Remaining]
+    session: str, topic: str, body: dict[str, Any], key: DeletedKey | None, left: Sequence[Remaining]
 ) -> dict[str, Any]:
     """Return the receipt. ``body`` is that of the result of the erase command.
 
-    If an erasure is repeated, ``erased_at`` and ``key`` are those of the first time.
+    If an erasure is repeated, ``erased_at`` and ``key`` are those of the first time. ``key_came_back`` says that an
+    older key store had been restored since.
     """
     return {
         "format": FORMAT,
@@ -32,7 +34,8 @@ def make_receipt(
         "erased_at": body["erased_at"],
         "checkpoints_removed_now": body["count"],
         "command": {"topic": topic, **body["command"]},
-        "key": key,
+        "key": None if key is None else key.for_programs(),
+        "key_came_back": key is not None and key.returned,
         "in_postgres": "tombstone",
         "may_still_hold_bytes": [one.for_programs() for one in left],
         "written_at": datetime.now(UTC),
@@ -50,6 +53,17 @@ def check_writable(path: Path) -> None:
         raise CommandError(
             f"--receipt: {path} can't be written ({error.strerror}). Nothing was changed", USAGE
         ) from None
+
+
+def check_directory(path: Path) -> None:
+    """CommandError unless receipts can be written into this directory, which is made if need be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandError(
+            f"--receipt: {path} can't be made a directory ({error.strerror}). Nothing was changed", USAGE
+        ) from None
+    check_writable(path / "receipt.json")
 
 
 def write_receipt(path: Path, made: dict[str, Any]) -> None:
