@@ -12,10 +12,11 @@ from agents.memory.session_settings import SessionSettings
 from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage, ResponseOutputText
 from tests.support.deployment import Deployment
 
-from waypost import InvalidCommandError, Reader
+from waypost import InvalidCommandError, Publisher, Reader
 from waypost.adapters import Backend, SessionFullError
 from waypost.adapters.openai_agents import WaypostSession
 from waypost.adapters.plain import TypedValue, plain_data
+from waypost.wire.event_types import EventType
 
 
 def said(text: str, role: str = "user") -> Any:
@@ -45,6 +46,21 @@ async def test_it_is_a_session_and_does_what_that_of_the_sdk_does(backend: Backe
             assert await ours.get_items(limit) == await theirs.get_items(limit)
     assert await ours.get_items() == await theirs.get_items()
     theirs.close()
+
+
+async def test_an_erased_session_is_empty_and_takes_nothing_more(
+    backend: Backend, adapter_world: Deployment
+) -> None:
+    ours = WaypostSession("gone", backend)
+    await ours.add_items([said("one"), said("two")])
+    server, prefix = adapter_world.endpoints.bootstrap_servers, adapter_world.topics.prefix
+    async with Publisher(server, topic_prefix=prefix) as publisher:
+        result = await publisher.publish_and_wait(ours._session, EventType.ERASE, b"{}")
+    assert result.type == EventType.ERASED
+    assert await WaypostSession("gone", backend).get_items() == []
+    with pytest.raises(InvalidCommandError, match="was erased") as caught:
+        await WaypostSession("gone", backend, durability="applied").add_items([said("three")])
+    assert caught.value.code == "erased"
 
 
 def nested(levels: int) -> Any:

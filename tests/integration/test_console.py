@@ -193,6 +193,23 @@ def test_an_observer_sees_no_data_and_changes_nothing(shared: CommandLine, sessi
         assert client.get(f"/api/v1/sessions/{session}/checkpoints/1").status_code == 403
 
 
+def test_an_erased_session_is_shown_as_such_and_takes_no_more_commands(
+    client: httpx.Client, line: CommandLine, session: str
+) -> None:
+    create(line, session, "a", "b")
+    path = f"/sessions/{session}/clear"
+    form = client.get(path).text
+    assert line.run("erase", session, "--yes").code == 0
+    page = client.get(f"/sessions/{session}").text
+    assert "This session was erased" in page
+    assert "Clear…" not in page
+    assert ">erased</span>" in client.get("/", params={"q": session}).text
+    # A form from before the erasure publishes nothing.
+    before = commands_in(line)
+    assert confirm(client, path, form).status_code == 409
+    assert commands_in(line) == before
+
+
 def test_a_proxy_says_who_it_is(own: CommandLine, own_worker: Started, session: str) -> None:
     settings = {
         "WAYPOST_CONSOLE_AUTH": "proxy",

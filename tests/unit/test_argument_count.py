@@ -12,6 +12,7 @@ EXEMPT = {
     "schemas/waypost/reader/client.py: Reader.__init__": "public: each option is a keyword of its own",
     "schemas/waypost/subscriber/client.py: Subscriber.__init__": "public: each option is a keyword of its own",
     "worker/waypost_worker/cli/dev.py: dev": FLAGS,
+    "worker/waypost_worker/cli/erase/app.py: erase": FLAGS,
     "worker/waypost_worker/cli/publish.py: publish": FLAGS,
     "worker/waypost_worker/cli/recovery/replay.py: replay": FLAGS,
     "worker/waypost_worker/cli/recovery/verify.py: verify": FLAGS,

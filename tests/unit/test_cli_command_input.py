@@ -56,6 +56,7 @@ def test_types_have_short_and_long_names(kind: str) -> None:
         "rollback": '{"checkpoint_id":"s:1"}',
         "import": '{"checkpoints":[]}',
         "configure": '{"max_checkpoints":5}',
+        "erase": "{}",
         "expire": '{"idle_since":"2026-11-24T08:24:59Z"}',
     }
     short = arguments(kind=kind, body=bodies[kind])
