@@ -267,14 +267,17 @@ def test_all_sessions_of_a_prefix(line: CommandLine, session: str) -> None:
     again = line.run("erase", "--prefix", f"{session}/", "--yes", "-o", "json")
     assert [row["erased_at"] for row in again.json] == [row["erased_at"] for row in done.rows]
     assert len(line.run("session", "show", f"{session}-other", "-o", "json").json) == 1
-    table = line.run("erase", "--prefix", f"{session}/", "--yes")
+    table = line.run("erase", "--tenant", session, "--yes")
     assert table.out.count("0 checkpoints removed") == 3
+    other = line.run("erase", f"{session}-other", "--tenant", session, "--yes")
+    assert (other.code, "does not belong to the tenant" in other.error) == (1, True)
 
 
 def test_what_makes_no_sense_is_a_usage_error(line: CommandLine, session: str) -> None:
     for arguments, problem in (
-        ((), "name one SESSION, or --prefix for several"),
-        ((session, "--prefix", "a"), "name one SESSION, or --prefix for several"),
+        ((), "name one SESSION, or --prefix or --tenant for several"),
+        ((session, "--prefix", "a"), "name one SESSION, or --prefix or --tenant for several"),
+        (("--tenant", "acme", "--prefix", "other"), "no session of the tenant 'acme' begins with 'other'"),
         (("--prefix", "a", "--unknown"), "--unknown is for one SESSION"),
         (("--prefix", "a\nb"), "--prefix: the session id contains a control character"),
         (("a\nb",), "the session id contains a control character"),

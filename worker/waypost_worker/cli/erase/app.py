@@ -9,6 +9,7 @@ from typing import Annotated, Any, NamedTuple
 from cyclopts import Parameter
 
 from waypost.errors import InvalidCommandError
+from waypost.model.tenants import TenantScope
 from waypost.wire.encode import check_session_id
 from waypost_worker.cli.erase.eraser import Eraser, require_this_version
 from waypost_worker.cli.erase.held import look, require_known, sessions
@@ -18,7 +19,7 @@ from waypost_worker.cli.erase.remaining import COLUMNS, Erasure, Places, shown
 from waypost_worker.cli.support.connections import publishing
 from waypost_worker.cli.support.databases import Databases, connected
 from waypost_worker.cli.support.logs import command_partitions
-from waypost_worker.cli.support.options import NOTHING_GIVEN, Common
+from waypost_worker.cli.support.options import NOTHING_GIVEN, Common, TenantFlag
 from waypost_worker.cli.support.output import (
     DONE,
     USAGE,
@@ -42,11 +43,10 @@ def erase(
     prefix: Annotated[
         str, Parameter(help="erase all sessions whose ids begin with this, instead of one")
     ] = "",
+    tenant: TenantFlag = None,
     receipt: Annotated[
         Path | None,
-        Parameter(
-            help="write a receipt to this file, as JSON; with --prefix, one for each to this directory"
-        ),
+        Parameter(help="write a receipt to this file, as JSON; of several, one for each to this directory"),
     ] = None,
     unknown: Annotated[
         bool, Parameter(help="erase it although no worker has applied a command of it yet")
@@ -78,9 +78,15 @@ def erase(
 
       waypost erase trip-to-rome --dry-run
       waypost erase trip-to-rome --yes --receipt trip-to-rome.erased.json
-      waypost erase --prefix customer-7/ --yes --receipt receipts
+      waypost erase --tenant acme --yes --receipt receipts
     """
-    chosen = _Choice.of(session, prefix, unknown, yes, timeout)
+    scope = TenantScope(tenant)
+    if session is not None:
+        scope.require(session)
+    if (narrowed := scope.narrowed(prefix)) is None:
+        problem = f"no session of the tenant {tenant!r} begins with {prefix!r}: leave out --prefix"
+        raise CommandError(problem, USAGE)
+    chosen = _Choice.of(session, prefix if session is not None else narrowed, unknown, yes, timeout)
     if receipt is not None and not dry_run:
         (check_writable if chosen.session is not None else check_directory)(receipt)
     settings = common.settings()
@@ -110,7 +116,7 @@ class _Choice(NamedTuple):
     def of(cls, session: str | None, prefix: str, unknown: bool, yes: bool, timeout: float) -> "_Choice":
         """Check what was given."""
         if (session is None) == (not prefix):
-            raise CommandError("name one SESSION, or --prefix for several", USAGE)
+            raise CommandError("name one SESSION, or --prefix or --tenant for several", USAGE)
         if session is None and unknown:
             raise CommandError(
                 "--unknown is for one SESSION: nobody can tell which others there may be", USAGE
