@@ -168,6 +168,35 @@ def test_a_copy_in_another_schema_and_older_snapshots_are_named(
     assert f"snapshot {after}" not in again
 
 
+def test_a_database_that_is_restored_to_before_is_erased_again(
+    servers: Servers, own: CommandLine, own_worker: Any, session: str
+) -> None:
+    assert secret(own, session).code == 0
+    settings = {**own.settings, "WAYPOST_SNAPSHOTS": str(own.directory / "snapshots")}
+    here = CommandLine(own.directory, settings)
+    assert here.run("snapshot", "create").code == 0
+    receipt = erased(here, session)
+    own_worker.stop()
+    name = f"restored_{own.settings['WAYPOST_TOPIC_PREFIX'][-12:]}"
+    dsn = servers.postgres.create_database(name)
+    restored = CommandLine(own.directory, {**settings, "WAYPOST_POSTGRES_DSN": dsn})
+    try:
+        assert restored.run("snapshot", "restore", "latest").code == 0
+        assert found_in_postgres(restored, MARKER) != []
+        worker = restored.start("worker")
+        try:
+            worker.until("worker_ready", 120)
+            late = secret(restored, session)
+            assert (late.code, late.json["code"]) == (1, "erased")
+            assert found_in_postgres(restored, MARKER) == []
+            assert erased(restored, session)["erased_at"] == receipt["erased_at"]
+            assert restored.run("verify", "--strict", "-o", "json").json["equal"]
+        finally:
+            worker.end()
+    finally:
+        servers.postgres.drop_database(name)
+
+
 def test_copies_and_forks_are_named(line: CommandLine, session: str) -> None:
     create(line, session, "a", "b")
     assert line.run("session", "copy", session, "--as", f"{session}-copy").code == 0
