@@ -9,10 +9,12 @@ MOST = 7
 FLAGS = "cyclopts makes a flag of each argument"
 # Only what a person types or a user calls by keyword may take more.
 EXEMPT = {
+    "schemas/waypost/adapters/backend.py: Backend.__init__": "public: each option is a keyword of its own",
     "schemas/waypost/reader/client.py: Reader.__init__": "public: each option is a keyword of its own",
     "schemas/waypost/subscriber/client.py: Subscriber.__init__": "public: each option is a keyword of its own",
     "worker/waypost_worker/cli/dev.py: dev": FLAGS,
     "worker/waypost_worker/cli/erase/app.py: erase": FLAGS,
+    "worker/waypost_worker/cli/expire/app.py: expire": FLAGS,
     "worker/waypost_worker/cli/publish.py: publish": FLAGS,
     "worker/waypost_worker/cli/recovery/replay.py: replay": FLAGS,
     "worker/waypost_worker/cli/recovery/verify.py: verify": FLAGS,

@@ -98,7 +98,15 @@ def test_a_file_that_others_can_read_or_change_is_refused(file: Path, mode: int)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "  \n", "secret!", base64.b64encode(bytes(16)).decode(), new_wrapping_key() + " x", "ä"]
+    "text",
+    [
+        "",
+        "  \n",
+        "secret!",
+        base64.b64encode(bytes(16)).decode(),
+        base64.b64encode(bytes(32)).decode() + " x",
+        "ä",
+    ],
 )
 def test_what_is_not_a_wrapping_key_is_refused_and_not_quoted(file: Path, text: str) -> None:
     file.write_text(text)

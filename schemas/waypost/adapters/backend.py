@@ -117,9 +117,8 @@ class Backend:
             topic_prefix=topic_prefix,
             schema=schema,
             timeout=timeout,
-            publisher_options=options,
-            reader_options=reader_options or {},
-            codec=codec,
+            publisher_options={**options, "codec": codec},
+            reader_options={"codec": codec, **(reader_options or {})},
         )
         self._encrypts = codec is not None
         self._place = f"{Topics(topic_prefix).commands!r} at {bootstrap_servers}"

@@ -28,14 +28,12 @@ class Connection:
         timeout: float,
         publisher_options: Mapping[str, Any],
         reader_options: Mapping[str, Any],
-        codec: "Codec | None" = None,
     ) -> None:
         self._make_publisher: Callable[[], Publisher] = lambda: Publisher(
             bootstrap_servers,
             **{
                 "topic_prefix": topic_prefix,
                 "source": "/waypost/adapter",
-                "codec": codec,
                 **publisher_options,
             },
         )
@@ -46,12 +44,11 @@ class Connection:
                 "bootstrap_servers": bootstrap_servers,
                 "topic_prefix": topic_prefix,
                 "kafka_options": publisher_options.get("kafka_options"),
-                "codec": codec,
                 **reader_options,
             },
         )
         self.timeout = timeout
-        self.codec = codec
+        self.codec: Codec | None = publisher_options.get("codec")
 
     async def open(self) -> None:
         """Make a reader, which connects later, and start a publisher.
