@@ -161,7 +161,7 @@ def main(arguments: Sequence[str], root: Path = ROOT) -> int:
         vulnerable = vulnerable or bool(found)
         print(f"{lock}: {len(packages)} packages, {len(found)} findings")  # noqa: T201
         for one in found:
-            print(f"  {one.package} {one.version}: {one.advisory}, mended in {one.mended_in}: {one.summary}")  # noqa: T201
+            print(f"  {one.package} {one.version}: {one.advisory}, fixed in {one.mended_in}: {one.summary}")  # noqa: T201
     return int(vulnerable)
 
 

@@ -103,7 +103,7 @@ def test_what_cannot_be_read_is_left_and_can_be_mended(line: CommandLine, sessio
     assert (left.code, left.json[0]["outcome"]) == (1, "would be refused")
     assert left.json[0]["code"] == "invalid-body"
     assert refused(line, session, 1) == [row]
-    mended = line.directory / "mended.json"
+    mended = line.directory / "fixed.json"
     mended.write_text('{"name": "n", "data": {"x": 7}}')
     done = line.run("rejected", "retry", row["place"], "--value", str(mended))
     assert done.code == 0

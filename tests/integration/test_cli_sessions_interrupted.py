@@ -47,7 +47,7 @@ def test_an_import_that_was_killed_goes_on_and_imports_nothing_twice(line: Comma
     file.write_text(lines_of_parts(session, 8))
     begun = line.start("session", "import", session, str(file))
     try:
-        said = begun.until("go on with --resume")
+        said = begun.until("pass --resume")
         identifier = said.split()[-1]
         while line.run("session", "show", session).code:
             assert begun.process.poll() is None

@@ -65,7 +65,7 @@ def test_the_page_on_sessions(own: CommandLine, own_worker: Started, servers: Se
     create(own, "team-a/1", "n")
     own.run("publish", "session-1", "--type", "pin", "--body", '{"checkpoint_id": "session-1:99"}', "--wait")
     (refused,) = own.run("rejected", "list", "-o", "jsonl").rows
-    (own.directory / "mended.json").write_text('{"checkpoint_id": "session-1:12"}')
+    (own.directory / "fixed.json").write_text('{"checkpoint_id": "session-1:12"}')
     prefix = f"{own.settings['WAYPOST_TOPIC_PREFIX']}-other"
     (own.directory / "other.toml").write_text(f'topic_prefix = "{prefix}"\n')
     # Where the other deployment keeps its state is of no concern to a copy: a schema beside this one will do.

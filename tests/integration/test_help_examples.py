@@ -247,7 +247,7 @@ def _prepare(line: CommandLine) -> str:
     create(line, "trip-to-rome", "plan_made")
     (line.directory / "spool").mkdir(mode=0o700)
     (line.directory / "report.json").write_text('{"pages": 3}')
-    (line.directory / "mended.json").write_text('{"checkpoint_id": "session-1:12"}')
+    (line.directory / "fixed.json").write_text('{"checkpoint_id": "session-1:12"}')
     (line.directory / "commands.jsonl").write_text('{"session": "team-a/2", "name": "n", "data": {}}\n')
     return refuse(line)
 

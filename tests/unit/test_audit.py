@@ -95,7 +95,7 @@ def test_a_vulnerable_package_is_named_with_its_mend(
     assert audit.main([str(held)], root) == 1
     told = capsys.readouterr().out
     assert "the newest of 2026-01-02" in told
-    assert "some-package 1.2: X-1, CVE-1, mended in 1.3: bad" in told
+    assert "some-package 1.2: X-1, CVE-1, fixed in 1.3: bad" in told
     assert "requirements.lock: 1 packages, 1 findings" in told
     assert "deploy/worker.lock: 1 packages, 0 findings" in told
 

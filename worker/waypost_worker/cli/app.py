@@ -30,52 +30,52 @@ _DEBUG: Final = "--debug"
 _WIDE: Final = "--wide"
 _INTERRUPTED: Final = 130
 
-# Name, where it is, and the first line of its help.
+# Name, location, and the first line of its help.
 COMMANDS: Final = {
     _RUN: (
         ("dev", "dev:dev", "Kafka, Postgres and workers on this machine, until Ctrl-C."),
         ("worker", "worker.app:worker", "Run one worker until SIGTERM or Ctrl-C."),
-        ("console", "console:console", "Look at sessions and change them in a browser."),
+        ("console", "console:console", "Show sessions, and change them, in a browser."),
         ("migrate", "migrate:migrate", "Bring the database's schema up to this version."),
-        ("topics", "topics.app:app", "Make, check, update or adopt the two topics; print ACLs."),
+        ("topics", "topics.app:app", "Create, check, update or adopt the two topics; print ACLs."),
         ("authority", "authority:app", "Choose who may set the default retention and skip commands."),
     ),
     _USE: (
         ("publish", "publish:publish", "Publish commands; --wait shows their results."),
-        ("tail", "tail:tail", "Watch results as they come."),
+        ("tail", "tail:tail", "Watch results as they arrive."),
         (
             "session",
             "session.app:app",
-            "Look at sessions, set their policies, move and roll them back.",
+            "Show sessions, set their policies, move them and roll them back.",
         ),
-        ("rejected", "rejected.app:app", "Look at the commands that were refused; retry or purge them."),
+        ("rejected", "rejected.app:app", "List rejected commands; retry or purge them."),
         (
             "results",
             "results.app:app",
             "Find results that no worker wrote, and ignore them.",
         ),
-        ("import", "import_.app:app", "Take threads over from other checkpointers."),
+        ("import", "import_.app:app", "Import threads from other checkpointers."),
         ("expire", "expire.app:expire", "Remove the checkpoints of sessions that have been idle."),
-        ("erase", "erase.app:erase", "Erase a session for good, and say what still holds its bytes."),
-        ("defaults", "defaults:defaults", "Set the retention of sessions without a policy of their own."),
+        ("erase", "erase.app:erase", "Erase a session for good, and list what still holds its bytes."),
+        ("defaults", "defaults:defaults", "Set the retention of sessions without their own policy."),
     ),
     _LOOK: (
         ("commands", "commands.app:app", "Skip a command at which a partition is refused."),
         ("replay", "recovery.replay:replay", "Rebuild Postgres from the command topic."),
-        ("verify", "recovery.verify:verify", "Prove that Postgres is the fold of the command topic."),
-        ("doctor", "doctor.app:doctor", "Check Kafka, Postgres, clocks and keys; say how to fix them."),
-        ("keys", "keys.app:app", "Make a key store, look at keys, and rotate what wraps them."),
-        ("spool", "spool:app", "Send what publishers left in a spool directory."),
+        ("verify", "recovery.verify:verify", "Prove that Postgres matches the command topic."),
+        ("doctor", "doctor.app:doctor", "Check Kafka, Postgres, clocks and keys, and suggest fixes."),
+        ("keys", "keys.app:app", "Create a key store, look at keys, and rotate what wraps them."),
+        ("spool", "spool:app", "Send the commands that publishers left in a spool directory."),
         ("snapshot", "snapshot:app", "Take, list, check, restore and prune snapshots."),
         ("config", "config:app", "Show the settings and where they come from."),
-        ("schema", "schema:app", "The contract as JSON Schema and AsyncAPI files."),
+        ("schema", "schema:app", "Write or check the contract as JSON Schema and AsyncAPI files."),
         ("completion", "completion:completion", "Print a script that completes commands and flags."),
     ),
 }
 
 
 def build(chosen: str | None = None) -> App:
-    """The command line. ``chosen`` is the command that will run, whose own help then comes from its module."""
+    """Build the command line. ``chosen`` is the command that will run; its own help then comes from its module."""
     app = App(
         name="waypost",
         version=__version__,
@@ -114,7 +114,7 @@ def main(arguments: list[str] | None = None) -> None:
     if wide := _WIDE in tokens:
         tokens.remove(_WIDE)
     show_wide_tables(wide)
-    # What clients say while they try again is not for a person at a terminal.
+    # Messages of clients that keep retrying are not meant for a person at a terminal.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     logging.getLogger("waypost").addHandler(logging.NullHandler())
@@ -129,13 +129,13 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             note("".join(traceback.format_exception(error)).rstrip())
         line, code = _failure(error, debug)
-        # Both ends stay: what is wrong, and what to do.
+        # Keep both ends: the problem, and what to do.
         note(f"waypost: {shortened(printable(shortened(' '.join(line.split()))))}")
     raise SystemExit(code if isinstance(code, int) else DONE)
 
 
 def _failure(error: Exception, debug: bool) -> tuple[str, int]:
-    """What to say, and the exit code."""
+    """Return the message and the exit code."""
     from waypost.errors import InvalidCommandError, WaypostError
     from waypost_worker.config.settings import SettingsError
     from waypost_worker.partition.ports import OwnerError

@@ -1,4 +1,4 @@
-"""``waypost authority``: who may give commands about whole partitions."""
+"""``waypost authority``: choose who may send commands about whole partitions."""
 
 import asyncio
 from pathlib import Path
@@ -36,7 +36,7 @@ _COLUMNS = ("partition", "key", "signed_at")
 
 @app.command(name="create-key")
 def create(
-    file: Annotated[Path, Parameter(help="where to write the private key; must not exist")],
+    file: Annotated[Path, Parameter(help="file to write the private key to; must not exist")],
     /,
     *,
     output: OutputFlag = "table",
@@ -76,14 +76,15 @@ def show(*, common: Common = NOTHING_GIVEN) -> int:
     show_rows(rows, common.output, _COLUMNS, "the topic has no partitions")
     if any(one.key is None for one in found.values()):
         note(
-            "partitions without a key accept commands about them from anybody: see 'waypost authority set --help'"
+            "partitions without a key accept commands about them from anyone: see 'waypost authority set "
+            "--help'"
         )
     return DONE
 
 
 @app.command(name="set")
 def set_authority(
-    file: Annotated[Path, Parameter(help="file of the new key, public or private, PEM")],
+    file: Annotated[Path, Parameter(help="PEM file with the new key, public or private")],
     /,
     *,
     authority_key: KeyFlag = None,
@@ -113,7 +114,7 @@ def set_authority(
 @app.command
 def remove(
     *,
-    authority_key: Annotated[Path, Parameter(help="private key file of the current authority")],
+    authority_key: Annotated[Path, Parameter(help="file with the current authority's private key")],
     yes: Annotated[bool, Parameter(help="don't ask")] = False,
     timeout: TimeoutFlag = 10,
     common: Common = NOTHING_GIVEN,

@@ -1,4 +1,4 @@
-"""``waypost config``: the settings in force."""
+"""``waypost config``: show the settings in effect."""
 
 from cyclopts import App
 from pydantic import SecretStr

@@ -18,16 +18,18 @@ _PORT = validators.Number(gte=0, lte=65_535)
 
 def console(
     *,
-    host: Annotated[str | None, Parameter(help="where to listen (default 127.0.0.1)")] = None,
+    host: Annotated[str | None, Parameter(help="address to listen on (default: 127.0.0.1)")] = None,
     port: Annotated[
         int | None,
-        Parameter(help="0 lets the system choose (default: the first free from 8650)", validator=_PORT),
+        Parameter(
+            help="port to listen on, 0 for any (default: the first free one from 8650)", validator=_PORT
+        ),
     ] = None,
     tenant: TenantFlag = None,
     open_: Annotated[bool, Parameter(name="--open", help="open it in your browser")] = False,
     common: Common = NOTHING_GIVEN,
 ) -> int:
-    """Look at sessions and change them in a browser.
+    """Show sessions, and change them, in a browser.
 
     Runs until Ctrl-C. The console shows sessions, checkpoints and differences,
     and what a change would do before it is made. It reads Postgres and

@@ -48,17 +48,16 @@ def defaults(
     *,
     flags: PolicyFlags = NO_CHANGES,
     authority_key: KeyFlag = None,
-    dry_run: Annotated[bool, Parameter(help="show what would be removed; send nothing")] = False,
+    dry_run: Annotated[bool, Parameter(help="show what would be removed, and send nothing")] = False,
     yes: Annotated[bool, Parameter(help="don't ask")] = False,
     timeout: TimeoutFlag = 10,
     common: Common = NOTHING_GIVEN,
 ) -> int:
-    """Set the retention of sessions without a policy of their own.
+    """Set the retention of sessions without their own policy.
 
-    One command goes to every partition, so the policy is part of the log. It
-    changes the fields that are named, and a session follows it from its next
-    command on: what is then too much is removed. --dry-run shows how much that
-    would be now, for each session and in total.
+    One command goes to every partition, so the policy is part of the log. It changes the fields that you name. A
+    session follows the new policy starting with its next command, which removes the checkpoints that it no longer
+    allows. --dry-run shows how many that would be now, per session and in total.
 
     If there is an authority (see 'waypost authority'), sign the commands with
     --authority-key; unsigned ones are rejected.
@@ -77,14 +76,14 @@ def defaults(
     if dry_run:
         _show_preview(changes, asyncio.run(_preview(settings, changes)), common.output)
         return DONE
-    confirm("this can drop checkpoints of every session without a policy of its own", yes)
+    confirm("this can remove checkpoints of every session without its own policy", yes)
     sent = asyncio.run(_configure(settings, changes, signer, timeout))
     show_fields({**changes, "partitions": len(sent), "command_ids": sent}, common.output)
     return DONE
 
 
 async def _preview(settings: Settings, changes: PolicyChanges) -> list[dict[str, Any]]:
-    """The sessions that would lose checkpoints, those that lose most first."""
+    """Return the sessions that would lose checkpoints, sorted by how many they would lose."""
     changed = policy_changes(changes)
     schema, now = settings.postgres_schema, time.time_ns() // 1000
     found = []
@@ -127,7 +126,7 @@ async def _configure(
     try:
         found = await authorities(settings)
     except CommandError:
-        found = {}  # Postgres is not needed here; it only tells sooner that the commands would be rejected
+        found = {}  # Postgres is not needed here; it only shows earlier that the commands would be rejected
     check_signer(found, None)
     async with publishing(settings) as publisher:
         ids = await publisher.configure_defaults(**changes)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from waypost_worker.console.background import BackgroundConsole
     from waypost_worker.devserver import Endpoints
 
-# What samples and other programs expect.
+# The ports that samples and other programs expect.
 _KAFKA_PORT: Final = 9092
 _POSTGRES_PORT: Final = 5432
 _PORT = validators.Number(gte=0, lte=65_535)
@@ -35,43 +35,45 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def dev(
     *,
     state_dir: Annotated[
-        Path | None, Parameter(help="where all data is kept (default WAYPOST_STATE_DIR or .waypost)")
+        Path | None, Parameter(help="directory for all data (default: WAYPOST_STATE_DIR or .waypost)")
     ] = None,
-    ephemeral: Annotated[bool, Parameter(help="keep nothing")] = False,
+    ephemeral: Annotated[bool, Parameter(help="delete all data at the end")] = False,
     workers: Annotated[
-        int, Parameter(help="worker processes, 0 for none", validator=validators.Number(gte=0, lte=64))
+        int,
+        Parameter(help="number of worker processes, 0 for none", validator=validators.Number(gte=0, lte=64)),
     ] = 1,
     partitions: Annotated[
-        int | None, Parameter(help="of new topics (default 3)", validator=validators.Number(gte=1, lte=1000))
+        int | None,
+        Parameter(help="partitions of new topics (default: 3)", validator=validators.Number(gte=1, lte=1000)),
     ] = None,
-    topic_prefix: Annotated[str | None, Parameter(help="of the two topics (default waypost)")] = None,
+    topic_prefix: Annotated[str | None, Parameter(help="prefix of both topics (default: waypost)")] = None,
     kafka_port: Annotated[
-        int | None, Parameter(help="0 for any (default 9092, or any if it is taken)", validator=_PORT)
+        int | None,
+        Parameter(help="port of Kafka, 0 for any (default: 9092, or any if it is taken)", validator=_PORT),
     ] = None,
     postgres_port: Annotated[
-        int | None, Parameter(help="0 for any (default 5432, or any if it is taken)", validator=_PORT)
+        int | None,
+        Parameter(help="port of Postgres, 0 for any (default: 5432, or any if it is taken)", validator=_PORT),
     ] = None,
     console_port: Annotated[
         int | None,
         Parameter(
-            help="of the console, 0 lets the system choose (default: the first free from 8650)",
+            help="port of the console, 0 for any (default: the first free one from 8650)",
             validator=_PORT,
         ),
     ] = None,
-    no_console: Annotated[bool, Parameter(help="start no console")] = False,
+    no_console: Annotated[bool, Parameter(help="do not start the console")] = False,
     open_: Annotated[bool, Parameter(name="--open", help="open the console in your browser")] = False,
-    log_level: Annotated[str | None, Parameter(help="of the workers (default warning)")] = None,
+    log_level: Annotated[str | None, Parameter(help="log level of the workers (default: warning)")] = None,
     output: OutputFlag = "table",
 ) -> int:
     """Kafka, Postgres and workers on this machine, until Ctrl-C.
 
-    Needs neither Docker nor Java. The first start fetches Kafka (44 MB, about
-    half a minute); after that it takes a few seconds. Topics and schema are
-    made where they are missing. The link that is printed opens the console,
-    which shows sessions in a browser. Other waypost commands that run in the same
-    directory find the servers by themselves; other programs read endpoints.json
-    in the state directory, which is there as long as everything is ready. With
-    -o json the same and more is printed when it is.
+    It needs neither Docker nor Java. The first start downloads Kafka (44 MB, about 30 seconds); after that, it takes a
+    few seconds. Missing topics and a missing schema are created. The printed link opens the console, which shows
+    sessions in a browser. Other waypost commands that run in the same directory find the servers by themselves. Other
+    programs can read endpoints.json in the state directory, which exists as long as everything is ready. With -o json,
+    the same data and more is printed once everything is ready.
 
     For example:
 
@@ -92,7 +94,7 @@ def _directory(given: Path | None, ephemeral: bool) -> Path | None:
 
 
 class _Dev:
-    """One run of the dev server."""
+    """A run of the dev server."""
 
     def __init__(
         self,
@@ -122,7 +124,7 @@ class _Dev:
         self._ready = False
 
     def run(self, workers: int, partitions: int | None, output: Format, *, console: bool, open_: bool) -> int:
-        """Until a signal; the exit code."""
+        """Run until a signal. Return the exit code."""
         from waypost_worker.devserver import DevServerError
 
         for number in _SIGNALS:
@@ -160,13 +162,15 @@ class _Dev:
         found = self._servers.start()
         self._began = True
         self._progress.end()
-        # Whoever waits for endpoints.json finds topics and schema, too: it is written again when they are there.
+        # A program that waits for endpoints.json must find topics and schema, too, so the file is written again once
+        # they exist.
         file.remove(self._servers.state_dir)
         asyncio.run(prepare(found, self._settings.topics, partitions))
         return found
 
     def _start_console(self, endpoints: "Endpoints") -> str | None:
-        """The link that opens the console; None, and a note, if it can't run. The servers are of use without it."""
+        """Return the link that opens the console, or None, after a note, if it can't run. The servers are useful
+        without it."""
         from waypost_worker.console.background import BackgroundConsole
 
         log_failures()
@@ -208,7 +212,7 @@ class _Dev:
 
     def _on_signal(self, *_: object) -> None:
         if self._stop.is_set():
-            # Asked twice: don't wait for work in hand.
+            # The second signal: don't wait for work in progress.
             self._workers.kill()
             return
         self._stop.set()
@@ -230,7 +234,7 @@ class _Dev:
 
 
 async def prepare(endpoints: "Endpoints", topics: Topics, partitions: int | None) -> None:
-    """Make the topics and bring the schema up to date. CommandError if the topics have another count."""
+    """Create the topics and migrate the schema. Raise CommandError if the topics have a different partition count."""
     from waypost_worker.cli.topics.app import make_topics
     from waypost_worker.postgres.migrate import migrate_dsn
 
@@ -287,7 +291,7 @@ def _banner(
 
 
 class DownloadProgress:
-    """What the embedded servers are told to call while they fetch and prepare Kafka."""
+    """Called by the embedded servers while they download and prepare Kafka."""
 
     def __init__(self) -> None:
         self._bar: Any = None

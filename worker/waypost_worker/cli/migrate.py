@@ -31,13 +31,11 @@ def migrate(
 ) -> int:
     """Bring the database's schema up to this version.
 
-    All pending migrations are applied, or none. Safe to run from several places
-    at once. Where there are several databases (docs/sharding.md), each is brought
-    up to date, and then notes its place in the list.
+    Either all pending migrations are applied, or none. It is safe to run this from several machines at the same time.
+    If there are several databases (docs/sharding.md), each is migrated, and then records its place in the list.
 
-    With --roles, print the SQL for roles with the least rights (one that
-    migrates, one for workers, one that only reads); an administrator runs it
-    before the first migration and once more after it. See docs/security.md.
+    With --roles, print the SQL for roles with minimal privileges (one that migrates, one for workers, one that only
+    reads). An administrator runs it before the first migration and again after it. See docs/security.md.
 
     With --tenants, print the SQL for roles that see the sessions of one tenant
     only, by row-level security; an administrator runs it after each migration.
@@ -86,7 +84,9 @@ def _print_sql(name: str, settings: Settings, output: Format) -> int:
 
 
 async def _migrate(settings: Settings, dry_run: bool) -> list[list[Any]]:
-    """What was, or would be, applied to each database; several then note their places."""
+    """Return the migrations that were, or would be, applied to each database. Several databases then record their
+    places.
+    """
     from waypost_worker.postgres.migrate import SchemaError, pending
     from waypost_worker.postgres.migrate import migrate as apply
     from waypost_worker.postgres.shards import check_set, note_places

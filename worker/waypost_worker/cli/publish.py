@@ -50,18 +50,17 @@ def publish(
     data: Annotated[str | None, _json("JSON object, @FILE, or - for stdin")] = None,
     metadata: Annotated[str | None, _json("JSON object, @FILE, or - for stdin")] = None,
     type: Annotated[str, Parameter(help=", ".join(TYPES))] = "create",
-    body: Annotated[str | None, _json("the command's whole JSON body, with --type")] = None,
-    stdin: Annotated[bool, Parameter(help="a command from each line, see above")] = False,
-    wait: Annotated[bool, Parameter(help="wait for the result and show it")] = False,
+    body: Annotated[str | None, _json("the command's complete JSON body, with --type")] = None,
+    stdin: Annotated[bool, Parameter(help="read one command per line, as described above")] = False,
+    wait: Annotated[bool, Parameter(help="wait for the result, and show it")] = False,
     timeout: TimeoutFlag = 10,
     common: Common = NOTHING_GIVEN,
 ) -> int:
     """Publish commands; --wait shows their results.
 
-    With --stdin, each line is a JSON object with session, name, data and
-    metadata, or with session, type and body. What is wrong with a command is
-    said here and it is not sent; exit code 1 also for one that is refused
-    later, with --wait.
+    With --stdin, each line is a JSON object with session, name, data and metadata, or with session, type and body.
+    Invalid commands are reported and not sent. The exit code is 1 if there were any or, with --wait, if a command is
+    rejected later.
 
     For example:
 
@@ -76,7 +75,7 @@ def publish(
         if (session, name, data, metadata, body, type) != (None, None, None, None, None, "create"):
             raise CommandError("with --stdin, session, name and the rest come from the lines", USAGE)
         if sys.stdin.isatty():
-            note("reading commands, one JSON object a line; Ctrl-D ends")
+            note("reading commands, one JSON object per line; press Ctrl-D to end")
         work = _publish_and_show if wait else _publish_lines
         return asyncio.run(work(settings, timeout, common.output))
     if session is None:
@@ -125,7 +124,7 @@ async def _publish_lines(settings: Settings, timeout: float, output: Format) -> 
 
 
 def _note_retention(created: Counter[str]) -> None:
-    """Say that not all are kept, if a session got more than the default policy keeps whole."""
+    """Warn if a session got more checkpoints than the default policy keeps."""
     policy = RetentionPolicy()
     for session, count in created.most_common(1):
         if count > policy.compress_after:
@@ -137,7 +136,7 @@ def _note_retention(created: Counter[str]) -> None:
 
 
 async def _publish_and_show(settings: Settings, timeout: float, output: Format) -> int:
-    """Results in the order of the lines, each as soon as it and all before it are there."""
+    """Yield results in the order of the lines, each as soon as it and all earlier ones exist."""
     counts: Counter[str] = Counter()
     thinned: set[str] = set()  # sessions from which retention removed something
     async with publishing(settings) as publisher:
@@ -184,7 +183,7 @@ def _line(result: "CommandResult") -> str:
 
 
 def _read(number: int, line: bytes) -> Prepared | None:
-    """The command in a line, or None after saying what is wrong with it."""
+    """Return the command in a line, or None after reporting its error."""
     if not line.strip():
         return None
     try:

@@ -8,14 +8,16 @@ from cyclopts import App, Parameter
 from waypost_worker.cli.support.options import OutputFlag
 from waypost_worker.cli.support.output import DONE, FAILED, CommandError, note, show_rows
 
-app = App(name="schema", help="The contract as JSON Schema and AsyncAPI files.")
+app = App(name="schema", help="Write or check the contract as JSON Schema and AsyncAPI files.")
 _DEFAULT: Final = Path("schemas/json")
 
 
 @app.command
 def export(
     *,
-    directory: Annotated[Path, Parameter(help="where to; made if need be")] = _DEFAULT,
+    directory: Annotated[
+        Path, Parameter(help="directory to write to; created if it does not exist")
+    ] = _DEFAULT,
     output: OutputFlag = "table",
 ) -> int:
     """Write one JSON Schema for every command and result, and an AsyncAPI 3
@@ -38,7 +40,9 @@ def export(
 
 @app.command
 def check(
-    *, directory: Annotated[Path, Parameter(help="where they are")] = _DEFAULT, output: OutputFlag = "table"
+    *,
+    directory: Annotated[Path, Parameter(help="directory of the files")] = _DEFAULT,
+    output: OutputFlag = "table",
 ) -> int:
     """Compare the files with this version's models; exit code 1 if they differ.
 
@@ -52,5 +56,5 @@ def check(
     good = f"{directory}: {len(schema_export.documents())} files agree with the models"
     show_rows([{"problem": problem} for problem in problems], output, ("problem",), good)
     if problems:
-        note(f"write them anew with 'waypost schema export --directory {directory}' ('make schemas' here)")
+        note(f"write them again with 'waypost schema export --directory {directory}' ('make schemas' here)")
     return FAILED if problems else DONE

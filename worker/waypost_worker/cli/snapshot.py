@@ -1,4 +1,4 @@
-"""``waypost snapshot``: what Postgres holds, at a stated position of the log, kept elsewhere."""
+"""``waypost snapshot``: copies of the state in Postgres, at a stated position of the log, kept elsewhere."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -31,16 +31,15 @@ if TYPE_CHECKING:
 
 app = App(name="snapshot", help="Take, list, check, restore and prune snapshots.")
 _Name = Annotated[str, Parameter(help="a snapshot's name, or latest")]
-_Offline = Annotated[bool, Parameter(help="don't look at Kafka")]
+_Offline = Annotated[bool, Parameter(help="skip the checks that need Kafka")]
 
 
 @app.command
 def create(*, at: AtFlag = None, common: Common = NOTHING_GIVEN) -> int:
-    """Take a snapshot of all partitions, as they are at one moment (of several
-    databases, each at one of its own).
+    """Take a snapshot of all partitions as of one moment (with several databases, one moment of each).
 
-    Workers go on meanwhile. It counts once its manifest is there, which is
-    written last: what is interrupted is no snapshot.
+    Workers keep running. A snapshot is valid once its manifest exists, which is written last; an interrupted one does
+    not count.
 
     For example:
 
@@ -70,7 +69,7 @@ async def _create(settings: Settings, storage: "Storage") -> "Manifest":
 
 @app.command(name="list")
 def list_snapshots(*, at: AtFlag = None, common: Common = NOTHING_GIVEN) -> int:
-    """List snapshots, oldest first, also those that were never completed.
+    """List snapshots, oldest first, including incomplete ones.
 
     For example:
 
@@ -85,7 +84,7 @@ def list_snapshots(*, at: AtFlag = None, common: Common = NOTHING_GIVEN) -> int:
         about = {} if each.manifest is None else _about(each.manifest, storage)
         problem = {"problem": each.problem} if each.problem else {}
         rows.append({"name": each.name, "state": each.state, **about, **problem})
-    # Its name tells when it was taken.
+    # Its name contains the time.
     columns = ("name", "state", "partitions", "sessions", "checkpoints", "bytes")
     empty = f"{storage.where} holds no snapshots"
     if "://" not in storage.where and not Path(storage.where).exists():
@@ -153,15 +152,15 @@ def restore(
     at: AtFlag = None,
     offline: _Offline = False,
     allow_unsigned: UnsignedFlag = False,
-    dry_run: Annotated[bool, Parameter(help="check everything and write nothing")] = False,
+    dry_run: Annotated[bool, Parameter(help="check everything, and write nothing")] = False,
     common: Common = NOTHING_GIVEN,
 ) -> int:
     """Fill an empty database, or an empty --schema, with a snapshot.
 
-    All of it in one transaction, or nothing. Several databases are filled each
-    with its partitions, also from a snapshot that was taken of one. What the log holds beyond is then
-    applied by any worker, or by 'waypost replay --onto-backup'. Checked before:
-    the topics are the snapshot's (unless --offline), the database is empty.
+    Everything is restored in one transaction, or nothing. With several databases, each gets its partitions, even from a
+    snapshot of a single database. Any worker, or 'waypost replay --onto-backup', then applies the rest of the log.
+    Before that, the command checks that the topics are the snapshot's (unless --offline) and that the database is
+    empty.
 
     For example:
 
@@ -175,7 +174,7 @@ def restore(
     show_fields({"restored": not dry_run, **_about(manifest, storage)}, common.output)
     if not dry_run:
         note(
-            "now start a worker, or run 'waypost replay --onto-backup': both go on from where the snapshot ends"
+            "now start a worker, or run 'waypost replay --onto-backup': both continue where the snapshot ends"
         )
     return DONE
 
@@ -204,9 +203,11 @@ async def _restore(
 @app.command
 def prune(
     *,
-    keep: Annotated[int, Parameter(help="so many of the newest", validator=validators.Number(gte=1))],
+    keep: Annotated[
+        int, Parameter(help="number of newest snapshots to keep", validator=validators.Number(gte=1))
+    ],
     at: AtFlag = None,
-    dry_run: Annotated[bool, Parameter(help="show what would go and remove nothing")] = False,
+    dry_run: Annotated[bool, Parameter(help="show what would be removed, and remove nothing")] = False,
     yes: Annotated[bool, Parameter(help="don't ask")] = False,
     common: Common = NOTHING_GIVEN,
 ) -> int:
@@ -251,7 +252,7 @@ async def _whole(settings: Settings, storage: "Storage", name: str, signing: "Si
 
 @contextmanager
 def _progress(doing: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A function to be told how many are done, of how many."""
+    """Return a function that is called with how many are done, of how many."""
     with ExitStack() as stack:
         begun: list[WorkProgress] = []
 

@@ -1,4 +1,4 @@
-"""``waypost spool``: what publishers left on this machine's disk."""
+"""``waypost spool``: send the commands that publishers left on this machine's disk."""
 
 import asyncio
 from pathlib import Path
@@ -14,26 +14,26 @@ from waypost_worker.config.settings import Settings
 if TYPE_CHECKING:
     from waypost.publisher.stats import PublisherStats
 
-app = App(name="spool", help="Send what publishers left in a spool directory.")
+app = App(name="spool", help="Send the commands that publishers left in a spool directory.")
 _Patience = Annotated[
-    float, Parameter(help="seconds without progress, then it gives up", validator=validators.Number(gt=0))
+    float,
+    Parameter(help="seconds without progress after which to give up", validator=validators.Number(gt=0)),
 ]
 
 
 @app.command
 def drain(
-    directory: Annotated[Path, Parameter(help="the directory that publishers had as spool=")],
+    directory: Annotated[Path, Parameter(help="the spool= directory of the publishers")],
     /,
     *,
     timeout: _Patience = 30,
     common: Common = NOTHING_GIVEN,
 ) -> int:
-    """Send what dead publishers left in a spool directory, oldest first.
+    """Send the commands that dead publishers left in a spool directory, oldest first.
 
-    The next publisher that starts with the directory does the same. Use this
-    if none will. Spools of publishers that are alive, or of another topic
-    prefix, are left alone. What Kafka does not take stays in the directory.
-    Exit code 1 if something is left or damaged.
+    The next publisher that starts with the directory does the same, so use this if no publisher will. Spools of live
+    publishers, or of another topic prefix, are left alone. Commands that Kafka does not accept stay in the directory.
+    The exit code is 1 if any are left or damaged.
 
     For example:
 
@@ -56,7 +56,7 @@ def drain(
     if left:
         note(f"Kafka did not take {left} commands, which are kept in {directory}: {stats.last_error}")
     if stats.set_aside:
-        note(f"What is damaged was not sent. It is kept in {directory}, in files that end in .damaged")
+        note(f"Damaged records were not sent. They are kept in {directory}, in files that end in .damaged")
     if not left and any(directory.glob("[0-9]*.log")):
         note(
             "Other spools in the directory were left alone: their publishers are alive, they belong to another topic "

@@ -26,18 +26,22 @@ _SHORT_TYPES: Final = ", ".join(dict.fromkeys(map(short, _TYPES)))
 
 def tail(
     *,
-    session: Annotated[list[str] | None, Parameter(help="only these; may be repeated")] = None,
-    name: Annotated[list[str] | None, Parameter(help="only checkpoints of these names")] = None,
+    session: Annotated[list[str] | None, Parameter(help="only these sessions; may be repeated")] = None,
+    name: Annotated[list[str] | None, Parameter(help="only checkpoints with these names")] = None,
     type: Annotated[list[str] | None, Parameter(help=f"only these: {_SHORT_TYPES}")] = None,
-    from_beginning: Annotated[bool, Parameter(help="all that the topic still holds, too")] = False,
-    since: Annotated[str | None, Parameter(help="from this time on, RFC 3339")] = None,
+    from_beginning: Annotated[
+        bool, Parameter(help="start with the first result that the topic still has")
+    ] = False,
+    since: Annotated[str | None, Parameter(help="start at this time, in RFC 3339")] = None,
     count: Annotated[
         int | None,
-        Parameter(name=["--count", "-n"], help="end after so many", validator=validators.Number(gte=1)),
+        Parameter(
+            name=["--count", "-n"], help="end after this many results", validator=validators.Number(gte=1)
+        ),
     ] = None,
     common: Common = NOTHING_GIVEN,
 ) -> int:
-    """Watch results as they come.
+    """Watch results as they arrive.
 
     Until Ctrl-C, or --count of them. Filters work together: an event must pass
     all that are given. Times are UTC.

@@ -103,83 +103,97 @@ class Settings(BaseSettings):
     )
     kafka_ssl_ca_file: str | None = Field(
         default=None,
-        description="PEM certificates of who signed those of the brokers; unset: those of the system",
+        description="PEM file with the authorities that sign the brokers' certificates; unset: the system's",
     )
     kafka_ssl_certificate_file: str | None = Field(
-        default=None, description="PEM certificate that this client shows (mutual TLS)"
+        default=None, description="PEM file with the client's certificate (mutual TLS)"
     )
     kafka_ssl_key_file: str | None = Field(
-        default=None, description="its PEM key, unless it is in the certificate's file"
+        default=None,
+        description="PEM file with the certificate's key, unless the certificate file contains it",
     )
-    kafka_ssl_key_password: SecretStr | None = Field(default=None, description="of an encrypted key")
+    kafka_ssl_key_password: SecretStr | None = Field(default=None, description="password of an encrypted key")
     kafka_ssl_key_password_file: str | None = Field(
         default=None, description="a file that holds kafka_ssl_key_password"
     )
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = Field(
-        default=None, description="how to log in"
+        default=None, description="SASL mechanism to log in with"
     )
-    kafka_sasl_username: str | None = Field(default=None, description="for PLAIN and SCRAM")
-    kafka_sasl_password: SecretStr | None = Field(default=None, description="for PLAIN and SCRAM")
+    kafka_sasl_username: str | None = Field(default=None, description="user name for PLAIN and SCRAM")
+    kafka_sasl_password: SecretStr | None = Field(default=None, description="password for PLAIN and SCRAM")
     kafka_sasl_password_file: str | None = Field(
         default=None, description="a file that holds kafka_sasl_password"
     )
     kafka_sasl_token_file: str | None = Field(
-        default=None, description="for OAUTHBEARER: a file with a token, read for every connection"
+        default=None, description="file with a token for OAUTHBEARER, read for every connection"
     )
     postgres_dsn: Annotated[SecretStr, AfterValidator(_dsns)] = Field(
         default=SecretStr("postgresql://localhost/waypost"),
-        description="where Postgres is; several, separated by white space, are shards (docs/sharding.md)",
+        description="Postgres database; several, separated by white space, are shards (docs/sharding.md)",
     )
     postgres_dsn_file: str | None = Field(default=None, description="a file that holds postgres_dsn")
     postgres_schema: Annotated[str, AfterValidator(check_schema_name)] = Field(
-        default=DEFAULT_SCHEMA, description="where Waypost's tables are in the database"
+        default=DEFAULT_SCHEMA, description="schema of Waypost's tables in the database"
     )
     topic_prefix: Annotated[str, AfterValidator(_topic_prefix)] = Field(
-        default="waypost", description="the topics are {prefix}.commands and {prefix}.results"
+        default="waypost", description="prefix of the topics {prefix}.commands and {prefix}.results"
     )
     group_id: str = Field(default="waypost", min_length=1, description="Kafka consumer group of the workers")
     group_instance_id: str | None = Field(
-        default=None, description="static membership: a name that survives a restart of this worker"
+        default=None, description="name of a static member, which survives a restart of this worker"
     )
     session_timeout: float = Field(
         default=10,
         ge=1,
         le=300,
-        description="a worker silent for this long loses its partitions; brokers refuse less than 6 by default",
+        description="silence after which a worker loses its partitions; brokers refuse less than 6 by default",
     )
     request_timeout: float = Field(
-        default=10, ge=1, le=120, description="longest wait for one answer of Kafka or Postgres"
+        default=10, ge=1, le=120, description="longest wait for one answer from Kafka or Postgres"
     )
     drain_timeout: float = Field(
-        default=20, ge=0, le=600, description="time to finish the work in hand after SIGTERM"
+        default=20, ge=0, le=600, description="time to finish the work in progress after SIGTERM"
     )
     stuck_after: float = Field(
-        default=30, ge=1, le=3600, description="a consumer without progress in spite of lag is started anew"
+        default=30,
+        ge=1,
+        le=3600,
+        description="time without progress despite lag after which a consumer is restarted",
     )
-    batch_records: int = Field(default=2000, ge=1, le=10_000, description="most commands in one transaction")
+    batch_records: int = Field(
+        default=2000, ge=1, le=10_000, description="maximum number of commands in one transaction"
+    )
     batch_bytes: int = Field(
-        default=4 * 1024 * 1024, ge=65_536, le=64 * 1024 * 1024, description="most bytes in one transaction"
+        default=4 * 1024 * 1024,
+        ge=65_536,
+        le=64 * 1024 * 1024,
+        description="maximum number of bytes in one transaction",
     )
     cache_items: int = Field(
         default=1_000_000,
         ge=1_000,
-        description="checkpoints and command ids remembered in memory, all partitions",
+        description="checkpoints and command ids kept in memory, for all partitions together",
     )
-    postgres_pool_size: int = Field(default=8, ge=2, le=200, description="most connections to each Postgres")
+    postgres_pool_size: int = Field(
+        default=8, ge=2, le=200, description="maximum number of connections to each Postgres"
+    )
     postgres_statement_cache: int = Field(
-        default=100, ge=0, le=10_000, description="0 behind pgbouncer in transaction mode"
+        default=100,
+        ge=0,
+        le=10_000,
+        description="prepared statements per connection; 0 behind pgbouncer in transaction mode",
     )
     migrate: bool = Field(default=False, description="apply pending migrations when the worker starts")
     accept_trimmed_results: bool = Field(
-        default=False, description="go on although retention removed results before they were checked"
+        default=False, description="continue even if retention removed results before they were checked"
     )
     snapshots: str | None = Field(
-        default=None, description="where snapshots are: a directory, or s3://bucket/path"
+        default=None, description="place for snapshots: a directory, or s3://bucket/path"
     )
     snapshots_key: SecretStr | None = Field(
         default=None,
         min_length=16,
-        description="signs snapshots; if it is set, snapshots that are not signed with it are rejected",
+        description="key that signs snapshots; if it is set, snapshots that are not signed with it are rejected",
     )
     snapshots_key_file: str | None = Field(default=None, description="a file that holds snapshots_key")
     keys_dsn: Annotated[SecretStr | None, AfterValidator(_one_dsn)] = Field(
@@ -207,36 +221,38 @@ class Settings(BaseSettings):
     http_host: str = Field(
         default="127.0.0.1",
         min_length=1,
-        description="where probes and metrics are served; 0.0.0.0: everywhere",
+        description="address for probes and metrics; 0.0.0.0: every address",
     )
     http_port: int | None = Field(
-        default=None, ge=0, le=65535, description="port of probes and metrics, 0: any free one; unset: none"
+        default=None, ge=0, le=65535, description="port for probes and metrics, 0: any free one; unset: none"
     )
     console_host: str = Field(
         default="127.0.0.1",
         min_length=1,
-        description="where the console is served; anything but loopback needs console_auth=token, oidc or proxy",
+        description="address of the console; anything but loopback needs console_auth=token, oidc or proxy",
     )
     console_port: int | None = Field(
         default=None,
         ge=0,
         le=65535,
-        description="port of the console, 0: any free one; unset: the first free from 8650",
+        description="port of the console, 0: any free one; unset: the first free one from 8650",
     )
     console_hosts: str = Field(
         default="",
-        description="host[:port] names by which browsers call the console, comma-separated, besides loopback",
+        description="host[:port] names by which browsers reach the console, comma-separated, besides loopback",
     )
     console_auth: Literal["link", "token", "oidc", "proxy"] = Field(
         default="link",
-        description="who may use the console: a one-time link, a shared token, an OpenID Connect provider, or a "
-        "proxy's word",
+        description="how users log in to the console: a one-time link, a shared token, an OpenID Connect provider, "
+        "or a proxy",
     )
     console_role: Literal["observer", "viewer", "operator"] = Field(
-        default="operator", description="what console users may do at most; observers see no data"
+        default="operator", description="highest role of console users; observers see no data"
     )
     console_token: SecretStr | None = Field(
-        default=None, min_length=16, description="for console_auth=token: what users type, and programs send"
+        default=None,
+        min_length=16,
+        description="token that users enter and programs send, for console_auth=token",
     )
     console_token_file: str | None = Field(default=None, description="a file that holds console_token")
     console_oidc_issuer: str | None = Field(
@@ -276,10 +292,12 @@ class Settings(BaseSettings):
         default="", description="groups whose members are observers, comma-separated; *: everybody"
     )
     console_proxy_peers: str = Field(
-        default="", description="for console_auth=proxy: its addresses or networks, comma-separated"
+        default="", description="addresses or networks of the proxy, comma-separated, for console_auth=proxy"
     )
     console_proxy_secret: SecretStr | None = Field(
-        default=None, min_length=16, description="for console_auth=proxy: what it sends as X-Waypost-Secret"
+        default=None,
+        min_length=16,
+        description="secret that the proxy sends as X-Waypost-Secret, for console_auth=proxy",
     )
     console_proxy_secret_file: str | None = Field(
         default=None, description="a file that holds console_proxy_secret"
@@ -289,13 +307,13 @@ class Settings(BaseSettings):
         description="the console shows and changes sessions of this tenant only; unset: all sessions",
     )
     console_trace_url: str | None = Field(
-        default=None, description="address of a trace in your tracing tool, with {trace_id} in it"
+        default=None, description="URL of a trace in your tracing tool, with {trace_id} in it"
     )
     otlp_endpoint: str | None = Field(
-        default=None, description="OTLP/HTTP collector for traces, as in http://localhost:4318; unset: none"
+        default=None, description="OTLP/HTTP collector for traces, such as http://localhost:4318; unset: none"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="what is logged; SIGUSR1 and SIGUSR2 change it while a worker runs"
+        default="info", description="log level; SIGUSR1 and SIGUSR2 change it while a worker runs"
     )
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="auto: console on a terminal, JSON elsewhere"

@@ -1,8 +1,8 @@
 """``waypost commands skip``: the way past a command at which every owner of its partition fails.
 
-The order of the steps is what makes it safe. Once Postgres holds the request, no owner can commit the command any more:
-the epoch is raised, and a new owner waits for the order. Only then is the order written to the log.
-So there is never an order for a command that was applied, and this can be interrupted and repeated at any step.
+The order of the steps makes it safe. Once Postgres holds the request, no owner can commit the command, because the
+epoch is raised and a new owner waits for the order. Only then is the order written to the log. So there is never an
+order for a command that was applied, and the steps can be interrupted and repeated at any point.
 """
 
 import asyncio
@@ -36,17 +36,15 @@ app = App(name="commands", help="Skip a command at which a partition is refused.
 
 @app.command
 def skip(
-    partition: Annotated[
-        int, Parameter(help="partition that is refused", validator=validators.Number(gte=0))
-    ],
+    partition: Annotated[int, Parameter(help="the refused partition", validator=validators.Number(gte=0))],
     offset: Annotated[
         int,
         Parameter(help="offset of the command at which it is refused", validator=validators.Number(gte=0)),
     ],
     /,
     *,
-    reason: Annotated[str, Parameter(help="shown in the command's rejection")],
-    authority_key: Annotated[Path, Parameter(help="private key file of the partition's authority")],
+    reason: Annotated[str, Parameter(help="reason to show in the command's rejection")],
+    authority_key: Annotated[Path, Parameter(help="file with the private key of the partition's authority")],
     yes: Annotated[bool, Parameter(help="don't ask")] = False,
     timeout: Annotated[
         float, Parameter(help="seconds to wait for the worker", validator=validators.Number(gt=0))
@@ -55,11 +53,10 @@ def skip(
 ) -> int:
     """Reject one command unread, with the reason that you give.
 
-    Use this if a command makes its owner fail again and again, so that the
-    partition is refused. The alert, /readyz and the log name its offset. No
-    other command can be skipped. The order to skip is a signed command in the
-    log, so replay and verify follow it. It can't be undone: fix the worker
-    instead if you can. If the command is interrupted, run it again.
+    Use this if a command makes its owner fail repeatedly, so that the partition is refused. The alert, /readyz and the
+    log name its offset. No other command can be skipped. The order to skip is a signed command in the log, so replay
+    and verify follow it. It can't be undone: fix the worker instead if you can. If this command is interrupted, run it
+    again.
 
     For example:
 
@@ -74,7 +71,7 @@ def skip(
 
 
 class _Standing(NamedTuple):
-    """Where a partition stands, and the command at which it is refused."""
+    """The state of a partition, and the command at which it is refused."""
 
     state: PartitionState
     next_offset: int
@@ -97,8 +94,9 @@ async def _skip(
             standing = await _standing(settings, database, log, partition, offset)
             if concerns_partition(standing.record):
                 raise CommandError(
-                    f"the command at offset {offset} concerns the whole partition, and such commands can't be "
-                    "skipped: what they say decides who may have commands skipped. Nothing was changed; use a worker "
+                    f"the command at offset {offset} concerns the whole partition, and such commands can't "
+                    "be skipped, because they decide who may skip commands. Nothing was changed; use a "
+                    "worker "
                     "version without the error"
                 )
             ahead = OrderScan(standing.state, partition, count, standing.next_offset)
@@ -133,7 +131,7 @@ async def _skip(
 
 
 async def _standing(settings: Settings, database: Any, log: Any, partition: int, offset: int) -> _Standing:
-    """CommandError unless the partition is refused at this very command."""
+    """Raise CommandError unless the partition is refused at exactly this command."""
     from waypost_worker.postgres.rows import authority_of, policy_of
 
     row = await database.fetchrow(query("commands/standing", settings.postgres_schema), partition)
@@ -170,7 +168,9 @@ async def _standing(settings: Settings, database: Any, log: Any, partition: int,
 
 
 async def _check_unanswered(settings: Settings, partition: int, offset: int) -> None:
-    """CommandError if the results topic answers the command, though Postgres does not know it: it was restored."""
+    """Raise CommandError if the results topic answers the command but Postgres does not know it, because it was
+    restored.
+    """
     from waypost_worker.kafka.results_log import KafkaResultsLog
     from waypost_worker.partition.tail import command_offset
     from waypost_worker.recovery.log_scan import last_result
@@ -191,18 +191,18 @@ def _check_authority(authority: Authority, partition: int, signer: Signer) -> No
     if authority.key is None:
         raise CommandError(
             f"partition {partition} has no authority, and only an authority can have commands skipped. Nothing was "
-            "changed; name one with 'waypost authority set', which takes effect for this at once"
+            "changed; name one with 'waypost authority set', which takes effect for this command immediately"
         )
     check_signer({partition: authority}, signer)
 
 
 async def _request(settings: Settings, database: Any, partition: int, offset: int) -> None:
-    """From here on nobody applies the command; CommandError if somebody did meanwhile."""
+    """Store the request, after which no owner applies the command. Raise CommandError if an owner already has."""
     from waypost_worker.postgres.statements import statement
 
     epoch = await database.fetchval(statement("request_skip", settings.postgres_schema), partition, offset)
     if epoch is None:
-        raise CommandError(f"partition {partition} continued meanwhile. Nothing was changed")
+        raise CommandError(f"partition {partition} has continued. Nothing was changed")
     try:
         await _check_unanswered(settings, partition, offset)
     except CommandError:
@@ -215,11 +215,11 @@ async def _require_skipped(settings: Settings, partition: int, offset: int, time
         (found,) = await applied(settings, [Sent(partition, offset, "")], timeout)
     except CommandError:
         raise CommandError(
-            f"the order is in the log, but no worker has passed offset {offset} of partition {partition} within "
-            f"{timeout:g} s. The command will be skipped: is a worker running?"
+            f"the order is in the log, but no worker has passed offset {offset} of partition {partition} "
+            f"within {timeout:g} s. The command will be skipped; check that a worker is running"
         ) from None
     if found.code != "skipped":
         raise CommandError(
-            f"partition {partition} continued, but the command at offset {offset} was not skipped ({found.code}): "
-            "look at the worker's log"
+            f"partition {partition} continued, but the command at offset {offset} was not skipped "
+            f"({found.code}); see the worker's log"
         )

@@ -24,12 +24,11 @@ if TYPE_CHECKING:
 
 
 def doctor(*, common: Common = NOTHING_GIVEN) -> int:
-    """Check Kafka, Postgres, clocks and keys; say how to fix them.
+    """Check Kafka, Postgres, clocks and keys, and suggest fixes.
 
-    Among the checks is the zombie test, on a topic of its own: this cluster
-    must refuse a former owner. Run it where workers run, with their settings:
-    what the brokers, the server and the role allow is held against those.
-    Exit code 1 if anything is wrong; a warning is no error.
+    The checks include the zombie test, on a separate topic: the cluster must refuse a former owner. Run this command
+    where workers run, with their settings, because it compares these with what the brokers, the server and the role
+    allow. The exit code is 1 if there is an error; warnings are not errors.
 
     For example:
 
@@ -99,7 +98,7 @@ async def _postgres(settings: Settings) -> "list[Finding]":
     try:
         count = (await topic_partitions(settings)).get(settings.topics.commands)
     except CommandError:
-        count = None  # Kafka's own findings say so
+        count = None  # Kafka's own findings report it
     async with AsyncExitStack() as stack:
         connections: list[Any] = []
         for shard, dsn in enumerate(settings.dsns):
@@ -142,7 +141,9 @@ async def _authority(settings: Settings, *, dev: bool) -> "Finding":
 async def _database(
     settings: Settings, dsn: str, count: int | None, stack: AsyncExitStack
 ) -> "tuple[list[Finding], Any]":
-    """What is found of one database, and the connection to it, None if there is none. ``count``: of partitions."""
+    """Return the findings about one database and the connection to it, or None if there is none. ``count`` is the
+    number of partitions.
+    """
     from waypost_worker.findings import Finding
     from waypost_worker.operations.checks import clock_finding, postgres_clock
     from waypost_worker.postgres.server_check import check_server

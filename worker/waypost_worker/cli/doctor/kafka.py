@@ -1,4 +1,4 @@
-"""What ``waypost doctor`` asks of a Kafka cluster about its workers, and what waits for them."""
+"""Checks of ``waypost doctor`` on a Kafka cluster: its workers, and commands that wait for them."""
 
 from waypost_worker.cli.support.connections import kafka_errors, postgres_errors
 from waypost_worker.cli.support.databases import Databases, connected
@@ -14,7 +14,9 @@ from waypost_worker.postgres.statements import statement
 
 
 async def check_workers(connection: Connection, settings: Settings) -> list[Finding]:
-    """Check the versions of the workers in the group, beside this one; and if there are none, that nothing waits."""
+    """Check the versions of the workers in the group, compared with this one; if there are none, check that nothing
+    waits.
+    """
     try:
         found = await worker_versions(connection, settings.group_id)
     except RefusedError as error:
@@ -24,13 +26,13 @@ async def check_workers(connection: Connection, settings: Settings) -> list[Find
 
 
 async def waiting_commands(settings: Settings) -> int | None:
-    """Return how many commands are in the topic and not applied yet; None if that can't be told now."""
+    """Return how many commands are in the topic and not applied yet; None if that is unknown."""
     try:
         async with kafka_errors(settings), postgres_errors(settings):
             partitions = await command_partitions(settings)
             logs_of = command_logs(settings, partitions)
             async with connected(settings) as databases, logs_of as logs:
-                # Ends before positions: what is applied meanwhile is not taken for more than there was.
+                # Ends before positions, so that commands applied in between do not make the count too high.
                 bounds = {partition: await log.bounds() for partition, log in logs.items()}
                 applied = await _positions(settings, databases)
                 counts = [

@@ -1,4 +1,4 @@
-"""What ``waypost doctor`` asks of the command log: is it the one whose commands the databases have applied?"""
+"""Checks of ``waypost doctor`` on the command log: is it the one whose commands the databases have applied?"""
 
 from typing import Final
 

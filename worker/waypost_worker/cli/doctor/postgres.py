@@ -1,4 +1,4 @@
-"""What ``waypost doctor`` asks of a Postgres database: its tables, autovacuum, and its place among shards.
+"""Checks of ``waypost doctor`` on a Postgres database: its tables, autovacuum, and its place among shards.
 
 The server itself is looked at by ``waypost_worker.postgres.server_check``, as at each start of a worker.
 """
@@ -12,13 +12,13 @@ from waypost_worker.findings import Finding
 from waypost_worker.postgres.migrate import SchemaError
 from waypost_worker.postgres.shards import check_distinct, check_found, look
 
-# Autovacuum begins at 20 % of a table unless told otherwise; three times that is a sign that it does not keep up.
+# By default, autovacuum begins at 20 % of a table; three times that is a sign that it does not keep up.
 _DEAD_SHARE: Final = 0.6
 _DEAD_ROWS: Final = 100_000
 
 
 async def check_tables(connection: Any, settings: Settings) -> list[Finding]:
-    """What the role may do with each table of the schema, and how autovacuum keeps up with it."""
+    """Check the role's privileges on each table of the schema, and how autovacuum keeps up with the tables."""
     findings = []
     tables = await connection.fetch(query("doctor/tables"), settings.postgres_schema)
     for table in tables:
@@ -40,7 +40,7 @@ async def check_tables(connection: Any, settings: Settings) -> list[Finding]:
 
 
 async def check_places(connections: Sequence[Any], settings: Settings) -> list[Finding]:
-    """Whether the databases are those that belong together, in their order."""
+    """Check that the databases belong together and are in the right order."""
     shards = len(connections)
     try:
         found = [await look(connection, settings.postgres_schema) for connection in connections]

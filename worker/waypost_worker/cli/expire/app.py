@@ -67,8 +67,8 @@ def expire(
     also forgets the ids by which repeated commands are recognized. A session's
     counter and policy always stay.
 
-    It can be stopped at any time, started again, and run several times at
-    once. Exit code 1 if a command was rejected.
+    You can stop it at any time, run it again, and run it several times in parallel. The exit code is 1 if a command was
+    rejected.
 
     For example:
 
@@ -121,7 +121,7 @@ class _Choice:
                 after = rows[-1]["session_id"]
 
     def would_remove(self, row: Any) -> int:
-        """How many checkpoints of a session leave, as far as Postgres knows."""
+        """Return how many checkpoints of a session would be removed, as far as Postgres knows."""
         pinned: int = 0 if self.pinned else row["pinned"]
         return int(row["checkpoints"]) - pinned
 

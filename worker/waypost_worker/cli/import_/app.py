@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 app = App(
     name="import",
-    help="Take threads over from other checkpointers.",
+    help="Import threads from other checkpointers.",
 )
 _AT_ONCE: Final = 8
 _T = TypeVar("_T")
@@ -39,7 +39,7 @@ def langgraph(
         str, Parameter(name="--from", help="postgresql://… of a PostgresSaver, or an SQLite file")
     ],
     thread: Annotated[list[str] | None, Parameter(help="only this thread; may be repeated")] = None,
-    dry_run: Annotated[bool, Parameter(help="show what would be imported; send nothing")] = False,
+    dry_run: Annotated[bool, Parameter(help="show what would be imported, and send nothing")] = False,
     timeout: TimeoutFlag = 30,
     common: Common = NOTHING_GIVEN,
 ) -> int:
@@ -50,9 +50,8 @@ def langgraph(
     end each thread is read again on both sides and compared: checkpoints,
     values, parents, metadata and pending writes.
 
-    It is safe to interrupt and to run again: what is there already is
-    skipped, and what the source got since is added. Point agents at Waypost
-    once an import has ended with 'different 0'.
+    It is safe to interrupt and to run again: existing records are skipped, and new ones in the source are added. Point
+    agents at Waypost once an import has ended with 'different 0'.
 
     A thread with something that can't be read is named and left out as a
     whole, and the exit code is 1. 'types' lists what WaypostSaver must be
@@ -131,7 +130,7 @@ async def _compare(work: "ThreadImport", done: "list[Outcome]") -> int:
 
 
 async def _each(work: Callable[[Any], Awaitable[_T]], items: Iterable[Any]) -> list[_T]:
-    """Do the same for each, a few at once; the results in order."""
+    """Do the same for each, a few at a time. Return the results in order."""
     room = asyncio.Semaphore(_AT_ONCE)
 
     async def one(item: Any) -> _T:

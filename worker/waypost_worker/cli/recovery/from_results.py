@@ -129,25 +129,28 @@ def _row(one: "Rebuilt", error: str | None) -> dict[str, Any]:
 
 
 def _tell(outcomes: "list[Rebuilt]", settings: Settings) -> None:
-    """What could not be rebuilt, in words."""
+    """Describe what could not be rebuilt."""
     imported = [identifier for one in outcomes for identifier in one.lost.imported]
     if imported:
         more = ", …" if len(imported) > _SHOWN else ""
         note(
-            f"{len(imported)} imported checkpoints are lost, for results don't carry what an import brings: "
+            f"{len(imported)} imported checkpoints are lost, because results don't contain their data: "
             f"{', '.join(imported[:_SHOWN])}{more}"
         )
     if refused := sum(one.lost.refused for one in outcomes):
-        note(f"{refused} refused commands can't be kept: their results say why, not what they were")
+        note(
+            f"{refused} rejected commands can't be kept, because their results contain the reason but not "
+            "the command"
+        )
     if missing := sum(one.missing for one in outcomes):
         unknown = sum(one.lost.unknown for one in outcomes)
         note(
-            f"retention removed {missing} results: what only they told is lost; {unknown} later changes were of "
-            "checkpoints that are not known"
+            f"retention removed {missing} results, and data that only they contained is lost; {unknown} "
+            "later changes concern unknown checkpoints"
         )
     if stuck := [str(one.partition) for one in outcomes if one.results and not one.log_continues]:
         note(
-            f"the command topic does not go on where the results of partition {', '.join(stuck)} end: workers would "
-            f"refuse. To go on with new topics: waypost topics adopt --topic-prefix NEW"
+            f"the command topic does not continue where the results of partition {', '.join(stuck)} end, so "
+            "workers would refuse it. To move to new topics, run: waypost topics adopt --topic-prefix NEW"
             f"{'' if settings.postgres_schema == 'waypost' else ' --schema ' + settings.postgres_schema}"
         )

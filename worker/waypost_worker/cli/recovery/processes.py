@@ -1,8 +1,8 @@
-"""The work of a replay: some partitions in this process, or all of them spread over processes of their own.
+"""Processes of a replay: some partitions in this process, or all of them spread over child processes.
 
-Folding is bound by one core, so more processes are more speed. A child takes its job as a line of JSON on standard
-input, tells progress and outcome as lines on standard output, and ends when its parent does: started again,
-a replay goes on in any case, and what two processes do at once is fenced.
+One process folds on one core, so more processes are faster. A child reads its job as a line of JSON from standard
+input, reports progress and outcome as lines on standard output, and ends when its parent does. A replay can be started
+again at any time, and processes that overlap are fenced.
 """
 
 import asyncio
@@ -32,10 +32,10 @@ _LONGEST_LINE: Final = 16 * 1024 * 1024
 
 
 class Advance(Protocol):
-    """What is told of progress."""
+    """Receives progress."""
 
     def advanced(self, partition: int, commands: int, next_offset: int) -> None:
-        """So many more commands are committed."""
+        """Count this many more committed commands."""
         ...
 
 
@@ -54,7 +54,7 @@ Outcome = tuple["Replayed", str | None]
 
 
 async def replay_here(settings: Settings, job: Job, progress: Advance) -> list[Outcome]:
-    """Replay a job's partitions in this process; what became of each, and why it failed."""
+    """Replay a job's partitions in this process. Return the outcome of each, and the reason if it failed."""
     from waypost_worker.partition.ports import OwnerError
 
     client = kafka_client(settings)
@@ -73,7 +73,7 @@ async def replay_here(settings: Settings, job: Job, progress: Advance) -> list[O
 
 
 async def replay_spread(settings: Settings, jobs: Sequence[Job], progress: Advance) -> list[Outcome]:
-    """Replay each job in a process of its own."""
+    """Replay each job in a separate process."""
     outcomes = await asyncio.gather(*(_in_a_child(settings, job, progress) for job in jobs))
     return sorted((one for found in outcomes for one in found), key=lambda one: one[0].partition)
 
@@ -87,7 +87,7 @@ def _work(
     store: "PostgresStore",
     progress: Advance,
 ) -> Any:
-    """What replays one partition."""
+    """Replays one partition."""
     from waypost_worker.kafka.results_log import KafkaResultsLog
     from waypost_worker.partition.ownership import Limits
     from waypost_worker.partition.ports import Ports
@@ -132,7 +132,7 @@ async def _in_a_child(settings: Settings, job: Job, progress: Advance) -> list[O
     if child.stdin is None or child.stdout is None:
         raise AssertionError("a child has pipes")
     try:
-        # The pipe stays open: its end tells the child that its parent is gone.
+        # The pipe stays open: when it closes, the child knows that its parent is gone.
         child.stdin.write(orjson.dumps([_plain(settings), asdict(job)]) + b"\n")
         async for line in child.stdout:
             told = orjson.loads(line)
@@ -142,7 +142,8 @@ async def _in_a_child(settings: Settings, job: Job, progress: Advance) -> list[O
                 return [(Replayed(**fields), error) for fields, error in told["outcomes"]]
             progress.advanced(told["partition"], told["commands"], told["next_offset"])
         raise CommandError(
-            f"a process of the replay ended with code {await child.wait()}: started again, it goes on from there"
+            f"a process of the replay ended with code {await child.wait()}. Run the command again to "
+            "continue from there"
         )
     finally:
         if child.returncode is None:
@@ -160,7 +161,7 @@ def _plain(settings: Settings) -> dict[str, Any]:
 
 
 class _Telling:
-    """Tells a parent."""
+    """Reports to a parent process."""
 
     def advanced(self, partition: int, commands: int, next_offset: int) -> None:
         """One line."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from waypost_worker.recovery.replay.preflight import PartitionPlan
 
 _RESULTS: Final = ".results"
-# Below this a process takes longer to start than it saves; above so many, Postgres is what limits.
+# Below this, a process takes longer to start than it saves; with more processes than this, Postgres is the limit.
 _WORTH_PROCESSES: Final = 100_000
 _MOST_PROCESSES: Final = 8
 _PLANNED: Final = ("partition", "begin", "end", "commands", "first_compared", "owed")
@@ -41,7 +41,7 @@ _REPLAYED: Final = ("partition", "began", "next_offset", "commands", "compared",
 
 @dataclass(frozen=True)
 class _Options:
-    """What was asked for, checked."""
+    """The validated arguments."""
 
     until_micros: int | None
     until_places: list[tuple[int, int]]
@@ -59,39 +59,43 @@ def replay(
     until_offset: Annotated[
         list[str] | None, Parameter(help="partition/offset of the last command; may be repeated")
     ] = None,
-    until_time: Annotated[str | None, Parameter(help="only commands before this time, RFC 3339")] = None,
+    until_time: Annotated[
+        str | None, Parameter(help="replay only commands before this time, in RFC 3339")
+    ] = None,
     until_checkpoint: Annotated[
-        str | None, Parameter(help="up to the command that made this one, session:number")
+        str | None, Parameter(help="replay up to the command that created this checkpoint, session:number")
     ] = None,
     emit_to: Annotated[str | None, Parameter(help="emit all results into this topic, NAME.results")] = None,
-    no_compare: Annotated[bool, Parameter(help="don't look at what is in the results topic")] = False,
+    no_compare: Annotated[bool, Parameter(help="don't compare with the results topic")] = False,
     from_results: Annotated[
-        bool, Parameter(help="rebuild from the results topic: what it does not hold is lost, and told")
+        bool, Parameter(help="rebuild from the results topic; anything else is lost, and listed")
     ] = False,
     onto_backup: Annotated[
-        bool, Parameter(help="go on from a restored backup; stop all workers before")
+        bool, Parameter(help="continue from a restored backup; stop all workers first")
     ] = False,
     batch_records: Annotated[
         int,
-        Parameter(help="most commands in one transaction", validator=validators.Number(gte=1, lte=100_000)),
+        Parameter(
+            help="maximum number of commands in one transaction",
+            validator=validators.Number(gte=1, lte=100_000),
+        ),
     ] = 10_000,
     processes: Annotated[
         int | None,
         Parameter(
-            help="spread over so many (default: two for each core if it pays)",
+            help="number of processes (default: two per core if that is faster)",
             validator=validators.Number(gte=1, lte=64),
         ),
     ] = None,
-    dry_run: Annotated[bool, Parameter(help="check everything, show the plan, change nothing")] = False,
+    dry_run: Annotated[bool, Parameter(help="check everything, show the plan, and change nothing")] = False,
     metrics_port: MetricsPort = None,
     common: Common = NOTHING_GIVEN,
 ) -> int:
     """Rebuild Postgres from the command topic.
 
-    The target is an empty schema (--schema) or database (--postgres-dsn), or
-    several, and all partitions are rebuilt at once. Killed and started again, it goes on
-    where it was. Results are not emitted again but compared with the results
-    topic; those that were never emitted are kept for the next worker to emit.
+    The target is an empty schema (--schema) or database (--postgres-dsn), or several databases. All partitions are
+    rebuilt in parallel. A replay that was killed continues where it was when you run it again. Results are compared
+    with the results topic, not emitted again; results that were never emitted are kept for the next worker to emit.
 
     With --until-... the target becomes what Postgres was at that command or
     time: other partitions are rebuilt up to the same time. Every command that
@@ -137,8 +141,8 @@ def _until(
 def _topics(emit_to: str) -> Topics:
     if not emit_to.endswith(_RESULTS):
         raise CommandError(
-            f"--emit-to {emit_to!r} must end in {_RESULTS}, so that workers with the prefix before it can go on "
-            "from there",
+            f"--emit-to {emit_to!r} must end in {_RESULTS}, so that workers with the prefix before it can "
+            "continue from there",
             USAGE,
         )
     try:
@@ -157,7 +161,8 @@ def _place(text: str) -> tuple[int, int]:
 async def _replay(settings: Settings, options: _Options, dry_run: bool, output: Format) -> int:
     if options.emit_to is not None and options.emit_to.results == settings.topics.results:
         raise CommandError(
-            f"{settings.topics.results!r} is where workers emit: results would come twice. Name another topic",
+            f"{settings.topics.results!r} is the topic to which workers emit, and results would be emitted "
+            "twice. Name another topic",
             USAGE,
         )
     async with kafka_errors(settings), postgres_errors(settings):
@@ -173,16 +178,19 @@ async def _replay(settings: Settings, options: _Options, dry_run: bool, output: 
                 async with progress_served(progress, settings, options.metrics_port):
                     outcomes = await _run(settings, options, plans, progress)
             except asyncio.CancelledError:
-                note(f"replay: stopped after {progress.done} commands; started again, it goes on from there")
+                note(
+                    f"replay: stopped after {progress.done} commands. Run the command again to continue "
+                    "from there"
+                )
                 raise
     _show(outcomes, output)
-    note(f"{progress.done} commands in {progress.seconds:.1f} s, {progress.rate:,.0f} a second")
+    note(f"{progress.done} commands in {progress.seconds:.1f} s, {progress.rate:,.0f} per second")
     failures = [error for _, error in outcomes if error is not None]
     if failures:
         more = f" ({len(failures) - 1} more partitions failed)" if len(failures) > 1 else ""
         raise CommandError(f"{failures[0]}{more}")
     if owed := sum(one.owed for one, _ in outcomes):
-        note(f"{owed} results were never emitted: the next worker on this schema emits them")
+        note(f"{owed} results were never emitted; the next worker on this schema emits them")
     return DONE
 
 
@@ -299,8 +307,8 @@ async def _run(
 
 
 def _worth(commands: int) -> int:
-    """How many processes pay. Two for each core: partitions are not shared out evenly, and a process that waits for
-    Postgres leaves its core to another.
+    """Return how many processes are worthwhile. Two per core: partitions do not divide evenly, and a process that waits
+    for Postgres leaves its core to another one.
     """
     return 1 if commands < _WORTH_PROCESSES else min(_MOST_PROCESSES, 2 * len(os.sched_getaffinity(0)))
 

@@ -45,40 +45,51 @@ def verify(
     *,
     sample: Annotated[
         float,
-        Parameter(help="only this share of the sessions, by hash", validator=validators.Number(gt=0, lte=1)),
+        Parameter(
+            help="verify only this fraction of the sessions, chosen by hash",
+            validator=validators.Number(gt=0, lte=1),
+        ),
     ] = 1.0,
-    partition: Annotated[list[int] | None, Parameter(help="only this one; may be repeated")] = None,
-    strict: Annotated[bool, Parameter(help="refused commands that are not kept any more count, too")] = False,
+    partition: Annotated[list[int] | None, Parameter(help="only this partition; may be repeated")] = None,
+    strict: Annotated[
+        bool, Parameter(help="also report rejected commands that are no longer stored")
+    ] = False,
     limit: Annotated[
-        int, Parameter(help="show so many differences", validator=validators.Number(gte=1, lte=100_000))
+        int,
+        Parameter(
+            help="maximum number of differences to show", validator=validators.Number(gte=1, lte=100_000)
+        ),
     ] = 10,
     from_snapshot: Annotated[
-        str | None, Parameter(help="begin with this snapshot, a name or latest, not with the log")
+        str | None,
+        Parameter(help="start with this snapshot (a name or latest) instead of the beginning of the log"),
     ] = None,
     of_snapshot: Annotated[
-        str | None, Parameter(help="prove this snapshot, a name or latest, and not Postgres")
+        str | None, Parameter(help="verify this snapshot (a name or latest) instead of Postgres")
     ] = None,
     at: AtFlag = None,
     memory: Annotated[
         float,
-        Parameter(help="megabytes for sessions; more are done in passes", validator=validators.Number(gt=0)),
+        Parameter(
+            help="megabytes of memory for sessions; more take several passes",
+            validator=validators.Number(gt=0),
+        ),
     ] = 1024,
     metrics_port: MetricsPort = None,
     common: Common = NOTHING_GIVEN,
 ) -> int:
-    """Prove that Postgres is the fold of the command topic.
+    """Prove that Postgres matches the command topic.
 
-    The log is folded in memory and every row compared, data by hash, at one
-    moment for each partition. Workers may run. Where the log does not reach
-    back to its beginning any more, --from-snapshot begins with a snapshot, and
-    proves Postgres to be that and what the log holds since. With --of-snapshot
-    it is a snapshot that is held against the log, and not Postgres.
+    The log is applied in memory, and every row is compared (data by hash) at one moment per partition. Workers may keep
+    running. If the beginning of the log is gone, --from-snapshot starts with a snapshot, and proves that Postgres holds
+    the snapshot's state plus everything in the log since. With --of-snapshot, a snapshot is compared with the log
+    instead of Postgres.
 
     Sessions are held without their data. Those of a partition that exceed
     --memory are done in several passes over the log; --sample looks at some
     sessions only.
 
-    Exit code 0: equal. 1: different. 2: it could not be told.
+    The exit code is 0 if everything is equal, 1 if there are differences, and 2 if the state can't be verified.
 
     For example:
 
@@ -106,7 +117,7 @@ def verify(
 
 @dataclass(frozen=True)
 class _Options:
-    """What was asked for; ``room`` in bytes."""
+    """The validated arguments; ``room`` in bytes."""
 
     sample: float
     partitions: list[int] | None
@@ -156,7 +167,7 @@ async def _verify(
         async with command_logs(settings, partitions, client) as logs:
             with WorkProgress("verify", total, "commands") as progress:
                 await stack.enter_async_context(progress_served(progress, settings, options.metrics_port))
-                # One after the other: each holds its sessions in memory.
+                # One at a time, because each holds its sessions in memory.
                 for number in wanted:
                     results = KafkaResultsLog(client, settings.topics, number)
                     try:
@@ -176,12 +187,12 @@ async def _verify(
                         verdicts.append(await verification.run())
                     finally:
                         await asyncio.gather(results.close(), logs[number].close())
-        note(f"{progress.done} commands in {progress.seconds:.1f} s, {progress.rate:,.0f} a second")
+        note(f"{progress.done} commands in {progress.seconds:.1f} s, {progress.rate:,.0f} per second")
         return verdicts
 
 
 def _rows(settings: Settings, target: _Kept | None) -> "OpenRows":
-    """What is held against the log: Postgres, or a snapshot."""
+    """Return the state that is compared with the log: Postgres, or a snapshot."""
     from waypost_worker.postgres.verify_rows import Snapshots
     from waypost_worker.snapshots.rows import KeptSnapshots
 
@@ -200,7 +211,7 @@ def _positions_of(kept: _Kept) -> dict[int, int]:
 
 
 async def _positions(settings: Settings) -> dict[int, int]:
-    """How far each partition is; CommandError if the schema is not one of this version."""
+    """Return the position of each partition. Raise CommandError if the schema is not of this version."""
     from waypost_worker.postgres.migrate import SchemaError, check_schema
     from waypost_worker.postgres.replay_target import look
 
@@ -234,7 +245,7 @@ def _show(verdicts: "list[VerifyReport]", output: Format, base: str | None, targ
     for one in differences:
         write(printable(f"{one['table']} {one['key']}: {one['difference']}") + "\n")
     if purged := sum(verdict.purged for verdict in verdicts):
-        note(f"{purged} refused commands of the log are not kept any more: retried or purged")
+        note(f"{purged} rejected commands of the log are no longer stored: they were retried or purged")
     if count == 0:
         what = "Postgres" if target is None else f"the snapshot {target}"
         said = "the log says" if base is None else f"the snapshot {base} and the log since then say"

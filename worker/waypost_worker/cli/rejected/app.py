@@ -1,4 +1,4 @@
-"""``waypost rejected``: look at the commands that were refused, kept as they came."""
+"""``waypost rejected``: list and show rejected commands, which are kept unchanged."""
 
 import asyncio
 from base64 import b64encode
@@ -28,7 +28,7 @@ from waypost_worker.cli.support.output import (
 from waypost_worker.config.settings import Settings
 
 _SHOWN: Final = 4096
-app = App(name="rejected", help="Look at the commands that were refused; retry or purge them.")
+app = App(name="rejected", help="List rejected commands; retry or purge them.")
 app.command(retry)
 app.command(purge)
 
@@ -40,11 +40,14 @@ def list_rejected(
     code: CodeFlag = None,
     tenant: TenantFlag = None,
     limit: Annotated[
-        int, Parameter(help="the newest so many", validator=validators.Number(gte=1, lte=1_000_000))
+        int,
+        Parameter(
+            help="number of newest commands to show", validator=validators.Number(gte=1, lte=1_000_000)
+        ),
     ] = 50,
     common: Common = NOTHING_GIVEN,
 ) -> int:
-    """List refused commands, newest first.
+    """List rejected commands, newest first.
 
     For example:
 
@@ -55,7 +58,7 @@ def list_rejected(
     found = asyncio.run(_newest(common.settings(), wanted, limit))
     rows = [{"place": f"{row['partition']}/{row['offset']}", **row} for row in found]
     columns = ("place", "session_id", "code", "message")
-    show_rows(rows, common.output, columns, "nothing was refused", wrap=("message",))
+    show_rows(rows, common.output, columns, "no rejected commands", wrap=("message",))
     if len(rows) == limit:
         note(f"there may be more than {limit}: see --limit")
     return DONE
@@ -63,14 +66,14 @@ def list_rejected(
 
 @app.command
 def show(
-    place: Annotated[str, Parameter(help="partition/offset, as the list shows it")],
+    place: Annotated[str, Parameter(help="place of the command, partition/offset, as listed")],
     /,
     *,
-    full: Annotated[bool, Parameter(help="print all of the value and the headers")] = False,
-    value_file: Annotated[Path | None, Parameter(help="write the value to this new file, as it came")] = None,
+    full: Annotated[bool, Parameter(help="print the whole value and all headers")] = False,
+    value_file: Annotated[Path | None, Parameter(help="write the value, unchanged, to this new file")] = None,
     common: Common = NOTHING_GIVEN,
 ) -> int:
-    """Show one refused command with its key, headers and value as they came.
+    """Show one rejected command with its key, headers and value as received.
 
     A table shows the beginning of a long value and of long headers, and says
     how long they are; JSON has all of them. At most 1 MiB of a value and
@@ -89,7 +92,9 @@ def show(
     most = _SHOWN if people and not full else None
     found = asyncio.run(_at(common.settings(), *place_of(place), None if value_file else most))
     if not found:
-        raise CommandError(f"no refused command {place} is kept; 'waypost rejected list' shows which are")
+        raise CommandError(
+            f"no rejected command {place} is stored; 'waypost rejected list' shows those that are"
+        )
     row = dict(found[0])
     kept = row.pop("kept_bytes")
     if value_file is not None:

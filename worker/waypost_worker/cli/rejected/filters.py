@@ -1,4 +1,4 @@
-"""Which refused commands ``rejected retry`` and ``rejected purge`` are about."""
+"""Filters that choose rejected commands for ``rejected retry`` and ``rejected purge``."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -12,12 +12,12 @@ from waypost_worker.operations.rejected import RejectedFilters
 
 _HIGHEST: Final = (2**31 - 1, 2**63 - 1)
 
-PositionArgument = Annotated[str, Parameter(help="partition/offset, as the list shows it")]
-SessionFlag = Annotated[str | None, Parameter(help="only of this session")]
-CodeFlag = Annotated[str | None, Parameter(help="only with this code, such as invalid-body")]
-SinceFlag = Annotated[str | None, Parameter(help="refused from this time on, RFC 3339")]
-UntilFlag = Annotated[str | None, Parameter(help="refused before this time, RFC 3339")]
-AllFlag = Annotated[bool, Parameter(name="--all", help="all of them")]
+PositionArgument = Annotated[str, Parameter(help="place of the command, partition/offset, as listed")]
+SessionFlag = Annotated[str | None, Parameter(help="only commands of this session")]
+CodeFlag = Annotated[str | None, Parameter(help="only commands with this code, such as invalid-body")]
+SinceFlag = Annotated[str | None, Parameter(help="only commands rejected at or after this time, in RFC 3339")]
+UntilFlag = Annotated[str | None, Parameter(help="only commands rejected before this time, in RFC 3339")]
+AllFlag = Annotated[bool, Parameter(name="--all", help="all rejected commands")]
 
 
 def chosen_filters(

@@ -1,4 +1,4 @@
-"""``waypost rejected purge``: refused commands that nobody needs any more."""
+"""``waypost rejected purge``: drop rejected commands that nobody needs."""
 
 import asyncio
 from typing import Annotated, Any, Final
@@ -31,13 +31,15 @@ def purge(
     code: CodeFlag = None,
     since: SinceFlag = None,
     until: UntilFlag = None,
-    older_than: Annotated[str | None, Parameter(help="an age: 30d, 12h")] = None,
+    older_than: Annotated[
+        str | None, Parameter(help="only commands older than this, such as 30d or 12h")
+    ] = None,
     every: AllFlag = False,
-    dry_run: Annotated[bool, Parameter(help="count them and drop nothing")] = False,
+    dry_run: Annotated[bool, Parameter(help="show how many would be dropped, and drop nothing")] = False,
     yes: Annotated[bool, Parameter(help="don't ask")] = False,
     common: Common = NOTHING_GIVEN,
 ) -> int:
-    """Drop refused commands from the list.
+    """Drop rejected commands from the list.
 
     Only the copies in Postgres go: the command topic and the results stay as
     they are. In small batches, so it disturbs no worker; a scheduler can run
@@ -52,7 +54,7 @@ def purge(
     settings = common.settings()
     if older_than is not None:
         if until is not None:
-            raise CommandError("--until and --older-than say the same: choose one", USAGE)
+            raise CommandError("--until and --older-than mean the same: choose one", USAGE)
         until = moment_before("--older-than", older_than).isoformat()
     filters = chosen_filters(places, session, code, since, until, every)
     counts = asyncio.run(_counts(settings, filters))
@@ -61,7 +63,7 @@ def purge(
         show_rows(counts, common.output, ("code", "commands", "oldest", "newest"), "none matches")
         return DONE
     if total:
-        confirm(f"this drops {total} refused command{'' if total == 1 else 's'} for good", yes)
+        confirm(f"this permanently drops {total} rejected command{'' if total == 1 else 's'}", yes)
     show_fields({"dropped": asyncio.run(_purge(settings, filters, total))}, common.output)
     return DONE
 

@@ -1,8 +1,8 @@
-"""``waypost rejected retry``: refused commands published once more, each with its own id and headers.
+"""``waypost rejected retry``: publish rejected commands again, each with its own id and headers.
 
-The new place of a command tells its fate: once its partition is applied beyond that, either there is a refused
-command at that place, or it was accepted. Only then does the old one go. A retry that is interrupted anywhere can be
-started again: a command that was accepted meanwhile is a duplicate then, which changes nothing.
+The new place of a command shows its outcome. Once its partition is applied beyond that place, either there is a
+rejected command there, or the command was accepted. Only then is the old one removed. A retry that is interrupted can
+be run again: a command that was already accepted is then a duplicate, which changes nothing.
 """
 
 import asyncio
@@ -63,36 +63,35 @@ def retry(
     until: UntilFlag = None,
     every: AllFlag = False,
     value: Annotated[
-        Path | None, Parameter(help="for one PLACE: a file to send instead of what was sent")
+        Path | None, Parameter(help="file with the value to send instead, for one PLACE")
     ] = None,
     dry_run: Annotated[bool, Parameter(help="show what would be published, and publish nothing")] = False,
     yes: Annotated[bool, Parameter(help="don't ask")] = False,
     timeout: TimeoutFlag = 30,
     common: Common = NOTHING_GIVEN,
 ) -> int:
-    """Publish refused commands once more.
+    """Publish rejected commands again.
 
-    Each keeps its command id and headers, and goes to the partition that its
-    session belongs to. What can't be read any better than before is left
-    alone. A command that is accepted goes from the list; one that is refused
-    again is there at its new place. Exit code 1 if any was not accepted.
+    Each keeps its command id and headers, and goes to the partition that its session belongs to. Commands that would
+    only be rejected again are left alone. An accepted command is removed from the list; one that is rejected again is
+    listed at its new place. The exit code is 1 if any was not accepted.
 
     For example:
 
       waypost rejected retry --code misrouted --dry-run
-      waypost rejected retry 2/1841 --value mended.json
+      waypost rejected retry 2/1841 --value fixed.json
       waypost rejected retry --since 2026-11-24T08:00:00Z --yes
     """
     settings = common.settings()
     filters = chosen_filters(places, session, code, since, until, every)
     if value is not None and len(places) != 1:
-        raise CommandError("--value mends one command: name its PLACE", USAGE)
+        raise CommandError("--value replaces one command: name its PLACE", USAGE)
     try:
         mended = None if value is None else value.read_bytes()
     except OSError as error:
         raise CommandError(f"{value} can't be read: {error.strerror}", USAGE) from None
     if not dry_run:
-        confirm("this publishes refused commands again", yes)
+        confirm("this publishes rejected commands again", yes)
     counts: Counter[str] = Counter()
     with Stream(common.output) as stream:
         asyncio.run(_Retry(settings, filters, mended, timeout, stream, counts).run(dry_run))
@@ -136,7 +135,7 @@ class _Retry:
                     await self._publish(databases, producer, fit, partitions)
 
     async def _pages(self, databases: Databases) -> AsyncIterator[list[RefusedCommand]]:
-        # All positions before the first page: what is refused since, wherever, is not looked at.
+        # All positions before the first page, so that commands rejected since then are ignored.
         standing = [await database.fetch(self._sql("rejected/positions")) for database in databases]
         for database, positions in zip(databases, standing, strict=True):
             bounds = [list(column) for column in zip(*positions, strict=True)] or [[], []]
@@ -182,7 +181,7 @@ class _Retry:
         await self._settle(databases, landed)
 
     async def _applied(self, landed: dict[tuple[int, int], RefusedCommand]) -> None:
-        """Wait until all of them have been judged."""
+        """Wait until all of them have results."""
         last: dict[int, int] = {}
         for partition, offset in landed:
             last[partition] = max(offset, last.get(partition, -1))
@@ -192,12 +191,12 @@ class _Retry:
                     await reader.wait_for(token, self._timeout)
                 except TimeoutError as error:
                     raise CommandError(
-                        f"{len(landed)} commands are published, but {error}. They are still in the list; when a "
-                        "worker has caught up, start this again"
+                        f"{len(landed)} commands are published, but {error}. They are still in the list; "
+                        "run this command again when a worker has caught up"
                     ) from None
 
     async def _settle(self, databases: Databases, landed: dict[tuple[int, int], RefusedCommand]) -> None:
-        """Tell what became of them, and drop the old ones: those refused again have new ones."""
+        """Report their outcomes, and drop the old ones: commands that were rejected again have new ones."""
         again = {
             (row["partition"], row["offset"]): row
             for database, places in databases.grouped(landed)

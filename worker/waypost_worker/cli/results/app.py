@@ -25,7 +25,7 @@ _COLUMNS: Final = ("place", "timestamp", "producer_id", "says", "bytes", "state"
 
 
 class _Found(NamedTuple):
-    """What a partition holds. ``stored`` is the list of accepted records as Postgres has it, None without a row."""
+    """The accepted records of a partition. ``stored`` is the list as Postgres has it, None without a row."""
 
     stored: str | None
     left: "Sequence[ForeignRecord]"
@@ -42,7 +42,7 @@ class _Stretch(NamedTuple):
 def foreign(
     *,
     partition: Annotated[
-        tuple[int, ...], Parameter(help="only this one; may be repeated", consume_multiple=False)
+        tuple[int, ...], Parameter(help="only this partition; may be repeated", consume_multiple=False)
     ] = (),
     common: Common = NOTHING_GIVEN,
 ) -> int:
@@ -70,7 +70,7 @@ def foreign(
 @app.command
 def accept(
     *places: Annotated[
-        str, Parameter(help="partition/offset or partition/first-last, as the list shows them")
+        str, Parameter(help="places of records, partition/offset or partition/first-last, as listed")
     ],
     dry_run: Annotated[bool, Parameter(help="show what would be accepted, and change nothing")] = False,
     yes: Annotated[bool, Parameter(help="don't ask")] = False,
@@ -96,13 +96,13 @@ def accept(
     found = asyncio.run(_find_all(settings, partitions))
     chosen = {number: _chosen(number, found[number].results, stretches) for number in partitions}
     rows = [_row(number, one) for number, listed in chosen.items() for one in listed]
-    show_rows(rows, common.output, _COLUMNS, "all of them were accepted already", wrap=("says",))
+    show_rows(rows, common.output, _COLUMNS, "all of them were already accepted", wrap=("says",))
     count = len(rows)
     if dry_run or not count:
         return DONE
     confirm(f"this makes workers ignore {count} record{'' if count == 1 else 's'} of the results topic", yes)
     asyncio.run(_accept(settings, found, chosen))
-    note("accepted; workers acquire the refused partitions within half a minute")
+    note("accepted; workers acquire the refused partitions within 30 seconds")
     return DONE
 
 
@@ -129,7 +129,7 @@ def _stretch(place: str) -> _Stretch:
 
 
 def _chosen(partition: int, found: "FoundResults", stretches: Sequence[_Stretch]) -> "list[ForeignResult]":
-    """Return the records to accept. CommandError if a place has none that can be."""
+    """Return the records to accept. Raise CommandError if a place has none that can be accepted."""
     chosen: dict[int, ForeignResult] = {}
     for stretch in stretches:
         if stretch.partition != partition:
@@ -141,8 +141,9 @@ def _chosen(partition: int, found: "FoundResults", stretches: Sequence[_Stretch]
         if not here:
             raise CommandError(
                 f"There is no foreign record at {partition}/{stretch.first}"
-                f"{'' if stretch.last == stretch.first else f'-{stretch.last}'}: what is there was written by a "
-                "worker, or is before the position in Postgres. Nothing was changed. List the foreign ones with "
+                f"{'' if stretch.last == stretch.first else f'-{stretch.last}'}: the record there was "
+                "written by a worker, or is before the position in Postgres. Nothing was changed. List the "
+                "foreign ones with "
                 "'waypost results foreign'."
             )
         chosen.update({one.record.offset: one for one in here if not one.accepted})
@@ -199,7 +200,7 @@ async def _find(settings: Settings, databases: Databases, partition: int) -> _Fo
         found = await find_foreign(reader.read_with_producers(first, end), position, start)
     finally:
         await reader.close()
-    # What retention removed is in nobody's way any more.
+    # Records that retention removed no longer need to be accepted.
     left = [record for record in position.accepted if record.offset >= start]
     return _Found(None if row is None else row["foreign_results"], left, found)
 
@@ -229,5 +230,6 @@ async def _accept(
             )
             if epoch is None:
                 raise CommandError(
-                    f"Somebody else changed partition {partition} meanwhile. Nothing was changed in it; try again."
+                    f"Somebody else has changed partition {partition} in the meantime. Nothing was changed; "
+                    "try again."
                 )

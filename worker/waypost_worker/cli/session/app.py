@@ -1,4 +1,4 @@
-"""``waypost session``: look at sessions; the commands that move or change them are in modules of their own."""
+"""``waypost session``: list and show sessions. Commands that move or change them are in separate modules."""
 
 import asyncio
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 app = App(
     name="session",
-    help="Look at sessions, set their policies, move and roll them back.",
+    help="Show sessions, set their policies, move them and roll them back.",
 )
 app.command(export)
 app.command(import_session, name="import")
@@ -35,7 +35,9 @@ app.command(diff)
 app.command(timeline)
 app.command(rollback)
 app.command(policy)
-_Limit = Annotated[int, Parameter(help="at most so many", validator=validators.Number(gte=1, lte=1_000_000))]
+_Limit = Annotated[
+    int, Parameter(help="maximum number to show", validator=validators.Number(gte=1, lte=1_000_000))
+]
 
 
 @app.command(name="list")
@@ -44,8 +46,10 @@ def list_sessions(
     prefix: Annotated[str, Parameter(help="only ids that begin with this")] = "",
     tenant: TenantFlag = None,
     limit: _Limit = 50,
-    cursor: Annotated[str, Parameter(help="go on where the page before said")] = "",
-    recent: Annotated[bool, Parameter(help="by last activity, the latest first, instead of by id")] = False,
+    cursor: Annotated[str, Parameter(help="cursor from the end of the previous page")] = "",
+    recent: Annotated[
+        bool, Parameter(help="sort by last activity, most recent first, instead of by id")
+    ] = False,
     common: Common = NOTHING_GIVEN,
 ) -> int:
     """List sessions, by id or by last activity.
@@ -61,7 +65,7 @@ def list_sessions(
     columns = ("session_id", "kept", "partition", "last_recorded_at")
     show_rows(rows, common.output, columns, "no sessions", wrap=("kept",))
     if following is not None:
-        note(f"there may be more: go on with --cursor {following!r}")
+        note(f"there may be more: continue with --cursor {following!r}")
     return DONE
 
 
@@ -103,10 +107,10 @@ def _rows(page: "SessionPage") -> list[dict[str, Any]]:
 
 @app.command
 def show(
-    session: Annotated[str, Parameter(help="session id, or checkpoint id for its data")],
+    session: Annotated[str, Parameter(help="session id, or a checkpoint id to show its data")],
     /,
     *,
-    name: Annotated[str | None, Parameter(help="only checkpoints of this name")] = None,
+    name: Annotated[str | None, Parameter(help="only checkpoints with this name")] = None,
     limit: _Limit = 50,
     tenant: TenantFlag = None,
     common: Common = NOTHING_GIVEN,

@@ -1,4 +1,4 @@
-"""How changes between two checkpoints are printed."""
+"""Print changes between two checkpoints."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -30,7 +30,7 @@ def show_changes(rows: Sequence[dict[str, Any]], output: Format) -> None:
 
 
 def _sides(row: dict[str, Any]) -> dict[str, str]:
-    """What was and what is, of a text only the lines that differ and those around them."""
+    """Return the old and the new value; of a text, only the lines that differ and their context."""
     lines = changed_lines(
         Change(row["change"], row["path"], row.get("before"), row.get("after")), most=_MOST_LINES
     )

@@ -1,4 +1,4 @@
-"""``waypost session copy`` and ``fork``: a session once more, elsewhere or from one of its checkpoints on.
+"""``waypost session copy`` and ``fork``: create the same session elsewhere, or a new one that starts at a checkpoint.
 
 Both read Postgres at one moment and write commands: the policy, the checkpoints, the pins.
 """
@@ -22,7 +22,7 @@ from waypost_worker.config.settings import Settings, unknown_key
 if TYPE_CHECKING:
     from waypost_worker.operations.copying import CopyPlan
 
-_DryRun = Annotated[bool, Parameter(help="show what would happen and change nothing")]
+_DryRun = Annotated[bool, Parameter(help="show what would happen, and change nothing")]
 
 
 def copy(
@@ -30,20 +30,23 @@ def copy(
     /,
     *,
     to_name: Annotated[str | None, Parameter(name="--as", help="session id of the copy")] = None,
-    to_bootstrap_servers: Annotated[str | None, Parameter(help="Kafka of the other deployment")] = None,
-    to_topic_prefix: Annotated[str | None, Parameter(help="of the other deployment's topics")] = None,
-    to_config: Annotated[Path | None, Parameter(help="settings of the other deployment, a TOML file")] = None,
+    to_bootstrap_servers: Annotated[
+        str | None, Parameter(help="Kafka brokers of the other deployment")
+    ] = None,
+    to_topic_prefix: Annotated[str | None, Parameter(help="prefix of the other deployment's topics")] = None,
+    to_config: Annotated[
+        Path | None, Parameter(help="TOML file with the other deployment's settings")
+    ] = None,
     dry_run: _DryRun = False,
     timeout: TimeoutFlag = 30,
     common: Common = NOTHING_GIVEN,
 ) -> int:
     """Copy a session to another deployment, or to another name.
 
-    Its own policy and its pins come along. Under its own name the copy has the
-    same ids, and what is there already stays; under another name checkpoints
-    get new numbers and are still found by their old ids. What no --to- option
-    says is as in this deployment. Started again after an interruption, a copy
-    goes on where it was.
+    The copy includes the session's own policy and its pins. Under the same name, the copy has the same ids, and
+    existing checkpoints stay. Under another name, checkpoints get new numbers and are still found by their old ids.
+    Settings without a --to- option are those of this deployment. A copy that was interrupted continues where it was
+    when you run it again.
 
     For example:
 
@@ -68,7 +71,9 @@ def fork(
     name: Annotated[str, Parameter(help="session id of the fork")],
     /,
     *,
-    session: Annotated[str | None, Parameter(help="for an id from an import: the session it is in")] = None,
+    session: Annotated[
+        str | None, Parameter(help="session that contains the checkpoint, if its id comes from an import")
+    ] = None,
     dry_run: _DryRun = False,
     timeout: TimeoutFlag = 30,
     common: Common = NOTHING_GIVEN,
@@ -91,7 +96,7 @@ def fork(
             f"{checkpoint!r} is not a checkpoint id, which looks like session:number. See --session", USAGE
         )
     if check_session_id(name) == origin:
-        raise CommandError(f"a fork needs a session id of its own, not {name!r}", USAGE)
+        raise CommandError(f"a fork needs its own session id, not {name!r}", USAGE)
     from waypost_worker.operations.copying import CopyPlan
 
     plan = CopyPlan(origin, name, transfer=f"fork {checkpoint!r} of {origin!r} as {name!r}", last=checkpoint)
@@ -99,7 +104,7 @@ def fork(
 
 
 def _target(common: Common, file: Path | None, servers: str | None, prefix: str | None) -> Settings:
-    """The settings of the other deployment: what is given for it, and this deployment's for all else."""
+    """Return the settings of the other deployment: the given ones, and this deployment's for everything else."""
     given: dict[str, Any] = {}
     if file is not None:
         try:
@@ -133,7 +138,7 @@ async def _carry_out(
         async with publishing(target) as publisher:
             total = await Transfer(plan.transfer, timeout).run(publisher, plan.steps(reader))
     for reason in total.refused:
-        note(f"not carried over: {reason}")
+        note(f"not copied: {reason}")
     if total.removed:
         note(f"retention at the target dropped {total.removed} of them: see its policy")
     origin = {} if plan.last is None else {FORKED_FROM: plan.last}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def diff(
     before: Annotated[str, Parameter(help="checkpoint or session id")],
-    after: Annotated[str, Parameter(help="another one of the same kind")],
+    after: Annotated[str, Parameter(help="checkpoint or session id to compare with")],
     /,
     *,
     tenant: TenantFlag = None,
@@ -27,10 +27,8 @@ def diff(
 ) -> int:
     """Show what changed between two checkpoints, or two sessions.
 
-    Checkpoints are compared by name, data and metadata, place by place (paths
-    are JSON Pointers). Sessions are compared checkpoint by checkpoint: one
-    that was forked, copied or imported beside where it came from, others by
-    number.
+    Checkpoints are compared by name, data and metadata, value by value (paths are JSON Pointers). Sessions are compared
+    checkpoint by checkpoint: forked, copied or imported ones with their origin, others by number.
 
     For example:
 
@@ -49,7 +47,9 @@ async def _diff(common: Common, tenant: str | None, before: str, after: str) -> 
             return DONE
         if any(sessions):
             which, other = (before, after) if sessions[0] else (after, before)
-            raise CommandError(f"{which!r} is a session and {other!r} is none: compare two of a kind")
+            raise CommandError(
+                f"{which!r} is a session and {other!r} is not: compare two checkpoints or two sessions"
+            )
         pair = [await _checkpoint(reader, each) for each in (before, after)]
     changes = [shown(change) for change in differences(*map(contents, pair))]
     if common.output == "json":
@@ -114,7 +114,7 @@ async def _changed(
 ) -> list[dict[str, Any]]:
     old, new = await before.get(one.id), await after.get(other.id)
     if old is None or new is None:
-        return []  # retention dropped it a moment ago: there is nothing to compare any more
+        return []  # retention has just removed it, so there is nothing to compare
     changes = [shown(change) for change in differences(contents(old), contents(new))]
     row = {"change": "changed", "before": one.id, "after": other.id, "name": other.name, "changes": changes}
     return [row] if changes else []

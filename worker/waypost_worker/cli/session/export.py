@@ -23,14 +23,13 @@ def export(
     session: Annotated[str | None, Parameter(help="session id")] = None,
     /,
     *,
-    prefix: Annotated[str | None, Parameter(help="all sessions whose ids begin with this")] = None,
+    prefix: Annotated[str | None, Parameter(help="all sessions whose ids begin with this text")] = None,
     every: Annotated[bool, Parameter(name="--all", help="all sessions")] = False,
     tenant: TenantFlag = None,
     to: Annotated[Path | None, Parameter(help="file, instead of standard output")] = None,
     common: Common = NOTHING_GIVEN,
 ) -> int:
-    """Write a session as the interchange JSON list; with -o jsonl a checkpoint a
-    line.
+    """Write a session as the interchange JSON list, or with -o jsonl as one checkpoint per line.
 
     With --prefix, --tenant or --all, many sessions as they are at one moment,
     always a checkpoint a line. 'waypost session import' reads both.
@@ -51,7 +50,7 @@ def export(
     if to is None:
         asyncio.run(_export(settings, tenant, pieces, write))
         return DONE
-    # Whoever finds the file finds all of it.
+    # A reader that finds the file must find all of it.
     part = to.with_name(to.name + ".part")
     try:
         with part.open("wb") as out:
@@ -67,7 +66,7 @@ def export(
 
 
 class _Pieces:
-    """What is to be written, and how much it turned out to be."""
+    """The sessions to write, and how much was written."""
 
     def __init__(self, session: str | None, prefix: str, *, by_line: bool) -> None:
         self.count = self.sessions = 0
@@ -134,4 +133,4 @@ def _put(write_to: Callable[[bytes], object], piece: bytes, path: Path) -> None:
 
 
 def _unwritable(path: Path, error: OSError) -> CommandError:
-    return CommandError(f"{path} can't be written: {error.strerror}; nothing is left of it")
+    return CommandError(f"{path} can't be written: {error.strerror}; no partial file is left")

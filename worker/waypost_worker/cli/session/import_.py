@@ -30,24 +30,23 @@ def import_session(
         str, Parameter(help="session id to import into, or the file", allow_leading_hyphen=True)
     ],
     file: Annotated[
-        Path | None, Parameter(help="what was exported; - for standard input", allow_leading_hyphen=True)
+        Path | None, Parameter(help="exported file; - for standard input", allow_leading_hyphen=True)
     ] = None,
     /,
     *,
-    on_conflict: Annotated[OnConflict, Parameter(help="where an id is taken already")] = "skip",
-    resume: Annotated[str | None, Parameter(help="go on with the import of this id")] = None,
+    on_conflict: Annotated[OnConflict, Parameter(help="what to do if an id is taken")] = "skip",
+    resume: Annotated[str | None, Parameter(help="continue the import with this id")] = None,
     timeout: TimeoutFlag = 30,
     common: Common = NOTHING_GIVEN,
 ) -> int:
     """Import an exported list, or lines of checkpoints.
 
-    It goes through the log, and this waits until it is applied. Into an empty
-    session of the same name, ids, order, times and data come out the same; ids
-    of another session get new numbers. What is larger than one message is sent
-    in parts. Without a SESSION, each line goes to the session in its id.
+    The import goes through the log, and this command waits until it is applied. Into an empty session of the same name,
+    ids, order, times and data are imported unchanged; ids of another session get new numbers. An import that is larger
+    than one message is sent in parts. Without a SESSION, each line goes to the session in its id.
 
-    An import of several parts tells its id at the beginning: --resume with it
-    and the same file goes on after an interruption, and imports nothing twice.
+    An import of several parts prints its id at the beginning. To continue after an interruption, pass that id with
+    --resume and the same file; nothing is imported twice.
 
     For example:
 
@@ -83,9 +82,9 @@ def _run(
     identifier = resume or new_id()
     if count == 1:
         return asyncio.run(_send(settings, Transfer(identifier, timeout), _steps(parts, count)))
-    note(f"import {identifier}: after an interruption go on with --resume {identifier}")
+    note(f"import {identifier}: to continue after an interruption, pass --resume {identifier}")
     with ExitStack() as stack:
-        if count is None:  # nobody knows what a pipe still brings
+        if count is None:  # nobody knows how much a pipe still delivers
             transfer = Transfer(identifier, timeout)
         else:
             progress = stack.enter_context(WorkProgress("importing", count, "parts"))
@@ -101,14 +100,14 @@ async def _send(settings: Settings, transfer: Transfer, steps: AsyncIterator[Ste
 async def _steps(parts: Iterator[Part], count: int | None) -> AsyncIterator[Step]:
     of = "" if count is None else f" of {count}"
     number = 0
-    # In a thread: results are waited for meanwhile, however slowly the lines of a pipe come.
+    # In a thread, so that results can arrive while a pipe delivers its lines slowly.
     while (part := await asyncio.to_thread(next, parts, None)) is not None:
         number += 1
         yield Step(part.session, EventType.IMPORT, part.body, f"part {number}{of}", part.where)
 
 
 def _checked(source: IO[bytes], session: str | None, on_conflict: OnConflict, encrypts: bool) -> int | None:
-    """How many parts there will be, all looked at before the first is sent; None for what comes only once."""
+    """Return how many parts there will be, after checking all of them; None for input that can be read only once."""
     if not source.seekable():
         return None
     count = sum(1 for _ in parts_of_lines(source, session, on_conflict, encrypts=encrypts))
@@ -130,7 +129,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _first_byte(source: IO[bytes]) -> bytes:
-    """The first byte that is no white space, left to be read."""
+    """Return the first byte that is not white space, without consuming it."""
     if source.seekable():
         while (found := source.read(1)) and found.isspace():
             pass

@@ -39,17 +39,16 @@ def policy(
     /,
     *,
     flags: PolicyFlags = NO_CHANGES,
-    dry_run: Annotated[bool, Parameter(help="show what would be removed and change nothing")] = False,
+    dry_run: Annotated[bool, Parameter(help="show what would be removed, and change nothing")] = False,
     yes: Annotated[bool, Parameter(help="don't ask")] = False,
     timeout: TimeoutFlag = 10,
     common: Common = NOTHING_GIVEN,
 ) -> int:
     """Show a session's retention policy, or change it.
 
-    Without a flag that names a field, shows the policy and how many
-    checkpoints are left. Otherwise the named fields change, the session has a
-    policy of its own from then on, and what it no longer allows is removed at
-    once. --dry-run shows what that would be.
+    Without a flag that names a field, show the policy and how many checkpoints are left. Otherwise, change the named
+    fields. The session then has its own policy, and checkpoints that it no longer allows are removed immediately.
+    --dry-run shows how many that would be.
 
     For example:
 

@@ -26,19 +26,22 @@ def rollback(
     checkpoint: Annotated[str, Parameter(help="checkpoint id, session:number")],
     /,
     *,
-    session: Annotated[str | None, Parameter(help="for an id from an import: the session it is in")] = None,
-    discard_later: Annotated[bool, Parameter(help="drop all later checkpoints, pinned ones too")] = False,
-    dry_run: Annotated[bool, Parameter(help="show what would happen and change nothing")] = False,
+    session: Annotated[
+        str | None, Parameter(help="session that contains the checkpoint, if its id comes from an import")
+    ] = None,
+    discard_later: Annotated[
+        bool, Parameter(help="remove all later checkpoints, including pinned ones")
+    ] = False,
+    dry_run: Annotated[bool, Parameter(help="show what would happen, and change nothing")] = False,
     yes: Annotated[bool, Parameter(help="don't ask")] = False,
     timeout: TimeoutFlag = 10,
     common: Common = NOTHING_GIVEN,
 ) -> int:
     """Go back to a checkpoint, and show its data.
 
-    The rollback is recorded in the log and has a result, for agents and
-    subscribers to follow. Nothing is dropped without --discard-later.
-    --dry-run shows what would be dropped, and how the newest checkpoint's
-    data differs from what an agent would go on with.
+    The rollback is recorded in the log and has a result, for agents and subscribers to follow. Without --discard-later,
+    nothing is removed. --dry-run shows which checkpoints would be removed, and how the newest checkpoint's data differs
+    from the data from which an agent would continue.
 
     For example:
 
@@ -78,7 +81,7 @@ def rollback(
 
 
 async def _plan(settings: Settings, session: str, checkpoint: str, discard_later: bool) -> dict[str, Any]:
-    """What the rollback would do to the session as it is in Postgres now."""
+    """Return what the rollback would do to the session as it is in Postgres now."""
     async with reading(settings) as reader:
         found = reader.session(session)
         target = await found.get(checkpoint)

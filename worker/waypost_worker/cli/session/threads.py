@@ -12,7 +12,9 @@ WRAP: Final = ("nodes", "state", "namespace")
 
 
 def thread_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row of a LangGraph thread with what its metadata say. Whoever may write to the topic chose these."""
+    """Return a row of a LangGraph thread with the contents of its metadata, which any writer to the topic could
+    choose.
+    """
     metadata = row["metadata"]
     facts, nodes = metadata.get("facts"), metadata.get("nodes")
     facts = facts if isinstance(facts, Mapping) else {}
@@ -30,7 +32,7 @@ def readable(session_id: str, data: Any) -> Any:
     """Return a checkpoint's data as plain data, or as it is stored, with a note, if that can't be."""
     found, problem = plain(session_id, data)
     if problem is not None:
-        note(f"the data is shown as it is stored: {problem}")
+        note(f"the data is shown as stored: {problem}")
     return found
 
 

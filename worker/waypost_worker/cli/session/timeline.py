@@ -20,17 +20,19 @@ def timeline(
     /,
     *,
     limit: Annotated[
-        int, Parameter(help="the newest so many", validator=validators.Number(gte=1, lte=10_000))
+        int,
+        Parameter(
+            help="number of newest checkpoints to show", validator=validators.Number(gte=1, lte=10_000)
+        ),
     ] = 50,
     tenant: TenantFlag = None,
     common: Common = NOTHING_GIVEN,
 ) -> int:
     """Show a session's checkpoints, oldest first, and what changed between them.
 
-    Each line has the time since the checkpoint before (agents' clocks may go
-    backwards), the keys of data that came (+), went (-) or changed (~), pins,
-    where it was imported or forked from, and how many numbers before it are
-    gone. 'waypost tail --session SESSION --from-beginning' shows all commands.
+    Each line has the time since the previous checkpoint (agents' clocks may go backwards), the keys of data that were
+    added (+), removed (-) or changed (~), pins, where it was imported or forked from, and how many numbers before it
+    are missing. 'waypost tail --session SESSION --from-beginning' shows all commands.
 
     For example:
 

@@ -13,7 +13,9 @@ from waypost_worker.cli.support.output import USAGE, CommandError
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-KeyFlag = Annotated[Path | None, Parameter(help="private key file to sign with, if there is an authority")]
+KeyFlag = Annotated[
+    Path | None, Parameter(help="file with the private key to sign with, if there is an authority")
+]
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 

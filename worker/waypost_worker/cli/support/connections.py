@@ -1,4 +1,4 @@
-"""How commands reach Kafka and Postgres, and what it means in one line when they can't."""
+"""Connect commands to Kafka and Postgres, and explain failures in one line."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -23,7 +23,7 @@ _SOURCE = "/waypost/cli"
 
 
 def kafka_connection(settings: Settings) -> "Connection":
-    """What the worker's Kafka modules are called with."""
+    """Return the arguments for the worker's Kafka modules."""
     from waypost_worker.config import kafka
 
     return kafka.kafka_connection(settings, "waypost-cli")
@@ -37,13 +37,13 @@ def kafka_client(settings: Settings) -> "ClusterClient":
 
 
 def kafka_options(settings: Settings) -> Mapping[str, Any]:
-    """What a publisher or subscriber gets as ``options``."""
+    """Return the ``options`` of a publisher or subscriber."""
     return kafka_connection(settings).security
 
 
 @asynccontextmanager
 async def kafka_errors(settings: Settings) -> AsyncIterator[None]:
-    """CommandError for a Kafka that is away or refuses."""
+    """Raise CommandError if Kafka is unreachable or denies access."""
     from aiokafka.errors import KafkaConnectionError, KafkaError
 
     from waypost.errors import WaypostError
@@ -82,7 +82,7 @@ async def _kafka_away(settings: Settings, error: BaseException) -> CommandError:
 
 
 async def topic_partitions(settings: Settings, topics: "Topics | None" = None) -> Mapping[str, int]:
-    """How many partitions each of the two topics has, or of two others; a missing topic is left out."""
+    """Return the partition count of each of the two topics, or of two others. A missing topic is omitted."""
     from aiokafka.admin import AIOKafkaAdminClient
 
     async with kafka_errors(settings):
@@ -97,7 +97,7 @@ async def topic_partitions(settings: Settings, topics: "Topics | None" = None) -
 
 
 async def require_topics(settings: Settings) -> None:
-    """CommandError unless both topics are there: clients would wait for a missing one without a word."""
+    """Raise CommandError unless both topics exist, because clients would silently wait for a missing one."""
     present = await topic_partitions(settings)
     for name in (settings.topics.commands, settings.topics.results):
         if name not in present:
@@ -152,7 +152,7 @@ async def reading(settings: Settings, tenant: str | None = None) -> "AsyncIterat
 
 @asynccontextmanager
 async def _errors_of_asyncpg() -> AsyncIterator[None]:
-    """Raise what an error of a reader was raised from: on the command line, it is said in other words."""
+    """Raise the cause of a reader's error, which the command line explains in its own words."""
     import asyncpg
 
     from waypost.errors import EncryptionError, WaypostError
@@ -173,7 +173,9 @@ async def _errors_of_asyncpg() -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def postgres_errors(settings: Settings, dsn: str | None = None) -> AsyncIterator[None]:
-    """CommandError for a Postgres that is away, refuses, or has no Waypost schema: the one of ``dsn``, or any."""
+    """Raise CommandError if Postgres is unreachable, denies access, or has no Waypost schema: the server of ``dsn``, or
+    any.
+    """
     import asyncpg
 
     where = masked_dsn(settings.postgres_dsn.get_secret_value() if dsn is None else dsn)

@@ -80,7 +80,7 @@ async def connection_to(settings: Settings, dsn: str, *, patiently: bool = False
 
 
 class Stores:
-    """What opens stores of partitions, with a pool for each database that holds one of them."""
+    """Opens stores of partitions, with a pool for each database that holds one of them."""
 
     def __init__(self, settings: Settings, pools: dict[int, Any]) -> None:
         self._settings = settings

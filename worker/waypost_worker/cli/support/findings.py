@@ -1,4 +1,4 @@
-"""How what was checked is shown, and the exit code that follows."""
+"""Print findings, and derive the exit code."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""What replay and verify share: logs and stores on the real Kafka and Postgres."""
+"""Logs and stores on the real Kafka and Postgres, shared by replay and verify."""
 
 import asyncio
 import gc
@@ -22,7 +22,7 @@ _LOOKED_THROUGH: Final = 10_000
 
 def run(work: Coroutine[Any, Any, _T]) -> _T:
     """Run work that folds millions of commands."""
-    # As in a worker: what a batch makes is freed by its reference counts, and sessions in memory live long.
+    # As in a worker: reference counts free the objects of a batch, and sessions in memory live long.
     gc.freeze()
     gc.set_threshold(500_000, 10, 20)
     try:
@@ -33,7 +33,7 @@ def run(work: Coroutine[Any, Any, _T]) -> _T:
 
 
 async def command_partitions(settings: Settings, *, needs_results: bool = True) -> int:
-    """How many partitions the command topic has; CommandError unless the topics are there and go together."""
+    """Return the command topic's partition count. Raise CommandError unless both topics exist and belong together."""
     present = await topic_partitions(settings)
     names = [settings.topics.commands, *([settings.topics.results] if needs_results else [])]
     for name in names:
@@ -44,8 +44,8 @@ async def command_partitions(settings: Settings, *, needs_results: bool = True) 
             )
     if len({present[name] for name in names}) > 1:
         raise CommandError(
-            f"{names[0]!r} has {present[names[0]]} partitions and {names[1]!r} {present[names[1]]}: they are no "
-            "topics of one deployment. Nothing was changed; see --topic-prefix"
+            f"{names[0]!r} has {present[names[0]]} partitions and {names[1]!r} {present[names[1]]}: they do "
+            "not belong to one deployment. Nothing was changed; see --topic-prefix"
         )
     return present[settings.topics.commands]
 
@@ -64,7 +64,7 @@ def log_maker(
 async def command_logs(
     settings: Settings, partitions: int, client: "ClusterClient | None" = None
 ) -> "AsyncIterator[dict[int, KafkaCommandLog]]":
-    """Yield a log of each partition. They share the connections of ``client``, or have some of their own."""
+    """Yield a log of each partition. They share the connections of ``client``, or have their own."""
     shared = client or kafka_client(settings)
     logs = {partition: log_maker(settings, partition, shared)() for partition in range(partitions)}
     try:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MetricsPort: TypeAlias = Annotated[
     int | None,
     Parameter(
-        help="serve progress at /metrics meanwhile, 0: any free port",
+        help="port for progress at /metrics, 0 for any free one",
         validator=validators.Number(gte=0, lte=65_535),
     ),
 ]

@@ -1,4 +1,4 @@
-"""What all commands share: the flags for connections and output, and the settings that result."""
+"""Flags for connections and output that all commands share, and the resulting settings."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any, Final
@@ -11,7 +11,7 @@ from waypost_worker.cli.support.output import Format
 from waypost_worker.config.settings import Settings, config_origin, load_settings
 
 _CONNECTION: Final = Group("Connection and output", sort_key=10)
-OutputFlag = Annotated[Format, Parameter(name=["--output", "-o"], help="how to print", group=_CONNECTION)]
+OutputFlag = Annotated[Format, Parameter(name=["--output", "-o"], help="output format", group=_CONNECTION)]
 
 
 @Parameter(name="*")
@@ -19,33 +19,33 @@ OutputFlag = Annotated[Format, Parameter(name=["--output", "-o"], help="how to p
 class Target:
     """Which deployment a command works on.
 
-    What no flag says comes from WAYPOST_ variables, then waypost.toml. Where none of them names a Kafka or a
-    Postgres, the dev server whose state directory is here (or named by WAYPOST_STATE_DIR) is taken.
+    Settings without a flag come from WAYPOST_ variables, then from waypost.toml. If these name neither a Kafka nor a
+    Postgres, the dev server in this directory (or in WAYPOST_STATE_DIR) is used.
     """
 
     bootstrap_servers: Annotated[
-        str | None, Parameter(help="Kafka, host:port[,host:port]", group=_CONNECTION)
+        str | None, Parameter(help="Kafka brokers, host:port[,host:port]", group=_CONNECTION)
     ] = None
     postgres_dsn: Annotated[str | None, Parameter(help="postgresql://…", group=_CONNECTION)] = None
-    topic_prefix: Annotated[str | None, Parameter(help="of the two topics", group=_CONNECTION)] = None
+    topic_prefix: Annotated[str | None, Parameter(help="prefix of both topics", group=_CONNECTION)] = None
     postgres_schema: Annotated[
         str | None,
         Parameter(
             name=["--schema", "--postgres-schema"],
-            help="of Waypost's tables, such as one that replay built",
+            help="schema of Waypost's tables, such as one that replay built",
             group=_CONNECTION,
         ),
     ] = None
 
     def settings(self, **flags: Any) -> Settings:
-        """The settings in force; SettingsError if they can't be used."""
+        """Return the settings in effect. Raise SettingsError if they can't be used."""
         given = {field.name: getattr(self, field.name) for field in fields(Target)}
         settings = load_settings(**given, **flags)
         found = self._dev_server()
         return settings if found is None else load_settings(**{**given, **asdict(found)}, **flags)
 
     def origin(self, name: str) -> str:
-        """Where the value of a setting comes from."""
+        """Return where the value of a setting comes from."""
         if getattr(self, name, None) is not None:
             return "flag"
         if name in ("bootstrap_servers", "postgres_dsn") and self._dev_server() is not None:

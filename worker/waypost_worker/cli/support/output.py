@@ -1,4 +1,4 @@
-"""What commands print: tables for people, JSON for programs, on stdout; everything else on stderr.
+"""Output of commands: tables for people and JSON for programs on stdout, everything else on stderr.
 
 With ``-o json`` a command writes one JSON document, with ``-o jsonl`` one JSON value a line. Knows no command.
 """
@@ -47,16 +47,18 @@ class CommandError(Exception):
 
 
 class StdoutClosedError(Exception):
-    """Nobody reads standard output any more, as behind ``| head``."""
+    """The reader of standard output is gone, as behind ``| head``."""
 
 
 def note(message: str) -> None:
-    """Something for people, on stderr, so that stdout stays clean. What could steer a terminal is escaped."""
+    """Print a note for people on stderr, so that stdout stays clean. Characters that could control a terminal are
+    escaped.
+    """
     print(printable(message), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def write(text: str | bytes) -> None:
-    """Write to stdout; StdoutClosedError where nobody reads it any more, CommandError where it can't be written.
+    """Write to stdout. Raise StdoutClosedError if its reader is gone, and CommandError if it can't be written.
 
     Of a text only line ends and colors reach a terminal. Bytes, which are JSON, are exact; on a terminal they are the
     same JSON, with escapes for what could steer it.
@@ -69,7 +71,7 @@ def write(text: str | bytes) -> None:
         sys.stdout.buffer.write(raw)
         sys.stdout.buffer.flush()
     except OSError as error:
-        # What is still buffered must not fail again when the interpreter ends.
+        # Buffered output must not fail again when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             raise StdoutClosedError from None
@@ -87,8 +89,9 @@ def show_rows(
 ) -> None:
     """Rows as a table of ``columns``, or all their fields as a JSON list or JSON lines.
 
-    ``empty`` is said on stderr where a table would have no rows. Only the columns in ``wrap`` give way where the
-    terminal is narrow; without any, all do, except ids, which stay on one line, to be copied. With --wide, none does.
+    If a table would have no rows, ``empty`` is printed on stderr. If the terminal is narrow, only the columns in
+    ``wrap`` wrap. Without ``wrap``, all columns do except ids, which stay on one line so that they can be copied. With
+    --wide, no column wraps.
     """
     if output == "json":
         show_json(list(rows))
@@ -117,7 +120,7 @@ def show_json(value: Any) -> None:
 
 
 def show_json_line(value: Any) -> None:
-    """One line of JSON, at once."""
+    """Print one line of JSON immediately."""
     write(orjson.dumps(value, default=str, option=_JSON) + b"\n")
 
 
@@ -139,7 +142,7 @@ class Stream:
             write("\n]\n" if self._begun else "[]\n")
 
     def show(self, row: Row, line: str) -> None:
-        """One more row, seen at once."""
+        """Print one more row immediately."""
         if self._output == "table":
             write(line + "\n")
         elif self._output == "jsonl":
@@ -271,6 +274,6 @@ def confirm(what: str, yes: bool) -> None:
     """Ask at a terminal, unless ``yes``; CommandError if the answer is no. A script has said what it wants."""
     if yes or not sys.stdin.isatty():
         return
-    note(f"{what[:1].upper()}{what[1:]}. Go on? [y/N]")
+    note(f"{what[:1].upper()}{what[1:]}. Continue? [y/N]")
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise CommandError("nothing was changed")

@@ -29,7 +29,7 @@ _SOURCE: Final = b"/waypost/cli"
 
 
 class Outcome(NamedTuple):
-    """What became of one command. ``code`` and ``message`` are those of a rejection."""
+    """The outcome of one command. ``code`` and ``message`` are those of a rejection."""
 
     partition: int
     offset: int
@@ -59,7 +59,7 @@ async def authorities(settings: Settings) -> dict[int, Authority]:
 
 
 def check_signer(found: Mapping[int, Authority], signer: Signer | None) -> None:
-    """CommandError if a partition would reject what is signed with this key, or is not signed."""
+    """Raise CommandError if a partition would reject commands signed with this key, or unsigned ones."""
     keys = {authority.key for authority in found.values()} - {None}
     if not keys:
         return
@@ -84,7 +84,7 @@ async def send(
     found: Mapping[int, Authority],
     signer: Signer | None,
 ) -> list[Outcome]:
-    """Publish a command to each of these partitions, signed where there is an authority; where they landed."""
+    """Publish a command to each of these partitions, signed if there is an authority. Return where they landed."""
     from aiokafka import AIOKafkaProducer
 
     sent: list[tuple[int, str, Any]] = []
@@ -129,7 +129,8 @@ async def applied(settings: Settings, sent: Sequence[Outcome], timeout: float) -
                 await reader.wait_for((one.partition, one.offset), timeout)
             except TimeoutError as error:
                 raise CommandError(
-                    f"Kafka has the commands, but {error}. They will be applied: is a worker running?"
+                    f"Kafka has the commands, but {error}. They will be applied; check that a worker is "
+                    "running"
                 ) from None
     places = {(one.partition, one.offset): one for one in sent}
     async with connected(settings) as databases:
@@ -143,7 +144,7 @@ async def applied(settings: Settings, sent: Sequence[Outcome], timeout: float) -
 
 
 def require_accepted(outcomes: Sequence[Outcome]) -> None:
-    """CommandError if any was rejected."""
+    """Raise CommandError if any was rejected."""
     for one in outcomes:
         if one.code is not None:
             raise CommandError(

@@ -24,14 +24,16 @@ PolicyChanges = Mapping[str, int | float | None]
 class PolicyFlags:
     """The fields of a policy; those that are not named stay as they are."""
 
-    max_checkpoints: Annotated[int | None, Parameter(help="most checkpoints that a session keeps")] = None
+    max_checkpoints: Annotated[
+        int | None, Parameter(help="maximum number of checkpoints that a session keeps")
+    ] = None
     compress_after: Annotated[
         int | None, Parameter(help="above this number, keep only the latest checkpoint of each name")
     ] = None
     keep_recent: Annotated[
-        int | None, Parameter(help="newest checkpoints, which compression leaves alone")
+        int | None, Parameter(help="number of newest checkpoints that compression leaves alone")
     ] = None
-    max_age: Annotated[float | None, Parameter(help="seconds after which checkpoints are removed")] = None
+    max_age: Annotated[float | None, Parameter(help="age in seconds at which checkpoints are removed")] = None
     no_max_age: Annotated[bool, Parameter(help="remove no checkpoints because of their age")] = False
     encrypted: Annotated[
         bool | None,
@@ -79,7 +81,7 @@ async def retained_session(databases: Databases, schema: str, session_id: str) -
 
 
 async def sessions_by_default(databases: Databases, schema: str, more_than: int) -> AsyncIterator[Retained]:
-    """All sessions that follow the default policy and have more than so many checkpoints."""
+    """Return all sessions that follow the default policy and have more than this many checkpoints."""
     for database in databases:
         after = ""
         while rows := await database.fetch(query("support/retained", schema), None, after, more_than, _PAGE):
@@ -105,7 +107,7 @@ def shown_policy(policy: RetentionPolicy) -> dict[str, Any]:
 
 
 def shown_preview(preview: Preview) -> dict[str, Any]:
-    """What would leave, in numbers and by reason."""
+    """Return how many checkpoints would be removed, by reason."""
     return {
         "checkpoints": preview.checkpoints,
         "would_remove": len(preview.removed),

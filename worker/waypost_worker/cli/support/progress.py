@@ -9,7 +9,7 @@ from waypost_worker.cli.support.output import note
 
 
 class WorkProgress:
-    """How far something is, how fast it goes, and how long it will take. Use it with ``with``."""
+    """Reports how far work has come, its speed, and how long it will take. Use it with ``with``."""
 
     def __init__(self, doing: str, total: int, unit: str) -> None:
         self._doing = doing
@@ -32,7 +32,7 @@ class WorkProgress:
             self._bar.stop()
 
     def advanced(self, partition: int, count: int, position: int = 0) -> None:
-        """So many more are done of a partition, which goes on at ``position``."""
+        """Count this many more as done in a partition, which continues at ``position``."""
         self._done += count
         before, _ = self._places.get(partition, (0, 0))
         self._places[partition] = (before + count, position)
@@ -48,29 +48,29 @@ class WorkProgress:
             )
 
     def grow(self, count: int) -> None:
-        """So many more are to be done than was known."""
+        """Count this many more to do than was known."""
         self._total += count
         if self._bar is not None:
             self._bar.update(self._task, total=self._total)
 
     @property
     def doing(self) -> str:
-        """What it is that goes on."""
+        """The name of the work."""
         return self._doing
 
     @property
     def total(self) -> int:
-        """How many there are."""
+        """The total number."""
         return self._total
 
     @property
     def places(self) -> Mapping[int, tuple[int, int]]:
-        """By partition: how many are done, and where it goes on."""
+        """The number done and the next position, by partition."""
         return self._places
 
     @property
     def done(self) -> int:
-        """How many are done."""
+        """The number done."""
         return self._done
 
     @property
@@ -80,7 +80,7 @@ class WorkProgress:
 
     @property
     def rate(self) -> float:
-        """How many a second."""
+        """The number done per second."""
         return self._done / max(self.seconds, 1e-6)
 
     def _draw(self) -> None:

@@ -1,4 +1,4 @@
-"""How the result of a command is printed."""
+"""Print the result of a command."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def removal_note(result: "CommandResult") -> str | None:
-    """What to tell a person if retention removed checkpoints with this command."""
+    """Return a note for people if retention removed checkpoints with this command."""
     session, removed = result.body.get("session_id"), len(result.body.get("removed", ()))
     if not removed or short(result.type) not in ("created", "imported"):
         return None
@@ -21,7 +21,7 @@ def removal_note(result: "CommandResult") -> str | None:
 
 
 def kept(checkpoints: int, last_number: int) -> str:
-    """How many of all checkpoints that a session ever had are left."""
+    """Return how many of all checkpoints that a session ever had are left."""
     return f"{checkpoints} of {last_number}"
 
 

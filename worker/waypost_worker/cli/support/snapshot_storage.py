@@ -1,4 +1,4 @@
-"""Where snapshots are, and what of them still overlaps with the log: for ``snapshot`` and ``doctor``."""
+"""Find snapshots, and check how they overlap with the log, for ``snapshot`` and ``doctor``."""
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
@@ -47,7 +47,7 @@ def signing_of(settings: Settings, allow_unsigned: bool = False) -> "Signing":
 
 
 async def overlap(settings: Settings, place: str | None, manifest: "Manifest | None") -> "list[Finding]":
-    """What the log, the snapshot, the results and the outbox still cover together."""
+    """Check what the log, the snapshot, the results and the outbox still cover together."""
     from waypost.statements import load_statement
     from waypost_worker.kafka.topics import retention_ms
     from waypost_worker.snapshots.coverage import Latest, findings
@@ -86,4 +86,4 @@ async def overlap_with_newest(settings: Settings) -> "list[Finding]":
     except SnapshotError as error:
         return [Finding("error", LOG, str(error), "see WAYPOST_SNAPSHOTS")]
     except CommandError as error:
-        return [Finding("error", LOG, f"it can't be told what overlaps: {error}", "see the other findings")]
+        return [Finding("error", LOG, f"the overlap can't be determined: {error}", "see the other findings")]

@@ -29,7 +29,7 @@ async def lines() -> AsyncIterator[bytes]:
             try:
                 loop.call_soon_threadsafe(chunks.put_nowait, chunk)
             except RuntimeError:
-                return  # the loop is closed: nobody waits for lines any more
+                return  # the loop is closed, so nobody waits for lines
 
     threading.Thread(target=read, name="stdin", daemon=True).start()
     begun: list[bytes] = []

@@ -1,4 +1,4 @@
-"""``waypost topics acls``: what each kind of client must be allowed at the brokers."""
+"""``waypost topics acls``: the permissions that each kind of client needs at the brokers."""
 
 from dataclasses import asdict
 from typing import Annotated
@@ -17,7 +17,7 @@ def acls(
     worker: Annotated[str, Parameter(help="principal of the workers")] = "User:waypost-worker",
     console: Annotated[str, Parameter(help="principal of the console")] = "User:waypost-console",
     operator: Annotated[str, Parameter(help="principal of operators")] = "User:waypost-operator",
-    subscriber_groups: Annotated[str, Parameter(help="how subscribers' groups begin")] = "waypost-sub",
+    subscriber_groups: Annotated[str, Parameter(help="prefix of the subscribers' groups")] = "waypost-sub",
     common: Common = NOTHING_GIVEN,
 ) -> int:
     """Print the least ACLs that each kind of client needs.

@@ -1,4 +1,4 @@
-"""``waypost topics adopt``: a whole database goes on where its topics are lost."""
+"""``waypost topics adopt``: move a whole database to new topics."""
 
 import asyncio
 from dataclasses import asdict
@@ -20,27 +20,27 @@ from waypost_worker.config.settings import Settings
 
 def adopt(
     *,
-    dry_run: Annotated[bool, Parameter(help="check everything and change nothing")] = False,
+    dry_run: Annotated[bool, Parameter(help="check everything, and change nothing")] = False,
     yes: Annotated[bool, Parameter(help="don't ask")] = False,
     from_topic_prefix: Annotated[
-        str | None, Parameter(help="of the topics of before, drained: the new ones may have more partitions")
+        str | None,
+        Parameter(help="prefix of the previous, drained topics; the new ones may have more partitions"),
     ] = None,
     authority_key: Annotated[
         Path | None,
-        Parameter(help="public or private key file of an authority to replace the current one"),
+        Parameter(help="file with the public or private key of an authority that replaces the current one"),
     ] = None,
     common: Common = NOTHING_GIVEN,
 ) -> int:
-    """Make the database go on with new, empty topics.
+    """Move the database to new, empty topics.
 
     For when the topics are lost and Postgres is whole, or was rebuilt from
     results. Sessions, checkpoints and the memory of command ids stay; from
     then on the new topics (--topic-prefix) are the log. Stop all workers
     before. Results that were never emitted are lost, and counted.
 
-    With --from-topic-prefix the topics of before are proved to be drained, and
-    the new ones may have more partitions: sessions move to where their keys
-    lead. See docs/partitions.md.
+    With --from-topic-prefix, the command proves that the previous topics are drained, and the new ones may have more
+    partitions: sessions move to where their keys lead. See docs/partitions.md.
 
     The authority stays unless --authority-key names another. Use that if a
     private key is lost, or if somebody else named an authority first.
@@ -53,7 +53,7 @@ def adopt(
     """
     settings = common.settings()
     if from_topic_prefix == settings.topic_prefix:
-        raise CommandError("--from-topic-prefix names the new topics: it must name those of before", USAGE)
+        raise CommandError("--from-topic-prefix names the new topics: it must name the previous ones", USAGE)
     key = None if authority_key is None else encode_key(read_public(authority_key))
     if not dry_run:
         confirm(f"the database will belong to the topics of {settings.topic_prefix!r} and no others", yes)
@@ -67,7 +67,9 @@ def adopt(
 
 
 async def _drained(settings: Settings, prefix: str, partitions: int) -> dict[int, int]:
-    """Where the partitions of the topics of before end; CommandError unless all of it is applied and answered."""
+    """Return where the partitions of the previous topics end. Raise CommandError unless everything is applied and
+    answered.
+    """
     found = await look(settings.model_copy(update={"topic_prefix": prefix}), moved_to=partitions)
     if left := what_is_left(found):
         raise CommandError(f"the topics of {prefix!r} are not drained: {left}. Nothing was changed")

@@ -21,7 +21,7 @@ from waypost_worker.cli.topics.adopt import adopt
 from waypost_worker.cli.topics.drained import drained
 from waypost_worker.config.settings import Settings
 
-app = App(name="topics", help="Make, check, update or adopt the two topics; print ACLs.")
+app = App(name="topics", help="Create, check, update or adopt the two topics; print ACLs.")
 app.command(adopt)
 app.command(acls)
 app.command(drained)
@@ -38,27 +38,35 @@ def create(
     partitions: Annotated[
         int | None,
         Parameter(
-            help=f"of each topic; can't be changed later (default {_PARTITIONS})",
+            help=f"partitions of each topic; can't be changed later (default: {_PARTITIONS})",
             validator=validators.Number(gte=1, lte=10_000),
         ),
     ] = None,
     replicas: Annotated[
         int | None,
-        Parameter(help="default 3, or as many as brokers", validator=validators.Number(gte=1, lte=100)),
+        Parameter(
+            help="replicas of each partition (default: 3, or the number of brokers)",
+            validator=validators.Number(gte=1, lte=100),
+        ),
     ] = None,
-    commands_retention_days: Annotated[_Days, Parameter(help="default for ever")] = None,
-    results_retention_days: Annotated[_FenceDays, Parameter(help="at least 1 (default 7)")] = None,
+    commands_retention_days: Annotated[
+        _Days, Parameter(help="days to keep commands (default: indefinitely)")
+    ] = None,
+    results_retention_days: Annotated[
+        _FenceDays, Parameter(help="days to keep results, at least 1 (default: 7)")
+    ] = None,
     authority_key: Annotated[
-        Path | None, Parameter(help="public or private key file of the authority of new topics")
+        Path | None, Parameter(help="file with the public or private key of the new topics' authority")
     ] = None,
-    skip_zombie_test: Annotated[bool, Parameter(help="don't test that the cluster fences")] = False,
+    skip_zombie_test: Annotated[
+        bool, Parameter(help="skip the test that the cluster fences old owners")
+    ] = False,
     common: Common = NOTHING_GIVEN,
 ) -> int:
     """Make the topics that are missing, with the settings that the protocol needs.
 
-    Before that, the zombie test shows on a topic of its own that this cluster
-    fences former owners; without that, nothing is made. Topics that exist are
-    left as they are: see 'waypost topics check'.
+    Before that, the zombie test shows on a separate topic that this cluster fences former owners; if it does not,
+    nothing is created. Existing topics are left unchanged: see 'waypost topics check'.
 
     With --authority-key, the first command in every partition names the key
     that may set the default retention (see 'waypost authority'). Otherwise,

@@ -26,7 +26,7 @@ class Drained:
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left behind."""
+        """Return whether nothing is left behind."""
         return not self.waiting and not self.unanswered
 
 
@@ -34,10 +34,9 @@ def drained(*, common: Common = NOTHING_GIVEN) -> int:
     """Prove that all commands in the topic are applied and answered; exit code 1
     if some are not.
 
-    Before topics are given up for others, with every publisher stopped: what
-    they would leave behind. Results count as answered once a worker has noted
-    that Kafka has them, at the latest when it ends. It is an error if
-    the command topic is not the one whose commands were applied.
+    Before you replace topics, and after you stop every publisher, show what would be left behind. Results count as
+    answered once a worker has recorded that Kafka has them, at the latest when the worker stops. It is an error if the
+    command topic is not the one whose commands were applied.
 
     For example:
 
@@ -64,7 +63,7 @@ def drained(*, common: Common = NOTHING_GIVEN) -> int:
 
 
 def what_is_left(found: list[Drained]) -> str:
-    """What is left behind and how it goes away; empty if nothing is."""
+    """Describe what is left behind and how to resolve it; empty if nothing is."""
     waiting = sum(one.waiting for one in found)
     unanswered = sum(one.unanswered for one in found)
     left = []
@@ -79,15 +78,15 @@ def what_is_left(found: list[Drained]) -> str:
 
 
 async def look(settings: Settings, moved_to: int | None = None) -> list[Drained]:
-    """Each partition of the topics, held against the databases.
+    """Compare each partition of the topics with the databases.
 
-    A database that has ``moved_to`` so many partitions already, where another one of the list could not, was drained.
+    A database that has already ``moved_to`` this many partitions, while another one of the list could not, was drained.
     """
     async with kafka_errors(settings), postgres_errors(settings):
         partitions = await command_partitions(settings)
         logs_of = command_logs(settings, partitions)
         async with connected(settings) as databases, logs_of as logs:
-            # Ends before positions: what is applied meanwhile is not taken for more than there was.
+            # Ends before positions, so that commands applied in between do not make the count too high.
             bounds = {partition: await log.bounds() for partition, log in logs.items()}
             positions = await _positions(settings, databases)
             moved = (
@@ -115,7 +114,7 @@ async def look(settings: Settings, moved_to: int | None = None) -> list[Drained]
 
 
 async def _check_same_log(partition: int, log: Any, row: Any) -> None:
-    """CommandError unless the log is the one whose commands the database has applied."""
+    """Raise CommandError unless the log is the one whose commands the database has applied."""
     from waypost_worker.partition.acquire import check_log
     from waypost_worker.partition.ports import RefusedError
 

@@ -1,4 +1,4 @@
-"""``waypost worker``: a worker in this process, or several in processes of their own."""
+"""``waypost worker``: run a worker in this process, or several in separate processes."""
 
 import os
 import signal
@@ -30,27 +30,26 @@ def worker(
     processes: Annotated[
         int | Literal["auto"],
         Parameter(
-            help="run so many workers, each a process of its own; auto: one for each core",
+            help="number of worker processes; auto: one per core",
             validator=_check_processes,
         ),
     ] = 1,
     migrate: Annotated[bool | None, Parameter(help="apply pending migrations first")] = None,
     http_port: Annotated[
-        int | None, Parameter(help="serve probes and metrics", validator=validators.Number(gte=0, lte=65_535))
+        int | None,
+        Parameter(help="port for probes and metrics", validator=validators.Number(gte=0, lte=65_535)),
     ] = None,
-    log_level: Annotated[str | None, Parameter(help="debug, info, warning or error")] = None,
+    log_level: Annotated[str | None, Parameter(help="log level: debug, info, warning or error")] = None,
     target: Target = NO_TARGET,
 ) -> int:
     """Run one worker until SIGTERM or Ctrl-C.
 
-    It finishes the work in hand before it ends; a second signal ends it at
-    once. Any number of workers share the partitions. Exit code 0 after a clean
-    end. SIGUSR1 makes the log say everything, SIGUSR2 takes that back. The
-    other settings: 'waypost config show'.
+    It finishes the work in progress before it ends; a second signal ends it immediately. Any number of workers share
+    the partitions. The exit code is 0 after a clean end. SIGUSR1 sets the log to level debug, and SIGUSR2 sets it back.
+    For the other settings, see 'waypost config show'.
 
-    One process keeps one core busy. With --processes, each of them has the HTTP
-    port after that of the one before, and its own number at the end of the
-    static member's name. One that is killed is replaced; if one gives up, all
+    One process keeps one core busy. With --processes, each process has the next HTTP port after the previous one's, and
+    its own number at the end of the static member's name. A process that is killed is replaced; if one gives up, all
     end. 'auto' counts the cores that this process may use.
 
     For example:

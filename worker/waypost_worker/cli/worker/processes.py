@@ -15,7 +15,7 @@ _POLL_SECONDS: Final = 0.1
 
 
 class WorkerProcesses:
-    """Workers of one deployment. What takes longer than ``stop_seconds`` to stop is killed."""
+    """Workers of one deployment. A worker that takes longer than ``stop_seconds`` to stop is killed."""
 
     def __init__(self, stop_seconds: float = _STOP_SECONDS) -> None:
         self._stop_seconds = stop_seconds
@@ -46,7 +46,7 @@ class WorkerProcesses:
             note(f"worker {child.pid} was killed by {name}; worker {replacement.pid} takes its place")
 
     def stop(self) -> bool:
-        """Let them finish the work in hand, and wait; whether all did."""
+        """Let them finish the work in progress, and wait. Return whether all did."""
         for child in self._children:
             child.terminate()
         deadline = time.monotonic() + self._stop_seconds
@@ -66,13 +66,13 @@ class WorkerProcesses:
             child.send_signal(number)
 
     def kill(self) -> None:
-        """End them at once."""
+        """Kill them."""
         for child in self._children:
             child.kill()
 
     def _start(self, index: int) -> "subprocess.Popen[bytes]":
-        # The parent's death must end a worker: its standard input closes then, and worker_child waits for that.
-        # A session of its own: Ctrl-C reaches the parent alone, and the parent decides.
+        # The parent's death must end a worker: its standard input closes then, and worker_child waits for that. A
+        # session of its own means that Ctrl-C reaches only the parent, and the parent decides.
         return subprocess.Popen(
             [sys.executable, "-m", "waypost_worker.cli.worker.child"],
             env=self._environments[index],
