@@ -37,7 +37,7 @@ demo: $(SMALL)  ## the whole service on a real Kafka and Postgres, one worker ki
 
 setup: $(STAMP)  ## virtual environment with everything that checks and tests need
 
-# What the demo needs is a part of what everything needs, with the same versions, so it is installed first.
+# The demo needs a subset of all packages, with the same versions, so these are installed first.
 $(SMALL): requirements-demo.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Waypost needs Python 3.11 or newer. This is " + sys.version.split()[0] + ". Choose another one: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
 	@test -x $(BIN)/python || echo "[1/3] Creating the virtual environment $(VENV) (about 5 s)"
@@ -225,7 +225,7 @@ cost: setup  ## instructions and bytes that a command costs the worker, compared
 .PHONY: dist audit
 
 # The wheel is made from the source archive, so a file that the archive lacks is noticed. It is installed twice: with
-# what an empty environment gets from the registry today, and with the locked packages that were tested.
+# the packages that an empty environment gets from the registry today, and with the tested, locked ones.
 dist: $(TOOLS)/.installed  ## source archive and wheel in dist/, installed and checked, with a list of dependencies
 	rm -rf dist $(CHECKED)
 	$(TOOLS)/bin/python -m hatchling build --target sdist --directory dist

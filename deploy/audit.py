@@ -55,7 +55,9 @@ def locked(text: str) -> set[tuple[str, str]]:
 
 
 def advisories(database: Path) -> Iterator[dict[str, Any]]:
-    """Every advisory that is in force. UnreadableError if this is no database, or one of its files can't be read."""
+    """Return every advisory that is in effect. Raise UnreadableError if this is not a database, or a file can't be
+    read.
+    """
     if database.is_dir():
         files = ((str(path), path.read_bytes()) for path in sorted(database.rglob("*.json")))
     elif zipfile.is_zipfile(database):
@@ -67,15 +69,15 @@ def advisories(database: Path) -> Iterator[dict[str, Any]]:
         try:
             advisory = json.loads(content)
         except ValueError as error:
-            raise UnreadableError(f"{name} is no JSON: {error}") from None
+            raise UnreadableError(f"{name} is not JSON: {error}") from None
         if not isinstance(advisory, dict) or "id" not in advisory:
-            raise UnreadableError(f"{name} is no advisory in the OSV format: it has no id")
+            raise UnreadableError(f"{name} is not an advisory in the OSV format: it has no id")
         if "withdrawn" not in advisory:
             yield advisory
 
 
 def affects(affected: Mapping[str, Any], version: Version) -> bool:
-    """Whether one entry of an advisory's ``affected`` is about this version."""
+    """Return whether one entry of an advisory's ``affected`` covers this version."""
     if any(_version(listed) == version for listed in affected.get("versions", ())):
         return True
     return any(
@@ -108,7 +110,7 @@ def _version(text: str) -> Version | None:
 
 
 def audit(packages: set[tuple[str, str]], known: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Found]:
-    """What the advisories, by package, say of these."""
+    """Return what the advisories, by package, report about these."""
     found = []
     for name, text in sorted(packages):
         version = _version(text)

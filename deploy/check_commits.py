@@ -4,8 +4,8 @@
 - A blank line follows, then a body wrapped at 72 characters. A line that can't be wrapped, such as one with a long URL
   or a ``Co-authored-by:``, may be longer.
 
-Commits up to BASE are older than this rule, and merges have no message of their own: both are exempt. Where there is no
-history to look at (no git, a source archive, a shallow clone), that is reported and nothing is checked.
+Commits up to BASE are older than this rule, and the messages of merges are generated, so both are exempt. If there is
+no history (no git, a source archive, a shallow clone), that is reported and nothing is checked.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def git(*arguments: str) -> str:
 def messages(base: str) -> Iterator[tuple[str, str]]:
     """Yield the abbreviated hash and the message of each commit after ``base``, oldest first. NoHistoryError."""
     if Path(git("rev-parse", "--show-toplevel").strip()).resolve() != ROOT:
-        raise NoHistoryError("this folder is not a git checkout of its own")
+        raise NoHistoryError("this folder is not the root of a git checkout")
     try:
         git("merge-base", "--is-ancestor", base, "HEAD")
     except NoHistoryError:

@@ -38,13 +38,13 @@ class UnknownError(Exception):
 
 
 def pinned(root: Path) -> dict[str, str]:
-    """The digests in force, by name and tag."""
+    """Return the current digests, by name and tag."""
     texts = [(root / name).read_text(encoding="utf-8") for name in FILES]
     return {found["image"]: found["digest"] for text in texts for found in _PINNED.finditer(text)}
 
 
 def look_up(image: str) -> str:
-    """What the registry has under this name and tag now; UnknownError if it can't be asked."""
+    """Return the registry's current digest of this name and tag. Raise UnknownError if it can't be reached."""
     tool = next((path for name in TOOLS if (path := shutil.which(name))), None)
     if tool is None:
         raise UnknownError(f"none of {', '.join(TOOLS)} is on PATH: install one; it needs the network")

@@ -46,7 +46,7 @@ class Display:
             self._done, self._doing = self._total, "unpacking"
 
     def refresh(self) -> None:
-        """Show the present state, unless it was shown a moment ago."""
+        """Show the current state, unless it was just shown."""
         now = time.monotonic()
         if self._terminal:
             self._stream.write(f"\r\033[K{self._text(now)}")

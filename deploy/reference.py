@@ -32,22 +32,22 @@ def metrics_page() -> str:
 
 {_GENERATED}
 
-A worker serves them at `/metrics` once `WAYPOST_HTTP_PORT` is set, in the Prometheus or OpenMetrics text format.
-Times are in seconds. No label names a session or anything else that agents choose, so the number of series is
-bounded by the number of partitions. Besides these there is what `prometheus-client` says of the process
+If `WAYPOST_HTTP_PORT` is set, a worker serves these metrics at `/metrics`, in the Prometheus or OpenMetrics text
+format. Times are in seconds. No label contains a session id or anything else that agents choose, so the number of
+series is bounded by the number of partitions. The page also has the process metrics of `prometheus-client`
 (`process_cpu_seconds_total`, `process_resident_memory_bytes`, …).
 
 {_table(METRICS)}
 
-## Of recovery
+## Recovery commands
 
-`waypost replay` and `waypost verify` serve these at `/metrics` while they work, where `--metrics-port` is given. They
-do not count as workers: `waypost_build_info` is not among them.
+`waypost replay` and `waypost verify` serve these at `/metrics` while they run, if you pass `--metrics-port`. They do
+not serve `waypost_build_info`, so they do not count as workers.
 
 {_table(RECOVERY_METRICS)}
 
-Alerts on them are in `deploy/prometheus/waypost.rules.yaml`, what to do in [runbook.md](runbook.md), a dashboard in
-`deploy/grafana/waypost.json`.
+Alerts are in `deploy/prometheus/waypost.rules.yaml`, a dashboard is in `deploy/grafana/waypost.json`, and the
+[runbook](runbook.md) says what to do if an alert fires.
 """
 
 
@@ -71,21 +71,21 @@ def settings_page() -> str:
 {_GENERATED}
 
 Each setting is a variable `WAYPOST_NAME`, a key `name` of the TOML file `waypost.toml` (or the one that
-`WAYPOST_CONFIG_FILE` names), and, where a command has it, a flag `--name`. Flags win over variables, variables over
-the file. A name that is no setting is an error. `waypost config show` prints what is in force, secrets masked.
-Times are in seconds, sizes in bytes. No setting changes what a command does: that is in the log alone.
+`WAYPOST_CONFIG_FILE` names) and, if a command has it, a flag `--name`. Flags take precedence over variables, and
+variables over the file. An unknown name is an error. `waypost config show` prints the settings in effect, with
+secrets masked. Times are in seconds, sizes in bytes. No setting changes the effect of a command in the log.
 
-The library's clients read `bootstrap_servers`, `postgres_dsn`, `topic_prefix`, `postgres_schema`, those that begin with
-`kafka_`, and those of [encryption](encryption.md) (from `keys_dsn` to `allow_plaintext`) in the same places, but only
-if they are made without addresses: `waypost.Publisher()`.
+The library's clients read `bootstrap_servers`, `postgres_dsn`, `topic_prefix`, `postgres_schema`, those that begin
+with `kafka_`, and those of [encryption](encryption.md) (from `keys_dsn` to `allow_plaintext`) from the same places, but
+only if you create them without addresses, as in `waypost.Publisher()`.
 
 | setting | default | allowed | meaning |
 |---|---|---|---|
 {rows}
 
-Besides these, commands read `WAYPOST_STATE_DIR` (of the dev server), `WAYPOST_CACHE_DIR` and
-`WAYPOST_MAVEN_REPOSITORY` (where the embedded servers' files are kept and come from). A worker that sends traces
-reads the OpenTelemetry SDK's own `OTEL_…` variables.
+Commands also read `WAYPOST_STATE_DIR` (the dev server's directory), and `WAYPOST_CACHE_DIR` and
+`WAYPOST_MAVEN_REPOSITORY` (where the embedded servers' files are stored and downloaded from). A worker that sends
+traces reads the OpenTelemetry SDK's `OTEL_…` variables.
 """
 
 
@@ -132,7 +132,11 @@ def dashboard() -> dict[str, Any]:
         (
             "Service",
             [
-                ("Commands a second", "ops", [(_rate(c.COMMANDS, "type, outcome"), "{{type}} {{outcome}}")]),
+                (
+                    "Commands per second",
+                    "ops",
+                    [(_rate(c.COMMANDS, "type, outcome"), "{{type}} {{outcome}}")],
+                ),
                 (
                     "Rejections a second",
                     "ops",
@@ -184,7 +188,7 @@ def dashboard() -> dict[str, Any]:
                     [(_quantile(c.POSTGRES_SECONDS, 0.95, "shard, operation"), "{{shard}} {{operation}}")],
                 ),
                 ("Appending results", "s", list(_quantiles(c.EMIT_SECONDS))),
-                ("Bytes of results a second", "Bps", [(f"sum({_rates(c.RESULT_BYTES)})", "all results")]),
+                ("Bytes of results per second", "Bps", [(f"sum({_rates(c.RESULT_BYTES)})", "all results")]),
                 ("Terms ended a minute", "short", [(f"60 * {_rate(c.TERMS_ENDED, 'reason')}", "{{reason}}")]),
                 (
                     "Takeovers",
@@ -244,9 +248,9 @@ def dashboard() -> dict[str, Any]:
                         )
                     ],
                 ),
-                ("Records a second", "ops", [(_rate(c.RECOVERED, "work"), "{{work}}")]),
+                ("Records per second", "ops", [(_rate(c.RECOVERED, "work"), "{{work}}")]),
                 (
-                    "Where it goes on, by partition",
+                    "Next offset, by partition",
                     "short",
                     [(f"max by (work, partition) ({c.RECOVERY_OFFSET.name})", "{{work}} {{partition}}")],
                 ),

@@ -1,4 +1,4 @@
-"""A workflow of the Microsoft Agent Framework that fails halfway and goes on from its checkpoint in Waypost.
+"""A workflow of the Microsoft Agent Framework that fails halfway and resumes from its checkpoint in Waypost.
 
 Needs pip install 'waypost[agent-framework]', and a `waypost dev` that runs in the current directory. It calls
 no model.
@@ -51,7 +51,7 @@ async def main() -> None:
             print("stopped:", error)
         latest = await storage.get_latest(workflow_name="report")
         assert latest is not None
-        print("going on from step", latest.iteration_count)
+        print("resuming from step", latest.iteration_count)
         events = await workflow(storage, broken=False).run(checkpoint_id=latest.checkpoint_id)
         print(events.get_outputs()[0])
 

@@ -43,8 +43,8 @@ def main() -> None:
         {
             "bootstrap.servers": os.environ["WAYPOST_BOOTSTRAP_SERVERS"],
             "enable.idempotence": True,
-            # Where sessions belong. librdkafka's own default is another hash: Waypost rejects what it sends
-            # to a wrong partition as misrouted.
+            # The partitioner that Waypost expects. librdkafka's own default is a different hash, and Waypost rejects
+            # commands in a wrong partition as misrouted.
             "partitioner": os.environ.get("PARTITIONER", "murmur2_random"),
         }
     )

@@ -1,4 +1,4 @@
-"""A LangGraph graph whose thread lives in Waypost: stop at an interrupt, go on in another process' place.
+"""A LangGraph graph whose thread is stored in Waypost: it stops at an interrupt and resumes as another process would.
 
 Needs pip install 'waypost[langgraph]', and a `waypost dev` that runs in the current directory. It
 calls no model.
