@@ -168,7 +168,7 @@ _HOMES = {
     "wire.topics": ("CommandPosition", "Topics"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
-# What was public in 0.1; see `waypost.deprecation`.
+# Names that were public in 0.1; see `waypost.deprecation`.
 _RENAMED = {"Page": "CheckpointPage", "Policy": "RetentionPolicy", "WaitedResult": "CommandResult"}
 _MOVED = ("publisher_options", "spans", "token_file")
 

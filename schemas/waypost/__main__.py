@@ -2,5 +2,5 @@
 
 import runpy
 
-# By name: the same wheel installs it, but nothing of this package imports the service.
+# By name: the same wheel installs the service, but this package never imports it.
 runpy.run_module("waypost_worker.cli", run_name="__main__")

@@ -1,6 +1,6 @@
 """Keep old public names working for one more release, with a warning that names the new one.
 
-A deprecated name costs nothing until it is used. What is built with this module is removed in `REMOVED_IN`; see
+A deprecated name costs nothing until it is used. Names that use this module are removed in `REMOVED_IN`; see
 ``docs/versioning.md``.
 """
 

@@ -1,4 +1,4 @@
-"""Where a deployment is, for a client that was not told: what the command line finds in the same place.
+"""Find a deployment for a client without addresses, as the command line does in the same directory.
 
 ``WAYPOST_*`` variables come first, then ``waypost.toml``, then a ``waypost dev`` that runs on a state directory here,
 then the defaults. Reads files and variables only; connects to nothing. docs/settings.md lists all settings.

@@ -19,7 +19,7 @@ DEFAULT_STATE_DIR: Final = Path(".waypost")
 
 
 def state_directory() -> Path:
-    """Return the directory in which ``waypost dev`` keeps its state unless told otherwise."""
+    """Return the directory in which ``waypost dev`` keeps its state by default."""
     return Path(os.environ.get(STATE_DIR_VARIABLE) or DEFAULT_STATE_DIR)
 
 

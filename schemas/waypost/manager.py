@@ -56,7 +56,7 @@ class CheckpointManager:
     """Checkpoints of one session in memory, for tests and single-process use.
 
     The semantics are those of the service. Reads have the names and results of :class:`waypost.SessionReader`. It is
-    not safe to use from several threads at once.
+    not safe to use from several threads at the same time.
 
     Args:
         session_id: The session's id.
@@ -92,7 +92,7 @@ class CheckpointManager:
 
     @property
     def policy(self) -> RetentionPolicy:
-        """Retention policy in force."""
+        """Retention policy in effect."""
         return self._session.policy or self._default
 
     def create(
@@ -123,7 +123,7 @@ class CheckpointManager:
         return checkpoint
 
     def clear(self) -> int:
-        """Delete all checkpoints, pinned ones included, and return how many there were.
+        """Delete all checkpoints, including pinned ones, and return how many there were.
 
         Their numbers are not given again.
         """
@@ -214,7 +214,7 @@ class CheckpointManager:
         Raises:
             InvalidCommandError: The list can't be read, or ``"reject"`` met a conflict.
         """
-        # Here and not above: whoever imports nothing need not load pydantic.
+        # Imported here, because users that import nothing should not have to load pydantic.
         from waypost.wire.decode import parse_body
 
         # A lone surrogate is refused as what it is, text that is not UTF-8, with all other broken JSON.
@@ -281,7 +281,7 @@ class CheckpointManager:
         return [self._checkpoint(entry) for entry in self._session.live() if entry.taken_at > after]
 
     def get_between(self, a: datetime, b: datetime) -> list[Checkpoint]:
-        """Return the checkpoints with a timestamp from ``a`` to ``b``, both included, in the order of their numbers.
+        """Return the checkpoints with a timestamp from ``a`` to ``b``, inclusive, in the order of their numbers.
 
         Raises:
             NaiveDatetimeError: ``a`` or ``b`` has no time zone.

@@ -1,7 +1,7 @@
 """Which of several databases holds what: the list of DSNs, the map, and what a database has noted of it. Pure.
 
-Partition p lives wholly in shard p mod N, N being the length of the list. A database that belongs to a list of
-several notes its place (`waypost.shard`), and what is read there is held against the place it is given in.
+Partition p is stored entirely in shard p mod N, where N is the length of the list. A database in a list of several
+records its place (`waypost.shard`), and that record is compared with the place in the given list.
 """
 
 import re
@@ -19,7 +19,7 @@ _HOW: Final = (
 
 
 class ShardSlot(NamedTuple):
-    """Where a database stands: ``shard`` of ``shards``, counted from 0, in the set ``set_id`` (None: not known)."""
+    """The place of a database: ``shard`` of ``shards``, counted from 0, in the set ``set_id`` (None: not known)."""
 
     shard: int
     shards: int
@@ -51,7 +51,7 @@ def shard_of(partition: int, shards: int) -> int:
 
 
 def check_place(noted: ShardSlot | None, used: bool, given: ShardSlot) -> None:
-    """ShardMapError unless a database may be used in the place that it is given.
+    """Raise ShardMapError unless a database may be used in the given place.
 
     ``noted`` is its own record, None without one; ``used`` is whether it holds positions of partitions. Without a
     record it is free, or, once used, the only one of its deployment.

@@ -11,8 +11,8 @@ _V = TypeVar("_V")
 class SharedRequests(Generic[_K, _V]):
     """Answers to the same kind of question, such as where a partition ends.
 
-    ``ask`` answers several keys at once. An answer was asked for after the call that gets it began, so a call never
-    joins a request that is under way.
+    ``ask`` answers several keys in one request. The request behind an answer always starts after the call that gets it,
+    so a call never joins a request that is under way.
     """
 
     def __init__(self, ask: Callable[[list[_K]], Awaitable[Mapping[_K, _V]]]) -> None:
@@ -43,12 +43,12 @@ class SharedRequests(Generic[_K, _V]):
                         answer.set_exception(
                             error if isinstance(error, Exception) else RuntimeError("canceled")
                         )
-                        answer.exception()  # whoever asked may have given up
+                        answer.exception()  # the caller may have given up
                 if not isinstance(error, Exception):
                     raise
 
     async def stop(self) -> None:
-        """Ask no more."""
+        """Stop asking."""
         if self._task is not None and not self._task.done():
             self._task.cancel()
             await asyncio.wait({self._task})

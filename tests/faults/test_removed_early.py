@@ -76,7 +76,7 @@ async def test_results_removed_early(
     unasked = await stage.worker()
     await stage.until(lambda: len(unasked.refusals()) == stage.partitions)
     for said in unasked.refusals().values():
-        assert "before this worker could see whether they answer all applied commands" in said
+        assert "before this worker could check whether they answer all applied commands" in said
         assert "WAYPOST_ACCEPT_TRIMMED_RESULTS=true once" in said
     assert await unasked.end(signal.SIGTERM) == 0
     accepting = await stage.worker(accept_trimmed_results="true")

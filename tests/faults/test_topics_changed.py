@@ -39,7 +39,7 @@ async def test_added_partitions(shared: Scene) -> None:
     # The worker that runs knows the topic as it was; who joins gets partitions of it and sees what it is now.
     await shared.until(lambda: bool(late.refusals()))
     for message in late.refusals().values():
-        assert f"has {shared.partitions + 1} partitions, but this database was made for 4" in message
+        assert f"has {shared.partitions + 1} partitions, but this database was created for 4" in message
         assert "Nothing was changed" in message
     await shared.judge_refused()
 

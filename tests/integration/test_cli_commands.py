@@ -44,7 +44,7 @@ def test_a_command_that_is_refused_is_exit_code_1_and_kept(line: CommandLine, se
     assert row["place"] in line.run("rejected", "list").out
     missing = line.run("rejected", "show", "0/99999")
     assert missing.code == 1
-    assert "no refused command 0/99999 is kept" in missing.error
+    assert "no rejected command 0/99999 is stored" in missing.error
 
 
 def test_lines_of_standard_input_are_published_in_order(line: CommandLine, session: str) -> None:

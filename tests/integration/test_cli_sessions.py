@@ -194,7 +194,7 @@ def test_two_checkpoints_are_compared_place_by_place(line: CommandLine, session:
         ["c", "c"],
     ]
     mixed = line.run("session", "diff", both[0], session)
-    assert (mixed.code, "compare two of a kind" in mixed.error) == (1, True)
+    assert (mixed.code, "compare two checkpoints or two sessions" in mixed.error) == (1, True)
     assert "is known" in line.run("session", "diff", both[0], "nobody:1").error
 
 

@@ -176,7 +176,7 @@ def test_an_export_to_a_full_disk_is_one_line_and_leaves_nothing(
         )
     assert ended.returncode == 1
     (said,) = ended.stderr.splitlines()
-    file, stdout = "File too large; nothing is left of it", "No space left on device"
+    file, stdout = "File too large; no partial file is left", "No space left on device"
     what = f"out.json can't be written: {file}" if to_file else f"standard output can't be written: {stdout}"
     assert said == f"waypost: {what}"
     assert list(line.directory.iterdir()) == []

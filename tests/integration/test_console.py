@@ -251,7 +251,7 @@ def test_two_tabs_race_and_the_second_sees_a_new_preview(
     before = commands_in(line)
     second = confirm(client, path, tabs[1])
     assert second.status_code == 409
-    assert "The session moved on, so nothing was published." in second.text
+    assert "The session has changed, so nothing was published." in second.text
     assert "Removes nothing." in second.text
     assert commands_in(line) == before
 

@@ -234,7 +234,7 @@ async def test_two_tabs_race(world: World, session: str) -> None:
     await one.page.get_by_role("button", name="Delete").click()
     await one.page.get_by_role("heading", name="Deleted").wait_for()
     await other.page.get_by_role("button", name="Delete").click()
-    assert "The session moved on, so nothing was published." in await other.page.inner_text("main")
+    assert "The session has changed, so nothing was published." in await other.page.inner_text("main")
     assert "This would be rejected. unknown-checkpoint" in await other.page.inner_text("main")
     await context.close()
 

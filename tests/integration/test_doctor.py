@@ -128,7 +128,7 @@ def test_transactions_that_may_stay_open_for_long_are_a_warning(
 @pytest.mark.parametrize(
     ("authorizer", "host", "level", "expected"),
     [
-        ("org.apache.kafka.metadata.authorizer.StandardAuthorizer", "kafka-1", "ok", "ACLs are in force"),
+        ("org.apache.kafka.metadata.authorizer.StandardAuthorizer", "kafka-1", "ok", "ACLs are enforced"),
         ("", "kafka-1", "warning", "anyone who can reach it can write to the topics and delete them"),
         ("", "10.0.0.7", "warning", "has no authorizer"),
         ("", "127.0.0.1", "ok", "reached from its own machine only"),
@@ -150,7 +150,7 @@ async def test_acls_that_are_in_force_are_told(secure_kafka: SecureKafka, topic_
     await create_topics(connection, topics, 1)
     found: list[Finding] = await check_topics(connection, topics)
     said = [one.message for one in found if one.subject == "broker 1"]
-    assert any("ACLs are in force (authorizer.class.name=" in message for message in said)
+    assert any("ACLs are enforced (authorizer.class.name=" in message for message in said)
 
 
 def test_settings_of_the_server_that_hurt_are_found(
@@ -249,7 +249,7 @@ async def test_brokers_tell_their_release_and_the_group_its_workers(
         assert await worker_versions(connection, topic_prefix) == {__version__: 1}
         grouped = replace(line, settings={**line.settings, "WAYPOST_GROUP_ID": topic_prefix})
         rows = await asyncio.to_thread(findings, grouped)
-        assert f"Kafka {release(broker.newest)}, which is in force" in said(rows, "ok", "brokers")[0]
+        assert f"Kafka {release(broker.newest)}, with its features enabled" in said(rows, "ok", "brokers")[0]
         assert f"1 of version {__version__}" in said(rows, "ok", "workers")[0]
     finally:
         await member.leave()
@@ -298,7 +298,7 @@ def test_versions_of_workers(versions: dict[str, int], level: str, expected: str
         (0, "ok", "no worker is running in the group 'waypost', and no command waits"),
         (1, "error", "no worker is running in the group 'waypost', and 1 command waits"),
         (1234, "error", "no worker is running in the group 'waypost', and 1,234 commands wait"),
-        (None, "warning", "how many commands wait can't be told"),
+        (None, "warning", "the number of waiting commands is unknown"),
     ],
 )
 def test_without_workers_it_counts_what_waits(waiting: int | None, level: str, expected: str) -> None:

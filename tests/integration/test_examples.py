@@ -30,7 +30,7 @@ PRINTED = {
     "agent_framework_resume.py": [
         "gathering whales",
         "stopped: the machine went away",
-        "going on from step 1",
+        "resuming from step 1",
         "a report from 3 sources",
     ],
     "claude_agent_transcripts.py": [

@@ -101,7 +101,7 @@ async def test_every_call_of_a_publisher(nowhere: str) -> None:
             ResultTimeoutError,
             "No broker can be reached",
         )
-        with pytest.raises(BufferFullError, match="Kafka is away"):
+        with pytest.raises(BufferFullError, match="Kafka is unreachable"):
             publisher.create("s", "n", {})
         assert await publisher.flush(0.1) == 3
         assert publisher.stats().buffered == 3

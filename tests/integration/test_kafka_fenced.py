@@ -128,7 +128,7 @@ async def test_a_batch_that_kafka_has_but_has_forgotten_where_is_in_doubt(
     send = AIOKafkaClient.send
     async with producer(client, topic, await claim_epoch(client, topic)) as owner:
         monkeypatch.setattr(AIOKafkaClient, "send", answered)
-        with pytest.raises(UnavailableError, match="does not know where"):
+        with pytest.raises(UnavailableError, match="no longer knows where"):
             await owner.append(records(1))
 
 

@@ -25,7 +25,9 @@ async def test_a_position_behind_the_end_of_its_leader_is_refused_as_cut(
         await reader.seek(3, last_epoch=0)
         assert await reader.get(10, 10) == []
         await reader.seek(5, last_epoch=0)
-        with pytest.raises(RefusedError, match=r"was cut at offset 3 .* and 5 was to be read next"):
+        with pytest.raises(
+            RefusedError, match=r"was truncated at offset 3 .* and 5 is the next offset to read"
+        ):
             await reader.get(int(PATIENCE * 1000), 10)
     finally:
         await reader.close()

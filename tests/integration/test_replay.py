@@ -200,7 +200,7 @@ async def test_what_can_not_be_replayed_is_refused_and_nothing_is_touched(
         (["--until-time", "yesterday"], 2, "--until-time"),
         (["--until-time", "2026-11-24T09:00:00Z", "--until-offset", "0/0"], 2, "give one of"),
         (["--emit-to", "elsewhere"], 2, "must end in .results"),
-        (["--onto-backup"], 1, "no backup to go on from"),
+        (["--onto-backup"], 1, "no backup to continue"),
         (["--from-results", "--no-compare"], 2, "--from-results goes with"),
         (["--from-results", "--topic-prefix", "no-such"], 1, "'no-such.results' does not exist"),
     ]

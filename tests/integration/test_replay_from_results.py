@@ -35,7 +35,7 @@ async def test_all_is_rebuilt_but_what_imports_brought(live: Deployment, line: C
     lost = {identifier for row in rebuilt.json for identifier in row["lost_imported_ids"]}
     assert lost, "the log has imports"
     assert "imported checkpoints are lost" in rebuilt.err
-    assert "refused commands can't be kept" in rebuilt.err
+    assert "rejected commands can't be kept" in rebuilt.err
     assert all(row["log_continues"] for row in rebuilt.json)
     query = (
         "select session_id, number, name, taken_at, recorded_at, data, metadata, pinned from {}.checkpoints"

@@ -153,7 +153,7 @@ async def test_results_that_the_snapshot_owed_are_looked_for(
     await execute(live.dsn, "delete from waypost.outbox where partition = 0")
     lost = await run(kept, "verify", "--from-snapshot", "latest", "-o", "json")
     assert lost.code == 1
-    assert "neither in the topic nor owed" in lost.json["differences"][0]["difference"]
+    assert "neither in the topic nor in the outbox" in lost.json["differences"][0]["difference"]
 
 
 async def test_a_database_that_was_adopted_is_proved_from_a_snapshot_taken_since(

@@ -261,7 +261,7 @@ class GroupedAppends:
         boottime, walltime = self._clock.boottime(), self._clock.walltime()
         sent = [one for one in group if boottime < one.until[0] and walltime < one.until[1]]
         if not sent:
-            raise UnavailableError("nobody waits for these appends any more")
+            raise UnavailableError("nobody is waiting for these appends")
         self.sizes.append(len(sent))
         draw = self._server.random.randrange
         part = None

@@ -221,7 +221,7 @@ class SimulatedStore:
         for known in (tables, *self._database.tables.values()):
             if known.partitions != partitions:
                 raise RefusedError(
-                    f"the command topic has {partitions} partitions, the database was made for {known.partitions}"
+                    f"the command topic has {partitions} partitions, the database was created for {known.partitions}"
                 )
         tables.epoch += 1
         self._database.put(self._partition, tables)

@@ -33,7 +33,7 @@ _REFUSED_ANSWER: Final = re.compile(
     r"offset (\d+) that they are made from: nothing was emitted or changed"
 )
 _REFUSED_RESULTS: Final = re.compile(
-    r"retention removed results (\d+) to (\d+) before this worker could see "
+    r"retention removed results (\d+) to (\d+) before this worker could check "
 )
 
 

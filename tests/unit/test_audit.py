@@ -119,7 +119,7 @@ def test_what_is_mended_withdrawn_or_of_another_ecosystem_is_no_finding(
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [("{", "no JSON"), ("[]", "no id"), ("{}", "no id"), (None, "holds no advisory")]
+    ("content", "said"), [("{", "not JSON"), ("[]", "no id"), ("{}", "no id"), (None, "holds no advisory")]
 )
 def test_a_database_that_can_not_be_read_is_no_clean_audit(
     audit: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, said: str

@@ -66,7 +66,7 @@ def test_yes_goes_on(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", Answer(answer))
     confirm("this drops 3 checkpoints", yes=False)
-    assert capsys.readouterr() == ("", "This drops 3 checkpoints. Go on? [y/N]\n")
+    assert capsys.readouterr() == ("", "This drops 3 checkpoints. Continue? [y/N]\n")
 
 
 @pytest.mark.parametrize("answer", ["n\n", "\n", "", "yesterday\n"])

@@ -153,7 +153,7 @@ def test_a_folder_without_git_is_not_checked(tmp_path: Path, repository: Path) -
     commit(tmp_path, "bad")
     done = check(repository, "--base", git(tmp_path, "rev-parse", "HEAD"))
     assert done.returncode == 0
-    assert "this folder is not a git checkout of its own" in done.stdout
+    assert "this folder is not the root of a git checkout" in done.stdout
 
 
 def test_the_messages_of_this_repository_have_the_form() -> None:

@@ -181,7 +181,7 @@ async def test_one_that_is_fenced_ends_its_own_append_only(cluster: ScriptedLead
         (ClusterAuthorizationFailedError.errno, RefusedError, "give the worker's principal the missing ACL"),
         (OutOfOrderSequenceNumber.errno, UnavailableError, "OutOfOrderSequenceNumber"),
         (UnknownProducerId.errno, UnavailableError, "UnknownProducerId"),
-        (DuplicateSequenceNumber.errno, UnavailableError, "does not know where"),
+        (DuplicateSequenceNumber.errno, UnavailableError, "no longer knows where"),
         (2, UnavailableError, "CorruptRecord"),
         (12_345, UnavailableError, "error code 12345"),
         (-1, UnavailableError, "error code -1"),

@@ -223,7 +223,9 @@ def test_an_offset_that_a_broker_denies_and_has_is_asked_for_again(position: int
 def test_an_offset_that_a_log_does_not_have_is_refused(position: int) -> None:
     async def work() -> None:
         reader = await reader_out_of_range(position, 4, 9)
-        with pytest.raises(RefusedError, match=f"holds offsets 4 to 8, and {position} is to be read next"):
+        with pytest.raises(
+            RefusedError, match=f"has offsets 4 to 8, and {position} is the next offset to read"
+        ):
             await offsets(reader)
 
     on_virtual_time(work)

@@ -46,8 +46,8 @@ def test_the_list_can_come_from_a_file_a_line_for_each(tmp_path: Path) -> None:
     [
         (f"{ONE},{TWO}", "is more than one URL: separate them by white space, not by commas"),
         (f"{ONE}, {TWO}", "number 1 of 2 is more than one URL"),
-        (f"{ONE} postgresql://me:hush/4@db/x", "number 2 of 2 is no URL of the form"),
-        (f"postgresql://me:hush {TWO}", "number 1 of 2 is no URL of the form"),
+        (f"{ONE} postgresql://me:hush/4@db/x", "number 2 of 2 is not a URL of the form"),
+        (f"postgresql://me:hush {TWO}", "number 1 of 2 is not a URL of the form"),
     ],
 )
 def test_what_is_no_list_is_an_error_that_quotes_nothing(tmp_path: Path, text: str, said: str) -> None:

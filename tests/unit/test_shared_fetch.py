@@ -292,7 +292,7 @@ def test_a_position_out_of_range_is_refused_alone() -> None:
 
         hit.bounds = bounds  # type: ignore[method-assign]
         waits = await asleep([hit, other])
-        with pytest.raises(RefusedError, match="0 is to be read next"):
+        with pytest.raises(RefusedError, match="0 is the next offset to read"):
             await waits[0]
         cluster.append(1, VALUE)
         assert await waits[1] == [0]

@@ -24,7 +24,7 @@ def told(
 
 def test_a_whole_log_that_is_kept_needs_no_snapshot() -> None:
     ((level, message),) = told(replace(FINE, log_start=0), retention=None, latest=None, place=None)
-    assert (level, "whole" in message) == ("ok", True)
+    assert (level, "complete" in message) == ("ok", True)
 
 
 def test_a_snapshot_that_the_log_reaches_back_to_is_fine() -> None:
@@ -37,8 +37,8 @@ def test_a_snapshot_that_the_log_reaches_back_to_is_fine() -> None:
     ("reach", "level", "words"),
     [
         (replace(FINE, position=99, owed=None, snapshot=150), "error", "before they were applied"),
-        (replace(FINE, owed=99), "error", "still owed by the outbox"),
-        (replace(FINE, results_position=9), "error", "nobody compared"),
+        (replace(FINE, owed=99), "error", "not emitted yet"),
+        (replace(FINE, results_position=9), "error", "before they were compared"),
         (replace(FINE, snapshot=99), "error", "begins after the newest snapshot (snap) ends"),
         (replace(FINE, snapshot=None), "error", "begins after the newest snapshot"),
         (replace(FINE, snapshot_results=9), "warning", "begins after the results position of snap"),
@@ -65,10 +65,13 @@ def test_the_first_record_that_is_left_is_enough(change: dict[str, int]) -> None
 def test_a_log_that_will_be_cut_asks_for_snapshots_in_time() -> None:
     whole = replace(FINE, log_start=0)
     ((level, message),) = told(whole, place=None)
-    assert (level, message) == ("warning", "the log is cut after 30 days, and no place for snapshots is set")
+    assert (level, message) == (
+        "warning",
+        "the log is trimmed after 30 days, and no place for snapshots is set",
+    )
     assert told(FINE, place=None)[0] == (
         "warning",
-        "the log was cut already, and no place for snapshots is set",
+        "the log has already been trimmed, and no place for snapshots is set",
     )
     assert told(whole, latest=None) == [("warning", "there is no complete snapshot")]
     assert told(FINE, latest=None) == [
@@ -77,7 +80,7 @@ def test_a_log_that_will_be_cut_asks_for_snapshots_in_time() -> None:
     ((level, message),) = told(FINE, latest=Latest("snap", 16 * DAY))
     assert (level, message) == (
         "warning",
-        "the newest snapshot is 16 days old, and the log is cut after 30 days: the two soon no longer overlap",
+        "the newest snapshot is 16 days old, and the log is trimmed after 30 days: the two will soon no longer overlap",
     )
 
 

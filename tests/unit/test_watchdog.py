@@ -148,7 +148,7 @@ async def test_a_consumer_that_gives_nothing_is_in_trouble_at_the_second_look() 
     guarded.activity = READING._replace(asking_for=10.0)
     assert await guarded.watchdog.trouble() is None
     why = await guarded.watchdog.trouble()
-    assert why == "nothing came of partitions whose logs go on; partition (records waiting): 0 (3)"
+    assert why == "partitions whose logs grow returned nothing; partition (records waiting): 0 (3)"
     assert probe.stopped == probe.closed == 2
 
 
@@ -181,7 +181,9 @@ async def test_a_stuck_consumer_is_reported_and_replaced() -> None:
     guarded.watchdog.check()
     await guarded.watchdog.stop()
     assert guarded.watchdog.restarts == guarded.replaced == len(guarded.told) == 1
-    assert guarded.told[0].startswith("the Kafka consumer of results was stuck and is replaced: nothing came")
+    assert guarded.told[0].startswith(
+        "the Kafka consumer of results was stuck and is replaced: partitions whose logs grow returned nothing"
+    )
 
 
 async def test_an_error_of_a_replacement_ends_the_watchdog_and_is_raised_to_the_reader() -> None:

@@ -1,4 +1,4 @@
-"""What a check found: the one form in which checks of Kafka, of Postgres and of deployments report."""
+"""Findings of checks: the one form in which checks of Kafka, Postgres and the deployment report."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from typing import Literal
 class Finding:
     """Something that was checked. ``mend`` says what to do where it is not ``ok``.
 
-    With ``unsafe``, no worker may run until it is mended: commands could be lost.
+    With ``unsafe``, no worker may run until it is fixed, because commands could be lost.
     """
 
     level: Literal["ok", "warning", "error"]

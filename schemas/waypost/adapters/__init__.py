@@ -1,4 +1,4 @@
-"""Connect agent frameworks, each in a module and behind an extra of its own.
+"""Connect agent frameworks, each in a module and behind its own extra.
 
 :class:`waypost.adapters.langgraph.WaypostSaver` keeps LangGraph's threads,
 :class:`waypost.adapters.openai_agents.WaypostSession` the conversations of the OpenAI Agents SDK,

@@ -42,7 +42,7 @@ _DATA: Final = frozenset(
         "agent_framework_orchestrations._magentic:MagenticResetSignal",
     }
 )
-# Where the framework's own executors have what they store. It imports them on demand, a reader does not.
+# The modules with the stored classes of the framework's own executors. It imports them on demand, a reader does not.
 _MODULES: Final = (
     "agent_framework._sessions",
     "agent_framework._types",
@@ -73,7 +73,8 @@ class ValueDecoder:
             raise DecodeError("it is nested too deeply") from None
 
     def _decoded(self, value: Any) -> Any:
-        # In loops: a comprehension takes a frame of its own, and the framework's encoder gets as deep as the stack.
+        # In loops: a comprehension needs another stack frame, and the framework's encoder recurses as deep as the stack
+        # allows.
         if isinstance(value, list):
             items = []
             for each in value:
@@ -96,7 +97,7 @@ class ValueDecoder:
     def _find(self, module: str, name: str) -> Known | None:
         if (own := self._own.get((module, name))) is not None:
             return Known(own, Role.APPLICATION)
-        # What the application registered with the framework for every storage.
+        # Types that the application registered with the framework for every storage.
         if f"{module}:{name}" in getattr(_checkpoint_encoding, "_REGISTERED_CHECKPOINT_TYPE_KEYS", ()):
             registered = _imported_class(module, name)
             return None if registered is None else Known(registered, Role.APPLICATION)

@@ -1,10 +1,10 @@
-"""How records of the ADK's sessions and states read: which events count, and what state follows from them. Pure.
+"""Read the records of the ADK's sessions and states: which events count, and what state follows from them. Pure.
 
-An event names the record that it follows. Of several that follow the same one, the first in the log counts, and the
-others never do, whoever reads. So the log decides which writer was stale, and no clock is asked.
+An event names the record that it follows. If several follow the same one, the first in the log counts, and the others
+never do, for any reader. So the log decides which writer was stale, and no clock is involved.
 
-What an event changes of the state of its app and its user is stored after it, in sessions of their own. Whoever gets a
-session whose newest event lacks that, because its writer was killed, stores it.
+The changes of an event to the state of its app and its user are stored after it, in separate sessions. If a writer is
+killed before it stores them, the next process that gets the session stores them.
 """
 
 import math
@@ -28,7 +28,8 @@ _EVENTS: Final = 1_000  # in a summary
 
 
 class Marker(NamedTuple):
-    """What a session object was read from: the number of its newest record, and that and the tag of the one to follow.
+    """The records that a session object was read from: the number of its newest record, and the number and tag of the
+    one to follow.
 
     ``born`` is the tag of the record that created the session, since one with the same id may have been deleted.
     """
@@ -53,12 +54,12 @@ class Marker(NamedTuple):
 
 @dataclass(slots=True)
 class SessionLog:
-    """What the records of a session say: when it was created, and its events. ``created`` is None if it is deleted."""
+    """The content of a session's records: when it was created, and its events. ``created`` is None if it is deleted."""
 
     created: Row | None = None
     events: list[Row] = field(default_factory=list)
     last: int = 0  # the number of the newest record of any kind
-    orphan: Row | None = None  # an event whose predecessor is gone, whoever removed it
+    orphan: Row | None = None  # an event whose predecessor is gone, for any reason
 
     @classmethod
     def read(cls, rows: Iterable[Row]) -> Self:
@@ -155,7 +156,8 @@ def taken_at(row: Row) -> float:
 
 @dataclass(slots=True)
 class SharedState:
-    """The state of an app or a user, and which events it follows from: each counts once, whoever stored its change.
+    """The state of an app or a user, and the events it follows from. Each counts once, no matter which process stored
+    its change.
 
     ``events`` has the tags of these events, and when Kafka got their changes, in seconds. Of older ones than ``since``
     it may have lost some.
@@ -195,7 +197,7 @@ class SharedState:
 
 
 def scoped(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return the parts of a state that belong to the app, the user and the session. What is temporary is left out."""
+    """Return the parts of a state that belong to the app, the user and the session. Temporary state is left out."""
     parts: dict[str, dict[str, Any]] = {"app": {}, "user": {}, "session": {}}
     for key, value in state.items():
         if key.startswith(State.APP_PREFIX):
@@ -208,7 +210,7 @@ def scoped(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _object(row: Row, member: str) -> dict[str, Any]:
-    """A member of a record's data that is an object. Whoever may write to the topic can put in another value."""
+    """Return an object in a record's data. Other writers to the topic can put in any other value."""
     try:
         found = value_of(member, row.data)
     except ValueError:

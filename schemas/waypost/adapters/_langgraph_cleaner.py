@@ -1,6 +1,6 @@
-"""Clean-ups of LangGraph threads: one at a time for a thread, whoever begins it, and none ever fails a run.
+"""Clean-ups of LangGraph threads: one at a time per thread across processes, and none ever fails a run.
 
-What may leave is decided in :mod:`waypost.adapters._langgraph_cleanup`.
+:mod:`waypost.adapters._langgraph_cleanup` decides what may be removed.
 """
 
 import asyncio

@@ -1,9 +1,10 @@
-"""What may leave a LangGraph thread: nothing that a checkpoint that stays, or a run under way, can still need. Pure.
+"""Records that may be removed from a LangGraph thread: none that a kept checkpoint, or a run in progress, can still
+need. Pure.
 
-A run keeps what it read or put last, however many checkpoints others put meanwhile, and its next put stores only what
-is new. So the values of a checkpoint stay for a while after another one became the newest of its namespace, which is a
-lease. A saver stores a value again unless it knows, from a shorter while ago, that it is there. Neither needs to know
-of the other. The time of a lease is that of the brokers.
+A run keeps what it read or put last, no matter how many checkpoints others put in the meantime, and its next put stores
+only what is new. So the values of a checkpoint stay for a while after another one becomes the newest of its namespace,
+which is a lease. A saver stores a value again unless it knows that the value was there a shorter while ago. Neither
+needs to know about the other. The lease is measured by the brokers' time.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,7 +31,8 @@ LEASED: Final = "leased"
 SWEEP: Final = "sweep"
 #: What nothing refers to may also be on its way: a value before its checkpoint, writes before theirs.
 LEASE: Final = timedelta(minutes=10)
-#: For so many seconds after it knew that a value was there, a saver relies on it. The rest of a lease is for delays.
+#: #: For this many seconds after it knew that a value was there, a saver relies on it. The rest of a lease allows for
+#: delays.
 RELY_SECONDS: Final = 240.0
 #: A clean-up that began before that was interrupted.
 SWEEP_LIFE: Final = timedelta(minutes=3)
@@ -43,7 +45,7 @@ _IN_ONE: Final = 500  # digests in one record
 
 @dataclass(frozen=True, slots=True)
 class CleanupPlan:
-    """What to do so that checkpoints leave: store ``leases``, then store anew what others need, then delete."""
+    """The steps to remove checkpoints: store ``leases``, then store again what others need, then delete."""
 
     leases: list[Record]
     carry: set[str]  # digests
@@ -52,10 +54,10 @@ class CleanupPlan:
 
 
 def plan(rows: Sequence[Row], dropped: set[Key], *, leased: bool = True) -> CleanupPlan:
-    """How the ``dropped`` checkpoints leave with their writes and the values that nothing else needs.
+    """Plan the removal of the ``dropped`` checkpoints with their writes and the values that nothing else needs.
 
-    ``rows`` are all of the session, rising, without data. If not ``leased``, values that only runs under way may need
-    leave at once.
+    ``rows`` are all rows of the session, in ascending order, without data. If not ``leased``, values that only runs in
+    progress may need are removed immediately.
     """
     rows = _sound(rows)
     since = _now(rows) - LEASE
@@ -111,7 +113,7 @@ def carried(rows: Iterable[Row], carry: set[str]) -> list[Record]:
     """Records of the values in ``carry`` that are held by ``rows``, which leave."""
     entries = {digest: entry for row in rows for digest, entry in entries_of(row.data).items()}
     wanted = [entries[each] for each in sorted(carry & entries.keys())]
-    # What has no base64 can't be read, so nothing is lost without it.
+    # A value without base64 can't be read, so nothing is lost without it.
     return [
         values_record(group)
         for group in packed([each for each in wanted if isinstance(each.get("base64"), str)])
@@ -132,7 +134,7 @@ def older_than_newest(rows: Sequence[Row], keep: int, *, at_once: bool) -> set[K
     staying = {key for newest in _newest(by_key, keep).values() for key in newest}
     followed = {(key[0], row.metadata.get("parent")) for key, row in by_key.items()}
     for key, row in by_key.items():
-        # What a delta channel is built from can't be stored again, so where a run may be, it stays.
+        # The records that delta channels are built from can't be stored again, so they stay while a run may need them.
         tip = bool(row.metadata.get("deltas")) and key not in followed
         if (tip or not at_once) and _is_leased(ends[key], since):
             staying.add(key)
@@ -173,12 +175,12 @@ def ancestry(by_key: Mapping[Key, Row], key: Key, channels: set[str]) -> set[Key
 
 
 def is_crowded(rows: Sequence[Row]) -> bool:
-    """Whether a thread has so many records that checkpoints can't wait for the end of their lease."""
+    """Return whether a thread has so many records that checkpoints can't wait for the end of their lease."""
     return len(rows) >= CROWDED
 
 
 def is_swept(rows: Sequence[Row], mine: int) -> bool:
-    """Whether another clean-up began before that of the record ``mine`` and may be under way."""
+    """Return whether another clean-up began before that of the record ``mine`` and may be under way."""
     since = _now(rows) - SWEEP_LIFE
     return any(row.name == SWEEP and row.number < mine and row.recorded_at > since for row in rows)
 
@@ -203,7 +205,7 @@ def _above(row: Row) -> list[Key]:
 
 
 def _is_call(ns: str) -> bool:
-    """Whether a namespace belongs to one call of a subgraph: LangGraph puts the task's id after a colon."""
+    """Return whether a namespace belongs to one call of a subgraph: LangGraph puts the task's id after a colon."""
     return ":" in ns
 
 

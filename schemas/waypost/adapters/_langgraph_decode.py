@@ -17,11 +17,11 @@ from waypost.wire.event_types import EventType
 class ThreadEvent:
     """A checkpoint of a LangGraph thread, or what a task wrote after one.
 
-    Of a checkpoint, ``checkpoint`` is LangGraph's own without channel values, ``metadata`` LangGraph's, ``nodes`` what
-    ran to get there, ``state`` what the saver exposes, and ``values`` the channels that changed. Values that have a
-    record of their own are missing there, as those of more than 12 KB have. Of writes, ``writes`` are channels and
-    values, and ``nodes`` has the task's node. ``partial`` says that the record is so large that it came in parts, which
-    are in earlier events; all that is not in the event's metadata is missing then.
+    For a checkpoint, ``checkpoint`` is LangGraph's own without channel values, ``metadata`` is LangGraph's, ``nodes``
+    are those that ran to get there, ``state`` contains the values that the saver exposes, and ``values`` the channels
+    that changed. Values in a separate record are missing there, as those of more than 12 KB are. For writes, ``writes``
+    are channels and values, and ``nodes`` has the task's node. ``partial`` says that the record is so large that it
+    came in parts, which are in earlier events; everything that is not in the event's metadata is then missing.
     """
 
     thread_id: str
@@ -45,8 +45,8 @@ def decode(event: Event, serde: SerializerProtocol | None = None) -> ThreadEvent
     """Return what a created event says of a LangGraph thread, or None if it is about something else.
 
     Args:
-        event: What a subscriber got.
-        serde: The saver's serializer, ``StrictSerializer(allowed_types=[…])`` if the state has types of your own.
+        event: The event that a subscriber received.
+        serde: The saver's serializer, ``StrictSerializer(allowed_types=[…])`` if the state contains your own types.
 
     Raises:
         TypeNotAllowedError: It holds a value of a type that is not allowed. Nothing was imported, built or run.

@@ -1,7 +1,7 @@
 """Reading what delta channels are built from: their nearest stored value and the writes since. Pure.
 
-LangGraph's own way asks for one checkpoint after the other; here the way back is walked on metadata alone, and what
-was found is read at once. The answers are the same.
+LangGraph's own code requests one checkpoint after another. Here, the way back is followed on metadata alone, and the
+checkpoints are then read together. The answers are the same.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ from waypost.adapters.records import Row
 class Walk:
     """The way back from a checkpoint. ``path`` are its ancestors, nearest first.
 
-    ``lost`` are channels that go back to an ancestor that is not there any more.
+    ``lost`` are channels that go back to an ancestor that no longer exists.
     """
 
     rows: Sequence[Row]
@@ -99,7 +99,7 @@ def histories(
     """Each channel's writes, oldest first, since its nearest stored value, and that value.
 
     Raises:
-        MissingValueError: A channel goes back to a checkpoint that is not there any more.
+        MissingValueError: A channel goes back to a checkpoint that no longer exists.
     """
     for channel in sorted(walk.open & walk.lost):
         raise MissingValueError(

@@ -26,7 +26,7 @@ class Encoded(NamedTuple):
 
 
 class Write(NamedTuple):
-    """What a task wrote to one channel; ``idx`` is its place among the writes of the task."""
+    """A task's write to one channel; ``idx`` is its place among the writes of the task."""
 
     task_id: str
     task_path: str
@@ -49,7 +49,7 @@ class EncodedCheckpoint:
 
     @property
     def key(self) -> layout.Key:
-        """What it is known by in its thread."""
+        """The identity of a checkpoint in its thread."""
         return self.ns, self.id
 
     def pending(self) -> list[tuple[str, str, Encoded]]:
@@ -147,7 +147,7 @@ VALUES: Final = _Values()
 def records_of(
     checkpoint: EncodedCheckpoint, stored: Mapping[str, Encoded], name: Mapping[str, str]
 ) -> list[Record]:
-    """The records of a checkpoint, in the order in which they are to be stored.
+    """Return the records of a checkpoint, in the order in which to store them.
 
     Those of ``stored``, by digest, are not stored again. ``name`` is metadata that tell the thread's id.
     """

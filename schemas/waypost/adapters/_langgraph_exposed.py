@@ -1,4 +1,4 @@
-"""What a thread's records say to those who watch it: the nodes that ran, and the state that is exposed. Pure."""
+"""Metadata of a thread's records for subscribers: the nodes that ran, and the exposed state. Pure."""
 
 import re
 from collections import OrderedDict

@@ -1,10 +1,10 @@
-"""How LangGraph's checkpoints, channel values and writes lie in a session. Pure.
+"""The layout of LangGraph's checkpoints, channel values and writes in a session. Pure.
 
-A put is one record, ``checkpoint``: the checkpoint without its channel values, and the values that are new in it.
-So a value is stored once per version, not once per checkpoint. A large value gets a record of its own, ``values``,
-before it. Metadata links them by digests of (namespace, channel, version): a checkpoint ``needs`` those of all its
-values, a record ``holds`` those of its values. ``writes`` are the writes of one task. What may leave a session:
-:mod:`waypost.adapters._langgraph_cleanup`.
+A put is one record, ``checkpoint``: the checkpoint without its channel values, and the values that are new in it. So a
+value is stored once per version, not once per checkpoint. A large value gets a separate record, ``values``, before it.
+Metadata links them by digests of (namespace, channel, version): a checkpoint ``needs`` those of all its values, a
+record ``holds`` those of its values. ``writes`` are the writes of one task. :mod:`waypost.adapters._langgraph_cleanup`
+decides what may be removed.
 
 ``exact`` says that a checkpoint needs the values it had and no others, so one that is missing is an error. Records of
 version 0.1 lack it: they also name channels that had no value.
@@ -36,7 +36,7 @@ from waypost.model.limits import MAX_METADATA_BYTES
 CHECKPOINT: Final = "checkpoint"
 VALUES: Final = "values"
 WRITES: Final = "writes"
-_LARGE: Final = 16 * 1024  # bytes in base64 from which a value gets a record of its own
+_LARGE: Final = 16 * 1024  # bytes in base64 from which a value gets a separate record
 _TOGETHER: Final = 128 * 1024  # bytes of values in one record
 _COUNT: Final = 100  # values in one record: their digests must fit in its metadata
 _FACT_KEY: Final = 64
@@ -49,7 +49,7 @@ Entry = dict[str, Any]  # a value: its digest, type and base64
 
 
 def digest(ns: str, channel: str, version: Any) -> str:
-    """What a value is found by."""
+    """The key of a value."""
     try:
         named = orjson.dumps([ns, channel, version])
     except TypeError as error:
@@ -74,7 +74,7 @@ def checkpoint_records(
     """The records of large values, which go first, and the record of the checkpoint.
 
     ``config`` is the ``configurable`` part, whose checkpoint id is the parent's. Of the values that are not new, those
-    whose digests are in ``stored`` are not stored again. ``name`` is metadata that tells the thread's id.
+    whose digests are in ``stored`` are not stored again. ``name`` is metadata with the thread's id.
     """
     ns = config.get("checkpoint_ns", "")
     require_searchable("checkpoint_ns", ns)
@@ -181,8 +181,8 @@ def task_record(
 def sound(rows: Iterable[Row]) -> list[Row]:
     """The records whose metadata are as the adapter writes them.
 
-    Whoever may write to the command topic can put others into a session. They are passed over, as if they were not
-    there: no checkpoint, value or write of a graph is like them.
+    Other writers to the command topic can put other records into a session. They are passed over, because no
+    checkpoint, value or write of a graph looks like them.
     """
     return [row for row in rows if _is_sound(row)]
 
@@ -221,7 +221,7 @@ def entries_of(data: Mapping[str, Any]) -> dict[str, Entry]:
 
 
 def _writes_of(data: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The writes in a record's data; none if it is no task's."""
+    """Return the writes in a record's data; none if it does not belong to a task."""
     found = data.get("writes")
     if not isinstance(found, list) or not all(
         isinstance(data.get(key), str) for key in ("task_id", "task_path")
@@ -240,7 +240,7 @@ def versions_of(
     """A checkpoint without its values, and the versions of its channels.
 
     Raises:
-        UnreadableValueError: It is none.
+        UnreadableValueError: It is not valid.
     """
     bare = loaded(serde, data.get("checkpoint"), where)
     versions = bare.get("channel_versions") if isinstance(bare, dict) else None
@@ -267,7 +267,7 @@ def tuples(
 
     Raises:
         MissingValueError: A checkpoint needs a value that is not there.
-        UnreadableValueError: One of them is none, or a value can't be read.
+        UnreadableValueError: One of them is not valid, or a value can't be read.
     """
     parsed = [(row, row.data) for row in sound(rows)]
     held = {digest: entry for _, data in parsed for digest, entry in entries_of(data).items()}
@@ -298,15 +298,15 @@ def held_by(rows: Sequence[Row]) -> set[str]:
 
 
 def matching(wanted: Mapping[str, Any], metadata: Mapping[str, Any]) -> bool:
-    """Whether LangGraph's metadata passes a filter of ``alist``."""
+    """Return whether LangGraph's metadata passes a filter of ``alist``."""
     return all(metadata.get(key) == value for key, value in wanted.items())
 
 
 def searchable(wanted: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The parts of a filter that Postgres can judge. Two dicts: texts, and integers.
 
-    Each record that passes the filter has the facts of the first. Of the second it may lack some, since True and 1.0
-    equal 1 and are no facts.
+    Each record that passes the filter contains the facts of the first. It may lack some of the second, since True and
+    1.0 equal 1 and are not facts.
     """
     facts = {key: value for key, value in wanted.items() if _is_fact(key, value)}
     texts = {key: value for key, value in facts.items() if isinstance(value, str)}
@@ -355,7 +355,7 @@ def parts_of(
     """A checkpoint without its values, its metadata, and the values that its own record holds.
 
     Raises:
-        UnreadableValueError: It is none, or a value can't be read.
+        UnreadableValueError: It is not valid, or a value can't be read.
     """
     data, here = row.data, _place_of(row, thread_id)
     bare, versions = versions_of(serde, data, here)

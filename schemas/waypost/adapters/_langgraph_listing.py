@@ -13,7 +13,7 @@ from waypost.adapters.backend import Backend
 from waypost.adapters.records import Row, containing
 
 NEWEST: Final = 2**63 - 1  # above the number of any record
-_PAGE: Final = 25  # checkpoints read at once
+_PAGE: Final = 25  # checkpoints per read
 
 
 class Listing:

@@ -57,8 +57,8 @@ _MAX_DEPTH: Final = 100
 _COPIES: Final = 8
 _FREE_BYTES: Final = 16 * 1024 * 1024
 
-# What LangGraph and LangChain put into checkpoints themselves: it holds data, and does nothing when it is built. A
-# test compares this with LangGraph's own list of safe types.
+# Types that LangGraph and LangChain themselves put into checkpoints. They hold data, and do nothing when they are
+# built. A test compares this with LangGraph's own list of safe types.
 _FRAMEWORK: Final[Mapping[str, tuple[str, ...]]] = {
     "langchain_core.messages.base": ("BaseMessage", "BaseMessageChunk"),
     "langchain_core.messages.human": ("HumanMessage", "HumanMessageChunk"),
@@ -147,7 +147,7 @@ def require_strict(serde: SerializerProtocol) -> None:
     inner = serde.serde if isinstance(serde, EncryptedSerializer) else serde
     if type(inner) is not JsonPlusSerializer:
         return
-    # Encryption is no help: LangGraph's EncryptedSerializer also reads what is not encrypted.
+    # Encryption does not help: LangGraph's EncryptedSerializer also reads values that are not encrypted.
     if (
         inner.pickle_fallback
         or getattr(inner, "_allowed_json_modules", True) is True
@@ -174,7 +174,7 @@ def _decoded(raw: bytes, own: Mapping[Key, Build]) -> Any:
         return _Decoding(own, len(raw), checking=False).unpacked(raw)
     except DecodeError as error:
         if error.type_names:
-            # One was enough to stop. The error shall have all of them.
+            # One was enough to stop, but the error must list all of them.
             decoding = _Decoding(own, len(raw), checking=True)
             with suppress(DecodeError):
                 decoding.unpacked(raw)
@@ -194,7 +194,7 @@ def _check(raw: bytes, own: Mapping[Key, Build]) -> None:
 def needed_types(kind: str, raw: bytes) -> list[str]:
     """Return the types, as "module:qualname", that must be allowed so that a stored value can be read.
 
-    Nothing of an encrypted one is looked at, since only the application can read it.
+    The content of an encrypted one is not examined, since only the application can read it.
 
     Raises:
         DecodeError: It can't be read, whatever is allowed.
@@ -275,7 +275,7 @@ class _Decoding:
         return key in self._own or key in _known()
 
     def _built_whole(self, code: int, raw: bytes) -> Any:
-        # What is nested in it was only checked. An application's type needs all of it to be built.
+        # Nested values were only checked. An application's type needs all of them to be built.
         self._checking = False
         try:
             return self._built(code, raw)

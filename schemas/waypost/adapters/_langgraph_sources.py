@@ -22,7 +22,7 @@ from waypost.errors import WaypostError, quoted
 
 _POSTGRES: Final = ("postgres://", "postgresql://")
 _TASKS: Final = "__pregel_tasks"
-_EMPTY: Final = "empty"  # what the Postgres saver stores for a channel without a value
+_EMPTY: Final = "empty"  # the Postgres saver's entry for a channel without a value
 # Before this version of checkpoints, what a parent's tasks sent was stored with the parent alone.
 _OWN_SENDS: Final = 4
 _T = TypeVar("_T")
@@ -61,7 +61,7 @@ async def opened(place: str) -> AsyncIterator[Source]:
     """
     if place.startswith(_POSTGRES):
         with _said_of_the_source():
-            # Without prepared statements, since a pooler may stand in front of the source.
+            # Without prepared statements, since there may be a pooler in front of the source.
             pool = await asyncpg.create_pool(place, min_size=1, max_size=4, statement_cache_size=0)
         try:
             yield PostgresSource(pool)
@@ -95,7 +95,7 @@ def _said_of_the_source() -> Iterator[None]:
         ) from error
     except sqlite3.Error as error:
         raise SourceError(
-            f"The source is no database of LangGraph's SqliteSaver, or damaged: {error}"
+            f"The source is not a database of LangGraph's SqliteSaver, or is damaged: {error}"
         ) from error
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise SourceError(f"The source can't be read: {error or type(error).__name__}") from error
@@ -232,7 +232,7 @@ class SqliteSource:
 
 
 def _checkpoint_of(found: Any) -> dict[str, Any]:
-    """Return a checkpoint with its values, or raise DecodeError if it is none."""
+    """Return a checkpoint with its values. Raise DecodeError if it is not valid."""
     if not isinstance(found, dict) or not isinstance(found.get("channel_versions"), dict):
         raise DecodeError("it is not a checkpoint of LangGraph")
     values = found.get("channel_values") or {}

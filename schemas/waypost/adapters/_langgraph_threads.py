@@ -44,7 +44,7 @@ def name_metadata(session_id: str, thread_id: str) -> dict[str, str]:
 
 def thread_of(session_id: str, metadata: Mapping[str, Any]) -> str:
     """Return the id of the thread that a checkpoint's record belongs to."""
-    with suppress(TypeError, ValueError):  # whoever may write to the topic can put in another value
+    with suppress(TypeError, ValueError):  # other writers to the topic can put in any other value
         if (encoded := metadata.get("thread64")) is not None:
             return base64.b64decode(encoded, validate=True).decode(errors="surrogatepass")
     return str(metadata.get("thread", session_id.removeprefix(PREFIX)))
@@ -74,5 +74,5 @@ class KnownValues:
         return {each for each, at in known.items() if now - at < self._trusted}
 
     def forget(self, session_id: str) -> None:
-        """Trust in nothing of a thread any more."""
+        """Forget everything about a thread."""
         self._threads.pop(session_id, None)

@@ -1,8 +1,9 @@
 """Read a pickle without running it: a small interpreter that only makes instances of classes it was given.
 
-A pickle is a program. Python's own unpickler, even with a restricted ``find_class``, calls whatever that returns with
-whatever arguments the pickle has, and lets it change classes. This one has no call, except of constructors that
-were named as harmless. What it lacks (persistent ids, extension codes, functions, older protocols' helpers) it rejects.
+A pickle is a program. Python's own unpickler, even with a restricted ``find_class``, calls everything that it returns
+with any arguments in the pickle, and lets it change classes. This one makes no calls, except to constructors that are
+listed as harmless. It rejects everything that it does not support (persistent ids, extension codes, functions, older
+protocols' helpers).
 """
 
 import dataclasses
@@ -19,9 +20,9 @@ from uuid import UUID
 
 from waypost.adapters.allowed_types import DecodeError, not_allowed, rebuilding_failed, shown
 
-# A pickle may share parts: 60 pairs, each of twice the pair before, are 300 bytes and would take years to hash, compare
-# or encode. So there is a limit to the values in an object, each counted as often as it stands there. For keys, which
-# are hashed at once, it is lower.
+# A pickle may share parts: 60 pairs, each of twice the previous pair, are 300 bytes and would take years to hash,
+# compare or encode. So there is a limit to the values in an object, each counted as often as it occurs. For keys, which
+# are hashed immediately, it is lower.
 _MAX_WEIGHT: Final = 1_000_000
 _WEIGHT_PER_BYTE: Final = 16
 _MAX_HASHED: Final = 1_000
@@ -29,7 +30,7 @@ _BY_IDENTITY: Final = vars(object)["__hash__"]
 
 
 class Role(enum.Enum):
-    """What a pickle may do with a class."""
+    """The operations that a pickle may use on a class."""
 
     REFERENCE = "it may be a value itself, such as the type of a response"
     DATA = "instances are made without their constructor, and get their attributes"
@@ -64,7 +65,7 @@ _PLAIN: Final[Mapping[tuple[str, str], Known]] = {
 
 
 class _Mark:
-    """Where a run of items on the stack begins."""
+    """The start of a run of items on the stack."""
 
 
 class _Attribute:
@@ -189,7 +190,7 @@ class _Machine:
     def named(self, module: Any, name: Any) -> None:
         """Push the class of this name."""
         if not (isinstance(module, str) and isinstance(name, str)):
-            raise ValueError("a name is no text")
+            raise ValueError("a name is not text")
         if (module, name) == ("builtins", "getattr"):
             self.push(_ATTRIBUTE)
             return
@@ -260,7 +261,7 @@ class _Machine:
         """Add items to the list or deque on the stack."""
         target = self._stack[-1]
         if not isinstance(target, list | deque):
-            raise ValueError("items are added to what is no list")
+            raise ValueError("items are added to an object that is not a list")
         for item in items:
             target.append(item)
 
@@ -268,7 +269,7 @@ class _Machine:
         """Add keys and values to the dict on the stack."""
         target = self._stack[-1]
         if not isinstance(target, dict):
-            raise ValueError("keys are added to what is no dict")
+            raise ValueError("keys are added to an object that is not a dict")
         for key, value in zip(items[::2], items[1::2], strict=True):
             self._check_hash(key)
             target[key] = value
@@ -277,7 +278,7 @@ class _Machine:
         """Add items to the set on the stack."""
         target = self._stack[-1]
         if not isinstance(target, set):
-            raise ValueError("items are added to what is no set")
+            raise ValueError("items are added to an object that is not a set")
         for item in items:
             self._check_hash(item)
             target.add(item)
@@ -333,7 +334,7 @@ def _name(cls: Any) -> str:
     return shown(f"{cls.__module__}:{cls.__qualname__}") if isinstance(cls, type) else shown(repr(cls))
 
 
-# What Pydantic keeps for a model: its attributes, and what is known of them.
+# Pydantic's parts of a model: its attributes, and what is known about them.
 _PYDANTIC: Final = {"__dict__", "__pydantic_extra__", "__pydantic_fields_set__", "__pydantic_private__"}
 
 
@@ -345,7 +346,7 @@ def _check_state(cls: type, state: Any) -> None:
         if each is None:
             continue
         if not isinstance(each, dict):
-            raise DecodeError(f"the state of its '{_name(cls)}' is no dict")
+            raise DecodeError(f"the state of its '{_name(cls)}' is not a dict")
         if each.keys() == _PYDANTIC and hasattr(cls, "__pydantic_validator__"):
             for attributes in ("__dict__", "__pydantic_extra__", "__pydantic_private__"):
                 _check_state(cls, each[attributes])

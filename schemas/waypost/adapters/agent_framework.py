@@ -43,7 +43,7 @@ __all__ = ["WaypostCheckpointStorage"]
 PREFIX: Final = "agent-framework/"
 CHECKPOINT: Final = "checkpoint"
 _ALL: Final = 2**31
-# What the framework itself puts into a checkpoint, by field: it takes any type, and fails on it later.
+# The framework's own contents of a checkpoint, by field: it accepts any type, and fails on it later.
 _KINDS: Final = {
     each.name: type(getattr(WorkflowCheckpoint(workflow_name="", graph_signature_hash=""), each.name))
     for each in fields(WorkflowCheckpoint)
@@ -224,14 +224,14 @@ def _of_workflow(rows: list[Row], workflow_name: str) -> list[Row]:
 
 
 def _is_ours(row: Row) -> bool:
-    """Whether its metadata are as the adapter writes them. Whoever may write to the topic can put in others."""
+    """Return whether the metadata is as the adapter writes it. Other writers to the topic can put in anything else."""
     return row.name == CHECKPOINT and all(
         isinstance(row.metadata.get(key), str) for key in ("id", "workflow")
     )
 
 
 def _described(checkpoint: WorkflowCheckpoint) -> dict[str, Any]:
-    """What checkpoints are found by, and what one may search for."""
+    """The searchable metadata by which checkpoints are found."""
     require_searchable("the workflow's name", checkpoint.workflow_name)
     require_searchable("its id", checkpoint.checkpoint_id)
     require_searchable("the previous checkpoint's id", checkpoint.previous_checkpoint_id or "")

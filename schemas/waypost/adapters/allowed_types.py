@@ -1,8 +1,8 @@
 """The types that an adapter builds from stored data, and the errors about all others.
 
-Stored data names types by text, and whoever may write to a topic chooses that text. So a name is only ever looked up
-among classes that are known beforehand: the framework's own and those that the application allowed. It is never
-imported. Knows no framework.
+Stored data names types by text, and any writer to the topic can choose that text. So a name is only looked up among
+classes that are known beforehand, the framework's own and those that the application allowed; it is never imported.
+Knows no framework.
 """
 
 import importlib
@@ -24,7 +24,7 @@ class UnreadableValueError(WaypostError):
 
 
 class MissingValueError(UnreadableValueError):
-    """A checkpoint that needs a value which is not stored any more. It is never read without it."""
+    """A checkpoint needs a value that is no longer stored. It is never read without it."""
 
 
 class TypeNotAllowedError(UnreadableValueError):
@@ -118,8 +118,8 @@ def by_name(
         key = (each.__module__, name(each))
         if found.setdefault(key, each) is not each:
             raise ValueError(
-                f"{parameter} has two classes that are stored as {key[0]}:{key[1]}, so they could not be told "
-                "apart when they are read. Rename one of them"
+                f"{parameter} has two classes that are stored as {key[0]}:{key[1]}, so they could not be "
+                "distinguished when they are read. Rename one of them"
             )
     return found
 

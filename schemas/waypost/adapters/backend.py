@@ -1,4 +1,4 @@
-"""What the adapters share: one publisher and one reader, writes that are visible once they return, bounds.
+"""Shared parts of the adapters: one publisher and one reader, writes that are visible once they return, bounds.
 
 A write returns once the publisher has it, Kafka has it, or a worker applied it. A read asks Kafka how far the log goes
 and waits until Postgres has that much, or lacks no more than what this process wrote itself, which is then shown from
@@ -56,7 +56,7 @@ def checked_durability(durability: Durability) -> Durability:
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """Numbers of the records that were added. ``due``: it is this call's turn to look after old ones."""
+    """Numbers of the added records. ``due``: it is this call's turn to remove old ones."""
 
     numbers: list[int]
     due: bool
@@ -65,8 +65,8 @@ class Appended:
 class Backend:
     """Connection of the adapters to Kafka and Postgres: ``async with Backend("localhost:9092", dsn) as backend: …``
 
-    In code without an event loop, ``with Backend(…) as backend`` runs one in a thread of its own. The plain methods of
-    the adapters then work from any thread.
+    In code without an event loop, ``with Backend(…) as backend`` runs one in a separate thread. The synchronous methods
+    of the adapters then work from any thread.
 
     Args:
         bootstrap_servers: Addresses of brokers, as ``host:port``, separated by commas. If neither brokers nor a
@@ -213,7 +213,7 @@ class Backend:
         known = self._known[session_id]
         before = known.last
         if durability != "applied":
-            known.last += len(sent) + len(parts)  # at once, so that calls meanwhile count them
+            known.last += len(sent) + len(parts)  # immediately, so that concurrent calls count them
             known.blind = True
             due = before // _DUE_EVERY != known.last // _DUE_EVERY
             commands = [create_command(part, None) for part in parts] + commands_of(

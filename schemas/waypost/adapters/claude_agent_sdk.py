@@ -106,7 +106,7 @@ class WaypostSessionStore(SessionStore):
     async def list_session_summaries(self, project_key: str) -> list[SessionSummaryEntry]:
         """Return the summaries of a project's sessions.
 
-        One that several processes appended to at once is folded again from its transcript.
+        If several processes appended to it at the same time, its summary is computed again from its transcript.
         """
         return await self._backend.join(self._summaries(project_key))
 
@@ -157,7 +157,7 @@ class WaypostSessionStore(SessionStore):
         batches = _batches(rows)
         if not batches:
             return None
-        # Unless this process added a batch meanwhile, it now knows all that the next one follows.
+        # Unless this process added a batch in the meantime, it now knows everything that the next one follows.
         if subpath is None and self._running.of(session) is known:
             self._running.put(session, summaries.folded(key, str(rows[0].metadata.get("tag")), batches))
         return _once_each(batches)
@@ -211,7 +211,7 @@ def _session(key: SessionKey) -> str:
 
 
 def _batches(rows: list[Row]) -> list[list[SessionStoreEntry]]:
-    """The entries in records. Whoever may write to the topic can put in records that hold none."""
+    """Yield the entries in records. Other writers to the topic can put in records without any."""
     batches = []
     for row in rows:
         try:

@@ -1,6 +1,6 @@
 """Clean-ups of sessions in the background: one at a time for a session, and none ever fails a call.
 
-What is removed is up to each adapter.
+Each adapter decides what is removed.
 """
 
 import asyncio

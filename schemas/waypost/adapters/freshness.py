@@ -1,7 +1,7 @@
-"""What a read waits for, so that it sees all that was acknowledged before it.
+"""The wait of a read, after which it sees everything that was acknowledged before it.
 
-Kafka says how far its log goes, Postgres how much of it is applied. What only this process's own writes are missing of
-is taken from memory.
+Kafka says how far its log goes, and Postgres how much of it is applied. If only this process's own writes are missing,
+they are taken from memory.
 """
 
 import asyncio

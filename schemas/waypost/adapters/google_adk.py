@@ -64,7 +64,7 @@ _LONGEST: Final = 200  # characters of a text in metadata that nothing is found 
 class WaypostSessionService(BaseSessionService):
     """Service of sessions: ``Runner(agent=agent, app_name="app", session_service=WaypostSessionService(backend))``.
 
-    A write returns once a worker applied it, since only the log tells whether a session object was stale.
+    A write returns once a worker has applied it, because only the log shows whether a session object was stale.
 
     Args:
         backend: The connection to Kafka and Postgres.
@@ -357,7 +357,7 @@ def _prefixed(of_app: SharedState, of_user: SharedState) -> dict[str, Any]:
 
 
 def _flags(parts: dict[str, dict[str, Any]]) -> dict[str, bool]:
-    """Whether a record changes any state, and whether it changes that of the app or the user."""
+    """Return whether a record changes any state, and whether it changes that of the app or the user."""
     return {"delta": any(parts.values()), "shared": bool(parts["app"] or parts["user"])}
 
 
@@ -374,7 +374,7 @@ def _session(
 
 
 def _names(path: str, created: Row) -> tuple[str, str, str] | None:
-    """The names that a session was created with. Whoever may write to the topic can put in others."""
+    """Return the names that a session was created with. Other writers to the topic can put in anything else."""
     app, user, session_id = (created.metadata.get(key) for key in ("app", "user", "session"))
     if not (isinstance(app, str) and isinstance(user, str) and isinstance(session_id, str)):
         return None
@@ -391,7 +391,7 @@ def _whole(path: str, log: SessionLog) -> SessionLog:
 
 
 def _described(event: Event) -> dict[str, Any]:
-    """What one may search for, and what a listing needs."""
+    """The searchable metadata, and the fields that a listing needs."""
     told = {"id": event.id, "author": event.author, "invocation": event.invocation_id}
     return {key: text for key, text in told.items() if len(text) <= _LONGEST and storable(text)} | {
         "at": event.timestamp

@@ -15,17 +15,17 @@ from waypost.publisher.loops import await_on
 _LOOK_SECONDS: Final = 1.0
 _NOT_RUNNING: Final = (
     "the event loop on which this backend was started is not running, so nothing was read or accepted: use 'with "
-    "Backend(...)', which runs one in a thread of its own, or the async methods within 'async with Backend(...)'"
+    "Backend(...)', which runs one in its own thread, or the async methods within 'async with Backend(...)'"
 )
 _STOPPED: Final = (
     "the event loop on which this backend was started stopped before the call was done, so a write may be stored or "
-    "not: keep that loop running, or use 'with Backend(...)', which runs one in a thread of its own"
+    "not: keep that loop running, or use 'with Backend(...)', which runs one in its own thread"
 )
 _T = TypeVar("_T")
 
 
 class HomeLoop:
-    """The event loop on which a backend was started: its caller's, or one in a thread of its own."""
+    """The event loop on which a backend was started: its caller's, or one in a separate thread."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -34,7 +34,7 @@ class HomeLoop:
 
     @property
     def is_set(self) -> bool:
-        """Whether the backend was started on a loop and not closed."""
+        """Return whether the backend was started on a loop and not closed."""
         return self._loop is not None
 
     def adopt(self) -> None:
@@ -47,7 +47,7 @@ class HomeLoop:
         self._loop = None
 
     def start_thread(self, first: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        """Run a new event loop in a thread of its own, and a first call on it. If that fails, neither stays."""
+        """Run a new event loop in a separate thread, and a first call on it. If that fails, neither stays."""
         loop = asyncio.new_event_loop()
         thread = threading.Thread(target=loop.run_forever, name="waypost-adapter", daemon=True)
         thread.start()

@@ -1,6 +1,6 @@
-"""What this process knows of sessions: whether records surely fit, and its own last command to each.
+"""This process's knowledge of sessions: whether records surely fit, and its own last command to each.
 
-Pure: told of results, and of what Postgres says.
+Pure: it is given results, and answers from Postgres.
 """
 
 from collections import OrderedDict
@@ -24,7 +24,7 @@ class SessionFullError(WaypostError):
 
 @dataclass(slots=True)
 class KnownSession:
-    """What is known of a session: how many records it held when its counter stood at ``counter``.
+    """The known state of a session: how many records it held when its counter was at ``counter``.
 
     ``last`` is where its counter may stand by now. ``proven`` is the highest number that a result gave.
     """
@@ -38,7 +38,7 @@ class KnownSession:
     blind: bool = False  # whether others may have added records since
 
     def at_most(self) -> int:
-        """No more records than these can be there, whoever added them."""
+        """Return an upper bound of the records that can be there, including those of other writers."""
         return self.live + self.last - self.counter
 
 
@@ -71,8 +71,8 @@ class KnownSessions:
         if (known := self._known.get(session_id)) is None:
             known = self._known[session_id] = KnownSession(counter, live, counter)
         known.counter, known.live, known.seen_at, known.blind = counter, live, now, False
-        # What others add shows in the numbers of this process's own records, but only if it waits for these. The last
-        # guess does not count: it may hold records twice, as applied and as unapplied ones.
+        # Records of others show in the numbers of this process's own records, but only if it waits for these. The last
+        # guess does not count, because it may count records twice, as applied and as unapplied ones.
         known.last = max(counter + unapplied, known.proven)
         while len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
@@ -85,14 +85,14 @@ class KnownSessions:
             SessionFullError: Retention removed records, which the policy of the adapters' sessions never does.
         """
         if (known := self._known.get(session_id)) is None:
-            # As good as full, until it is looked at.
+            # Assume that it is almost full until it is checked.
             known = self._known[session_id] = KnownSession(0, FULL, 0)
         known.token = max(known.token or result.token, result.token)
         if result.type in (EventType.CREATED, EventType.IMPORTED) and result.body["removed"]:
             raise SessionFullError(
                 f"the session {session_id!r} has lost {len(result.body['removed'])} records to its retention, "
                 f"the first {result.body['removed'][0]}: its policy was changed, or far too many processes add "
-                "to it at once"
+                "to it in parallel"
             )
 
     def numbered(self, session_id: str, ids: Iterable[str]) -> list[int]:

@@ -1,6 +1,6 @@
 """A LangGraph checkpointer: threads are sessions, writes go through Kafka, reads come from Postgres.
 
-Needs the extra ``langgraph``. How it lies in a session: :mod:`waypost.adapters._langgraph_layout`.
+Needs the extra ``langgraph``. For the layout in a session, see :mod:`waypost.adapters._langgraph_layout`.
 """
 
 import random
@@ -55,22 +55,22 @@ from waypost.errors import quoted
 
 __all__ = ["StrictSerializer", "ThreadEvent", "WaypostSaver", "decode"]
 
-_STEPS: Final = 100  # checkpoints looked at at once on the way back of a delta channel
+_STEPS: Final = 100  # checkpoints per step on the way back of a delta channel
 _TRIES: Final = 3
 
 
 class WaypostSaver(BaseCheckpointSaver[str]):
     """Checkpointer for LangGraph: ``builder.compile(checkpointer=WaypostSaver(backend))``.
 
-    Reads are linearizable: they see every write that was acknowledged before they began, whoever made it. The plain
-    methods work from any thread except that of the backend's own event loop.
+    Reads are linearizable: they see every write, by any process, that was acknowledged before they began. The
+    synchronous methods work from any thread except that of the backend's own event loop.
 
     Args:
         backend: The connection to Kafka and Postgres.
-        durability: When a write returns. ``"accepted"``: once the publisher has it, or its spool; what Kafka has not
-            got yet is lost with the process, and others see it a moment later. ``"logged"``: once Kafka has it, which
-            loses nothing. ``"applied"``: once a worker applied it, so that a rejection is raised at once. Otherwise it
-            is logged and raised by a later call on that thread.
+        durability: When a write returns. ``"accepted"``: once the publisher has it, or its spool; writes that Kafka
+            does not have yet are lost with the process, and others see them a moment later. ``"logged"``: once Kafka
+            has it, which loses nothing. ``"applied"``: once a worker has applied it, so that a rejection is raised
+            immediately. Otherwise it is logged and raised by a later call on that thread.
         stale_ok: Whether reads may lack what other processes wrote last. They then need no Kafka.
         keep: The fewest checkpoints that each namespace of a thread keeps. Older ones are removed in the background
             once no run under way can still need them. None keeps all, and a full thread raises SessionFullError at
@@ -80,8 +80,8 @@ class WaypostSaver(BaseCheckpointSaver[str]):
         allowed_types: Your own classes that the state may hold, as such or as "module:qualname". Plain values and
             LangGraph's own types are always allowed. A put of any other type raises TypeNotAllowedError and stores
             nothing; a read raises it before anything is imported or run.
-        serde: Replaces the serializer. One that wraps :class:`StrictSerializer` is as strict; any other of yours is
-            trusted as it is.
+        serde: Replaces the serializer. One that wraps :class:`StrictSerializer` is as strict; any other one is used
+        unchanged.
     """
 
     def __init__(
@@ -185,7 +185,7 @@ class WaypostSaver(BaseCheckpointSaver[str]):
             try:
                 return await self._get_once(config)
             except MissingValueError:
-                # Large values are read after their checkpoint, which may have left meanwhile.
+                # Large values are read after their checkpoint, which may have been removed in the meantime.
                 continue
         return await self._get_once(config)
 
@@ -251,7 +251,7 @@ class WaypostSaver(BaseCheckpointSaver[str]):
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        """Store what a task wrote. If this raises, nothing of it is visible."""
+        """Store the writes of a task. If this raises an error, none of them is visible."""
         await self._backend.join(self._put_writes(config, writes, task_id, task_path))
 
     @override
@@ -263,7 +263,7 @@ class WaypostSaver(BaseCheckpointSaver[str]):
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Delete the checkpoints of these runs and their writes, in every thread.
 
-        Looks through all threads. What a delta channel of a later checkpoint is built from goes as well.
+        Scans all threads. Writes that delta channels of a later checkpoint are built from are removed as well.
         """
         await self._backend.join(self._delete_for_runs({str(run_id) for run_id in run_ids}))
 
@@ -276,8 +276,8 @@ class WaypostSaver(BaseCheckpointSaver[str]):
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Delete all but the newest checkpoint of each namespace (``keep_latest``), or everything (``delete``).
 
-        The namespace of a call of a subgraph leaves with the checkpoint that the call belongs to. What the delta
-        channels of the newest one are built from stays, and so do, for ten minutes, values that a run under way may
+        The namespace of a subgraph call is removed with the checkpoint that the call belongs to. Records that the delta
+        channels of the newest one are built from stay, and so do, for ten minutes, values that a run in progress may
         still need.
         """
         await self._backend.join(self._prune([str(thread_id) for thread_id in thread_ids], strategy))
@@ -308,7 +308,8 @@ class WaypostSaver(BaseCheckpointSaver[str]):
         told = ({"nodes": nodes} if nodes else {}) | self._exposed.of(checkpoint["channel_values"])
         record = layout.tell(record, told)
         if before:
-            # Kafka has a session's commands in order, so whoever waits for the checkpoint need not wait for its values.
+            # Kafka has a session's commands in order, so a caller that waits for the checkpoint does not have to wait
+            # for its values.
             await self._append(session_id, before, "applied" if self._durability == "applied" else "accepted")
         await self._append(session_id, [record], self._durability)
         self._known.note(session_id, record.metadata["needs"], began)

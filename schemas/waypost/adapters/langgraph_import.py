@@ -24,16 +24,16 @@ from waypost.adapters.backend import Backend
 from waypost.adapters.records import FULL, Record, containing, divided
 from waypost.errors import InvalidCommandError, WaypostError
 
-_PAGE: Final = 50  # checkpoints read back at once
-_TOGETHER: Final = 200  # records appended at once
+_PAGE: Final = 50  # checkpoints per read when comparing
+_TOGETHER: Final = 200  # records per append
 _ADVICE: Final = "Delete old checkpoints of the thread in the source"
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a thread. If it has ``problems``, nothing of it was imported, unless they say so.
+    """The outcome for a thread. If it has ``problems``, no part of it was imported, unless they say otherwise.
 
-    ``present`` checkpoints were there already. ``types`` must be allowed so that the thread can be read.
+    ``present`` checkpoints already existed. ``types`` must be allowed so that the thread can be read.
     """
 
     thread_id: str
@@ -166,7 +166,7 @@ def _conflicts(found: SourceThread, stored: dict[layout.Key, CheckpointTuple]) -
 
 
 def _lacking(thread_id: str, found: SourceThread, stored: dict[layout.Key, CheckpointTuple]) -> list[Record]:
-    """The records that Waypost lacks, in the order in which they are to be stored."""
+    """Yield the records that Waypost lacks, in the order in which to store them."""
     name = name_metadata(session_of_thread(thread_id), thread_id)
     values: dict[str, encoded.Encoded] = {}
     records: list[Record] = []

@@ -1,4 +1,4 @@
-"""Values of a framework in a record: as JSON if the contract takes them, else as a text that Python's json reads.
+"""A framework's values in a record: as JSON if the contract allows them, otherwise as text that Python's json reads.
 
 Frameworks write with Python's json, which takes NaN, infinities, integers of any size, lone surrogates and any depth,
 and turns keys into text. A command's JSON takes none of these. Pure.

@@ -76,7 +76,7 @@ class WaypostSession:
         return f"<WaypostSession {self.session_id!r} on {self._backend!r}, keep={self._keep}>"
 
     async def add_items(self, items: "list[TResponseInputItem]") -> None:
-        """Add items to the end. Whatever Python's json can write is kept as it would read it back.
+        """Add items to the end. Everything that Python's json can write is kept as it would read it back.
 
         Raises:
             InvalidCommandError: Python's json can't write an item. Nothing was added.
@@ -100,7 +100,9 @@ class WaypostSession:
         return [_item(row) for row in (items if limit is None else items[-limit:])]
 
     async def _newest(self, limit: int) -> list[Row]:
-        """The newest stored records that hold an item. Whoever may write to the topic can put in others."""
+        """Return the newest stored records that contain an item. Other writers to the topic can put in anything
+        else.
+        """
         rows = await self._backend.stored(self._session, "newest", ITEM, "{}", limit)
         items = [row for row in rows if holds(ITEM, row.data)]
         if len(items) < len(rows) == limit:
@@ -150,7 +152,7 @@ def _item(row: Row) -> "TResponseInputItem":
 
 
 def _described(item: Any) -> dict[str, Any]:
-    """What one may search for."""
+    """The searchable metadata."""
     told = {key: item.get(key) for key in ("type", "role")} if isinstance(item, dict) else {}
     return {
         key: value

@@ -1,6 +1,7 @@
-"""What this process wrote and Postgres may lack: which offsets are its own, and the records to be shown meanwhile.
+"""This process's writes that Postgres may lack: which offsets are its own, and the records to show until they are
+applied.
 
-Pure: told where commands landed in Kafka's log and how far Postgres has applied it.
+Pure: callers report where commands landed in Kafka's log and how far Postgres has applied it.
 """
 
 import asyncio

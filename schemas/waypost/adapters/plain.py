@@ -1,4 +1,4 @@
-"""What adapters store, shown as plain data: for programs that look at sessions and must never build an object.
+"""Stored data of adapters, shown as plain data: for programs that display sessions and must never build an object.
 
 Nothing is imported, built or run here, whatever the stored data says: a type is only text. The MessagePack of
 LangGraph is read by this module itself, so no agent framework is needed.
@@ -22,7 +22,7 @@ _KINDS: Final = frozenset({"null", "bytes", "bytearray", "json", "msgpack", "pic
 _MAX_DEPTH: Final = 100
 MAX_VALUES: Final = 100_000
 
-# LangGraph's kinds of MessagePack extensions, beside those that name a type.
+# LangGraph's kinds of MessagePack extensions, apart from those that name a type.
 _NAMED: Final = range(6)
 _ARRAY: Final = 6
 _DELTA: Final = 7
@@ -240,7 +240,7 @@ class _Reading:
     def _mapping(self, size: int, depth: int) -> Any:
         pairs = [[self._value(depth + 1), self._value(depth + 1)] for _ in range(size)]
         found = {key: value for key, value in pairs if isinstance(key, str)}
-        # Keys that are no text, or that say the same twice, would get lost in an object.
+        # Keys that are not text, or that are the same as text, would get lost in an object.
         return found if len(found) == len(pairs) else TypedValue("builtins:dict", pairs)
 
     def _extension(self, size: int, depth: int) -> TypedValue:

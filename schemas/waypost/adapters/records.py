@@ -1,4 +1,4 @@
-"""What adapters keep in a session: records, and how one that is too large for a command is cut into parts.
+"""The contents of an adapter's session: records, and how one that is too large for a command is split into parts.
 
 Pure; knows neither a framework nor how records travel.
 """
@@ -19,8 +19,9 @@ from waypost.model.limits import MAX_SESSION_ID, dump_object, text_problem
 from waypost.publisher.calls import ENCRYPTED_PART_BYTES, ENCRYPTED_PART_COUNT
 from waypost.publisher.stamps import new_id
 
-#: Retention policy of the adapters' sessions, from which nothing leaves by itself: the largest cap, no compression, no
-#: age. Adapters refuse to add well below the cap, so that it never drops anything, also with many processes at once.
+#: #: Retention policy of the adapters' sessions, which never removes anything by itself: the largest cap, no
+#: compression, no age. Adapters raise an error well below the cap, so that it never drops anything, even with many
+#: concurrent processes.
 POLICY: Final[dict[str, int | float | None]] = {
     "max_checkpoints": 10_000,
     "compress_after": 10_000,
@@ -66,20 +67,20 @@ class Row:
 
     @property
     def data(self) -> dict[str, Any]:
-        """The data, parsed anew at each access."""
+        """The data, parsed again at each access."""
         data: dict[str, Any] = orjson.loads(self.raw)
         return data
 
     @property
     def batch(self) -> str | None:
-        """What the parts of this record have in common, None where it is whole."""
+        """The common key of this record's parts, None if it is whole."""
         found = self.metadata.get("batch")
         return found if isinstance(found, str) else None
 
 
 @dataclass(frozen=True, slots=True)
 class Divided:
-    """A record as it is sent: ``parts`` go first, so whoever sees ``main`` finds all of them."""
+    """A record as it is sent. ``parts`` are sent first, so a reader that sees ``main`` finds all of them."""
 
     main: Record
     parts: list[Record] = field(default_factory=list)
@@ -106,11 +107,11 @@ def divided(record: Record, *, encrypts: bool = False) -> Divided:
 def whole(rows: Iterable[Row], parts: Iterable[Row]) -> list[Row]:
     """``rows`` with the data of their ``parts`` put together.
 
-    A row whose parts are gone is left out: it is being deleted, and its own row went first. So is one that does not say
-    how many it has, and a part that is none: no adapter wrote it.
+    A row whose parts are missing is left out: it is being deleted, and its own row was removed first. A row that does
+    not say how many parts it has, and an invalid part, are left out as well, because no adapter wrote them.
 
     Raises:
-        UnreadableValueError: Put together they are no JSON object. Somebody wrote parts of another's record.
+        UnreadableValueError: Together, they are not a JSON object. Somebody else wrote parts of this record.
     """
     pieces: dict[str, dict[int, bytes]] = {}
     for part in parts:
@@ -154,12 +155,14 @@ def _checked_object(raw: bytes, row: Row) -> bytes:
 
 
 def texts(value: Any) -> list[str]:
-    """The strings of a list that was read; none if it is no list."""
+    """Return the strings of a list that was read; none if it is not a list."""
     return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
 
 
 def containing(metadata: Mapping[str, Any]) -> str:
-    """``metadata`` as the JSON that a statement looks for. What no metadata holds, such as U+0000, finds nothing."""
+    """Return ``metadata`` as the JSON that a statement searches for. A value that no metadata can contain, such as
+    U+0000, finds nothing.
+    """
     return orjson.dumps({key: _findable(each) for key, each in metadata.items()}).decode()
 
 
@@ -170,7 +173,7 @@ def _findable(value: Any) -> Any:
 
 
 def storable(text: str) -> bool:
-    """Whether metadata in Postgres can hold this: it takes neither NUL nor half a character."""
+    """Return whether metadata in Postgres can contain this: it accepts neither NUL nor half a character."""
     if text.isprintable():
         return True
     return "\0" not in text and text.encode(errors="replace").decode() == text
@@ -220,7 +223,7 @@ class Grouping:
 
 
 def session_of(prefix: str, name: str) -> str:
-    """The session id for a framework's own id: readable where it fits, else its hash."""
+    """Return the session id for a framework's own id: readable if it fits, otherwise its hash."""
     session_id = f"{prefix}{name}"
     if name.startswith(_HASHED) or text_problem(session_id, MAX_SESSION_ID) is not None:
         encoded = name.encode(errors="surrogatepass")
@@ -251,7 +254,7 @@ def new_tag() -> str:
 def with_own(stored: Iterable[Row], own: Iterable[Row]) -> list[Row]:
     """Return stored records, oldest first, and those that this process added and Postgres may lack.
 
-    Postgres may have got some of these meanwhile, and others' records after them.
+    Postgres may have received some of these in the meantime, and others' records after them.
     """
     rows = list(stored)
     known = {tag for row in rows if isinstance(tag := row.metadata.get("tag"), str)}
@@ -259,7 +262,7 @@ def with_own(stored: Iterable[Row], own: Iterable[Row]) -> list[Row]:
 
 
 def is_hashed(prefix: str, session_id: str) -> bool:
-    """Whether the framework's own id can't be read from ``session_id``."""
+    """Return whether the framework's own id can't be read from ``session_id``."""
     return session_id.startswith(prefix + _HASHED)
 
 

@@ -12,7 +12,7 @@ from waypost.adapters.unconfirmed import UnconfirmedWrites
 
 
 class Room:
-    """Looks whether records fit into a session, if what this process knows of it does not say so."""
+    """Checks whether records fit into a session, if this process does not already know."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Room:
             if not self._has_room(session_id, count, full):
                 live = await self._look(session_id)
                 if live + count > full and self._unconfirmed.own.of_session(session_id):
-                    # What is both applied and not settled was counted twice.
+                    # Records that are both applied and not settled were counted twice.
                     await self._freshness.settled(session_id)
                     live = await self._look(session_id)
         if not self._has_room(session_id, count, full):
@@ -53,16 +53,18 @@ class Room:
         return self._known.has_room(session_id, count, full, asyncio.get_running_loop().time())
 
     async def _look(self, session_id: str) -> int:
-        """See how many records a session holds, its own unapplied ones included, and that nothing leaves it."""
+        """Check how many records a session holds, including its own unapplied ones, and that nothing is removed from
+        it.
+        """
         await self._freshness.caught_up(session_id)
         now = asyncio.get_running_loop().time()
         before = self._unconfirmed.own.of_session(session_id)
         info = await self._connection.reader.session_info(session_id)
         if info is None or info.policy is None or any(info.policy.get(k) != v for k, v in POLICY.items()):
-            # Before the records, so nothing leaves meanwhile.
+            # Before the records, so that nothing is removed in the meantime.
             self._unconfirmed.publish_one(session_id, POLICY_COMMAND, [])
         counter, live = (0, 0) if info is None else (info.last_number, info.checkpoint_count)
-        # Also those of which it was learned meanwhile that they are applied: the answer may be older.
+        # Including those that are now known to be applied, because the answer may be older.
         own = {id(write): write for write in (*before, *self._unconfirmed.own.of_session(session_id))}
         unapplied = sum(write.records for write in own.values())
         return self._known.seen(session_id, counter=counter, live=live, unapplied=unapplied, now=now)

@@ -11,7 +11,7 @@ class Turns:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def of(self, session_id: str) -> asyncio.Lock:
-        """Return the lock of a session, to be used with ``async with`` at once."""
+        """Return the lock of a session, to be used with ``async with`` immediately."""
         lock = self._locks.get(session_id)
         if lock is None:
             lock = self._locks[session_id] = asyncio.Lock()

@@ -1,4 +1,4 @@
-"""Writes that nobody waits for: published, shown to this process's reads meanwhile, and what became of them.
+"""Writes that nobody waits for: published, shown to this process's reads until they are applied, and their outcomes.
 
 A rejection is found in Postgres once a worker is past the write. It is logged, and raised by the next call on the
 session.
@@ -28,14 +28,14 @@ from waypost.publisher.delivery import DeliveryFuture
 from waypost.publisher.pending import Pending
 
 log = logging.getLogger("waypost")
-#: How many parts of a large record are under way at once.
+#: #: How many parts of a large record are under way in parallel.
 PARTS_AT_ONCE: Final = 8
 _SETTLE_SECONDS: Final = 0.5
 _OFFSETS: Final = 1_000  # in one question
 
 
 class RejectedWriteError(WaypostError):
-    """A write of an earlier call that the worker rejected, or that was lost on the way. Nothing of it is stored.
+    """A write of an earlier call that the worker rejected, or that was lost on the way. No part of it is stored.
 
     ``session_id`` and ``code``, one of the rejection codes or ``lost``, say which and why.
     """
@@ -180,12 +180,12 @@ class UnconfirmedWrites:
             pool = await self._connection.reader._shards.of_partition(partition)
             for row in await pool.fetch("adapters/rejected", partition, list(by_offset)):
                 if not self.own.is_open(by_offset[row["offset"]]):
-                    continue  # it was told while this looked
+                    continue  # it was reported while this checked
                 session_id = by_offset[row["offset"]].session_id
                 error = RejectedWriteError(
                     session_id,
                     row["code"],
-                    f"The worker rejected an earlier write to {session_id!r}, so nothing of it is stored: "
+                    f"The worker rejected an earlier write to {session_id!r}, so no part of it is stored: "
                     f"{row['code']}: {row['message']}",
                 )
                 log.error("%s", error)

@@ -15,7 +15,7 @@ _BARE_V6: Final = re.compile(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
 
 
 def broker_addresses(servers: str | Iterable[str]) -> list[tuple[str, int]]:
-    """Hosts and ports; ValueError says which one is none."""
+    """Return hosts and ports. Raise ValueError if an address is invalid; the message names it."""
     listed = servers.split(",") if isinstance(servers, str) else _listed(servers)
     found = [_address(each) for each in listed]
     if not found:
@@ -43,7 +43,9 @@ def _address(text: str) -> tuple[str, int]:
 
 
 def _can_be_looked_up(host: str) -> bool:
-    """Whether the resolver takes this as a name. At others it raises errors that clients try again for ever."""
+    """Return whether the resolver accepts this as a name. For others, it raises errors that clients retry
+    indefinitely.
+    """
     try:
         host.encode("idna")
     except UnicodeError:

@@ -20,7 +20,7 @@ from waypost.kafka.record_batches import Damaged, Records, Unreadable, decode_ba
 
 log = logging.getLogger("waypost")
 OnPassed: TypeAlias = Callable[[TopicPartition, int], None]
-# What one fetch of a partition gives at most. The rest is fetched again.
+# The most that one fetch of a partition returns. The rest is fetched later.
 _MOST_RECORDS: Final = 20_000
 _MOST_BYTES: Final = 16 * 1024 * 1024
 _MOST_SECONDS: Final = 0.5

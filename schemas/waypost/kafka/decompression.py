@@ -1,7 +1,7 @@
 """Unpack the payload of a record batch within a limit, whatever its bytes are.
 
 Owns the framing of gzip, Snappy, LZ4 and Zstandard. Members, blocks and frames are found here, and libraries get only
-whole ones, with an output buffer of bounded size. Knows nothing of records.
+whole ones, with an output buffer of bounded size. Knows nothing about records.
 
 Brokers accept payloads that the libraries reject: trailing bytes, wrong content checksums, frames that end early after
 the last record. The reference is what Kafka's Java client reads. So every codec unpacks part after part until one can't

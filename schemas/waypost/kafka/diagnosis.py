@@ -1,7 +1,7 @@
-"""Why brokers don't take a client, in words: certificates, logins, protocols.
+"""Explain why brokers reject a client: certificates, logins, protocols.
 
-aiokafka says only that it could not connect and logs the rest, so this connects once more and looks at what
-happens. What it says holds no password and no token.
+aiokafka says only that it could not connect and logs the rest, so this connects again and examines the result. Its
+messages contain no password and no token.
 """
 
 import inspect
@@ -31,7 +31,7 @@ def unreachable(options: Mapping[str, Any]) -> str:
 
 
 def is_auth_failure(error: BaseException | None, options: Mapping[str, Any]) -> bool:
-    """Whether this error of a client may be due to how it is protected."""
+    """Return whether this error of a client may be due to TLS or its login."""
     protected = options.get("security_protocol", "PLAINTEXT") != "PLAINTEXT"
     return isinstance(error, KafkaConnectionError) or (protected and isinstance(error, TimeoutError))
 
@@ -74,8 +74,8 @@ async def _refusals(options: Mapping[str, Any]) -> "list[_Refusal] | None":
         else:
             if answer.brokers:
                 return None
-            # What it thinks of a token, a broker says in a form that aiokafka does not read, and then answers
-            # nothing but errors, which look like a cluster without brokers.
+            # Brokers report a rejected token in a form that aiokafka does not read, and then answer nothing but errors,
+            # which look like a cluster without brokers.
             text = f"does not accept the login with {options.get('sasl_mechanism')}"
             found.append(_Refusal(text, denied=True).at(host, port))
         finally:
@@ -84,7 +84,7 @@ async def _refusals(options: Mapping[str, Any]) -> "list[_Refusal] | None":
 
 
 class _Refusal(NamedTuple):
-    """Why a broker did not take a client, and whether it would take it another time."""
+    """Return why a broker did not accept a client, and whether it could accept it another time."""
 
     text: str
     denied: bool
@@ -97,7 +97,7 @@ class _Refusal(NamedTuple):
 async def require_access(options: Mapping[str, Any]) -> None:
     """To be called before a client that logs in with a token starts; KafkaConnectionError says why it can't.
 
-    aiokafka takes a refused token for a login that worked, and would then wait for ever.
+    aiokafka takes a rejected token for a successful login, and would then wait indefinitely.
     """
     if options.get("sasl_mechanism") == "OAUTHBEARER" and (why := await refusal(options)) is not None:
         raise KafkaConnectionError(why)

@@ -1,4 +1,4 @@
-"""Where the partitions of a topic end, as Kafka knows it: with acks=all, after all that it has acknowledged."""
+"""Ends of a topic's partitions, as Kafka knows them: with acks=all, after everything that it has acknowledged."""
 
 import asyncio
 from collections.abc import Mapping

@@ -1,4 +1,6 @@
-"""Finding a topic: Kafka tells of one that is asked for, and of one that is made later only if it is asked again."""
+"""Finding a topic: Kafka reports a topic that is requested, and one that is created later only if it is requested
+again.
+"""
 
 import asyncio
 import logging
@@ -16,7 +18,7 @@ _DENIALS: Final = 3
 
 
 async def partitions_of(client: AIOKafkaClient, topic: str, *, patient: bool = False) -> list[int]:
-    """The numbers of a topic's partitions, in order; waits without limit until Kafka tells.
+    """Return the numbers of a topic's partitions, in order. Wait without limit until Kafka knows them.
 
     ``patient``: who waits here has nobody who gives up, so it is logged once what is waited for.
     """

@@ -73,12 +73,12 @@ class BatchHeader(NamedTuple):
 
     @property
     def is_transactional(self) -> bool:
-        """Whether the records count only if their transaction is committed."""
+        """Return whether the records count only if their transaction is committed."""
         return bool(self.attributes & _TRANSACTIONAL)
 
     @property
     def is_control(self) -> bool:
-        """Whether the broker wrote it, for example to end a transaction."""
+        """Return whether the broker wrote it, for example to end a transaction."""
         return bool(self.attributes & _CONTROL)
 
     @property
@@ -259,7 +259,7 @@ def _read_header(fetched: bytes, at: int, end: int) -> "BatchHeader | str":
 
 
 class _AbortedTransactions:
-    """Tells which batches were aborted, from the list in the fetch response and the markers in the log."""
+    """Finds aborted batches, from the list in the fetch response and the markers in the log."""
 
     def __init__(self, aborted: Sequence[tuple[int, int]]) -> None:
         self._ahead = sorted(aborted, key=itemgetter(1), reverse=True)

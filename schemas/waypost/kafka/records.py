@@ -1,6 +1,6 @@
 """Read the records of a batch, whatever its bytes are.
 
-Owns the layout of a record in Kafka's format 2. Knows nothing of compression, transactions or Waypost.
+Owns the layout of a record in Kafka's format 2. Knows nothing about compression, transactions or Waypost.
 
 aiokafka's C parser reads well-formed batches. It raises at a malformed record without naming it, so this module then
 reads the same bytes again in Python, record by record. Don't use aiokafka's own Python parser: a size that is too large
@@ -29,7 +29,7 @@ _COUNT: Final = struct.Struct(">i")
 _ATTRIBUTES_AT, _FIRST_TIMESTAMP_AT, _MAX_TIMESTAMP_AT, _COUNT_AT = 21, 27, 35, 57
 _LONG: Final = struct.Struct(">q")
 
-# A batch up to these sizes is read at once, in 45 ms at worst: half a million empty headers.
+# A batch up to these sizes is read in one go, in 45 ms at worst: half a million empty headers.
 _AT_ONCE_BYTES: Final = 1024 * 1024 + 4096
 _AT_ONCE: Final = 5000
 # A larger batch is read in stretches. By default, brokers accept such a batch only if it is compressed.

@@ -1,6 +1,6 @@
 """TLS, client certificates and logins of Kafka clients: from settings to the options that aiokafka takes.
 
-Asks no broker. What can't be used is a SettingsError that names the setting and says no secret.
+Contacts no broker. An unusable setting raises a SettingsError that names the setting and contains no secret.
 """
 
 import ssl
@@ -59,7 +59,7 @@ class KafkaSecurity:
         certificate, key = self.ssl_certificate_file, self.ssl_key_file
         if certificate is None:
             if key is not None:
-                raise SettingsError("kafka_ssl_key_file needs kafka_ssl_certificate_file beside it")
+                raise SettingsError("kafka_ssl_key_file needs kafka_ssl_certificate_file as well")
             return context
         password = self.ssl_key_password or ""
         try:
@@ -78,11 +78,11 @@ class KafkaSecurity:
         mechanism = self.sasl_mechanism
         if mechanism is None:
             raise SettingsError(
-                f"kafka_security_protocol={self.security_protocol} needs kafka_sasl_mechanism beside it"
+                f"kafka_security_protocol={self.security_protocol} needs kafka_sasl_mechanism as well"
             )
         if mechanism == "OAUTHBEARER":
             if self.sasl_token_file is None:
-                raise SettingsError("kafka_sasl_mechanism=OAUTHBEARER needs kafka_sasl_token_file beside it")
+                raise SettingsError("kafka_sasl_mechanism=OAUTHBEARER needs kafka_sasl_token_file as well")
             from waypost.kafka.token_file import TokenFile  # brings the Kafka client
 
             return {
@@ -92,7 +92,7 @@ class KafkaSecurity:
         if self.sasl_username is None or self.sasl_password is None:
             raise SettingsError(
                 f"kafka_sasl_mechanism={mechanism} needs kafka_sasl_username and kafka_sasl_password (or "
-                "kafka_sasl_password_file) beside it"
+                "kafka_sasl_password_file) as well"
             )
         return {
             "sasl_mechanism": mechanism,

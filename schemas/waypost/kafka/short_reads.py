@@ -1,4 +1,4 @@
-"""What readers share that ask Kafka something now and then, beside the client that does the work."""
+"""Shared by readers that occasionally query Kafka, next to the client that does the main work."""
 
 import asyncio
 from collections.abc import Mapping

@@ -42,7 +42,7 @@ class TokenFile(AbstractTokenProvider):
         try:
             token = (await asyncio.to_thread(self._path.read_text)).strip()
         except (OSError, UnicodeDecodeError) as error:
-            why = getattr(error, "strerror", None) or "it is no text"
+            why = getattr(error, "strerror", None) or "it is not UTF-8 text"
             raise _TokenFileError(f"the token file {self._path} can't be read: {why}") from None
         if not token:
             raise _TokenFileError(f"the token file {self._path} is empty")
@@ -54,7 +54,7 @@ class TokenFile(AbstractTokenProvider):
 
 
 def _expiry(token: str) -> float | None:
-    """When a JWT expires, in seconds since 1970; None for what is none or does not say."""
+    """Return when a JWT expires, in seconds since 1970; None if it is not a JWT or does not say."""
     try:
         claims = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
         found = claims.get("exp")

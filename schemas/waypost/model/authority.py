@@ -1,4 +1,4 @@
-"""Who may give the commands that concern a whole partition: the holder of one Ed25519 key. Pure.
+"""The authority for commands that concern a whole partition: the holder of one Ed25519 key. Pure.
 
 The public key is named by a command in the log, never by a worker's configuration, so replay finds it again.
 """

@@ -1,8 +1,8 @@
-"""How deep a JSON text nests, told by its brackets without a loop over bytes. Pure.
+"""The nesting depth of a JSON text, derived from its brackets without a loop over bytes. Pure.
 
-A text of 1 MB can have a million brackets, and Python needs tens of milliseconds to look at each. Here the innermost
-pairs are removed all at once, as long as that makes the text much shorter, and only what is left is counted run by
-run: a text of which little can be removed has long runs, and thus few.
+A text of 1 MB can have a million brackets, and Python needs tens of milliseconds to look at each. So the innermost
+pairs are removed in bulk, as long as that makes the text much shorter, and only the rest is counted run by run: a text
+that can't be shortened much has long runs, and thus few.
 """
 
 import re
@@ -29,7 +29,7 @@ def nests_deeper(raw: bytes, levels: int) -> bool:
 def nesting_marks(text: bytes, in_string: bool) -> tuple[bytes, bool]:
     """Return the brackets of a piece of JSON outside of its strings, as ``{`` and ``}``, and whether it ends in one.
 
-    ``in_string`` tells whether the piece begins within a string; no escape may be cut in two.
+    ``in_string`` says whether the piece begins within a string; a piece must not end in the middle of an escape.
     """
     if b"\\" in text:
         text = text.replace(rb"\\", b"").replace(rb"\"", b"")  # every quote left starts or ends a string

@@ -50,7 +50,7 @@ def checkpoint_id(session_id: str, number: int) -> str:
 def own_number(session_id: str, identifier: str) -> int | None:
     """The number in an id of this session, or None where the id is not of this session's form.
 
-    Only the canonical form counts: ``s:07`` and ``s:+7`` are foreign ids, for they are not what ``s`` gives.
+    Only the canonical form counts: ``s:07`` and ``s:+7`` are foreign ids, because ``s`` never creates them.
     """
     prefix, colon, digits = identifier.rpartition(":")
     if not colon or prefix != session_id or not (digits.isascii() and digits.isdigit()):

@@ -1,4 +1,4 @@
-"""What agents can ask for: the plain values that command bodies become, checked and ready to decide on.
+"""Commands of agents: the plain values that command bodies become, checked and ready to decide on.
 
 They are small frozen classes that hold JSON as bytes. :mod:`waypost.wire.command_models` says how a body looks on
 the wire, :mod:`waypost.wire.event_types` how each command is called. Pure; knows neither Kafka nor Postgres, and no
@@ -75,7 +75,7 @@ class Import:
 class Configure:
     """Change the named fields of a session's policy; ``max_age`` in microseconds.
 
-    ``changes`` holds only the fields that the command named, so that null for max_age (keep for ever) differs
+    ``changes`` contains only the fields that the command named, so that null for max_age (keep indefinitely) differs
     from not naming it.
     """
 
@@ -97,7 +97,7 @@ class Erase:
 
 @dataclass(frozen=True, slots=True)
 class ConfigureDefaults:
-    """Change the named fields of the policy of sessions that have none of their own, in one partition."""
+    """Change the named fields of the policy of sessions without their own, in one partition."""
 
     changes: tuple[tuple[str, int | None], ...]
 
@@ -130,9 +130,9 @@ Action = (
 class Command(NamedTuple):
     """An action with its place in the log.
 
-    ``position`` rises with every command of a session: the Kafka offset, or a counter where there is no log.
-    ``taken_at`` and ``recorded_at`` are microseconds: the agent's and the broker's clock. ``id`` is None only
-    for commands that nobody can repeat (the in-memory manager's own).
+    ``position`` rises with every command of a session: the Kafka offset, or a counter if there is no log. ``taken_at``
+    and ``recorded_at`` are microseconds: the agent's and the broker's clock. ``id`` is None only for commands that
+    nobody can repeat (the in-memory manager's own).
     """
 
     id: str | None

@@ -1,4 +1,4 @@
-"""What a command was decided to do: all that evolve, storage and the result event need to know. Values only."""
+"""Decisions about commands: everything that evolve, storage and the result event need to know. Values only."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -55,7 +55,7 @@ class RolledBack:
 
 
 class Placed(NamedTuple):
-    """Where one imported item went: ``number``, and ``imported``, ``replaced`` or ``skipped``."""
+    """The outcome of one imported item: ``number``, and ``imported``, ``replaced`` or ``skipped``."""
 
     number: int
     outcome: str
@@ -71,7 +71,7 @@ class Imported:
     removed: tuple[int, ...] = ()
 
     def count(self, outcome: str) -> int:
-        """How many items had this outcome."""
+        """Return how many items had this outcome."""
         return sum(placed.outcome == outcome for placed in self.placed)
 
 
@@ -121,7 +121,7 @@ class SessionKept:
 
 @dataclass(frozen=True, slots=True)
 class DefaultsConfigured:
-    """Sessions of this partition without a policy of their own have this one from now on."""
+    """The new policy of sessions of this partition without their own."""
 
     policy: RetentionPolicy
 

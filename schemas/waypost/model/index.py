@@ -20,7 +20,7 @@ DEDUP_WINDOW: Final = 256  # command ids that are remembered besides those of li
 FORGET_ABOVE: Final = 320
 # Above this number of checkpoints, retention looks into an index instead of at all of them.
 LARGE: Final = 256
-# When so many come or go at once, keeping lists in order one by one takes longer than making them again.
+# If this many are added or removed in one step, updating sorted lists one by one takes longer than rebuilding them.
 MANY: Final = 64
 
 
@@ -124,7 +124,7 @@ class Session:
         return None
 
     def retention_index(self) -> RetentionIndex | None:
-        """What finds the checkpoints that retention removes; None if looking at all of them is faster."""
+        """Return a finder of the checkpoints that retention removes; None if looking at all of them is faster."""
         if len(self._numbers) <= LARGE:
             self._retention = None
         elif self._retention is None:
@@ -140,15 +140,15 @@ class Session:
         return self.entries[numbers[-1]] if numbers else None
 
     def knows(self, command_id: str) -> bool:
-        """Whether a command with this id was accepted within the remembered window."""
+        """Return whether a command with this id was accepted within the remembered window."""
         return command_id in self._known
 
     def number_of(self, command_id: str) -> int | None:
-        """The number of the checkpoint that a known command was about, where there was one."""
+        """Return the number of the checkpoint that a known command was about, if there was one."""
         return self._known.get(command_id)
 
     def pins(self) -> int:
-        """How many live checkpoints are pinned."""
+        """Return how many live checkpoints are pinned."""
         return self._pins
 
     def removable(self, pinned: bool) -> tuple[int, ...]:
@@ -162,7 +162,7 @@ class Session:
         indexed = 0 if self._retention is None else len(self._numbers)  # about as much again
         return len(self._numbers) + indexed + len(self.recent)
 
-    # What follows changes the index, and is for evolve alone.
+    # The following methods change the index, and are for evolve alone.
 
     def add(self, entry: Entry) -> None:
         """Take a live entry in, and the id of the command that made it."""

@@ -1,4 +1,4 @@
-"""What the contract allows as text: ids, names, and JSON with its limits. Pure; knows no command.
+"""Limits of the contract for text: ids, names, and JSON. Pure; knows no command.
 
 Incoming JSON is held to these rules by :func:`check_json`, outgoing Python values by :func:`dump_object`.
 Both sides use the same limits, so what the publisher lets through the worker accepts.
@@ -18,8 +18,8 @@ import orjson
 from waypost.errors import InvalidArgumentError, InvalidCommandError, quoted
 from waypost.model.brackets import nests_deeper
 
-# What is larger is rejected without being looked at. The topics' own limit, 1 MiB as 'waypost topics create' sets
-# it, is for operators to raise; this one is part of what a command means, and therefore none of their settings.
+# Anything larger is rejected without being read. Operators may raise the topics' own limit, which 'waypost topics
+# create' sets to 1 MiB. This one is part of what a command means, and therefore not a setting.
 MAX_COMMAND_BYTES: Final = 16 * 1024 * 1024
 MAX_HEADERS_BYTES: Final = 64 * 1024  # of names and values together
 MAX_HEADERS: Final = 1000
@@ -38,8 +38,8 @@ MAX_METADATA_TEXT: Final = 1024 * 1024
 MAX_NESTING: Final = 100
 MIN_INTEGER: Final = -(2**63)
 MAX_INTEGER: Final = 2**64 - 1
-# What an import may claim as a number. A counter goes on from there, so ids with larger numbers exist; it
-# can never come near 10**18, let alone 2**63.
+# The largest number that an import may claim. A counter continues from there, so ids with larger numbers exist; it can
+# never come near 10**18, let alone 2**63.
 MAX_CLAIMED_NUMBER: Final = 10**15
 
 # Unicode category Cc. NUL cannot be stored as text in Postgres, and CloudEvents forbids all of them.
@@ -60,7 +60,7 @@ _DUMP_OPTIONS: Final = (
 
 
 def text_problem(value: str, longest: int) -> str | None:
-    """Why ``value`` is not 1 to ``longest`` characters without control characters, or None."""
+    """Return why ``value`` is not 1 to ``longest`` characters without control characters, or None."""
     if not value:
         return "is empty"
     if len(value) > longest:
@@ -108,7 +108,7 @@ def check_json(raw: bytes, around: int = 1) -> Any:
 
 
 def has_long_number(raw: bytes) -> bool:
-    """Whether digits stand in a row somewhere that, as an integer, may not fit in 64 bits."""
+    """Return whether there is a row of digits that, as an integer, may not fit in 64 bits."""
     if raw.translate(_DIGITS_ONLY).find(_LONG_DIGITS) < 0:
         return False
     # Clocks in nanoseconds have 19 digits and fit; only what is larger is worth a second look.
@@ -334,7 +334,7 @@ def find_problem(
     if isinstance(value, int):
         if MIN_INTEGER <= value <= MAX_INTEGER:
             return None
-        # Python refuses to print integers of thousands of digits, so only its size is told.
+        # Python refuses to print integers of thousands of digits, so only the size is reported.
         size = value.bit_length()
         return path, f"an integer of {size} bits lies outside -2**63 to 2**64-1: pass it as a string"
     if isinstance(value, float):
@@ -366,7 +366,7 @@ def _find_unconverted(value: Any, path: str, depth: int, default: Default | None
             "default=, which converts such values"
         )
     plain = value
-    for _ in range(MAX_NESTING):  # it may return what it is to be called with again
+    for _ in range(MAX_NESTING):  # it may return a value with which it must be called again
         try:
             plain = default(plain)
         except Exception as error:

@@ -1,4 +1,4 @@
-"""What commands about a whole partition decide: the default policy, and who may change it. Pure.
+"""Decisions of commands about a whole partition: the default policy, and who may change it. Pure.
 
 It is changed by commands in the log that belong to no session, and by nothing else: not by a worker's configuration,
 and not by what sessions hold. So replay finds it again, and it can be followed through the log without any session.
@@ -24,7 +24,7 @@ from waypost.model.index import DEDUP_WINDOW
 from waypost.model.retention import RetentionPolicy
 
 UNAUTHORIZED: Final = "unauthorized"
-# Tells whether a command carries a valid signature of a public key.
+# Returns whether a command has a valid signature of a public key.
 SignedBy = Callable[[bytes], bool]
 
 
@@ -76,7 +76,7 @@ class PartitionState:
         return None
 
     def decide(self, command: Command, action: PartitionAction) -> PartitionDecision | NotSkipped | Rejected:
-        """Return what the command would do if whoever sent it may."""
+        """Return what the command would do if its sender is allowed to send it."""
         match action:
             case ConfigureDefaults():
                 try:

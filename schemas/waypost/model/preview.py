@@ -15,7 +15,7 @@ _NO_REASONS: Final = Removals([], [], [])
 
 
 class Preview(NamedTuple):
-    """What would happen to a session of this many ``checkpoints``.
+    """The effect on a session of this many ``checkpoints``.
 
     ``rejected`` says why nothing would. Otherwise ``removed`` are the numbers that would go, rising, and ``kept``
     is how many checkpoints there would be. A change of policy has its ``policy`` and the ``reasons`` of each removal.
@@ -35,7 +35,7 @@ def preview(session: Session, action: Action, default: RetentionPolicy, now: int
     Args:
         session: The session's index. It stays as it is.
         action: The command.
-        default: The policy in force if the session has none of its own.
+        default: The policy in effect if the session has none.
         now: The broker's clock, in microseconds.
     """
     before = len(session)

@@ -39,7 +39,7 @@ class RetentionPolicy:
                 raise InvalidCommandError("invalid-body", f"{field}: {value} is not between {low} and {high}")
         if self.max_age is not None and self.max_age <= 0:
             raise InvalidCommandError(
-                "invalid-body", "max_age: must be more than 0 seconds, or null for ever"
+                "invalid-body", "max_age: must be more than 0 seconds, or null for no limit"
             )
 
     def changed(self, changes: Iterable[tuple[str, int | None]]) -> "RetentionPolicy":
@@ -58,7 +58,7 @@ class RetentionPolicy:
 
 
 class Kept(Protocol):
-    """What retention looks at: an entry of a session's index."""
+    """The view of retention on an entry of a session's index."""
 
     @property
     def number(self) -> int:
@@ -90,7 +90,8 @@ def removed_by_age(entries: Sequence[Kept], policy: RetentionPolicy, now: int) -
 
 
 def removed_by_compression(entries: Sequence[Kept], policy: RetentionPolicy) -> list[int]:
-    """What compression drops once more than ``compress_after`` entries are there. ``entries`` rise.
+    """Yield the entries that compression removes once there are more than ``compress_after``. ``entries`` are in
+    ascending order.
 
     Stay: the first, the last ``keep_recent`` (at least the newest), the pinned, and of what lies between the
     latest of each name.
@@ -111,7 +112,7 @@ def removed_by_compression(entries: Sequence[Kept], policy: RetentionPolicy) -> 
 
 
 def removed_by_cap(entries: Sequence[Kept], policy: RetentionPolicy) -> list[int]:
-    """What must go to come down to ``max_checkpoints``. ``entries`` rise.
+    """Yield the entries to remove to reach ``max_checkpoints``. ``entries`` are in ascending order.
 
     The lowest that is neither pinned, the first nor the newest goes first; if that is not enough, the first.
     """

@@ -1,4 +1,4 @@
-"""What retention removes from a large session, found without a look at all of its checkpoints. Pure.
+"""Removals by retention in a large session, found without looking at all of its checkpoints. Pure.
 
 The rules are those of :mod:`waypost.model.retention`, which looks at every checkpoint for each command: that is the
 fastest way for a hundred of them, and takes milliseconds for ten thousand. Here what each rule asks for is kept in
@@ -18,9 +18,9 @@ from waypost.model.retention import Kept, RetentionPolicy
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a command does to the live checkpoints before retention looks at them.
+    """A command's changes to the live checkpoints before retention looks at them.
 
-    ``added`` are rising numbers of new checkpoints, ``gone`` those that it drops; ``renewed`` are recorded anew.
+    ``added`` are ascending numbers of new checkpoints, ``gone`` those that it removes; ``renewed`` are recorded again.
     ``pinned`` and ``unpinned`` name one that it pins or unpins.
     """
 
@@ -117,7 +117,7 @@ class RetentionIndex:
         at = bisect_right(numbers, number)
         return numbers[at] if at < len(numbers) else None
 
-    # What the rules remove.
+    # Removals by the rules.
 
     def lowest_to_drop(self) -> int | None:
         """Return the lowest live number that is neither pinned nor the first."""
@@ -196,7 +196,7 @@ class RetentionIndex:
         ]
 
     def _is_superseded(self, number: int, gone: set[int], last: int) -> bool:
-        """Whether one of the same name follows up to ``last`` that is not gone."""
+        """Return whether one of the same name follows, up to ``last``, that is not removed."""
         numbers = self._by_name[self._entries[number].name]
         later = range(bisect_right(numbers, number), bisect_right(numbers, last))
         return any(numbers[at] not in gone for at in later)

@@ -1,4 +1,4 @@
-"""What a command means: ``decide`` may refuse, ``evolve`` never fails. Pure; the heart of Waypost.
+"""The meaning of commands: ``decide`` may reject, ``evolve`` never fails. Pure; the heart of Waypost.
 
 ``decide(session, command)`` looks at a session's index and answers with a decision; ``evolve(session, command,
 decision)`` makes the index what the decision says. Nothing here reads a clock, makes an id, or iterates over an
@@ -64,9 +64,9 @@ ERASED: Final = "erased"  # the code of what comes to an erased session
 
 
 def decide(session: Session, command: Command, default: RetentionPolicy) -> Accepted | Unchanged:
-    """What ``command`` would do to ``session``, which stays as it is.
+    """Return what ``command`` would do to ``session``, which does not change.
 
-    ``default`` is the policy that applies where the session has none of its own.
+    ``default`` is the policy that applies if the session has none.
     """
     if session.erased_at is not None:
         return _after_erasure(session, command, session.erased_at)
@@ -219,7 +219,7 @@ def _create(session: Session, command: Command, action: Create, policy: Retentio
 def _kept_within(
     session: Session, policy: RetentionPolicy, now: int, coming: Entry | None = None
 ) -> list[int]:
-    """What retention removes, with the checkpoint that is about to come."""
+    """Return what retention removes, including the effect of the checkpoint that is about to be added."""
     index = session.retention_index()
     if index is not None:
         change = NOTHING if coming is None else Change(added=(coming.number,))
@@ -239,7 +239,7 @@ def _settle(
     flip: Entry | None = None,
     pinned: bool = True,
 ) -> tuple[int, ...]:
-    """What is too old once the command took effect: without ``gone``, with ``flip`` pinned or not."""
+    """Return what is too old once the command has taken effect: without ``gone``, with ``flip`` pinned or not."""
     if policy.max_age is None:
         return ()
     index = session.retention_index()
@@ -296,7 +296,7 @@ def _import(session: Session, command: Command, action: Import, policy: Retentio
 def _kept_after_import(
     session: Session, policy: RetentionPolicy, now: int, taken: dict[int, Entry]
 ) -> list[int]:
-    """What retention removes once these entries are in their places."""
+    """Return what retention removes once these entries are in their places."""
     index = session.retention_index() if len(taken) < len(session) // 8 else None
     if index is not None:
         renewed = frozenset(number for number in taken if number in session.entries)
@@ -308,7 +308,7 @@ def _kept_after_import(
 
 
 class DedupChanges(NamedTuple):
-    """What a command changed in the memory of command ids: additions, and the lowest position still kept."""
+    """Return the command's changes to the memory of command ids: additions, and the lowest position still kept."""
 
     added: tuple[SeenCommand, ...]
     forgotten_below: int | None

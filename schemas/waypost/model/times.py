@@ -37,7 +37,7 @@ def to_micros(moment: datetime) -> int:
 
 
 def taken_micros(moment: datetime) -> int:
-    """Like :func:`to_micros`, for a timestamp to be stored: it must lie in the years 1 to 9999 in UTC.
+    """Convert like :func:`to_micros`, for a timestamp that will be stored: it must be in the years 1 to 9999 in UTC.
 
     Raises NaiveDatetimeError, or InvalidCommandError (``invalid-envelope``) where UTC has no such year.
     """
@@ -69,7 +69,7 @@ def format_micros(micros: int) -> str:
 
 @lru_cache(maxsize=4096)
 def _text_of_second(second: int) -> str:
-    # Moments of one log lie close together: few seconds are asked for, again and again.
+    # Moments in one log are close together, so the same few seconds are converted repeatedly.
     return from_micros(second * 1_000_000).isoformat(timespec="seconds")[:19]
 
 

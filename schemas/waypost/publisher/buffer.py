@@ -1,13 +1,13 @@
-"""What the publisher has accepted and Kafka has not acknowledged: bounded, in order, thread-safe.
+"""Commands that the publisher has accepted and Kafka has not acknowledged: bounded, in order, thread-safe.
 
 A command arrives in one queue for all (so that accepting it needs no knowledge of Kafka), is laid into the
 queue of its partition by :meth:`Buffer.route`, and counts as in flight from :meth:`Buffer.take` until
 :meth:`Buffer.acknowledge`. It is in exactly one of these places at any time; what was in flight when a producer
 died goes back to the front of its queue.
 
-With a spool, each command is on the disk before its call returns, and memory is a window over that: what does not fit
-is on the disk alone, behind all that is in memory, and comes back in order. Knows nothing of Kafka but the number of
-partitions, and nothing of files: :mod:`waypost.publisher.spool` does.
+With a spool, each command is on disk before its call returns, and memory is a window over the spool: commands that do
+not fit are only on disk, after all those in memory, and come back in order. Knows nothing about Kafka except the number
+of partitions, and nothing about files: :mod:`waypost.publisher.spool` does.
 """
 
 import threading
@@ -26,9 +26,9 @@ from waypost.wire.topics import partition_of
 if TYPE_CHECKING:
     from waypost.publisher.spool.spooler import Spooler
 
-# So many commands of one session may be in one batch. What was sent and not acknowledged is sent again, and its
-# ids make it harmless as long as the worker remembers them: 256 of a session, of which other publishers of the
-# same session may use up the rest in between.
+# At most this many commands of one session may be in one batch. Unacknowledged commands are sent again, and their ids
+# make that harmless as long as the worker remembers them: 256 of a session, of which other publishers of the same
+# session may use up the rest in between.
 MOST_OF_A_SESSION: Final = 192
 _LOAD_MOST: Final = 500  # commands that come back from the disk at a time
 _in_order = attrgetter("number")
@@ -54,8 +54,8 @@ class Buffer:
         self.dropped = 0  # ever
         self.newest = 0 if spool is None else spool.last_number  # the number of the newest command
         self.bytes = 0
-        # So many batches of a partition may be acknowledged and not settled when the next one is sent. With one,
-        # two batches may be sent again.
+        # At most this many batches of a partition may be acknowledged and not settled when the next one is sent. With
+        # one, two batches may be sent again.
         self.most_unsettled = int(spool is not None and spool.fsync)
         self.most_of_a_session = MOST_OF_A_SESSION // (1 + self.most_unsettled)
         self.load_most = max(1, min(_LOAD_MOST, max_count // 4))
@@ -87,7 +87,7 @@ class Buffer:
         Raises:
             BufferFullError: There is no room.
             SpoolError: They can't be written to the disk.
-            PublisherClosedError: The buffer was closed meanwhile.
+            PublisherClosedError: The buffer was closed during the call.
         """
         dropped: list[Pending] = []
         wake = False
@@ -113,8 +113,8 @@ class Buffer:
             if not self._made(lambda: self._fits(count, size), possible, dropped, timeout):
                 raise BufferFullError(
                     f"the publisher's buffer is full ({self._count} commands, {self.bytes} bytes, and {size} more "
-                    "do not fit): Kafka is away or slower than this agent. This command was not accepted, those in "
-                    "the buffer are kept; try again later, or raise max_buffer_count or max_buffer_bytes"
+                    "do not fit): Kafka is unreachable or slower than this agent. This command was not accepted, those "
+                    "in the buffer are kept; try again later, or raise max_buffer_count or max_buffer_bytes"
                 )
         for pending in accepted:
             self.newest += 1
@@ -130,8 +130,8 @@ class Buffer:
             if not self._made(lambda: spool.fits(size), spool.could_fit(size), dropped, timeout):
                 raise BufferFullError(
                     f"the publisher's spool is full ({len(self)} commands, {spool.bytes} bytes, and {size} more do "
-                    "not fit): Kafka is away or slower than this agent. This command was not accepted, those in the "
-                    "spool are kept; try again later, or raise max_spool_bytes"
+                    "not fit): Kafka is unreachable or slower than this agent. This command was not accepted, those in "
+                    "the spool are kept; try again later, or raise max_spool_bytes"
                 )
             data = spool.encode(accepted)  # others may have come first
         count, size = len(accepted), _size(accepted)
@@ -148,7 +148,7 @@ class Buffer:
         self._arrivals.extend(accepted)
 
     def _routable(self) -> bool:
-        """Whether :meth:`route` would find something."""
+        """Return whether :meth:`route` would find something."""
         return bool(self._front or self._arrivals)
 
     def _fits(self, count: int, size: int) -> bool:
@@ -164,11 +164,13 @@ class Buffer:
         elif self._on_full == "block" and possible:
             self._room.wait_for(lambda: self._closed or fits(), timeout)
         if self._closed:
-            raise PublisherClosedError("the publisher was closed meanwhile, so the command was not accepted")
+            raise PublisherClosedError(
+                "the publisher was closed during the call, so the command was not accepted"
+            )
         return fits()
 
     def _drop_oldest(self) -> Pending | None:
-        # What is in flight may be in Kafka already, so only what still waits can be given up.
+        # Commands in flight may already be in Kafka, so only those that still wait can be dropped.
         queues = [queue for queue in (*self._queues, self._front, self._arrivals) if queue]
         if not queues:
             return None
@@ -226,13 +228,13 @@ class Buffer:
     # For the sender.
 
     def rest(self) -> bool:
-        """Whether there is nothing to :meth:`route`; then the next arrival will ``wake``."""
+        """Return whether there is nothing to :meth:`route`; then the next arrival will ``wake``."""
         with self._lock:
             self._resting = not self._routable()
             return self._resting
 
     def set_partition_count(self, partitions: int) -> None:
-        """Be ready to route to so many partitions; what waits is sorted anew if it was another number."""
+        """Prepare to route to this many partitions. Waiting commands are sorted again if the number changed."""
         with self._lock:
             if partitions == len(self._queues):
                 return
@@ -260,7 +262,7 @@ class Buffer:
         return moved
 
     def waits(self, partition: int) -> bool:
-        """Whether commands of this partition wait to be taken."""
+        """Return whether commands of this partition wait to be taken."""
         return bool(self._queues[partition])
 
     def take(
@@ -295,7 +297,7 @@ class Buffer:
                 self._queues[partition].appendleft(pending)
 
     def give_all_back(self) -> None:
-        """Nothing is in flight any more: all that was waits again, in order."""
+        """Return everything in flight to the queue, in order."""
         with self._lock:
             for queue, in_flight in zip(self._queues, self._in_flight, strict=True):
                 queue.extendleft(reversed(in_flight))
@@ -311,14 +313,14 @@ class Buffer:
         return gone
 
     def holds(self, up_to: int) -> bool:
-        """Whether any command with a number up to this one is still here."""
+        """Return whether any command with a number up to this one is still here."""
         with self._lock:
             return any(queue[0].number <= up_to for queue in self._all() if queue) or bool(
                 self._behind(up_to)
             )
 
     def count_left(self, up_to: int) -> int:
-        """How many commands with a number up to this one are still here."""
+        """Return how many commands with a number up to this one are still here."""
         with self._lock:
             held = sum(pending.number <= up_to for queue in self._all() for pending in queue)
             return held + self._behind(up_to)
@@ -342,7 +344,7 @@ class Buffer:
         return self._spool.settle(len(self._queues), partition, gone, settled)
 
     def in_flight(self, pending: Pending, partition: int, most: int) -> bool:
-        """Whether this command is among the oldest ``most`` in flight of a partition."""
+        """Return whether this command is among the oldest ``most`` in flight of a partition."""
         with self._lock:
             return any(one is pending for one in islice(self._in_flight[partition], most))
 

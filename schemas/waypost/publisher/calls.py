@@ -91,7 +91,7 @@ class CommandMethods(ABC):
         return self._send(EventType.DELETE, session_id, checkpoint_body(checkpoint_id))
 
     def clear(self, session_id: str) -> str:
-        """Delete all checkpoints of a session, pinned ones included."""
+        """Delete all checkpoints of a session, including pinned ones."""
         return self._send(EventType.CLEAR, session_id, b"{}")
 
     def rollback(self, session_id: str, checkpoint_id: str, *, discard_later: bool = False) -> str:
@@ -144,12 +144,12 @@ class CommandMethods(ABC):
         Args:
             session_id: The session that gets the checkpoints.
             json_text: The list, as JSON.
-            on_conflict: What to do with a number that is taken: ``"skip"``, ``"replace"`` or ``"reject"``.
+            on_conflict: The action for a number that is taken, ``"skip"``, ``"replace"`` or ``"reject"``.
 
         Returns:
             The ids of the commands.
         """
-        # Here and not above: agents that import nothing need not load pydantic.
+        # Imported here, because agents that import nothing should not have to load pydantic.
         from waypost.wire.decode import parse_body
 
         parts = []

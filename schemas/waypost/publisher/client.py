@@ -1,9 +1,9 @@
 """The agent's side: checkpoint commands, fire and forget.
 
-A call validates, encodes, puts the command into a bounded buffer and returns its id; it never waits for
-Kafka and works while Kafka is away. :class:`Publisher` belongs to an event loop, which must not be held up for
-long; :class:`waypost.SyncPublisher` brings a thread of its own. The Kafka client, most of what there is to import,
-is loaded when a publisher starts.
+A call validates and encodes a command, puts it into a bounded buffer, and returns its id. It never waits for Kafka, and
+works while Kafka is unreachable. :class:`Publisher` belongs to an event loop, which must not be blocked for long;
+:class:`waypost.SyncPublisher` has its own thread. The Kafka client, which takes most of the import time, is loaded when
+a publisher starts.
 """
 
 import asyncio
@@ -77,7 +77,7 @@ class Publisher(CommandMethods):
             raise ValueError("on_full='block' would stop the event loop: await publisher.drain() instead")
         self._topics = Topics(settings.topic_prefix)
         self._source = settings.source.encode()
-        broker_addresses(bootstrap_servers)  # refuses what is none
+        broker_addresses(bootstrap_servers)  # raises an error for an invalid one
         self._options = {"bootstrap_servers": bootstrap_servers, **(settings.kafka_options or {})}
         self._outcomes = DeliveryTracker(settings.on_delivery)
         self._spooler: Spooler | None = None
@@ -133,7 +133,7 @@ class Publisher(CommandMethods):
                 try:
                     self._spooler = await asyncio.shield(opening)
                 except asyncio.CancelledError:
-                    # The thread can't be stopped. What it takes over is for the next publisher.
+                    # The thread can't be stopped. Any spool that it takes over is left for the next publisher.
                     opening.add_done_callback(_give_up)
                     raise
             if self._encrypter is not None:
@@ -174,8 +174,8 @@ class Publisher(CommandMethods):
             timeout: Seconds to wait; None waits indefinitely.
 
         Returns:
-            The number of commands still unacknowledged, those left by dead publishers included; 0 unless the
-            timeout expired or the publisher was closed.
+            The number of commands still unacknowledged, including those left by dead publishers; 0 unless the timeout
+            expired or the publisher was closed.
 
         Raises:
             PublisherClosedError: The publisher belongs to the parent process, or to an event loop that is not running.
@@ -215,12 +215,12 @@ class Publisher(CommandMethods):
     async def persisted(self) -> None:
         """Wait until everything accepted before this call is on the local disk or in Kafka.
 
-        Without ``spool_fsync``, the operating system has it when a call returns, and this returns at once. With it, all
-        that was accepted meanwhile shares one sync of the disk, off the event loop.
+        Without ``spool_fsync``, the operating system has the commands when a call returns, and this returns
+        immediately. With it, all commands accepted in the meantime share one disk sync, off the event loop.
 
         Raises:
             ValueError: The publisher has no spool.
-            SpoolError: The disk can't be synced. What was accepted will still be sent.
+            SpoolError: The disk can't be synced. Accepted commands will still be sent.
         """
         spooler = self._spooler
         if spooler is None:
@@ -238,7 +238,7 @@ class Publisher(CommandMethods):
         done = asyncio.Event()
 
         def tell() -> None:
-            with suppress(RuntimeError):  # the loop was closed meanwhile, and nobody waits
+            with suppress(RuntimeError):  # the loop was closed in the meantime, and nobody waits
                 self._loop.call_soon_threadsafe(done.set)
 
         ask(tell)
@@ -321,7 +321,7 @@ class Publisher(CommandMethods):
     async def _keep(self) -> None:
         self._buffer.close()
         if self._spooler is not None:
-            # No executor: where the interpreter exits, it takes nothing any more.
+            # No executor: while the interpreter exits, it accepts no work.
             await self._told(self._spooler.end)
 
     def _tell_what_is_left(self) -> None:
@@ -370,7 +370,7 @@ class Publisher(CommandMethods):
         timestamp: datetime | None = None,
         timeout: float = 10,
     ) -> "CommandResult":
-        """Create a checkpoint and wait for its result, if you need its id at once.
+        """Create a checkpoint and wait for its result, if you need its id immediately.
 
         Args:
             session_id: The session; its first checkpoint creates it.
@@ -460,7 +460,7 @@ class Publisher(CommandMethods):
         return result_timeout_error(pending, landing, self._sender, ended, None)
 
     async def configure_defaults(self, **changes: int | float | None) -> list[str]:
-        """Set the retention policy of all sessions without one of their own.
+        """Set the retention policy of all sessions without their own.
 
         This takes one command for each partition, so it waits until Kafka says how many there are.
 
@@ -490,7 +490,9 @@ class Publisher(CommandMethods):
         return self._sender
 
     def _elsewhere(self) -> bool:
-        """Whether this is not the event loop on which the publisher's tasks and connections live, and they do live."""
+        """Return whether this is not the event loop on which the publisher's tasks and connections run, while they
+        run.
+        """
         sender = self._sender
         return sender is not None and sender.alive and asyncio.get_running_loop() is not self._loop
 
@@ -535,7 +537,7 @@ class Publisher(CommandMethods):
             self._encrypter.accept(pending, timeout)
 
     def _sending(self) -> bool:
-        """Whether Kafka takes what we send, as far as we know. From any thread."""
+        """Return whether Kafka accepts commands, as far as is known. From any thread."""
         sender = self._sender
         return sender is not None and sender.connected and sender.waiting_seconds() < 1
 
@@ -546,7 +548,7 @@ class Publisher(CommandMethods):
         if threading.get_ident() == self._thread:
             sender.wake()
         else:
-            with suppress(RuntimeError):  # the loop was closed meanwhile: nobody can be woken any more
+            with suppress(RuntimeError):  # the loop was closed in the meantime, so nobody can be woken
                 self._loop.call_soon_threadsafe(sender.wake)
 
     def _dropped(self, pending: Pending) -> None:
@@ -563,7 +565,7 @@ def _give_up(opening: "asyncio.Future[Spooler]") -> None:
         opening.result().end(lambda: None)
 
 
-#: Started and not closed: looked after where the interpreter ends first.
+#: #: Publishers that are started and not closed, to be handled if the interpreter ends first.
 _open: "weakref.WeakSet[Publisher]" = weakref.WeakSet()
 
 

@@ -1,4 +1,4 @@
-"""What became of accepted commands, told to whoever wants to know: the callback, those who wait, the counts."""
+"""Outcomes of accepted commands, reported to the callback, to waiting callers, and to the counts."""
 
 import asyncio
 import logging
@@ -22,12 +22,14 @@ class DeliveryTracker:
         self._landings: dict[str, DeliveryFuture] = {}
 
     def expect(self, command_id: str) -> DeliveryFuture:
-        """Where this command lands, or the DeliveryError that keeps it out; until :meth:`forget`."""
+        """Return a future of where this command lands, or of the DeliveryError that keeps it out; until
+        :meth:`forget`.
+        """
         landing = self._landings[command_id] = asyncio.get_running_loop().create_future()
         return landing
 
     def forget(self, command_id: str) -> None:
-        """Nobody waits for this command any more."""
+        """Stop waiting for this command."""
         landing = self._landings.pop(command_id)
         if landing.done() and not landing.cancelled():
             landing.exception()  # looked at, whether or not somebody waited for it
@@ -42,7 +44,7 @@ class DeliveryTracker:
                 self._call_back(pending.command_id, None)
         else:
             self.failed += 1
-            log.error("Kafka refused command %s for good: %r", pending.command_id, error)
+            log.error("Kafka permanently rejected command %s: %r", pending.command_id, error)
             self.lost(pending, f"Kafka refused it for good: {error!r}")
 
     def lost(self, pending: Pending, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""What is called when this process ends normally, whichever way it was started.
+"""Callbacks for the normal end of this process, regardless of how it was started.
 
 A child of multiprocessing (a Process, a worker of a Pool or of a ProcessPoolExecutor, forked or not) ends with
 os._exit and runs no handler of atexit. It runs the finalizers of multiprocessing instead.

@@ -1,8 +1,8 @@
 """One partition of the command topic, as the sender serves it: a batch in flight and the next one filling.
 
-Only one batch of a partition is with the Kafka client at a time. Were there two, and the first refused, the
-broker could still take the second (a producer without a history in the partition may begin at any sequence
-number), and the order of a session would be lost.
+Only one batch of a partition is with the Kafka client at a time. If there were two, and the first was rejected, the
+broker could still accept the second (a producer without a history in the partition may begin at any sequence number),
+and the order of a session would be lost.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from waypost.wire.envelope import command_headers
 
 
 class Lane:
-    """Fills batches from the buffer's queue of one partition and launches them. ``landed`` tells of the end."""
+    """Fills batches from the buffer's queue of one partition and launches them. ``landed`` is called at the end."""
 
     def __init__(
         self,
@@ -77,17 +77,17 @@ class Lane:
 
     @property
     def gathered(self) -> int:
-        """How many records are in the next batch so far."""
+        """Return how many records are in the next batch so far."""
         return self._filled
 
     @property
     def ready(self) -> bool:
-        """Whether there is something to launch and nothing in flight."""
+        """Return whether there is something to launch and nothing in flight."""
         return self._filled > 0 and self._flight is None
 
     @property
     def blocked(self) -> bool:
-        """Whether nothing can be done here before the batch in flight lands: the next one is full."""
+        """Return whether nothing can be done here before the batch in flight lands, because the next one is full."""
         return self._full and self._flight is not None
 
     async def launch(self) -> None:
@@ -108,7 +108,7 @@ class Lane:
     def land(self) -> int | None:
         """The offset of the first record of a batch that Kafka took since the last call, None if there is none.
 
-        Raises what the Kafka client says if it failed. ``in_flight`` tells how many records landed.
+        Raise the Kafka client's error if it failed. ``in_flight`` says how many records landed.
         """
         if self._flight is None or not self._flight.done():
             return None

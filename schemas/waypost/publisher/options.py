@@ -1,4 +1,4 @@
-"""What both publishers can be told, once: names, types, defaults, and what is refused."""
+"""Options of both publishers, in one place: names, types, defaults, and rejected values."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -76,7 +76,7 @@ class PublisherOptions(TypedDict, total=False):
 #: What these options were called before.
 RENAMED_OPTIONS: Final = {"prefix": "topic_prefix", "options": "kafka_options"}
 
-#: Options that nothing depends on any more, and why.
+#: #: Options that no longer have an effect, and why.
 RETIRED_OPTIONS: Final = {
     "durability": "with spool=, every command is on the disk before its call returns",
     "spool_after": "with spool=, every command is on the disk before its call returns",

@@ -9,7 +9,7 @@ _OVERHEAD: Final = 400  # what headers and objects, or a row, cost besides the b
 
 
 class Pending:
-    """What a command's record will be made of, and its place in the order of acceptance.
+    """The content of a command's future record, and its place in the order of acceptance.
 
     ``session_id`` is None for a command of a whole partition, which ``partition`` then names. ``number``
     counts up in the order of acceptance and is given by the buffer. ``home`` is the spool's token for the

@@ -52,7 +52,7 @@ OnDone = Callable[[Pending, int, int, BaseException | None], None]
 
 
 class _RefusedOne(Exception):
-    """A command was refused for good: the producer's sequence has a gap now, so another must go on."""
+    """A command was permanently rejected: the producer's sequence now has a gap, so another one must continue."""
 
 
 class Sender:
@@ -84,23 +84,25 @@ class Sender:
         self._stopping = False
         self._lanes: list[Lane] = []
         try:
-            self._producer()._closed = True  # never started, so nothing is to be closed
+            self._producer()._closed = True  # never started, so there is nothing to close
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"the Kafka client does not take these options: {error}") from error
         self._task = asyncio.create_task(self._run(), name="waypost-sender")
 
     @property
     def connected(self) -> bool:
-        """Whether a producer is connected. Right after Kafka went away it still is; see ``waiting_seconds``."""
+        """Return whether a producer is connected. Right after Kafka becomes unreachable it still is; see
+        ``waiting_seconds``.
+        """
         return bool(self._lanes)
 
     @property
     def alive(self) -> bool:
-        """Whether this task still runs: not stopped, and its event loop not closed underneath it."""
+        """Return whether this task still runs: not stopped, and its event loop not closed underneath it."""
         return not (self._task.done() or self._task.get_loop().is_closed())
 
     def waiting_seconds(self) -> float:
-        """How long the oldest batch has been in flight, unanswered; 0 where none is."""
+        """Return how long the oldest batch has been in flight without an answer; 0 if there is none."""
         launched = [lane.launched_at for lane in self._lanes if lane.in_flight]
         return self._task.get_loop().time() - min(launched) if launched else 0.0
 
@@ -116,7 +118,7 @@ class Sender:
             await self._progress.wait()
 
     async def partitions(self) -> int:
-        """How many partitions the command topic has; waits until Kafka tells."""
+        """Return how many partitions the command topic has. Wait until Kafka reports it."""
         await self.until(lambda: self._partitions > 0)
         return self._partitions
 
@@ -152,14 +154,14 @@ class Sender:
                 # aiokafka asserts, and misses a key, where a connection closes underneath it.
                 self._complain(await self._explained(error))
             except Exception as error:
-                log.exception("the publisher goes on with a new connection; commands stay in the buffer")
+                log.exception("the publisher continues with a new connection; commands stay in the buffer")
                 self._complain(error)
             if self._landings > landings:
                 backoff.reset()
             await asyncio.sleep(backoff.next_wait())
 
     async def _explained(self, error: Exception) -> Exception:
-        """What is behind a connection that could not be made, where that may be a certificate or a login."""
+        """Return the cause of a failed connection, if it may be a certificate or a login."""
         if "security_protocol" in self._options and is_auth_failure(error, self._options):
             why = await refusal(self._options)
             return error if why is None else KafkaConnectionError(why)
@@ -272,7 +274,7 @@ class Sender:
         return gone
 
     def _settled_elsewhere(self, partition: int) -> None:
-        with suppress(RuntimeError):  # the loop was closed meanwhile, and nobody waits any more
+        with suppress(RuntimeError):  # the loop was closed in the meantime, so nobody waits
             self._task.get_loop().call_soon_threadsafe(self._settled, partition)
 
     def _settled(self, partition: int) -> None:
@@ -287,7 +289,7 @@ class Sender:
         return None
 
     def being_gathered(self, pending: Pending) -> bool:
-        """Whether this command is in a batch that was not sent yet."""
+        """Return whether this command is in a batch that was not sent yet."""
         return self.where(pending) is None and any(
             self._buffer.in_flight(pending, lane.partition, lane.in_flight + lane.gathered)
             for lane in self._lanes
@@ -298,8 +300,8 @@ class Sender:
         self._progress = asyncio.Event()
 
     async def _until_news(self) -> None:
-        # The Kafka client tries for ever. After this long its view of the cluster is not to be trusted any
-        # more (all brokers may have new addresses), and a new one begins with the bootstrap servers.
+        # The Kafka client retries indefinitely. After this long, its view of the cluster can no longer be trusted (all
+        # brokers may have new addresses), and a new client begins with the bootstrap servers.
         patience = self._patience - self.waiting_seconds() if any(x.in_flight for x in self._lanes) else None
         try:
             async with asyncio.timeout(patience):
@@ -313,7 +315,7 @@ async def _discard(producer: AIOKafkaProducer) -> None:
     producer._closed = True
     sender: asyncio.Task[None] | None = producer._sender.sender_task
     if sender is not None:
-        # Cancelled once it waits for its request in flight, cancelled twice it does not.
+        # A task that is canceled waits for its request in flight; if it is canceled twice, it does not.
         for seconds in (0.05, _CLOSE_SECONDS):
             if not sender.done():
                 sender.cancel()

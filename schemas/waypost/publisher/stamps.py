@@ -1,4 +1,4 @@
-"""What every command is stamped with: a random id, the time, and the trace it belongs to. Made to be cheap."""
+"""Stamps of every command: a random id, the time, and its trace. Designed to be cheap."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ from waypost.model.times import format_micros
 
 _VARIANT: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 _AT_ONCE: Final = 64
-_random: list[str] = []  # fetched from the system for many ids at once, and never used twice
+_random: list[str] = []  # fetched from the system for many ids in one call, and never used twice
 
 
 def new_id() -> str:

@@ -1,4 +1,4 @@
-"""What a publisher counts."""
+"""The counts of a publisher."""
 
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING

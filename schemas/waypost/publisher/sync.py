@@ -1,4 +1,4 @@
-"""The publisher for code without an event loop: a thread of its own, calls safe from several threads."""
+"""The publisher for code without an event loop: its own thread, and calls that are safe from several threads."""
 
 import asyncio
 import os
@@ -31,7 +31,7 @@ class _Threaded(Publisher):
 
 
 class SyncPublisher(CommandMethods):
-    """Publisher of commands for code without an event loop, with a thread of its own.
+    """Publisher of commands for code without an event loop, with its own thread.
 
     It is ready once it is made, and its calls are safe from several threads. The options are those of
     :class:`waypost.PublisherOptions`. With ``on_full="block"``, a call waits for room, at most ``block_timeout``
@@ -173,7 +173,7 @@ class SyncPublisher(CommandMethods):
         self._loop.close()
 
     async def _others_ended(self) -> None:
-        # Threads may be waiting here for a result or a flush; they have been told, and need a moment to hear it.
+        # Threads may be waiting here for a result or a flush. They have been notified, and need a moment to react.
         others = asyncio.all_tasks() - {asyncio.current_task()}
         if others:
             await asyncio.wait(others, timeout=_EXIT_SECONDS)
@@ -189,7 +189,7 @@ class SyncPublisher(CommandMethods):
         try:
             return running.result()
         except BaseException:
-            running.cancel()  # nobody waits for it any more
+            running.cancel()  # nobody waits for it
             raise
 
     def _accept(self, *pending: Pending) -> None:

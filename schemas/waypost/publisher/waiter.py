@@ -1,9 +1,9 @@
 """Waiting for the results of commands that this process publishes: one consumer for all who wait.
 
-A command is published first and its result looked for afterwards, so that accepting it never depends on the
-results topic. Since results of a partition are in command order, one look at where reading began tells whether
-a result may lie before that; reading then begins again further back. Only partitions with somebody waiting are
-read, and a little longer, so that the next one finds the reading under way.
+A command is published first, and its result is searched afterward, so that accepting it never depends on the results
+topic. Since results of a partition are in command order, a check of where reading began shows whether a result may be
+before that; reading then starts again further back. Only partitions with a waiting caller are read, and a little
+longer, so that the next caller finds reading under way.
 """
 
 import asyncio
@@ -139,7 +139,7 @@ class _Track:
     idle_since: float = 0.0
 
     def may_lie_before(self) -> bool:
-        """Whether a wanted result may lie before where reading began."""
+        """Return whether a wanted result may be before the start of reading."""
         if self.start <= self.log_start or not self.wanted:
             return False
         return self.first is None or self.first > min(self.wanted.values())
@@ -170,7 +170,7 @@ class _Wait:
 
 
 class ResultWaiter:
-    """Hands each result to whoever waits for its command id."""
+    """Passes each result to the caller that waits for its command id."""
 
     def __init__(self, topics: Topics, options: Mapping[str, Any]) -> None:
         self._topic = topics.results
@@ -213,7 +213,7 @@ class ResultWaiter:
             self._release(command_id)
 
     async def stop(self) -> None:
-        """End. Whoever still waits gets a TimeoutError."""
+        """End. Callers that still wait get a TimeoutError."""
         for waiting in self._waiting.values():
             if not waiting.result.done():
                 waiting.result.set_exception(TimeoutError("the publisher was closed"))
@@ -261,7 +261,7 @@ class ResultWaiter:
                 **self._options,
                 group_id=None,
                 enable_auto_commit=False,
-                # Where retention overtakes the reading, what is left must be read.
+                # If retention overtakes the reading, the rest must be read.
                 auto_offset_reset="earliest",
                 fetch_max_wait_ms=_LONG_POLL_MS,
             )
@@ -330,7 +330,7 @@ class ResultWaiter:
 
 
 def _result_body(value: bytes | None) -> dict[str, Any] | None:
-    """The body of a command's result; None for the fence record of an owner and for what is no result."""
+    """Return the body of a command's result; None for an owner's fence record and for records that are not results."""
     try:
         body = orjson.loads(value or b"")
         command = body["command"]

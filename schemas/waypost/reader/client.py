@@ -59,7 +59,7 @@ class Reader:
     Args:
         dsn: The address of the database. If it is sharded, all of them in the deployment's order: as a list, or as a
             text with white space between them. If None, the reader connects to what the command line finds:
-            ``WAYPOST_`` variables, then waypost.toml, then a running ``waypost dev``; brokers and names included.
+            ``WAYPOST_`` variables, then waypost.toml, then a running ``waypost dev``, including brokers and names.
         schema: Name of the schema, if it is not ``waypost``.
         pool_size: The most connections to each database.
         timeout: Seconds that a read, a wait for a connection or a connect may take.
@@ -149,7 +149,7 @@ class Reader:
         return self._codec
 
     def session(self, session_id: str) -> SessionReader:
-        """Return the reads of one session, which need not exist.
+        """Return the reads of one session, which does not have to exist.
 
         Raises:
             AccessDeniedError: The reader has a tenant, and the session is another one's.
@@ -170,7 +170,7 @@ class Reader:
             cursor: The ``cursor`` of the previous page, which is the last session id in it. None starts the list.
 
         Raises:
-            ValueError: ``limit`` is below 1, or ``cursor`` is none of this listing's.
+            ValueError: ``limit`` is below 1, or ``cursor`` does not belong to this listing.
         """
         if (arguments := _listing(self._scope, prefix, limit, cursor)) is None:
             return SessionPage([], None)
@@ -196,7 +196,7 @@ class Reader:
 
         Raises:
             NaiveDatetimeError: ``active_since`` has no time zone.
-            ValueError: ``limit`` is below 1, or ``cursor`` is none of this listing's.
+            ValueError: ``limit`` is below 1, or ``cursor`` does not belong to this listing.
         """
         since = _EARLIEST if active_since is None else in_utc(active_since)
         at, session_id = (_LATEST, _AFTER_ALL) if cursor is None else _place(cursor)
@@ -249,8 +249,8 @@ class Reader:
     async def barrier(self, session_id: str, timeout: float = 10) -> None:
         """Wait until Postgres has everything that Kafka had acknowledged for a session when this call began.
 
-        Reads that follow are linearizable: they see whatever any process had been told was accepted by Kafka. It takes
-        one question to Kafka, one indexed row of Postgres, and as long as workers are behind in that partition.
+        Reads that follow are linearizable: they see everything that Kafka had acknowledged to any process. This takes
+        one request to Kafka, one indexed row of Postgres, and as long as workers are behind in that partition.
 
         Args:
             session_id: The session that will be read.
@@ -331,7 +331,7 @@ def _listing(
 
 
 def _possible(text: str) -> bool:
-    """Whether a session id may begin so. Postgres takes neither NUL nor half a character as text."""
+    """Return whether a session id may begin like this. Postgres accepts neither NUL nor half a character as text."""
     if not isinstance(text, str):
         raise TypeError(f"session ids and cursors are strings, not {type(text).__name__}")
     return text == "" or text_problem(text, MAX_SESSION_ID) is None
@@ -356,7 +356,7 @@ def first_after(prefix: str) -> str:
     while prefix:
         last = ord(prefix[-1]) + 1
         if last <= 0x10FFFF:
-            # Surrogates are no characters.
+            # Surrogates are not characters.
             return prefix[:-1] + chr(0xE000 if last == 0xD800 else last)
         prefix = prefix[:-1]
     return _AFTER_ALL

@@ -1,4 +1,4 @@
-"""What failures of asyncpg mean to those who read, in errors of the library that say what to do.
+"""Translate asyncpg's failures for readers into errors of the library that say what to do.
 
 Holds no password: of a DSN only host, port and database are ever named. asyncpg is imported when something has failed,
 so it is there by then.
@@ -115,7 +115,7 @@ class Failures:
 
 
 def last_word(error: Exception) -> Exception:
-    """Return what the server said when it ended the connection, if it did; else ``error`` itself."""
+    """Return the server's message when it ended the connection, if there was one, or ``error`` itself."""
     import asyncpg
 
     said = error.__cause__

@@ -1,4 +1,4 @@
-"""What a reader's listings return: sessions and checkpoints, a page at a time."""
+"""Results of a reader's listings: sessions and checkpoints, one page at a time."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """A pool of connections for reading: named statements that survive lost connections, and snapshots.
 
-Owns limits, time-outs and coming back after Postgres was away; knows nothing of what is read. Works behind
-pgbouncer in transaction mode: nothing is set for a session, and without a statement cache nothing is prepared
-ahead. Needs asyncpg, which is imported when the first connection is made.
+Owns limits, time-outs and reconnecting after Postgres was unreachable; knows nothing about what is read. Works behind
+pgbouncer in transaction mode: nothing is set for a session, and without a statement cache, nothing is prepared ahead.
+Needs asyncpg, which is imported when the first connection is made.
 """
 
 import asyncio
@@ -82,7 +82,7 @@ class ReadPool:
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed, for good."""
+        """Return whether it was closed, permanently."""
         return self._closed
 
     async def open(self) -> Any:
@@ -162,7 +162,7 @@ class ReadPool:
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator["ReadTransaction"]:
-        """Statements that all see the same moment. Holds a connection and its transaction meanwhile."""
+        """Run statements that all see the same moment. Holds a connection and its transaction until the end."""
 
         async def begin() -> tuple[Any, AsyncExitStack]:
             async with AsyncExitStack() as stack:
@@ -175,7 +175,7 @@ class ReadPool:
             raise AssertionError("the stack suppresses nothing")
 
         connection, transaction = await self._on_a_living_connection(begin)
-        # What fails within is the user's own affair, and not looked at.
+        # Failures within the block are the user's own, and are not examined.
         try:
             yield ReadTransaction(connection, self._schema, self._timeout, self._failures)
         except BaseException as error:
@@ -194,7 +194,7 @@ class ReadPool:
         except TimeoutError:
             raise TimeoutError(
                 f"No connection to {self._failures.server} within {self._timeout:g} s: it does not answer, or all "
-                f"{self._size} are in use (an export holds one until its end). Raise pool_size, or read less at once."
+                f"{self._size} are in use (an export holds one until its end). Raise pool_size, or read less at a time."
             ) from None
         try:
             # The server reports this with its answers, so asking costs no round trip.
@@ -220,7 +220,7 @@ class ReadPool:
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._reconnect
         backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
-        # After a restart of Postgres each connection in the pool may be a dead one: these are gone through at once.
+        # After a restart of Postgres, each connection in the pool may be dead, so these are tried without a pause.
         dead = self._size
         while True:
             try:
@@ -228,7 +228,7 @@ class ReadPool:
             except Exception as error:
                 if is_lost(error):
                     if self._closed:
-                        await self.open()  # says so
+                        await self.open()  # the error is already clear
                     if dead > 0:
                         dead -= 1
                         continue
@@ -263,7 +263,7 @@ class ReadTransaction:
             )
 
     async def rows(self, statement: str, *arguments: Any) -> AsyncGenerator[Any, None]:
-        """Yield the rows of a named statement, a few at a time; one reading of each statement at once.
+        """Yield the rows of a named statement, a few at a time. Only one iteration per statement may run at a time.
 
         By SQL's own cursor: that of the protocol leaves a prepared statement behind, on a connection which a
         pooler gives to others.
@@ -303,7 +303,7 @@ def _session_attributes(dsn: str) -> str | None:
     """Return which servers the DSN accepts, or else the variable that libpq and asyncpg know."""
     try:
         named = parse_qs(urlsplit(dsn).query).get("target_session_attrs", [])
-    except ValueError:  # whoever connects says what is wrong with it
+    except ValueError:  # the next connection attempt reports the problem
         return None
     return named[-1] if named else os.environ.get("PGTARGETSESSIONATTRS")
 

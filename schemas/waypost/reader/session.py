@@ -97,7 +97,7 @@ class SessionReader:
         name: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> list[Checkpoint]:
-        """Return the checkpoints with a timestamp from ``a`` to ``b``, both included, in the order of their numbers.
+        """Return the checkpoints with a timestamp from ``a`` to ``b``, inclusive, in the order of their numbers.
 
         Raises:
             NaiveDatetimeError: ``a`` or ``b`` has no time zone.
@@ -123,11 +123,11 @@ class SessionReader:
             newest_first: Whether the newest come first.
             name: Only checkpoints with this name.
             since: Only checkpoints with a timestamp after this time.
-            between: Only checkpoints with a timestamp from the first to the second time, both included.
+            between: Only checkpoints with a timestamp from the first to the second time, inclusive.
             metadata: Only checkpoints whose metadata contain these members.
 
         Raises:
-            ValueError: ``limit`` is below 1, or ``cursor`` is none of this list's.
+            ValueError: ``limit`` is below 1, or ``cursor`` does not belong to this list.
             NaiveDatetimeError: A time has no time zone.
         """
         checked_limit(limit)
@@ -240,14 +240,14 @@ def in_utc(moment: datetime) -> datetime:
 
 
 def checked_limit(limit: int) -> int:
-    """Return ``limit``. Raise InvalidArgumentError if it is none."""
+    """Return ``limit``. Raise InvalidArgumentError if it is not valid."""
     if not isinstance(limit, int) or limit < 1:
         raise InvalidArgumentError(f"limit must be at least 1, not {quoted(limit)}")
     return min(limit, _HIGHEST)
 
 
 def _possible(text: str | None) -> bool:
-    """Whether an id or a name may be like this, or is not asked for; TypeError if it is no text."""
+    """Return whether an id or a name is possible, or is None. Raise TypeError if it is not text."""
     if text is not None and not isinstance(text, str):
         raise TypeError(f"ids and names are strings, not {type(text).__name__}")
     return text is None or text_problem(text, MAX_CHECKPOINT_ID) is None

@@ -1,7 +1,7 @@
 """Reading from one database or from several: which of them holds a session or a partition.
 
-Owns a pool for each database and the check that each stands in its place in the list; how many partitions there are
-is read from the databases. Knows nothing of what is read. The map itself is :mod:`waypost.shards`.
+Owns a pool for each database and the check that each is in its place in the list; the number of partitions is read from
+the databases. Knows nothing about what is read. The map itself is :mod:`waypost.shards`.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from waypost.wire.topics import partition_of
 
 
 class Source(Protocol):
-    """Where the statements of one session are answered."""
+    """Answers the statements of one session."""
 
     async def fetch(self, statement: str, *arguments: Any) -> list[Any]:
         """Rows of a named statement."""
@@ -40,7 +40,7 @@ class ShardedPool:
 
     @property
     def described(self) -> str:
-        """Where the databases are, and whether they may be read; no secret."""
+        """The databases, and whether they may be read; contains no secret."""
         first, *others = self.pools
         more = f" and {len(others)} more" if others else ""
         return f"{first.described}{more}{': closed' if first.closed else ''}"
@@ -77,7 +77,7 @@ class ShardedPool:
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator["SnapshotSet"]:
-        """A snapshot of each database, begun one after the other: each sees a moment of its own."""
+        """A snapshot of each database, begun in sequence: each sees its own moment."""
         async with AsyncExitStack() as stack:
             parts = [await stack.enter_async_context(pool.snapshot()) for pool in await self.all()]
             partitions = await self._partition_count() if len(parts) > 1 else None
@@ -90,7 +90,9 @@ class ShardedPool:
             yield SnapshotSet(parts, part_of, self.scope)
 
     async def _partition_count(self) -> int | None:
-        """How many partitions the deployment has; None before any was owned. One database that answers is enough."""
+        """Return how many partitions the deployment has; None before any was owned. One database that answers is
+        enough.
+        """
         failure: Exception | None = None
         for shard in range(len(self.pools)):
             if self._partitions is None:
@@ -134,7 +136,7 @@ class ShardedPool:
         try:
             return (await self.pools[shard].fetch("shard"))[0]
         except (AccessDeniedError, ReaderError) as error:
-            # A schema from before there were shards, or a role that may not see that table: no part of several.
+            # A schema older than shards, or a role that may not see that table, is not part of several databases.
             if len(self.pools) > 1 or not is_missing_or_denied(error):
                 raise
             return None
@@ -154,13 +156,13 @@ class SessionSource:
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[ReadTransaction]:
-        """Run statements that all see the same moment. Hold a connection and its transaction meanwhile."""
+        """Run statements that all see the same moment. Hold a connection and its transaction until the end."""
         async with (await self._shards.of_session(self._session_id)).snapshot() as snapshot:
             yield snapshot
 
 
 class SnapshotSet:
-    """A snapshot of each database. What is read of one session is read at one moment."""
+    """A snapshot of each database. All reads of one session see one moment."""
 
     def __init__(
         self,

@@ -46,7 +46,7 @@ class Subscriber:
             handler only counts if the whole subscriber waits for it. None reads every partition and keeps no position.
         topic_prefix: Prefix of the two topics (default: ``waypost``, or what was found with the brokers).
         names: Only events of checkpoints with these names.
-        types: Only events of these types: ``"created"``, ``"checkpoint.created"`` or in full.
+        types: Only events of these types, such as ``"created"`` or ``"checkpoint.created"``, or the full type.
         sessions: Only events of these sessions.
         from_beginning: If there is no position, start with the first event instead of the next one.
         since: If there is no position, start with the first event at this time or later. It has a time zone.
@@ -91,7 +91,7 @@ class Subscriber:
             kafka_options = found.kafka_options if kafka_options is None else kafka_options
             codec = codec_of(found) if codec is None else codec
         require_sendable_options(kafka_options or {})
-        broker_addresses(bootstrap_servers)  # refuses what is none
+        broker_addresses(bootstrap_servers)  # raises an error for an invalid one
         self._topic = Topics(DEFAULT_PREFIX if topic_prefix is None else topic_prefix).results
         self._group = group
         self._filter = EventFilter(names, types, sessions)
@@ -194,12 +194,12 @@ class Subscriber:
     ) -> None:
         """Call ``handler`` with each event, until canceled or closed.
 
-        The events of one session are handled one after the other. A handler that raises is called again, after growing
-        pauses (0.1 to 30 s) in which other sessions go on. An event that fails for good is written to ``dead_letters``,
-        then passed to ``on_failure``, and the position moves past it. If neither is given, or one of them fails, the
-        error ends the run, and the position stays before that event. A rebalance waits up to 30 s for handlers in
-        progress and leaves retries to the next owner of the partition. With a codec, a key that can't be loaded counts
-        as a failure of the handler.
+        The events of one session are handled one at a time. A handler that raises an error is called again, after
+        growing pauses (0.1 to 30 s) in which other sessions continue. An event that fails permanently is written to
+        ``dead_letters``, then passed to ``on_failure``, and the position moves past it. If neither is given, or one of
+        them fails, the error ends the run, and the position stays before that event. A rebalance waits up to 30 s for
+        handlers in progress and leaves retries to the next owner of the partition. With a codec, a key that can't be
+        loaded counts as a failure of the handler.
 
         Args:
             handler: An async function that takes an event.

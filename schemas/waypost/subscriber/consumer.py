@@ -30,7 +30,7 @@ _REBALANCE_MS: Final = 60_000
 
 
 class Start(NamedTuple):
-    """Where reading begins in a partition without a committed position. ``since`` in milliseconds."""
+    """The start of reading in a partition without a committed position. ``since`` in milliseconds."""
 
     from_beginning: bool
     since: int | None
@@ -45,7 +45,7 @@ class FetchedRecords(NamedTuple):
 
 
 class ResultConsumer:
-    """One subscription, with or without a group. Made anew for each start of a subscriber."""
+    """One subscription, with or without a group. Created again for each start of a subscriber."""
 
     def __init__(
         self, topic: str, group: str | None, start: Start, options: Mapping[str, Any], watch: Watch
@@ -63,7 +63,7 @@ class ResultConsumer:
         self._committed_at = 0.0
         self._options = options
         self._progress: FetchProgress[TopicPartition] = FetchProgress(watch.patience)
-        #: Where a subscription without a group goes on in a new consumer.
+        #: #: The position at which a subscription without a group continues in a new consumer.
         self._kept: dict[TopicPartition, int] = {}
         self._asking: asyncio.Task[dict[TopicPartition, list[Any]]] | None = None
         self._asking_since = 0.0
@@ -89,14 +89,14 @@ class ResultConsumer:
                 **self._options,
                 "group_id": group,
                 "enable_auto_commit": False,
-                # Where reading begins is always said; this is for a position that retention has overtaken.
+                # The start of reading is always explicit; this is for a position that retention has overtaken.
                 "auto_offset_reset": "earliest",
             }
         )
 
     @property
     def restarts(self) -> int:
-        """How often the consumer was replaced."""
+        """The number of times the consumer was replaced."""
         return self._watchdog.restarts
 
     async def open(self) -> None:
@@ -135,7 +135,7 @@ class ResultConsumer:
             await self._consumer.stop()
 
     async def batches(self) -> AsyncIterator[FetchedRecords]:
-        """What comes, until closed; commits what was marked from time to time."""
+        """Yield records until closed, and periodically commit those that were marked."""
         while not self._closed:
             self._watchdog.check()
             found = await self._ask(timeout_ms=_POLL_MS, max_records=_MOST)
@@ -153,7 +153,7 @@ class ResultConsumer:
         await self._ask(TopicPartition(self._topic, -1))
 
     async def _ask(self, *partitions: TopicPartition, **limits: Any) -> dict[TopicPartition, list[Any]]:
-        """The consumer's next records; none if it was replaced or closed meanwhile, or can't read just now."""
+        """Return the consumer's next records; none if it was replaced or closed, or can't read just now."""
         clock = asyncio.get_running_loop().time
         await self._connected.wait()
         if self._closed:
@@ -188,7 +188,7 @@ class ResultConsumer:
             self._progress.passed(partition, next_offset)
 
     def rewind(self) -> None:
-        """What was read but not marked comes again."""
+        """Records that were read but not marked are delivered again."""
         if self._ready and not self._closed:
             for partition, offset in self._done.items():
                 self._consumer.seek(partition, offset)
@@ -200,7 +200,7 @@ class ResultConsumer:
             self._done[partition] = offset + 1
 
     async def commit(self) -> None:
-        """Commit what was marked. What can't be committed comes again; that is logged."""
+        """Commit what was marked. Records that can't be committed are delivered again; that is logged."""
         self._committed_at = asyncio.get_running_loop().time()
         news = {
             partition: offset
@@ -217,7 +217,7 @@ class ResultConsumer:
             log.info("positions were not committed, events may come again: %r", error)
 
     def reads_with(self, consumer: AIOKafkaConsumer) -> bool:
-        """Whether this is the consumer in use."""
+        """Return whether this is the consumer in use."""
         return consumer is self._consumer
 
     async def give_up(self) -> None:
@@ -286,7 +286,7 @@ class ResultConsumer:
         return Activity(asking_for, None if self._ready else now - self._ready_at)
 
     async def _replace(self) -> None:
-        """Give the consumer up and go on with a new one, from what was done."""
+        """Replace the consumer with a new one, which continues after the records that are done."""
         await self._finish()
         self._kept = dict(self._done) if self._group is None else {}
         self._end_term()
@@ -310,7 +310,7 @@ class _Listener(ConsumerRebalanceListener):
         self._consuming = consuming
         self._consumer = consumer
 
-    # One that was replaced has no say any more, however long it lives on.
+    # A replaced consumer has no effect, no matter how long it lives.
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         if self._consuming.reads_with(self._consumer):

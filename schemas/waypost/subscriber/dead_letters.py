@@ -1,6 +1,6 @@
-"""Where events go that their handler could not handle: a topic of the subscriber's own, with the reason.
+"""The destination of events that their handler could not handle: a topic of your choice, with the reason.
 
-A dead letter is the record as it came (key, headers, body) and further headers, all of them text:
+A dead letter is the original record (key, headers, body) with additional headers, all of them text:
 
 - ``deadletter-error``, ``deadletter-message``: the class and the text of the handler's last error;
 - ``deadletter-attempts``: how often it was tried; ``deadletter-group``: by whom; ``deadletter-time``: until when;
@@ -70,8 +70,8 @@ class DeadLetters:
             )
         except KafkaError as refusal:
             raise DeadLetterError(
-                f"event {event.id} failed {attempts} times and the dead-letter topic {self._topic!r} did not take "
-                f"it: {refusal!r}. The position stays before it: mend the topic and run again"
+                f"event {event.id} failed {attempts} times and the dead-letter topic {self._topic!r} did not accept "
+                f"it: {refusal!r}. The position stays before it: fix the topic and run again"
             ) from error
 
     def _headers(self, event: Event, error: Exception, attempts: int) -> list[tuple[str, bytes | None]]:

@@ -1,7 +1,7 @@
-"""Calling a handler with events: in order per session, many sessions at once, again when it fails.
+"""Calling a handler with events: in order per session, many sessions in parallel, with retries.
 
-Knows nothing of Kafka but what it must mark: the position of a partition moves only over events that are done,
-however they finish among each other.
+Knows nothing about Kafka except what it must mark: the position of a partition moves only past events that are done, in
+whichever order they finish.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ _STAY_SECONDS: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class HandlerOptions:
-    """What to do with events: ``handler``, for how many sessions at once, and what follows its failures.
+    """Options for handling events: ``handler``, the number of parallel sessions, and the reaction to failures.
 
     ``codec`` decrypts them first, if there is one.
     """
@@ -92,7 +92,7 @@ class HandlerDispatcher:
         self._backlog = 0
         self._backlog_bytes = 0
         self._step = asyncio.Event()
-        self._finished_term = -1  # nothing of this term or an earlier one is begun any more
+        self._finished_term = -1  # events of this term or an earlier one are no longer started
         self._finishing = asyncio.Event()  # ends the pauses between tries; a new one for each term
         self._failed = asyncio.Event()
         self._failure: Exception | None = None
@@ -151,7 +151,7 @@ class HandlerDispatcher:
         task.add_done_callback(self._tasks.discard)
 
     async def _work(self, session_id: str | None, queue: deque[tuple[_PendingOffset, Event]]) -> None:
-        """Handle what waits of one session, one after the other."""
+        """Handle the waiting events of one session, one at a time."""
         while queue:
             place, event = queue[0]
             try:
@@ -167,7 +167,7 @@ class HandlerDispatcher:
         del self._sessions[session_id]
 
     def _may_begin(self, place: _PendingOffset) -> bool:
-        # What is not begun comes again: in the partition's next term, here or elsewhere.
+        # Events that were not started are delivered again: in the partition's next term, here or elsewhere.
         return self._failure is None and self._finished_term < place.term == self._consuming.term
 
     async def _settle(self, place: _PendingOffset, event: Event) -> bool:

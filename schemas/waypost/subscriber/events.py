@@ -1,4 +1,4 @@
-"""Result events as subscribers see them: what headers say at once, the body when it is looked at."""
+"""Result events as subscribers see them: headers are decoded immediately, the body when it is first used."""
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
@@ -26,7 +26,7 @@ _SHORT: Final = {kind: kind.removeprefix("waypost.") for kind in RESULT_TYPES}
 
 @dataclass(frozen=True)
 class Event:
-    """Result event. Headers are decoded at once, the body is parsed when it is first used.
+    """Result event. Headers are decoded immediately; the body is parsed when it is first used.
 
     ``subject`` is the checkpoint or session that the event is about, ``name`` the checkpoint's name if there is one,
     and ``time`` the broker's time of the command. ``topic``, ``partition`` and ``offset`` are the place of the event
@@ -135,7 +135,7 @@ def _time(text: str | None) -> datetime | None:
 
 
 class EventFilter:
-    """Which records are wanted, told by their headers alone.
+    """The filter for records, which uses only their headers.
 
     ``types`` are whole (``waypost.checkpoint.created``), without the prefix, or the last word if that names
     only one; ValueError lists them all for one that is unknown. Without ``types`` all are wanted but the fence
@@ -160,7 +160,7 @@ class EventFilter:
         self._sessions = _encoded(sessions)
 
     def wants(self, headers: Iterable[tuple[str, bytes]]) -> bool:
-        """Whether a record with these headers is wanted."""
+        """Return whether a record with these headers is wanted."""
         found = dict(headers)
         if found.get(_TYPE) not in self._types:
             return False
@@ -212,7 +212,7 @@ class Deduplicator:
     def check_and_add(self, event: Event) -> bool:
         """Tell whether the event's id came before, and remember it.
 
-        It is remembered at once, also if you then fail to handle the event. A handler that is retried needs
+        The event is remembered immediately, even if you then fail to handle it. A handler that is retried needs
         :meth:`once`.
         """
         if event.id in self._ids:
@@ -239,7 +239,7 @@ class Deduplicator:
             if event.id in self._ids:
                 return _nothing()
             handling: object = handler(event)
-            # What no async function gave is for the caller to refuse, who names the handler and calls it no more.
+            # If the handler is not an async function, the caller rejects it by name and does not call it again.
             return note(event, handling) if isawaitable(handling) else cast("Awaitable[None]", handling)
 
         return handle

@@ -1,4 +1,4 @@
-"""What failures of aiokafka mean to a subscriber, in errors of the library that say what to do."""
+"""Translate aiokafka's failures for subscribers into errors of the library that say what to do."""
 
 from typing import Final
 

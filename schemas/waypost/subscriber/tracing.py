@@ -1,4 +1,4 @@
-"""Going on with the trace that an event carries, where the application uses OpenTelemetry."""
+"""Continuing the trace of an event, if the application uses OpenTelemetry."""
 
 import sys
 from collections.abc import Iterator

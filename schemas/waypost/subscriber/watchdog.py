@@ -1,8 +1,8 @@
 """Replacing a consumer that no longer gets what is there for it.
 
-aiokafka's consumers are known to stop without an error (its issues 625, 712, 718, 1017, 1145). Seen from outside
-that is always the same: the log goes on, we ask, and nothing comes. What counts is time spent asking, so that
-an application that takes its time with an event is never mistaken for a consumer that is stuck.
+aiokafka's consumers are known to stop without an error (its issues 625, 712, 718, 1017, 1145). From outside, that
+always looks the same: the log grows, the consumer is polled, and nothing comes. The time spent polling counts, so that
+an application that takes its time with an event is never mistaken for a stuck consumer.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ _STOP_SECONDS: Final = 10.0
 
 
 class FetchProgress(Generic[_P]):
-    """What each assigned partition has given lately. Seconds of asking; positions are next offsets.
+    """The recent progress of each assigned partition. Seconds of polling; positions are next offsets.
 
     Pure: fed with seconds, positions and ends of logs.
     """
@@ -39,7 +39,7 @@ class FetchProgress(Generic[_P]):
 
     @property
     def patience(self) -> float:
-        """How many seconds of asking in vain make a partition suspect."""
+        """The number of seconds of polling in vain that make a partition suspect."""
         return self._patience
 
     def begin(self, positions: Mapping[_P, int]) -> None:
@@ -63,7 +63,7 @@ class FetchProgress(Generic[_P]):
         self._passed[partition] = next_offset
 
     def asked(self, seconds: float, came: Collection[_P]) -> None:
-        """A call of so many seconds has returned records of these partitions only."""
+        """Note that a call of this many seconds has returned records of these partitions only."""
         for partition in self._asked.keys() - set(came):
             self._asked[partition] += seconds
 
@@ -91,7 +91,7 @@ class FetchProgress(Generic[_P]):
         return found
 
     def restarted(self, stuck: Iterable[_P]) -> None:
-        """The consumer was made anew. What doesn't help where it stands is tried less and less often."""
+        """Note that the consumer was replaced. If that doesn't help, it is tried less and less often."""
         places = {p: self._positions[p] for p in stuck if p in self._positions}
         if any(self._restarted_at.get(partition) == at for partition, at in places.items()):
             self._patience = min(2 * self._patience, _LONGEST_PATIENCE)
@@ -107,7 +107,7 @@ class Watch(NamedTuple):
 
 
 class Activity(NamedTuple):
-    """What a consumer is doing: the age of the call under way, and how long it has had no partitions.
+    """The state of a consumer: the age of the current call, and how long it has had no partitions.
 
     Seconds; 0 without a call, and None while it has partitions.
     """
@@ -119,8 +119,8 @@ class Activity(NamedTuple):
 class Watchdog:
     """Checks a consumer of a topic for as long as it runs, and calls ``replace`` if it is stuck.
 
-    ``restarts`` counts these calls. ``make_probe`` makes a consumer without a group: the ends of logs are read over
-    a connection of its own.
+    ``restarts`` counts these calls. ``make_probe`` creates a consumer without a group, which reads the ends of logs
+    over a separate connection.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class Watchdog:
             return None
         listed = ", ".join(f"{p.partition} ({lag})" for p, lag in sorted(behind.items()))
         self._progress.restarted(behind)
-        return f"nothing came of partitions whose logs go on; partition (records waiting): {listed}"
+        return f"partitions whose logs grow returned nothing; partition (records waiting): {listed}"
 
     async def _run(self) -> None:
         while True:
@@ -213,7 +213,7 @@ class Watchdog:
 
 
 async def abandon(consumer: AIOKafkaConsumer) -> None:
-    """Stop it if it can be stopped; else cut it off, so that its group sees it go."""
+    """Stop it if it can be stopped; otherwise cut it off, so that its group sees it leave."""
     with suppress(Exception):
         try:
             async with asyncio.timeout(_STOP_SECONDS):

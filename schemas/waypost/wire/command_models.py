@@ -1,4 +1,4 @@
-"""What command bodies look like on the wire: one pydantic model each, from which JSON Schema is generated.
+"""Command bodies on the wire: one pydantic model each, from which JSON Schema is generated.
 
 Pure. Loading pydantic takes longer than all else that a publisher needs, so what agents import does not import
 this.
@@ -116,7 +116,7 @@ class PolicyBody(Body):
         default=None,
         ge=MAX_AGE_BOUNDS_SECONDS[0],
         le=MAX_AGE_BOUNDS_SECONDS[1],
-        description="seconds; null keeps for ever",
+        description="seconds; null keeps checkpoints indefinitely",
     )
     encrypted: bool = Field(
         default=False,
@@ -174,7 +174,7 @@ def _hash(value: str) -> str:
 
 
 class SkipBody(Body):
-    """Body of ``waypost.partition.skip``: the command that is to be answered unread."""
+    """Body of ``waypost.partition.skip``: the command to answer without reading it."""
 
     offset: int = Field(ge=0, le=2**63 - 1, description="of a command further up in this partition")
     record: Annotated[str, Field(json_schema_extra={"pattern": "^[0-9a-f]{32}$"}), AfterValidator(_hash)] = (
@@ -207,8 +207,8 @@ BODIES: Final[dict[str, type[Body]]] = {
 def validate_body(model: type[Body], value: Any, at: str = "") -> Body:
     """Return ``value`` as ``model``. Raise InvalidCommandError (``invalid-body``) that names up to three fields.
 
-    ``at`` is the path of a value within a body. The caller bounds how many fields there are: each unknown one
-    is an error of its own, and pydantic collects them all.
+    ``at`` is the path of a value within a body. The caller bounds the number of fields, because each unknown one is a
+    separate error, and pydantic collects them all.
     """
     if not isinstance(value, dict):
         raise not_an_object(f"{at}: it" if at else "the body", value)

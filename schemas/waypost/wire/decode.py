@@ -4,9 +4,9 @@
 form of a create is recognized by one regular expression; everything else takes the general way through the pydantic
 models. Both ways give the same answer (a property test compares them).
 
-A body costs what its size says, whatever it holds: it is validated as text, without Python objects for what it
-contains, and only the few fields that the models know are parsed. Anybody may write to the topic, and a body of 1 MB
-can hold 345,000 items, each with errors of its own.
+A body costs as much as its size suggests, no matter what it contains: it is validated as text, without Python objects
+for its contents, and only the few fields that the models know are parsed. Anybody may write to the topic, and a body of
+1 MB can contain 345,000 items, each with its own errors.
 """
 
 import re
@@ -76,13 +76,13 @@ _CREATE: Final = EventType.CREATE.value
 _PLAIN_CREATE: Final = re.compile(
     rb'\{"name":"([^"\\\x00-\x1f]+)"(?:,"metadata":(\{[^{}]*\}))?,"data":(?=\{)'
 )
-# What an export has, up to the data, in a body that is valid JSON.
+# The beginning of an exported checkpoint, up to the data, in a body that is valid JSON.
 _PLAIN_ITEM: Final = re.compile(
     rb'\{"id":"([^"\\]++)","name":"([^"\\]++)","timestamp":"([^"\\]++)","data":(?=\{)'
 )
 _PLAIN_METADATA: Final = b',"metadata":'
 _ITEM_FIELDS: Final = set(ImportedCheckpoint.model_fields)
-# No body and no item has so many fields: what has more is wrong, and the rest need not be looked at.
+# No body and no item has this many fields. One that has more is invalid, and the rest of it is not read.
 _TOO_MANY_FIELDS: Final = 8
 _MANY_MEMBERS: Final = 64
 
@@ -196,7 +196,7 @@ def _import(body: bytes) -> Import:
         raise InvalidCommandError(
             "invalid-body", f"checkpoints: at most {MAX_IMPORT_ITEMS} in one command, split the list"
         )
-    # What is wrong with the form of any item comes before what is wrong with the size of an earlier one.
+    # Errors in the form of any item come before errors in the size of an earlier one.
     problems: list[InvalidCommandError] = []
     items = []
     for index, (start, end) in enumerate(spans):

@@ -171,7 +171,7 @@ def import_body(checkpoints: list[bytes], on_conflict: OnConflict = "skip") -> b
 
 def policy_changes(changes: Mapping[str, int | float | None]) -> tuple[tuple[str, int | None], ...]:
     """Checked changes of a policy, ``max_age`` from seconds to microseconds."""
-    # Here and not above: agents that set no policy need not load pydantic.
+    # Imported here, because agents that set no policy should not have to load pydantic.
     from waypost.wire.command_models import PolicyBody, validate_body
 
     for name in changes:

@@ -1,7 +1,7 @@
 """CloudEvents 1.0 <-> Kafka record, in both content modes of the Kafka protocol binding 1.0.
 
-Reading is forgiving about what the contract leaves open (extension attributes, header order) and exact about
-the rest. What is wrong with a record is reported by an InvalidCommandError with code ``invalid-envelope``.
+Reading is forgiving about what the contract leaves open (extension attributes, header order) and exact about the rest.
+An InvalidCommandError with code ``invalid-envelope`` reports an invalid record.
 
 Anybody may write to the topic, and a compressed record of a kilobyte can hold a key or a header of many megabytes. So
 the size of each part is checked before the part is looked at, and nothing that is copied into a result is unbounded.
@@ -36,7 +36,7 @@ Headers = Sequence[tuple[str, bytes]]
 
 
 class KafkaRecord(Protocol):
-    """What this module needs of a record, as aiokafka gives it. ``timestamp`` in milliseconds."""
+    """The parts of a record that this module needs, as aiokafka returns it. ``timestamp`` in milliseconds."""
 
     @property
     def offset(self) -> int:
@@ -67,8 +67,8 @@ class KafkaRecord(Protocol):
 class Envelope(NamedTuple):
     """The attributes of a command and its body. Times in microseconds.
 
-    ``session_id`` is None where the record has no key; only commands about a whole partition may lack one.
-    ``signature`` is the attribute of that name as it came; commands of sessions need none, and it may be left out.
+    ``session_id`` is None if the record has no key; only commands about a whole partition may lack one. ``signature``
+    is the attribute of that name as received; commands of sessions need none, and it may be left out.
     """
 
     id: str
@@ -114,7 +114,7 @@ _LONGEST_SHARED: Final = 512
 _MOST_ATTRIBUTES: Final = 1000
 _PARSED_AT_ONCE: Final = 64 * 1024
 _ATTRIBUTES: Final = ("specversion", "id", "source", "type", "time", "traceparent", "signature")
-# What a command is, and when and by whom it was sent, must not depend on which of two headers is read.
+# The identity of a command, its time and its sender must not depend on which of two headers is read.
 _ONCE: Final = frozenset(
     {"ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "ce_signature", "content-type"}
 )
@@ -123,7 +123,7 @@ _PLAIN: Final = ("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "
 
 
 def _open_plain(record: KafkaRecord, value: bytes) -> Envelope | None:
-    """The envelope of a record as the publisher writes it; None for anything else, be it right or wrong."""
+    """Return the envelope of a record as the publisher writes it; None for anything else, valid or invalid."""
     headers, key = record.headers, record.key
     traceparent = None
     if len(headers) == 7:
@@ -139,7 +139,7 @@ def _open_plain(record: KafkaRecord, value: bytes) -> Envelope | None:
         return None
     if not identifier or not source or not kind or not time:
         return None
-    # What is too long to be right is not looked at, and not kept.
+    # A value that is too long to be valid is neither read nor kept.
     if len(key) + len(identifier) + len(time) > _LONGEST_OWN or len(source) + len(kind) > _LONGEST_SHARED:
         return None
     command_type, session_id = _plain_kind(source, kind), _plain_session(key)
@@ -156,7 +156,7 @@ def _open_plain(record: KafkaRecord, value: bytes) -> Envelope | None:
     return _new(Envelope, made)
 
 
-# Sessions, sources and types come again and again.
+# The same sessions, sources and types occur repeatedly.
 
 
 @lru_cache(maxsize=16_384)
@@ -187,7 +187,7 @@ def _open_any(record: KafkaRecord, value: bytes) -> Envelope:
         return _open_structured(record, value, headers)
     if media_type == _BATCHED:
         raise _invalid(
-            "the record is a batch of CloudEvents: send each event in a record of its own, with content-type "
+            "the record is a batch of CloudEvents: send each event in its own record, with content-type "
             "application/cloudevents+json and its session's key"
         )
     if content_type is not None and media_type != JSON:
@@ -294,7 +294,7 @@ def _attribute(attributes: Mapping[str, bytes], name: str, longest: int) -> str:
 
 
 def session_of(record: KafkaRecord) -> str | None:
-    """The session that a record's key names; InvalidCommandError if it is no session id."""
+    """Return the session that a record's key names. Raise InvalidCommandError if it is not a session id."""
     if record.key is None:
         return None
     if len(record.key) > MAX_KEY_BYTES:
@@ -309,7 +309,7 @@ def session_of(record: KafkaRecord) -> str | None:
 
 
 def glimpse(record: KafkaRecord, envelope: Envelope | None = None) -> tuple[str | None, str | None]:
-    """Return the command id and session id of a rejected record, each None if it can't be told.
+    """Return the command id and session id of a rejected record, each None if it is unknown.
 
     ``envelope`` is what was read of the record, if its envelope was valid.
     """

@@ -1,4 +1,4 @@
-"""How a result names many checkpoints: as a list of ids, or as ranges of numbers if the ids would be too long.
+"""Many checkpoints in a result: a list of ids, or ranges of numbers if the ids would be too long.
 
 The only place that knows this rule. It depends on the session id and the numbers alone, so every worker and every
 replay writes the same bytes. Readers expand ranges with :func:`expand_ids`, so applications always see ids. Pure.
@@ -78,7 +78,7 @@ def expand_ids(body: dict[str, Any]) -> dict[str, Any]:
     """Replace the ranges of a result body by the ids that they stand for, and return the body.
 
     Raises:
-        ValueError: If they are no ranges, or name more checkpoints than a result of Waypost ever does.
+        ValueError: If they are not ranges, or name more checkpoints than a result of Waypost ever does.
     """
     for name, ranges_name in RANGES_OF.items():
         if ranges_name in body:
@@ -103,7 +103,7 @@ def _expanded(session_id: object, ranges: Iterable[Sequence[int]]) -> list[str]:
 def as_written_today(body: bytes) -> bytes:
     """Return a result body as this version writes it: version 0.1 wrote every list in full, however long it was.
 
-    Results of both versions can then be compared byte for byte. What is no result comes back as it is.
+    Results of both versions can then be compared byte for byte. A body that is not a result is returned unchanged.
     """
     if len(body) <= MAX_LIST_BYTES:
         return body

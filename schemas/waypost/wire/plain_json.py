@@ -1,10 +1,10 @@
 """Tell whether a JSON text certainly keeps to the contract, without making Python objects of it. Pure.
 
-Nearly all data does, and the worker needs only that answer. simdjson (Langdale and Lemire, "Parsing Gigabytes of
-JSON per Second", VLDB Journal 28, 2019) gives it in a quarter of orjson's time, and in a twentieth if the text is
-all brackets. It rejects everything that orjson rejects, and integers beyond 64 bits as well. A "no" decides nothing:
-the caller then looks closely (:func:`waypost.model.limits.check_json`). A module of its own, because publishers must
-not load simdjson.
+Nearly all data does, and the worker needs only that answer. simdjson (Langdale and Lemire, "Parsing Gigabytes of JSON
+per Second", VLDB Journal 28, 2019) gives it in a quarter of orjson's time, and in a twentieth if the text is all
+brackets. It rejects everything that orjson rejects, and integers beyond 64 bits as well. A "no" decides nothing: the
+caller then checks thoroughly (:func:`waypost.model.limits.check_json`). This is a separate module, because publishers
+must not load simdjson.
 """
 
 from collections.abc import Callable
@@ -82,7 +82,9 @@ def _check_large(raw: bytes, what: str, around: int) -> None:
 
 
 def foreign_form(raw: bytes) -> str | None:
-    """Return what bytes that are no JSON seem to be, and what to do about it; None if their beginning does not tell."""
+    """Return what bytes that are not JSON seem to be, and what to do about it; None if their beginning does not show
+    it.
+    """
     for beginnings, form in _FOREIGN_FORMS:
         if raw.startswith(beginnings):
             return form
@@ -121,7 +123,7 @@ def _with_simdjson() -> Callable[[bytes], bool] | None:
             if len(raw) > LARGE:
                 raise  # for nobody looks closely
             return False
-        # A byte order mark, which simdjson passes over, is no JSON.
+        # A byte order mark, which simdjson passes over, is not JSON.
         return raw.startswith(b"{")
 
     return is_object

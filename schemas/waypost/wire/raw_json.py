@@ -1,7 +1,7 @@
-"""Where values stand in a valid JSON text, so that they can be kept byte for byte instead of written again. Pure.
+"""Positions of values in a valid JSON text, so that they can be kept byte for byte instead of written again. Pure.
 
-No value is turned into Python objects: a text of 1 MB would take 40 MB and tens of milliseconds. What is small and
-flat is passed over by one match, anything else by its brackets alone, counted a piece at a time.
+No value is turned into Python objects: a text of 1 MB would take 40 MB and tens of milliseconds. Small, flat values are
+passed over by one match, anything else by its brackets alone, counted a piece at a time.
 """
 
 import re
@@ -45,7 +45,8 @@ _SMALL_VALUE: Final = _pattern(_value(_LEVELS))
 _NEXT: Final = _pattern(_SPACE + rb"([,\]}])" + _SPACE)
 _KEY_AND_COLON: Final = b"(" + _STRING + b")" + _SPACE + b":" + _SPACE
 _KEY: Final = _pattern(_KEY_AND_COLON)
-# With a small value and what follows it. Space that is cut off after a comma is no match: the next value begins later.
+# With a small value and what follows it. Space that ends after a comma does not match, because the next value begins
+# later.
 _COMMA: Final = b"(,)" + _SPACE + rb"(?=[^ \t\n\r])"
 _MEMBER: Final = _pattern(_KEY_AND_COLON + b"(" + _value(_LEVELS) + b")" + _SPACE + b"(?:" + _COMMA + b"|})")
 _ELEMENT: Final = _pattern(b"(" + _value(_LEVELS) + b")" + _SPACE + b"(?:" + _COMMA + rb"|\])")

@@ -1,4 +1,4 @@
-"""What subscribers receive: one pydantic model per result type. Unknown fields are ignored: results may grow.
+"""Results for subscribers: one pydantic model per result type. Unknown fields are ignored, because results may grow.
 
 The worker builds results by hand for speed; a test holds every one of them against these models. Pure.
 """
@@ -50,9 +50,9 @@ class ShownPolicy(Result):
     max_checkpoints: int
     compress_after: int
     keep_recent: int
-    max_age: int | float | None = Field(description="seconds; null keeps for ever")
+    max_age: int | float | None = Field(description="seconds; null keeps checkpoints indefinitely")
     encrypted: bool = Field(
-        default=False, description="whether only encrypted data is accepted; left out if it is not so"
+        default=False, description="whether only encrypted data is accepted; left out if it isn't"
     )
 
 
@@ -117,7 +117,7 @@ class Imported(SessionResult):
 
 
 class Configured(SessionResult):
-    """The session has this policy of its own."""
+    """The session's own new policy."""
 
     policy: ShownPolicy
 
@@ -157,7 +157,7 @@ class Kept(Result):
 
 
 class DefaultsConfigured(Result):
-    """Sessions of this partition without a policy of their own have this one from now on."""
+    """The new policy of sessions of this partition without their own."""
 
     policy: ShownPolicy
     command: CommandPlace
@@ -179,7 +179,7 @@ class Skipped(Result):
 
 
 class Rejected(Result):
-    """A command was refused and changed nothing; the raw command is kept."""
+    """A command was rejected and changed nothing; the raw command is kept."""
 
     session_id: str | None
     code: str

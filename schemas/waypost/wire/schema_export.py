@@ -43,7 +43,7 @@ def documents() -> dict[str, bytes]:
 
 
 def export(directory: Path) -> list[Path]:
-    """Write all files into ``directory``, which is made if need be; their paths."""
+    """Write all files into ``directory``, which is created if necessary. Return their paths."""
     directory.mkdir(parents=True, exist_ok=True)
     written = []
     for name, content in documents().items():
@@ -86,7 +86,7 @@ def asyncapi(topics: Topics | None = None) -> dict[str, Any]:
     """The AsyncAPI 3.0 document of the two topics."""
     topics = topics or Topics()
     models = {**BODIES, **RESULTS}
-    # One place for all schemas: a reference within the document must not depend on a base URI of its own.
+    # One place for all schemas, because a reference within the document must not depend on a separate base URI.
     references, schemas = models_json_schema(
         [(model, "validation") for model in models.values()], ref_template="#/components/schemas/{model}"
     )
@@ -102,7 +102,7 @@ def asyncapi(topics: Topics | None = None) -> dict[str, Any]:
         },
         "defaultContentType": "application/json",
         "channels": {
-            "commands": _channel(topics.commands, "Where agents publish commands.", BODIES),
+            "commands": _channel(topics.commands, "The topic to which agents publish commands.", BODIES),
             "results": _channel(topics.results, "One event per command, in command order.", RESULTS),
         },
         "operations": {
@@ -163,7 +163,7 @@ _WITHOUT_KEY: Final = (
     EventType.SKIPPED,
     EventType.ACQUIRED,
 )
-_TRACE: Final = {"traceparent": {"type": "string", "description": "W3C trace context, where there is one"}}
+_TRACE: Final = {"traceparent": {"type": "string", "description": "W3C trace context, if there is one"}}
 _TIME: Final = {"type": "string", "format": "date-time"}
 _COMMAND_HEADERS: Final[dict[str, Any]] = {
     "ce_id": {"type": "string", "minLength": 1, "maxLength": 64, "description": "the command id"},

@@ -1,4 +1,4 @@
-"""What a signature of a command covers, and how keys and signatures are written. Pure; knows no cryptography.
+"""The signed bytes of a command, and the text form of keys and signatures. Pure; knows no cryptography.
 
 A signature is one of Ed25519 (RFC 8032) over :func:`signed_message`, in the attribute ``signature`` of the command: the
 header ``ce_signature`` in binary mode. It covers the body byte by byte, so no two implementations need to agree on a
@@ -36,7 +36,7 @@ def encode_key(key: bytes) -> str:
 
 
 def decode_key(text: str) -> bytes:
-    """Return the bytes of a public key. Raise ValueError if it is none that can be used."""
+    """Return the bytes of a public key. Raise ValueError if it can't be used."""
     try:
         key = b64decode(text, validate=True) if len(text) <= _LONGEST else None
     except (Error, ValueError):
@@ -49,7 +49,7 @@ def decode_key(text: str) -> bytes:
 
 
 def decode_record_hash(text: str) -> bytes:
-    """Return the hash of a record. Raise ValueError if it is none."""
+    """Return the hash of a record. Raise ValueError if it is not one."""
     if _HASH.fullmatch(text) is None:
         raise ValueError(f"is not {2 * RECORD_HASH_BYTES} hexadecimal digits")
     return bytes.fromhex(text)

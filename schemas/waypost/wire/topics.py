@@ -56,8 +56,8 @@ def partition_of(session_id: str, partitions: int) -> int:
 def murmur2(key: bytes) -> int:
     """Kafka's 32-bit MurmurHash2 (org.apache.kafka.common.utils.Utils.murmur2), unsigned.
 
-    Written here because the worker's core, which checks where a command belongs, must not import a Kafka
-    client; a test holds it against the client's own.
+    Written here because the worker's core, which checks where a command belongs, must not import a Kafka client; a test
+    compares it with the client's own.
     """
     length = len(key)
     hashed = 0x9747B28C ^ length

@@ -118,7 +118,7 @@ async def _publish_lines(settings: Settings, timeout: float, output: Format) -> 
     _note_retention(created)
     if left:
         note(
-            f"waypost: Kafka did not take the last {left} within {timeout:g} s of waiting: {stats.last_error}"
+            f"waypost: Kafka did not accept the last {left} within {timeout:g} s of waiting: {stats.last_error}"
         )
     return FAILED if refused or left or stats.failed else DONE
 

@@ -54,7 +54,7 @@ def drain(
         common.output,
     )
     if left:
-        note(f"Kafka did not take {left} commands, which are kept in {directory}: {stats.last_error}")
+        note(f"Kafka did not accept {left} commands, which are kept in {directory}: {stats.last_error}")
     if stats.set_aside:
         note(f"Damaged records were not sent. They are kept in {directory}, in files that end in .damaged")
     if not left and any(directory.glob("[0-9]*.log")):

@@ -1,4 +1,4 @@
-"""Read the settings, the secrets that lie in files, and what every Kafka client is made with.
+"""Read the settings, secrets in files, and the arguments of every Kafka client.
 
 May import ``kafka`` for the shape of a connection, and nothing else of the worker.
 """

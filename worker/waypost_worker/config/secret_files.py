@@ -1,4 +1,4 @@
-"""Secrets in files: where a setting is a secret, ``{setting}_file`` may name the file that holds it.
+"""Secrets in files: if a setting is a secret, ``{setting}_file`` can name the file that contains it.
 
 Owns reading such files, as the sources of settings name them; knows no setting by its name.
 """
@@ -24,7 +24,7 @@ def file_setting(name: str) -> str:
 
 
 def is_secret(field: FieldInfo) -> bool:
-    """Whether a setting is a secret."""
+    """Return whether a setting is a secret."""
     return SecretStr in (field.annotation, *get_args(field.annotation))
 
 
@@ -37,7 +37,7 @@ class SecretFiles(PydanticBaseSettingsSource):
 
     @override
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Not used: a source of this kind is asked for all values at once."""
+        """Not used: this kind of source returns all values in one call."""
         return None, field_name, False
 
     @override
@@ -61,7 +61,7 @@ def _content(setting: str, path: str) -> str:
     except OSError as error:
         raise SettingsError(f"{setting} names {path}, which can't be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise SettingsError(f"{setting} names {path}, which is no text") from None
+        raise SettingsError(f"{setting} names {path}, which is not UTF-8 text") from None
     if not content:
         raise SettingsError(f"{setting} names {path}, which is empty")
     return content

@@ -1,4 +1,4 @@
-"""Settings: flags, then ``WAYPOST_*`` variables, then a TOML file, then defaults; the first that says so wins.
+"""Settings: flags, then ``WAYPOST_*`` variables, then a TOML file, then defaults. The first source that has one wins.
 
 No setting here changes what a command does: that is in the log alone.
 """
@@ -51,10 +51,11 @@ def _dsns(value: SecretStr) -> SecretStr:
     listed = dsn_list(value.get_secret_value())
     for place, dsn in enumerate(listed, 1):
         where = f"number {place} of {len(listed)} " if len(listed) > 1 else "it "
-        # What the driver would say of such a text quotes it, password and all.
+        # The driver's message about such a text would quote it, including the password.
         if not _is_usable(dsn):
             raise ValueError(
-                f"{where}is no URL of the form postgresql://user:password@host:port/database?name=value; write "
+                f"{where}is not a URL of the form postgresql://user:password@host:port/database?name=value; "
+                "write "
                 "characters such as / ? # @ : in a user's name or password as %2F %3F %23 %40 %3A"
             )
         if dsn.count("://") > 1 or (len(listed) > 1 and dsn.endswith(",")):
@@ -357,10 +358,10 @@ def config_file() -> Path | None:
 
 
 def load_settings(**flags: Any) -> Settings:
-    """The settings in force; flags that are None count as not given.
+    """Return the settings in effect. Flags that are None count as not given.
 
-    Raises SettingsError with one line that names the setting, where it came from as far as that can be told,
-    and what is wrong with it. A mistyped WAYPOST_ variable or key of the file is an error, not ignored.
+    Raise SettingsError with one line that names the setting, where it came from if that is known, and the problem. A
+    mistyped WAYPOST_ variable or key in the file is an error and is not ignored.
     """
     _check_names()
     given = {name: value for name, value in flags.items() if value is not None}
@@ -398,7 +399,7 @@ def _check_names() -> None:
 
 
 def unknown_key(file: Path, key: str) -> str:
-    """The message about a key of a TOML file that is no setting."""
+    """Return the message about a key of a TOML file that is not a setting."""
     return _unknown(f"{file}: {key!r}", did_you_mean(key, Settings.model_fields))
 
 
@@ -407,7 +408,7 @@ def _unknown(what: str, suggestion: str) -> str:
 
 
 def config_origin(field: str) -> str:
-    """Where the value of a setting comes from, flags aside: a variable, the file, or the default."""
+    """Return where the value of a setting comes from, apart from flags: a variable, the file, or the default."""
     names = [field, file_setting(field)]
     for name in names:
         variable = f"{_PREFIX}{name}".upper()

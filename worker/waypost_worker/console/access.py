@@ -1,4 +1,4 @@
-"""Who may look and who may change: links, tokens, a proxy's word, and what a browser's request must carry. Pure.
+"""Logins and roles: links, tokens, proxies, and what a browser's request must contain. Pure.
 
 Four modes. ``link``: the console prints a link with a token that works once, for its own machine. ``token``: one
 shared token, typed into a form or sent by a program. ``proxy``: a reverse proxy in front says who it is, in headers
@@ -28,7 +28,7 @@ _LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
 
 
 class Role(IntEnum):
-    """What somebody may do. Each may do what those before it may."""
+    """The permissions of a user. Each role may do everything that the previous ones may."""
 
     OBSERVER = 1
     """Look at sessions, names and times, but at neither data nor metadata."""
@@ -93,7 +93,7 @@ class Links:
         return self._token
 
     def redeem(self, token: str) -> bool:
-        """Tell whether a token is the one that works now. It works no more, and there is a new one."""
+        """Return whether a token is the current one. It is then used up, and there is a new one."""
         if not same(token, self._token):
             return False
         self._token = secrets.token_urlsafe(24)

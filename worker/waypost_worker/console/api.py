@@ -149,14 +149,14 @@ def openapi(version: str) -> dict[str, Any]:
     """Return the API as an OpenAPI document."""
     text = {"type": "string"}
     of_session = _parameter("session", "path", "The session's id, percent-encoded, also its slashes.")
-    of_kind = {**_parameter("kind", "path", "What to change."), "schema": {"enum": list(KINDS)}}
+    of_kind = {**_parameter("kind", "path", "The kind of change."), "schema": {"enum": list(KINDS)}}
     change_fields = [
         _parameter("checkpoint", "query", "Number, for rollback, pin, unpin and delete."),
         _parameter("discard_later", "query", "1 removes later checkpoints as well."),
         *(_parameter(name, "query", "For policy.") for name in ("max_checkpoints", "compress_after")),
         *(_parameter(name, "query", "For policy.") for name in ("keep_recent", "max_age")),
     ]
-    moved = {**_answered("The session moved on; nothing was published.", "PreviewPage")}
+    moved = {**_answered("The session has changed; nothing was published.", "PreviewPage")}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Waypost console", "version": version},
@@ -275,7 +275,7 @@ def _responses(schema: str | None) -> dict[str, Any]:
     return {
         "200": _answered("Done.", schema),
         "default": {
-            "description": "What went wrong.",
+            "description": "The error.",
             "content": {"application/problem+json": {"schema": problem}},
         },
     }

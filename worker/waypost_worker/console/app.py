@@ -135,7 +135,7 @@ def _exception_handlers() -> Mapping[Any, Any]:
             )
         return answer(request.scope, problem)
 
-    # What is not named would be raised again once it is answered, and end the connection.
+    # Any other exception would be raised again after it is answered, and end the connection.
     return {
         ProblemError: known,
         404: missing,

@@ -1,4 +1,4 @@
-"""The console beside other work: in a thread with an event loop of its own."""
+"""The console in the background: in a thread with its own event loop."""
 
 import asyncio
 import threading

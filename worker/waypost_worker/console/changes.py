@@ -165,7 +165,7 @@ async def _preview(request: Request, stored: StoredSession, change: Change, *, m
 
 
 async def _compared(request: Request, stored: StoredSession, change: Change) -> Difference | None:
-    """What an agent would go on with, next to what it has now."""
+    """Return the data from which an agent would continue, next to its current data."""
     reads = services(request).reads
     newest = await reads.get(checkpoint_id(stored.session_id, stored.entries[-1].number))
     target = await reads.get(checkpoint_id(stored.session_id, change.number or 0))
@@ -225,5 +225,5 @@ def _no_result(error: ResultTimeoutError, identifier: str) -> Problem:
         return Problem(
             504, "It is not known whether this was published", happened, "Look at the session.", link
         )
-    happened = "Kafka did not take the command, and it is not sent any more. Nothing was changed."
+    happened = "Kafka did not accept the command, and it will not be sent. Nothing was changed."
     return Problem(503, "The command was not published", happened, "Try again when Kafka is back.", link)

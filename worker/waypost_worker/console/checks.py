@@ -1,4 +1,4 @@
-"""What ``waypost doctor`` checks and a role that may only read can check too, at most once a minute."""
+"""The checks of ``waypost doctor`` that a read-only role can do, at most once per minute."""
 
 import asyncio
 import time
@@ -41,8 +41,8 @@ class Checks:
     async def findings(self, workers: Counter[str] | None, lag: int | None) -> tuple[Finding, ...]:
         """Return what was found within the last minute, errors first.
 
-        ``workers`` by version and ``lag`` in commands are None if Kafka does not say. What can't be asked is an error
-        among the findings.
+        ``workers`` by version and ``lag`` in commands are None if Kafka does not report them. A failed query is an
+        error among the findings.
         """
         async with self._asking:
             if time.monotonic() - self._at >= _FRESH_SECONDS:

@@ -1,4 +1,4 @@
-"""What Kafka says of the deployment: how far the log goes, and who works. Asked at most every few seconds."""
+"""Kafka's view of the deployment: how far the log goes, and which workers run. Queried at most every few seconds."""
 
 import asyncio
 import time
@@ -29,7 +29,7 @@ _DAY_HOURS: Final = 24
 
 @dataclass
 class _Answer:
-    """What Kafka said last."""
+    """Kafka's last answer."""
 
     at: float = -_FRESH_SECONDS
     ends: dict[int, int] | None = None
@@ -56,7 +56,7 @@ class Cluster:
     _asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def health(self) -> Health:
-        """Return how the deployment is. Raise what reads raise; a Kafka that is away is part of the answer."""
+        """Return the state of the deployment. Raise the errors of reads; an unreachable Kafka is part of the answer."""
         answer = await self._asked()
         rows = await self.reads.partitions()
         rejected = await self.reads.rejected_since(_DAY_HOURS)

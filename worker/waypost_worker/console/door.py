@@ -23,7 +23,7 @@ async def login(request: Request) -> Response:
         return await oidc.begin(request)
     token = request.query_params.get("token")
     if gate.links is not None and token is not None:
-        # Whoever fetches what may be opened later, or asks what is there, must not use the link up.
+        # A client that only fetches previews or headers must not use up the link.
         if "prefetch" in request.headers.get("sec-purpose", "") or request.method == "HEAD":
             return Response(status_code=503)
         if gate.links.redeem(token):

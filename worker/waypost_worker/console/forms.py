@@ -29,7 +29,7 @@ async def body_of(request: Request, largest: int = _LARGEST) -> bytes:
 
 
 async def read_form(request: Request) -> dict[str, str]:
-    """Return the fields of a form. Raise ProblemError if it is no form, or none that this console made."""
+    """Return the fields of a form. Raise ProblemError if it is not a form, or not one that this console created."""
     raw = await body_of(request)
     try:
         fields = dict(

@@ -1,7 +1,7 @@
 """The door of the console: every request passes here before a page sees it, and every answer on its way out.
 
-Rejects names that are not the console's (DNS rebinding), whoever was not let in, and requests that another site's page
-sent. A page that changes something checks its form's token as well (``forms``).
+Rejects host names that are not the console's (DNS rebinding), users without a login, and requests from other sites'
+pages. A page that changes something also checks its form's token (``forms``).
 """
 
 import time
@@ -37,7 +37,7 @@ _HEADERS: Final = {
 
 @dataclass
 class Gate:
-    """Who is let in, and by which names the console is called."""
+    """The login method of the console, and its host names."""
 
     hosts: frozenset[str]
     cookie: str
@@ -79,7 +79,7 @@ class Guard:
         """Let a request through, or answer it with what is wrong with it."""
         if scope["type"] != "http":
             return
-        # Paths are matched as they were sent: in a session id, %2F is no separator.
+        # Paths are matched as they were sent: in a session id, %2F is not a separator.
         scope["path"] = scope["raw_path"].decode("ascii", "replace")
         headers = Headers(scope=scope)
         state: dict[str, Any] = scope.setdefault("state", {})

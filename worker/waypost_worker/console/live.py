@@ -1,4 +1,6 @@
-"""Results as they come, for all tabs together: one subscriber, the latest results, and whoever waits for more."""
+"""Results as they arrive, for all tabs together: one subscriber, the latest results, and the tabs that wait for
+more.
+"""
 
 import asyncio
 import logging
@@ -20,7 +22,7 @@ _KEPT: Final = 1000
 _BEFORE: Final = timedelta(seconds=60)
 _FIRST_WAIT: Final = 0.5
 _LONGEST_WAIT: Final = 10.0
-#: One turn of the event loop for so many results: pages must be answered in between.
+#: Process this many results per turn of the event loop, so that pages are answered in between.
 _TURN: Final = 200
 
 
@@ -44,7 +46,7 @@ class LiveResults:
 
     @property
     def count(self) -> int:
-        """How many results were seen."""
+        """The number of results seen."""
         return self._count
 
     def latest(self, wanted: Callable[[Event], bool], most: int) -> list[Event]:
@@ -66,7 +68,7 @@ class LiveResults:
         return [each for each in self._latest if each.number > number]
 
     async def run(self) -> None:
-        """Follow the results topic until canceled. A Kafka that is away is tried again."""
+        """Follow the results topic until canceled. Retry if Kafka is unreachable."""
         since = datetime.now(UTC) - _BEFORE
         backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
         while True:
@@ -98,7 +100,7 @@ class LiveResults:
 async def live_results(
     servers: str, topic_prefix: str, kafka_options: Mapping[str, Any]
 ) -> AsyncIterator[LiveResults]:
-    """Follow the results topic beside whatever is done with the block."""
+    """Follow the results topic while the block runs."""
 
     def make(since: datetime) -> Subscriber:
         return Subscriber(servers, topic_prefix=topic_prefix, since=since, kafka_options=dict(kafka_options))

@@ -1,4 +1,4 @@
-"""What goes wrong, as pages and as JSON: what happened, what was kept, what to do."""
+"""Errors as pages and as JSON: what happened, what was kept, what to do."""
 
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ from waypost_worker.console.render import render
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a page can't be shown. ``link`` is an address with its text."""
+    """The reason why a page can't be shown. ``link`` is an address with its text."""
 
     status: int
     title: str
@@ -101,7 +101,7 @@ def problem_of(error: Exception) -> Problem | None:
 
 
 def number_of(text: str, what: str) -> int:
-    """Return a number that stands in an address. Raise ProblemError if it is none."""
+    """Return a number from an address. Raise ProblemError if it is not a number."""
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise not_found(f"{what} {text!r}", "A number belongs there.")
     return int(text)

@@ -43,8 +43,8 @@ async def show(request: Request) -> Response:
         raise ProblemError(
             Problem(
                 404,
-                "The log does not hold this command any more",
-                f"Retention removed what lies before offset {start} of partition {page.partition}.",
+                "The log no longer has this command",
+                f"Retention removed everything before offset {start} of partition {page.partition}.",
                 "",
                 link,
             )

@@ -1,4 +1,4 @@
-"""How the console publishes: one publisher for each user, whom the log names as the source of a command."""
+"""Publishing from the console: one publisher per user, whom the log names as the source of a command."""
 
 import asyncio
 import contextlib
@@ -39,7 +39,8 @@ class Publishing:
     ) -> CommandResult:
         """Publish a command and return its result. The errors are those of ``Publisher.publish_and_wait``.
 
-        A command that Kafka did not take is given up: what a page reported as failed must not happen later.
+        A command that Kafka did not accept is dropped, because a command that a page reported as failed must not happen
+        later.
         """
         publisher = await self.publisher(user)
         try:
@@ -56,7 +57,7 @@ class Publishing:
         return result
 
     def result(self, session_id: str, command_id: str) -> CommandResult | None:
-        """Return the result of a command that was sent lately; None if it is not known any more."""
+        """Return the result of a recently sent command, or None if it is no longer known."""
         found = self._results.get(command_id)
         return found[1] if found is not None and found[0] == session_id else None
 

@@ -1,4 +1,4 @@
-"""What the console reads: sessions and rejected commands from Postgres, by a reader's statements."""
+"""The console's reads: sessions and rejected commands from Postgres, by a reader's statements."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -94,7 +94,7 @@ class Reads:
         return sorted(await self._all(f"{_HERE}partitions"), key=lambda row: row["partition"])
 
     async def rejected_since(self, hours: float) -> list[tuple[str, int]]:
-        """Return how many commands were refused lately, by code."""
+        """Return how many commands were rejected recently, by code."""
         since = datetime.now(UTC) - timedelta(hours=hours)
         counts: dict[str, int] = {}
         for row in await self._all(f"{_HERE}rejected_counts", since):
@@ -108,14 +108,14 @@ class Reads:
         return [rejected_row(row) for row in rows[:limit]]
 
     async def refused(self, partition: int, offset: int) -> Any | None:
-        """Return the row of a refused command, or None if none is kept there."""
+        """Return the row of a rejected command, or None if none is stored there."""
         async with self.reader.snapshot() as snapshot:
             part = snapshot.parts[shard_of(partition, len(snapshot.parts))]
             rows = await part.fetch(f"{_OPERATIONS}rejected_show", partition, offset, None)
         return rows[0] if rows and self.scope.holds(rows[0]["session_id"]) else None
 
     async def refused_at(self, partition: int, offset: int) -> Any | None:
-        """Return code and message of a refused command, or None if none was refused there."""
+        """Return the code and message of a rejected command, or None if none was rejected there."""
         async with self.reader.snapshot() as snapshot:
             part = snapshot.parts[shard_of(partition, len(snapshot.parts))]
             rows = await part.fetch(f"{_OPERATIONS}rejected_at", [partition], [offset])

@@ -49,7 +49,7 @@ class RejectedCommands:
         self._reads = reads
 
     async def publish(self, refused: RefusedCommand, partitions: int) -> tuple[int, int]:
-        """Send a command as it came, and return its new place once it was judged there."""
+        """Send a command as received, and return its new place once it has a result there."""
         options = self._connection.options()
         await require_access(options)
         producer = AIOKafkaProducer(**options, enable_idempotence=True, max_request_size=LARGEST)
@@ -125,7 +125,7 @@ async def show_list(request: Request) -> Response:
 
 
 async def show(request: Request) -> Response:
-    """Show a rejected command as it came, and what sending it again would do."""
+    """Show a rejected command as received, and what sending it again would do."""
     require(request, Role.VIEWER)
     row = await _row(request)
     page = rejected_page(row, await _partitions(request))
@@ -237,7 +237,7 @@ def _filters(fields: Mapping[str, str]) -> RejectedFilters:
 
 
 async def _forget(request: Request, partition: int, offset: int) -> str | None:
-    """Why the old copy is still there; None if it is gone."""
+    """Return why the old copy still exists, or None if it is gone."""
     try:
         await services(request).rejected.forget(partition, offset)
     except _POSTGRES_ERRORS as error:

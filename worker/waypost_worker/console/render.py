@@ -1,4 +1,4 @@
-"""Templates as pages. Whatever a template prints is escaped: tags, and what could hide or reorder text."""
+"""Templates as pages. Everything that a template prints is escaped: tags, and characters that hide or reorder text."""
 
 from datetime import UTC, datetime
 from functools import cache

@@ -1,4 +1,4 @@
-"""What the console's pages work with, opened once."""
+"""Resources for the console's pages, opened once."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -83,7 +83,7 @@ def require(request: Request, role: Role) -> User:
                 403,
                 f"You may not {wanted} here",
                 f"You are {user.role.name.lower()}, and this needs {role.name.lower()}. Nothing was changed.",
-                "Ask whoever runs this console.",
+                "Ask the operator of this console.",
             )
         )
     return user

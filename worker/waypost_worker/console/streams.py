@@ -19,7 +19,7 @@ from waypost_worker.console.sessions import session_id
 _STREAM_SECONDS: Final = 90.0
 _HEARTBEAT_SECONDS: Final = 15.0
 _ROWS_A_TURN: Final = 10
-_TURN_SECONDS: Final = 0.5  # with the above: 20 rows a second in a tab
+_TURN_SECONDS: Final = 0.5  # with the above: 20 rows per second in a tab
 _CHANGED_SECONDS: Final = 1.0
 _SHOWN: Final = 100
 _Wanted = Callable[[Event], bool]
@@ -45,7 +45,7 @@ async def tail(request: Request) -> Response:
 
 
 async def tail_events(request: Request) -> Response:
-    """Stream the rows of results as they come, at most 20 a second."""
+    """Stream the rows of results as they arrive, at most 20 per second."""
     wanted = _filter(request)
     with_data = user_of(request).role >= Role.VIEWER
     row = environment().get_template("row.html")

@@ -1,4 +1,4 @@
-"""Numbers, sizes and times as people read them. Pure: what the time is now, a caller says."""
+"""Numbers, sizes and times as people read them. Pure: the caller passes the current time."""
 
 from datetime import UTC, datetime
 from typing import Final

@@ -11,7 +11,7 @@ from waypost_worker.partition.ports import OwnerError
 
 _FRESH_SECONDS: Final = 3.0
 _ASK_SECONDS: Final = 2.0
-#: A log may go on with markers of transactions, which are no commands.
+#: A log may continue with transaction markers, which are not commands.
 _LOOKED_THROUGH: Final = 10
 _MOST_PARTITIONS: Final = 100
 

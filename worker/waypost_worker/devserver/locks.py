@@ -1,7 +1,7 @@
-"""Advisory file locks: who may use a directory, and who prepares the cache.
+"""Advisory file locks: which process may use a directory, and which one prepares the cache.
 
-Owns flock, the scratch directories used under it, and the owner's process id inside the lock file.
-Knows nothing of servers.
+Owns flock, the scratch directories used under it, and the owner's process id inside the lock file. Knows nothing about
+servers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LOCK_NAME = ".lock"
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Hold the lock file `path`, waiting for whoever holds it now."""
+    """Hold the lock file `path`, after waiting for its current holder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -32,7 +32,8 @@ def exclusive(path: Path) -> Iterator[None]:
 
 @contextmanager
 def workspace(path: Path) -> Iterator[Path]:
-    """An empty directory `path` that is removed afterwards; what a killed process left there goes first.
+    """Yield an empty directory `path`, which is removed afterward; anything that a killed process left there is removed
+    first.
 
     The caller holds a lock on it.
     """
@@ -64,14 +65,14 @@ class DirectoryLock:
 
     @property
     def held(self) -> bool:
-        """Whether this object holds the lock."""
+        """Return whether this object holds the lock."""
         return self._fd is not None
 
     def acquire(self, patience: float) -> None:
         """Take the lock.
 
-        Where the last owner has died, its servers may still be shutting down: wait up to `patience`
-        seconds for them.
+        Take the lock. If the last owner has died, its servers may still be shutting down: wait up to `patience` seconds
+        for them.
 
         Raises:
             DevServerError: a living process uses the directory, or the wait was in vain.
@@ -114,7 +115,7 @@ def _close_to_others(directory: Path) -> None:
     """Create `directory`, or check that it is ours, and leave it open to nobody else.
 
     Raises:
-        DevServerError: it is another user's, or holds files that no server of ours left there.
+        Raise DevServerError if the directory belongs to another user, or contains files that are not from our servers.
     """
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     found = directory.stat()

@@ -1,7 +1,7 @@
 """One Kafka process: broker and controller in one JVM, with its own directory and ports.
 
-Owns the node's configuration, its formatted data directory and its process, and the wait for nodes
-to come up. Knows its peers only as addresses; what makes a cluster of them is in kafka.py.
+Owns the node's configuration, its formatted data directory and its process, and the wait for nodes to come up. Knows
+its peers only as addresses; kafka.py makes them a cluster.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class KafkaNode:
 
     @property
     def running(self) -> bool:
-        """Whether the JVM is alive (also when suspended)."""
+        """Return whether the JVM is alive (even if suspended)."""
         return self._process is not None and self._process.running
 
     @property
@@ -249,9 +249,8 @@ class KafkaNode:
         return self._directory / "server.properties"
 
     def _format(self, cluster_id: str) -> None:
-        # What `kafka-storage format` does, without its second of JVM: the checkpoint with the feature
-        # levels was made by that very tool (distribution.py); meta.properties comes last, since it is
-        # what marks the directory as formatted.
+        # The same as `kafka-storage format`, without its second of JVM time: the checkpoint with the feature levels was
+        # made by that tool (distribution.py). meta.properties comes last, since it marks the directory as formatted.
         if self._runtime.bootstrap_checkpoint is None:
             raise RuntimeError("a runtime without bootstrap checkpoint can't format")
         self.data_directory.mkdir(exist_ok=True, mode=0o700)
@@ -278,7 +277,7 @@ def wait_until_ready(nodes: Sequence[KafkaNode], properties: Mapping[str, str], 
         timeout: seconds.
 
     Raises:
-        DevServerError: a node ended meanwhile, none runs, or the time is up; with the end of a log.
+        Raise DevServerError if a node ends, none runs, or the time is up; the message contains the end of a log.
     """
     running = [node for node in nodes if node.running]
     if not running:

@@ -1,9 +1,8 @@
 """Loopback TCP ports that stay ours while a server is down.
 
-A port is chosen by the operating system and kept by a socket that is bound but never listens. A
-server that sets SO_REUSEADDR (Kafka and Postgres do) can bind beside it; nobody else gets the port,
-neither as a listener's nor as the source port of an outgoing connection. So a killed server comes
-back on the same port.
+The operating system chooses a port, and a socket that is bound but never listens keeps it. A server that sets
+SO_REUSEADDR (as Kafka and Postgres do) can bind to the same port; no other process gets it, neither to listen nor as
+the source port of an outgoing connection. So a killed server comes back on the same port.
 """
 
 from __future__ import annotations

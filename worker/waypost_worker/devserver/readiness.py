@@ -1,8 +1,8 @@
 """Asks brokers, in Kafka's own protocol over plain sockets, whether they can serve everything.
 
-"It listens" is not enough: for a moment after start, a broker refuses group and transaction
-requests, because the internal topics are not there or not loaded yet. Owns the five requests needed
-to find that out; synchronous, so that no event loop is involved. Knows nothing of processes.
+A listening port is not enough: for a moment after its start, a broker refuses group and transaction requests, because
+the internal topics do not exist or are not loaded yet. Owns the five requests needed to find that out; synchronous, so
+that no event loop is involved. Knows nothing about processes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ERROR_NAMES = {
 
 
 class Readiness:
-    """What is still missing until a cluster can serve every group and every transactional id."""
+    """Return what is still missing until a cluster can serve every group and every transactional id."""
 
     def __init__(self, ports: Mapping[int, int], group_partitions: int, transaction_partitions: int) -> None:
         """Check these brokers.
@@ -88,7 +88,7 @@ def keys_of_all_partitions(prefix: str, partitions: int) -> list[str]:
 
 
 def java_hash(text: str) -> int:
-    """What Java's String.hashCode gives (for text within the Basic Multilingual Plane)."""
+    """Return the result of Java's String.hashCode (for text within the Basic Multilingual Plane)."""
     value = 0
     for character in text:
         value = (31 * value + ord(character)) & 0xFFFFFFFF

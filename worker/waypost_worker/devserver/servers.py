@@ -1,7 +1,7 @@
 """One Kafka and one Postgres on one state directory, started and stopped together.
 
-Owns the state directory: its lock, endpoints.json, and its removal where it is ephemeral. Knows
-nothing of topics, migrations and workers.
+Owns the state directory: its lock, endpoints.json, and its removal if it is ephemeral. Knows nothing about topics,
+migrations and workers.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Servers(Startable):
         """Describe the servers; nothing starts yet.
 
         Args:
-            state_dir: where both keep their data; None for a temporary one that `stop()` removes.
-            kafka: how the Kafka cluster is made; None for a single node.
+            state_dir: the directory for their data; None for a temporary one that `stop()` removes.
+            kafka: the configuration of the Kafka cluster; None for a single node.
             postgres_settings: server settings, see EmbeddedPostgres.
             postgres_port: port; 0 lets the system choose.
             other_ports: whether Postgres takes another port if that one is taken.
@@ -59,7 +59,7 @@ class Servers(Startable):
 
     @property
     def endpoints(self) -> Endpoints:
-        """Where the servers are.
+        """The addresses of the servers.
 
         Raises:
             DevServerError: they are not started.
@@ -79,7 +79,7 @@ class Servers(Startable):
         self._lock.acquire(patience=0)
         try:
             endpoints.remove(self.state_dir)
-            # The JVM takes longest; Postgres is created and started meanwhile.
+            # The JVM takes longest; Postgres is created and started at the same time.
             self.kafka.launch()
             self.postgres.start()
             self.kafka.wait_until_ready()

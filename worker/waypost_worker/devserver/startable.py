@@ -1,4 +1,4 @@
-"""What can be started and stopped, as a block: ``with`` and ``async with``. Knows no server."""
+"""Starting and stopping as a block: ``with`` and ``async with``. Knows no server."""
 
 from __future__ import annotations
 

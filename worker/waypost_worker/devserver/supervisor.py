@@ -1,9 +1,9 @@
 """Runs one server process that never outlives its owner.
 
-Started by its path, as a separate Python process, with a JSON specification as its argument; so it
-uses the standard library alone. It owns the server's life: it starts it, watches the owner, stops
-the server when the owner closes the pipe or dies (SIGKILL included), and ends when every process of
-the server has ended. It knows nothing of Kafka or Postgres.
+Runs by its path, as a separate Python process, with a JSON specification as its argument, so it uses only the standard
+library. It owns the server's life: it starts the server, watches the owner, stops the server when the owner closes the
+pipe or dies (even by SIGKILL), and ends when every process of the server has ended. It knows nothing about Kafka or
+Postgres.
 
 - The owner holds the other end of standard input. Its end, for whatever reason, closes it. A child
   forked by the owner could keep the pipe open, so the parent's process id is looked at as well.
@@ -27,7 +27,7 @@ from typing import Any
 OWNER_CHECK_SECONDS = 1.0
 ORPHAN_SECONDS = 3.0
 EXIT_NOT_STARTED = 127
-# A server's files hold what agents publish. Kafka creates its own for whoever the umask lets read them.
+# A server's files contain what agents publish. Without this, Kafka would create files that other users can read.
 PRIVATE = 0o077
 
 _PR_SET_PDEATHSIG = 1
@@ -150,10 +150,9 @@ class _CapabilityData(ctypes.Structure):
 def _become(uid: int, gid: int) -> None:
     """Give up root for an ordinary user that may still pass through directories closed to it.
 
-    Postgres refuses to run as root, and its programs and data may lie below a directory such as
-    /root that no other user may enter. Rather than open such directories to everybody, keep one
-    capability: to search and read (or, where the container doesn't grant that, to override file
-    permissions). Where neither is granted, ordinary permissions apply.
+    Postgres refuses to run as root, and its programs and data may be below a directory such as /root that no other user
+    may enter. Rather than open such directories to everybody, keep one capability: to search and read (or, if the
+    container doesn't grant that, to override file permissions). If neither is granted, ordinary permissions apply.
     """
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0)

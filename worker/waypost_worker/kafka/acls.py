@@ -1,6 +1,7 @@
 """The least that each kind of client must be allowed at the brokers, as data; and as lines for ``kafka-acls``.
 
-Asks no broker. A test holds each of these against one: who has them gets its work done, and nothing more.
+Contacts no broker. A test compares each of these with a real one: a client with these ACLs can do its work, and nothing
+more.
 """
 
 import shlex
@@ -32,9 +33,10 @@ class Acl:
 
 
 def least_acls(topics: Topics, worker_group: str, subscriber_groups: str) -> list[Acl]:
-    """What each role needs, and no more. ``subscriber_groups`` is how the groups of subscribers begin.
+    """Return the permissions that each role needs, and no more. ``subscriber_groups`` is the prefix of the subscribers'
+    groups.
 
-    Kafka lets whoever may write to any topic write idempotently, so nothing says so here.
+    Kafka lets every client with write access to a topic write idempotently, so that needs no ACL.
     """
     own = f"{topics.prefix}."
     epochs = ("Write", "Describe")

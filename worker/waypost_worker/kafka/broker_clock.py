@@ -1,4 +1,4 @@
-"""What time it is on the brokers, told by the timestamp that one of them gives a record."""
+"""The time on the brokers, measured by the timestamp that one of them gives a record."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ _LOG_APPEND_TIME: Final = {"message.timestamp.type": "LogAppendTime"}
 
 
 class ClockReading(NamedTuple):
-    """How far a clock is ahead of this machine's, give or take ``within``; both in seconds."""
+    """The lead of a clock over this machine's, with an error of up to ``within``; both in seconds."""
 
     ahead: float
     within: float

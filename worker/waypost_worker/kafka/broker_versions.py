@@ -1,8 +1,8 @@
 """Which release of Kafka each broker runs, and which one the cluster acts as.
 
-Brokers do not tell their release. They tell which levels of the feature ``metadata.version`` they support and which
-one is in force (ApiVersions version 3), and each release brought levels of its own. Owns that request, which aiokafka
-does not have, and the table.
+Brokers do not report their release. They report the supported levels of the feature ``metadata.version`` and the one in
+effect (ApiVersions version 3), and each release introduced its own levels. Owns that request, which aiokafka does not
+have, and the table.
 """
 
 import inspect
@@ -45,9 +45,9 @@ _KNOWN: Final = frozenset(inspect.signature(create_conn).parameters)
 
 
 class BrokerVersion(NamedTuple):
-    """What a broker says. ``newest`` and ``in_force`` are levels of ``metadata.version``, None where it has none
-    (a cluster with ZooKeeper, or older than 3.0). ``recovers``: a producer may ask for a new epoch with its old
-    one, which came with Kafka 2.5.
+    """A broker's answer. ``newest`` and ``in_force`` are levels of ``metadata.version``, None if there are none (a
+    cluster with ZooKeeper, or older than 3.0). ``recovers``: a producer may request a new epoch with its old one, which
+    came with Kafka 2.5.
     """
 
     node: int

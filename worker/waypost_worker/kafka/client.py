@@ -1,7 +1,7 @@
 """One set of connections to a cluster, shared by all partitions of a process.
 
-A broker serves the requests of a connection one after the other, so what may wait there for long has a connection of
-its own (a lane). The number of sockets depends on brokers and lanes, not on partitions.
+A broker serves the requests of a connection one at a time, so requests that may wait there for long have a separate
+connection (a lane). The number of sockets depends on brokers and lanes, not on partitions.
 
 Stands on aiokafka's client, which opens connections, negotiates versions and keeps metadata. It knows brokers only by
 the metadata of those it knows: if all of them are gone, it would ask them forever. So a client that can't refresh its
@@ -26,7 +26,7 @@ _CLOSE_SECONDS: Final = 1.0
 
 
 class Lane(IntEnum):
-    """What a connection to a broker is for. Requests in one lane wait for each other."""
+    """The purpose of a connection to a broker. Requests in one lane wait for each other."""
 
     CONTROL = 0
     COORDINATION = 1
@@ -38,15 +38,15 @@ class Lane(IntEnum):
 
 
 class ClusterClient:
-    """Connections to one cluster, opened at the first request and closed once nobody uses them any more.
+    """Connections to one cluster, opened at the first request and closed once nobody uses them.
 
-    Whoever uses it calls :meth:`use` before the first request and :meth:`release` after the last one. All calls must
-    come from one event loop. Methods raise what aiokafka raises; see ``kafka.connection.kafka_errors``.
+    Call :meth:`use` before the first request and :meth:`release` after the last one. All calls must come from one event
+    loop. Methods raise what aiokafka raises; see ``kafka.connection.kafka_errors``.
     """
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        #: How often it started from the bootstrap servers. Whoever answers after the first time may be another cluster.
+        #: How often it started from the bootstrap servers. After the first time, another cluster may answer.
         self.starts = 0
         self._users: set[object] = set()
         self._client: AIOKafkaClient | None = None
@@ -103,7 +103,7 @@ class ClusterClient:
         """Return the id of the broker that leads a partition.
 
         Raises:
-            LeaderNotAvailableError: It has none just now, as far as metadata tells.
+            Raise LeaderNotAvailableError if it currently has none, as far as metadata shows.
         """
         client = await self._opened()
         node = client.cluster.leader_for_partition(partition)
@@ -147,11 +147,12 @@ class ClusterClient:
         client = await self._opened()
         known = await self._told(client.add_topic(topic))
         if known and client.cluster.partitions_for_topic(topic) is None:
-            # What was under way when the topic was added does not bring it, and aiokafka does not ask again.
+            # Metadata requests that were under way when the topic was added do not include it, and aiokafka does not
+            # ask again.
             known = await self._told(client.force_metadata_update())
         if not known and self._client is client:
             await self._retire()
-            raise LeaderNotAvailableError(f"no broker tells who leads {topic}")
+            raise LeaderNotAvailableError(f"no broker knows the leader of {topic}")
         return client
 
     async def _told(self, asking: asyncio.Future[bool]) -> bool:
@@ -199,7 +200,7 @@ class ClusterClient:
 
 
 async def answer_to(sending: asyncio.Future[Any]) -> Any:
-    """Wait for the answer to a request that goes on if this caller is canceled.
+    """Wait for the answer to a request that continues if this caller is canceled.
 
     KafkaConnectionError if the request was canceled instead, with the connections.
     """

@@ -1,7 +1,8 @@
 """aiokafka's client, without its habit of waiting for one broker after the other, and for those that are silent.
 
-It opens one connection at a time, and asks one broker at a time for metadata. A broker that is silent, rather than
-down, takes the whole time limit, and meanwhile nobody gets a connection to another broker, or hears of new leaders.
+aiokafka's client opens one connection at a time, and asks one broker at a time for metadata. A broker that is silent,
+rather than down, takes the whole time limit. Until then, nobody gets a connection to another broker, or learns of new
+leaders.
 """
 
 import asyncio
@@ -27,7 +28,8 @@ _NO_LINGERING: Final = struct.pack("ii", 1, 0)
 class ClusterConnections(AIOKafkaClient):
     """Connections to several brokers, each opened by one attempt that all who want it wait for.
 
-    An attempt goes on if those who wait give up: only its own time limit tells that a broker is silent.
+    An attempt continues if those who wait for it give up, because only its own time limit shows that a broker is
+    silent.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -109,8 +111,8 @@ class ClusterConnections(AIOKafkaClient):
         if transport is not None and (
             reason is CloseReason.CONNECTION_TIMEOUT or transport.get_write_buffer_size()
         ):
-            # Otherwise what a silent broker did not take would be sent once it goes on, minutes after everybody who
-            # wanted that has given up. Closed without lingering, the system forgets it as well.
+            # Otherwise, data that a silent broker did not accept would be sent once the broker continues, minutes after
+            # everybody has given up. If the socket is closed without lingering, the system discards the data as well.
             transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGERING)
             transport.abort()
         _untyped(super())._on_connection_closed(conn, reason)
@@ -118,7 +120,7 @@ class ClusterConnections(AIOKafkaClient):
     async def _metadata_of(self, node: Any, request: Any) -> Any:
         try:
             answer = await _untyped(self).send(node, request)
-        except Exception:  # whatever it is, another broker may answer
+        except Exception:  # on any error, another broker may answer
             return None
         return answer if answer.brokers else None
 

@@ -1,7 +1,7 @@
 """The CommandLog port: one partition of the command topic.
 
-No consumer group is involved, so a rebalance never disturbs an owner at work, and replacing a stuck log
-concerns one partition only. Aborted transactions of agents are never seen (read_committed).
+No consumer group is involved, so a rebalance never disturbs a running owner, and replacing a stuck log concerns one
+partition only. Aborted transactions of agents are never seen (read_committed).
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from waypost_worker.partition.ports import CommandLog, ReadProgress
 _ISOLATION: Final = "read_committed"
 # An owner without commands wakes this often. Of 96 owners, each wake-up costs as much as a fetch.
 _FETCH_WAIT_MS: Final = 2000
-# For a look at single records megabytes of what follows them need not come along.
+# To look at single records, the megabytes that follow them are not needed.
 _FEW: Final = 10
 _FEW_FETCH_BYTES: Final = 64 * 1024
 
@@ -61,7 +61,7 @@ class KafkaCommandLog(CommandLog):
 
     @override
     async def read(self, first: int, end: int) -> Sequence[KafkaRecord]:
-        # With a reader of its own: it also serves to find out whether the first is stuck.
+        # With a separate reader, which also shows whether the first one is stuck.
         fetch_bytes = _FEW_FETCH_BYTES if end - first <= _FEW else FETCH_BYTES
         topic_id = await self._reader.topic_id()
         reader = PartitionReader(self._client, self._partition, _ISOLATION, fetch_bytes, topic_id)

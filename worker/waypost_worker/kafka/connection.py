@@ -1,4 +1,4 @@
-"""How to reach the cluster: what every Kafka client of a worker is made with, and what its errors mean."""
+"""Connecting to the cluster: the arguments of every Kafka client of a worker, and the meaning of its errors."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Mapping
@@ -20,7 +20,7 @@ from waypost_worker.partition.ports import OwnerError, RefusedError, Unavailable
 _T = TypeVar("_T")
 _GRACE_SECONDS: Final = 0.2
 
-# What passes by itself. aiokafka asserts, and misses a key, where a connection closes underneath it.
+# Temporary errors. aiokafka raises AssertionError and KeyError if a connection closes underneath it.
 PASSING: Final = (KafkaError, ConsumerStoppedError, OSError, TimeoutError, AssertionError, KeyError)
 
 _NEEDS_A_PERSON: Final = (
@@ -61,13 +61,13 @@ class Connection:
 
 
 def meaning(doing: str, error: Exception) -> OwnerError:
-    """What an error of the Kafka client means to an owner: RefusedError where waiting does not mend it."""
+    """Return what an error of the Kafka client means to an owner: RefusedError if waiting does not help."""
     said = (
         str(error) if isinstance(error, KafkaError) else f"{type(error).__name__}: {error}".removesuffix(": ")
     )
     if isinstance(error, _NEEDS_A_PERSON):
         return RefusedError(
-            f"Kafka does not allow this worker to go on, {doing}: {said}. Nothing was changed; give the "
+            f"Kafka does not allow this worker to continue, {doing}: {said}. Nothing was changed; give the "
             "worker's principal the missing ACL"
         )
     return UnavailableError(f"Kafka, {doing}: {said}")
@@ -75,7 +75,7 @@ def meaning(doing: str, error: Exception) -> OwnerError:
 
 @asynccontextmanager
 async def kafka_errors(doing: str) -> AsyncIterator[None]:
-    """UnavailableError or RefusedError for what Kafka or the way to it does wrong while ``doing`` something."""
+    """Raise UnavailableError or RefusedError for errors of Kafka or the network while ``doing`` something."""
     try:
         yield
     except PASSING as error:
@@ -83,13 +83,13 @@ async def kafka_errors(doing: str) -> AsyncIterator[None]:
 
 
 async def quietly(closing: Awaitable[_T], seconds: float) -> None:
-    """Close something, but neither wait longer than this nor fail: what is behind it may be gone."""
+    """Close something, but neither wait longer than this nor fail, because the other side may be gone."""
     task = asyncio.ensure_future(closing)
     try:
         await asyncio.wait({task}, timeout=seconds)
     finally:
         if not task.done():
             task.cancel()
-    # A client may ignore that it is cancelled, and it is not worth waiting for twice.
+    # A client may ignore a cancellation, and it is not worth waiting twice.
     done, _ = await asyncio.wait({task}, timeout=_GRACE_SECONDS)
     await asyncio.gather(*done, return_exceptions=True)

@@ -95,7 +95,7 @@ class FencedProducer:
         self._sequence = 0
         self._usable = True
         self._under_way: OutgoingBatch | None = None
-        self._slow = False  # a replica lags so far behind that appends go beside those of other partitions
+        self._slow = False  # a replica lags so far behind that its appends go separately from those of other partitions
         # When the broker took the last batch, in seconds since 1970, if the topic is dated by the broker.
         self.broker_time: float | None = None
 
@@ -112,7 +112,7 @@ class FencedProducer:
         if not records:
             raise ValueError("nothing to append")
         if not self._usable:
-            raise UnavailableError("this producer failed before; its sequence is not to be trusted any more")
+            raise UnavailableError("this producer failed before; its sequence can no longer be trusted")
         if self._sequence + len(records) > LAST_SEQUENCE:
             raise UnavailableError("the sequence numbers of this producer are used up: claiming a new epoch")
         seconds = self._client.connection.request_timeout
@@ -148,7 +148,7 @@ class FencedProducer:
     async def _send(self, batch: OutgoingBatch) -> Answer:
         """Send a batch, the same bytes again after errors that pass, and return the answer.
 
-        What happens to a batch that got none in time is unknown, as after any lost reply.
+        The outcome of a batch that got no answer in time is unknown, as after any lost reply.
         """
         try:
             return await _persist(
@@ -175,25 +175,26 @@ class FencedProducer:
         error = for_code(answer.error_code)
         if answer.error_code in _FENCED:
             raise FencedError(
-                f"another worker took partition {partition} over in Kafka: its epoch is higher now"
+                f"another worker took over partition {partition} in Kafka: its epoch is now higher"
             )
         if error in _TOO_LARGE:
             raise RefusedError(
-                f"a batch of {len(batch.data)} bytes is too large for {topic} ({error.__name__}). Nothing of it was "
-                f"written, and its commands stay applied; set max.message.bytes={MAX_BATCH_BYTES} on the topic"
+                f"a batch of {len(batch.data)} bytes is too large for {topic} ({error.__name__}). No part "
+                f"of it was written, and its commands stay applied; set max.message.bytes={MAX_BATCH_BYTES} "
+                "on the topic"
             )
         if error is InvalidTimestampError:
             raise RefusedError(
                 f"the broker rejects the time of this machine's clock for {topic}: it is too far ahead. "
-                "Nothing was written, and commands stay applied. Set the clock, and run 'waypost topics update' so "
-                "that the broker dates results itself"
+                "Nothing was written, and commands stay applied. Set the clock, and run 'waypost topics "
+                "update' so that the broker timestamps results itself"
             )
         if error not in (NoError, DuplicateSequenceNumber):
             why = error(f"error code {answer.error_code}")
             raise meaning(f"appending to {self._name}", why) from why
         if answer.offset < 0:
             # DuplicateSequenceNumber: the broker has the batch already but has forgotten where.
-            raise UnavailableError(f"Kafka has a batch of {self._name} but does not know where any more")
+            raise UnavailableError(f"Kafka has a batch of {self._name} but no longer knows where")
         self.broker_time = answer.time_ms / 1000 if answer.time_ms >= 0 else None
         return answer.offset
 

@@ -34,8 +34,8 @@ class FencingReport:
 async def zombie_test(connection: Connection, topics: Topics) -> FencingReport:
     """Claim, append, claim again, append, and then try to append under the first claim, twice.
 
-    Works on a topic of its own, which it removes. UnavailableError if the cluster does not answer,
-    RefusedError if the worker's principal may not do what owners do.
+    Uses a separate topic, which it removes. Raise UnavailableError if the cluster does not answer, and RefusedError if
+    the worker's principal may not do what owners do.
     """
     began = time.monotonic()
     name = f"{topics.prefix}.zombie-test.{uuid4().hex[:12]}"
@@ -91,7 +91,7 @@ async def _producer(client: ClusterClient, topic: str, fence: Fence) -> AsyncIte
 
 
 async def _remove(connection: Connection, topic: str) -> str:
-    """What there is to add to the verdict."""
+    """Details of the verdict."""
     try:
         await delete_topic(connection, topic)
     except OwnerError as error:

@@ -1,9 +1,9 @@
 """Requests that name a topic by its id, so that no answer is of another topic of the same name (KIP-516, Kafka 3.1).
 
 A topic that is deleted and created again keeps its name and gets a new id. Its log may grow past a reader's position
-before the reader asks again, and by name the reader would continue there without an error. By id the broker answers
-that it does not know the topic any more. A fetch also says which leader wrote the record before it, so a log that was
-cut behind a change of leaders is told apart as well (KIP-595).
+before the reader's next request, and by name the reader would continue there without an error. By id, the broker
+answers that it no longer knows the topic. A fetch also says which leader wrote the previous record, so a log that was
+truncated after a change of leaders is recognized as well (KIP-595).
 
 Owns the layout of these requests and answers, which aiokafka does not have. No connection, no decisions.
 
@@ -152,9 +152,7 @@ class TopicIdRequest(Request[MetadataRequest_v12]):
 
 
 class Asked(NamedTuple):
-    """What is asked for of a partition. ``last_epoch`` is the leader epoch of the record before ``offset``, or
-    NO_EPOCH.
-    """
+    """The request for a partition. ``last_epoch`` is the leader epoch of the record before ``offset``, or NO_EPOCH."""
 
     topic_id: UUID
     partition: int
@@ -164,8 +162,8 @@ class Asked(NamedTuple):
 
 
 class Fetched(NamedTuple):
-    """What a broker answered for one partition. ``cut_at`` is where its log ends for the reader's leader epoch, if
-    that is before the offset that was asked for.
+    """A broker's answer for one partition. ``cut_at`` is where its log ends for the reader's leader epoch, if that is
+    before the requested offset.
     """
 
     error_code: int
@@ -177,7 +175,7 @@ class Fetched(NamedTuple):
 
 
 class FetchAnswer(NamedTuple):
-    """What a broker answered, by id and number of the partition. Those with an error in common are not listed."""
+    """A broker's answer, by id and number of the partition. Partitions with an error in common are not listed."""
 
     error_code: int
     partitions: dict[tuple[UUID, int], Fetched]
@@ -230,9 +228,9 @@ class FetchRequest_v13(RequestStruct):
 
 
 class FetchByIdRequest(Request[FetchRequest_v13]):
-    """Asks for records of partitions, of ``most_bytes`` in all. A broker fills its answer in the order of the request,
-    and waits for up to ``wait_ms`` while it has nothing. Raises NotImplementedError when it is sent to a broker older
-    than 3.1.
+    """Requests records of partitions, of ``most_bytes`` in total. A broker fills its answer in the order of the
+    request, and waits for up to ``wait_ms`` while it has nothing. Raise NotImplementedError if it is sent to a broker
+    older than 3.1.
     """
 
     API_KEY = 1

@@ -4,13 +4,13 @@ All partitions of a process that one broker leads go into one request, which the
 main request). It is sent if an owner waits, and takes the partitions of busy owners along if they have room, so that
 their next records are here when they ask.
 
-Records gather while those that the last request brought are at work: with a thousand commands per second over 24
-partitions, a fetch, a commit and an append for each command alone would keep two cores busy. Owners that are done wait
+Records accumulate while those of the last request are processed: with a thousand commands per second over 24
+partitions, a separate fetch, commit and append for each command would keep two cores busy. Owners that are done wait
 for the others of their round, but no longer than ``GATHER`` seconds.
 
 A partition that waits and is not in the main request, because it was acquired, moved or full when that was sent, does
-not wait until the broker answers: a short request goes beside it. To get all of them into one request again, the main
-request is short as well while there is one beside.
+not wait until the broker answers: it gets a short request in addition. To get all of them into one request again, the
+main request is short as well while there is another one.
 
 Owns this logic and no I/O: no connection, no clock, no tasks.
 """
@@ -35,7 +35,7 @@ GATHER: Final = 0.005
 
 # A partition's part of an answer, however many partitions there are.
 _LEAST_SHARE: Final = 1024 * 1024
-# What may lie here unread for owners that are busy.
+# The most that may wait here unread for busy owners.
 _BUFFERED_BYTES: Final = 4 * FETCH_BYTES
 _OTHER_TOPIC: Final = (UNKNOWN_TOPIC_ID, INCONSISTENT_TOPIC_ID)
 
@@ -54,7 +54,7 @@ class LogCutError(Exception):
 
 
 class Outcome(Enum):
-    """What an answer was to a partition: records, nothing to work on, or a reason to look for its leader again."""
+    """The meaning of an answer for a partition: records, nothing to process, or a reason to find its leader again."""
 
     FED = auto()
     NOTHING = auto()
@@ -63,11 +63,11 @@ class Outcome(Enum):
 
 @dataclass(eq=False, slots=True)
 class Feed:
-    """One partition's part in shared fetches: where it is fetched from next, and what came and is not read yet.
+    """One partition's part in shared fetches: where to fetch from next, and records that have not been read yet.
 
-    ``disturbances`` counts what may mean that the log has another leader now or is another log. ``ends`` are the last
-    stable offset and the high watermark, as the last answer told them. An error that concerns the partition is raised
-    once everything that came before it was taken.
+    ``disturbances`` counts events that may mean that the log has a new leader or is a different log. ``ends`` are the
+    last stable offset and the high watermark from the last answer. An error that concerns the partition is raised once
+    everything before it has been taken.
     """
 
     partition: TopicPartition
@@ -84,7 +84,7 @@ class Feed:
     #: The request under way that asks for what comes next.
     request: "FetchRound | None" = None
     seen_start: int = 0
-    is_behind: bool = False  # the log goes on behind what was fetched
+    is_behind: bool = False  # the log continues after what was fetched
     stop: int | None = None  # nothing is fetched ahead from here on
     _turn: int = 0
     _queue: deque[Fetched] = field(default_factory=deque)
@@ -93,26 +93,26 @@ class Feed:
 
     @property
     def is_by_id(self) -> bool:
-        """Whether the topic is named by its id."""
+        """Return whether the request names the topic by its id."""
         return self.topic_id is not None and not self.is_named
 
     @property
     def turn(self) -> int:
-        """Another one after each move. What was asked for in an earlier turn is dropped."""
+        """Return a new turn, as after each move. Answers to requests of an earlier turn are dropped."""
         return self._turn
 
     @property
     def queued(self) -> int:
-        """How many bytes came and were not taken."""
+        """Return how many received bytes have not been taken."""
         return self._queued
 
     @property
     def is_ready(self) -> bool:
-        """Whether there is something to take or to raise."""
+        """Return whether there is something to take or to raise."""
         return bool(self._queue) or self._fault is not None
 
     def move(self, offset: int, last_epoch: int = NO_EPOCH) -> None:
-        """Drop all that came or is under way, and go on from ``offset``."""
+        """Drop everything received or under way, and continue from ``offset``."""
         self._turn += 1
         self.request = None
         self._queue.clear()
@@ -146,11 +146,11 @@ class Feed:
         self.disturbances += 1
 
     def wants(self, share: int) -> bool:
-        """Whether something should be asked for because of this partition."""
+        """Return whether this partition needs a request."""
         return (self.waiting and not self._queue) or (self.is_behind and self.has_room(share))
 
     def has_room(self, share: int) -> bool:
-        """Whether it may be asked for at all, now."""
+        """Return whether the partition may be requested now."""
         return 2 * self._queued < share and self._fault is None and not self.is_resting
 
     def deliver(self, fetched: Fetched) -> Outcome:
@@ -202,7 +202,7 @@ class Part(NamedTuple):
 
     @property
     def counts(self) -> bool:
-        """Whether the partition still wants the answer."""
+        """Return whether the partition still wants the answer."""
         return self.feed.turn == self.turn
 
 
@@ -225,7 +225,7 @@ class FetchRound:
 
 @dataclass(slots=True)
 class _Route:
-    """What is under way to one broker, and who is at work with what it brought."""
+    """The requests under way to one broker, and the owners that process its answers."""
 
     main: FetchRound | None = None
     beside: FetchRound | None = None
@@ -234,8 +234,8 @@ class _Route:
 
 
 class Plan(NamedTuple):
-    """What is to be done: requests to send, partitions without a known leader, and when to plan again (None: when
-    something changes).
+    """The next steps: requests to send, partitions without a known leader, and when to plan again (None: when something
+    changes).
     """
 
     rounds: list[FetchRound]
@@ -266,7 +266,7 @@ class FetchPlanner:
         self._feeds.setdefault(feed)
 
     def remove(self, feed: Feed) -> None:
-        """Fetch a partition no more. What is under way for it is dropped."""
+        """Stop fetching a partition. Its pending answers are dropped."""
         self._feeds.pop(feed, None)
         route = self._route_of.pop(feed, None)
         if route is not None:

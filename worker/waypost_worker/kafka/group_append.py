@@ -1,7 +1,7 @@
 """Appends of all partitions of a process: one Produce request per broker carries what waits for that broker.
 
-Owns who goes with whom, and over which connection. What an answer means to a producer, and when to try again, is the
-producer's.
+Decides which batches are sent together, and over which connection. The producer decides what an answer means, and when
+to try again.
 """
 
 import asyncio
@@ -21,11 +21,11 @@ _LONGEST_HOLD: Final = 1.0
 def hold_seconds(connection: Connection) -> float:
     """Return how long a request may wait for the replicas of its slowest partition.
 
-    A leader answers when the replicas in sync have the batches of all partitions in a request (acks=all), and serves no
-    other request of that connection until then. So one slow replica holds up all partitions of the broker. When this
-    time is up, the leader answers REQUEST_TIMED_OUT for the slow partition, and tells the offsets of the others. The
-    slow partition's batch is in the log by then. It is sent again with the same sequence: the leader recognizes it, and
-    a new leader that lacks it takes it.
+    A leader answers when the in-sync replicas have the batches of all partitions in a request (acks=all), and serves no
+    other request of that connection until then. So one slow replica delays all partitions of the broker. When this time
+    is up, the leader answers REQUEST_TIMED_OUT for the slow partition, and returns the offsets of the others. The slow
+    partition's batch is in the log by then. It is sent again with the same sequence: the leader recognizes it, and a
+    new leader that lacks it accepts it.
     """
     return min(_LONGEST_HOLD, connection.request_timeout / 4)
 
@@ -44,7 +44,7 @@ class GroupAppender:
     async def append(self, batch: OutgoingBatch, *, beside: bool = False) -> Answer:
         """Send a batch to the leader of its partition, once, and return the answer.
 
-        Raises what aiokafka raises, also if the request failed as a whole: the batch may be in the log then.
+        Raise what aiokafka raises, even if the request failed as a whole; the batch may be in the log then.
         """
         node = await self._client.leader_of(batch.partition)
         return await self._group(node, beside).submit(batch, len(batch.data))
@@ -71,7 +71,7 @@ class GroupAppender:
         if former is not None and not former.done():
             await asyncio.wait({former})
         connection = self._client.connection
-        # Beside, the leader still answers before the connection's own time limit, which would close it.
+        # Sent separately, the leader still answers before the connection's own time limit, which would close it.
         hold = hold_seconds(connection) if lane is Lane.PRODUCE else connection.request_timeout / 2
         request = ProduceGroup(batches, int(hold * 1000))
         sending = self._under_way[node, lane] = await self._client.begin(node, request, lane)

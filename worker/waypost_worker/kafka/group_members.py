@@ -14,12 +14,12 @@ UNKNOWN_VERSION: Final = "unknown"
 
 
 def member_client_id(version: str) -> str:
-    """What a worker of this version calls itself in the group."""
+    """The name of a worker of this version in the group."""
     return f"{MEMBER}-{version}"
 
 
 async def worker_versions(connection: Connection, group_id: str) -> Counter[str]:
-    """How many members of the group are workers of which version.
+    """Return how many members of the group are workers, by version.
 
     RefusedError if this principal may not describe the group, UnavailableError if Kafka does not answer.
     """

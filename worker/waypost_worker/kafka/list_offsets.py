@@ -1,4 +1,4 @@
-"""Where partitions begin and end, and which offset belongs to a time: one request per broker (ListOffsets).
+"""First and last offsets of partitions, and the offset of a time: one request per broker (ListOffsets).
 
 Asks again while leaders change, for as long as an answer may take. Stands on the shared connections.
 """

@@ -1,7 +1,7 @@
 """Membership of the consumer group: which partitions this worker is to own. It fetches no data.
 
-A revocation is not the end of ownership here. Owners go on during a rebalance and end when the new assignment
-lacks their partition: the fence makes an overlap harmless, and a partition that stays is not disturbed.
+A revocation does not end ownership here. Owners continue during a rebalance and end when the new assignment lacks their
+partition: the fence makes an overlap harmless, and a partition that stays is not disturbed.
 """
 
 import asyncio
@@ -29,8 +29,8 @@ _LEAVE_SECONDS: Final = 1.0
 class Membership:
     """This worker as a member of the group.
 
-    ``assigned`` is the last assignment that is known, also while ``rebalancing``. ``failed`` is set when this
-    membership is of no use any more: :meth:`leave` it and make a new one.
+    ``assigned`` is the last known assignment, even while ``rebalancing``. ``failed`` is set when this membership can no
+    longer be used: :meth:`leave` it and create a new one.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Membership:
         self._polling: asyncio.Task[None] | None = None
         session_ms = int(session_timeout * 1000)
         rebalance_ms = max(10_000, session_ms)
-        # No rebalance takes longer than this, unless the cluster is away or the client is stuck.
+        # No rebalance takes longer than this, unless the cluster is unreachable or the client is stuck.
         self._longest_rebalance = 2 * (rebalance_ms + session_ms) / 1000 + 2 * connection.request_timeout
         self._consumer = AIOKafkaConsumer(
             **{**connection.options(), "client_id": member_client_id(__version__)},
@@ -109,7 +109,7 @@ class Membership:
                 return
 
     async def ends(self) -> dict[int, int]:
-        """How far the assigned partitions can be read; empty if Kafka does not tell in time.
+        """Return up to where the assigned partitions can be read; empty if Kafka does not answer in time.
 
         A partition ends where the oldest open transaction of a client begins.
         """
@@ -140,7 +140,7 @@ class Membership:
         }
 
     async def leave(self) -> None:
-        """Leave the group, so that others take over at once (a static member only goes silent).
+        """Leave the group, so that others take over immediately (a static member only goes silent).
 
         Never raises, and takes a few seconds at most.
         """
@@ -153,7 +153,7 @@ class Membership:
         if stopping.done():
             await asyncio.gather(stopping, return_exceptions=True)
             return
-        # A join that waits for other members, or a coordinator that is away, holds stop() up.
+        # A join that waits for other members, or an unreachable coordinator, blocks stop().
         if not self._static:
             await quietly(self._say_goodbye(), _LEAVE_SECONDS)
         await quietly(stopping, _LEAVE_SECONDS)
@@ -169,8 +169,8 @@ class Membership:
             await self._consumer._client.send(coordinator.coordinator_id, request)
 
     async def _poll(self) -> None:
-        # Nothing ever comes, for all partitions are paused; polling keeps the membership and shows its errors,
-        # the end of the client's coordination task among them.
+        # Nothing ever comes, because all partitions are paused; polling keeps the membership and shows its errors,
+        # including the end of the client's coordination task.
         try:
             while True:
                 async with asyncio.timeout(self._longest_rebalance):

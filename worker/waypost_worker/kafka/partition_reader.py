@@ -1,11 +1,11 @@
-"""Reading one partition without a group: where it begins and ends, a stretch of it, or record after record.
+"""Reading one partition without a group: its ends, a range of it, or record after record.
 
-What the errors of fetches mean, and when a log is refused, is decided here; how partitions are fetched together, in
-``shared_fetch``.
+This module decides what errors of fetches mean, and when a log is refused; ``shared_fetch`` fetches several partitions
+together.
 
-A reader stays with one log. From Kafka 3.1 on it asks by the topic's id and tells which leader wrote what it has, so a
-topic of the same name or a log that was cut answers with an error. Older brokers are asked by name; there the reader
-only counts what may announce such a change (``disturbances``).
+A reader stays with one log. From Kafka 3.1 on, it requests records by the topic's id and says which leader wrote its
+last record, so a different topic of the same name or a truncated log is answered with an error. Older brokers are asked
+by name; there, the reader only counts events that may announce such a change (``disturbances``).
 """
 
 import asyncio
@@ -77,12 +77,14 @@ class PartitionReader:
 
     @property
     def progress(self) -> ReadProgress:
-        """How far :meth:`get` has come, and the ends of the log as the last fetch found them."""
+        """The position of :meth:`get`, and the ends of the log in the last fetch."""
         return ReadProgress(self._buffer.position, *self._feed.ends)
 
     @property
     def disturbances(self) -> int:
-        """How many answers and broken connections may mean that the log has another leader or is another log."""
+        """Return how many answers and broken connections may mean that the log has a new leader or is a different
+        log.
+        """
         return self._feed.disturbances
 
     @property
@@ -123,7 +125,7 @@ class PartitionReader:
         return self._topic_id
 
     async def seek(self, offset: int, last_epoch: int = NO_EPOCH) -> None:
-        """Go on from ``offset``, which is first looked for at the next :meth:`get`.
+        """Continue from ``offset``, which the next :meth:`get` checks first.
 
         ``last_epoch`` is the leader epoch of the record before it, if that is known.
         """
@@ -187,8 +189,8 @@ class PartitionReader:
                 moved_at = loop.time()
             elif loop.time() - moved_at > seconds:
                 raise UnavailableError(
-                    f"Kafka gave nothing of {self._name} from {position} on for {seconds:.0f} s, though the "
-                    f"log goes on to {end}"
+                    f"Kafka returned no records of {self._name} after {position} for {seconds:.0f} s, although "
+                    f"the log continues to {end}"
                 )
 
     async def close(self) -> None:
@@ -199,9 +201,7 @@ class PartitionReader:
 
     @asynccontextmanager
     async def _asking(self, doing: str) -> AsyncIterator[None]:
-        """Raise UnavailableError or RefusedError for what goes wrong while ``doing`` something, also if it takes too
-        long.
-        """
+        """Raise UnavailableError or RefusedError for errors while ``doing`` something, including time-outs."""
         async with kafka_errors(doing):
             async with asyncio.timeout(self._client.connection.start_timeout):
                 await self._client.use(self)
@@ -225,7 +225,7 @@ class PartitionReader:
             return None
 
     async def _check_topic_id(self) -> None:
-        """RefusedError if the topic has another id than it had; a broker may only not have heard of it yet."""
+        """Raise RefusedError if the topic has a different id than before; a broker may just not know of it yet."""
         found = await self._ask_topic_id()
         if found is None or found == self._topic_id:
             return
@@ -237,8 +237,9 @@ class PartitionReader:
 
     def _refuse_cut(self, position: int, end: int) -> NoReturn:
         raise RefusedError(
-            f"{self._name} was cut at offset {end} or before, and {position} was to be read next: a broker that lacked "
-            "records became its leader. Nothing was skipped or changed. Look for an unclean leader election; rebuild "
+            f"{self._name} was truncated at offset {end} or before, and {position} is the next offset to "
+            "read: a broker that lacked records became its leader. Nothing was skipped or changed. Look for "
+            "an unclean leader election; rebuild "
             "with 'waypost replay' if the partition stays refused"
         )
 
@@ -251,8 +252,9 @@ class PartitionReader:
                 "nothing was skipped, and it is read again"
             )
         raise RefusedError(
-            f"{self._name} holds offsets {start} to {end - 1}, and {position} is to be read next: retention "
-            "removed it, or the topic was recreated or cut. Nothing was skipped or changed; use the right "
+            f"{self._name} has offsets {start} to {end - 1}, and {position} is the next offset to read: "
+            "retention removed it, or the topic was recreated or truncated. Nothing was skipped or changed; "
+            "use the right "
             "cluster, or rebuild with 'waypost replay'"
         )
 

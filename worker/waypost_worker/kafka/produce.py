@@ -1,7 +1,7 @@
 """Produce requests that carry batches of several partitions, and what each of them was answered with.
 
-A Produce request outside transactions may mix producers: id, epoch and sequence stand in the header of each batch,
-and a leader judges each batch by itself. Owns what is in a request and in an answer. No connection, no retries.
+A Produce request outside transactions may mix producers: the header of each batch contains id, epoch and sequence, and
+a leader validates each batch separately. Owns the contents of requests and answers. No connection, no retries.
 """
 
 import struct
@@ -32,7 +32,9 @@ class NotSentError(KafkaError):
 
 
 class OutgoingBatch:
-    """A batch on its way to a partition, for so many seconds. ``wanted`` is cleared when its append ends, however."""
+    """A batch on its way to a partition, for this many seconds. ``wanted`` is cleared when its append ends, for any
+    reason.
+    """
 
     def __init__(self, partition: TopicPartition, data: bytearray, seconds: float) -> None:
         self.partition = partition
@@ -42,16 +44,18 @@ class OutgoingBatch:
 
     @property
     def may_be_sent(self) -> bool:
-        """Whether somebody waits for it, and its time is not up.
+        """Return whether somebody waits for it, and its time is not up.
 
-        Boot time runs while a machine is suspended, when the event loop's time stands still. The wall clock catches up
-        after a hypervisor's pause.
+        Boot time advances while a machine is suspended, when the event loop's time does not. The wall clock catches up
+        after a pause by the hypervisor.
         """
         return self.wanted and boottime() < self._until[0] and walltime() < self._until[1]
 
 
 class Answer(NamedTuple):
-    """What a leader answered about a batch. ``time_ms`` is when it took the batch, -1 unless the topic is dated so."""
+    """A leader's answer about a batch. ``time_ms`` is when it accepted the batch, or -1 if the topic does not use the
+    broker's time.
+    """
 
     error_code: int
     offset: int
@@ -101,7 +105,7 @@ class ProduceGroup(Request[ProduceBatches]):
                 topic, partition = batch.partition
                 topics.setdefault(topic, []).append((partition, batch.data))
         if not topics:
-            raise NotSentError("nobody waits for these appends any more")
+            raise NotSentError("nobody is waiting for these appends")
         return request_struct_class(None, _ALL_REPLICAS, self._timeout_ms, list(topics.items()))
 
     def outcomes(self, response: Any) -> list[Answer | Exception]:

@@ -1,4 +1,4 @@
-"""What fetches brought of one partition, decoded piece by piece: every offset is answered once, in order.
+"""Fetched records of one partition, decoded piece by piece: every offset is answered once, in order.
 
 Decodes with ``waypost.kafka.record_batches``, which answers for every offset, whatever the bytes are: records that
 nobody can read come as :class:`UnreadableRecord`. Owns the position. No connection.
@@ -16,11 +16,11 @@ from waypost.model.decisions import Rejected
 from waypost_worker.kafka.fetch_by_id import Fetched
 from waypost_worker.partition.ports import RefusedError, UnreadableRecord
 
-# What one call returns at most, so that batches that unpack to many times their size stay in bounds.
+# The most that one call returns, so that batches that unpack to many times their size stay in bounds.
 _GET_BYTES: Final = 16 * 1024 * 1024
 # Decoding lets other tasks run this often, in seconds.
 _TURN: Final = 0.02
-# Where a batch says its format, and where its largest timestamp stands in format 2.
+# The position of a batch's format, and of its largest timestamp in format 2.
 _MAGIC_AT: Final = 16
 _TIMESTAMP: Final = slice(35, 43)
 
@@ -51,7 +51,7 @@ class RecordBuffer:
         self._records: list[Any] = []
 
     def move(self, offset: int) -> None:
-        """Drop what is here, and go on from ``offset``."""
+        """Drop everything here, and continue from ``offset``."""
         self.position = offset
         self._pieces = self._piece = None
         self._records = []

@@ -35,7 +35,7 @@ class OriginReader(PartitionReader):
 
     @override
     async def get(self, wait_ms: int, most: int) -> list[Any]:
-        # What earlier calls returned is not asked about any more.
+        # Records that earlier calls returned are not requested again.
         self._producers = self._producers[bisect_left(self._producers, (self.progress.position, -2)) :]
         return await super().get(wait_ms, most)
 

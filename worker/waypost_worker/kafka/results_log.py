@@ -65,9 +65,9 @@ class KafkaResultsLog(ResultsLog):
     @property
     @override
     def unanswered_append_seconds(self) -> float:
-        # Nothing of an append is sent later than request_timeout after its begin (OutgoingBatch). What was
-        # sent last may still lie in a socket or in the broker's queue, for which the same time again is allowed. After
-        # that long without an answer, the connection is cut off with all that it holds (ClusterConnections).
+        # No part of an append is sent later than request_timeout after it began (OutgoingBatch). The last part sent may
+        # still be in a socket or in the broker's queue, for which the same time is allowed again. After that long
+        # without an answer, the connection is cut off with everything it holds (ClusterConnections).
         return 2 * self._client.connection.request_timeout
 
     @override

@@ -1,7 +1,7 @@
 """The fetches of all partitions of a process: one request per broker for all of them.
 
-Sends what ``fetch_rounds`` plans, over the shared connections, and hands the answers out. After an answer or a broken
-connection that may mean another leader, metadata is asked for once, whoever was concerned.
+Sends what ``fetch_rounds`` plans, over the shared connections, and distributes the answers. After an answer or a broken
+connection that may mean a new leader, metadata is requested once for all.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _AS_MANY_TOPICS_AS: Final = 11  # the version of a fetch whose answers name anot
 
 
 class FetchKind(NamedTuple):
-    """What fetches are for. ``is_live`` says that records are waited for, rather than read because they are there."""
+    """The purpose of fetches. ``is_live`` says that records are waited for, rather than read because they exist."""
 
     is_live: bool
     isolation: int
@@ -36,7 +36,7 @@ def shared_fetch(client: ClusterClient, kind: FetchKind) -> "SharedFetch":
 
 
 class _Fetches:
-    """What a client fetches with, by kind."""
+    """A client's resources for fetching, by purpose."""
 
     def __init__(self, client: ClusterClient) -> None:
         self._client = client
@@ -158,7 +158,7 @@ class SharedFetch:
     def _fail(self, one: FetchRound, error: Exception) -> None:
         """Let a failure of a request concern everybody in it, as far as it does."""
         too_old = one.by_id and isinstance(error, NotImplementedError | IncompatibleBrokerVersion)
-        # A broker that can't be connected to may lead nothing any more.
+        # A broker that can't be reached may no longer lead anything.
         passes = getattr(error, "invalid_metadata", False) or isinstance(error, NodeNotReadyError)
         for part in one.live:
             if too_old:
@@ -166,8 +166,8 @@ class SharedFetch:
             elif part.was_waiting and not passes:
                 part.feed.fail(error)
             else:
-                # If nobody waited, it may say nothing about Kafka: whoever folds 300,000 records lets the event loop
-                # turn too rarely for 8 MB to arrive in time.
+                # If nobody waited, this may say nothing about Kafka: a process that folds 300,000 records lets the
+                # event loop run too rarely for 8 MB to arrive in time.
                 self.disturb(part.feed)
 
     async def _ask(self, one: FetchRound) -> dict[tuple[str, int], Fetched]:
@@ -203,7 +203,7 @@ class SharedFetch:
         return FetchRequest(wait_ms, _LEAST_BYTES, one.most_bytes, self._kind.isolation, list(topics.items()))
 
     async def _recover(self) -> None:
-        """Ask for metadata, and let those who rest go on; again while there are more."""
+        """Request metadata, and let the waiting partitions continue; repeat while there are more."""
         try:
             while self._resting:
                 resting, self._resting = self._resting, set()

@@ -13,7 +13,7 @@ from waypost_worker.kafka.fetch_by_id import TopicIdRequest, topic_id_in
 
 
 class TopicIds:
-    """Asks brokers for ids of topics. What one broker does about one topic concerns nobody who asks for another."""
+    """Asks brokers for ids of topics. One broker's failure for one topic does not affect requests for another."""
 
     def __init__(self, client: ClusterClient) -> None:
         self._client = client

@@ -34,7 +34,7 @@ _RETENTION_CHECK_MS: Final = 10 * 60 * 1000
 LEAST_RESULTS_RETENTION_MS: Final = _DAY_MS
 _REPLICAS: Final = 3
 _DENIED: Final = (TopicAuthorizationFailedError, ClusterAuthorizationFailedError)
-_OF_THE_TOPIC: Final = 1  # source of a setting that was made on a topic, and is no default
+_OF_THE_TOPIC: Final = 1  # source of a setting that was made on a topic, and is not a default
 # The default of clients: brokers that allow less refuse those that ask for nothing else.
 _TRANSACTION_MS: Final = 60_000
 
@@ -46,11 +46,11 @@ def topic_settings(
     commands_retention_ms: int = FOR_EVER,
     results_retention_ms: int = RESULTS_RETENTION_MS,
 ) -> dict[str, dict[str, str]]:
-    """The settings of each topic by name, for topics of so many replicas."""
+    """Return the settings of each topic by name, for topics with this many replicas."""
     common = {"cleanup.policy": "delete", "unclean.leader.election.enable": "false", **_in_sync(replicas)}
     return {
-        # The broker's clock orders and dates commands. The log is the source of truth: it is kept for ever
-        # until snapshots make less enough.
+        # The broker's clock orders and timestamps commands. The log is the source of truth, so it is kept indefinitely
+        # until snapshots allow less.
         topics.commands: {
             **common,
             "message.timestamp.type": "LogAppendTime",
@@ -87,9 +87,9 @@ async def create_topics(
 ) -> list[str]:
     """Make the topics that are missing; their names. Existing ones stay as they are (see check_topics).
 
-    ``replicas`` is 3, or the number of brokers where that is less. Retention in milliseconds, -1 for ever.
-    RefusedError if only one exists and has another number of partitions, or if results would be kept for less than a
-    day; UnavailableError if Kafka refuses.
+    ``replicas`` is 3, or the number of brokers if that is less. Retention is in milliseconds, -1 for unlimited. Raise
+    RefusedError if only one exists and has a different number of partitions, or if results would be kept for less than
+    a day; raise UnavailableError if Kafka refuses.
     """
     if FOR_EVER < results_retention_ms < LEAST_RESULTS_RETENTION_MS:
         raise RefusedError(
@@ -121,7 +121,7 @@ async def create_topics(
 
 
 async def _create(admin: AIOKafkaAdminClient, new: NewTopic) -> bool:
-    """Whether it was made; False if it exists."""
+    """Return whether it was created; False if it exists."""
     answer: Any = await admin.create_topics([new])
     code: int
     code, *said = answer.topic_errors[0][1:]
@@ -132,12 +132,14 @@ async def _create(admin: AIOKafkaAdminClient, new: NewTopic) -> bool:
 
 
 async def _broker_count(admin: AIOKafkaAdminClient, seconds: float) -> int:
-    """How many brokers are alive. A broker that has just started answers before it knows of any, itself included."""
+    """Return how many brokers are alive. A broker that has just started answers before it knows of any, including
+    itself.
+    """
     async with asyncio.timeout(seconds):
         while True:
             try:
                 brokers = (await admin.describe_cluster())["brokers"]
-            except NodeNotReadyError:  # the client was told of no broker to ask
+            except NodeNotReadyError:  # the client knows no broker to ask
                 brokers = []
             if brokers:
                 return len(brokers)
@@ -166,7 +168,7 @@ class Update(NamedTuple):
 
 
 async def update_topics(connection: Connection, topics: Topics, *, dry_run: bool = False) -> list[Update]:
-    """Change the settings of existing topics that break the protocol (errors of check_topics); what was changed.
+    """Change the settings of existing topics that break the protocol (errors of check_topics). Return the changes.
 
     UnavailableError if a topic does not exist or Kafka refuses.
     """
@@ -220,8 +222,8 @@ async def create_results_topic(connection: Connection, topics: Topics, partition
 async def check_topics(
     connection: Connection, topics: Topics, session_timeout: float | None = None, *, brokers: bool = True
 ) -> list[Finding]:
-    """Compare topics and broker settings with what the protocol needs, and with a worker's session timeout in
-    seconds where one is given. Without ``brokers``, only the topics are looked at.
+    """Compare topics and broker settings with the protocol's requirements, and with a worker's session timeout in
+    seconds if given. Without ``brokers``, only the topics are checked.
     """
     async with _admin(connection) as admin:
         nodes = (await admin.describe_cluster())["brokers"]
@@ -329,7 +331,9 @@ def _check_replication(
     if lacking := [p["partition"] for p in topic["partitions"] if len(p["isr"]) < len(p["replicas"])]:
         message = f"partitions {lacking} have replicas that are not in sync"
         return [
-            Finding("warning", name, message, "wait for the brokers to catch up, or look for what is down")
+            Finding(
+                "warning", name, message, "wait for the brokers to catch up, or find the broker that is down"
+            )
         ]
     return [Finding("ok", name, f"{replicas} replica(s) on {brokers} broker(s)")]
 
@@ -355,7 +359,7 @@ def _check_broker(subject: str, found: dict[str, str], brokers: int) -> list[Fin
 
 
 def _check_transactions(subject: str, found: dict[str, str]) -> Finding:
-    """How long one client's open transaction may hold back everybody's commands of a partition."""
+    """Check how long one client's open transaction may block a partition for everybody."""
     key = "transaction.max.timeout.ms"
     value = int(found.get(key) or 0)
     if value <= _TRANSACTION_MS:
@@ -369,10 +373,10 @@ def _check_transactions(subject: str, found: dict[str, str]) -> Finding:
 
 
 def _check_authorizer(subject: str, found: dict[str, str], host: str) -> Finding:
-    """Whether ACLs are in force. ``host`` is the address that the broker gives to clients."""
+    """Check whether ACLs are enforced. ``host`` is the address that the broker gives to clients."""
     key = "authorizer.class.name"
     if value := found.get(key):
-        return Finding("ok", subject, f"ACLs are in force ({key}={value})")
+        return Finding("ok", subject, f"ACLs are enforced ({key}={value})")
     if _is_loopback(host):
         return Finding("ok", subject, f"has no authorizer, and is reached from its own machine only ({host})")
     return Finding(
@@ -391,7 +395,7 @@ def _is_loopback(host: str) -> bool:
 
 
 async def retention_ms(connection: Connection, topic: str) -> int | None:
-    """How long a topic keeps records, in milliseconds; None for ever, as far as time is concerned."""
+    """Return how long a topic keeps records, in milliseconds; None if there is no time limit."""
     async with _admin(connection) as admin:
         settings = await _settings(admin, ConfigResourceType.TOPIC, topic)
     found = int(settings.get("retention.ms") or FOR_EVER)
@@ -413,7 +417,7 @@ async def kept_ms(connection: Connection, topic: str) -> int | None:
 
 
 def _check_group(subject: str, found: dict[str, str], session_timeout: float) -> Finding:
-    """Whether the group's coordinator would take a member with this session timeout, in seconds."""
+    """Return whether the group's coordinator would accept a member with this session timeout, in seconds."""
     low, high = (int(found.get(f"group.{end}.session.timeout.ms") or 0) / 1000 for end in ("min", "max"))
     if low <= session_timeout <= high:
         return Finding("ok", subject, f"takes a session timeout of {session_timeout:g} s")
@@ -449,7 +453,7 @@ async def create_scratch_topic(
 async def _settings(
     admin: AIOKafkaAdminClient, kind: ConfigResourceType, name: str, *, own_only: bool = False
 ) -> dict[str, str]:
-    """The settings in force; with ``own_only`` those that were made on the topic itself."""
+    """Return the settings in effect; with ``own_only``, those that were made on the topic itself."""
     answers: Any = await admin.describe_configs([ConfigResource(kind, name)])
     code, message, _, _, entries = answers[0].resources[0]
     if for_code(code) in _DENIED:

@@ -1,4 +1,4 @@
-"""What people do with a deployment, as values: differences, stored sessions, words for results.
+"""Operations on a deployment, as values: differences, stored sessions, words for results.
 
 The command line and the console are two ways to show it. May import the library, ``partition`` and ``kafka``; knows
 neither a terminal nor a browser.

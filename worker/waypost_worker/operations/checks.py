@@ -19,7 +19,7 @@ from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.group_members import UNKNOWN_VERSION
 from waypost_worker.postgres.statements import statement
 
-# What a clock that is wrong by more would make of latencies, ages and alerts.
+# A clock with a larger error makes latencies, ages and alerts wrong.
 _CLOCK_SECONDS: Final = 1.0
 
 
@@ -49,7 +49,7 @@ def broker_findings(brokers: Sequence[BrokerVersion]) -> list[Finding]:
     findings = [_broker(broker) for broker in brokers]
     releases = sorted({release(broker.newest) for broker in brokers if broker.newest is not None})
     if len(releases) > 1:
-        message = f"brokers of Kafka {' and '.join(releases)} side by side"
+        message = f"brokers of Kafka {' and '.join(releases)} are mixed"
         findings.append(Finding("warning", "brokers", message, "finish the upgrade of the cluster"))
     levels = [(broker.in_force, broker.newest) for broker in brokers if broker.in_force and broker.newest]
     if len(releases) == 1 and levels:
@@ -57,11 +57,14 @@ def broker_findings(brokers: Sequence[BrokerVersion]) -> list[Finding]:
         if release(in_force) != release(newest):
             message = f"the brokers are of Kafka {release(newest)}, the cluster acts as {release(in_force)}"
             mend = (
-                f"kafka-features.sh upgrade --release-version {release(newest)}, once no broker is to go back"
+                f"kafka-features.sh upgrade --release-version {release(newest)}, once no broker will be "
+                "downgraded"
             )
             findings.append(Finding("warning", "brokers", message, mend))
         else:
-            findings.append(Finding("ok", "brokers", f"all of Kafka {release(newest)}, which is in force"))
+            findings.append(
+                Finding("ok", "brokers", f"all of Kafka {release(newest)}, with its features enabled")
+            )
     return findings
 
 
@@ -99,7 +102,7 @@ def _no_worker(group_id: str, waiting: int | None) -> Finding:
     none = f"no worker is running in the group {group_id!r}"
     if waiting is None:
         mend = "fix the other findings, and start one with 'waypost worker'"
-        return Finding("warning", "workers", f"{none}, and how many commands wait can't be told", mend)
+        return Finding("warning", "workers", f"{none}, and the number of waiting commands is unknown", mend)
     if waiting == 0:
         return Finding("ok", "workers", f"{none}, and no command waits")
     commands = f"{waiting:,} commands wait" if waiting > 1 else "1 command waits"

@@ -1,4 +1,6 @@
-"""A session once more, elsewhere or from one of its checkpoints on: what Postgres holds at one moment, as commands."""
+"""A copy of a session, elsewhere or starting at one of its checkpoints: the rows of one moment in Postgres, as
+commands.
+"""
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
@@ -71,7 +73,7 @@ class CopyPlan:
             self._keeps_keys = not other
 
     async def _begun(self, reader: "Reader") -> bool:
-        """Whether what is there is this same fork, which was interrupted."""
+        """Return whether the existing session is this same fork, which was interrupted."""
         async for checkpoint in reader.session(self.name):
             if checkpoint.imported_id is None or checkpoint.imported_id.rpartition(":")[0] != self.origin:
                 return False

@@ -1,4 +1,4 @@
-"""How two JSON values differ, as a list of changes. Pure."""
+"""Differences between two JSON values, as a list of changes. Pure."""
 
 from collections.abc import Hashable, Iterator, Sequence
 from difflib import SequenceMatcher
@@ -27,7 +27,7 @@ class Change(NamedTuple):
 
 
 def contents(checkpoint: "Checkpoint") -> dict[str, Any]:
-    """What of a checkpoint is compared: not its id and times, which always differ."""
+    """Return the compared parts of a checkpoint: not its id and times, which always differ."""
     return {"name": checkpoint.name, "data": checkpoint.data, "metadata": checkpoint.metadata}
 
 
@@ -107,7 +107,7 @@ def shown(change: Change) -> dict[str, Any]:
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> str:
-    """How many of each kind, in words."""
+    """Describe how many changes of each kind there are."""
     kinds = [row["change"] for row in rows]
     counts = [f"{kinds.count(kind)} {kind}" for kind in SIGNS if kind in kinds]
     return ", ".join(counts) or "no difference"

@@ -1,7 +1,8 @@
-"""The interchange format as lines: one checkpoint a line, any number of sessions after each other.
+"""The interchange format as lines: one checkpoint per line, for any number of sessions in sequence.
 
-A line has the five keys of the interchange list, and its session is in its id (``session:number``). Not a session a
-line: a session may hold gigabytes, a line at most what one command can carry. Knows neither Kafka nor Postgres.
+A line has the five keys of the interchange list, and its id names the session (``session:number``). There is not one
+line per session, because a session can contain gigabytes and a line must fit into one command. Knows neither Kafka nor
+Postgres.
 """
 
 from collections.abc import Iterable, Iterator
@@ -36,7 +37,7 @@ class Part(NamedTuple):
 def line_of(checkpoint: Checkpoint, metadata: bytes | None = None) -> bytes:
     """A checkpoint as a line, without its end; ``metadata`` replaces its own.
 
-    ``data`` stays as it was sent, but for line breaks between its tokens, which become spaces.
+    ``data`` stays as it was sent, except that line breaks between its tokens become spaces.
     """
     fields = {
         "id": checkpoint.id,

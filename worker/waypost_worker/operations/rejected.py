@@ -1,4 +1,4 @@
-"""Refused commands as they are kept: whether sending one again makes sense, and removing those of no more use."""
+"""Stored rejected commands: whether it makes sense to send one again, and removing those of no further use."""
 
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _BATCH: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class RefusedCommand:
-    """A refused command; a record as far as reading its envelope needs one."""
+    """A rejected command; a record as far as reading its envelope needs one."""
 
     partition: int
     offset: int
@@ -36,11 +36,11 @@ class RefusedCommand:
 
     @property
     def place(self) -> str:
-        """Where it is in the command topic, as people type it."""
+        """Return its place in the command topic, as people type it."""
         return f"{self.partition}/{self.offset}"
 
     def problem(self) -> InvalidCommandError | None:
-        """Why it would be refused whatever its session holds; None if it can be read."""
+        """Return why it would be rejected no matter what its session contains; None if it can be read."""
         if self.value_bytes is not None:
             return InvalidCommandError(
                 "too-large",
@@ -79,7 +79,9 @@ def refused_command(row: Any, value: bytes | None = None) -> RefusedCommand:
 
 @dataclass(frozen=True, slots=True)
 class RejectedFilters:
-    """What has to match; None where it does not count. Times are the broker's, when it took the command."""
+    """Conditions that have to match; None if one does not count. Times are the broker's, when it received the
+    command.
+    """
 
     session: str | None = None
     code: str | None = None

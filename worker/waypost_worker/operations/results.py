@@ -14,7 +14,7 @@ def for_programs(kind: str, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def about(kind: str, body: dict[str, Any]) -> str:
-    """What there is to say of a result beside its type and subject, on one line."""
+    """Describe a result on one line, apart from its type and subject."""
     match short(kind):
         case "rejected":
             return f"{body['code']}: {body['message']}"

@@ -30,10 +30,10 @@ async def result_of(
         stats = publisher.stats()
         if stats.buffered:
             raise OperationError(
-                f"Kafka did not take command {error.command_id} within {timeout:g} s ({stats.last_error}); "
-                "it is not sent any more"
+                f"Kafka did not accept command {error.command_id} within {timeout:g} s ({stats.last_error}); "
+                "it will not be sent"
             ) from None
         raise OperationError(
-            f"no result of command {error.command_id} within {timeout:g} s. Kafka has it, and it will be applied: "
-            "is a worker running?"
+            f"no result of command {error.command_id} within {timeout:g} s. Kafka has it, and it will be "
+            "applied; check that a worker is running"
         ) from None

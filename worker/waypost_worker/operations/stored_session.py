@@ -1,4 +1,4 @@
-"""A session as Postgres holds it at one moment, without data: what previews, tables and timelines are made from."""
+"""A session as stored in Postgres at one moment, without data: the basis of previews, tables and timelines."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from waypost.model.preview import Preview, preview
 from waypost.model.retention import RetentionPolicy
 from waypost.model.times import to_micros
 
-#: What a fork's newest checkpoint has in its metadata: the id that it was made from.
+#: The metadata key of a fork's newest checkpoint with the id of its origin.
 FORKED_FROM: Final = "forked_from"
 _HERE: Final = "waypost_worker.operations/"
 
 
 class Rows(Protocol):
-    """Where named statements about one session are answered, all at the same moment: a reader's snapshot."""
+    """Answers named statements about one session, all as of the same moment: a reader's snapshot."""
 
     async def fetch(self, statement: str, session_id: str, *arguments: Any) -> list[Any]:
         """Return the rows of a named statement."""
@@ -30,8 +30,8 @@ class Rows(Protocol):
 class StoredSession:
     """Session with its live entries, lowest number first. ``sizes`` are the bytes of their data.
 
-    ``policy`` is the one in force, ``own_policy`` whether it is the session's own. ``last_position`` is the offset of
-    the last command that was applied to the session: it tells two states apart.
+    ``policy`` is the one in effect, and ``own_policy`` says whether it is the session's own. ``last_position`` is the
+    offset of the last command that was applied to the session, which distinguishes two states.
     """
 
     session_id: str

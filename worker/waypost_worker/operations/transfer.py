@@ -1,7 +1,7 @@
 """Commands that belong together, sent so that the whole can be started again after any interruption.
 
-Each command's id follows from the transfer's id, its place and its content. What was applied before is then a
-duplicate, which changes nothing, for as long as the session remembers it: at least its last 256 commands.
+Each command's id follows from the transfer's id, its place and its content. A command that was applied earlier is then
+a duplicate, which changes nothing as long as the session remembers it: at least its last 256 commands.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ class Step:
 
 @dataclass(slots=True)
 class Totals:
-    """What the results said. ``repeated`` commands were applied by an earlier run of the same transfer."""
+    """A summary of the results. ``repeated`` commands were applied by an earlier run of the same transfer."""
 
     imported: int = 0
     replaced: int = 0
@@ -69,7 +69,7 @@ class Totals:
 
 
 class Transfer:
-    """Sends steps: those of a session one after the other, those of different sessions side by side."""
+    """Sends steps: those of one session in sequence, those of different sessions in parallel."""
 
     def __init__(self, transfer_id: str, timeout: float, done: Callable[[], None] = lambda: None) -> None:
         """``done`` is called for each command that has its result; ``timeout`` is for one result, in seconds."""
@@ -92,7 +92,7 @@ class Transfer:
                 before = self._last.get(step.session)
                 self._last[step.session] = asyncio.create_task(self._send(publisher, step, before))
         finally:
-            # What was sent will be applied: its outcome is waited for, whatever ended the rest.
+            # Commands that were sent will be applied, so wait for their outcome even if the rest failed.
             await asyncio.gather(*self._last.values(), return_exceptions=True)
         if self._failed is not None:
             raise self._failed

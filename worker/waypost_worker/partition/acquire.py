@@ -1,8 +1,8 @@
 """Taking a partition over: the steps of the protocol, in their order.
 
-Why the order matters: Postgres is fenced first (1), so no older owner can commit any more; then the results
-partition (2), so none can append behind the fence record; only then is the tail read (3), and what it shows
-is final. Everything above what the tail shows is made again from the outbox (5) or the log (6).
+The order matters. Postgres is fenced first (1), so no older owner can commit; then the results partition (2), so no
+older owner can append after the fence record. Only then is the tail read (3), and the results in it are final.
+Everything above them is rebuilt from the outbox (5) or the log (6).
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -70,21 +70,21 @@ async def acquire(
         tail_end = await results.append([record]) + 1
     clock_ahead = await _check_clock(log, results, clock, asked_at)
 
-    # 3. Read the tail: what was emitted behind the stored position, for good.
+    # 3. Read the tail: the results that were emitted after the stored position. They are final.
     tail = await _read_tail(results, claim, results_start, tail_end, record)
     others = bool((tail.producer_ids | {claim.producer_id}) - {fence.producer_id, None})
     if others:
-        # A new producer id fences nothing of another, so wait: an older owner, though fenced in Postgres, may
-        # append for as long as it trusts its proof, and what it sent last may then still be under way. Postgres
-        # knows the id of the owner that it remembers; those that it forgot in a failover left theirs in the topic.
+        # A new producer id does not fence another one, so wait: an older owner, though fenced in Postgres, may append
+        # for as long as it trusts its proof, and its last request may then still be under way. Postgres knows the id of
+        # the last owner that it remembers; owners that it forgot in a failover left their ids in the topic.
         await sleep(limits.proof_lifetime)
         await sleep(results.unanswered_append_seconds)
-    # Recorded only now: the stored id tells the next owner that nobody appends under another any more.
+    # Recorded only now: the stored id shows the next owner that nobody still appends under another one.
     with proof.renewed():
         await store.record_claim(claim.epoch, fence)
     if others:
-        # Only an append tells the end for sure: a broker that does not know yet that it leads no more would give
-        # an older one, and what was emitted behind that would be emitted again.
+        # Only an append shows the end for certain: a broker that does not know yet that it is no longer the leader
+        # would return an older one, and the results after that would be emitted again.
         proof.check()
         with proof.fencing():
             tail_end = await results.append([record]) + 1
@@ -106,8 +106,8 @@ async def acquire(
     if not limits.accept_trimmed_results:  # the operator's word stands for answers that are not there
         await _check_complete(log, claim.next_offset, tail.highest, owed)
 
-    # 5. Finish the outbox: emit what was committed but is not in the topic. A long tail took its time, so
-    # the ownership is proved once more first.
+    # 5. Finish the outbox: emit results that were committed but are not in the topic. Reading a long tail took time, so
+    # prove the ownership again first.
     position = Position(
         claim.epoch,
         claim.next_offset,
@@ -162,8 +162,8 @@ async def _check_clock(log: CommandLog, results: ResultsLog, clock: Clock, asked
 
 
 async def check_log(log: CommandLog, position: int, anchor: bytes | None) -> int:
-    """RefusedError unless the log reaches to ``position`` and holds the record that was applied before it; the
-    end of the log.
+    """Raise RefusedError unless the log reaches to ``position`` and has the record that was applied before it. Return
+    the end of the log.
     """
     start, end = await log.bounds()
     if position > end:
@@ -192,7 +192,7 @@ async def check_log(log: CommandLog, position: int, anchor: bytes | None) -> int
 
 
 async def check_ordered(log: CommandLog, orders: SkipOrders, offset: int) -> None:
-    """RefusedError unless the command that an operator asked to have skipped is skipped by the log."""
+    """Raise RefusedError unless the log skips the command for which an operator requested it."""
     records = await log.read(offset, offset + 1)
     if records and orders.of(records[0]) is None:
         raise RefusedError(
@@ -203,10 +203,10 @@ async def check_ordered(log: CommandLog, orders: SkipOrders, offset: int) -> Non
 
 
 async def check_answered(log: CommandLog, highest: int, log_end: int) -> None:
-    """RefusedError unless the log has the last command that the results topic answers.
+    """Raise RefusedError unless the log has the last command that the results topic answers.
 
-    Without an anchor that reaches so far, this alone tells a log that was replaced by another while Postgres
-    lost what it knew: offsets of the new one may be taken up by records that no reader sees.
+    Without an anchor that reaches this far, this is the only sign of a log that was replaced by another one while
+    Postgres lost its state: offsets of the new log may belong to records that no reader sees.
     """
     if highest >= log_end:
         log_end = (await log.bounds())[1]  # it may have grown since
@@ -225,13 +225,14 @@ async def _check_results(results: ResultsLog, claim: Claim, accept_trimmed_resul
     if claim.results_offset > end:
         raise RefusedError(
             f"the results topic ends at {end}, before the stored position {claim.results_offset}: it was "
-            "recreated or cut. Nothing was changed; use another topic prefix, or rebuild with 'waypost replay'"
+            "recreated or truncated. Nothing was changed; use another topic prefix, or rebuild with "
+            "'waypost replay'"
         )
     if claim.results_offset < start and not accept_trimmed_results:
         raise RefusedError(
-            f"retention removed results {claim.results_offset} to {start - 1} before this worker could see "
-            "whether they answer all applied commands. Nothing was changed. To go on, accepting that some "
-            "results of that time may be missing or come twice, start with "
+            f"retention removed results {claim.results_offset} to {start - 1} before this worker could "
+            "check whether they answer all applied commands. Nothing was changed. To continue, and accept "
+            "that some results of that time may be missing or emitted twice, start with "
             "WAYPOST_ACCEPT_TRIMMED_RESULTS=true once"
         )
     return start
@@ -240,18 +241,20 @@ async def _check_results(results: ResultsLog, claim: Claim, accept_trimmed_resul
 async def _read_tail(
     results: ResultsLog, claim: Claim, start: int, end: int, fence: ResultRecord
 ) -> EmittedTail:
-    """What lies up to ``end``, where ``fence`` was appended; UnavailableError if another record is there."""
+    """Return the results up to ``end``, where ``fence`` was appended. Raise UnavailableError if another record is
+    there.
+    """
     tail = EmittedTail(claim.emitted, claim.results_offset, claim.owners, start)
     if end > claim.results_offset:
-        # What an operator accepted counts neither in R nor in the order of results.
+        # Records that an operator accepted count neither in R nor in the order of results.
         found = without_foreign(results, claim.foreign_results)
         async for records in found.read(max(start, claim.results_offset - LOOK_BACK), end):
             tail.take(records, claim.next_offset, [found.producer_of(record) for record in records])
     if tail.last_value != fence.value:
-        # A coordinator that lost its last write gives an epoch twice. The first append of the second claimant then
-        # has the sequence number of the first one's, so the broker takes it for the same batch, writes nothing, and
-        # answers with where that one lies. What the first claimant appended since would never be read. If the topic
-        # was cut instead, the next attempt says so.
+        # A coordinator that lost its last write assigns an epoch twice. The first append of the second claimant then
+        # has the same sequence number as the first one's, so the broker takes it for the same batch, writes nothing,
+        # and answers with the offset of that one. Results that the first claimant has appended since would never be
+        # read. If the topic was truncated instead, the next attempt reports it.
         raise UnavailableError(
             f"Kafka answered that the fence record lies at offset {end - 1} of the results, but it does not: this "
             "producer epoch was given to another worker as well. Nothing was written; claiming a new one"
@@ -261,7 +264,9 @@ async def _read_tail(
 
 
 def _owed(claim: Claim, highest: int) -> list[list[outbox.Item]]:
-    """What the outbox still owes where commands up to ``highest`` are answered; an entry each, none of them empty."""
+    """Return the outbox entries that are not emitted yet if commands up to ``highest`` are answered, none of them
+    empty.
+    """
     owed = []
     for entry in claim.outbox:
         if entry.last_offset <= highest:
@@ -273,15 +278,15 @@ def _owed(claim: Claim, highest: int) -> list[list[outbox.Item]]:
 async def _check_complete(
     log: CommandLog, next_offset: int, highest: int, owed: Sequence[Sequence[outbox.Item]]
 ) -> None:
-    """RefusedError unless each applied command is answered in the topic or owed by the outbox.
+    """Raise RefusedError unless each applied command is answered in the topic or pending in the outbox.
 
-    What a replay after a loss of Postgres found in the topic it only compared, and owes nothing for. If the topic
-    is cut after that, above the stored position, nothing else tells that these results are gone.
+    Results that a replay after a loss of Postgres found in the topic were only compared, and are not in the outbox. If
+    the topic is truncated after that, above the stored position, nothing else shows that these results are gone.
     """
     covered = highest
     for first, last in [*((items[0][0], items[-1][0]) for items in owed), (next_offset, next_offset)]:
         if first > covered + 1:
-            # Markers and aborted records need no answer; what retention removed can't be looked at any more.
+            # Markers and aborted records need no answer; records that retention removed can't be checked.
             start, _ = await log.bounds()
             found = await log.read(max(start, covered + 1), first) if first > start else []
             if found:

@@ -41,14 +41,14 @@ from waypost_worker.partition.kept import kept, without_content
 from waypost_worker.partition.ports import Changes, RejectedRow, ResultRecord, Row, UnreadableRecord
 from waypost_worker.partition.signatures import is_signed
 
-# What makes named tuples (see waypost.wire.envelope): a create is several of them.
+# Creates named tuples (see waypost.wire.envelope): a create consists of several.
 _new: Final = tuple.__new__
 
 
 class Decoded(NamedTuple):
-    """A record as far as it can be understood without state: a command, or why it is none. ``session_id`` is the
-    session whose state is needed to decide, or None. That of a rejected one is needed as well: an erased session keeps
-    nothing of what comes.
+    """A record as far as it can be understood without state: a command, or the reason why it is not one. ``session_id``
+    is the session whose state is needed to decide, or None. A rejected command needs its session too, because an erased
+    session keeps nothing of what comes.
     """
 
     record: KafkaRecord
@@ -73,7 +73,7 @@ _SIGNATURE: Final = 20  # looking at one takes about 0.1 ms, in checkpoints
 
 
 def decode(record: KafkaRecord, partition: int, partitions: int) -> Decoded:
-    """Understand a record. Never raises for bad input: what is wrong becomes a rejection."""
+    """Understand a record. Never raises for bad input: an invalid command becomes a rejection."""
     envelope: Envelope | None = None
     try:
         envelope = open_envelope(record)
@@ -126,7 +126,7 @@ class _Rollback:
 
 
 class ChangeCollector:
-    """What accepted decisions change in sessions and in the store, whatever they are made from."""
+    """The changes of accepted decisions to sessions and to the store, regardless of where the decisions come from."""
 
     def __init__(self) -> None:
         self.changes = Changes()
@@ -157,7 +157,7 @@ class ChangeCollector:
         self.note_partition(state, decision)
 
     def note_partition(self, state: PartitionState, decision: PartitionDecision) -> None:
-        """What an accepted decision about the whole partition changed."""
+        """Add the change of an accepted decision about the whole partition."""
         self.changes.partition_commands = list(state.recent)
         self.changes.authority = state.authority
         if isinstance(decision, DefaultsConfigured):
@@ -207,7 +207,7 @@ class ChangeCollector:
         self.changes.puts[session_id, entry.number] = Row(session_id, entry, *content)
 
     def _drop(self, session_id: str, number: int) -> None:
-        # What this batch put was never stored; if it replaced a stored row, that one is in drops already.
+        # A checkpoint that this batch put was never stored; if it replaced a stored row, that one is already in drops.
         key = (session_id, number)
         if self.changes.puts.pop(key, None) is None:
             self.changes.drops[key] = None
@@ -225,7 +225,7 @@ class Batch(ChangeCollector):
         self._made: list[tuple[int, ResultRecord]] = []
         self._items: list[outbox.Item] = []
         self._rollbacks: list[_Rollback] = []
-        # The places in the batch of all that are no accepted creates: few, as a rule.
+        # The places in the batch of all commands except accepted creates: usually few.
         self.others: list[int] = []
         # Valid orders to skip a command that was not skipped, with their offsets.
         self.unmet: list[tuple[NotSkipped, int]] = []
@@ -236,11 +236,11 @@ class Batch(ChangeCollector):
 
     @property
     def is_full(self) -> bool:
-        """Whether its results take so much memory that it should end here."""
+        """Return whether its results take so much memory that it should end here."""
         return self._result_bytes >= RESULT_BYTES
 
     def resume(self) -> None:
-        """Go on: the event loop had its turn."""
+        """Continue, after the event loop had its turn."""
         self._work, self.pauses = 0, self.is_full
 
     def add(self, decoded: Decoded) -> None:

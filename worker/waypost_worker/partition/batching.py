@@ -1,11 +1,11 @@
-"""What a fetch brought, decoded a few records at a time and cut into batches.
+"""Fetched records, decoded a few at a time and divided into batches.
 
-A batch of two thousand commands is more than a core's cache holds. Decoded all at once, each body has left it again
-when its turn comes to be decided on and copied into its result, which makes both dearer: so a piece is taken all the
-way before the next one is looked at. Where pieces end changes nothing that a command means.
+A batch of two thousand commands is larger than a core's cache. If it were decoded completely first, each body would
+have left the cache when it is decided on and copied into its result, which would make both more expensive. So a piece
+is processed completely before the next one is read. The boundaries of pieces do not affect what commands mean.
 
-Nothing holds the event loop for long, whatever is in a body: it gets a turn between pieces, and a large body is decoded
-in a thread beside it. Performs no other I/O.
+Nothing blocks the event loop for long, no matter what is in a body: it gets a turn between pieces, and a large body is
+decoded in a separate thread. Performs no other I/O.
 """
 
 import asyncio
@@ -56,8 +56,8 @@ class BatchSplitter:
     async def batch(self) -> AsyncGenerator[list[Decoded], None]:
         """Yield the pieces of the next batch, none of them empty: ``most_bytes`` together, at least one record.
 
-        Where a batch is cut never changes what its commands mean. Take it to its end before the next one, or put
-        back what it was not taken of.
+        The boundaries of batches never change what commands mean. Process a batch to its end before the next one, or
+        put back the rest of it.
         """
         room = self._most_bytes
         since = 0
@@ -120,10 +120,11 @@ def _fitting(weights: Sequence[int], most: int) -> int:
 class AdaptiveLinger:
     """When to let commands gather before the next batch, for one term. Seconds of a clock that never goes back.
 
-    A batch has costs of its own: a fetch, a commit and an append, each a request that wakes somebody up, several
-    milliseconds of CPU together. A thousand commands per second that go one or two at a time keep two cores busy with
-    that alone, and then wait for each other. Gathered for as long as the last batch took, each waits a little longer,
-    and all wait less. If commands are rarer than that, nothing is gained, and nobody waits.
+    A batch has fixed costs: a fetch, a commit and an append, each of which wakes up another process, several
+    milliseconds of CPU time together. A thousand commands per second, one or two at a time, would keep two cores busy
+    with that alone, and would then wait for each other. If commands accumulate for as long as the last batch took, each
+    waits a little longer at first, and all wait less in total. If commands are rarer than that, there is nothing to
+    gain, and nobody waits.
     """
 
     def __init__(self, now: float) -> None:
@@ -132,7 +133,7 @@ class AdaptiveLinger:
         self._pause = 0.0
 
     def took(self, commands: int, fetched_at: float, seconds: float) -> None:
-        """What a fetch brought was applied and committed in so many ``seconds``."""
+        """Note that a fetch was applied and committed in this many ``seconds``."""
         past = max(0.0, fetched_at - self._last)
         self._last = max(fetched_at, self._last)
         self._rate = self._rate * exp(-past / _REMEMBERED) + commands / _REMEMBERED
@@ -142,5 +143,5 @@ class AdaptiveLinger:
 
     @property
     def pause(self) -> float:
-        """How long to wait before the next fetch: 0 unless at least one command more is to be expected by then."""
+        """Return how long to wait before the next fetch: 0 unless at least one more command is expected by then."""
         return self._pause

@@ -1,7 +1,8 @@
-"""What one owner committed and still has to emit: appended in order, one append at a time, beside the next batches.
+"""Results that one owner committed and must emit: appended in order, one append at a time, in parallel with the next
+batches.
 
-An append takes as long for one result as for a thousand. What is committed while one is under way therefore waits
-together and goes out in the next, so that a command waits for at most one append before its own.
+An append takes as long for one result as for a thousand. Results that are committed while one is under way therefore
+wait together and go out with the next, so that a command waits for at most one append before its own.
 """
 
 import asyncio
@@ -16,8 +17,8 @@ from waypost_worker.partition.ports import ForeignWriterError, ResultRecord, Res
 class ResultEmitter:
     """The appends of one term. Of no use any more after the first that failed.
 
-    ``most_results`` and ``most_bytes`` bound what may wait; ``tell`` hears of each batch that is in the topic, with
-    the seconds that its append took.
+    ``most_results`` and ``most_bytes`` bound what may wait; ``tell`` is called for each batch that is in the topic,
+    with the seconds that its append took.
     """
 
     def __init__(
@@ -117,9 +118,9 @@ async def emit(
 
 
 async def fence_again(results: ResultsLog, position: Position, proof: OwnershipProof) -> None:
-    """Append the fence record once more; ForeignWriterError if another owner has appended meanwhile.
+    """Append the fence record again. Raise ForeignWriterError if another owner has appended in the meantime.
 
-    Only an append tells for sure where the topic ends, and nothing of value is doubled if it is refused.
+    Only an append shows for certain where the topic ends, and no result is duplicated if it is refused.
     """
     with proof.fencing():
         await _append(results, [position.fence_record], position)

@@ -86,7 +86,7 @@ def _time(micros: int) -> tuple[bytes, Header]:
 
 
 class _About(NamedTuple):
-    """What a result's key and headers say of its command; ``name`` is that of a checkpoint."""
+    """The part of a result's key and headers that describes its command; ``name`` is that of a checkpoint."""
 
     key: bytes | None
     command_id: str | None
@@ -219,7 +219,7 @@ class ResultEncoder:
                 body["erased_at"] = format_micros(decision.erased_at)
                 body["count"] = len(decision.removed)
             case Created():
-                raise AssertionError("a create has a method of its own")
+                raise AssertionError("a create has a separate method")
         body |= id_list_fields("removed", session_id, decision.removed)
         return self._record(
             envelope.session_id, _TYPES[type(decision)], envelope, offset, body, subject, name

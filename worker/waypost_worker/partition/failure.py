@@ -1,4 +1,4 @@
-"""Batches that fail each time: what is known about the error, and how the next batch is made smaller.
+"""Batches that fail each time: the known facts about the error, and how the next batch is made smaller.
 
 A bug shows as an exception that no port promises. It ends the term like any other error. If it comes from commands
 themselves, the same batch fails in every term. So does a batch that the store can't finish within a time limit. In
@@ -19,7 +19,7 @@ _BATCHES_TO_GROW: Final = 8
 _MOST_BATCHES_TO_GROW: Final = 1024
 
 
-# What an operator can do about such a command.
+# Instructions for an operator about such a command.
 REMEDY: Final = (
     "Report the traceback, which the event 'owner_failed' has in the log, and start a worker version without the "
     "error: the partition then continues by itself. If that takes too long, the holder of the authority's key can have "
@@ -29,9 +29,10 @@ REMEDY: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Suspects:
-    """The commands in hand when a term failed: ``count`` records from offset ``first`` to ``last``.
+    """The commands in progress when a term failed: ``count`` records from offset ``first`` to ``last``.
 
-    ``position`` is the next offset to apply. It is lower than ``first`` if offsets without commands lie between.
+    ``position`` is the next offset to apply. It is lower than ``first`` if there are offsets without commands in
+    between.
     """
 
     position: int
@@ -52,7 +53,7 @@ class UnexpectedError(OwnerError):
         self.suspects = suspects
         text = f"{type(cause).__name__} at {self.place}"
         if suspects is not None:
-            text += f", with the commands from offset {suspects.first} to {suspects.last} in hand"
+            text += f", with the commands from offset {suspects.first} to {suspects.last} in progress"
         super().__init__(text)
         self.__cause__ = cause
 
@@ -102,8 +103,8 @@ class SlowCommandError(RefusedCommandError):
             offset,
             f"The command at offset {offset} of partition {partition} can't be applied in time, {terms} times in a "
             f"row as the only one of its batch: {cause}. All commands before it are applied and answered; it and "
-            f"those after it wait unchanged in the command topic. Raise {error.setting}, or look for what it waits "
-            "for, such as a lock; the partition then continues by itself.",
+            f"those after it wait unchanged in the command topic. Raise {error.setting}, or find what it "
+            "waits for, such as a lock; the partition then continues by itself.",
         )
         self.__cause__ = cause
 
@@ -126,9 +127,9 @@ class BatchSizer:
     each term. Other errors between these terms neither count nor end this search; a position beyond the suspects
     ends it.
 
-    A batch that was not finished in time is halved at once. What was too much may be so again, so the limit stays and
-    is doubled after a few full batches, up to ``largest``. If the doubled batch is too slow, it takes twice as many
-    batches until the next try.
+    A batch that was not finished in time is halved immediately. The next one may be too large again, so the limit
+    stays, and is doubled after a few full batches, up to ``largest``. If the doubled batch is too slow, it takes twice
+    as many batches until the next attempt.
     """
 
     def __init__(self, largest: int, patience: int = 3) -> None:
@@ -148,7 +149,7 @@ class BatchSizer:
         return min((limit for limit in limits if limit is not None), default=None)
 
     def failed(self, suspects: Suspects) -> int | None:
-        """Note that a term failed with these commands in hand; return the failing one's offset once it is known."""
+        """Note that a term failed with these commands in progress. Return the failing one's offset once it is known."""
         searching = self._most is not None and self._holds(suspects.position)
         same = self._suspects is not None and self._suspects.position == suspects.position
         self.terms = self.terms + 1 if searching or same else 1
@@ -175,7 +176,7 @@ class BatchSizer:
 
     @property
     def is_searching(self) -> bool:
-        """Whether the next term takes a smaller batch than the last."""
+        """Return whether the next term uses a smaller batch than the last."""
         return self._most is not None
 
     def _holds(self, position: int) -> bool:

@@ -1,5 +1,5 @@
-"""Folding batches of one partition over stored sessions: load what is missing, decide and evolve, and read what
-results show. The owner and replay both advance with this; what is done with the outcome is theirs.
+"""Folding batches of one partition over stored sessions: load missing sessions, decide and evolve, and read what
+results return. The owner and replay both use this, and each decides what to do with the outcome.
 """
 
 import asyncio
@@ -17,16 +17,17 @@ from waypost_worker.partition.encode import Content, ResultEncoder
 from waypost_worker.partition.kept import make_room
 from waypost_worker.partition.ports import Changes, RefusedError, RejectedWindow, ResultRecord
 
-_BASE_WEIGHT: Final = 8  # what a session costs besides its entries, in entries
-# Sessions that one batch loads have at most so many checkpoints together, about 50 MB, or are one.
+_BASE_WEIGHT: Final = 8  # the weight of a session apart from its entries, in entries
+# The sessions that one batch loads have at most this many checkpoints together, about 50 MB, or are a single one.
 _LOAD_ITEMS: Final = 100_000
 _LARGEST_SESSION: Final = 10_000
 _TURN: Final = 500  # commands before the event loop gets a turn
 
 
 class FoldResult(NamedTuple):
-    """What one batch amounts to. ``results`` come with their command offsets; all in log order. ``others`` are the
-    places of all commands that are no accepted creates; ``unmet`` are the valid orders to skip commands that were not.
+    """The outcome of one batch. ``results`` come with their command offsets; all in log order. ``others`` are the
+    places of all commands except accepted creates; ``unmet`` are the valid orders to skip commands that were not
+    skipped.
     """
 
     commands: Sequence[Decoded]
@@ -38,7 +39,7 @@ class FoldResult(NamedTuple):
 
 
 class Pieces(Protocol):
-    """Where the commands of batch after batch come from."""
+    """The source of the commands for batch after batch."""
 
     def batch(self) -> AsyncGenerator[Sequence[Decoded], None]:
         """Give the pieces of the next batch, in order, none of them empty."""
@@ -50,7 +51,7 @@ class Pieces(Protocol):
 
 
 class StoredSessions(Protocol):
-    """What folding reads from the store."""
+    """The reads that folding needs from the store."""
 
     async def sizes(self, session_ids: Sequence[str]) -> dict[str, int]:
         """See :class:`waypost_worker.partition.ports.Store`."""
@@ -68,7 +69,7 @@ class StoredSessions(Protocol):
 class BatchFolder:
     """Sessions in memory between batches, ``cache_room()`` items of them (entries and command ids) at most.
 
-    ``window`` tells which rejected commands are kept so far.
+    ``window`` shows which rejected commands are kept so far.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class BatchFolder:
         self._store = store
         self._state = state
         self._cache = SessionCache(cache_room)
-        self._touched: dict[str, None] = {}  # by the batch in hand
+        self._touched: dict[str, None] = {}  # by the current batch
         self._window = window
 
     async def fold(self, pieces: Pieces, next_offset: int) -> FoldResult:
@@ -199,7 +200,7 @@ class SessionCache:
         self._total = 0
 
     def touch(self, session_ids: Iterable[str]) -> None:
-        """Mark as used just now, weigh anew, and drop the longest unused beyond the room."""
+        """Mark as just used, weigh again, and drop the least recently used ones beyond the limit."""
         for session_id in session_ids:
             session = self.sessions.pop(session_id, None)
             if session is None:

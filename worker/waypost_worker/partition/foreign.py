@@ -14,7 +14,7 @@ from waypost_worker.partition.ports import Fence, FetchedResult, ForeignRecord, 
 
 
 def accepted_record(record: FetchedResult) -> ForeignRecord:
-    """Return what tells this record from all others, also from another one at the same offset."""
+    """Return what distinguishes this record from all others, including another one at the same offset."""
     hashed = hashlib.blake2b(b"%d" % record.offset, digest_size=16)
     parts = [record.key, record.value]
     for name, value in record.headers:

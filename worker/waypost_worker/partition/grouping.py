@@ -1,6 +1,7 @@
 """One request for what several owners want at the same time, as a database groups the commits of its clients.
 
-Knows nothing of what is grouped. There are no timers: what arrives while one group is under way forms the next one.
+Knows nothing about what is grouped. There are no timers: items that arrive while one group is under way form the next
+one.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ _Outcome = TypeVar("_Outcome")
 
 
 class UndoneError(Exception):
-    """Raised by what runs a group: ``error`` stopped all of it, and nothing of it took effect."""
+    """Raised by the function that runs a group: ``error`` stopped all of it, and nothing took effect."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
@@ -36,7 +37,8 @@ class Grouper(Generic[_Item, _Outcome]):
     group had several items, each of them runs again by itself, once, so that one bad item can't hold up the others.
 
     A group has at most ``most_items`` items that weigh at most ``most_weight`` together. An item of weight ``heavy`` or
-    more runs by itself at once, beside the groups: it gains nothing from company, and others would wait for it.
+    more runs by itself immediately, in parallel with the groups: it gains nothing from company, and others would wait
+    for it.
     """
 
     def __init__(
@@ -77,7 +79,7 @@ class Grouper(Generic[_Item, _Outcome]):
         return await self.run_alone(item)
 
     async def run_alone(self, item: _Item) -> _Outcome:
-        """Run an item by itself, at once, and return its outcome or raise it."""
+        """Run an item by itself, immediately. Return its outcome or raise it."""
         try:
             (outcome,) = await self._run([item])
         except UndoneError as undone:

@@ -1,4 +1,4 @@
-"""How much is kept of rejected commands: enough to look at and to repair, never all that somebody chose to send.
+"""The stored part of rejected commands: enough to inspect and repair them, but never everything that was sent.
 
 Owner, replay and verify cut with this code, and what is cut once stays as it is when it is cut again. So a row that
 an earlier version stored whole compares equal to the one that is made of the log today. Pure.
@@ -54,7 +54,7 @@ def without_content(row: RejectedRow) -> RejectedRow:
 
 
 def kept_key(key: bytes | None) -> bytes | None:
-    """Return what is kept of a key; one that is cut is no session id, which the rejection says."""
+    """Return the stored part of a key. A shortened key is not a session id, and the rejection says that."""
     return None if key is None else key[:MAX_KEY_BYTES]
 
 

@@ -1,4 +1,4 @@
-"""What an owner tells about its work. It knows no metrics and no traces: who listens makes them of this."""
+"""An owner's reports about its work. It knows no metrics or traces; its observers derive them."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -9,11 +9,11 @@ from waypost_worker.partition.ports import OwnerError, RejectedRow, ResultRecord
 
 
 class AppliedBatch(NamedTuple):
-    """A committed batch. ``others`` are the places of those ``commands`` that are no accepted creates; ``made`` are the
-    results of all of them, in the same order, with their offsets; ``results`` those that are to be emitted,
-    ``rejected`` the refused commands. Times in seconds: from decoding to the end of the commit, and of it the commit.
-    ``result_bytes`` is what the bodies of ``made`` take, ``rejected_dropped`` how many rejected commands were dropped
-    to make room for newer ones.
+    """A committed batch. ``others`` are the places of all ``commands`` except accepted creates; ``made`` are the
+    results of all of them, in the same order, with their offsets; ``results`` those to emit, ``rejected`` the rejected
+    commands. Times are in seconds: from decoding to the end of the commit, and of that the commit. ``result_bytes`` is
+    the size of the bodies of ``made``, ``rejected_dropped`` how many rejected commands were dropped to make room for
+    newer ones.
     """
 
     commands: Sequence[Decoded]
@@ -28,7 +28,7 @@ class AppliedBatch(NamedTuple):
 
 
 class Observer(Protocol):
-    """Told what happens; must return at once and never raise. Called once per batch, never per command."""
+    """Receives reports. Must return immediately and never raise. Called once per batch, never per command."""
 
     def acquired(self, partition: int, acquired: Acquired, seconds: float) -> None:
         """A term began."""

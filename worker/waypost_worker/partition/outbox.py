@@ -1,9 +1,9 @@
-"""What a committed batch still owes the results topic, and how to make its results again. Pure.
+"""Results of a committed batch that are not emitted yet, and how to rebuild them. Pure.
 
-A create's result is almost wholly its own command, which the log still holds: the outbox keeps only the
-number and what was removed (some 20 bytes instead of more than the data). Any other result is kept whole.
-The payload is JSON: ``[offset, number, [removed…]]`` or ``[offset, key, [[header, value]…], body]``, bytes
-as Latin-1 text, in order of offsets.
+Almost all of a create's result is its own command, which the log still has, so the outbox keeps only the number and the
+removed checkpoints (about 20 bytes instead of more than the data). Any other result is kept whole. The payload is JSON:
+``[offset, number, [removed…]]`` or ``[offset, key, [[header, value]…], body]``, bytes as Latin-1 text, in order of
+offsets.
 """
 
 from collections.abc import Iterable, Mapping
@@ -34,12 +34,12 @@ _ANOTHER: Final = (
 
 
 def created_item(offset: int, number: int, removed: tuple[int, ...]) -> Item:
-    """What is kept of a create."""
+    """The stored form of a create."""
     return [offset, number, removed]
 
 
 def whole_item(offset: int, record: ResultRecord) -> Item:
-    """What is kept of any other command: its whole result."""
+    """The stored form of any other command: its whole result."""
     key = None if record.key is None else record.key.decode("latin-1")
     return [
         offset,

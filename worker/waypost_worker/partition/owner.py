@@ -1,9 +1,8 @@
-"""The owner of one partition: acquire, then fetch, apply, commit and emit, batch after batch, until told to
-stop.
+"""The owner of one partition: acquire, then fetch, apply, commit and emit, batch after batch, until it is stopped.
 
-A *term* is the time from one acquisition to the next. Whatever goes wrong ends the term, never the command:
-memory and producer are dropped, and the next term reads the truth from Postgres and Kafka again. That includes
-unexpected errors. An owner ends only when it is told to stop, or canceled, or when its consumer is stuck for good.
+A *term* is the time from one acquisition to the next. Any failure ends the term, never the command: memory and producer
+are dropped, and the next term reads the state from Postgres and Kafka again. This includes unexpected errors. An owner
+ends only when it is stopped or canceled, or when its consumer is permanently stuck.
 """
 
 import asyncio
@@ -38,8 +37,8 @@ from waypost_worker.partition.term import StoppedError, StopSignal, Term
 _T = TypeVar("_T")
 _FIRST_WAIT: Final = 0.05
 _LONGEST_WAIT: Final = 5.0
-# Each acquisition uses up a producer epoch, of which there are 32,767: a partition that fails again and again must
-# not go through them in two days, and one that is refused for good, in weeks.
+# Each acquisition uses up a producer epoch, of which there are 32,767: a partition that fails repeatedly must not use
+# them up in two days, and one that is permanently refused, in weeks.
 _LONGEST_FAILURE_WAIT: Final = 30.0
 _LONGEST_REFUSED_WAITS: Final = 20
 
@@ -47,8 +46,8 @@ _LONGEST_REFUSED_WAITS: Final = 20
 class Owner:
     """Owns one partition as long as :meth:`run` runs.
 
-    ``cache_room`` tells how many items of sessions it may remember now, where owners share a worker's memory;
-    ``limits.cache_items`` where they don't.
+    ``cache_room`` returns how many items of sessions it may keep in memory now, if owners share a worker's memory;
+    ``limits.cache_items`` applies if they don't.
     """
 
     def __init__(
@@ -82,12 +81,12 @@ class Owner:
 
     @property
     def progress(self) -> ReadProgress | None:
-        """How far the log is read and applied, as this owner last knew it; None before it first acquired."""
+        """Return how far the log is read and applied, as far as this owner knows; None before it first acquired."""
         current = None if self._term is None else self._term.progress
         return self._left_at if current is None else current
 
     def stop(self) -> None:
-        """Drain: finish the batch in hand, emit it, and end."""
+        """Drain: finish the current batch, emit it, and end."""
         self._stop.set()
 
     async def until_stop(self, waiting: Awaitable[_T]) -> _T | None:
@@ -118,7 +117,7 @@ class Owner:
     async def _run_term(self) -> float:
         """Run one term and return how long to wait before the next.
 
-        The error that ended it is gone afterwards. Its traceback holds the batch that was in hand.
+        The error that ended the term is cleared afterward, because its traceback holds the batch that was in progress.
         """
         why = await self._end_of_term()
         why = self._blamed(why)
@@ -140,7 +139,7 @@ class Owner:
         return pause
 
     def _blamed(self, why: OwnerError | None) -> OwnerError | None:
-        """Note the commands that a term failed with. Return the refusal of a single one, else ``why`` itself."""
+        """Note the commands with which a term failed. Return the refusal of a single one, or ``why`` itself."""
         if isinstance(why, UnexpectedError) and why.suspects is not None:
             offset = self._sizer.failed(why.suspects)
             if offset is not None:
@@ -152,7 +151,7 @@ class Owner:
         return why
 
     async def _end_of_term(self) -> OwnerError | None:
-        """Run one term; what ended it, None if it came to its end."""
+        """Run one term. Return what ended it, None if it came to its end."""
         try:
             term = self._term = Term(
                 self.partition,
@@ -187,7 +186,7 @@ class Owner:
         return None
 
     def _pause_after(self, why: OwnerError | None) -> float:
-        """How long to wait before the next term."""
+        """Return how long to wait before the next term."""
         if isinstance(why, FailingCommandError):
             return self._refused_backoff.next_wait()
         if isinstance(why, RefusedError):

@@ -1,4 +1,4 @@
-"""What an owner knows of its ownership: where it stands, and when it last proved that it is the owner. Pure."""
+"""An owner's knowledge of its ownership: its position, and when it last proved that it is the owner. Pure."""
 
 import hashlib
 from collections.abc import Iterator
@@ -28,24 +28,23 @@ class Limits:
     # An owner that was frozen for longer must not append on the strength of what it knew before.
     proof_lifetime: float = 300
     stuck_after: float = 30
-    # Who did not look at the log for so long was frozen, and the log may have been replaced meanwhile.
+    # An owner that did not read the log for this long was frozen, and the log may have been replaced in the meantime.
     look_again_after: float = 10
     # How often to ask whether the results topic still holds anything of this owner: a broker that starts again knows
     # no epochs but those of what is in the log.
     look_at_fence_after: float = 60
     refused_wait: float = 30
-    # The operator's word that results which retention removed before they could be looked at need not be told
-    # apart from ones never emitted.
+    # An operator accepted that results that retention removed before they were checked are treated as emitted.
     accept_trimmed_results: bool = False
-    # Whether orders to skip commands are looked for when acquiring, also where nothing says that there are any.
+    # Whether to look for orders to skip commands when acquiring, even if nothing indicates that there are any.
     look_ahead: bool = False
 
 
 @dataclass(slots=True)
 class Position:
-    """Where an owner stands. ``emitted`` and ``results_offset`` are the results position (E, F) as it is now;
-    ``found`` is the one that was stored, and ``suppressed_up_to`` is R. ``fence_record`` is what this owner appended
-    to the results topic to fence older owners.
+    """The position of an owner. ``emitted`` and ``results_offset`` are the current results position (E, F); ``found``
+    is the stored one, and ``suppressed_up_to`` is R. ``fence_record`` is the record that this owner appended to the
+    results topic to fence older owners.
     """
 
     epoch: int
@@ -59,8 +58,8 @@ class Position:
     def to_store(self, next_offset: int) -> tuple[int, int]:
         """The results position to be stored with ``next_offset``.
 
-        Until the log is past R, that is the one that was found: results that are only compared must still lie
-        behind it if another owner takes over. It would else go on where this one had to refuse.
+        Until the log is past R, that is the position that was found: results that are only compared must still come
+        after it if another owner takes over. Otherwise, that owner would continue where this one had to refuse.
         """
         if next_offset <= self.suppressed_up_to:
             return self.found
@@ -68,8 +67,8 @@ class Position:
 
 
 class Moment(NamedTuple):
-    """A moment by two clocks. Both stand still while a hypervisor pauses the machine, and the wall clock is set right
-    afterwards; but it may also be set back.
+    """A moment by two clocks. Both stop while a hypervisor pauses the machine, and the wall clock is corrected
+    afterward; but it may also be set back.
     """
 
     boottime: float
@@ -108,7 +107,7 @@ class OwnershipProof:
 
     @property
     def lapsed(self) -> bool:
-        """Whether a fence record must be appended before anything else is."""
+        """Return whether a fence record must be appended before anything else is."""
         return self._fenced_lapses < self._lapses
 
     @contextmanager
@@ -128,7 +127,7 @@ class OwnershipProof:
         self._fenced_lapses = lapses
 
     def check(self) -> None:
-        """RenewalDueError if the proof is too old to append on."""
+        """Raise RenewalDueError if the proof is too old to append."""
         age = Moment.of(self._clock).since(self._at)
         if age > self._valid:
             raise RenewalDueError(
@@ -139,7 +138,7 @@ class OwnershipProof:
 
 @dataclass(slots=True)
 class Acquired:
-    """What an owner holds when a term begins."""
+    """The resources of an owner when a term begins."""
 
     position: Position
     anchor: bytes | None

@@ -1,7 +1,7 @@
-"""What an owner needs from the outside: the command log, the results log, the store, and a clock.
+"""An owner's needs from the outside: the command log, the results log, the store, and a clock.
 
-One conformance suite holds every implementation to these promises, the simulated ones included.
-All offsets are Kafka offsets; a ``next`` or ``end`` offset is one past the last record.
+One conformance suite checks these promises for every implementation, including the simulated ones. All offsets are
+Kafka offsets; a ``next`` or ``end`` offset is one past the last record.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -42,7 +42,7 @@ class TimedOutError(UnavailableError):
 
 
 class RefusedError(OwnerError):
-    """The partition must not be processed until a person looks: the message says why and what to do."""
+    """The partition must not be processed until an operator acts: the message says why and what to do."""
 
 
 class ForeignWriterError(OwnerError):
@@ -50,7 +50,7 @@ class ForeignWriterError(OwnerError):
 
 
 class UnreadableRecord(NamedTuple):
-    """Stands for an offset of the command topic whose record nobody can read: a broker accepted it all the same.
+    """Stands for an offset of the command topic whose record can't be read, although a broker accepted it.
 
     It has the attributes of a record. ``value`` holds the bytes of the whole batch for the last offset of that batch,
     and is empty for the others. ``timestamp`` is the largest of the batch, in milliseconds.
@@ -104,7 +104,7 @@ class Fence(NamedTuple):
 
 
 class ReadProgress(NamedTuple):
-    """How far a reader of committed records has come in a partition, by what Kafka said last.
+    """The progress of a reader of committed records in a partition, according to Kafka's last answer.
 
     ``position`` is the offset at which the next fetch starts. Everything before it was returned, or is nothing that
     a reader sees: transaction markers and aborted records. ``stable_end`` is where the oldest open transaction
@@ -117,7 +117,9 @@ class ReadProgress(NamedTuple):
 
     @property
     def held_back(self) -> int:
-        """How many offsets can't be read until a client's open transaction ends, if only that is in the way."""
+        """Return how many offsets can't be read until a client's open transaction ends, if nothing else is in the
+        way.
+        """
         if self.stable_end is None or self.end is None or self.position < self.stable_end:
             return 0
         return max(0, self.end - self.stable_end)
@@ -128,19 +130,21 @@ class CommandLog(Protocol):
 
     @property
     def progress(self) -> ReadProgress:
-        """How far ``fetch`` has come since ``seek``."""
+        """Return the position of ``fetch`` since ``seek``."""
         ...
 
     @property
     def disturbances(self) -> int:
-        """How often something happened that may mean that the log has another leader now, or is another one.
+        """Return how often something happened that may mean that the log has a new leader or is a different log.
 
         A log that can tell that it is another one raises RefusedError by itself. Not all brokers can.
         """
         ...
 
     async def partitions(self) -> int:
-        """How many partitions the topic has. From here on, all that is read is of the topic as it is now."""
+        """Return how many partitions the topic has. From here on, everything that is read comes from the topic as it is
+        now.
+        """
         ...
 
     async def bounds(self) -> tuple[int, int]:
@@ -156,7 +160,7 @@ class CommandLog(Protocol):
         ...
 
     async def seek(self, offset: int) -> None:
-        """Make ``fetch`` go on from ``offset``. Whether the log holds it shows at the next ``fetch``."""
+        """Make ``fetch`` continue from ``offset``. The next ``fetch`` shows whether the log has it."""
         ...
 
     async def fetch(self, most: int) -> Sequence[KafkaRecord]:
@@ -185,9 +189,9 @@ class ResultsLog(Protocol):
 
         They become one batch of Kafka's (at most 16 MiB), which is visible as a whole or not at all.
 
-        FencedError if a newer epoch has appended. UnavailableError if the outcome is unknown; then the
-        records may be in the log. RefusedError if the topic does not take them. After any of these, and after
-        a canceled call, nothing more may be appended under this claim.
+        FencedError if a newer epoch has appended. UnavailableError if the outcome is unknown; then the records may be
+        in the log. RefusedError if the topic rejects them. After any of these, and after a canceled call, nothing more
+        may be appended under this claim.
         """
         ...
 
@@ -216,7 +220,7 @@ class ResultsLog(Protocol):
 
     @property
     def unanswered_append_seconds(self) -> float:
-        """How long an append that a former owner sent may still take effect."""
+        """Return how long an append that a former owner sent may still take effect."""
         ...
 
     async def close(self) -> None:
@@ -258,7 +262,7 @@ class StoredOutbox(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What step 1 of acquiring finds in Postgres, under the new epoch.
+    """The findings of step 1 of acquiring in Postgres, under the new epoch.
 
     ``next_offset`` is P. ``emitted`` and ``results_offset`` are the results position (E, F): E is the highest
     command offset among the results below results offset F. ``anchor`` is the hash of command record P - 1,
@@ -299,7 +303,7 @@ class Row(NamedTuple):
 
 
 class RejectedRow(NamedTuple):
-    """A rejected command as it came. ``recorded_at`` in microseconds.
+    """A rejected command as received. ``recorded_at`` in microseconds.
 
     ``value_bytes`` and ``headers_bytes`` are the sizes of a value and of headers that were cut (see
     ``partition.kept``); None if they are kept whole.
@@ -360,9 +364,9 @@ class Changes:
 class Commit:
     """One batch's Postgres transaction: from P to ``next_offset``, under ``epoch``.
 
-    ``outbox`` is the batch's own entry; entries that end at or below ``emitted`` are confirmed and dropped.
-    ``anchor`` is None only where the record before ``next_offset`` is not to be had any more. Without ``by_owner``,
-    as a replay commits, anybody may have written the results behind ``results_offset``.
+    ``outbox`` is the batch's own entry; entries that end at or below ``emitted`` are confirmed and dropped. ``anchor``
+    is None only if the record before ``next_offset`` no longer exists. Without ``by_owner``, as a replay commits,
+    anybody may have written the results after ``results_offset``.
     """
 
     epoch: int
@@ -390,9 +394,9 @@ class Store(Protocol):
     async def record_claim(self, epoch: int, fence: Fence) -> None:
         """Record the producer id and epoch that belong to ``epoch``.
 
-        FencedError if ``epoch`` is outdated, or if another owner has recorded its producer since this store's last
-        acquire: after a restore, two owners may have the same epoch. Called once nobody can append under another
-        producer id any more.
+        Raise FencedError if ``epoch`` is outdated, or if another owner has recorded its producer since this store's
+        last acquire: after a restore, two owners may have the same epoch. Called once nobody can append under another
+        producer id.
         """
         ...
 
@@ -413,7 +417,7 @@ class Store(Protocol):
         ...
 
     async def sizes(self, session_ids: Sequence[str]) -> dict[str, int]:
-        """How many live checkpoints the stored sessions among these have; unknown ones are absent."""
+        """Return how many live checkpoints the stored sessions among these have; unknown ones are absent."""
         ...
 
     async def load(self, session_ids: Sequence[str]) -> dict[str, Session]:
@@ -455,12 +459,12 @@ class RenewalDueError(OwnerError):
 
 
 class StuckError(OwnerError):
-    """The consumer gives nothing although the log goes on, a known failure of Kafka clients."""
+    """The consumer returns nothing although the log grows, a known failure of Kafka clients."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """How an owner reaches the outside. Log and results are made anew for each term."""
+    """An owner's access to the outside. Log and results are created again for each term."""
 
     make_log: Callable[[], CommandLog]
     make_results: Callable[[], ResultsLog]

@@ -1,4 +1,4 @@
-"""Whether a command carries the signature of a key. The only place of the worker that knows cryptography.
+"""Verifying a command's signature with a key. The only part of the worker that knows cryptography.
 
 Part of what a command means, and so a function of the record alone. Nobody but the holder of a key can make a signature
 about which two implementations of Ed25519 disagree, and keys for which anybody could are not accepted as an authority

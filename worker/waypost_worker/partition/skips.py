@@ -42,7 +42,7 @@ class SkipOrder(NamedTuple):
     position: int
 
     def names(self, record: KafkaRecord) -> bool:
-        """Return whether this is the record that is to be skipped."""
+        """Return whether this is the record to skip."""
         return (
             record.offset == self.offset
             and not concerns_partition(record)
@@ -63,7 +63,7 @@ class SkipOrders:
         return next((one for one in self._orders.get(record.offset, ()) if one.names(record)), None)
 
     def decode(self, record: KafkaRecord, partition: int, partitions: int) -> Decoded:
-        """Understand a record, or don't even look at it if it is to be skipped."""
+        """Understand a record, unless it must be skipped, in which case it is not read."""
         order = self.of(record) if self._orders else None
         if order is None:
             return decode(record, partition, partitions)
@@ -75,7 +75,7 @@ NO_ORDERS: Final = SkipOrders()
 
 
 class OrderScan:
-    """Follows what commands about a partition come to, and notes the orders among them.
+    """Follows the outcomes of commands about a partition, and notes orders to skip.
 
     It begins at offset ``position``, where the partition is in ``state``.
     """
@@ -93,7 +93,7 @@ class OrderScan:
         return SkipOrders(self.found)
 
     async def advance(self, log: CommandLog) -> SkipOrders:
-        """Go on to the end of the log as it is now; the orders up to there. Moves the log's position."""
+        """Continue to the current end of the log. Return the orders up to there. Moves the log's position."""
         end, taken = (await log.bounds())[1], 0
         async for records in stretches(log, self._position, end):
             for record in records:
@@ -102,7 +102,8 @@ class OrderScan:
                 try:
                     self._take(record)
                 except Exception:
-                    # A bug. It must not stop what comes before this command; who applies it will say what is wrong.
+                    # A bug. It must not stop the commands before this one; the process that applies this one will
+                    # report it.
                     self._position = record.offset
                     return self.orders
                 taken += 1
@@ -137,7 +138,7 @@ class UnskippedError(RefusedError):
 
 
 async def check_unmet(log: CommandLog, unmet: Sequence[tuple[NotSkipped, int]]) -> None:
-    """UnskippedError if one of these valid orders, whose commands were not skipped, names a record of the log."""
+    """Raise UnskippedError if one of these valid orders, whose commands were not skipped, names a record of the log."""
     for named, position in unmet:
         order = SkipOrder(*named, position)
         start, _ = await log.bounds()
@@ -147,7 +148,8 @@ async def check_unmet(log: CommandLog, unmet: Sequence[tuple[NotSkipped, int]]) 
         if records and order.names(records[0]):
             raise UnskippedError(
                 f"the command at offset {order.offset} was applied, and the authority's order at offset "
-                f"{order.position} says that it is skipped. Nothing was changed. Run this again if the order came "
-                "meanwhile; otherwise Postgres and the log disagree, and 'waypost replay' into an empty database "
+                f"{order.position} says that it is skipped. Nothing was changed. Run this again if the "
+                "order has just arrived; otherwise Postgres and the log disagree, and 'waypost replay' into "
+                "an empty database "
                 "follows the log"
             )

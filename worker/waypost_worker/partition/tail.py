@@ -1,4 +1,4 @@
-"""What the results topic already holds behind the stored position: the truth about what was emitted. Pure."""
+"""The results in the topic after the stored position: the final record of what was emitted. Pure."""
 
 import hashlib
 from array import array
@@ -74,9 +74,9 @@ class EmittedTail:
     def take(self, records: Sequence[FetchedResult], from_offset: int, producers: Sequence[int]) -> None:
         """Note these results, and the ids of the producers that wrote them, -1 for none.
 
-        Digests are kept only for commands from ``from_offset`` on. RefusedError if a result is unreadable, is of a
-        producer that no owner had, or does not answer a later command than the one before it, from E on: then it was
-        emitted twice, or not by this service.
+        Digests are kept only for commands from ``from_offset`` on. Raise RefusedError if a result is unreadable, comes
+        from a producer that no owner had, or does not answer a later command than the previous one, from E on: then it
+        was emitted twice, or not by this service.
         """
         if records:
             self.last_value = records[-1].value
@@ -90,7 +90,8 @@ class EmittedTail:
                 self._last_below = offset
                 continue
             if self._owners is not None and producer_id not in self._owners:
-                # What it says may be right, or be of a command ahead of the last answer, whose turn then never comes.
+                # Its content may be right, or answer a command after the last answer, which would then never be
+                # answered itself.
                 raise RefusedError(
                     f"the result at offset {record.offset} of the results topic was written by producer {producer_id}, "
                     f"which no worker of this partition had: nothing was changed. {_WAY_OUT}"
@@ -110,13 +111,13 @@ class EmittedTail:
     def _note_owner(self, record: FetchedResult, written_by: int) -> None:
         producer_id = fenced_producer(record)
         if producer_id is None:
-            return  # of somebody who is no owner
+            return  # of a producer that is not an owner's
         self.producer_ids.add(producer_id)
         if self._owners is not None and producer_id == written_by:
             self._owners.add(producer_id)
 
     def check_position(self) -> None:
-        """RefusedError if a result just below F is there, and the last one is not that of command E."""
+        """Raise RefusedError if a result just below F exists, and the last one does not answer command E."""
         if self._last_below is not None and self._last_below != self._emitted:
             raise RefusedError(
                 f"the last result below offset {self._results_offset} of the results topic is of command "
@@ -161,7 +162,9 @@ def fenced_producer(record: FetchedResult) -> int | None:
 
 
 def command_offset(record: FetchedResult) -> int:
-    """The offset of the command that a result answers; RefusedError if it is no result of this service."""
+    """Return the offset of the command that a result answers. Raise RefusedError if it is not a result of this
+    service.
+    """
     try:
         offset = orjson.loads(record.value)["command"]["offset"]
         if not isinstance(offset, int) or not 0 <= offset < _NO_OFFSET:

@@ -41,18 +41,18 @@ _T = TypeVar("_T")
 
 
 class StoppedError(Exception):
-    """The owner was told to stop while it waited for something that nobody needs finished."""
+    """The owner was stopped while it waited for something that nobody needs to be finished."""
 
 
 class StopSignal:
-    """Tells an owner to stop, and ends the wait it may be in."""
+    """Stops an owner, and ends its current wait."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
         self._waiting: asyncio.Future[Any] | None = None
 
     def set(self) -> None:
-        """Stop: what is waited for through :meth:`until_set` is given up."""
+        """Stop: waits through :meth:`until_set` are given up."""
         self._event.set()
         if self._waiting is not None:
             self._waiting.cancel()
@@ -83,8 +83,8 @@ class StopSignal:
 class Term:
     """One term: its ports, position and memory, all dropped together.
 
-    ``progress`` is how far the log is read and applied, None until the partition is acquired; ``progressed`` says
-    that a batch was applied. ``cache_room`` tells how many items of sessions may be remembered now.
+    ``progress`` is how far the log is read and applied, None until the partition is acquired; ``progressed`` says that
+    a batch was applied. ``cache_room`` returns how many items of sessions may be kept in memory now.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Term:
     async def run(self, sizer: BatchSizer) -> None:
         """Acquire, then batch after batch; returns when the owner is to stop or the term is old enough.
 
-        ``sizer`` tells how many records a batch at a position may have, and is told of those that were applied.
+        ``sizer`` says how many records a batch at a position may have, and is informed of those that were applied.
         """
         began = Moment.of(self._clock)
         acquired = await acquire(
@@ -197,7 +197,8 @@ class Term:
     async def _apply(
         self, pieces: BatchSplitter, records: Sequence[KafkaRecord], emission: ResultEmitter
     ) -> int:
-        """One batch: load, decide and evolve, commit, hand over to emission, which goes on beside the next one.
+        """Run one batch: load, decide and evolve, commit, and hand over to emission, which continues in parallel with
+        the next one.
 
         ``records`` are those that the pieces are decoded from. Returns how many of them the batch had.
         """
@@ -282,7 +283,7 @@ class Term:
     def _compare(
         self, results: list[tuple[int, ResultRecord]], items: list[outbox.Item]
     ) -> tuple[list[tuple[int, ResultRecord]], list[outbox.Item]]:
-        """Hold results that are in the topic already against it; what remains is to be emitted."""
+        """Compare results that are already in the topic; the rest must be emitted."""
         for offset, record in results:
             if offset <= self._position.suppressed_up_to:
                 self._acquired.tail.compare(offset, record)
@@ -292,17 +293,17 @@ class Term:
         )
 
     async def _check_stuck(self) -> None:
-        """StuckError if the log holds records that were there at the last check and never came.
+        """Raise StuckError if the log has records that were there at the last check and never came.
 
-        Records that came to the log since then may be on their way. Offsets before the end may also be
-        nothing but transaction markers and aborted records; those are looked at once.
+        Records that have arrived in the log since then may be on their way. Offsets before the end may also be only
+        transaction markers and aborted records; those are checked immediately.
         """
         first = max(self._empty_up_to, self._position.next_offset)
         end = min(self._seen_end, first + 10_000)
         if end > first and await self._log.read(first, end):
             raise StuckError(
-                f"the log has records from {first} on, but the consumer gave none for "
-                f"{self._limits.stuck_after:.0f} s: starting it anew"
+                f"the log has records from {first} on, but the consumer returned none for "
+                f"{self._limits.stuck_after:.0f} s: restarting it"
             )
         self._empty_up_to = max(first, end)
         self._seen_end = (await self._log.bounds())[1]
@@ -318,18 +319,18 @@ class Term:
         await self._check_skipped(records)
 
     async def _check_skipped(self, records: Sequence[KafkaRecord]) -> None:
-        """UnavailableError if the log has records between the position and these, which the consumer passed over:
-        where it saw markers and aborted records only, a log that was cut meanwhile may hold others now.
+        """Raise UnavailableError if the log has records between the position and these, which the consumer passed over:
+        it may have seen only markers and aborted records, and a log that was truncated since then may have others now.
         """
         first = self._position.next_offset
         if records and records[0].offset > first and await self._log.read(first, records[0].offset):
             raise UnavailableError(
-                f"the log holds records from {first} on that the consumer skipped: it was cut and written again "
-                "meanwhile; the partition is read again"
+                f"the log has records from {first} on that the consumer skipped: it was truncated and "
+                "written again; the partition is read again"
             )
 
     async def _fence_left_the_log(self) -> bool:
-        """Whether retention, or somebody, removed all that this owner appended to the results topic."""
+        """Return whether retention, or somebody, removed everything that this owner appended to the results topic."""
         start, _ = await self._results.bounds()
         return start >= self._position.results_offset
 
@@ -345,7 +346,9 @@ class Term:
 
 
 class _BlamelessStore(StoredSessions):
-    """What folding reads from the store. An unexpected error of the store itself casts no suspicion on commands."""
+    """The reads that folding needs from the store. An unexpected error of the store itself casts no suspicion on
+    commands.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -1,7 +1,7 @@
-"""Making a database go on with new, empty topics: its sessions stay, its positions in the old log do not.
+"""Moving a database to new, empty topics: its sessions stay, its positions in the old log do not.
 
-With more partitions than before sessions move to others, within their database. That asks for a proof that the old
-topics are drained: each partition's order of commands ends there and begins anew elsewhere.
+With more partitions than before, sessions move to other partitions, within their database. That requires a proof that
+the old topics are drained, because each partition's order of commands ends there and starts again elsewhere.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from waypost_worker.postgres.statements import statement
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """What was done. ``unanswered`` results were never emitted to the old topic, and now never will be."""
+    """The outcome. ``unanswered`` results were never emitted to the old topic, and now never will be."""
 
     partitions: int
     applied: int
@@ -32,13 +32,14 @@ async def adopt(
     drained: Mapping[int, int] | None = None,
     authority: str | None = None,
 ) -> Adopted:
-    """In one transaction on each database, or not at all; owners of before are fenced by their epochs.
+    """Adopt the topics in one transaction on each database, or not at all. Earlier owners are fenced by their epochs.
 
     Positions of what is stored become negative: before any new command, in the old order. RefusedError if a database
     was made for another number of partitions. Done again, where one of several could not commit, it ends well.
 
-    ``drained`` are the offsets at which the partitions of the old topics end, all applied: then the new topics may have
-    more partitions. RefusedError if a database stands elsewhere, owes a result, or would have to give a session away.
+    ``drained`` are the offsets at which the partitions of the old topics end, all applied; with it, the new topics may
+    have more partitions. Raise RefusedError if a database has another position, has a result that is not emitted, or
+    would have to give a session away.
 
     ``authority`` is a public key that takes the place of all that commands named before.
     """
@@ -106,18 +107,18 @@ async def _adopt(
 
 
 async def owed(connection: Any, schema: str, partition: int, emitted: int) -> int:
-    """How many results a partition's outbox holds that are not known to be emitted."""
+    """Return how many results in a partition's outbox are not known to be emitted."""
     entries = await connection.fetch(statement("read_outbox", schema), partition)
     return sum(item[0] > emitted for entry in entries for item in outbox.unpack(entry["payload"]))
 
 
 def _check_drained(rows: Sequence[Any], drained: Mapping[int, int], unanswered: int) -> None:
-    """RefusedError unless the database stands, now that no owner can commit, where the topics were seen to end."""
+    """Raise RefusedError unless the database, now that no owner can commit, is at the end of the old topics."""
     moved = [row["partition"] for row in rows if row["next_offset"] != drained[row["partition"]]]
     if moved or unanswered:
         raise RefusedError(
-            f"workers were at work meanwhile (partitions {moved}, {unanswered} results owed). Nothing was changed; "
-            "stop them, and look with 'waypost topics drained'"
+            f"workers are still running (partitions {moved}, {unanswered} results pending). Nothing was "
+            "changed; stop them, and check with 'waypost topics drained'"
         )
 
 

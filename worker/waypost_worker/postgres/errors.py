@@ -1,4 +1,4 @@
-"""What asyncpg raises, in the terms of an owner. Programming errors pass through as they are."""
+"""Translate asyncpg's errors into an owner's terms. Programming errors pass through unchanged."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -82,7 +82,7 @@ async def owner_connection(pool: Any, timeout: float) -> AsyncIterator[Any]:
 
 
 def _meaning(error: Exception) -> OwnerError | None:
-    """Return what a server's error means to an owner; None for a mistake of ours."""
+    """Return what a server's error means to an owner; None for a programming error."""
     state = getattr(error, "sqlstate", None) or ""
     if state in TIME_LIMITS:
         limit = f"{TIME_LIMITS[state]} for the workers' role in Postgres"
@@ -107,7 +107,7 @@ def _meaning(error: Exception) -> OwnerError | None:
 
 
 def _lost_connection(error: asyncpg.InterfaceError, pool: Any) -> bool:
-    # asyncpg has one class for a connection that is gone and for a wrong call; only the text tells.
+    # asyncpg has one class for a lost connection and for a wrong call; only the text distinguishes them.
     text = str(error)
     return pool.is_closing() or "closed" in text or "released back to the pool" in text
 

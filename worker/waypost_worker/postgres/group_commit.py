@@ -1,7 +1,7 @@
 """Commits of several partitions of one database, grouped: one statement for all that come while another is under way.
 
-A commit has fixed costs of its own: a round trip, some 250 µs of Postgres, and a flush of the write-ahead log. Owners
-know nothing of each other here; each gets its own outcome.
+A commit has fixed costs: a round trip, about 250 µs of Postgres CPU time, and a flush of the write-ahead log. Owners
+are independent here; each gets its own outcome.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ _Place = tuple[int, int]
 _ROW_BYTES: Final = 200  # besides data
 # From this size on, the fixed costs are a small part of a commit's own.
 _HEAVY: Final = 64 * 1024
-# What a group may keep others waiting for.
+# The most that a group may keep others waiting for.
 _MOST_BYTES: Final = 512 * 1024
 _MOST_PARTITIONS: Final = 128
 
@@ -29,8 +29,8 @@ _MOST_PARTITIONS: Final = 128
 class GroupCommitter:
     """Commits batches of any partitions of the database behind ``pool``.
 
-    A statement takes at most ``timeout`` seconds, the wait for a free connection included, so a commit takes at most
-    three times as long: it may wait for a group that is under way, and be repeated alone.
+    A statement takes at most ``timeout`` seconds, including the wait for a free connection, so a commit takes at most
+    three times as long: it may wait for a running group, and may be repeated alone.
     """
 
     def __init__(self, pool: Pool, schema: str = DEFAULT_SCHEMA, timeout: float = 30) -> None:
@@ -65,8 +65,8 @@ class GroupCommitter:
         try:
             places = await self._commit_several(sorted(parts, key=lambda part: part.partition))
         except UnavailableError as error:
-            # All of them took effect, or none. If it took too long, that says nothing of any single batch. Each owner
-            # gets an error of its own, to keep or to chain.
+            # All of them took effect, or none. If it took too long, that says nothing about any single batch. Each
+            # owner gets its own error, to keep or to chain.
             return [_in_group(error) for _ in parts]
         return [places.get(part.partition) or overtaken(part.partition) for part in parts]
 
@@ -94,8 +94,8 @@ class GroupCommitter:
         except (OwnerError, UndoneError):
             raise
         except Exception as error:
-            # A mistake of ours in one of the batches, such as a value that can't be encoded. If the statement did take
-            # effect, no harm is done: each compare-and-set of the repetition fails.
+            # A bug in one of the batches, such as a value that can't be encoded. If the statement did take effect, no
+            # harm is done, because each compare-and-set of the repetition fails.
             raise UndoneError(error) from error
         return {row["partition"]: row["place"] for row in rows}
 

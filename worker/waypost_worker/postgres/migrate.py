@@ -1,6 +1,6 @@
 """Numbered, checksummed migrations, applied all or none under an advisory lock.
 
-Owns the schema's history; knows nothing of what the tables are for.
+Owns the schema's history; knows nothing about the purpose of the tables.
 """
 
 import hashlib
@@ -70,8 +70,8 @@ async def pending(connection: Connection, schema: str = DEFAULT_SCHEMA) -> list[
 async def migrate(
     connection: Connection, schema: str = DEFAULT_SCHEMA, last: int | None = None
 ) -> list[Migration]:
-    """Apply what is pending, up to number ``last``, all in one transaction; what was applied. Safe from several
-    workers at once.
+    """Apply pending migrations, up to number ``last``, in one transaction. Return those that were applied. Safe from
+    several workers at the same time.
 
     SchemaError as for :func:`pending`, or if others hold locks for too long. A role that may not change the
     schema can call this where nothing is pending.
@@ -79,7 +79,7 @@ async def migrate(
     if not await pending(connection, schema):
         return []
     try:
-        # Whatever the database's default is: what others did while we waited for the lock must be seen.
+        # Regardless of the database's default, changes by others while we waited for the lock must be visible.
         async with connection.transaction(isolation="read_committed"):
             await connection.execute(statement("lock_migrations"), timeout=_LONGEST_STATEMENT)
             # Another worker may have been faster.
@@ -105,9 +105,9 @@ async def migrate(
 async def check_schema(
     connection: Connection, schema: str = DEFAULT_SCHEMA, *, newer: bool = False, writable: bool = False
 ) -> None:
-    """SchemaError unless the database has exactly this version's migrations; with ``newer``, it may have more.
+    """Raise SchemaError unless the database has exactly this version's migrations; with ``newer``, it may have more.
 
-    More is for a worker that is at work already while a newer version takes over: migrations only add. With
+    More are allowed for a worker that keeps running while a newer version takes over, because migrations only add. With
     ``writable``, raise ReadOnlyDatabaseError if a transaction that begins now could not write.
     """
     server = await _inspect(connection, schema)
@@ -123,7 +123,7 @@ async def check_schema(
 
 
 async def migrate_dsn(dsn: str, schema: str = DEFAULT_SCHEMA, timeout: float = 10) -> list[Migration]:
-    """:func:`migrate` over a connection of its own; ``timeout`` is for connecting."""
+    """Run :func:`migrate` over a new connection; ``timeout`` is for connecting."""
     connection = await asyncpg.connect(dsn, timeout=timeout)
     try:
         return await migrate(connection, schema)

@@ -52,7 +52,7 @@ async def parsed(connection: Any, sql: str) -> Any:
 
 
 async def _no_reset(_: Any) -> None:
-    # What is set stays as set_up made it, so the round trip that would reset a session is saved.
+    # Session settings stay as set_up made them, so the round trip that would reset a session is saved.
     return None
 
 

@@ -1,4 +1,4 @@
-"""A schema as the target of a replay: what is in it."""
+"""A schema as the target of a replay, and its contents."""
 
 from typing import Any
 

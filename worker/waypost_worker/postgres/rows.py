@@ -1,7 +1,7 @@
 """Batches as the parameters of ``sql/commit.sql`` and ``sql/commit_group.sql``.
 
 They are columns of values, netted so that no row is touched twice. Knows the order of these files' parameters, and
-nothing of connections.
+nothing about connections.
 """
 
 from collections.abc import Iterable, Sequence
@@ -174,7 +174,7 @@ def _escaped(text: str) -> bytes:
 
 
 def policy_of(raw: bytes | None) -> RetentionPolicy | None:
-    """A policy as it was stored; None where there is none."""
+    """Return a stored policy; None if there is none."""
     return None if raw is None else RetentionPolicy(**orjson.loads(raw))
 
 
@@ -310,8 +310,8 @@ def _remembered(changes: Changes) -> tuple[str, ...]:
 def _kept_commands(changes: Changes) -> list[tuple[str, SeenCommand]]:
     """Return what is still remembered when the batch is over.
 
-    What one batch adds and forgets is never written. Positions alone don't tell which that is: a checkpoint
-    that is dropped after the forgetting brings back a command id that is older than all that was forgotten.
+    Entries that one batch adds and forgets are never written. Positions alone don't identify them: a checkpoint that is
+    removed after the forgetting brings back a command id that is older than all that were forgotten.
     """
     if not changes.remembered:
         return []

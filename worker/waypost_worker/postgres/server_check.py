@@ -1,4 +1,6 @@
-"""What a worker needs of a Postgres server, and what would hurt it: asked at its start, and by ``waypost doctor``."""
+"""A worker's requirements of a Postgres server, and settings that would hurt it: checked at startup, and by
+``waypost doctor``.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -9,7 +11,7 @@ from waypost_worker.postgres.statements import statement
 
 # How a server that 'waypost dev' runs calls itself: its choices are right there and nowhere else.
 DEV_CLUSTER: Final = "waypost-dev"
-# What a crash of the server would lose without them was committed, and may have been emitted.
+# Without these, a crash of the server would lose data that was committed and may have been emitted.
 _DURABILITY: Final = ("fsync", "full_page_writes", "synchronous_commit")
 _TIME_LIMITS: Final = ("statement_timeout", "transaction_timeout")
 _OTHERS: Final = (
@@ -21,7 +23,7 @@ _OTHERS: Final = (
     "server_encoding",
     "superuser_reserved_connections",
 )
-# Postgres stops taking commands some 2,100 million transactions after the oldest row that is not frozen.
+# Postgres stops accepting commands about 2,100 million transactions after the oldest row that is not frozen.
 _FROZEN_AGE: Final = 1_000_000_000
 _LONG_TRANSACTION: Final = 3600.0
 
@@ -107,7 +109,7 @@ def _pooler(connection: Any, backend: int, statement_cache: int) -> list[Finding
 
 
 async def is_dev_server(connection: Any) -> bool:
-    """Whether ``waypost dev`` runs the server."""
+    """Return whether ``waypost dev`` runs the server."""
     (found,) = await connection.fetch(statement("server_settings"), ["cluster_name"])
     return bool(found["setting"] == DEV_CLUSTER)
 

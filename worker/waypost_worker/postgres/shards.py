@@ -25,14 +25,14 @@ _WAITS: Final = "it answers, but is new: a new set is recorded once all its data
 
 
 class Found(NamedTuple):
-    """What a database is: its own note of its place, and whether it holds positions of partitions."""
+    """The state of a database: its own record of its place, and whether it has positions of partitions."""
 
     noted: ShardSlot | None
     used: bool
 
 
 async def look(connection: Connection, schema: str) -> Found:
-    """What a database is; one without a schema is new."""
+    """Return the state of a database; one without a schema is new."""
     tables = await connection.fetchrow(statement("shard_tables", schema))
     if not tables["has_partitions"]:
         return Found(None, False)
@@ -42,7 +42,7 @@ async def look(connection: Connection, schema: str) -> Found:
 
 
 def check_found(found: Sequence[Found | None], set_id: uuid.UUID | None = None) -> uuid.UUID | None:
-    """The id of the set, None if it has none yet; SchemaError unless each database stands in its place.
+    """Return the id of the set, None if it has none yet. Raise SchemaError unless each database is in its place.
 
     ``found`` is in the order of the list, None for what was not reached.
     """
@@ -59,7 +59,9 @@ def check_found(found: Sequence[Found | None], set_id: uuid.UUID | None = None) 
 
 
 async def check_set(connections: Sequence[Connection], schema: str) -> list[Found]:
-    """What the databases of a list are; SchemaError unless they belong together and none is there twice."""
+    """Return the states of the listed databases. Raise SchemaError unless they belong together and none is listed
+    twice.
+    """
     found = [await look(connection, schema) for connection in connections]
     check_found(found)
     if any(one.noted is None for one in found):
@@ -68,7 +70,7 @@ async def check_set(connections: Sequence[Connection], schema: str) -> list[Foun
 
 
 async def check_distinct(connections: Sequence[Connection]) -> None:
-    """SchemaError if two of them are connections to one database, by whatever names. Changes nothing."""
+    """Raise SchemaError if two of them are connections to one database, under any names. Changes nothing."""
     for first, connection in enumerate(connections[:-1]):
         number = secrets.randbits(62)
         async with connection.transaction():
@@ -86,7 +88,8 @@ async def check_distinct(connections: Sequence[Connection]) -> None:
 async def note_places(connections: Sequence[Connection], schema: str) -> uuid.UUID | None:
     """Let each of several databases note its place, unless it has; they are checked and migrated already. The set's id.
 
-    The first one's set id becomes that of all: of two that do this at once, one goes before the other there.
+    The first database's set id becomes that of all. If two processes do this at the same time, one of them gets there
+    first.
     """
     if len(connections) == 1:
         return None
@@ -150,13 +153,14 @@ class Shards:
         return len(self._dsns)
 
     def place_of(self, partition: int) -> ShardSlot:
-        """Where a partition lives."""
+        """Return the database of a partition."""
         return ShardSlot(shard_of(partition, len(self)), len(self), self._set_id)
 
     async def open(self, *, strict: bool = True) -> None:
         """Try to open what is not; ``problems`` then says why the rest is not. Raises if no database can be used.
 
-        SchemaError, where ``strict``, if one that answers is none that this version, or this list, can work with.
+        Raise SchemaError, if ``strict``, if a database that answers is not one that this version, or this list, can
+        use.
         """
         missing = [shard for shard in range(len(self)) if shard not in self.pools]
         tried = await asyncio.gather(*map(self._reach, missing), return_exceptions=True)
@@ -183,7 +187,7 @@ class Shards:
     async def check(self, shard: int) -> None:
         """Raise unless a database answers, can be written, and has a schema that this version can work with.
 
-        What answers otherwise may be a server that the address no longer leads to, so its connections are replaced.
+        A server with another answer may be one to which the address no longer leads, so its connections are replaced.
         """
         if (pool := self.pools.get(shard)) is None:
             raise self.problems.get(shard) or ConnectionError("not connected yet")
@@ -197,13 +201,15 @@ class Shards:
                 raise explained(error) from error
 
     def unknown(self, shard: int) -> bool:
-        """Whether a failed check says nothing of the database: it was never tried, or others use all connections."""
+        """Return whether a failed check says nothing about the database: it was never tried, or others use all
+        connections.
+        """
         if (pool := self.pools.get(shard)) is None:
             return shard not in self.problems
         return bool(pool.get_idle_size() == 0 and pool.get_size() == pool.get_max_size())
 
     async def close(self, seconds: float) -> None:
-        """Close the pools; what takes longer is cut off."""
+        """Close the pools; connections that take longer are cut off."""
         await asyncio.gather(*(_close(pool, seconds) for pool in self.pools.values()))
 
     async def _reach(self, shard: int) -> tuple[Pool, Found]:

@@ -51,9 +51,9 @@ _RECENT_COLUMNS: Final = ("recent_positions", "recent_command_ids", "recent_numb
 class PostgresStore(Store):
     """One partition in Postgres, for its owner.
 
-    A call takes at most ``timeout`` seconds, the wait for a free connection of ``pool`` included; for commits see
-    :class:`GroupCommitter`. ``place`` is where the database stands among several; one that says otherwise of itself is
-    refused. Stores that share a ``committer`` commit in groups.
+    A call takes at most ``timeout`` seconds, including the wait for a free connection of ``pool``; for commits, see
+    :class:`GroupCommitter`. ``place`` is the database's place among several; a database with another record is refused.
+    Stores that share a ``committer`` commit in groups.
     """
 
     def __init__(
@@ -100,12 +100,13 @@ class PostgresStore(Store):
             self._check_place(row["noted"], partitions)
             if row["other_count"] is not None:
                 raise RefusedError(
-                    f"the command topic has {partitions} partitions, but this database was made for "
-                    f"{row['other_count']}: with another count sessions move to other partitions and lose their "
-                    "order. Nothing was changed. Make topics with the old count under another prefix and let the "
-                    "database go on with them ('waypost topics adopt'); to have more partitions see docs/partitions.md"
+                    f"the command topic has {partitions} partitions, but this database was created for "
+                    f"{row['other_count']}: with another count, sessions move to other partitions and lose "
+                    "their order. Nothing was changed. Create topics with the old count under another "
+                    "prefix and move the database to them ('waypost topics adopt'); for more partitions, "
+                    "see docs/partitions.md"
                 )
-            # A statement of its own: it must see what an older owner committed while the one before waited.
+            # A separate statement, because it must see what an older owner committed while the previous one waited.
             outbox = await read_outbox.fetch(self._partition)
         self._place = row["place"]
         self._held = (row["epoch"], row["next_offset"])
@@ -183,13 +184,14 @@ class PostgresStore(Store):
         place = self._place_given
         if place.shards > partitions:
             raise RefusedError(
-                f"there are {place.shards} databases for {partitions} partitions: the last would hold none. Nothing "
-                "was changed: name fewer, or make the topics with more partitions before the first command"
+                f"there are {place.shards} databases for {partitions} partitions: the last would have none. "
+                "Nothing was changed: name fewer, or create the topics with more partitions before the "
+                "first command"
             )
         if noted is None and place.shards > 1:
             raise RefusedError(
-                f"the database has no record of being shard {place.shard} of {place.shards}: it was made anew since "
-                "this worker began. Nothing was changed: start the worker again to have it recorded"
+                f"the database has no record of being shard {place.shard} of {place.shards}: it was created "
+                "again after this worker started. Nothing was changed: restart the worker to record it"
             )
         try:
             check_place(None if noted is None else ShardSlot(*noted), False, place)

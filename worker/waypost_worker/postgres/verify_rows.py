@@ -1,4 +1,4 @@
-"""One partition's rows of one moment, streamed: what verify reads. Holds a transaction while it is open."""
+"""One partition's rows as of one moment, streamed to verify. Holds a transaction while it is open."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -89,7 +89,7 @@ class PostgresRows(VerifiedRows):
     async def strays(self, partitions: int) -> Sequence[Stray]:
         shard = shard_of(self._partition, self._shards)
         if self._partition != shard:
-            return []  # the first partition of the database tells them
+            return []  # the first partition of the database reports them
         rows = await self._connection.fetch(self._sql("verify_strays"), partitions, shard, self._shards)
         return [Stray(*row) for row in rows]
 
@@ -105,8 +105,8 @@ class PostgresRows(VerifiedRows):
 
 
 class Snapshots(OpenRows):
-    """Opens snapshots, each on a connection of its own, to the database of ``dsns`` that has the partition, with the
-    planner as the server has it: tables are read whole here, which a worker's connection is told never to do.
+    """Opens snapshots, each over its own connection, to the database of ``dsns`` that has the partition. The planner is
+    the server's default, because tables are read whole here, which a worker's connection is set never to do.
     """
 
     def __init__(self, dsns: Sequence[str], schema: str, *, timeout: float, statement_seconds: float) -> None:

@@ -1,8 +1,8 @@
 """Find the records of the results topic that no owner wrote, which an operator may have workers pass over.
 
-What counts is the producer that wrote a record, not what the record says: anybody can write what looks like a result.
-Every producer id of an owner that can stand behind the stored results position is known, so no result of an owner is
-ever taken for a foreign one. Passing over it would have its command answered a second time.
+The producer that wrote a record counts, not the record's content, because anybody can write what looks like a result.
+Every producer id of an owner that can be after the stored results position is known, so an owner's result is never
+treated as foreign. Ignoring it would answer its command a second time.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -17,7 +17,7 @@ from waypost_worker.recovery.log_scan import is_fence
 
 
 class StoredPosition(NamedTuple):
-    """What the database knows of a partition's results. ``owners`` is as in a Claim."""
+    """The database's knowledge of a partition's results. ``owners`` is as in a Claim."""
 
     results_offset: int = 0
     owners: frozenset[int] | None = None

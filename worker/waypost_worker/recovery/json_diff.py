@@ -1,4 +1,4 @@
-"""Where two JSON texts first differ, in words for a person at a terminal. Pure."""
+"""The first difference between two JSON texts, described for a person at a terminal. Pure."""
 
 from typing import Any, Final
 
@@ -8,7 +8,7 @@ _LONGEST: Final = 120
 
 
 def first_difference(left: bytes, right: bytes, left_name: str, right_name: str) -> str:
-    """One line: the path, and what stands there on either side. Texts that are no JSON are compared as bytes."""
+    """Return one line: the path, and the values on either side. Texts that are not JSON are compared as bytes."""
     try:
         found = _differing(orjson.loads(left), orjson.loads(right), "")
     except ValueError:

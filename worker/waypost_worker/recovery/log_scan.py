@@ -12,7 +12,7 @@ _FIRST_LOOK: Final = 64
 
 
 def is_fence(record: FetchedResult) -> bool:
-    """Whether this is a record of a takeover, which answers no command."""
+    """Return whether this is a record of a takeover, which answers no command."""
     return record.key is None and dict(record.headers).get("ce_type") == _ACQUIRED
 
 
@@ -41,9 +41,9 @@ async def _between(results: ResultsLog, first: int, end: int) -> list[FetchedRes
 
 
 async def check_last_answer(log: CommandLog, results: ResultsLog, begin: int) -> None:
-    """RefusedError if the last result answers a command from ``begin`` on that the log does not have.
+    """Raise RefusedError if the last result answers a command from ``begin`` on that the log does not have.
 
-    What a log lacks at its end leaves no hole. A fold of it would be of fewer commands than were answered.
+    Records that are missing at the end of a log leave no hole, so a fold would cover fewer commands than were answered.
     """
     last = await last_result(results, *await results.bounds())
     if last is not None and (answered := command_offset(last)) >= begin:

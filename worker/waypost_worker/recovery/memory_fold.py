@@ -1,4 +1,4 @@
-"""One partition's log folded in memory: what Postgres must hold, with digests in place of data.
+"""One partition's log folded in memory: the state that Postgres must hold, with digests instead of data.
 
 The fold is the worker's own (``partition.apply``); this only keeps what it amounts to.
 """
@@ -22,7 +22,7 @@ from waypost_worker.recovery.shares import WHOLE, Share, spread_of
 
 Key = tuple[str, int]
 _DIGEST_BYTES: Final = 16
-# What each costs in memory, with what a comparison adds; measured, and rounded up.
+# The memory that each takes, including what a comparison adds; measured, and rounded up.
 SESSION_BYTES: Final = 1200
 ENTRY_BYTES: Final = 800
 REMEMBERED_BYTES: Final = 400
@@ -38,7 +38,7 @@ def content_digest(data: bytes, metadata: bytes) -> bytes:
 
 
 def rejected_digest(row: RejectedRow) -> bytes:
-    """16 bytes over a refused command; the wording of the message is left out, for it may improve."""
+    """Return 16 bytes over a rejected command. The wording of the message is left out, because it may improve."""
     parts = (
         *(row.session_id, row.command_id, row.code, row.key, row.value, list(row.headers), row.recorded_at),
         *(row.value_bytes, row.headers_bytes),
@@ -92,7 +92,7 @@ class MemoryFold:
     def take_with_items(
         self, records: Sequence[KafkaRecord], encoder: ResultEncoder
     ) -> tuple[list[Key], Callable[[dict[Key, Content]], list[outbox.Item]]]:
-        """Fold the next records, which must be few; what the outbox keeps of their results.
+        """Fold the next records, which must be few. Return what the outbox keeps of their results.
 
         Returns the checkpoints whose contents are needed for that, and a function that takes those.
         """
@@ -101,7 +101,7 @@ class MemoryFold:
         return batch.wanted(), lambda contents: batch.finish(contents)[1]
 
     def keep(self, session: Session) -> None:
-        """Take a session as it is now, and weigh it anew."""
+        """Take a session's current state, and weigh it again."""
         name = session.session_id
         self.sessions[name] = session
         weight = session.weight()
@@ -133,7 +133,7 @@ class MemoryFold:
         batch = Batch(encoder, self.sessions, self.state)
         share = None if self.share.whole else self.share
         for record in records:
-            # What has no key may be about the whole partition, which all sessions follow.
+            # A command without a key may be about the whole partition, which all sessions follow.
             if (
                 share is None
                 or record.key is None
@@ -163,7 +163,7 @@ class MemoryFold:
             self.window, _ = make_room(self.window, changes.rejected)
 
     def keep_rejected(self, row: RejectedRow) -> None:
-        """Note a refused command, if it is in the share."""
+        """Note a rejected command, if it is in the share."""
         spread = spread_of(row.key, row.offset)
         if self.share.holds(spread):
             self.rejected[row.offset] = (row.code, rejected_digest(row), spread, row.session_id)

@@ -1,4 +1,4 @@
-"""Trying again while Kafka or Postgres are away for a while."""
+"""Retrying while Kafka or Postgres are temporarily unavailable."""
 
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
@@ -37,8 +37,8 @@ async def patiently(
 
 
 class RecoveryProgress(Protocol):
-    """Told how far a replay is; must return at once and never raise."""
+    """Receives the progress of a replay. Must return immediately and never raise."""
 
     def advanced(self, partition: int, commands: int, next_offset: int) -> None:
-        """So many more commands are committed."""
+        """Count this many more committed commands."""
         ...

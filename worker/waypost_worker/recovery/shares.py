@@ -1,7 +1,7 @@
-"""Which sessions a share holds: told by a hash that Postgres can take as well (md5, for spreading only).
+"""Shares of sessions, defined by a hash that Postgres can compute as well (md5, for spreading only).
 
-A sample is a share that begins at 0, so it is always of the same sessions, and a larger one has them too. What is too
-much for memory at once is cut into shares.
+A sample is a share that begins at 0, so it always has the same sessions, and a larger one has them, too. If there are
+too many sessions for the memory, they are divided into shares.
 """
 
 import hashlib
@@ -19,12 +19,12 @@ class Share(NamedTuple):
     high: int = 2**_BITS
 
     def holds(self, spread: int) -> bool:
-        """Whether this hash is in it."""
+        """Return whether this hash is in it."""
         return self.low <= spread < self.high
 
     @property
     def whole(self) -> bool:
-        """Whether nothing is outside."""
+        """Return whether it contains everything."""
         return self == WHOLE
 
     def first_half(self) -> "Share":
@@ -32,7 +32,7 @@ class Share(NamedTuple):
         return Share(self.low, max(self.low + 1, (self.low + self.high) // 2))
 
     def following(self, high: int, times: int = 1) -> "Share":
-        """So many times as much right behind it, but not beyond ``high``."""
+        """Return a share this many times as large that follows it, but not beyond ``high``."""
         return Share(self.high, min(high, self.high + times * (self.high - self.low)))
 
 
@@ -45,6 +45,8 @@ def share_of(sample: float) -> Share:
 
 
 def spread_of(key: bytes | None, offset: int = 0) -> int:
-    """The hash of a record's key; of its offset where it has none, as only refused commands are stored by it."""
+    """Return the hash of a record's key, or of its offset if it has none, because only rejected commands are stored
+    that way.
+    """
     text = b"%d" % offset if key is None else key
     return int(hashlib.md5(text, usedforsecurity=False).hexdigest()[:_DIGITS], 16)

@@ -13,7 +13,7 @@ class SystemClock(Clock):
 
     @override
     def boottime(self) -> float:
-        """Seconds since boot, suspended time included."""
+        """Return the seconds since boot, including suspended time."""
         return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
     @override

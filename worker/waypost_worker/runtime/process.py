@@ -1,4 +1,4 @@
-"""One worker as a process: its event loop, signals and traces. Knows nothing of HTTP: who does passes ``serve``."""
+"""One worker as a process: its event loop, signals and traces. Independent of HTTP: the caller passes ``serve``."""
 
 import asyncio
 import gc
@@ -24,7 +24,8 @@ Serve = Callable[[Settings, Health, Metrics], AbstractAsyncContextManager[object
 
 
 def run_worker(settings: Settings, level: LogLevel | None = None, serve: Serve | None = None) -> int:
-    """Run one worker in this process until SIGTERM or SIGINT; its exit code. A second signal ends at once.
+    """Run one worker in this process until SIGTERM or SIGINT. Return its exit code. A second signal ends it
+    immediately.
 
     SIGUSR1 makes the log say everything, SIGUSR2 what the settings say again. ``serve`` is entered while the
     worker runs; without it nothing is counted.
@@ -42,8 +43,8 @@ def run_worker(settings: Settings, level: LogLevel | None = None, serve: Serve |
         async with beside:
             return await worker.run()
 
-    # What a batch makes is freed by its reference counts. Some 200,000 objects of batches in hand are not worth
-    # looking at in search of cycles, nor are those that a process keeps for good; sessions in the cache live long.
+    # Reference counts free the objects of a batch. Searching about 200,000 objects of batches in progress for cycles is
+    # not worthwhile, nor is searching those that live as long as the process. Sessions in the cache live long, too.
     gc.freeze()
     gc.set_threshold(500_000, 10, 20)
     with _tracing(settings) as tracing:
@@ -56,7 +57,7 @@ def run_worker(settings: Settings, level: LogLevel | None = None, serve: Serve |
 
 @contextmanager
 def _tracing(settings: Settings) -> Iterator[Observer | None]:
-    """What makes spans, where somebody collects them."""
+    """Return what creates spans, if something collects them."""
     commands = settings.topics.commands
     if settings.otlp_endpoint is None:
         provider = configured_provider()

@@ -1,7 +1,8 @@
-"""SIGTERM and Ctrl-C before a worker listens to them: it holds nothing yet, so it ends at once, with exit code 0.
+"""SIGTERM and Ctrl-C before a worker handles them: it holds nothing yet, so it ends immediately, with exit code 0.
 
-Imports nothing that takes time: it is in force while everything else is imported. As the first process of a
-container, a worker would otherwise not even notice: for that one the kernel drops signals without a handler.
+Imports nothing that takes time, because it is in effect while everything else is imported. Without it, a worker that is
+the first process of a container would not notice these signals, because the kernel drops signals without a handler
+there.
 """
 
 import os

@@ -26,8 +26,8 @@ _LEVELS: Final = {"ok": "debug", "warning": "warning", "error": "error"}
 async def check_topics_at_start(settings: Settings, connection: Connection) -> None:
     """Log what is wrong with the topics' settings.
 
-    RefusedError if commands could be lost. UnavailableError if Kafka can't be reached. A Kafka that does not say is no
-    reason to wait.
+    Raise RefusedError if commands could be lost, and UnavailableError if Kafka can't be reached. A setting that Kafka
+    does not reveal is ignored.
     """
     try:
         findings = await check_topics(connection, settings.topics, brokers=False)

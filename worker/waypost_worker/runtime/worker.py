@@ -1,7 +1,7 @@
 """One worker process: start, run owners for the partitions that the group assigns, drain, stop.
 
-Knows how the parts fit together and nothing of what commands mean. Exit codes: 0 after a clean drain, 1 when
-something could not be finished or the worker gave up; settings errors never come this far.
+Knows how the parts fit together, but not what commands mean. The exit code is 0 after a clean drain, and 1 if something
+could not be finished or the worker gave up; settings errors never get this far.
 """
 
 import asyncio
@@ -45,13 +45,13 @@ _LOOK_SECONDS: Final = 5.0
 _FIRST_START_WAIT: Final = 0.2
 _LONGEST_START_WAIT: Final = 10.0
 _LONGEST_OWNER_WAIT: Final = 30.0
-# A consumer that is stuck is started anew, twice, before its worker ends by itself: only then is it dead.
+# A stuck consumer is restarted twice before its worker ends by itself; only then does the worker count as dead.
 _LIVE_PATIENCE: Final = 4
 _T = TypeVar("_T")
 
 
 class _Stopped(Exception):
-    """The worker was told to stop while it waited for a server."""
+    """The worker was asked to stop while it waited for a server."""
 
 
 @dataclass(slots=True)
@@ -171,7 +171,9 @@ class Worker:
     # Start.
 
     async def _open_others(self) -> None:
-        """Open the shards that were away at the start, each as soon as it is there: the others don't wait for it."""
+        """Open the shards that were unreachable at the start, each as soon as it answers; the others don't wait for
+        it.
+        """
         backoff = Backoff(_FIRST_START_WAIT, _LONGEST_START_WAIT)
         while len(self._shards.pools) < len(self._shards):
             wait = backoff.next_wait()
@@ -180,7 +182,7 @@ class Worker:
                     "postgres_unavailable", shard=shard, reason=_reason(problem), retry_seconds=round(wait, 1)
                 )
             await asyncio.sleep(wait)
-            # A wrong database is a problem as any other now: only its own partitions stand still until somebody looks.
+            # A wrong database is now a problem like any other: only its own partitions wait until an operator acts.
             await self._shards.open(strict=False)
             self._changed.set()
             await self._check_databases()
@@ -224,7 +226,7 @@ class Worker:
                 raise UnavailableError(f"Kafka, {doing}: {why}") from error
 
     async def _until_available(self, what: str, attempt: Callable[[], Awaitable[_T]]) -> _T:
-        """What ``attempt`` gives, as soon as it can; _Stopped if the worker is to stop before."""
+        """Return the result of ``attempt`` as soon as it succeeds. Raise _Stopped if the worker stops first."""
         backoff = Backoff(_FIRST_START_WAIT, _LONGEST_START_WAIT)
         while not self._stop.is_set():
             wait = backoff.next_wait()
@@ -316,7 +318,9 @@ class Worker:
             await asyncio.sleep(_LOOK_SECONDS)
             try:
                 await self._look(membership())
-            except Exception as error:  # without another look, nobody would see any partition stand still
+            except (
+                Exception
+            ) as error:  # without another check, nobody would notice a partition that makes no progress
                 self._failure_log.tell("look_failed", error)
 
     async def _look(self, group: Membership) -> None:
@@ -328,7 +332,7 @@ class Worker:
         # Positions are read after the ends: a partition then looks ahead of them rather than behind.
         known = self._progress(assigned)
         positions = {partition: progress.position for partition, progress in known.items()}
-        # An owner that never got the partition knows no position, and lag must show all the same.
+        # An owner that never got the partition has no position, but lag must still be shown.
         positions |= await group.committed(ends.keys() - positions.keys())
         for partition, position in positions.items():
             if partition in ends:
@@ -396,7 +400,7 @@ class Worker:
     # Stop.
 
     async def _drain(self) -> bool:
-        """Let every owner finish the batch in hand; whether all did in time."""
+        """Let every owner finish its current batch. Return whether all did in time."""
         tasks = {run.task for run in self._runs.values()}
         for run in self._runs.values():
             run.owner.stop()

@@ -1,5 +1,5 @@
 """Take, check and restore snapshots: the rows of each partition at a stated position.
 
-Owns their format, and how far they still overlap with the log. May import ``postgres``, ``kafka``, ``recovery`` and
-``partition``. Knows nothing of what commands mean: a snapshot is rows and a position, and the log is the rest.
+Owns their format, and how they overlap with the log. May import ``postgres``, ``kafka``, ``recovery`` and
+``partition``. Independent of what commands mean: a snapshot is rows and a position, and the log is the rest.
 """

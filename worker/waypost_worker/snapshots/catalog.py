@@ -10,7 +10,7 @@ from waypost_worker.snapshots.manifest import FILE_NAME, MANIFEST_BYTES, NO_KEY,
 from waypost_worker.snapshots.storage import SnapshotError, Storage
 
 LATEST: Final = "latest"
-# What doesn't look like this is somebody else's, and never touched.
+# Other names belong to somebody else, and are never touched.
 _NAME: Final = re.compile(r"\d{8}T\d{9}Z-[0-9a-f]{6}")
 
 
@@ -77,8 +77,8 @@ async def check_files(storage: Storage, manifest: Manifest, progress: Callable[[
 
 
 def superfluous(found: Sequence[Listed], keep: int) -> list[Listed]:
-    """What may go if the newest ``keep`` complete ones stay: older ones, and what was begun before the newest and
-    never completed. What can't be read stays: another version may be able to.
+    """Return what can be removed if the newest ``keep`` complete ones stay: older ones, and incomplete ones that were
+    begun before the newest. Unreadable ones stay, because another version may be able to read them.
     """
     complete = [each for each in found if each.state == "complete"]
     kept = {each.name for each in complete[max(len(complete) - keep, 0) :]}

@@ -1,8 +1,8 @@
-"""What still overlaps: the log, the snapshots, the results and the outbox. Pure.
+"""Overlap of the log, the snapshots, the results and the outbox. Pure.
 
 State can be rebuilt as long as the log reaches back to a snapshot's position, or to its own beginning. A worker can
-go on as long as the log reaches back to Postgres's position and to what the outbox owes, and the results topic to
-the results position.
+continue as long as the log reaches back to Postgres's position and to the commands in the outbox, and the results topic
+to the results position.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ LOG: Final = "log and snapshots"
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """One partition. Offsets; None where there is none: no position in Postgres, nothing owed, no snapshot.
+    """One partition. An offset is None if there is no position in Postgres, nothing in the outbox, or no snapshot.
 
     ``owed`` is the first command whose result Postgres does not know to be emitted. If results lie behind the
     results position, it has been since; an owner finds that out.
@@ -45,8 +45,8 @@ class Latest:
 def findings(
     reaches: Sequence[Coverage], retention: float | None, latest: Latest | None, place: str | None
 ) -> list[Finding]:
-    """What to tell, worst first. ``retention`` of the command topic in seconds, None for ever; ``place`` is where
-    snapshots are, None where that isn't set.
+    """Return the findings, worst first. ``retention`` of the command topic is in seconds, None for unlimited; ``place``
+    is where snapshots are stored, None if that is not set.
     """
     found = [*_going_on(reaches), *_rebuilding(reaches, retention, latest, place)]
     order = {"error": 0, "warning": 1, "ok": 2}
@@ -54,7 +54,7 @@ def findings(
 
 
 def _going_on(reaches: Sequence[Coverage]) -> list[Finding]:
-    """Whether workers can go on from what Postgres holds."""
+    """Check whether workers can continue from the state in Postgres."""
     found = []
     if bad := _where(reaches, lambda r: r.position is not None and r.position < r.log_start):
         found.append(
@@ -62,7 +62,8 @@ def _going_on(reaches: Sequence[Coverage]) -> list[Finding]:
                 "error",
                 LOG,
                 f"{bad}: retention removed commands before they were applied",
-                "restore a snapshot that is newer than where the log begins, and raise retention.ms of the topic",
+                "restore a snapshot that is newer than the beginning of the log, and raise retention.ms of "
+                "the topic",
             )
         )
     if bad := _where(reaches, _owes_what_is_gone):
@@ -70,7 +71,7 @@ def _going_on(reaches: Sequence[Coverage]) -> list[Finding]:
             Finding(
                 "error",
                 LOG,
-                f"{bad}: retention removed commands whose results are still owed by the outbox",
+                f"{bad}: retention removed commands whose results are not emitted yet",
                 "start workers now, with the topic's retention.ms raised",
             )
         )
@@ -81,9 +82,9 @@ def _going_on(reaches: Sequence[Coverage]) -> list[Finding]:
             Finding(
                 "error",
                 LOG,
-                f"{bad}: retention removed results that nobody compared with what was applied",
-                "start a worker with WAYPOST_ACCEPT_TRIMMED_RESULTS=true once: some results of that time may be "
-                "missing or come twice. Raise retention.ms of the results topic",
+                f"{bad}: retention removed results before they were compared with the applied commands",
+                "start a worker with WAYPOST_ACCEPT_TRIMMED_RESULTS=true once: some results of that time "
+                "may be missing or emitted twice. Raise retention.ms of the results topic",
             )
         )
     return found
@@ -97,13 +98,13 @@ def _owes_what_is_gone(reach: Coverage) -> bool:
 def _rebuilding(
     reaches: Sequence[Coverage], retention: float | None, latest: Latest | None, place: str | None
 ) -> list[Finding]:
-    """Whether Postgres could be built again, should it be lost."""
+    """Check whether Postgres could be rebuilt if it were lost."""
     whole = all(reach.log_start == 0 for reach in reaches)
     if whole and retention is None:
-        return [Finding("ok", LOG, "the log is whole and kept for ever: everything can be replayed")]
+        return [Finding("ok", LOG, "the log is complete and kept indefinitely: everything can be replayed")]
     take = "take one: 'waypost snapshot create'"
     if place is None:
-        how = "was cut already" if not whole else f"is cut after {_span(retention)}"
+        how = "has already been trimmed" if not whole else f"is trimmed after {_span(retention)}"
         mend = "set WAYPOST_SNAPSHOTS to a directory or s3://bucket/path, and run 'waypost snapshot create' regularly"
         return [Finding("warning", LOG, f"the log {how}, and no place for snapshots is set", mend)]
     if latest is None:
@@ -126,8 +127,8 @@ def _rebuilding(
         found.append(Finding("warning", LOG, message, mend))
     if retention is not None and latest.age > retention / 2:
         message = (
-            f"the newest snapshot is {_span(latest.age)} old, and the log is cut after {_span(retention)}: the two "
-            "soon no longer overlap"
+            f"the newest snapshot is {_span(latest.age)} old, and the log is trimmed after {_span(retention)}: the "
+            "two will soon no longer overlap"
         )
         found.append(Finding("warning", LOG, message, f"{take}, at least every {_span(retention / 4)}"))
     if not found:

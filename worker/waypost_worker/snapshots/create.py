@@ -42,8 +42,8 @@ async def create(
 ) -> Manifest:
     """Write a snapshot of all partitions, its manifest last; the manifest.
 
-    ``connections`` are asyncpg's, without a time limit for statements, one to each database. SnapshotError if there is
-    nothing to take or the storage fails; what was written by then is no snapshot.
+    ``connections`` are asyncpg's, without a time limit for statements, one to each database. Raise SnapshotError if
+    there is nothing to save or the storage fails; the files written by then do not count as a snapshot.
     """
     async with AsyncExitStack() as stack:
         positions: list[tuple[Any, Any]] = []
@@ -122,5 +122,5 @@ async def _columns(connection: Any, schema: str) -> dict[str, list[str]]:
 
 
 def _name(taken_at: datetime) -> str:
-    """Names sort by time; two that are taken at once differ."""
+    """Return a name. Names sort by time, and two that are created at the same time differ."""
     return f"{taken_at:%Y%m%dT%H%M%S}{taken_at.microsecond // 1000:03}Z-{secrets.token_hex(3)}"

@@ -54,7 +54,7 @@ class TableWriter:
 
 
 async def stream_of(storage: Storage, name: str, files: Sequence[File]) -> AsyncIterator[bytes]:
-    """What a table's files of a partition hold, in order. SnapshotError at the first that is not as it was."""
+    """Yield the contents of a table's files of a partition, in order. Raise SnapshotError at the first changed file."""
     for file in files:
         yield await read(storage, name, file)
 

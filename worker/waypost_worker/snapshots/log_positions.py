@@ -1,4 +1,4 @@
-"""A snapshot and the database beside the topics as they are now."""
+"""Compare a snapshot and the database with the topics as they are now."""
 
 import asyncio
 from collections.abc import Mapping
@@ -16,7 +16,8 @@ from waypost_worker.snapshots.storage import SnapshotError
 
 
 async def check_in_log(client: ClusterClient, topics: Topics, manifest: Manifest, partitions: int) -> None:
-    """SnapshotError unless each partition's position is in the log, behind the very record that was applied last.
+    """Raise SnapshotError unless each partition's position is in the log, after exactly the record that was applied
+    last.
 
     ``partitions`` is the topic's count. UnavailableError if Kafka does not answer.
     """
@@ -66,7 +67,7 @@ async def reaches(
     stored: Mapping[int, Any],
     manifest: Manifest | None,
 ) -> list[Coverage]:
-    """Where everything begins and ends, by partition. ``stored`` are the rows of ``sql/oldest_owed.sql``."""
+    """Return where everything begins and ends, by partition. ``stored`` are the rows of ``sql/oldest_owed.sql``."""
     parts = {part.partition: part for part in manifest.parts} if manifest is not None else {}
     commands = await topic_bounds(client, topics.commands, partitions)
     results = await topic_bounds(client, topics.results, partitions)

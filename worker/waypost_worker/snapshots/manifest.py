@@ -1,8 +1,8 @@
-"""The manifest: what a snapshot holds, at which positions, with the checksum of each file. Pure.
+"""The manifest: the contents and positions of a snapshot, with the checksum of each file. Pure.
 
-It is written last, so a snapshot without one is none. It carries a checksum of itself, which shows damage, and a
-signature (HMAC-SHA256) if a key is set, which shows that nobody without the key wrote or changed it. What it says about
-sizes and places is bounded: whoever can write to the storage can write a manifest.
+It is written last, so a snapshot without one is incomplete. It contains its own checksum, which shows damage, and a
+signature (HMAC-SHA256) if a key is set, which shows that nobody without the key wrote or changed it. Its sizes and
+places are bounded, because anyone who can write to the storage can write a manifest.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ _JSON: Final = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS
 
 
 class Signing(NamedTuple):
-    """The key that manifests are signed with, and whether one that is not signed with it is read all the same."""
+    """The key that signs manifests, and whether to read one that is not signed with it anyway."""
 
     key: bytes | None = None
     allow_unsigned: bool = False
@@ -63,7 +63,7 @@ class File:
 class Part:
     """One partition: its position, as the row in ``partitions`` has it, and its rows.
 
-    ``next_offset`` is the first command that is not applied; ``anchor`` the hash, in hex, of the one before it.
+    ``next_offset`` is the first command that is not applied; ``anchor`` is the hash, in hex, of the previous one.
     ``emitted`` and ``results_offset`` are the results position. ``rows`` counts by table.
     """
 
@@ -125,8 +125,8 @@ class Manifest:
     def from_json(cls, text: bytes, name: str, signing: Signing = NO_KEY) -> "Manifest":
         """Read the file of the snapshot ``name``.
 
-        SnapshotError if it is no manifest, of a version that is not known, or not what was written, or if there is a
-        key and it is not signed with it.
+        Raise SnapshotError if it is not a manifest, has an unknown version, was changed, or is not signed with the key,
+        if there is one.
         """
         try:
             fields = orjson.loads(text)
@@ -152,13 +152,13 @@ class Manifest:
             manifest = _manifest(fields, signature is not None)
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise SnapshotError(
-                f"the manifest of the snapshot {name!r} can't be read ({quoted(error)}). Nothing of the snapshot was "
+                f"the manifest of the snapshot {name!r} can't be read ({quoted(error)}). No part of the snapshot was "
                 "read: use another one"
             ) from None
         if manifest.name != name:
             raise SnapshotError(
-                f"the manifest of the snapshot {name!r} is of another one, {quoted(manifest.name)}. Nothing of the "
-                "snapshot was read: use another one"
+                f"the manifest of the snapshot {name!r} belongs to another one, {quoted(manifest.name)}. No part of "
+                "the snapshot was read: use another one"
             )
         return manifest
 
@@ -200,7 +200,7 @@ def _check_part(part: Part) -> None:
         _number(count)
     found: dict[str, int] = {}
     for file in part.files:
-        # Who wrote the manifest does not choose which files of this machine are read, nor how much.
+        # The author of a manifest does not choose which files of this machine are read, or how much of them.
         _require(file.table in TABLES, "table")
         found[file.table] = number = found.get(file.table, 0) + 1
         _require(file.path == path_of(part.partition, file.table, number), "path")
@@ -210,12 +210,12 @@ def _check_part(part: Part) -> None:
 
 
 def path_of(partition: int, table: str, number: int) -> str:
-    """Where the ``number``-th piece of a table's rows lies, below the snapshot's name; from 1."""
+    """Return the path of the ``number``-th piece of a table's rows, below the snapshot's name; numbers start at 1."""
     return f"partition-{partition:05}/{table}-{number:06}.copy.zst"
 
 
 def most_packed(raw_size: int) -> int:
-    """The most bytes that compression makes of so many."""
+    """Return the largest size that compression can produce from this many bytes."""
     return raw_size + raw_size // 128 + 4096
 
 
@@ -239,14 +239,14 @@ def _check_signature(whole: dict[str, Any], signature: object, name: str, signin
         return
     if signature is None:
         raise SnapshotError(
-            f"the snapshot {name!r} is not signed, and a key is set. Nothing of it was read: use one that was taken "
+            f"the snapshot {name!r} is not signed, and a key is set. No part of it was read: use one that was taken "
             "with the key, or pass --allow-unsigned if you trust everyone who can write to the storage"
         )
     if not isinstance(signature, str) or not hmac.compare_digest(
         signature.encode(errors="replace"), _signature(whole, signing.key).encode()
     ):
         raise SnapshotError(
-            f"the snapshot {name!r} is not signed with this key: it was changed, or taken with another one. Nothing "
+            f"the snapshot {name!r} is not signed with this key: it was changed, or taken with another one. No part "
             "of it was read: use another one, or the key that it was taken with (WAYPOST_SNAPSHOTS_KEY_FILE)"
         )
 

@@ -29,7 +29,7 @@ _GRACE_SECONDS: Final = 1.0
 
 
 def check_origin(manifest: Manifest, topics: Topics) -> None:
-    """SnapshotError if the snapshot is of other topics, or of a database that this version does not know."""
+    """Raise SnapshotError if the snapshot belongs to other topics, or to a database that this version does not know."""
     if manifest.commands_topic != topics.commands:
         raise SnapshotError(
             f"the snapshot {manifest.name!r} is of the topic {manifest.commands_topic!r}, not of "
@@ -52,7 +52,7 @@ def check_origin(manifest: Manifest, topics: Topics) -> None:
 
 
 async def check_target(connection: Any, manifest: Manifest, schema: str) -> None:
-    """SnapshotError unless the database has no Waypost schema, or an empty one as the snapshot's."""
+    """Raise SnapshotError unless the database has no Waypost schema, or an empty one like the snapshot's."""
     have = [tuple(row) for row in await applied(connection, schema)]
     if not have:
         return
@@ -65,7 +65,7 @@ async def check_target(connection: Any, manifest: Manifest, schema: str) -> None
     if have != [(each.number, each.name, each.sha256) for each in manifest.migrations]:
         raise SnapshotError(
             f"the schema {schema!r} is empty, but has other migrations than the snapshot's database had. Nothing "
-            f"was changed: drop it ('drop schema {schema} cascade' in psql); restoring makes it anew, and brings "
+            f"was changed: drop it ('drop schema {schema} cascade' in psql); restoring creates it again, and brings "
             "it up to date"
         )
 
@@ -122,7 +122,7 @@ async def restore(
         raise
     finally:
         for transaction in transactions[committed:]:
-            # Where it can't be told so, it ends with its connection.
+            # If the cancel request can't be sent, the statement ends with its connection.
             with suppress(
                 asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError
             ):
@@ -130,7 +130,7 @@ async def restore(
 
 
 def _half_done(committed: int, databases: int, schema: str, error: Exception) -> str:
-    """What is left where the commit after the ``committed`` ones failed: it may have had its effect all the same."""
+    """Return the message if the commit after the ``committed`` ones failed. It may have taken effect nevertheless."""
     said = str(error) or type(error).__name__
     if databases == 1:
         return (
@@ -188,9 +188,9 @@ async def _restore_part(
 
 
 async def _while_connected(connection: Any, copying: Coroutine[Any, Any, str]) -> str:
-    """What ``copying`` gives; ConnectionDoesNotExistError once the connection is lost.
+    """Return the result of ``copying``. Raise ConnectionDoesNotExistError once the connection is lost.
 
-    asyncpg waits for ever to write more where the server went away in the middle of a COPY.
+    asyncpg waits indefinitely to write more if the server disappears in the middle of a COPY.
     """
     lost = asyncio.Event()
 

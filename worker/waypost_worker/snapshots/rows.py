@@ -1,5 +1,5 @@
-"""A snapshot's rows of one partition, read from its files and not from a database: what verify can begin with, and
-what it can prove.
+"""A snapshot's rows of one partition, read from its files instead of a database. Verify can start with them, and can
+check them.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -239,7 +239,7 @@ class SnapshotRows(Base):
                     if wanted(row):
                         yield make(row)
         except (CopyFormatError, ValueError, TypeError, LookupError, AttributeError) as error:
-            # Whoever can write a snapshot chooses its columns and what is in them.
+            # The author of a snapshot chooses its columns and their contents.
             raise SnapshotError(
                 f"{table!r} of partition {self._part.partition} of the snapshot {self.name!r} can't be read: "
                 f"{error or type(error).__name__}. Use another snapshot"

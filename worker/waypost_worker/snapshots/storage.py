@@ -1,4 +1,4 @@
-"""Where snapshots are: a directory, or a bucket of an object store. Whole files in, whole files out.
+"""Places for snapshots: a directory, or a bucket of an object store. Whole files in, whole files out.
 
 A file is there with all its bytes or not at all, whatever happens to the process or the machine.
 """
@@ -26,7 +26,7 @@ class SnapshotError(WaypostError):
 
 
 class Storage(Protocol):
-    """What a place must be able to do. Paths are relative, with ``/``. Failures are SnapshotErrors."""
+    """The operations that a place must support. Paths are relative, with ``/``. Failures are SnapshotErrors."""
 
     where: str
 
@@ -39,7 +39,7 @@ class Storage(Protocol):
         ...
 
     async def names(self) -> list[str]:
-        """What lies at the top, sorted: the names of snapshots, whole or not."""
+        """Return the top-level names, sorted: the names of snapshots, complete or not."""
         ...
 
     async def remove(self, name: str) -> None:
@@ -198,18 +198,18 @@ class ObjectStorage(Storage):
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """What a client of an object store raises."""
+    """The errors of an object store's client."""
     from obstore.exceptions import BaseError
 
     return BaseError, OSError, ValueError
 
 
 def _read(path: Path, most: int) -> bytes:
-    # Not to wait for whoever opens the other end, should it be a pipe.
+    # Don't wait for the other end to be opened, if it is a pipe.
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
-            raise SnapshotError(f"{path} is not a file. Nothing of it was read: use another snapshot")
+            raise SnapshotError(f"{path} is not a file. No part of it was read: use another snapshot")
         if found.st_size > most:
             raise _too_large(str(path), found.st_size, most)
         return file.read(most)
@@ -217,7 +217,7 @@ def _read(path: Path, most: int) -> bytes:
 
 def _too_large(path: str, size: int, most: int) -> SnapshotError:
     return SnapshotError(
-        f"{path} has {size} bytes, and at most {most} are allowed: it was changed. Nothing of it was read: use another "
+        f"{path} has {size} bytes, and at most {most} are allowed: it was changed. No part of it was read: use another "
         "snapshot"
     )
 
@@ -231,6 +231,6 @@ def _sync(directory: Path) -> None:
 
 
 def _plainly(error: Exception) -> str:
-    """The beginning of what a client says; what follows it is its own inside."""
+    """Return the beginning of a client's message; the rest is internal."""
     line = str(error).strip().partition("\n")[0] or type(error).__name__
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}…"

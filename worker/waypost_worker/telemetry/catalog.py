@@ -82,7 +82,7 @@ END_TO_END_SECONDS: Final = Metric(
 LAG: Final = Metric(
     "waypost_lag_commands",
     "gauge",
-    "Offsets of the command log that can be read and are not applied yet, looked at every few seconds",
+    "Offsets of the command log that can be read and are not applied yet, checked every few seconds",
     ("partition",),
 )
 RECORD_AGE: Final = Metric(
@@ -94,12 +94,12 @@ RECORD_AGE: Final = Metric(
 LAST_PROGRESS: Final = Metric(
     "waypost_last_progress_timestamp_seconds",
     "gauge",
-    "When a partition last committed a batch, was read any further, had nothing left to do, or first came to this "
-    "worker",
+    "When a partition last committed a batch, was read further, had nothing left to do, or was first "
+    "assigned to this worker",
     ("partition",),
 )
 ASSIGNED: Final = Metric(
-    "waypost_assigned_partitions", "gauge", "Partitions that the consumer group gives this worker"
+    "waypost_assigned_partitions", "gauge", "Partitions that the consumer group assigns to this worker"
 )
 OWNED: Final = Metric(
     "waypost_owned_partitions", "gauge", "Partitions that this worker has acquired and that don't fail"
@@ -107,7 +107,7 @@ OWNED: Final = Metric(
 REFUSED: Final = Metric(
     "waypost_refused_partitions",
     "gauge",
-    "Partitions that are stopped until a person looks; the log says why",
+    "Partitions that are stopped until an operator acts; the log says why",
 )
 REFUSED_OFFSET: Final = Metric(
     "waypost_refused_offset",
@@ -118,21 +118,20 @@ REFUSED_OFFSET: Final = Metric(
 FAILING: Final = Metric(
     "waypost_failing_partitions",
     "gauge",
-    "Partitions whose owner failed by an unexpected error, and has applied nothing since; the log has its "
+    "Partitions whose owner failed with an unexpected error and has applied nothing since; the log has the "
     "traceback",
 )
 OPEN_TRANSACTION: Final = Metric(
     "waypost_open_transaction_seconds",
     "gauge",
-    "How long a partition has not been read any further, because a transaction of a client is open; 0 if none is in "
-    "the way",
+    "How long a partition has been blocked by a client's open transaction; 0 if none blocks it",
     ("partition",),
 )
 ACQUISITIONS: Final = Metric("waypost_acquisitions", "counter", "Terms begun: partitions acquired")
 ACQUIRE_SECONDS: Final = Metric(
     "waypost_acquire_seconds",
     "histogram",
-    "From asking for a partition to being its owner",
+    "Time from requesting a partition to owning it",
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900),
 )
 TERMS_ENDED: Final = Metric(
@@ -143,44 +142,46 @@ TERMS_ENDED: Final = Metric(
     ("reason",),
 )
 REEMITTED: Final = Metric(
-    "waypost_reemitted_results", "counter", "Results of a former owner that were emitted when taking over"
+    "waypost_reemitted_results", "counter", "Results of a former owner that were emitted at a takeover"
 )
 POOL: Final = Metric(
     "waypost_postgres_pool_connections",
     "gauge",
-    "Connections to Postgres. state: used or idle; a shard that was not reached yet has none",
+    "Connections to Postgres. state: used or idle; a shard that has not been reached yet has none",
     ("shard", "state"),
 )
 SHARD_UP: Final = Metric(
     "waypost_postgres_shard_up",
     "gauge",
-    "1 while a database of the list answers this worker with a schema that it can use, else 0; asked every few "
-    "seconds, also where there is no work for it",
+    "1 while a database answers this worker with a usable schema, otherwise 0; checked every few seconds, "
+    "even if there is no work for it",
     ("shard",),
 )
-POOL_MOST: Final = Metric("waypost_postgres_pool_limit", "gauge", "Most connections to Postgres", ("shard",))
+POOL_MOST: Final = Metric(
+    "waypost_postgres_pool_limit", "gauge", "Maximum number of connections to Postgres", ("shard",)
+)
 LOOP_DELAY: Final = Metric(
     "waypost_loop_delay_seconds",
     "gauge",
-    "Longest time in the last ten seconds that something ready to run had to wait for the event loop",
+    "Longest time in the last ten seconds that a ready task waited for the event loop",
 )
 BUILD: Final = Metric("waypost_build_info", "gauge", "Always 1", ("version", "python"))
 RECOVERED: Final = Metric(
     "waypost_recovery_records",
     "counter",
-    "Records worked off by a recovery command since it began. work: replay, rebuild (from results) or verify",
+    "Records processed by a recovery command since it began. work: replay, rebuild (from results) or verify",
     ("work", "partition"),
 )
 RECOVERY_OFFSET: Final = Metric(
     "waypost_recovery_next_offset",
     "gauge",
-    "Where a recovery command goes on: what is before is done, and with a replay committed",
+    "Offset at which a recovery command continues; everything before it is done, and with a replay committed",
     ("work", "partition"),
 )
 PLANNED: Final = Metric(
     "waypost_recovery_planned_records",
     "gauge",
-    "Records that a recovery command has to work off in all",
+    "Total records that a recovery command has to process",
     ("work",),
 )
 

@@ -1,7 +1,7 @@
 """Counts and levels that a batch changes, for one event loop: no lock, and no look-up of labels where it can be kept.
 
-The client library's own cost a microsecond or more each time, for threads and processes that a worker does not have. A
-batch of one command changes ten of them; that is where telemetry would be dear.
+The client library's own collectors take a microsecond or more for each update, for threads and processes that a worker
+does not have. A batch of one command updates ten of them, which would make telemetry expensive.
 """
 
 from bisect import bisect_left
@@ -34,7 +34,7 @@ class Distribution:
         self.total += value
 
     def observe_many(self, value: float, times: int) -> None:
-        """Add ``value`` so many times."""
+        """Add ``value`` this many times."""
         self.counts[bisect_left(self._bounds, value)] += times
         self.total += value * times
 
@@ -50,7 +50,7 @@ class Histograms(Collector):
         registry.register(self)
 
     def labels(self, *values: object) -> Distribution:
-        """The series of these values, to be kept: what is looked up each time is dear."""
+        """Return the series of these values, to keep it: looking it up each time is expensive."""
         key = tuple(map(str, values))
         return self._series.setdefault(key, Distribution(self._metric.buckets))
 

@@ -13,10 +13,11 @@ async def watch_databases(
     every: float,
     patience: float,
 ) -> None:
-    """Until cancelled, ``tell`` of each of ``count`` databases whether ``check`` found it well in ``patience`` seconds.
+    """Until canceled, report for each of ``count`` databases whether ``check`` succeeded within ``patience`` seconds.
 
-    Each is asked by itself, so one that hangs holds up no other. Where ``unknown`` says that a check that failed says
-    nothing of the database, what was told last stays. Asked every ``every`` seconds, more often while it is not well.
+    Each database is checked separately, so one that hangs delays no other. If ``unknown`` says that a failed check says
+    nothing about the database, the last report stays. Checks run every ``every`` seconds, and more often while a
+    database is not well.
     """
 
     async def watch(number: int) -> None:

@@ -1,8 +1,8 @@
-"""What the probes answer. Told by owners (as their observer) and by the worker; asks nobody but the store.
+"""The answers of the probes. Owners (as their observer) and the worker report to it; it queries only the store.
 
 - started: the worker has connected to Postgres and Kafka once.
-- live: the event loop turns, and no partition stands still that could move. A server that is away does not
-  make a worker dead: a restart would not bring it back.
+- live: the event loop runs, and every partition that could make progress does. A worker with an unreachable server is
+  not dead, because a restart would not bring the server back.
 - ready: Postgres answers with this version's schema, and every assigned partition is owned. One whose owner failed
   by an unexpected error counts as owned again once it has applied something, or has nothing left to do.
 """
@@ -43,7 +43,7 @@ class HealthReport(NamedTuple):
 
 
 class Health(Observer):
-    """The health of one worker. ``patience`` is how many seconds a partition with lag may stand still."""
+    """The health of one worker. ``patience`` is how many seconds a partition with lag may make no progress."""
 
     def __init__(self, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.stage: Stage = "starting"
@@ -57,11 +57,11 @@ class Health(Observer):
         self._lag: dict[int, int] = {}
         self._positions: dict[int, int] = {}
         self._ended: dict[int, str] = {}
-        self._failing: dict[int, str] = {}  # in spite of being acquired again and again
+        self._failing: dict[int, str] = {}  # despite being acquired repeatedly
         self._transactions: dict[int, tuple[float, int, int]] = {}
         self._asking: asyncio.Future[str] | None = None
 
-    # What owners tell.
+    # Reports from owners.
 
     @override
     def acquired(self, partition: int, acquired: Acquired, seconds: float) -> None:
@@ -92,14 +92,14 @@ class Health(Observer):
         if isinstance(why, UnexpectedError | RefusedCommandError):
             self._failing[partition] = text
 
-    # What the worker tells.
+    # Reports from the worker.
 
     def beat(self) -> None:
         """The event loop turns."""
         self._beat = self._clock()
 
     def assignment(self, partitions: frozenset[int], rebalancing: bool) -> None:
-        """What the group gives this worker."""
+        """Set the partitions that the group assigns to this worker."""
         self._assigned = partitions
         self._rebalancing = rebalancing
         for told in (self._ended, self._failing, self._positions, self._transactions):
@@ -107,7 +107,7 @@ class Health(Observer):
                 del told[gone]
 
     def lag(self, partition: int, commands: int, position: int) -> None:
-        """How many records wait in the log, from ``position`` on."""
+        """Set how many records wait in the log, starting at ``position``."""
         self._lag[partition] = commands
         moved = self._positions.get(partition) != position
         self._positions[partition] = position
@@ -158,7 +158,7 @@ class Health(Observer):
     async def _store(self) -> str:
         if self.check_store is None:
             return "no connection yet"
-        # Those who ask at the same time share one answer: whoever can reach the port must not empty the pool.
+        # Simultaneous requests share one answer, because anyone who can reach the port must not empty the pool.
         if self._asking is None or self._asking.done():
             self._asking = asyncio.ensure_future(self._ask(self.check_store))
         return await asyncio.shield(self._asking)
@@ -181,7 +181,9 @@ class Health(Observer):
         return "; ".join(f"partition {partition}: {self._why(partition)}" for partition in missing) or "ok"
 
     def _why(self, partition: int) -> str:
-        """Why a partition is not at work. What ended its last term comes first, unless it is acquired again."""
+        """Return why a partition is not owned. The reason for the end of its last term comes first, unless it is
+        acquired again.
+        """
         return self._ended.get(partition) or self._failing.get(partition, "being acquired")
 
     def _open_transactions(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Structured logs: JSON lines for machines, coloured lines on a terminal. Standard logging goes the same way."""
+"""Structured logs: JSON lines for machines, colored lines on a terminal. Standard logging is included."""
 
 import json
 import logging
@@ -13,14 +13,14 @@ from waypost.errors import printable
 
 # A shorter secret would be found in half of all lines.
 _SHORTEST: Final = 4
-# What is a text of several lines.
+# Keys whose values are texts of several lines.
 _OF_LINES: Final = ("exception", "stack")
 # structlog's methods that are not named like a level.
 _SAME: Final = {"exception": "error", "warn": "warning"}
 
 
 class LogLevel:
-    """The level in force, which may change while the process runs. Drops what is below it."""
+    """The current level, which may change while the process runs. Drops entries below it."""
 
     def __init__(self, name: str) -> None:
         self.configured = name
@@ -85,7 +85,7 @@ def _plain_traceback(out: TextIO, exc_info: Any) -> None:
 def configure_logs(level: str = "info", form: str = "auto", secrets: Iterable[str] = ()) -> LogLevel:
     """Set up structlog and the root logger of this process; for commands, never called by the library.
 
-    No line shows one of ``secrets``, unless it is shorter than 4 characters. What is returned changes the level
+    No line shows one of ``secrets``, unless it is shorter than 4 characters. Return a function that changes the level
     later.
     """
     console = form == "console" or (form == "auto" and sys.stderr.isatty())

@@ -1,9 +1,9 @@
-"""A worker's metrics: what owners tell becomes numbers in a registry of the worker's own.
+"""A worker's metrics: reports from owners become numbers in the worker's own registry.
 
-Everything is counted per batch, and what a batch changes is in `tallies`. At a quiet rate a batch is one command, and
-what counting it costs is mostly waiting for memory: code and data that were not used for milliseconds have left the
-processor's caches. So a few batches are kept as they are and counted together, at the latest when somebody looks. Knows
-the model's types and results, and nothing of how they are served.
+Everything is counted per batch, and the changes of a batch are in `tallies`. At a low rate, a batch is one command, and
+most of the cost of counting it is cache misses, for code and data that were not used for milliseconds. So a few batches
+are kept and counted together, at the latest when the metrics are read. Knows the model's types and results, but not how
+metrics are served.
 """
 
 import platform
@@ -45,9 +45,9 @@ _EXPIRED: Final = EventType.EXPIRED.wire
 _TYPE_HEADER: Final = 3  # in the order in which the encoder writes headers; a test holds it
 _Pair: TypeAlias = tuple[str | None, bytes]  # a command's type and its result's
 _CREATE: Final[_Pair] = (EventType.CREATE.value, EventType.CREATED.wire)
-# What is kept to be counted together holds its data so long: there is room for some 50 applied or emitted batches of
-# one command, or for one of a megabyte. Bytes of commands are taken from a batch's last one: to look at all of them
-# would cost what is to be saved.
+# Batches kept for counting keep their data alive, so there is room for about 50 applied or emitted batches of one
+# command, or for one of a megabyte. The bytes of commands are estimated from a batch's last one, because reading all of
+# them would cost what this saves.
 _ROOM: Final = 1024 * 1024
 _ROOM_OF_A_BATCH: Final = 20 * 1024
 _ROOM_OF_A_COMMAND: Final = 1024
@@ -109,7 +109,7 @@ class Metrics(Observer):
         self._positions: dict[int, int] = {}
         ProcessCollector(registry=self.registry)
 
-    # What owners tell.
+    # Reports from owners.
 
     @override
     def acquired(self, partition: int, acquired: Acquired, seconds: float) -> None:
@@ -121,7 +121,7 @@ class Metrics(Observer):
             self._refused_now.discard(partition)
         self._owned_now.add(partition)
         self._count_partitions()
-        # Who acquires again and again and applies nothing makes no progress.
+        # A partition that is acquired repeatedly and applies nothing makes no progress.
         self._count_kept()
         self._last_progress.setdefault(partition, self._clock())
 
@@ -154,10 +154,10 @@ class Metrics(Observer):
             self._failing_now.add(partition)
         self._count_partitions()
 
-    # What the worker tells, every few seconds.
+    # Reports from the worker, every few seconds.
 
     def assignment(self, partitions: frozenset[int]) -> None:
-        """What the group gives this worker now; series of other partitions end."""
+        """Set the partitions that the group assigns to this worker now; series of other partitions end."""
         self._count_kept()
         self._assigned.set(len(partitions))
         for values in (
@@ -175,7 +175,7 @@ class Metrics(Observer):
         self._count_partitions()
 
     def lag(self, partition: int, commands: int, position: int) -> None:
-        """How many records wait in the log, from ``position`` on."""
+        """Set how many records wait in the log, starting at ``position``."""
         self._count_kept()
         self._lag[partition] = commands
         moved = self._positions.get(partition, position) != position
@@ -198,11 +198,11 @@ class Metrics(Observer):
         self._pool_most.labels(shard).set(most)
 
     def shard_up(self, shard: int, well: bool) -> None:
-        """Whether a database answers."""
+        """Set whether a database answers."""
         self._shard_up.labels(shard).set(well)
 
     def postgres(self, shard: int, operation: str) -> Callable[[float], None]:
-        """What is to hear how many seconds each answered call of the store took."""
+        """Return a function that takes the seconds of each answered call of the store."""
         return self._postgres_seconds.labels(shard, operation).observe
 
     def loop_delay(self, seconds: float) -> None:
@@ -251,7 +251,7 @@ class Metrics(Observer):
     def _count_emitted(self, batch: AppliedBatch, seconds: float, at: float) -> None:
         self._emit_seconds.observe(seconds)
         commands = batch.commands
-        # What was only compared stands before what is emitted.
+        # Results that were only compared come before those that are emitted.
         first = len(commands) - len(batch.results)
         # The broker stamps what arrives together alike, and what comes later never earlier: most need no look.
         for start in range(first, len(commands), _STEP):
@@ -263,7 +263,7 @@ class Metrics(Observer):
                     self._end_to_end.observe(max(0.0, at - one.record.timestamp / 1000))
 
     def _recovered(self, partition: int) -> None:
-        """What made an owner fail is past."""
+        """# The cause of an owner's failure is gone."""
         self._failing_now.discard(partition)
         if self._refused_offset.pop(partition, None) is not None:
             self._refused_now.discard(partition)

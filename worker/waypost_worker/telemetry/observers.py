@@ -1,4 +1,4 @@
-"""Who listens to owners: several at once, none of whom may do them harm; and the log as one of them."""
+"""Observers of owners: several at the same time, whose failures don't affect owners. The log is one of them."""
 
 import logging
 import time
@@ -44,7 +44,7 @@ class Observers(Observer):
         self._observers = observers
         self._hear_emitted = self._of_emitted()
 
-    # Each loop stands here by itself: a batch tells two of them, and passing a call on would cost more than the calls.
+    # Each loop is written out here: a batch calls two of them, and forwarding a call would cost more than the calls.
 
     @override
     def acquired(self, partition: int, acquired: Acquired, seconds: float) -> None:
@@ -128,7 +128,7 @@ def _traceback(error: BaseException) -> str:
 
 
 class LogObserver(Observer):
-    """Tells the log what owners do. Per-batch events are debug, terms are info, refusals are errors."""
+    """Logs what owners do. Per-batch events are debug, terms are info, refusals are errors."""
 
     def __init__(self, failures: FailureLog | None = None) -> None:
         self._failures = failures or FailureLog()

@@ -1,4 +1,4 @@
-"""How long each partition has stood before an open transaction of a client. Pure: who looks has the clock."""
+"""Times how long each partition has waited at a client's open transaction. Pure: the caller passes the time."""
 
 from waypost_worker.partition.ports import ReadProgress
 

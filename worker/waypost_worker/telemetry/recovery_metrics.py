@@ -1,7 +1,7 @@
 """Metrics of a recovery command while it works: read from its progress at each scrape, so they cost nothing else.
 
-A registry of their own, without ``waypost_build_info``: a replay is no worker, and must not look like one to the
-alert that counts them.
+A separate registry, without ``waypost_build_info``: a replay is not a worker, and must not look like one to the alert
+that counts them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,21 +16,21 @@ from waypost_worker.telemetry import catalog
 
 
 class RecoveryCounts(Protocol):
-    """How far a recovery command is."""
+    """The progress of a recovery command."""
 
     @property
     def doing(self) -> str:
-        """What it does: replay, rebuild or verify."""
+        """The work: replay, rebuild or verify."""
         ...
 
     @property
     def total(self) -> int:
-        """Records in all."""
+        """The total number of records."""
         ...
 
     @property
     def places(self) -> Mapping[int, tuple[int, int]]:
-        """By partition: records done since it began, and the offset at which it goes on."""
+        """Return, by partition, the records done since it began and the offset at which it continues."""
         ...
 
 
@@ -53,7 +53,7 @@ class _Recovered(Collector):
 
 
 def recovery_registry(progress: RecoveryCounts) -> CollectorRegistry:
-    """What is served while ``progress`` goes on."""
+    """Serve these metrics while ``progress`` continues."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Recovered(progress))
     ProcessCollector(registry=registry)

@@ -11,7 +11,7 @@ from waypost_worker.telemetry.metrics import Metrics
 
 
 class TimedStore(Store):
-    """Calls ``store``, which is in a ``shard``, and tells ``metrics`` how long each call took that was answered."""
+    """Calls ``store``, which is in a ``shard``, and reports to ``metrics`` how long each answered call took."""
 
     # No context manager around the calls: it costs as much as all the rest.
 

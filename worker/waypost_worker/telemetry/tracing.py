@@ -25,7 +25,7 @@ from waypost_worker.partition.ports import OwnerError
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
 
-# Three spans of some 20 us each: beyond this a batch would take noticeably longer. Agents choose the sampling.
+# Three spans of about 20 us each: with more, a batch would take noticeably longer. Agents choose the sampling.
 MOST_PER_BATCH: Final = 100
 _NANO: Final = 1_000_000_000
 _TYPE_HEADER: Final = 3
@@ -82,7 +82,7 @@ class TracingObserver(Observer):
         began = now - int(seconds * _NANO)
         first = batch.results[0][0]
         for offset, span in self._applied.pop(partition, {}).items():
-            if offset >= first:  # a result that was there already was only compared
+            if offset >= first:  # a result that already existed was only compared
                 self._child("waypost emit", span, trace.SpanKind.PRODUCER, began, now)
 
     @override
@@ -99,12 +99,12 @@ class TracingObserver(Observer):
 
 
 def _is_sampled(traceparent: bytes | None) -> bool:
-    # 00-<trace id>-<span id>-<flags>; the lowest bit of the flags says so.
+    # 00-<trace id>-<span id>-<flags>; the lowest bit of the flags means sampled.
     return traceparent is not None and len(traceparent) >= 55 and traceparent[54:55] in b"13579bdfBDF"
 
 
 def start_exporting(endpoint: str) -> "TracerProvider":
-    """A provider that sends spans to an OTLP collector over HTTP, in batches, from a thread of its own.
+    """Create a provider that sends spans to an OTLP collector over HTTP, in batches, from a separate thread.
 
     ``endpoint`` is the collector's base address, as in ``http://localhost:4318``. Headers, certificates and
     resource attributes come from the SDK's own ``OTEL_`` variables. SettingsError if the SDK is not installed.

@@ -1,4 +1,4 @@
 """Serve the probes and metrics of a worker over HTTP.
 
-May import ``telemetry``, and knows nothing of owners.
+May import ``telemetry``. Independent of owners.
 """

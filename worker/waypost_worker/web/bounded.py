@@ -1,7 +1,7 @@
-"""HTTP/1.1 whose connections, requests and headers are bounded, whoever is at the other end.
+"""HTTP/1.1 whose connections, requests and headers are bounded, no matter which client is at the other end.
 
-uvicorn limits neither how long the head of a request may take nor how many connections wait for one. Probes answer
-within milliseconds, so what stays longer is no probe.
+uvicorn limits neither how long a request's head may take nor how many connections wait for one. Probes answer within
+milliseconds, so a longer request is not a probe.
 """
 
 import asyncio

@@ -14,7 +14,7 @@ _MOST: Final = 65_536  # bytes of an answer
 
 
 def check(path: str, port: str) -> tuple[bool, str]:
-    """Whether the probe is content, and what it said."""
+    """Return whether the probe succeeded, and its answer."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=_SECONDS) as answer:
             return True, answer.read(_MOST).decode(errors="replace")
@@ -32,7 +32,7 @@ def main() -> None:
         sys.stderr.write("WAYPOST_HTTP_PORT is not set: there are no probes\n")
         raise SystemExit(2)
     well, said = check(path, port)
-    # Whatever listens there may have written it.
+    # Another program may listen there and have written it.
     sys.stderr.write("".join(each if each.isprintable() else ascii(each)[1:-1] for each in said) + "\n")
     raise SystemExit(0 if well else 1)
 

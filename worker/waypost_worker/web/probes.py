@@ -1,4 +1,4 @@
-"""``/livez``, ``/readyz``, ``/startupz`` and ``/metrics``: what an orchestrator and Prometheus ask for.
+"""``/livez``, ``/readyz``, ``/startupz`` and ``/metrics``, for orchestrators and Prometheus.
 
 Probes answer 200 or 503, with what was checked as JSON.
 """
@@ -36,7 +36,7 @@ def probes(health: Health, metrics: Metrics) -> Starlette:
 
 
 def metrics_only(registry: CollectorRegistry) -> Starlette:
-    """The ASGI application of what is no worker."""
+    """Return the ASGI application of a process that is not a worker."""
     return Starlette(routes=[_metrics(registry)])
 
 
@@ -49,7 +49,9 @@ def _metrics(registry: CollectorRegistry) -> Route:
 
 
 def _format(accept: str) -> str:
-    """OpenMetrics if the client names it, else text. The client library raises at versions that it can't parse."""
+    """Return OpenMetrics if the client asks for it, and text otherwise. The client library raises an error for versions
+    that it can't parse.
+    """
     named = {each.partition(";")[0].strip().lower() for each in accept.split(",")}
     return f"{_OPENMETRICS}; version=1.0.0" if _OPENMETRICS in named else ""
 

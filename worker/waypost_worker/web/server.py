@@ -38,8 +38,8 @@ async def serving(
 ) -> AsyncIterator[int]:
     """Serve the ASGI application ``app``; yields the port, which the system chooses where ``port`` is 0.
 
-    ``tell`` is called with host and port once it listens; without it the log says so. ``protocol`` is HTTP with other
-    limits than the usual ones.
+    ``tell`` is called with host and port once the server listens; without it, the log reports them. ``protocol`` is
+    HTTP with unusual limits.
 
     ListenError if the address is taken or none of this machine's.
     """
@@ -64,7 +64,7 @@ async def serving(
         **limits(),
     )
     server = _Server(config)
-    # It warns of each request that is no HTTP, so whoever can reach the port could fill the log.
+    # uvicorn warns about each request that is not HTTP, so anyone who can reach the port could fill the log.
     logger = logging.getLogger("uvicorn.error")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,8 +1,8 @@
 """Which spools of a directory belong to whom: one for each living publisher, and those of the dead.
 
-A publisher holds a lock on a file next to its spool, which the system releases however the process ends. What is not
-locked belongs to nobody: the next publisher for the same topic takes it over and sends it first, the oldest before the
-newer. The numbers in the names are the order in which the publishers were made.
+A publisher holds a lock on a file next to its spool, which the system releases no matter how the process ends. A spool
+that is not locked belongs to nobody: the next publisher for the same topic takes it over and sends it first, the oldest
+before the newer. The numbers in the names are the order in which the publishers were created.
 """
 
 import fcntl
@@ -26,7 +26,7 @@ _SQLITE_SUFFIX: Final = ".spool"  # of version 0.1
 
 
 class _Lock:
-    """An advisory lock on a file of its own, held until it is released or the process dies."""
+    """An advisory lock on a separate file, held until it is released or the process dies."""
 
     def __init__(self, path: Path, *, wait: bool) -> None:
         self.path = path
@@ -49,7 +49,7 @@ _locks: weakref.WeakSet[_Lock] = weakref.WeakSet()
 
 
 def _let_go() -> None:
-    # The lock belongs to whoever holds the file open. A child that kept it would keep a dead parent's spool
+    # The lock belongs to every process that holds the file open. A child that kept it would keep a dead parent's spool
     # from being drained.
     for lock in list(_locks):
         lock.release()
@@ -68,7 +68,7 @@ class SpoolClaim:
     locks: dict[Log, _Lock] = field(default_factory=dict)
 
     def give_up(self, spool: Log) -> None:
-        """Close a spool. If nothing of it is to be sent it is removed, else the next publisher takes it over.
+        """Close a spool. It is removed if nothing in it has to be sent; otherwise the next publisher takes it over.
 
         Raises:
             OSError: Its files can't be removed.
@@ -86,7 +86,7 @@ class SpoolClaim:
 
 
 def claim(directory: Path, topic: str, source: bytes, *, segment_bytes: int) -> SpoolClaim:
-    """Make a spool of our own in ``directory``, and take over those that nobody holds any more.
+    """Create our own spool in ``directory``, and take over those without an owner.
 
     Raises:
         SpoolError: The directory can't be used, or another user could look into it or change what is in it. A spool of
@@ -121,12 +121,12 @@ def claim(directory: Path, topic: str, source: bytes, *, segment_bytes: int) -> 
         try:
             claimed.give_up(spool)
         except OSError as error:
-            log.error("A spool of which nothing is to be sent can't be removed: %s", error)
+            log.error("A spool with nothing left to send can't be removed: %s", error)
     return claimed
 
 
 def _opened(directory: Path, number: int, topic: str, segment_bytes: int) -> Log | None:
-    """A spool that nobody holds; None if it is none that we can send."""
+    """Return a spool without an owner; None if it is not one that we can send."""
     try:
         if (old := directory / f"{number:012d}{_SQLITE_SUFFIX}").exists():
             from waypost.publisher.spool.sqlite import convert  # brings sqlite3, which nobody else needs
@@ -147,12 +147,14 @@ def _opened(directory: Path, number: int, topic: str, segment_bytes: int) -> Log
 
 
 def _require_private(directory: Path) -> None:
-    """SpoolError if another user could have put commands into the directory, could take some away, or could look."""
+    """Raise SpoolError if another user could have put commands into the directory, could remove some, or could read
+    it.
+    """
     found = directory.stat()
     if found.st_uid != os.geteuid():
         raise SpoolError(
             f"The spool directory {directory} belongs to another user (id {found.st_uid}). Nothing was read from it. "
-            "Choose a directory of your own, such as a new one below it"
+            "Choose a directory that you own, such as a new one below it"
         )
     if (mode := stat.S_IMODE(found.st_mode)) & (stat.S_IRWXG | stat.S_IRWXO):
         raise SpoolError(

@@ -42,7 +42,7 @@ class Segment:
         self.index = int(path.stem.partition("-")[2])
         self.fd = -1
         self.size = 0
-        self.others = 0  # bytes of records that are no commands
+        self.others = 0  # bytes of records that are not commands
         self.live = self.live_bytes = 0
         self.unread = self.unread_bytes = 0
         self.first_row = owner.rows + 1
@@ -99,7 +99,7 @@ class Segment:
             self.fd = -1
 
     def set_aside(self, pieces: Sequence[bytes]) -> None:
-        """Keep what is damaged in a file of its own, and say so."""
+        """Keep damaged records in a separate file, and log that."""
         kept = self.path.with_suffix(DAMAGED_SUFFIX)
         try:
             with create_private(kept) as file:
@@ -107,7 +107,8 @@ class Segment:
         except OSError as error:
             log.error("What is damaged in the spool %s can't be kept: %s", self.path, error)
         log.error(
-            "The spool %s is damaged in %d places. What was there is not sent, and kept in %s. All others are sent",
+            "The spool %s is damaged in %d places. The damaged records are not sent, and are kept in %s. "
+            "All others are sent",
             self.path,
             len(pieces),
             kept,
@@ -149,12 +150,12 @@ class Log:
 
     @property
     def live(self) -> int:
-        """How many commands are neither acknowledged nor given up."""
+        """Return how many commands are neither acknowledged nor dropped."""
         return sum(segment.live for segment in self.segments)
 
     @property
     def live_bytes(self) -> int:
-        """How many bytes they take."""
+        """Return how many bytes they take."""
         return sum(segment.live_bytes for segment in self.segments)
 
     # Writing.
@@ -225,7 +226,7 @@ class Log:
 
     @classmethod
     def open(cls, directory: Path, number: int, segment_bytes: int) -> "Log":
-        """Open what a dead publisher left, and count what of it is to be sent.
+        """Open a dead publisher's log, and count the commands in it that must be sent.
 
         Raises:
             SpoolError: It is not a spool that this version can read.
@@ -297,7 +298,7 @@ class Log:
         )
 
     def commands(self, data: bytes) -> Iterator[Pending | bytes]:
-        """Yield the commands in some bytes of a file that are to be sent, and the bytes of what is damaged."""
+        """Yield the commands in some bytes of a file that must be sent, and damaged bytes."""
         for each in record.frames(data):
             said = None if each.head is None else record.meaning(each.head)
             if isinstance(said, Entry):
@@ -331,7 +332,7 @@ class Log:
         return failed
 
     def check(self) -> None:
-        """Raise OSError if the file that is written has no name any more. The next write makes a new one."""
+        """Raise OSError if the current file has lost its name. The next write creates a new one."""
         segment = self.segments[-1]
         try:
             if os.path.samestat(os.fstat(segment.fd), segment.path.stat()):
@@ -348,7 +349,7 @@ class Log:
             self.retired.remove(segment)
 
     def tidy(self, *, ended: bool, fsync: bool) -> None:
-        """Remove files of which nothing is to be sent, and rewrite those of which little is.
+        """Remove files in which nothing has to be sent, and rewrite those in which little has.
 
         ``ended`` says that nothing more is written.
         """
@@ -356,7 +357,7 @@ class Log:
         wasted = sum(segment.size for segment in full) - self.live_bytes
         much = max(_WASTED_SEGMENTS * self._segment_bytes, self.live_bytes)
         for segment in full:
-            # What was given up comes back if the record that says so goes before the command does.
+            # A dropped command comes back if the record about it is removed before the command is.
             needed = segment.has_drops and segment is not self.segments[0]
             if not segment.live and not needed:
                 segment.path.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ class Reader:
         self._damaged: list[bytes] = []
 
     def seek(self, segment: Segment, offset: int) -> None:
-        """Go on from here."""
+        """Continue from here."""
         self._segment, self._at, self._found = segment, offset, iter(())
 
     def read(self, most: int) -> list[Pending]:

@@ -1,7 +1,8 @@
 """The bytes of a spool: records with their length and CRC32C, one behind the other. Pure; knows no files.
 
-A record is a prefix (magic bytes, checksum, lengths of head and value), a head and a value. The head is UTF-8 text,
-one field a line, for none of its fields can hold a line feed. Three kinds exist, told by the first field:
+A record is a prefix (magic bytes, checksum, lengths of head and value), a head and a value. The head is UTF-8 text with
+one field per line, because none of its fields can contain a line feed. There are three kinds, distinguished by the
+first field:
 
 - the file's own, first in it: ``waypost-spool``, format, topic, source;
 - a command: its row, how many commands of the same call follow it, id, type, session, partition, time, traceparent;
@@ -31,7 +32,7 @@ _AT_ONCE: Final = 500  # rows in a record of what was dropped
 
 
 class Frame(NamedTuple):
-    """Bytes ``start`` to ``end``: a record, or with ``head`` None what is no record."""
+    """Bytes ``start`` to ``end``: a record or, if ``head`` is None, bytes that are not a record."""
 
     start: int
     end: int
@@ -48,7 +49,7 @@ def frame(head: bytes, value: bytes = b"") -> bytes:
 def frames(data: bytes) -> Iterator[Frame]:
     """Yield records, and what lies between them if it is damaged.
 
-    What a write left that was cut short at the end is no frame: its call has not returned.
+    An incomplete write at the end is not a frame, because its call has not returned.
     """
     at = 0
     while at < len(data):
@@ -122,14 +123,14 @@ def of_dropped(rows: Iterable[int]) -> bytes:
 
 
 class Opening(NamedTuple):
-    """What a file says of itself."""
+    """The head of a file."""
 
     topic: str
     source: bytes
 
 
 class Entry(NamedTuple):
-    """What recovery must know of a command before it reads it."""
+    """The fields of a command that recovery needs before it reads the command."""
 
     row: int
     more: int
@@ -170,7 +171,7 @@ def meaning(head: bytes) -> Opening | Entry | Dropped | None:
 
 
 def command(found: Frame) -> Pending | None:
-    """Return the command of a record, with its row; None if it is none."""
+    """Return the command of a record, with its row; None if it is not a command."""
     assert found.head is not None
     try:
         row, _, command_id, command_type, session, partition, time, trace = found.head.split(b"\n")

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from waypost.publisher.buffer import Buffer
 
 log = logging.getLogger("waypost")
-_TICK: Final = 1.0  # between two looks whether the files are still there, and two attempts after trouble
+_TICK: Final = 1.0  # between two checks that the files still exist, and between two attempts after trouble
 
 
 class Spooler:
-    """The spool of one publisher. ``bytes`` are those of commands that are neither acknowledged nor given up,
-    ``recovered`` counts what dead publishers left, ``behind`` what of it is to be sent, and ``damaged`` what is not;
-    ``last_number`` is the number of the newest of these.
+    """The spool of one publisher. ``bytes`` are those of commands that are neither acknowledged nor dropped;
+    ``recovered`` counts commands from dead publishers, ``behind`` those of them that must be sent, and ``damaged``
+    those that can't be; ``last_number`` is the number of the newest of these.
     """
 
     def __init__(self, claim: SpoolClaim, max_bytes: int, *, fsync: bool) -> None:
@@ -64,7 +64,7 @@ class Spooler:
 
     @property
     def last_error(self) -> str | None:
-        """What is wrong with the disk now."""
+        """Return the disk's current problem."""
         return self._write_error or self._error
 
     def start(self, buffer: "Buffer") -> None:
@@ -75,15 +75,15 @@ class Spooler:
     # In a call, under the buffer's lock.
 
     def fits(self, size: int) -> bool:
-        """Whether so many bytes more are allowed."""
+        """Return whether this many more bytes are allowed."""
         return self.bytes + size <= self._max_bytes
 
     def could_fit(self, size: int) -> bool:
-        """Whether so many bytes are allowed if there is nothing else."""
+        """Return whether this many bytes are allowed if there is nothing else."""
         return size <= self._max_bytes
 
     def roomy(self) -> bool:
-        """Whether a quarter of what is allowed is free."""
+        """Return whether a quarter of the allowed bytes is free."""
         return 4 * self.bytes <= 3 * self._max_bytes
 
     def write(self, data: bytes, accepted: Sequence[Pending], *, held: bool, behind: int) -> int:
@@ -142,7 +142,7 @@ class Spooler:
         )
 
     def forget(self, pending: Pending) -> None:
-        """Count a command no more: it was acknowledged, or given up."""
+        """Stop counting a command: it was acknowledged, or dropped."""
         segment = cast("Segment", pending.home)
         self.bytes -= pending.stored
         segment.live -= 1
@@ -204,7 +204,7 @@ class Spooler:
         tell()
 
     def persisted(self, number: int) -> bool:
-        """Whether everything up to this number is as safe as was asked for, or in Kafka.
+        """Return whether everything up to this number is as safe as requested, or in Kafka.
 
         Raises:
             SpoolError: The disk can't be synced.
@@ -213,7 +213,7 @@ class Spooler:
             return True
         if any(each.live and each.log.base + each.first_row <= number for each in self._unsafe):
             raise SpoolError(
-                f"The spool in {self._own.directory} can't be synced to the disk. What was accepted is kept and will "
+                f"The spool in {self._own.directory} can't be synced to the disk. Accepted commands are kept and will "
                 "be sent, but until Kafka has it, a power failure loses it. Correct the fault of the disk"
             )
         return self._synced >= number
@@ -353,6 +353,6 @@ class Spooler:
                 log.error("A spool could not be closed: %s", error)
         with self._ending:
             self._ended = True
-        # Who asked is told too, and has to look for himself.
+        # The requester is woken, too, and has to check the outcome.
         for tell in (*self._at_the_end, *(tell for _, tell in self._asked)):
             tell()

@@ -22,7 +22,7 @@ _FORMAT: Final = 1
 def convert(old: Path) -> None:
     """Turn such a file into a log with the same number. Nobody else may have it.
 
-    Rows that are no commands stay in the old file, whose name then ends in ``.damaged``.
+    Rows that are not commands stay in the old file, whose name then ends in ``.damaged``.
 
     Raises:
         SpoolError: It can't be read; it is left as it is.

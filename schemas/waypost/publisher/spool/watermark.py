@@ -1,4 +1,4 @@
-"""How far a spool is in Kafka: for each partition, the newest row of which everything up to it is acknowledged.
+"""The progress of a spool in Kafka: for each partition, the newest row up to which everything is acknowledged.
 
 The commands of a partition are acknowledged in order, and partitions do not wait for each other, so one number for all
 would send again what a healthy partition acknowledged while another had no leader. Each number is kept with the number

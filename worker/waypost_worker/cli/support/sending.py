@@ -14,12 +14,12 @@ TimeoutFlag = Annotated[float, Parameter(help="seconds to wait for Kafka", valid
 
 
 async def require_delivered(publisher: "Publisher", timeout: float) -> None:
-    """Wait until Kafka has everything that was published; CommandError if it does not take it in time."""
+    """Wait until Kafka has everything that was published. Raise CommandError if that takes too long."""
     left = await publisher.flush(timeout)
     stats = publisher.stats()
     if left or stats.failed:
         why = f" ({stats.last_error})" if stats.last_error else ""
         raise CommandError(
-            f"Kafka did not take {left + stats.failed} of {stats.accepted} command(s) within {timeout:g} s{why}; "
-            "it is not sent any more"
+            f"Kafka did not accept {left + stats.failed} of {stats.accepted} command(s) within {timeout:g} s{why}; "
+            "it will not be sent"
         )

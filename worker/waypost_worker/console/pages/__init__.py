@@ -1,1 +1,1 @@
-"""What the console's pages show, as plain values that templates and the API render. Pure: no HTTP, no server."""
+"""The contents of the console's pages, as plain values that templates and the API render. Pure: no HTTP, no server."""

@@ -1,4 +1,4 @@
-"""What can be changed about a session, from a form's fields to a command, and how its preview reads. Pure."""
+"""Changes to a session: from a form's fields to a command, and the text of its preview. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class Change:
 
     @property
     def question(self) -> str:
-        """What the preview asks."""
+        """The question of the preview."""
         match self.kind:
             case "rollback" if self.fields.get("discard_later"):
                 return f"Roll back to {self.number} and discard later checkpoints?"
@@ -57,7 +57,7 @@ class Change:
 
     @property
     def verb(self) -> str:
-        """What the button says."""
+        """The label of the button."""
         match self.kind:
             case "rollback":
                 return "Roll back" if self.fields.get("discard_later") else "Record it"
@@ -137,7 +137,7 @@ class Removal:
 
 @dataclass(frozen=True, slots=True)
 class PreviewPage:
-    """What a change would do. ``moved``: the session changed since the preview that was confirmed."""
+    """The effect of a change. ``moved``: the session has changed since the preview that was confirmed."""
 
     session_id: str
     partition: int
@@ -158,7 +158,7 @@ class PreviewPage:
 
     @property
     def summary(self) -> str:
-        """What would go, in a sentence."""
+        """Describe what would be removed."""
         if not self.removed:
             return "Removes nothing."
         pinned = f", {counted(self.pinned, 'of them pinned', 'of them pinned')}" if self.pinned else ""

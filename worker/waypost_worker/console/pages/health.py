@@ -1,4 +1,4 @@
-"""How a deployment is: lag, workers, refusals, partition by partition. Pure."""
+"""The state of a deployment: lag, workers, refusals, partition by partition. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class PartitionHealth:
-    """Partition as Postgres and Kafka know it; ``end`` and ``lag`` are None while Kafka is away.
+    """A partition as Postgres and Kafka know it. ``end`` and ``lag`` are None while Kafka is unreachable.
 
     ``waiting_seconds`` is the age of the next command, None if none waits or it could not be read.
     """
@@ -32,7 +32,7 @@ class PartitionHealth:
 
     @property
     def blocked(self) -> bool:
-        """Whether owners fail at a command that is still the next one."""
+        """Return whether owners fail at a command that is still the next one."""
         return self.blocked_offset is not None and self.blocked_offset >= self.next_offset
 
 
@@ -90,7 +90,7 @@ class Health:
 def partition_health(
     rows: Sequence[Any], ends: Mapping[int, int] | None, count: int
 ) -> list[PartitionHealth]:
-    """Return each partition, also those that no worker ever had."""
+    """Return each partition, including those that no worker has ever had."""
     known = {row["partition"]: row for row in rows}
     found = []
     for partition in range(max(count, max(known, default=-1) + 1)):

@@ -1,4 +1,4 @@
-"""What people type to find sessions: a prefix of the id, ``name:`` of a checkpoint, and metadata. Pure."""
+"""The search syntax for sessions: a prefix of the id, ``name:`` of a checkpoint, and metadata. Pure."""
 
 import re
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import orjson
 
-#: Activity as it stands in an address: how far back, and how it is called.
+#: Activity in an address: how far back, and its label.
 ACTIVITY: Final = {
     "": ("any activity", None),
     "1h": ("active in the last hour", timedelta(hours=1)),
@@ -28,7 +28,7 @@ class Search:
 
     @property
     def looks_inside(self) -> bool:
-        """Whether checkpoints have to be looked at, and not sessions alone."""
+        """Return whether the search needs checkpoints and not only sessions."""
         return self.name is not None or self.metadata is not None
 
 
@@ -57,7 +57,7 @@ def parse_search(text: str) -> Search:
 
 
 def active_since(activity: str, now: datetime) -> datetime | None:
-    """Return the time from which on a session must have been active; None if it need not."""
+    """Return the time since which a session must have been active, or None if any time will do."""
     back = ACTIVITY.get(activity, ("", None))[1]
     return None if back is None else now - back
 

@@ -1,4 +1,4 @@
-"""What the pages of sessions show. Pure."""
+"""The contents of session pages. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -98,7 +98,7 @@ class SessionPage:
 
     @property
     def removed(self) -> int:
-        """How many checkpoints are gone."""
+        """The number of removed checkpoints."""
         return self.made - self.kept
 
 
@@ -177,7 +177,7 @@ class CheckpointPage:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What changed between two checkpoints. ``equal`` are the top members of data that did not.
+    """The changes between two checkpoints. ``equal`` lists the top-level keys of data that did not change.
 
     ``lines`` has for each change the lines of a text that changed, and none for another value.
     """
@@ -201,7 +201,7 @@ def difference(before: Checkpoint, after: Checkpoint, most: int) -> Difference:
         if key in old["data"] and key.replace("~", "~0").replace("/", "~1") not in changed
     ]
     more = len(changes) > most
-    # What was not looked at may differ as well.
+    # Values that were not compared may differ as well.
     listed = tuple(changes[:most])
     return Difference(before, after, listed, () if more else tuple(equal), more, _lines(listed))
 

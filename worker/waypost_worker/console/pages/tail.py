@@ -8,21 +8,21 @@ from waypost.subscriber.events import Event
 from waypost.wire.event_types import RESULT_TYPES, EventType
 from waypost_worker.operations.results import about, short
 
-#: A takeover is no command's result.
+#: A takeover does not answer a command.
 KINDS: Final = tuple(dict.fromkeys(short(kind) for kind in RESULT_TYPES if kind != EventType.ACQUIRED))
 _LONGEST: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
 class TailFilter:
-    """What must match; empty where it does not count."""
+    """Conditions that an event must match; an empty one matches everything."""
 
     session: str = ""
     name: str = ""
     kind: str = ""
 
     def wants(self, event: Event) -> bool:
-        """Tell whether an event is to be shown."""
+        """Return whether to show an event."""
         return (
             (not self.session or event.session_id == self.session)
             and (not self.name or event.name == self.name)
@@ -44,7 +44,7 @@ class TailRow:
 
 
 def tail_row(event: Event, with_data: bool) -> TailRow:
-    """Return a result for the tail. Without data, what a command was refused for is left out: it may quote data."""
+    """Return a result for the tail. Without data, the reason of a rejection is omitted, because it may quote data."""
     kind = short(event.type)
     said = _about(event) if with_data or kind != "rejected" else str(_body(event).get("code", ""))
     return TailRow(

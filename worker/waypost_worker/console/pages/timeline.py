@@ -38,7 +38,7 @@ class Dot:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """A name, or what is left of many; ``gone`` are removed checkpoints, which have no name any more."""
+    """A lane for a name, or for the rest of many names; ``gone`` are removed checkpoints, which have no name."""
 
     name: str
     y: int

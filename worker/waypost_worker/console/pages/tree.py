@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import orjson
 
-#: What one page shows. The rest is one link away.
+#: The size of one page. The rest is one link away.
 MOST_NODES: Final = 1500
 DEEPEST: Final = 12
 LONGEST_TEXT: Final = 600

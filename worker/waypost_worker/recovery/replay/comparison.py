@@ -1,8 +1,8 @@
-"""Results that a replay makes again, held against the results topic as both go by, in command order.
+"""Results that a replay computes again, compared with the results topic as both advance, in command order.
 
-Owns the results position (E, F) while the log is replayed: E is the highest command offset among the results
-below results offset F, and everything below F was looked at. Results above ``highest``, the last that the
-topic answers, are owed: whoever works on the rebuilt database next emits them.
+Owns the results position (E, F) while the log is replayed: E is the highest command offset among the results below
+results offset F, and everything below F was checked. Results above ``highest``, the last that the topic answers, are
+pending: the next worker on the rebuilt database emits them.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -23,10 +23,11 @@ class DifferenceError(OwnerError):
 
 @dataclass(frozen=True, slots=True)
 class CompareOptions:
-    """What a replay makes of the results topic. Without ``contents`` results are not looked at, only how far they go.
+    """A replay's use of the results topic. Without ``contents``, it checks only how far the results go, not the
+    results.
 
-    Where retention removed all results, which commands were answered can't be told: with ``accept_trimmed`` all
-    that are replayed count as answered.
+    If retention removed all results, it is unknown which commands were answered: with ``accept_trimmed``, all that are
+    replayed count as answered.
     """
 
     contents: bool = True
@@ -48,7 +49,7 @@ class Comparison:
         self.emitted = emitted
         self.results_offset = results_offset
         self.highest = emitted
-        self.silent_below = emitted + 1  # results of commands below this need not be made
+        self.silent_below = emitted + 1  # results of commands below this do not have to be built
         self.compared = 0
         self.trimmed = 0
         self._results = results
@@ -79,14 +80,14 @@ class Comparison:
             if not self._contents:
                 self.emitted, self.results_offset = self.highest, last.offset + 1
             elif self.trimmed:
-                # What was removed answered commands before the first that is left.
+                # The removed results answered commands before the first one that is left.
                 first = await first_result(self._results, self.results_offset, self._end) or last
                 self.emitted = max(self.emitted, command_offset(first) - 1)
         elif self.trimmed and not self._accept_trimmed:
             raise RefusedError(
-                f"retention removed results {self.results_offset - self.trimmed} to {start - 1} and no later "
-                "one is left, so which commands were answered can't be told. Nothing was changed. To go on, "
-                "taking all for answered, set WAYPOST_ACCEPT_TRIMMED_RESULTS=true"
+                f"retention removed results {self.results_offset - self.trimmed} to {start - 1} and no "
+                "later one is left, so it is unknown which commands were answered. Nothing was changed. To "
+                "continue as if all were answered, set WAYPOST_ACCEPT_TRIMMED_RESULTS=true"
             )
         elif self.trimmed:
             self.emitted = self.highest = max(self.emitted, last_command)
@@ -114,8 +115,8 @@ class Comparison:
                 await cast("AsyncGenerator[Sequence[FetchedResult], None]", stream).aclose()
 
     def _hold_alike(self, made: Sequence[tuple[int, ResultRecord]], first: int) -> int:
-        """Take the results that equal those from ``first`` on byte for byte, as nearly all do, and are in memory;
-        where it ended.
+        """Take the results that equal those from ``first`` on byte for byte, as nearly all do, and are in memory.
+        Return where that ended.
         """
         piece, begin, highest = self._piece, self._at, self.highest
         # The shorter of the two bounds it.
@@ -147,7 +148,7 @@ class Comparison:
             if answered > offset:
                 found = None
             elif answered < self._next_offset:
-                # Emitted before the stored position could say so.
+                # Emitted before the stored position could include it.
                 self._take(found, answered)
                 found = await self._peek()
             else:
@@ -205,7 +206,7 @@ class Comparison:
 
 
 def _alike(found: FetchedResult, made: ResultRecord) -> bool:
-    """The usual case, told without parsing anything."""
+    """The usual case, recognized without parsing anything."""
     return found.value == made.value and tuple(found.headers) == tuple(made.headers)
 
 

@@ -1,7 +1,7 @@
 """Rebuilding one partition from its results, where the command topic no longer holds what is needed.
 
-Resumable like a replay, and fenced like one. The rebuilt partition stands behind the last command that was answered,
-so workers go on from there if the command topic holds what follows.
+Resumable like a replay, and fenced like one. The rebuilt partition's position is after the last answered command, so
+workers continue from there if the command topic has the rest.
 """
 
 import asyncio
@@ -37,9 +37,9 @@ _BATCH: Final = 5000
 
 @dataclass(slots=True)
 class Rebuilt:
-    """What became of a partition. ``missing`` results were removed by retention before they could be read.
+    """The outcome for a partition. ``missing`` results were removed by retention before they could be read.
 
-    ``log_continues`` tells whether the command topic holds what follows: then workers go on from there.
+    ``log_continues`` says whether the command topic has the rest: then workers continue from there.
     """
 
     partition: int
@@ -52,7 +52,7 @@ class Rebuilt:
 
 
 class FromResultsPorts(NamedTuple):
-    """How it reaches the outside. ``make_log`` is None where the command topic does not exist any more."""
+    """Access to the outside. ``make_log`` is None if the command topic no longer exists."""
 
     make_log: Callable[[], CommandLog] | None
     make_results: Callable[[], ResultsLog]
@@ -80,7 +80,7 @@ class FromResults:
         self._begun = False
 
     async def run(self) -> Rebuilt:
-        """To the end of the results topic. RefusedError if a record in it is no result."""
+        """Rebuild to the end of the results topic. Raise RefusedError if a record in it is not a result."""
         await patiently(self._attempt, lambda: self.outcome.results, self._ports.sleep, self._limits.patience)
         return self.outcome
 
@@ -126,7 +126,7 @@ class FromResults:
         last_offset: int,
     ) -> int:
         events = [retold_event(self._partition, record) for record in records if not is_fence(record)]
-        # What was emitted before the stored position could say so is in Postgres already.
+        # Results that were emitted before the stored position could include them are already in Postgres.
         events = [event for event in events if event.token[1] >= next_offset]
         if not events:
             return next_offset
@@ -168,7 +168,7 @@ class FromResults:
         return last + 1
 
     async def _anchor(self, event: Event) -> bytes | None:
-        """The hash of the last command's record, if the topic still holds it, and tell whether the log goes on."""
+        """Return the hash of the last command's record, if the topic still has it, and whether the log continues."""
         if self._ports.make_log is None:
             return None
         log = self._ports.make_log()

@@ -1,8 +1,8 @@
 """Rebuilding one partition of a database from its command log, with the owner's own fold.
 
-Like an owner it is fenced by the partition's epoch and moves by compare-and-set, so it can be killed at any moment
-and started again, and two at once do no harm. Unlike an owner it emits nothing: results are compared with what
-is in the results topic, and those that the topic lacks are left in the outbox for the next owner.
+Like an owner, it is fenced by the partition's epoch and moves by compare-and-set, so it can be killed at any moment and
+started again, and two at the same time do no harm. Unlike an owner, it emits nothing: results are compared with those
+in the results topic, and missing ones are left in the outbox for the next owner.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ from waypost_worker.recovery.retry import RecoveryProgress, patiently
 class ReplayLimits:
     """Bounds of one partition's replay; none changes what comes out. Times in seconds.
 
-    Batches are large: what a batch makes and drops again is never written.
+    Batches are large, because checkpoints that a batch creates and removes are never written.
     """
 
     batch_records: int = 10_000
@@ -50,7 +50,7 @@ class ReplayLimits:
 
 @dataclass(slots=True)
 class Replayed:
-    """What became of a partition. ``began`` and ``next_offset`` are offsets in the command topic.
+    """The outcome for a partition. ``began`` and ``next_offset`` are offsets in the command topic.
 
     ``compared`` results equal those in the topic; ``owed`` ones were never emitted, and the next owner does it;
     ``emitted`` ones went to another topic.
@@ -66,7 +66,7 @@ class Replayed:
 
 
 class ReplayPorts(NamedTuple):
-    """How a replay reaches the outside. Logs are made anew after each failure that passes."""
+    """A replay's access to the outside. Logs are created again after each temporary failure."""
 
     make_log: Callable[[], CommandLog]
     make_results: Callable[[], ResultsLog]
@@ -99,7 +99,7 @@ class PartitionReplay:
         self._sizer = BatchSizer(self._limits.batch_records)
 
     async def run(self) -> Replayed:
-        """Replay to the end. What Kafka or Postgres do wrong for a while is waited for.
+        """Replay to the end, and wait through temporary failures of Kafka or Postgres.
 
         FencedError if another replay or a worker took the partition; RefusedError and DifferenceError as they
         say.
@@ -206,7 +206,7 @@ class PartitionReplay:
                 expected_offset=next_offset,
                 next_offset=last.offset + 1,
                 anchor=anchor_of(last),
-                # Where nothing is owed this is the batch's last command, or more: no entry is written.
+                # If nothing is pending, this is the batch's last command, or more: no entry is written.
                 emitted=comparison.emitted,
                 results_offset=comparison.results_offset,
                 outbox=StoredOutbox(first.offset, last.offset, outbox.pack(items)),

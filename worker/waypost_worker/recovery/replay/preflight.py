@@ -1,4 +1,4 @@
-"""What must hold before a replay touches its target, and what it will then do. Reads only."""
+"""Conditions that must hold before a replay touches its target, and the plan of what it will do. Reads only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _EMITTING: Final = "Waypost replay: emits to "
 
 
 class PartitionRow(NamedTuple):
-    """A partition as the target has it. ``worked`` tells that a worker, not only a replay, has owned it."""
+    """A partition as the target has it. ``worked`` says that a worker, not only a replay, has owned it."""
 
     partition: int
     partitions: int
@@ -41,8 +41,8 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class PartitionPlan:
-    """What will happen to one partition: commands from ``begin`` up to ``end``; results up to ``answered`` are in
-    the topic, of which those from ``first_compared`` on are compared; later ones will be owed.
+    """The plan for one partition: commands from ``begin`` up to ``end``. Results up to ``answered`` are in the topic,
+    and those from ``first_compared`` on are compared; later ones will be pending.
     """
 
     partition: int
@@ -54,7 +54,7 @@ class PartitionPlan:
 
 @dataclass(frozen=True, slots=True)
 class ResultsPlan:
-    """Which results of a partition will be read; ``log`` is whether there is a command topic to go on with."""
+    """The results of a partition that will be read; ``log`` says whether there is a command topic to continue with."""
 
     partition: int
     begin: int
@@ -63,26 +63,27 @@ class ResultsPlan:
 
 
 def emitting_mark(topic: str) -> str:
-    """What a replay that emits writes on its target."""
+    """Return the mark that a replay that emits leaves on its target."""
     return f"{_EMITTING}{topic}"
 
 
 def check_target(
     standing: Standing, partitions: int, schema: str, *, onto_backup: bool, emit_to: str | None
 ) -> None:
-    """RefusedError unless the target is empty, or this replay's own, or a backup that is to be continued.
+    """Raise RefusedError unless the target is empty, or this replay's own, or a backup to continue.
 
-    A replay that emits (to the topic ``emit_to``) owns partitions as workers do, and is told from them by the mark
-    that it leaves: on a database of workers it would note positions in another results topic than theirs.
+    A replay that emits (to the topic ``emit_to``) owns partitions as workers do, and is distinguished from them by its
+    mark: on a workers' database, it would store positions in a different results topic than theirs.
     """
     wanted = None if emit_to is None else emitting_mark(emit_to)
     found = standing.mark if (standing.mark or "").startswith(_EMITTING) else None
     if standing.rows and found != wanted:
         raise RefusedError(
-            f"the schema {schema!r} was made by a replay that {found.removeprefix('Waypost replay: ')}: nothing "
-            "was changed; go on with the same --emit-to, or name an empty schema with --schema"
+            f"the schema {schema!r} was made by a replay that {found.removeprefix('Waypost replay: ')}: "
+            "nothing was changed; continue with the same --emit-to, or name an empty schema with --schema"
             if found is not None
-            else f"the schema {schema!r} was not made by a replay with --emit-to {emit_to}: nothing was changed; name "
+            else f"the schema {schema!r} was not made by a replay with --emit-to {emit_to}: nothing was "
+            "changed; name "
             "an empty one with --schema"
         )
     if not standing.exists:
@@ -93,7 +94,8 @@ def check_target(
             )
         if onto_backup:
             raise RefusedError(
-                f"there is no Waypost schema {schema!r}, so no backup to go on from; see --schema, --postgres-dsn"
+                f"there is no Waypost schema {schema!r}, so there is no backup to continue; see --schema, "
+                "--postgres-dsn"
             )
         return
     if standing.holds_rows and not standing.rows:
@@ -124,7 +126,7 @@ async def plan_partition(
 ) -> PartitionPlan:
     """The plan of one partition; RefusedError if log, results or target do not go together.
 
-    ``results`` are those to compare with or, without ``compare``, those to emit to; None if that topic is to be made.
+    ``results`` are those to compare with or, without ``compare``, those to emit to; None if that topic must be created.
     """
     begin, anchor = (0, None) if row is None else (row.next_offset, row.anchor)
     await check_log(log, begin, anchor)

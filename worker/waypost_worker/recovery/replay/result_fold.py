@@ -1,7 +1,7 @@
-"""What results tell of the decisions behind them: enough to evolve sessions by, but for the data of imports. Pure.
+"""Decisions read back from results: enough to evolve sessions, except for the data of imports. Pure.
 
-The decisions are carried out by the model's own ``evolve``; no rule is applied here, for results say what every rule
-came to. What a result does not say is counted as lost.
+The model's own ``evolve`` carries out the decisions. No rules are applied here, because results contain the outcome of
+every rule. Anything that a result does not contain is counted as lost.
 """
 
 from collections.abc import Sequence
@@ -58,9 +58,9 @@ _MICROS: Final = 1_000_000
 
 @dataclass(slots=True)
 class Lost:
-    """What results do not hold. ``imported`` are ids of checkpoints whose data only the import command had;
-    ``refused`` counts refused commands, of which only the reason is told; ``unknown`` counts changes of checkpoints
-    that were made before the first result that is left.
+    """Data that is not in results. ``imported`` are ids of checkpoints whose data only the import command had;
+    ``refused`` counts rejected commands, of which only the reason is known; ``unknown`` counts changes to checkpoints
+    that were created before the first result that is left.
     """
 
     imported: dict[str, None] = field(default_factory=dict)
@@ -93,7 +93,7 @@ class ResultFold(ChangeCollector):
             self.take_for_partition(self._state, command, DefaultsConfigured(_policy(body["policy"])))
             return
         if kind == _AUTHORITY_CONFIGURED:
-            # The time that was signed is not in the result: the broker's is as late or later, but for wrong clocks.
+            # The signed time is not in the result. The broker's is as late or later, unless clocks are wrong.
             key = None if body["key"] is None else decode_key(body["key"])
             self.take_for_partition(self._state, command, AuthorityConfigured(key))
             return
@@ -119,7 +119,7 @@ class ResultFold(ChangeCollector):
                     return _ABOUT[kind](number, tuple(one for one in removed if one != number))
                 if event.type != EventType.DELETED or self._lost.imported.pop(body["checkpoint_id"], 0) == 0:
                     self._lost.unknown += 1
-                # Nothing to change; that the command was seen is remembered all the same.
+                # Nothing to change, but the session remembers that the command was seen.
                 return RolledBack(number, removed)
             case EventType.ROLLED_BACK:
                 entry, content = _shown(session, event, command)
@@ -142,7 +142,9 @@ class ResultFold(ChangeCollector):
         raise ValueError(f"unknown result type {event.type!r}")
 
     def _imported(self, session: Session, body: dict[str, Any]) -> list[int]:
-        """What an import made is lost, and what it may have replaced is not to be trusted: the numbers that go."""
+        """The checkpoints of an import are lost, and any that it may have replaced can't be trusted. Return the removed
+        numbers.
+        """
         gone = []
         for identifier in body["ids"]:
             number = self._number(session, identifier)
@@ -165,7 +167,7 @@ class ResultFold(ChangeCollector):
     def _number(self, session: Session, identifier: str) -> int:
         number = own_number(session.session_id, identifier)
         if number is None:
-            raise ValueError(f"{identifier!r} is no checkpoint of {session.session_id!r}")
+            raise ValueError(f"{identifier!r} is not a checkpoint of {session.session_id!r}")
         session.counter = max(session.counter, number)
         return number
 
@@ -190,7 +192,7 @@ def _shown(session: Session, event: Event, command: Command) -> tuple[Entry, Con
     raw = members(members(event.raw_body)["checkpoint"])
     number = own_number(session.session_id, body["id"])
     if number is None:
-        raise ValueError(f"{body['id']!r} is no checkpoint of {session.session_id!r}")
+        raise ValueError(f"{body['id']!r} is not a checkpoint of {session.session_id!r}")
     created = event.type == _CREATED
     entry = Entry(
         number=number,

@@ -1,4 +1,4 @@
-"""Time travel: where each partition's replay ends, and a log that goes no further."""
+"""Time travel: the end of each partition's replay, and a log that ends there."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -73,7 +73,7 @@ async def until_places(logs: Mapping[int, DatedLog], places: Sequence[LogPositio
 
 
 async def find_checkpoint(logs: Mapping[int, DatedLog], checkpoint_id: str) -> LogPosition:
-    """Where the checkpoint was made. RefusedError if the log makes no such one."""
+    """Return where the checkpoint was created. Raise RefusedError if the log creates no such one."""
     session_id, _, _ = checkpoint_id.rpartition(":")
     number = own_number(session_id, checkpoint_id) if session_id else None
     if number is None:
@@ -83,8 +83,9 @@ async def find_checkpoint(logs: Mapping[int, DatedLog], checkpoint_id: str) -> L
     start, end = await log.bounds()
     if start > 0:
         raise RefusedError(
-            f"retention removed the first {start} offsets of partition {partition}, so where {checkpoint_id!r} "
-            "was made can't be told from the log. Nothing was changed; use --until-offset or --until-time"
+            f"retention removed the first {start} offsets of partition {partition}, so the log no longer "
+            f"shows where {checkpoint_id!r} was created. Nothing was changed; use --until-offset or "
+            "--until-time"
         )
     key = session_id.encode()
     fold = MemoryFold(partition, len(logs))

@@ -41,12 +41,12 @@ def fitting(base: Base, share: Share, room: int) -> Share:
 
 
 async def position(base: Base, partition: int) -> StoredPartition:
-    """Where the snapshot ends. RefusedError if it has nothing of the partition."""
+    """Return where the snapshot ends. Raise RefusedError if it does not contain the partition."""
     row = await base.partition()
     if row is None:
         raise RefusedError(
-            f"the snapshot {base.name!r} holds nothing of partition {partition}, to which no worker had come: it "
-            "proves nothing about it. Nothing was compared; use a newer snapshot"
+            f"the snapshot {base.name!r} does not contain partition {partition}, which no worker had "
+            "acquired yet, so it proves nothing about it. Nothing was compared; use a newer snapshot"
         )
     return row
 

@@ -1,4 +1,4 @@
-"""Rows of Postgres held against a fold of the log, one by one. Pure."""
+"""Rows of Postgres compared with a fold of the log, one by one. Pure."""
 
 import hashlib
 from collections.abc import Iterable
@@ -66,7 +66,7 @@ class Tally:
 
 
 class Comparator:
-    """Takes the rows of one partition, each once, in any order; ``finish`` tells what is missing."""
+    """Takes the rows of one partition, each once, in any order; ``finish`` reports what is missing."""
 
     def __init__(self, fold: MemoryFold, tally: Tally, strict: bool, rejected_below: int) -> None:
         """``strict`` counts rejected commands that are not kept, though an operator may have purged them. Those below
@@ -204,7 +204,7 @@ class Comparator:
             self._missing("rejected_commands", f"{self._fold.partition}/{offset}")
 
     def _compare(self, table: str, key: str, fields: Iterable[tuple[str, Any, Any]]) -> bool:
-        """Whether a field differs; the first that does is noted."""
+        """Return whether a field differs. The first one that does is noted."""
         for name, stored, expected in fields:
             if stored != expected:
                 text = f"{name} is {_shown(name, stored)}, the log says {_shown(name, expected)}"

@@ -1,5 +1,5 @@
-"""What a partition owes the results topic: each answer that is not emitted yet must be in the outbox, as the log gives
-it, or in the topic by now.
+"""Pending results of a partition: each answer that is not emitted yet must be in the outbox, as the log gives it, or in
+the topic by now.
 """
 
 from collections.abc import Sequence
@@ -28,11 +28,13 @@ class ExpectedOutbox:
         self._encoder = encoder
         self._first = first
         self._items: dict[int, outbox.Item] = {}
-        self._elsewhere: set[int] = set()  # told by another pass
+        self._elsewhere: set[int] = set()  # reported by another pass
         self._begin = 0
 
     def begin(self, entries: Sequence[StoredOutbox], begin: int, emitted: int) -> None:
-        """What a snapshot that ends before ``begin`` still owed, where Postgres knows ``emitted`` to be emitted."""
+        """Return the pending results of a snapshot that ends before ``begin``, if Postgres knows ``emitted`` to be
+        emitted.
+        """
         self._begin = begin
         for entry in entries if self._first else ():
             for item in outbox.unpack(entry.payload):
@@ -44,7 +46,7 @@ class ExpectedOutbox:
         wanted, finish = fold.take_with_items(records, self._encoder)
         self._elsewhere.update(record.offset for record in records)
         keyless = {record.offset for record in records if record.key is None}
-        # What a rollback shows is data, which is compared where it is stored.
+        # A rollback returns data, which is compared where it is stored.
         for item in finish(dict.fromkeys(wanted, (b"{}", b"{}"))):
             if self._first or item[0] not in keyless:
                 self._items[item[0]] = orjson.loads(orjson.dumps(item))
@@ -74,13 +76,13 @@ class ExpectedOutbox:
                 if not is_fence(record):
                     missing.pop(command_offset(record), None)
         for offset in sorted(missing):
-            text = "the row is missing in Postgres: the result is neither in the topic nor owed"
+            text = "the row is missing in Postgres: the result is neither in the topic nor in the outbox"
             tally.differs(Difference("outbox", f"{self._partition}/{offset}", text))
 
     def _is_told_elsewhere(self, offset: int) -> bool:
         if offset in self._items:
             return False
-        # Before the beginning, what is not known is not told; of no record at all, the first pass tells.
+        # Unknown results before the beginning are not reported; the first pass reports those of no record at all.
         return offset < self._begin or offset in self._elsewhere or not self._first
 
 
@@ -95,4 +97,4 @@ def _same_item(stored: outbox.Item, expected: outbox.Item) -> bool:
             return False
         return _ROLLED_BACK in now.headers or essence(was) == essence(now)
     except (AttributeError, TypeError, ValueError):
-        return False  # what is stored is no result at all
+        return False  # the stored data is not a result

@@ -1,4 +1,4 @@
-"""What Postgres holds of one partition, as rows of one moment: the port that verify reads through."""
+"""Rows of one partition in Postgres as of one moment: the port through which verify reads."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -75,11 +75,12 @@ class Stray(NamedTuple):
 
 
 class VerifiedRows(Protocol):
-    """Rows of one partition, all of the same moment. Only those of a ``share`` of the sessions
-    are told (see ``sampling``)."""
+    """Yield rows of one partition, all as of the same moment, and only those of a ``share`` of the sessions (see
+    ``sampling``).
+    """
 
     async def partition(self) -> StoredPartition | None:
-        """Where the partition stands; None if nothing was ever applied."""
+        """Return the position of the partition; None if nothing was ever applied."""
         ...
 
     def sessions(self, share: Share) -> AsyncIterator[StoredSession]:
@@ -103,7 +104,9 @@ class VerifiedRows(Protocol):
         ...
 
     async def strays(self, partitions: int) -> Sequence[Stray]:
-        """A few of the rows, of whatever partition, that belong nowhere; told by one partition of each database."""
+        """Return a few of the rows, of any partition, that belong nowhere. One partition of each database reports
+        them.
+        """
         ...
 
 

@@ -1,9 +1,9 @@
-"""Proving that Postgres is the fold of the log, partition by partition, while workers go on.
+"""Proving that Postgres matches the log, partition by partition, while workers keep running.
 
-Most of the log is folded before anything is read. Then a snapshot of Postgres says at which offset it stands; the
-little that is between is folded, and every row of the snapshot is held against the fold. The fold begins with the log,
-or with a kept snapshot that the log still reaches back to. What does not fit into the room that it is given is done in
-passes, each over a share of the sessions, and each at a moment of its own.
+Most of the log is folded before anything is read. Then a snapshot of Postgres shows its position; the few commands in
+between are folded, and every row of the snapshot is compared with the fold. The fold begins with the log, or with a
+stored snapshot that the log still reaches back to. If the state does not fit into the given memory, verification takes
+several passes, each over a share of the sessions, and each at its own moment.
 """
 
 import math
@@ -34,18 +34,18 @@ ROOM: Final = 1024 * 1024 * 1024
 
 
 class VerifyProgress(RecoveryProgress, Protocol):
-    """Told how far a verification is, and that there is more to do than was known."""
+    """Receives the progress of a verification, and increases of the expected total."""
 
     def grow(self, commands: int) -> None:
-        """So many more commands will be folded."""
+        """Count this many more commands to fold."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """What was found in one partition, from offset ``began`` up to ``next_offset`` (where the first of several
-    ``passes`` stood). ``purged`` refused commands are in the log and are no longer kept. ``fingerprint`` is a hash
-    over all rows: two databases of one log at one offset share it; None if passes saw different offsets.
+    """The findings about one partition, from offset ``began`` up to ``next_offset`` (the position in the first of
+    several ``passes``). ``purged`` rejected commands are in the log and no longer stored. ``fingerprint`` is a hash
+    over all rows: two databases that hold one log up to the same offset share it; None if passes saw different offsets.
     """
 
     partition: int
@@ -60,7 +60,7 @@ class VerifyReport:
 
 
 class _Pass(NamedTuple):
-    """What became of a pass. The fold itself goes: the next one needs its room."""
+    """The outcome of a pass. The fold itself is dropped, because the next one needs its memory."""
 
     begin: int
     next_offset: int
@@ -69,7 +69,7 @@ class _Pass(NamedTuple):
 
 
 class VerifySources(NamedTuple):
-    """What is compared. The fold begins with ``base``, a snapshot, or with the log if there is none."""
+    """The things to compare. The fold begins with ``base``, a snapshot, or with the log if there is none."""
 
     log: CommandLog
     results: ResultsLog
@@ -79,8 +79,9 @@ class VerifySources(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class VerifyOptions:
-    """How closely to look. Sessions outside of ``share`` are left out. ``strict`` counts rejected commands that are
-    no longer kept as differences, ``limit`` bounds the differences that are shown, ``room`` the bytes of sessions.
+    """The thoroughness of the comparison. Sessions outside of ``share`` are left out. ``strict`` counts rejected
+    commands that are no longer stored as differences, ``limit`` bounds the differences that are shown, ``room`` the
+    bytes of sessions.
     """
 
     share: Share = WHOLE
@@ -147,8 +148,8 @@ class Verification:
             if start > 0:
                 raise RefusedError(
                     f"retention removed the first {start} offsets of partition {self._partition} of the command "
-                    "topic, so what Postgres must hold can't be told from the log alone. Nothing was compared; give a "
-                    f"snapshot that goes at least up to offset {start - 1}, with --from-snapshot"
+                    "topic, so the log alone does not show what Postgres must hold. Nothing was compared; "
+                    "name a snapshot that covers at least offset {start - 1}, with --from-snapshot"
                 )
             return
         position = (await base_snapshot.position(self._base, self._partition)).next_offset
@@ -175,7 +176,7 @@ class Verification:
             await check_last_answer(self._log, results, (await self._log.bounds())[0])
         if row is not None:
             _count_rejected(fold, row.rejected_window.since)
-        # Whatever Postgres had skipped when its rows were read, the order was in the log before that.
+        # If Postgres had skipped a command when its rows were read, the order was in the log before that.
         fold.orders = await self._ahead.advance(self._log)
         end = (await self._log.bounds())[1]
         await self._fold(fold, min(settled, end), fold.take)
@@ -226,13 +227,14 @@ class Verification:
         return 0 if row is None else max(fold.begin, min(row.emitted + 1, row.next_offset))
 
     async def _catch_up(self, fold: MemoryFold, row: StoredPartition | None, owed: ExpectedOutbox) -> None:
-        """Fold on to where the snapshot stands; what is not emitted by then is noted as owed."""
+        """Fold to the position of the snapshot. Results that are not emitted by then are noted as pending."""
         settled = self._settled(fold, row)
         # The answers that were known to be emitted may have gone back alone.
         if min(settled, 0 if row is None else row.next_offset) < fold.next_offset:
             raise RefusedError(
                 f"partition {self._partition} of Postgres went back from offset {fold.next_offset} to "
-                f"{settled} meanwhile: was it restored? Nothing was compared; verify again"
+                f"{settled} during verification; it may have been restored. Nothing was compared; verify "
+                "again"
             )
         if row is None:
             return
@@ -248,13 +250,13 @@ class Verification:
         await self._fold(fold, row.next_offset, lambda records: owed.take(fold, records))
 
     async def _strays(self, snapshot: VerifiedRows) -> None:
-        """What no share and no partition would come upon."""
+        """Find rows that no share and no partition would meet."""
         for stray in await snapshot.strays(self._partitions):
             text = "the row is in Postgres and should not be: it belongs to no session or partition"
             self._tally.differs(Difference(stray.table, stray.key, text))
 
     async def _explained(self, difference: Difference, begin: int) -> Difference:
-        """With the place in the data at which it differs, where the log still tells."""
+        """Report the difference with its place in the data, if the log still has the data."""
         stored, position = difference.stored, difference.position
         if stored is None or position is None:
             return difference
