@@ -64,9 +64,9 @@ clean:  ## remove build products (virtual environments stay)
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 ##@ Before you send a change
-.PHONY: check commits test
+.PHONY: check commits language test
 
-check: setup commits  ## lint, format, strict types, layers, generated files, commit messages
+check: setup commits language  ## lint, format, strict types, layers, generated files, commit messages, language
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -76,6 +76,9 @@ check: setup commits  ## lint, format, strict types, layers, generated files, co
 
 commits:  ## form of the commit messages since the rule exists
 	@$(PYTHON) deploy/check_commits.py
+
+language:  ## phrases that read as translated, in pages, help, messages, docstrings and comments
+	@$(PYTHON) deploy/language.py
 
 # Files are taken in the order of their names: unit tests, which are short, come last, so that all jobs end together.
 test: check $(SITE)/.installed  ## everything that CI runs: check, then all tests, JOBS files at a time, each job with its own servers

@@ -1,4 +1,4 @@
-"""The dearest bodies of each command type: those that cost a worker most for their size, as far as known.
+"""The most expensive bodies of each command type: those that cost a worker most for their size, as far as known.
 
 Each was chosen against one way of reading JSON: many small containers, deep nesting, many keys, long digits, repeated
 keys, strings that look like brackets, and what makes every item of an import take the slow way.
@@ -107,8 +107,8 @@ def _creates(size: int) -> Iterator[DearBody]:
     for what, unit in {
         "data of empty lists": b"[]",
         "data of small objects": b'{"":0}',
-        "data that nests 97 levels deep, again and again": b"[" * 97 + b"]" * 97,
-        "data that nests 13 levels deep, again and again": b"[" * 13 + b"]" * 13,
+        "data that nests 97 levels deep, repeatedly": b"[" * 97 + b"]" * 97,
+        "data that nests 13 levels deep, repeatedly": b"[" * 13 + b"]" * 13,
         "data of strings that look like brackets": b'"{",[]',
         "data of escapes": b'"\\n\\""',
         "data of clocks in nanoseconds": b"1700000000000000000",

@@ -1,4 +1,4 @@
-"""Measure the dearest bodies: `python -m tests.support.dear_bodies_page` writes docs/measured/dearest-bodies.md."""
+"""Measure the most expensive bodies: `python -m tests.support.dear_bodies_page` writes docs/measured/expensive-bodies.md."""
 
 import gc
 import time
@@ -19,10 +19,10 @@ from waypost.wire.event_types import PARTITION_TYPES
 from waypost_worker.partition.batch import Batch, Decoded, decode
 from waypost_worker.partition.encode import ResultEncoder
 
-PAGE: Final = Path(__file__).parents[2] / "docs/measured/dearest-bodies.md"
+PAGE: Final = Path(__file__).parents[2] / "docs/measured/expensive-bodies.md"
 _TURNS: Final = 5
 _INTRODUCTION: Final = """\
-# The dearest bodies
+# The most expensive bodies
 
 The bodies that cost a worker the most for their size. `python -m tests.support.dear_bodies_page` measures them and
 writes this page; `tests/unit/test_dear_bodies.py` measures them in every test run and checks the limits.
@@ -112,7 +112,7 @@ def _collector_as_in_a_worker() -> Iterator[None]:
 
 
 def table(costs: list[Cost]) -> str:
-    """Return the costs as a table, the dearest of each type first."""
+    """Return the costs as a table, the most expensive of each type first."""
     rows = ["| command | body | answer | decoding | deciding | memory |", "|---|---|---|---|---|---|"]
     for kind, group in groupby(costs, key=lambda cost: cost.dear.kind):
         for cost in sorted(group, key=lambda cost: -cost.decoding):

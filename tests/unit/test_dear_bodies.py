@@ -1,4 +1,4 @@
-"""No body costs a worker much for its size, whatever it holds; the page lists the dearest that are known."""
+"""No body costs a worker much for its size, whatever it holds; the page lists the most expensive known ones."""
 
 import tracemalloc
 from types import SimpleNamespace

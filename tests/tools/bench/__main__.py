@@ -1,6 +1,6 @@
 """``python -m tests.tools.bench``: measure, write ``build/bench.json`` and its charts, print a table.
 
-What ``tests.tools.bench.shapes`` and ``tests.tools.bench.peers`` put there stays.
+Results of ``tests.tools.bench.shapes`` and ``tests.tools.bench.peers`` in it stay.
 """
 
 import argparse
@@ -72,14 +72,14 @@ async def bench(stage: Stage, plan: BenchPlan) -> dict[str, Any]:
     late: dict[str, dict[str, list[latency.Latencies]]] = {
         str(rate): {system: [] for system in PAIR} for rate in plan.rates
     }
-    # Before the large runs: their topics are deleted a minute after them, which holds up every commit meanwhile.
+    # Before the large runs, because their topics are deleted a minute after them, which blocks every commit.
     for repeat in range(plan.repeats):
         for one in PAIR if repeat % 2 == 0 else PAIR[::-1]:
             told = await progress.step(f"{TITLES[one]}, latency", latency.measure(stage, one, plan), _p50s)
             for figures in told:
                 late[str(figures.rate)][one].append(figures)
     for repeat in range(plan.repeats):
-        # The other way round each time, so that neither always has the other's leavings before it.
+        # In reverse order each time, so that neither always starts after the other's unflushed writes.
         order = SYSTEMS if repeat % 2 == 0 else SYSTEMS[::-1]
         for mode, title in MODES.items():
             for system in order:
@@ -186,7 +186,7 @@ def main() -> int:
         ) as servers:
             report = asyncio.run(run(plan, servers, build))
     except (DevServerError, ChildFailedError, RuntimeError, TimeoutError) as error:
-        print(f"\nthe benchmark can't go on, nothing was written: {error!r}", file=sys.stderr)
+        print(f"\nthe benchmark can't continue, nothing was written: {error!r}", file=sys.stderr)
         return 1
     print(table(merge(build, report, report.pop("ratios"))))
     print(f"all figures: {build / REPORT}, charts: {build}/bench-*.svg")

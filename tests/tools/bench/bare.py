@@ -1,4 +1,4 @@
-"""The limit: the least that can be done between the two topics and Postgres, in a process of its own.
+"""The limit: the least work between the two topics and Postgres, in a separate process.
 
 getmany, orjson.loads, COPY and one row's update in one transaction, append of the results. No validation, no
 sessions, no retention, no outbox, no fence, no headers on the results, and nothing that would make a command
@@ -49,7 +49,7 @@ _ADVANCE: Final = "update partitions set next_offset = $2 where partition = $1"
 
 
 async def loop(consumer: Any, producer: Any, connection: Any, topics: Topics, lane: int, batch: int) -> None:
-    """One partition, for ever."""
+    """Process one partition indefinitely."""
     partition = TopicPartition(topics.commands, lane)
     while True:
         found = await consumer.getmany(partition, timeout_ms=1000, max_records=batch)

@@ -76,7 +76,7 @@ class Child:
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended."""
+        """Return whether it has not ended."""
         return self._process.returncode is None
 
     async def answer(self) -> dict[str, Any]:
@@ -148,7 +148,7 @@ def run_child(
     main: Callable[[dict[str, Any]], Awaitable[None]],
     run: Callable[[Coroutine[Any, Any, None]], None] = uvloop.run,
 ) -> None:
-    """Run a child's main function with its job, on the event loop that the service uses too if not told otherwise."""
+    """Run a child's main function with its job, by default on the event loop that the service uses."""
 
     async def start() -> None:
         threading.Thread(target=_listen, args=(asyncio.get_running_loop(),), daemon=True).start()
@@ -162,6 +162,6 @@ def _listen(loop: asyncio.AbstractEventLoop) -> None:
         for line in sys.stdin:
             loop.call_soon_threadsafe(_words.put_nowait, line.strip())
         loop.call_soon_threadsafe(_words.put_nowait, "")
-    # The parent wants an end, or is gone and the servers with it: then some clients would retry for ever.
+    # The parent wants an end, or is gone together with the servers; some clients would then retry indefinitely.
     time.sleep(_GRACE)
     os._exit(1)

@@ -1,7 +1,7 @@
 """``python -m tests.tools.bench.client``: what publishing costs an agent; writes ``build/bench-client.json``.
 
-The time of a call at 1 KB with Kafka up, killed and stopped (SIGSTOP), in memory and with a spool; and what a
-publisher sustains beside a bare ``send`` loop, in turn in one run.
+The time of a call at 1 KB with Kafka up, killed and stopped (SIGSTOP), in memory and with a spool; and the rate that a
+publisher sustains, compared with a bare ``send`` loop, in turns in one run.
 """
 
 import argparse
@@ -93,7 +93,7 @@ class Bench:
         }
 
     async def calls_up(self, way: str) -> Calls:
-        """What calls take while Kafka works."""
+        """Measure calls while Kafka works."""
         async with await self._child(way) as child:
             await child.answer()
             return await _go(child)
@@ -115,7 +115,7 @@ class Bench:
         return Child("tests.tools.bench.client_child", {**job, "threads": chosen.threads})
 
     async def sustained(self, kind: str, options: dict[str, Any]) -> float:
-        """Commands a second until Kafka has acknowledged all."""
+        """Return the commands per second until Kafka has acknowledged all."""
         job = await self._job(kind, self.plan.sustained, options)
         async with Child("tests.tools.bench.client_child", job) as child:
             return self.plan.sustained / float((await child.answer())["seconds"])
@@ -128,7 +128,7 @@ def call_figures(runs: Sequence[Calls], promised: bool) -> dict[str, Any]:
         values = [percentile(run.ordered, part) / 1000 for run in runs]
         figure = {"value": spread(values)["median"], "unit": "us", "spread": spread(values)}
         figures[name] = at_most(figure, limit) if promised and limit is not None else figure
-    # What a busy machine does not falsify.
+    # The figures that a busy machine does not distort.
     figures["cpu"] = {"value": spread([run.cpu_us for run in runs])["median"], "unit": "us"}
     return figures
 
@@ -138,7 +138,7 @@ async def measure(bench: Bench) -> dict[str, Any]:
     found: dict[str, Any] = {"calls_us": {}, "sustained": {}}
     per_second: dict[str, list[float]] = {"bare": [], "publisher": [], "publisher, spool": []}
     for repeat in range(bench.plan.repeats):
-        # The other way round each time, so that neither always has the other's leavings before it.
+        # In reverse order each time, so that neither always starts after the other's unflushed writes.
         order = list(per_second)[:: 1 if repeat % 2 == 0 else -1]
         for name in order:
             options = {"spool": True} if name == "publisher, spool" else {}
@@ -206,7 +206,7 @@ def main() -> int:
             with EmbeddedKafka(Path(name) / "kafka", ClusterOptions(profile=THROUGHPUT)) as kafka:
                 measured = asyncio.run(measure(Bench(kafka, Path(name), plan)))
         except (DevServerError, ChildFailedError, AssertionError, TimeoutError) as error:
-            print(f"the benchmark can't go on, nothing was written: {error!r}", file=sys.stderr)
+            print(f"the benchmark can't continue, nothing was written: {error!r}", file=sys.stderr)
             return 1
     report = {
         "machine": machine(),

@@ -1,8 +1,7 @@
-"""One measurement of the client in a process of its own, on asyncio's own event loop, as agents have it.
+"""One measurement of the client in a separate process, on asyncio's own event loop, as agents have it.
 
-``calls``: the time of each ``create``, in small bursts between which the event loop runs. ``publish`` and
-``bare``: how long it takes until Kafka has acknowledged so many, through the publisher and through nothing but
-``AIOKafkaProducer.send``.
+``calls``: the time of each ``create``, in small bursts between which the event loop runs. ``publish`` and ``bare``: the
+time until Kafka has acknowledged a given number, through the publisher and through ``AIOKafkaProducer.send`` alone.
 """
 
 import asyncio
@@ -160,5 +159,5 @@ async def main(job: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    logging.disable()  # the Kafka client tells of each attempt to reconnect
+    logging.disable()  # the Kafka client logs each attempt to reconnect
     run_child(main, asyncio.run)

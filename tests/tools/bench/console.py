@@ -108,7 +108,7 @@ def measure(line: CommandLine, count: int, repeats: int) -> dict[str, Any]:
 
 
 def lines(measured: dict[str, Any]) -> list[str]:
-    """What was measured, as text."""
+    """Return the measurements as text."""
     start = measured["cold_start"]
     return [
         f"cold start to the first page: {start['p50_s']:.2f} s, {start['longest_s']:.2f} s at the most "
@@ -122,7 +122,7 @@ def lines(measured: dict[str, Any]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark with servers of its own."""
+    """Run the benchmark with its own servers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoints", type=int, default=FULL)
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""COPY alone: rows a second into the bare loop's table, over one connection, in a process of its own."""
+"""COPY alone: rows per second into the bare loop's table, over one connection, in a separate process."""
 
 import time
 from datetime import UTC, datetime

@@ -1,9 +1,9 @@
 """``python -m tests.tools.bench.cost``: what a command costs the worker in bytecode instructions and allocations.
 
-Counts, not times: the same on a busy machine, so that a commit that makes commands dearer shows. Only Python's own
-instructions count, of the worker's and the model's code; what C libraries do inside a call does not. The counts of
-the last record are in ``cost.json`` by Python version; ``--record`` writes them anew, to be committed with the change
-that explains them. CI reports the difference and never fails for it.
+Counts, not times: they are the same on a busy machine, so a commit that makes commands more expensive is visible. Only
+Python's own instructions count, in the worker's and the model's code; the work of C libraries within a call does not.
+The counts of the last record are in ``cost.json`` by Python version; ``--record`` replaces them, to be committed with
+the change that explains them. CI reports the difference and never fails for it.
 """
 
 import json
@@ -74,7 +74,7 @@ class Partition:
         return made
 
     def fold(self, records: list[Record]) -> list[Any]:
-        """What an owner does with a batch between Kafka and Postgres."""
+        """Do what an owner does with a batch between Kafka and Postgres."""
         batch = Batch(self._encoder, self._sessions, self._state)
         for record in records:
             batch.add(decode(record, 0, 3))
@@ -86,7 +86,7 @@ class Partition:
 
 
 def instructions(work: Callable[[], Any]) -> int:
-    """How many bytecode instructions ``work`` executes."""
+    """Return how many bytecode instructions ``work`` executes."""
     count = 0
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
@@ -137,7 +137,7 @@ def measure() -> dict[str, int]:
 
 
 def lines(counts: dict[str, int]) -> list[str]:
-    """The counts beside those of the last record."""
+    """Return the counts next to those of the last record."""
     recorded = json.loads(RECORD.read_text(encoding="utf-8")).get(PYTHON, {})
     told = []
     for name, count in counts.items():

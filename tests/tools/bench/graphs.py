@@ -1,8 +1,8 @@
 """``python -m tests.tools.bench.graphs``: what a LangGraph graph of five nodes takes with each checkpointer.
 
-One graph at a time and 50 at once, with 1, 10 and 200 messages of history, all savers in turn on the same servers.
+One graph at a time and 50 in parallel, with 1, 10 and 200 messages of history, all savers in turn on the same servers.
 Adds ``graphs`` and its ratios to ``build/bench.json``. Needs an environment with the peers' packages, which
-``make bench-full`` makes.
+``make bench-full`` creates.
 """
 
 import argparse
@@ -27,12 +27,12 @@ from waypost_worker.devserver import THROUGHPUT, ClusterOptions, DevServerError,
 
 Series = Mapping[str, Sequence[float]]
 _SCHEMAS: Final = Path(__file__).parents[3] / "schemas"
-# What the goals are about: LangGraph's default durability, and the shortest history.
+# The subject of the goals: LangGraph's default durability, and the shortest history.
 _GOAL: Final = ("async", 1)
 
 
 class Measurements:
-    """What the child measured so far: for each saver all values, in the order in which they were taken."""
+    """The child's measurements so far: for each saver, all values in the order in which they were taken."""
 
     def __init__(self) -> None:
         self.milliseconds: dict[tuple[str, int], Series] = {}
@@ -62,7 +62,7 @@ class Measurements:
         return {"one": one, "at_once_per_second": at_once}
 
     def ratios(self) -> dict[str, Any]:
-        """What is promised to users of LangGraph, each with its target."""
+        """Return the promises to users of LangGraph, each with its target."""
         one, at_once = self.milliseconds[_GOAL], self.rates[_GOAL[1]]
         return {
             "graph_ms_logged_over_saver": at_most(paired_ratio(one["logged"], one["saver"]), 0.5),
@@ -81,7 +81,7 @@ def say(answer: Mapping[str, Any]) -> None:
     if answer["part"] == "one":
         what, series, unit = answer["durability"], answer["ms"], "ms"
     else:
-        what, series, unit = "50 at once", answer["per_second"], "runs/s"
+        what, series, unit = "50 in parallel", answer["per_second"], "runs/s"
     told = ", ".join(f"{name} {median(values):.1f}" for name, values in series.items())
     print(f"  {what}, {answer['history']} of history: {told} {unit}", file=sys.stderr, flush=True)
 
@@ -124,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.tools.bench.graphs", description=__doc__)
     parser.add_argument("--python", type=Path, required=True, help="a Python with the peers' packages")
     parser.add_argument("--runs", type=int, default=20, help="of each graph, one at a time (default: 20)")
-    parser.add_argument("--repeats", type=int, default=3, help="of 50 graphs at once (default: 3)")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of 50 graphs (default: 3)")
     asked = parser.parse_args(arguments)
     build = Path("build")
     build.mkdir(exist_ok=True)

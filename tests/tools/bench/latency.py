@@ -30,7 +30,7 @@ class Latencies:
 async def measure(
     stage: Stage, which: System, plan: BenchPlan, partitions: int = PARTITIONS
 ) -> list[Latencies]:
-    """Measure all rates of the plan, one after the other, with one start of the system.
+    """Measure all rates of the plan in sequence, with one start of the system.
 
     Raises:
         RuntimeError: A result did not come.

@@ -1,9 +1,9 @@
-"""Load generators, each a process of its own.
+"""Load generators, each in a separate process.
 
-``fill`` publishes creates as fast as Kafka takes them: all batches are encoded before the word to go, so that
-the load costs little while it runs. ``pace`` publishes at fixed rates in an open loop, through the library's
-Publisher: every command has an intended time and carries it, also where it is sent late, so that nothing is
-hidden by coordinated omission.
+``fill`` publishes creates as fast as Kafka accepts them: all batches are encoded before the signal to start, so that
+the load costs little while it runs. ``pace`` publishes at fixed rates in an open loop, through the library's Publisher:
+every command has an intended time and carries it, even if it is sent late, so that nothing is hidden by coordinated
+omission.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ _BATCH_BYTES = 1_000_000
 
 async def fill(job: dict[str, Any]) -> None:
     """Encode, say ``ready``, wait for a word, publish all, say how long that took."""
-    # Of a topic with many partitions, a broker answers for some a little later: it says so once for each of them.
+    # For a topic with many partitions, a broker answers a little later for some, and logs it once for each of them.
     logging.getLogger("aiokafka").setLevel(logging.ERROR)
     topic = Topics(job["prefix"]).commands
     producer = AIOKafkaProducer(

@@ -1,4 +1,4 @@
-"""What a run took place on: machine and versions."""
+"""The environment of a run: machine and versions."""
 
 import os
 import platform

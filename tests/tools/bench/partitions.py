@@ -38,7 +38,7 @@ COUNTS: Final = (3, 24, 96)
 RATES: Final = (200, 1_000)
 _IDLE_SECONDS: Final = 8.0
 _SETTLED_SECONDS: Final = 3.0
-# What a create costs all that serve it; the load's own CPU time is not among them.
+# The cost of a create for all processes that serve it, without the load's own CPU time.
 _SERVING: Final = ("loop", "kafka", "postgres_backends", "postgres_background")
 _PROMISED: Final = {24: 1.3, 96: 2.0}
 
@@ -78,7 +78,7 @@ async def steady(stage: Stage, partitions: int, seconds: float) -> dict[str, lis
 
 
 class Measurements:
-    """What was measured so far, by number of partitions, system and rate."""
+    """The measurements so far, by number of partitions, system and rate."""
 
     def __init__(self) -> None:
         self.latencies: dict[tuple[int, str, int], list[list[float]]] = {}
@@ -112,7 +112,7 @@ class Measurements:
         }
 
     def ratios(self) -> dict[str, Any]:
-        """What is promised of a deployment that grows, each with its target."""
+        """Return the promises for a growing deployment, each with its target."""
         few = COUNTS[0]
         found: dict[str, Any] = {}
         for count, most in _PROMISED.items():
@@ -197,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ) as servers:
             report = asyncio.run(run(servers, build, asked))
     except (DevServerError, ChildFailedError, RuntimeError, TimeoutError) as error:
-        print(f"\nthe benchmark can't go on, nothing was written: {error!r}", file=sys.stderr)
+        print(f"\nthe benchmark can't continue, nothing was written: {error!r}", file=sys.stderr)
         return 1
     print(table(report))
     return 0

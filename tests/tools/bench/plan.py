@@ -1,4 +1,4 @@
-"""What one run of the benchmark does: sizes, counts, rates. Data only."""
+"""The plan of one benchmark run: sizes, counts, rates. Data only."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -21,9 +21,9 @@ POSTGRES_SETTINGS: Final = {"max_wal_size": "4GB", "checkpoint_timeout": "1h"}
 class BenchPlan:
     """Sizes of a run. Each figure is taken ``repeats`` times, the two systems in turn.
 
-    ``commands`` per throughput run; ``seconds`` at each of ``rates`` (commands a second) for latency;
-    ``warm_up`` seconds at the highest of them come before;
-    ``batches`` are the sizes that the bare loop tries, ``probe`` commands each; ``rows`` for COPY alone.
+    ``commands`` per throughput run; ``seconds`` at each of ``rates`` (commands per second) for latency; before that,
+    ``warm_up`` seconds at the highest of them; ``batches`` are the sizes that the bare loop tries, with ``probe``
+    commands each; ``rows`` for COPY alone.
     """
 
     name: str

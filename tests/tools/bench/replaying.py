@@ -1,7 +1,7 @@
-"""Replay into an empty schema beside the live worker that went before it, on the same topics.
+"""Replay into an empty schema, compared with the live worker that ran before it on the same topics.
 
-Both over the same part of the commands: live by the broker's time of each result, replay by what is committed. What
-is compared with the results topic must be all of it.
+Both process the same part of the commands: live by the broker's time of each result, replay by its commits. The
+comparison with the results topic must cover all of it.
 """
 
 import asyncio
@@ -27,8 +27,8 @@ _PATIENCE: Final = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Commands a second of both; CPU of the replay's own processes in microseconds for each command, their start
-    included.
+    """The commands per second of both; CPU of the replay's own processes in microseconds per command, including their
+    start.
     """
 
     live: float

@@ -12,7 +12,7 @@ PAIR: Final[tuple[Literal["bare", "service"], ...]] = (
 )  # what latency and CPU time are taken of
 MODES: Final = {"waiting": "all commands waiting", "concurrent": "with a publisher at full speed"}
 _TOGETHER: Final = ("loop", "postgres_backends", "postgres_background", "kafka")
-# What a latency may be at a rate, in milliseconds.
+# The allowed latency at a rate, in milliseconds.
 _LATENCIES: Final = {"200": {"p50": 4, "p99": 15}, "1000": {"p50": 8, "p99": 30}}
 
 
@@ -44,7 +44,7 @@ def latency_figures(runs: Sequence[Sequence[float]]) -> dict[str, Any]:
 
 
 def paired_ratio(above: Sequence[float], below: Sequence[float], digits: int = 3) -> dict[str, Any]:
-    """The median of the ratios of each pair of neighbouring runs, which share the state of the machine."""
+    """Return the median ratio over pairs of neighboring runs, which share the state of the machine."""
     pairs = [one / other for one, other in zip(above, below, strict=True)]
     return {
         "value": round(median(pairs), digits),
@@ -54,12 +54,12 @@ def paired_ratio(above: Sequence[float], below: Sequence[float], digits: int = 3
 
 
 def plain_figure(values: Sequence[float], unit: str, digits: int = 2) -> dict[str, Any]:
-    """The median of a value that is no ratio, with its spread."""
+    """Return the median of a value that is not a ratio, with its spread."""
     return {"value": round(median(values), digits), "unit": unit, "spread": spread(values, digits)}
 
 
 def ceiling(runs: Sequence[Mapping[str, Any]], cpus: int) -> float:
-    """Commands a second that CPU time alone would allow on this machine, were nobody else on it.
+    """Return the commands per second that CPU time alone would allow on an otherwise idle machine.
 
     The loop is one thread, and all together share the cores. On a busy machine this says more than a clock.
     """
@@ -72,7 +72,7 @@ def ceiling(runs: Sequence[Mapping[str, Any]], cpus: int) -> float:
 
 
 def at_least(figure: Mapping[str, Any], target: float) -> dict[str, Any]:
-    """A figure with the least that it is to be."""
+    """Return a figure with its minimum."""
     return {**figure, "target": f">= {target:g}", "met": figure["value"] >= target}
 
 
@@ -82,7 +82,9 @@ def at_most(figure: Mapping[str, Any], target: float) -> dict[str, Any]:
 
 
 def ratios(throughput: Mapping[str, Any], latency: Mapping[str, Any], cpus: int) -> dict[str, Any]:
-    """What the project promises beside the bare loop, each with its value, its target and whether it is met."""
+    """Return the project's promises compared with the bare loop, each with its value, its target and whether it is
+    met.
+    """
 
     def per_second(mode: str, system: str) -> list[float]:
         return [run["per_second"] for run in throughput[mode][system]["runs"]]

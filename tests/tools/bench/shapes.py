@@ -58,7 +58,7 @@ SHAPES: Final = {
     "data_10_kb": Shape("data of 10 KB", commands=15_000, data_bytes=10_240, target=0.8),
     "data_100_kb": Shape("data of 100 KB", commands=2_400, data_bytes=102_400, target=0.8),
 }
-# What lies in a database before the creates that are measured: a little, and 1 GB.
+# The contents of a database before the measured creates: a little, and 1 GB.
 _NO_LIMIT: Final = {"max_checkpoints": 10_000, "compress_after": 10_000}
 HISTORIES: Final = {
     "short": Shape("20 MB of history", commands=20_000, defaults=_NO_LIMIT),
@@ -71,7 +71,7 @@ MILLION: Final = Shape("a million sessions", commands=1_000_000, sessions=1_000_
 
 
 async def rate(stage: Stage, which: System, shape: Shape) -> tuple[float, float]:
-    """Commands a second from topic to topic, and the system's most resident memory in MB."""
+    """Return the commands per second from topic to topic, and the system's peak resident memory in MB."""
     async with AsyncExitStack() as stack:
         ground = await stack.enter_async_context(stage.ground())
         await _fill(ground, shape, with_defaults=which == "service")
@@ -83,13 +83,13 @@ async def rate(stage: Stage, which: System, shape: Shape) -> tuple[float, float]
 
 
 async def after(stage: Stage, history: Shape) -> tuple[float, float]:
-    """Creates a second of a new worker in whose database that history is: once it has loaded the sessions, and with
-    the loading.
+    """Return the creates per second of a new worker whose database has that history: after it has loaded the sessions,
+    and including the loading.
     """
     async with AsyncExitStack() as stack:
         ground = await stack.enter_async_context(stage.ground())
         await _fill(ground, history)
-        # A worker of its own: partitions don't end with the history at the same moment.
+        # A separate worker, because partitions don't reach the end of the history at the same moment.
         async with stage.system("service", ground):
             await ground.committed(history.commands, patience=900)
         await _fill(ground, _AFTER_HISTORY)
@@ -136,7 +136,7 @@ async def pause(stage: Stage, number: int) -> float:
         first = await stack.enter_async_context(stage.worker(ground))
         await stage.until(ground, first, lambda held: held >= 3)
         second = await stack.enter_async_context(stage.worker(ground))
-        # The second worker's partitions are fenced anew when they come to it.
+        # The second worker's partitions are fenced again when they come to it.
         await stage.until(ground, second, lambda held: held >= 4)
         phases = [("steady", _TAKEOVER_RATE, _TAKEOVER_SECONDS)]
         load = await stack.enter_async_context(ground.load("pace", phases=phases))
@@ -198,7 +198,7 @@ class Shapes:
         for _ in range(self._repeats):
             pairs.append(await replaying.pair(self._stage))
             say("a worker, live", f"{pairs[-1].live:,.0f}/s")
-            say(f"replay, {pairs[-1].cpu_us:.0f} us of CPU a command", f"{pairs[-1].replay:,.0f}/s")
+            say(f"replay, {pairs[-1].cpu_us:.0f} us of CPU per command", f"{pairs[-1].replay:,.0f}/s")
         live, replay = [one.live for one in pairs], [one.replay for one in pairs]
         self.found["replay"] = {
             "live": spread(live),
@@ -208,7 +208,7 @@ class Shapes:
         self.ratios["replay_over_live"] = at_least(paired_ratio(replay, live), 1.5)
 
     async def takeover(self) -> None:
-        """How long results pause when one of two workers ends."""
+        """Measure how long results pause when one of two workers ends."""
         timeout = Settings.model_fields["session_timeout"].default
         for name, number, most in (
             ("sigterm", signal.SIGTERM, 1.0),
@@ -279,7 +279,7 @@ def main() -> int:
         ) as servers:
             report = asyncio.run(run(servers, build, asked.repeats, asked.only))
     except (DevServerError, ChildFailedError, RuntimeError, TimeoutError) as error:
-        print(f"\nthe benchmark can't go on, nothing was written: {error!r}", file=sys.stderr)
+        print(f"\nthe benchmark can't continue, nothing was written: {error!r}", file=sys.stderr)
         return 1
     print(table(report))
     return 0

@@ -1,4 +1,4 @@
-"""The servers of one run, and what each measurement gets from them: topics and a database of its own.
+"""The servers of one run, and the resources of each measurement: its own topics and database.
 
 Knows both systems only as child processes that work between two topics.
 """
@@ -82,8 +82,8 @@ class Stage:
     async def checkpoint(self) -> None:
         """Let Postgres and the kernel write out what earlier measurements left.
 
-        Gigabytes of them lie in the kernel's cache, and while it writes them out whoever waits for his own commit waits
-        for them, too: at 1,000 a second that made a p99 of 17 ms one of 113.
+        Gigabytes of writes are in the kernel's cache, and while it flushes them, commits wait for them, too: at 1,000
+        per second, that turned a p99 of 17 ms into one of 113 ms.
         """
         connection: Any = await asyncpg.connect(self._servers.postgres.dsn)
         await connection.execute("checkpoint")
@@ -127,7 +127,7 @@ class Stage:
 
     @asynccontextmanager
     async def system(self, which: System, ground: "Ground", batch: int | None = None) -> AsyncIterator[Child]:
-        """The bare loop or a worker at work on this ground, ready for commands."""
+        """Start the bare loop or a worker on this ground, ready for commands."""
         if which in SERVICES:
             await migrate_dsn(ground.dsn)
             environment = self.worker_environment(ground)
@@ -188,7 +188,7 @@ class Stage:
 
 
 class Ground:
-    """Where one measurement takes place."""
+    """The place of one measurement."""
 
     def __init__(
         self, stage: Stage, prefix: str, dsn: str, looker: AIOKafkaConsumer, partitions: int
@@ -224,8 +224,8 @@ class Ground:
         return Child("tests.tools.bench.watch", job)
 
     async def committed(self, expected: int, patience: float = 5 * _PATIENCE) -> list[int]:
-        """Wait until so many results are there for a reader of committed ones; when each came, in milliseconds,
-        rising. Fence records left out.
+        """Wait until this many committed results are readable. Return when each came, in ascending milliseconds,
+        without fence records.
         """
         times: list[int] = []
         async with self._reader() as consumer, asyncio.timeout(patience):
@@ -235,7 +235,7 @@ class Ground:
         return sorted(times)
 
     async def gaps(self, expected: int) -> list[float]:
-        """Wait until so many results are there; the longest pause between two of each partition, in seconds."""
+        """Wait until this many results exist. Return the longest pause between two of each partition, in seconds."""
         times: dict[int, list[int]] = {}
         async with self._reader() as consumer, asyncio.timeout(5 * _PATIENCE):
             while sum(map(len, times.values())) < expected:
@@ -260,7 +260,7 @@ class Ground:
             await consumer.stop()
 
     async def results(self) -> int:
-        """How many records the results topic holds."""
+        """Return how many records the results topic has."""
         ends = await self._looker.end_offsets(self._results())
         return sum(ends.values())
 
@@ -268,7 +268,7 @@ class Ground:
         return [TopicPartition(self.topics.results, number) for number in range(self.partitions)]
 
     async def rows(self, which: System) -> int:
-        """How many checkpoints Postgres holds."""
+        """Return how many checkpoints Postgres has."""
         connection: Any = await asyncpg.connect(self.dsn)
         table = "waypost.checkpoints" if which in SERVICES else "checkpoints"
         try:

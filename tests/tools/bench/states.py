@@ -1,4 +1,4 @@
-"""What agents would save, and under which names: the same for every system."""
+"""Typical states of agents, and their names: the same for every system."""
 
 import random
 from typing import Any, Final

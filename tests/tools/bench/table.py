@@ -170,7 +170,7 @@ def _graph_lines(graphs: Mapping[str, Any]) -> list[str]:
         for name, title in GRAPHS.items():
             cells = [_ms(histories[str(count)][name]["ms"]["median"]) for count in HISTORIES]
             lines.append(f"  {title:<32}" + "".join(f"{cell:>12}" for cell in cells))
-    lines.append(" 50 at once, runs per second")
+    lines.append(" 50 in parallel, runs per second")
     for name, title in GRAPHS.items():
         rates = [graphs["at_once_per_second"][str(count)][name]["median"] for count in HISTORIES]
         lines.append(f"  {title:<32}" + "".join(f"{rate:>12,.1f}" for rate in rates))

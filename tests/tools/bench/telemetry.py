@@ -1,14 +1,14 @@
 """``python -m tests.tools.bench.telemetry``: what telemetry costs a worker, as a share of its CPU time for
 each command.
 
-A worker is one thread, and its CPU time for a command is what bounds its throughput. Telemetry is switched on and off
-within one worker under steady load, in pairs of turns in random order (`telemetry_worker`), so that whatever else the
-machine does falls on both alike. Three loads: 200 and 1,000 commands a second, where a batch is a few commands, and a
-backlog, where it is hundreds. Of each, two figures:
+A worker is one thread, and its CPU time per command limits its throughput. Telemetry is turned on and off within one
+worker under steady load, in pairs of turns in random order (`telemetry_worker`), so that other load on the machine
+affects both alike. There are three loads: 200 and 1,000 commands per second, where a batch is a few commands, and a
+backlog, where it is hundreds. For each, there are two figures:
 
-- what a stopwatch on the thread's CPU time says is spent in telemetry;
-- the CPU time with telemetry beside that without, which also sees what telemetry does to the rest (caches, say), with
-  the interval in which 95 % of 10,000 resamplings of the pairs lie. On a busy machine that is wide.
+- the thread's CPU time spent in telemetry;
+- the CPU time with telemetry, compared with that without, which also shows the effects of telemetry on the rest (such
+  as caches), with the interval that contains 95 % of 10,000 resamplings of the pairs. On a busy machine, that is wide.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def paired(turns: Sequence[Turn]) -> list[tuple[Turn, Turn]]:
 def cost(load: str, pairs: Sequence[tuple[Turn, Turn]], resamplings: int = _RESAMPLINGS) -> Cost:
     """From pairs of turns, at least one.
 
-    The median of the pairs' ratios: a turn in which the machine stood still would count for hundreds in a mean.
+    Return the median of the pairs' ratios: a turn in which the machine froze would count for hundreds in a mean.
     """
     ratios = [(on[1] / on[2]) / (off[1] / off[2]) - 1 for on, off in pairs]
     chance = random.Random(1)
@@ -108,7 +108,7 @@ async def paced(stage: Stage, rate: int, seconds: float) -> list[Turn]:
 
 
 async def backlog(stage: Stage, commands: int) -> list[Turn]:
-    """Turns of a worker before which so many commands wait."""
+    """Run turns of a worker with this many waiting commands."""
     async with AsyncExitStack() as stack:
         ground = await stack.enter_async_context(stage.ground())
         async with ground.load("fill", commands=commands) as load:
@@ -117,7 +117,7 @@ async def backlog(stage: Stage, commands: int) -> list[Turn]:
             await load.answer()
         await stage.checkpoint()
         worker = await stack.enter_async_context(await _worker(stage, ground, 0))
-        # First contact with each session is no steady load.
+        # The first command of each session is not steady load.
         await stage.until(ground, worker, lambda held: held >= commands // 10, _LONGEST)
         worker.tell("begin")
         await stage.until(ground, worker, lambda held: held >= commands * 9 // 10, _LONGEST)
@@ -165,7 +165,7 @@ def _print(one: Cost) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=LOADS, action="append", help="commands a second, or backlog")
+    parser.add_argument("--only", choices=LOADS, action="append", help="commands per second, or backlog")
     parser.add_argument("--seconds", type=float, default=120, help="of each rate")
     parser.add_argument("--commands", type=int, default=300_000, help="of one backlog")
     parser.add_argument("--backlogs", type=int, default=10)

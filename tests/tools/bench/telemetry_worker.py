@@ -1,9 +1,9 @@
 """A worker whose telemetry is switched on and off while it works; the CPU time of its thread is counted by turns.
 
-Turns come in pairs, one with and one without in random order: the log, health and metrics hear of batches and the store
-is measured, or nobody hears of anything. Between two turns is a pause in which nothing is counted, so that what began
-with telemetry is not counted without. Turns last ``seconds``, or where that is 0 three batches of partition 0 with what
-comes between them: under a backlog each then has as many batches of every partition.
+Turns come in pairs, one with and one without telemetry in random order: either the log, health and metrics observe
+batches and the store is timed, or nothing is observed. Between two turns, there is a pause in which nothing is counted,
+so that work that began with telemetry is not counted without. Turns last ``seconds`` or, if that is 0, three batches of
+partition 0 with everything in between: under a backlog, each turn then has as many batches of every partition.
 
 The first word begins, the next ends; then it says its turns, one a list: whether telemetry was on, nanoseconds of CPU,
 commands, batches, and of the CPU what a stopwatch around telemetry counted, which counts a little without it too.

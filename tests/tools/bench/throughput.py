@@ -1,4 +1,4 @@
-"""Commands a second, from commands in the topic to results in the topic.
+"""Commands per second, from commands in the topic to results in the topic.
 
 Either all commands wait in the topic when the system starts, or a process publishes them as fast as Kafka
 takes them while the system works.
@@ -19,8 +19,8 @@ from tests.tools.bench.usage import snapshot, spent
 class Run:
     """One measurement. ``cpu_us`` is CPU time by role, in microseconds for each command of the measured part.
 
-    ``elsewhere_cores`` is how many of the machine's cores others kept busy meanwhile. ``wal_bytes`` is how much
-    Postgres wrote to its log for each command of the whole run.
+    ``elsewhere_cores`` is how many of the machine's cores other processes kept busy. ``wal_bytes`` is how much Postgres
+    wrote to its log per command over the whole run.
     """
 
     per_second: float

@@ -28,7 +28,7 @@ def children_of(pid: int) -> list[int]:
 
 
 def is_backend(pid: int) -> bool:
-    """Whether a child of the postmaster serves a client; the others write, sync and clean up."""
+    """Return whether a child of the postmaster serves a client; the others write, sync and clean up."""
     try:
         title = Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""A subscriber in a process of its own: when each result became visible to it.
+"""A subscriber in a separate process: when each result became visible to it.
 
 A default Kafka consumer, or one of committed records for a system that needs that. Notes arrival times only, and
 looks into the results once all are there.

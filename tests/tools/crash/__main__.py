@@ -19,7 +19,7 @@ from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.topics import create_topics
 
 PARTITIONS = 2
-#: So many deaths, then the books are balanced and a new topic begins.
+#: After this many deaths, the commands are counted and a new topic begins.
 BLOCK = 25
 #: In each block once, Kafka itself is killed and comes back.
 MODES: dict[str, dict[str, Any]] = {
@@ -29,7 +29,7 @@ MODES: dict[str, dict[str, Any]] = {
 
 
 async def block(kafka: EmbeddedKafka, mode: str, kills: int, seed: int, directory: Path) -> RoundReport:
-    """Some kills on a topic of their own, the books at the end."""
+    """Run some kills on a separate topic, and count the commands at the end."""
     topics = Topics(f"crash-{uuid.uuid4().hex[:8]}")
     await create_topics(Connection(kafka.bootstrap_servers), topics, PARTITIONS)
     rounds = Rounds(kafka, topics, directory / topics.prefix, seed)
@@ -48,7 +48,7 @@ async def block(kafka: EmbeddedKafka, mode: str, kills: int, seed: int, director
 
 
 def wrong(mode: str, verdict: RoundReport) -> list[str]:
-    """What breaks the promise of this mode."""
+    """Return the violations of this mode's promise."""
     promised = (
         "applied_twice",
         "out_of_order",

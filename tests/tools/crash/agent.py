@@ -1,13 +1,13 @@
 """An agent that will die: publishes numbered creates and prints, unbuffered, what it knows of each.
 
-``python -m tests.tools.crash.agent JOB``, JOB in JSON: bootstrap, prefix, first (number), session (how their names
-begin), sessions (how many), burst (calls before a pause), threads (0: an event loop), goal (after so many it closes and
-says what was left), death, and options of the publisher. Each line is a letter and a number: ``a`` the call for it has
-returned, ``d`` Kafka has it, ``l`` so many were left at the end.
+``python -m tests.tools.crash.agent JOB``, JOB in JSON: bootstrap, prefix, first (number), session (prefix of their
+names), sessions (how many), burst (calls before a pause), threads (0: an event loop), goal (after this many it closes
+and reports what is left), death, and options of the publisher. Each line is a letter and a number: ``a``: its call has
+returned; ``d``: Kafka has it; ``l``: this many were left at the end.
 
 ``death`` is ``kill``: another process kills it; ``exit``: it calls os._exit at a line of standard input; ``fork``: a
-forked child publishes and ends so, while its parent, which has a publisher of its own, lives on and is killed then;
-``abort``: it aborts itself.
+forked child publishes and ends in the same way, while its parent, which has its own publisher, lives on and is killed
+then; ``abort``: it aborts itself.
 """
 
 import asyncio
@@ -65,7 +65,7 @@ async def on_a_loop(job: dict[str, Any]) -> None:
 
 
 def in_threads(job: dict[str, Any]) -> None:
-    """Publish from several threads until killed; each has sessions of its own."""
+    """Publish from several threads until killed; each has its own sessions."""
     numbers = itertools.count(job["first"])
     publisher = SyncPublisher(job["bootstrap"], on_full="block", **options(job))
 

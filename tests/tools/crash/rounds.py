@@ -1,4 +1,4 @@
-"""Rounds of a crash test: start an agent, let it work, kill it; in the end, balance what was said with the log."""
+"""Rounds of a crash test: start an agent, let it work, kill it; in the end, compare its reports with the log."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ from waypost_worker.devserver import EmbeddedKafka, Endpoints
 
 NOWHERE = "127.0.0.1:1"
 SESSIONS = 4
-#: What Kafka does meanwhile: it works; it can't be reached at all; it freezes while the agent works.
+#: Kafka's state during a round: it works; it can't be reached; it freezes while the agent works.
 KafkaState = Literal["up", "down", "frozen"]
 STATES: tuple[KafkaState, ...] = ("up", "down", "frozen")
 #: How the agent ends; see tests/tools/crash/agent.py.
@@ -29,7 +29,7 @@ DEATHS: tuple[Death, ...] = ("kill", "exit", "fork", "abort")
 
 @dataclass
 class Said:
-    """What the agents said and left, by number."""
+    """The reports of the agents and the commands left, by number."""
 
     accepted: set[int] = field(default_factory=set)
     delivered: set[int] = field(default_factory=set)
@@ -47,9 +47,9 @@ class Said:
 
 @dataclass
 class RoundReport:
-    """What became of the commands. ``unheard`` arrived without a word of their agent, which was killed between
-    the return of the call and the word. ``farthest`` is how many other commands of a session came between a
-    command and its repetition: below 256 the worker still knows its id.
+    """The outcomes of the commands. ``unheard`` arrived without a report, because their agent was killed between the
+    return of the call and the report. ``farthest`` is how many other commands of a session came between a command and
+    its repetition: below 256, the worker still knows its id.
     """
 
     kills: int
@@ -104,7 +104,9 @@ class Rounds:
         self._next = max(self.said.accepted) + threads + 2
 
     async def ends(self, count: int, **options: Any) -> int:
-        """One agent that can't reach Kafka, publishes so many, and lives to close; how many it says are left."""
+        """Run an agent that can't reach Kafka, publishes this many, and lives to close. Return how many it reports as
+        left.
+        """
         before = self.said.left
         async with _Process({**self._job(NOWHERE, 0, options), "goal": count}, self.said) as agent:
             await agent.ended()
@@ -136,7 +138,9 @@ class Rounds:
         assert remaining == ["directory.lock"]
 
     async def verdict(self) -> RoundReport:
-        """Compare what was said with the log, as the most forgetful worker that the contract allows applies it."""
+        """Compare the reports with the log, applied as by a worker that remembers no more ids than the contract
+        requires.
+        """
         read = await read_all(Endpoints(self._kafka.bootstrap_servers, ""), self._topics.commands)
         applied: dict[str, list[int]] = defaultdict(list)
         sent_again = applied_twice = farthest = 0
@@ -172,7 +176,7 @@ class Rounds:
 
 
 class _Process:
-    """An agent's process; what it says is heard until its last line, also after its death."""
+    """An agent's process. Its output is read until its last line, even after its death."""
 
     def __init__(self, job: dict[str, Any], said: Said) -> None:
         self._job = job

@@ -85,7 +85,7 @@ class Watcher:
         self.arrivals: list[tuple[float, float]] = []  # (arrived, seconds since the command was made)
 
     async def watch(self) -> None:
-        """Until cancelled."""
+        """Run until canceled."""
         async for event in self.subscriber:
             self.ids[event.id] += 1
             now = time.time()
@@ -244,7 +244,7 @@ def show(found: dict[str, Any], good: bool) -> None:
 
 
 def main() -> int:
-    """Run it on servers of its own."""
+    """Run it on its own servers."""
     seed = int(os.environ.get("WAYPOST_DEMO_SEED", random.randrange(2**31)))
     os.environ.pop("WAYPOST_DEMO_SEED", None)
     build = Path("build")
@@ -274,7 +274,7 @@ def main() -> int:
 
 
 def balanced(found: dict[str, Any]) -> bool:
-    """Whether everything came out as it must."""
+    """Return whether everything came out as it must."""
     return (
         not any(found[key] for key in ("lost", "doubled", "rows_differing", "results_differing"))
         and found["commands"] >= AGENTS * COMMANDS

@@ -87,7 +87,7 @@ class Agent:
         }
 
     def export(self) -> str:
-        """What another deployment might have exported."""
+        """Return a typical export of another deployment."""
         now = format_micros(time.time_ns() // 1000)
         listed = [
             {"id": identifier, "name": "imported", "timestamp": now, "data": {"from": identifier}}
@@ -175,7 +175,7 @@ class Agent:
 
     @property
     def partitions(self) -> int:
-        """How many partitions the command topic has."""
+        """Return how many partitions the command topic has."""
         return len(self.raw.client.cluster.partitions_for_topic(self.topic) or (0,))
 
 

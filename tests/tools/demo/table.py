@@ -8,12 +8,12 @@ from tests.oracle.books import Records
 from waypost.wire.event_types import EventType
 from waypost.wire.id_lists import expand_ids
 
-# What retention removes is listed in the result of the command that made it necessary.
+# The result of the command that caused a removal lists the removed checkpoints.
 _RETAINING = {EventType.CREATED, EventType.IMPORTED, EventType.CONFIGURED}
 
 
 def removed_by_retention(results: Records) -> int:
-    """How many checkpoints retention removed, as the results say."""
+    """Return how many checkpoints retention removed, according to the results."""
     return sum(
         len(expand_ids(orjson.loads(record.value))["removed"])
         for records in results.values()

@@ -1,8 +1,8 @@
 """``make round-trip COMMANDS=1000000``: is the replayed database the live one, and how fast does it get there?
 
-A log with everything in it goes through a worker. Then every recovery command runs on it, is killed in its middle
-and started again; what comes out is compared by hash. Damage is done, and must be found. Writes
-build/round-trip.json; exit code 1 if anything is not as it must be.
+A log with all kinds of commands goes through a worker. Then every recovery command runs on it, is killed halfway and
+started again, and the outcomes are compared by hash. Damage is done, and must be found. Writes build/round-trip.json;
+the exit code is 1 if anything is not as it must be.
 """
 
 import argparse
@@ -71,7 +71,7 @@ class RoundTrip:
         live = await state_hash(self.dsn)
         say(json.dumps(live))
 
-        # What is measured runs through; what is killed goes to a schema of its own.
+        # Measured commands run to the end; commands that are killed use a separate schema.
         self._measured("replay", "replay", "--schema", "side")
         self._same(live, await state_hash(self.dsn, "side"), "replayed")
         self._measured("replay --no-compare", "replay", "--schema", "quick", "--no-compare")
@@ -124,7 +124,7 @@ class RoundTrip:
                 if worker.process.poll() is not None:
                     raise SystemExit(f"the worker ended: {''.join(worker.err[-3:])}")
                 await asyncio.sleep(0.01)
-            # A worker's start takes seconds, which says nothing of how fast it works.
+            # A worker's start takes seconds, which says nothing about its speed.
             self._note("live", time.monotonic() - began)
             await connection.close()
             worker.stop()
@@ -154,7 +154,7 @@ class RoundTrip:
         return outcome
 
     def _measured(self, name: str, *arguments: str) -> None:
-        """Run it; the seconds are those that it tells itself, without the start of the process."""
+        """Run it. The seconds are those that it reports itself, without the start of the process."""
         outcome = self._command(*arguments)
         told = re.search(r"commands in ([0-9.]+) s", outcome.err)
         if told is not None:
@@ -175,7 +175,7 @@ class RoundTrip:
 
     def _note(self, name: str, seconds: float) -> None:
         self.seconds[name] = round(max(seconds, 0.01), 2)
-        say(f"{name}: {seconds:.1f} s, {self.commands / max(seconds, 0.01):,.0f} commands a second")
+        say(f"{name}: {seconds:.1f} s, {self.commands / max(seconds, 0.01):,.0f} commands per second")
 
     def report(self) -> dict[str, Any]:
         """Seconds and ratios, without the start of processes."""
@@ -191,7 +191,7 @@ class RoundTrip:
 
 
 def say(text: str) -> None:
-    """Progress, at once."""
+    """Print progress immediately."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 

@@ -1,1 +1,1 @@
-"""Systems that users would otherwise take, doing the benchmark's job beside the service."""
+"""Alternative systems that users could choose, doing the benchmark's job next to the service."""

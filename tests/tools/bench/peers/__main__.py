@@ -1,4 +1,4 @@
-"""``python -m tests.tools.bench.peers``: the service beside its peers in one run, in pairs on the same servers.
+"""``python -m tests.tools.bench.peers``: the service and its peers in one run, in pairs on the same servers.
 
 Adds ``peers`` and its ratios to ``build/bench.json`` (a run of ``python -m tests.tools.bench`` comes first) and prints
 a table. Needs an environment with the peers' packages, which ``make bench-full`` makes.
@@ -61,7 +61,7 @@ class Peers:
         self._python = python
 
     async def throughput(self, which: System, commands: int) -> float:
-        """Commands a second from topic to topic, all of them waiting when the system starts."""
+        """Return the commands per second from topic to topic, with all of them waiting when the system starts."""
         async with AsyncExitStack() as stack:
             ground = await stack.enter_async_context(self.stage.ground())
             load = await stack.enter_async_context(ground.load("fill", commands=commands))
@@ -103,14 +103,14 @@ class Peers:
         return max(rates, key=lambda size: median(rates[size]))
 
     async def warm_up(self, which: System, plan: BenchPlan) -> None:
-        """Traffic that counts for nothing. A broker whose compiler is at work takes CPU from whoever is measured then,
-        and each system has it compile other paths.
+        """Send traffic that does not count. A broker whose JIT compiler runs takes CPU time from the measured system,
+        and each system makes it compile other paths.
         """
         await latency.measure(self.stage, which, replace(plan, rates=(RATE,), seconds=plan.warm_up))
         say(f"{TITLES[which]}, warm-up", "done")
 
     async def late(self, which: System, plan: BenchPlan) -> None:
-        """Publish to visible result at RATE commands a second."""
+        """Measure from publish to visible result at RATE commands per second."""
         told = await latency.measure(self.stage, which, replace(plan, rates=(RATE,)))
         self.p50s[which].append(percentile(told[0].ordered, 0.5))
         self.p99s[which].append(percentile(told[0].ordered, 0.99))
@@ -130,7 +130,9 @@ class Peers:
         }
 
     def ratios(self) -> dict[str, Any]:
-        """What the project promises beside its peers; of the two with transactions the better of each repeat."""
+        """Return the project's promises compared with its peers; of the two with transactions, the better one of each
+        repeat.
+        """
         fastest = list(map(max, self.rates["streams"], self.rates["quix"]))
         soonest = list(map(min, self.p50s["streams"], self.p50s["quix"]))
         over_saver = paired_ratio(self.rates["service"], self.rates["saver"])
@@ -146,7 +148,7 @@ class Peers:
 def starters(
     python: Path, runtime: Any, threads: int, processes: int, scratch: Path
 ) -> dict[System, Callable[[Ground], Child]]:
-    """How each peer is started on a ground."""
+    """Return how to start each peer on a ground."""
 
     def start_quix(ground: Ground) -> Child:
         job = json.dumps(
@@ -222,14 +224,14 @@ def main() -> int:
     plan = replace(SHORT, repeats=asked.repeats, commands=asked.commands, probe=asked.commands)
     build = Path("build")
     build.mkdir(exist_ok=True)
-    print("the service beside its peers, some fifteen minutes …", file=sys.stderr)
+    print("the service and its peers, about 15 minutes …", file=sys.stderr)
     try:
         with Servers(
             kafka=ClusterOptions(profile=THROUGHPUT), postgres_settings=POSTGRES_SETTINGS
         ) as servers:
             report = asyncio.run(run(servers, build, asked.python, plan))
     except (DevServerError, ChildFailedError, RuntimeError, TimeoutError) as error:
-        print(f"\nthe benchmark can't go on, nothing was written: {error!r}", file=sys.stderr)
+        print(f"\nthe benchmark can't continue, nothing was written: {error!r}", file=sys.stderr)
         return 1
     print(table(report))
     return 0

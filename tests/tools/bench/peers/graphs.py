@@ -1,4 +1,4 @@
-"""A LangGraph graph of five nodes with each checkpointer in turn, in a process of its own.
+"""A LangGraph graph of five nodes with each checkpointer in turn, in a separate process.
 
 Waypost's saver runs on the service that the parent started, LangGraph's Postgres saver on the same database.
 """
@@ -55,7 +55,7 @@ def graph_of(saver: BaseCheckpointSaver[Any]) -> Any:
 
 
 async def run_once(graph: Any, durability: str, history: int) -> tuple[float, float]:
-    """Run a graph in a thread of its own; milliseconds, and those of this process's CPU."""
+    """Run a graph in a separate thread. Return milliseconds, and those of this process's CPU time."""
     config = {"configurable": {"thread_id": uuid.uuid4().hex}}
     began, cpu = time.perf_counter(), time.process_time()
     await graph.ainvoke({"messages": [_MESSAGE] * history, "step": 0}, config, durability=durability)
@@ -63,7 +63,7 @@ async def run_once(graph: Any, durability: str, history: int) -> tuple[float, fl
 
 
 async def runs_per_second(graph: Any, history: int) -> float:
-    """Run 50 graphs at once."""
+    """Run 50 graphs in parallel."""
     began = time.perf_counter()
     await asyncio.gather(*(run_once(graph, "async", history) for _ in range(_AT_ONCE)))
     return _AT_ONCE / (time.perf_counter() - began)

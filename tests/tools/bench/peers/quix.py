@@ -1,10 +1,10 @@
 """The benchmark's job on Quix Streams, exactly once: one result for each create, sessions in its state store.
 
-Written and set up as its documentation advises: a stateful function on a streaming dataframe, state with its
-changelog, transactions committed every 100 ms (as Kafka Streams does by default). A process of its own.
+Written and set up as its documentation advises: a stateful function on a streaming dataframe, state with its changelog,
+transactions committed every 100 ms (as Kafka Streams does by default). Runs in a separate process.
 
-What it lacks beside Waypost: a database to query, commands other than create, retries that count once, names,
-pins and ages.
+Compared with Waypost, it lacks a database to query, commands other than create, retries that count once, names, pins
+and ages.
 """
 
 import json
@@ -79,7 +79,7 @@ def main(job: dict[str, Any]) -> None:
 
 
 def several(job: dict[str, Any], processes: int) -> None:
-    """As many of these that share the partitions, each a process with a state directory of its own."""
+    """Return this many of these, which share the partitions, each in its own process with its own state directory."""
     program = [sys.executable, "-m", "tests.tools.bench.peers.quix", json.dumps({**job, "processes": 1})]
     children = [
         subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(processes)

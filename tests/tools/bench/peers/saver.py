@@ -1,4 +1,4 @@
-"""LangGraph's AsyncPostgresSaver: puts by many tasks at once, as fast as it takes them. A process of its own.
+"""LangGraph's AsyncPostgresSaver: puts by many concurrent tasks, as fast as it accepts them, in a separate process.
 
 No Kafka and no results: what an agent waits for is the put itself. Set up as its documentation says (a psycopg
 pool in autocommit mode, nothing prepared ahead); the channel holds the same 1 KB state as the other systems get.

@@ -4,7 +4,7 @@ Neither Java nor Maven is needed on the host: the JRE is that of the embedded Ka
 
     python -m tests.tools.bench.peers.streams --relock
 
-resolves the jars anew and rewrites streams.lock.
+resolves the jars again and rewrites streams.lock.
 """
 
 import subprocess
