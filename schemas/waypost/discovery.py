@@ -62,7 +62,7 @@ class Deployment:
 
 
 def find_deployment() -> Deployment:
-    """Return what a client without arguments connects to.
+    """Return the deployment to which a client without arguments connects.
 
     Raises:
         SettingsError: A setting or a file can't be used.
@@ -108,7 +108,7 @@ class _Settings:
         self._file = _config_file()
 
     def get(self, name: str) -> str | None:
-        """Return a setting, or None if nobody set it."""
+        """Return a setting, or None if it is not set."""
         for found in (self._variable, self._key):
             if (value := found(name)) is not None:
                 return value

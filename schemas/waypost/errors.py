@@ -23,7 +23,7 @@ _repr.maxstring = _repr.maxother = _repr.maxlong = _LONGEST_SHOWN
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Escape what could steer a terminal, reorder its text or hide in it; characters in ``keep`` stay as they are."""
+    """Escape characters that could control a terminal, reorder its text or hide in it, except those in ``keep``."""
     if text.isprintable() and _HIDDEN.search(text) is None:
         return text
     return "".join(
@@ -35,7 +35,7 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def quoted(value: object) -> str:
-    """Quote an argument in a message, printable and shortened whatever it is."""
+    """Quote an argument in a message, printable and shortened, no matter what it is."""
     try:
         text = _repr.repr(value)
     except Exception:  # somebody else's __repr__
@@ -47,9 +47,9 @@ def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
     """Return `` Did you mean X?`` with the known name that is most similar; empty if none is.
 
     Args:
-        name: What was given.
+        name: The given name.
         known: The names to choose from.
-        prefix: What all of them begin with where the name was given; it is shown, not compared.
+        prefix: The common prefix of the names; it is shown, not compared.
     """
     from difflib import get_close_matches  # most programs never need it
 
@@ -76,7 +76,7 @@ def shortened(message: str) -> str:
 class WaypostError(Exception):
     """Base of all errors of this library.
 
-    A message may quote what came from elsewhere, so it is printable and bounded.
+    A message may quote external input, so it is printable and bounded.
     """
 
     def __init__(self, *arguments: object) -> None:
@@ -156,7 +156,7 @@ class PublisherClosedError(WaypostError):
 
 
 class DeliveryError(WaypostError):
-    """Loss of an accepted command, which Kafka refused for good or the publisher gave up.
+    """Loss of an accepted command, which Kafka permanently rejected or the publisher dropped.
 
     ``command_id`` names the command.
     """
@@ -169,8 +169,8 @@ class DeliveryError(WaypostError):
 class ResultTimeoutError(WaypostError, TimeoutError):
     """Absence of a command's result within the timeout. The command was accepted and may still be applied.
 
-    ``reached`` is how far it is known to have come: ``"waiting"`` in the publisher, ``"sent"`` to ``partition``
-    and not answered, or ``"acknowledged"`` at ``offset`` of ``partition``.
+    ``reached`` is how far it is known to have gotten: ``"waiting"`` in the publisher, ``"sent"`` to ``partition`` and
+    not answered, or ``"acknowledged"`` at ``offset`` of ``partition``.
     """
 
     def __init__(
@@ -201,11 +201,11 @@ class DatabaseUnavailableError(ReaderError, ConnectionError):
 
 
 class ReaderTimeoutError(ReaderError, TimeoutError):
-    """A read, or a wait for a command to be applied, that took longer than it may."""
+    """A read, or a wait for a command to be applied, that exceeded its timeout."""
 
 
 class ShardMapError(WaypostError):
-    """A list of databases that do not belong together, or are in another order. Nothing was changed."""
+    """A list of databases that do not belong together, or are in the wrong order. Nothing was changed."""
 
 
 class EncryptionError(WaypostError):

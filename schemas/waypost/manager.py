@@ -63,7 +63,7 @@ class CheckpointManager:
         max_checkpoints: The most checkpoints it keeps.
         compress_after: Above this number, keep only the latest checkpoint of each name.
         keep_recent: The newest checkpoints, which compression leaves alone.
-        default: A function that converts values that JSON lacks, as for :class:`waypost.PublisherOptions`.
+        default: A function that converts values that JSON can't represent, as for :class:`waypost.PublisherOptions`.
     """
 
     def __init__(

@@ -59,12 +59,12 @@ def check_place(noted: ShardSlot | None, used: bool, given: ShardSlot) -> None:
     found = noted if noted is not None else ONLY if used else given
     if found.shards != given.shards:
         raise ShardMapError(
-            f"{_name(given)} was recorded as {_name(found)}: with another number of databases, partitions would be "
-            f"looked for where they are not. Nothing was changed. {_HOW}, or rebuild into new ones"
+            f"{_name(given)} was recorded as {_name(found)}: with another number of databases, partitions "
+            f"would be looked up in the wrong database. Nothing was changed. {_HOW}, or rebuild into new ones"
         )
     if found.shard != given.shard:
         raise ShardMapError(
-            f"{_name(given)} was recorded as {_name(found)}: the list is in another order, or names one database "
+            f"{_name(given)} was recorded as {_name(found)}: the list is in a different order, or names one database "
             f"twice. Nothing was changed. {_HOW}"
         )
     if found.set_id is not None and given.set_id is not None and found.set_id != given.set_id:

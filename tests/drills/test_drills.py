@@ -104,7 +104,7 @@ async def test_postgres_was_restored_from_an_old_base_backup(
     lost = await state_hash(live.dsn)
     line = await databases.move(live, line, backup)
     refused = await run(line, "replay")
-    assert (refused.code, "say --onto-backup" in refused.error) == (1, True)
+    assert (refused.code, "pass --onto-backup" in refused.error) == (1, True)
     drill = Drill("Postgres was restored from an old base backup", live, line)
     await drill.rest()
     assert (await live.balanced()).commands == 600

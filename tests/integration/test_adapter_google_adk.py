@@ -430,7 +430,7 @@ async def test_an_event_that_is_gone_is_an_error_and_never_left_out(backend: Bac
         service.list_sessions(app_name="app"),
         service.create_session(**NAMES, session_id="s"),
     ):
-        with pytest.raises(MissingValueError, match=rf"record 4 of '{PATH}' follows is gone"):
+        with pytest.raises(MissingValueError, match=rf"record 4 of '{PATH}' follows is missing"):
             await call
     await service.delete_session(**NAMES, session_id="s")
     await service.create_session(**NAMES, session_id="s")

@@ -137,7 +137,7 @@ def test_a_fork_says_where_it_comes_from_and_goes_its_own_way(line: CommandLine,
     assert (again["imported"], again["repeated"]) == (0, 1)
     create(line, fork, "d")
     taken = line.run("session", "fork", f"{session}:1", fork)
-    assert (taken.code, "there is a session" in taken.error) == (1, True)
+    assert (taken.code, "there is already a session" in taken.error) == (1, True)
     assert len(exported(line, fork)) == 3
     assert len(exported(line, session)) == 3
     unknown = line.run("session", "fork", f"{session}:9", f"{session}-none")

@@ -335,7 +335,7 @@ def test_a_rejected_command_is_shown_as_it_came_and_sent_again(
     place = listed.partition('<a href="/rejected/')[2].partition('"')[0]
     page = client.get(f"/rejected/{place}").text
     assert "holds no checkpoint" in page
-    assert "It would be published to partition" in page
+    assert "It would be published unchanged to partition" in page
     assert client.get(f"/rejected/{place}/raw").text == body
     create(line, session, "b")
     done = client.post(f"/rejected/{place}/retry", data={"form_token": form_token_of(page)})

@@ -18,7 +18,7 @@ from waypost.wire.event_types import EventType
 from waypost_worker.devserver import Endpoints, Servers
 from waypost_worker.kafka.produce import MAX_BATCH_BYTES
 
-# The event loop is held for 50 ms at most on the machine of docs/measured/expensive-bodies.md, where the loop below takes
+# The event loop is held for 50 ms at most on the machine of the page in docs/measured, where the loop below takes
 # 28 ms. Other programs take the machine, too: so much is allowed before that, and of what an idle worker shows.
 HELD = 0.05
 ALLOWED = 10

@@ -91,9 +91,9 @@ def test_versions_clocks_group_limits_and_tables_are_among_the_checks(line: Comm
     assert well["versions"].startswith("waypost ")
     assert "with all rights that a worker needs" in well["tables"]
     messages = [row["message"] for row in rows if row["level"] == "ok"]
-    assert "takes a session timeout of 10 s" in messages
+    assert "accepts a session timeout of 10 s" in messages
     assert "transaction.max.timeout.ms=60000" in messages
-    assert "has no authorizer, and is reached from its own machine only (127.0.0.1)" in messages
+    assert "has no authorizer, and can be reached only from its own machine (127.0.0.1)" in messages
     assert sum("its clock is 0." in message for message in messages) == 2
     # The embedded server's one role is a superuser, and it says that it is a dev server.
     assert "role 'postgres' is the superuser of a dev server" in messages
@@ -131,9 +131,9 @@ def test_transactions_that_may_stay_open_for_long_are_a_warning(
         ("org.apache.kafka.metadata.authorizer.StandardAuthorizer", "kafka-1", "ok", "ACLs are enforced"),
         ("", "kafka-1", "warning", "anyone who can reach it can write to the topics and delete them"),
         ("", "10.0.0.7", "warning", "has no authorizer"),
-        ("", "127.0.0.1", "ok", "reached from its own machine only"),
-        ("", "::1", "ok", "reached from its own machine only"),
-        ("", "localhost", "ok", "reached from its own machine only"),
+        ("", "127.0.0.1", "ok", "reached only from its own machine"),
+        ("", "::1", "ok", "reached only from its own machine"),
+        ("", "localhost", "ok", "reached only from its own machine"),
     ],
 )
 def test_brokers_without_acls_are_a_warning_unless_nobody_else_reaches_them(

@@ -190,7 +190,7 @@ async def test_an_epoch_that_is_given_twice_fences_nothing_and_is_claimed_anew(
     await here.answered(4)
     assert given[0] == given[1] != given[2]
     assert [type(why) for why in heir.told.ends] == [UnavailableError]
-    assert "given to another worker as well" in str(heir.told.ends[0])
+    assert "also assigned to another worker" in str(heir.told.ends[0])
     await here.balanced()
 
 

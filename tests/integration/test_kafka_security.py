@@ -271,8 +271,8 @@ UNUSABLE: dict[str, tuple[dict[str, str], str]] = {
         "kafka_ssl_certificate_file text.pem (text.pem): no PEM",
     ),
     "key alone": ({"SSL_KEY_FILE": "text.pem"}, "kafka_ssl_key_file needs kafka_ssl_certificate_file"),
-    "TLS unused": ({"SECURITY_PROTOCOL": "SASL_PLAINTEXT"}, "makes no use of it; take SASL_SSL"),
-    "login unused": ({"SECURITY_PROTOCOL": "SSL"}, "makes no use of it; take SASL_SSL"),
+    "TLS unused": ({"SECURITY_PROTOCOL": "SASL_PLAINTEXT"}, "does not use it; set SASL_SSL"),
+    "login unused": ({"SECURITY_PROTOCOL": "SSL"}, "does not use it; set SASL_SSL"),
     "all unused": (
         {"SECURITY_PROTOCOL": "PLAINTEXT"},
         "kafka_security_protocol=PLAINTEXT makes no use of it",

@@ -125,7 +125,7 @@ async def test_retention_is_for_the_operator_to_choose(connection: Connection, t
 async def test_results_are_kept_as_long_as_the_fence_must_last(
     connection: Connection, topics: Topics
 ) -> None:
-    with pytest.raises(RefusedError, match=r"24 hours at least, not 23.*Nothing was made"):
+    with pytest.raises(RefusedError, match=r"at least 24 hours, not 23.*Nothing was created"):
         await create_topics(connection, topics, 1, results_retention_ms=23 * 3_600_000)
     assert {found.message for found in await check_topics(connection, topics)} >= {"does not exist"}
 

@@ -176,7 +176,7 @@ async def test_a_changed_migration_is_refused(database: str) -> None:
     async with connected(database) as connection:
         await connection.execute("update waypost.migrations set sha256 = 'another' where number = 1")
         for ask in (migrate, pending, check_schema):
-            with pytest.raises(SchemaError, match=r"migration 1 \(first\) was applied with another text"):
+            with pytest.raises(SchemaError, match=r"migration 1 \(first\) was applied with different text"):
                 await ask(connection)
 
 

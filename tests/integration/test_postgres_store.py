@@ -253,7 +253,7 @@ async def test_a_missing_schema_is_told_at_the_start(database: str, pool: Any) -
         await connection.execute("drop schema waypost cascade")
         with pytest.raises(SchemaError, match="run 'waypost migrate'"):
             await check_schema(connection)
-    with pytest.raises(RefusedError, match="no Waypost schema any more"):
+    with pytest.raises(RefusedError, match="no longer has a Waypost schema"):
         await PostgresStore(pool, 0).load(["s"])
 
 

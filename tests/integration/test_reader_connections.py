@@ -57,7 +57,7 @@ async def test_a_closed_reader_stays_closed(world: Deployment) -> None:
         session = reader.session("run-1")
         assert await session.count() == 0
     for read in (session.count(), reader.sessions(), reader.wait_for((0, 0), 5)):
-        with pytest.raises(ReaderClosedError, match=r"Make another one with waypost.Reader\(dsn\)"):
+        with pytest.raises(ReaderClosedError, match=r"Create another one with waypost.Reader\(dsn\)"):
             await read
     with pytest.raises(ReaderClosedError):
         async with reader.snapshot():

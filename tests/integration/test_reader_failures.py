@@ -234,7 +234,7 @@ async def test_what_fails_within_a_snapshot_is_the_users_own(database: str) -> N
 async def test_a_closed_reader(database: str) -> None:
     async with Reader(database) as reader:
         await reader.sessions()
-    await fails(reader, ReaderClosedError, "This reader is closed. Make another one")
+    await fails(reader, ReaderClosedError, "This reader is closed. Create another one")
 
 
 def test_a_reader_on_another_event_loop(database: str) -> None:
@@ -243,7 +243,9 @@ def test_a_reader_on_another_event_loop(database: str) -> None:
     other.run_until_complete(reader.sessions())
 
     async def again() -> None:
-        await fails(reader, ReaderError, "another event loop than before.* Make a reader for each event loop")
+        await fails(
+            reader, ReaderError, "a different event loop than before.* Create a reader for each event loop"
+        )
 
     asyncio.run(again())
     other.run_until_complete(reader.close())

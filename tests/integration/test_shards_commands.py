@@ -73,7 +73,7 @@ async def test_migrate_makes_all_of_a_new_set_and_notes_its_places(
     assert (again.code, again.json) == (0, [])
     other = await run(on(line, empty[::-1]), "migrate")
     assert (other.code, other.out) == (1, "")
-    assert "the list is in another order" in other.error
+    assert "the list is in a different order" in other.error
     roles = await run(new, "migrate", "--roles")
     assert "create role" in roles.out
     assert "run it in each of the 2 databases" in roles.err
@@ -100,7 +100,7 @@ async def test_no_command_works_on_a_changed_map(here: Deployment, line: Command
             assert ended.code == 1  # there is none: create was refused
             continue
         assert (ended.code, ended.out) == (code, ""), command
-        assert "the list is in another order" in ended.err.splitlines()[-1], command
+        assert "the list is in a different order" in ended.err.splitlines()[-1], command
     checks = await run(other, "doctor", "-o", "json")
     assert checks.code == 1
     assert [row["level"] for row in checks.json if row["subject"] == "shards"] == ["error"]

@@ -55,8 +55,8 @@ async def test_a_changed_map_is_refused_and_touches_nothing(
     try:
         before = await state([first, second, empty])
         for dsns, said in (
-            ((second, first), "the list is in another order"),
-            ((first, first), "the list is in another order, or names one database twice"),
+            ((second, first), "the list is in a different order"),
+            ((first, first), "the list is in a different order, or names one database twice"),
             ((first, second, empty), "with another number of databases"),
             ((first,), "the only database of a deployment was recorded as shard 0 of 2"),
             ((second,), "the only database of a deployment was recorded as shard 1 of 2"),
@@ -140,8 +140,8 @@ async def test_an_owner_refuses_a_database_that_is_another_shard(here: Deploymen
     first, second = here.dsn.split()
     before = await state([first, second])
     for dsn, place, said in (
-        (first, ShardSlot(1, 2), "the list is in another order"),
-        (second, ShardSlot(0, 2), "the list is in another order"),
+        (first, ShardSlot(1, 2), "the list is in a different order"),
+        (second, ShardSlot(0, 2), "the list is in a different order"),
         (first, ShardSlot(0, 3), "with another number of databases"),
         (first, ShardSlot(0, 1), "the only database of a deployment was recorded as shard 0 of 2"),
         (first, ShardSlot(0, 2, uuid4()), "another set"),
@@ -167,7 +167,7 @@ async def test_a_worker_process_says_it_in_one_line_and_ends(here: Deployment, t
     assert worker.process is not None
     assert await asyncio.wait_for(worker.process.wait(), PATIENCE) == 1
     said = worker.log.read_text()
-    assert "the list is in another order" in said.splitlines()[-1]
+    assert "the list is in a different order" in said.splitlines()[-1]
     assert "Traceback" not in said
 
 

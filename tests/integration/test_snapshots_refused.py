@@ -78,7 +78,7 @@ DAMAGES = {
         edited(lambda f: f["parts"][0].update(anchor="00" * 16)), "ends with another record at offset"
     ),
     "a position behind the log": Damage(
-        edited(lambda f: f["parts"][0].update(next_offset=10_000)), "the topic was recreated or cut"
+        edited(lambda f: f["parts"][0].update(next_offset=10_000)), "the topic was recreated or truncated"
     ),
     "another partition count": Damage(
         edited(lambda f: f.update(partitions=3)), "it belongs to another topic"

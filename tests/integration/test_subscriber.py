@@ -270,7 +270,7 @@ def test_wrong_options_are_named(options: dict[str, Any], error: type[Exception]
 
 
 async def test_options_that_the_kafka_client_does_not_take_are_refused_at_the_start() -> None:
-    with pytest.raises(ValueError, match="the Kafka client does not take these options"):
+    with pytest.raises(ValueError, match="the Kafka client does not accept these options"):
         await Subscriber("127.0.0.1:1", kafka_options={"bogus": 1}).start()
 
 

@@ -166,7 +166,7 @@ async def test_a_database_that_was_adopted_is_proved_from_a_snapshot_taken_since
     assert (await run(kept, "topics", "adopt", "--yes", *flags)).code == 0
     assert (await run(kept, "snapshot", "create", *flags)).code == 0
     refused = await run(kept, "verify", *flags)
-    assert (refused.code, "give a snapshot that was taken since" in refused.err) == (2, True)
+    assert (refused.code, "name a snapshot that was taken since" in refused.err) == (2, True)
     found = await run(kept, "verify", "--from-snapshot", "latest", "-o", "json", *flags)
     assert (found.code, found.json["differences"]) == (0, [])
     assert sum(row["checkpoints"] for row in found.json["partitions"]) > 20

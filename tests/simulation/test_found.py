@@ -67,7 +67,7 @@ def test_a_results_topic_that_was_cut_is_refused_however_often_it_is_looked_at()
     world.refusable = {0}
     world.loop.call_at(3.5, world.results[0].cut, 2)
     world.run()
-    assert "recreated or cut" in world.refusals[0]
+    assert "recreated or truncated" in world.refusals[0]
     assert world.fleet.ends["RefusedError"] > 10
     assert judge(world).problems == []
     assert len(world.results[0].records) < 6, "every attempt added a fence record"
@@ -80,7 +80,7 @@ def test_a_recreated_results_topic_is_refused_although_it_is_longer_than_the_for
     world.loop.call_at(3, world.results[0].cut, 0)
     commands(world, *[3.5] * 10)
     world.run()
-    assert "recreated or cut" in world.refusals[0]
+    assert "recreated or truncated" in world.refusals[0]
     assert len(world.results[0].records) > 4
 
 

@@ -1,4 +1,4 @@
-"""Measure the most expensive bodies: `python -m tests.support.dear_bodies_page` writes docs/measured/expensive-bodies.md."""
+"""Measure the most expensive bodies: `python -m tests.support.dear_bodies_page` writes the page in docs/measured."""
 
 import gc
 import time

@@ -166,5 +166,5 @@ async def test_a_fence_record_that_is_taken_for_another_owner_s_fences_nothing()
         ResultRecord(b"s", b'{"command":{"offset":0}}', []),
     ]
     results.answers_as_duplicate_of = 0
-    with pytest.raises(UnavailableError, match="given to another worker as well"):
+    with pytest.raises(UnavailableError, match="also assigned to another worker"):
         await acquired(results, Store(clock), clock)

@@ -15,7 +15,7 @@ def result(offset: int, command: int) -> StoredResult:
 @pytest.mark.parametrize("next_offset", [0, 100], ids=["applied later", "applied before"])
 def test_a_command_that_is_answered_twice_is_refused(next_offset: int) -> None:
     tail = EmittedTail(-1)
-    with pytest.raises(RefusedError, match="at offset 2 is of command 7, behind one of command 7"):
+    with pytest.raises(RefusedError, match="at offset 2 is of command 7, after one of command 7"):
         tail.take([result(0, 3), result(1, 7), result(2, 7)], next_offset, [1, 1, 1])
 
 
@@ -23,7 +23,7 @@ def test_a_command_that_is_answered_twice_is_refused(next_offset: int) -> None:
 def test_a_result_behind_the_stored_position_of_a_command_before_it_is_refused(next_offset: int) -> None:
     tail = EmittedTail(3, 10)
     tail.take([result(9, 3)], next_offset, [1])
-    with pytest.raises(RefusedError, match="at offset 10 is of command 3, behind one of command 3"):
+    with pytest.raises(RefusedError, match="at offset 10 is of command 3, after one of command 3"):
         tail.take([result(10, 3)], next_offset, [1])
 
 

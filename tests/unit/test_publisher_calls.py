@@ -153,9 +153,9 @@ def test_what_no_publisher_can_work_with_is_refused_when_it_is_made(
 async def test_options_that_the_kafka_client_does_not_take_are_refused_at_the_start(
     options: dict[str, Any],
 ) -> None:
-    with pytest.raises(ValueError, match="the Kafka client does not take these options"):
+    with pytest.raises(ValueError, match="the Kafka client does not accept these options"):
         await Publisher(NOWHERE, kafka_options=options).start()
-    with pytest.raises(ValueError, match="the Kafka client does not take these options"):
+    with pytest.raises(ValueError, match="the Kafka client does not accept these options"):
         await asyncio.to_thread(SyncPublisher, NOWHERE, kafka_options=options)
 
 

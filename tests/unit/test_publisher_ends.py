@@ -183,7 +183,7 @@ async def test_a_cancelled_close_tells_what_is_lost_and_a_second_one_waits_for_i
 async def test_a_closed_publisher_is_not_started_again() -> None:
     publisher = await Publisher(NOWHERE).start()
     await publisher.close()
-    with pytest.raises(PublisherClosedError, match="make a new one"):
+    with pytest.raises(PublisherClosedError, match="create a new one"):
         await publisher.start()
 
 

@@ -328,7 +328,7 @@ async def test_a_directory_that_is_removed_meanwhile_is_told_of_and_calls_are_re
         with pytest.raises(SpoolError, match="can't be written"):
             publisher.create("s", "n", {})
         assert await publisher.close(0) == 1
-    assert caplog.text.count("The spool is in trouble") == 1
+    assert caplog.text.count("The spool has a problem") == 1
     assert "Traceback" not in caplog.text
 
 
@@ -484,7 +484,7 @@ async def test_a_disk_that_can_not_be_synced_is_told_of_and_later_commands_are_s
         with monkeypatch.context() as patch:
             patch.setattr(os, "fdatasync", refuse)
             first = publisher.create("s", "n", {})
-            with pytest.raises(SpoolError, match="will be sent, but until Kafka has it, a power failure"):
+            with pytest.raises(SpoolError, match="will be sent, but until Kafka has them, a power failure"):
                 await publisher.persisted()
             await until(lambda: "can't be synced" in str(publisher.stats().spool_error))
         # Asked again the system may say that all is well: what it lost stays unsafe until Kafka has it.

@@ -246,7 +246,7 @@ class _Machine:
 
     def _role(self, cls: Any) -> Role:
         if not isinstance(cls, type) or cls not in self._roles:
-            raise DecodeError("its pickle makes something of what is not a class")
+            raise DecodeError("its pickle creates an object of something that is not a class")
         return self._roles[cls]
 
     def _member(self, cls: Any, name: Any) -> Any:
@@ -312,7 +312,7 @@ class _Machine:
         """Give the object on the stack its attributes."""
         target = self._stack[-1]
         if id(target) not in self._made or isinstance(target, type):
-            raise DecodeError("its pickle changes what it did not make")
+            raise DecodeError("its pickle changes an object that it did not create")
         cls = type(target)
         restore = getattr(cls, "__setstate__", None)
         if restore is None or self._roles.get(cls) is not Role.APPLICATION:

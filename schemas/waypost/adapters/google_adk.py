@@ -384,8 +384,9 @@ def _names(path: str, created: Row) -> tuple[str, str, str] | None:
 def _whole(path: str, log: SessionLog) -> SessionLog:
     if log.orphan is not None:
         raise MissingValueError(
-            f"The record that record {log.orphan.number} of {path!r} follows is gone, which the adapter never removes "
-            "alone. Nothing was read. Roll the session back to an earlier record to continue from there."
+            f"The record that record {log.orphan.number} of {path!r} follows is missing, and the adapter "
+            "never removes it alone. Nothing was read. Roll the session back to an earlier record to "
+            "continue from there."
         )
     return log
 

@@ -86,7 +86,7 @@ class HomeLoop:
         if here is loop:
             call.close()
             raise RuntimeError(
-                "a plain method was called on the event loop of its own backend, which it would stop: use the "
+                "a synchronous method was called on the event loop of its own backend, which it would stop: use the "
                 "async method (ainvoke, aget_tuple, …), or call it from another thread"
             )
         if not loop.is_running():
@@ -117,8 +117,8 @@ class HomeLoop:
         if self._loop is not None and os.getpid() != self._pid:
             call.close()
             raise PublisherClosedError(
-                "this backend was started before a fork and belongs to the parent process, so nothing was read or "
-                "accepted: make one in this process"
+                "this backend was started before a fork and belongs to the parent process, so nothing was "
+                "read or accepted: create one in this process"
             )
         if self._loop is None or self._loop.is_closed():
             call.close()

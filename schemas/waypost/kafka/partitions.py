@@ -31,7 +31,7 @@ async def partitions_of(client: AIOKafkaClient, topic: str, *, patient: bool = F
         if denials > _DENIALS:
             raise TopicAuthorizationFailedError(topic)
         if patient:
-            log.warning("Kafka does not tell of a topic %r yet; 'waypost topics create' makes it", topic)
+            log.warning("Kafka does not know a topic %r yet; 'waypost topics create' creates it", topic)
             patient = False
         await asyncio.sleep(backoff.next_wait())
         await client.force_metadata_update()

@@ -62,7 +62,7 @@ class CommandMethods(ABC):
         Args:
             session_id: The session; its first checkpoint creates it.
             name: What happened, such as ``"task_done"``.
-            data: What the agent knows, as a JSON object. Values that JSON lacks need the option ``default``.
+            data: What the agent knows, as a JSON object. Values that JSON can't represent need the option ``default``.
             metadata: A small JSON object to search by.
             timestamp: When it happened, with a time zone; now by default.
 
@@ -116,7 +116,7 @@ class CommandMethods(ABC):
         Args:
             session_id: The session.
             idle_since: A time with a time zone, not in the future.
-            pinned: Delete pinned checkpoints too.
+            pinned: Whether to delete pinned checkpoints, too.
 
         Returns:
             The command's id.
@@ -137,7 +137,7 @@ class CommandMethods(ABC):
     def import_checkpoints(
         self, session_id: str, json_text: str | bytes, on_conflict: OnConflict = "skip"
     ) -> list[str]:
-        """Import a list that :meth:`waypost.SessionReader.export` made.
+        """Import a list from :meth:`waypost.SessionReader.export`.
 
         A long list is split into several commands. Either all of them are accepted, or none and an error is raised.
 

@@ -119,12 +119,14 @@ class Publisher(CommandMethods):
         Raises:
             ValueError: The Kafka client does not accept the ``kafka_options``.
             SpoolError: The spool's directory can't be used.
-            PublisherClosedError: The publisher was closed before.
+            PublisherClosedError: The publisher was already closed.
         """
         from waypost.publisher.sender import Sender
 
         if self._closed:
-            raise PublisherClosedError("the publisher is closed, and is not started again: make a new one")
+            raise PublisherClosedError(
+                "the publisher is closed, and can't be started again: create a new one"
+            )
         if self._sender is None:
             self._thread = threading.get_ident()
             self._loop = asyncio.get_running_loop()
@@ -252,7 +254,7 @@ class Publisher(CommandMethods):
     async def drain(self) -> None:
         """Wait until the buffer is at most half full, to publish no faster than Kafka accepts.
 
-        With a spool, wait until a quarter of it is free, since the disk takes what Kafka does not.
+        With a spool, wait until a quarter of it is free, because the disk takes the commands that Kafka does not.
 
         Raises:
             PublisherClosedError: The publisher is closed or was not started.
@@ -383,7 +385,7 @@ class Publisher(CommandMethods):
         Raises:
             InvalidCommandError: An argument breaks the contract, or the worker rejected the command.
             ResultTimeoutError: No result came in time. The command was accepted and may still be applied; the error
-                says how far it is known to have come.
+                says how far it is known to have gotten.
             DeliveryError: The command will never reach the worker.
             BufferFullError: The buffer is full, and the command was not accepted.
             PublisherClosedError: The publisher is closed or was not started.
@@ -409,7 +411,7 @@ class Publisher(CommandMethods):
         Raises:
             InvalidCommandError: An argument breaks the contract.
             ResultTimeoutError: No result came in time. The command was accepted and may still be applied; the error
-                says how far it is known to have come.
+                says how far it is known to have gotten.
             DeliveryError: The command will never reach the worker.
             BufferFullError: The buffer is full, and the command was not accepted.
             PublisherClosedError: The publisher is closed or was not started.
@@ -484,8 +486,8 @@ class Publisher(CommandMethods):
         self._own_process()
         if not self._sender.alive:
             raise PublisherClosedError(
-                "the event loop of this publisher is closed, so the command was not accepted: make a publisher "
-                "for each event loop"
+                "the event loop of this publisher is closed, so the command was not accepted: create a "
+                "publisher for each event loop"
             )
         return self._sender
 
@@ -507,7 +509,7 @@ class Publisher(CommandMethods):
             if not self._loop.is_running():
                 raise PublisherClosedError(
                     "The event loop on which this publisher was started is not running, so nothing was accepted and "
-                    "nothing can be waited for. Make a publisher on each event loop, or use waypost.SyncPublisher."
+                    "nothing can be waited for. Create a publisher on each event loop, or use waypost.SyncPublisher."
                 )
         except PublisherClosedError:
             call.close()
@@ -522,7 +524,7 @@ class Publisher(CommandMethods):
     def _own_process(self) -> None:
         if os.getpid() != self._pid:
             raise PublisherClosedError(
-                "this publisher was made before a fork and belongs to the parent process, so the command was "
+                "this publisher was created before a fork and belongs to the parent process, so the command was "
                 "not accepted: make one in this process"
             )
 

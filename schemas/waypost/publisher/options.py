@@ -86,7 +86,7 @@ RETIRED_OPTIONS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class PublisherSettings:
-    """:class:`PublisherOptions` with their defaults; ValueError names the option that is wrong."""
+    """:class:`PublisherOptions` with their defaults. A ValueError names an invalid option."""
 
     topic_prefix: str = DEFAULT_PREFIX
     source: str = DEFAULT_SOURCE

@@ -86,7 +86,7 @@ class Sender:
         try:
             self._producer()._closed = True  # never started, so there is nothing to close
         except (TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"the Kafka client does not take these options: {error}") from error
+            raise ValueError(f"the Kafka client does not accept these options: {error}") from error
         self._task = asyncio.create_task(self._run(), name="waypost-sender")
 
     @property
@@ -176,7 +176,7 @@ class Sender:
         if not said.startswith(kind):  # as errors of aiokafka do
             said = f"{kind}: {said}"
         if self.last_error is None:
-            log.warning("Kafka does not take commands now; they stay in the buffer: %s", said)
+            log.warning("Kafka does not accept commands now; they stay in the buffer: %s", said)
         self.last_error = said
 
     async def _one_producer(self) -> None:

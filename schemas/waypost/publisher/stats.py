@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PublisherStats:
-    """Counts of a publisher's commands since it was made, and its state now.
+    """Counts of a publisher's commands since it was created, and its current state.
 
     ``accepted + recovered = delivered + failed + dropped + set_aside + buffered``. ``recovered`` commands were left in
     the spool by dead publishers, and ``buffered`` ones are not acknowledged by Kafka. With a spool, ``spooled`` is the
@@ -23,8 +23,8 @@ class PublisherStats:
 
     ``connected`` says that there is a connection, or was one until Kafka became unreachable. ``waiting_seconds`` is how
     long Kafka has not answered the oldest batch, and ``last_error`` what has gone wrong since the last batch that it
-    acknowledged. ``spool_error`` is what is wrong with the disk now. ``waiting_for_keys`` counts the ``buffered``
-    commands that are held until the key store gives the keys of their sessions, and ``key_error`` is why it did not.
+    acknowledged. ``spool_error`` is the disk's current problem. ``waiting_for_keys`` counts the ``buffered`` commands
+    that are held until the key store returns the keys of their sessions, and ``key_error`` is why it didn't.
     """
 
     accepted: int

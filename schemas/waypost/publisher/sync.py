@@ -33,12 +33,13 @@ class _Threaded(Publisher):
 class SyncPublisher(CommandMethods):
     """Publisher of commands for code without an event loop, with its own thread.
 
-    It is ready once it is made, and its calls are safe from several threads. The options are those of
-    :class:`waypost.PublisherOptions`. With ``on_full="block"``, a call waits for room, at most ``block_timeout``
-    seconds. With ``spool_fsync``, a call returns once the disk has the command, and threads that call at the same time
-    share one sync of the disk. If that fails, the call raises a SpoolError, although the command was accepted.
-    ``on_delivery`` is called in the publisher's own thread. A publisher that is still open when the process ends
-    normally is closed then, within 5 seconds; this holds for children of multiprocessing too.
+    It is ready once it is created, and its calls are safe from several threads. The options are those of
+    :class:`waypost.PublisherOptions`. With
+    ``on_full="block"``, a call waits for room, at most ``block_timeout`` seconds. With ``spool_fsync``, a call returns
+    once the disk has the command, and threads that call at the same time share one sync of the disk. If that fails, the
+    call raises a SpoolError, although the command was accepted. ``on_delivery`` is called in the publisher's own
+    thread. A publisher that is still open when the process ends normally is closed then, within 5 seconds; this holds
+    for children of multiprocessing too.
     """
 
     @renamed_keywords(RETIRED_OPTIONS, **RENAMED_OPTIONS)

@@ -61,7 +61,7 @@ class Reader:
             text with white space between them. If None, the reader connects to what the command line finds:
             ``WAYPOST_`` variables, then waypost.toml, then a running ``waypost dev``, including brokers and names.
         schema: Name of the schema, if it is not ``waypost``.
-        pool_size: The most connections to each database.
+        pool_size: The maximum number of connections to each database.
         timeout: Seconds that a read, a wait for a connection or a connect may take.
         reconnect: Seconds that reads wait for a Postgres that was reached before and is unavailable.
         statement_cache_size: 0 behind a pooler such as pgbouncer in transaction mode.
@@ -136,7 +136,7 @@ class Reader:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections for good. Later reads raise ReaderClosedError."""
+        """Close the connections permanently. Later reads raise ReaderClosedError."""
         if self._barrier is not None:
             await self._barrier.close()
         if self._codec is not None:
@@ -165,8 +165,8 @@ class Reader:
         """List sessions in the order of their ids.
 
         Args:
-            prefix: Only sessions whose id starts with this. One that no session id can have finds none.
-            limit: The most sessions in a page.
+            prefix: Only sessions whose id starts with this. A prefix that no session id can have finds nothing.
+            limit: The maximum number of sessions per page.
             cursor: The ``cursor`` of the previous page, which is the last session id in it. None starts the list.
 
         Raises:
@@ -186,12 +186,12 @@ class Reader:
     ) -> SessionPage:
         """List sessions by the time of their last accepted command, the latest first.
 
-        A session that becomes active between two pages moves ahead of the pages to come.
+        A session that becomes active between two pages moves ahead of the remaining pages.
 
         Args:
             prefix: Only sessions whose id starts with this.
             active_since: Only sessions with an accepted command at this time or later. It has a time zone.
-            limit: The most sessions in a page.
+            limit: The maximum number of sessions per page.
             cursor: The ``cursor`` of the previous page. None starts the list.
 
         Raises:
@@ -257,7 +257,7 @@ class Reader:
             timeout: Seconds to wait for workers.
 
         Raises:
-            InvalidArgumentError: The reader was made without ``bootstrap_servers``.
+            InvalidArgumentError: The reader was created without ``bootstrap_servers``.
             KafkaUnavailableError: Kafka did not say how far its log goes.
             ReaderTimeoutError: The commands were not applied in time.
         """
@@ -265,7 +265,7 @@ class Reader:
         self._scope.require(session_id)
         if self._barrier is None:
             raise InvalidArgumentError(
-                "barrier() asks Kafka as well: make the reader with bootstrap_servers=…"
+                "barrier() also asks Kafka: create the reader with bootstrap_servers=…"
             )
         partition = await self._barrier.partition_of(session_id)
         await self._barrier.applied(partition, await self._barrier.end_of(partition), timeout)
@@ -352,7 +352,7 @@ def _by_id(listed: Sequence[Iterable[Any]], limit: int) -> SessionPage:
 
 
 def first_after(prefix: str) -> str:
-    """The least text above all that begin with ``prefix``; a range is what every index understands."""
+    """Return the smallest text above all that begin with ``prefix``, because every index supports ranges."""
     while prefix:
         last = ord(prefix[-1]) + 1
         if last <= 0x10FFFF:

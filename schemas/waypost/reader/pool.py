@@ -95,19 +95,19 @@ class ReadPool:
         """
         if self._loop is not None and os.getpid() != self._pid:
             raise ReaderError(
-                "This reader was used before a fork, and its connections belong to the parent process. Nothing was "
-                "read. Make a reader in this process."
+                "This reader was used before a fork, and its connections belong to the parent process. "
+                "Nothing was read. Create a reader in this process."
             )
         if self._loop not in (None, asyncio.get_running_loop()):
             if not self._loop.is_closed():
                 raise ReaderError(
-                    "This reader is used on another event loop than before, which its connections can't follow. "
-                    "Make a reader for each event loop."
+                    "This reader is used on a different event loop than before, which its connections can't follow. "
+                    "Create a reader for each event loop."
                 )
             self._abandon()
         async with self._opening:
             if self._closed:
-                raise ReaderClosedError("This reader is closed. Make another one with waypost.Reader(dsn).")
+                raise ReaderClosedError("This reader is closed. Create another one with waypost.Reader(dsn).")
             if self._pool is None:
                 try:
                     import asyncpg

@@ -27,7 +27,7 @@ _LATEST: Final = datetime.max.replace(tzinfo=UTC)
 
 
 class _Filter(NamedTuple):
-    """Which checkpoints are wanted. A timestamp lies after ``after``, and from ``first`` to ``last``."""
+    """The filter for checkpoints. A timestamp is after ``after``, and from ``first`` to ``last``."""
 
     name: str | None = None
     metadata: Mapping[str, Any] | None = None
@@ -39,9 +39,9 @@ class _Filter(NamedTuple):
 class SessionReader:
     """Reads of one session, with the names and results of :class:`waypost.CheckpointManager`.
 
-    Iterating over it yields all checkpoints, oldest first. ``name`` narrows a list to the checkpoints with this name,
-    ``metadata`` to those whose metadata contain these members. Times must have a time zone. The errors are those of
-    :class:`waypost.Reader`.
+    Iterating over it yields all checkpoints, oldest first.
+    ``name`` narrows a list to the checkpoints with this name, ``metadata`` to those whose metadata contains these
+    members. Times must have a time zone. The errors are those of :class:`waypost.Reader`.
     """
 
     def __init__(self, source: SessionSource, session_id: str, codec: "Codec | None" = None) -> None:
@@ -119,12 +119,12 @@ class SessionReader:
 
         Args:
             cursor: The ``cursor`` of the previous page. None starts the list.
-            limit: The most checkpoints in a page.
+            limit: The maximum number of checkpoints per page.
             newest_first: Whether the newest come first.
             name: Only checkpoints with this name.
             since: Only checkpoints with a timestamp after this time.
             between: Only checkpoints with a timestamp from the first to the second time, inclusive.
-            metadata: Only checkpoints whose metadata contain these members.
+            metadata: Only checkpoints whose metadata contains these members.
 
         Raises:
             ValueError: ``limit`` is below 1, or ``cursor`` does not belong to this list.
@@ -164,7 +164,7 @@ class SessionReader:
         return export_json(await self.get_all())
 
     async def export_stream(self) -> AsyncIterator[bytes]:
-        """Yield the text of :meth:`export` in pieces, as it was at one moment, with little of it in memory.
+        """Yield the text of :meth:`export` in pieces, as of one moment, with little of it in memory.
 
         A connection is in use until the last piece is read or the iterator is closed.
         """

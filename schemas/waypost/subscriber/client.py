@@ -1,9 +1,9 @@
 """The downstream side: result events, each at least once, in order per session.
 
-Positions are committed only for events that the application is done with: with the iterator that is when it
-asks for the next one, with :meth:`Subscriber.run` when its handler has returned. After a crash or a rebalance
-the events since then come again; their ids are the same, see :class:`waypost.Deduplicator`. The Kafka client,
-most of what there is to import, is loaded when a subscriber starts.
+Positions are committed only for events that are done. With the iterator, an event is done when the application requests
+the next one; with :meth:`Subscriber.run`, when its handler has returned. After a crash or a rebalance, later events are
+delivered again with the same ids; see :class:`waypost.Deduplicator`. The Kafka client, which takes most of the import
+time, is loaded when a subscriber starts.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -140,7 +140,7 @@ class Subscriber:
                     self._topic, self._group, Start(*self._start), self._options, Watch(*self._watch)
                 )
             except (TypeError, ValueError, RuntimeError) as error:
-                raise ValueError(f"the Kafka client does not take these options: {error}") from error
+                raise ValueError(f"the Kafka client does not accept these options: {error}") from error
             try:
                 await require_access(self._options)
                 await consuming.open()
@@ -203,10 +203,10 @@ class Subscriber:
 
         Args:
             handler: An async function that takes an event.
-            concurrency: The most sessions handled at the same time.
-            retries: The most further calls for an event that fails.
-            on_failure: An async function that takes an event that failed for good, and the error.
-            dead_letters: A topic, which must exist, for events that failed for good. They get headers
+            concurrency: The maximum number of sessions handled at the same time.
+            retries: The maximum number of retries for an event that fails.
+            on_failure: An async function that takes an event that failed permanently, and the error.
+            dead_letters: A topic, which must exist, for events that failed permanently. They get headers
                 ``deadletter-…`` that say why, where they were and when.
 
         Raises:
@@ -231,7 +231,7 @@ class Subscriber:
             await self._left(consuming)
 
     async def _left(self, consuming: "ResultConsumer") -> None:
-        """An iteration or a run has ended: within ``async with`` another may follow."""
+        """An iteration or a run has ended. Another one may follow within ``async with``."""
         if self._entered:
             consuming.rewind()
         else:

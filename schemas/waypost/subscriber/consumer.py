@@ -214,7 +214,7 @@ class ResultConsumer:
                 await self._consumer.commit(news)
             self._committed.update(news)
         except (KafkaError, TimeoutError) as error:
-            log.info("positions were not committed, events may come again: %r", error)
+            log.info("positions were not committed, so events may be delivered again: %r", error)
 
     def reads_with(self, consumer: AIOKafkaConsumer) -> bool:
         """Return whether this is the consumer in use."""

@@ -3,7 +3,8 @@
 A dead letter is the original record (key, headers, body) with additional headers, all of them text:
 
 - ``deadletter-error``, ``deadletter-message``: the class and the text of the handler's last error;
-- ``deadletter-attempts``: how often it was tried; ``deadletter-group``: by whom; ``deadletter-time``: until when;
+- ``deadletter-attempts``: the number of attempts; ``deadletter-group``: the consumer group; ``deadletter-time``: the
+  last attempt;
 - ``deadletter-topic``, ``deadletter-partition``, ``deadletter-offset``: where the event is in the results.
 """
 
@@ -43,7 +44,7 @@ class DeadLetters:
         )
 
     async def __aenter__(self) -> Self:
-        """Connect; DeadLetterError if the topic is not there: better now than at the first dead letter."""
+        """Connect. Raise DeadLetterError if the topic does not exist, which is better than at the first dead letter."""
         try:
             with quiet():
                 await self._producer.start()
@@ -63,7 +64,7 @@ class DeadLetters:
         await self._producer.stop()
 
     async def put(self, event: Event, error: Exception, attempts: int) -> None:
-        """Returns once Kafka has it; DeadLetterError if Kafka doesn't take it."""
+        """Return once Kafka has it. Raise DeadLetterError if Kafka does not accept it."""
         try:
             await self._producer.send_and_wait(
                 self._topic, event.raw_body, key=event.key, headers=self._headers(event, error, attempts)

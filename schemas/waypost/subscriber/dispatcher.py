@@ -190,7 +190,7 @@ class HandlerDispatcher:
                     if attempt > self._plan.retries:
                         await self._give_up(event, error, attempt)
                         return True
-                    log.warning("the handler failed for event %s and is tried again: %r", event.id, error)
+                    log.warning("the handler failed for event %s and will be retried: %r", event.id, error)
             # Without a slot: a session that fails does not hold up the others.
             with suppress(TimeoutError):
                 async with asyncio.timeout(backoff.next_wait()):

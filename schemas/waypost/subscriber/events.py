@@ -137,9 +137,9 @@ def _time(text: str | None) -> datetime | None:
 class EventFilter:
     """The filter for records, which uses only their headers.
 
-    ``types`` are whole (``waypost.checkpoint.created``), without the prefix, or the last word if that names
-    only one; ValueError lists them all for one that is unknown. Without ``types`` all are wanted but the fence
-    records of owners.
+    ``types`` are complete (``waypost.checkpoint.created``), without the prefix, or the last word if that names only
+    one. A ValueError for an unknown one lists them all. Without ``types``, all are wanted except the fence records of
+    owners.
     """
 
     def __init__(
@@ -210,7 +210,7 @@ class Deduplicator:
         return f"<Deduplicator with {len(self._ids)} of {self._size} ids>"
 
     def check_and_add(self, event: Event) -> bool:
-        """Tell whether the event's id came before, and remember it.
+        """Return whether the event's id was seen before, and remember it.
 
         The event is remembered immediately, even if you then fail to handle it. A handler that is retried needs
         :meth:`once`.
@@ -228,7 +228,7 @@ class Deduplicator:
         return self.check_and_add(event)
 
     def once(self, handler: Callable[[Event], Awaitable[None]]) -> Callable[[Event], Awaitable[None]]:
-        """Return a handler that skips the events that ``handler`` has handled, failed ones not included."""
+        """Return a handler that skips the events that ``handler`` has handled, except failed ones."""
 
         async def note(event: Event, handling: Awaitable[None]) -> None:
             await handling

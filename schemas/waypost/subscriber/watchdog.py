@@ -181,7 +181,7 @@ class Watchdog:
             try:
                 why = await self.trouble()
             except Exception as error:
-                log.info("the watchdog could not look: %r", error)
+                log.info("the watchdog could not check: %r", error)
                 continue
             if why is not None:
                 await self._restart(why)

@@ -121,7 +121,9 @@ def _exception_handlers() -> Mapping[Any, Any]:
         return answer(request.scope, not_found("This address", "The list of sessions is at /.").problem)
 
     async def method(request: Request, _: Exception) -> Response:
-        return answer(request.scope, Problem(405, "This address does not take that", "Nothing was changed."))
+        return answer(
+            request.scope, Problem(405, "This address does not accept that", "Nothing was changed.")
+        )
 
     async def other(request: Request, error: Exception) -> Response:
         problem = problem_of(error)
@@ -129,7 +131,7 @@ def _exception_handlers() -> Mapping[Any, Any]:
             log.error("a page failed: %s", request.url.path, exc_info=error)
             problem = Problem(
                 500,
-                "The console failed to make this page",
+                "The console failed to build this page",
                 f"{type(error).__name__}. Nothing was changed.",
                 "Its log says more; please report it.",
             )

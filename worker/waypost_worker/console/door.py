@@ -34,7 +34,7 @@ async def login(request: Request) -> Response:
         raise ProblemError(
             Problem(
                 401,
-                "This link was used already",
+                "This link was already used",
                 "A link works once, for one browser.",
                 "Open the newest link that the console printed in its terminal.",
             )

@@ -164,7 +164,7 @@ async def retry(request: Request) -> Response:
         raise ProblemError(
             Problem(
                 504,
-                "It was published, and not judged yet",
+                "It was published, and has no result yet",
                 f"{error} The old copy is still in the list.",
                 "Is a worker running? Sending it again later changes nothing if it was accepted.",
             )

@@ -114,7 +114,7 @@ async def checkpoint(request: Request) -> Response:
             Problem(
                 404,
                 "There is no such checkpoint",
-                f"The session {identifier!r} holds no checkpoint {number}: it was never made, or was removed.",
+                f"The session {identifier!r} holds no checkpoint {number}: it was never created, or was removed.",
                 "",
                 (urls.session(identifier), "The session"),
             )

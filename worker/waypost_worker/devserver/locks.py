@@ -121,7 +121,7 @@ def _close_to_others(directory: Path) -> None:
     found = directory.stat()
     if found.st_uid != os.geteuid():
         raise DevServerError(
-            f"{directory} belongs to another user (id {found.st_uid}), who could change what is in it. "
+            f"{directory} belongs to another user (id {found.st_uid}), who could change its contents. "
             f"Nothing was changed. Choose another directory, or run: chown -R {os.geteuid()} {directory}"
         )
     if not stat.S_IMODE(found.st_mode) & 0o077:

@@ -29,7 +29,7 @@ class Port:
             if not or_other:
                 raise DevServerError(
                     f"port {number} on {HOST} can't be used ({error.strerror}). Nothing was started. "
-                    "Stop what listens there, or let the system choose with port 0."
+                    "Stop the program that listens there, or let the system choose with port 0."
                 ) from error
             self._socket = _bound(0)
         self.number: int = self._socket.getsockname()[1]

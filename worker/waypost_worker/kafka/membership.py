@@ -85,7 +85,7 @@ class Membership:
             )
         if not self._consumer.partitions_for_topic(self._topic):
             raise UnavailableError(
-                f"the topic {self._topic!r} does not exist yet: make it with 'waypost topics create'"
+                f"the topic {self._topic!r} does not exist yet: create it with 'waypost topics create'"
             )
         self._consumer.subscribe([self._topic], listener=_Listener(self))
         self._polling = asyncio.create_task(self._poll(), name="membership")

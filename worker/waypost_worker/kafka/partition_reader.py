@@ -99,7 +99,7 @@ class PartitionReader:
             found = await self._client.partitions_of(topic)
         if not found:
             raise UnavailableError(
-                f"the topic {topic!r} does not exist yet: make it with 'waypost topics create'"
+                f"the topic {topic!r} does not exist yet: create it with 'waypost topics create'"
             )
         return found
 

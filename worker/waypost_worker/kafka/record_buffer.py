@@ -102,8 +102,8 @@ class RecordBuffer:
                 raise RefusedError(
                     f"{self._name} has no offsets {piece.first} to {piece.last}, although it has later ones: the "
                     "topic is compacted (cleanup.policy=compact), or records were removed from its middle. "
-                    "Nothing was skipped or changed. Set cleanup.policy=delete; what was removed must come from "
-                    "a snapshot or another copy"
+                    "Nothing was skipped or changed. Set cleanup.policy=delete; restore the removed records "
+                    "from a snapshot or another copy"
                 )
             case Damaged():
                 if not may_fail:

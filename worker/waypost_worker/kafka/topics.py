@@ -93,8 +93,8 @@ async def create_topics(
     """
     if FOR_EVER < results_retention_ms < LEAST_RESULTS_RETENTION_MS:
         raise RefusedError(
-            f"results must be kept for 24 hours at least, not {results_retention_ms / 3_600_000:g}: the record that "
-            "fences former owners is one of them. Nothing was made"
+            f"results must be kept for at least 24 hours, not {results_retention_ms / 3_600_000:g}: the record that "
+            "fences former owners is one of them. Nothing was created"
         )
     async with _admin(connection) as admin:
         if replicas is None:
@@ -110,7 +110,7 @@ async def create_topics(
             if len(present) < len(wanted) and len(topic["partitions"]) != partitions:
                 raise RefusedError(
                     f"the topic {topic['topic']!r} exists with {len(topic['partitions'])} partitions and the "
-                    f"other one needs as many, not {partitions}. Nothing was made"
+                    f"other one needs as many, not {partitions}. Nothing was created"
                 )
         made = []
         for name, settings in wanted.items():
@@ -127,7 +127,7 @@ async def _create(admin: AIOKafkaAdminClient, new: NewTopic) -> bool:
     code, *said = answer.topic_errors[0][1:]
     if code and for_code(code) is not TopicAlreadyExistsError:
         reason = (said[0] if said else "") or for_code(code).description
-        raise UnavailableError(f"Kafka would not make the topic {new.name!r}: {reason}")
+        raise UnavailableError(f"Kafka would not create the topic {new.name!r}: {reason}")
     return not code
 
 
@@ -273,7 +273,7 @@ def _check_existence(topics: Topics, described: dict[str, Any]) -> list[Finding]
                 "error",
                 topics.results,
                 f"has {counts[topics.results]} partitions, {topics.commands} has {counts[topics.commands]}",
-                "both need the same count: make new topics under another prefix",
+                "both need the same count: create new topics under another prefix",
             )
         ]
     return [Finding("ok", topics.commands, f"{counts[topics.commands]} partitions, as many as the results")]
@@ -378,7 +378,9 @@ def _check_authorizer(subject: str, found: dict[str, str], host: str) -> Finding
     if value := found.get(key):
         return Finding("ok", subject, f"ACLs are enforced ({key}={value})")
     if _is_loopback(host):
-        return Finding("ok", subject, f"has no authorizer, and is reached from its own machine only ({host})")
+        return Finding(
+            "ok", subject, f"has no authorizer, and can be reached only from its own machine ({host})"
+        )
     return Finding(
         "warning",
         subject,
@@ -420,7 +422,7 @@ def _check_group(subject: str, found: dict[str, str], session_timeout: float) ->
     """Return whether the group's coordinator would accept a member with this session timeout, in seconds."""
     low, high = (int(found.get(f"group.{end}.session.timeout.ms") or 0) / 1000 for end in ("min", "max"))
     if low <= session_timeout <= high:
-        return Finding("ok", subject, f"takes a session timeout of {session_timeout:g} s")
+        return Finding("ok", subject, f"accepts a session timeout of {session_timeout:g} s")
     return Finding(
         "error",
         subject,
@@ -460,7 +462,7 @@ async def _settings(
         raise RefusedError(f"this principal may not read the settings of {kind.name.lower()} {name}")
     if code:
         reason = message or for_code(code).description
-        raise UnavailableError(f"Kafka would not tell the settings of {kind.name.lower()} {name}: {reason}")
+        raise UnavailableError(f"Kafka would not return the settings of {kind.name.lower()} {name}: {reason}")
     return {entry[0]: entry[1] for entry in entries if not own_only or entry[3] == _OF_THE_TOPIC}
 
 

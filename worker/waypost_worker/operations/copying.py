@@ -57,7 +57,7 @@ class CopyPlan:
         self.last = found.id
         if await reader.session_info(self.name) is not None and not await self._begun(reader):
             raise OperationError(
-                f"there is a session {self.name!r} already; nothing was changed. Choose another name for the fork"
+                f"there is already a session {self.name!r}; nothing was changed. Choose another name for the fork"
             )
 
     async def _choose_codec(self, here: "Codec | None", there: "Codec | None") -> None:

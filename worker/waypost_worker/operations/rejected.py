@@ -45,7 +45,7 @@ class RefusedCommand:
             return InvalidCommandError(
                 "too-large",
                 f"only the first {len(self.value or b'')} of {self.value_bytes} bytes of its value are kept: send the "
-                "whole with --value, or publish it again from where it came",
+                "whole with --value, or publish it again from its origin",
             )
         try:
             envelope = open_envelope(self)

@@ -122,8 +122,8 @@ class Transfer:
         if short(result.type) == "rejected" and not step.may_fail:
             raise OperationError(
                 f"{step.what} was refused, {result.body['code']}: {result.body['message']}. It is for the session "
-                f"{step.session!r}{step.where and f', {step.where}'}; what came before is applied, what comes after "
-                "was not sent"
+                f"{step.session!r}{step.where and f', {step.where}'}; earlier parts are applied, and later "
+                "ones were not sent"
             )
 
     def _command_id(self, step: Step) -> str:

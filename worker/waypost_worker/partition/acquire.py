@@ -169,7 +169,7 @@ async def check_log(log: CommandLog, position: int, anchor: bytes | None) -> int
     if position > end:
         raise RefusedError(
             f"Postgres has applied commands up to offset {position - 1}, but the command topic ends at "
-            f"{end}: the topic was recreated or cut, or this is another cluster. Nothing was changed. Point the "
+            f"{end}: the topic was recreated or truncated, or this is another cluster. Nothing was changed. Point the "
             "worker at the right cluster, or rebuild with 'waypost replay' into an empty database"
         )
     if position < start:
@@ -196,8 +196,9 @@ async def check_ordered(log: CommandLog, orders: SkipOrders, offset: int) -> Non
     records = await log.read(offset, offset + 1)
     if records and orders.of(records[0]) is None:
         raise RefusedError(
-            f"an operator asked to have the command at offset {offset} skipped, and the command topic holds no valid "
-            "order to do so yet. Nothing was changed, and the command is not applied; finish with 'waypost commands "
+            f"an operator requested to skip the command at offset {offset} and the command topic has no "
+            "valid order for that yet. Nothing was changed, and the command is not applied; finish with "
+            "'waypost commands "
             "skip'"
         )
 
@@ -214,7 +215,7 @@ async def check_answered(log: CommandLog, highest: int, log_end: int) -> None:
         return
     raise RefusedError(
         f"the results topic answers commands up to offset {highest}, but the command topic, which ends at "
-        f"{log_end}, has none there: it was recreated, cut or compacted, or this is another cluster. Nothing was "
+        f"{log_end}, has none there: it was recreated, truncated or compacted, or this is another cluster. Nothing was "
         "changed. Point Waypost at the right cluster, or use another topic prefix"
     )
 
@@ -256,8 +257,8 @@ async def _read_tail(
         # and answers with the offset of that one. Results that the first claimant has appended since would never be
         # read. If the topic was truncated instead, the next attempt reports it.
         raise UnavailableError(
-            f"Kafka answered that the fence record lies at offset {end - 1} of the results, but it does not: this "
-            "producer epoch was given to another worker as well. Nothing was written; claiming a new one"
+            f"Kafka answered that the fence record is at offset {end - 1} of the results, but it does not: "
+            "this producer epoch was also assigned to another worker. Nothing was written; claiming a new one"
         )
     tail.check_position()
     return tail
@@ -292,8 +293,8 @@ async def _check_complete(
             if found:
                 raise RefusedError(
                     f"commands {found[0].offset} to {found[-1].offset} were applied, but their results are neither "
-                    "in the results topic nor kept in Postgres: the topic was cut. Nothing was changed; use another "
-                    "topic prefix, or rebuild with 'waypost replay' into an empty database"
+                    "in the results topic nor kept in Postgres: the topic was truncated. Nothing was changed; use "
+                    "another topic prefix, or rebuild with 'waypost replay' into an empty database"
                 )
         covered = max(covered, last)
 

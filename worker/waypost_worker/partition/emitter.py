@@ -131,7 +131,7 @@ async def _append(results: ResultsLog, records: Sequence[ResultRecord], position
     if base != position.results_offset:
         raise ForeignWriterError(
             f"results landed at offset {base} instead of {position.results_offset}: something else "
-            "writes to the results topic, or it was cut; the partition is read again"
+            "writes to the results topic, or it was truncated; the partition is read again"
         )
     position.results_offset = base + len(records)
 

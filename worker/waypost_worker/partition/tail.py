@@ -98,7 +98,7 @@ class EmittedTail:
                 )
             if offset <= self.highest:
                 raise RefusedError(
-                    f"the result at offset {record.offset} is of command {offset}, behind one of command "
+                    f"the result at offset {record.offset} is of command {offset}, after one of command "
                     f"{self.highest}: somebody else wrote to the results topic; nothing was changed. {_WAY_OUT}"
                 )
             self.highest = offset
@@ -120,8 +120,8 @@ class EmittedTail:
         """Raise RefusedError if a result just below F exists, and the last one does not answer command E."""
         if self._last_below is not None and self._last_below != self._emitted:
             raise RefusedError(
-                f"the last result below offset {self._results_offset} of the results topic is of command "
-                f"{self._last_below}, but Postgres knows it as that of {self._emitted}: the topic was recreated "
+                f"the last result below offset {self._results_offset} of the results topic answers command "
+                f"{self._last_below}, but in Postgres it answers {self._emitted}: the topic was recreated "
                 "or cut. Nothing was changed; use another topic prefix, or rebuild with 'waypost replay'"
             )
 

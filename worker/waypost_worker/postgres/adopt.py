@@ -52,7 +52,7 @@ async def adopt(
             await transactions[-1].start()
             parts.append(await _adopt(connection, schema, partitions, drained, dry_run=dry_run))
         if drained is None and not any(part.partitions for part in parts):
-            raise RefusedError(f"the schema {schema!r} stands at no log: workers begin with it as it is")
+            raise RefusedError(f"the schema {schema!r} has no position in a log: workers can use it as is")
         if drained is not None:
             await _repartition(connections, schema, partitions, len(drained))
         if authority is not None:
@@ -89,8 +89,9 @@ async def _adopt(
     if other := [row["partitions"] for row in rows if row["partitions"] != old]:
         which = "new" if drained is None else "old"
         raise RefusedError(
-            f"the schema {schema!r} was made for {other[0]} partitions, the {which} topics have {old}: sessions would "
-            "be elsewhere. Nothing was changed; make topics with the old count, or see docs/partitions.md"
+            f"the schema {schema!r} was created for {other[0]} partitions, the {which} topics have {old}: "
+            "sessions would move to other partitions. Nothing was changed; create topics with the old "
+            "count, or see docs/partitions.md"
         )
     unanswered = 0
     for row in rows:
@@ -135,8 +136,9 @@ async def _repartition(connections: Sequence[Any], schema: str, partitions: int,
         policies |= {row[0] for row in await connection.fetch(statement("adopt_policies", schema))}
     if len(policies) > 1:
         raise RefusedError(
-            f"the default policy differs between partitions (there are {len(policies)}), and sessions would come under "
-            "another. Nothing was changed; publish one for all with 'waypost defaults', and begin again with 'waypost "
+            f"the default policy differs between partitions (there are {len(policies)}), and sessions would "
+            "get a different one. Nothing was changed; publish one for all with 'waypost defaults', and "
+            "begin again with 'waypost "
             "topics drained'"
         )
     for shard, connection in enumerate(connections):

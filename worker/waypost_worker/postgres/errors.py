@@ -91,7 +91,7 @@ def _meaning(error: Exception) -> OwnerError | None:
         return _unavailable(error)
     if state in _NO_SCHEMA:
         return RefusedError(
-            f"Postgres has no Waypost schema any more ({error}). Nothing was changed: restore it, or run "
+            f"Postgres no longer has a Waypost schema ({error}). Nothing was changed: restore it, or run "
             "'waypost migrate' to start with an empty one"
         )
     if state in _LOST_STATEMENT:

@@ -184,7 +184,7 @@ def _missing(applied: Sequence[Any], known: list[Migration]) -> list[Migration]:
             )
         if known[at].sha256 != row["sha256"]:
             raise SchemaError(
-                f"migration {number} ({name}) was applied with another text than this version has. Nothing was "
+                f"migration {number} ({name}) was applied with different text than this version has. Nothing was "
                 "changed: install the version that made this database, or undo the change to the file"
             )
     return known[len(applied) :]

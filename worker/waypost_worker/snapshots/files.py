@@ -76,7 +76,7 @@ def _pack(piece: bytes) -> tuple[bytes, str]:
 def _unpack(packed: bytes, file: File, where: str) -> bytes:
     if len(packed) != file.size:
         raise SnapshotError(
-            f"{where} has {len(packed)} bytes instead of {file.size}: it was cut or changed. Use another snapshot"
+            f"{where} has {len(packed)} bytes instead of {file.size}: it was truncated or changed. Use another snapshot"
         )
     if hashlib.sha256(packed).hexdigest() != file.sha256:
         raise SnapshotError(

@@ -52,7 +52,7 @@ def _why(manifest: Manifest, part: Part, topics: Topics, start: int, end: int) -
     if part.next_offset > end:
         return (
             f"{name} goes up to offset {part.next_offset - 1}, and {topics.commands!r} ends at {end}: it is of "
-            "another topic, or the topic was recreated or cut. Nothing was changed"
+            "another topic, or the topic was recreated or truncated. Nothing was changed"
         )
     return (
         f"{name} ends with another record at offset {part.next_offset - 1} than {topics.commands!r} has there: it is "

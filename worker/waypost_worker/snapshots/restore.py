@@ -46,7 +46,7 @@ def check_origin(manifest: Manifest, topics: Topics) -> None:
         if known[migration.number - 1].sha256 != migration.sha256:
             raise SnapshotError(
                 f"the snapshot {manifest.name!r} is of a database whose migration {migration.number} "
-                f"({migration.name}) had another text than in this version. Nothing was changed: use the version "
+                f"({migration.name}) had different text in this version. Nothing was changed: use the version "
                 f"that took it, Waypost {manifest.waypost}"
             )
 

@@ -85,7 +85,7 @@ class DirectoryStorage(Storage):
         except OSError as error:
             raise SnapshotError(
                 f"{self._directory / path} can't be written: {error.strerror}. The snapshot is not complete and "
-                "doesn't count; 'waypost snapshot prune' removes what is there of it"
+                "doesn't count; 'waypost snapshot prune' removes its files"
             ) from None
 
     def _put(self, path: Path, data: bytes) -> None:

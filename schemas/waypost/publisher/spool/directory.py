@@ -137,7 +137,9 @@ def _opened(directory: Path, number: int, topic: str, segment_bytes: int) -> Log
         spool = Log.open(directory, number, segment_bytes)
     except (SpoolError, OSError) as error:
         log.error(
-            "What a publisher left in %s can't be sent, and is kept: %s", directory / f"{number:012d}", error
+            "The spool of a dead publisher in %s can't be sent, and is kept: %s",
+            directory / f"{number:012d}",
+            error,
         )
         return None
     if spool.live and spool.topic != topic:

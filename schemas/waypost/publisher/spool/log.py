@@ -105,7 +105,7 @@ class Segment:
             with create_private(kept) as file:
                 file.writelines(pieces)
         except OSError as error:
-            log.error("What is damaged in the spool %s can't be kept: %s", self.path, error)
+            log.error("Damaged records of the spool %s can't be kept: %s", self.path, error)
         log.error(
             "The spool %s is damaged in %d places. The damaged records are not sent, and are kept in %s. "
             "All others are sent",
@@ -247,7 +247,7 @@ class Log:
             if found._dropped:
                 found._count()  # again, without what was given up in a later record
             if found.segments and not found.topic:
-                raise SpoolError("it does not say whose commands it holds")
+                raise SpoolError("it does not say which topic its commands belong to")
         except BaseException:
             found.close()
             raise

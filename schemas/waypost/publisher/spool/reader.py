@@ -43,7 +43,7 @@ class Reader:
             if segment.unread and self._at < segment.size:
                 data = segment.read(self._at)
                 if not data:
-                    raise OSError(f"{segment.path} ends before what was written to it")
+                    raise OSError(f"{segment.path} is shorter than what was written to it")
                 self._at += len(data)
                 self._found = self.log.commands(data)
             elif found or segment.unread:

@@ -130,7 +130,7 @@ class Spooler:
             home.log.drop([pending])
         except OSError as error:
             raise self._explained(
-                error, "This command was not accepted, and none was given up for it"
+                error, "This command was not accepted, and none was dropped for it"
             ) from error
 
     def _explained(self, error: OSError, what: str) -> SpoolError:
@@ -214,7 +214,7 @@ class Spooler:
         if any(each.live and each.log.base + each.first_row <= number for each in self._unsafe):
             raise SpoolError(
                 f"The spool in {self._own.directory} can't be synced to the disk. Accepted commands are kept and will "
-                "be sent, but until Kafka has it, a power failure loses it. Correct the fault of the disk"
+                "be sent, but until Kafka has them, a power failure loses them. Fix the disk"
             )
         return self._synced >= number
 
@@ -252,7 +252,7 @@ class Spooler:
         if not isinstance(error, OSError | SpoolError):
             log.exception("the spool's thread continues after an error; commands stay where they are")
         elif self._error is None:
-            log.error("The spool is in trouble, and commands stay where they are: %s", error)
+            log.error("The spool has a problem, and commands stay where they are: %s", error)
         self._error = str(error)
 
     def _serve(self) -> None:
@@ -306,7 +306,7 @@ class Spooler:
         except OSError as error:
             if reader.log is self._own:
                 raise
-            log.error("The rest of what a publisher left can't be read. It is kept: %s", error)
+            log.error("The rest of a dead publisher's spool can't be read. It is kept: %s", error)
             self._buffer.lost(partial(self._lose_sight, reader.log))
             self._readers.popleft()
             return True

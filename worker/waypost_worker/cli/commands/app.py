@@ -190,7 +190,7 @@ async def _check_unanswered(settings: Settings, partition: int, offset: int) -> 
 def _check_authority(authority: Authority, partition: int, signer: Signer) -> None:
     if authority.key is None:
         raise CommandError(
-            f"partition {partition} has no authority, and only an authority can have commands skipped. Nothing was "
+            f"partition {partition} has no authority, and only an authority can skip commands. Nothing was "
             "changed; name one with 'waypost authority set', which takes effect for this command immediately"
         )
     check_signer({partition: authority}, signer)

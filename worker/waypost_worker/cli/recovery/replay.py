@@ -130,7 +130,7 @@ def _until(
     offsets: list[str], time: str | None, checkpoint: str | None
 ) -> tuple[int | None, list[tuple[int, int]], str | None]:
     if sum((bool(offsets), time is not None, checkpoint is not None)) > 1:
-        raise CommandError("give one of --until-offset, --until-time and --until-checkpoint", USAGE)
+        raise CommandError("pass one of --until-offset, --until-time and --until-checkpoint", USAGE)
     try:
         micros = None if time is None else parse_micros(time)
     except ValueError as error:

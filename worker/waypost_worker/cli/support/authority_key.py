@@ -44,7 +44,7 @@ def create_key(path: Path) -> bytes:
             file.write(text)
     except FileExistsError:
         raise CommandError(
-            f"{path} exists already. Nothing was written: a lost key can't be replaced"
+            f"{path} already exists. Nothing was written: a lost key can't be replaced"
         ) from None
     except OSError as error:
         raise CommandError(f"{path} can't be written: {error.strerror}") from None

@@ -59,7 +59,7 @@ def from_line(line: bytes) -> Prepared:
             f"unknown field {unknown[0]!r}.{did_you_mean(unknown[0], _FIELDS)} Known: {_known()}",
         )
     if not isinstance(fields.get("session"), str):
-        raise InvalidCommandError("invalid-envelope", "session must be there, a string")
+        raise InvalidCommandError("invalid-envelope", "session is required, and must be a string")
     kind = _full_type(str(fields.get("type", "create")))
     # As it was written: data is kept to the byte.
     raw = members(line)

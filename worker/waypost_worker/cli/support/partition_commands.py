@@ -65,8 +65,8 @@ def check_signer(found: Mapping[int, Authority], signer: Signer | None) -> None:
         return
     if signer is None:
         raise CommandError(
-            "these partitions have an authority, which must sign the command. Nothing was sent. Give its private key "
-            "with --authority-key",
+            "these partitions have an authority, which must sign the command. Nothing was sent. Pass its "
+            "private key with --authority-key",
             USAGE,
         )
     other = [str(partition) for partition, one in found.items() if one.key not in (None, signer.public)]

@@ -47,7 +47,7 @@ def acls(
     for role, principal in principals.items():
         if ":" not in principal:
             raise CommandError(
-                f"--{role} {principal}: a principal is a kind and a name, as User:{principal}", USAGE
+                f"--{role} {principal}: a principal is a type and a name, such as User:{principal}", USAGE
             )
     found = least_acls(settings.topics, settings.group_id, subscriber_groups)
     wanted = [acl for acl in found if acl.role in (roles or ROLES)]

@@ -95,7 +95,7 @@ async def _adopt(settings: Settings, before: str | None, authority: str | None, 
                 if ends != (0, 0):
                     raise CommandError(
                         f"partition {partition} of the topics of {settings.topic_prefix!r} is not empty: "
-                        f"{ends[0]} commands, {ends[1]} results. Nothing was changed; make new ones with "
+                        f"{ends[0]} commands, {ends[1]} results. Nothing was changed; create new ones with "
                         "'waypost topics create --topic-prefix NEW'"
                     )
         try:

@@ -124,14 +124,14 @@ async def make_topics(
         if partitions not in (None, count):
             raise CommandError(
                 f"the topic {name!r} exists with {count} partitions, not {partitions}, and that can't be changed: "
-                "sessions would move to other partitions. Nothing was made; for another count use another "
-                "--topic-prefix, as docs/partitions.md says"
+                "sessions would move to other partitions. Nothing was created; for another count, use "
+                "another --topic-prefix, as docs/partitions.md says"
             )
     connection = kafka_connection(settings)
     if authority is not None and settings.topics.commands in present:
         raise CommandError(
-            f"the topic {settings.topics.commands!r} exists already, so --authority-key comes too late for its first "
-            "commands. Nothing was made; use 'waypost authority set'"
+            f"the topic {settings.topics.commands!r} already exists, so --authority-key comes too late for its first "
+            "commands. Nothing was created; use 'waypost authority set'"
         )
     wanted = partitions or max(present.values(), default=default)
     async with kafka_errors(settings):
@@ -158,8 +158,9 @@ async def _name_authority(settings: Settings, key: bytes, partitions: int) -> No
     late = [str(one.partition) for one in sent if one.offset > 0]
     if late:
         raise CommandError(
-            f"somebody published to partition {', '.join(late)} before the command that names the authority. Both "
-            "topics are made; delete them and start again, or see 'waypost authority show' once a worker has run"
+            f"somebody published to partition {', '.join(late)} before the command that names the "
+            "authority. Both topics were created; delete them and start again, or see 'waypost authority "
+            "show' once a worker has run"
         )
 
 

@@ -54,7 +54,7 @@ class WorkerProcesses:
             try:
                 child.wait(max(_POLL_SECONDS, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                note(f"worker {child.pid} did not end in time and is killed; nothing is lost by that")
+                note(f"worker {child.pid} did not end in time and is killed; nothing is lost")
                 child.kill()
                 child.wait()
         # One that SIGTERM itself ended had not begun: it has a handler before it has anything else.

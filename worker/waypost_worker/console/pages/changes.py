@@ -84,7 +84,7 @@ def change_of(kind: str, session_id: str, fields: Mapping[str, str]) -> Change:
         return _made(kind, EventType.CLEAR, b"{}", {})
     changes = {name: _number(name, fields[name]) for name in POLICY_FIELDS if fields.get(name) is not None}
     if not changes:
-        raise InvalidCommandError("invalid-body", "the policy: nothing to change was given")
+        raise InvalidCommandError("invalid-body", "the policy: name at least one field to change")
     given = {name: fields[name] for name in changes}
     return _made("policy", EventType.CONFIGURE, policy_body(changes), given)
 

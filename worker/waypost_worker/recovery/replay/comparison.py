@@ -70,7 +70,7 @@ class Comparison:
         if self.results_offset > self._end:
             raise RefusedError(
                 f"the results topic ends at {self._end}, before the stored position {self.results_offset}: it "
-                "was recreated or cut, or is another deployment's. Nothing was changed; see --topic-prefix"
+                "was recreated or truncated, or is another deployment's. Nothing was changed; see --topic-prefix"
             )
         self.trimmed = max(0, start - self.results_offset)
         self.results_offset = max(start, self.results_offset)

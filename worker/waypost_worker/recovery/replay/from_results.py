@@ -95,7 +95,7 @@ class FromResults:
             if claim.results_offset > end:
                 raise RefusedError(
                     f"the results topic ends at {end}, before the stored position {claim.results_offset}: it was "
-                    "recreated or cut, or is another deployment's. Nothing was changed; see --topic-prefix"
+                    "recreated or truncated, or is another deployment's. Nothing was changed; see --topic-prefix"
                 )
             self.outcome.missing += max(0, start - claim.results_offset)
             found = without_foreign(results, claim.foreign_results)

@@ -100,19 +100,19 @@ def check_target(
         return
     if standing.holds_rows and not standing.rows:
         raise RefusedError(
-            f"the schema {schema!r} holds sessions, but no position in any log, so it is not known what they "
-            "come from: nothing was changed; empty it, or name another with --schema"
+            f"the schema {schema!r} holds sessions, but no position in any log, so their origin is unknown: "
+            "nothing was changed; empty it, or name another with --schema"
         )
     for row in standing.rows:
         if row.partitions != partitions or row.partition >= partitions:
             raise RefusedError(
                 f"the schema {schema!r} was made for {row.partitions} partitions, the command topic has "
-                f"{partitions}: it is of another log. Nothing was changed; see --topic-prefix and --schema"
+                f"{partitions}: it belongs to another log. Nothing was changed; see --topic-prefix and --schema"
             )
         if row.worked and not (onto_backup or emit_to):
             raise RefusedError(
                 f"workers have worked on the schema {schema!r}. Nothing was changed. Name an empty one with "
-                "--schema; or, where this is a restored backup and all workers are stopped, say --onto-backup"
+                "--schema; or, if this is a restored backup and all workers are stopped, pass --onto-backup"
             )
 
 
@@ -164,6 +164,6 @@ async def plan_from_results(
     if known > end:
         raise RefusedError(
             f"partition {partition} of the target knows {known} results, and the results topic has {end}: it was "
-            "recreated or cut, or is another deployment's. Nothing was changed; see --topic-prefix"
+            "recreated or truncated, or is another deployment's. Nothing was changed; see --topic-prefix"
         )
     return ResultsPlan(partition, max(start, known), end, has_log)

@@ -99,7 +99,7 @@ async def find_checkpoint(logs: Mapping[int, DatedLog], checkpoint_id: str) -> L
             if session is not None and number in session.entries:
                 return LogPosition(partition, record.offset)
         await check_unmet(log, fold.take_unmet())
-    raise RefusedError(f"the log never made a checkpoint {checkpoint_id!r}. Nothing was changed")
+    raise RefusedError(f"the log never created a checkpoint {checkpoint_id!r}. Nothing was changed")
 
 
 class BoundedLog(CommandLog):

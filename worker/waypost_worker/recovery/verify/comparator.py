@@ -215,8 +215,9 @@ class Comparator:
     def _check_adopted(self, position: int) -> None:
         if position < 0 and self._fold.base is None:
             raise RefusedError(
-                "this database began under other topics ('waypost topics adopt'), so the log at hand does not hold "
-                "its beginning. Nothing was compared; give a snapshot that was taken since, with --from-snapshot"
+                "this database began under other topics ('waypost topics adopt'), so this log does not "
+                "contain its beginning. Nothing was compared; name a snapshot that was taken since, with "
+                "--from-snapshot"
             )
 
     def _extra(self, table: str, key: str, why: str) -> None:

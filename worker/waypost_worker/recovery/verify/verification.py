@@ -156,8 +156,8 @@ class Verification:
         if position < start:
             raise RefusedError(
                 f"the snapshot {self._base.name!r} ends before offset {position} of partition {self._partition}, and "
-                f"the log begins at {start}: retention removed what lies between. Nothing was compared; use a newer "
-                "snapshot"
+                f"the log begins at {start}: retention removed the commands in between. Nothing was compared; use a "
+                "newer snapshot"
             )
 
     async def _pass(self, share: Share, *, first: bool) -> "_Pass":
@@ -242,7 +242,7 @@ class Verification:
         if row.next_offset > end:
             raise RefusedError(
                 f"Postgres has applied partition {self._partition} up to offset {row.next_offset - 1}, the topic "
-                f"ends at {end}: it was recreated or cut, or this is another cluster. Nothing was compared"
+                f"ends at {end}: it was recreated or truncated, or this is another cluster. Nothing was compared"
             )
         if self._base is not None:
             owed.begin(await self._base.outbox(), fold.begin, row.emitted)
