@@ -97,7 +97,7 @@ async def test_cut_by_a_new_leader(cluster: EmbeddedKafka, database: str, open_s
         await stage.until(lambda: fill(stage))
         worker.thaw()
         await stage.until(lambda: set(worker.refusals()) == {0})
-        assert "recreated" in worker.refusals()[0] or "was cut" in worker.refusals()[0]
+        assert "recreated" in worker.refusals()[0] or "was truncated" in worker.refusals()[0]
         assert await stage.applied() == applied
         await asyncio.to_thread(cluster.restart_node, leader)
         await stage.judge_refused(commands)

@@ -103,7 +103,7 @@ def test_the_place_is_the_innermost_one_in_waypost() -> None:
 def test_messages_name_type_place_and_offsets_and_quote_nothing() -> None:
     error = UnexpectedError(raised(), Suspects(6, 7, 9, 3))
     assert str(error).startswith("KeyError at ")
-    assert str(error).endswith(", with the commands from offset 7 to 9 in hand")
+    assert str(error).endswith(", with the commands from offset 7 to 9 in progress")
     refusal = str(FailingCommandError(2, 7, 9, error))
     assert "The command at offset 7 of partition 2 makes its owner fail: KeyError at " in refusal
     assert "9 times in a row" in refusal

@@ -164,7 +164,7 @@ async def test_one_that_is_fenced_ends_its_own_append_only(cluster: ScriptedLead
     outcomes = await appended(producers)
     assert [outcomes[0], outcomes[2]] == [0, 2 * OFFSETS]
     assert isinstance(outcomes[1], FencedError)
-    assert "took partition 1 over" in str(outcomes[1])
+    assert "took over partition 1" in str(outcomes[1])
     again = await appended(producers)
     assert [again[0], again[2]] == [1, 2 * OFFSETS + 1]
     assert isinstance(again[1], UnavailableError)

@@ -121,7 +121,8 @@ async def test_a_partition_whose_owner_fails_is_not_ready_until_it_makes_progres
         health.acquired(1, acquired(), 0.1)
         health.ended(1, bug, 5)
         assert await ready(health, 1) == (
-            "partition 1: unexpected error: TypeError at an unknown place, with the commands from offset 7 to 9 in hand"
+            "partition 1: unexpected error: TypeError at an unknown place, "
+            "with the commands from offset 7 to 9 in progress"
         )
         health.acquired(1, acquired(), 0.1)
         assert "TypeError" in await ready(health, 1), "acquiring alone is no sign of health"

@@ -173,7 +173,7 @@ def test_records_of_an_earlier_leader_than_those_before_them_are_refused() -> No
         reader = reader_of(cluster)
         assert await offsets(reader) == [0]
         cluster.append(0, VALUE, 3)
-        with pytest.raises(RefusedError, match="was cut"):
+        with pytest.raises(RefusedError, match="was truncated"):
             await offsets(reader)
 
     on_virtual_time(work)

@@ -209,7 +209,7 @@ def test_a_spool_that_can_not_be_read_is_kept_and_stops_nobody(
     path.write_bytes(content)
     taken = claimed(tmp_path)
     assert (taken.left, path.read_bytes()) == ([], content)
-    assert "000000000001 can't be sent, and is kept: it does not say whose commands" in caplog.text
+    assert "000000000001 can't be sent, and is kept: it does not say which topic" in caplog.text
     assert taken.own.number == 2
 
 
@@ -411,7 +411,7 @@ def test_one_that_was_turned_into_a_log_and_not_removed_is_not_sent_twice(
     ("change", "says"),
     [
         ("pragma user_version = 9", "has format 9"),
-        ("drop table about; create table about (topic, source)", "does not say whose commands"),
+        ("drop table about; create table about (topic, source)", "does not say which topic"),
         ("drop table commands", "can't be read"),
     ],
 )

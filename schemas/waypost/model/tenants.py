@@ -66,7 +66,7 @@ class TenantScope:
         return self.tenant is None or (session_id is not None and tenant_of(session_id) == self.tenant)
 
     def require(self, session_id: str) -> None:
-        """Raise AccessDeniedError if a session is none of them."""
+        """Raise AccessDeniedError if a session is not one of them."""
         if not self.holds(session_id):
             raise AccessDeniedError(
                 f"The session {quoted(session_id)} does not belong to the tenant {quoted(self.tenant)}, whose "

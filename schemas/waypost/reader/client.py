@@ -68,7 +68,7 @@ class Reader:
         bootstrap_servers: Addresses of brokers, which :meth:`barrier` needs.
         topic_prefix: Prefix of the two topics.
         kafka_options: Options of the Kafka client for TLS and SASL.
-        tenant: Read the sessions of this tenant only: those whose ids begin with it and ``/``. Reads of other
+        tenant: Read only the sessions of this tenant, whose ids begin with it and ``/``. Reads of other
             sessions raise AccessDeniedError, listings leave them out, and each transaction names the tenant to
             Postgres, whose row-level security binds roles that were made for it.
         codec: A :class:`waypost.Codec` that decrypts data. Without one, encrypted data is returned as it is. If ``dsn``

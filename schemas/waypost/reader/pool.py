@@ -33,12 +33,12 @@ _T = TypeVar("_T")
 class ReadPool:
     """At most ``size`` connections; a statement, a wait for a connection and a connect take ``timeout`` s each.
 
-    A Postgres that was reached before and is away is tried for up to ``reconnect`` seconds; one that was never
-    reached is an error at once. Connections are replaced every ten minutes, so that the pool follows its address to
-    another server. If the DSN says ``target_session_attrs=read-write``, one whose server became read-only is replaced
-    at once.
+    If Postgres was reached before and is unreachable, reads retry for up to ``reconnect`` seconds; a server that was
+    never reached is an immediate error. Connections are replaced every ten minutes, so that the pool follows its
+    address to another server. If the DSN says ``target_session_attrs=read-write``, a connection whose server became
+    read-only is replaced immediately.
 
-    With a ``tenant``, each read is a transaction of its own that names it, for the policies of row-level security.
+    With a ``tenant``, each read is a separate transaction that names it, for the policies of row-level security.
     """
 
     def __init__(

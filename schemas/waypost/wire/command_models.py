@@ -184,7 +184,7 @@ class SkipBody(Body):
         str,
         Field(json_schema_extra={"minLength": 1, "maxLength": MAX_REASON}),
         AfterValidator(_text(MAX_REASON)),
-    ] = Field(description="shown in the command's rejection")
+    ] = Field(description="reason to show in the command's rejection")
 
 
 BODIES: Final[dict[str, type[Body]]] = {

@@ -26,7 +26,7 @@ def console(
         ),
     ] = None,
     tenant: TenantFlag = None,
-    open_: Annotated[bool, Parameter(name="--open", help="open it in your browser")] = False,
+    open_: Annotated[bool, Parameter(name="--open", help="open the console in your browser")] = False,
     common: Common = NOTHING_GIVEN,
 ) -> int:
     """Show sessions, and change them, in a browser.

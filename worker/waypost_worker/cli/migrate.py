@@ -22,8 +22,8 @@ from waypost_worker.config.settings import Settings
 
 def migrate(
     *,
-    dry_run: Annotated[bool, Parameter(help="show what is pending and change nothing")] = False,
-    roles: Annotated[bool, Parameter(help="print SQL that makes roles, and change nothing")] = False,
+    dry_run: Annotated[bool, Parameter(help="show pending migrations, and change nothing")] = False,
+    roles: Annotated[bool, Parameter(help="print SQL that creates roles, and change nothing")] = False,
     tenants: Annotated[
         bool, Parameter(help="print SQL for roles that read one tenant, and change nothing")
     ] = False,

@@ -125,7 +125,7 @@ async def confirm_fork(request: Request) -> Response:
     form = await read_form(request)
     name = check_session_id(form.get("name", ""))
     if name == identifier:
-        raise ProblemError(Problem(400, "A fork needs a name of its own", f"{name!r} is the session itself."))
+        raise ProblemError(Problem(400, "A fork needs a different name", f"{name!r} is the session itself."))
     scope = services(request).about.scope
     if not scope.holds(name):
         happened = f"{name!r} does not begin with '{scope.tenant}/'. Nothing was published."

@@ -102,7 +102,7 @@ class Reads:
         return sorted(counts.items(), key=lambda pair: -pair[1])
 
     async def rejected(self, session: str | None, code: str | None, limit: int) -> list[RejectedRow]:
-        """Return refused commands, newest first."""
+        """Return rejected commands, newest first."""
         rows = await self._all(f"{_OPERATIONS}rejected_list", session, code, limit, *self.scope.bounds)
         rows.sort(key=lambda row: row["recorded_at"], reverse=True)
         return [rejected_row(row) for row in rows[:limit]]

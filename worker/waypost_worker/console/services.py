@@ -59,7 +59,7 @@ def require_every_tenant(request: Request) -> None:
                 404,
                 "A console of one tenant has no such page",
                 f"It would show or change more than the sessions of {tenant!r}.",
-                "Ask whoever runs the deployment.",
+                "Ask the operator of the deployment.",
                 ("/", "Sessions"),
             )
         )

@@ -60,7 +60,7 @@ async def home(request: Request) -> Response:
 
 
 async def _health(made: Services) -> Health | None:
-    """How the deployment is; None for a console of one tenant, which does not show it."""
+    """Return the health of the deployment; None for a console of one tenant, which does not show it."""
     return await made.cluster.health() if made.about.scope.tenant is None else None
 
 

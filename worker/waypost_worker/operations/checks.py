@@ -1,4 +1,4 @@
-"""What ``waypost doctor`` and the console check of a deployment: brokers, workers, clocks.
+"""The checks of a deployment by ``waypost doctor`` and the console: brokers, workers, clocks.
 
 Settings of topics and servers are checked by ``kafka.topics`` and ``postgres.server_check``, as at each start of a
 worker.

@@ -1,4 +1,4 @@
-"""What is known of expiry: how many sessions are idle for longer than they should be, and when it last ran."""
+"""Facts about expiry: how many sessions are idle for longer than they should be, and when it last ran."""
 
 from dataclasses import dataclass
 from datetime import timedelta

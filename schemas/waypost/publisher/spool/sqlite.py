@@ -53,7 +53,7 @@ def _copy(old: Path, new: Path) -> None:
             case (str() as topic, bytes() as source):
                 pass
             case _:
-                raise SpoolError(f"{old.name} does not say whose commands it holds")
+                raise SpoolError(f"{old.name} does not say which topic its commands belong to")
         with create_private(draft) as file:
             file.write(record.of_file(topic, source))
             for row, *fields in connection.execute(_sql("read")):

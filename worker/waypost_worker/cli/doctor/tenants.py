@@ -1,4 +1,4 @@
-"""What ``waypost doctor`` asks of a database about its tenants: does row-level security bind whom it should?"""
+"""The check of ``waypost doctor`` that row-level security binds the roles that it should."""
 
 from typing import Any
 

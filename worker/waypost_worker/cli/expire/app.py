@@ -47,11 +47,13 @@ _UNSUPPORTED: Final = "unsupported-type"
 
 def expire(
     *,
-    idle: Annotated[str, Parameter(help="expire sessions without a command for so long: 30d, 12h")],
-    prefix: Annotated[str, Parameter(help="only sessions whose ids begin with this")] = "",
+    idle: Annotated[
+        str, Parameter(help="expire sessions with no commands for this long, such as 30d or 12h")
+    ],
+    prefix: Annotated[str, Parameter(help="only sessions whose ids begin with this text")] = "",
     tenant: TenantFlag = None,
-    pinned: Annotated[bool, Parameter(help="remove pinned checkpoints too")] = False,
-    dry_run: Annotated[bool, Parameter(help="list the sessions that would expire; send nothing")] = False,
+    pinned: Annotated[bool, Parameter(help="also remove pinned checkpoints")] = False,
+    dry_run: Annotated[bool, Parameter(help="list the sessions that would expire, and send nothing")] = False,
     yes: Annotated[bool, Parameter(help="don't ask")] = False,
     timeout: TimeoutFlag = 30,
     common: Common = NOTHING_GIVEN,
@@ -161,7 +163,7 @@ async def _run(
 
 
 async def _note_run(databases: Databases, schema: str, chosen: _Choice, counts: Counter[str]) -> None:
-    """Note the run in each database, for ``waypost doctor``; a role that may only read can't, and need not."""
+    """Note the run in each database, for ``waypost doctor``; a role that may only read can't, and doesn't have to."""
     import asyncpg
 
     from waypost_worker.operations.expiry import ExpiryRun, record_expiry

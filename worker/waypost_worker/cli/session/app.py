@@ -43,7 +43,7 @@ _Limit = Annotated[
 @app.command(name="list")
 def list_sessions(
     *,
-    prefix: Annotated[str, Parameter(help="only ids that begin with this")] = "",
+    prefix: Annotated[str, Parameter(help="only sessions whose ids begin with this text")] = "",
     tenant: TenantFlag = None,
     limit: _Limit = 50,
     cursor: Annotated[str, Parameter(help="cursor from the end of the previous page")] = "",

@@ -26,13 +26,13 @@ def export(
     prefix: Annotated[str | None, Parameter(help="all sessions whose ids begin with this text")] = None,
     every: Annotated[bool, Parameter(name="--all", help="all sessions")] = False,
     tenant: TenantFlag = None,
-    to: Annotated[Path | None, Parameter(help="file, instead of standard output")] = None,
+    to: Annotated[Path | None, Parameter(help="file to write to (default: standard output)")] = None,
     common: Common = NOTHING_GIVEN,
 ) -> int:
     """Write a session as the interchange JSON list, or with -o jsonl as one checkpoint per line.
 
     With --prefix, --tenant or --all, many sessions as they are at one moment,
-    always a checkpoint a line. 'waypost session import' reads both.
+    always one checkpoint per line. 'waypost session import' reads both.
 
     For example:
 

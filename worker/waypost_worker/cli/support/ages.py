@@ -10,11 +10,11 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 def moment_before(flag: str, age: str) -> datetime:
-    """Return the moment so long ago. Raise CommandError if ``age`` is none."""
+    """Return the time that long ago. Raise CommandError if ``age`` is not an age."""
     try:
         return datetime.now(UTC) - age_of(flag, age)
     except OverflowError:
-        raise CommandError(f"{flag}: {age} is longer than there is time", USAGE) from None
+        raise CommandError(f"{flag}: {age} is too long", USAGE) from None
 
 
 def age_of(flag: str, age: str) -> timedelta:
