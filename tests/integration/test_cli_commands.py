@@ -127,7 +127,7 @@ def test_a_spool_that_is_damaged_or_not_there_is_said(
 def test_without_a_worker_waiting_ends_in_time_and_says_why(own: CommandLine) -> None:
     ended = own.run("publish", "s", "n", "--wait", "--timeout", "1")
     assert (ended.code, ended.out) == (1, "")
-    assert ended.error.endswith("is a worker running?")
+    assert ended.error.endswith("check that a worker is running")
 
 
 def test_defaults_reach_every_partition_and_a_worker_ends_well(own: CommandLine, own_worker: Started) -> None:

@@ -147,7 +147,7 @@ def test_without_a_worker_the_list_stays_and_a_second_start_ends_well(own: Comma
         worker.end()
     ended = own.run("rejected", "retry", "--all", "--timeout", "1")
     assert ended.code == 1
-    assert "start this again" in ended.error
+    assert "Run this command again" in ended.error
     refused(own, session, 1)
     killed = own.start("rejected", "retry", "--all", "--timeout", "60")
     try:

@@ -93,7 +93,7 @@ async def test_a_new_producer_object_with_an_old_epoch_is_fenced_too(
     async with producer(client, topic, await claim_epoch(client, topic)) as owner:
         await owner.append(records(1))
         async with producer(client, topic, old) as reborn:
-            with pytest.raises(FencedError, match="took partition 0 over"):
+            with pytest.raises(FencedError, match="took over partition 0"):
                 await reborn.append(records(1))
         assert await owner.append(records(1)) == 1
 

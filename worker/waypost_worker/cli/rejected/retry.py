@@ -191,8 +191,8 @@ class _Retry:
                     await reader.wait_for(token, self._timeout)
                 except TimeoutError as error:
                     raise CommandError(
-                        f"{len(landed)} commands are published, but {error}. They are still in the list; "
-                        "run this command again when a worker has caught up"
+                        f"{len(landed)} commands are published, and still in the list. Run this command again when "
+                        f"a worker has caught up. {error}"
                     ) from None
 
     async def _settle(self, databases: Databases, landed: dict[tuple[int, int], RefusedCommand]) -> None:
