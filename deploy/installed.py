@@ -48,7 +48,7 @@ _SUMMARY: Final = re.compile(r"^=+ (.*\d (?:passed|failed|error).*?) =+$", re.MU
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How it went in one environment."""
+    """The outcome in one environment."""
 
     name: str
     passed: bool
@@ -84,7 +84,7 @@ def imports(source: str) -> str:
 
 
 def programs(extra: str) -> Iterator[tuple[str, str]]:
-    """What must run with an extra alone: a name, and a program."""
+    """Yield the programs that must run with an extra alone, with their names."""
     yield "its modules", "\n".join(f"import {module}" for module in MODULES[extra])
     for path in sorted(EXAMPLES.glob("*.py")):
         source = path.read_text()

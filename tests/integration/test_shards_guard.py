@@ -175,7 +175,7 @@ async def test_a_reader_refuses_them_too(here: Deployment) -> None:
     first, second = here.dsn.split()
     session = here.sessions(1)[0]
     for dsns, said in (
-        ([second, first], "another order"),
+        ([second, first], "a different order"),
         ([first], "the only database of a deployment was recorded as shard 0 of 2"),
         ([first, second, second], "another number"),
     ):

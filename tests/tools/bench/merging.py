@@ -1,4 +1,4 @@
-"""One report of parts that are measured one after the other: ``build/bench.json`` and its charts.
+"""One report of parts that are measured one at a time: ``build/bench.json`` and its charts.
 
 Each part says when, where and with what it was measured; a part that is measured again takes the place of its own
 figures only.
@@ -26,7 +26,7 @@ def measured(postgres: Mapping[str, str]) -> dict[str, Any]:
 
 
 def merge(build: Path, part: Mapping[str, Any], ratios: Mapping[str, Any]) -> dict[str, Any]:
-    """Put a part beside the others and write the files; the whole report. Mappings in ``part`` are added to."""
+    """Add a part to the report and write the files; return the whole report. Mappings in ``part`` are added to."""
     file = build / REPORT
     report: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     for name, value in part.items():

@@ -11,7 +11,7 @@ from waypost_worker.console.render import render
 
 
 def let_in(request: Request, user: User, page: str = "/") -> Response:
-    """Return the answer that logs a user in and goes on to a page."""
+    """Return the answer that logs a user in and leads to a page."""
     gate: Gate = request.app.state.gate
     # Not a redirect: behind a link on another site, a browser would not send a strict cookie along with it.
     response = render(request, "welcome.html", title="You are in", page=page)

@@ -82,7 +82,7 @@ def _check_oidc(settings: Settings) -> None:
     issuer = settings.console_oidc_issuer
     if not issuer or not is_safe_address(issuer) or urlsplit(issuer).query or urlsplit(issuer).fragment:
         raise SettingsError(
-            f"console_oidc_issuer: console_auth=oidc needs the provider's https address, and {issuer!r} is none; "
+            f"console_oidc_issuer: console_auth=oidc needs the provider's https address, not {issuer!r}; "
             "nothing was started"
         )
     if not settings.console_oidc_client_id:

@@ -30,7 +30,7 @@ class UnknownKeyError(TokenError):
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a token must say: from whom, for whom, and for which login."""
+    """The issuer, the client, and the login that a token must name."""
 
     issuer: str
     client_id: str
@@ -38,7 +38,7 @@ class Expected:
 
 
 def keys_of(listed: Sequence[Any]) -> KeySet:
-    """Return the keys of a provider that are of a known kind. Others may stand beside them."""
+    """Return the keys of a provider that are of a known kind. Others are ignored."""
     keys: list[Key] = []
     for one in listed:
         try:

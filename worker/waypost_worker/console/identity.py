@@ -86,7 +86,7 @@ class GroupRoles:
 
     @property
     def let_somebody_in(self) -> bool:
-        """Whether any group has a role."""
+        """Tell whether any group has a role."""
         return any(self.groups.values())
 
     def role(self, groups: frozenset[str], most: Role) -> Role | None:

@@ -99,7 +99,7 @@ def _without_role(oidc: OidcLogin, subject: str) -> ProblemError:
             403,
             "You may not use this console",
             f"{oidc.provider.registration.host} knows you as {shown}, but in no group that may use this console.",
-            "Ask whoever runs this console, or log in as somebody else.",
+            "Ask the operator of this console, or log in as another user.",
             link=None if logout is None else (logout, "Log out at the provider"),
         )
     )

@@ -37,7 +37,7 @@ _OPTIONAL: Final = ("userinfo_endpoint", "end_session_endpoint")
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """How a provider knows the console."""
+    """The console as the provider knows it."""
 
     issuer: str
     client_id: str
@@ -93,7 +93,7 @@ class Provider:
     async def claims(
         self, answer: Mapping[str, str], redirect_uri: str, pending: Pending
     ) -> tuple[dict[str, Any], frozenset[str]]:
-        """Return what the provider says of whoever came back with an answer, and their groups.
+        """Return what the provider says of the user who came back with an answer, and their groups.
 
         Raise ProblemError if it refused them, can't be asked, or said what can't be believed.
         """
@@ -120,7 +120,7 @@ class Provider:
                     403,
                     "The provider did not log you in",
                     f"{self.registration.host} said: {said}. Nothing was changed.",
-                    "Try again, or ask whoever runs the provider.",
+                    "Try again, or ask the operator of the provider.",
                     link=("/login", "Log in again"),
                 )
             )
@@ -147,7 +147,7 @@ class Provider:
         for name in _NEEDED:
             if not is_safe_address(str(found.get(name, ""))):
                 raise self._unusable(f"it has no {name} with https")
-        # What is optional is left out rather than used without https.
+        # Optional endpoints are left out rather than used without https.
         return {
             name: value
             for name, value in found.items()
@@ -232,7 +232,7 @@ class Provider:
                 Problem(
                     503,
                     "The login provider is not reachable",
-                    f"{self.registration.host}: {said}. Nothing was changed. Who is logged in stays so.",
+                    f"{self.registration.host}: {said}. Nothing was changed. Users who are logged in stay logged in.",
                     "Try again when it is back.",
                     link=("/login", "Try again"),
                 )
@@ -249,7 +249,7 @@ class Provider:
                 403,
                 "This login was not accepted",
                 f"The answer of {self.registration.host} was not believed: {why}. Nothing was changed.",
-                "Log in again. If that does not help, tell whoever runs this console.",
+                "Log in again. If that does not help, ask the operator of this console.",
                 link=("/login", "Log in again"),
             )
         )
@@ -260,7 +260,7 @@ class Provider:
                 502,
                 "The login provider can't be used",
                 f"{self.registration.host}: {why}. Nothing was changed.",
-                "Whoever runs this console can correct its settings; see docs/console.md.",
+                "The operator of this console can correct its settings; see docs/console.md.",
             )
         )
 

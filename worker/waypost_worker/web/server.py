@@ -59,7 +59,7 @@ async def serving(
         log_config=None,
         access_log=False,
         server_header=False,
-        # Who sends a request is whoever is connected, whatever a header says: the console knows its proxy by that.
+        # A request comes from the peer of the connection, no matter what a header says: so the console knows its proxy.
         proxy_headers=False,
         **limits(),
     )
