@@ -37,7 +37,7 @@ async def test_of_racing_claims_each_gets_an_epoch_of_its_own(stores: Stores) ->
 
 async def test_another_partition_count_is_refused_and_the_owner_stays(stores: Stores) -> None:
     hand = await acquired(stores)
-    with pytest.raises(RefusedError, match=f"{PARTITIONS + 1} partitions.*made for {PARTITIONS}"):
+    with pytest.raises(RefusedError, match=f"{PARTITIONS + 1} partitions.*created for {PARTITIONS}"):
         await (await stores.open()).acquire(PARTITIONS + 1)
     await hand.commit()
     assert (await acquired(stores)).claim.epoch == 2
@@ -46,7 +46,7 @@ async def test_another_partition_count_is_refused_and_the_owner_stays(stores: St
 async def test_an_added_partition_is_refused_though_it_was_never_seen(stores: Stores) -> None:
     await acquired(stores)
     added = await stores.open(PARTITIONS)
-    with pytest.raises(RefusedError, match=f"{PARTITIONS + 1} partitions.*made for {PARTITIONS}"):
+    with pytest.raises(RefusedError, match=f"{PARTITIONS + 1} partitions.*created for {PARTITIONS}"):
         await added.acquire(PARTITIONS + 1)
     assert (await acquired(stores, 1)).claim.epoch == 1
 

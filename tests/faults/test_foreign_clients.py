@@ -39,7 +39,7 @@ def odd(session: bytes) -> dict[str, Message]:
         "as schema registry serializers write it": (session, b"\0\0\0\0\x07" + GOOD, headers()),
         "compressed (gzip)": (session, gzip.compress(GOOD), headers()),
         "UTF-16": (session, GOOD.decode().encode("utf-16"), headers()),
-        "send each event in its own record": (session, b"[]", batch),
+        "send each event in a record of its own": (session, b"[]", batch),
         "is not application/json": (session, GOOD, headers(content_type=b"application/jsonx")),
         "the header ce_id appears twice": (session, GOOD, headers(("ce_id", b"another"))),
         "the header ce_type appears twice": (session, GOOD, headers(("ce_type", b"waypost.session.clear"))),

@@ -136,7 +136,7 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "a batch of events": (
         {"value": b"[]", "headers": [("content-type", b"application/cloudevents-batch+json; charset=utf-8")]},
         "invalid-envelope",
-        "send each event in its own record",
+        "send each event in a record of its own",
     ),
     "two ids": (
         {"value": GOOD, "headers": [*headers(), ("ce_id", b"id-2")]},

@@ -116,7 +116,7 @@ def test_a_batch_of_events_is_told_to_be_sent_one_by_one() -> None:
     ):
         code, message = refused(Record(value=b"[]", headers=[("content-type", content_type)]))
         assert code == "invalid-envelope"
-        assert "send each event in its own record" in message
+        assert "send each event in a record of its own" in message
 
 
 # Headers that stand twice.

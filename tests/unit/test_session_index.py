@@ -71,7 +71,7 @@ def test_refusals_say_what_to_do() -> None:
         "larger one"
     )
     assert refusal(life, Pin("s:9")) == (
-        "'s' holds no checkpoint 's:9': it was never created, belongs to another session, or was removed"
+        "'s' holds no checkpoint 's:9': it was never made, belongs to another session, or was removed"
     )
     assert refusal(life, Import((item("s:1"),), "reject")) == (
         "checkpoint 's:1' exists already and on_conflict is 'reject': nothing was imported; use 'skip' or "

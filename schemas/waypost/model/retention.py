@@ -39,7 +39,7 @@ class RetentionPolicy:
                 raise InvalidCommandError("invalid-body", f"{field}: {value} is not between {low} and {high}")
         if self.max_age is not None and self.max_age <= 0:
             raise InvalidCommandError(
-                "invalid-body", "max_age: must be more than 0 seconds, or null for no limit"
+                "invalid-body", "max_age: must be more than 0 seconds, or null for ever"
             )
 
     def changed(self, changes: Iterable[tuple[str, int | None]]) -> "RetentionPolicy":

@@ -197,7 +197,7 @@ def _existing(session: Session, identifier: str) -> Entry:
     if entry is None:
         raise InvalidCommandError(
             "unknown-checkpoint",
-            f"{session.session_id!r} holds no checkpoint {identifier!r}: it was never created, belongs to "
+            f"{session.session_id!r} holds no checkpoint {identifier!r}: it was never made, belongs to "
             "another session, or was removed",
         )
     return entry

@@ -211,8 +211,9 @@ class Publisher(CommandMethods):
             KeyStoreError: The key store can't be used.
             KeyWrappingError: A key can't be wrapped or unwrapped.
         """
+        checked = [check_session_id(each) for each in session_ids]
         if (codec := self._settings.codec) is not None:
-            await self._here(codec.prepare(*map(check_session_id, session_ids)))
+            await self._here(codec.prepare(*checked))
 
     async def persisted(self) -> None:
         """Wait until everything accepted before this call is on the local disk or in Kafka.

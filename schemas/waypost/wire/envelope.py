@@ -187,7 +187,7 @@ def _open_any(record: KafkaRecord, value: bytes) -> Envelope:
         return _open_structured(record, value, headers)
     if media_type == _BATCHED:
         raise _invalid(
-            "the record is a batch of CloudEvents: send each event in its own record, with content-type "
+            "the record is a batch of CloudEvents: send each event in a record of its own, with content-type "
             "application/cloudevents+json and its session's key"
         )
     if content_type is not None and media_type != JSON:
