@@ -1,4 +1,4 @@
-"""Session keys wrapped by AWS KMS: what an agent publishes is encrypted, and read back by whoever may use the KMS key.
+"""Session keys wrapped by AWS KMS: an agent's checkpoints are encrypted, and readable with access to the KMS key.
 
 Needs pip install boto3, 'waypost[encryption,reader]', the id of a symmetric KMS key in KMS_KEY_ID, AWS credentials that
 may encrypt and decrypt with it, and a `waypost dev` that runs in the current directory. For the command line and the
@@ -20,7 +20,7 @@ import waypost
 
 
 class KmsClient(Protocol):
-    """What is used of boto3's client, which may be shared by threads."""
+    """The methods of boto3's client that are used here. Threads may share it."""
 
     def encrypt(self, **request: Any) -> dict[str, Any]:
         """Encrypt up to 4 KB."""
@@ -74,7 +74,7 @@ def key_wrapper() -> KmsWrapper:
 async def main() -> None:
     """Publish a checkpoint and read it back, with the key and without."""
     with tempfile.TemporaryDirectory() as directory:
-        # In production: waypost.PostgresKeyStore(dsn), in a Postgres of its own.
+        # In production: waypost.PostgresKeyStore(dsn), in a separate Postgres.
         store = waypost.DirectoryKeyStore(Path(directory) / "keys")
         await store.initialize()
         codec = waypost.Codec(store, key_wrapper())

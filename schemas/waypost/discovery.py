@@ -39,7 +39,7 @@ _FALSE: Final = {"0", "false", "no", "off"}
 
 @dataclass(frozen=True, slots=True)
 class KeySettings:
-    """Where the session keys of a deployment are, and what wraps them. ``repr`` shows none of it."""
+    """Location of a deployment's session keys, and what wraps them. ``repr`` shows no secrets."""
 
     dsn: str | None = field(default=None, repr=False)
     directory: str | None = None
@@ -88,10 +88,10 @@ def find_deployment() -> Deployment:
 
 
 def find_key_settings() -> KeySettings:
-    """Return where the keys of the deployment are that a client without arguments connects to.
+    """Return the key settings of the deployment that a client without arguments connects to.
 
     Raises:
-        SettingsError: Nothing says so, or a setting or a file can't be used.
+        SettingsError: No key settings are set, or a setting or a file can't be used.
     """
     found = _Settings().keys()
     if found is None:
@@ -117,10 +117,10 @@ class _Settings:
         return None
 
     def keys(self) -> KeySettings | None:
-        """Return what is set about session keys, or None if it is nothing."""
+        """Return the settings of session keys, or None if there are none."""
         dsn, directory = self.get("keys_dsn"), self.get("keys_directory")
         wrapping_key, wrapping_key_file = self.get("wrapping_key"), self.get("wrapping_key_file")
-        # Never from the file: whoever puts a waypost.toml into this directory could have any code run.
+        # Never from the file: anyone who puts a waypost.toml into this directory could run any code.
         wrapper = self._variable("key_wrapper")
         if not any((dsn, directory, wrapping_key, wrapping_key_file, wrapper)):
             return None

@@ -225,7 +225,7 @@ class MissingKeyError(EncryptionError):
 
 
 class KeyErasedError(EncryptionError):
-    """A session whose key was deleted for good. What was encrypted with it can never be read again."""
+    """A session whose key was deleted for good. Data encrypted with it can never be read again."""
 
 
 class KeyNotLoadedError(EncryptionError):

@@ -79,9 +79,9 @@ class Backend:
             write raises ResultTimeoutError: it was accepted and may still be applied.
         publisher_options: Options of :class:`waypost.Publisher`, such as ``kafka_options`` for TLS and SASL.
         reader_options: Options of :class:`waypost.Reader`.
-        codec: A :class:`waypost.Codec` that encrypts what the adapters store, serialized values included. What records
-            are found by stays readable: it is in names and metadata. If neither brokers nor a database are given, the
-            backend has that of the deployment.
+        codec: A :class:`waypost.Codec` that encrypts what the adapters store, including serialized values. Names and
+            metadata, by which records are found, stay readable. If neither brokers nor a database are given, the
+            backend uses the deployment's codec.
     """
 
     @renamed_keywords(prefix="topic_prefix")

@@ -87,7 +87,7 @@ class Divided:
 
 
 def divided(record: Record, *, encrypts: bool = False) -> Divided:
-    """Return ``record``, cut into parts if its JSON exceeds 800 KB, or 600 KB if it is to be encrypted."""
+    """Return ``record``, cut into parts if its JSON exceeds 800 KB, or 600 KB if it will be encrypted."""
     raw = dump_object(record.data, "data")
     if len(raw) <= (_ENCRYPTED_WHOLE_BYTES if encrypts else _WHOLE_BYTES):
         return Divided(record)

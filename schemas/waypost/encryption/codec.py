@@ -1,6 +1,6 @@
-"""The codec: what a publisher, a subscriber, a reader or an adapter is given to encrypt and decrypt with.
+"""The codec, with which publishers, subscribers, readers and adapters encrypt and decrypt.
 
-Only the edges have one. Between them, in topics, databases, snapshots and spools, there is ciphertext.
+Only these edges have one. Between them, in topics, databases, snapshots and spools, there is ciphertext.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ REFRESH_SECONDS: Final = 300.0
 MOST_KEYS: Final = 100_000
 
 
-#: A command whose data is to be encrypted.
+#: A command with data to encrypt.
 Plain = CreateParts | Import
 
 
@@ -59,9 +59,9 @@ class Codec:
         store: Where the wrapped session keys are: :class:`waypost.PostgresKeyStore` or
             :class:`waypost.DirectoryKeyStore`.
         wrapper: What unwraps them: :class:`waypost.FileWrapper`, :class:`waypost.EnvironmentWrapper`, or your own.
-        allow_plaintext: Whether reads also return data that is not encrypted, as a session has that was begun without a
-            codec. Whoever can write to the topic or the database can then put unencrypted data in the place of
-            encrypted data.
+        allow_plaintext: Whether reads also return data that is not encrypted, as in a session that began without a
+            codec. Anyone who can write to the topic or the database can then replace encrypted data with unencrypted
+            data.
         refresh: Seconds after which a key in memory is looked up again, so that an erased session's key is forgotten.
         max_keys: The most session keys in memory.
     """
@@ -115,7 +115,7 @@ class Codec:
         """Close the key store's connections of this event loop. The keys stay in memory."""
         await self.store.close()
 
-    # What a publisher does with it. None of this waits.
+    # Used by publishers. None of this waits.
 
     def origins(self, plain: Plain, session_id: str) -> set[str]:
         """Return the sessions whose keys are needed to encrypt a command."""
@@ -130,7 +130,7 @@ class Codec:
         return needed
 
     def is_stale(self, session_id: str) -> bool:
-        """Tell whether a session's key should be looked up again, for it may have been deleted since."""
+        """Tell whether a session's key should be looked up again, because it may have been deleted."""
         return self._keys.is_stale(session_id)
 
     def has_key(self, session_id: str) -> bool:
@@ -184,7 +184,7 @@ class Codec:
             raise not_loaded(session_id)
         return key
 
-    # What a reader does with it.
+    # Used by readers.
 
     async def decrypt(self, found: Sequence[Found]) -> list[bytes]:
         """Return the JSON of data that was found, in the same order.
@@ -271,10 +271,10 @@ def check_size(plain: Plain) -> None:
 
 
 def read_plain(command_type: str, body: bytes) -> Plain | None:
-    """Return what is to be encrypted in a command's body, or None if it carries no data.
+    """Parse the body of a command with data to encrypt. Return None if it carries no data.
 
     Raises:
-        InvalidCommandError: It is no valid body, so what is data in it can't be told.
+        InvalidCommandError: The body is invalid, so its data can't be found.
     """
     from waypost.wire.decode import parse_body
     from waypost.wire.event_types import EventType

@@ -209,7 +209,7 @@ class DirectoryKeyStore:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        # Else a rotation that has read a key could write it back over the tombstone of an erasure.
+        # Otherwise a rotation that has read a key could write it back over the tombstone of an erasure.
         self._read_deployment()
         lock = os.open(self._path / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
@@ -221,7 +221,7 @@ class DirectoryKeyStore:
             os.close(lock)
 
     def _write(self, path: Path, content: bytes) -> None:
-        """Write or replace a file. Whoever sees it sees all of it."""
+        """Write or replace a file atomically: nobody reads a part of it."""
         with self._draft(path.parent, content) as draft:
             os.replace(draft, path)
             _sync_directory(path.parent)

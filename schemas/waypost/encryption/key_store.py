@@ -1,4 +1,4 @@
-"""What a key store is: one wrapped key for each session, and a tombstone for each session whose key was deleted.
+"""The key store: one wrapped key for each session, and a tombstone for each session whose key was deleted.
 
 A store lies outside the log, the snapshots and the database of sessions, because deleting a key there is what makes all
 copies of a session's data unreadable. It never sees a key unwrapped. Values and a protocol only; no I/O.
@@ -44,7 +44,7 @@ class StoredKey:
 class KeyStore(Protocol):
     """A place for wrapped session keys. All methods raise KeyStoreError if the store can't be used.
 
-    The methods may be called from any event loop, one at a time or at once.
+    The methods may be called from any event loop, one at a time or concurrently.
     """
 
     @property
@@ -71,7 +71,7 @@ class KeyStore(Protocol):
     async def create(self, key: StoredKey) -> StoredKey:
         """Store a session's first key, and return what the store holds for that session now.
 
-        If two call this at once, both get the same answer. It is a tombstone if the session's key was deleted.
+        If two call this at the same time, both get the same answer. It is a tombstone if the session's key was deleted.
         """
         ...
 

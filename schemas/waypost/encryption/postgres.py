@@ -1,4 +1,4 @@
-"""A key store in a Postgres of its own: table ``waypost_keys.session_keys``. Needs asyncpg.
+"""A key store in a separate Postgres: table ``waypost_keys.session_keys``. Needs asyncpg.
 
 It must not be the database of sessions, whose backups would bring deleted keys back.
 """
@@ -23,7 +23,7 @@ _statement = partial(load_statement, "waypost.encryption")
 
 
 class _Connection:
-    """The connection of one event loop, which those who use it share one after the other."""
+    """The connection of one event loop. Tasks use it one at a time."""
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
@@ -31,7 +31,7 @@ class _Connection:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a connection that was not lost."""
+        """True if there is a connection that was not lost."""
         return self.open is not None and not self.open.is_closed()
 
 
@@ -89,7 +89,7 @@ class PostgresKeyStore:
     async def create(self, key: StoredKey) -> StoredKey:
         """Store a session's first key, and return what the store holds for that session now."""
         await self._fetch("create", key.session_id, key.key_id, key.wrapping_key, key.wrapped, key.created_at)
-        # A statement of its own: only it sees the row of somebody who was faster.
+        # A separate statement: only it sees the row of a faster caller.
         rows = await self._fetch("find", [key.session_id])
         if not rows:
             raise KeyStoreError(

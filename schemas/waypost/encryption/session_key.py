@@ -66,7 +66,7 @@ class SessionKey:
         )
 
     def decrypt(self, encrypted: EncryptedData, name: str) -> bytes:
-        """Return the JSON of the data of a checkpoint of this name.
+        """Return the JSON of checkpoint data that was encrypted under this name.
 
         Raises:
             UnauthenticDataError: It does not authenticate.

@@ -1,7 +1,7 @@
 """Session keys in memory: loaded from the key store, made for new sessions, looked at again from time to time.
 
-Owns which keys are known and for how long. What is in memory is found without waiting; everything else is awaited, and
-unwrapping happens in threads, as a key management service may take its time.
+Owns which keys are known and for how long. Keys in memory are found without waiting; everything else is
+awaited. Unwrapping happens in threads, because a key management service may take its time.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ _AT_ONCE: Final = 500  # sessions in one question to the store
 
 @dataclass(slots=True)
 class _Known:
-    """What the store held for a session when it was last asked: a key, or a tombstone (None)."""
+    """The store's last answer for a session: a key, or a tombstone (None)."""
 
     key: "SessionKey | None"
     erased_at: datetime | None
@@ -62,7 +62,7 @@ class SessionKeys:
         return found.key
 
     def is_stale(self, session_id: str) -> bool:
-        """Tell whether a session's key should be looked up again, for it may have been deleted since."""
+        """Tell whether a session's key should be looked up again, because it may have been deleted."""
         found = self._known.get(session_id)
         return found is None or found.fresh_until < time.monotonic()
 
@@ -164,6 +164,6 @@ def erased(session_id: str, at: datetime | None) -> KeyErasedError:
     """Return the error for a session whose key was deleted."""
     when = "" if at is None else f" at {at.isoformat(timespec='seconds')}"
     return KeyErasedError(
-        f"The key of session {session_id!r} was deleted{when}: the session was erased. What was encrypted can't be "
+        f"The key of session {session_id!r} was deleted{when}: the session was erased. Its encrypted data can't be "
         "read, and nothing more can be encrypted for it. Use another session id"
     )

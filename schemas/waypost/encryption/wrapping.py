@@ -1,4 +1,4 @@
-"""How session keys are wrapped: with a key-encryption key of your own, or by a key management service.
+"""Wrapping of session keys, with your own key-encryption key or by a key management service.
 
 A wrapping key is 32 random bytes. In a file or a variable it is one line of base64. Further lines are older keys, which
 unwrap what they wrapped but wrap nothing new.
@@ -35,7 +35,7 @@ class KeyWrapper(Protocol):
     """Protection of session keys, which are 32 bytes each.
 
     Both methods may block, as on a network, since they are called in a thread. ``context`` names what the key is for.
-    It is no secret, and must be authenticated: a key that was wrapped in one context is not to be unwrapped in another.
+    It is not secret, but must be authenticated: a key wrapped in one context must not be unwrapped in another.
     """
 
     def wrap(self, key: bytes, context: Mapping[str, str]) -> WrappedKey:

@@ -99,7 +99,7 @@ class Expired:
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """All that the session held is gone, ``removed`` and the ids of its earlier commands included.
+    """Everything that the session held is gone, including ``removed`` and the ids of its earlier commands.
 
     ``erased_at`` is when its first erase command was recorded.
     """

@@ -1,4 +1,4 @@
-"""What encrypted data looks like, so that it is known without a key. Pure; encrypts and decrypts nothing.
+"""The shape of encrypted data, by which it is recognized without a key. Pure; encrypts and decrypts nothing.
 
 Data is encrypted if it is a JSON object whose only member is :data:`MARK`, an object with the members of
 :class:`EncryptedData` and a version and an algorithm that are known here. Whether it authenticates is for those to say
@@ -23,7 +23,7 @@ TAG_BYTES: Final = 16
 #: How the data came: in a create, or in an import, whose checkpoints do not carry the id of its command.
 CREATED: Final = "create"
 IMPORTED: Final = "import"
-# Written with an escape, or after another member, the mark is none.
+# A mark that is written with an escape, or that follows another member, does not count.
 _MARKED: Final = re.compile(rb'\{[ \t\n\r]*+"waypost\.encrypted"[ \t\n\r]*+:')
 _KEY_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/]++={0,2}")
@@ -41,7 +41,7 @@ _NONCE_DIGITS: Final = 4 * NONCE_BYTES // 3
 _FEWEST_BYTES: Final = TAG_BYTES + len(b"{}")
 _LAST: Final = ("by", "command", "nonce", "ciphertext")
 _MEMBERS: Final = {"v", "alg", "key", "session", *_LAST}
-# Nine members, and names that may consist of commas. What has more is not parsed, however much it holds.
+# Nine members, and names that may consist of commas. Data with more commas is not parsed, however large it is.
 _MOST_COMMAS: Final = 8 + 2 * MAX_SESSION_ID + MAX_COMMAND_ID
 
 
@@ -49,7 +49,7 @@ class EncryptedData(NamedTuple):
     """Members of encrypted data. ``nonce`` and ``ciphertext`` are base64, and the ciphertext ends with its tag.
 
     ``key`` is the id of the key, which is that of the session ``origin``. ``session`` is where the data may be read:
-    the origin, or a session to which whoever had the key copied it. ``by`` and ``command`` are the kind and the id of
+    the origin, or a session to which somebody with the key copied it. ``by`` and ``command`` are the kind and the id of
     the command that brought it.
     """
 

@@ -121,7 +121,7 @@ def _after_erasure(session: Session, command: Command, erased_at: int) -> Erased
 
 
 def rejected_as_erased(session_id: str, erased_at: int) -> Rejected:
-    """Return the rejection of whatever comes to an erased session. It quotes nothing of the command."""
+    """Return the rejection of any command to an erased session. It does not quote the command."""
     return Rejected(
         ERASED,
         f"session {session_id!r} was erased at {format_micros(erased_at)} and takes no more commands; the content of "

@@ -124,7 +124,7 @@ class CommandMethods(ABC):
         return self._send(EventType.EXPIRE, session_id, expire_body(idle_since, pinned))
 
     def erase(self, session_id: str) -> str:
-        """Erase a session for good: its checkpoints, pinned ones included, its policy and its command ids.
+        """Erase a session for good: its checkpoints, including pinned ones, its policy and its command ids.
 
         A tombstone stays. Every later command to the session is rejected as ``erased``, whenever it was published, and
         its content is not kept, so the id can never be used again. The result is ``waypost.session.erased``.

@@ -201,7 +201,7 @@ class Publisher(CommandMethods):
         return 0 if self._encrypter is None else len(self._encrypter)
 
     async def prepare(self, *session_ids: str) -> None:
-        """Have the keys of sessions in memory, so that later calls for them need not wait for one.
+        """Load the keys of sessions into memory, so that later calls for them do not have to wait for one.
 
         A session without a key gets one. Without a codec, this does nothing. With a codec and a spool, await it before
         the first call for a session: such a call can't wait, and commands are not kept in memory alone.

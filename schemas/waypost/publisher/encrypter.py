@@ -1,8 +1,8 @@
 """Encryption of commands on their way into the buffer, and the wait for keys that are not in memory.
 
 A call never waits for a key store. The first commands of a session are held here, unencrypted and in memory alone,
-until its key is there; then they go on, encrypted and in their order. A publisher with a spool promises more than
-memory can hold, so there a call raises an error instead, and whoever calls loads the key first.
+until its key is there; then they enter the buffer, encrypted and in their order. A publisher with a spool promises
+more than memory can hold: there, such a call raises an error instead, and the caller loads the key first.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ class Encrypter:
     Args:
         codec: Has the keys.
         put: Puts commands into the buffer; takes a time-out in seconds.
-        lost: Is told a command that will not be sent, and why.
+        lost: Called with a command that will not be sent, and the reason.
         spooled: Whether nothing may be held in memory alone.
         most_count: The most commands held.
         most_bytes: The most bytes held.
@@ -77,7 +77,7 @@ class Encrypter:
     async def start(self) -> None:
         """Belong to this event loop."""
         self._loop = asyncio.get_running_loop()
-        # What reads bodies brings pydantic, which takes too long to import for a call on the event loop.
+        # The parser of bodies imports pydantic, which takes too long for a call on the event loop.
         await asyncio.to_thread(import_module, "waypost.wire.decode")
 
     async def load(self, accepted: Sequence[Pending], timeout: float | None = None) -> None:
@@ -138,7 +138,7 @@ class Encrypter:
         return True
 
     def _unloaded(self, accepted: Sequence[Pending]) -> list[str]:
-        """Return the sessions whose keys are needed and not in memory. What is to be encrypted is then known."""
+        """Return the sessions whose keys are needed and not in memory. Parse the bodies that were not parsed yet."""
         needed: set[str] = set()
         for pending in accepted:
             if pending.session_id is None or pending.body_is_encrypted:
@@ -156,7 +156,7 @@ class Encrypter:
                 self._codec.encrypted_body(pending.plain, pending.session_id, pending.command_id)
             )
 
-    # What waits for a key.
+    # Commands that wait for a key.
 
     def _hold(self, session_id: str, accepted: Sequence[Pending]) -> None:
         size = sum(pending.size for pending in accepted)
@@ -225,7 +225,7 @@ class Encrypter:
             self.bytes -= size
 
     async def _refresh(self, session_id: str) -> None:
-        """Look up a session's key again, for it may have been deleted."""
+        """Look up a session's key again, because it may have been deleted."""
         if session_id in self._refreshed:
             return
         self._refreshed.add(session_id)
@@ -242,7 +242,7 @@ class Encrypter:
 
     async def settled(self) -> None:
         """Wait until nothing is held that was held when this was called."""
-        await asyncio.sleep(0)  # a task that this call's own loop was told to begin
+        await asyncio.sleep(0)  # a task that was scheduled on this loop can start first
         if self._tasks:
             await asyncio.wait(set(self._tasks))
 

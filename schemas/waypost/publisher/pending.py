@@ -62,7 +62,7 @@ class Pending:
         self.body_is_encrypted = False
 
     def encrypted(self, value: bytes) -> None:
-        """Take the encrypted body in place of what was to be encrypted."""
+        """Replace the plain body with the encrypted one."""
         self.value = value
         self.size = len(value) + _OVERHEAD
         self.plain = None

@@ -56,7 +56,7 @@ def counted(
     spooler: "Spooler | None",
     encrypter: "Encrypter | None" = None,
 ) -> PublisherStats:
-    """What the parts of a publisher count now. ``sender`` is None before the start, ``spooler`` without a spool."""
+    """Return the current counts of a publisher. ``sender`` is None before the start, ``spooler`` without a spool."""
     held, given_up = (0, 0) if encrypter is None else (len(encrypter), encrypter.dropped)
     return PublisherStats(
         accepted=buffer.accepted + held + given_up,

@@ -36,7 +36,7 @@ async def decrypted_event(event: Event, codec: "Codec | None") -> Event:
     except (ValueError, LookupError, TypeError, AttributeError):
         # Not a result as workers write it.
         return replace(
-            event, decryption_error=EncryptionError(f"{event!r} is no result that can be decrypted")
+            event, decryption_error=EncryptionError(f"{event!r} is not a result that can be decrypted")
         )
     try:
         (plain,) = await codec.decrypt([found])

@@ -1,7 +1,7 @@
 """``python -m tests.tools.bench.encryption``: what encryption costs; writes ``build/bench-encryption.json``.
 
-With and without a codec, in turns in one run: the time of a publish call at 1 KB while Kafka works, and the commands a
-second of one worker that finds a full topic. The encrypted deployment rejects plaintext, so its worker looks at the
+With and without a codec, in turns in one run: the time of a publish call at 1 KB while Kafka works, and the commands
+per second of one worker that finds a full topic. The encrypted deployment rejects plaintext, so its worker checks the
 shape of all data.
 """
 
@@ -41,14 +41,14 @@ _LOOK_SECONDS: Final = 0.02
 
 
 class Drained(NamedTuple):
-    """Commands a second of a worker, and microseconds of its processor time for each."""
+    """Commands per second of a worker, and microseconds of its processor time per command."""
 
     per_second: float
     cpu_us: float
 
 
 class Deployment:
-    """Topics and a database of their own, with a codec or without."""
+    """A deployment with its own topics and database, with a codec or without."""
 
     def __init__(self, line: CommandLine, codec: Codec | None) -> None:
         self.line = line
@@ -78,7 +78,7 @@ class Deployment:
             assert await publisher.flush(_PATIENCE) == 0
 
     async def drained(self, count: int) -> "Drained":
-        """What one worker did from its first batch to its last."""
+        """Measure one worker from its first batch to its last."""
         connection = await asyncpg.connect(self.line.settings["WAYPOST_POSTGRES_DSN"])
         worker = self.line.start("worker")
         try:
@@ -156,7 +156,7 @@ async def timed_calls(plain: Deployment, encrypted: Deployment, count: int) -> d
 
 
 async def throughput(pairs: Sequence[tuple[Deployment, Deployment]], count: int) -> dict[str, Any]:
-    """Fill both deployments of each pair, then have a worker drain one after the other."""
+    """Fill both deployments of each pair, then have a worker drain each, one at a time."""
     rates: dict[str, list[float]] = {"plain": [], "encrypted": []}
     cpu: dict[str, list[float]] = {"plain": [], "encrypted": []}
     for turn, (plain, encrypted) in enumerate(pairs):
@@ -209,7 +209,7 @@ def measure(servers: Servers, directory: Path, *, calls: int, commands: int, rep
 
 
 def lines(measured: dict[str, Any]) -> list[str]:
-    """What was measured, as text."""
+    """Return the measurements as text."""
     calls, worker = measured["calls"], measured["worker"]
     rates, cpu = worker["commands_per_second"], worker["cpu_us_per_command"]
     return [
@@ -218,12 +218,12 @@ def lines(measured: dict[str, Any]) -> list[str]:
         f"{calls['more_us']['value']:.1f} us more, at most {MOST_MORE_US:g} promised",
         f"one worker: {max(rates['plain']):,.0f} commands/s plain, {max(rates['encrypted']):,.0f} encrypted; ratio "
         f"{worker['ratio']['value']:.3f}, at least {LEAST_RATIO:g} promised; {min(cpu['plain']):.0f} and "
-        f"{min(cpu['encrypted']):.0f} us of its processor time a command",
+        f"{min(cpu['encrypted']):.0f} us of its processor time per command",
     ]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark with servers of its own."""
+    """Run the benchmark with its own servers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calls", type=int, default=10_000, help="timed calls of each kind")
     parser.add_argument("--commands", type=int, default=40_000, help="commands that a worker drains")
