@@ -26,7 +26,7 @@ def key_settings(settings: Settings) -> KeySettings | None:
         settings.allow_plaintext,
     )
     if found.wrapper and config_origin("key_wrapper") == str(config_file()):
-        # Whoever puts a waypost.toml into this directory could have any code run.
+        # Anyone who can put a waypost.toml into this directory could have any code run.
         raise SettingsError("key_wrapper can't be in a file: it names code to run. Set WAYPOST_KEY_WRAPPER")
     given = (found.dsn, found.directory, found.wrapping_key, found.wrapping_key_file, found.wrapper)
     return found if any(given) else None

@@ -1,4 +1,4 @@
-"""What doctor knows of session keys: whether the store can be reached, and whether its keys can be unwrapped."""
+"""Check session keys for doctor: whether the store can be reached, and whether its keys can be unwrapped."""
 
 import asyncio
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ async def check_keys(codec: Codec, state_dsns: Sequence[str], keys_dsn: str | No
     findings = []
     if (shared := shared_database(keys_dsn, state_dsns)) is not None:
         findings.append(
-            Finding("warning", _SUBJECT, shared, "move the key store to a Postgres with backups of its own")
+            Finding("warning", _SUBJECT, shared, "move the key store to a Postgres with separate backups")
         )
     try:
         deployment = await codec.store.deployment()

@@ -48,7 +48,7 @@ _new: Final = tuple.__new__
 class Decoded(NamedTuple):
     """A record as far as it can be understood without state: a command, or the reason why it is not one. ``session_id``
     is the session whose state is needed to decide, or None. A rejected command needs its session too, because an erased
-    session keeps nothing of what comes.
+    session keeps no content of later commands.
     """
 
     record: KafkaRecord

@@ -43,7 +43,7 @@ def kept(row: RejectedRow) -> RejectedRow:
 
 
 def without_content(row: RejectedRow) -> RejectedRow:
-    """Return the row of a command to an erased session, which tells that it came, and of what size it was."""
+    """Return the row of a command to an erased session, which shows only that it came, and how large it was."""
     value = row.value
     return row._replace(
         value=None if value is None else b"",

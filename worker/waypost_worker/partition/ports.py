@@ -351,7 +351,7 @@ class Changes:
     authority: Authority | None = None
 
     def kept_rejections(self) -> list[RejectedRow]:
-        """Return the rejected commands of this batch that are to be stored."""
+        """Return the rejected commands that this batch stores."""
         return [
             row
             for row in self.rejected

@@ -169,5 +169,5 @@ class MemoryFold:
             self.rejected[row.offset] = (row.code, rejected_digest(row), spread, row.session_id)
 
     def was_erased(self, offset: int, session_id: str | None) -> bool:
-        """Return whether the refused command at this offset is gone because its session was erased later."""
+        """Return whether the rejected command at this offset is gone because its session was erased later."""
         return session_id is not None and offset < self.erased.get(session_id, -1)

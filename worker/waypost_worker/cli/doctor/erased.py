@@ -1,4 +1,4 @@
-"""What ``waypost doctor`` asks about erased sessions: are they still empty, and how old is the oldest byte of one?"""
+"""Check erased sessions for ``waypost doctor``: whether they are still empty, and how old the oldest byte of one is."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
@@ -49,7 +49,7 @@ async def check_erased(settings: Settings, partitions: int) -> list[Finding]:
     findings = [_remains(topic, sessions, found, kept)]
     if holding := sum(row["holding"] for row in rows):
         message = f"{holding:,} of {sessions:,} hold checkpoints or a policy again"
-        mend = "finish the upgrade of all workers, run 'waypost verify', and erase them once more"
+        mend = "finish the upgrade of all workers, run 'waypost verify', and erase them again"
         findings.append(Finding("error", _SUBJECT, message, mend))
     return [*findings, *keys]
 
@@ -70,7 +70,7 @@ async def _keys_that_came_back(settings: Settings, databases: Databases) -> list
                 found = await store.find([row["session_id"] for row in rows])
                 back += [key.session_id for key in found.values() if not key.erased]
     except EncryptionError:
-        return []  # the finding about keys says so
+        return []  # check_keys reports the error
     finally:
         await store.close()
     if not back:
@@ -109,7 +109,7 @@ async def _in_log(settings: Settings, databases: Databases, partitions: int) -> 
 def _remains(topic: str, sessions: int, found: list[_InLog], kept: timedelta | None) -> Finding:
     if not found:
         none = (
-            f"there are {sessions:,}, and the command topic holds nothing of them"
+            f"there are {sessions:,}, and the command topic holds none of their commands"
             if sessions
             else "there are none"
         )
@@ -128,7 +128,7 @@ def _remains(topic: str, sessions: int, found: list[_InLog], kept: timedelta | N
         return Finding("warning", _SUBJECT, f"{message}, and nothing removes it", mend)
     if not kept:
         mend = f"give this login DescribeConfigs on {topic}"
-        return Finding("warning", _SUBJECT, f"{message}, and until when can't be told", mend)
+        return Finding("warning", _SUBJECT, f"{message}, and how long it keeps them is unknown", mend)
     last = max(one.erased_at for one in found) + kept
     return Finding(
         "ok", _SUBJECT, f"{message}, and the last are gone by {last.astimezone(UTC):%Y-%m-%d %H:%M}"

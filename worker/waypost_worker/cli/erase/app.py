@@ -61,11 +61,10 @@ def erase(
     """Erase a session for good, and say what still holds its bytes.
 
     Its key is deleted first, if it has one, which makes what is encrypted
-    unreadable everywhere. Its checkpoints go, pinned ones included, with its
-    policy, its command ids and its rejected commands. Subscribers get
-    'waypost.session.erased'. A tombstone stays: whatever comes later for this
-    session is rejected, and its content is not kept. The id can't be used
-    again.
+    unreadable everywhere. Its checkpoints are removed, including pinned ones,
+    with its policy, its command ids and its rejected commands. Subscribers get
+    'waypost.session.erased'. A tombstone stays: later commands of this session
+    are rejected, and their content is not kept. The id can't be used again.
 
     Topics, snapshots and backups can't be changed one session at a time. The
     receipt lists each of them that may still hold bytes of the session, and
@@ -104,7 +103,7 @@ def erase(
 
 
 class _Choice(NamedTuple):
-    """What is to be erased, and how: ``session``, or all sessions whose ids begin with ``prefix``."""
+    """The sessions to erase, and how: ``session``, or all sessions whose ids begin with ``prefix``."""
 
     session: str | None
     prefix: str
@@ -162,7 +161,7 @@ async def _plan(settings: Settings, session: str, chosen: _Choice, output: Forma
 
 
 async def _one(settings: Settings, session: str, chosen: _Choice) -> dict[str, Any]:
-    """Erase one session; the receipt."""
+    """Erase one session and return the receipt."""
     await require_this_version(settings)
     async with connected(settings, patiently=True) as databases:
         held = await look(databases, settings.postgres_schema, session)
@@ -180,7 +179,7 @@ async def _one(settings: Settings, session: str, chosen: _Choice) -> dict[str, A
 async def _many(
     settings: Settings, chosen: _Choice, receipts: Path | None, dry_run: bool, output: Format
 ) -> None:
-    """Erase all sessions of a prefix, one after the other; or list them."""
+    """Erase all sessions of a prefix one at a time, or list them."""
     if not dry_run:
         await require_this_version(settings)
     async with connected(settings, patiently=True) as databases:
@@ -201,12 +200,12 @@ async def _many(
 async def _erase_all(
     stream: Stream, settings: Settings, databases: Databases, chosen: _Choice, receipts: Path | None
 ) -> int:
-    """Erase all sessions of a prefix; how many."""
+    """Erase all sessions of a prefix and return how many there were."""
     schema = settings.postgres_schema
     done: set[str] = set()
     async with publishing(settings) as publisher:
         eraser = Eraser(settings, databases, publisher, Places(settings, databases), chosen.timeout)
-        for _ in range(2):  # once more for those that began meanwhile
+        for _ in range(2):  # the second time for sessions that began during the first
             async for row in sessions(databases, schema, chosen.prefix):
                 if (name := row["session_id"]) in done:
                     continue
@@ -253,6 +252,6 @@ def _show(made: dict[str, Any], output: Format) -> None:
 def _warn(made: dict[str, Any]) -> None:
     if made["key_came_back"]:
         note(
-            f"warning: {made['session_id']!r} was erased before, and its key was there again: an older key store was "
-            "restored. It is deleted now; 'waypost doctor' finds others"
+            f"warning: {made['session_id']!r} was erased before, but its key had come back, because an "
+            "older key store was restored. The key is deleted now; 'waypost doctor' finds others"
         )

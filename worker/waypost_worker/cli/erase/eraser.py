@@ -1,7 +1,7 @@
-"""Erases sessions, one after the other.
+"""Erase sessions, one at a time.
 
-Each step can be repeated. Whoever is killed between two of them starts again from the first one, and ends with a
-receipt that says the same.
+Each step can be repeated. If a run is killed between two steps, the next run starts again with the first step, and ends
+with a receipt that says the same.
 """
 
 from typing import TYPE_CHECKING, Any, Final
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from waypost.publisher.waiter import CommandResult
 
 _UNSUPPORTED: Final = "unsupported-type"
-# What a worker can't remove: it does not look at the session of what it skips or finds in a wrong partition.
+# Workers can't remove these: they don't look at the session of a command that they skip or find in a wrong partition.
 _LEFT_BY_WORKERS: Final = ("misrouted", "skipped")
 _ASKED: Final = 3
 
 
 async def require_this_version(settings: Settings) -> None:
-    """CommandError if there is a worker of another version, which may know no tombstones.
+    """Raise CommandError if there is a worker of another version, which may not know tombstones.
 
-    It would reject the erasure or, worse, take a partition over later and apply what comes to the session.
+    It would reject the erasure or, worse, take a partition over later and apply later commands of the session.
     """
     from waypost import __version__
     from waypost_worker.kafka.group_members import UNKNOWN_VERSION, worker_versions
@@ -43,7 +43,7 @@ async def require_this_version(settings: Settings) -> None:
         async with kafka_errors(settings):
             found = await worker_versions(kafka_connection(settings), settings.group_id)
     except (CommandError, RefusedError):
-        return  # this login may not look, or Kafka is away, which publishing says better
+        return  # this login may not look, or Kafka is unreachable, which publishing reports better
     if others := sorted(set(found) - {__version__, UNKNOWN_VERSION}):
         raise CommandError(
             f"this is version {__version__}, and workers of version {' and '.join(others)} are running, which may not "
@@ -82,7 +82,7 @@ class Eraser:
         return make_receipt(session, self._settings.topics.commands, result.body, key, left)
 
     async def _command(self, session: str, command_id: str | None = None) -> "CommandResult":
-        """Publish the command; its result. CommandError if a worker does not know it."""
+        """Publish the command and return its result. Raise CommandError if a worker does not know it."""
         command = Prepared(session, EventType.ERASE, b"{}")
         result = await result_of(self._publisher, command, self._timeout, command_id)
         if result.type == EventType.REJECTED and result.body["code"] == _UNSUPPORTED:
@@ -94,10 +94,10 @@ class Eraser:
         return result.raise_if_rejected()
 
     async def _settle(self, session: str, result: "CommandResult") -> int:
-        """Have results that were emitted removed from the outbox; how many entries are left that may hold some.
+        """Have emitted results removed from the outbox. Return how many entries are left that may hold some.
 
-        A batch removes what was emitted before it. In a partition without traffic, there would be none: the same
-        command once more is one, and changes nothing.
+        A batch removes what was emitted before it. A partition without traffic has no such batch, so the same command
+        is published again: it makes one, and changes nothing.
         """
         partition, offset = result.token
         database, sql = self._databases.of(partition), query("erase/owed", self._settings.postgres_schema)

@@ -1,4 +1,4 @@
-"""What Postgres holds of a session, and which sessions there are."""
+"""Read what Postgres holds of a session, and which sessions there are."""
 
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -12,7 +12,7 @@ _PAGE: Final = 500
 
 
 class Held(NamedTuple):
-    """What all databases hold of a session; the times are None if it is unknown there.
+    """The rows that all databases hold of a session. The times are None if it is unknown there.
 
     ``unattributed`` rejected commands name no session that could be read.
     """
@@ -42,7 +42,7 @@ async def look(databases: Databases, schema: str, session: str) -> Held:
 
 
 def require_known(held: Held, session: str) -> None:
-    """CommandError if no command of the session ever reached a worker: the id may be mistyped."""
+    """Raise CommandError if no command of the session ever reached a worker: the id may be mistyped."""
     if held.first is None and not held.rejected:
         raise CommandError(
             f"no worker has applied a command of a session {session!r}. Nothing was changed. Check the id; if commands "
@@ -51,7 +51,7 @@ def require_known(held: Held, session: str) -> None:
 
 
 def require_gone(held: Held, session: str) -> datetime:
-    """Return when the session was erased; CommandError if anything of it is still there."""
+    """Return when the session was erased. Raise CommandError if anything of it is still there."""
     if held.erased_at is None:
         raise CommandError(f"Postgres has no tombstone of {session!r}: is this the workers' database?")
     if held.checkpoints or held.rejected:

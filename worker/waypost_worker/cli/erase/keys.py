@@ -10,7 +10,7 @@ from waypost_worker.config.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class DeletedKey:
-    """What the key store says of a session.
+    """A session's entry in the key store, after the deletion of its key.
 
     ``deleted_at`` is the time of the first deletion. ``key_id`` is empty if there never was a key. ``returned`` says
     that there was a key although the session had been erased: an older key store was restored.

@@ -43,7 +43,7 @@ def make_receipt(
 
 
 def check_writable(path: Path) -> None:
-    """CommandError unless a receipt can be written there: afterwards would be too late to say so."""
+    """Raise CommandError unless a receipt can be written there: after the erasure, it is too late to refuse."""
     if path.is_dir():
         raise CommandError(f"--receipt: {path} is a directory. Nothing was changed; name a file", USAGE)
     try:
@@ -56,7 +56,7 @@ def check_writable(path: Path) -> None:
 
 
 def check_directory(path: Path) -> None:
-    """CommandError unless receipts can be written into this directory, which is made if need be."""
+    """Create this directory if it is missing. Raise CommandError unless receipts can be written into it."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

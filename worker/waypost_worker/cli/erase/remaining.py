@@ -1,4 +1,4 @@
-"""What may still hold bytes of an erased session, where, and until when."""
+"""Find the places that may still hold bytes of an erased session, and until when."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
@@ -27,8 +27,8 @@ _UNSEEN: Final = "not visible from here"
 class Remaining:
     """A place that may still hold bytes of the session.
 
-    ``since`` is the earliest time they can be of. ``until`` is when the last of them are gone; None if that can't be
-    told, or if nothing removes them.
+    ``since`` is the earliest time they can be from. ``until`` is when the last of them are gone; None if that is
+    unknown, or if nothing removes them.
     """
 
     where: str
@@ -79,7 +79,7 @@ class Erasure:
 
 
 class Places:
-    """The places of a deployment. What is the same for many sessions is looked at once."""
+    """The places of a deployment. Facts that are the same for many sessions are looked up only once."""
 
     def __init__(self, settings: Settings, databases: Databases) -> None:
         self._settings = settings
@@ -120,7 +120,7 @@ class Places:
     async def _in_topic(
         self, topic: str, what: str, erasure: Erasure, last: datetime, log_start: datetime | None = None
     ) -> Remaining:
-        """Return what a topic may still hold, the ``last`` of it written then."""
+        """Return what a topic may still hold. The newest of it was written at ``last``."""
         where, what = f"{topic}/{erasure.partition}", erasure.said(what)
         bounds = [moment for moment in (erasure.first, log_start) if moment is not None]
         kept = await self._kept_in(topic)
@@ -130,7 +130,7 @@ class Places:
         return Remaining(where, what, "none needed", since, last + kept)
 
     async def _kept_in(self, topic: str) -> timedelta | str | None:
-        """Return how long a topic keeps a record at the most; None if indefinitely, or why that can't be told."""
+        """Return how long a topic keeps a record at the most; None if indefinitely, or the reason why it is unknown."""
         from waypost_worker.kafka.topics import kept_ms
         from waypost_worker.partition.ports import RefusedError
 
@@ -224,5 +224,5 @@ def _with_keys(erasure: Erasure) -> list[Remaining]:
 
 
 def shown(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows of a table, with what can't be told in words."""
+    """Return the rows of a table, with a word for times that are unknown."""
     return [{**one, "until": one["until"] or "unknown"} for one in found]

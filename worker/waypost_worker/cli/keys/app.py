@@ -171,11 +171,11 @@ def rotate(
 ) -> int:
     """Wrap all session keys with the newest wrapping key, in place.
 
-    Agents and readers go on meanwhile, if they have both wrapping keys. Data is
-    not encrypted again: its keys stay the same. It can be stopped and started
-    again; keys that are wrapped with the newest one are passed over. Exit code
-    1 if a key could not be unwrapped: it stays as it is, so keep its wrapping
-    key.
+    Agents and readers keep working during the rotation, if they have both
+    wrapping keys. Data is not encrypted again: its keys stay the same. It can be
+    stopped and started again; keys that are wrapped with the newest one are
+    skipped. Exit code 1 if a key could not be unwrapped: it stays as it is, so
+    keep its wrapping key.
 
     For example:
 
