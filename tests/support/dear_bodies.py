@@ -37,8 +37,9 @@ def dear_bodies(size: int = WHOLE) -> Iterator[DearBody]:
         yield DearBody(kind, "unknown fields", _counted(b"{", b'"%x":0', b"}", size))
         yield DearBody(kind, "one field repeated", _filled(b"{", b'"checkpoint_id":"a"', b"}", size))
         yield DearBody(kind, "white space", b'{"checkpoint_id":"a"' + b" " * (size - 21) + b"}")
-    yield DearBody(EventType.CLEAR, "unknown fields", _counted(b"{", b'"%x":0', b"}", size))
-    yield DearBody(EventType.CLEAR, "a list of lists", _filled(b"[", b"[]", b"]", size))
+    for kind in EventType.CLEAR, EventType.ERASE:
+        yield DearBody(kind, "unknown fields", _counted(b"{", b'"%x":0', b"}", size))
+        yield DearBody(kind, "a list of lists", _filled(b"[", b"[]", b"]", size))
     yield DearBody(EventType.EXPIRE, "unknown fields", _counted(b"{", b'"%x":0', b"}", size))
     yield DearBody(EventType.EXPIRE, "one field repeated", _filled(b"{", b'"pinned":true', b"}", size))
     yield DearBody(EventType.EXPIRE, "a time of digits", b'{"idle_since":"' + b"1" * (size - 17) + b'"}')

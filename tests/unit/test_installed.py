@@ -29,8 +29,8 @@ def test_every_extra_has_something_to_import(installed: ModuleType) -> None:
 def test_every_example_is_tried_with_what_it_says_it_needs(installed: ModuleType) -> None:
     tried = {name: extra for extra in installed.MODULES for name, _ in installed.programs(extra)}
     examples = {path.name for path in (ROOT / "examples").glob("*.py")}
-    # It needs no part of Waypost.
-    assert set(tried) - {"its modules"} == examples - {"confluent_producer.py"}
+    # The one needs no part of Waypost, the other several extras and boto3.
+    assert set(tried) - {"its modules"} == examples - {"confluent_producer.py", "kms_encryption.py"}
     assert tried["langgraph_thread.py"] == "langgraph"
     assert tried["billing_subscriber.py"] == ""
 

@@ -122,7 +122,7 @@ class EmittedTail:
             raise RefusedError(
                 f"the last result below offset {self._results_offset} of the results topic answers command "
                 f"{self._last_below}, but in Postgres it answers {self._emitted}: the topic was recreated "
-                "or cut. Nothing was changed; use another topic prefix, or rebuild with 'waypost replay'"
+                "or truncated. Nothing was changed; use another topic prefix, or rebuild with 'waypost replay'"
             )
 
     def compare(self, offset: int, record: ResultRecord) -> None:

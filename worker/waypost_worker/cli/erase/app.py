@@ -58,7 +58,7 @@ def erase(
     timeout: TimeoutFlag = 30,
     common: Common = NOTHING_GIVEN,
 ) -> int:
-    """Erase a session for good, and say what still holds its bytes.
+    """Erase a session for good, and list what still holds its bytes.
 
     Its key is deleted first, if it has one, which makes what is encrypted
     unreadable everywhere. Its checkpoints are removed, including pinned ones,

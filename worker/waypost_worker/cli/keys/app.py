@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from waypost.encryption.key_store import KeyStore, StoredKey
     from waypost.encryption.wrapping import KeyWrapper
 
-app = App(name="keys", help="Make a key store, look at keys, and rotate what wraps them.")
+app = App(name="keys", help="Create a key store, look at keys, and rotate what wraps them.")
 _COLUMNS: Final = ("session_id", "key_id", "state", "wrapping_key", "created_at", "erased_at")
 
 
