@@ -4,6 +4,7 @@ Bodies are trees whose objects are lists of members, so that a name can stand tw
 """
 
 import json
+import re
 import string
 from collections.abc import Iterator
 from copy import deepcopy
@@ -30,6 +31,7 @@ class Raw(bytes):
 
 
 # Valid trees.
+_ENCRYPTED: Final = re.compile(rb'("encrypted"\s*:\s*)true')
 
 
 def schema_of(command_type: str) -> dict[str, Any]:
@@ -276,6 +278,8 @@ def body(chance: Random, command_type: str, session: str, most_bytes: int = 1_03
 def bodies(chance: Random, command_type: str) -> tuple[str, bytes]:
     """Return a batch of commands of one type with changed bodies, mostly behind an import that gives them ids."""
     session, said, room = chance.choice(SESSIONS), "", 1_030_000
+    if command_type == "waypost.session.erase":  # everything that follows would be rejected
+        session = f"erased-{chance.randrange(10**9)}"
     commands: list[Command] = []
     if chance.random() < 0.7:
         commands.append(
@@ -287,6 +291,8 @@ def bodies(chance: Random, command_type: str) -> tuple[str, bytes]:
         )
     for number in range(chance.choice([1, 1, 2, 5, 10])):
         made, what = body(chance, command_type, session, room)
+        # A session or a deployment that accepts only encrypted data would reject everything that follows.
+        made = _ENCRYPTED.sub(rb"\1null", made)
         if len(made) > room:
             continue
         room -= len(made) + 500
