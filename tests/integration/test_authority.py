@@ -111,7 +111,7 @@ def test_topics_with_a_key_have_an_authority_before_anybody_can_publish(
     public = new_key(own, "one.pem")
     late = own.run("topics", "create", "--authority-key", "one.pem", "--skip-zombie-test")
     assert late.code == 1
-    assert "exists already" in late.error
+    assert "already exists" in late.error
     prefix = f"{own.settings['WAYPOST_TOPIC_PREFIX']}-new"
     settings = {"WAYPOST_TOPIC_PREFIX": prefix, "WAYPOST_GROUP_ID": prefix}
     new = CommandLine(own.directory, {**own.settings, **settings})
@@ -172,7 +172,7 @@ def test_a_key_file_is_never_overwritten(own: CommandLine) -> None:
     before = (own.directory / "one.pem").read_bytes()
     again = own.run("authority", "create-key", "one.pem")
     assert again.code == 1
-    assert "exists already" in again.error
+    assert "already exists" in again.error
     assert (own.directory / "one.pem").read_bytes() == before
 
 

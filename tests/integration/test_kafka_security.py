@@ -275,7 +275,7 @@ UNUSABLE: dict[str, tuple[dict[str, str], str]] = {
     "login unused": ({"SECURITY_PROTOCOL": "SSL"}, "does not use it; set SASL_SSL"),
     "all unused": (
         {"SECURITY_PROTOCOL": "PLAINTEXT"},
-        "kafka_security_protocol=PLAINTEXT makes no use of it",
+        "kafka_security_protocol=PLAINTEXT does not use it",
     ),
     "no mechanism": ({"SASL_MECHANISM": ""}, "needs kafka_sasl_mechanism"),
     "no user": ({"SASL_USERNAME": ""}, "needs kafka_sasl_username and kafka_sasl_password"),

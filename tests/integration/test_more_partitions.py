@@ -163,7 +163,7 @@ async def test_what_is_not_drained_is_not_given_up(
     # Without naming the old topics nothing proves that they are drained, and the count must stay.
     refused = await run(new, "topics", "adopt", "--yes")
     assert refused.code == 1
-    assert "was made for 3 partitions, the new topics have 7" in refused.error
+    assert "was created for 3 partitions, the new topics have 7" in refused.error
     owner = live.own(0)  # killed between its commit and the word that Kafka has the result
     owner.told.hooks.append(lambda: owner.task.cancel() and None)
     await live.until(owner.task.done)

@@ -228,7 +228,7 @@ async def test_a_target_of_another_log_is_refused(live: Deployment, line: Comman
     fewer = type(live.topics)(f"{live.topics.prefix}-fewer")
     await create_topics(live.connection, fewer, 2)
     refused = await run(line, "replay", "--schema", "side", "--topic-prefix", fewer.prefix)
-    assert (refused.code, "was made for 3 partitions" in refused.error) == (1, True)
+    assert (refused.code, "was created for 3 partitions" in refused.error) == (1, True)
     await execute(live.dsn, "create schema foreign_one", "create table foreign_one.mine (a int)")
     refused = await run(line, "replay", "--schema", "foreign_one")
     assert (refused.code, "tables that are not Waypost's" in refused.error) == (1, True)

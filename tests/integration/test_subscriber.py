@@ -245,7 +245,7 @@ async def test_a_topic_that_is_made_later_is_waited_for_and_that_is_said(
     events = Subscriber(bootstrap, topic_prefix=topic_prefix, group=group, from_beginning=True)
     taking = asyncio.create_task(anext(aiter(events)))
     async with asyncio.timeout(PATIENCE):
-        while f"does not tell of a topic '{topics.results}'" not in caplog.text:  # noqa: ASYNC110
+        while f"does not know a topic '{topics.results}'" not in caplog.text:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         await create_topics(Connection(bootstrap), topics, 1)
         async with AIOKafkaProducer(bootstrap_servers=bootstrap) as producer:

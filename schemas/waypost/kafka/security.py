@@ -40,8 +40,8 @@ class KafkaSecurity:
             unused = sorted(name for name in unused if getattr(self, name) is not None)
             if unused and not used:
                 raise SettingsError(
-                    f"{PREFIX}{unused[0]} is set, but kafka_security_protocol={protocol} makes no use of it; "
-                    f"take {'SASL_SSL' if with_tls or with_login or family == 'sasl_' else 'SSL'}"
+                    f"{PREFIX}{unused[0]} is set, but kafka_security_protocol={protocol} does not use it; "
+                    f"set {'SASL_SSL' if with_tls or with_login or family == 'sasl_' else 'SSL'}"
                 )
         if protocol == "PLAINTEXT":
             return {}

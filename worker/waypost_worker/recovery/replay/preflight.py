@@ -106,7 +106,7 @@ def check_target(
     for row in standing.rows:
         if row.partitions != partitions or row.partition >= partitions:
             raise RefusedError(
-                f"the schema {schema!r} was made for {row.partitions} partitions, the command topic has "
+                f"the schema {schema!r} was created for {row.partitions} partitions, the command topic has "
                 f"{partitions}: it belongs to another log. Nothing was changed; see --topic-prefix and --schema"
             )
         if row.worked and not (onto_backup or emit_to):
