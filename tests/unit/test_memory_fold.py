@@ -203,3 +203,39 @@ def test_an_erasure_takes_the_rejected_commands_before_it_and_no_others() -> Non
     ]
     (alive,) = found(1, 3, session=tombstone._replace(erased_at=None))
     assert alive.startswith("sessions s: erased_at is None, the log says 2025-")
+
+
+def test_rejected_commands_of_former_topics_go_with_their_session_only() -> None:
+    at = 1_764_000_000_000
+    erase = command_headers("erase", b"/t", EventType.ERASE.wire, workload.TIME)
+    broken_row, *_ = rejected_rows(1)
+    # What an adopted database holds: all offsets are negative.
+    adopted = [
+        broken_row._replace(offset=offset, session_id=session_id, key=key)
+        for offset, session_id, key in (
+            (-30, "s", b"s"),
+            (-20, "t", b"t"),
+            (-10, None, None),
+            (-1, "t", b"t"),
+        )
+    ]
+    fold = MemoryFold(0, 1, WHOLE)
+    for row in adopted:
+        fold.keep_rejected(row)
+    fold.take([Record(0, at, b"s", b"{}", erase)])
+
+    def found(*rows: RejectedRow) -> list[str]:
+        tally = Tally(10)
+        comparator = Comparator(fold, tally, strict=True, rejected_below=0)
+        comparator.session(StoredSession("s", 0, None, 0, at * 1000, at * 1000, at * 1000))
+        comparator.command(StoredCommand("s", 0, "erase", None))
+        for row in rows:
+            comparator.rejected(row)
+        comparator.finish()
+        return [f"{one.table} {one.key}: {one.text}" for one in tally.found]
+
+    assert found(*adopted[1:]) == []
+    assert found(*adopted[2:]) == ["rejected_commands 0/-20: the row is missing in Postgres"]
+    assert found(*adopted) == [
+        "rejected_commands 0/-30: the row is in Postgres and should not be: its session was erased later"
+    ]

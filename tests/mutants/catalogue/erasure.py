@@ -162,7 +162,13 @@ ERASURE: tuple[Mutant, ...] = (
     Mutant(
         "verify-wants-erased-rejections",
         "verify --strict misses the rejected commands that an erasure took",
-        (Edit(FOLD + "was_erased", "offset < self.erased.get(session_id, -1)", "False"),),
+        (Edit(FOLD + "was_erased", "offset < below", "False"),),
+        ("tests/unit/test_memory_fold.py",),
+    ),
+    Mutant(
+        "verify-takes-adopted-rejections-for-erased",
+        "verify wants the rejected commands of former topics gone, although nobody erased their sessions",
+        (Edit(FOLD + "was_erased", "self.erased.get(session_id)", "self.erased.get(session_id, -1)"),),
         ("tests/unit/test_memory_fold.py",),
     ),
     Mutant(

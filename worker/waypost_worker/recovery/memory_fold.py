@@ -170,4 +170,6 @@ class MemoryFold:
 
     def was_erased(self, offset: int, session_id: str | None) -> bool:
         """Return whether the rejected command at this offset is gone because its session was erased later."""
-        return session_id is not None and offset < self.erased.get(session_id, -1)
+        # Rows of former topics have negative offsets, so no number can stand for a session that was not erased.
+        below = None if session_id is None else self.erased.get(session_id)
+        return below is not None and offset < below
