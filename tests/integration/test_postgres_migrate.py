@@ -29,7 +29,8 @@ TABLES = {
     "checkpoints": "session_id text, number bigint, imported_id text?, name text, taken_at timestamptz, "
     "recorded_at timestamptz, data bytea, metadata jsonb, pinned boolean, command_id text?, position bigint",
     "sessions": "session_id text, partition integer, counter bigint, policy jsonb?, checkpoints integer, "
-    "first_recorded_at timestamptz, last_recorded_at timestamptz, active_minute timestamptz",
+    "first_recorded_at timestamptz, last_recorded_at timestamptz, active_minute timestamptz, "
+    "erased_at timestamptz?",
     "recent_commands": "session_id text, position bigint, command_id text, number bigint?",
     "partitions": "partition integer, partitions integer, next_offset bigint, epoch bigint, emitted bigint, "
     "results_offset bigint, anchor bytea?, producer_id bigint?, producer_epoch integer?, "
