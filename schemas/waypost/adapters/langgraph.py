@@ -81,7 +81,7 @@ class WaypostSaver(BaseCheckpointSaver[str]):
             LangGraph's own types are always allowed. A put of any other type raises TypeNotAllowedError and stores
             nothing; a read raises it before anything is imported or run.
         serde: Replaces the serializer. One that wraps :class:`StrictSerializer` is as strict; any other one is used
-        unchanged.
+            unchanged.
     """
 
     def __init__(
