@@ -79,7 +79,7 @@ def test_the_page_has_these_drills() -> None:
         "the command topic was trimmed past the position",
         "the topics are lost, Postgres is whole",
         "a wrong default policy was published",
-        "a burst of poison",
+        "a burst of bad commands",
     ]
 
 
@@ -198,7 +198,7 @@ async def test_a_wrong_default_policy_was_published(live: Deployment, line: Comm
     assert len(healed) == len(whole) + len(sessions)
 
 
-async def test_a_burst_of_poison(live: Deployment, line: CommandLine) -> None:
+async def test_a_burst_of_bad_commands(live: Deployment, line: CommandLine) -> None:
     session, other = live.sessions(0, 2)
     for partition in range(PARTITIONS):
         live.own(partition)
@@ -209,7 +209,7 @@ async def test_a_burst_of_poison(live: Deployment, line: CommandLine) -> None:
         await live.send(body, other.encode(), headers=headers, partition=1)
     await live.create(session, "meanwhile")
     await live.answered(61)
-    drill = Drill("a burst of poison", live, line)
+    drill = Drill("a burst of bad commands", live, line)
     listed = await drill.step()
     assert len(listed.json) == 30
     await drill.rest()
