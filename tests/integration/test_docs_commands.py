@@ -21,9 +21,11 @@ _SHELL = re.compile(r"[|><&]")
 
 
 def commands(page: str) -> list[str]:
-    """The lines of its code blocks that begin with ``waypost``, without comments."""
-    blocks = re.findall(r"^```\n(.*?)^```", (DOCS / page).read_text(), re.DOTALL | re.MULTILINE)
-    lines = [line for block in blocks for line in block.splitlines() if line.startswith("waypost ")]
+    """The lines of its code blocks that begin with ``waypost``, without comments. Blocks of output have none."""
+    # Fences of every kind, so that none that ends a block is taken for one that begins the next.
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", (DOCS / page).read_text(), re.DOTALL | re.MULTILINE)
+    typed = [block for kind, block in blocks if kind in ("", "sh")]
+    lines = [line for block in typed for line in block.splitlines() if line.startswith("waypost ")]
     return [line.partition("  #")[0].strip() for line in lines]
 
 
@@ -95,7 +97,7 @@ def test_the_page_on_sessions(own: CommandLine, own_worker: Started, servers: Se
         assert other.run("session", "show", "session-1:1", "-o", "json").json["name"] == "step-0"
     finally:
         second.end()
-    assert len(done) >= 19
+    assert len(done) >= 20
     assert own.run("session", "show", "session-1:12", "-o", "json").json["pinned"] is True
     gone = own.run("session", "show", "session-1:13")
     assert (gone.code, "neither a session nor a checkpoint" in gone.error) == (1, True)
