@@ -4,6 +4,7 @@ that cannot be written, as a user who owns nothing, as process 1.
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 from tests.integration.test_worker_process import publish
 from tests.support.deployment import Deployment, deployment
 from tests.support.processes import descendants
@@ -38,7 +40,7 @@ def image() -> Iterator[Path]:
         site = place / "site"
         with zipfile.ZipFile(wheel) as packed:
             packed.extractall(site)
-        for name in pins((ROOT / "deploy/worker.lock").read_text()):
+        for name in locked((ROOT / "deploy/worker.lock").read_text()):
             _copy(name, site)
         place.chmod(0o755)
         subprocess.run(["chmod", "-R", "a+rX,a-w", str(place)], check=True)
@@ -46,6 +48,14 @@ def image() -> Iterator[Path]:
     finally:
         subprocess.run(["chmod", "-R", "u+w", str(place)], check=True)
         shutil.rmtree(place)
+
+
+def locked(text: str) -> list[str]:
+    """The packages of a lock that are installed here: those whose marker, if they have one, holds."""
+    named = re.findall(r"^[A-Za-z0-9._-]+==[^\\\n]+", text, re.MULTILINE)
+    requirements = [Requirement(line) for line in named]
+    assert {one.name for one in requirements} == set(pins(text))
+    return [one.name for one in requirements if one.marker is None or one.marker.evaluate()]
 
 
 def _copy(name: str, site: Path) -> None:
