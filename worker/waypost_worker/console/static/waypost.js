@@ -24,13 +24,21 @@ async function renew() {
     if (active && active.matches("input, select, textarea")) continue;
     const before = new Set([...part.querySelectorAll("[data-row] a")].map((link) => link.getAttribute("href")));
     const focused = active && active.getAttribute("href");
+    const linked = (href) => [...next.querySelectorAll("a")].find((link) => link.getAttribute("href") === href);
+    const at = part.querySelector("[data-row].at a");
+    const chosen = [...part.querySelectorAll("input[data-chosen]:checked")];
     part.replaceWith(next);
+    if (at) linked(at.getAttribute("href"))?.closest("[data-row]").classList.add("at");
+    for (const { name, value } of chosen) {
+      const same = [...next.querySelectorAll("input")].find((input) => input.name === name && input.value === value);
+      if (same) { same.checked = true; same.dataset.chosen = ""; }
+    }
     for (const row of next.querySelectorAll("[data-row]")) {
       const link = row.querySelector("a");
       if (before.size && link && !before.has(link.getAttribute("href"))) row.classList.add("new");
     }
     localTimes(next);
-    if (focused) [...next.querySelectorAll("a")].find((link) => link.getAttribute("href") === focused)?.focus();
+    if (focused) linked(focused)?.focus();
   }
 }
 
@@ -86,8 +94,7 @@ function move(step) {
 }
 
 function choose(side) {
-  const input = document.querySelector(`[data-row].at input[name=${side}]`);
-  if (input) input.checked = true;
+  document.querySelector(`[data-row].at input[name=${side}]`)?.click();
 }
 
 const KEYS = {
@@ -107,6 +114,11 @@ addEventListener("keydown", (event) => {
   if (!does) return;
   event.preventDefault();
   does();
+});
+
+// What somebody chose outlasts a renewal; what the page itself chose follows the newest.
+main.addEventListener("click", (event) => {
+  if (event.target.matches("input[type=radio]")) event.target.dataset.chosen = "";
 });
 
 localTimes(document);
