@@ -194,7 +194,13 @@ class Sender:
         finally:
             self._lanes = []
             self._buffer.give_all_back()
-            await _discard(producer)
+            discarding = asyncio.ensure_future(_discard(producer))
+            try:
+                await asyncio.shield(discarding)
+            except asyncio.CancelledError:
+                # stop() may come while an earlier failure has this producer discarded: its connections close anyway.
+                await asyncio.wait({discarding})
+                raise
 
     def _producer(self) -> AIOKafkaProducer:
         return AIOKafkaProducer(

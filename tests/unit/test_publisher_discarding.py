@@ -1,0 +1,33 @@
+"""A producer that is given up is closed, no matter what happens meanwhile."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from waypost import Publisher
+from waypost.publisher import sender
+
+
+async def test_a_producer_is_closed_although_the_publisher_is_closed_while_that_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun, may_end = asyncio.Event(), asyncio.Event()
+    closed: list[Any] = []
+    really = sender._discard
+
+    async def discard(producer: Any) -> None:
+        begun.set()
+        await may_end.wait()
+        await really(producer)
+        closed.append(producer)
+
+    monkeypatch.setattr(sender, "_discard", discard)
+    publisher = await Publisher(
+        "127.0.0.1:1"
+    ).start()  # nobody listens there, so its first producer is given up
+    async with asyncio.timeout(30):
+        await begun.wait()
+        asyncio.get_running_loop().call_later(0.1, may_end.set)
+        await publisher.close(0)
+    assert len(closed) == 1
