@@ -93,7 +93,7 @@ def programs(extra: str) -> Iterator[tuple[str, str]]:
 
 
 def find_python(uv: str, version: str) -> str | None:
-    """The path of a Python of that version, None if there is none here."""
+    """Return the path to a Python of that version, or None."""
     done = _run(uv, "python", "find", "--no-python-downloads", "--no-project", version)
     if done.returncode == 0:
         return done.stdout.strip()

@@ -10,7 +10,6 @@ import fcntl
 import hashlib
 import json
 import os
-import stat
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from uuid import uuid4
 
 from waypost.encryption.key_store import PAGE, StoredKey, not_ready
 from waypost.errors import KeyStoreError
+from waypost.private_directory import exposure, sync_directory
 
 _STORE: Final = "store.json"
 _LOCK: Final = "lock"
@@ -102,23 +102,17 @@ class DirectoryKeyStore:
                 os.link(draft, self._path / _STORE)
             except FileExistsError:
                 return False
-            _sync_directory(self._path)
+            sync_directory(self._path)
             return True
 
     def _require_private(self) -> None:
         try:
-            found = self._path.stat()
+            found = exposure(self._path)
         except FileNotFoundError:
             raise not_ready(self.described) from None
-        if found.st_uid != os.geteuid():
+        if found is not None:
             raise KeyStoreError(
-                f"The key directory {self._path} belongs to another user (id {found.st_uid}). No key was read or "
-                "written. Run as that user, or keep the keys in Postgres"
-            )
-        if (mode := stat.S_IMODE(found.st_mode)) & (stat.S_IRWXG | stat.S_IRWXO):
-            raise KeyStoreError(
-                f"The key directory {self._path} is open to other users (mode {mode:o}). No key was read or written. "
-                f"Run: chmod 700 {self._path}"
+                f"The key directory {self._path} {found.problem}. No key was read or written. {found.remedy}"
             )
 
     def _read_deployment(self) -> str:
@@ -192,7 +186,7 @@ class DirectoryKeyStore:
             # Of a process that died while it wrote. One may hold this session's key.
             for draft in path.parent.glob(f"{_DRAFT}*"):
                 draft.unlink()
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
             return found
 
     def _page(self, after: str | None, limit: int) -> list[StoredKey]:
@@ -224,7 +218,7 @@ class DirectoryKeyStore:
         """Write or replace a file atomically: nobody reads a part of it."""
         with self._draft(path.parent, content) as draft:
             os.replace(draft, path)
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
 
     @contextmanager
     def _draft(self, directory: Path, content: bytes) -> Iterator[Path]:
@@ -238,14 +232,6 @@ class DirectoryKeyStore:
             yield draft
         finally:
             draft.unlink(missing_ok=True)
-
-
-def _sync_directory(directory: Path) -> None:
-    number = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 def _encoded(key: StoredKey) -> bytes:

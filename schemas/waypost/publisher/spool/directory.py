@@ -8,7 +8,6 @@ before the newer. The numbers in the names are the order in which the publishers
 import fcntl
 import logging
 import os
-import stat
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from waypost.errors import SpoolError
-from waypost.publisher.spool.files import sync_directory
+from waypost.private_directory import exposure, sync_directory
 from waypost.publisher.spool.log import DRAFT_SUFFIX, LOG_SUFFIX, WATERMARK_SUFFIX, Log
 
 log = logging.getLogger("waypost")
@@ -94,7 +93,10 @@ def claim(directory: Path, topic: str, source: bytes, *, segment_bytes: int) -> 
     """
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _require_private(directory)
+        if (found := exposure(directory)) is not None:
+            raise SpoolError(
+                f"The spool directory {directory} {found.problem}. Nothing was read from it. {found.remedy}"
+            )
         with _alone(directory):
             locks = {number: lock for number in _left(directory) if (lock := _locked(directory, number))}
             number = max(_numbers(directory, ""), default=0) + 1
@@ -146,23 +148,6 @@ def _opened(directory: Path, number: int, topic: str, segment_bytes: int) -> Log
         spool.close()
         return None
     return spool
-
-
-def _require_private(directory: Path) -> None:
-    """Raise SpoolError if another user could have put commands into the directory, could remove some, or could read
-    it.
-    """
-    found = directory.stat()
-    if found.st_uid != os.geteuid():
-        raise SpoolError(
-            f"The spool directory {directory} belongs to another user (id {found.st_uid}). Nothing was read from it. "
-            "Choose a directory that you own, such as a new one below it"
-        )
-    if (mode := stat.S_IMODE(found.st_mode)) & (stat.S_IRWXG | stat.S_IRWXO):
-        raise SpoolError(
-            f"The spool directory {directory} is open to other users (mode {mode:o}). Nothing was read from it. "
-            f"Run: chmod 700 {directory}"
-        )
 
 
 def _left(directory: Path) -> list[int]:

@@ -21,12 +21,3 @@ def require_own(path: Path) -> None:
         raise SpoolError(
             f"{path.name} is not a file of this user (its owner has the id {found.st_uid}). Remove it"
         )
-
-
-def sync_directory(directory: Path) -> None:
-    """Make sure that the names of new files survive a loss of power."""
-    number = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

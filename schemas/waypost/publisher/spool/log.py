@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Final
 
 from waypost.errors import SpoolError
+from waypost.private_directory import sync_directory
 from waypost.publisher.pending import Pending
 from waypost.publisher.spool import record
-from waypost.publisher.spool.files import create_private, require_own, sync_directory
+from waypost.publisher.spool.files import create_private, require_own
 from waypost.publisher.spool.record import Dropped, Entry, Opening
 from waypost.publisher.spool.watermark import Watermark
 
