@@ -10,7 +10,7 @@ import pytest
 from tests.integration.test_cli_erase import MARKER, found_in_postgres, secret
 from tests.support.cli import CommandLine, Started
 from tests.support.database_state import state_hash
-from tests.support.kill_points import killed_at
+from tests.support.kill_points import run_until_killed
 from tests.support.worker_deployment import commands_in, line, own, own_worker, session, shared
 
 import waypost
@@ -51,11 +51,7 @@ def start_again(line: CommandLine, session: str) -> Any:
 def test_killed_before_a_step(line: CommandLine, session: str, step: str) -> None:
     assert secret(line, session).code == 0
     path = line.directory / "receipt.json"
-    killed = killed_at(line, "call", step, 1, "erase", session, "--yes", "--receipt", str(path))
-    try:
-        assert killed.wait().code == -signal.SIGKILL
-    finally:
-        killed.end()
+    run_until_killed(line, "call", step, 1, "erase", session, "--yes", "--receipt", str(path))
     assert not path.exists()
     receipt = start_again(line, session)
     again = start_again(line, session)
@@ -67,11 +63,7 @@ def test_killed_before_a_step(line: CommandLine, session: str, step: str) -> Non
 def test_killed_while_it_writes_the_receipt(line: CommandLine, session: str, event: str) -> None:
     assert secret(line, session).code == 0
     path = line.directory / "receipt.json"
-    killed = killed_at(line, event, "receipt.json", 1, "erase", session, "--yes", "--receipt", str(path))
-    try:
-        assert killed.wait().code == -signal.SIGKILL
-    finally:
-        killed.end()
+    run_until_killed(line, event, "receipt.json", 1, "erase", session, "--yes", "--receipt", str(path))
     assert not path.exists()
     for draft in line.directory.iterdir():
         draft.unlink()
@@ -142,11 +134,9 @@ async def test_under_load(own: CommandLine, own_worker: Started, session: str) -
                 strict=True,
             ):
                 if step:
-                    killed = killed_at(own, "call", step, 1, "erase", name, "--yes", "--unknown")
-                    try:
-                        assert (await asyncio.to_thread(killed.wait)).code == -signal.SIGKILL
-                    finally:
-                        killed.end()
+                    await asyncio.to_thread(
+                        run_until_killed, own, "call", step, 1, "erase", name, "--yes", "--unknown"
+                    )
                 done = await asyncio.to_thread(own.run, "erase", name, "--yes", "--unknown", "-o", "json")
                 assert done.code == 0, done
             # Some more, so that each of them has late commands.

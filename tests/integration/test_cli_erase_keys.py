@@ -2,14 +2,13 @@
 
 import json
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.integration.test_cli_erase import MARKER, erased, places, secret
 from tests.support.cli import CommandLine, Started
-from tests.support.kill_points import killed_at
+from tests.support.kill_points import run_until_killed
 from tests.support.worker_deployment import prepared, session
 
 from waypost_worker.devserver import Servers
@@ -111,11 +110,7 @@ def test_killed_on_either_side_of_the_key(
 ) -> None:
     assert secret(line, session).code == 0
     path = line.directory / "receipt.json"
-    killed = killed_at(line, "call", step, 1, "erase", session, "--yes", "--receipt", str(path))
-    try:
-        assert killed.wait().code == -signal.SIGKILL
-    finally:
-        killed.end()
+    run_until_killed(line, "call", step, 1, "erase", session, "--yes", "--receipt", str(path))
     assert state(line, session) == ("wrapped" if step in ("publishing", "delete_key") else "erased")
     assert not path.exists()
     receipt = erased(line, session, "--receipt", str(path))

@@ -96,16 +96,16 @@ def test_a_retry_of_what_was_accepted_meanwhile_changes_nothing(line: CommandLin
     refused(line, session, 0)
 
 
-def test_what_cannot_be_read_is_left_and_can_be_mended(line: CommandLine, session: str) -> None:
+def test_what_cannot_be_read_is_left_and_can_be_fixed(line: CommandLine, session: str) -> None:
     send(line, session, b'{"name": "n", "data": 7}')
     (row,) = refused(line, session, 1)
     left = line.run("rejected", "retry", row["place"], "-o", "json")
     assert (left.code, left.json[0]["outcome"]) == (1, "would be refused")
     assert left.json[0]["code"] == "invalid-body"
     assert refused(line, session, 1) == [row]
-    mended = line.directory / "fixed.json"
-    mended.write_text('{"name": "n", "data": {"x": 7}}')
-    done = line.run("rejected", "retry", row["place"], "--value", str(mended))
+    fixed = line.directory / "fixed.json"
+    fixed.write_text('{"name": "n", "data": {"x": 7}}')
+    done = line.run("rejected", "retry", row["place"], "--value", str(fixed))
     assert done.code == 0
     assert "accepted" in done.out
     assert line.run("session", "show", f"{session}:1", "-o", "json").json["data"] == {"x": 7}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.cli import WAYPOST, CommandLine, environment
-from tests.support.kill_points import killed_at
+from tests.support.kill_points import run_until_killed
 from tests.support.worker_deployment import commands_in, create, line, own, session, shared
 
 from waypost.wire.event_types import EventType
@@ -70,13 +70,7 @@ def test_an_export_that_was_killed_leaves_no_file_that_looks_whole(
     create(line, session, "a", "b")
     chosen = [session] if to_file == ["SESSION"] else to_file
     file = line.directory / "out.jsonl"
-    killed = killed_at(
-        line, "os.rename", "out.jsonl.part", 1, "session", "export", *chosen, "--to", str(file)
-    )
-    try:
-        assert killed.wait().code == -signal.SIGKILL
-    finally:
-        killed.end()
+    run_until_killed(line, "os.rename", "out.jsonl.part", 1, "session", "export", *chosen, "--to", str(file))
     assert not file.exists()
     assert line.run("session", "export", *chosen, "--to", str(file)).code == 0
     assert [path.name for path in line.directory.iterdir()] == ["out.jsonl"]

@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 from tests.support.cli import WAYPOST, CommandLine, environment
 from tests.support.deployment import Deployment
-from tests.support.kill_points import killed_at, until_blocked
+from tests.support.kill_points import run_until_killed, until_blocked
 from tests.support.snapshots import contents, empty, here, line, restored, run, said, taken, worked
 
 __all__ = ["empty", "here", "line"]
@@ -119,11 +119,9 @@ async def test_a_prune_that_is_killed_never_leaves_half_a_snapshot_that_counts(
     old = (await taken(line))["name"]
     new = (await taken(line))["name"]
     # The manifest goes first; what is left of the rest when it is killed is no snapshot any more.
-    killed = killed_at(line, "os.remove", ".copy.zst", 3, "snapshot", "prune", "--keep", "1", "--yes")
-    try:
-        assert (await asyncio.to_thread(killed.wait)).code == -signal.SIGKILL
-    finally:
-        killed.end()
+    await asyncio.to_thread(
+        run_until_killed, line, "os.remove", ".copy.zst", 3, "snapshot", "prune", "--keep", "1", "--yes"
+    )
     assert list((line.directory / "snapshots" / old).rglob("*.copy.zst"))
     found = {row["name"]: row["state"] for row in (await run(line, "snapshot", "list", "-o", "json")).json}
     assert found == {old: "incomplete", new: "complete"}

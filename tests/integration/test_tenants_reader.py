@@ -168,7 +168,7 @@ async def test_nothing_of_a_tenant_stays_on_a_connection(tenanted: Tenanted) -> 
 
 
 async def test_readers_of_many_tenants_share_pgbouncers_connections(tenanted: Tenanted) -> None:
-    """One server connection for all of them: each transaction must see its own tenant, whoever had it before."""
+    """One server connection for all of them: each transaction must see its own tenant, no matter who had it before."""
     async with pgbouncer(tenanted.dsn(SETTING), server_connections=1) as dsn:
         readers = [Reader(dsn, tenant=tenant, statement_cache_size=0, pool_size=2) for tenant in TENANTS]
         unnamed = Reader(dsn, statement_cache_size=0)

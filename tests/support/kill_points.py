@@ -1,9 +1,9 @@
-"""Commands that are killed with SIGKILL in their middle.
+"""Commands that are killed with SIGKILL while they run.
 
-:func:`killed_at` kills one at a place of its own inside, before its so-manieth file is removed, say: Python's audit
-events name such places (https://docs.python.org/3/library/audit_events.html), so nothing of the command is replaced for
-it. The event ``call`` is the call of a function by its qualified name. :func:`until_blocked` waits until one waits for
-a lock that the test holds.
+:func:`run_until_killed` kills a command at a place inside it, such as before it removes its third file. Python's audit
+events name such places (https://docs.python.org/3/library/audit_events.html), so no part of the command is replaced.
+The event ``call`` is the call of a function by its qualified name. :func:`until_blocked` waits until a command waits
+for a lock that the test holds.
 """
 
 import asyncio
@@ -17,12 +17,20 @@ from tests.support.cli import CommandLine, Started, environment
 from tests.support.timeouts import PATIENCE
 
 
-def killed_at(line: CommandLine, event: str, text: str, count: int, *arguments: str) -> Started:
-    """Start a command that is killed before the audit event ``event`` that is the ``count``-th about ``text``."""
+def run_until_killed(line: CommandLine, event: str, text: str, count: int, *arguments: str) -> None:
+    """Run a command that is killed before the audit event ``event`` that is the ``count``-th about ``text``.
+
+    AssertionError if it ends in another way.
+    """
     command = [sys.executable, __file__, event, text, str(count), *arguments]
     # This file imports its neighbours, wherever the tests were started from.
     found = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, sys.path)])
-    return Started(command, line.directory, {**environment(line.settings), "PYTHONPATH": found})
+    started = Started(command, line.directory, {**environment(line.settings), "PYTHONPATH": found})
+    try:
+        ended = started.wait()
+        assert ended.code == -signal.SIGKILL, ended
+    finally:
+        started.end()
 
 
 async def until_blocked(connection: Any, seconds: float = PATIENCE) -> None:
