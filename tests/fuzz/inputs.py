@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from tests.fuzz import batches, bodies, envelopes
+from tests.fuzz import batches, bodies, envelopes, payloads
 
 from waypost.wire.event_types import COMMAND_TYPES
 
@@ -34,10 +34,10 @@ class Input:
 _BATCHES: Final[dict[str, Callable[[Random], tuple[str, bytes]]]] = {
     "batch: header": batches.headers,
     "batch: records": batches.records,
-    "batch: gzip": batches.gzip_payload,
-    "batch: snappy": batches.snappy_payload,
-    "batch: lz4": batches.lz4_payload,
-    "batch: zstd": batches.zstd_payload,
+    "batch: gzip": payloads.gzip_payload,
+    "batch: snappy": payloads.snappy_payload,
+    "batch: lz4": payloads.lz4_payload,
+    "batch: zstd": payloads.zstd_payload,
     "batch: changed bytes": batches.changed_bytes,
     "batch: tiny records": batches.tiny_records,
     "batch: bomb": batches.bomb,

@@ -5,7 +5,10 @@ from tests.mutants.mutant import Edit, Mutant
 SERIALIZER = "waypost.adapters._langgraph_serializer:"
 DECODING = SERIALIZER + "_Decoding."
 MACHINE = "waypost.adapters._strict_pickle:_Machine."
-LANGGRAPH_TESTS = "tests/unit/test_adapter_langgraph_serializer.py"
+LANGGRAPH_TESTS = (
+    "tests/unit/test_adapter_langgraph_serializer.py",
+    "tests/unit/test_adapter_langgraph_serde.py",
+)
 AGENT_FRAMEWORK_TESTS = "tests/unit/test_adapter_agent_framework_values.py"
 
 ADAPTERS: tuple[Mutant, ...] = (
@@ -20,19 +23,19 @@ ADAPTERS: tuple[Mutant, ...] = (
                 "getattr(importlib.import_module(module), name)",
             ),
         ),
-        tests=(LANGGRAPH_TESTS,),
+        tests=LANGGRAPH_TESTS,
     ),
     Mutant(
         "writes-unchecked",
         "a value that can't be read back is stored",
         (Edit(SERIALIZER + "_check", "if decoding.missing:", "if False:"),),
-        tests=(LANGGRAPH_TESTS,),
+        tests=LANGGRAPH_TESTS,
     ),
     Mutant(
         "json-names-objects",
         "JSON that names a class is taken for data, without a word",
         (Edit(SERIALIZER + "_no_object", 'if {"lc", "type", "id"} <= value.keys():', "if False:"),),
-        tests=(LANGGRAPH_TESTS,),
+        tests=LANGGRAPH_TESTS,
     ),
     Mutant(
         "any-method-called",
@@ -41,7 +44,7 @@ ADAPTERS: tuple[Mutant, ...] = (
             Edit(DECODING + "_method", 'if method == "fromisoformat" and ', "if "),
             Edit(DECODING + "_method", "return found.fromisoformat", "return getattr(found, method)"),
         ),
-        tests=(LANGGRAPH_TESTS,),
+        tests=LANGGRAPH_TESTS,
     ),
     Mutant(
         "models-unvalidated",
@@ -53,7 +56,7 @@ ADAPTERS: tuple[Mutant, ...] = (
                 "return build.model_construct(**payload)",
             ),
         ),
-        tests=(LANGGRAPH_TESTS,),
+        tests=LANGGRAPH_TESTS,
     ),
     Mutant(
         "zones-looked-for-anywhere",
@@ -65,13 +68,13 @@ ADAPTERS: tuple[Mutant, ...] = (
         "nested-without-end",
         "values may be nested as deeply as the stack allows",
         (Edit(DECODING + "_hook", "self._depth > _MAX_DEPTH or self._free < 0", "self._free < 0"),),
-        tests=(LANGGRAPH_TESTS,),
+        tests=LANGGRAPH_TESTS,
     ),
     Mutant(
         "copied-without-end",
         "nested values may take any multiple of their size",
         (Edit(DECODING + "_hook", "self._depth > _MAX_DEPTH or self._free < 0", "self._depth > _MAX_DEPTH"),),
-        tests=(LANGGRAPH_TESTS,),
+        tests=LANGGRAPH_TESTS,
     ),
     Mutant(
         "permissive-serializer-taken",
@@ -83,7 +86,7 @@ ADAPTERS: tuple[Mutant, ...] = (
                 "serde",
             ),
         ),
-        tests=(LANGGRAPH_TESTS,),
+        tests=LANGGRAPH_TESTS,
     ),
     Mutant(
         "pickle-calls-classes",
