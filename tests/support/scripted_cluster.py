@@ -256,6 +256,13 @@ def on_virtual_time(work: Callable[[], Coroutine[Any, Any, _T]], seed: int = 0) 
     """Run work on a loop that never waits."""
     loop = SimulatedLoop(Random(seed), shuffle=False)
     task = loop.create_task(work())
-    assert loop.run(task.done, deadline=10_000), "it waits for something that never comes"
-    found: _T = task.result()
-    return found
+    try:
+        assert loop.run(task.done, deadline=10_000), "it waits for something that never comes"
+        found: _T = task.result()
+        return found
+    finally:
+        # As asyncio.run does. Otherwise, Python ends them at any later time, in the middle of another test.
+        left = asyncio.all_tasks(loop)
+        for one in left:
+            one.cancel()
+        loop.run(lambda: all(one.done() for one in left), deadline=20_000)
