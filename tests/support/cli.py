@@ -23,7 +23,8 @@ from tests.support.logging_state import logs_as_before
 
 from waypost_worker.cli.app import main
 
-WAYPOST = (sys.executable, "-m", "waypost_worker.cli")
+MODULE = ("-m", "waypost_worker.cli")
+WAYPOST = (sys.executable, *MODULE)
 
 
 def environment(settings: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -91,9 +92,9 @@ class CommandLine:
         out.flush()
         return Outcome(code, out.buffer.getvalue().decode(), err.getvalue())  # type: ignore[attr-defined]
 
-    def start(self, *arguments: str) -> "Started":
+    def start(self, *arguments: str, python: str = sys.executable) -> "Started":
         """Start a command that goes on."""
-        return Started([*WAYPOST, *arguments], self.directory, environment(self.settings))
+        return Started([python, *MODULE, *arguments], self.directory, environment(self.settings))
 
 
 class Started:

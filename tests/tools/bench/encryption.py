@@ -77,10 +77,10 @@ class Deployment:
                     await publisher.drain()
             assert await publisher.flush(_PATIENCE) == 0
 
-    async def drained(self, count: int) -> "Drained":
-        """Measure one worker from its first batch to its last."""
+    async def drained(self, count: int, python: str = sys.executable) -> "Drained":
+        """Measure one worker, run by this interpreter, from its first batch to its last."""
         connection = await asyncpg.connect(self.line.settings["WAYPOST_POSTGRES_DSN"])
-        worker = self.line.start("worker")
+        worker = self.line.start("worker", python=python)
         try:
             async with asyncio.timeout(_PATIENCE):
                 began, first = await self._applied(connection, 1)
