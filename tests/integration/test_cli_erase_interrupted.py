@@ -59,6 +59,40 @@ def test_killed_before_a_step(line: CommandLine, session: str, step: str) -> Non
     assert line.run("verify", "-o", "json").json["equal"]
 
 
+@pytest.mark.parametrize(
+    ("step", "option"),
+    [
+        ("delete_key", "--tenant"),
+        ("Places.remaining", "--prefix"),
+        ("Eraser._settle", "--tenant"),
+        ("make_receipt", "--prefix"),
+        ("write_receipt", "--tenant"),
+    ],
+)
+def test_of_several_sessions_killed_in_the_second(
+    line: CommandLine, session: str, step: str, option: str
+) -> None:
+    names = [f"{session}/{name}" for name in "abc"]
+    for name in names:
+        assert secret(line, name).code == 0
+    these = session if option == "--tenant" else f"{session}/"
+    receipts = line.directory / "receipts"
+    command = ("erase", option, these, "--yes", "--receipt", str(receipts))
+    run_until_killed(line, "call", step, 2, *command)
+    (first,) = [json.loads(one.read_text()) for one in receipts.iterdir()]
+    assert (first["session_id"], first["checkpoints_removed_now"]) == (names[0], 1)
+    done = line.run(*command, "-o", "json")
+    assert (done.code, done.err) == (0, "3 sessions erased\n")
+    assert [row["session_id"] for row in done.json] == names
+    assert done.json[0]["erased_at"] == first["erased_at"]
+    written = [json.loads(one.read_text()) for one in receipts.iterdir()]
+    assert sorted(written, key=lambda one: str(one["session_id"])) == done.json
+    for name in names:
+        late = secret(line, name)
+        assert (late.code, late.json["code"]) == (1, "erased")
+    assert line.run("verify", "-o", "json").json["equal"]
+
+
 @pytest.mark.parametrize("event", ["tempfile.mkstemp", "os.rename"])
 def test_killed_while_it_writes_the_receipt(line: CommandLine, session: str, event: str) -> None:
     assert secret(line, session).code == 0

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from tests.support.cli import CommandLine, Started, environment
@@ -57,10 +58,16 @@ def _main() -> None:
 
     from waypost_worker.cli.app import main
 
+    entered: set[FrameType] = set()
+
+    def look_at_call(frame: FrameType, event: str, _: Any) -> None:
+        # A coroutine that goes on is told of as another call of the same frame.
+        if event == "call" and frame.f_code.co_qualname == text and frame not in entered:
+            entered.add(frame)
+            look(event, (text,))
+
     if wanted == "call":
-        sys.setprofile(
-            lambda frame, event, _: look(event, (frame.f_code.co_qualname,)) if event == "call" else None
-        )
+        sys.setprofile(look_at_call)
     sys.addaudithook(look)
     main(arguments)
 
