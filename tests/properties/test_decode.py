@@ -11,6 +11,8 @@ from typing import Any
 from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 from tests.properties.json_texts import create_bodies, objects
+from tests.properties.naive import looks_encrypted
+from tests.support.encrypted_data import ENCRYPTED, NEARLY_ENCRYPTED, compact
 
 from waypost.errors import InvalidCommandError
 from waypost.model.commands import Action, Create, Import
@@ -30,6 +32,26 @@ def outcome(parse: Callable[[bytes], Action], body: bytes) -> Action | str:
         return parse(body)
     except InvalidCommandError as refusal:
         return refusal.code
+
+
+@st.composite
+def nearly_encrypted(draw: st.DrawFn) -> bytes:
+    """Bodies with data that is encrypted but for a few bytes."""
+    data = bytearray(draw(st.sampled_from([compact(ENCRYPTED), *NEARLY_ENCRYPTED])))
+    for _ in range(draw(st.integers(0, 3))):
+        data[draw(st.integers(0, len(data) - 1))] = draw(st.sampled_from(b'"\\}{,:=A/ -\x7f\x00\xff'))
+    return b'{"name":"x","data":' + data + draw(st.sampled_from([b"}", b" }", b',"metadata":{}}']))
+
+
+@settings(deadline=None, max_examples=500)
+@given(nearly_encrypted())
+@example(b'{"name":"x","data":' + compact(ENCRYPTED) + b"}")
+def test_both_ways_agree_on_data_that_is_nearly_encrypted(body: bytes) -> None:
+    found = outcome(parse_create, body)
+    assert found == outcome(_general_create, body)
+    if isinstance(found, Create):
+        event(f"encrypted: {found.encrypted}")
+        assert looks_encrypted(found.data) or not found.encrypted
 
 
 @settings(deadline=None, max_examples=500)

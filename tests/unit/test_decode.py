@@ -4,6 +4,7 @@ from typing import Any
 
 import orjson
 import pytest
+from tests.support.encrypted_data import ENCRYPTED, compact
 from tests.unit.wire import ITEM, create, refusal
 
 from waypost.model.commands import (
@@ -95,6 +96,14 @@ class TestTheFastWay:
     )
     def test_it_takes(self, body: bytes) -> None:
         assert _plain_create(body) == create(body)
+
+    @pytest.mark.parametrize("metadata", [b"", b'"metadata":{},', b'"metadata":{"a":1},'])
+    def test_it_knows_encrypted_data_at_a_glance(self, metadata: bytes) -> None:
+        body = b'{"name":"n",' + metadata + b'"data":' + compact(ENCRYPTED) + b"}"
+        found = _plain_create(body)
+        assert found is not None
+        assert found.encrypted
+        assert found.data == compact(ENCRYPTED)
 
     @pytest.mark.parametrize(
         "body",

@@ -12,11 +12,15 @@ OnConflict = Literal["skip", "replace", "reject"]
 
 
 class Create(NamedTuple):
-    """Append a checkpoint. ``data`` is its JSON as received, ``metadata`` canonical JSON."""
+    """Append a checkpoint. ``data`` is its JSON as received, ``metadata`` canonical JSON.
+
+    ``encrypted`` says that the data is known to be encrypted, which saves a second look at it. If it is false, look.
+    """
 
     name: str
     data: bytes
     metadata: bytes = b"{}"
+    encrypted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ def _require_encryption(session: Session, action: Action) -> None:
     """Raise InvalidCommandError for what a session that accepts only encrypted data does not accept."""
     match action:
         case Create():
-            if not is_encrypted(action.data):
+            if not (action.encrypted or is_encrypted(action.data)):
                 raise _unencrypted(session, "the data is")
         case Import():
             for item in action.checkpoints:

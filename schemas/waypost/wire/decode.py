@@ -36,6 +36,7 @@ from waypost.model.commands import (
     Skip,
     Unpin,
 )
+from waypost.model.encrypted_data import is_as_written
 from waypost.model.limits import (
     MAX_CHECKPOINT_ID,
     MAX_DATA_BYTES,
@@ -110,24 +111,26 @@ def _plain_create(body: bytes) -> Create | None:
     data = body[matched.end() : -1]
     if len(data) > MAX_DATA_BYTES:
         return None  # the general way finds the words
-    if not looks_like_object(data):
-        return None  # a suspect: the general way looks closely
-    if nests_deeper(data, MAX_NESTING):
-        raise too_deep()
+    encrypted = is_as_written(data)  # and then needs no other look
+    if not encrypted:
+        if not looks_like_object(data):
+            return None  # a suspect: the general way looks closely
+        if nests_deeper(data, MAX_NESTING):
+            raise too_deep()
     raw_name, raw_metadata = matched.groups()
     if len(raw_name) > 4 * MAX_NAME or (name := _plain_name(raw_name)) is None:
         return None
     if raw_metadata is not None and len(raw_metadata) > MAX_METADATA_TEXT:
         return None
     if raw_metadata is None or raw_metadata == b"{}":
-        return tuple.__new__(Create, (name, data, b"{}"))  # as in waypost.wire.envelope
+        return tuple.__new__(Create, (name, data, b"{}", encrypted))  # as in waypost.wire.envelope
     try:
         metadata = orjson.loads(raw_metadata)
     except ValueError:
         return None
     if nests_deeper(raw_metadata, MAX_NESTING) or has_long_number(raw_metadata):
         return None
-    return Create(name, data, checked_metadata(metadata, "metadata"))
+    return Create(name, data, checked_metadata(metadata, "metadata"), encrypted)
 
 
 @lru_cache(maxsize=1024)
@@ -143,10 +146,12 @@ def _plain_name(raw: bytes) -> str | None:
 def _general_create(body: bytes) -> Create:
     raw = _fields(body, CreateBody)
     model = cast(CreateBody, validate_body(CreateBody, _small(raw)))
+    data = _data(raw["data"], "data")
     return Create(
         name=model.name,
-        data=_data(raw["data"], "data"),
+        data=data,
         metadata=_raw_metadata(raw.get("metadata", b"{}"), "metadata"),
+        encrypted=is_as_written(data),
     )
 
 

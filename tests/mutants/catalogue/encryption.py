@@ -19,7 +19,13 @@ ENCRYPTION: tuple[Mutant, ...] = (
     Mutant(
         "plaintext-accepted-in-an-encrypted-session",
         "a session that accepts only encrypted data takes anything in a create",
-        (Edit(SESSION + "_require_encryption", "if not is_encrypted(action.data):", "if False:"),),
+        (
+            Edit(
+                SESSION + "_require_encryption",
+                "if not (action.encrypted or is_encrypted(action.data)):",
+                "if False:",
+            ),
+        ),
         RULE_TESTS,
     ),
     Mutant(
@@ -56,13 +62,28 @@ ENCRYPTION: tuple[Mutant, ...] = (
         "quick-look-takes-any-text",
         "data that begins as encrypted data does counts as encrypted, whatever follows",
         (
-            Edit(
-                SHAPE + "_is_as_written",
-                "len(ciphertext.translate(None, _BASE64_DIGITS)) == padding",
-                "True",
-            ),
+            Edit(SHAPE + "is_as_written", "_ENDS.get(rest)", "0"),
+            Edit(SHAPE + "is_as_written", "ciphertext.endswith(rest)", "True"),
         ),
         RULE_TESTS,
+    ),
+    Mutant(
+        "quick-look-takes-padding-anywhere",
+        "data counts as encrypted although its ciphertext is no base64",
+        (Edit(SHAPE + "is_as_written", "ciphertext.endswith(rest)", "True"),),
+        RULE_TESTS,
+    ),
+    Mutant(
+        "encrypted-data-taken-without-a-look",
+        "data that begins as encrypted data does is taken, even if it is no JSON",
+        (
+            Edit(
+                "waypost.wire.decode:_plain_create",
+                "is_as_written(data)",
+                "is_as_written(data) or b'\"ciphertext\":' in data",
+            ),
+        ),
+        ("tests/properties/test_decode.py",),
     ),
     Mutant(
         "plaintext-next-to-the-ciphertext",
