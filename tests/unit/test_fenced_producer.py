@@ -1,7 +1,10 @@
 """Appends of several partitions in one Produce request: who goes with whom, and whose answer is whose."""
 
 import asyncio
+import struct
+import tracemalloc
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from aiokafka.errors import (
@@ -148,10 +151,26 @@ async def test_two_batches_of_a_partition_never_share_a_request(cluster: Scripte
     assert outcomes[1:] == [OFFSETS, 2 * OFFSETS]
 
 
-async def test_a_request_is_encoded_as_the_client_would() -> None:
+def test_a_request_is_sent_as_the_client_would() -> None:
     topics = [("results", [(0, b"first"), (7, b"")]), ("results-\u00fc", [(2**31 - 1, bytes(100_000))])]
-    expected = ProduceRequest_v7(None, -1, 1234, topics).encode()
-    assert produce.ProduceBatches(None, -1, 1234, topics).encode() == expected
+    assert sent(produce.ProduceBatches, topics) == sent(ProduceRequest_v7, topics)
+
+
+def test_a_request_is_copied_only_once() -> None:
+    batch = bytearray(1_000_000)
+    tracemalloc.start()
+    try:
+        sent(produce.ProduceBatches, [("results", [(0, batch)])])
+        assert tracemalloc.get_traced_memory()[1] < 1.5 * len(batch)
+    finally:
+        tracemalloc.stop()
+
+
+def sent(kind: type[ProduceRequest_v7], topics: Any) -> bytes:
+    """What aiokafka's connection writes for a request."""
+    request = kind(None, -1, 1234, topics)
+    message = request.build_request_header(correlation_id=7, client_id="worker").encode() + request.encode()
+    return struct.pack(">i", len(message)) + message
 
 
 # Whose answer is whose.

@@ -62,14 +62,33 @@ class Answer(NamedTuple):
     time_ms: int
 
 
+class Message:
+    """A request in pieces, to which aiokafka's connection adds a header and then its length, with ``+`` as to bytes.
+
+    Adding bytes would copy all batches each time, to memory that the system has to provide first. So the header is
+    another piece, and only the length joins them.
+    """
+
+    def __init__(self, pieces: Sequence[bytes | bytearray], *, has_header: bool = False) -> None:
+        self._pieces = pieces
+        self._has_header = has_header
+
+    def __len__(self) -> int:
+        return sum(map(len, self._pieces))
+
+    def __radd__(self, before: bytes) -> "bytes | Message":
+        pieces = (before, *self._pieces)
+        return b"".join(pieces) if self._has_header else Message(pieces, has_header=True)
+
+
 class ProduceBatches(ProduceRequest_v7):
-    """A request of Kafka 2.1 and newer, encoded with one copy of each batch.
+    """A request of Kafka 2.1 and newer, sent with one copy of each batch.
 
     aiokafka copies a batch at each level of its schema, which costs more than building it from its records.
     """
 
     @override
-    def encode(self) -> bytes:
+    def encode(self) -> Any:
         topics = self.get_item("topics")
         acks, timeout_ms = self.get_item("required_acks"), self.get_item("timeout")
         pieces: list[bytes | bytearray] = [_HEAD.pack(_NO_ID, acks, timeout_ms, len(topics))]
@@ -78,7 +97,7 @@ class ProduceBatches(ProduceRequest_v7):
             pieces.append(_NAME_LENGTH.pack(len(name)) + name + _COUNT.pack(len(batches)))
             for partition, data in batches:
                 pieces += (_PARTITION.pack(partition, len(data)), data)
-        return b"".join(pieces)
+        return Message(pieces)
 
 
 class ProduceGroup(Request[ProduceBatches]):
