@@ -25,10 +25,11 @@ from waypost.adapters.backend import Durability
 from waypost.adapters.claude_agent_sdk import WaypostSessionStore
 from waypost.adapters.langgraph import WaypostSaver
 from waypost.adapters.openai_agents import WaypostSession
-from waypost.wire.encode import create_body
+from waypost.wire.encode import CreateParts, create_body
 from waypost.wire.envelope import command_headers
 from waypost_worker.devserver import Servers
 
+NO_OBJECT = CreateParts("n", b'{"name":"n"', b"7")
 MODES: tuple[Durability, ...] = ("accepted", "logged", "applied")
 HERE = Path(__file__).parent
 
@@ -148,7 +149,7 @@ async def test_what_the_worker_rejects_is_logged_and_raised_by_a_later_call(
     saver = WaypostSaver(backend)
     await put(saver, {"step": 1})
     with monkeypatch.context() as patch:
-        patch.setattr(commands_module, "create_body", lambda *_: b'{"name":"n","data":7}')
+        patch.setattr(commands_module, "encoded_create", lambda *_: NO_OBJECT)
         await put(saver, {"step": 2, "other": "never stored"})
     with pytest.raises(
         RejectedWriteError, match=r"rejected an earlier write to 'langgraph/t'.*invalid-body"
@@ -179,7 +180,7 @@ async def test_a_rejection_that_nobody_reads_is_logged_all_the_same(
     listener = Listener()
     logging.getLogger("waypost").addHandler(listener)
     try:
-        monkeypatch.setattr(commands_module, "create_body", lambda *_: b'{"name":"n","data":7}')
+        monkeypatch.setattr(commands_module, "encoded_create", lambda *_: NO_OBJECT)
         await put(WaypostSaver(backend), {"step": 1})
         await asyncio.wait_for(told.wait(), PATIENCE)
     finally:

@@ -89,7 +89,7 @@ def langgraph_shapes() -> list[Shape]:
     )
     parted = divided(record._replace(data={**record.data, "pad": "z" * 900_000}))
     records = [record, *before, writes, parted.main, *parted.parts[:1]]
-    found = [shape for each in records for shape in shapes_of(*each)]
+    found = [shape for each in records for shape in shapes_of(each.name, each.data, each.metadata)]
     return [("odd", {}, {}), ("part", {"base64": "?"}, {"batch": [], "part": {}}), *found]
 
 

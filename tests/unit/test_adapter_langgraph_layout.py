@@ -158,11 +158,8 @@ def test_a_record_put_together_is_what_was_cut(text: str, size: int) -> None:
     text = text.encode(errors="ignore").decode()
     data = {"text": text, "filling": "x" * size}
     sent = divided(Record("n", data, {"k": 1}))
-    parts = [
-        Row(number, part.name, orjson.dumps(part.data), part.metadata, NOW)
-        for number, part in enumerate(sent.parts)
-    ]
-    main = Row(99, sent.main.name, orjson.dumps(sent.main.data), sent.main.metadata, NOW)
+    parts = [Row(number, part.name, part.raw, part.metadata, NOW) for number, part in enumerate(sent.parts)]
+    main = Row(99, sent.main.name, sent.main.raw, sent.main.metadata, NOW)
     (found,) = whole([main], reversed(parts))
     assert found.data == data
     if parts:

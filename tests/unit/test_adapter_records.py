@@ -1,14 +1,20 @@
 """Names of sessions that have several parts, records known by their tag, and turns."""
 
 import asyncio
+import base64
 from datetime import UTC, datetime
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waypost.adapters.records import Row, new_tag, prefix_end, session_path, with_own
+from waypost.adapters.commands import create_command
+from waypost.adapters.records import Record, Row, divided, new_tag, prefix_end, session_path, with_own
 from waypost.adapters.turns import Turns
-from waypost.model.limits import MAX_SESSION_ID, text_problem
+from waypost.errors import InvalidCommandError
+from waypost.model.limits import MAX_DATA_BYTES, MAX_SESSION_ID, dump_object, text_problem
+from waypost.wire.encode import create_body, encoded_create
 
 
 def test_a_name_with_several_parts_is_readable_if_it_can_be() -> None:
@@ -16,6 +22,37 @@ def test_a_name_with_several_parts_is_readable_if_it_can_be() -> None:
     assert session_path("p/", "a", "") == "p/a/"
     long = session_path("p/", "x" * 99, "run-1")
     assert (long[:9], long[-6:], len(long)) == ("p/sha256:", "/run-1", 55)
+
+
+@pytest.mark.parametrize("metadata", [{}, {"b": 1, "a": "x"}])
+@pytest.mark.parametrize("size", [10, 3_000_000])
+def test_the_data_of_a_record_is_encoded_once(size: int, metadata: dict[str, Any]) -> None:
+    record = Record("n", {"text": "x" * size}, metadata)
+    expected = dump_object(record.data, "data")
+    sent = divided(record)
+    record.data["text"] = "encoded again"
+    assert sent.whole == ("n", expected, metadata)
+    for each in (sent.main, *sent.parts):
+        assert create_command(each, None).body == create_body(each.name, each.data, each.metadata)
+    chunks = [base64.b64decode(part.data["base64"]) for part in sent.parts]
+    assert (b"".join(chunks) if chunks else sent.main.raw) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "metadata"),
+    [
+        ("", {}, {}),
+        ("n", {"a": "x" * MAX_DATA_BYTES}, {}),
+        ("n", {}, {"a": object()}),
+        ("n", {}, {"a": "\0"}),
+    ],
+)
+def test_a_record_is_refused_in_the_same_words_as_a_create(name: str, data: Any, metadata: Any) -> None:
+    with pytest.raises(InvalidCommandError) as expected:
+        create_body(name, data, metadata)
+    with pytest.raises(InvalidCommandError) as found:
+        encoded_create(name, dump_object(data, "data"), metadata)
+    assert (found.value.code, found.value.message) == (expected.value.code, expected.value.message)
 
 
 NAMES = st.lists(

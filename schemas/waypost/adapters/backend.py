@@ -22,7 +22,17 @@ from waypost.adapters.freshness import Freshness
 from waypost.adapters.home_loop import HomeLoop
 from waypost.adapters.known_sessions import KnownSessions
 from waypost.adapters.known_sessions import SessionFullError as SessionFullError
-from waypost.adapters.records import FULL, SPARE, Grouping, Record, Row, divided, import_item, whole
+from waypost.adapters.records import (
+    FULL,
+    SPARE,
+    EncodedRecord,
+    Grouping,
+    Record,
+    Row,
+    divided,
+    import_item,
+    whole,
+)
 from waypost.adapters.room import Room
 from waypost.adapters.unconfirmed import PARTS_AT_ONCE, UnconfirmedWrites
 from waypost.adapters.unconfirmed import RejectedWriteError as RejectedWriteError
@@ -34,7 +44,7 @@ from waypost.publisher.options import RENAMED_OPTIONS
 from waypost.publisher.waiter import CommandResult
 from waypost.reader.client import DEFAULT_SCHEMA
 from waypost.reader.decoding import decrypted_data
-from waypost.wire.encode import checkpoint_body, import_body
+from waypost.wire.encode import checkpoint_body, encoded_create, import_body
 from waypost.wire.event_types import EventType
 from waypost.wire.topics import DEFAULT_PREFIX, Topics
 
@@ -219,9 +229,8 @@ class Backend:
             commands = [create_command(part, None) for part in parts] + commands_of(
                 mains, timestamp, encrypts=self._encrypts
             )
-            await self._unconfirmed.publish(
-                session_id, commands, records, until_logged=durability == "logged"
-            )
+            added = [each.whole for each in sent]
+            await self._unconfirmed.publish(session_id, commands, added, until_logged=durability == "logged")
             return Appended([], due)
         numbers: list[int] = []
         for start in range(0, len(parts), PARTS_AT_ONCE):
@@ -359,15 +368,11 @@ class Backend:
         data = await decrypted_data(found, self._connection.codec, session_id)
         return [_row(each, raw) for each, raw in zip(found, data, strict=True)]
 
-    async def _create(self, session_id: str, record: Record, timestamp: datetime | None) -> int:
-        result = await self._connection.publisher.create_and_wait(
-            session_id,
-            record.name,
-            record.data,
-            record.metadata,
-            timestamp=timestamp,
-            timeout=self.timeout,
-        )
+    async def _create(self, session_id: str, record: EncodedRecord, timestamp: datetime | None) -> int:
+        publisher = self._connection.publisher
+        pending = publisher._pending_create(session_id, encoded_create(*record), timestamp)
+        result = await publisher._publish_and_wait(pending, session_id, self.timeout)
+        result.raise_if_rejected()
         self._known.note(session_id, result)
         return self._known.numbered(session_id, [result.body["checkpoint"]["id"]])[0]
 

@@ -6,10 +6,9 @@ from typing import Final, NamedTuple
 
 import orjson
 
-from waypost.adapters.records import POLICY, Grouping, Record, import_item
-from waypost.model.limits import dump_object
+from waypost.adapters.records import POLICY, EncodedRecord, Grouping, import_item
 from waypost.model.times import format_micros, to_micros
-from waypost.wire.encode import create_body, import_body
+from waypost.wire.encode import encoded_create, import_body
 from waypost.wire.event_types import EventType
 
 
@@ -25,15 +24,14 @@ class Command(NamedTuple):
 POLICY_COMMAND: Final = Command(EventType.CONFIGURE, orjson.dumps(POLICY), None, 0)
 
 
-def create_command(record: Record, timestamp: datetime | None) -> Command:
+def create_command(record: EncodedRecord, timestamp: datetime | None) -> Command:
     """Return the create of one record, taken now by default."""
-    return Command(
-        EventType.CREATE, create_body(record.name, record.data, record.metadata), timestamp, records=1
-    )
+    parts = encoded_create(*record)
+    return Command(EventType.CREATE, parts.body(parts.data), timestamp, records=1)
 
 
 def commands_of(
-    records: Sequence[Record], timestamp: datetime | None, *, encrypts: bool = False
+    records: Sequence[EncodedRecord], timestamp: datetime | None, *, encrypts: bool = False
 ) -> list[Command]:
     """Return one create, or as few imports as possible."""
     if len(records) == 1:
@@ -42,7 +40,7 @@ def commands_of(
     groups = Grouping(encrypts=encrypts)
     full: list[list[bytes]] = []
     for record in records:
-        item = import_item(record.name, dump_object(record.data, "data"), record.metadata, now)
+        item = import_item(record.name, record.raw, record.metadata, now)
         if group := groups.add(item):
             full.append(group)
     return [

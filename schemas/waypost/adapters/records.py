@@ -78,30 +78,50 @@ class Row:
         return found if isinstance(found, str) else None
 
 
+class EncodedRecord(NamedTuple):
+    """A record whose data is JSON already, which is made only once."""
+
+    name: str
+    raw: bytes
+    metadata: dict[str, Any]
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The data, parsed again at each access."""
+        data: dict[str, Any] = orjson.loads(self.raw)
+        return data
+
+
 @dataclass(frozen=True, slots=True)
 class Divided:
-    """A record as it is sent. ``parts`` are sent first, so a reader that sees ``main`` finds all of them."""
+    """A record as it is sent. ``parts`` are sent first, so a reader that sees ``main`` finds all of them.
 
-    main: Record
-    parts: list[Record] = field(default_factory=list)
+    ``whole`` is the record itself, as it will be read.
+    """
+
+    whole: EncodedRecord
+    main: EncodedRecord
+    parts: list[EncodedRecord] = field(default_factory=list)
 
 
 def divided(record: Record, *, encrypts: bool = False) -> Divided:
-    """Return ``record``, cut into parts if its JSON exceeds 800 KB, or 600 KB if it will be encrypted."""
+    """Return ``record`` as JSON, cut into parts if that exceeds 800 KB, or 600 KB if it will be encrypted."""
     raw = dump_object(record.data, "data")
+    encoded = EncodedRecord(record.name, raw, record.metadata)
     if len(raw) <= (_ENCRYPTED_WHOLE_BYTES if encrypts else _WHOLE_BYTES):
-        return Divided(record)
+        return Divided(encoded, encoded)
     batch = new_id()
     size = _ENCRYPTED_PART_BYTES if encrypts else _PART_BYTES
     parts = [
-        Record(
+        EncodedRecord(
             PART,
-            {"base64": base64.b64encode(raw[start : start + size]).decode()},
+            b'{"base64":"%b"}' % base64.b64encode(raw[start : start + size]),
             {"batch": batch, "part": index},
         )
         for index, start in enumerate(range(0, len(raw), size))
     ]
-    return Divided(Record(record.name, {}, {**record.metadata, "batch": batch, "parts": len(parts)}), parts)
+    metadata = {**record.metadata, "batch": batch, "parts": len(parts)}
+    return Divided(encoded, EncodedRecord(record.name, b"{}", metadata), parts)
 
 
 def whole(rows: Iterable[Row], parts: Iterable[Row]) -> list[Row]:

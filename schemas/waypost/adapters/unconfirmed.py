@@ -14,7 +14,7 @@ from typing import Final
 from waypost.adapters.commands import Command
 from waypost.adapters.connection import Connection
 from waypost.adapters.own_writes import OwnWrite, OwnWrites
-from waypost.adapters.records import Record, Row
+from waypost.adapters.records import EncodedRecord, Row
 from waypost.errors import (
     AccessDeniedError,
     DeliveryError,
@@ -23,7 +23,6 @@ from waypost.errors import (
     ShardMapError,
     WaypostError,
 )
-from waypost.model.limits import dump_object
 from waypost.publisher.delivery import DeliveryFuture
 from waypost.publisher.pending import Pending
 
@@ -68,7 +67,7 @@ class UnconfirmedWrites:
         self,
         session_id: str,
         commands: Sequence[Command],
-        records: Sequence[Record],
+        records: Sequence[EncodedRecord],
         *,
         until_logged: bool,
     ) -> None:
@@ -116,12 +115,9 @@ class UnconfirmedWrites:
                 pending, landing, f"within {self._connection.timeout:g} s"
             ) from None
 
-    def _rows_of(self, records: Sequence[Record]) -> list[Row]:
+    def _rows_of(self, records: Sequence[EncodedRecord]) -> list[Row]:
         now = datetime.now(UTC)
-        return [
-            Row(self.own.next_number(), each.name, dump_object(each.data, "data"), each.metadata, now)
-            for each in records
-        ]
+        return [Row(self.own.next_number(), each.name, each.raw, each.metadata, now) for each in records]
 
     def _landed(self, write: OwnWrite, landing: DeliveryFuture) -> None:
         """Note where a write is in Kafka, or that it never will be there."""

@@ -13,10 +13,10 @@ from waypost.model.times import format_micros, taken_micros
 from waypost.publisher.pending import Pending
 from waypost.publisher.stamps import Clock, current_traceparent, new_id
 from waypost.wire.encode import (
+    CreateParts,
     check_raw,
     check_session_id,
     checkpoint_body,
-    create_body,
     create_parts,
     expire_body,
     import_body,
@@ -203,10 +203,11 @@ class CommandMethods(ABC):
         metadata: dict[str, Any] | None,
         timestamp: datetime | None,
     ) -> Pending:
+        return self._pending_create(session_id, create_parts(name, data, metadata, self._default), timestamp)
+
+    def _pending_create(self, session_id: str, plain: CreateParts, timestamp: datetime | None) -> Pending:
         if not self._encrypts:
-            body = create_body(name, data, metadata, self._default)
-            return self._pending(_CREATE, session_id, body, timestamp)
-        plain = create_parts(name, data, metadata, self._default)
+            return self._pending(_CREATE, session_id, plain.body(plain.data), timestamp)
         pending = self._pending(_CREATE, session_id, b"", timestamp)
         pending.plain = plain
         pending.size += len(plain.data)

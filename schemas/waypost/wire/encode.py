@@ -49,7 +49,10 @@ def _check_name(name: str) -> None:
 
 
 def _data_json(data: dict[str, Any], default: Default | None) -> bytes:
-    raw = dump_object(data, "data", default)
+    return _fitting(dump_object(data, "data", default))
+
+
+def _fitting(raw: bytes) -> bytes:
     if len(raw) > MAX_DATA_BYTES:
         raise InvalidCommandError(
             "too-large",
@@ -112,10 +115,20 @@ def create_parts(
         _check_name(name)
         name = str.__str__(name)
     head = _create_head(name)
-    raw = _data_json(data, default)
+    return _with_metadata(CreateParts(name, head, _data_json(data, default)), metadata, default)
+
+
+def encoded_create(name: str, raw: bytes, metadata: dict[str, Any]) -> CreateParts:
+    """Parts of a create, from the JSON that :func:`waypost.model.limits.dump_object` made of its data."""
+    return _with_metadata(CreateParts(name, _create_head(name), _fitting(raw)), metadata, None)
+
+
+def _with_metadata(
+    parts: CreateParts, metadata: dict[str, Any] | None, default: Default | None
+) -> CreateParts:
     if metadata is not None and (searchable := metadata_json(metadata, default)) != b"{}":
-        head = b'%b,"metadata":%b' % (head, searchable)
-    return CreateParts(name, head, raw)
+        return parts._replace(head=b'%b,"metadata":%b' % (parts.head, searchable))
+    return parts
 
 
 def create_body(
