@@ -13,7 +13,6 @@ import threading
 import weakref
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
@@ -24,16 +23,16 @@ from waypost.encryption import codec_of
 from waypost.errors import PublisherClosedError
 from waypost.kafka.addresses import broker_addresses
 from waypost.publisher.buffer import Buffer
-from waypost.publisher.calls import CommandMethods
 from waypost.publisher.calls import split_import as split_import
-from waypost.publisher.delivery import DeliveryFuture, DeliveryTracker
+from waypost.publisher.delivery import DeliveryTracker
 from waypost.publisher.exits import at_exit
 from waypost.publisher.loops import await_on
 from waypost.publisher.options import RENAMED_OPTIONS, RETIRED_OPTIONS, PublisherOptions, PublisherSettings
 from waypost.publisher.pending import Pending
+from waypost.publisher.results import ResultMethods
 from waypost.publisher.stamps import new_id
 from waypost.publisher.stats import PublisherStats, counted
-from waypost.wire.encode import check_raw, check_session_id, policy_body
+from waypost.wire.encode import check_session_id, policy_body
 from waypost.wire.event_types import EventType
 from waypost.wire.topics import Topics
 
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
     from waypost.publisher.encrypter import Encrypter
     from waypost.publisher.sender import Sender
     from waypost.publisher.spool.spooler import Spooler
-    from waypost.publisher.waiter import CommandResult, ResultWaiter
 
 log = logging.getLogger("waypost")
 _T = TypeVar("_T")
@@ -49,7 +47,7 @@ _T = TypeVar("_T")
 _PATIENT_SECONDS = 1.0
 
 
-class Publisher(CommandMethods):
+class Publisher(ResultMethods):
     """Publisher of commands for code on an event loop.
 
     Use it as ``async with waypost.Publisher("localhost:9092") as publisher``. Without addresses it connects to what the
@@ -87,7 +85,7 @@ class Publisher(CommandMethods):
         )
         self._encrypter = self._make_encrypter()
         self._sender: Sender | None = None
-        self._waiter: ResultWaiter | None = None
+        self._waiter = None
         self._pid = os.getpid()
         self._thread = 0
         self._closed = False
@@ -362,105 +360,6 @@ class Publisher(CommandMethods):
     def stats(self) -> PublisherStats:
         """Return counts for your metrics."""
         return counted(self._buffer, self._outcomes, self._sender, self._spooler, self._encrypter)
-
-    async def create_and_wait(
-        self,
-        session_id: str,
-        name: str,
-        data: dict[str, Any],
-        metadata: dict[str, Any] | None = None,
-        *,
-        timestamp: datetime | None = None,
-        timeout: float = 10,
-    ) -> "CommandResult":
-        """Create a checkpoint and wait for its result, if you need its id immediately.
-
-        Args:
-            session_id: The session; its first checkpoint creates it.
-            name: What happened, such as ``"task_done"``.
-            data: What the agent knows, as a JSON object.
-            metadata: A small JSON object to search by.
-            timestamp: When it happened, with a time zone; now by default.
-            timeout: Seconds to wait for the result.
-
-        Raises:
-            InvalidCommandError: An argument breaks the contract, or the worker rejected the command.
-            ResultTimeoutError: No result came in time. The command was accepted and may still be applied; the error
-                says how far it is known to have gotten.
-            DeliveryError: The command will never reach the worker.
-            BufferFullError: The buffer is full, and the command was not accepted.
-            PublisherClosedError: The publisher is closed or was not started.
-        """
-        pending = self._creating(session_id, name, data, metadata, timestamp)
-        result = await self._here(self._publish_and_wait(pending, session_id, timeout))
-        return result.raise_if_rejected()
-
-    async def publish_and_wait(
-        self,
-        session_id: str,
-        command_type: str,
-        body: bytes,
-        *,
-        timestamp: datetime | None = None,
-        command_id: str | None = None,
-        timeout: float = 10,
-    ) -> "CommandResult":
-        """Publish a command whose body you encoded yourself, and wait for its result.
-
-        A rejection is returned like any other result; see :meth:`waypost.CommandResult.raise_if_rejected`.
-
-        Raises:
-            InvalidCommandError: An argument breaks the contract.
-            ResultTimeoutError: No result came in time. The command was accepted and may still be applied; the error
-                says how far it is known to have gotten.
-            DeliveryError: The command will never reach the worker.
-            BufferFullError: The buffer is full, and the command was not accepted.
-            PublisherClosedError: The publisher is closed or was not started.
-        """
-        check_raw(command_type, body)
-        pending = self._pending(command_type, session_id, body, timestamp, command_id)
-        return await self._here(self._publish_and_wait(pending, session_id, timeout))
-
-    async def _publish_and_wait(self, pending: Pending, session_id: str, timeout: float) -> "CommandResult":
-        from waypost.publisher.waiter import ResultWaiter, result_timeout_error  # brings the Kafka client
-
-        limit = asyncio.timeout(timeout)
-        landing = self._outcomes.expect(pending.command_id)
-        try:
-            if self._encrypter is not None:
-                self._working()
-                await self._encrypter.load([pending], timeout)
-            self._accept(pending)
-            if self._waiter is None:
-                self._waiter = ResultWaiter(self._topics, self._options)
-            async with limit:
-                return await self._waiter.wait(pending.command_id, session_id, landing)
-        except TimeoutError:
-            ended = f"within {timeout:g} s" if limit.expired() else "before the publisher was closed"
-            unreadable = None if self._waiter is None else self._waiter.last_error
-            raise result_timeout_error(pending, landing, self._sender, ended, unreadable) from None
-        finally:
-            self._outcomes.forget(pending.command_id)
-
-    def _publish_tracked(
-        self, command_type: str, session_id: str, body: bytes, timestamp: datetime | None = None
-    ) -> tuple[Pending, DeliveryFuture]:
-        """Publish a command, on this publisher's event loop, and return with it where it will land."""
-        pending = self._pending(command_type, session_id, body, timestamp)
-        landing = self._outcomes.expect(pending.command_id)
-        try:
-            self._accept(pending)
-        except BaseException:
-            self._outcomes.forget(pending.command_id)
-            raise
-        landing.add_done_callback(lambda _: self._outcomes.forget(pending.command_id))
-        return pending, landing
-
-    def _undelivered_error(self, pending: Pending, landing: DeliveryFuture, ended: str) -> Exception:
-        """Return the error for a command that Kafka has not acknowledged until ``ended``."""
-        from waypost.publisher.waiter import result_timeout_error  # brings the Kafka client
-
-        return result_timeout_error(pending, landing, self._sender, ended, None)
 
     async def configure_defaults(self, **changes: int | float | None) -> list[str]:
         """Set the retention policy of all sessions without their own.
