@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="waypost-bench-")))
         servers = stack.enter_context(Servers(directory / "servers"))
-        # The broker's first minute is slow: whoever comes first would pay for it.
+        # The broker's first minute is slow, and the first interpreter would pay for it.
         asyncio.run(measure(servers, directory, {"warm-up": sys.executable}, given.commands, 1))
         figures = asyncio.run(measure(servers, directory, pythons, given.commands, given.repeats))
     given.out.parent.mkdir(exist_ok=True)
