@@ -32,8 +32,8 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, TypeVar
 
-import aiokafka.client
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.conn import AIOKafkaConnection
 from tests.faults.points import POINTS
 
 from waypost.model.index import Session
@@ -317,13 +317,13 @@ def put(module: ModuleType, *classes: type) -> None:
 
 def redirect(ports: dict[int, int]) -> None:
     """Make every Kafka client of this process connect to other ports than those that brokers advertise."""
-    clients: Any = aiokafka.client
-    create = clients.create_conn
+    connection: Any = AIOKafkaConnection
+    connect = connection.__init__
 
-    async def create_conn(host: str, port: int, **options: Any) -> Any:
-        return await create(host, ports.get(port, port), **options)
+    def redirected(self: Any, host: str, port: int, **options: Any) -> None:
+        connect(self, host, ports.get(port, port), **options)
 
-    clients.create_conn = create_conn
+    connection.__init__ = redirected
 
 
 def main() -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
-from aiokafka.client import AIOKafkaClient
 
+from waypost.kafka.cluster_connections import ClusterConnections
 from waypost.wire.topics import Topics
 from waypost_worker.devserver import Servers
 from waypost_worker.kafka.client import ClusterClient
@@ -100,17 +100,17 @@ async def test_a_request_whose_reply_is_lost_is_sent_again_and_nothing_is_double
     client: ClusterClient, topic: str, groups: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     producers = [await claimed(client, topic, partition) for partition in range(PARTITIONS)]
-    send = AIOKafkaClient.send
+    send = ClusterConnections.send
     lost: list[object] = []
 
-    async def lossy(self: AIOKafkaClient, node: int, request: Any, *, group: Any = None) -> Any:
+    async def lossy(self: ClusterConnections, node: int, request: Any, *, group: Any = None) -> Any:
         answer = await send(self, node, request, group=group)
         if isinstance(request, ProduceGroup) and not lost:
             lost.append(answer)
             raise OSError("the reply was lost")
         return answer
 
-    monkeypatch.setattr(AIOKafkaClient, "send", lossy)
+    monkeypatch.setattr(ClusterConnections, "send", lossy)
     assert await asyncio.gather(*(one.append(records(5)) for one in producers)) == [0] * PARTITIONS
     assert lost
     assert groups == [[0, 1, 2, 3], [0, 1, 2, 3]]

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.protocol.metadata import MetadataResponse_v1
 
 from waypost.wire.topics import Topics
 from waypost_worker.devserver import Servers
@@ -44,11 +45,10 @@ async def test_a_client_whose_brokers_are_all_gone_starts_from_the_bootstrap_ser
     try:
         first = client._client
         assert first is not None
-        await first.close()  # ends what keeps its metadata, too
-        first._conns.clear()
-        for broker in first.cluster.brokers():
-            first.cluster._brokers[broker.nodeId] = broker._replace(host="127.0.0.1", port=1)
-        first._sync_task = asyncio.create_task(first._md_synchronizer())
+        nobody = [(broker.nodeId, "127.0.0.1", 1, None) for broker in first.cluster.brokers()]
+        first.cluster.update_metadata(MetadataResponse_v1(brokers=nobody, controller_id=1, topics=[]))
+        for connection in list(first._transports):
+            connection.close()
         await client.refresh()
         assert await client.leader_of(TopicPartition(topic_prefix, 0)) >= 0
         assert client._client is not first
@@ -91,7 +91,7 @@ async def test_readers_of_many_partitions_share_a_connection_for_each_lane(
         await asyncio.gather(*(one.bounds() for one in (*logs, *results)))
         opened = client._client
         assert opened is not None
-        lanes = [lane for _, lane in opened._conns]
+        lanes = [lane for _, lane in opened._connections]
         assert set(lanes) <= set(Lane), lanes
         assert len(lanes) == len(set(lanes))
     finally:

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import DuplicateSequenceNumber
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.produce import ProduceResponse_v7
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 
+from waypost.kafka.cluster_connections import ClusterConnections
 from waypost_worker.devserver import Servers
 from waypost_worker.kafka import fenced_producer
 from waypost_worker.kafka.client import ClusterClient
@@ -61,7 +61,7 @@ def records(count: int) -> list[ResultRecord]:
 
 async def first_batch(connection: Connection, topic: str) -> Any:
     """The batch at offset 0, as it lies in the log."""
-    client = AIOKafkaClient(bootstrap_servers=connection.bootstrap_servers)
+    client = ClusterConnections(bootstrap_servers=connection.bootstrap_servers)
     await client.bootstrap()
     try:
         request = FetchRequest(500, 1, 1 << 20, 0, [(topic, [(0, 0, 1 << 20)])], rack_id="")
@@ -121,13 +121,13 @@ async def test_a_batch_that_kafka_has_but_has_forgotten_where_is_in_doubt(
         topics=[(topic, [(0, DuplicateSequenceNumber.errno, -1, -1, 0)])], throttle_time_ms=0
     )
 
-    async def answered(self: AIOKafkaClient, node: int, request: Any, *, group: Any = None) -> Any:
+    async def answered(self: ClusterConnections, node: int, request: Any, *, group: Any = None) -> Any:
         response = await send(self, node, request, group=group)
         return answer if isinstance(request, ProduceGroup) else response
 
-    send = AIOKafkaClient.send
+    send = ClusterConnections.send
     async with producer(client, topic, await claim_epoch(client, topic)) as owner:
-        monkeypatch.setattr(AIOKafkaClient, "send", answered)
+        monkeypatch.setattr(ClusterConnections, "send", answered)
         with pytest.raises(UnavailableError, match="no longer knows where"):
             await owner.append(records(1))
 

@@ -4,15 +4,15 @@ import asyncio
 from typing import Any
 
 import pytest
-from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaConnectionError
 
+from waypost.kafka.cluster_connections import ClusterConnections
 from waypost_worker.kafka.client import ClusterClient
 from waypost_worker.kafka.connection import Connection
 
 
 class Silent:
-    """A client of aiokafka whose broker never answers. ``ended`` is how its requests ended."""
+    """Connections whose broker never answers. ``ended`` is how its requests ended."""
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
@@ -29,7 +29,7 @@ class Silent:
 
     def force_metadata_update(self) -> asyncio.Future[bool]:
         self.asked.set()
-        return asyncio.shield(asyncio.get_running_loop().create_future())  # aiokafka's own is never canceled
+        return asyncio.shield(asyncio.get_running_loop().create_future())
 
     async def close(self) -> None:
         self.closed = True
@@ -87,10 +87,10 @@ async def test_who_looks_for_leaders_hears_that_the_connections_were_closed(
 async def test_who_waits_for_connections_that_nobody_uses_any_more_is_not_canceled(
     client: ClusterClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def bootstrap(_: AIOKafkaClient) -> None:
+    async def bootstrap(_: ClusterConnections) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(AIOKafkaClient, "bootstrap", bootstrap)
+    monkeypatch.setattr(ClusterConnections, "bootstrap", bootstrap)
     client._client = None  # no broker answered, so it starts from the bootstrap servers again
     waiting = asyncio.create_task(client.send(1, "request"))  # such as a fetch, which is no user
     await asyncio.sleep(0)

@@ -11,8 +11,8 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaConnectionError, NodeNotReadyError, RequestTimedOutError
 from aiokafka.protocol.metadata import MetadataRequest, MetadataResponse_v1
 
+from waypost.kafka.cluster_connections import ClusterConnections
 from waypost_worker.kafka.client import Lane
-from waypost_worker.kafka.cluster_connections import ClusterConnections
 from waypost_worker.kafka.produce import MAX_BATCH_BYTES, OutgoingBatch, ProduceGroup
 
 FAR = 60.0  # seconds, which nothing here should need
@@ -25,29 +25,36 @@ class Brokers:
         self.silent: set[int] = set()
         self.mute: set[int] = set()
         self.attempts: list[int] = []
+        self.links: list[Link] = []
+        self.topics: list[set[str]] = []
+        self.asked = asyncio.Event()
         self.given_up = asyncio.Event()
 
-    async def connect(self, _: str, port: int, **options: Any) -> "Link":
+    async def connect(self, _: str, port: int, on_close: Any, **options: Any) -> "tuple[Link, Any]":
         self.attempts.append(port)
         if port in self.silent:
             await self.given_up.wait()
             raise KafkaConnectionError("no answer")
-        return Link(self, port)
+        self.links.append(Link(self, port, on_close))
+        return self.links[-1], None
 
 
 class Link:
     """A connection that answers with the port of its broker."""
 
-    _writer = None
-
-    def __init__(self, brokers: Brokers, port: int) -> None:
+    def __init__(self, brokers: Brokers, port: int, on_close: Any) -> None:
         self._brokers = brokers
         self._port = port
+        self._on_close = on_close
+        self._is_open = True
 
     def connected(self) -> bool:
-        return True
+        return self._is_open
 
     def close(self, reason: object = None) -> asyncio.Future[None]:
+        self._is_open = False
+        if self._on_close is not None:
+            self._on_close(self, reason)
         closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         closed.set_result(None)
         return closed
@@ -55,7 +62,11 @@ class Link:
     async def send(self, request: Any, expect_response: bool = True) -> Any:
         if self._port in self._brokers.mute:
             await asyncio.Event().wait()
-        return metadata(self._port) if isinstance(request, MetadataRequest) else self._port
+        if not isinstance(request, MetadataRequest):
+            return self._port
+        self._brokers.topics.append(set(request.prepare({3: (0, 5)}).get_item("topics")))
+        self._brokers.asked.set()
+        return metadata(self._port)
 
 
 def metadata(leader: int) -> MetadataResponse_v1:
@@ -68,7 +79,7 @@ def metadata(leader: int) -> MetadataResponse_v1:
 @pytest.fixture
 async def brokers(monkeypatch: pytest.MonkeyPatch) -> Brokers:
     brokers = Brokers()
-    monkeypatch.setattr("aiokafka.client.create_conn", brokers.connect)
+    monkeypatch.setattr("waypost.kafka.cluster_connections.open_connection", brokers.connect)
     return brokers
 
 
@@ -111,7 +122,7 @@ async def test_all_who_want_a_connection_wait_for_the_same_attempt(
     for waiting in (second, beside):
         with pytest.raises(NodeNotReadyError):
             await waiting
-    assert brokers.attempts == [2, 2]
+    assert brokers.attempts.count(2) == 2
     brokers.silent = set()
     assert await connections.send(2, SimpleNamespace(), group=Lane.FETCH) == 2
 
@@ -121,16 +132,16 @@ async def test_metadata_comes_from_whichever_broker_answers(
     brokers: Brokers, connections: ClusterConnections, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setattr(brokers, way, {1, 3})
-    monkeypatch.setattr("waypost_worker.kafka.cluster_connections._PATIENCE", 0)
+    monkeypatch.setattr("waypost.kafka.cluster_connections._PATIENCE", 0)
     async with asyncio.timeout(FAR):
-        assert await connections._metadata_update(connections.cluster, {"topic"})
+        assert await connections.add_topic("topic")
     assert connections.cluster.leader_for_partition(TopicPartition("topic", 0)) == 2
 
 
 async def test_metadata_of_nobody_is_no_news(brokers: Brokers, connections: ClusterConnections) -> None:
     brokers.silent = {1, 2, 3}
     brokers.given_up.set()
-    assert not await connections._metadata_update(connections.cluster, {"topic"})
+    assert not await connections.force_metadata_update()
     assert connections.cluster.leader_for_partition(TopicPartition("topic", 0)) == 1
 
 
@@ -172,6 +183,59 @@ async def test_closing_leaves_no_attempt_behind(brokers: Brokers, connections: C
     brokers.silent = set()
     with pytest.raises(NodeNotReadyError):
         await connections.send(2, SimpleNamespace(), group=Lane.FETCH)
+
+
+async def test_bootstrap_servers_are_asked_until_one_answers(
+    brokers: Brokers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brokers.silent, brokers.mute = {1}, {2}
+    monkeypatch.setattr("waypost.kafka.cluster_connections._PATIENCE", 0)
+    before = asyncio.all_tasks()
+    connections = ClusterConnections("broker:1,broker:2,broker:3")
+    async with asyncio.timeout(FAR):
+        await connections.bootstrap()
+    assert {broker.nodeId for broker in connections.cluster.brokers()} == {1, 2, 3}
+    await connections.close()
+    assert asyncio.all_tasks() == before
+    brokers.silent, brokers.mute = {1, 2}, set()
+    brokers.given_up.set()
+    with pytest.raises(KafkaConnectionError, match=r"broker:1, broker:2"):
+        await ClusterConnections("broker:1,broker:2").bootstrap()
+
+
+async def test_a_topic_that_is_added_during_an_update_is_asked_for_as_well(
+    brokers: Brokers, connections: ClusterConnections
+) -> None:
+    brokers.silent = {1, 2, 3}
+    first = connections.add_topic("other")
+    await asyncio.sleep(0)
+    second = connections.add_topic("topic")
+    brokers.silent = set()
+    brokers.given_up.set()
+    await connections.send(1, SimpleNamespace())
+    await asyncio.gather(first, second)
+    assert await connections.force_metadata_update()
+    assert brokers.topics[-1] == {"other", "topic"}
+
+
+async def test_metadata_is_refreshed_from_time_to_time(brokers: Brokers) -> None:
+    connections = ClusterConnections("broker:1", metadata_max_age_ms=1)
+    await connections.bootstrap()
+    async with asyncio.timeout(FAR):
+        for _ in range(3):
+            brokers.asked.clear()
+            await brokers.asked.wait()
+    await connections.close()
+    assert not await connections.force_metadata_update()
+
+
+async def test_a_connection_that_was_closed_is_opened_again(
+    brokers: Brokers, connections: ClusterConnections
+) -> None:
+    assert await connections.send(2, SimpleNamespace()) == 2
+    brokers.links[0].close()
+    assert await connections.send(2, SimpleNamespace()) == 2
+    assert brokers.attempts == [2, 2]
 
 
 class StoppedBroker:

@@ -3,9 +3,9 @@
 A broker serves the requests of a connection one at a time, so requests that may wait there for long have a separate
 connection (a lane). The number of sockets depends on brokers and lanes, not on partitions.
 
-Stands on aiokafka's client, which opens connections, negotiates versions and keeps metadata. It knows brokers only by
-the metadata of those it knows: if all of them are gone, it would ask them forever. So a client that can't refresh its
-metadata is replaced by one that starts from the bootstrap servers again (KIP-899).
+Connections know brokers only by the metadata of those they know: if all of them are gone, they would ask them forever.
+So connections that can't refresh their metadata are replaced by ones that start from the bootstrap servers again
+(KIP-899).
 """
 
 import asyncio
@@ -14,10 +14,10 @@ from enum import IntEnum
 from typing import Any, Final, TypeVar
 
 from aiokafka import TopicPartition
-from aiokafka.client import AIOKafkaClient, CoordinationType
+from aiokafka.client import CoordinationType
 from aiokafka.errors import KafkaConnectionError, LeaderNotAvailableError
 
-from waypost_worker.kafka.cluster_connections import ClusterConnections
+from waypost.kafka.cluster_connections import ClusterConnections
 from waypost_worker.kafka.connection import Connection, kafka_errors, quietly
 from waypost_worker.partition.ports import UnavailableError
 
@@ -49,8 +49,8 @@ class ClusterClient:
         #: How often it started from the bootstrap servers. After the first time, another cluster may answer.
         self.starts = 0
         self._users: set[object] = set()
-        self._client: AIOKafkaClient | None = None
-        self._opening: asyncio.Task[AIOKafkaClient] | None = None
+        self._client: ClusterConnections | None = None
+        self._opening: asyncio.Task[ClusterConnections] | None = None
         self._sending: set[asyncio.Future[Any]] = set()
         self._shared: dict[Any, Any] = {}
 
@@ -130,12 +130,12 @@ class ClusterClient:
         node = client.get_random_node()
         if node is None:
             raise LeaderNotAvailableError("no broker is known")
-        return int(node)
+        return node
 
     async def transaction_coordinator(self, transactional_id: str) -> int:
         """Return the id of the broker that hands out epochs for a transactional id."""
         client = await self._opened()
-        return int(await client.coordinator_lookup(CoordinationType.TRANSACTION, transactional_id))
+        return await client.coordinator_lookup(CoordinationType.TRANSACTION, transactional_id)
 
     async def refresh(self) -> None:
         """Ask for metadata again. If no known broker answers, the next request starts from the bootstrap servers."""
@@ -143,13 +143,9 @@ class ClusterClient:
         if not await self._told(client.force_metadata_update()) and self._client is client:
             await self._retire()
 
-    async def _tracking(self, topic: str) -> AIOKafkaClient:
+    async def _tracking(self, topic: str) -> ClusterConnections:
         client = await self._opened()
         known = await self._told(client.add_topic(topic))
-        if known and client.cluster.partitions_for_topic(topic) is None:
-            # Metadata requests that were under way when the topic was added do not include it, and aiokafka does not
-            # ask again.
-            known = await self._told(client.force_metadata_update())
         if not known and self._client is client:
             await self._retire()
             raise LeaderNotAvailableError(f"no broker knows the leader of {topic}")
@@ -161,18 +157,18 @@ class ClusterClient:
         asking.add_done_callback(self._sending.discard)
         return bool(await answer_to(asking))
 
-    async def _opened(self) -> AIOKafkaClient:
+    async def _opened(self) -> ClusterConnections:
         if self._client is not None:
             return self._client
         if not self._users:
             raise UnavailableError("the connections to Kafka were closed")
         if self._opening is None:
             self._opening = asyncio.create_task(self._open(), name="kafka-client")
-        opened: AIOKafkaClient = await answer_to(self._opening)
+        opened: ClusterConnections = await answer_to(self._opening)
         return opened
 
-    async def _open(self) -> AIOKafkaClient:
-        client: AIOKafkaClient = ClusterConnections(**self.connection.options())
+    async def _open(self) -> ClusterConnections:
+        client = ClusterConnections(**self.connection.options())
         try:
             async with kafka_errors("connecting"):
                 async with asyncio.timeout(self.connection.start_timeout):
