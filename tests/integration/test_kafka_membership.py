@@ -218,18 +218,6 @@ async def test_offsets_of_others_partitions_are_not_committed(group: Group) -> N
         assert await group.committed() == {mine: 3}
 
 
-async def test_nothing_is_ever_fetched(group: Group) -> None:
-    async with group.member() as member:
-        await until(settled(member), member)
-        await member.commit(dict.fromkeys(ALL, 0))
-    async with group.member() as again:  # with a committed position to go on from
-        await until(settled(again), again)
-        consumer = again._consumer
-        partitions = {TopicPartition(group.topics.commands, number) for number in ALL}
-        assert consumer.paused() == partitions
-        assert {consumer.highwater(partition) for partition in partitions} == {None}
-
-
 async def test_a_missing_topic_is_said_at_once(servers: Servers, topic_prefix: str) -> None:
     missing = Membership(
         Connection(servers.kafka.bootstrap_servers), f"{topic_prefix}.commands", topic_prefix
@@ -245,12 +233,11 @@ async def test_a_session_timeout_that_the_broker_refuses_is_said(group: Group) -
         assert "set WAYPOST_SESSION_TIMEOUT between them" in repr(member.failed)
 
 
-async def test_a_dead_coordination_task_is_noticed(group: Group) -> None:
+async def test_an_error_that_nobody_expects_is_noticed(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
     async with group.member() as member:
         await until(settled(member), member)
-        coordinator = member._consumer._coordinator
-        coordinator._perform_assignment = None  # a failure that aiokafka does not expect
-        coordinator.request_rejoin()
+        monkeypatch.setattr(member._member, "_shares", None)
+        member._member._join_again()
         await until(lambda: member.failed is not None, member)
 
 
@@ -275,9 +262,8 @@ async def test_leaving_leaves_no_task_behind(group: Group) -> None:
 
 def fall_silent(member: Membership) -> None:
     """What a SIGKILL does to a member: it says nothing more, to anybody."""
-    coordinator = member._consumer._coordinator
-    coordinator._coordination_task.cancel()
-    coordinator._heartbeat_task.cancel()
+    assert member._running is not None
+    member._running.cancel()
 
 
 async def test_group_offsets_are_given_back_and_a_partition_without_one_begins_with_its_log(

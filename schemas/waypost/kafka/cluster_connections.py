@@ -13,6 +13,7 @@ import random
 import socket
 import struct
 from collections.abc import Callable, Coroutine, Hashable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -145,6 +146,14 @@ class ClusterConnections:
             self._update = self._begin(self._update_metadata())
             self._update.add_done_callback(self._updated)
         return asyncio.shield(self._update)
+
+    async def refresh(self) -> None:
+        """Ask for metadata; if no known broker answers, ask the bootstrap servers. If those don't either, change
+        nothing.
+        """
+        if not await self.force_metadata_update() and not self._is_closed:
+            with suppress(KafkaConnectionError):
+                await self.bootstrap()
 
     async def close(self) -> None:
         """Close all connections. Requests end with an error."""

@@ -8,21 +8,21 @@ import asyncio
 from collections.abc import Collection, Coroutine, Mapping
 from typing import Any, Final
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import InvalidSessionTimeoutError
-from aiokafka.protocol.group import LeaveGroupRequest
-from typing_extensions import override
 
 from waypost import __version__
+from waypost.kafka.cluster_connections import ClusterConnections
 from waypost.kafka.diagnosis import require_access
+from waypost.kafka.group_member import GroupMember, GroupOptions
+from waypost.kafka.log_offsets import END, FIRST, READ_COMMITTED, offsets_at
 from waypost_worker.kafka.connection import PASSING, Connection, kafka_errors, quietly
 from waypost_worker.kafka.group_members import member_client_id
 from waypost_worker.partition.ports import RefusedError, UnavailableError
 
 # How soon a member notices that another one left: a takeover after a drain takes about this long.
-_HEARTBEAT_MS: Final = 300
-_POLL_MS: Final = 500
+_HEARTBEAT: Final = 0.3
 _LEAVE_SECONDS: Final = 1.0
 
 
@@ -47,27 +47,29 @@ class Membership:
         self.failed: BaseException | None = None
         self._connection = connection
         self._topic = topic
-        self._group_id = group_id
-        self._static = group_instance_id is not None
         self._session_timeout = session_timeout
         self._change = asyncio.Event()
-        self._polling: asyncio.Task[None] | None = None
-        session_ms = int(session_timeout * 1000)
-        rebalance_ms = max(10_000, session_ms)
-        # No rebalance takes longer than this, unless the cluster is unreachable or the client is stuck.
-        self._longest_rebalance = 2 * (rebalance_ms + session_ms) / 1000 + 2 * connection.request_timeout
-        self._consumer = AIOKafkaConsumer(
-            **{**connection.options(), "client_id": member_client_id(__version__)},
-            group_id=group_id,
-            group_instance_id=group_instance_id,
-            enable_auto_commit=False,
-            auto_offset_reset="latest",
-            isolation_level="read_committed",  # lag counts up to what owners may read
-            partition_assignment_strategy=(_own_assignor(),),
-            session_timeout_ms=session_ms,
-            heartbeat_interval_ms=min(_HEARTBEAT_MS, session_ms // 3),
-            rebalance_timeout_ms=rebalance_ms,
-            max_poll_interval_ms=24 * 3600 * 1000,
+        self._running: asyncio.Task[None] | None = None
+        self._overdue: asyncio.TimerHandle | None = None
+        rebalance = max(10, session_timeout)
+        # No rebalance takes longer than this, unless the cluster is unreachable or a member is stuck.
+        self._longest_rebalance = 2 * (rebalance + session_timeout) + 2 * connection.request_timeout
+        self._connections = ClusterConnections(
+            **{**connection.options(), "client_id": member_client_id(__version__)}
+        )
+        self._member = GroupMember(
+            self._connections,
+            topic,
+            GroupOptions(
+                group_id,
+                (_own_assignor(),),
+                session_timeout,
+                rebalance,
+                min(_HEARTBEAT, session_timeout / 3),
+                group_instance_id,
+            ),
+            on_revoked=self._revoked,
+            on_assigned=self._assigned,
         )
 
     async def start(self) -> None:
@@ -75,20 +77,19 @@ class Membership:
         async with kafka_errors("joining the worker group"):
             async with asyncio.timeout(self._connection.start_timeout):
                 await require_access(self._connection.options())
-                await self._consumer.start()
-                # A group that subscribes to a missing topic would notice only minutes later that it is there.
-                await self._consumer._client.add_topic(self._topic)
-        if self._topic in self._consumer._client.cluster.unauthorized_topics:
+                await self._connections.bootstrap()
+                # A group that wants a missing topic would notice only minutes later that it is there.
+                await self._connections.add_topic(self._topic)
+        if self._topic in self._connections.cluster.unauthorized_topics:
             raise UnavailableError(
                 f"Kafka does not let this worker see the topic {self._topic!r}: give its principal the ACLs that "
                 "'waypost topics acls worker' prints"
             )
-        if not self._consumer.partitions_for_topic(self._topic):
+        if not self._connections.cluster.partitions_for_topic(self._topic):
             raise UnavailableError(
                 f"the topic {self._topic!r} does not exist yet: create it with 'waypost topics create'"
             )
-        self._consumer.subscribe([self._topic], listener=_Listener(self))
-        self._polling = asyncio.create_task(self._poll(), name="membership")
+        self._running = asyncio.create_task(self._run(), name="membership")
 
     def changed(self) -> Coroutine[Any, Any, object]:
         """Await it to wait for a change of ``assigned``, ``rebalancing`` or ``failed`` after this call."""
@@ -104,7 +105,7 @@ class Membership:
         if owned and not self.rebalancing:
             try:
                 async with asyncio.timeout(self._connection.request_timeout):
-                    await self._consumer.commit(owned)
+                    await self._member.commit(owned)
             except PASSING:
                 return
 
@@ -118,7 +119,7 @@ class Membership:
             return {}
         try:
             async with asyncio.timeout(self._connection.request_timeout):
-                found = await self._consumer.end_offsets(partitions)
+                found = await offsets_at(self._connections, dict.fromkeys(partitions, END), READ_COMMITTED)
         except PASSING:
             return {}
         return {partition.partition: offset for partition, offset in found.items()}
@@ -130,53 +131,27 @@ class Membership:
             return {}
         try:
             async with asyncio.timeout(self._connection.request_timeout):
-                starts = await self._consumer.beginning_offsets(wanted)
-                found = [await self._consumer.committed(partition) for partition in wanted]
+                starts = await offsets_at(self._connections, dict.fromkeys(wanted, FIRST))
+                found = await self._member.committed(wanted)
         except PASSING:
             return {}
-        return {
-            partition.partition: starts[partition] if offset is None else max(offset, starts[partition])
-            for partition, offset in zip(wanted, found, strict=True)
-        }
+        return {each.partition: max(start, found.get(each, start)) for each, start in starts.items()}
 
     async def leave(self) -> None:
         """Leave the group, so that others take over immediately (a static member only goes silent).
 
         Never raises, and takes a few seconds at most.
         """
-        if self._polling is not None:
-            self._polling.cancel()
-            await asyncio.gather(self._polling, return_exceptions=True)
-        consumer: Any = self._consumer
-        stopping = asyncio.ensure_future(consumer.stop())
-        await asyncio.wait({stopping}, timeout=_LEAVE_SECONDS)
-        if stopping.done():
-            await asyncio.gather(stopping, return_exceptions=True)
-            return
-        # A join that waits for other members, or an unreachable coordinator, blocks stop().
-        if not self._static:
-            await quietly(self._say_goodbye(), _LEAVE_SECONDS)
-        await quietly(stopping, _LEAVE_SECONDS)
-        await quietly(consumer._coordinator._stop_heartbeat_task(), _LEAVE_SECONDS)
-        await quietly(consumer._fetcher.close(), _LEAVE_SECONDS)
-        await quietly(consumer._client.close(), _LEAVE_SECONDS)
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+        self._end_wait()
+        await quietly(self._member.leave(), _LEAVE_SECONDS)
+        await quietly(self._connections.close(), _LEAVE_SECONDS)
 
-    async def _say_goodbye(self) -> None:
-        """Leave over another connection: on its own, the coordinator would first answer the join."""
-        coordinator: Any = self._consumer._coordinator
-        if coordinator.coordinator_id is not None and coordinator.member_id:
-            request: Any = LeaveGroupRequest(self._group_id, coordinator.member_id)
-            await self._consumer._client.send(coordinator.coordinator_id, request)
-
-    async def _poll(self) -> None:
-        # Nothing ever comes, because all partitions are paused; polling keeps the membership and shows its errors,
-        # including the end of the client's coordination task.
+    async def _run(self) -> None:
         try:
-            while True:
-                async with asyncio.timeout(self._longest_rebalance):
-                    await self._consumer.getmany(timeout_ms=_POLL_MS)
-        except TimeoutError:
-            self._fail(UnavailableError(f"no rebalance ended for {self._longest_rebalance:.0f} s"))
+            await self._member.run()
         except InvalidSessionTimeoutError:
             self._fail(
                 RefusedError(
@@ -188,6 +163,25 @@ class Membership:
         except Exception as error:
             self._fail(error)
 
+    async def _revoked(self) -> None:
+        self.rebalancing = True
+        self._end_wait()
+        self._overdue = asyncio.get_running_loop().call_later(self._longest_rebalance, self._give_up)
+        self._tell()
+
+    async def _assigned(self, partitions: list[TopicPartition]) -> None:
+        self._end_wait()
+        self.assigned = frozenset(partition.partition for partition in partitions)
+        self.rebalancing = False
+        self._tell()
+
+    def _end_wait(self) -> None:
+        if self._overdue is not None:
+            self._overdue.cancel()
+
+    def _give_up(self) -> None:
+        self._fail(UnavailableError(f"no rebalance ended for {self._longest_rebalance:.0f} s"))
+
     def _fail(self, error: Exception) -> None:
         self.failed = error
         self._tell()
@@ -195,24 +189,6 @@ class Membership:
     def _tell(self) -> None:
         self._change.set()
         self._change = asyncio.Event()
-
-
-class _Listener(ConsumerRebalanceListener):
-    def __init__(self, membership: Membership) -> None:
-        self._membership = membership
-
-    @override
-    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        self._membership.rebalancing = True
-        self._membership._tell()
-
-    @override
-    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        # Before the first position is known, so nothing is ever fetched.
-        self._membership._consumer.pause(*assigned)
-        self._membership.assigned = frozenset(partition.partition for partition in assigned)
-        self._membership.rebalancing = False
-        self._membership._tell()
 
 
 def _own_assignor() -> type[StickyPartitionAssignor]:
