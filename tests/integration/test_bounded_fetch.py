@@ -1,17 +1,12 @@
-"""Whatever a broker accepts on the results topic, subscribers and waiting publishers read what lies behind it.
-
-Also the contract with aiokafka: the private parts that waypost.kafka.bounded_fetch replaces are there, and used.
-"""
+"""Whatever a broker accepts on the results topic, subscribers and waiting publishers read what lies behind it."""
 
 import asyncio
-import inspect
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
-from aiokafka.consumer import fetcher
 from tests.integration.odd_batches import send
 from tests.integration.subscribing import (
     GROUP,
@@ -32,7 +27,7 @@ from tests.support.raw_kafka import RawKafka
 from tests.support.timeouts import PATIENCE
 
 from waypost.kafka import bounded_fetch
-from waypost.kafka.bounded_fetch import decode_bounded
+from waypost.kafka.topic_reader import TopicReader
 from waypost.publisher.waiter import ResultWaiter
 from waypost.subscriber.watchdog import FetchProgress
 from waypost_worker.devserver import Servers
@@ -167,24 +162,32 @@ async def test_a_log_that_ends_with_what_nobody_can_read_makes_no_consumer_look_
 
 
 @asynccontextmanager
-async def reading(world: Deployment, **options: object) -> AsyncIterator[AIOKafkaConsumer]:
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=world.endpoints.bootstrap_servers, auto_offset_reset="earliest", **options
+async def reading(world: Deployment, **options: object) -> AsyncIterator[TopicReader]:
+    reader = TopicReader(
+        world.topics.results, {"bootstrap_servers": world.endpoints.bootstrap_servers, **options}
     )
-    await consumer.start()
+    await reader.start()
     try:
-        decode_bounded(consumer)
-        consumer.assign([TopicPartition(world.topics.results, 0)])
-        yield consumer
+        reader.seek(TopicPartition(world.topics.results, 0), 0)
+        yield reader
     finally:
-        await consumer.stop()
+        await reader.stop()
 
 
-async def taken(consumer: AIOKafkaConsumer, count: int) -> list[ConsumerRecord]:
+async def taken(reader: TopicReader, count: int) -> list[ConsumerRecord]:
     found: list[ConsumerRecord] = []
     async with asyncio.timeout(PATIENCE):
         while len(found) < count:
-            for records in (await consumer.getmany(timeout_ms=200, max_records=3)).values():
+            for records in (await reader.take(0.2, 3)).values():
+                found += records
+    return found
+
+
+async def taken_by_aiokafka(consumer: AIOKafkaConsumer, count: int) -> list[ConsumerRecord]:
+    found: list[ConsumerRecord] = []
+    async with asyncio.timeout(PATIENCE):
+        while len(found) < count:
+            for records in (await consumer.getmany(timeout_ms=200)).values():
                 found += records
     return found
 
@@ -220,19 +223,19 @@ async def test_records_are_those_that_aiokafka_gives(world: Deployment, servers:
         await plain.start()
         try:
             plain.assign([partition])
-            expected = await taken(plain, count)
+            expected = await taken_by_aiokafka(plain, count)
         finally:
             await plain.stop()
-        async with reading(world, isolation_level=isolation) as consumer:
-            found = await taken(consumer, count)
+        async with reading(world, isolation_level=isolation) as reader:
+            found = await taken(reader, count)
             assert [(one, one.headers) for one in found] == [(one, one.headers) for one in expected]
-            end = (await consumer.end_offsets([partition]))[partition]
+            end = (await reader.end_offsets([partition]))[partition]
 
             async with asyncio.timeout(PATIENCE):
-                while await consumer.position(partition) < end:
-                    await consumer.getmany(timeout_ms=50)
-            consumer.seek(partition, found[7].offset)
-            assert (await taken(consumer, 1))[0].offset == found[7].offset
+                while reader.position(partition) < end:
+                    await reader.take(0.05)
+            reader.seek(partition, found[7].offset)
+            assert (await taken(reader, 1))[0].offset == found[7].offset
 
 
 async def test_what_one_fetch_gives_is_bounded(
@@ -243,16 +246,15 @@ async def test_what_one_fetch_gives_is_bounded(
     for _ in range(4):
         await send(world.producer, world.topics.results, [b"%d" % number for number in range(20)], odd=[3])
     raw = await asyncio.to_thread(kafka.fetch, world.topics.results, 0, 0)
-    fetched = bounded_fetch._Fetched(TopicPartition(world.topics.results, 0), raw, None)
-    passed: list[int] = []
-    decoded = await bounded_fetch._decoded(fetched, 0, None, lambda _, behind: passed.append(behind))
-    assert [one.offset for one in decoded] == list(range(20))  # a batch, which is read at once
-    assert passed == [decoded.next_fetch_offset] == [20]
-    async with reading(world) as consumer:
-        assert [one.offset for one in await taken(consumer, 80)] == list(range(80))
+    fetched = bounded_fetch.Fetched(TopicPartition(world.topics.results, 0), 0, raw, (), -1)
+    decoded = await bounded_fetch.decode_fetched(fetched, 0, committed=False)
+    assert [one.offset for one in decoded.records] == list(range(20))  # a batch, which is read at once
+    assert decoded.behind == 20
+    async with reading(world) as reader:
+        assert [one.offset for one in await taken(reader, 80)] == list(range(80))
     monkeypatch.setattr(bounded_fetch, "_MOST_SECONDS", 0.0)
-    async with reading(world) as consumer:
-        assert [one.offset for one in await taken(consumer, 80)] == list(range(80))
+    async with reading(world) as reader:
+        assert [one.offset for one in await taken(reader, 80)] == list(range(80))
 
 
 async def test_bombs_are_not_unpacked(world: Deployment, kafka: RawKafka) -> None:
@@ -263,8 +265,8 @@ async def test_bombs_are_not_unpacked(world: Deployment, kafka: RawKafka) -> Non
     await send(world.producer, world.topics.results, [b"behind"], odd=[])
     tracemalloc.start()
     try:
-        async with reading(world) as consumer:
-            while (await taken(consumer, 1))[-1].value != b"behind":
+        async with reading(world) as reader:
+            while (await taken(reader, 1))[-1].value != b"behind":
                 pass
         assert tracemalloc.get_traced_memory()[1] < 200 * 1024 * 1024
     finally:
@@ -281,21 +283,8 @@ async def test_an_unforeseen_error_comes_to_the_application(
 
     with monkeypatch.context() as patched:
         patched.setattr(bounded_fetch, "decode_batches", broken)
-        async with reading(world) as consumer:
+        async with reading(world) as reader:
             with pytest.raises(ZeroDivisionError):
-                await taken(consumer, 1)
+                await taken(reader, 1)
             patched.undo()
-            assert (await taken(consumer, 1))[0].value == b"1"
-
-
-def test_the_private_parts_of_aiokafka_are_what_they_were() -> None:
-    fetching = inspect.signature(fetcher.Fetcher._proc_fetch_request)
-    assert list(fetching.parameters) == ["self", "assignment", "node_id", "request"]
-    source = inspect.getsource(fetcher.Fetcher._proc_fetch_request)
-    assert source.count("self._client.send(") == 1
-    assert source.count("MemoryRecords(part_data[-1])") == 1
-    assert "self._proc_fetch_request(" in inspect.getsource(fetcher.Fetcher._fetch_requests_routine)
-    kept = inspect.getsource(fetcher.FetchResult)
-    assert kept.count("_partition_records.next_fetch_offset") >= 2
-    result = inspect.signature(fetcher.FetchResult.__init__)
-    assert list(result.parameters) == ["self", "tp", "assignment", "partition_records", "backoff"]
+            assert (await taken(reader, 1))[0].value == b"1"

@@ -327,7 +327,7 @@ async def test_a_membership_outlives_its_coordinator(
         async with asyncio.timeout(PATIENCE):
             while first.rebalancing:
                 await first.changed()
-        killed = first._consumer._coordinator.coordinator_id
+        killed = first._member._coordinator
         node = next(one for one in cluster.nodes if one.node_id == killed)
         node.kill()
         try:

@@ -9,7 +9,6 @@ import os
 import random
 import time
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
 
 import pytest
 from tests.integration.subscribing import (
@@ -95,16 +94,14 @@ class Member:
                 return
 
             consuming.commit = nothing  # type: ignore[method-assign]
-            coordinator: Any = consuming._consumer._coordinator
-            if coordinator is not None:
-                coordinator._maybe_leave_group = nothing
+            if consuming._member is not None:
+                consuming._member.leave = nothing  # type: ignore[method-assign]
         await self.cancel()
 
     async def get_stuck(self) -> None:
         """The watchdog mends this one."""
-        fetcher: Any = getattr(beneath(self.events)._consumer, "_fetcher", None)
-        if fetcher is not None:
-            fetcher._fetch_task.cancel()
+        for task in beneath(self.events)._reader._tasks:
+            task.cancel()
 
 
 async def test_members_come_and_go_at_random(

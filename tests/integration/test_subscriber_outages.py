@@ -93,7 +93,7 @@ async def test_a_broker_that_is_killed_and_comes_back_costs_no_event(
 async def test_a_frozen_broker_is_not_taken_for_a_stuck_consumer(
     world: Deployment, results: Results, kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("waypost.subscriber.watchdog._STOP_SECONDS", 1.0)
+    monkeypatch.setattr("waypost.subscriber.watchdog._PROBE_SECONDS", 1.0)
     collecting = Collecting(subscriber(world, from_beginning=True, stuck_after=0.2))
     sent = await results.many(30)
     await world.until(lambda: len(collecting.found) == 30)
@@ -115,6 +115,23 @@ async def test_a_frozen_broker_is_not_taken_for_a_stuck_consumer(
     sent += await results.many(30)
     await world.until(lambda: collecting.first_times() == by_session(sent), PATIENCE)
     await collecting.close()
+
+
+async def test_closing_while_the_broker_is_frozen_takes_seconds_and_leaves_nothing(
+    world: Deployment, results: Results, kafka: EmbeddedKafka
+) -> None:
+    before = asyncio.all_tasks()
+    members = [Collecting(subscriber(world, group=group, from_beginning=True)) for group in (None, GROUP)]
+    await results.many(30)
+    await world.until(lambda: all(len(each.found) == 30 for each in members))
+    await asyncio.to_thread(freeze, kafka)
+    try:
+        async with asyncio.timeout(20):  # half the time limit of one request
+            for each in members:
+                await each.close()
+    finally:
+        await asyncio.to_thread(kafka.resume)
+    assert not {task for task in asyncio.all_tasks() - before if "waypost" in repr(task)}
 
 
 async def test_a_member_that_is_killed_is_replaced_by_another_from_its_last_commit(

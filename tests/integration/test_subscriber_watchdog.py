@@ -1,13 +1,14 @@
 """A Kafka consumer that stopped without an error is replaced, and no event is missed by that.
 
-aiokafka's consumers are known to do so. Here the part of the client that does the work is ended from outside, in
-a client that is otherwise alive and connected.
+Kafka clients are known to do so. Here the part of the client that does the work is ended from outside, in a client that
+is otherwise alive and connected.
 """
 
 import asyncio
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
 from tests.integration.subscribing import (
     GROUP,
     Results,
@@ -24,6 +25,7 @@ from tests.support.deployment import Deployment
 from tests.support.timeouts import PATIENCE
 
 from waypost import Event, Subscriber
+from waypost.kafka.group_member import GroupMember
 
 STUCK_AFTER = 0.6
 
@@ -33,12 +35,10 @@ __all__ = ["results", "world"]
 
 async def still(events: Subscriber) -> None:
     """End what fetches records, as the known bugs do."""
-    fetcher = beneath(events)._consumer._fetcher
-    tasks: set[asyncio.Task[Any]] = {fetcher._fetch_task, *fetcher._pending_tasks}
+    tasks = set(beneath(events)._reader._tasks)
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
-    fetcher._pending_tasks.clear()
 
 
 @pytest.mark.parametrize("group", [None, GROUP])
@@ -105,7 +105,13 @@ async def test_handlers_under_way_are_finished_before_the_consumer_is_replaced(
 async def test_a_member_that_never_gets_its_partitions_begins_anew(
     world: Deployment, results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("waypost.subscriber.watchdog._STOP_SECONDS", 2.0)
+    joining = asyncio.Event()
+
+    async def stuck(_: GroupMember) -> list[TopicPartition]:
+        joining.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
     sent = await results.many(30)
     found: list[Event] = []
     events = subscriber(
@@ -120,15 +126,15 @@ async def test_a_member_that_never_gets_its_partitions_begins_anew(
         async for event in events:
             found.append(event)
 
+    with monkeypatch.context() as patched:
+        patched.setattr(GroupMember, "_join", stuck)
+        await events.start()
+        async with asyncio.timeout(PATIENCE):
+            await joining.wait()
     async with events:
-        # Joining a group is what the coordination task does.
-        joining = beneath(events)._consumer._coordinator
-        joining._coordination_task.cancel()
-        joining._coordination_task = asyncio.create_task(asyncio.Event().wait())
         task = asyncio.create_task(collect())
         await world.until(lambda: len(found) >= 30)
         assert events.restarts >= 1
-        joining._coordination_task.cancel()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     assert by_session(subjects(found)) == by_session(sent)

@@ -14,9 +14,11 @@ import socket
 import struct
 from collections.abc import Callable, Coroutine, Hashable, Iterable
 from contextlib import suppress
+from contextvars import copy_context
 from functools import partial
 from typing import Any, Final
 
+from aiokafka import __version__
 from aiokafka.client import CoordinationType
 from aiokafka.cluster import ClusterMetadata
 from aiokafka.conn import AIOKafkaConnection, CloseReason
@@ -38,6 +40,7 @@ log = logging.getLogger("waypost")
 _PATIENCE: Final = 0.5
 _METADATA_MS: Final = 300_000
 _IDLE_MS: Final = 540_000
+_CLOSE_SECONDS: Final = 1.0
 _CONTROL: Final = 0
 _NO_LINGERING: Final = struct.pack("ii", 1, 0)
 _UNREACHABLE: Final = (OSError, TimeoutError, KafkaError)
@@ -63,14 +66,25 @@ class ClusterConnections:
     """Connections to several brokers, each opened by one attempt that all who want it wait for.
 
     An attempt continues if those who wait for it give up, because only its own time limit shows that a broker is
-    silent. ``options`` are those of a Kafka client, of which only addresses, access and limits are used. ``cluster`` is
-    what was last heard of brokers, topics and leaders. Call :meth:`bootstrap` first.
+    silent. ``options`` are those of an aiokafka client, of which only access and limits are used. ``on_unreachable``
+    gets a text each time a broker can't be reached. ``cluster`` is what was last heard of brokers, topics and leaders.
+    Call :meth:`bootstrap` first.
     """
 
-    def __init__(self, bootstrap_servers: str, **options: Any) -> None:
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        *,
+        on_unreachable: Callable[[str], None] | None = None,
+        **options: Any,
+    ) -> None:
         self.cluster = ClusterMetadata()
+        self._on_unreachable = on_unreachable
+        # Connections log in the context in which they are opened (see waypost.kafka.quiet).
+        self._context = copy_context()
         self._servers = broker_addresses(bootstrap_servers)
         self._options = {
+            "client_id": f"aiokafka-{__version__}",
             "sasl_mechanism": "PLAIN",
             "max_idle_ms": options.get("connections_max_idle_ms", _IDLE_MS),
             **{name: value for name, value in options.items() if name in _OPTIONS},
@@ -156,7 +170,7 @@ class ClusterConnections:
                 await self.bootstrap()
 
     async def close(self) -> None:
-        """Close all connections. Requests end with an error."""
+        """Close all connections. Requests end with an error. Takes seconds at most."""
         self._is_closed = True
         if self._next_update is not None:
             self._next_update.cancel()
@@ -164,7 +178,15 @@ class ClusterConnections:
         for one in under_way:
             one.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
-        await asyncio.gather(*(one.close(reason=CloseReason.SHUTDOWN) for one in list(self._transports)))
+        transports = dict(self._transports)
+        closed = {one.close(reason=CloseReason.SHUTDOWN) for one in transports}
+        if not closed:
+            return
+        _, late = await asyncio.wait(closed, timeout=_CLOSE_SECONDS)
+        if late:  # the end of TLS waits for a broker, which may be silent
+            for transport in transports.values():
+                transport.abort()
+            await asyncio.wait(late, timeout=_CLOSE_SECONDS)
 
     async def _connection(self, node: int, group: Hashable) -> AIOKafkaConnection:
         wanted = node, group
@@ -189,9 +211,12 @@ class ClusterConnections:
                 broker.host, broker.port, self._on_connection_closed, **self._options
             )
         except _UNREACHABLE as error:
-            log.debug("broker %s can't be reached: %r", node, error)
             self.force_metadata_update()  # the broker may have another address by now
-            raise NodeNotReadyError(f"broker {node} can't be reached: {error!r}") from error
+            text = f"broker {node} can't be reached: {error!r}"
+            log.debug(text)
+            if self._on_unreachable is not None:
+                self._on_unreachable(text)
+            raise NodeNotReadyError(text) from error
         self._connections[node, group] = connection
         self._transports[connection] = transport
         self._out_of_reach.discard(node)
@@ -275,7 +300,7 @@ class ClusterConnections:
         return answer if answer.brokers else None
 
     def _begin(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(work, context=self._context.copy())
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
         return task

@@ -4,19 +4,22 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, Final
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
 from waypost.backoff import Backoff
 from waypost.errors import KafkaUnavailableError
+from waypost.kafka.cluster_connections import ClusterConnections
 from waypost.kafka.diagnosis import unreachable
+from waypost.kafka.log_offsets import END, offsets_at
 from waypost.kafka.partitions import partitions_of
 from waypost.kafka.quiet import quiet
-from waypost.kafka.short_reads import PASSING, access_options, close_soon
+from waypost.kafka.short_reads import PASSING, access_options
+from waypost.kafka.topic_reader import TopicReader
 from waypost.sharing import SharedRequests
 
 _FIRST_WAIT: Final = 0.05
 _LONGEST_WAIT: Final = 1.0
-_POLL_MS: Final = 100
+_POLL_SECONDS: Final = 0.1
 
 
 class LogEnds:
@@ -30,7 +33,7 @@ class LogEnds:
         self._topic = topic
         self._options = access_options(options)
         self._timeout = timeout
-        self._consumer: AIOKafkaConsumer | None = None
+        self._connections: ClusterConnections | None = None
         self._opening = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._requests: SharedRequests[int, int] = SharedRequests(self._ask)
@@ -41,14 +44,13 @@ class LogEnds:
         Raises:
             KafkaUnavailableError: No broker answered in time.
         """
-        consumer = self._consumer if self._loop is asyncio.get_running_loop() else None
-        known = None if consumer is None else consumer._client.cluster.partitions_for_topic(self._topic)
+        connections = self._connections if self._loop is asyncio.get_running_loop() else None
+        known = None if connections is None else connections.cluster.partitions_for_topic(self._topic)
         if known:
             return len(known)
         try:
             async with asyncio.timeout(self._timeout):
-                consumer = await self._connected()
-                return len(await partitions_of(consumer._client, self._topic))
+                return len(await partitions_of(await self._connected(), self._topic))
         except PASSING as error:
             raise self._unavailable(error) from error
 
@@ -67,23 +69,21 @@ class LogEnds:
             KafkaUnavailableError: No broker answered in time.
         """
         at = TopicPartition(self._topic, partition)
-        consumer = AIOKafkaConsumer(
-            **self._options, group_id=None, enable_auto_commit=False, isolation_level="read_committed"
-        )
+        with quiet():
+            reader = TopicReader(self._topic, {**self._options, "isolation_level": "read_committed"})
         try:
             async with asyncio.timeout(self._timeout):
                 with quiet():
-                    await consumer.start()
-                consumer.assign([at])
-                consumer.seek(at, start)
-                while await consumer.position(at) < end:
-                    if any((await consumer.getmany(at, timeout_ms=_POLL_MS, max_records=1)).values()):
+                    await reader.start()
+                reader.seek(at, start)
+                while reader.position(at) < end:
+                    if await reader.take(_POLL_SECONDS, 1):
                         return False
                 return True
         except PASSING as error:
             raise self._unavailable(error) from error
         finally:
-            await close_soon(consumer)
+            await reader.stop()
 
     async def close(self) -> None:
         """Close the connection."""
@@ -98,8 +98,7 @@ class LogEnds:
             async with asyncio.timeout(self._timeout):
                 while True:
                     try:
-                        consumer = await self._connected()
-                        ends = await consumer.end_offsets(wanted)
+                        ends = await offsets_at(await self._connected(), dict.fromkeys(wanted, END))
                         return {each.partition: ends[each] for each in wanted}
                     except PASSING as error:
                         last = error
@@ -114,23 +113,23 @@ class LogEnds:
             f"what others wrote. Nothing was read. {unreachable(self._options)} The last error was {error!r}."
         )
 
-    async def _connected(self) -> AIOKafkaConsumer:
+    async def _connected(self) -> ClusterConnections:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
-            self._loop, self._consumer, self._opening = loop, None, asyncio.Lock()
+            self._loop, self._connections, self._opening = loop, None, asyncio.Lock()
         async with self._opening:
-            if self._consumer is None:
-                consumer = AIOKafkaConsumer(**self._options, group_id=None, enable_auto_commit=False)
+            if self._connections is None:
+                with quiet():
+                    connections = ClusterConnections(**self._options)
                 try:
-                    with quiet():
-                        await consumer.start()
+                    await connections.bootstrap()
                 except BaseException:
-                    await close_soon(consumer)
+                    await connections.close()
                     raise
-                self._consumer = consumer
-            return self._consumer
+                self._connections = connections
+            return self._connections
 
     async def _drop(self) -> None:
-        consumer, self._consumer = self._consumer, None
-        if consumer is not None and self._loop is asyncio.get_running_loop():
-            await close_soon(consumer)
+        connections, self._connections = self._connections, None
+        if connections is not None and self._loop is asyncio.get_running_loop():
+            await connections.close()

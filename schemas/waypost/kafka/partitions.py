@@ -10,6 +10,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import TopicAuthorizationFailedError
 
 from waypost.backoff import Backoff
+from waypost.kafka.cluster_connections import ClusterConnections
 
 log = logging.getLogger("waypost")
 _FIRST_WAIT: Final = 0.1
@@ -17,7 +18,9 @@ _LONGEST_WAIT: Final = 2.0
 _DENIALS: Final = 3
 
 
-async def partitions_of(client: AIOKafkaClient, topic: str, *, patient: bool = False) -> list[int]:
+async def partitions_of(
+    client: AIOKafkaClient | ClusterConnections, topic: str, *, patient: bool = False
+) -> list[int]:
     """Return the numbers of a topic's partitions, in order. Wait without limit until Kafka knows them.
 
     ``patient``: who waits here has nobody who gives up, so it is logged once what is waited for.

@@ -20,10 +20,6 @@ _LOGGERS: Final = (
     "aiokafka",
     "aiokafka.cluster",
     "aiokafka.conn",
-    "aiokafka.consumer.consumer",
-    "aiokafka.consumer.fetcher",
-    "aiokafka.consumer.group_coordinator",
-    "aiokafka.consumer.subscription_state",
     "aiokafka.producer.producer",
     "aiokafka.producer.sender",
 )
@@ -37,43 +33,34 @@ class OutageLog:
         self._consequence = consequence
         self._logged_at = float("-inf")
 
-    def see(self, record: logging.LogRecord) -> None:
-        """Log what a silenced record means, if it is about a connection."""
+    def tell(self, why: str) -> None:
+        """Log that a broker can't be reached, unless that was logged a moment ago."""
         now = time.monotonic()
-        # Only its client logs as "aiokafka", and only what it can't reach as an error.
-        about_connections = record.name == "aiokafka" and record.levelno >= logging.ERROR
-        if self.enabled and about_connections and now - self._logged_at >= _AGAIN_SECONDS:
+        if self.enabled and now - self._logged_at >= _AGAIN_SECONDS:
             self._logged_at = now
-            log.warning(
-                "A Kafka broker is unreachable; %s. Retrying. %s", self._consequence, record.getMessage()
-            )
+            log.warning("A Kafka broker is unreachable; %s. Retrying. %s", self._consequence, why)
 
 
 # Tasks and connections copy the context of what starts them, so those of a client know that they are Waypost's.
-_silenced: ContextVar[OutageLog | None] = ContextVar("waypost_kafka_client", default=None)
+_silenced: ContextVar[bool] = ContextVar("waypost_kafka_client", default=False)
 
 
 class _OthersOnly(logging.Filter):
     @override
     def filter(self, record: logging.LogRecord) -> bool:
-        outage = _silenced.get()
-        if outage is None or log.isEnabledFor(logging.DEBUG):
-            return True
-        outage.see(record)
-        return False
+        return not _silenced.get() or log.isEnabledFor(logging.DEBUG)
 
 
 _others_only: Final = _OthersOnly()
 for _name in _LOGGERS:
     # A filter of a logger sees what is logged there, and not what its children log.
     logging.getLogger(_name).addFilter(_others_only)
-_SILENCE: Final = OutageLog("")
 
 
 @contextmanager
-def quiet(outage: OutageLog = _SILENCE) -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence the Kafka clients that are started within, and all that they start, for as long as they live."""
-    token = _silenced.set(outage)
+    token = _silenced.set(True)
     try:
         yield
     finally:

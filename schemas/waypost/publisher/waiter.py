@@ -14,15 +14,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import orjson
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from waypost.deprecation import deprecated
 from waypost.errors import InvalidCommandError, Reached, ResultTimeoutError
-from waypost.kafka.bounded_fetch import decode_bounded
 from waypost.kafka.partitions import partitions_of
 from waypost.kafka.quiet import quiet
-from waypost.kafka.short_reads import PASSING, access_options, close_soon
+from waypost.kafka.short_reads import PASSING, access_options
+from waypost.kafka.topic_reader import TopicReader
 from waypost.publisher.pending import Pending
 from waypost.publisher.removals import RemovalLog
 from waypost.wire.event_types import EventType
@@ -77,7 +77,7 @@ def result_timeout_error(
 log = logging.getLogger("waypost")
 _LOOK_BACK: Final = 4  # records before the end, where reading begins
 _LINGER_SECONDS: Final = 5.0
-_POLL_MS: Final = 250
+_POLL_SECONDS: Final = 0.25
 _WAIT_SECONDS: Final = 0.2
 # A partition that somebody begins to wait for must not wait for the long poll of another.
 _LONG_POLL_MS: Final = 50
@@ -178,7 +178,7 @@ class ResultWaiter:
         self._waiting: dict[str, _Wait] = {}
         self._keys: Counter[bytes] = Counter()
         self._tracks: dict[int, _Track] = {}
-        self._consumer: AIOKafkaConsumer | None = None
+        self._reader: TopicReader | None = None
         self._task: asyncio.Task[None] | None = None
         self._opening = asyncio.Lock()
         self._removals = RemovalLog()
@@ -245,47 +245,36 @@ class ResultWaiter:
                 track.idle_since = asyncio.get_running_loop().time()
 
     async def _open(self, number: int) -> _Track:
-        consumer = await self._connected()
+        reader = await self._connected()
         partition = TopicPartition(self._topic, number)
-        starts = await consumer.beginning_offsets([partition])
-        ends = await consumer.end_offsets([partition])
+        starts = await reader.first_offsets([partition])
+        ends = await reader.end_offsets([partition])
         start = max(starts[partition], ends[partition] - _LOOK_BACK)
         track = _Track(partition, starts[partition], start)
-        consumer.seek(partition, track.start)
-        consumer.resume(partition)
+        reader.seek(partition, track.start)
         return track
 
-    async def _connected(self) -> AIOKafkaConsumer:
-        if self._consumer is None:
-            consumer = AIOKafkaConsumer(
-                **self._options,
-                group_id=None,
-                enable_auto_commit=False,
-                # If retention overtakes the reading, the rest must be read.
-                auto_offset_reset="earliest",
-                fetch_max_wait_ms=_LONG_POLL_MS,
-            )
+    async def _connected(self) -> TopicReader:
+        if self._reader is None:
+            with quiet():
+                reader = TopicReader(self._topic, {**self._options, "fetch_max_wait_ms": _LONG_POLL_MS})
             try:
                 with quiet():
-                    await consumer.start()
-                decode_bounded(consumer)
-                numbers = await partitions_of(consumer._client, self._topic)
-                partitions = [TopicPartition(self._topic, number) for number in numbers]
-                consumer.assign(partitions)
-                consumer.pause(*partitions)
+                    await reader.start()
+                await partitions_of(reader.connections, self._topic)
             except BaseException:
-                await close_soon(consumer)
+                await reader.stop()
                 raise
-            self._consumer = consumer
-            self._task = asyncio.create_task(self._read(consumer), name="waypost-results")
-        return self._consumer
+            self._reader = reader
+            self._task = asyncio.create_task(self._read(reader), name="waypost-results")
+        return self._reader
 
-    async def _read(self, consumer: AIOKafkaConsumer) -> None:
+    async def _read(self, reader: TopicReader) -> None:
         """Read as long as a partition is wanted, or was a moment ago; then give the connection up."""
         try:
             while self._waiting or self._tracks:
                 try:
-                    found = await consumer.getmany(timeout_ms=_POLL_MS)
+                    found = await reader.take(_POLL_SECONDS)
                 except KafkaError as error:
                     self.last_error = str(error)
                     log.debug("results can't be read just now: %r", error)
@@ -294,14 +283,14 @@ class ResultWaiter:
                 self.last_error = None
                 for partition, records in found.items():
                     if (track := self._tracks.get(partition.partition)) is not None:
-                        self._look(consumer, track, records)
-                self._let_idle_go(consumer)
+                        self._look(reader, track, records)
+                self._let_idle_go(reader)
         finally:
-            self._consumer = None
+            self._reader = None
             self._tracks.clear()
-            await close_soon(consumer)
+            await reader.stop()
 
-    def _look(self, consumer: AIOKafkaConsumer, track: _Track, records: list[Any]) -> None:
+    def _look(self, reader: TopicReader, track: _Track, records: list[Any]) -> None:
         for record in records:
             if track.first is not None and record.key not in self._keys:
                 continue
@@ -319,13 +308,13 @@ class ResultWaiter:
             track.step *= 4
             track.start = max(track.log_start, track.start - track.step)
             track.first = None
-            consumer.seek(track.partition, track.start)
+            reader.seek(track.partition, track.start)
 
-    def _let_idle_go(self, consumer: AIOKafkaConsumer) -> None:
+    def _let_idle_go(self, reader: TopicReader) -> None:
         now = asyncio.get_running_loop().time()
         for number, track in list(self._tracks.items()):
             if not track.wanted and now - track.idle_since > _LINGER_SECONDS:
-                consumer.pause(track.partition)
+                reader.leave_out(track.partition)
                 del self._tracks[number]
 
 

@@ -8,25 +8,28 @@ position that was committed. A consumer that is stuck is replaced by a new one; 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from functools import partial
+from contextlib import nullcontext, suppress
 from typing import Any, Final, NamedTuple
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.errors import ConsumerStoppedError, KafkaError
+from aiokafka import TopicPartition
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.errors import KafkaError
 
-from waypost.kafka.bounded_fetch import decode_bounded
+from waypost.kafka.group_member import GroupMember, GroupOptions
 from waypost.kafka.partitions import partitions_of
 from waypost.kafka.quiet import OutageLog, quiet
+from waypost.kafka.topic_reader import TopicReader, require_consumer_options
 from waypost.subscriber.failures import subscriber_error
-from waypost.subscriber.watchdog import Activity, FetchProgress, Watch, Watchdog, abandon
+from waypost.subscriber.watchdog import Activity, FetchProgress, Watch, Watchdog
 
 log = logging.getLogger("waypost")
 _COMMIT_SECONDS: Final = 1.0
-_POLL_MS: Final = 500
+_POLL_SECONDS: Final = 0.5
 _MOST: Final = 500
 _WAIT_SECONDS: Final = 0.2
 _LAST_COMMIT_SECONDS: Final = 5.0
-_REBALANCE_MS: Final = 60_000
+_LEAVE_SECONDS: Final = 1.0
+_REBALANCE_SECONDS: Final = 60.0
 
 
 class Start(NamedTuple):
@@ -54,7 +57,7 @@ class ResultConsumer:
         #: Awaited before partitions are given up, so that what is under way can be finished.
         self.before_revoke: Callable[[], Awaitable[None]] | None = None
         self._topic = topic
-        self._group = group
+        self._group = None if group is None else _group_options(group, options)
         self._start = start
         self._ready = False
         self._closed = False
@@ -63,7 +66,7 @@ class ResultConsumer:
         self._committed_at = 0.0
         self._options = options
         self._progress: FetchProgress[TopicPartition] = FetchProgress(watch.patience)
-        #: #: The position at which a subscription without a group continues in a new consumer.
+        #: The position at which a subscription without a group continues in a new consumer.
         self._kept: dict[TopicPartition, int] = {}
         self._asking: asyncio.Task[dict[TopicPartition, list[Any]]] | None = None
         self._asking_since = 0.0
@@ -73,26 +76,28 @@ class ResultConsumer:
             watch,
             self._progress,
             self._activity,
-            make_probe=partial(self._made, None),
+            make_probe=self._made_probe,
             replace=self._replace,
             # A rebalance takes as long as the slowest member may take to finish.
-            longest_rebalance=int(options.get("rebalance_timeout_ms", _REBALANCE_MS)) / 1000,
+            longest_rebalance=_REBALANCE_SECONDS if self._group is None else self._group.rebalance_timeout,
         )
         self._connected = asyncio.Event()
         self._outage = OutageLog("results may come late")
-        self._consumer = self._made(group)
+        self._member: GroupMember | None = None
+        self._membership: asyncio.Task[None] | None = None
+        consumer_options = {"group_id": group, "enable_auto_commit": False, "auto_offset_reset": "earliest"}
+        require_consumer_options({**options, **consumer_options})
+        self._reader = self._made()
 
-    def _made(self, group: str | None) -> AIOKafkaConsumer:
-        return AIOKafkaConsumer(
-            **{
-                "rebalance_timeout_ms": _REBALANCE_MS,
-                **self._options,
-                "group_id": group,
-                "enable_auto_commit": False,
-                # The start of reading is always explicit; this is for a position that retention has overtaken.
-                "auto_offset_reset": "earliest",
-            }
-        )
+    def _made(self) -> TopicReader:
+        with quiet():
+            return TopicReader(
+                self._topic, self._options, passed=self._progress.passed, unreachable=self._outage.tell
+            )
+
+    def _made_probe(self) -> TopicReader:
+        with quiet():
+            return TopicReader(self._topic, self._options)
 
     @property
     def restarts(self) -> int:
@@ -104,26 +109,49 @@ class ResultConsumer:
         await self._connect()
         # A start that fails raises an error.
         self._outage.enabled = True
-        with quiet(self._outage):
+        with quiet():
             self._watchdog.start()
 
     async def _connect(self) -> None:
         self._ready_at = asyncio.get_running_loop().time()
+        reader = self._reader
         try:
-            with quiet(self._outage):
-                await self._consumer.start()
-            decode_bounded(self._consumer, partial(self._passed, self._consumer))
-            numbers = await partitions_of(self._consumer._client, self._topic, patient=True)
-            partitions = [TopicPartition(self._topic, number) for number in numbers]
+            with quiet():
+                await reader.start()
+            numbers = await partitions_of(reader.connections, self._topic, patient=True)
             if self._group is None:
-                self._consumer.assign(partitions)
-                await self.take(partitions)
+                await self.take([TopicPartition(self._topic, number) for number in numbers])
             else:
-                self._consumer.subscribe([self._topic], listener=_Listener(self, self._consumer))
+                self._member = GroupMember(
+                    reader.connections,
+                    self._topic,
+                    self._group,
+                    on_revoked=self.give_up,
+                    on_assigned=self.take,
+                )
+                self._join()
         except BaseException:
-            await self._consumer.stop()
+            await reader.stop()
             raise
         self._connected.set()
+
+    def _join(self) -> None:
+        if self._member is not None:
+            with quiet():
+                self._membership = asyncio.create_task(self._member.run(), name="waypost-member")
+
+    async def _leave(self) -> None:
+        """Leave the group, and disconnect. Takes seconds at most."""
+        member, self._member = self._member, None
+        membership, self._membership = self._membership, None
+        if membership is not None:
+            membership.cancel()
+            await asyncio.gather(membership, return_exceptions=True)
+        if member is not None:
+            with suppress(KafkaError, TimeoutError):
+                async with asyncio.timeout(_LEAVE_SECONDS):
+                    await member.leave()
+        await self._reader.stop()
 
     async def close(self) -> None:
         """Let what is under way end, commit what is done, and leave."""
@@ -132,13 +160,13 @@ class ResultConsumer:
             self._connected.set()
             await self._watchdog.stop()
             await self._finish()
-            await self._consumer.stop()
+            await self._leave()
 
     async def batches(self) -> AsyncIterator[FetchedRecords]:
         """Yield records until closed, and periodically commit those that were marked."""
         while not self._closed:
             self._watchdog.check()
-            found = await self._ask(timeout_ms=_POLL_MS, max_records=_MOST)
+            found = await self._ask(_POLL_SECONDS, _MOST)
             # Before a term has begun, positions are not set yet: these records come again.
             term = self.term if self._ready else None
             for partition, records in found.items():
@@ -150,48 +178,50 @@ class ResultConsumer:
 
     async def stay(self) -> None:
         """Take nothing, but remain a member of the group: to ask is what shows that a member lives."""
-        await self._ask(TopicPartition(self._topic, -1))
+        await self._ask(0, 0)
 
-    async def _ask(self, *partitions: TopicPartition, **limits: Any) -> dict[TopicPartition, list[Any]]:
-        """Return the consumer's next records; none if it was replaced or closed, or can't read just now."""
+    async def _ask(self, seconds: float, most: int) -> dict[TopicPartition, list[Any]]:
+        """Return the next records; none if the consumer was replaced or closed, or can't read just now."""
         clock = asyncio.get_running_loop().time
         await self._connected.wait()
         if self._closed:
             return {}
         term = self.term
         self._asking_since = clock()
-        with quiet(self._outage):
-            self._asking = asking = asyncio.create_task(self._consumer.getmany(*partitions, **limits))
+        self._asking = asking = asyncio.create_task(self._reader.take(seconds, most))
+        membership = self._membership
         try:
-            await asyncio.wait({asking})
+            with nullcontext() if self._member is None else self._member.polling():
+                await asyncio.wait(
+                    {asking} if membership is None else {asking, membership},
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
         finally:
             self._asking = None
             asking.cancel()
-        if asking.cancelled():
-            return {}  # by the watchdog: there is another consumer, or soon will be
         try:
+            if membership is not None and membership.done() and membership is self._membership:
+                self._join()  # whoever asks again after the error tries again
+                membership.result()
+            if asking.cancelled() or not asking.done():
+                return {}  # by the watchdog: there is another consumer, or soon will be
             found = asking.result()
-        except ConsumerStoppedError:
-            return {}
         except KafkaError as error:
             if not error.retriable:
-                raise subscriber_error(error, self._topic, self._group) from error
+                group = None if self._group is None else self._group.group_id
+                raise subscriber_error(error, self._topic, group) from error
             log.info("results can't be read just now: %r", error)
             await asyncio.sleep(_WAIT_SECONDS)
             return {}
-        if term == self.term and not partitions:
+        if term == self.term and most:
             self._progress.asked(clock() - self._asking_since, found.keys())
         return found
-
-    def _passed(self, consumer: AIOKafkaConsumer, partition: TopicPartition, next_offset: int) -> None:
-        if consumer is self._consumer:
-            self._progress.passed(partition, next_offset)
 
     def rewind(self) -> None:
         """Records that were read but not marked are delivered again."""
         if self._ready and not self._closed:
             for partition, offset in self._done.items():
-                self._consumer.seek(partition, offset)
+                self._reader.seek(partition, offset)
             self._progress.begin(self._done)
 
     def mark(self, term: int, partition: TopicPartition, offset: int) -> None:
@@ -207,18 +237,14 @@ class ResultConsumer:
             for partition, offset in self._done.items()
             if self._committed.get(partition) != offset
         }
-        if self._group is None or not news:
+        if self._member is None or not news:
             return
         try:
             async with asyncio.timeout(_LAST_COMMIT_SECONDS):
-                await self._consumer.commit(news)
+                await self._member.commit(news)
             self._committed.update(news)
         except (KafkaError, TimeoutError) as error:
             log.info("positions were not committed, so events may be delivered again: %r", error)
-
-    def reads_with(self, consumer: AIOKafkaConsumer) -> bool:
-        """Return whether this is the consumer in use."""
-        return consumer is self._consumer
 
     async def give_up(self) -> None:
         """The partitions are about to go: finish, commit, and end the term."""
@@ -237,11 +263,11 @@ class ResultConsumer:
         self._done.clear()
         self._committed.clear()
         self._progress.begin({})
+        self._reader.read_only({})
 
     async def take(self, partitions: list[TopicPartition]) -> None:
         """Partitions came: set every position, and begin the term. Tries until Kafka answers."""
-        consumer = self._consumer
-        while not self._closed and consumer is self._consumer:
+        while not self._closed:
             try:
                 positions = await self._positions(partitions)
                 break
@@ -250,8 +276,7 @@ class ResultConsumer:
                 await asyncio.sleep(_WAIT_SECONDS)
         else:
             return
-        for partition, position in positions.items():
-            consumer.seek(partition, position)
+        self._reader.read_only(positions)
         self._progress.begin(positions)
         self._ready = True
         # A position that was only decided here must be there after a crash: events may come before the first
@@ -261,23 +286,22 @@ class ResultConsumer:
 
     async def _positions(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
         positions = {partition: self._kept[partition] for partition in partitions if partition in self._kept}
-        if self._group is not None:
-            for partition in partitions:
-                committed = await self._consumer.committed(partition)
-                if committed is not None:
-                    positions[partition] = self._committed[partition] = committed
+        if self._member is not None:
+            committed = await self._member.committed(partitions)
+            positions.update(committed)
+            self._committed.update(committed)
         fresh = [partition for partition in partitions if partition not in positions]
         if not fresh:
             return positions
         if self._start.since is not None:
-            found = await self._consumer.offsets_for_times(dict.fromkeys(fresh, self._start.since))
-            positions.update({partition: at.offset for partition, at in found.items() if at is not None})
+            found = await self._reader.offsets_at(dict.fromkeys(fresh, self._start.since))
+            positions.update({partition: at for partition, at in found.items() if at >= 0})
             fresh = [partition for partition in fresh if partition not in positions]
         elif self._start.from_beginning:
-            positions.update(await self._consumer.beginning_offsets(fresh))
+            positions.update(await self._reader.first_offsets(fresh))
             fresh = []
         if fresh:
-            positions.update(await self._consumer.end_offsets(fresh))
+            positions.update(await self._reader.end_offsets(fresh))
         return positions
 
     def _activity(self) -> Activity:
@@ -291,31 +315,31 @@ class ResultConsumer:
         self._kept = dict(self._done) if self._group is None else {}
         self._end_term()
         self._connected.clear()
-        old, self._consumer = self._consumer, self._made(self._group)
         if self._asking is not None:
             self._asking.cancel()
-        await abandon(old)
+        await self._leave()
         while True:
+            self._reader = self._made()
             try:
                 await self._connect()
                 return
             except KafkaError as error:
                 log.warning("the new consumer of %s can't connect yet: %r", self._topic, error)
                 await asyncio.sleep(_WAIT_SECONDS)
-                self._consumer = self._made(self._group)
 
 
-class _Listener(ConsumerRebalanceListener):
-    def __init__(self, consuming: ResultConsumer, consumer: AIOKafkaConsumer) -> None:
-        self._consuming = consuming
-        self._consumer = consumer
+def _group_options(group: str, options: Mapping[str, Any]) -> GroupOptions:
+    """Return how to take part in a group, given options of aiokafka's consumer."""
 
-    # A replaced consumer has no effect, no matter how long it lives.
+    def seconds(name: str, default: float) -> float:
+        return float(options[name]) / 1000 if name in options else default
 
-    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        if self._consuming.reads_with(self._consumer):
-            await self._consuming.give_up()
-
-    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        if self._consuming.reads_with(self._consumer):
-            await self._consuming.take(sorted(assigned))
+    return GroupOptions(
+        group,
+        tuple(options.get("partition_assignment_strategy", (RoundRobinPartitionAssignor,))),
+        session_timeout=seconds("session_timeout_ms", 10.0),
+        rebalance_timeout=seconds("rebalance_timeout_ms", _REBALANCE_SECONDS),
+        heartbeat_interval=seconds("heartbeat_interval_ms", 3.0),
+        instance_id=options.get("group_instance_id"),
+        max_poll_interval=seconds("max_poll_interval_ms", 300.0),
+    )

@@ -1,6 +1,6 @@
 """Replacing a consumer that no longer gets what is there for it.
 
-aiokafka's consumers are known to stop without an error (its issues 625, 712, 718, 1017, 1145). From outside, that
+Kafka clients are known to stop without an error (aiokafka's issues 625, 712, 718, 1017, 1145). From outside, that
 always looks the same: the log grows, the consumer is polled, and nothing comes. The time spent polling counts, so that
 an application that takes its time with an event is never mistaken for a stuck consumer.
 """
@@ -8,18 +8,18 @@ an application that takes its time with an event is never mistaken for a stuck c
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from contextlib import suppress
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 
 from waypost.kafka.partitions import partitions_of
+from waypost.kafka.topic_reader import TopicReader
 
 log = logging.getLogger("waypost")
 _P = TypeVar("_P")
 _LONGEST_PATIENCE: Final = 600.0
-_STOP_SECONDS: Final = 10.0
+_PROBE_SECONDS: Final = 10.0
 
 
 class FetchProgress(Generic[_P]):
@@ -119,8 +119,8 @@ class Activity(NamedTuple):
 class Watchdog:
     """Checks a consumer of a topic for as long as it runs, and calls ``replace`` if it is stuck.
 
-    ``restarts`` counts these calls. ``make_probe`` creates a consumer without a group, which reads the ends of logs
-    over a separate connection.
+    ``restarts`` counts these calls. ``make_probe`` creates a reader that reads the ends of logs over a separate
+    connection.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class Watchdog:
         progress: FetchProgress[TopicPartition],
         activity: Callable[[], Activity],
         *,
-        make_probe: Callable[[], AIOKafkaConsumer],
+        make_probe: Callable[[], TopicReader],
         replace: Callable[[], Awaitable[None]],
         longest_rebalance: float,
     ) -> None:
@@ -198,25 +198,14 @@ class Watchdog:
         """Return where the logs end, of all partitions if none is given; None if Kafka does not answer."""
         probe = self._make_probe()
         try:
-            async with asyncio.timeout(_STOP_SECONDS):
+            async with asyncio.timeout(_PROBE_SECONDS):
                 await probe.start()
                 if not partitions:
-                    numbers = await partitions_of(probe._client, self._topic)
+                    numbers = await partitions_of(probe.connections, self._topic)
                     partitions = [TopicPartition(self._topic, number) for number in numbers]
-                ends: dict[TopicPartition, int] = await probe.end_offsets(list(partitions))
-                return ends
+                return await probe.end_offsets(partitions)
         except (KafkaError, TimeoutError) as error:
             log.debug("the ends of %s can't be read: %r", self._topic, error)
             return None
         finally:
-            await abandon(probe)
-
-
-async def abandon(consumer: AIOKafkaConsumer) -> None:
-    """Stop it if it can be stopped; otherwise cut it off, so that its group sees it leave."""
-    with suppress(Exception):
-        try:
-            async with asyncio.timeout(_STOP_SECONDS):
-                await consumer.stop()
-        finally:
-            await consumer._client.close()
+            await probe.stop()

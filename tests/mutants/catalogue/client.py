@@ -173,26 +173,31 @@ CLIENT: tuple[Mutant, ...] = (
         tests=(SUBSCRIBER_TESTS + "test_an_event_that_was_not_finished_comes_again",),
     ),
     Mutant(
-        "a-subscriber-decodes-as-aiokafka-does",
-        "a batch that nobody can read in the results topic stops a subscriber",
+        "unreadable-offsets-are-fetched-again",
+        "a batch that nobody can read in the results topic stops subscribers and waiting publishers",
         (
             Edit(
-                "waypost.subscriber.consumer:ResultConsumer._connect",
-                "decode_bounded(self._consumer, partial(self._passed, self._consumer))",
-                "pass",
+                "waypost.kafka.topic_reader:TopicReader._keep",
+                "if decoded.behind > reading.offset:",
+                "if decoded.records:",
             ),
         ),
         tests=(
             "tests/integration/test_bounded_fetch.py::test_subscribers_read_what_lies_between_hostile_batches",
+            "tests/integration/test_bounded_fetch.py::test_publishers_find_results_behind_hostile_batches",
         ),
     ),
     Mutant(
-        "a-waiter-decodes-as-aiokafka-does",
-        "a batch that nobody can read in the results topic stops the wait for a result",
-        (Edit("waypost.publisher.waiter:ResultWaiter._connected", "decode_bounded(consumer)", "pass"),),
-        tests=(
-            "tests/integration/test_bounded_fetch.py::test_publishers_find_results_behind_hostile_batches",
+        "a-seek-keeps-what-was-fetched",
+        "records that were on their way at a seek come after it",
+        (
+            Edit(
+                "waypost.kafka.topic_reader:TopicReader._keep",
+                "if self._readings.get(partition) is not reading:",
+                "if partition not in self._readings:",
+            ),
         ),
+        tests=("tests/unit/test_topic_reader.py",),
     ),
     Mutant(
         "unreadable-offsets-look-stuck",
@@ -214,7 +219,7 @@ CLIENT: tuple[Mutant, ...] = (
         "a consumer unpacks all that one fetch brought",
         (
             Edit(
-                "waypost.kafka.bounded_fetch:_decoded",
+                "waypost.kafka.bounded_fetch:decode_fetched",
                 "if len(records) >= _MOST_RECORDS or size >= _MOST_BYTES or now > end:",
                 "if False:",
             ),
