@@ -1,13 +1,12 @@
-"""aiokafka's idempotent producer as a publisher uses it, over the simulated cluster.
+"""The library's idempotent producer as a publisher uses it, over the simulated cluster.
 
-It keeps one batch of each partition under way and, as aiokafka does, sends it again with the same sequence number
-until there is an answer. What it can't retry (a gap in the sequence, a batch that is too large) fails the batch.
+It keeps one batch of each partition under way and sends it again with the same sequence number until there is an
+answer. What it can't retry (a gap in the sequence, a batch that is too large) fails the batch.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 from aiokafka.errors import (
@@ -68,32 +67,29 @@ class SimulatedBatch:
         self.records: list[ResultRecord] = []
         self._bytes = _OVERHEAD
 
-    def append(self, *, timestamp: None, key: bytes | None, value: bytes, headers: Any) -> object:
+    def append(self, *, key: bytes | None, value: bytes, headers: Any) -> bool:
         self.records.append(ResultRecord(key, value, headers))
         self._bytes += len(key or b"") + len(value) + sum(len(name) + len(raw) for name, raw in headers)
-        return self
+        return True
 
     def size(self) -> int:
         return self._bytes
 
-    def close(self) -> None: ...
-
 
 class SimulatedProducer:
-    """What the publisher's sender uses of an AIOKafkaProducer, its private attributes included."""
+    """Takes the place of a BatchProducer."""
 
-    def __init__(self, cluster: Cluster, **options: Any) -> None:
+    def __init__(self, cluster: Cluster, topic: str, options: Mapping[str, Any]) -> None:
         self.process = current_process()
         self.closed = False
-        self.client = self.cluster = self
+        self.connections = self.cluster = self
         self.unauthorized_topics: frozenset[str] = frozenset()  # nobody lacks a permission here
         self._known = 0  # how many partitions it was told of
         self.task: asyncio.Task[None] | None = None
-        self._sender = SimpleNamespace(sender_task=None)
         self._cluster = cluster
         self._fence = Fence(-1, -1)
         self._sequences = [0] * len(cluster.partitions)
-        self._waiting: list[tuple[int, SimulatedBatch, asyncio.Future[Any]]] = []
+        self._waiting: list[tuple[int, SimulatedBatch, asyncio.Future[int]]] = []
         self._news = asyncio.Event()
 
     async def start(self) -> None:
@@ -104,7 +100,7 @@ class SimulatedProducer:
             )
         except UnavailableError as error:
             raise KafkaConnectionError(str(error)) from error
-        self.task = self._sender.sender_task = asyncio.create_task(self._send())
+        self.task = asyncio.create_task(self._send())
 
     async def add_topic(self, topic: str) -> None:
         try:
@@ -123,14 +119,17 @@ class SimulatedProducer:
     def create_batch(self) -> SimulatedBatch:
         return SimulatedBatch()
 
-    async def send_batch(self, batch: SimulatedBatch, topic: str, *, partition: int) -> "asyncio.Future[Any]":
-        landed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    def send_batch(self, batch: SimulatedBatch, partition: int) -> "asyncio.Future[int]":
+        landed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiting.append((partition, batch, landed))
         self._news.set()
         return landed
 
     async def close(self) -> None:
         self.closed = True
+        if self.task is not None:
+            self.task.cancel()
+            await asyncio.wait({self.task})
 
     async def _send(self) -> None:
         while True:
@@ -139,7 +138,7 @@ class SimulatedProducer:
             waiting, self._waiting = self._waiting, []
             await asyncio.gather(*(self._produce(*one) for one in waiting))
 
-    async def _produce(self, partition: int, batch: SimulatedBatch, landed: "asyncio.Future[Any]") -> None:
+    async def _produce(self, partition: int, batch: SimulatedBatch, landed: "asyncio.Future[int]") -> None:
         first = self._sequences[partition]
         self._sequences[partition] += len(batch.records)
         effect = partial(self._cluster.append, partition, self._fence, first, batch)
@@ -158,4 +157,4 @@ class SimulatedProducer:
             except KafkaError as error:
                 landed.set_exception(error)
             else:
-                landed.set_result(SimpleNamespace(offset=base))
+                landed.set_result(base)

@@ -91,9 +91,7 @@ class Publishing:
         propagate, logger.propagate = logger.propagate, False
         logger.addHandler(noted)
         try:
-            with patch(
-                "waypost.publisher.sender.AIOKafkaProducer", partial(SimulatedProducer, self._cluster)
-            ):
+            with patch("waypost.publisher.sender.BatchProducer", partial(SimulatedProducer, self._cluster)):
                 yield
         finally:
             logger.removeHandler(noted)

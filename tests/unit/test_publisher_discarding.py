@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from waypost import Publisher
-from waypost.publisher import sender
+from waypost.kafka.batch_producer import BatchProducer
 
 
 async def test_a_producer_is_closed_although_the_publisher_is_closed_while_that_goes_on(
@@ -14,15 +14,15 @@ async def test_a_producer_is_closed_although_the_publisher_is_closed_while_that_
 ) -> None:
     begun, may_end = asyncio.Event(), asyncio.Event()
     closed: list[Any] = []
-    really = sender._discard
+    really = BatchProducer.close
 
-    async def discard(producer: Any) -> None:
+    async def close(producer: BatchProducer) -> None:
         begun.set()
         await may_end.wait()
         await really(producer)
         closed.append(producer)
 
-    monkeypatch.setattr(sender, "_discard", discard)
+    monkeypatch.setattr(BatchProducer, "close", close)
     publisher = await Publisher(
         "127.0.0.1:1"
     ).start()  # nobody listens there, so its first producer is given up

@@ -1,16 +1,14 @@
 """One partition of the command topic, as the sender serves it: a batch in flight and the next one filling.
 
-Only one batch of a partition is with the Kafka client at a time. If there were two, and the first was rejected, the
+Only one batch of a partition is with the producer at a time. If there were two, and the first was rejected, the
 broker could still accept the second (a producer without a history in the partition may begin at any sequence number),
 and the order of a session would be lost.
 """
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
-from aiokafka import AIOKafkaProducer
-
+from waypost.kafka.batch_producer import BatchProducer, ProducerBatch
 from waypost.publisher.buffer import Buffer
 from waypost.publisher.pending import Pending
 from waypost.wire.envelope import command_headers
@@ -21,8 +19,7 @@ class Lane:
 
     def __init__(
         self,
-        producer: AIOKafkaProducer,
-        topic: str,
+        producer: BatchProducer,
         partition: int,
         source: bytes,
         buffer: Buffer,
@@ -33,12 +30,11 @@ class Lane:
         self.in_flight = 0
         self.launched_at = 0.0
         self._producer = producer
-        self._topic = topic
         self._source = source
         self._buffer = buffer
         self._landed = landed
-        self._flight: asyncio.Future[Any] | None = None
-        self._batch: Any = None
+        self._flight: asyncio.Future[int] | None = None
+        self._batch: ProducerBatch | None = None
         self._filled = 0
         self._full = False
         self._sessions: dict[str | None, int] = {}  # what the batch that is filling holds of each
@@ -54,7 +50,7 @@ class Lane:
         self._full = not taken
         added = 0
         for pending in taken:
-            if not self._add(pending):
+            if not self._add(self._batch, pending):
                 break
             added += 1
         self._filled += added
@@ -63,7 +59,7 @@ class Lane:
             self._full = True
         return added
 
-    def _add(self, pending: Pending) -> bool:
+    def _add(self, batch: ProducerBatch, pending: Pending) -> bool:
         headers = command_headers(
             pending.command_id,
             pending.source or self._source,
@@ -72,8 +68,7 @@ class Lane:
             pending.traceparent,
         )
         key = None if pending.session_id is None else pending.session_id.encode()
-        added = self._batch.append(timestamp=None, key=key, value=pending.value, headers=headers)
-        return added is not None
+        return batch.append(key=key, value=pending.value, headers=headers)
 
     @property
     def gathered(self) -> int:
@@ -90,17 +85,18 @@ class Lane:
         """Return whether nothing can be done here before the batch in flight lands, because the next one is full."""
         return self._full and self._flight is not None
 
-    async def launch(self) -> None:
-        """Hand the batch to the Kafka client."""
+    def launch(self) -> None:
+        """Hand the batch to the producer."""
         batch, self._batch = self._batch, None
+        if batch is None:
+            return
         self.in_flight, self._filled, self._full, self._sessions = self._filled, 0, False, {}
         self.sent += self.in_flight
         self.launched_at = asyncio.get_running_loop().time()
-        batch.close()
-        self._flight = await self._producer.send_batch(batch, self._topic, partition=self.partition)
+        self._flight = self._producer.send_batch(batch, self.partition)
         self._flight.add_done_callback(self._on_landed)
 
-    def _on_landed(self, flight: "asyncio.Future[Any]") -> None:
+    def _on_landed(self, flight: "asyncio.Future[int]") -> None:
         if not flight.cancelled():
             flight.exception()  # looked at, so that asyncio does not complain about a lane that was given up
         self._landed()
@@ -108,10 +104,10 @@ class Lane:
     def land(self) -> int | None:
         """The offset of the first record of a batch that Kafka took since the last call, None if there is none.
 
-        Raise the Kafka client's error if it failed. ``in_flight`` says how many records landed.
+        Raise the KafkaError if it failed. ``in_flight`` says how many records landed.
         """
         if self._flight is None or not self._flight.done():
             return None
-        offset = int(self._flight.result().offset)
+        offset = self._flight.result()
         self._flight = None
         return offset

@@ -14,7 +14,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
     KafkaConnectionError,
     KafkaError,
@@ -24,6 +23,7 @@ from aiokafka.errors import (
 
 from waypost.backoff import Backoff
 from waypost.errors import PublisherClosedError
+from waypost.kafka.batch_producer import BatchProducer
 from waypost.kafka.diagnosis import is_auth_failure, refusal, unreachable
 from waypost.kafka.partitions import partitions_of
 from waypost.kafka.quiet import quiet
@@ -37,13 +37,12 @@ log = logging.getLogger("waypost")
 _STEP: Final = 250
 # Below the topic's max.message.bytes, which bounds a batch (1,048,588 by default); a larger command goes alone.
 _BATCH_BYTES: Final = 256 * 1024
-# aiokafka lets sequence numbers wrap wrongly at 2**31; a new producer starts again from 0.
+# A sequence number has 31 bits; a new producer starts again from 0 long before it wraps.
 _LAST_SEQUENCE: Final = 2**30
 _REQUEST_MS: Final = 30_000
 _TOPIC_SECONDS: Final = 5.0
 _FIRST_WAIT: Final = 0.05
 _LONGEST_WAIT: Final = 2.0
-_CLOSE_SECONDS: Final = 1.0
 _TOO_LARGE: Final = (MessageSizeTooLargeError, RecordListTooLargeError)
 
 #: Called with a command that left the buffer, its partition and offset (-1 if unknown), and the error that
@@ -84,7 +83,7 @@ class Sender:
         self._stopping = False
         self._lanes: list[Lane] = []
         try:
-            self._producer()._closed = True  # never started, so there is nothing to close
+            self._producer()  # to see whether it accepts the options
         except (TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"the Kafka client does not accept these options: {error}") from error
         self._task = asyncio.create_task(self._run(), name="waypost-sender")
@@ -150,8 +149,7 @@ class Sender:
                 self._batch_bytes = max(1, self._batch_bytes // 2)
                 log.info("batches of the publisher are halved to %d bytes: %r", self._batch_bytes, error)
                 continue
-            except (KafkaError, OSError, TimeoutError, AssertionError, KeyError) as error:
-                # aiokafka asserts, and misses a key, where a connection closes underneath it.
+            except (KafkaError, OSError, TimeoutError) as error:
                 self._complain(await self._explained(error))
             except Exception as error:
                 log.exception("the publisher continues with a new connection; commands stay in the buffer")
@@ -194,7 +192,7 @@ class Sender:
         finally:
             self._lanes = []
             self._buffer.give_all_back()
-            discarding = asyncio.ensure_future(_discard(producer))
+            discarding = asyncio.ensure_future(producer.close())
             try:
                 await asyncio.shield(discarding)
             except asyncio.CancelledError:
@@ -202,28 +200,20 @@ class Sender:
                 await asyncio.wait({discarding})
                 raise
 
-    def _producer(self) -> AIOKafkaProducer:
-        return AIOKafkaProducer(
-            **{
-                "max_batch_size": _BATCH_BYTES,
-                **self._options,
-                "enable_idempotence": True,
-                "acks": "all",
-                "linger_ms": 0,
-            }
-        )
+    def _producer(self) -> BatchProducer:
+        return BatchProducer(self._topic, {"max_batch_size": _BATCH_BYTES, **self._options})
 
-    async def _open_lanes(self, producer: AIOKafkaProducer) -> None:
+    async def _open_lanes(self, producer: BatchProducer) -> None:
         try:
             async with asyncio.timeout(_TOPIC_SECONDS):
-                partitions = len(await partitions_of(producer.client, self._topic))
+                partitions = len(await partitions_of(producer.connections, self._topic))
         except TimeoutError:
             raise TimeoutError(
                 f"Kafka does not tell of a topic {self._topic!r}; 'waypost topics create' makes it"
             ) from None
         self._buffer.set_partition_count(partitions)
         self._lanes = [
-            Lane(producer, self._topic, partition, self._source, self._buffer, self._news.set)
+            Lane(producer, partition, self._source, self._buffer, self._news.set)
             for partition in range(partitions)
         ]
         self._partitions = partitions
@@ -242,7 +232,7 @@ class Sender:
         for lane in self._lanes:
             busy += lane.fill(_STEP, self._batch_bytes)
             if lane.ready and not used_up and self._unsettled[lane.partition] <= self._buffer.most_unsettled:
-                await lane.launch()
+                lane.launch()
         if busy >= _STEP:
             await asyncio.sleep(0)
         elif all(lane.blocked for lane in self._lanes) or self._buffer.rest():
@@ -314,20 +304,3 @@ class Sender:
                 await self._news.wait()
         except TimeoutError:
             raise TimeoutError(f"Kafka did not answer for {self._patience:.0f} s") from None
-
-
-async def _discard(producer: AIOKafkaProducer) -> None:
-    """Give a producer up. Unlike ``stop()`` this waits for nothing that can't be delivered."""
-    producer._closed = True
-    sender: asyncio.Task[None] | None = producer._sender.sender_task
-    if sender is not None:
-        # A task that is canceled waits for its request in flight; if it is canceled twice, it does not.
-        for seconds in (0.05, _CLOSE_SECONDS):
-            if not sender.done():
-                sender.cancel()
-                await asyncio.wait({sender}, timeout=seconds)
-        if sender.done() and not sender.cancelled():
-            sender.exception()
-    with suppress(Exception):
-        async with asyncio.timeout(_CLOSE_SECONDS):
-            await producer.client.close()

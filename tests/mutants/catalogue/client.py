@@ -188,16 +188,40 @@ CLIENT: tuple[Mutant, ...] = (
         ),
     ),
     Mutant(
-        "a-seek-keeps-what-was-fetched",
-        "records that were on their way at a seek come after it",
+        "a-batch-that-a-broker-has-fails",
+        "a publisher takes the answer to a repeated batch for a failure, and sends its commands once more",
         (
             Edit(
-                "waypost.kafka.topic_reader:TopicReader._keep",
-                "if self._readings.get(partition) is not reading:",
-                "if partition not in self._readings:",
+                "waypost.kafka.batch_producer:BatchProducer._problem",
+                "if error in (NoError, DuplicateSequenceNumber):",
+                "if error is NoError:",
             ),
         ),
-        tests=("tests/unit/test_topic_reader.py",),
+        tests=("tests/unit/test_batch_producer.py",),
+    ),
+    Mutant(
+        "a-member-misses-rebalances",
+        "a member that hears of a rebalance does not join again",
+        (
+            Edit(
+                "waypost.kafka.group_member:GroupMember._beat",
+                "self._join_again()  # heartbeats continue until it does",
+                "pass",
+            ),
+        ),
+        tests=("tests/unit/test_group_member.py",),
+    ),
+    Mutant(
+        "a-position-is-committed-without-its-generation",
+        "a former member may move the position of partitions that went to others",
+        (
+            Edit(
+                "waypost.kafka.group_member:GroupMember.commit",
+                "self._generation,",
+                "-1,",
+            ),
+        ),
+        tests=("tests/unit/test_group_member.py",),
     ),
     Mutant(
         "unreadable-offsets-look-stuck",
