@@ -3,20 +3,22 @@
 Owns the layout of a record in Kafka's format 2. Knows nothing about compression, transactions or Waypost.
 
 aiokafka's C parser reads well-formed batches. It raises at a malformed record without naming it, so this module then
-reads the same bytes again in Python, record by record. Don't use aiokafka's own Python parser: a size that is too large
-makes it read memory outside the batch, which can crash the process.
+reads the same bytes again in Python, record by record. aiokafka's own Python parser is not used: a size that is too
+large makes it read memory outside the batch, which can crash the process.
 """
 
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from inspect import isfunction
 from typing import Any, Final, NamedTuple
 
-DefaultRecordBatch: Any
-try:
-    from aiokafka.record._crecords.default_records import DefaultRecordBatch
-except ImportError:  # aiokafka was installed without its extension
-    DefaultRecordBatch = None
+from aiokafka.record import default_records
+
+# None if aiokafka was installed without its extension, or is told not to use it: then its class is in Python.
+DefaultRecordBatch: Any = (
+    None if isfunction(default_records.DefaultRecordBatch.__init__) else default_records.DefaultRecordBatch
+)
 
 HEADER_BYTES: Final = 61
 """Size of a batch header."""
