@@ -12,8 +12,6 @@ from waypost_worker.kafka.fetch_by_id import (
     Asked,
     FetchByIdRequest,
     Fetched,
-    FetchRequest_v13,
-    FetchResponse_v13,
     unpack_answer,
 )
 
@@ -27,7 +25,7 @@ def test_a_request_lists_the_partitions_of_each_topic_in_order() -> None:
     seven, two = (struct.pack(">iiqiqib", n, -1, at, 3, -1, 4096, 0) for n, at in ((7, 100), (2, 9)))
     null = struct.pack(">iiqiqib", 0, -1, 0, -1, -1, 50, 0)
     topics = b"\3" + ONE.bytes + b"\3" + seven + two + b"\0" + OTHER.bytes + b"\2" + null + b"\0"
-    assert request.build(FetchRequest_v13).encode() == head + topics + b"\1\1\0"
+    assert request.encode() == head + topics + b"\1\1\0"
 
 
 def packed(partition: int, fetched: Fetched, extra: bytes = b"\0") -> bytes:
@@ -63,7 +61,8 @@ def answer(*partitions: bytes, error: int = 0) -> bytes:
 )
 def test_an_answer_is_unpacked(given_parts: list[Fetched]) -> None:
     raw = answer(*(packed(number, one) for number, one in enumerate(given_parts)))
-    found = FetchResponse_v13.decode(BytesIO(raw)).answer
+    request = FetchByIdRequest([], wait_ms=0, most_bytes=0, isolation_level=0)
+    found = request.decode(BytesIO(raw)).answer
     assert found.error_code == 0
     assert found.partitions == {(ONE, number): one for number, one in enumerate(given_parts)}
 

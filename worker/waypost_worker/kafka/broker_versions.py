@@ -6,19 +6,25 @@ have, and the table.
 """
 
 import inspect
+import struct
 from bisect import bisect
 from collections.abc import Mapping
-from io import BytesIO
 from typing import Any, Final, NamedTuple
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.conn import create_conn
-from aiokafka.protocol.api import Request, RequestStruct, Response, ResponseHeader_v0, ResponseHeader_v1
-from aiokafka.protocol.types import CompactArray, CompactString, Int16, Int32, Schema, TaggedFields
 from typing_extensions import override
 
 from waypost import __version__
 from waypost_worker.kafka.connection import Connection, kafka_errors, quietly
+from waypost_worker.kafka.flexible import (
+    NO_TAGS,
+    FlexibleRequest,
+    pack_string,
+    unpack_string,
+    unpack_tags,
+    unpack_uvarint,
+)
 
 _METADATA_VERSION: Final = "metadata.version"
 # The first level of each release: org.apache.kafka.server.common.MetadataVersion.
@@ -41,6 +47,9 @@ _RELEASES: Final = (
 )
 _INIT_PRODUCER_ID: Final = 22
 _SUPPORTED, _FINALIZED = 0, 2  # tags of the response
+_REQUEST: Final = struct.Struct(">hhh")  # key, oldest and newest version
+_LEVELS: Final = struct.Struct(">hh")
+_ERROR_BYTES, _THROTTLE_BYTES = 2, 4
 _KNOWN: Final = frozenset(inspect.signature(create_conn).parameters)
 
 
@@ -82,67 +91,57 @@ async def _ask(node: int, host: str, port: int, options: Mapping[str, Any]) -> B
     own = {name: value for name, value in options.items() if name in _KNOWN}
     connection = await create_conn(host, port, **own)
     try:
-        answer: Any = await connection.send(_ApiVersions())
+        request: Any = _ApiVersions()
+        answer: _Versions = await connection.send(request)
     except NotImplementedError:  # it knows no version 3 of this request, so it is older than Kafka 2.4
         return BrokerVersion(node, None, None, recovers=False)
     finally:
         connection.close()
-    most = {key: high for key, _, high, _ in answer.api_versions}
-    supported = {name: high for name, _, high, _ in _features(answer.tags, _SUPPORTED)}
-    finalized = {name: high for name, high, _, _ in _features(answer.tags, _FINALIZED)}
+    supported, finalized = answer.levels(_SUPPORTED), answer.levels(_FINALIZED)
     return BrokerVersion(
         node,
-        supported.get(_METADATA_VERSION),
-        finalized.get(_METADATA_VERSION),
-        recovers=most.get(_INIT_PRODUCER_ID, 0) >= 3,
+        max(supported.get(_METADATA_VERSION, ()), default=None),
+        max(finalized.get(_METADATA_VERSION, ()), default=None),
+        recovers=answer.requests.get(_INIT_PRODUCER_ID, 0) >= 3,
     )
 
 
-def _features(tags: Mapping[int, bytes], tag: int) -> list[Any]:
-    """(name, a level, a level, tags) of each: supported ones begin with the lowest, finalized ones with the highest."""
-    return _FEATURES.decode(BytesIO(tags[tag])) or [] if tag in tags else []
+class _Versions(NamedTuple):
+    """The newest version of each request, and tags."""
+
+    requests: dict[int, int]
+    tags: Mapping[int, bytes]
+
+    def levels(self, tag: int) -> dict[str, tuple[int, int]]:
+        """Return the lowest and the highest level of each feature, in any order."""
+        raw = self.tags.get(tag)
+        found: dict[str, tuple[int, int]] = {}
+        if raw is not None:
+            count, at = unpack_uvarint(raw, 0)
+            for _ in range(count - 1):
+                name, at = unpack_string(raw, at)
+                found[name or ""] = _LEVELS.unpack_from(raw, at)
+                _, at = unpack_tags(raw, at + _LEVELS.size)
+        return found
 
 
-_FEATURES: Final = CompactArray(
-    ("name", CompactString("utf-8")), ("one", Int16), ("other", Int16), ("tags", TaggedFields)
-)
+class _ApiVersions(FlexibleRequest):
+    """With who asks, which brokers count."""
 
-
-class _ApiVersionsResponse(Response):
     API_KEY = 18
     API_VERSION = 3
-    SCHEMA = Schema(
-        ("error_code", Int16),
-        (
-            "api_versions",
-            CompactArray(("api_key", Int16), ("low", Int16), ("high", Int16), ("tags", TaggedFields)),
-        ),
-        ("throttle_time_ms", Int32),
-        ("tags", TaggedFields),
-    )
-
-
-class _ApiVersionsRequest(RequestStruct):
-    FLEXIBLE_VERSION = True
-    API_KEY = 18
-    API_VERSION = 3
-    RESPONSE_TYPE = _ApiVersionsResponse
-    SCHEMA = Schema(
-        ("software_name", CompactString("utf-8")),
-        ("software_version", CompactString("utf-8")),
-        ("tags", TaggedFields),
-    )
+    RESPONSE_HAS_TAGS = False  # a client must be able to read it in any case
 
     @override
-    def parse_response_header(self, read_buffer: BytesIO | bytes) -> ResponseHeader_v0 | ResponseHeader_v1:
-        """Without tags, unlike every other flexible response: a client must be able to read it in any case."""
-        return ResponseHeader_v0.decode(read_buffer)
-
-
-class _ApiVersions(Request[_ApiVersionsRequest]):
-    API_KEY = 18
+    def encode(self) -> bytes:
+        return pack_string("waypost") + pack_string(__version__) + NO_TAGS
 
     @override
-    def build(self, request_struct_class: type[_ApiVersionsRequest]) -> _ApiVersionsRequest:
-        """With who asks, which brokers count."""
-        return request_struct_class("waypost", __version__, {})
+    def unpack(self, raw: bytes, at: int) -> _Versions:
+        count, at = unpack_uvarint(raw, at + _ERROR_BYTES)
+        requests: dict[int, int] = {}
+        for _ in range(count - 1):
+            key, _, requests[key] = _REQUEST.unpack_from(raw, at)
+            _, at = unpack_tags(raw, at + _REQUEST.size)
+        tags, _ = unpack_tags(raw, at + _THROTTLE_BYTES)
+        return _Versions(requests, tags)
