@@ -299,6 +299,14 @@ async def test_owners_of_several_partitions_each_get_their_own_records(world: Wo
     ]
 
 
+async def test_owners_that_ask_at_once_learn_the_bounds_of_their_own_partitions(world: World) -> None:
+    await world.publish(values(3), 0)
+    await world.publish(values(5), 1)
+    await world.trim_commands(2)
+    logs = [world.commands(partition) for partition in (0, 1, 1, 0)]
+    assert await asyncio.gather(*(log.bounds() for log in logs)) == [(0, 3), (2, 5), (2, 5), (0, 3)]
+
+
 async def test_an_owner_that_takes_nothing_holds_nobody_up(world: World) -> None:
     await world.publish(values(50), 0)
     idle, log = world.commands(0), await at(world, 0)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from tests.simulation.agents import EPOCH_MS
 from tests.simulation.broker import CommandPartition, CommandRecord, Coordinator, ResultsPartition
@@ -22,6 +22,7 @@ from waypost_worker.partition.ports import (
     UnavailableError,
 )
 
+_T = TypeVar("_T")
 FETCH_WAIT = 1.0
 PIECE = 7  # records that a read gives at a time
 LONGEST_OPENING = 0.8  # seconds
@@ -76,40 +77,50 @@ class Topic:
         self.has_ids = (
             True  # whether brokers tell topics of one name apart, and logs that were cut (Kafka 3.1)
         )
-        self.fetches: dict[Process | None, GroupedFetches] = {}  # of each process
+        self.fetches: dict[Process | None, GroupedQuestions[_Found]] = {}  # of each process
+        self.bounds: dict[Process | None, GroupedQuestions[tuple[int, int]]] = {}
 
-    def fetches_of(self, process: Process | None, server: Server) -> "GroupedFetches":
+    def fetches_of(self, process: Process | None, server: Server) -> "GroupedQuestions[_Found]":
         """What the owners of a process fetch with."""
-        return self.fetches.setdefault(process, GroupedFetches(server))
+        return self.fetches.setdefault(process, GroupedQuestions(server, "fetch"))
+
+    def bounds_of(self, process: Process | None, server: Server) -> "GroupedQuestions[tuple[int, int]]":
+        """What the owners of a process ask where their logs begin and end."""
+        return self.bounds.setdefault(process, GroupedQuestions(server, "bounds of commands"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Fetch:
+class _Question(Generic[_T]):
     what: str
-    land: Callable[[], "_Found"]
+    answer: Callable[[], _T]
 
-    def try_to_land(self) -> "_Found | Exception":
+    def try_to_answer(self) -> "_T | Exception":
         """What the leader answers for this partition; an error is its own."""
         try:
-            return self.land()
+            return self.answer()
         except Exception as error:
             return error
 
 
-class GroupedFetches:
-    """The fetches of one process: what its owners wait for at the same time is asked for in one request."""
+class GroupedQuestions(Generic[_T]):
+    """Questions of one kind of one process: what its owners ask at the same time goes in one request."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, kind: str) -> None:
         self._server = server
+        self._kind = kind
         self.sizes: list[int] = []  # of the groups so far
-        self.grouper: Grouper[_Fetch, _Found] = Grouper(
+        self._grouper: Grouper[_Question[_T], _T] = Grouper(
             self._run, most_items=100, most_weight=100, heavy=1000
         )
 
-    async def _run(self, group: Sequence[_Fetch]) -> Sequence["_Found | Exception"]:
+    async def ask(self, what: str, answer: Callable[[], _T]) -> _T:
+        """Ask about a partition; ``answer`` is what its leader says."""
+        return await self._grouper.submit(_Question(what, answer))
+
+    async def _run(self, group: Sequence[_Question[_T]]) -> Sequence["_T | Exception"]:
         self.sizes.append(len(group))
-        what = "fetch " + ", ".join(one.what for one in group)
-        return await self._server.call(what, lambda: [one.try_to_land() for one in group])
+        what = f"{self._kind} " + ", ".join(one.what for one in group)
+        return await self._server.call(what, lambda: [one.try_to_answer() for one in group])
 
 
 class SimulatedCommandLog:
@@ -130,6 +141,7 @@ class SimulatedCommandLog:
         self.process = current_process()
         self._number = partition
         self._fetches = topic.fetches_of(self.process, server)
+        self._bounds = topic.bounds_of(self.process, server)
 
     @property
     def progress(self) -> ReadProgress:
@@ -149,8 +161,8 @@ class SimulatedCommandLog:
             raise RefusedError("the topic was deleted and created again while it was read")
 
     async def bounds(self) -> tuple[int, int]:
-        return await self._server.call(
-            "bounds of commands", lambda: (self._log.start, self._log.seen_end(self.process))
+        return await self._bounds.ask(
+            f"p{self._number}", lambda: (self._log.start, self._log.seen_end(self.process))
         )
 
     async def read(self, first: int, end: int) -> Sequence[KafkaRecord]:
@@ -177,8 +189,9 @@ class SimulatedCommandLog:
             raise AssertionError("fetch before seek")
         for patient in (True, False):
             at = self._at
-            asked = _Fetch(f"p{self._number} from {at}", partial(self._fetch, at, self._about(most)))
-            (records, behind), self._ends = await self._fetches.grouper.submit(asked)
+            (records, behind), self._ends = await self._fetches.ask(
+                f"p{self._number} from {at}", partial(self._fetch, at, self._about(most))
+            )
             if at != self._at:
                 raise AssertionError("seek during a fetch")
             if self.stuck:
@@ -238,6 +251,7 @@ class _Append:
 class GroupedAppends:
     """The appends of one process: what its owners want to append at the same time goes in one request.
 
+    ``bounds`` is what they ask where their logs begin and end.
     ``openings`` is how likely a connection has to be opened before a request. Others come together meanwhile.
     """
 
@@ -245,6 +259,7 @@ class GroupedAppends:
         self._server = server
         self._clock = SimulatedClock(machine)
         self.openings = openings
+        self.bounds: GroupedQuestions[tuple[int, int]] = GroupedQuestions(server, "bounds of results")
         self.sizes: list[int] = []  # of the groups so far
         self.grouper: Grouper[_Append, int] = Grouper(
             self._run, most_items=100, most_weight=1_000_000, heavy=1_000_000
@@ -336,8 +351,8 @@ class SimulatedResultsLog:
         return base
 
     async def bounds(self) -> tuple[int, int]:
-        return await self._server.call(
-            "bounds of results", lambda: (self._log.start, self._log.seen_end(self.process))
+        return await self._appends.bounds.ask(
+            self._transactional_id, lambda: (self._log.start, self._log.seen_end(self.process))
         )
 
     async def read(self, first: int, end: int) -> AsyncIterator[Sequence[FetchedResult]]:

@@ -1,18 +1,21 @@
-"""First and last offsets of partitions, and the offset of a time: one request per broker (ListOffsets).
+"""First and last offsets of partitions, and the offset of a time (ListOffsets).
 
-Asks again while leaders change, for as long as an answer may take. Stands on the shared connections.
+One request per broker carries what all users of a client ask at the same time: an owner asks four times when it
+acquires its partition, and a worker acquires many at once. Asks again while leaders change, for as long as an answer
+may take. Stands on the shared connections.
 """
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, NamedTuple
 
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import KafkaError, StaleMetadata, for_code
 from aiokafka.protocol.offset import OffsetRequest
 
 from waypost_worker.kafka.client import ClusterClient
+from waypost_worker.partition.grouping import Grouper
 
 READ_UNCOMMITTED: Final = 0
 READ_COMMITTED: Final = 1
@@ -21,6 +24,7 @@ _EARLIEST: Final = -2
 _LATEST: Final = -1
 _PAUSE: Final = 0.1
 _NO_REPLICA: Final = -1
+_MOST_ASKED: Final = 2000
 
 
 async def first_offsets(
@@ -73,34 +77,80 @@ async def _ask(
     found: dict[TopicPartition, int],
 ) -> KafkaError | None:
     """Note the offsets that are found; return an error that may pass if some are not."""
-    by_node: dict[int, dict[str, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
-    try:
-        for partition, time in wanted.items():
-            node = await client.leader_of(partition)
-            by_node[node][partition.topic].append((partition.partition, time))
-    except KafkaError as error:
-        return _passing(error)
+    lookup = client.shared(OffsetLookup)
+    asking = (lookup.offset_at(partition, time, isolation) for partition, time in wanted.items())
+    outcomes = await asyncio.gather(*asking, return_exceptions=True)
+    problem = None
+    for partition, outcome in zip(wanted, outcomes, strict=True):
+        if not isinstance(outcome, BaseException):
+            found[partition] = outcome
+        elif isinstance(outcome, KafkaError) and outcome.retriable:
+            problem = outcome
+        else:
+            raise outcome
+    return problem
 
-    async def ask(node: int, topics: dict[str, list[tuple[int, int]]]) -> KafkaError | None:
-        try:
-            request: Any = OffsetRequest(_NO_REPLICA, isolation, list(topics.items()))
-            answer = await client.send(node, request)
-        except KafkaError as error:
-            return _passing(error)
-        problem = None
+
+class _Asked(NamedTuple):
+    partition: TopicPartition
+    time: int
+
+
+class OffsetLookup:
+    """The ListOffsets requests of all users of one client: one per broker for what is asked at the same time."""
+
+    def __init__(self, client: ClusterClient) -> None:
+        self._client = client
+        self._groups: dict[tuple[int, int], Grouper[_Asked, int]] = {}
+
+    async def offset_at(self, partition: TopicPartition, time: int, isolation: int) -> int:
+        """Ask the leader of a partition once. Raise what aiokafka raises."""
+        node = await self._client.leader_of(partition)
+        group = self._groups.get((node, isolation))
+        if group is None:
+            group = self._groups[node, isolation] = Grouper(
+                partial(self._send, node, isolation),
+                most_items=_MOST_ASKED,
+                most_weight=_MOST_ASKED,
+                heavy=_MOST_ASKED + 1,
+            )
+        return await group.submit(_Asked(partition, time))
+
+    async def _send(self, node: int, isolation: int, group: Sequence[_Asked]) -> Sequence[int | Exception]:
+        answers = await asyncio.gather(
+            *(self._answered(node, isolation, asked) for asked in _requests(group))
+        )
+        found = {asked: outcome for answer in answers for asked, outcome in answer.items()}
+        return [found.get(asked, _unanswered(asked)) for asked in group]
+
+    async def _answered(
+        self, node: int, isolation: int, wanted: Mapping[TopicPartition, int]
+    ) -> dict[_Asked, int | Exception]:
+        topics: dict[str, list[tuple[int, int]]] = {}
+        for (topic, number), time in wanted.items():
+            topics.setdefault(topic, []).append((number, time))
+        request: Any = OffsetRequest(_NO_REPLICA, isolation, list(topics.items()))
+        answer = await self._client.send(node, request)
+        found: dict[_Asked, int | Exception] = {}
         for topic, partitions in answer.topics:
             for number, code, *rest in partitions:
-                if code:
-                    problem = _passing(for_code(code)(f"asking for offsets of {topic}/{number}"))
-                else:
-                    found[TopicPartition(topic, number)] = rest[1]
-        return problem
-
-    problems = await asyncio.gather(*(ask(node, topics) for node, topics in by_node.items()))
-    return next((problem for problem in problems if problem is not None), None)
+                partition = TopicPartition(topic, number)
+                outcome = for_code(code)(f"asking for offsets of {topic}/{number}") if code else rest[1]
+                found[_Asked(partition, wanted[partition])] = outcome
+        return found
 
 
-def _passing(error: KafkaError) -> KafkaError:
-    if not error.retriable:
-        raise error
-    return error
+def _requests(group: Sequence[_Asked]) -> list[dict[TopicPartition, int]]:
+    """Return the fewest requests in which no partition is named twice: brokers reject those that do."""
+    requests: list[dict[TopicPartition, int]] = []
+    for partition, time in dict.fromkeys(group):
+        room = next((one for one in requests if partition not in one), None)
+        if room is None:
+            requests.append(room := {})
+        room[partition] = time
+    return requests
+
+
+def _unanswered(asked: _Asked) -> KafkaError:
+    topic, number = asked.partition
+    return StaleMetadata(f"the broker did not answer for {topic}/{number}")
