@@ -3,7 +3,7 @@
 import asyncio
 import struct
 import tracemalloc
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 import pytest
@@ -41,6 +41,7 @@ from tests.unit.scripted_leaders import DATED, NOTHING, OFFSETS, TOPIC, Script, 
 from waypost_worker.kafka import fenced_producer, produce
 from waypost_worker.kafka.client import Lane
 from waypost_worker.kafka.fenced_producer import FencedProducer, claim_epoch
+from waypost_worker.kafka.group_claim import FindCoordinatorResponse_v4, FindCoordinators
 from waypost_worker.partition.ports import (
     Fence,
     FencedError,
@@ -457,12 +458,14 @@ class Coordinator(ScriptedLeaders):
         self.answers = answers
         self.lookups = 0
 
-    async def transaction_coordinator(self, transactional_id: str) -> int:
-        assert transactional_id == "waypost.3"
-        self.lookups += 1
-        return 5
+    async def any_node(self) -> int:
+        return 4
 
-    async def send(self, node: int, request: object, lane: Lane = Lane.CONTROL) -> InitProducerIdResponse_v0:
+    async def send(self, node: int, request: object, lane: Hashable = Lane.CONTROL) -> Any:
+        if isinstance(request, FindCoordinators):
+            assert (node, request.transactional_ids) == (4, ["waypost.3"])
+            self.lookups += 1
+            return FindCoordinatorResponse_v4(0, [("waypost.3", 5, "host", 9092, 0, None, {})], {})
         assert node == 5
         code = self.answers.pop(0) if self.answers else 0
         if isinstance(code, Exception):

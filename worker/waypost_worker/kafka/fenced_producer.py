@@ -29,12 +29,12 @@ from aiokafka.errors import (
     RequestTimedOutError,
     for_code,
 )
-from aiokafka.protocol.transaction import InitProducerIdRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
-from waypost_worker.kafka.client import ClusterClient, Lane
+from waypost_worker.kafka.client import ClusterClient
 from waypost_worker.kafka.connection import PASSING, kafka_errors, meaning
 from waypost_worker.kafka.group_append import GroupAppender, hold_seconds
+from waypost_worker.kafka.group_claim import GroupClaimer
 from waypost_worker.kafka.produce import MAX_BATCH_BYTES, Answer, NotSentError, OutgoingBatch
 from waypost_worker.partition.ports import (
     Fence,
@@ -51,8 +51,6 @@ LAST_SEQUENCE: Final = 2**30
 _BACKOFF: Final = 0.05
 _MAGIC: Final = 2
 _UNCOMPRESSED: Final = 0
-# No transaction is ever begun, but a broker refuses a time limit above its own.
-_TRANSACTION_MS: Final = 60_000
 # PRODUCER_FENCED, which aiokafka does not know.
 _FENCED: Final = (InvalidProducerEpoch.errno, 90)
 _TOO_LARGE: Final = (MessageSizeTooLargeError, RecordListTooLargeError)
@@ -65,15 +63,7 @@ async def claim_epoch(client: ClusterClient, transactional_id: str) -> Fence:
         UnavailableError: The coordinator did not answer in time.
         RefusedError: The worker's principal may not use this id.
     """
-    request = InitProducerIdRequest(transactional_id, _TRANSACTION_MS)
-
-    async def ask() -> Fence:
-        node = await client.transaction_coordinator(transactional_id)
-        answer = await client.send(node, request, Lane.COORDINATION)
-        if answer.error_code:
-            raise for_code(answer.error_code)(transactional_id)
-        return Fence(answer.producer_id, answer.producer_epoch)
-
+    ask = partial(client.shared(GroupClaimer).claim, transactional_id)
     user = object()
     await client.use(user)
     try:
