@@ -13,6 +13,7 @@ import pytest
 
 from waypost.model.index import Entry, Session
 from waypost_worker.partition.ports import Changes, Claim, Commit, Row, Store, StoredOutbox
+from waypost_worker.postgres.group_acquire import GroupAcquirer
 from waypost_worker.postgres.group_commit import GroupCommitter, overtaken
 from waypost_worker.postgres.pool import open_pool
 from waypost_worker.postgres.rows import PartitionCommit
@@ -31,7 +32,7 @@ class Stores(Protocol):
         ...
 
     async def open_together(self, partitions: Sequence[int]) -> list[Store]:
-        """Stores of several partitions as one more process sees them, which commits in groups."""
+        """Stores of several partitions as one more process sees them, which acquires and commits in groups."""
         ...
 
     async def request_skip(self, partition: int, offset: int) -> bool:
@@ -68,8 +69,8 @@ class PostgresStores:
     async def open_together(self, partitions: Sequence[int]) -> list[Store]:
         pool = await open_pool(self._dsn, size=2, timeout=10)
         self._pools.append(pool)
-        committer = self._committer(pool)
-        return [PostgresStore(pool, partition, committer=committer) for partition in partitions]
+        shared = {"committer": self._committer(pool), "acquirer": GroupAcquirer(pool)}
+        return [PostgresStore(pool, partition, **shared) for partition in partitions]
 
     async def request_skip(self, partition: int, offset: int) -> bool:
         pool = await open_pool(self._dsn, size=1, timeout=10)

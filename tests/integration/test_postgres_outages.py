@@ -168,7 +168,7 @@ async def test_a_worker_that_froze_while_acquiring_loses_the_row_that_it_locked(
     frozen: Any = await asyncpg.connect(dsn)
     await frozen.transaction().start()
     await frozen.execute(statement("limit_idling"))
-    await frozen.fetchrow(statement("acquire"), 0, PARTITIONS)
+    await frozen.fetchrow(statement("acquire"), [0], [PARTITIONS], False)
     async with impatient(dsn, timeout=PATIENCE) as pool:
         assert (await PostgresStore(pool, 0, timeout=PATIENCE).acquire(PARTITIONS)).epoch == 1
     with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from tests.simulation.group_commit import BatchStatement, SimulatedCommitter
+from tests.simulation.group_commit import Groups, Statement
 from tests.simulation.loop import current_process
 from tests.simulation.network import Server
 
@@ -198,31 +198,36 @@ def _ahead(offset: int | None, tables: Tables) -> int | None:
 
 
 class SimulatedStore:
-    """One partition in the simulated Postgres, for one process. ``committer`` is shared by the stores of a process."""
+    """One partition in the simulated Postgres, for one process. ``groups`` are shared by the stores of a process."""
 
-    def __init__(
-        self, database: Database, partition: int, committer: SimulatedCommitter | None = None
-    ) -> None:
+    def __init__(self, database: Database, partition: int, groups: Groups | None = None) -> None:
         self._database = database
         self._partition = partition
-        self._committer = committer or SimulatedCommitter(database)
+        self._groups = groups or Groups.of(database)
         self._held: tuple[int, int] | None = None  # epoch and next offset, as the owner left them
         self._producer: Fence | None = None  # the one that is recorded, as the owner found or left it
 
     async def acquire(self, partitions: int) -> Claim:
         claim: Claim
-        claim, self._producer = await self._call("acquire", partial(self._acquire, partitions))
+        acquisition = Statement(
+            f"p{self._partition} acquire",
+            partial(self._acquire, partitions),
+            check=partial(self._check_count, partitions),
+        )
+        claim, self._producer = await self._groups.acquisitions.run(acquisition)
         self._held = (claim.epoch, claim.next_offset)
         return claim
 
-    def _acquire(self, partitions: int) -> tuple[Claim, Fence | None]:
-        before = self._database.tables.get(self._partition)
-        tables = Tables(partitions) if before is None else before.copy()
-        for known in (tables, *self._database.tables.values()):
+    def _check_count(self, partitions: int) -> None:
+        for known in self._database.tables.values():
             if known.partitions != partitions:
                 raise RefusedError(
                     f"the command topic has {partitions} partitions, the database was created for {known.partitions}"
                 )
+
+    def _acquire(self, partitions: int) -> tuple[Claim, Fence | None]:
+        before = self._database.tables.get(self._partition)
+        tables = Tables(partitions) if before is None else before.copy()
         tables.epoch += 1
         self._database.put(self._partition, tables)
         claim = Claim(
@@ -245,8 +250,10 @@ class SimulatedStore:
         return claim, tables.producer
 
     async def record_claim(self, epoch: int, fence: Fence) -> None:
-        what = f"record {fence} for epoch {epoch}"
-        await self._call(what, partial(self._record_claim, self._producer, epoch, fence))
+        what = f"p{self._partition} record {fence} for epoch {epoch}"
+        await self._groups.claims.run(
+            Statement(what, partial(self._record_claim, self._producer, epoch, fence))
+        )
         self._producer = fence
 
     def _record_claim(self, found: Fence | None, epoch: int, fence: Fence) -> None:
@@ -260,10 +267,9 @@ class SimulatedStore:
         self._database.put(self._partition, tables)
 
     async def save_position(self, epoch: int, emitted: int, results_offset: int) -> None:
-        await self._call(
-            f"save position ({emitted}, {results_offset}) under epoch {epoch}",
-            partial(self._save_position, self._held, self._producer, epoch, emitted, results_offset),
-        )
+        what = f"p{self._partition} save position ({emitted}, {results_offset}) under epoch {epoch}"
+        effect = partial(self._save_position, self._held, self._producer, epoch, emitted, results_offset)
+        await self._groups.positions.run(Statement(what, effect))
 
     def _save_position(
         self,
@@ -352,7 +358,7 @@ class SimulatedStore:
         span = f"{commit.expected_offset} to {commit.next_offset}"
         what = f"p{self._partition} commit {span} under epoch {commit.epoch}"
         effect = partial(self._commit, self._producer, commit, _frozen(commit))
-        await self._committer.commit(BatchStatement(what, effect))
+        await self._groups.commits.run(Statement(what, effect))
         self._held = (commit.epoch, commit.next_offset)
 
     def _commit(

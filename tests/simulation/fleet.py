@@ -17,7 +17,7 @@ from tests.simulation.clients import (
     SimulatedResultsLog,
 )
 from tests.simulation.database import Database, SimulatedStore
-from tests.simulation.group_commit import SimulatedCommitter
+from tests.simulation.group_commit import Groups
 from tests.simulation.loop import Process
 
 from waypost_worker.partition.observer import AppliedBatch
@@ -55,7 +55,7 @@ class Host:
     machine: Machine
     accepting: bool  # whether it was started with accept_trimmed_results
     appends: GroupedAppends
-    committers: dict[Database, SimulatedCommitter] = field(default_factory=dict)
+    groups: dict[Database, Groups] = field(default_factory=dict)
     owners: dict[int, Running] = field(default_factory=dict)
     stopping: set[int] = field(default_factory=set)
 
@@ -127,8 +127,8 @@ class Fleet:
         """Let commits and appends no longer wait for connections."""
         for host in self.hosts:
             host.appends.openings = 0.0
-            for committer in host.committers.values():
-                committer.wait = 0.0
+            for groups in host.groups.values():
+                groups.hurry()
 
     def crash(self, host: Host) -> None:
         """SIGKILL: nothing of the process runs any more; what it sent is on its way."""
@@ -219,12 +219,11 @@ class Fleet:
 
     def _store(self, host: Host, partition: int) -> SimulatedStore:
         plan, database = self._world.plan, self._world.database_of(partition)
-        if (committer := host.committers.get(database)) is None:
+        if (groups := host.groups.get(database)) is None:
             random = Random(f"groups of {plan.seed} {host.process.name} {database.server.name}")
             wait = 0.0 if self._world.healed else plan.commit_wait
-            committer = SimulatedCommitter(database, wait, plan.rolled_back, random)
-            host.committers[database] = committer
-        return SimulatedStore(database, partition, committer)
+            groups = host.groups[database] = Groups.of(database, wait, plan.rolled_back, random)
+        return SimulatedStore(database, partition, groups)
 
     def transactional_id(self, partition: int) -> str:
         return f"sim.{partition}"

@@ -18,11 +18,12 @@ import tests.conformance.test_store_batches as store_batches_suite
 import tests.conformance.test_store_erasure as store_erasure_suite
 import tests.conformance.test_store_groups as store_groups_suite
 import tests.conformance.test_store_lives as store_lives_suite
+import tests.conformance.test_store_takeovers as store_takeovers_suite
 from tests.conformance.worlds import PARTITION, PARTITIONS
 from tests.simulation.broker import CommandPartition, Coordinator, ResultsPartition
 from tests.simulation.clients import SimulatedCommandLog, SimulatedResultsLog, Topic
 from tests.simulation.database import Database, SimulatedStore, request_skip
-from tests.simulation.group_commit import SimulatedCommitter
+from tests.simulation.group_commit import Groups
 from tests.simulation.network import Server
 
 from waypost_worker.partition.ports import ResultRecord
@@ -90,8 +91,8 @@ class SimulatedStores:
         return SimulatedStore(self._database, partition)
 
     async def open_together(self, partitions: Sequence[int]) -> list[SimulatedStore]:
-        committer = SimulatedCommitter(self._database)
-        return [SimulatedStore(self._database, partition, committer) for partition in partitions]
+        groups = Groups.of(self._database)
+        return [SimulatedStore(self._database, partition, groups) for partition in partitions]
 
     async def request_skip(self, partition: int, offset: int) -> bool:
         return request_skip(self._database, partition, offset)
@@ -129,6 +130,7 @@ def _suite() -> Iterator[tuple[str, Any]]:
         store_erasure_suite,
         store_groups_suite,
         store_lives_suite,
+        store_takeovers_suite,
     ):
         for name, test in vars(module).items():
             if name.startswith("test_"):

@@ -1,4 +1,4 @@
-"""All mutants: protocol, model, clients, recovery, the ports on real servers, adapters, tenants and encryption."""
+"""All mutants: protocol, model, clients, recovery, ports on real servers, adapters, tenants and encryption."""
 
 from tests.mutants.catalogue.adapters import ADAPTERS
 from tests.mutants.catalogue.client import CLIENT
@@ -9,6 +9,7 @@ from tests.mutants.catalogue.model import MODEL
 from tests.mutants.catalogue.protocol import PROTOCOL
 from tests.mutants.catalogue.recovery import RECOVERY
 from tests.mutants.catalogue.servers import SERVERS
+from tests.mutants.catalogue.takeovers import TAKEOVERS
 from tests.mutants.catalogue.tenants import TENANTS
 from tests.mutants.catalogue.terms import TERMS
 from tests.mutants.mutant import Mutant
@@ -22,6 +23,7 @@ MUTANTS: tuple[Mutant, ...] = (
     *RECOVERY,
     *SERVERS,
     *COMMITS,
+    *TAKEOVERS,
     *ADAPTERS,
     *TENANTS,
     *ENCRYPTION,

@@ -104,7 +104,7 @@ COMMITS: tuple[Mutant, ...] = (
         "a group whose connection was lost is repeated one by one",
         (
             Edit(
-                COMMITTER + "_commit_several",
+                "waypost_worker.postgres.group_commit:run_together",
                 'if getattr(error, "severity_en", None) != "ERROR":',
                 "if False:",
             ),
@@ -136,7 +136,7 @@ COMMITS: tuple[Mutant, ...] = (
     Mutant(
         "slow-group-blames-everybody",
         "each batch of a group that took too long is held to be too large",
-        (Edit(COMMITTER + "_run", "_in_group(error) for", "error for"),),
+        (Edit(COMMITTER + "_run", "in_group(error) for", "error for"),),
         tests=_in(
             SQL_GROUPS,
             "test_a_group_that_takes_too_long_for_the_worker_blames_nobody_until_each_was_tried_alone",

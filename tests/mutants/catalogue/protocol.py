@@ -430,8 +430,8 @@ PROTOCOL: tuple[Mutant, ...] = (
         "a group whose reply was lost is repeated one by one, and no batch is compared with the position",
         (
             Edit(
-                "tests.simulation.group_commit:SimulatedCommitter._run",
-                "return [UnavailableError(str(error)) for _ in batches]",
+                "tests.simulation.group_commit:SimulatedCommitter._in_doubt",
+                "return [UnavailableError(str(error)) for _ in group]",
                 "raise UndoneError(error) from error",
             ),
             _CAS_WITHOUT_OFFSET,

@@ -230,8 +230,8 @@ RECOVERY: tuple[Mutant, ...] = (
         (
             Edit(
                 "sql:record_claim",
-                "then former_producer_ids || to_jsonb(producer_id)",
-                "then former_producer_ids",
+                "then p.former_producer_ids || to_jsonb(p.producer_id)",
+                "then p.former_producer_ids",
             ),
         ),
         tests=("tests/conformance/test_store.py",),

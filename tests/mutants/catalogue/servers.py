@@ -9,7 +9,7 @@ RESULTS = "tests/conformance/test_results_log.py::"
 COMMANDS = "tests/conformance/test_command_log.py::"
 SWITCHED = "tests/integration/test_postgres_switched.py::"
 SHARDS = "tests/integration/test_shards_guard.py::"
-_CHECK = 'self._check_place(row["noted"], partitions)'
+ACQUIRER = "waypost_worker.postgres.group_acquire:GroupAcquirer."
 READER = "waypost_worker.kafka.partition_reader:PartitionReader."
 FEED = "waypost_worker.kafka.fetch_rounds:Feed."
 PLANNER = "waypost_worker.kafka.fetch_rounds:FetchPlanner."
@@ -45,21 +45,21 @@ SERVERS: tuple[Mutant, ...] = (
             (
                 Edit(
                     f"sql:{name}",
-                    f"and producer_id is not distinct from {first}::bigint",
-                    f"and {first}::bigint is not distinct from {first}::bigint",
+                    f"and {row}producer_id is not distinct from {first}",
+                    f"and {first} is not distinct from {first}",
                 ),
                 Edit(
                     f"sql:{name}",
-                    f"and producer_epoch is not distinct from {second}::integer",
-                    f"and {second}::integer is not distinct from {second}::integer",
+                    f"and {row}producer_epoch is not distinct from {second}",
+                    f"and {second} is not distinct from {second}",
                 ),
             ),
             tests=_in(STORE, "test_of_two_owners_with_one_epoch_only_one_records_its_producer"),
         )
-        for name, first, second in (
-            ("commit", "$62", "$63"),
-            ("save_position", "$7", "$8"),
-            ("record_claim", "$6", "$7"),
+        for name, row, first, second in (
+            ("commit", "", "$62::bigint", "$63::integer"),
+            ("save_position", "p.", "s.producer_id", "s.producer_epoch"),
+            ("record_claim", "p.", "c.found_id", "c.found_epoch"),
         )
     ),
     Mutant(
@@ -77,13 +77,16 @@ SERVERS: tuple[Mutant, ...] = (
     Mutant(
         "sql-partition-count-unchecked",
         "acquire.sql finds no other partition count",
-        (Edit("sql:acquire", "where o.partitions <> $2", "where o.partitions < 0 * $2"),),
+        (
+            Edit("sql:acquire", "(select min(o.partitions) from waypost.partitions o)", "null::integer"),
+            Edit("sql:acquire", "(select max(o.partitions) from waypost.partitions o)", "null::integer"),
+        ),
         tests=_in(STORE, "test_another_partition_count_is_refused_and_the_owner_stays"),
     ),
     Mutant(
         "sql-position-without-epoch",
         "save_position.sql lets any owner save a results position",
-        (Edit("sql:save_position", "and epoch = $3", "and $3::bigint is not null"),),
+        (Edit("sql:save_position", "and p.epoch = s.epoch", "and s.epoch is not null"),),
         tests=_in(STORE, "test_only_the_owner_records_a_producer_or_saves_a_position"),
     ),
     Mutant(
@@ -92,8 +95,8 @@ SERVERS: tuple[Mutant, ...] = (
         (
             Edit(
                 "sql:save_position",
-                "= coalesce($6, next_offset)",
-                "= next_offset + 0 * coalesce($6, 0)",
+                "= coalesce(s.next_offset, p.next_offset)",
+                "= p.next_offset + 0 * coalesce(s.next_offset, 0)",
             ),
         ),
         tests=_in(STORE, "test_an_owner_whose_epoch_came_again_saves_no_results_position"),
@@ -101,7 +104,7 @@ SERVERS: tuple[Mutant, ...] = (
     Mutant(
         "sql-claim-without-epoch",
         "record_claim.sql lets any owner record its producer id",
-        (Edit("sql:record_claim", "and epoch = $3", "and $3::bigint is not null"),),
+        (Edit("sql:record_claim", "and p.epoch = c.epoch", "and c.epoch is not null"),),
         tests=_in(STORE, "test_only_the_owner_records_a_producer_or_saves_a_position"),
     ),
     Mutant(
@@ -113,13 +116,19 @@ SERVERS: tuple[Mutant, ...] = (
     Mutant(
         "sql-saved-position-drops-early",
         "save_position.sql drops an outbox entry once its first result is confirmed",
-        (Edit("sql:save_position", "and o.last_offset <= $4", "and o.first_offset <= $4"),),
+        (
+            Edit(
+                "sql:save_position",
+                "and o.last_offset <= owner.emitted",
+                "and o.first_offset <= owner.emitted",
+            ),
+        ),
         tests=_in(STORE, "test_a_saved_position_leaves_an_entry_of_which_the_last_result_is_missing"),
     ),
     Mutant(
         "sql-outbox-out-of-order",
         "the outbox is read in no particular order",
-        (Edit("sql:read_outbox", "order by first_offset", "order by first_offset desc"),),
+        (Edit("sql:read_outbox", "partition, first_offset\n", "partition, first_offset desc\n"),),
         tests=_in(STORE, "test_before_the_confirmation_every_entry_is_there_in_order"),
     ),
     Mutant(
@@ -138,7 +147,7 @@ SERVERS: tuple[Mutant, ...] = (
         "fence-in-postgres-not-noticed",
         "that a statement did nothing is taken for success",
         (
-            Edit("waypost_worker.postgres.store:PostgresStore._as_owner", "if place is None:", "if False:"),
+            Edit(ACQUIRER + "_update", "or overtaken(update[0])", "or (0, 1)"),
             Edit(COMMITTER + "_commit_one", "if place is None:", "if False:"),
         ),
         tests=_in(STORE, "test_a_batch_that_is_committed_again_counts_once"),
@@ -320,16 +329,11 @@ SERVERS: tuple[Mutant, ...] = (
         "an owner reads the outbox before it has the lock of its partition's row",
         (
             Edit(
-                "waypost_worker.postgres.store:PostgresStore.acquire",
-                'row = await connection.fetchrow(self._sql("acquire")',
-                "early = await read_outbox.fetch(self._partition)\n"
-                '        row = await connection.fetchrow(self._sql("acquire")',
+                ACQUIRER + "_acquired",
+                "found = await connection.fetch(",
+                "early = await read_outbox.fetch(partitions)\n        found = await connection.fetch(",
             ),
-            Edit(
-                "waypost_worker.postgres.store:PostgresStore.acquire",
-                "outbox = await read_outbox.fetch(self._partition)",
-                "outbox = early",
-            ),
+            Edit(ACQUIRER + "_acquired", "in await read_outbox.fetch(list(rows)):", "in early:"),
         ),
         tests=(
             "tests/integration/test_postgres_store.py::"
@@ -423,7 +427,7 @@ SERVERS: tuple[Mutant, ...] = (
     Mutant(
         "place-of-a-database-unchecked",
         "an owner acquires its partition in whatever shard it is given",
-        (Edit("waypost_worker.postgres.store:PostgresStore.acquire", _CHECK, "pass"),),
+        (Edit(ACQUIRER + "_acquired", "_check(rows[one.partition], one)", "pass"),),
         tests=_in(SHARDS, "test_an_owner_refuses_a_database_that_is_another_shard"),
     ),
     Mutant(

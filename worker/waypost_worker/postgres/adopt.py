@@ -109,7 +109,7 @@ async def _adopt(
 
 async def owed(connection: Any, schema: str, partition: int, emitted: int) -> int:
     """Return how many results in a partition's outbox are not known to be emitted."""
-    entries = await connection.fetch(statement("read_outbox", schema), partition)
+    entries = await connection.fetch(statement("read_outbox", schema), [partition])
     return sum(item[0] > emitted for entry in entries for item in outbox.unpack(entry["payload"]))
 
 

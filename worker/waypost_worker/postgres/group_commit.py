@@ -5,7 +5,7 @@ are independent here; each gets its own outcome.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 
@@ -67,7 +67,7 @@ class GroupCommitter:
         except UnavailableError as error:
             # All of them took effect, or none. If it took too long, that says nothing about any single batch. Each
             # owner gets its own error, to keep or to chain.
-            return [_in_group(error) for _ in parts]
+            return [in_group(error) for _ in parts]
         return [places.get(part.partition) or overtaken(part.partition) for part in parts]
 
     async def _commit_one(self, part: PartitionCommit) -> _Place:
@@ -84,20 +84,34 @@ class GroupCommitter:
         """Return where the rows of the partitions are that passed. UndoneError if the statement was rolled back."""
         try:
             parameters = group_parameters(parts)
-            async with owner_connection(self._pool, self._timeout) as connection:
-                try:
-                    rows = await connection.fetch(self._several, *parameters)
-                except asyncpg.PostgresError as error:
-                    if getattr(error, "severity_en", None) != "ERROR":  # it ended the connection
-                        raise
-                    raise UndoneError(error) from error
-        except (OwnerError, UndoneError):
-            raise
-        except Exception as error:
-            # A bug in one of the batches, such as a value that can't be encoded. If the statement did take effect, no
-            # harm is done, because each compare-and-set of the repetition fails.
+        except Exception as error:  # a bug in one of the batches, such as a session that two of them have
             raise UndoneError(error) from error
+        rows = await run_together(self._pool, self._timeout, self._several, parameters)
         return {row["partition"]: row["place"] for row in rows}
+
+
+async def run_together(pool: Pool, timeout: float, sql: str, parameters: Sequence[Any]) -> list[Any]:
+    """Run a statement for several partitions, and return its rows.
+
+    Raises:
+        UndoneError: Nothing took effect.
+        UnavailableError: All of it took effect, or nothing.
+    """
+    try:
+        async with owner_connection(pool, timeout) as connection:
+            try:
+                rows: list[Any] = await connection.fetch(sql, *parameters)
+            except asyncpg.PostgresError as error:
+                if getattr(error, "severity_en", None) != "ERROR":  # it ended the connection
+                    raise
+                raise UndoneError(error) from error
+    except (OwnerError, UndoneError):
+        raise
+    except Exception as error:
+        # A bug, such as a value that can't be encoded. If the statement did take effect, no harm is done, because each
+        # compare-and-set of the repetition fails.
+        raise UndoneError(error) from error
+    return rows
 
 
 def overtaken(partition: int) -> FencedError:
@@ -117,7 +131,8 @@ def _weight(commit: Commit) -> int:
     return rows * _ROW_BYTES + data + rejected + len(commit.outbox.payload)
 
 
-def _in_group(error: UnavailableError) -> UnavailableError:
-    own = UnavailableError(f"{error}, for a group of commits")
+def in_group(error: UnavailableError) -> UnavailableError:
+    """Return an error that one owner of a group may keep or chain."""
+    own = UnavailableError(f"{error}, for a group of partitions")
     own.__cause__ = error.__cause__
     return own

@@ -85,7 +85,7 @@ def group_parameters(parts: Sequence[PartitionCommit]) -> list[Any]:
 
     return [
         _array([part.partition for part in parts]),
-        _array([None if part.place is None else f"({part.place[0]},{part.place[1]})" for part in parts]),
+        places_literal(part.place for part in parts),
         _array([commit.epoch for commit in commits]),
         _array([part.producer[0] for part in parts]),
         _array([part.producer[1] for part in parts]),
@@ -120,6 +120,11 @@ def group_parameters(parts: Sequence[PartitionCommit]) -> list[Any]:
         homes_of(changes.erased),
         *_keys(changes.erased.items()),
     ]
+
+
+def places_literal(places: Iterable[tuple[int, int] | None]) -> str:
+    """Return where rows are as an array literal: asyncpg would ask Postgres about the type of the array first."""
+    return _array([None if place is None else f"({place[0]},{place[1]})" for place in places])
 
 
 def _merged(parts: Sequence[PartitionCommit]) -> tuple[Changes, dict[str, int]]:

@@ -1,29 +1,27 @@
 """The Store port on asyncpg: one partition's rows, and the statement that applies a batch."""
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
 import orjson
 from typing_extensions import override
 
-from waypost.errors import ShardMapError
 from waypost.model.index import Entry, SeenCommand, Session
 from waypost.model.limits import canonical_metadata
 from waypost.model.retention import RetentionPolicy
-from waypost.shards import ONLY, ShardSlot, check_place
+from waypost.shards import ONLY, ShardSlot
 from waypost_worker.partition.ports import (
     Claim,
     Commit,
     Fence,
-    RefusedError,
     Store,
-    StoredOutbox,
     TimedOutError,
 )
 from waypost_worker.postgres.errors import owner_connection
+from waypost_worker.postgres.group_acquire import Acquisition, GroupAcquirer
 from waypost_worker.postgres.group_commit import GroupCommitter, overtaken
-from waypost_worker.postgres.pool import Pool, parsed
+from waypost_worker.postgres.pool import Pool
 from waypost_worker.postgres.rows import (
     PartitionCommit,
     authority_of,
@@ -52,8 +50,9 @@ class PostgresStore(Store):
     """One partition in Postgres, for its owner.
 
     A call takes at most ``timeout`` seconds, including the wait for a free connection of ``pool``; for commits, see
-    :class:`GroupCommitter`. ``place`` is the database's place among several; a database with another record is refused.
-    Stores that share a ``committer`` commit in groups.
+    :class:`GroupCommitter`, and for what takes a partition over :class:`GroupAcquirer`. ``place`` is the database's
+    place among several; a database with another record is refused. Stores that share a ``committer`` commit in groups,
+    and those that share an ``acquirer`` are acquired in groups.
     """
 
     def __init__(
@@ -65,6 +64,7 @@ class PostgresStore(Store):
         place: ShardSlot = ONLY,
         timeout: float = 30,
         committer: GroupCommitter | None = None,
+        acquirer: GroupAcquirer | None = None,
     ) -> None:
         self._pool = pool
         self._partition = partition
@@ -72,6 +72,7 @@ class PostgresStore(Store):
         self._schema = schema
         self._timeout = timeout
         self._committer = committer or GroupCommitter(pool, schema, timeout)
+        self._acquirer = acquirer or GroupAcquirer(pool, schema, timeout)
         # The row's ctid, as the last statement left it. Found by key, the row costs more with every batch that
         # was committed while a backup or a long query holds old rows, 4 ms more after 100,000 of them: each
         # old version is looked at. A row that was moved (VACUUM FULL) is not found, which looks like a lost
@@ -92,22 +93,10 @@ class PostgresStore(Store):
         if self._limits_outdated:
             self._limits_outdated = False
             await self._pool.expire_connections()
-        async with self._connection() as connection, connection.transaction():
-            await connection.execute(self._sql("limit_idling"))
-            # Before the row is locked: see parsed().
-            read_outbox = await parsed(connection, self._sql("read_outbox"))
-            row = await connection.fetchrow(self._sql("acquire"), self._partition, partitions)
-            self._check_place(row["noted"], partitions)
-            if row["other_count"] is not None:
-                raise RefusedError(
-                    f"the command topic has {partitions} partitions, but this database was created for "
-                    f"{row['other_count']}: with another count, sessions move to other partitions and lose "
-                    "their order. Nothing was changed. Create topics with the old count under another "
-                    "prefix and move the database to them ('waypost topics adopt'); for more partitions, "
-                    "see docs/partitions.md"
-                )
-            # A separate statement, because it must see what an older owner committed while the previous one waited.
-            outbox = await read_outbox.fetch(self._partition)
+        with self._noting_limits():
+            row, outbox = await self._acquirer.acquire(
+                Acquisition(self._partition, partitions, self._place_given)
+            )
         self._place = row["place"]
         self._held = (row["epoch"], row["next_offset"])
         self._emitted = row["emitted"]
@@ -122,7 +111,7 @@ class PostgresStore(Store):
             producer_id=row["producer_id"],
             default_policy=policy_of(row["default_policy"]) or RetentionPolicy(),
             default_commands=orjson.loads(row["default_commands"]),
-            outbox=[StoredOutbox(*entry) for entry in outbox],
+            outbox=outbox,
             authority=authority_of(row["authority"]),
             skip_offset=row["skip_offset"],
             rejected_window=window_of(row["rejected_window"]),
@@ -132,13 +121,15 @@ class PostgresStore(Store):
 
     @override
     async def record_claim(self, epoch: int, fence: Fence) -> None:
-        await self._as_owner("record_claim", epoch, *fence, *self._producer)
+        await self._as_owner(self._acquirer.record_claim, epoch, *fence, *self._producer)
         self._producer = (fence.producer_id, fence.producer_epoch)
 
     @override
     async def save_position(self, epoch: int, emitted: int, results_offset: int) -> None:
         next_offset = self._held[1] if self._held is not None else None
-        await self._as_owner("save_position", epoch, emitted, results_offset, next_offset, *self._producer)
+        await self._as_owner(
+            self._acquirer.save_position, epoch, emitted, results_offset, next_offset, *self._producer
+        )
         self._emitted = emitted
 
     @override
@@ -180,24 +171,6 @@ class PostgresStore(Store):
         self._held = (commit.epoch, commit.next_offset)
         self._emitted = commit.emitted
 
-    def _check_place(self, noted: Any, partitions: int) -> None:
-        place = self._place_given
-        if place.shards > partitions:
-            raise RefusedError(
-                f"there are {place.shards} databases for {partitions} partitions: the last would have none. "
-                "Nothing was changed: name fewer, or create the topics with more partitions before the "
-                "first command"
-            )
-        if noted is None and place.shards > 1:
-            raise RefusedError(
-                f"the database has no record of being shard {place.shard} of {place.shards}: it was created "
-                "again after this worker started. Nothing was changed: restart the worker to record it"
-            )
-        try:
-            check_place(None if noted is None else ShardSlot(*noted), False, place)
-        except ShardMapError as error:
-            raise RefusedError(str(error)) from error
-
     async def _held_rows(self, name: str, *parameters: Any) -> list[Any]:
         """Rows as they are where the owner left the partition. The guard is in the statement itself: looked at
         apart, the partition might move between the look and the reading.
@@ -210,14 +183,11 @@ class PostgresStore(Store):
             raise overtaken(self._partition)
         return [row for row in rows if row["session_id"] is not None]
 
-    async def _as_owner(self, name: str, *parameters: Any) -> None:
-        """Run a statement that does nothing, and returns nothing, unless the partition is still this owner's."""
+    async def _as_owner(self, update: Callable[..., Awaitable[tuple[int, int]]], *parameters: Any) -> None:
+        """Run an update that does nothing unless the partition is still this owner's."""
         place, self._place = self._place, None  # unknown, should this fail
-        async with self._connection() as connection:
-            place = await connection.fetchval(self._sql(name), self._partition, place, *parameters)
-        if place is None:
-            raise overtaken(self._partition)
-        self._place = place
+        with self._noting_limits():
+            self._place = await update(self._partition, place, *parameters)
 
     def _sql(self, name: str) -> str:
         return statement(name, self._schema)

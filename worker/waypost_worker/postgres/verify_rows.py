@@ -82,8 +82,8 @@ class PostgresRows(VerifiedRows):
 
     @override
     async def outbox(self) -> Sequence[StoredOutbox]:
-        rows = await self._connection.fetch(self._sql("read_outbox"), self._partition)
-        return [StoredOutbox(*row) for row in rows]
+        rows = await self._connection.fetch(self._sql("read_outbox"), [self._partition])
+        return [StoredOutbox(*entry) for _, *entry in rows]
 
     @override
     async def strays(self, partitions: int) -> Sequence[Stray]:

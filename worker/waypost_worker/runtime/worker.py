@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import structlog
 
@@ -27,6 +27,7 @@ from waypost_worker.partition.observer import Observer
 from waypost_worker.partition.owner import Owner
 from waypost_worker.partition.ownership import Limits
 from waypost_worker.partition.ports import Ports, ReadProgress, RefusedError, StuckError, UnavailableError
+from waypost_worker.postgres.group_acquire import GroupAcquirer
 from waypost_worker.postgres.group_commit import GroupCommitter
 from waypost_worker.postgres.migrate import SchemaError
 from waypost_worker.postgres.shards import Shards
@@ -62,6 +63,13 @@ class _Run:
     task: asyncio.Task[None]
 
 
+class _Groups(NamedTuple):
+    """What all owners with partitions in one database share."""
+
+    committer: GroupCommitter
+    acquirer: GroupAcquirer
+
+
 class Worker:
     """A worker process between start and stop."""
 
@@ -88,7 +96,7 @@ class Worker:
         self._observer = Observers(*(one for one in told if one is not None))
         self._stop = asyncio.Event()
         self._runs: dict[int, _Run] = {}
-        self._committers: dict[int, GroupCommitter] = {}
+        self._groups: dict[int, _Groups] = {}
         self._changed = asyncio.Event()
         self._failures: dict[int, int] = {}
         self._gave_up = False
@@ -260,8 +268,11 @@ class Worker:
     def _start_owner(self, partition: int, place: ShardSlot) -> _Run:
         settings = self._settings
         pool = self._shards.pools[place.shard]
-        committer = self._committers.setdefault(place.shard, GroupCommitter(pool, settings.postgres_schema))
-        store = PostgresStore(pool, partition, settings.postgres_schema, place=place, committer=committer)
+        schema = settings.postgres_schema
+        groups = self._groups.setdefault(
+            place.shard, _Groups(GroupCommitter(pool, schema), GroupAcquirer(pool, schema))
+        )
+        store = PostgresStore(pool, partition, schema, place=place, **groups._asdict())
         ports = Ports(
             make_log=lambda: KafkaCommandLog(self._client, self._topics.commands, partition),
             make_results=lambda: KafkaResultsLog(self._client, self._topics, partition),

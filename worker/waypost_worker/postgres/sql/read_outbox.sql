@@ -1,1 +1,4 @@
-select first_offset, last_offset, payload from waypost.outbox where partition = $1 order by first_offset
+select partition, first_offset, last_offset, payload
+from waypost.outbox
+where partition = any ($1::integer[])
+order by partition, first_offset
