@@ -30,6 +30,7 @@ from tests.support.hostile_batches import (
     SNAPPY,
     ZSTD,
     batch,
+    empty_records,
     gzip_member,
     header,
     lz4_frame,
@@ -82,9 +83,7 @@ def _bomb(codec: int, size: int) -> Batches:
 
 
 def _tiny_records() -> Batches:
-    yield batch(
-        packed(ZSTD, b"".join(record(number, None, None) for number in range(300_000))), 300_000, ZSTD
-    )
+    yield batch(packed(ZSTD, empty_records(300_000)), 300_000, ZSTD)
 
 
 def _many_headers() -> Batches:

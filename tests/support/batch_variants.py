@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import cramjam
@@ -26,6 +27,7 @@ from tests.support.hostile_batches import (
     ZSTD,
     ZSTD_MAGIC,
     batch,
+    empty_records,
     gzip_member,
     header,
     header_crc,
@@ -95,8 +97,13 @@ _HALF: Final = len(THREE) // 2
 _A, _B = THREE[:_HALF], THREE[_HALF:]
 
 
-def variants() -> Iterator[Variant]:
-    """Yield all variants."""
+@cache
+def variants() -> tuple[Variant, ...]:
+    """Return all variants."""
+    return tuple(_variants())
+
+
+def _variants() -> Iterator[Variant]:
     yield from _gzip()
     yield from _snappy()
     yield from _lz4()
@@ -482,8 +489,12 @@ def _bombs() -> Iterator[Variant]:
     stream = snappy_xerial([bytes(cramjam.snappy.compress_raw(big)), *[zeros] * count, snappy_raw(b"\0")])
     yield Variant(SNAPPY, "a record of 19 MB", batch(stream, 1, SNAPPY), TOO_LARGE, bomb=True)
 
-    tiny = b"".join(record(number, None, None) for number in range(300_000))
-    yield Variant(ZSTD, "300,000 empty records", batch(packed(ZSTD, tiny), 300_000, ZSTD), RECORDS)
+    yield Variant(
+        ZSTD,
+        "300,000 empty records",
+        batch(packed(ZSTD, empty_records(300_000)), 300_000, ZSTD),
+        RECORDS,
+    )
     many = 2_000_000
     heads = record(headers=[bytes(2 * many)], header_count=many)
     yield Variant(ZSTD, "2,000,000 empty headers", batch(packed(ZSTD, heads), 1, ZSTD), TOO_LARGE, bomb=True)

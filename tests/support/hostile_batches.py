@@ -87,6 +87,13 @@ def records(count: int, value: bytes | None = b"value", headers: Sequence[bytes]
     return b"".join(record(number, b"k%d" % number, value, headers) for number in range(count))
 
 
+def empty_records(count: int) -> bytes:
+    """Return records without key, value and headers: as `record` does, four times as fast."""
+    start, end = b"\0\0", record(0, None, None)[-3:]
+    deltas = map(varint, range(count))
+    return b"".join(bytes((2 * (5 + len(delta)),)) + start + delta + end for delta in deltas)
+
+
 # Batches.
 
 
