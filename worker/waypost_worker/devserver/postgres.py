@@ -220,7 +220,8 @@ class EmbeddedPostgres(Startable):
         """
         statement = 'CREATE DATABASE :"name"'
         if template is not None:
-            statement += ' TEMPLATE :"template"'
+            # Copying its files takes less CPU time than writing all of their pages to the log, the default.
+            statement += ' TEMPLATE :"template" STRATEGY FILE_COPY'
         self._sql(statement, name=name, template=template or "")
         return self.dsn_of(name)
 
