@@ -328,6 +328,7 @@ async def test_while_kafka_is_away_nothing_waits_and_nothing_is_dropped(
         assert longest < 5  # and not the 30 s that a call to Kafka may take
         assert len(kept := [each for each in backend._unconfirmed.own.of_session(SESSION) if each.rows]) < 100
         assert kept
+        await backend._connection.publisher.close(0)  # the backend would wait 10 s for Kafka
     # The process ended before Kafka had all of it; the next one sends the rest before its own.
     await asyncio.to_thread(kafka.restart)
     async with running_backend(world, publisher_options=options, timeout=PATIENCE) as backend:
