@@ -8,7 +8,6 @@ import base64
 import json
 import string
 import unicodedata
-from copy import deepcopy
 from typing import Any
 
 from waypost.model.commands import (
@@ -102,7 +101,8 @@ class NaiveSession:
             for _, command_id, number in self.others:
                 if command_id == command.id:
                     return ("duplicate", number)
-        before = deepcopy((self.counter, self.policy, self.checkpoints, self.others))
+        # Rows are flat, and the policy is replaced as a whole.
+        before = (self.counter, self.policy, [dict(row) for row in self.checkpoints], list(self.others))
         try:
             decision, about = self._accept(command, default)
         except Refused as refusal:
@@ -144,8 +144,14 @@ class NaiveSession:
             self._age(policy, now)
             self._compress(policy)
             self._cap(policy)
-            gone = [number for number in before if number not in self.numbers()]
-            return ("created", self.counter, action.name, command.taken_at, now, gone), self.counter
+            return (
+                "created",
+                self.counter,
+                action.name,
+                command.taken_at,
+                now,
+                self._gone(before),
+            ), self.counter
         if isinstance(action, Pin):
             target = self._find(action.checkpoint_id)
             pins = len([c for c in self.checkpoints if c["pinned"]])
@@ -238,10 +244,10 @@ class NaiveSession:
     def _age(self, policy: dict[str, Any], now: int) -> None:
         if policy["max_age"] is None:
             return
-        for number in self.numbers():
-            too_old = self._at(number)["recorded_at"] < now - policy["max_age"]
-            if too_old and not self._at(number)["pinned"] and number != max(self.numbers()):
-                self._drop(number)
+        for row in list(self.checkpoints):
+            too_old = row["recorded_at"] < now - policy["max_age"]
+            if too_old and not row["pinned"] and row["number"] != max(self.numbers()):
+                self._drop(row["number"])
 
     def _compress(self, policy: dict[str, Any]) -> None:
         if len(self.checkpoints) <= policy["compress_after"]:
@@ -251,8 +257,9 @@ class NaiveSession:
         between = numbers[1:-recent]
         keep = {numbers[0], *numbers[-recent:]}
         keep |= {c["number"] for c in self.checkpoints if c["pinned"]}
-        for name in {self._at(number)["name"] for number in between}:
-            keep.add(max(number for number in between if self._at(number)["name"] == name))
+        names = {c["number"]: c["name"] for c in self.checkpoints}
+        for name in {names[number] for number in between}:
+            keep.add(max(number for number in between if names[number] == name))
         for number in numbers:
             if number not in keep:
                 self._drop(number)
@@ -304,7 +311,7 @@ class NaiveSession:
         self.checkpoints = [c for c in self.checkpoints if c["number"] != number]
 
     def _gone(self, before: list[int]) -> list[int]:
-        return sorted(number for number in before if number not in self.numbers())
+        return sorted(set(before) - set(self.numbers()))
 
     def _own_number(self, identifier: str) -> int | None:
         if not identifier.startswith(self.session_id + ":"):
@@ -330,8 +337,9 @@ class NaiveSession:
         self, command: Command, about: int | None, before: list[dict[str, Any]], created: bool
     ) -> None:
         known_before = len(self.others)
+        present = set(self.numbers())
         for checkpoint in before:
-            if checkpoint["number"] not in self.numbers() and checkpoint["command_id"] is not None:
+            if checkpoint["number"] not in present and checkpoint["command_id"] is not None:
                 self.others.append([checkpoint["position"], checkpoint["command_id"], checkpoint["number"]])
         if command.id is not None and not created:
             self.others.append([command.position, command.id, about])
