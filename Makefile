@@ -2,7 +2,7 @@
 # PYTHON chooses the interpreter that makes it (3.11 or newer), VENV the place.
 PYTHON   ?= python3
 VENV     ?= .venv
-JOBS     ?= 2
+JOBS     ?= 3
 MINUTES  ?= 10
 COMMANDS ?= 50000
 SEEDS    ?= 10000
@@ -16,6 +16,9 @@ TOOLS    := $(VENV)-tools
 PEERS    := $(VENV)-peers
 SITE     := $(VENV)-docs
 CHECKED  := build/dist-check
+
+# Some hundred workers and commands start in a test run. Without bytecode, each of them would compile its modules again.
+export PYTHONDONTWRITEBYTECODE :=
 
 PIP     := -m pip install --disable-pip-version-check --progress-bar off
 COMPILE := $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
