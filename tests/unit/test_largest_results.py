@@ -1,5 +1,6 @@
 """The largest result of every type, made from the limits by the worker's own encoder, fits into the results topic."""
 
+from functools import cache
 from typing import Any
 
 import pytest
@@ -90,6 +91,7 @@ def accepted(decision: Accepted, about: Any = None) -> ResultRecord:
     return ENCODER.accepted(ENVELOPE, OFFSET, decision, about)
 
 
+@cache
 def largest(removed: tuple[int, ...]) -> dict[EventType, ResultRecord]:
     """The largest result of each type, with these checkpoints removed."""
     number = ENTRY.number
