@@ -41,7 +41,8 @@ from tests.unit.scripted_leaders import DATED, NOTHING, OFFSETS, TOPIC, Script, 
 from waypost_worker.kafka import fenced_producer, produce
 from waypost_worker.kafka.client import Lane
 from waypost_worker.kafka.fenced_producer import FencedProducer, claim_epoch
-from waypost_worker.kafka.group_claim import FindCoordinatorResponse_v4, FindCoordinators
+from waypost_worker.kafka.group_claim import Coordinator as Found
+from waypost_worker.kafka.group_claim import FindCoordinators
 from waypost_worker.partition.ports import (
     Fence,
     FencedError,
@@ -465,7 +466,7 @@ class Coordinator(ScriptedLeaders):
         if isinstance(request, FindCoordinators):
             assert (node, request.transactional_ids) == (4, ["waypost.3"])
             self.lookups += 1
-            return FindCoordinatorResponse_v4(0, [("waypost.3", 5, "host", 9092, 0, None, {})], {})
+            return [Found("waypost.3", 5, 0)]
         assert node == 5
         code = self.answers.pop(0) if self.answers else 0
         if isinstance(code, Exception):

@@ -17,7 +17,7 @@ from aiokafka.protocol.transaction import InitProducerIdRequest_v0, InitProducer
 from waypost_worker.kafka.client import ClusterClient, Lane
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.group_claim import (
-    FindCoordinatorResponse_v4,
+    Coordinator,
     FindCoordinators,
     GroupClaimer,
 )
@@ -67,18 +67,15 @@ class Brokers(ClusterClient):
         return InitProducerIdResponse_v0(0, code, 90 + node, epoch)
 
     def _find(self, request: FindCoordinators) -> Any:
-        struct = request.prepare({FindCoordinators.API_KEY: (0, self.newest)})
-        kind, ids, _ = (struct.get_item(name) for name in struct.SCHEMA.names)
-        assert kind == 1
-        self.asked.append(ids)
+        ids = request.prepare({FindCoordinators.API_KEY: (0, self.newest)}).transactional_ids
+        self.asked.append(list(ids))
         if "finding" in self.failures:
             raise self.failures["finding"]
-        found = [
-            (one, coordinator(one), "host", 9092, self.codes.get(one, 0), None, {})
+        return [
+            Coordinator(one, coordinator(one), self.codes.get(one, 0))
             for one in reversed(ids)
             if one != "w.0"
         ]
-        return FindCoordinatorResponse_v4(0, found, {})
 
 
 def coordinator(transactional_id: str) -> int:
@@ -166,8 +163,4 @@ async def test_request_and_answer_are_those_of_the_protocol() -> None:
         + (b"\5w.22" + b"\xff\xff\xff\xff" + b"\1" + b"\xff\xff\xff\xff" + b"\0\x0f" + b"\4why" + b"\0")
         + b"\0"
     )
-    decoded = FindCoordinatorResponse_v4.decode(BytesIO(answer))
-    assert decoded.coordinators == [
-        ("w.1", 5, "h", 9092, 0, None, {}),
-        ("w.22", -1, "", -1, 15, "why", {}),
-    ]
+    assert request.decode(BytesIO(answer)) == [Coordinator("w.1", 5, 0), Coordinator("w.22", -1, 15)]

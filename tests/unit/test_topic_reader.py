@@ -215,7 +215,7 @@ async def test_a_position_that_retention_overtook_continues_with_what_is_left(
     async with reading(cluster) as reader:
         reader.seek(A, 5)
         assert await taken(reader, 10) == {0: list(range(20, 30))}
-    assert "results/0 has no offset 5 any more; reading continues at 20" in caplog.text
+    assert "results/0 no longer has offset 5; reading continues at 20" in caplog.text
 
 
 async def test_a_denial_is_raised_each_time_and_reading_continues_after_it() -> None:

@@ -79,7 +79,7 @@ class _Waiting(NamedTuple):
 
 
 class BatchProducer:
-    """A producer with an id of its own, used from one event loop. ``options`` are those of aiokafka's producer.
+    """A producer with its own id, used from one event loop. ``options`` are those of aiokafka's producer.
 
     If a batch fails, do not use its partition with this producer again: its sequence has a gap.
     """
@@ -120,7 +120,7 @@ class BatchProducer:
         return ProducerBatch(self._codec, self._batch_bytes)
 
     def send_batch(self, batch: ProducerBatch, partition: int) -> "asyncio.Future[int]":
-        """Send a batch; the one before it in this partition must have landed. Return a future for its offset.
+        """Send a batch. The previous one of this partition must have landed. Return a future for its offset.
 
         The offset is -1 if a broker knows that it has the batch and no longer where. The future gets a KafkaError if
         trying again can't help. Until then, the batch is sent again.

@@ -26,7 +26,7 @@ _REPLICA_SINCE: Final = 11
 
 
 class Fetched(NamedTuple):
-    """What a broker answered for one partition. ``aborted`` are transactions, by producer id and first offset.
+    """A broker's answer for one partition. ``aborted`` are transactions, by producer id and first offset.
 
     ``replica`` is the broker to fetch from, or -1 for the one that answered.
     """

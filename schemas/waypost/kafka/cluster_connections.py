@@ -225,7 +225,7 @@ class ClusterConnections:
     def _attempted(self, wanted: tuple[int, Hashable], attempt: asyncio.Task[Any]) -> None:
         del self._attempts[wanted]
         if not attempt.cancelled():
-            attempt.exception()  # nobody may be waiting any more
+            attempt.exception()  # nobody may be waiting by now
 
     def _on_connection_closed(self, connection: AIOKafkaConnection, reason: CloseReason | None) -> None:
         transport = self._transports.pop(connection, None)
@@ -265,7 +265,7 @@ class ClusterConnections:
             self._next_update = loop.call_later(self._metadata_seconds, self.force_metadata_update)
 
     async def _first_answer(self, ways: Iterable[Callable[[], Coroutine[Any, Any, Any]]]) -> Any:
-        """Ask in several ways, one after the other, and return the first answer that is not None."""
+        """Ask in several ways, one after another, and return the first answer that is not None."""
         left = list(ways)[::-1]
         asking: set[asyncio.Task[Any]] = set()
         while left or asking:

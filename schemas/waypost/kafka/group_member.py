@@ -52,8 +52,8 @@ _OUTDATED: Final = (UnknownMemberIdError, IllegalGenerationError, RebalanceInPro
 
 
 class _Lane(Enum):
-    """A broker does not read the next request of a connection while a join waits for other members. Nothing but leaving
-    makes sense meanwhile.
+    """A broker does not read the next request of a connection while a join waits for other members. Until then,
+    nothing but leaving makes sense.
     """
 
     GROUP = "group"
@@ -62,7 +62,7 @@ class _Lane(Enum):
 
 @dataclass(frozen=True, slots=True)
 class GroupOptions:
-    """How a member takes part in its group. All times are in seconds.
+    """Options of a member. All times are in seconds.
 
     A member whose application asks for nothing for ``max_poll_interval`` leaves until it asks again.
     """
@@ -80,7 +80,7 @@ class GroupMember:
     """A member that wants partitions of one topic.
 
     ``on_revoked`` is awaited before the member joins again, and ``on_assigned`` with its partitions after that.
-    Heartbeats continue meanwhile. ``connections`` must know the topic already.
+    Heartbeats continue during both. ``connections`` must know the topic already.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class GroupMember:
         """Commit positions. Try until the coordinator answers.
 
         Raises:
-            CommitFailedError: The group has given the partitions to others meanwhile.
+            CommitFailedError: The group has given the partitions to others.
             KafkaError: The group or topic may not be used.
         """
         by_topic: dict[str, list[tuple[int, int, str]]] = defaultdict(list)

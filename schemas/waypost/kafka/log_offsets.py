@@ -26,7 +26,7 @@ async def offsets_at(
 ) -> dict[TopicPartition, int]:
     """Return the offset of the first record with this timestamp (ms since 1970) or a later one; -1 if none has.
 
-    :data:`FIRST` and :data:`END` may stand in place of a timestamp. Asks until brokers answer for all partitions.
+    :data:`FIRST` and :data:`END` are accepted as timestamps. Asks until brokers answer for all partitions.
 
     Raises:
         KafkaError: A broker answers with an error that does not pass.

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from aiokafka.record import default_records
 
-# None if aiokafka was installed without its extension, or is told not to use it: then its class is in Python.
+# None if aiokafka was installed without its extension, or must not use it: then its class is in Python.
 DefaultRecordBatch: Any = (
     None if isfunction(default_records.DefaultRecordBatch.__init__) else default_records.DefaultRecordBatch
 )

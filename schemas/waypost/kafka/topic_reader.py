@@ -351,7 +351,7 @@ class TopicReader:
             return
         if self._readings.get(partition) is reading and not reading.fetched:
             log.warning(
-                "%s/%s has no offset %d any more; reading continues at %d",
+                "%s/%s no longer has offset %d; reading continues at %d",
                 self.topic,
                 partition.partition,
                 reading.offset,

@@ -201,7 +201,7 @@ class ResultConsumer:
             asking.cancel()
         try:
             if membership is not None and membership.done() and membership is self._membership:
-                self._join()  # whoever asks again after the error tries again
+                self._join()  # the next call after the error tries again
                 membership.result()
             if asking.cancelled() or not asking.done():
                 return {}  # by the watchdog: there is another consumer, or soon will be

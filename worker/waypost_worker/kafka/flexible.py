@@ -77,7 +77,7 @@ class FlexibleRequest(ABC):
 
     @property
     def RESPONSE_TYPE(self) -> Self:
-        """What decodes the answer: this request."""
+        """This request, which decodes its answer."""
         return self
 
     def decode(self, buffer: BytesIO) -> Any:

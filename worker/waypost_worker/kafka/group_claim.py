@@ -1,90 +1,78 @@
 """Producer epochs of several partitions, claimed at the same time (InitProducerId).
 
 From Kafka 3.0 on, one FindCoordinator request names the ids of all of them (KIP-699). Older brokers are asked for one
-id after the other. An InitProducerId request has only one id. Those for a broker are sent in a row, and a broker
-answers the requests of a connection one after the other. So their owners wait for the last answer, and then take the
-next steps together, with one request for all of them.
+id at a time. An InitProducerId request has only one id. Those for a broker are sent in a row, and a broker answers the
+requests of a connection one at a time. So their owners wait for the last answer, and then take the next steps together,
+with one request for all of them.
 """
 
 import asyncio
+import struct
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aiokafka.errors import CoordinatorNotAvailableError, IncompatibleBrokerVersion, for_code
-from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.transaction import InitProducerIdRequest
-from aiokafka.protocol.types import (
-    CompactArray,
-    CompactString,
-    Int8,
-    Int16,
-    Int32,
-    Schema,
-    TaggedFields,
-)
 from typing_extensions import override
 
 from waypost_worker.kafka.client import ClusterClient, Lane
+from waypost_worker.kafka.flexible import (
+    NO_TAGS,
+    FlexibleRequest,
+    pack_string,
+    pack_uvarint,
+    unpack_string,
+    unpack_tags,
+    unpack_uvarint,
+)
 from waypost_worker.partition.grouping import Grouper
 from waypost_worker.partition.ports import Fence
 
-_TRANSACTION: Final = 1
+_TRANSACTION: Final = b"\1"  # the kind of the ids
+_NODE: Final = struct.Struct(">i")
+_PORT_AND_CODE: Final = struct.Struct(">ih")
+_THROTTLE_BYTES: Final = 4
 # No transaction is ever begun, but a broker refuses a time limit above its own.
 _TRANSACTION_MS: Final = 60_000
 _MOST_IDS: Final = 1000
 
 
-class FindCoordinatorResponse_v4(Response):
-    """A coordinator, or an error, for each key."""
+class Coordinator(NamedTuple):
+    """The broker that coordinates a transactional id, or an error code."""
+
+    transactional_id: str
+    node: int
+    error_code: int
+
+
+class FindCoordinators(FlexibleRequest):
+    """Requests the coordinators of transactional ids. The answer is a list of :class:`Coordinator`."""
 
     API_KEY = 10
     API_VERSION = 4
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        (
-            "coordinators",
-            CompactArray(
-                ("key", CompactString("utf-8")),
-                ("node_id", Int32),
-                ("host", CompactString("utf-8")),
-                ("port", Int32),
-                ("error_code", Int16),
-                ("error_message", CompactString("utf-8")),
-                ("tags", TaggedFields),
-            ),
-        ),
-        ("tags", TaggedFields),
-    )
-
-
-class FindCoordinatorRequest_v4(RequestStruct):
-    """Names several keys."""
-
-    API_KEY = 10
-    API_VERSION = 4
-    FLEXIBLE_VERSION = True
-    RESPONSE_TYPE = FindCoordinatorResponse_v4
-    SCHEMA = Schema(
-        ("coordinator_type", Int8),
-        ("coordinator_keys", CompactArray(CompactString("utf-8"))),
-        ("tags", TaggedFields),
-    )
-
-
-class FindCoordinators(Request[FindCoordinatorRequest_v4]):
-    """Requests the coordinators of transactional ids. Raise NotImplementedError if it is sent to a broker older than
-    3.0.
-    """
-
-    API_KEY = 10
 
     def __init__(self, transactional_ids: Sequence[str]) -> None:
         self.transactional_ids = transactional_ids
 
     @override
-    def build(self, request_struct_class: type[FindCoordinatorRequest_v4]) -> FindCoordinatorRequest_v4:
-        return request_struct_class(_TRANSACTION, list(self.transactional_ids), {})
+    def encode(self) -> bytes:
+        ids = b"".join(map(pack_string, self.transactional_ids))
+        return _TRANSACTION + pack_uvarint(len(self.transactional_ids) + 1) + ids + NO_TAGS
+
+    @override
+    def unpack(self, raw: bytes, at: int) -> list[Coordinator]:
+        count, at = unpack_uvarint(raw, at + _THROTTLE_BYTES)
+        found: list[Coordinator] = []
+        for _ in range(count - 1):
+            key, at = unpack_string(raw, at)
+            (node,) = _NODE.unpack_from(raw, at)
+            _, at = unpack_string(raw, at + _NODE.size)  # its host
+            port_and_code = _PORT_AND_CODE.unpack_from(raw, at)
+            _, at = unpack_string(raw, at + _PORT_AND_CODE.size)  # a message
+            _, at = unpack_tags(raw, at)
+            found.append(Coordinator(key or "", node, port_and_code[1]))
+        return found
 
 
 class GroupClaimer:
@@ -117,9 +105,9 @@ class GroupClaimer:
 
     async def _find(self, transactional_ids: Sequence[str]) -> Sequence[int | Exception]:
         request = FindCoordinators(list(dict.fromkeys(transactional_ids)))
-        answer: Any = await self._client.send(await self._client.any_node(), request)
+        answer: list[Coordinator] = await self._client.send(await self._client.any_node(), request)
         found: dict[str, int | Exception] = {}
-        for key, node, _, _, error_code, *_ in answer.coordinators:
+        for key, node, error_code in answer:
             found[key] = for_code(error_code)(key) if error_code else node
         return [found.get(one, CoordinatorNotAvailableError(one)) for one in transactional_ids]
 

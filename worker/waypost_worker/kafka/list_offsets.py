@@ -1,8 +1,8 @@
 """First and last offsets of partitions, and the offset of a time (ListOffsets).
 
 One request per broker carries what all users of a client ask at the same time: an owner asks four times when it
-acquires its partition, and a worker acquires many at once. Asks again while leaders change, for as long as an answer
-may take. Stands on the shared connections.
+acquires its partition, and a worker acquires many at the same time. Asks again while leaders change, for as long as an
+answer may take. Stands on the shared connections.
 """
 
 import asyncio

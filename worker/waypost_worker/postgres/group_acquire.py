@@ -97,7 +97,7 @@ class GroupAcquirer:
         except Exception as error:
             if len(group) == 1:
                 raise
-            # Whether it took effect or not, each may try again: the next epoch is as good as this one.
+            # Whether it took effect or not, each may try again: the next epoch does as well as this one.
             raise UndoneError(error) from error
 
     async def _acquired(self, group: Sequence[Acquisition]) -> list[AcquiredRow | Exception]:

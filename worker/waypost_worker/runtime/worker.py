@@ -64,7 +64,7 @@ class _Run:
 
 
 class _Groups(NamedTuple):
-    """What all owners with partitions in one database share."""
+    """Groups that all owners with partitions in one database share."""
 
     committer: GroupCommitter
     acquirer: GroupAcquirer
