@@ -419,9 +419,9 @@ PROTOCOL: tuple[Mutant, ...] = (
         "an owner takes its batch for committed when the reply to its group was lost",
         (
             Edit(
-                "waypost_worker.partition.grouping:_settle",
-                "if isinstance(outcome, Exception):",
-                "if isinstance(outcome, LookupError):",
+                "tests.simulation.group_commit:SimulatedCommitter._in_doubt",
+                "return [UnavailableError(str(error)) for _ in group]",
+                "return [None if ' commit ' in one.what else UnavailableError(str(error)) for one in group]",
             ),
         ),
     ),
