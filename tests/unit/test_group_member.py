@@ -105,9 +105,11 @@ class Coordinator:
         elif key == COMMIT:
             answer.topics = [(topic, [(one[0], code) for one in some]) for topic, some in fields["topics"]]
         elif key == COMMITTED:
-            answer.topics = [
+            answer.error_code = 0 if code == UnknownTopicOrPartitionError.errno else code
+            answer.topics = [  # none with an error of the group, as brokers answer since version 2
                 (topic, [(number, self.positions.get(number, -1), "", code) for number in numbers])
                 for topic, numbers in fields["topics"]
+                if not answer.error_code
             ]
         return answer
 

@@ -189,6 +189,8 @@ class GroupMember:
 
         async def once() -> dict[TopicPartition, int]:
             answer = await self._ask(OffsetFetchRequest(self._options.group_id, list(by_topic.items())))
+            # Since version 2, an answer with an error of the group lists no partitions.
+            self._check(getattr(answer, "error_code", 0))
             found: dict[TopicPartition, int] = {}
             for topic, numbers in answer.topics:
                 for number, offset, _, code in numbers:
