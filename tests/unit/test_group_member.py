@@ -241,6 +241,28 @@ async def test_a_position_is_not_committed_for_partitions_that_went_to_others() 
     assert generations == {1}
 
 
+async def test_a_commit_that_is_tried_again_is_still_of_its_own_generation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    coordinator = Coordinator()
+    again = asyncio.Event()
+
+    async def refresh() -> None:
+        await again.wait()
+
+    monkeypatch.setattr(coordinator, "refresh", refresh)
+    async with joined(coordinator) as life:
+        coordinator.scripts[COMMIT] = [NotCoordinatorForGroupError.errno]
+        committing = asyncio.create_task(life.member.commit({TopicPartition(TOPIC, 0): 5}))
+        await coordinator.until(lambda: coordinator.count(COMMIT) == 1)
+        coordinator.scripts[HEARTBEAT] = [IllegalGenerationError.errno]
+        await coordinator.until(lambda: life.terms() == 2)
+        again.set()
+        await committing
+    commits = [fields for key, fields in coordinator.asked if key == COMMIT]
+    assert [fields["consumer_group_generation_id"] for fields in commits] == [1, 1]
+
+
 async def test_a_partition_of_a_missing_topic_has_no_position() -> None:
     coordinator = Coordinator()
     async with joined(coordinator) as life:

@@ -162,15 +162,16 @@ class GroupMember:
         by_topic: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
         for partition, offset in offsets.items():
             by_topic[partition.topic].append((partition.partition, offset, ""))
+        # For all tries: a position of this generation must not replace one that a later owner has committed.
+        request = OffsetCommitRequest(
+            self._options.group_id,
+            self._generation,
+            self._member_id,
+            OffsetCommitRequest.DEFAULT_RETENTION_TIME,
+            list(by_topic.items()),
+        )
 
         async def once() -> None:
-            request = OffsetCommitRequest(
-                self._options.group_id,
-                self._generation,
-                self._member_id,
-                OffsetCommitRequest.DEFAULT_RETENTION_TIME,
-                list(by_topic.items()),
-            )
             answer = await self._ask(request)
             for topic, partitions in answer.topics:
                 for _, code in partitions:
