@@ -185,6 +185,23 @@ async def test_closing_leaves_no_attempt_behind(brokers: Brokers, connections: C
         await connections.send(2, SimpleNamespace(), group=Lane.FETCH)
 
 
+async def test_closing_cancels_nobody_who_waits(brokers: Brokers, connections: ClusterConnections) -> None:
+    brokers.silent, brokers.mute = {1, 2}, {3}
+    asking: list[asyncio.Task[Any]] = [
+        asyncio.create_task(connections.bootstrap()),
+        asyncio.create_task(connections.send(2, SimpleNamespace())),
+        asyncio.create_task(connections.send(3, SimpleNamespace())),
+        asyncio.create_task(connections.refresh()),
+    ]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    await connections.close()
+    async with asyncio.timeout(FAR):
+        await asyncio.wait(asking)
+    assert [one.cancelled() for one in asking] == [False] * 4
+    assert [type(one.exception()) for one in asking] == [KafkaConnectionError] * 3 + [type(None)]
+
+
 async def test_bootstrap_servers_are_asked_until_one_answers(
     brokers: Brokers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,5 +294,26 @@ async def test_what_a_silent_broker_did_not_take_in_time_is_not_sent_later() -> 
     async with asyncio.timeout(FAR):
         await broker.ended.wait()
     assert broker.read < len(data)
+    await connections.close()
+    server.close()
+
+
+async def test_a_silent_connection_is_closed_although_callers_give_up_before() -> None:
+    broker = StoppedBroker()
+    server = await asyncio.start_server(broker.serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    connections = ClusterConnections(bootstrap_servers="unused:1", request_timeout_ms=500)
+    connections.cluster.update_metadata(
+        MetadataResponse_v1(brokers=[(1, "127.0.0.1", port, None)], controller_id=1, topics=[])
+    )
+    broker.going_on.set()
+    connection = await connections._connection(1, Lane.PRODUCE)
+    batch = OutgoingBatch(TopicPartition("results", 0), bytearray(1), FAR)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.001):
+            await connections.send(1, ProduceGroup([batch], 1000), group=Lane.PRODUCE)
+    async with asyncio.timeout(FAR):
+        await broker.ended.wait()
+    assert not connection.connected()
     await connections.close()
     server.close()

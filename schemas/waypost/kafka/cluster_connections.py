@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine, Hashable, Iterable
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from aiokafka import __version__
 from aiokafka.client import CoordinationType
@@ -36,6 +36,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from waypost.kafka.addresses import broker_addresses
 
 log = logging.getLogger("waypost")
+_T = TypeVar("_T")
 # How long a broker may take to answer before the next one is asked as well.
 _PATIENCE: Final = 0.5
 _METADATA_MS: Final = 300_000
@@ -123,11 +124,11 @@ class ClusterConnections:
             KafkaConnectionError: The connection was closed before an answer came.
         """
         connection = await self._connection(node, group)
-        try:
-            return await connection.send(request)
-        except TimeoutError as error:
-            connection.close(reason=CloseReason.CONNECTION_TIMEOUT)
-            raise RequestTimedOutError from error
+        # It continues if the caller gives up: only its own time limit closes a connection that has gone silent. Callers
+        # with shorter limits would leave that to each other.
+        answering = self._begin(_answer(connection, request))
+        answering.add_done_callback(_look_at)
+        return await self._result_of(answering)
 
     def get_random_node(self) -> int | None:
         """Return the id of some broker, if possible of one that was reached at the last attempt."""
@@ -200,7 +201,17 @@ class ClusterConnections:
             attempt = self._attempts[wanted] = self._begin(self._connect(node, group))
             self._out_of_reach.add(node)  # as long as it does not answer
             attempt.add_done_callback(partial(self._attempted, wanted))
-        return await asyncio.shield(attempt)
+        return await self._result_of(attempt)
+
+    async def _result_of(self, work: asyncio.Task[_T]) -> _T:
+        """Wait for work that continues if this caller is canceled."""
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if self._is_closed and work.cancelled() and caller is not None and not caller.cancelling():
+                raise KafkaConnectionError("the connections were closed") from None
+            raise
 
     async def _connect(self, node: int, group: Hashable) -> AIOKafkaConnection:
         broker = self.cluster.broker_metadata(node)
@@ -224,8 +235,7 @@ class ClusterConnections:
 
     def _attempted(self, wanted: tuple[int, Hashable], attempt: asyncio.Task[Any]) -> None:
         del self._attempts[wanted]
-        if not attempt.cancelled():
-            attempt.exception()  # nobody may be waiting by now
+        _look_at(attempt)
 
     def _on_connection_closed(self, connection: AIOKafkaConnection, reason: CloseReason | None) -> None:
         transport = self._transports.pop(connection, None)
@@ -240,6 +250,14 @@ class ClusterConnections:
             self.force_metadata_update()
 
     async def _update_metadata(self) -> bool:
+        try:
+            return await self._metadata_came()
+        except asyncio.CancelledError:
+            if self._is_closed:  # which cancels it, and not those who wait for it
+                return False
+            raise
+
+    async def _metadata_came(self) -> bool:
         while True:
             topics = frozenset(self._topics)
             request = MetadataRequest(list(topics))
@@ -268,14 +286,14 @@ class ClusterConnections:
         """Ask in several ways, one after another, and return the first answer that is not None."""
         left = list(ways)[::-1]
         asking: set[asyncio.Task[Any]] = set()
-        while left or asking:
+        while (left or asking) and not self._is_closed:
             if left:
                 asking.add(self._begin(left.pop()()))
             done, asking = await asyncio.wait(
                 asking, timeout=_PATIENCE if left else None, return_when=asyncio.FIRST_COMPLETED
             )
             for one in done:
-                if (answer := one.result()) is not None:
+                if not one.cancelled() and (answer := one.result()) is not None:
                     return answer
         return None
 
@@ -304,6 +322,20 @@ class ClusterConnections:
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
         return task
+
+
+async def _answer(connection: AIOKafkaConnection, request: Any) -> Any:
+    try:
+        return await connection.send(request)
+    except TimeoutError as error:
+        connection.close(reason=CloseReason.CONNECTION_TIMEOUT)
+        raise RequestTimedOutError from error
+
+
+def _look_at(task: asyncio.Task[Any]) -> None:
+    """Look at how a task ended, for which nobody may be waiting by now."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _result(value: bool) -> "asyncio.Future[bool]":
