@@ -185,6 +185,22 @@ async def test_closing_leaves_no_attempt_behind(brokers: Brokers, connections: C
         await connections.send(2, SimpleNamespace(), group=Lane.FETCH)
 
 
+async def test_an_error_of_a_token_provider_passes_like_an_unreachable_broker(
+    brokers: Brokers, connections: ClusterConnections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*_: Any, **__: Any) -> Any:
+        raise LookupError("no token just now")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("waypost.kafka.cluster_connections.open_connection", refuse)
+        with pytest.raises(NodeNotReadyError, match="no token just now"):
+            await connections.send(1, SimpleNamespace())
+        await connections.refresh()
+        with pytest.raises(LookupError):  # at the start, it is told as it is
+            await connections.bootstrap()
+    assert await connections.send(1, SimpleNamespace()) == 1
+
+
 async def test_closing_cancels_nobody_who_waits(brokers: Brokers, connections: ClusterConnections) -> None:
     brokers.silent, brokers.mute = {1, 2}, {3}
     asking: list[asyncio.Task[Any]] = [

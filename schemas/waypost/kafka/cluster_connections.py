@@ -167,7 +167,7 @@ class ClusterConnections:
         nothing.
         """
         if not await self.force_metadata_update() and not self._is_closed:
-            with suppress(KafkaConnectionError):
+            with suppress(Exception):  # as in _connect
                 await self.bootstrap()
 
     async def close(self) -> None:
@@ -221,7 +221,7 @@ class ClusterConnections:
             connection, transport = await open_connection(
                 broker.host, broker.port, self._on_connection_closed, **self._options
             )
-        except _UNREACHABLE as error:
+        except Exception as error:  # a provider of tokens raises anything
             self.force_metadata_update()  # the broker may have another address by now
             text = f"broker {node} can't be reached: {error!r}"
             log.debug(text)
