@@ -254,6 +254,18 @@ async def test_a_partition_that_nobody_takes_is_fetched_no_further_and_delays_no
         assert len((await taken(reader, 1000))[0]) == 1000
 
 
+async def test_no_partition_is_always_the_first_of_a_fetch() -> None:
+    """The first one with records is the only one that gives a batch that is larger than all limits."""
+    cluster = Cluster()
+    cluster.lead(1, 1)
+    cluster.logs = {0: 0, 1: 0}
+    async with reading(cluster) as reader:
+        reader.read_only({A: 0, B: 0})
+        await cluster.until(lambda: len(cluster.asked) >= 200)
+    firsts = [number for _, number, _ in cluster.asked[::2]]
+    assert min(firsts.count(0), firsts.count(1)) >= 20
+
+
 async def test_records_come_from_the_replica_that_is_near_until_it_fails() -> None:
     cluster = Cluster()
     cluster.replica = 2

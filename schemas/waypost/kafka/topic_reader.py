@@ -6,12 +6,13 @@ outlive it.
 
 import asyncio
 import logging
+import random
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from inspect import signature
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.client import AIOKafkaClient
@@ -28,6 +29,7 @@ from waypost.kafka.cluster_connections import ClusterConnections
 from waypost.kafka.log_offsets import END, FIRST, READ_COMMITTED, READ_UNCOMMITTED, offsets_at
 
 log = logging.getLogger("waypost")
+_T = TypeVar("_T")
 _FETCH: Final = "fetch"
 _REQUEST_MS: Final = 40_000
 _BACKOFF_MS: Final = 100
@@ -217,13 +219,10 @@ class TopicReader:
 
     def _take(self, most: int | None) -> dict[TopicPartition, list[Any]]:
         found: dict[TopicPartition, list[Any]] = {}
-        partitions = list(self._readings)
         self._first += 1
-        first = self._first % max(1, len(partitions))
-        for partition in partitions[first:] + partitions[:first]:
+        for partition, reading in _from(self._first, list(self._readings.items())):
             if most is not None and most <= 0:
                 break
-            reading = self._readings[partition]
             if not reading.fetched:
                 continue
             was_full = reading.is_full()
@@ -250,7 +249,9 @@ class TopicReader:
         due: dict[int, list[tuple[TopicPartition, _Reading]]] = defaultdict(list)
         waiting: list[float] = []
         with_full: set[int] = set()
-        for partition, reading in self._readings.items():
+        # Only the first partition with records gives a batch of any size, so any of them may be the first.
+        readings = list(self._readings.items())
+        for partition, reading in _from(random.randrange(max(1, len(readings))), readings):
             if reading.is_asked or reading.error is not None:
                 continue
             if reading.again_at > now:
@@ -382,3 +383,9 @@ class TopicReader:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _from(first: int, every: list[_T]) -> list[_T]:
+    """Return all, beginning with the one at ``first`` and counting around."""
+    at = first % max(1, len(every))
+    return every[at:] + every[:at]
