@@ -133,7 +133,10 @@ class Life:
             coordinator,  # type: ignore[arg-type]
             TOPIC,
             GroupOptions(
-                "group", (RangePartitionAssignor,), 6, 10, **{"heartbeat_interval": 0.001, **options}
+                "group",
+                (RangePartitionAssignor,),
+                rebalance_timeout=10,
+                **{"session_timeout": 6, "heartbeat_interval": 0.001, **options},
             ),
             on_revoked=self._revoked,
             on_assigned=self._assigned,
@@ -223,6 +226,26 @@ async def test_what_passes_is_waited_for(key: int, problem: Any) -> None:
         partitions = [TopicPartition(TOPIC, number) for number in range(2)]
         assert await life.member.committed(partitions) == {partitions[1]: 7}
     assert coordinator.lookups == (1 if problem == GroupLoadInProgressError.errno else 4)
+
+
+async def test_a_coordinator_is_looked_up_again_if_it_is_silent_for_as_long_as_a_session_lives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    coordinator = Coordinator()
+    send, silent = coordinator.send, [HEARTBEAT]
+
+    async def fall_silent(node: int, request: Any, *, group: object) -> Any:
+        answer = await send(node, request, group=group)
+        if request.API_KEY in silent:
+            silent.clear()
+            await asyncio.Event().wait()
+        return answer
+
+    monkeypatch.setattr(coordinator, "send", fall_silent)
+    async with joined(coordinator, session_timeout=0.01):
+        await coordinator.until(lambda: coordinator.count(HEARTBEAT) > 3)
+        assert coordinator.lookups >= 2
+        assert coordinator.count(JOIN) == 1
 
 
 async def test_a_position_is_not_committed_for_partitions_that_went_to_others() -> None:

@@ -29,6 +29,7 @@ from aiokafka.errors import (
     MemberIdRequired,
     NotCoordinatorForGroupError,
     RebalanceInProgressError,
+    RequestTimedOutError,
     TopicAuthorizationFailedError,
     UnknownMemberIdError,
     UnknownTopicOrPartitionError,
@@ -283,7 +284,15 @@ class GroupMember:
             request = HeartbeatRequest(self._options.group_id, self._generation, self._member_id)
 
             async def once(request: HeartbeatRequest = request) -> None:
-                self._check((await self._ask(request)).error_code)
+                try:
+                    async with asyncio.timeout(self._options.session_timeout):
+                        answer = await self._ask(request)
+                except TimeoutError as error:
+                    self._coordinator = (
+                        None  # it is silent, and another broker may coordinate the group by now
+                    )
+                    raise RequestTimedOutError from error
+                self._check(answer.error_code)
 
             try:
                 await self._until_answered(once)
