@@ -15,6 +15,7 @@ from tests.integration.subscribing import (
     PARTITIONS,
     Results,
     assigned,
+    beneath,
     by_session,
     committed,
     drain,
@@ -277,3 +278,24 @@ async def test_options_that_the_kafka_client_does_not_take_are_refused_at_the_st
 async def test_a_cluster_that_can_not_be_reached_is_named() -> None:
     with pytest.raises(KafkaUnavailableError, match=r"No broker can be reached at 127\.0\.0\.1:1, \[?::1"):
         await Subscriber("127.0.0.1:1,[::1]:1").start()
+
+
+async def test_a_close_that_is_canceled_leaves_the_group_all_the_same(world: Deployment) -> None:
+    before = asyncio.all_tasks()
+    events = subscriber(world, group=GROUP)
+    await events.start()
+    finishing = asyncio.Event()
+
+    async def never() -> None:
+        finishing.set()
+        await asyncio.Event().wait()
+
+    await assigned(world, events)
+    beneath(events).before_revoke = never
+    closing = asyncio.create_task(events.close())
+    await finishing.wait()
+    closing.cancel()
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.wait({closing})
+    assert closing.cancelled()
+    assert asyncio.all_tasks() == before

@@ -154,13 +154,22 @@ class ResultConsumer:
         await self._reader.stop()
 
     async def close(self) -> None:
-        """Let what is under way end, commit what is done, and leave."""
-        if not self._closed:
-            self._closed = True
-            self._connected.set()
+        """Let what is under way end, commit what is done, and leave. If canceled, leave all the same."""
+        if self._closed:
+            return
+        self._closed = True
+        self._connected.set()
+        try:
             await self._watchdog.stop()
             await self._finish()
-            await self._leave()
+        finally:
+            # A member that is left behind would keep its partitions, and give their events to nobody.
+            leaving = asyncio.ensure_future(self._leave())
+            try:
+                await asyncio.shield(leaving)
+            except asyncio.CancelledError:
+                await asyncio.wait({leaving})
+                raise
 
     async def batches(self) -> AsyncIterator[FetchedRecords]:
         """Yield records until closed, and periodically commit those that were marked."""
