@@ -7,10 +7,13 @@ from contextlib import aclosing, suppress
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import KafkaError
 from tests.support.processes import freeze
 from tests.support.servers import ServerDirectory, started
 
+from waypost.kafka.cluster_connections import ClusterConnections
+from waypost.kafka.group_member import GroupMember, GroupOptions
 from waypost.wire.topics import Topics
 from waypost_worker.devserver import ClusterOptions, EmbeddedKafka
 from waypost_worker.kafka.client import ClusterClient
@@ -342,3 +345,26 @@ async def test_a_membership_outlives_its_coordinator(
     finally:
         await other.leave()
         await first.leave()
+
+
+async def test_a_broker_that_does_not_coordinate_a_group_is_not_taken_for_one_without_positions(
+    connection: Connection, topics: Topics
+) -> None:
+    """As for a moment after the coordinator moved. It answers without any partition (OffsetFetch since version 2)."""
+    connections = ClusterConnections(**connection.options())
+    partitions = [TopicPartition(topics.commands, number) for number in range(2)]
+
+    async def nothing(*_: object) -> None: ...
+
+    options = GroupOptions(topics.commands, (RoundRobinPartitionAssignor,), 10, 10, 0.3)
+    member = GroupMember(connections, topics.commands, options, on_revoked=nothing, on_assigned=nothing)
+    try:
+        await connections.bootstrap()
+        await member.commit(dict.fromkeys(partitions, 7))
+        coordinator = member._coordinator
+        for broker in connections.cluster.brokers():
+            member._coordinator = broker.nodeId
+            assert await member.committed(partitions) == dict.fromkeys(partitions, 7)
+            assert member._coordinator == coordinator
+    finally:
+        await connections.close()
