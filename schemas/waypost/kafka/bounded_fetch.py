@@ -18,7 +18,7 @@ log = logging.getLogger("waypost")
 _MOST_RECORDS: Final = 20_000
 _MOST_BYTES: Final = 16 * 1024 * 1024
 _MOST_SECONDS: Final = 0.5
-# What an empty header takes in memory. In the log, it takes two bytes.
+# An empty header takes this much memory, and two bytes in the log.
 _HEADER_BYTES: Final = 64
 # Decoding lets other tasks run this often, in seconds.
 _TURN: Final = 0.02

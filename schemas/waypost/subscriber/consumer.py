@@ -154,7 +154,7 @@ class ResultConsumer:
         await self._reader.stop()
 
     async def close(self) -> None:
-        """Let what is under way end, commit what is done, and leave. If canceled, leave all the same."""
+        """Let what is under way end, commit what is done, and leave. Leave even if canceled."""
         if self._closed:
             return
         self._closed = True
