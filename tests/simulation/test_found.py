@@ -419,6 +419,24 @@ def test_a_log_that_was_replaced_at_once_is_noticed_by_what_disturbed_the_fetch(
     assert world.databases[0].tables[0].next_offset == 2
 
 
+def test_a_log_that_was_replaced_while_its_owner_stood_still_is_noticed_when_it_wakes_up() -> None:
+    """Brokers without topic ids, and a fetch that nothing disturbs."""
+    world = quiet(duration=20.0, disaster="recreate_commands", topic_ids=False)
+    world.refusable = {0}
+    commands(world, 1, 1.5)
+
+    def freeze() -> None:
+        world.fleet.hosts[0].process.paused = True
+
+    world.loop.call_at(2, freeze, context=OUTSIDE)
+    world.loop.call_at(3, world.commands[0].recreate)
+    commands(world, *[4] * 5)
+    world.loop.call_at(6, lambda: world.fleet.wake(world.fleet.hosts[0]), context=OUTSIDE)
+    world.run()
+    assert "is not the one that Postgres applied" in world.refusals[0]
+    assert world.databases[0].tables[0].next_offset == 2
+
+
 def test_a_log_that_was_replaced_at_once_is_noticed_by_its_id() -> None:
     world = quiet(duration=15.0, disaster="recreate_commands")
     world.refusable = {0}

@@ -175,6 +175,9 @@ TERMS: tuple[Mutant, ...] = (
                 "frozen = False",
             ),
         ),
+        tests=(
+            FOUND + "test_a_log_that_was_replaced_while_its_owner_stood_still_is_noticed_when_it_wakes_up",
+        ),
     ),
     Mutant(
         "disturbances-passed-over",
