@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hypothesis import strategies as st
+from tests.properties.naive import looks_encrypted
 from tests.support.encrypted_data import ENCRYPTED, NEARLY_ENCRYPTED
 
 from waypost.model.commands import (
@@ -68,7 +69,13 @@ policies = st.builds(lambda fields, mark: {**fields, **mark}, policies, _marks)
 changes = policies.map(lambda fields: tuple(fields.items()))
 
 _contents = weighted((3, st.just(b"{}")), (3, st.just(ENCRYPTED)), (1, st.sampled_from(NEARLY_ENCRYPTED)))
-creates = st.builds(Create, _names, _contents, st.just(b"{}"))
+
+
+def _create(name: str, data: bytes, is_known: bool) -> Create:
+    return Create(name, data, b"{}", is_known and looks_encrypted(data))
+
+
+creates = st.builds(_create, _names, _contents, st.booleans())
 _items = st.builds(ImportItem, _imported_ids, _names, st.integers(-50, 50), _contents, st.just(b"{}"))
 imports = st.builds(
     Import, st.lists(_items, max_size=6).map(tuple), st.sampled_from(["skip", "replace", "reject"])
