@@ -335,6 +335,31 @@ def test_a_result_that_is_missing_in_the_middle_is_refused_when_the_log_is_repla
     assert "or there is none" in world.refusals[0]
 
 
+def test_a_result_that_went_missing_before_later_ones_were_emitted_is_refused() -> None:
+    """Seed 5623: the owner notices that results land too early, and then the last one in the topic is right.
+
+    Half a batch is gone, so the broker still knows the last sequence number of the owner.
+    """
+    world = quiet(duration=15.0, disaster="cut_results")
+    world.refusable = {0}
+    commands(world, 1, 2, 2, 2.2)
+    call, results = world.kafka.call, world.results[0]
+    lost: list[bool] = []
+
+    async def call_and_lose(what: str, *effects: Any) -> Any:
+        answer = await call(what, *effects)
+        if what.startswith("append") and not lost and b'"offset":2}' in results.records[-1].value:
+            lost.append(True)
+            await asyncio.sleep(0.5)  # so the next batch is committed before this result is known to be there
+            results.cut(results.end - 1)
+        return answer
+
+    world.kafka.call = call_and_lose  # type: ignore[method-assign, assignment]
+    world.run()
+    assert "but no longer the one at offset 2: the topic was truncated" in world.refusals[0]
+    assert judge(world).problems == []
+
+
 def test_an_answered_command_whose_place_in_the_log_is_empty_is_refused() -> None:
     """Seed 8400: the log was recreated, and an aborted record took the offset of the only answered command."""
     world = quiet(duration=60.0, disaster="recreate_commands")  # until the renewal

@@ -71,6 +71,18 @@ TERMS: tuple[Mutant, ...] = (
         ),
         tests=(FOUND + "test_a_result_that_is_missing_in_the_middle_is_refused_when_the_log_is_replayed",),
     ),
+    Mutant(
+        "missing-result-of-the-outbox",
+        "a result that is in the outbox, and missing in the topic before later ones, counts as emitted",
+        (
+            Edit(
+                TAIL + "EmittedTail.lacks",
+                "return is_looked_for and offset not in self._answered",
+                "return False",
+            ),
+        ),
+        tests=(FOUND + "test_a_result_that_went_missing_before_later_ones_were_emitted_is_refused",),
+    ),
     # Logs that change underneath.
     Mutant(
         "anchor-unchecked",

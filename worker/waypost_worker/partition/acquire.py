@@ -104,6 +104,7 @@ async def acquire(
 
     owed = _owed(claim, tail.highest)
     if not limits.accept_trimmed_results:  # the operator's word stands for answers that are not there
+        _check_emitted(claim, tail)
         await _check_complete(log, claim.next_offset, tail.highest, owed)
 
     # 5. Finish the outbox: emit results that were committed but are not in the topic. Reading a long tail took time, so
@@ -274,6 +275,23 @@ def _owed(claim: Claim, highest: int) -> list[list[outbox.Item]]:
             continue
         owed.append([item for item in outbox.unpack(entry.payload) if item[0] > highest])
     return [items for items in owed if items]
+
+
+def _check_emitted(claim: Claim, tail: EmittedTail) -> None:
+    """Raise RefusedError if the topic answers a later command than one whose result is in the outbox, but not that one.
+
+    An owner emits in order, so the result was there. A leader that lacked it took its place, and the owner appended
+    the next results before it noticed that they landed too early.
+    """
+    for entry in claim.outbox:
+        if claim.emitted < entry.last_offset and entry.first_offset < tail.highest:
+            for item in outbox.unpack(entry.payload):
+                if tail.lacks(item[0]):
+                    raise RefusedError(
+                        f"the results topic answers commands up to offset {tail.highest}, but no longer the one at "
+                        f"offset {item[0]}: the topic was truncated. Nothing was changed; use another topic prefix, or "
+                        "rebuild with 'waypost replay' into an empty database"
+                    )
 
 
 async def _check_complete(

@@ -67,6 +67,7 @@ class EmittedTail:
         # Of commands before the first that is answered, retention may have removed the results.
         self._is_first_known = start <= results_offset
         self._first_answered = emitted
+        self._answered: set[int] = set()  # commands before ``from_offset``
         self._offsets = array("q")
         self._digests = bytearray()
         self._next = 0
@@ -107,6 +108,13 @@ class EmittedTail:
             if offset >= from_offset:
                 self._offsets.append(offset)
                 self._digests += _digest_found(record)
+            else:
+                self._answered.add(offset)
+
+    def lacks(self, offset: int) -> bool:
+        """Tell whether an applied command has no result here, although a later one has."""
+        is_looked_for = offset > self._emitted and self._first_answered <= offset < self.highest
+        return is_looked_for and offset not in self._answered
 
     def _note_owner(self, record: FetchedResult, written_by: int) -> None:
         producer_id = fenced_producer(record)
