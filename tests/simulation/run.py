@@ -15,6 +15,7 @@ from unittest.mock import patch
 from tests.oracle import fold
 from tests.properties import naive
 from tests.simulation.chaos import chaos
+from tests.simulation.loop import RunawayError
 from tests.simulation.oracle import SimulationReport, judge
 from tests.simulation.plan import plan_of
 from tests.simulation.world import World
@@ -106,7 +107,10 @@ def run_seed(seed: int, trace: Any = None) -> Outcome:
     plan = plan_of(seed)
     with remembering(*plan.remembered), keeping(*plan.rejected_parts):
         world = World(plan, trace)
-        world.run(chaos)
+        try:
+            world.run(chaos)
+        except RunawayError as error:
+            raise RunawayError(f"{error}; replay it with: {replay_command(seed)}") from None
         verdict = judge(world)
     return Outcome(
         seed,
