@@ -30,7 +30,7 @@ class Process:
 
 
 _process: ContextVar[Process | None] = ContextVar("process", default=None)
-_MOST_STEPS = 200_000
+_MOST_STEPS = 400_000
 # What happens outside all processes: in brokers, in the database, on the way between them.
 OUTSIDE = Context()
 
