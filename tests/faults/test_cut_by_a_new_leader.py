@@ -86,7 +86,7 @@ async def test_cut_by_a_new_leader(cluster: EmbeddedKafka, database: str, open_s
         await stage.all_answered()
         follower, leader = cluster.nodes[FOLLOWER - 1], cluster.nodes[LEADER - 1]
         follower.suspend()
-        # The first one still answers the fetch that this replica has sent: it finds the answer when it goes on.
+        # The replica's pending fetch is answered with the first command, which it reads once it resumes.
         for count in (1, 39):
             await publish(stage, count)
             await stage.all_answered()

@@ -1,4 +1,4 @@
-"""Payloads of compressed batches, by the rules of each codec and beside them."""
+"""Payloads of compressed batches, valid and invalid ones for each codec."""
 
 import struct
 from collections.abc import Callable

@@ -116,7 +116,7 @@ async def test_the_statement_finds_rows_by_their_place_in_the_order_of_partition
 
 
 async def until_waiting(connection: Any, statements: int) -> None:
-    """Return once so many statements wait for a lock."""
+    """Wait until this many statements wait for a lock."""
     async with asyncio.timeout(PATIENCE):
         while (
             await connection.fetchval("select count(distinct pid) from pg_locks where not granted")

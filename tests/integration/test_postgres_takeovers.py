@@ -108,7 +108,7 @@ async def test_the_first_one_does_not_hold_up_those_that_come_after_it(process: 
 
 
 async def until_waiting(connection: Any, statements: int) -> None:
-    """Return once so many statements wait for a lock."""
+    """Wait until this many statements wait for a lock."""
     count = "select count(distinct pid) from pg_locks where not granted"
     async with asyncio.timeout(PATIENCE):
         while await connection.fetchval(count) < statements:

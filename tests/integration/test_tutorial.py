@@ -1,4 +1,4 @@
-"""Both tutorials, typed in order beside running servers. Each command does and prints what the pages say.
+"""Both tutorials, typed in order while servers run. Each command does and prints what the pages say.
 
 With TUTORIAL_WRITE set, the pages get what was printed, instead of being compared with it: `make tutorial`.
 """

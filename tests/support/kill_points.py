@@ -61,7 +61,7 @@ def _main() -> None:
     entered: set[FrameType] = set()
 
     def look_at_call(frame: FrameType, event: str, _: Any) -> None:
-        # A coroutine that goes on is told of as another call of the same frame.
+        # Python reports a coroutine that resumes as another call of the same frame.
         if event == "call" and frame.f_code.co_qualname == text and frame not in entered:
             entered.add(frame)
             look(event, (text,))

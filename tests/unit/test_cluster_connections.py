@@ -196,7 +196,7 @@ async def test_an_error_of_a_token_provider_passes_like_an_unreachable_broker(
         with pytest.raises(NodeNotReadyError, match="no token just now"):
             await connections.send(1, SimpleNamespace())
         await connections.refresh()
-        with pytest.raises(LookupError):  # at the start, it is told as it is
+        with pytest.raises(LookupError):  # at the start, the error is raised unchanged
             await connections.bootstrap()
     assert await connections.send(1, SimpleNamespace()) == 1
 

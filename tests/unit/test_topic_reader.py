@@ -129,7 +129,7 @@ async def reading(
 
 
 async def taken(reader: TopicReader, count: int, most: int | None = None) -> dict[int, list[int]]:
-    """Return the offsets of so many records, by partition."""
+    """Return the offsets of this many records, by partition."""
     found: dict[int, list[int]] = defaultdict(list)
     async with asyncio.timeout(FAR):
         while sum(map(len, found.values())) < count:

@@ -185,7 +185,7 @@ class TopicReader:
         return await self.offsets_at(dict.fromkeys(partitions, END))
 
     async def offsets_at(self, times: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
-        """Return the offset of the first record of this time (ms since 1970) or later; -1 if there is none.
+        """Return the offset of the first record with this timestamp (ms since 1970) or a later one; -1 if none has.
 
         Raises as :meth:`first_offsets`.
         """
