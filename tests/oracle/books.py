@@ -75,6 +75,7 @@ def _consumer(endpoints: Endpoints, **options: Any) -> AIOKafkaConsumer:
         bootstrap_servers=endpoints.bootstrap_servers,
         auto_offset_reset="earliest",
         max_partition_fetch_bytes=4 * 1024 * 1024,
+        request_timeout_ms=10_000,  # for each request to a broker that stands still, such as the first one
         **options,
     )
 
