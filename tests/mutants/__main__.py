@@ -4,6 +4,8 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
 
@@ -38,11 +40,29 @@ def main() -> int:
     except UnfitTestsError as error:
         console.print(str(error), markup=False)
         return 1
-    for mutant in chosen:
-        with console.status(f"{len(catches)} of {len(chosen)}: hunting {mutant.name}"):
-            catches.append(_hunted(mutant, arguments.seeds, arguments.jobs))
-        console.print(_line(catches[-1]), highlight=False, markup=False, soft_wrap=True)
+    with console.status(f"0 of {len(chosen)} hunted") as status:
+        for catch in _hunt_all(chosen, arguments.seeds, arguments.jobs):
+            catches.append(catch)
+            status.update(f"{len(catches)} of {len(chosen)} hunted")
+            console.print(_line(catch), highlight=False, markup=False, soft_wrap=True)
     return _report(catches, console)
+
+
+def _hunt_all(mutants: Sequence[Mutant], seeds: int, jobs: int) -> Iterator[Catch]:
+    """Hunt with seeds first, which take all processes for each mutant, and then as many with named tests side by side.
+
+    In this order, no process is forked while threads run.
+    """
+    for mutant in mutants:
+        if not mutant.tests:
+            yield _hunted(mutant, seeds, jobs)
+    with ThreadPoolExecutor(jobs) as threads:
+        hunts = [threads.submit(_hunted, mutant, seeds, jobs) for mutant in mutants if mutant.tests]
+        try:
+            for hunt_with_tests in as_completed(hunts):
+                yield hunt_with_tests.result()
+        finally:
+            threads.shutdown(cancel_futures=True)
 
 
 def _hunted(mutant: Mutant, seeds: int, jobs: int) -> Catch:
