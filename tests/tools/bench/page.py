@@ -69,6 +69,7 @@ _MEANINGS: Final = {
     "backlog_with_96_partitions_over_3": "creates from a backlog with 96 partitions, compared with 3",
     "idle_kafka_connections_with_96_partitions": "connections of a worker with 96 partitions to one broker",
     "idle_worker_percent_with_96_partitions": "CPU of a worker with 96 partitions and no commands",
+    "idle_acquired_seconds_with_96_partitions": "from the start of a worker's process until it owns 96 partitions",
     "graph_ms_logged_over_saver": (
         "a LangGraph graph of five nodes, logged, compared with LangGraph's AsyncPostgresSaver"
     ),

@@ -136,6 +136,7 @@ class Measurements:
         for name, unit, most in (
             ("kafka_connections", "", 10),
             ("worker_percent", "% of a core", 2),
+            ("acquired_seconds", "s", 1.5),
         ):
             values = [one[name] for one in self.idle[96]]
             found[f"idle_{name}_with_96_partitions"] = at_most(plain_figure(values, unit), most)
