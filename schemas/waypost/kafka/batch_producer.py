@@ -9,12 +9,10 @@ aiokafka's producer can't be given up: its stop() waits for batches that can't b
 import asyncio
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Coroutine, Iterable, Mapping
-from inspect import signature
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.client import AIOKafkaClient
 from aiokafka.codec import has_gzip, has_lz4, has_snappy, has_zstd
 from aiokafka.errors import (
     DuplicateSequenceNumber,
@@ -28,14 +26,13 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import InitProducerIdRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
-from waypost.kafka.cluster_connections import ClusterConnections
+from waypost.kafka.topic_client import TopicClient, require_client_options
 
 log = logging.getLogger("waypost")
 _PRODUCE: Final = "produce"
 _MAGIC: Final = 2
 _ALL_REPLICAS: Final = -1
 _REQUEST_MS: Final = 40_000
-_BACKOFF_MS: Final = 100
 _BATCH_BYTES: Final = 16_384
 # Nobody begins a transaction, but the request has the field.
 _TRANSACTION_MS: Final = 60_000
@@ -78,30 +75,22 @@ class _Waiting(NamedTuple):
     landed: "asyncio.Future[int]"
 
 
-class BatchProducer:
+class BatchProducer(TopicClient):
     """A producer with its own id, used from one event loop. ``options`` are those of aiokafka's producer.
 
     If a batch fails, do not use its partition with this producer again: its sequence has a gap.
     """
 
     def __init__(self, topic: str, options: Mapping[str, Any]) -> None:
-        signature(AIOKafkaProducer).bind(**options)
-        known = signature(AIOKafkaClient).parameters
-        AIOKafkaClient(**{name: value for name, value in options.items() if name in known})
-        self.connections = ClusterConnections(**options)
-        self._topic = topic
+        require_client_options(AIOKafkaProducer, options)
+        super().__init__(topic, options)
         self._codec = _codec(options.get("compression_type"))
         self._batch_bytes = int(options.get("max_batch_size", _BATCH_BYTES))
         self._timeout_ms = int(options.get("request_timeout_ms", _REQUEST_MS))
-        self._backoff = options.get("retry_backoff_ms", _BACKOFF_MS) / 1000
         self._id = self._epoch = -1
         self._sequences: Counter[int] = Counter()
         self._waiting: dict[int, _Waiting] = {}
         self._unanswered: set[asyncio.Future[int]] = set()
-        self._asked: set[int] = set()  # brokers
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._refreshing: asyncio.Task[None] | None = None
-        self._changed = asyncio.Event()
 
     async def start(self) -> None:
         """Connect, and get a producer id.
@@ -136,10 +125,7 @@ class BatchProducer:
 
     async def close(self) -> None:
         """Disconnect without waiting for batches: futures are canceled. Takes seconds at most."""
-        tasks = set(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._end_tasks()
         for landed in list(self._unanswered):
             landed.cancel()
         await self.connections.close()
@@ -165,7 +151,7 @@ class BatchProducer:
             due: dict[int, list[_Waiting]] = defaultdict(list)
             for one in self._waiting.values():
                 leader = self.connections.cluster.leader_for_partition(
-                    TopicPartition(self._topic, one.partition)
+                    TopicPartition(self.topic, one.partition)
                 )
                 if leader is None or leader < 0:
                     self._refresh()
@@ -181,7 +167,7 @@ class BatchProducer:
     async def _produce(self, node: int, some: list[_Waiting]) -> None:
         batches = [(one.partition, one.data) for one in some]
         request: Any = _untyped(ProduceRequest)(
-            None, _ALL_REPLICAS, self._timeout_ms, [(self._topic, batches)]
+            None, _ALL_REPLICAS, self._timeout_ms, [(self.topic, batches)]
         )
         answers: dict[int, tuple[int, int]] = {}
         failure: KafkaError | None = None
@@ -223,24 +209,8 @@ class BatchProducer:
         error = UnknownError if code is None else for_code(code)
         if error in (NoError, DuplicateSequenceNumber):
             return None
-        found: KafkaError = error(self._topic) if error is TopicAuthorizationFailedError else error()
+        found: KafkaError = error(self.topic) if error is TopicAuthorizationFailedError else error()
         return found
-
-    def _refresh(self) -> None:
-        if self._refreshing is None or self._refreshing.done():
-            self._refreshing = self._begin(self._refresh_soon())
-
-    async def _refresh_soon(self) -> None:
-        await self.connections.add_topic(self._topic)
-        await self.connections.refresh()
-        await asyncio.sleep(self._backoff)
-        self._changed.set()
-
-    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
 
 def _untyped(untyped: Any) -> Any:

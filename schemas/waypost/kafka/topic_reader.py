@@ -8,14 +8,12 @@ import asyncio
 import logging
 import random
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from inspect import signature
 from typing import Any, Final, TypeVar
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import (
     KafkaError,
     OffsetOutOfRangeError,
@@ -25,14 +23,13 @@ from aiokafka.errors import (
 from aiokafka.protocol.fetch import FetchRequest
 
 from waypost.kafka.bounded_fetch import Decoded, Fetched, decode_fetched, fetched_in
-from waypost.kafka.cluster_connections import ClusterConnections
 from waypost.kafka.log_offsets import END, FIRST, READ_COMMITTED, READ_UNCOMMITTED, offsets_at
+from waypost.kafka.topic_client import TopicClient, require_client_options
 
 log = logging.getLogger("waypost")
 _T = TypeVar("_T")
 _FETCH: Final = "fetch"
 _REQUEST_MS: Final = 40_000
-_BACKOFF_MS: Final = 100
 # A partition with more than this is not fetched until some of it was taken.
 _MOST_RECORDS: Final = 1000
 _MOST_BYTES: Final = 1024 * 1024
@@ -44,9 +41,7 @@ _ISOLATION: Final = {"read_uncommitted": READ_UNCOMMITTED, "read_committed": REA
 
 def require_consumer_options(options: Mapping[str, Any]) -> None:
     """Raise TypeError or ValueError if a consumer of aiokafka would not accept these options."""
-    signature(AIOKafkaConsumer).bind(**options)
-    known = signature(AIOKafkaClient).parameters
-    AIOKafkaClient(**{name: value for name, value in options.items() if name in known})
+    require_client_options(AIOKafkaConsumer, options)
     if options.get("isolation_level", "read_committed") not in _ISOLATION:
         raise ValueError(f"isolation_level must be one of {', '.join(_ISOLATION)}")
 
@@ -97,7 +92,7 @@ class _Reading:
         return found
 
 
-class TopicReader:
+class TopicReader(TopicClient):
     """A reader of partitions, each from its own position. All calls must come from one event loop.
 
     ``options`` are those of an aiokafka consumer; those about groups, positions and decoding are not used. ``passed``
@@ -113,8 +108,7 @@ class TopicReader:
         passed: Callable[[TopicPartition, int], None] | None = None,
         unreachable: Callable[[str], None] | None = None,
     ) -> None:
-        self.topic = topic
-        self.connections = ClusterConnections(**options, on_unreachable=unreachable)
+        super().__init__(topic, options, unreachable)
         self._passed = passed
         self._isolation = _ISOLATION[options.get("isolation_level", "read_uncommitted")]
         self._max_wait_ms = int(options.get("fetch_max_wait_ms", 500))
@@ -123,14 +117,9 @@ class TopicReader:
         self._partition_bytes = int(options.get("max_partition_fetch_bytes", 1024 * 1024))
         self._rack = str(options.get("client_rack") or "")
         self._timeout = options.get("request_timeout_ms", _REQUEST_MS) / 1000
-        self._backoff = options.get("retry_backoff_ms", _BACKOFF_MS) / 1000
         self._readings: dict[TopicPartition, _Reading] = {}
         self._first = 0  # of the partitions at the next take
-        self._asked: set[int] = set()  # brokers
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._changed = asyncio.Event()
         self._arrived = asyncio.Event()
-        self._refreshing: asyncio.Task[None] | None = None
         self._is_stopped = False
 
     async def start(self) -> None:
@@ -146,10 +135,7 @@ class TopicReader:
         """Disconnect. Takes seconds at most, and calls of :meth:`take` return nothing."""
         self._is_stopped = True
         self._arrived.set()
-        tasks = set(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._end_tasks()
         await self.connections.close()
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
@@ -367,22 +353,6 @@ class TopicReader:
     def _fail(self, reading: _Reading, error: Exception) -> None:
         reading.error = error  # raised where the application asks for records
         self._arrived.set()
-
-    def _refresh(self) -> None:
-        if self._refreshing is None or self._refreshing.done():
-            self._refreshing = self._begin(self._refresh_soon())
-
-    async def _refresh_soon(self) -> None:
-        await self.connections.add_topic(self.topic)
-        await self.connections.refresh()
-        await asyncio.sleep(self._backoff)
-        self._changed.set()
-
-    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
 
 def _from(first: int, every: list[_T]) -> list[_T]:
