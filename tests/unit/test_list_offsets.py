@@ -13,19 +13,13 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.offset import OffsetResponse_v1
 
+from waypost.kafka.log_offsets import END, FIRST, READ_COMMITTED, READ_UNCOMMITTED
 from waypost_worker.kafka import list_offsets
 from waypost_worker.kafka.client import ClusterClient, Lane
 from waypost_worker.kafka.connection import Connection
-from waypost_worker.kafka.list_offsets import (
-    READ_COMMITTED,
-    READ_UNCOMMITTED,
-    end_offsets,
-    first_offsets,
-    offsets_at,
-)
+from waypost_worker.kafka.list_offsets import offsets_at
 
 TOPIC = "commands"
-EARLIEST, LATEST = -2, -1
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +63,7 @@ class Brokers(ClusterClient):
             raise self.failures.pop(0)
         silent, self.silent = self.silent, set()
         answers = [
-            (number, self.codes.pop(number, 0), time, 10 * number if time == EARLIEST else 100 + number)
+            (number, self.codes.pop(number, 0), time, 10 * number if time == FIRST else 100 + number)
             for number, time in asked
             if number not in silent
         ]
@@ -78,6 +72,16 @@ class Brokers(ClusterClient):
 
 def named(*numbers: int) -> list[TopicPartition]:
     return [TopicPartition(TOPIC, number) for number in numbers]
+
+
+async def first_offsets(brokers: Brokers, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+    return await offsets_at(brokers, dict.fromkeys(partitions, FIRST), READ_UNCOMMITTED)
+
+
+async def end_offsets(
+    brokers: Brokers, partitions: list[TopicPartition], isolation: int
+) -> dict[TopicPartition, int]:
+    return await offsets_at(brokers, dict.fromkeys(partitions, END), isolation)
 
 
 def numbered(found: dict[TopicPartition, int]) -> dict[int, int]:
@@ -96,8 +100,8 @@ async def test_what_is_asked_at_once_goes_in_one_request_for_each_broker(brokers
     )
     assert [numbered(one) for one in found] == [{0: 100}, {1: 101}, {2: 102}, {3: 103}]
     assert sorted(brokers.sent, key=lambda one: one[0]) == [
-        (1, READ_COMMITTED, {0: LATEST, 2: LATEST}),
-        (2, READ_COMMITTED, {1: LATEST, 3: LATEST}),
+        (1, READ_COMMITTED, {0: END, 2: END}),
+        (2, READ_COMMITTED, {1: END, 3: END}),
     ]
 
 
@@ -108,7 +112,7 @@ async def test_beginning_and_end_of_a_partition_are_asked_for_in_two_requests(br
         end_offsets(brokers, named(2), READ_UNCOMMITTED),
     )
     assert (numbered(starts), numbered(ends), numbered(again)) == ({1: 10, 2: 20}, {1: 101, 2: 102}, {2: 102})
-    assert [asked for _, _, asked in brokers.sent] == [{1: EARLIEST, 2: EARLIEST}, {1: LATEST, 2: LATEST}]
+    assert [asked for _, _, asked in brokers.sent] == [{1: FIRST, 2: FIRST}, {1: END, 2: END}]
 
 
 async def test_what_a_reader_may_see_is_asked_apart_from_what_is_there(brokers: Brokers) -> None:
@@ -127,7 +131,7 @@ async def test_what_comes_while_a_request_is_under_way_forms_the_next_one(broker
         await asyncio.sleep(0)
     brokers.open.set()
     assert [numbered(await one) for one in (first, *late)] == [{0: 100}, {1: 101}, {2: 102}]
-    assert [asked for _, _, asked in brokers.sent] == [{0: LATEST}, {1: LATEST, 2: LATEST}]
+    assert [asked for _, _, asked in brokers.sent] == [{0: END}, {1: END, 2: END}]
 
 
 async def test_one_that_is_refused_takes_nobody_along(brokers: Brokers) -> None:
@@ -144,14 +148,14 @@ async def test_one_whose_leader_changed_asks_again_alone(brokers: Brokers) -> No
     brokers.codes[1] = NotLeaderForPartitionError.errno
     found = await end_offsets(brokers, named(0, 1, 2), READ_COMMITTED)
     assert numbered(found) == {0: 100, 1: 101, 2: 102}
-    assert [asked for _, _, asked in brokers.sent] == [{0: LATEST, 1: LATEST, 2: LATEST}, {1: LATEST}]
+    assert [asked for _, _, asked in brokers.sent] == [{0: END, 1: END, 2: END}, {1: END}]
     assert brokers.refreshed == 1
 
 
 async def test_one_that_is_not_in_the_answer_asks_again(brokers: Brokers) -> None:
     brokers.silent = {2}
     assert numbered(await first_offsets(brokers, named(1, 2))) == {1: 10, 2: 20}
-    assert [asked for _, _, asked in brokers.sent] == [{1: EARLIEST, 2: EARLIEST}, {2: EARLIEST}]
+    assert [asked for _, _, asked in brokers.sent] == [{1: FIRST, 2: FIRST}, {2: FIRST}]
 
 
 async def test_after_a_broken_connection_all_ask_again_together(brokers: Brokers) -> None:

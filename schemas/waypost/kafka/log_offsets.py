@@ -13,6 +13,7 @@ from waypost.kafka.cluster_connections import ClusterConnections
 
 READ_UNCOMMITTED: Final = 0
 READ_COMMITTED: Final = 1
+ISOLATION: Final = {"read_uncommitted": READ_UNCOMMITTED, "read_committed": READ_COMMITTED}
 FIRST: Final = -2
 """In place of a time: the first offset."""
 END: Final = -1
@@ -34,10 +35,31 @@ async def offsets_at(
     found: dict[TopicPartition, int] = {}
     while True:
         left = {partition: time for partition, time in wanted.items() if partition not in found}
-        if await _ask(connections, left, isolation, found):
+        await _ask(connections, left, isolation, found)
+        if len(found) == len(wanted):
             return found
         await asyncio.sleep(_PAUSE)
         await connections.refresh()
+
+
+def offset_request(wanted: Mapping[TopicPartition, int], isolation: int) -> Any:
+    """Return the request to the leader of these partitions. No partition can be in it twice: brokers reject that."""
+    topics: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for (topic, number), time in wanted.items():
+        topics[topic].append((number, time))
+    request: Any = OffsetRequest
+    return request(_NO_REPLICA, isolation, list(topics.items()))
+
+
+def offsets_in(answer: Any) -> dict[TopicPartition, int | KafkaError]:
+    """Return the offset or the error of each partition in an answer."""
+    return {
+        TopicPartition(topic, number): for_code(code)(f"asking for offsets of {topic}/{number}")
+        if code
+        else rest[1]
+        for topic, partitions in answer.topics
+        for number, code, *rest in partitions
+    }
 
 
 async def _ask(
@@ -45,46 +67,25 @@ async def _ask(
     wanted: Mapping[TopicPartition, int],
     isolation: int,
     found: dict[TopicPartition, int],
-) -> bool:
-    """Note the offsets that are found; return whether they all are."""
-    by_node: dict[int, dict[str, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
+) -> None:
+    """Ask each leader once, and note the offsets that are found."""
     for topic in {partition.topic for partition in wanted}:
         await connections.add_topic(topic)
-    complete = True
+    by_node: dict[int, dict[TopicPartition, int]] = defaultdict(dict)
     for partition, time in wanted.items():
         node = connections.cluster.leader_for_partition(partition)
-        if node is None or node < 0:
-            complete = False
-        else:
-            by_node[node][partition.topic].append((partition.partition, time))
+        if node is not None and node >= 0:
+            by_node[node][partition] = time
 
-    async def ask(node: int, topics: dict[str, list[tuple[int, int]]]) -> bool:
+    async def ask(node: int, led: dict[TopicPartition, int]) -> None:
         try:
-            request: Any = OffsetRequest(_NO_REPLICA, isolation, list(topics.items()))
-            answer = await connections.send(node, request)
-            passing = [
-                _note(TopicPartition(topic, number), code, rest, found)
-                for topic, partitions in answer.topics
-                for number, code, *rest in partitions
-            ]
+            outcomes = offsets_in(await connections.send(node, offset_request(led, isolation)))
         except KafkaError as error:
-            if not error.retriable:
-                raise
-            return False
-        return not any(passing)
+            outcomes = dict.fromkeys(led, error)
+        for partition, outcome in outcomes.items():
+            if not isinstance(outcome, KafkaError):
+                found[partition] = outcome
+            elif not outcome.retriable:
+                raise outcome
 
-    answers = await asyncio.gather(*(ask(node, topics) for node, topics in by_node.items()))
-    return complete and all(answers)
-
-
-def _note(
-    partition: TopicPartition, code: int, rest: list[Any], found: dict[TopicPartition, int]
-) -> KafkaError | None:
-    """Note the offset, or return an error that may pass."""
-    if not code:
-        found[partition] = rest[1]
-        return None
-    error: KafkaError = for_code(code)(f"asking for offsets of {partition.topic}/{partition.partition}")
-    if not error.retriable:
-        raise error
-    return error
+    await asyncio.gather(*(ask(node, led) for node, led in by_node.items()))

@@ -23,7 +23,7 @@ from aiokafka.errors import (
 from aiokafka.protocol.fetch import FetchRequest
 
 from waypost.kafka.bounded_fetch import Decoded, Fetched, decode_fetched, fetched_in
-from waypost.kafka.log_offsets import END, FIRST, READ_COMMITTED, READ_UNCOMMITTED, offsets_at
+from waypost.kafka.log_offsets import END, FIRST, ISOLATION, READ_COMMITTED, offsets_at
 from waypost.kafka.topic_client import TopicClient, require_client_options
 
 log = logging.getLogger("waypost")
@@ -36,14 +36,13 @@ _MOST_BYTES: Final = 1024 * 1024
 # A partition that becomes free again must not wait for the long poll of another.
 _SHORT_POLL_MS: Final = 50
 _REPLICA_SECONDS: Final = 300.0
-_ISOLATION: Final = {"read_uncommitted": READ_UNCOMMITTED, "read_committed": READ_COMMITTED}
 
 
 def require_consumer_options(options: Mapping[str, Any]) -> None:
     """Raise TypeError or ValueError if a consumer of aiokafka would not accept these options."""
     require_client_options(AIOKafkaConsumer, options)
-    if options.get("isolation_level", "read_committed") not in _ISOLATION:
-        raise ValueError(f"isolation_level must be one of {', '.join(_ISOLATION)}")
+    if options.get("isolation_level", "read_committed") not in ISOLATION:
+        raise ValueError(f"isolation_level must be one of {', '.join(ISOLATION)}")
 
 
 @dataclass(slots=True, eq=False)
@@ -110,7 +109,7 @@ class TopicReader(TopicClient):
     ) -> None:
         super().__init__(topic, options, unreachable)
         self._passed = passed
-        self._isolation = _ISOLATION[options.get("isolation_level", "read_uncommitted")]
+        self._isolation = ISOLATION[options.get("isolation_level", "read_uncommitted")]
         self._max_wait_ms = int(options.get("fetch_max_wait_ms", 500))
         self._min_bytes = int(options.get("fetch_min_bytes", 1))
         self._max_bytes = int(options.get("fetch_max_bytes", 50 * 1024 * 1024))

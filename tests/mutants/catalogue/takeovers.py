@@ -128,9 +128,9 @@ TAKEOVERS: tuple[Mutant, ...] = (
         "an error of one partition fails the whole request",
         (
             Edit(
-                OFFSETS + "OffsetLookup._answered",
-                "found[_Asked(partition, wanted[partition])] = outcome",
-                "if code: raise outcome\n            found[_Asked(partition, wanted[partition])] = outcome",
+                OFFSETS + "OffsetLookup._send",
+                "    return [",
+                "    for one in found.values():\n        if not isinstance(one, int): raise one\n    return [",
             ),
         ),
         tests=_in(ASKED, "test_one_that_is_refused_takes_nobody_along"),

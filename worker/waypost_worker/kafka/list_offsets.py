@@ -6,41 +6,19 @@ answer may take. Stands on the shared connections.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError, StaleMetadata, for_code
-from aiokafka.protocol.offset import OffsetRequest
+from aiokafka.errors import KafkaError, StaleMetadata
 
+from waypost.kafka.log_offsets import offset_request, offsets_in
 from waypost_worker.kafka.client import ClusterClient
 from waypost_worker.partition.grouping import Grouper
 
-READ_UNCOMMITTED: Final = 0
-READ_COMMITTED: Final = 1
-
-_EARLIEST: Final = -2
-_LATEST: Final = -1
 _PAUSE: Final = 0.1
-_NO_REPLICA: Final = -1
 _MOST_ASKED: Final = 2000
-
-
-async def first_offsets(
-    client: ClusterClient, partitions: Iterable[TopicPartition]
-) -> dict[TopicPartition, int]:
-    """Return the offset of the first record of each partition. Raises as :func:`offsets_at`."""
-    return await offsets_at(client, dict.fromkeys(partitions, _EARLIEST), READ_UNCOMMITTED)
-
-
-async def end_offsets(
-    client: ClusterClient, partitions: Iterable[TopicPartition], isolation: int
-) -> dict[TopicPartition, int]:
-    """Return the offset after the last record of each partition that such a reader may see. Raises as
-    :func:`offsets_at`.
-    """
-    return await offsets_at(client, dict.fromkeys(partitions, _LATEST), isolation)
 
 
 async def offsets_at(
@@ -117,27 +95,16 @@ class OffsetLookup:
         return await group.submit(_Asked(partition, time))
 
     async def _send(self, node: int, isolation: int, group: Sequence[_Asked]) -> Sequence[int | Exception]:
+        requests = _requests(group)
         answers = await asyncio.gather(
-            *(self._answered(node, isolation, asked) for asked in _requests(group))
+            *(self._client.send(node, offset_request(wanted, isolation)) for wanted in requests)
         )
-        found = {asked: outcome for answer in answers for asked, outcome in answer.items()}
+        found = {
+            _Asked(partition, wanted[partition]): outcome
+            for wanted, answer in zip(requests, answers, strict=True)
+            for partition, outcome in offsets_in(answer).items()
+        }
         return [found.get(asked, _unanswered(asked)) for asked in group]
-
-    async def _answered(
-        self, node: int, isolation: int, wanted: Mapping[TopicPartition, int]
-    ) -> dict[_Asked, int | Exception]:
-        topics: dict[str, list[tuple[int, int]]] = {}
-        for (topic, number), time in wanted.items():
-            topics.setdefault(topic, []).append((number, time))
-        request: Any = OffsetRequest(_NO_REPLICA, isolation, list(topics.items()))
-        answer = await self._client.send(node, request)
-        found: dict[_Asked, int | Exception] = {}
-        for topic, partitions in answer.topics:
-            for number, code, *rest in partitions:
-                partition = TopicPartition(topic, number)
-                outcome = for_code(code)(f"asking for offsets of {topic}/{number}") if code else rest[1]
-                found[_Asked(partition, wanted[partition])] = outcome
-        return found
 
 
 def _requests(group: Sequence[_Asked]) -> list[dict[TopicPartition, int]]:

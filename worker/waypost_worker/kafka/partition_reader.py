@@ -22,18 +22,13 @@ from aiokafka.errors import (
     OffsetOutOfRangeError,
 )
 
+from waypost.kafka.log_offsets import END, FIRST, ISOLATION, READ_COMMITTED, READ_UNCOMMITTED
 from waypost.kafka.record_batches import end_of
 from waypost_worker.kafka.client import ClusterClient
 from waypost_worker.kafka.connection import kafka_errors
 from waypost_worker.kafka.fetch_by_id import NO_EPOCH
 from waypost_worker.kafka.fetch_rounds import FETCH_BYTES, Feed, LogCutError, UnknownTopicIdError
-from waypost_worker.kafka.list_offsets import (
-    READ_COMMITTED,
-    READ_UNCOMMITTED,
-    end_offsets,
-    first_offsets,
-    offsets_at,
-)
+from waypost_worker.kafka.list_offsets import offsets_at
 from waypost_worker.kafka.record_buffer import RecordBuffer
 from waypost_worker.kafka.shared_fetch import FetchKind, shared_fetch
 from waypost_worker.kafka.topic_ids import TopicIds
@@ -42,7 +37,6 @@ from waypost_worker.partition.ports import ReadProgress, RefusedError, Unavailab
 _PIECE: Final = 5000
 # A piece of nothing but transaction markers and aborted records comes as nothing: do not wait for more.
 _PIECE_WAIT_MS: Final = 50
-_ISOLATION: Final = {"read_uncommitted": READ_UNCOMMITTED, "read_committed": READ_COMMITTED}
 
 
 class PartitionReader:
@@ -65,7 +59,7 @@ class PartitionReader:
         self._client = client
         self._partition = partition
         self._name = f"{partition.topic}/{partition.partition}"
-        self._isolation = _ISOLATION[isolation_level]
+        self._isolation = ISOLATION[isolation_level]
         self._topic_id = topic_id
         self._has_ids = True  # until a broker turns out to be too old for them
         self._fetches = shared_fetch(client, FetchKind(is_live, self._isolation))
@@ -278,6 +272,7 @@ async def _bounds(
     client: ClusterClient, partitions: Sequence[TopicPartition], isolation: int
 ) -> list[tuple[int, int]]:
     starts, ends = await asyncio.gather(
-        first_offsets(client, partitions), end_offsets(client, partitions, isolation)
+        offsets_at(client, dict.fromkeys(partitions, FIRST), READ_UNCOMMITTED),
+        offsets_at(client, dict.fromkeys(partitions, END), isolation),
     )
     return [(starts[partition], ends[partition]) for partition in partitions]
