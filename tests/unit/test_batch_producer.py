@@ -9,7 +9,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka.cluster import ClusterMetadata
 from aiokafka.errors import (
     ClusterAuthorizationFailedError,
     CoordinatorLoadInProgressError,
@@ -21,9 +20,9 @@ from aiokafka.errors import (
     OutOfOrderSequenceNumber,
     TopicAuthorizationFailedError,
 )
-from aiokafka.protocol.metadata import MetadataResponse_v1
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import DefaultRecordBatch
+from tests.support.scripted_connections import ScriptedConnections
 
 from waypost.kafka.batch_producer import BatchProducer
 
@@ -32,45 +31,19 @@ FAR = 60.0
 ID, EPOCH = 7, 2
 
 
-class Cluster:
-    """Takes the place of connections. Partitions are led by brokers 1 and 2 in turn. ``scripts`` are the next answers
+class Cluster(ScriptedConnections):
+    """Partitions are led by brokers 1 and 2 in turn. ``scripts`` are the next answers
     for a partition: an error code, or an exception for the whole request, which takes effect all the same.
     """
 
     def __init__(self) -> None:
-        self.cluster = ClusterMetadata()
+        super().__init__(TOPIC, 1, 2, 1, 2)
         self.scripts: dict[int, list[int | Exception]] = defaultdict(list)
         self.refusals: list[int | Exception] = []  # of ids
         self.requests: list[tuple[int, list[int]]] = []  # broker and partitions
         self.logs: dict[int, list[bytes]] = defaultdict(list)
         self.open = asyncio.Event()
         self.open.set()
-        self.came = asyncio.Event()
-        self.closed = False
-        self.refreshed = 0
-        self.lead(1, 2, 1, 2)
-
-    def lead(self, *leaders: int) -> None:
-        listed = [(0, number, leader, [1, 2], [1, 2]) for number, leader in enumerate(leaders)]
-        brokers = [(node, "broker", node, None) for node in (1, 2)]
-        self.cluster.update_metadata(
-            MetadataResponse_v1(brokers=brokers, controller_id=1, topics=[(0, TOPIC, False, listed)])
-        )
-
-    async def bootstrap(self) -> None: ...
-
-    async def close(self) -> None:
-        self.closed = True
-
-    async def add_topic(self, topic: str) -> bool:
-        return True
-
-    async def refresh(self) -> None:
-        self.refreshed += 1
-        self.came.set()
-
-    def get_random_node(self) -> int:
-        return 1
 
     async def send(self, node: int, request: Any, *, group: object = None) -> Any:
         if not isinstance(request, ProduceRequest):
@@ -193,9 +166,7 @@ async def test_a_silent_broker_holds_up_no_other() -> None:
     cluster.open.clear()
     async with producing(cluster) as producer:
         silent = send(producer, 0, b"1")
-        while not cluster.requests:
-            cluster.came.clear()
-            await cluster.came.wait()
+        await cluster.until(lambda: bool(cluster.requests))
         held, cluster.open = cluster.open, asyncio.Event()
         cluster.open.set()
         assert await send(producer, 1, b"2") == 100
@@ -209,9 +180,7 @@ async def test_a_partition_without_a_leader_is_waited_for() -> None:
     cluster.lead(-1, 2)
     async with producing(cluster) as producer:
         landed = send(producer, 0, b"1")
-        while cluster.refreshed < 3:
-            cluster.came.clear()
-            await cluster.came.wait()
+        await cluster.until(lambda: cluster.refreshed >= 3)
         cluster.lead(2, 2)
         assert await send(producer, 1, b"2") == 100
         assert await landed == 0

@@ -2,14 +2,13 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
-from aiokafka.cluster import ClusterMetadata
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocol
 from aiokafka.errors import (
@@ -25,7 +24,7 @@ from aiokafka.errors import (
     UnknownMemberIdError,
     UnknownTopicOrPartitionError,
 )
-from aiokafka.protocol.metadata import MetadataResponse_v1
+from tests.support.scripted_connections import ScriptedConnections
 
 from waypost.kafka.group_member import GroupMember, GroupOptions
 
@@ -42,37 +41,19 @@ VERSIONS: Mapping[int, tuple[int, int]] = {
 JOIN, SYNC, HEARTBEAT, LEAVE, COMMIT, COMMITTED = 11, 14, 12, 13, 8, 9
 
 
-class Coordinator:
-    """Takes the place of connections to a cluster whose broker 1 coordinates the group. ``scripts`` has error codes or
+class Coordinator(ScriptedConnections):
+    """Broker 1 coordinates the group. ``scripts`` has error codes or
     exceptions for the next requests of a kind.
     """
 
     def __init__(self, partitions: int = 2) -> None:
-        self.cluster = ClusterMetadata()
+        super().__init__(TOPIC, *[1] * partitions)
         self.scripts: dict[int, list[int | Exception]] = defaultdict(list)
         self.asked: list[tuple[int, dict[str, Any]]] = []
         self.lookups = 0
         self.generation = 0
-        self.came = asyncio.Event()
         self.positions: dict[int, int] = {}
         self.refuses_lookups = False
-        self.grow(partitions)
-
-    def grow(self, partitions: int) -> None:
-        listed = [(0, number, 1, [1], [1]) for number in range(partitions)]
-        self.cluster.update_metadata(
-            MetadataResponse_v1(
-                brokers=[(1, "broker", 1, None)], controller_id=1, topics=[(0, TOPIC, False, listed)]
-            )
-        )
-
-    async def add_topic(self, topic: str) -> bool:
-        return True
-
-    async def force_metadata_update(self) -> bool:
-        return True
-
-    async def refresh(self) -> None: ...
 
     async def coordinator_lookup(self, kind: object, group_id: str) -> int:
         self.lookups += 1
@@ -115,12 +96,6 @@ class Coordinator:
 
     def count(self, key: int) -> int:
         return sum(one == key for one, _ in self.asked)
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(FAR):
-            while not condition():
-                self.came.clear()
-                await self.came.wait()
 
 
 class Life:
@@ -297,8 +272,8 @@ async def test_a_partition_of_a_missing_topic_has_no_position() -> None:
 async def test_new_partitions_are_noticed() -> None:
     coordinator = Coordinator()
     async with joined(coordinator) as life:
-        coordinator.grow(2)
-        coordinator.grow(3)
+        coordinator.lead(1, 1)
+        coordinator.lead(1, 1, 1)
         await coordinator.until(lambda: life.terms() == 2)
         assert life.told[-1] == [0, 1, 2]
 

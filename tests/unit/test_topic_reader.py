@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
-from aiokafka.cluster import ClusterMetadata
 from aiokafka.errors import (
     KafkaConnectionError,
     NotLeaderForPartitionError,
@@ -16,8 +15,8 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 from aiokafka.protocol.fetch import FetchRequest, FetchResponse_v11
-from aiokafka.protocol.metadata import MetadataResponse_v1
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from tests.support.scripted_connections import ScriptedConnections
 
 from waypost.kafka import topic_reader
 from waypost.kafka.topic_reader import TopicReader
@@ -27,49 +26,20 @@ FAR = 60.0
 A, B = TopicPartition(TOPIC, 0), TopicPartition(TOPIC, 1)
 
 
-class Cluster:
-    """Takes the place of connections. Partition 0 is led by broker 1 and partition 1 by broker 2; each has a log of
+class Cluster(ScriptedConnections):
+    """Partition 0 is led by broker 1 and partition 1 by broker 2; each has a log of
     batches with 10 records.
     """
 
     def __init__(self) -> None:
-        self.cluster = ClusterMetadata()
+        super().__init__(TOPIC, 1, 2)
         self.logs = {0: 3, 1: 3}  # batches
         self.first = {0: 0, 1: 0}
         self.errors: dict[int, list[int | Exception]] = defaultdict(list)
         self.replica = -1
         self.asked: list[tuple[int, int, int]] = []  # broker, partition, offset
         self.waits: list[int] = []
-        self.refreshed = 0
         self.held: dict[int, asyncio.Event] = {}
-        self.closed = False
-        self.came = asyncio.Event()
-        self.lead(1, 2)
-
-    def lead(self, *leaders: int) -> None:
-        listed = [(0, number, leader, [1, 2], [1, 2]) for number, leader in enumerate(leaders)]
-        brokers = [(node, "broker", node, None) for node in (1, 2)]
-        self.cluster.update_metadata(
-            MetadataResponse_v1(brokers=brokers, controller_id=1, topics=[(0, TOPIC, False, listed)])
-        )
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(FAR):
-            while not condition():
-                self.came.clear()
-                await self.came.wait()
-
-    async def bootstrap(self) -> None: ...
-
-    async def close(self) -> None:
-        self.closed = True
-
-    async def add_topic(self, topic: str) -> bool:
-        return True
-
-    async def refresh(self) -> None:
-        self.refreshed += 1
-        self.came.set()
 
     async def send(self, node: int, request: Any, *, group: object = None) -> Any:
         assert isinstance(request, FetchRequest)
