@@ -11,11 +11,11 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from tests.drills.documented import Drill, sections
 from tests.support.cli import CommandLine
+from tests.support.commands import create_body
 from tests.support.database_state import state_hash
 from tests.support.deployment import Deployment
 from tests.support.recovery import PARTITIONS, line, live, published, run, worked
 
-from waypost.wire.encode import create_body
 from waypost.wire.envelope import command_headers
 from waypost.wire.event_types import EventType
 from waypost_worker.devserver import Servers

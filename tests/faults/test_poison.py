@@ -11,8 +11,9 @@ import uuid
 
 from tests.faults.scene import Scene
 from tests.simulation.agents import Message, sessions_of
+from tests.support.commands import structured_event
 
-from waypost.wire.envelope import command_headers, structured_event
+from waypost.wire.envelope import command_headers
 from waypost.wire.event_types import EventType
 
 GOOD = b'{"name":"n","data":{}}'

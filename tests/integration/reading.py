@@ -4,12 +4,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
+from tests.support.commands import create_body
 from tests.support.deployment import Deployment
 from tests.support.timeouts import PATIENCE
 
 from waypost import Checkpoint, CheckpointManager, Reader, SessionReader
 from waypost.model.times import format_micros, to_micros
-from waypost.wire.encode import checkpoint_body, create_body, import_body
+from waypost.wire.encode import checkpoint_body, import_body
 from waypost.wire.envelope import command_headers
 from waypost.wire.event_types import EventType
 

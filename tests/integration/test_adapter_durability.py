@@ -13,6 +13,7 @@ from agents import SQLiteSession
 from aiokafka import AIOKafkaProducer
 from tests.integration.adapters import running_backend
 from tests.integration.langgraph_threads import history, put, put_all, thread
+from tests.support.commands import create_body
 from tests.support.deployment import CREATE, TIME, Deployment, deployment
 from tests.support.histories import Operation, is_linearizable
 from tests.support.timeouts import PATIENCE
@@ -25,7 +26,7 @@ from waypost.adapters.backend import Durability
 from waypost.adapters.claude_agent_sdk import WaypostSessionStore
 from waypost.adapters.langgraph import WaypostSaver
 from waypost.adapters.openai_agents import WaypostSession
-from waypost.wire.encode import CreateParts, create_body
+from waypost.wire.encode import CreateParts
 from waypost.wire.envelope import command_headers
 from waypost_worker.devserver import Servers
 

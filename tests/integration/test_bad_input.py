@@ -9,9 +9,10 @@ from typing import Any
 import orjson
 import pytest
 from aiokafka import AIOKafkaProducer
+from tests.support.commands import structured_event
 from tests.support.deployment import CREATE, TIME, Deployment, deployment
 
-from waypost.wire.envelope import command_headers, structured_event
+from waypost.wire.envelope import command_headers
 from waypost.wire.event_types import EventType
 from waypost_worker.devserver import Servers
 

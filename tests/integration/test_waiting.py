@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from tests.integration.odd_batches import send
 from tests.integration.subscribing import PARTITIONS, Results
+from tests.support.commands import create_body
 from tests.support.deployment import Deployment, deployment
 from tests.support.timeouts import PATIENCE
 
@@ -20,7 +21,7 @@ from waypost import (
     SyncPublisher,
 )
 from waypost.publisher.waiter import ResultWaiter
-from waypost.wire.encode import checkpoint_body, create_body
+from waypost.wire.encode import checkpoint_body
 from waypost.wire.event_types import EventType
 from waypost.wire.topics import partition_of
 from waypost_worker.devserver import Servers

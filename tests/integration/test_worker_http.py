@@ -13,12 +13,12 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from tests.integration.test_worker_process import Worker, publish
 from tests.integration.watched import Watched, ok
+from tests.support.commands import create_body
 from tests.support.deployment import CREATE, TIME, Deployment, deployment
 from tests.support.processes import freeze
 from tests.support.servers import POSTGRES_SETTINGS
 from tests.support.timeouts import PATIENCE
 
-from waypost.wire.encode import create_body
 from waypost.wire.envelope import command_headers
 from waypost.wire.event_types import EventType
 from waypost_worker.devserver import EmbeddedPostgres, Servers

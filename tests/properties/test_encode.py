@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.properties import python_values
 from tests.properties.generate import policies
+from tests.support.commands import create_body
 
 from waypost.errors import InvalidCommandError
 from waypost.model.brackets import nests_deeper
@@ -35,7 +36,7 @@ examples = settings(deadline=None, max_examples=150)
 @examples
 @given(python_values.names, python_values.data, st.one_of(st.none(), python_values.metadata))
 def test_a_create(name: str, data: dict[str, Any], metadata: dict[str, Any] | None) -> None:
-    body = encode.create_body(name, data, metadata)
+    body = create_body(name, data, metadata)
     action = parse_body(EventType.CREATE, body)
     assert action == encode.create_action(name, data, metadata)
     assert isinstance(action, Create)

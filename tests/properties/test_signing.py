@@ -9,9 +9,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.oracle import ed25519
+from tests.support.commands import structured_event
 
 from waypost.model.authority import key_problem
-from waypost.wire.envelope import command_headers, open_envelope, structured_event
+from waypost.wire.envelope import command_headers, open_envelope
 from waypost.wire.signing import (
     MAX_SIGNED_BODY,
     decode_key,

@@ -6,12 +6,13 @@ from random import Random
 from typing import Any
 
 import orjson
+from tests.support.commands import structured_event
 from tests.support.encrypted_data import looking_encrypted
 from tests.support.signing import public_key, signed_headers
 
 from waypost.model.times import format_micros
 from waypost.wire.encode import authority_body, skip_body
-from waypost.wire.envelope import command_headers, structured_event
+from waypost.wire.envelope import command_headers
 from waypost.wire.event_types import EventType
 from waypost.wire.topics import partition_of
 

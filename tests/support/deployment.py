@@ -14,11 +14,11 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from tests.oracle.books import Books, Records, balance, follow, read_all
+from tests.support.commands import create_body
 from tests.support.timeouts import PATIENCE
 
 from waypost import Topics
 from waypost.shards import ShardSlot, dsn_list, shard_of
-from waypost.wire.encode import create_body
 from waypost.wire.envelope import command_headers
 from waypost.wire.event_types import EventType
 from waypost.wire.topics import partition_of

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import orjson
+from tests.support.commands import create_body
 
 from waypost.model.times import format_micros
-from waypost.wire.encode import create_body
 from waypost.wire.envelope import command_headers
 from waypost.wire.event_types import EventType
 from waypost.wire.topics import partition_of

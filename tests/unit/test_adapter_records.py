@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.commands import create_body
 
 from waypost.adapters.commands import create_command
 from waypost.adapters.records import Record, Row, divided, new_tag, prefix_end, session_path, with_own
 from waypost.adapters.turns import Turns
 from waypost.errors import InvalidCommandError
 from waypost.model.limits import MAX_DATA_BYTES, MAX_SESSION_ID, dump_object, text_problem
-from waypost.wire.encode import create_body, encoded_create
+from waypost.wire.encode import encoded_create
 
 
 def test_a_name_with_several_parts_is_readable_if_it_can_be() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
+from tests.support.commands import create_body
 
 from waypost.model.commands import ImportItem
 from waypost.model.decisions import (
@@ -35,7 +36,6 @@ from waypost.wire.command_models import BODIES
 from waypost.wire.encode import (
     authority_body,
     checkpoint_body,
-    create_body,
     expire_body,
     import_body,
     policy_body,

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 import pytest
+from tests.support.commands import create_body
 
 from waypost.errors import InvalidCommandError, WaypostError
 from waypost.wire import encode
@@ -23,16 +24,16 @@ def refusal(call: Callable[..., Any], *arguments: Any) -> tuple[str, str]:
 
 
 def test_a_create_is_name_metadata_data() -> None:
-    assert encode.create_body("n", {"a": 1}) == b'{"name":"n","data":{"a":1}}'
-    assert encode.create_body("n", {}, {"b": 1, "a": 2}) == b'{"name":"n","metadata":{"a":2,"b":1},"data":{}}'
-    assert encode.create_body("n", {}, {}) == encode.create_body("n", {}, None) == b'{"name":"n","data":{}}'
+    assert create_body("n", {"a": 1}) == b'{"name":"n","data":{"a":1}}'
+    assert create_body("n", {}, {"b": 1, "a": 2}) == b'{"name":"n","metadata":{"a":2,"b":1},"data":{}}'
+    assert create_body("n", {}, {}) == create_body("n", {}, None) == b'{"name":"n","data":{}}'
 
 
 def test_a_name_may_be_a_string_enum() -> None:
     class Stage(StrEnum):
         STARTED = "started"
 
-    assert encode.create_body(Stage.STARTED, {}) == b'{"name":"started","data":{}}'
+    assert create_body(Stage.STARTED, {}) == b'{"name":"started","data":{}}'
 
 
 @pytest.mark.parametrize(
@@ -62,13 +63,13 @@ def test_a_name_may_be_a_string_enum() -> None:
     ],
 )
 def test_a_create_that_breaks_a_limit(arguments: tuple[Any, ...], code: str, message: str) -> None:
-    found = refusal(encode.create_body, *arguments)
+    found = refusal(create_body, *arguments)
     assert found == refusal(encode.create_action, *arguments)
     assert (found[0], found[1][: len(message)]) == (code, message)
 
 
 def test_the_limits_themselves_pass() -> None:
-    body = encode.create_body("n" * 200, {"a": "x" * (900 * KB - 8)}, {"a": "x" * (16 * KB - 8)})
+    body = create_body("n" * 200, {"a": "x" * (900 * KB - 8)}, {"a": "x" * (16 * KB - 8)})
     assert len(body) > 916 * KB
 
 

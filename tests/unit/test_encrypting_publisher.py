@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 import pytest
+from tests.support.commands import create_body
 from tests.support.keys import key_codec, read_back
 from tests.support.timeouts import PATIENCE
 
@@ -27,7 +28,6 @@ from waypost import (
 )
 from waypost.encryption.codec import MAX_PLAINTEXT_BYTES, Found
 from waypost.encryption.key_store import StoredKey
-from waypost.wire.encode import create_body
 from waypost.wire.event_types import EventType
 
 NOWHERE = "127.0.0.1:1"

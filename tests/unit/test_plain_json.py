@@ -7,10 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from waypost.errors import InvalidCommandError
+from waypost.model.brackets import nests_deeper
 from waypost.model.limits import MAX_NESTING, check_json
-from waypost.wire.plain_json import is_object_to_orjson, is_object_to_simdjson, is_plain_object
+from waypost.wire.plain_json import is_object_to_orjson, is_object_to_simdjson, looks_like_object
 
 Look = Callable[[bytes], bool]
+
+
+def is_plain_object(raw: bytes, levels: int) -> bool:
+    return looks_like_object(raw) and not nests_deeper(raw, levels)
 
 
 def simdjson_look(raw: bytes) -> bool:

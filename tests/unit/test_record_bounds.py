@@ -11,12 +11,13 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.support.commands import structured_event
 from tests.unit.test_traceparent import GOOD
 
 from waypost.errors import InvalidCommandError
 from waypost.model.limits import MAX_COMMAND_BYTES, MAX_HEADERS, MAX_HEADERS_BYTES
 from waypost.model.partition_state import PartitionState
-from waypost.wire.envelope import command_headers, glimpse, open_envelope, structured_event
+from waypost.wire.envelope import command_headers, glimpse, open_envelope
 from waypost_worker.partition.batch import Batch, decode
 from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.kept import (

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.simulation.broker import CommandRecord
+from tests.support.commands import create_body
 from tests.support.signing import public_key, signed_headers
 
-from waypost.wire.encode import authority_body, create_body, skip_body
+from waypost.wire.encode import authority_body, skip_body
 from waypost.wire.envelope import command_headers
 from waypost.wire.event_types import EventType
 from waypost_worker.partition.ownership import anchor_of

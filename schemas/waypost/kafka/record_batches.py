@@ -72,11 +72,6 @@ class BatchHeader(NamedTuple):
         return self.attributes & _CODEC_MASK
 
     @property
-    def is_transactional(self) -> bool:
-        """Return whether the records count only if their transaction is committed."""
-        return bool(self.attributes & _TRANSACTIONAL)
-
-    @property
     def is_control(self) -> bool:
         """Return whether the broker wrote it, for example to end a transaction."""
         return bool(self.attributes & _CONTROL)

@@ -131,17 +131,6 @@ def _with_metadata(
     return parts
 
 
-def create_body(
-    name: str,
-    data: dict[str, Any],
-    metadata: dict[str, Any] | None = None,
-    default: Default | None = None,
-) -> bytes:
-    """Body of a create."""
-    parts = create_parts(name, data, metadata, default)
-    return parts.body(parts.data)
-
-
 def action_parts(action: Create) -> CreateParts:
     """Parts of a create that was read from a body."""
     head = b'{"name":' + orjson.dumps(action.name)

@@ -25,7 +25,7 @@ from waypost.model.limits import (
     MAX_TYPE,
     text_problem,
 )
-from waypost.model.times import clamp_micros, format_micros, parse_micros
+from waypost.model.times import clamp_micros, parse_micros
 from waypost.wire.raw_json import member_spans, repeated_key
 from waypost.wire.traceparent import valid_traceparent
 
@@ -374,18 +374,6 @@ def command_headers(
     if traceparent is not None:
         headers.append(("traceparent", traceparent))
     return headers
-
-
-def structured_event(attributes: Mapping[str, str], taken_at: int, body: bytes) -> bytes:
-    """A command in structured mode: the value of a record with content-type application/cloudevents+json."""
-    event: dict[str, Any] = {
-        "specversion": "1.0",
-        **attributes,
-        "time": format_micros(taken_at),
-        "datacontenttype": "application/json",
-        "data": orjson.Fragment(body),
-    }
-    return orjson.dumps(event)
 
 
 def _invalid(message: str) -> InvalidCommandError:

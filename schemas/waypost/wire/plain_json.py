@@ -40,13 +40,6 @@ _LONGEST: Final = 64 * 1024
 LARGE: Final = 1024 * 1024
 
 
-def is_plain_object(raw: bytes, levels: int) -> bool:
-    """Return whether ``raw`` certainly is a JSON object that nests no deeper than ``levels`` and holds no integer
-    beyond 64 bits.
-    """
-    return looks_like_object(raw) and not nests_deeper(raw, levels)
-
-
 def check_object(raw: bytes, what: str = "the body", around: int = 1) -> None:
     """Raise InvalidCommandError (``invalid-body``) unless ``raw`` is a JSON object within the limits of the contract.
 
@@ -98,7 +91,7 @@ def foreign_form(raw: bytes) -> str | None:
 
 
 def is_object_to_orjson(raw: bytes) -> bool:
-    """Return the same for any depth, without simdjson."""
+    """Return what ``looks_like_object`` does, without simdjson."""
     try:
         return type(orjson.loads(raw)) is dict and not has_long_number(raw)
     except ValueError:

@@ -15,13 +15,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final, NamedTuple
 
+from tests.support.commands import create_body
 from tests.tools.bench.states import states
 
 from waypost.model.index import Session
 from waypost.model.partition_state import PartitionState
 from waypost.model.retention import RetentionPolicy
 from waypost.model.times import format_micros
-from waypost.wire.encode import create_body
 from waypost.wire.envelope import command_headers
 from waypost.wire.event_types import EventType
 from waypost.wire.topics import partition_of

@@ -15,13 +15,13 @@ from collections.abc import Callable
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
+from tests.support.commands import create_body
 from tests.tools.bench.children import run_child, say, word
 from tests.tools.bench.plan import DATA_BYTES, SESSIONS
 from tests.tools.bench.states import session_name, states
 
 from waypost import Publisher, Topics
 from waypost.model.times import format_micros
-from waypost.wire.encode import create_body
 from waypost.wire.envelope import command_headers
 from waypost.wire.event_types import EventType
 from waypost.wire.topics import partition_of

@@ -21,8 +21,9 @@ import threading
 import time
 from typing import Any
 
+from tests.support.commands import create_body
+
 from waypost import Publisher, SyncPublisher
-from waypost.wire.encode import create_body
 from waypost.wire.event_types import EventType
 
 PAUSE_SECONDS = 0.002

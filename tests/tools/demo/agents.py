@@ -13,10 +13,11 @@ from typing import Any
 
 import orjson
 from aiokafka import AIOKafkaProducer
+from tests.support.commands import structured_event
 
 from waypost import Publisher, Topics
 from waypost.model.times import format_micros
-from waypost.wire.envelope import command_headers, structured_event
+from waypost.wire.envelope import command_headers
 from waypost.wire.event_types import EventType
 from waypost.wire.topics import partition_of
 
