@@ -14,7 +14,7 @@ from waypost_worker.devserver import Servers
 from waypost_worker.kafka.connection import Connection
 from waypost_worker.kafka.membership import Membership
 from waypost_worker.kafka.topics import create_topics
-from waypost_worker.partition.ports import UnavailableError
+from waypost_worker.partition.ports import RefusedError, UnavailableError
 
 PARTITIONS = 12
 ALL = frozenset(range(PARTITIONS))
@@ -231,6 +231,22 @@ async def test_a_session_timeout_that_the_broker_refuses_is_said(group: Group) -
     async with group.member(session_timeout=0.9) as member:
         await until(lambda: member.failed is not None, member)
         assert "set WAYPOST_SESSION_TIMEOUT between them" in repr(member.failed)
+
+
+async def test_a_member_whose_instance_id_another_took_refuses_to_continue(
+    group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A heartbeat would let the first one replace the second.
+    monkeypatch.setattr("waypost_worker.kafka.membership._HEARTBEAT", PATIENCE)
+    async with group.member(600, "worker-1") as first:
+        await until(settled(first), first)
+        async with group.member(600, "worker-1") as second:
+            await until(settled(second), second)
+            first._member._join_again()
+            await until(lambda: first.failed is not None, first)
+            assert isinstance(first.failed, RefusedError)
+            assert "its own instance id (WAYPOST_GROUP_INSTANCE_ID)" in str(first.failed)
+            assert second.failed is None
 
 
 async def test_an_error_that_nobody_expects_is_noticed(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,8 @@ from aiokafka.errors import (
 )
 from tests.support.scripted_connections import ScriptedConnections
 
-from waypost.kafka.group_member import GroupMember, GroupOptions
+from waypost.kafka.group_member import FencedInstanceIdError, GroupMember, GroupOptions
+from waypost.subscriber.failures import subscriber_error
 
 TOPIC = "results"
 FAR = 60.0
@@ -309,6 +310,22 @@ async def test_an_error_that_waiting_does_not_help_ends_the_member(key: int) -> 
         with pytest.raises(GroupAuthorizationFailedError, match="group"):
             await life.task
     assert asyncio.all_tasks() == before
+
+
+@pytest.mark.parametrize("key", [JOIN, SYNC])
+async def test_a_member_whose_instance_id_another_took_says_so_and_ends(key: int) -> None:
+    coordinator = Coordinator()
+    async with joined(coordinator, instance_id="worker-1") as life:
+        coordinator.scripts[HEARTBEAT] = [RebalanceInProgressError.errno]
+        coordinator.scripts[key] = [FencedInstanceIdError.errno]
+        async with asyncio.timeout(FAR):
+            with pytest.raises(FencedInstanceIdError) as raised:
+                await life.task
+    for said in ("'group' with the instance id 'worker-1'", "positions are kept", "Stop one of the two"):
+        assert said in str(raised.value)
+    shown = str(subscriber_error(raised.value, TOPIC, "group"))
+    assert shown.startswith("Another member joined")
+    assert "group_instance_id in kafka_options" in shown
 
 
 async def test_a_group_that_may_not_be_used_is_named() -> None:

@@ -52,6 +52,12 @@ _NO_OFFSET: Final = -1
 _OUTDATED: Final = (UnknownMemberIdError, IllegalGenerationError, RebalanceInProgressError)
 
 
+class FencedInstanceIdError(KafkaError):
+    """Another member has joined the group with the instance id of this one. aiokafka does not know this error."""
+
+    errno = 82
+
+
 class _Lane(Enum):
     """A broker does not read the next request of a connection while a join waits for other members. Until then,
     nothing but leaving makes sense.
@@ -350,6 +356,12 @@ class GroupMember:
             self._coordinator = None
         elif error is UnknownMemberIdError:
             self._member_id = JoinGroupRequest.UNKNOWN_MEMBER_ID
+        elif code == FencedInstanceIdError.errno:
+            raise FencedInstanceIdError(
+                f"Another member joined the group {self._options.group_id!r} with the instance id "
+                f"{self._options.instance_id!r}, so Kafka removed this one. Committed positions are kept. Stop one of "
+                "the two, or give each its own instance id"
+            )
         raise error(topic if error is TopicAuthorizationFailedError else self._options.group_id)
 
 

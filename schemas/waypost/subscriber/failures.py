@@ -20,6 +20,7 @@ from aiokafka.errors import (
 )
 
 from waypost.errors import AccessDeniedError, KafkaUnavailableError, SubscriberError, WaypostError
+from waypost.kafka.group_member import FencedInstanceIdError
 
 _LOGIN: Final = (
     AuthenticationFailedError,
@@ -50,6 +51,8 @@ def subscriber_error(error: KafkaError, topic: str, group: str | None) -> Waypos
             return AccessDeniedError(
                 f"Kafka does not let this client join the group {group!r}. {_KEPT} {_ACLS}"
             )
+        case FencedInstanceIdError():
+            return SubscriberError(f"{error.args[0]} (group_instance_id in kafka_options).")
         case ClusterAuthorizationFailedError():
             return AccessDeniedError(f"Kafka denied a request of the subscriber: {error}. {_KEPT} {_ACLS}")
         case _ if isinstance(error, _LOGIN):

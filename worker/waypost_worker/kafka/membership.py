@@ -15,7 +15,7 @@ from aiokafka.errors import InvalidSessionTimeoutError
 from waypost import __version__
 from waypost.kafka.cluster_connections import ClusterConnections
 from waypost.kafka.diagnosis import require_access
-from waypost.kafka.group_member import GroupMember, GroupOptions
+from waypost.kafka.group_member import FencedInstanceIdError, GroupMember, GroupOptions
 from waypost.kafka.log_offsets import END, FIRST, READ_COMMITTED, offsets_at
 from waypost_worker.kafka.connection import PASSING, Connection, kafka_errors, quietly
 from waypost_worker.kafka.group_members import member_client_id
@@ -160,6 +160,8 @@ class Membership:
                     "Nothing was changed; set WAYPOST_SESSION_TIMEOUT between them"
                 )
             )
+        except FencedInstanceIdError as error:
+            self._fail(RefusedError(f"{error.args[0]} (WAYPOST_GROUP_INSTANCE_ID)"))
         except Exception as error:
             self._fail(error)
 
