@@ -34,6 +34,15 @@ async def create(world: Deployment, topic: str, **settings: str) -> None:
         await admin.close()
 
 
+async def delete(world: Deployment, topic: str) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=world.endpoints.bootstrap_servers)
+    await admin.start()
+    try:
+        await admin.delete_topics([topic])
+    finally:
+        await admin.close()
+
+
 async def read(world: Deployment, topic: str, count: int) -> list[Any]:
     consumer = AIOKafkaConsumer(
         topic, bootstrap_servers=world.endpoints.bootstrap_servers, auto_offset_reset="earliest"
@@ -110,6 +119,24 @@ async def test_a_dead_letter_that_is_not_taken_ends_the_run_before_its_event(
         await subscriber(world, group=GROUP, from_beginning=True).run(handler, retries=0, dead_letters=topic)
     assert str(caught.value.__cause__) == "for good"
     assert subjects(await drain(subscriber(world, group=GROUP), 3)) == sent[2:]
+
+
+async def test_a_dead_letter_topic_that_is_deleted_ends_the_run_before_its_event(
+    world: Deployment, results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = f"{world.topics.prefix}.dead"
+    await create(world, topic)
+    sent = await results.many(3, sessions=1)
+
+    async def handler(event: Event) -> None:
+        if event.subject == sent[1]:
+            monkeypatch.setattr("waypost.subscriber.dead_letters._TOPIC_SECONDS", 0.5)
+            await delete(world, topic)
+            raise RuntimeError("for good")
+
+    with pytest.raises(DeadLetterError, match=r"UnknownTopicOrPartitionError.*The position stays before it"):
+        await subscriber(world, group=GROUP, from_beginning=True).run(handler, retries=0, dead_letters=topic)
+    assert subjects(await drain(subscriber(world, group=GROUP), 2)) == sent[1:]
 
 
 async def test_a_dead_letter_topic_that_is_missing_is_told_before_an_event_is_taken(

@@ -134,6 +134,32 @@ async def test_closing_while_the_broker_is_frozen_takes_seconds_and_leaves_nothi
     assert not {task for task in asyncio.all_tasks() - before if "waypost" in repr(task)}
 
 
+async def test_a_run_that_waits_for_a_dead_letter_ends_in_seconds_while_the_broker_is_frozen(
+    world: Deployment, results: Results, kafka: EmbeddedKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("waypost.subscriber.dispatcher._FINISH_SECONDS", 0.5)
+    before = asyncio.all_tasks()
+    events = subscriber(world, from_beginning=True)
+    failing = asyncio.Event()
+
+    async def handler(_: Event) -> None:
+        await asyncio.to_thread(freeze, kafka)
+        failing.set()
+        raise RuntimeError("for good")
+
+    await results.many(1)
+    running = asyncio.create_task(events.run(handler, retries=0, dead_letters=world.topics.commands))
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await failing.wait()
+        async with asyncio.timeout(20):  # half the time limit of one request
+            await events.close()
+            await running
+    finally:
+        await asyncio.to_thread(kafka.resume)
+    assert not {task for task in asyncio.all_tasks() - before if "kafka" in repr(task)}
+
+
 async def test_a_member_that_is_killed_is_replaced_by_another_from_its_last_commit(
     world: Deployment, results: Results
 ) -> None:

@@ -52,7 +52,9 @@ class ProducerBatch:
         self._builder: Any = DefaultRecordBatchBuilder(_MAGIC, codec, 0, -1, -1, -1, most_bytes)
         self.count = 0
 
-    def append(self, *, key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> bool:
+    def append(
+        self, *, key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes | None]]
+    ) -> bool:
         """Append a record. Return whether it fits; the first one always does."""
         if self._builder.append(self.count, None, key, value, headers) is None:
             return False
