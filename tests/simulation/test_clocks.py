@@ -8,7 +8,7 @@ from tests.simulation.database import Tables
 from tests.simulation.loop import OUTSIDE
 from tests.simulation.oracle import judge
 from tests.simulation.replies import answered_command
-from tests.simulation.test_found import commands, quiet
+from tests.simulation.small_worlds import commands, quiet
 from tests.simulation.world import PRODUCER_EXPIRY, World
 
 

@@ -11,7 +11,7 @@ from tests.simulation.loop import OUTSIDE
 from tests.simulation.oracle import judge
 from tests.simulation.removed_early import COMMANDS, RESULTS
 from tests.simulation.replies import answered_command
-from tests.simulation.test_found import commands, quiet
+from tests.simulation.small_worlds import commands, quiet
 from tests.simulation.world import World
 
 

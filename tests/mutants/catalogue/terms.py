@@ -10,6 +10,7 @@ from tests.mutants.catalogue.places import (
     OWNER,
     OWNERSHIP,
     REMOVED,
+    REPLACED,
     SEARCH,
     SKIPS,
     TAIL,
@@ -150,7 +151,7 @@ TERMS: tuple[Mutant, ...] = (
         "results-behind-the-commands-accepted",
         "results of commands that the command topic does not have are accepted",
         (Edit(ACQUIRE + "acquire", "if restored:", "if False:"),),
-        tests=(FOUND + "test_results_of_commands_that_the_command_topic_does_not_have_are_refused",),
+        tests=(REPLACED + "test_results_of_commands_that_the_command_topic_does_not_have_are_refused",),
     ),
     Mutant(
         "an-authority-is-no-reason-to-look-ahead",
@@ -174,7 +175,7 @@ TERMS: tuple[Mutant, ...] = (
         "the last result below F is not looked at",
         (Edit(ACQUIRE + "_read_tail", "tail.check_position()", "pass"),),
         tests=(
-            FOUND + "test_a_recreated_results_topic_is_refused_although_it_is_longer_than_the_former_one",
+            REPLACED + "test_a_recreated_results_topic_is_refused_although_it_is_longer_than_the_former_one",
         ),
     ),
     Mutant(
@@ -188,27 +189,27 @@ TERMS: tuple[Mutant, ...] = (
             ),
         ),
         tests=(
-            FOUND + "test_a_log_that_was_replaced_while_its_owner_stood_still_is_noticed_when_it_wakes_up",
+            REPLACED + "test_a_log_that_was_replaced_while_its_owner_stood_still_is_noticed_when_it_wakes_up",
         ),
     ),
     Mutant(
         "disturbances-passed-over",
         "an owner does not look at the command topic after what disturbed its fetch",
         (Edit(TERM + "Term.run", "if frozen or self._log.disturbances != disturbances:", "if frozen:"),),
-        tests=(FOUND + "test_a_log_that_was_replaced_at_once_is_noticed_by_what_disturbed_the_fetch",),
+        tests=(REPLACED + "test_a_log_that_was_replaced_at_once_is_noticed_by_what_disturbed_the_fetch",),
     ),
     Mutant(
         "added-partitions-passed-over",
         "an owner that looks at the command topic again does not count its partitions",
         (Edit(TERM + "Term._look_again", "if partitions != self._acquired.partitions:", "if False:"),),
-        tests=(FOUND + "test_partitions_that_were_added_are_noticed_by_what_disturbed_the_fetch",),
+        tests=(REPLACED + "test_partitions_that_were_added_are_noticed_by_what_disturbed_the_fetch",),
     ),
     Mutant(
         "passed-over-offsets-unchecked",
         "an owner that was frozen does not look whether offsets that were empty hold records now",
         (Edit(TERM + "Term._look_again", "await self._check_skipped(records)", "pass"),),
         tests=(
-            FOUND
+            REPLACED
             + "test_records_that_took_the_place_of_passed_over_ones_while_an_owner_was_frozen_are_not_skipped",
         ),
     ),
