@@ -5,10 +5,11 @@ from tests.mutants.catalogue.client import CLIENT
 from tests.mutants.catalogue.commits import COMMITS
 from tests.mutants.catalogue.encryption import ENCRYPTION
 from tests.mutants.catalogue.erasure import ERASURE
+from tests.mutants.catalogue.kafka import KAFKA
 from tests.mutants.catalogue.model import MODEL
+from tests.mutants.catalogue.postgres import POSTGRES
 from tests.mutants.catalogue.protocol import PROTOCOL
 from tests.mutants.catalogue.recovery import RECOVERY
-from tests.mutants.catalogue.servers import SERVERS
 from tests.mutants.catalogue.takeovers import TAKEOVERS
 from tests.mutants.catalogue.tenants import TENANTS
 from tests.mutants.catalogue.terms import TERMS
@@ -21,7 +22,8 @@ MUTANTS: tuple[Mutant, ...] = (
     *ERASURE,
     *CLIENT,
     *RECOVERY,
-    *SERVERS,
+    *POSTGRES,
+    *KAFKA,
     *COMMITS,
     *TAKEOVERS,
     *ADAPTERS,
