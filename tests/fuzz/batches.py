@@ -13,7 +13,7 @@ from typing import Any, Final
 import cramjam
 from tests.fuzz.commands import some_creates
 from tests.fuzz.payloads import INT32, INT64
-from tests.support.batch_variants import packed, variants
+from tests.support.batch_variants import variants
 from tests.support.hostile_batches import (
     CONTROL,
     DELETE_HORIZON,
@@ -38,6 +38,7 @@ from tests.support.hostile_batches import (
     zstd_raw_block,
     zstd_rle_block,
 )
+from tests.support.variant import packed
 
 _HEADER_BYTES: Final = 61
 _MB: Final = 1_000_000

@@ -13,9 +13,9 @@ from random import Random
 from typing import Any, Final
 
 from tests.fuzz.commands import SESSIONS, Command, Header, command_batch, joined, valid_headers
-from tests.support.batch_variants import packed
 from tests.support.dear_bodies import LARGE_BODIES, large_body
 from tests.support.hostile_batches import GZIP, LZ4, ZSTD, batch
+from tests.support.variant import packed
 
 from waypost.wire.event_types import COMMAND_TYPES
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from random import Random
 from typing import Final
 
-from tests.support.batch_variants import packed
 from tests.support.hostile_batches import NONE, batch, header, record
+from tests.support.variant import packed
 
 from waypost.wire.topics import partition_of
 

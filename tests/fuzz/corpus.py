@@ -21,7 +21,6 @@ from tests.fuzz.commands import (
     valid_headers,
 )
 from tests.fuzz.inputs import Input, saved
-from tests.support.batch_variants import packed
 from tests.support.dear_bodies import LARGE_BODIES, large_body
 from tests.support.hostile_batches import (
     GZIP,
@@ -37,6 +36,7 @@ from tests.support.hostile_batches import (
     record,
     varint,
 )
+from tests.support.variant import packed
 
 from waypost.wire.topics import partition_of
 

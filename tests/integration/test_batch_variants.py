@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 
 import pytest
-from tests.support.batch_variants import Variant, variants
+from tests.support.batch_variants import variants
 from tests.support.hostile_batches import GZIP, batch, gzip_member, message, records
 from tests.support.raw_kafka import RawKafka
 from tests.support.record_pieces import answer, assert_tiled
+from tests.support.variant import Variant
 
 from waypost import Topics
 from waypost.kafka.record_batches import decode_batches

@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tests.support.batch_variants import packed, variants
+from tests.support.batch_variants import variants
 from tests.support.hostile_batches import GZIP, LZ4, NONE, SNAPPY, ZSTD, batch, header, moved, record, sealed
 from tests.support.record_pieces import assert_tiled
+from tests.support.variant import packed
 
 from waypost.kafka import records as record_parser
 from waypost.kafka.record_batches import Damaged, Hole, Piece, Records, Unreadable, decode_batches

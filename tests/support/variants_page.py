@@ -5,8 +5,9 @@ from itertools import groupby
 from typing import Final
 
 from aiokafka.record.memory_records import MemoryRecords
-from tests.support.batch_variants import CODECS, Variant, variants
+from tests.support.batch_variants import variants
 from tests.support.hostile_batches import NONE
+from tests.support.variant import CODECS, Variant
 
 from waypost.kafka.record_batches import Records, decode_batches
 

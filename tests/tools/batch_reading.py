@@ -12,8 +12,8 @@ from typing import Any
 
 import google_crc32c
 from aiokafka.record.memory_records import MemoryRecords
-from tests.support.batch_variants import CODECS, packed
 from tests.support.hostile_batches import batch, header, moved, record
+from tests.support.variant import CODECS, packed
 
 from waypost.kafka.record_batches import Records, decode_batches
 

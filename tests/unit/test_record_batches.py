@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from tests.support.batch_variants import THREE, Variant, packed, variants
+from tests.support.batch_variants import variants
 from tests.support.hostile_batches import (
     CONTROL,
     GZIP,
@@ -32,6 +32,7 @@ from tests.support.hostile_batches import (
     zstd_rle_block,
 )
 from tests.support.record_pieces import answer, assert_tiled
+from tests.support.variant import THREE, Variant, packed
 
 from waypost.kafka import decompression
 from waypost.kafka import records as record_parser
@@ -149,7 +150,7 @@ print(peak() - before)
 def test_a_lack_of_memory_is_no_verdict_on_a_batch() -> None:
     program = """
 import resource
-from tests.support.batch_variants import THREE
+from tests.support.variant import THREE
 from tests.support.hostile_batches import ZSTD, batch, zstd_frame
 from waypost.kafka.record_batches import decode_batches
 raw = batch(zstd_frame(THREE, window=17 << 3), 3, ZSTD)
