@@ -1,10 +1,13 @@
-"""Mutants of group commit on the real Postgres, for conformance and integration tests to catch."""
+"""Mutants of group commit on the real Postgres and of group append on the real Kafka, for conformance and integration
+tests to catch.
+"""
 
 from tests.mutants.mutant import Edit, Mutant
 
 GROUP = "sql:commit_group"
 COMMITTER = "waypost_worker.postgres.group_commit:GroupCommitter."
 GROUPS = "tests/conformance/test_store_groups.py::"
+APPENDS = "tests/integration/test_group_append.py::"
 SQL_GROUPS = "tests/integration/test_postgres_groups.py::"
 
 
@@ -88,6 +91,18 @@ COMMITS: tuple[Mutant, ...] = (
         tests=_in(GROUPS, "test_a_fenced_batch_changes_nothing_and_the_others_count"),
     ),
     Mutant(
+        "group-fenced-as-a-whole",
+        "if one member of a group is fenced, all are told that they are",
+        (
+            Edit(
+                COMMITTER + "_run",
+                "places.get(part.partition) or overtaken(part.partition)",
+                "(len(places) == len(parts) and places[part.partition]) or overtaken(part.partition)",
+            ),
+        ),
+        tests=_in(GROUPS, "test_a_fenced_batch_changes_nothing_and_the_others_count"),
+    ),
+    Mutant(
         "group-rows-locked-in-any-order",
         "a group locks its partitions in the order in which their owners came",
         (
@@ -163,5 +178,17 @@ COMMITS: tuple[Mutant, ...] = (
             ),
         ),
         tests=_in(SQL_GROUPS, "test_partitions_with_a_session_in_common_are_committed_one_by_one"),
+    ),
+    Mutant(
+        "append-error-for-all",
+        "an error of one partition in a Produce request is taken for the answer to all",
+        (
+            Edit(
+                "waypost_worker.kafka.produce:ProduceGroup.outcomes",
+                'answers.get(batch.partition, NotSentError("the broker did not answer for this partition"))',
+                "max(answers.values(), key=lambda answer: answer.error_code)",
+            ),
+        ),
+        tests=_in(APPENDS, "test_each_partition_of_a_request_is_judged_by_itself"),
     ),
 )
