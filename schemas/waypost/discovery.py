@@ -67,7 +67,7 @@ def find_deployment() -> Deployment:
     Raises:
         SettingsError: A setting or a file can't be used.
     """
-    settings = _Settings()
+    settings = _SettingsSource()
     servers, dsn = settings.get("bootstrap_servers"), settings.get("postgres_dsn")
     if servers is None and dsn is None:
         # Both or none: a Kafka of one deployment with the Postgres of another is never meant.
@@ -93,7 +93,7 @@ def find_key_settings() -> KeySettings:
     Raises:
         SettingsError: No key settings are set, or a setting or a file can't be used.
     """
-    found = _Settings().keys()
+    found = _SettingsSource().keys()
     if found is None:
         raise SettingsError(
             "neither keys_dsn nor keys_directory is set, so it is not known where the session keys are"
@@ -101,8 +101,8 @@ def find_key_settings() -> KeySettings:
     return found
 
 
-class _Settings:
-    """Settings as texts: variables before the file, and at each place a secret before the file that holds it."""
+class _SettingsSource:
+    """The sources of settings: variables before the file, and at each place a secret before the file that holds it."""
 
     def __init__(self) -> None:
         self._file = _config_file()

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import pytest
 
 from waypost.model.index import Entry, Session
-from waypost_worker.partition.ports import Changes, Claim, Commit, Row, Store, StoredOutbox
+from waypost_worker.partition.ports import AcquiredState, Changes, Commit, Row, Store, StoredOutbox
 from waypost_worker.postgres.group_acquire import GroupAcquirer
 from waypost_worker.postgres.group_commit import GroupCommitter, overtaken
 from waypost_worker.postgres.pool import open_pool
@@ -115,18 +115,18 @@ STORES = [
 class Hand:
     """An owner without Kafka: it acquires, and commits batches one after the other."""
 
-    def __init__(self, store: Store, claim: Claim) -> None:
+    def __init__(self, store: Store, state: AcquiredState) -> None:
         self.store = store
-        self.claim = claim
-        self.next_offset = claim.next_offset
-        self.emitted = claim.emitted
-        self.results_offset = claim.results_offset
+        self.state = state
+        self.next_offset = state.next_offset
+        self.emitted = state.emitted
+        self.results_offset = state.results_offset
 
     def batch(self, changes: Changes | None = None, *, offsets: int = 10, by_owner: bool = True) -> Commit:
         """The next batch, of so many offsets."""
         first = self.next_offset
         return Commit(
-            epoch=self.claim.epoch,
+            epoch=self.state.epoch,
             expected_offset=first,
             next_offset=first + offsets,
             anchor=b"anchor of %d" % (first + offsets - 1),

@@ -7,32 +7,32 @@ import pytest
 from tests.conformance.stores import PARTITIONS, Hand, Stores, acquired, entry, puts
 
 from waypost.model.retention import RetentionPolicy
-from waypost_worker.partition.ports import Claim, Fence, FencedError, RefusedError, StoredOutbox
+from waypost_worker.partition.ports import AcquiredState, Fence, FencedError, RefusedError, StoredOutbox
 
 # Acquiring.
 
 
 async def test_an_unknown_partition_begins_at_the_beginning(stores: Stores) -> None:
-    claim = (await acquired(stores)).claim
-    assert (claim.epoch, claim.next_offset, claim.anchor) == (1, 0, None)
-    assert (claim.emitted, claim.results_offset, claim.producer_id) == (-1, 0, None)
-    assert (claim.partitions, claim.default_policy, claim.default_commands) == (
+    state = (await acquired(stores)).state
+    assert (state.epoch, state.next_offset, state.anchor) == (1, 0, None)
+    assert (state.emitted, state.results_offset, state.producer_id) == (-1, 0, None)
+    assert (state.partitions, state.default_policy, state.default_commands) == (
         PARTITIONS,
         RetentionPolicy(),
         [],
     )
-    assert list(claim.outbox) == []
+    assert list(state.outbox) == []
 
 
 async def test_every_claim_raises_the_epoch_of_its_partition_alone(stores: Stores) -> None:
-    assert [(await acquired(stores)).claim.epoch for _ in range(3)] == [1, 2, 3]
-    assert (await acquired(stores, 1)).claim.epoch == 1
+    assert [(await acquired(stores)).state.epoch for _ in range(3)] == [1, 2, 3]
+    assert (await acquired(stores, 1)).state.epoch == 1
 
 
 async def test_of_racing_claims_each_gets_an_epoch_of_its_own(stores: Stores) -> None:
     opened = [await stores.open() for _ in range(6)]
-    claims = await asyncio.gather(*(store.acquire(PARTITIONS) for store in opened))
-    assert sorted(claim.epoch for claim in claims) == [1, 2, 3, 4, 5, 6]
+    states = await asyncio.gather(*(store.acquire(PARTITIONS) for store in opened))
+    assert sorted(state.epoch for state in states) == [1, 2, 3, 4, 5, 6]
 
 
 async def test_another_partition_count_is_refused_and_the_owner_stays(stores: Stores) -> None:
@@ -40,7 +40,7 @@ async def test_another_partition_count_is_refused_and_the_owner_stays(stores: St
     with pytest.raises(RefusedError, match=f"{PARTITIONS + 1} partitions.*created for {PARTITIONS}"):
         await (await stores.open()).acquire(PARTITIONS + 1)
     await hand.commit()
-    assert (await acquired(stores)).claim.epoch == 2
+    assert (await acquired(stores)).state.epoch == 2
 
 
 async def test_an_added_partition_is_refused_though_it_was_never_seen(stores: Stores) -> None:
@@ -48,7 +48,7 @@ async def test_an_added_partition_is_refused_though_it_was_never_seen(stores: St
     added = await stores.open(PARTITIONS)
     with pytest.raises(RefusedError, match=f"{PARTITIONS + 1} partitions.*created for {PARTITIONS}"):
         await added.acquire(PARTITIONS + 1)
-    assert (await acquired(stores, 1)).claim.epoch == 1
+    assert (await acquired(stores, 1)).state.epoch == 1
 
 
 async def test_a_new_process_finds_the_position_of_the_last_batch(stores: Stores) -> None:
@@ -56,15 +56,15 @@ async def test_a_new_process_finds_the_position_of_the_last_batch(stores: Stores
     await hand.commit()
     hand.emit(9)
     last = await hand.commit()
-    claim = (await acquired(stores)).claim
-    assert (claim.next_offset, claim.anchor) == (20, last.anchor)
-    assert (claim.emitted, claim.results_offset) == (9, 1)
+    state = (await acquired(stores)).state
+    assert (state.next_offset, state.anchor) == (20, last.anchor)
+    assert (state.emitted, state.results_offset) == (9, 1)
 
 
 async def test_the_recorded_producer_is_found_again(stores: Stores) -> None:
     hand = await acquired(stores)
     await hand.store.record_claim(1, Fence(4_000_000_000_000, 32_767))
-    assert (await acquired(stores)).claim.producer_id == 4_000_000_000_000
+    assert (await acquired(stores)).state.producer_id == 4_000_000_000_000
 
 
 # Fences.
@@ -92,7 +92,7 @@ async def test_a_batch_at_another_offset_changes_nothing(stores: Stores) -> None
                 replace(batch, expected_offset=expected, changes=puts("t", [entry(1)], data=b"[]"))
             )
     assert await hand.store.load(["t"]) == {}
-    assert (await acquired(stores)).claim.next_offset == 10
+    assert (await acquired(stores)).state.next_offset == 10
 
 
 async def test_a_batch_that_is_committed_again_counts_once(stores: Stores) -> None:
@@ -101,7 +101,7 @@ async def test_a_batch_that_is_committed_again_counts_once(stores: Stores) -> No
     with pytest.raises(FencedError):
         await hand.store.commit(batch)
     await hand.commit(puts("s", [entry(2)]))
-    assert len((await acquired(stores)).claim.outbox) == 2
+    assert len((await acquired(stores)).state.outbox) == 2
 
 
 async def test_of_two_commits_of_the_same_batch_at_once_one_counts(stores: Stores) -> None:
@@ -118,13 +118,13 @@ async def test_commits_that_race_with_a_claim_are_in_it_or_fenced(stores: Stores
     for _ in range(20):
         hand = Hand(store, await store.acquire(PARTITIONS))
         before = hand.next_offset
-        outcome, claim = await asyncio.gather(
+        outcome, state = await asyncio.gather(
             hand.commit(), rival.acquire(PARTITIONS), return_exceptions=True
         )
-        assert isinstance(claim, Claim)
+        assert isinstance(state, AcquiredState)
         counted = not isinstance(outcome, FencedError)
-        assert claim.next_offset == (before + 10 if counted else before)
-        assert ((before, before + 9) in [(kept[0], kept[1]) for kept in claim.outbox]) is counted
+        assert state.next_offset == (before + 10 if counted else before)
+        assert ((before, before + 9) in [(kept[0], kept[1]) for kept in state.outbox]) is counted
 
 
 async def test_only_the_owner_records_a_producer_or_saves_a_position(stores: Stores) -> None:
@@ -138,8 +138,8 @@ async def test_only_the_owner_records_a_producer_or_saves_a_position(stores: Sto
             await zombie.store.record_claim(1, Fence(7, 7))
         with pytest.raises(FencedError):
             await zombie.store.save_position(1, 9, 10)
-    claim = (await acquired(stores)).claim
-    assert (claim.producer_id, claim.emitted, len(claim.outbox)) == (None, -1, 1)
+    state = (await acquired(stores)).state
+    assert (state.producer_id, state.emitted, len(state.outbox)) == (None, -1, 1)
 
 
 async def test_partitions_do_not_touch_each_other(stores: Stores) -> None:
@@ -147,9 +147,9 @@ async def test_partitions_do_not_touch_each_other(stores: Stores) -> None:
     await here.commit(puts("s", [entry(1)]))
     there.emit(100)
     await there.commit(puts("t", [entry(1)]))
-    claim = (await acquired(stores, 0)).claim
-    assert (claim.next_offset, claim.emitted) == (10, -1)
-    assert [kept.payload for kept in claim.outbox] == [b"owed from 0"]
+    state = (await acquired(stores, 0)).state
+    assert (state.next_offset, state.emitted) == (10, -1)
+    assert [kept.payload for kept in state.outbox] == [b"owed from 0"]
 
 
 async def test_an_owner_whose_epoch_came_again_saves_no_results_position(stores: Stores) -> None:
@@ -161,8 +161,8 @@ async def test_an_owner_whose_epoch_came_again_saves_no_results_position(stores:
     for _ in range(2):  # see above
         with pytest.raises(FencedError):
             await first.store.save_position(1, 9, 10)
-    claim = (await acquired(stores)).claim
-    assert (claim.emitted, claim.results_offset) == (-1, 0)
+    state = (await acquired(stores)).state
+    assert (state.emitted, state.results_offset) == (-1, 0)
 
 
 async def test_of_two_owners_with_one_epoch_only_one_records_its_producer(stores: Stores) -> None:
@@ -178,7 +178,7 @@ async def test_of_two_owners_with_one_epoch_only_one_records_its_producer(stores
             await first.commit()
     await twin.save_position(1, -1, 1)
     await twin.commit(first.batch())
-    assert (await acquired(stores)).claim.producer_id == 2
+    assert (await acquired(stores)).state.producer_id == 2
 
 
 async def test_an_owner_commits_under_the_producer_that_it_recorded(stores: Stores) -> None:
@@ -188,7 +188,7 @@ async def test_an_owner_commits_under_the_producer_that_it_recorded(stores: Stor
         await hand.store.record_claim(epoch, Fence(7, epoch))
         await hand.store.save_position(epoch, -1, epoch)
         await hand.commit()
-    assert (await acquired(stores)).claim.next_offset == 40
+    assert (await acquired(stores)).state.next_offset == 40
 
 
 # The outbox and the position of results.
@@ -199,7 +199,7 @@ async def test_an_outbox_entry_stays_until_its_last_result_is_emitted(stores: St
     for emitted in (-1, 8, 9, 9, 29):
         hand.emit(emitted)
         await hand.commit()
-    kept = (await acquired(stores)).claim.outbox
+    kept = (await acquired(stores)).state.outbox
     assert [(one.first_offset, one.last_offset) for one in kept] == [(30, 39), (40, 49)]
 
 
@@ -208,7 +208,7 @@ async def test_an_entry_of_which_only_the_last_result_is_missing_stays_whole(sto
     await hand.commit()
     hand.emit(8)
     await hand.commit()
-    assert [one.first_offset for one in (await acquired(stores)).claim.outbox] == [0, 10]
+    assert [one.first_offset for one in (await acquired(stores)).state.outbox] == [0, 10]
 
 
 async def test_before_the_confirmation_every_entry_is_there_in_order(stores: Stores) -> None:
@@ -217,7 +217,7 @@ async def test_before_the_confirmation_every_entry_is_there_in_order(stores: Sto
         await hand.commit(offsets=offsets)
     hand.emit(0)
     await hand.commit()
-    assert (await acquired(stores)).claim.outbox == [
+    assert (await acquired(stores)).state.outbox == [
         StoredOutbox(1, 300, b"owed from 1"),
         StoredOutbox(301, 302, b"owed from 301"),
         StoredOutbox(303, 312, b"owed from 303"),
@@ -229,7 +229,7 @@ async def test_a_batch_whose_results_are_all_in_the_topic_owes_nothing(stores: S
     hand.emit(25)
     for _ in range(3):
         await hand.commit()
-    assert [one.first_offset for one in (await acquired(stores)).claim.outbox] == [20]
+    assert [one.first_offset for one in (await acquired(stores)).state.outbox] == [20]
 
 
 async def test_a_saved_position_confirms_entries(stores: Stores) -> None:
@@ -237,9 +237,9 @@ async def test_a_saved_position_confirms_entries(stores: Stores) -> None:
     for _ in range(3):
         await hand.commit()
     await hand.store.save_position(1, 19, 20)
-    claim = (await acquired(stores)).claim
-    assert (claim.next_offset, claim.emitted, claim.results_offset) == (30, 19, 20)
-    assert [one.first_offset for one in claim.outbox] == [20]
+    state = (await acquired(stores)).state
+    assert (state.next_offset, state.emitted, state.results_offset) == (30, 19, 20)
+    assert [one.first_offset for one in state.outbox] == [20]
 
 
 async def test_a_saved_position_leaves_an_entry_of_which_the_last_result_is_missing(stores: Stores) -> None:
@@ -247,14 +247,14 @@ async def test_a_saved_position_leaves_an_entry_of_which_the_last_result_is_miss
     for _ in range(2):
         await hand.commit()
     await hand.store.save_position(1, 18, 19)
-    assert [one.first_offset for one in (await acquired(stores)).claim.outbox] == [10]
+    assert [one.first_offset for one in (await acquired(stores)).state.outbox] == [10]
 
 
 async def test_a_large_payload_comes_back_byte_for_byte(stores: Stores) -> None:
     hand = await acquired(stores)
     payload = bytes(range(256)) * 20_000
     await hand.store.commit(replace(hand.batch(), outbox=StoredOutbox(0, 9, payload)))
-    assert (await acquired(stores)).claim.outbox == [StoredOutbox(0, 9, payload)]
+    assert (await acquired(stores)).state.outbox == [StoredOutbox(0, 9, payload)]
 
 
 async def test_an_owner_that_was_overtaken_reads_nothing(stores: Stores) -> None:
@@ -284,26 +284,26 @@ async def test_an_owner_whose_epoch_came_again_reads_nothing_of_another_position
 
 async def test_the_owners_that_may_have_written_results_behind_the_position_are_known(stores: Stores) -> None:
     hand = await acquired(stores)
-    assert hand.claim.owners is None
+    assert hand.state.owners is None
     await hand.store.record_claim(1, Fence(100, 0))
-    assert (await acquired(stores)).claim.owners is None  # what there was before is not known
+    assert (await acquired(stores)).state.owners is None  # what there was before is not known
     hand = await acquired(stores)
-    await hand.store.save_position(hand.claim.epoch, -1, 1)
+    await hand.store.save_position(hand.state.epoch, -1, 1)
     hand = await acquired(stores)
-    assert hand.claim.owners == {100}
+    assert hand.state.owners == {100}
     for producer_id in (100, 200, 200, 300):
-        await hand.store.record_claim(hand.claim.epoch, Fence(producer_id, 0))
-        await hand.store.save_position(hand.claim.epoch, -1, 1)  # the position that it was
+        await hand.store.record_claim(hand.state.epoch, Fence(producer_id, 0))
+        await hand.store.save_position(hand.state.epoch, -1, 1)  # the position that it was
     hand = await acquired(stores)
-    assert hand.claim.owners == {100, 200, 300}
+    assert hand.state.owners == {100, 200, 300}
     await hand.commit(by_owner=True)
     hand = await acquired(stores)
-    assert hand.claim.owners == {100, 200, 300}
-    await hand.store.save_position(hand.claim.epoch, -1, 7)
+    assert hand.state.owners == {100, 200, 300}
+    await hand.store.save_position(hand.state.epoch, -1, 7)
     hand = await acquired(stores)
-    assert hand.claim.owners == {300}
+    assert hand.state.owners == {300}
     await hand.commit(by_owner=False)
-    assert (await acquired(stores)).claim.owners is None
+    assert (await acquired(stores)).state.owners is None
 
 
 # Commands that an operator has skipped.
@@ -319,13 +319,13 @@ async def test_a_request_to_skip_fences_the_owner_and_is_told_to_the_next(stores
     with pytest.raises(FencedError):
         await hand.commit()
     hand = await acquired(stores)
-    assert (hand.claim.next_offset, hand.claim.skip_offset) == (10, 12)
+    assert (hand.state.next_offset, hand.state.skip_offset) == (10, 12)
     await hand.commit(offsets=2)
-    assert (await acquired(stores)).claim.skip_offset == 12
+    assert (await acquired(stores)).state.skip_offset == 12
     hand = await acquired(stores)
     await hand.commit(offsets=1)
     assert not await hand.store.is_skip_requested()
-    assert (await acquired(stores)).claim.skip_offset is None
+    assert (await acquired(stores)).state.skip_offset is None
 
 
 async def test_only_the_command_at_which_owners_fail_can_be_asked_to_be_skipped(stores: Stores) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.conformance.stores import PARTITIONS, Hand, Stores, acquired
 
-from waypost_worker.partition.ports import Claim, Fence, FencedError, RefusedError
+from waypost_worker.partition.ports import AcquiredState, Fence, FencedError, RefusedError
 
 
 async def outcomes(calls: Iterable[Awaitable[Any]]) -> list[Any]:
@@ -20,8 +20,8 @@ async def outcomes(calls: Iterable[Awaitable[Any]]) -> list[Any]:
 async def takeover(stores: Stores, partitions: int = PARTITIONS) -> list[Hand]:
     """A process that acquires these partitions at the same time."""
     opened = await stores.open_together(range(partitions))
-    claims = await asyncio.gather(*(store.acquire(PARTITIONS) for store in opened))
-    return [Hand(store, claim) for store, claim in zip(opened, claims, strict=True)]
+    states = await asyncio.gather(*(store.acquire(PARTITIONS) for store in opened))
+    return [Hand(store, state) for store, state in zip(opened, states, strict=True)]
 
 
 async def different(stores: Stores) -> list[Hand]:
@@ -36,21 +36,21 @@ async def different(stores: Stores) -> list[Hand]:
     return hands
 
 
-def position(claim: Claim) -> tuple[Any, ...]:
-    return claim.next_offset, claim.anchor, claim.emitted, claim.results_offset, claim.producer_id
+def position(state: AcquiredState) -> tuple[Any, ...]:
+    return state.next_offset, state.anchor, state.emitted, state.results_offset, state.producer_id
 
 
 async def test_each_gets_the_claim_of_its_own_partition(stores: Stores) -> None:
     await different(stores)
-    claims = [hand.claim for hand in await takeover(stores)]
-    assert [claim.epoch for claim in claims] == [1, 2, 2, 2]
-    assert [position(claim) for claim in claims] == [
+    states = [hand.state for hand in await takeover(stores)]
+    assert [state.epoch for state in states] == [1, 2, 2, 2]
+    assert [position(state) for state in states] == [
         (0, None, -1, 0, None),
         (2, b"anchor of 1", 0, 1, 10),
         (5, b"anchor of 4", 1, 1, 20),
         (10, b"anchor of 9", 2, 1, 30),
     ]
-    assert [[(one.first_offset, one.payload) for one in claim.outbox] for claim in claims] == [
+    assert [[(one.first_offset, one.payload) for one in state.outbox] for state in states] == [
         [],
         [(1, b"owed from 1")],
         [(2, b"owed from 2"), (4, b"owed from 4")],
@@ -76,24 +76,24 @@ async def test_one_that_is_refused_changes_nothing_and_takes_nobody_along(stores
     refused = found.pop(1)
     assert isinstance(refused, RefusedError)
     assert f"{PARTITIONS + 1} partitions" in str(refused)
-    assert [claim.epoch for claim in found] == [2, 2, 2]
+    assert [state.epoch for state in found] == [2, 2, 2]
     await owner.commit()
 
 
 async def test_of_two_owners_of_one_partition_each_gets_an_epoch_of_its_own(stores: Stores) -> None:
     opened = await stores.open_together([0, 1, 0])
-    claims = await asyncio.gather(*(store.acquire(PARTITIONS) for store in opened))
-    assert sorted([claims[0].epoch, claims[2].epoch]) == [1, 2]
-    assert claims[1].epoch == 1
+    states = await asyncio.gather(*(store.acquire(PARTITIONS) for store in opened))
+    assert sorted([states[0].epoch, states[2].epoch]) == [1, 2]
+    assert states[1].epoch == 1
 
 
 async def test_processes_that_meet_partitions_for_the_first_time_do_not_hold_each_other_up(
     stores: Stores,
 ) -> None:
     forward, backward = [await stores.open_together(range(PARTITIONS)) for _ in range(2)]
-    claims = await asyncio.gather(*(store.acquire(PARTITIONS) for store in [*forward, *reversed(backward)]))
+    states = await asyncio.gather(*(store.acquire(PARTITIONS) for store in [*forward, *reversed(backward)]))
     for partition in range(PARTITIONS):
-        epochs = claims[partition].epoch, claims[-1 - partition].epoch
+        epochs = states[partition].epoch, states[-1 - partition].epoch
         assert sorted(epochs) == [1, 2]
 
 
@@ -109,8 +109,8 @@ async def test_producers_are_recorded_for_those_that_are_still_owners(
     )
     assert {at for at, outcome in enumerate(found) if isinstance(outcome, FencedError)} == fenced
     assert {at for at, outcome in enumerate(found) if outcome is None} == set(range(PARTITIONS)) - fenced
-    claims = [hand.claim for hand in await takeover(stores)]
-    assert [claim.producer_id for claim in claims] == [
+    states = [hand.state for hand in await takeover(stores)]
+    assert [state.producer_id for state in states] == [
         None if at in fenced else 70 + at for at in range(PARTITIONS)
     ]
 
@@ -138,12 +138,12 @@ async def test_positions_are_saved_for_those_that_are_still_owners(stores: Store
     assert {at for at, outcome in enumerate(found) if isinstance(outcome, FencedError)} == fenced
     assert {at for at, outcome in enumerate(found) if outcome is None} == set(range(PARTITIONS)) - fenced
     for at, hand in enumerate(await takeover(stores)):
-        claim = hand.claim
+        state = hand.state
         if at in fenced:
-            assert (claim.emitted, claim.results_offset, len(claim.outbox)) == (-1, 0, 2)
+            assert (state.emitted, state.results_offset, len(state.outbox)) == (-1, 0, 2)
         else:
-            assert (claim.emitted, claim.results_offset) == (9 if at % 2 else 19, 5 + at)
-            assert [one.first_offset for one in claim.outbox] == ([10] if at % 2 else [])
+            assert (state.emitted, state.results_offset) == (9 if at % 2 else 19, 5 + at)
+            assert [one.first_offset for one in state.outbox] == ([10] if at % 2 else [])
 
 
 async def test_after_all_that_each_owner_goes_on_in_its_own_partition(stores: Stores) -> None:
@@ -153,7 +153,7 @@ async def test_after_all_that_each_owner_goes_on_in_its_own_partition(stores: St
     for at, hand in enumerate(hands):
         hand.results_offset = at
         await hand.commit(offsets=at + 1)
-    claims = [hand.claim for hand in await takeover(stores)]
-    assert [(claim.next_offset, claim.results_offset, claim.producer_id) for claim in claims] == [
+    states = [hand.state for hand in await takeover(stores)]
+    assert [(state.next_offset, state.results_offset, state.producer_id) for state in states] == [
         (at + 1, at, at) for at in range(PARTITIONS)
     ]

@@ -51,7 +51,7 @@ from waypost_worker.partition import batch, skips
 from waypost_worker.partition.batch import Decoded
 from waypost_worker.partition.ownership import Limits
 from waypost_worker.partition.ports import (
-    Claim,
+    AcquiredState,
     Commit,
     Fence,
     FetchedResult,
@@ -145,12 +145,12 @@ class TrappedResults(KafkaResultsLog):
 class TrappedStore(PostgresStore):
     trap: Trap
 
-    async def acquire(self, partitions: int) -> Claim:
-        claim = await super().acquire(partitions)
+    async def acquire(self, partitions: int) -> AcquiredState:
+        acquired = await super().acquire(partitions)
         self.trap.acquiring.add(self._partition)
         self.trap.saved.discard(self._partition)
         self.trap.reached("acquire-1-postgres-fenced")
-        return claim
+        return acquired
 
     async def record_claim(self, epoch: int, fence: Fence) -> None:
         await super().record_claim(epoch, fence)
@@ -204,7 +204,7 @@ def counts() -> dict[str, int]:
 class ForgetfulStore(TrappedStore):
     """Takes a partition over and forgets what its predecessor had committed and not emitted."""
 
-    async def acquire(self, partitions: int) -> Claim:
+    async def acquire(self, partitions: int) -> AcquiredState:
         return replace(await super().acquire(partitions), outbox=[])
 
 
@@ -246,7 +246,7 @@ class PooledStore(TrappedStore):
 class FailingStore(TrappedStore):
     """Can't take any partition over."""
 
-    async def acquire(self, partitions: int) -> Claim:
+    async def acquire(self, partitions: int) -> AcquiredState:
         raise TypeError("a bug on purpose")
 
 

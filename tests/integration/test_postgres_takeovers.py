@@ -8,7 +8,7 @@ import pytest
 from tests.conformance.stores import PARTITIONS
 from tests.support.timeouts import PATIENCE
 
-from waypost_worker.partition.ports import Claim, Fence, FencedError, RefusedError, UnavailableError
+from waypost_worker.partition.ports import AcquiredState, Fence, FencedError, RefusedError, UnavailableError
 from waypost_worker.postgres.group_acquire import AcquiredRow, Acquisition, GroupAcquirer, Update
 from waypost_worker.postgres.pool import open_pool
 from waypost_worker.postgres.store import PostgresStore
@@ -41,7 +41,7 @@ class Process:
         ]
 
     async def acquire(self, counts: dict[int, int] | None = None) -> list[Any]:
-        """Acquire all partitions at the same time; a claim or an error for each. ``counts`` are what owners see."""
+        """Acquire all partitions at the same time; a state or an error for each. ``counts`` are what owners see."""
         counts = counts or {}
         return await asyncio.gather(
             *(store.acquire(counts.get(at, PARTITIONS)) for at, store in enumerate(self.stores)),
@@ -61,8 +61,8 @@ async def process(database: str) -> AsyncIterator[Process]:
     pool.terminate()
 
 
-def epochs(claims: Sequence[Any]) -> list[Any]:
-    return [claim.epoch if isinstance(claim, Claim) else type(claim) for claim in claims]
+def epochs(states: Sequence[Any]) -> list[Any]:
+    return [state.epoch if isinstance(state, AcquiredState) else type(state) for state in states]
 
 
 async def test_partitions_acquired_at_once_go_in_one_transaction(process: Process) -> None:
@@ -87,9 +87,9 @@ async def test_a_row_that_another_transaction_holds_is_waited_for_alone(process:
         async with asyncio.timeout(PATIENCE):
             assert epochs(await asyncio.gather(*acquiring)) == [2, 2, 2]
         assert not held.done()
-    claim = await held
-    assert (claim.epoch, claim.next_offset) == (2, 1)
-    assert [entry.payload for entry in claim.outbox] == [b"owed"]
+    state = await held
+    assert (state.epoch, state.next_offset) == (2, 1)
+    assert [entry.payload for entry in state.outbox] == [b"owed"]
     assert process.acquirer.groups == [[0, 1, 2, 3], [2]]
 
 
@@ -227,8 +227,8 @@ async def test_more_partitions_than_a_group_takes_are_all_acquired(database: str
     acquirer = RecordingAcquirer(pool)
     stores = [PostgresStore(pool, partition, acquirer=acquirer) for partition in range(100)]
     try:
-        claims = await asyncio.gather(*(store.acquire(100) for store in stores))
+        states = await asyncio.gather(*(store.acquire(100) for store in stores))
     finally:
         pool.terminate()
-    assert epochs(claims) == [1] * 100
+    assert epochs(states) == [1] * 100
     assert [len(group) for group in acquirer.groups] == [32, 32, 32, 4]

@@ -18,7 +18,7 @@ from waypost.model.authority import Authority
 from waypost.model.index import Entry, SeenCommand, Session
 from waypost.model.retention import RetentionPolicy
 from waypost_worker.partition.ports import (
-    Claim,
+    AcquiredState,
     Commit,
     Fence,
     FencedError,
@@ -72,7 +72,7 @@ class Tables:
 
     @property
     def owners(self) -> frozenset[int] | None:
-        """As a Claim has them."""
+        """As an AcquiredState has them."""
         if self.producer is None or self.former_producer_ids is None:
             return None
         return frozenset((self.producer.producer_id, *self.former_producer_ids))
@@ -207,16 +207,16 @@ class SimulatedStore:
         self._held: tuple[int, int] | None = None  # epoch and next offset, as the owner left them
         self._producer: Fence | None = None  # the one that is recorded, as the owner found or left it
 
-    async def acquire(self, partitions: int) -> Claim:
-        claim: Claim
+    async def acquire(self, partitions: int) -> AcquiredState:
+        acquired: AcquiredState
         acquisition = Statement(
             f"p{self._partition} acquire",
             partial(self._acquire, partitions),
             check=partial(self._check_count, partitions),
         )
-        claim, self._producer = await self._groups.acquisitions.run(acquisition)
-        self._held = (claim.epoch, claim.next_offset)
-        return claim
+        acquired, self._producer = await self._groups.acquisitions.run(acquisition)
+        self._held = (acquired.epoch, acquired.next_offset)
+        return acquired
 
     def _check_count(self, partitions: int) -> None:
         for known in self._database.tables.values():
@@ -225,12 +225,12 @@ class SimulatedStore:
                     f"the command topic has {partitions} partitions, the database was created for {known.partitions}"
                 )
 
-    def _acquire(self, partitions: int) -> tuple[Claim, Fence | None]:
+    def _acquire(self, partitions: int) -> tuple[AcquiredState, Fence | None]:
         before = self._database.tables.get(self._partition)
         tables = Tables(partitions) if before is None else before.copy()
         tables.epoch += 1
         self._database.put(self._partition, tables)
-        claim = Claim(
+        acquired = AcquiredState(
             epoch=tables.epoch,
             next_offset=tables.next_offset,
             anchor=tables.anchor,
@@ -247,7 +247,7 @@ class SimulatedStore:
             foreign_results=tables.foreign_results,
             owners=tables.owners,
         )
-        return claim, tables.producer
+        return acquired, tables.producer
 
     async def record_claim(self, epoch: int, fence: Fence) -> None:
         what = f"p{self._partition} record {fence} for epoch {epoch}"

@@ -12,7 +12,7 @@ from waypost_worker.partition.acquire import acquire
 from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.ownership import Acquired, Limits
 from waypost_worker.partition.ports import (
-    Claim,
+    AcquiredState,
     Fence,
     FetchedResult,
     Ports,
@@ -110,9 +110,9 @@ class Store:
         self._frozen = frozen or {}
         self.recorded: Fence | None = None
 
-    async def acquire(self, partitions: int) -> Claim:
+    async def acquire(self, partitions: int) -> AcquiredState:
         outbox: list[StoredOutbox] = []
-        return Claim(EPOCH, 0, None, -1, 0, 1, 1, RetentionPolicy(), [], Authority(), None, outbox)
+        return AcquiredState(EPOCH, 0, None, -1, 0, 1, 1, RetentionPolicy(), [], Authority(), None, outbox)
 
     async def record_claim(self, epoch: int, fence: Fence) -> None:
         self.recorded = fence

@@ -59,13 +59,11 @@ def test_the_language_check_rejects_synonyms_of_each_entry_and_knows_no_other() 
     assert [synonym for synonyms in listed.values() for synonym in synonyms if synonym.lower() in words] == []
 
 
-@pytest.mark.parametrize(
-    "name", ["Batch", "Checkpoint", "Claim", "Owner", "Plan", "Position", "Session", "Settings", "Term"]
-)
+@pytest.mark.parametrize("name", ["Batch", "Checkpoint", "Owner", "Position", "Session", "Settings", "Term"])
 def test_a_word_with_a_fixed_meaning_names_one_class(name: str) -> None:
-    assert sum(len(re.findall(rf"^class {name}\b", module, re.MULTILINE)) for module in CODE) == 1
+    assert sum(len(re.findall(rf"^ *class _*{name}\b", module, re.MULTILINE)) for module in CODE) == 1
 
 
-@pytest.mark.parametrize("name", ["Place", "Progress", "Snapshot", "Verdict"])
+@pytest.mark.parametrize("name", ["Claim", "Place", "Plan", "Progress", "Snapshot", "Verdict"])
 def test_a_word_that_would_be_ambiguous_names_no_class(name: str) -> None:
-    assert not any(re.search(rf"^class {name}\b", module, re.MULTILINE) for module in CODE)
+    assert not any(re.search(rf"^ *class _*{name}\b", module, re.MULTILINE) for module in CODE)

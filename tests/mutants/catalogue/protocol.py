@@ -34,7 +34,7 @@ PROTOCOL: tuple[Mutant, ...] = (
         (
             Edit(
                 ACQUIRE + "acquire",
-                "await _check_complete(log, claim.next_offset, tail.highest, owed)",
+                "await _check_complete(log, acquired.next_offset, tail.highest, owed)",
                 "pass",
             ),
         ),
@@ -112,7 +112,7 @@ PROTOCOL: tuple[Mutant, ...] = (
         (
             Edit(
                 ACQUIRE + "_read_tail",
-                "tail.take(records, claim.next_offset, [found.producer_of(record) for record in records])",
+                "tail.take(records, acquired.next_offset, [found.producer_of(record) for record in records])",
                 "pass",
             ),
         ),
@@ -131,7 +131,11 @@ PROTOCOL: tuple[Mutant, ...] = (
     Mutant(
         "only-the-stored-producer-id",
         "a producer id that Postgres forgot is not waited for, although the fence records have it",
-        (Edit(ACQUIRE + "acquire", "(tail.producer_ids | {claim.producer_id})", "{claim.producer_id}"),),
+        (
+            Edit(
+                ACQUIRE + "acquire", "(tail.producer_ids | {acquired.producer_id})", "{acquired.producer_id}"
+            ),
+        ),
         tests=(FOUND + "test_an_owner_that_wakes_up_after_postgres_forgot_its_producer_id_doubles_nothing",),
     ),
     Mutant(
@@ -141,7 +145,7 @@ PROTOCOL: tuple[Mutant, ...] = (
             Edit(
                 ACQUIRE + "acquire",
                 "    proof.check()\n    record =",
-                "    await store.record_claim(claim.epoch, fence)\n    proof.check()\n    record =",
+                "    await store.record_claim(acquired.epoch, fence)\n    proof.check()\n    record =",
             ),
         ),
         tests=(FOUND + "test_a_producer_id_counts_only_once_the_former_one_was_waited_out",),

@@ -198,7 +198,7 @@ RECOVERY: tuple[Mutant, ...] = (
     Mutant(
         "accepted-records-count",
         "an owner does not pass over the foreign records that an operator accepted",
-        (Edit(ACQUIRE + "_read_tail", "without_foreign(results, claim.foreign_results)", "results"),),
+        (Edit(ACQUIRE + "_read_tail", "without_foreign(results, acquired.foreign_results)", "results"),),
     ),
     Mutant(
         "an-accepted-offset-stands-for-any-record",

@@ -117,7 +117,7 @@ TERMS: tuple[Mutant, ...] = (
         (
             Edit(
                 ACQUIRE + "_check_results",
-                "claim.results_offset < start and",
+                "acquired.results_offset < start and",
                 "False and",
             ),
         ),
@@ -156,7 +156,7 @@ TERMS: tuple[Mutant, ...] = (
     Mutant(
         "an-authority-is-no-reason-to-look-ahead",
         "an owner looks for orders to skip commands only if Postgres or the results topic says that there are any",
-        (Edit(ACQUIRE + "acquire", " or claim.authority.key is not None:", ":"),),
+        (Edit(ACQUIRE + "acquire", "        or acquired.authority.key is not None\n", ""),),
         tests=(SKIPS + _LOST_REQUEST,),
     ),
     Mutant(
@@ -168,7 +168,7 @@ TERMS: tuple[Mutant, ...] = (
     Mutant(
         "results-end-checked-after-the-fence",
         "the end of the results topic is only looked at once a fence record was appended",
-        (Edit(ACQUIRE + "_check_results", "if claim.results_offset > end:", "if False:"),),
+        (Edit(ACQUIRE + "_check_results", "if acquired.results_offset > end:", "if False:"),),
     ),
     Mutant(
         "results-topic-not-recognised",
@@ -399,21 +399,21 @@ TERMS: tuple[Mutant, ...] = (
         (
             Edit(
                 ACQUIRE + "acquire",
-                "    with proof.renewed():\n        claim = await store.acquire(partitions)\n",
+                "    with proof.renewed():\n        acquired = await store.acquire(partitions)\n",
                 "    fence = await results.claim()\n"
                 "    tail_end = await results.append([encoder.acquired(0, 0, fence)]) + 1\n"
-                "    with proof.renewed():\n        claim = await store.acquire(partitions)\n",
+                "    with proof.renewed():\n        acquired = await store.acquire(partitions)\n",
             ),
             Edit(
                 ACQUIRE + "acquire",
                 "    fence = await results.claim()\n"
                 "    proof.check()\n"
-                "    record = encoder.acquired(claim.epoch, claim.next_offset, fence)\n"
+                "    record = encoder.acquired(acquired.epoch, acquired.next_offset, fence)\n"
                 "    asked_at = clock.walltime()\n"
                 "    with proof.fencing():\n"
                 "        tail_end = await results.append([record]) + 1\n"
                 "    clock_ahead = await _check_clock(log, results, clock, asked_at)\n\n",
-                "    record = encoder.acquired(claim.epoch, claim.next_offset, fence)\n"
+                "    record = encoder.acquired(acquired.epoch, acquired.next_offset, fence)\n"
                 "    clock_ahead = None\n\n",
             ),
         ),

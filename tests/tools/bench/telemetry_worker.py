@@ -22,7 +22,7 @@ from waypost.model.index import Session
 from waypost_worker.config.settings import load_settings
 from waypost_worker.partition.observer import AppliedBatch, Observer
 from waypost_worker.partition.ownership import Acquired
-from waypost_worker.partition.ports import Claim, Commit, Fence, OwnerError, Store
+from waypost_worker.partition.ports import AcquiredState, Commit, Fence, OwnerError, Store
 from waypost_worker.runtime import worker as worker_module
 from waypost_worker.telemetry.logs import configure_logs
 from waypost_worker.telemetry.metrics import Metrics
@@ -103,7 +103,7 @@ class SwitchedStore:
     def _store(self) -> Store:
         return self._measured if self._switch.on else self._bare
 
-    async def acquire(self, partitions: int) -> Claim:
+    async def acquire(self, partitions: int) -> AcquiredState:
         """See the port."""
         return await self._store.acquire(partitions)
 

@@ -233,7 +233,7 @@ class _Route:
     gathers_until: float = 0.0
 
 
-class Plan(NamedTuple):
+class FetchSchedule(NamedTuple):
     """The next steps: requests to send, partitions without a known leader, and when to plan again (None: when something
     changes).
     """
@@ -284,17 +284,17 @@ class FetchPlanner:
             return max(now, route.gathers_until)
         return now
 
-    def plan(self, now: float, leader_of: Callable[[TopicPartition], int | None]) -> Plan:
+    def plan(self, now: float, leader_of: Callable[[TopicPartition], int | None]) -> FetchSchedule:
         """Return the requests that are due."""
         share = max(_LEAST_SHARE, FETCH_BYTES // max(1, len(self._feeds)))
         asked: dict[tuple[int, bool], list[Feed]] = {}
-        plan = Plan([], [], None)
+        schedule = FetchSchedule([], [], None)
         for feed in self._askable(share):
             node = leader_of(feed.partition)
             if node is not None:
                 asked.setdefault((node, feed.is_by_id), []).append(feed)
             elif feed.wants(share):
-                plan.homeless.append(feed)
+                schedule.homeless.append(feed)
         again_at: list[float] = []
         for (node, by_id), feeds in asked.items():
             if not any(feed.wants(share) for feed in feeds):
@@ -309,11 +309,11 @@ class FetchPlanner:
                     continue
                 is_long = self._is_long and route.beside is None
                 route.main = _round(node, by_id, feeds, share, is_beside=False, is_long=is_long)
-                plan.rounds.append(route.main)
+                schedule.rounds.append(route.main)
             elif route.beside is None and route.main.is_long:
                 route.beside = _round(node, by_id, feeds, share, is_beside=True, is_long=False)
-                plan.rounds.append(route.beside)
-        return plan._replace(again_at=min(again_at, default=None))
+                schedule.rounds.append(route.beside)
+        return schedule._replace(again_at=min(again_at, default=None))
 
     def _askable(self, share: int) -> Iterable[Feed]:
         """The feeds that may be asked for now, at most one of each partition: a request can't name it twice."""

@@ -15,7 +15,7 @@ from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.foreign import without_foreign
 from waypost_worker.partition.ownership import Acquired, Limits, OwnershipProof, Position, anchor_of
 from waypost_worker.partition.ports import (
-    Claim,
+    AcquiredState,
     Clock,
     CommandLog,
     Ports,
@@ -53,26 +53,26 @@ async def acquire(
 
     # 1. Fence Postgres: from here on no older owner commits.
     with proof.renewed():
-        claim = await store.acquire(partitions)
+        acquired = await store.acquire(partitions)
 
     # 4, the part that needs no fence in Kafka, comes early: a partition that must be refused is refused
     # before anything is appended. Otherwise each attempt would add a fence record to a results topic that was
     # cut, until it is long enough to look whole.
-    log_end = await check_log(log, claim.next_offset, claim.anchor)
-    results_start = await _check_results(results, claim, limits.accept_trimmed_results)
+    log_end = await check_log(log, acquired.next_offset, acquired.anchor)
+    results_start = await _check_results(results, acquired, limits.accept_trimmed_results)
 
     # 2. Fence Kafka: once the record is in, no older owner appends behind it.
     fence = await results.claim()
     proof.check()
-    record = encoder.acquired(claim.epoch, claim.next_offset, fence)
+    record = encoder.acquired(acquired.epoch, acquired.next_offset, fence)
     asked_at = clock.walltime()
     with proof.fencing():
         tail_end = await results.append([record]) + 1
     clock_ahead = await _check_clock(log, results, clock, asked_at)
 
     # 3. Read the tail: the results that were emitted after the stored position. They are final.
-    tail = await _read_tail(results, claim, results_start, tail_end, record)
-    others = bool((tail.producer_ids | {claim.producer_id}) - {fence.producer_id, None})
+    tail = await _read_tail(results, acquired, results_start, tail_end, record)
+    others = bool((tail.producer_ids | {acquired.producer_id}) - {fence.producer_id, None})
     if others:
         # A new producer id does not fence another one, so wait: an older owner, though fenced in Postgres, may append
         # for as long as it trusts its proof, and its last request may then still be under way. Postgres knows the id of
@@ -81,57 +81,62 @@ async def acquire(
         await sleep(results.unanswered_append_seconds)
     # Recorded only now: the stored id shows the next owner that nobody still appends under another one.
     with proof.renewed():
-        await store.record_claim(claim.epoch, fence)
+        await store.record_claim(acquired.epoch, fence)
     if others:
         # Only an append shows the end for certain: a broker that does not know yet that it is no longer the leader
         # would return an older one, and the results after that would be emitted again.
         proof.check()
         with proof.fencing():
             tail_end = await results.append([record]) + 1
-        tail = await _read_tail(results, claim, results_start, tail_end, record)
-    restored = tail.highest >= claim.next_offset
+        tail = await _read_tail(results, acquired, results_start, tail_end, record)
+    restored = tail.highest >= acquired.next_offset
     if restored:
         await check_answered(log, tail.highest, log_end)
 
     orders = NO_ORDERS
-    if limits.look_ahead or restored or claim.skip_offset is not None or claim.authority.key is not None:
+    if (
+        limits.look_ahead
+        or restored
+        or acquired.skip_offset is not None
+        or acquired.authority.key is not None
+    ):
         # An operator orders nothing before Postgres knows of it. But a failover may have lost that.
         orders = await find_orders(
-            ports.make_log_ahead or ports.make_log, claim.state(), encoder.partition, claim.next_offset
+            ports.make_log_ahead or ports.make_log, acquired.state(), encoder.partition, acquired.next_offset
         )
-    if claim.skip_offset is not None:
-        await check_ordered(log, orders, claim.skip_offset)
+    if acquired.skip_offset is not None:
+        await check_ordered(log, orders, acquired.skip_offset)
 
-    owed = _owed(claim, tail.highest)
+    owed = _owed(acquired, tail.highest)
     if not limits.accept_trimmed_results:  # the operator's word stands for answers that are not there
-        _check_emitted(claim, tail)
-        await _check_complete(log, claim.next_offset, tail.highest, owed)
+        _check_emitted(acquired, tail)
+        await _check_complete(log, acquired.next_offset, tail.highest, owed)
 
     # 5. Finish the outbox: emit results that were committed but are not in the topic. Reading a long tail took time, so
     # prove the ownership again first.
     position = Position(
-        claim.epoch,
-        claim.next_offset,
+        acquired.epoch,
+        acquired.next_offset,
         tail.highest,
         tail_end,
-        found=(claim.emitted, claim.results_offset),
+        found=(acquired.emitted, acquired.results_offset),
         suppressed_up_to=tail.highest,
         fence_record=record,
     )
     with proof.renewed():
-        await store.save_position(claim.epoch, *position.to_store(claim.next_offset))
+        await store.save_position(acquired.epoch, *position.to_store(acquired.next_offset))
     reemitted = await _finish_outbox(log, results, owed, encoder, position, proof)
     if reemitted:
-        await store.save_position(claim.epoch, position.emitted, position.results_offset)
+        await store.save_position(acquired.epoch, position.emitted, position.results_offset)
 
     # 6. Consume from P; results up to R are compared instead of emitted.
-    await log.seek(claim.next_offset)
+    await log.seek(acquired.next_offset)
     return Acquired(
         position,
-        claim.anchor,
+        acquired.anchor,
         partitions,
-        claim.state(),
-        claim.rejected_window,
+        acquired.state(),
+        acquired.rejected_window,
         tail,
         proof,
         reemitted,
@@ -221,18 +226,18 @@ async def check_answered(log: CommandLog, highest: int, log_end: int) -> None:
     )
 
 
-async def _check_results(results: ResultsLog, claim: Claim, accept_trimmed_results: bool) -> int:
+async def _check_results(results: ResultsLog, acquired: AcquiredState, accept_trimmed_results: bool) -> int:
     """The offset from which results can be read."""
     start, end = await results.bounds()
-    if claim.results_offset > end:
+    if acquired.results_offset > end:
         raise RefusedError(
-            f"the results topic ends at {end}, before the stored position {claim.results_offset}: it was "
+            f"the results topic ends at {end}, before the stored position {acquired.results_offset}: it was "
             "recreated or truncated. Nothing was changed; use another topic prefix, or rebuild with "
             "'waypost replay'"
         )
-    if claim.results_offset < start and not accept_trimmed_results:
+    if acquired.results_offset < start and not accept_trimmed_results:
         raise RefusedError(
-            f"retention removed results {claim.results_offset} to {start - 1} before this worker could "
+            f"retention removed results {acquired.results_offset} to {start - 1} before this worker could "
             "check whether they answer all applied commands. Nothing was changed. To continue, and accept "
             "that some results of that time may be missing or emitted twice, start with "
             "WAYPOST_ACCEPT_TRIMMED_RESULTS=true once"
@@ -241,17 +246,17 @@ async def _check_results(results: ResultsLog, claim: Claim, accept_trimmed_resul
 
 
 async def _read_tail(
-    results: ResultsLog, claim: Claim, start: int, end: int, fence: ResultRecord
+    results: ResultsLog, acquired: AcquiredState, start: int, end: int, fence: ResultRecord
 ) -> EmittedTail:
     """Return the results up to ``end``, where ``fence`` was appended. Raise UnavailableError if another record is
     there.
     """
-    tail = EmittedTail(claim.emitted, claim.results_offset, claim.owners, start)
-    if end > claim.results_offset:
+    tail = EmittedTail(acquired.emitted, acquired.results_offset, acquired.owners, start)
+    if end > acquired.results_offset:
         # Records that an operator accepted count neither in R nor in the order of results.
-        found = without_foreign(results, claim.foreign_results)
-        async for records in found.read(max(start, claim.results_offset - LOOK_BACK), end):
-            tail.take(records, claim.next_offset, [found.producer_of(record) for record in records])
+        found = without_foreign(results, acquired.foreign_results)
+        async for records in found.read(max(start, acquired.results_offset - LOOK_BACK), end):
+            tail.take(records, acquired.next_offset, [found.producer_of(record) for record in records])
     if tail.last_value != fence.value:
         # A coordinator that lost its last write assigns an epoch twice. The first append of the second claimant then
         # has the same sequence number as the first one's, so the broker takes it for the same batch, writes nothing,
@@ -265,26 +270,26 @@ async def _read_tail(
     return tail
 
 
-def _owed(claim: Claim, highest: int) -> list[list[outbox.Item]]:
+def _owed(acquired: AcquiredState, highest: int) -> list[list[outbox.Item]]:
     """Return the outbox entries that are not emitted yet if commands up to ``highest`` are answered, none of them
     empty.
     """
     owed = []
-    for entry in claim.outbox:
+    for entry in acquired.outbox:
         if entry.last_offset <= highest:
             continue
         owed.append([item for item in outbox.unpack(entry.payload) if item[0] > highest])
     return [items for items in owed if items]
 
 
-def _check_emitted(claim: Claim, tail: EmittedTail) -> None:
+def _check_emitted(acquired: AcquiredState, tail: EmittedTail) -> None:
     """Raise RefusedError if the topic answers a later command than one whose result is in the outbox, but not that one.
 
     An owner emits in order, so the result was there. A leader that lacked it took its place, and the owner appended
     the next results before it noticed that they landed too early.
     """
-    for entry in claim.outbox:
-        if claim.emitted < entry.last_offset and entry.first_offset < tail.highest:
+    for entry in acquired.outbox:
+        if acquired.emitted < entry.last_offset and entry.first_offset < tail.highest:
             for item in outbox.unpack(entry.payload):
                 if tail.lacks(item[0]):
                     raise RefusedError(

@@ -261,7 +261,7 @@ class StoredOutbox(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class AcquiredState:
     """The findings of step 1 of acquiring in Postgres, under the new epoch.
 
     ``next_offset`` is P. ``emitted`` and ``results_offset`` are the results position (E, F): E is the highest
@@ -383,7 +383,7 @@ class Commit:
 class Store(Protocol):
     """The database, as one partition's owner sees it."""
 
-    async def acquire(self, partitions: int) -> Claim:
+    async def acquire(self, partitions: int) -> AcquiredState:
         """Raise the epoch and read everything under it, in one transaction (step 1).
 
         Makes the partition's row on first sight, with ``partitions`` as the topic's partition count.

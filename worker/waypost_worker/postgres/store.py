@@ -12,7 +12,7 @@ from waypost.model.limits import canonical_metadata
 from waypost.model.retention import RetentionPolicy
 from waypost.shards import ONLY, ShardSlot
 from waypost_worker.partition.ports import (
-    Claim,
+    AcquiredState,
     Commit,
     Fence,
     Store,
@@ -89,7 +89,7 @@ class PostgresStore(Store):
         self._producer: tuple[int | None, int | None] = (None, None)
 
     @override
-    async def acquire(self, partitions: int) -> Claim:
+    async def acquire(self, partitions: int) -> AcquiredState:
         if self._limits_outdated:
             self._limits_outdated = False
             await self._pool.expire_connections()
@@ -101,7 +101,7 @@ class PostgresStore(Store):
         self._held = (row["epoch"], row["next_offset"])
         self._emitted = row["emitted"]
         self._producer = (row["producer_id"], row["producer_epoch"])
-        return Claim(
+        return AcquiredState(
             epoch=row["epoch"],
             next_offset=row["next_offset"],
             anchor=row["anchor"],

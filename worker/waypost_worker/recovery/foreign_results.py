@@ -17,7 +17,7 @@ from waypost_worker.recovery.log_scan import is_fence
 
 
 class StoredPosition(NamedTuple):
-    """The database's knowledge of a partition's results. ``owners`` is as in a Claim."""
+    """The database's knowledge of a partition's results. ``owners`` is as in an AcquiredState."""
 
     results_offset: int = 0
     owners: frozenset[int] | None = None

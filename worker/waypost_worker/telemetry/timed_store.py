@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing_extensions import override
 
 from waypost.model.index import Session
-from waypost_worker.partition.ports import Claim, Commit, Fence, Store
+from waypost_worker.partition.ports import AcquiredState, Commit, Fence, Store
 from waypost_worker.telemetry.metrics import Metrics
 
 
@@ -26,11 +26,11 @@ class TimedStore(Store):
         self._committed = metrics.postgres(shard, "commit")
 
     @override
-    async def acquire(self, partitions: int) -> Claim:
+    async def acquire(self, partitions: int) -> AcquiredState:
         began = time.perf_counter()
-        claim = await self._store.acquire(partitions)
+        acquired = await self._store.acquire(partitions)
         self._acquired(time.perf_counter() - began)
-        return claim
+        return acquired
 
     @override
     async def record_claim(self, epoch: int, fence: Fence) -> None:

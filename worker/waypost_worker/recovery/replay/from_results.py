@@ -17,7 +17,7 @@ from waypost_worker.partition.fold import SessionCache
 from waypost_worker.partition.foreign import without_foreign
 from waypost_worker.partition.ownership import anchor_of
 from waypost_worker.partition.ports import (
-    Claim,
+    AcquiredState,
     CommandLog,
     Commit,
     FetchedResult,
@@ -87,38 +87,38 @@ class FromResults:
     async def _attempt(self) -> None:
         results = self._ports.make_results()
         try:
-            claim = await self._ports.store.acquire(self._partitions)
+            acquired = await self._ports.store.acquire(self._partitions)
             if not self._begun:
                 self._begun = True
-                self.outcome.began = self.outcome.next_offset = claim.next_offset
+                self.outcome.began = self.outcome.next_offset = acquired.next_offset
             start, end = await results.bounds()
-            if claim.results_offset > end:
+            if acquired.results_offset > end:
                 raise RefusedError(
-                    f"the results topic ends at {end}, before the stored position {claim.results_offset}: it was "
+                    f"the results topic ends at {end}, before the stored position {acquired.results_offset}: it was "
                     "recreated or truncated, or is another deployment's. Nothing was changed; see --topic-prefix"
                 )
-            self.outcome.missing += max(0, start - claim.results_offset)
-            found = without_foreign(results, claim.foreign_results)
-            await self._batches(found, claim, max(start, claim.results_offset), end)
+            self.outcome.missing += max(0, start - acquired.results_offset)
+            found = without_foreign(results, acquired.foreign_results)
+            await self._batches(found, acquired, max(start, acquired.results_offset), end)
         finally:
             await results.close()
 
-    async def _batches(self, results: ResultsLog, claim: Claim, first: int, end: int) -> None:
-        state = claim.state()
+    async def _batches(self, results: ResultsLog, acquired: AcquiredState, first: int, end: int) -> None:
+        state = acquired.state()
         cache = SessionCache(lambda: self._limits.cache_items)
-        next_offset = claim.next_offset
+        next_offset = acquired.next_offset
         last = await last_result(results, first, end)
         if last is None:
             return
         async for piece in results.read(first, end):
             for at in range(0, len(piece), _BATCH):
                 next_offset = await self._batch(
-                    claim, cache, state, next_offset, piece[at : at + _BATCH], last.offset
+                    acquired, cache, state, next_offset, piece[at : at + _BATCH], last.offset
                 )
 
     async def _batch(
         self,
-        claim: Claim,
+        acquired: AcquiredState,
         cache: SessionCache,
         state: PartitionState,
         next_offset: int,
@@ -150,7 +150,7 @@ class FromResults:
         is_end = events[-1].offset == last_offset
         await self._ports.store.commit(
             Commit(
-                epoch=claim.epoch,
+                epoch=acquired.epoch,
                 expected_offset=next_offset,
                 next_offset=last + 1,
                 anchor=await self._anchor(events[-1]) if is_end else None,

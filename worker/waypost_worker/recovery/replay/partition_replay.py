@@ -21,7 +21,7 @@ from waypost_worker.partition.fold import BatchFolder
 from waypost_worker.partition.foreign import without_foreign
 from waypost_worker.partition.ownership import anchor_of
 from waypost_worker.partition.ports import (
-    Claim,
+    AcquiredState,
     CommandLog,
     Commit,
     ResultsLog,
@@ -114,41 +114,46 @@ class PartitionReplay:
         comparison: Comparison | None = None
         try:
             partitions = await log.partitions()
-            claim = await self._ports.store.acquire(partitions)
+            acquired = await self._ports.store.acquire(partitions)
             if not self._begun:
                 self._begun = True
-                self.outcome.began = self.outcome.next_offset = claim.next_offset
-            if claim.next_offset >= self._end:
+                self.outcome.began = self.outcome.next_offset = acquired.next_offset
+            if acquired.next_offset >= self._end:
                 return
-            await check_log(log, claim.next_offset, claim.anchor)
+            await check_log(log, acquired.next_offset, acquired.anchor)
             comparison = Comparison(
-                without_foreign(results, claim.foreign_results),
-                claim.emitted,
-                claim.results_offset,
-                claim.next_offset,
+                without_foreign(results, acquired.foreign_results),
+                acquired.emitted,
+                acquired.results_offset,
+                acquired.next_offset,
                 self._compare,
             )
             await comparison.open(self._end - 1)
             orders = await find_orders(
-                self._ports.make_log, claim.state(), self._partition, claim.next_offset
+                self._ports.make_log, acquired.state(), self._partition, acquired.next_offset
             )
-            if claim.skip_offset is not None:
-                await check_ordered(log, orders, claim.skip_offset)
-            await self._batches(log, partitions, claim, comparison, orders)
+            if acquired.skip_offset is not None:
+                await check_ordered(log, orders, acquired.skip_offset)
+            await self._batches(log, partitions, acquired, comparison, orders)
         finally:
             if comparison is not None:
                 await comparison.close()
             await asyncio.gather(log.close(), results.close())
 
     async def _batches(
-        self, log: CommandLog, partitions: int, claim: Claim, comparison: Comparison, orders: SkipOrders
+        self,
+        log: CommandLog,
+        partitions: int,
+        acquired: AcquiredState,
+        comparison: Comparison,
+        orders: SkipOrders,
     ) -> None:
         store, limits = self._ports.store, self._limits
         silent = NullEncoder(self._partition)
         folder = BatchFolder(
-            self._encoder, store, claim.state(), claim.rejected_window, lambda: limits.cache_items
+            self._encoder, store, acquired.state(), acquired.rejected_window, lambda: limits.cache_items
         )
-        next_offset = claim.next_offset
+        next_offset = acquired.next_offset
         await log.seek(next_offset)
         while records := await self._gather(log, next_offset):
             most = self._sizer.most_records(next_offset)
@@ -162,7 +167,7 @@ class PartitionReplay:
                 while pieces:
                     with self._in_time(part, next_offset):
                         next_offset = await self._batch(
-                            folder, pieces, claim, comparison, next_offset, unseen, log
+                            folder, pieces, acquired, comparison, next_offset, unseen, log
                         )
 
     @contextmanager
@@ -182,7 +187,7 @@ class PartitionReplay:
         self,
         folder: BatchFolder,
         pieces: BatchSplitter,
-        claim: Claim,
+        acquired: AcquiredState,
         comparison: Comparison,
         next_offset: int,
         unseen: bool,
@@ -202,7 +207,7 @@ class PartitionReplay:
             self.outcome.owed += len(items)
         await self._ports.store.commit(
             Commit(
-                epoch=claim.epoch,
+                epoch=acquired.epoch,
                 expected_offset=next_offset,
                 next_offset=last.offset + 1,
                 anchor=anchor_of(last),
