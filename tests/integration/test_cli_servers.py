@@ -55,7 +55,7 @@ def dead_port() -> int:
 def test_topics_are_made_once_and_checked(line: CommandLine, topic_prefix: str) -> None:
     before = line.run("topics", "check", "-o", "json")
     assert before.code == 1
-    assert {row["mend"] for row in before.json if row["level"] == "error"} == {"run 'waypost topics create'"}
+    assert {row["fix"] for row in before.json if row["level"] == "error"} == {"run 'waypost topics create'"}
     made = line.run("topics", "create", "--partitions", "4", "-o", "json")
     assert (made.code, made.err) == (0, "")
     assert made.json == [
@@ -128,16 +128,16 @@ def test_doctor_finds_everything_well(line: CommandLine) -> None:
     wrong = [row for row in found.json if row["level"] == "error"]
     # The shared test servers run without fsync, and that is what a doctor is for.
     assert {row["message"] for row in wrong} == {"fsync=off", "full_page_writes=off"}
-    assert all(row["mend"] for row in wrong)
+    assert all(row["fix"] for row in wrong)
     assert found.code == 1
 
 
 def test_doctor_says_what_is_missing(line: CommandLine, empty_database: str) -> None:
     found = line.run("doctor", "-o", "json", "--postgres-dsn", empty_database)
     assert found.code == 1
-    mends = {row["subject"]: row["mend"] for row in found.json if row["level"] == "error"}
-    assert mends["schema"] == "run 'waypost migrate'"
-    assert "run 'waypost topics create'" in mends.values()
+    fixes = {row["subject"]: row["fix"] for row in found.json if row["level"] == "error"}
+    assert fixes["schema"] == "run 'waypost migrate'"
+    assert "run 'waypost topics create'" in fixes.values()
 
 
 def test_doctor_looks_at_one_server_when_the_other_is_away(
@@ -147,7 +147,9 @@ def test_doctor_looks_at_one_server_when_the_other_is_away(
     assert found.code == 1
     (away,) = (row for row in found.json if row["subject"] == f"127.0.0.1:{dead_port}")
     assert "does not answer" in away["message"]
-    assert {"level": "ok", "subject": "schema", "message": "up to date", "mend": ""} in found.json
+    assert ("ok", "schema", "up to date", "") in [
+        (row["level"], row["subject"], row["message"], row["fix"]) for row in found.json
+    ]
     found = line.run("doctor", "-o", "json", "--postgres-dsn", f"postgresql://u:hush@127.0.0.1:{dead_port}/x")
     assert found.code == 1
     assert "Connection refused" in found.json[-1]["message"]

@@ -1,4 +1,4 @@
-"""``waypost doctor`` on servers, brokers and roles with something wrong: each is found, and said how to mend."""
+"""``waypost doctor`` on servers, brokers and roles with something wrong: each is found, with a fix."""
 
 import asyncio
 import time
@@ -79,7 +79,7 @@ def findings(line: CommandLine, *flags: str) -> list[dict[str, str]]:
 
 def said(rows: list[dict[str, str]], level: str, subject: str = "") -> list[str]:
     return [
-        f"{row['message']} -> {row['mend']}"
+        f"{row['message']} -> {row['fix']}"
         for row in rows
         if row["level"] == level and row["subject"].startswith(subject)
     ]
@@ -121,7 +121,7 @@ def test_transactions_that_may_stay_open_for_long_are_a_warning(
     setting: str, level: str, expected: str
 ) -> None:
     found = _check_transactions("broker 1", {"transaction.max.timeout.ms": setting})
-    assert (found.level, bool(found.mend)) == (level, level != "ok")
+    assert (found.level, bool(found.fix)) == (level, level != "ok")
     assert expected in found.message
 
 
@@ -140,7 +140,7 @@ def test_brokers_without_acls_are_a_warning_unless_nobody_else_reaches_them(
     authorizer: str, host: str, level: str, expected: str
 ) -> None:
     found = _check_authorizer("broker 1", {"authorizer.class.name": authorizer}, host)
-    assert (found.level, bool(found.mend)) == (level, level != "ok")
+    assert (found.level, bool(found.fix)) == (level, level != "ok")
     assert expected in found.message
 
 
@@ -274,7 +274,7 @@ def test_releases_of_brokers(brokers: list[BrokerVersion], level: str, expected:
     found = broker_findings(brokers)
     assert max((one.level for one in found), key=("ok", "warning", "error").index) == level
     (worst,) = [one for one in found if expected in one.message][-1:]
-    assert (worst.level, bool(worst.mend)) == (level, level != "ok")
+    assert (worst.level, bool(worst.fix)) == (level, level != "ok")
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ def test_releases_of_brokers(brokers: list[BrokerVersion], level: str, expected:
 )
 def test_versions_of_workers(versions: dict[str, int], level: str, expected: str) -> None:
     (found,) = worker_findings(Counter(versions), "waypost")
-    assert (found.level, bool(found.mend)) == (level, level != "ok")
+    assert (found.level, bool(found.fix)) == (level, level != "ok")
     assert expected in found.message
 
 
@@ -303,7 +303,7 @@ def test_versions_of_workers(versions: dict[str, int], level: str, expected: str
 )
 def test_without_workers_it_counts_what_waits(waiting: int | None, level: str, expected: str) -> None:
     (found,) = worker_findings(Counter(), "waypost", waiting)
-    assert (found.level, bool(found.mend)) == (level, level != "ok")
+    assert (found.level, bool(found.fix)) == (level, level != "ok")
     assert expected in found.message
 
 
@@ -337,4 +337,4 @@ def test_a_clock_that_is_surely_off_by_a_second_is_a_warning(ahead: float, withi
     found = clock_finding("kafka", ClockReading(ahead, within))
     assert found.level == level
     assert ("ahead of" if ahead > 0 else "behind") in found.message
-    assert bool(found.mend) == (level == "warning")
+    assert bool(found.fix) == (level == "warning")

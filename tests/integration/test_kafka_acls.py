@@ -306,7 +306,7 @@ async def test_a_worker_may_check_its_topics_and_is_told_what_it_may_not_look_at
             "level": "warning",
             "subject": "broker 1",
             "message": "its settings were not checked: this principal may not read them",
-            "mend": "give it DescribeConfigs on the cluster",
+            "fix": "give it DescribeConfigs on the cluster",
         }
     ]
 

@@ -113,7 +113,7 @@ async def test_too_few_replicas_are_found_and_work_all_the_same(
     await create_topics(connection, topics, 1, replicas=1)
     await (await append_once_possible(connection, topics, "taken")).close()
     warnings = [found for found in await checked(connection, topics) if found.level == "warning"]
-    assert {(found.subject, found.mend) for found in warnings} >= {
+    assert {(found.subject, found.fix) for found in warnings} >= {
         (topics.commands, "give it 3 replicas"),
         (topics.results, "give it 3 replicas"),
         (topics.results, "set min.insync.replicas=2 on the topic"),

@@ -164,7 +164,7 @@ async def test_missing_topics_are_found(connection: Connection, topics: Topics) 
         (topics.commands, "does not exist"),
         (topics.results, "does not exist"),
     ]
-    assert {found.mend for found in missing} == {"run 'waypost topics create'"}
+    assert {found.fix for found in missing} == {"run 'waypost topics create'"}
 
 
 async def test_unequal_partition_counts_are_found(connection: Connection, topics: Topics) -> None:
@@ -207,8 +207,8 @@ async def test_a_setting_is_found(
     findings = await check_topics(connection, topics)
     found = about([one for one in findings if one.subject == name], setting)
     assert (found.level, found.message) == (level, f"{setting}={value}")
-    assert f"set {setting}=" in found.mend or level == "ok"
-    assert ("waypost topics update" in found.mend) is (level == "error")
+    assert f"set {setting}=" in found.fix or level == "ok"
+    assert ("waypost topics update" in found.fix) is (level == "error")
     assert {one.level for one in findings if one is not found} == {"ok"}
 
 

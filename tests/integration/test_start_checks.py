@@ -119,7 +119,7 @@ async def test_what_only_hurts_is_said_and_waits_for_nobody(here: Deployment, wo
         found["postgres: statement_timeout=2000 ms ends statements that a worker still waits for"]
         == "warning"
     )
-    assert all(line["mend"] for line in said(worker, "start_check"))
+    assert all(line["fix"] for line in said(worker, "start_check"))
 
 
 async def test_a_pooler_and_prepared_statements_are_said(here: Deployment, tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ async def test_a_pooler_and_prepared_statements_are_said(here: Deployment, tmp_p
         def told() -> bool:
             # By then owners may have mixed up the statements of the check itself.
             lines = said(careless, "start_check") + said(careless, "start_check_failed")
-            words = [line.get("mend", "") + line.get("reason", "") for line in lines]
+            words = [line.get("fix", "") + line.get("reason", "") for line in lines]
             return any("WAYPOST_POSTGRES_STATEMENT_CACHE=0" in one for one in words)
 
         await here.until(told)

@@ -218,7 +218,7 @@ def test_a_stream_shows_each_row_at_once(capsys: pytest.CaptureFixture[str]) -> 
         assert capsys.readouterr().out == "one\n"
 
 
-def test_findings_say_how_to_mend_and_errors_are_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+def test_findings_suggest_fixes_and_errors_are_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
     from waypost_worker.cli.support.findings import show_findings
 
     well = Finding("ok", "topic", "3 partitions")
@@ -230,7 +230,10 @@ def test_findings_say_how_to_mend_and_errors_are_exit_code_1(capsys: pytest.Capt
     assert err == "2 checks: 1 warning\n"
     assert show_findings([well, doubtful, wrong], "json") == 1
     out, err = capsys.readouterr()
-    assert [row["level"] for row in json.loads(out)] == ["ok", "warning", "error"]
+    rows = json.loads(out)
+    assert [row["level"] for row in rows] == ["ok", "warning", "error"]
+    assert [row["fix"] for row in rows] == ["", "set retention.ms=-1", "set cleanup.policy=delete"]
+    assert [row["mend"] for row in rows] == [row["fix"] for row in rows]  # deprecated
     assert err == ""
     assert show_findings([well], "table") == 0
     assert capsys.readouterr().err == "1 checks: all is well\n"

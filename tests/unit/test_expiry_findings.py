@@ -40,7 +40,7 @@ def test_it_says_how_many_are_idle_by_the_age_of_the_last_run_and_when_that_was(
         "1,234 or more hold checkpoints and had no command for 30 days; "
         "'waypost expire --idle 30d' ran 5 hours ago and expired 12 sessions"
     )
-    assert found.mend.startswith("'waypost expire --idle 30d --dry-run' lists them")
+    assert found.fix.startswith("'waypost expire --idle 30d --dry-run' lists them")
 
 
 def test_a_run_for_some_sessions_sets_no_age_for_all() -> None:

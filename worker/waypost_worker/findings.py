@@ -7,7 +7,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that was checked. ``mend`` says what to do where it is not ``ok``.
+    """Something that was checked. ``fix`` says what to do if it is not ``ok``.
 
     With ``unsafe``, no worker may run until it is fixed, because commands could be lost.
     """
@@ -15,7 +15,7 @@ class Finding:
     level: Literal["ok", "warning", "error"]
     subject: str
     message: str
-    mend: str = ""
+    fix: str = ""
     unsafe: bool = False
 
 

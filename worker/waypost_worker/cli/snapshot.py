@@ -133,9 +133,9 @@ async def _check(
         Finding("ok", manifest.name, f"{files} files, {manifest.size} bytes, all as they were written")
     ]
     if manifest.signed and signing.key is None:
-        mend = "set WAYPOST_SNAPSHOTS_KEY_FILE"
+        fix = "set WAYPOST_SNAPSHOTS_KEY_FILE"
         findings.append(
-            Finding("warning", manifest.name, "it is signed, and no key is set to check that", mend)
+            Finding("warning", manifest.name, "it is signed, and no key is set to check that", fix)
         )
     if offline:
         return findings

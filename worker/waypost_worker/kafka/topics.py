@@ -285,15 +285,15 @@ def _check_topic(name: str, wanted: dict[str, str], found: dict[str, str], *, fe
     for key, value in wanted.items():
         actual = found.get(key, "")
         level = _level(key, value, actual, fences=fences)
-        mend = "" if level == "ok" else f"set {key}={value} on the topic"
+        fix = "" if level == "ok" else f"set {key}={value} on the topic"
         if level == "error":
-            mend = f"run 'waypost topics update', or {mend}"
-        elif mend and key.startswith("retention.") and value == str(FOR_EVER):
-            mend += ", or take snapshots more often than that (docs/snapshots.md)"
+            fix = f"run 'waypost topics update', or {fix}"
+        elif fix and key.startswith("retention.") and value == str(FOR_EVER):
+            fix += ", or take snapshots more often than that (docs/snapshots.md)"
         unsafe = key == "cleanup.policy" and "compact" in actual
         if unsafe:
-            mend += ": compaction removes commands before they are applied, and results before they are read"
-        findings.append(Finding(level, name, f"{key}={actual}", mend, unsafe))
+            fix += ": compaction removes commands before they are applied, and results before they are read"
+        findings.append(Finding(level, name, f"{key}={actual}", fix, unsafe))
     return findings
 
 
@@ -368,8 +368,8 @@ def _check_transactions(subject: str, found: dict[str, str]) -> Finding:
         f"{key}={value}: a client that leaves a transaction open holds back all commands behind it in the partition "
         f"for up to {value / 1000:g} s"
     )
-    mend = f"set {key}={_TRANSACTION_MS} on the brokers, unless other clients of the cluster need longer transactions"
-    return Finding("warning", subject, message, mend)
+    fix = f"set {key}={_TRANSACTION_MS} on the brokers, unless other clients of the cluster need longer transactions"
+    return Finding("warning", subject, message, fix)
 
 
 def _check_authorizer(subject: str, found: dict[str, str], host: str) -> Finding:

@@ -35,8 +35,8 @@ def clock_finding(subject: str, read: ClockReading) -> Finding:
     message = f"its clock is {abs(read.ahead):.3f} s {way} this machine's, give or take {read.within:.3f}"
     if abs(read.ahead) <= _CLOCK_SECONDS + read.within:
         return Finding("ok", subject, message)
-    mend = "let both follow a time server: latencies and ages are wrong by as much"
-    return Finding("warning", subject, message, mend)
+    fix = "let both follow a time server: latencies and ages are wrong by as much"
+    return Finding("warning", subject, message, fix)
 
 
 async def check_brokers(connection: Connection) -> list[Finding]:
@@ -56,11 +56,11 @@ def broker_findings(brokers: Sequence[BrokerVersion]) -> list[Finding]:
         in_force, newest = min(levels)
         if release(in_force) != release(newest):
             message = f"the brokers are of Kafka {release(newest)}, the cluster acts as {release(in_force)}"
-            mend = (
+            fix = (
                 f"kafka-features.sh upgrade --release-version {release(newest)}, once no broker will be "
                 "downgraded"
             )
-            findings.append(Finding("warning", "brokers", message, mend))
+            findings.append(Finding("warning", "brokers", message, fix))
         else:
             findings.append(
                 Finding("ok", "brokers", f"all of Kafka {release(newest)}, with its features enabled")
@@ -89,20 +89,20 @@ def worker_findings(found: Counter[str], group_id: str, waiting: int | None = No
         return [_no_worker(group_id, waiting)]
     shown = ", ".join(f"{count} of version {version}" for version, count in sorted(found.items()))
     if len(found) > 1:
-        mend = "finish the upgrade (docs/runbook.md), before clients are upgraded"
-        return [Finding("warning", "workers", f"{shown}, in the group {group_id!r}", mend)]
+        fix = "finish the upgrade (docs/runbook.md), before clients are upgraded"
+        return [Finding("warning", "workers", f"{shown}, in the group {group_id!r}", fix)]
     if set(found) - {__version__, UNKNOWN_VERSION}:
-        mend = "use the command line of the workers' version: it may know another schema and other commands"
+        fix = "use the command line of the workers' version: it may know another schema and other commands"
         message = f"{shown} in the group {group_id!r}, this is {__version__}"
-        return [Finding("warning", "workers", message, mend)]
+        return [Finding("warning", "workers", message, fix)]
     return [Finding("ok", "workers", f"{shown} in the group {group_id!r}")]
 
 
 def _no_worker(group_id: str, waiting: int | None) -> Finding:
     none = f"no worker is running in the group {group_id!r}"
     if waiting is None:
-        mend = "fix the other findings, and start one with 'waypost worker'"
-        return Finding("warning", "workers", f"{none}, and the number of waiting commands is unknown", mend)
+        fix = "fix the other findings, and start one with 'waypost worker'"
+        return Finding("warning", "workers", f"{none}, and the number of waiting commands is unknown", fix)
     if waiting == 0:
         return Finding("ok", "workers", f"{none}, and no command waits")
     commands = f"{waiting:,} commands wait" if waiting > 1 else "1 command waits"

@@ -47,8 +47,8 @@ def idle_finding(count: int, run: ExpiryRun | None) -> Finding:
     if count < _MANY and not (run is not None and whole and count and run.ago > _OVERDUE):
         return Finding("ok", "sessions", message)
     flag = _flag(longest)
-    mend = f"'waypost expire --idle {flag} --dry-run' lists them; run it without --dry-run once a day"
-    return Finding("warning", "sessions", message, mend)
+    fix = f"'waypost expire --idle {flag} --dry-run' lists them; run it without --dry-run once a day"
+    return Finding("warning", "sessions", message, fix)
 
 
 def _last(run: ExpiryRun | None) -> str:

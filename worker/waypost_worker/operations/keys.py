@@ -30,8 +30,8 @@ async def check_keys(codec: Codec, state_dsns: Sequence[str], keys_dsn: str | No
         keys = await codec.store.page(limit=_TRIED)
         failed = await _unwrappable(codec, deployment, [key for key in keys if not key.erased])
     except EncryptionError as error:
-        mend = "restore the key store, or correct keys_dsn or keys_directory"
-        return [*findings, Finding("error", _SUBJECT, str(error), mend)]
+        fix = "restore the key store, or correct keys_dsn or keys_directory"
+        return [*findings, Finding("error", _SUBJECT, str(error), fix)]
     finally:
         await codec.close()
     if failed:

@@ -56,28 +56,28 @@ async def check_server(
 def _durability(name: str, value: str) -> Finding:
     if value != "off":
         return Finding("ok", "postgres", f"{name}={value}")
-    mend = f"set {name}=on: a crash of the server loses what was committed"
-    return Finding("error", "postgres", f"{name}={value}", mend)
+    fix = f"set {name}=on: a crash of the server loses what was committed"
+    return Finding("error", "postgres", f"{name}={value}", fix)
 
 
 def _settings(found: Mapping[str, str], pool_size: int) -> list[Finding]:
     findings = []
     encoding = found["server_encoding"]
-    mend = "" if encoding == "UTF8" else "create the database with encoding UTF8"
-    findings.append(Finding("error" if mend else "ok", "postgres", f"server_encoding={encoding}", mend))
+    fix = "" if encoding == "UTF8" else "create the database with encoding UTF8"
+    findings.append(Finding("error" if fix else "ok", "postgres", f"server_encoding={encoding}", fix))
     if found["autovacuum"] == "off":
-        mend = "set autovacuum=on: rows that were replaced pile up, and each command costs more"
-        findings.append(Finding("error", "postgres", "autovacuum=off", mend))
+        fix = "set autovacuum=on: rows that were replaced pile up, and each command costs more"
+        findings.append(Finding("error", "postgres", "autovacuum=off", fix))
     else:
         findings.append(Finding("ok", "postgres", "autovacuum=on"))
     if found["default_transaction_read_only"] == "on":
-        mend = "connect to the primary, or set default_transaction_read_only=off for the workers' role"
-        findings.append(Finding("error", "postgres", "transactions are read-only", mend))
+        fix = "connect to the primary, or set default_transaction_read_only=off for the workers' role"
+        findings.append(Finding("error", "postgres", "transactions are read-only", fix))
     usable = int(found["max_connections"]) - int(found["superuser_reserved_connections"])
     if pool_size > usable:
         message = f"a worker may open {pool_size} connections, the server takes {usable}"
-        mend = "lower WAYPOST_POSTGRES_POOL_SIZE, or raise max_connections"
-        findings.append(Finding("error", "postgres", message, mend))
+        fix = "lower WAYPOST_POSTGRES_POOL_SIZE, or raise max_connections"
+        findings.append(Finding("error", "postgres", message, fix))
     else:
         message = f"takes {usable} connections, a worker opens up to {pool_size}"
         findings.append(Finding("ok", "postgres", message))
@@ -90,8 +90,8 @@ def _time_limits(found: Mapping[str, str], request_timeout: float) -> list[Findi
         limit = int(found.get(name, 0))  # transaction_timeout came with Postgres 17
         if 0 < limit < request_timeout * 1000:
             message = f"{name}={limit} ms ends statements that a worker still waits for"
-            mend = f"set {name}=0 for the workers' role, or above {request_timeout:g} s"
-            findings.append(Finding("warning", "postgres", message, mend))
+            fix = f"set {name}=0 for the workers' role, or above {request_timeout:g} s"
+            findings.append(Finding("warning", "postgres", message, fix))
     return findings
 
 
@@ -104,8 +104,8 @@ def _pooler(connection: Any, backend: int, statement_cache: int) -> list[Finding
     message = (
         "a pooler is in between, and statements are prepared ahead: in transaction mode it mixes them up"
     )
-    mend = "set WAYPOST_POSTGRES_STATEMENT_CACHE=0, unless the pooler is in session mode"
-    return [Finding("warning", "postgres", message, mend)]
+    fix = "set WAYPOST_POSTGRES_STATEMENT_CACHE=0, unless the pooler is in session mode"
+    return [Finding("warning", "postgres", message, fix)]
 
 
 async def is_dev_server(connection: Any) -> bool:
@@ -119,16 +119,16 @@ def _role(server: Any, found: Mapping[str, str]) -> list[Finding]:
         return [Finding("ok", "postgres", f"role {server['role']!r} is the superuser of a dev server")]
     if server["is_superuser"]:
         message = f"role {server['role']!r} is a superuser: a worker needs far less"
-        mend = "give workers a role that may only use their schema, and migrate with another"
-        return [Finding("warning", "postgres", message, mend)]
+        fix = "give workers a role that may only use their schema, and migrate with another"
+        return [Finding("warning", "postgres", message, fix)]
     return [Finding("ok", "postgres", f"role {server['role']!r} is not a superuser")]
 
 
 def _life(server: Any) -> list[Finding]:
     findings = []
     if server["is_standby"]:
-        mend = "connect to the primary: nothing can be written on a standby"
-        findings.append(Finding("error", "postgres", "the server is a standby", mend))
+        fix = "connect to the primary: nothing can be written on a standby"
+        findings.append(Finding("error", "postgres", "the server is a standby", fix))
     if server["frozen_age"] > _FROZEN_AGE:
         message = (
             f"the oldest rows are {server['frozen_age']:,} transactions old; at 2,100,000,000 writes stop"
@@ -139,6 +139,6 @@ def _life(server: Any) -> list[Finding]:
     oldest = server["oldest_transaction"] or 0.0
     if oldest > _LONG_TRANSACTION:
         message = f"a transaction has been open for {oldest / 3600:.1f} h: rows replaced since then stay"
-        mend = "look for it in pg_stat_activity, by xact_start; end it if nobody needs it"
-        findings.append(Finding("warning", "postgres", message, mend))
+        fix = "look for it in pg_stat_activity, by xact_start; end it if nobody needs it"
+        findings.append(Finding("warning", "postgres", message, fix))
     return findings

@@ -38,7 +38,7 @@ async def check_topics_at_start(settings: Settings, connection: Connection) -> N
         return
     _tell("topics", findings)
     if unsafe := [one for one in findings if one.unsafe]:
-        found = "; ".join(f"{one.subject}: {one.message} ({one.mend})" for one in unsafe)
+        found = "; ".join(f"{one.subject}: {one.message} ({one.fix})" for one in unsafe)
         raise RefusedError(f"Commands could be lost, so no partition is taken. Nothing was changed. {found}")
 
 
@@ -61,8 +61,8 @@ async def check_database_at_start(settings: Settings, pool: Any, shard: int) -> 
 def _tell(checked: str, findings: Sequence[Finding], **where: int) -> None:
     for one in findings:
         details = {"subject": one.subject, "finding": one.message, **where}
-        if one.mend:
-            details["mend"] = one.mend
+        if one.fix:
+            details["fix"] = one.fix
         getattr(log, _LEVELS[one.level])("start_check", **details)
     levels = [one.level for one in findings]
     log.info(

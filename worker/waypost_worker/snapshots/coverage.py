@@ -105,8 +105,8 @@ def _rebuilding(
     take = "take one: 'waypost snapshot create'"
     if place is None:
         how = "has already been trimmed" if not whole else f"is trimmed after {_span(retention)}"
-        mend = "set WAYPOST_SNAPSHOTS to a directory or s3://bucket/path, and run 'waypost snapshot create' regularly"
-        return [Finding("warning", LOG, f"the log {how}, and no place for snapshots is set", mend)]
+        fix = "set WAYPOST_SNAPSHOTS to a directory or s3://bucket/path, and run 'waypost snapshot create' regularly"
+        return [Finding("warning", LOG, f"the log {how}, and no place for snapshots is set", fix)]
     if latest is None:
         level = "warning" if whole else "error"
         message = "there is no complete snapshot" + (
@@ -123,8 +123,8 @@ def _rebuilding(
         reaches, lambda r: r.snapshot_results is not None and r.snapshot_results < r.results_start
     ):
         message = f"{bad}: the results topic begins after the results position of {latest.name}"
-        mend = f"{take}; a worker on the restored one would need WAYPOST_ACCEPT_TRIMMED_RESULTS=true"
-        found.append(Finding("warning", LOG, message, mend))
+        fix = f"{take}; a worker on the restored one would need WAYPOST_ACCEPT_TRIMMED_RESULTS=true"
+        found.append(Finding("warning", LOG, message, fix))
     if retention is not None and latest.age > retention / 2:
         message = (
             f"the newest snapshot is {_span(latest.age)} old, and the log is trimmed after {_span(retention)}: the "

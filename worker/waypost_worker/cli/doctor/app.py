@@ -30,6 +30,9 @@ def doctor(*, common: Common = NOTHING_GIVEN) -> int:
     where workers run, with their settings, because it compares these with what the brokers, the server and the role
     allow. The exit code is 1 if there is an error; warnings are not errors.
 
+    As JSON, a finding has the fields `level`, `subject`, `message` and `fix`, which is empty if there is nothing to do.
+    `mend` is the previous name of `fix`. It is deprecated, and the next minor version will remove it.
+
     For example:
 
       waypost doctor
@@ -81,8 +84,8 @@ async def _kafka(settings: Settings) -> "list[Finding]":
             findings.append(clock_finding("kafka", await broker_clock(connection, settings.topics)))
             verdict = await zombie_test(connection, settings.topics)
     except (CommandError, RefusedError) as error:
-        mend = "see --bootstrap-servers, and the broker's log"
-        return [*findings, Finding("error", settings.bootstrap_servers, str(error), mend)]
+        fix = "see --bootstrap-servers, and the broker's log"
+        return [*findings, Finding("error", settings.bootstrap_servers, str(error), fix)]
     if verdict.fenced:
         return [*findings, Finding("ok", "fencing", f"{verdict.message}, tested in {verdict.seconds:.1f} s")]
     return [*findings, Finding("error", "fencing", verdict.message, "do not run workers on this cluster")]
@@ -183,11 +186,11 @@ async def _schema(connection: Any, settings: Settings, count: int | None) -> "li
     if count is not None and made_for - {count}:
         counts = " and ".join(map(str, sorted(made_for)))
         message = f"the database was used with {counts} partitions, the topic has {count}"
-        mend = (
+        fix = (
             "use the database and the topics that belong together: --topic-prefix, --postgres-dsn; for more "
             "partitions see docs/partitions.md"
         )
-        findings.append(Finding("error", "schema", message, mend))
+        findings.append(Finding("error", "schema", message, fix))
     if not any(one.level == "error" for one in findings):  # a role without rights can't count sessions
         findings += await check_tenants(connection, settings.postgres_schema)
         findings.append(await check_idle_sessions(connection, settings.postgres_schema))

@@ -49,8 +49,8 @@ async def check_erased(settings: Settings, partitions: int) -> list[Finding]:
     findings = [_remains(topic, sessions, found, kept)]
     if holding := sum(row["holding"] for row in rows):
         message = f"{holding:,} of {sessions:,} hold checkpoints or a policy again"
-        mend = "finish the upgrade of all workers, run 'waypost verify', and erase them again"
-        findings.append(Finding("error", _SUBJECT, message, mend))
+        fix = "finish the upgrade of all workers, run 'waypost verify', and erase them again"
+        findings.append(Finding("error", _SUBJECT, message, fix))
     return [*findings, *keys]
 
 
@@ -121,14 +121,14 @@ def _remains(topic: str, sessions: int, found: list[_InLog], kept: timedelta | N
         f"{oldest.session_id!r} in partition {oldest.partition}, from {oldest.oldest:%Y-%m-%d %H:%M}"
     )
     if kept is None:
-        mend = (
+        fix = (
             f"set retention.ms on {topic}, with snapshots that go further (docs/snapshots.md); encrypted sessions need "
             "nothing, for their keys are gone"
         )
-        return Finding("warning", _SUBJECT, f"{message}, and nothing removes it", mend)
+        return Finding("warning", _SUBJECT, f"{message}, and nothing removes it", fix)
     if not kept:
-        mend = f"give this login DescribeConfigs on {topic}"
-        return Finding("warning", _SUBJECT, f"{message}, and how long it keeps them is unknown", mend)
+        fix = f"give this login DescribeConfigs on {topic}"
+        return Finding("warning", _SUBJECT, f"{message}, and how long it keeps them is unknown", fix)
     last = max(one.erased_at for one in found) + kept
     return Finding(
         "ok", _SUBJECT, f"{message}, and the last are gone by {last.astimezone(UTC):%Y-%m-%d %H:%M}"

@@ -20,8 +20,8 @@ async def check_workers(connection: Connection, settings: Settings) -> list[Find
     try:
         found = await worker_versions(connection, settings.group_id)
     except RefusedError as error:
-        mend = f"give it Describe on the group {settings.group_id!r}, to see which versions of workers are running"
-        return [Finding("warning", "workers", str(error), mend)]
+        fix = f"give it Describe on the group {settings.group_id!r}, to see which versions of workers are running"
+        return [Finding("warning", "workers", str(error), fix)]
     return worker_findings(found, settings.group_id, None if found else await waiting_commands(settings))
 
 

@@ -25,17 +25,15 @@ async def check_tables(connection: Any, settings: Settings) -> list[Finding]:
         subject = f"table {table['name']}"
         if table["lacking"]:
             rights = ", ".join(table["lacking"])
-            mend = (
-                f"grant {rights.lower()} on {settings.postgres_schema}.{table['name']} to the workers' role"
-            )
-            findings.append(Finding("error", subject, f"the role lacks {rights}", mend))
+            fix = f"grant {rights.lower()} on {settings.postgres_schema}.{table['name']} to the workers' role"
+            findings.append(Finding("error", subject, f"the role lacks {rights}", fix))
         if table["not_vacuumed"]:
-            mend = f"alter table {settings.postgres_schema}.{table['name']} reset (autovacuum_enabled)"
-            findings.append(Finding("warning", subject, "autovacuum is off for it", mend))
+            fix = f"alter table {settings.postgres_schema}.{table['name']} reset (autovacuum_enabled)"
+            findings.append(Finding("warning", subject, "autovacuum is off for it", fix))
         if table["dead"] > max(_DEAD_ROWS, _DEAD_SHARE * table["live"]):
             message = f"{table['dead']:,} rows are dead, {table['live']:,} live: autovacuum does not keep up"
-            mend = "look for old transactions and replication slots; lower autovacuum_vacuum_cost_delay"
-            findings.append(Finding("warning", subject, message, mend))
+            fix = "look for old transactions and replication slots; lower autovacuum_vacuum_cost_delay"
+            findings.append(Finding("warning", subject, message, fix))
     return findings or [Finding("ok", "tables", f"{len(tables)} tables, with all rights that a worker needs")]
 
 

@@ -19,19 +19,19 @@ def tenant_findings(row: Any) -> list[Finding]:
     found = []
     if row["open"]:
         message = f"waypost_tenant_reader sees the rows of every tenant in {_listed(row['open'])}"
-        mend = "have an administrator run the SQL of 'waypost migrate --tenants' again"
-        found.append(Finding("error", _SUBJECT, message, mend))
+        fix = "have an administrator run the SQL of 'waypost migrate --tenants' again"
+        found.append(Finding("error", _SUBJECT, message, fix))
     if row["unbound"]:
         message = f"no policy applies to {_listed(row['unbound'])}, which should read for one tenant"
-        mend = "such a role must not be a superuser, own the tables, or have BYPASSRLS: use another one"
-        found.append(Finding("error", _SUBJECT, message, mend))
+        fix = "such a role must not be a superuser, own the tables, or have BYPASSRLS: use another one"
+        found.append(Finding("error", _SUBJECT, message, fix))
     if row["unlisted"]:
         message = f"{_listed(row['unlisted'])} can read nothing: no tenant is noted in tenant_roles"
         found.append(Finding("warning", _SUBJECT, message, "list them there; see docs/tenants.md"))
     if row["strangers"]:
         message = f"tenant_roles lists {_listed(row['strangers'])}, and no policy binds them to a tenant"
-        mend = "grant waypost_tenant_reader to each, or remove it from the list"
-        found.append(Finding("warning", _SUBJECT, message, mend))
+        fix = "grant waypost_tenant_reader to each, or remove it from the list"
+        found.append(Finding("warning", _SUBJECT, message, fix))
     if found:
         return found
     message = f"{row['bound']} roles read for one tenant, {row['named']} for the one that a transaction names"

@@ -87,14 +87,14 @@ def retry(
     if value is not None and len(places) != 1:
         raise CommandError("--value replaces one command: name its PLACE", USAGE)
     try:
-        mended = None if value is None else value.read_bytes()
+        fixed = None if value is None else value.read_bytes()
     except OSError as error:
         raise CommandError(f"{value} can't be read: {error.strerror}", USAGE) from None
     if not dry_run:
         confirm("this publishes rejected commands again", yes)
     counts: Counter[str] = Counter()
     with Stream(common.output) as stream:
-        asyncio.run(_Retry(settings, filters, mended, timeout, stream, counts).run(dry_run))
+        asyncio.run(_Retry(settings, filters, fixed, timeout, stream, counts).run(dry_run))
     note(", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())) or "none matches")
     return FAILED if any(counts[outcome] for outcome in _BAD) else DONE
 
@@ -106,14 +106,14 @@ class _Retry:
         self,
         settings: Settings,
         filters: RejectedFilters,
-        mended: bytes | None,
+        fixed: bytes | None,
         timeout: float,
         stream: Stream,
         counts: Counter[str],
     ) -> None:
         self._settings = settings
         self._filters = filters
-        self._mended = mended
+        self._fixed = fixed
         self._timeout = timeout
         self._stream = stream
         self._counts = counts
@@ -143,7 +143,7 @@ class _Retry:
             while rows := await database.fetch(
                 self._sql("rejected/select"), *self._filters.parameters(), *bounds, *after, _PAGE
             ):
-                yield [refused_command(row, self._mended) for row in rows]
+                yield [refused_command(row, self._fixed) for row in rows]
                 after = (rows[-1]["partition"], rows[-1]["offset"])
 
     async def _publish(

@@ -18,16 +18,22 @@ def show_findings(findings: "Sequence[Finding]", output: Format) -> int:
             {
                 "": found.level,
                 "subject": found.subject,
-                "finding": f"{found.message}\n-> {found.mend}" if found.mend else found.message,
+                "finding": f"{found.message}\n-> {found.fix}" if found.fix else found.message,
             }
             for found in findings
         ]
         show_rows(rows, output, ("", "subject", "finding"), wrap=("finding",))
         note(verdict(findings))
     else:
-        show_rows([_said(found) for found in findings], output, ())
+        show_rows([_fields(found) for found in findings], output, ())
     return FAILED if any(found.level == "error" for found in findings) else DONE
 
 
-def _said(found: "Finding") -> dict[str, str]:
-    return {"level": found.level, "subject": found.subject, "message": found.message, "mend": found.mend}
+def _fields(found: "Finding") -> dict[str, str]:
+    return {
+        "level": found.level,
+        "subject": found.subject,
+        "message": found.message,
+        "fix": found.fix,
+        "mend": found.fix,  # its name in 0.1, deprecated
+    }
