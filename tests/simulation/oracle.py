@@ -20,7 +20,7 @@ from tests.simulation.world import World
 
 from waypost.wire.event_types import EventType
 from waypost_worker.partition import outbox
-from waypost_worker.partition.ownership import anchor_of
+from waypost_worker.partition.anchor import anchor_of
 from waypost_worker.partition.ports import FetchedResult
 
 _COMMANDS_DISASTERS = ("cut_commands", "recreate_commands", "recreate_commands_and_restore")

@@ -13,8 +13,8 @@ from tests.support.signing import public_key, signed_headers
 
 from waypost.wire.encode import authority_body, policy_body, skip_body
 from waypost.wire.event_types import EventType
+from waypost_worker.partition.anchor import anchor_of
 from waypost_worker.partition.failure import FailingCommandError
-from waypost_worker.partition.ownership import anchor_of
 from waypost_worker.partition.ports import RefusedError
 from waypost_worker.partition.skips import UnskippedError
 

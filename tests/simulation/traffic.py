@@ -14,7 +14,7 @@ from tests.simulation.plan import LOSSY
 from waypost.model.times import format_micros
 from waypost.wire.envelope import command_headers
 from waypost.wire.event_types import EventType
-from waypost_worker.partition.ownership import anchor_of
+from waypost_worker.partition.anchor import anchor_of
 
 if TYPE_CHECKING:
     from tests.simulation.world import World

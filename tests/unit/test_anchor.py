@@ -5,7 +5,7 @@ from typing import NamedTuple
 from hypothesis import given
 from hypothesis import strategies as st
 
-from waypost_worker.partition.ownership import anchor_of
+from waypost_worker.partition.anchor import anchor_of
 
 
 class Record(NamedTuple):

@@ -11,9 +11,10 @@ from tests.support.keys import wrapping_file
 import waypost
 from waypost.adapters import Backend
 from waypost.discovery import KeySettings, find_deployment, find_key_settings
+from waypost.encryption.codec import make_codec
 from waypost.encryption.directory import DirectoryKeyStore
 from waypost.encryption.postgres import PostgresKeyStore
-from waypost.encryption.settings import make_codec, make_store, make_wrapper
+from waypost.encryption.settings import make_store, make_wrapper
 from waypost.encryption.wrapping import FileWrapper, LocalWrapper
 from waypost.errors import SettingsError
 from waypost_worker.config import keys as worker_keys

@@ -13,7 +13,7 @@ from waypost.model.partition_state import PartitionState
 from waypost.wire.encode import authority_body, skip_body
 from waypost.wire.event_types import EventType
 from waypost_worker.partition import skips
-from waypost_worker.partition.ownership import anchor_of
+from waypost_worker.partition.anchor import anchor_of
 from waypost_worker.partition.skips import OrderScan, UnskippedError, check_unmet
 from waypost_worker.partition.stretches import passed_over
 

@@ -10,7 +10,7 @@ from tests.support.signing import public_key, signed_headers
 from waypost.wire.encode import authority_body, skip_body
 from waypost.wire.envelope import command_headers
 from waypost.wire.event_types import EventType
-from waypost_worker.partition.ownership import anchor_of
+from waypost_worker.partition.anchor import anchor_of
 from waypost_worker.recovery.replay.until import LogPosition, find_checkpoint
 
 NOW = 1_764_000_000_000

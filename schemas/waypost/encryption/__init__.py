@@ -1,7 +1,7 @@
 """Encryption of checkpoint data at the edges, where it enters and leaves.
 
 Owns session keys, where they are kept, how they are wrapped, and what encrypted data looks like. May import
-``discovery``, ``wire`` and ``model``; must not know Kafka, nor a publisher, subscriber or reader.
+``wire``, ``model`` and the modules next to them; must not know Kafka, nor a publisher, subscriber or reader.
 """
 
 from typing import TYPE_CHECKING
@@ -19,6 +19,6 @@ def codec_of(deployment: "Deployment") -> "Codec | None":
     """
     if deployment.keys is None:
         return None
-    from waypost.encryption.settings import make_codec  # brings cryptography
+    from waypost.encryption.codec import make_codec  # brings cryptography
 
     return make_codec(deployment.keys)

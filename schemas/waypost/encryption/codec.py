@@ -23,6 +23,7 @@ from waypost.model.encrypted_data import CREATED, IMPORTED, EncryptedData, is_ma
 from waypost.wire.encode import CreateParts, action_parts, import_body, import_item
 
 if TYPE_CHECKING:
+    from waypost.discovery import KeySettings
     from waypost.encryption.session_key import SessionKey
 
 #: Bytes of JSON that fit into a command once they are encrypted, with the longest names around them.
@@ -95,7 +96,6 @@ class Codec:
             SettingsError: They name no key store or no wrapping key, or one that can't be used.
         """
         from waypost.discovery import find_key_settings
-        from waypost.encryption.settings import make_codec
 
         return make_codec(find_key_settings())
 
@@ -286,3 +286,14 @@ def read_plain(command_type: str, body: bytes) -> Plain | None:
         return action_parts(action)
     assert isinstance(action, Import)
     return action
+
+
+def make_codec(settings: "KeySettings") -> Codec:
+    """Return the codec of a deployment. It opens nothing yet.
+
+    Raises:
+        SettingsError: The settings name no key store or no wrapping key, or one that can't be used.
+    """
+    from waypost.encryption.settings import make_store, make_wrapper  # brings every key store
+
+    return Codec(make_store(settings), make_wrapper(settings), allow_plaintext=settings.allow_plaintext)

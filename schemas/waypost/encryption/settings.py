@@ -3,21 +3,11 @@
 from importlib import import_module
 
 from waypost.discovery import KeySettings
-from waypost.encryption.codec import Codec
 from waypost.encryption.directory import DirectoryKeyStore
 from waypost.encryption.key_store import KeyStore
 from waypost.encryption.postgres import PostgresKeyStore
 from waypost.encryption.wrapping import FileWrapper, KeyWrapper, LocalWrapper
 from waypost.errors import SettingsError
-
-
-def make_codec(settings: KeySettings) -> Codec:
-    """Return the codec of a deployment. It opens nothing yet.
-
-    Raises:
-        SettingsError: The settings name no key store or no wrapping key, or one that can't be used.
-    """
-    return Codec(make_store(settings), make_wrapper(settings), allow_plaintext=settings.allow_plaintext)
 
 
 def make_store(settings: KeySettings) -> KeyStore:

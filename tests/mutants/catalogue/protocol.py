@@ -266,7 +266,7 @@ PROTOCOL: tuple[Mutant, ...] = (
         "a record with another value has the same anchor",
         (
             Edit(
-                OWNERSHIP + "anchor_of",
+                "waypost_worker.partition.anchor:anchor_of",
                 "for part in (record.key, record.value):",
                 "for part in (record.key,):",
             ),

@@ -26,9 +26,9 @@ from waypost.wire.envelope import command_headers
 from waypost.wire.event_types import EventType
 from waypost.wire.topics import partition_of
 from waypost_worker.partition import outbox
+from waypost_worker.partition.anchor import anchor_of
 from waypost_worker.partition.batch import Batch, decode
 from waypost_worker.partition.encode import ResultEncoder
-from waypost_worker.partition.ownership import anchor_of
 from waypost_worker.partition.ports import Commit, StoredOutbox
 from waypost_worker.postgres.rows import commit_parameters
 

@@ -41,6 +41,6 @@ def make_codec(settings: Settings) -> "Codec | None":
     found = key_settings(settings)
     if found is None:
         return None
-    from waypost.encryption import settings as encryption
+    from waypost.encryption import codec
 
-    return encryption.make_codec(found)
+    return codec.make_codec(found)

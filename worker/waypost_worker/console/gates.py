@@ -3,6 +3,7 @@
 import ipaddress
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -13,7 +14,9 @@ from waypost_worker.config.settings import Settings, SettingsError
 from waypost_worker.console.access import Links, Proxy, Role, is_loopback
 from waypost_worker.console.guard import Gate
 from waypost_worker.console.identity import GroupRoles, groups_named, is_safe_address
-from waypost_worker.console.oidc import OidcLogin
+
+if TYPE_CHECKING:
+    from waypost_worker.console.provider import OidcLogin
 
 
 def check_settings(settings: Settings) -> None:
@@ -113,12 +116,12 @@ def _roles(settings: Settings) -> GroupRoles:
 
 
 @asynccontextmanager
-async def _oidc(settings: Settings) -> AsyncIterator[OidcLogin]:
+async def _oidc(settings: Settings) -> AsyncIterator["OidcLogin"]:
     # Here and not above: other ways in do without them, and start faster.
     try:
         import httpx2
 
-        from waypost_worker.console.provider import Provider, Registration
+        from waypost_worker.console.provider import OidcLogin, Provider, Registration
     except ImportError as error:
         raise SettingsError(
             f"console_auth: oidc needs {error.name}, which is not installed; nothing was started. Install it with: "

@@ -17,7 +17,7 @@ from waypost_worker.console.problems import Problem, answer
 from waypost_worker.console.urls import with_query
 
 if TYPE_CHECKING:
-    from waypost_worker.console.oidc import OidcLogin
+    from waypost_worker.console.provider import OidcLogin
 
 OPEN: Final = ("/static/", "/login")
 _SAFE: Final = frozenset(("GET", "HEAD"))

@@ -2,7 +2,6 @@
 
 import logging
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from starlette.requests import Request
@@ -11,25 +10,15 @@ from starlette.responses import RedirectResponse, Response
 from waypost.errors import printable
 from waypost_worker.console.entering import is_secure, let_in
 from waypost_worker.console.guard import Gate, cookie_of
-from waypost_worker.console.identity import PENDING_SECONDS, GroupRoles, PendingLogins, user_named
+from waypost_worker.console.identity import PENDING_SECONDS, user_named
 from waypost_worker.console.problems import Problem, ProblemError
 from waypost_worker.console.urls import own_page
 
 if TYPE_CHECKING:
-    from waypost_worker.console.provider import Provider
+    from waypost_worker.console.provider import OidcLogin
 
 log = logging.getLogger("waypost.console")
 CALLBACK: Final = "/login/callback"
-
-
-@dataclass
-class OidcLogin:
-    """Logins by a provider. ``user_claim`` names users, ``roles`` says what their groups may do."""
-
-    provider: "Provider"
-    roles: GroupRoles
-    user_claim: str
-    pending: PendingLogins = field(default_factory=PendingLogins)
 
 
 async def begin(request: Request) -> Response:
@@ -83,14 +72,14 @@ async def end(request: Request) -> Response:
     return response
 
 
-def login_of(gate: Gate) -> OidcLogin:
+def login_of(gate: Gate) -> "OidcLogin":
     """Return how a console logs in with a provider. Raise ProblemError if it does not."""
     if gate.oidc is None:
         raise ProblemError(Problem(404, "There is no login here", "This console does not ask a provider."))
     return gate.oidc
 
 
-def _without_role(oidc: OidcLogin, subject: str) -> ProblemError:
+def _without_role(oidc: "OidcLogin", subject: str) -> ProblemError:
     shown = printable(subject)[:100]
     log.warning("%s has no group that may use the console", shown)
     logout = oidc.provider.logout_url()

@@ -7,7 +7,7 @@ import asyncio
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final
 from urllib.parse import quote_plus, urlencode, urlsplit
@@ -24,7 +24,7 @@ from waypost_worker.console.id_token import (
     claims_of,
     keys_of,
 )
-from waypost_worker.console.identity import Pending, groups_in, is_safe_address
+from waypost_worker.console.identity import GroupRoles, Pending, PendingLogins, groups_in, is_safe_address
 from waypost_worker.console.problems import Problem, ProblemError
 
 _REQUEST_SECONDS: Final = 10.0
@@ -267,3 +267,13 @@ class Provider:
 
 def _with_query(address: str, query: Mapping[str, str]) -> str:
     return f"{address}{'&' if '?' in address else '?'}{urlencode(query)}"
+
+
+@dataclass
+class OidcLogin:
+    """Logins by a provider. ``user_claim`` names users, ``roles`` says what their groups may do."""
+
+    provider: Provider
+    roles: GroupRoles
+    user_claim: str
+    pending: PendingLogins = field(default_factory=PendingLogins)

@@ -19,9 +19,9 @@ from waypost_worker.console.gates import check_settings, gate_of
 from waypost_worker.console.live import live_results
 from waypost_worker.console.publishing import publishing
 from waypost_worker.console.reads import Reads
-from waypost_worker.console.rejected import RejectedCommands
+from waypost_worker.console.rejected_commands import RejectedCommands
 from waypost_worker.console.services import About, Services
-from waypost_worker.console.verifying import Verifier
+from waypost_worker.console.verifier import Verifier
 from waypost_worker.kafka.client import ClusterClient
 from waypost_worker.postgres.verify_rows import Snapshots
 from waypost_worker.web.bounded import bounded_protocol

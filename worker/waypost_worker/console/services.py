@@ -14,8 +14,8 @@ from waypost_worker.console.reads import Reads
 
 if TYPE_CHECKING:
     from waypost_worker.console.cluster import Cluster
-    from waypost_worker.console.rejected import RejectedCommands
-    from waypost_worker.console.verifying import Verifier
+    from waypost_worker.console.rejected_commands import RejectedCommands
+    from waypost_worker.console.verifier import Verifier
     from waypost_worker.kafka.client import ClusterClient
 
 

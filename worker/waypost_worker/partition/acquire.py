@@ -10,10 +10,11 @@ from typing import Final
 
 from waypost.wire.envelope import KafkaRecord
 from waypost_worker.partition import outbox
+from waypost_worker.partition.anchor import anchor_of
 from waypost_worker.partition.emitter import emit
 from waypost_worker.partition.encode import ResultEncoder
 from waypost_worker.partition.foreign import without_foreign
-from waypost_worker.partition.ownership import Acquired, Limits, OwnershipProof, Position, anchor_of
+from waypost_worker.partition.ownership import Acquired, Limits, OwnershipProof, Position
 from waypost_worker.partition.ports import (
     AcquiredState,
     Clock,

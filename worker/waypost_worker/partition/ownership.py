@@ -1,18 +1,14 @@
 """An owner's knowledge of its ownership: its position, and when it last proved that it is the owner. Pure."""
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from waypost.model.partition_state import PartitionState
-from waypost.wire.envelope import KafkaRecord
 from waypost_worker.partition.ports import Clock, RejectedWindow, RenewalDueError, ResultRecord
+from waypost_worker.partition.skips import SkipOrders
 from waypost_worker.partition.tail import EmittedTail
-
-if TYPE_CHECKING:
-    from waypost_worker.partition.skips import SkipOrders
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,22 +144,5 @@ class Acquired:
     tail: EmittedTail
     proof: OwnershipProof
     reemitted: int
-    orders: "SkipOrders"
+    orders: SkipOrders
     clock_ahead: float | None = None  # of this machine, before the broker's; None if that is not known
-
-
-def anchor_of(record: KafkaRecord) -> bytes:
-    """Return the hash that ties a position to one command topic.
-
-    16 bytes over all of a record: offset, timestamp, key, headers and value, each with its length.
-    """
-    hashed = hashlib.blake2b(digest_size=16)
-    hashed.update(b"%d %d" % (record.offset, record.timestamp))
-    for part in (record.key, record.value):
-        hashed.update(b" -" if part is None else b" %d:" % len(part))
-        hashed.update(part or b"")
-    for name, value in record.headers:
-        raw = value or b""
-        hashed.update(b" %d:%b %d:" % (len(name), name.encode(), len(raw)))
-        hashed.update(raw)
-    return hashed.digest()

@@ -15,8 +15,8 @@ from waypost.model.decisions import NotSkipped, Rejected
 from waypost.model.partition_state import PartitionState
 from waypost.wire.envelope import KafkaRecord, is_structured
 from waypost.wire.event_types import PARTITION_TYPES
+from waypost_worker.partition.anchor import anchor_of
 from waypost_worker.partition.batch import SKIPPED, Decoded, decode
-from waypost_worker.partition.ownership import anchor_of
 from waypost_worker.partition.ports import CommandLog, RefusedError
 from waypost_worker.partition.signatures import is_signed
 from waypost_worker.partition.stretches import stretches

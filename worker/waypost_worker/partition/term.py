@@ -16,13 +16,14 @@ from waypost.model.index import Session
 from waypost.wire.envelope import KafkaRecord
 from waypost_worker.partition import outbox
 from waypost_worker.partition.acquire import acquire, check_log
+from waypost_worker.partition.anchor import anchor_of
 from waypost_worker.partition.batching import AdaptiveLinger, BatchSplitter, in_parts
 from waypost_worker.partition.emitter import ResultEmitter
 from waypost_worker.partition.encode import Content, ResultEncoder
 from waypost_worker.partition.failure import BatchSizer, SlowBatchError, Suspects, UnexpectedError
 from waypost_worker.partition.fold import BatchFolder, StoredSessions
 from waypost_worker.partition.observer import AppliedBatch, Observer
-from waypost_worker.partition.ownership import Limits, Moment, anchor_of
+from waypost_worker.partition.ownership import Limits, Moment
 from waypost_worker.partition.ports import (
     Commit,
     OwnerError,

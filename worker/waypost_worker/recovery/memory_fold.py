@@ -12,10 +12,10 @@ from waypost.model.index import Session
 from waypost.model.partition_state import PartitionState
 from waypost.wire.envelope import MAX_KEY_BYTES, KafkaRecord
 from waypost_worker.partition import outbox
+from waypost_worker.partition.anchor import anchor_of
 from waypost_worker.partition.batch import Batch
 from waypost_worker.partition.encode import Content, NullEncoder, ResultEncoder
 from waypost_worker.partition.kept import make_room
-from waypost_worker.partition.ownership import anchor_of
 from waypost_worker.partition.ports import Changes, RejectedRow, RejectedWindow
 from waypost_worker.partition.skips import NO_ORDERS
 from waypost_worker.recovery.shares import WHOLE, Share, spread_of

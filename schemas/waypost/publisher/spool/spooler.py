@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, Protocol, cast
 
 from waypost.errors import SpoolError
 from waypost.publisher.pending import Pending
@@ -17,11 +17,26 @@ from waypost.publisher.spool.directory import SpoolClaim
 from waypost.publisher.spool.log import Log, Segment
 from waypost.publisher.spool.reader import Reader
 
-if TYPE_CHECKING:
-    from waypost.publisher.buffer import Buffer
-
 log = logging.getLogger("waypost")
 _TICK: Final = 1.0  # between two checks that the files still exist, and between two attempts after trouble
+
+
+class CommandWindow(Protocol):
+    """The commands in memory, in front of those that are on the disk alone: a publisher's buffer."""
+
+    load_most: int
+
+    def load_wanted(self) -> bool:
+        """Return whether what is on the disk alone should come into memory, ``load_most`` at a time."""
+        ...
+
+    def loaded(self, found: Sequence[Pending]) -> None:
+        """Take the oldest that are on the disk alone into memory."""
+        ...
+
+    def lost(self, take: Callable[[], int]) -> int:
+        """Give up some of the oldest that are on the disk alone: as many as ``take`` returns."""
+        ...
 
 
 class Spooler:
@@ -67,7 +82,7 @@ class Spooler:
         """Return the disk's current problem."""
         return self._write_error or self._error
 
-    def start(self, buffer: "Buffer") -> None:
+    def start(self, buffer: CommandWindow) -> None:
         """Begin to serve."""
         self._buffer = buffer
         self._thread.start()

@@ -81,7 +81,7 @@ class _Standing(NamedTuple):
 async def _skip(
     settings: Settings, partition: int, offset: int, reason: str, signer: Signer, yes: bool, timeout: float
 ) -> dict[str, Any]:
-    from waypost_worker.partition.ownership import anchor_of
+    from waypost_worker.partition.anchor import anchor_of
     from waypost_worker.partition.skips import OrderScan, concerns_partition
 
     async with kafka_errors(settings), postgres_errors(settings), connected(settings) as databases:

@@ -56,7 +56,7 @@ async def _keys(settings: Settings) -> "list[Finding]":
     try:
         if (found := key_settings(settings)) is None:
             return []
-        from waypost.encryption.settings import make_codec
+        from waypost.encryption.codec import make_codec
         from waypost_worker.operations.keys import check_keys
 
         codec = make_codec(found)

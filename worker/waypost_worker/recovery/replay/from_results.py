@@ -13,9 +13,9 @@ from waypost.model.partition_state import PartitionState
 from waypost.subscriber.events import Event
 from waypost.wire.envelope import glimpse
 from waypost_worker.partition import outbox
+from waypost_worker.partition.anchor import anchor_of
 from waypost_worker.partition.fold import SessionCache
 from waypost_worker.partition.foreign import without_foreign
-from waypost_worker.partition.ownership import anchor_of
 from waypost_worker.partition.ports import (
     AcquiredState,
     CommandLog,

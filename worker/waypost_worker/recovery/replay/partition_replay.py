@@ -14,12 +14,12 @@ from typing import NamedTuple
 from waypost.wire.envelope import KafkaRecord
 from waypost_worker.partition import outbox
 from waypost_worker.partition.acquire import check_log, check_ordered
+from waypost_worker.partition.anchor import anchor_of
 from waypost_worker.partition.batching import BatchSplitter, in_parts
 from waypost_worker.partition.encode import NullEncoder, ResultEncoder
 from waypost_worker.partition.failure import BatchSizer, SlowBatchError, SlowCommandError, Suspects
 from waypost_worker.partition.fold import BatchFolder
 from waypost_worker.partition.foreign import without_foreign
-from waypost_worker.partition.ownership import anchor_of
 from waypost_worker.partition.ports import (
     AcquiredState,
     CommandLog,
