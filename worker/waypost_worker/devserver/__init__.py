@@ -1,8 +1,7 @@
 """Run a real Kafka and a real Postgres on the loopback interface, without Docker and without Java on the host.
 
 ``Servers`` starts both on one state directory; ``EmbeddedKafka`` (also as a cluster) and ``EmbeddedPostgres`` work
-alone, too. Of the library, it may import ``waypost.endpoints`` and ``waypost.errors`` only: it knows neither Waypost's
-topics nor its tables.
+alone, too. May import only ``waypost.endpoints``: it knows neither Waypost's topics nor its tables.
 """
 
 from waypost.endpoints import Endpoints

@@ -1,4 +1,4 @@
 """Implement the owner's logs on aiokafka, with the epoch-fenced producer, group membership and topic administration.
 
-May import ``partition`` for its ports, and must not know Postgres.
+May import ``partition`` for its ports, and ``findings``; must not know Postgres.
 """

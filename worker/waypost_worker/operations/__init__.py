@@ -1,5 +1,5 @@
 """Operations on a deployment, as values: differences, stored sessions, words for results.
 
-The command line and the console are two ways to show it. May import the library, ``partition`` and ``kafka``; knows
-neither a terminal nor a browser.
+The command line and the console are two ways to show it. May import the library, ``kafka``, ``postgres`` and
+``findings``; knows neither a terminal nor a browser.
 """

@@ -1,4 +1,4 @@
 """Run one worker process: start, own partitions, drain, stop.
 
-May import everything of the worker but the command line, the console and the dev server.
+May import ``telemetry``, ``config``, ``kafka``, ``postgres``, ``partition`` and ``findings``.
 """

@@ -1,7 +1,7 @@
 """Keep accepted commands on the local disk until Kafka has them.
 
-Loaded only by publishers with a spool. May import the publisher's options and pending commands, but neither its client
-nor its sender.
+Loaded only by publishers with a spool. May import ``publisher.options``, ``publisher.pending``, ``wire``, ``model``,
+``kafka`` and the modules next to them, but neither the publisher's client nor its sender.
 """
 
 from pathlib import Path
