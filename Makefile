@@ -80,7 +80,7 @@ check: setup commits language  ## lint, format, strict types, layers, generated 
 commits:  ## form of the commit messages since the rule exists
 	@$(PYTHON) deploy/check_commits.py
 
-language:  ## phrases that read as translated, in pages, help, messages, docstrings and comments
+language:  ## phrases that read as translated, in pages, help, messages, docstrings, comments and names of tests
 	@$(PYTHON) deploy/language.py
 
 # mypy and pytest start together: each alone leaves a core idle for a minute.

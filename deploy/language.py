@@ -5,7 +5,7 @@ phrases, what to write instead, and the exceptions with their reasons are in ``l
 exception that no longer applies is reported as well.
 
 Looked at: Markdown without code; docstrings, comments and texts of at least three words in Python; text in HTML
-templates; comments and descriptions in YAML; the help of the Makefile.
+templates; comments and descriptions in YAML; the help of the Makefile; the names of tests.
 """
 
 import argparse
@@ -238,6 +238,14 @@ def remarks(text: str) -> Iterator[Passage]:
             yield Passage(number, _prose(found[1] or found[2]))
 
 
+def test_names(text: str) -> Iterator[Passage]:
+    """Yield the names of the tests in a module, as words."""
+    for number, line in enumerate(text.splitlines(), 1):
+        found = re.match(r"\s*(?:async )?def test_(\w+)\(", line)
+        if found:
+            yield Passage(number, found[1].replace("_", " "))
+
+
 READERS: Final[dict[str, Callable[[str], Iterator[Passage]]]] = {
     ".md": markdown,
     ".py": python,
@@ -248,6 +256,8 @@ READERS: Final[dict[str, Callable[[str], Iterator[Passage]]]] = {
 def check(path: str, text: str, rules: Rules, used: set[Allowed]) -> Iterator[Finding]:
     """Yield the findings in a file, one for each place. Exceptions that apply are added to ``used``."""
     reader = READERS.get(Path(path).suffix, remarks)
+    if _matches(path, rules.files.get("names", ())):
+        reader = test_names
     for passage in reader(text):
         places: set[int] = set()
         for found, write in rules.matches(passage):
@@ -270,6 +280,10 @@ def _covers(allowed: str, text: str, span: tuple[int, int]) -> bool:
     return any(each.start() < span[1] and span[0] < each.end() for each in re.finditer(pattern, text))
 
 
+def _matches(path: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(path, each) for each in patterns)
+
+
 def tracked(root: Path, files: dict[str, list[str]]) -> list[str]:
     """Return the files to look at: those that git knows, or all of a tree without git."""
     done = subprocess.run(  # noqa: S603
@@ -282,9 +296,7 @@ def tracked(root: Path, files: dict[str, list[str]]) -> list[str]:
         names = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
 
     def wanted(name: str) -> bool:
-        return any(fnmatchcase(name, each) for each in files["check"]) and not any(
-            fnmatchcase(name, each) for each in files["leave"]
-        )
+        return _matches(name, files["check"]) and not _matches(name, files["leave"])
 
     return sorted(name for name in names if wanted(name) and (root / name).is_file())
 

@@ -73,7 +73,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """CI tells whether commands became dearer; it never fails for that."""
+    """CI tells whether commands became more expensive; it never fails for that."""
     if os.environ.get("CI"):
         terminalreporter.section("cost of a command in the worker")
         for line in cost.lines(cost.measure()):

@@ -89,7 +89,7 @@ async def test_a_fetch_gives_no_more_than_was_asked_for(world: World) -> None:
     assert offsets(await log.fetch(100)) == [4, 5, 6, 7, 8, 9]
 
 
-async def test_fetching_goes_on_with_what_is_published_meanwhile(world: World) -> None:
+async def test_fetching_continues_with_commands_that_are_published_meanwhile(world: World) -> None:
     log = await at(world, 0)
     waiting = asyncio.create_task(fetch(log, 3))
     await world.publish(values(3))
@@ -165,7 +165,7 @@ async def test_commands_of_an_open_transaction_hold_back_what_follows(world: Wor
     assert [record.value for record in await fetch(log, 2)] == [b"open", b"behind"]
 
 
-async def test_seek_into_a_gap_goes_on_behind_it(world: World) -> None:
+async def test_seek_into_a_gap_continues_behind_it(world: World) -> None:
     await (await world.begin([b"aborted"])).abort()
     (behind,) = await world.publish([b"behind"])
     assert offsets(await fetch(await at(world, 1), 1)) == [behind]
@@ -199,7 +199,7 @@ async def test_progress_leaves_the_marker_of_a_transaction_behind(world: World, 
     assert log.progress.held_back == 0
 
 
-async def test_progress_tells_what_an_open_transaction_holds_back(world: World) -> None:
+async def test_progress_shows_what_an_open_transaction_holds_back(world: World) -> None:
     await world.publish(values(2))
     transaction = await world.begin([b"open"])
     await world.publish(values(3))
@@ -299,7 +299,7 @@ async def test_owners_of_several_partitions_each_get_their_own_records(world: Wo
     ]
 
 
-async def test_owners_that_ask_at_once_learn_the_bounds_of_their_own_partitions(world: World) -> None:
+async def test_owners_that_ask_together_learn_the_bounds_of_their_own_partitions(world: World) -> None:
     await world.publish(values(3), 0)
     await world.publish(values(5), 1)
     await world.trim_commands(2)

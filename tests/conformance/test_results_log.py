@@ -53,7 +53,7 @@ async def test_a_claim_alone_writes_nothing(world: World) -> None:
 # The broker's clock.
 
 
-async def test_an_append_tells_the_brokers_time(world: World) -> None:
+async def test_an_append_returns_the_brokers_time(world: World) -> None:
     log = await claimed(world)
     assert log.broker_time is None
     await log.append([record("first")])
@@ -170,7 +170,7 @@ async def test_a_result_of_many_megabytes_is_taken(world: World) -> None:
     assert found.value == large
 
 
-async def test_after_a_cancelled_append_nothing_more_is_appended(world: World) -> None:
+async def test_after_a_canceled_append_nothing_more_is_appended(world: World) -> None:
     log = await claimed(world)
     append = asyncio.create_task(log.append([record("perhaps")]))
     await asyncio.wait({append}, timeout=0)

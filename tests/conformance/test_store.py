@@ -29,7 +29,7 @@ async def test_every_claim_raises_the_epoch_of_its_partition_alone(stores: Store
     assert (await acquired(stores, 1)).state.epoch == 1
 
 
-async def test_of_racing_claims_each_gets_an_epoch_of_its_own(stores: Stores) -> None:
+async def test_of_racing_claims_each_gets_its_own_epoch(stores: Stores) -> None:
     opened = [await stores.open() for _ in range(6)]
     states = await asyncio.gather(*(store.acquire(PARTITIONS) for store in opened))
     assert sorted(state.epoch for state in states) == [1, 2, 3, 4, 5, 6]
@@ -104,7 +104,7 @@ async def test_a_batch_that_is_committed_again_counts_once(stores: Stores) -> No
     assert len((await acquired(stores)).state.outbox) == 2
 
 
-async def test_of_two_commits_of_the_same_batch_at_once_one_counts(stores: Stores) -> None:
+async def test_of_two_concurrent_commits_of_the_same_batch_one_counts(stores: Stores) -> None:
     hand = await acquired(stores)
     other = await stores.open()
     batch = hand.batch(puts("s", [entry(1)]))
@@ -224,7 +224,7 @@ async def test_before_the_confirmation_every_entry_is_there_in_order(stores: Sto
     ]
 
 
-async def test_a_batch_whose_results_are_all_in_the_topic_owes_nothing(stores: Stores) -> None:
+async def test_a_batch_whose_results_are_all_in_the_topic_leaves_no_outbox(stores: Stores) -> None:
     hand = await acquired(stores)
     hand.emit(25)
     for _ in range(3):
@@ -271,7 +271,7 @@ async def test_an_owner_that_was_overtaken_reads_nothing(stores: Stores) -> None
             await read
 
 
-async def test_an_owner_whose_epoch_came_again_reads_nothing_of_another_position(stores: Stores) -> None:
+async def test_an_owner_whose_epoch_came_again_reads_no_other_position(stores: Stores) -> None:
     """After a failover that lost an acquisition two owners may have the same epoch."""
     first = await acquired(stores)
     await first.commit(puts("s", [entry(1)]))
@@ -309,7 +309,7 @@ async def test_the_owners_that_may_have_written_results_behind_the_position_are_
 # Commands that an operator has skipped.
 
 
-async def test_a_request_to_skip_fences_the_owner_and_is_told_to_the_next(stores: Stores) -> None:
+async def test_a_request_to_skip_fences_the_owner_and_reaches_the_next(stores: Stores) -> None:
     hand = await acquired(stores)
     await hand.commit()
     await hand.store.note_blocked(12)

@@ -346,7 +346,7 @@ async def test_a_batch_that_fails_half_way_leaves_nothing_behind(stores: Stores)
     assert facts(await successor.store.load(["s"])) == before
 
 
-async def test_a_cancelled_commit_counts_whole_or_not_at_all(stores: Stores) -> None:
+async def test_a_canceled_commit_counts_whole_or_not_at_all(stores: Stores) -> None:
     for at in range(10):
         hand = await acquired(stores)
         before = hand.next_offset

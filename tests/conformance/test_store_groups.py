@@ -127,7 +127,7 @@ async def state(stores: Stores, partition: int) -> State:
     )
 
 
-async def test_batches_of_several_partitions_at_once_all_count(stores: Stores) -> None:
+async def test_concurrent_batches_of_several_partitions_all_count(stores: Stores) -> None:
     hands = await together(stores)
     for changes in (first_changes, all_changes):
         assert await commit(*((hand, changes(at)) for at, hand in enumerate(hands))) == [None] * PARTITIONS
@@ -212,7 +212,7 @@ async def test_confirmed_entries_of_each_partition_are_dropped_in_a_group(stores
         assert [one.first_offset for one in kept] == list(range(10 * at, 40, 10))
 
 
-async def test_a_batch_whose_results_are_all_in_the_topic_owes_nothing_in_a_group(stores: Stores) -> None:
+async def test_a_batch_whose_results_are_all_in_the_topic_leaves_no_outbox_in_a_group(stores: Stores) -> None:
     hands = await together(stores)
     hands[1].emit(25)
     for _ in range(3):

@@ -80,7 +80,7 @@ async def test_one_that_is_refused_changes_nothing_and_takes_nobody_along(stores
     await owner.commit()
 
 
-async def test_of_two_owners_of_one_partition_each_gets_an_epoch_of_its_own(stores: Stores) -> None:
+async def test_of_two_owners_of_one_partition_each_gets_its_own_epoch(stores: Stores) -> None:
     opened = await stores.open_together([0, 1, 0])
     states = await asyncio.gather(*(store.acquire(PARTITIONS) for store in opened))
     assert sorted([states[0].epoch, states[2].epoch]) == [1, 2]
@@ -146,7 +146,7 @@ async def test_positions_are_saved_for_those_that_are_still_owners(stores: Store
             assert [one.first_offset for one in state.outbox] == ([10] if at % 2 else [])
 
 
-async def test_after_all_that_each_owner_goes_on_in_its_own_partition(stores: Stores) -> None:
+async def test_after_all_that_each_owner_continues_in_its_own_partition(stores: Stores) -> None:
     hands = await takeover(stores)
     await asyncio.gather(*(hand.store.record_claim(1, Fence(at, at)) for at, hand in enumerate(hands)))
     await asyncio.gather(*(hand.store.save_position(1, -1, at) for at, hand in enumerate(hands)))

@@ -84,7 +84,7 @@ async def with_admin(here: Deployment, work: Any) -> None:
         await admin.close()
 
 
-async def test_refused_commands_raise_their_alert_and_nothing_else_does(
+async def test_rejected_commands_raise_their_alert_and_nothing_else_does(
     here: Deployment, tmp_path: Path
 ) -> None:
     worker = Watched(here, tmp_path / "log")
@@ -222,7 +222,7 @@ async def test_added_partitions_are_left_for_topics_of_the_old_count(
 
 
 @pytest.mark.long
-async def test_a_worker_gets_the_rights_that_it_lacks_and_goes_on(
+async def test_a_worker_gets_the_rights_that_it_lacks_and_continues(
     secure_kafka: SecureKafka, database: str, topic_prefix: str, tmp_path: Path
 ) -> None:
     async with deployment(secure_kafka.endpoints(database), database, topic_prefix, partitions=2) as here:

@@ -52,7 +52,7 @@ async def test_a_database_that_does_not_answer_leaves_partitions_unowned_until_i
         postgres.stop()
 
 
-async def test_one_of_two_databases_is_away_is_named_and_comes_back(
+async def test_an_unreachable_database_of_two_is_named_and_comes_back(
     servers: Servers, database: str, topic_prefix: str, tmp_path: Path
 ) -> None:
     second = own_server(tmp_path / "postgres")

@@ -67,7 +67,7 @@ async def test_a_shard_away_stops_only_its_own_partitions(
 @pytest.mark.long
 @pytest.mark.parametrize("how", ["killed", "frozen"])
 @pytest.mark.parametrize("left", [1, 0])
-async def test_workers_are_killed_while_a_shard_is_away(
+async def test_workers_are_killed_while_a_shard_is_unreachable(
     shards_scene: Scene, breakable_postgres: EmbeddedPostgres, how: str, left: int
 ) -> None:
     stage = shards_scene

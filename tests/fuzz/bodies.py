@@ -13,7 +13,7 @@ from random import Random
 from typing import Any, Final
 
 from tests.fuzz.commands import SESSIONS, Command, Header, command_batch, joined, valid_headers
-from tests.support.dear_bodies import LARGE_BODIES, large_body
+from tests.support.expensive_bodies import LARGE_BODIES, large_body
 from tests.support.hostile_batches import GZIP, LZ4, ZSTD, batch
 from tests.support.variant import packed
 

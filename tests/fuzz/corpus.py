@@ -21,7 +21,7 @@ from tests.fuzz.commands import (
     valid_headers,
 )
 from tests.fuzz.inputs import Input, saved
-from tests.support.dear_bodies import LARGE_BODIES, large_body
+from tests.support.expensive_bodies import LARGE_BODIES, large_body
 from tests.support.hostile_batches import (
     GZIP,
     LZ4,

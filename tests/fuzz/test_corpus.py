@@ -7,7 +7,7 @@ import pytest
 from tests.fuzz.corpus import corpus
 from tests.fuzz.inputs import Input, save, saved
 from tests.fuzz.leg import MOST_RESIDENT, Leg, Tally, leg
-from tests.support.dear_bodies import LARGE_BODIES
+from tests.support.expensive_bodies import LARGE_BODIES
 
 from waypost_worker.devserver import Endpoints, Servers
 

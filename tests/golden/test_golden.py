@@ -54,7 +54,7 @@ def test_a_log_of_then_gives_the_results_of_then(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", formats())
-async def test_an_old_database_is_upgraded_in_place_and_goes_on(
+async def test_an_old_database_is_upgraded_in_place_and_stays_in_use(
     name: str, servers: Servers, tmp_path: Path
 ) -> None:
     folder, prefix = HERE / name, f"golden-{name}"

@@ -100,7 +100,7 @@ class Ask(Executor):
         self.asked = state["asked"]
 
 
-async def test_a_workflow_that_waits_for_a_person_goes_on_elsewhere(backend: Backend) -> None:
+async def test_a_workflow_that_waits_for_a_person_resumes_elsewhere(backend: Backend) -> None:
     def storage() -> WaypostCheckpointStorage:
         return WaypostCheckpointStorage(backend, "run", allowed_checkpoint_types=[DRAFT])
 
@@ -156,7 +156,7 @@ async def test_odd_values_are_kept_as_the_file_storage_keeps_them(
     assert [loaded] == await ours.list_checkpoints(workflow_name="flow")
 
 
-async def test_half_characters_are_kept_which_the_file_storage_can_not_write(backend: Backend) -> None:
+async def test_half_characters_are_kept_which_the_file_storage_cannot_write(backend: Backend) -> None:
     storage = WaypostCheckpointStorage(backend, "half")
     made = checkpoint(state={"text": "half an emoji: \ud83d", "\ud83d": 1})
     assert await storage.load(await storage.save(made)) == made
@@ -170,7 +170,7 @@ async def test_half_characters_are_kept_which_the_file_storage_can_not_write(bac
         ("n" * 2000, "has 2000 characters"),
     ],
 )
-async def test_a_name_that_can_not_be_searched_for_is_an_error_that_names_it(
+async def test_a_name_that_cannot_be_searched_for_is_an_error_that_names_it(
     backend: Backend, name: str, said: str
 ) -> None:
     storage = WaypostCheckpointStorage(backend, "names")
@@ -215,7 +215,7 @@ async def test_saving_an_id_again_replaces_it(backend: Backend) -> None:
     assert await storage.delete("same") is False
 
 
-async def test_one_of_many_who_delete_is_told_that_it_did(backend: Backend) -> None:
+async def test_one_of_many_deletes_returns_that_it_did_it(backend: Backend) -> None:
     storage = WaypostCheckpointStorage(backend, "deleted")
     await storage.save(checkpoint(checkpoint_id="x"))
     assert sorted(await asyncio.gather(*(storage.delete("x") for _ in range(6)))) == [False] * 5 + [True]
@@ -252,7 +252,9 @@ async def test_keep_bounds_each_workflow(backend: Backend) -> None:
     assert await storage.list_checkpoint_ids(workflow_name="rare") == ["rare"]
 
 
-async def test_a_full_scope_says_so(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_scope_is_an_error_that_names_the_limit(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("waypost.adapters.backend.FULL", 3)
     storage = WaypostCheckpointStorage(backend, "full", keep=None)
     for _ in range(3):

@@ -48,7 +48,7 @@ async def test_the_conformance_suite_of_the_sdk_passes_whole(backend: Backend, m
     assert made == 15  # a probe and 14 contracts: none was skipped
 
 
-async def test_it_does_what_the_store_in_memory_does_also_if_two_processes_share_a_session(
+async def test_it_does_what_the_store_in_memory_does_even_if_two_processes_share_a_session(
     adapter_world: Deployment, backend: Backend
 ) -> None:
     seed = random.randrange(1_000_000)
@@ -138,7 +138,7 @@ def nested(levels: int) -> Any:
     return value
 
 
-async def test_whatever_the_cli_writes_comes_back(adapter_world: Deployment, backend: Backend) -> None:
+async def test_everything_that_the_cli_writes_comes_back(adapter_world: Deployment, backend: Backend) -> None:
     store = WaypostSessionStore(backend)
     odd = [
         said("half an emoji: \ud83d"),
@@ -193,7 +193,7 @@ async def test_batches_keep_the_order_of_their_calls(backend: Backend, mode: Dur
     assert (await store.list_session_summaries("project"))[0]["data"]["first_prompt"] == "x" * 10
 
 
-async def test_what_strangers_put_into_a_session_changes_nothing_of_a_transcript(
+async def test_records_of_strangers_in_a_session_do_not_change_a_transcript(
     adapter_world: Deployment, backend: Backend
 ) -> None:
     store = WaypostSessionStore(backend)
@@ -217,7 +217,7 @@ async def test_what_strangers_put_into_a_session_changes_nothing_of_a_transcript
     assert summary["data"]["custom_title"] == "mine"
 
 
-async def test_a_full_session_says_so_and_loses_nothing(
+async def test_a_full_session_is_an_error_and_loses_nothing(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("waypost.adapters.backend.FULL", 2)
@@ -306,7 +306,7 @@ async def world(kafka: EmbeddedKafka, database: str, topic_prefix: str) -> Async
         yield made
 
 
-async def test_while_kafka_is_away_nothing_waits_and_nothing_is_dropped(
+async def test_while_kafka_is_unreachable_nothing_waits_and_nothing_is_dropped(
     kafka: EmbeddedKafka, world: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # So that the adapter's memory holds little of it, as in an outage of a day.

@@ -275,7 +275,7 @@ async def test_a_deleted_session_takes_no_event_and_its_id_can_be_used_again(
     await adapter_world.balanced()
 
 
-async def test_who_holds_a_session_that_an_operator_rolled_back_or_cleared_is_told(
+async def test_the_holder_of_a_session_that_was_rolled_back_or_cleared_gets_an_error(
     adapter_world: Deployment, backend: Backend
 ) -> None:
     service = WaypostSessionService(backend)
@@ -320,7 +320,7 @@ async def test_of_several_who_create_a_session_one_succeeds(
             await services[0].delete_session(**NAMES, session_id="s")
 
 
-async def test_a_session_that_was_copied_as_json_goes_on_if_it_is_not_stale(backend: Backend) -> None:
+async def test_a_session_that_was_copied_as_json_continues_if_it_is_not_stale(backend: Backend) -> None:
     service = WaypostSessionService(backend)
     session = await service.create_session(**NAMES, session_id="s")
     for number in range(2):

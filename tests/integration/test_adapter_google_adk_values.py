@@ -68,7 +68,7 @@ async def test_an_event_that_is_gone_is_an_error_and_never_left_out(backend: Bac
     assert await texts(service) == []
 
 
-async def test_what_strangers_put_into_a_session_is_no_event(
+async def test_records_of_strangers_in_a_session_are_not_events(
     adapter_world: Deployment, backend: Backend
 ) -> None:
     service = WaypostSessionService(backend)
@@ -94,7 +94,7 @@ async def test_what_strangers_put_into_a_session_is_no_event(
         await service.get_session(**NAMES, session_id="s")
 
 
-async def test_a_full_session_says_so_and_loses_nothing(
+async def test_a_full_session_is_an_error_and_loses_nothing(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = WaypostSessionService(backend)

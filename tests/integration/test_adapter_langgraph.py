@@ -260,7 +260,7 @@ async def test_a_plain_method_on_the_backends_own_loop_says_what_to_do(backend: 
         WaypostSaver(backend).get_tuple(thread())
 
 
-async def test_a_backend_that_is_not_running_says_so(adapter_world: Deployment) -> None:
+async def test_a_backend_that_is_not_running_raises_an_error(adapter_world: Deployment) -> None:
     backend = running_backend(adapter_world)
     with pytest.raises(PublisherClosedError, match="async with Backend"):
         await WaypostSaver(backend).aget_tuple(thread())
@@ -270,7 +270,7 @@ async def test_a_backend_that_is_not_running_says_so(adapter_world: Deployment) 
         await put(WaypostSaver(backend), {})
 
 
-async def test_a_backend_on_a_loop_that_does_not_run_says_so(adapter_world: Deployment) -> None:
+async def test_a_backend_on_a_loop_that_does_not_run_raises_an_error(adapter_world: Deployment) -> None:
     def story() -> None:
         loop = asyncio.new_event_loop()
         backend = loop.run_until_complete(running_backend(adapter_world).__aenter__())
@@ -286,7 +286,7 @@ async def test_a_backend_on_a_loop_that_does_not_run_says_so(adapter_world: Depl
     await asyncio.to_thread(story)
 
 
-async def test_a_call_whose_loop_stops_meanwhile_says_so(
+async def test_a_call_whose_loop_stops_meanwhile_raises_an_error(
     adapter_world: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("waypost.adapters.home_loop._LOOK_SECONDS", 0.01)
@@ -339,7 +339,9 @@ with Backend(servers, dsn, topic_prefix=prefix) as backend:
 """
 
 
-async def test_a_backend_from_before_a_fork_says_so_instead_of_waiting(adapter_world: Deployment) -> None:
+async def test_a_backend_from_before_a_fork_raises_an_error_instead_of_waiting(
+    adapter_world: Deployment,
+) -> None:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-W", "ignore", "-c", AFTER_A_FORK),
         *(adapter_world.endpoints.bootstrap_servers, adapter_world.dsn, adapter_world.topics.prefix),

@@ -57,7 +57,7 @@ def steps(said: list[ThreadEvent]) -> list[Any]:
     return sorted(found, key=lambda each: each[0])
 
 
-async def test_checkpoints_tell_which_nodes_ran_also_across_processes_and_interrupts(
+async def test_checkpoints_show_which_nodes_ran_across_processes_and_interrupts(
     adapter_world: Deployment, backend: Backend
 ) -> None:
     await review_graph(WaypostSaver(backend)).ainvoke({"notes": [], "question": "ok?"}, thread())
@@ -89,7 +89,7 @@ async def test_checkpoints_tell_which_nodes_ran_also_across_processes_and_interr
     assert ("notes", ["yes"]) in written[-1]
 
 
-async def test_nodes_that_send_started_are_told(adapter_world: Deployment, backend: Backend) -> None:
+async def test_nodes_that_send_started_are_listed(adapter_world: Deployment, backend: Backend) -> None:
     await fan_graph(WaypostSaver(backend)).ainvoke({"topics": ["a", "b"], "notes": []}, thread())
     async with running_backend(adapter_world) as elsewhere:
         await fan_graph(WaypostSaver(elsewhere)).ainvoke(None, thread())
@@ -164,7 +164,7 @@ async def test_decode_builds_nothing_that_is_not_allowed_and_is_silent_about_oth
         assert [decode(event, serde) async for event in found][-3:] == [None, None, None]
 
 
-async def test_large_values_and_large_records_are_told_as_far_as_they_go(
+async def test_large_values_and_large_records_are_shown_up_to_the_limit(
     adapter_world: Deployment, backend: Backend
 ) -> None:
     saver = WaypostSaver(backend, expose=["messages[-1].content"])

@@ -122,7 +122,7 @@ async def test_deleting_a_run_leaves_other_checkpoints_their_values(
     assert await records(adapter_world) == {}
 
 
-async def test_a_deployment_that_keeps_little_drops_nothing_of_a_thread(
+async def test_a_deployment_that_keeps_little_keeps_a_thread_whole(
     adapter_world: Deployment, backend: Backend
 ) -> None:
     for partition in range(adapter_world.partitions):
@@ -135,7 +135,7 @@ async def test_a_deployment_that_keeps_little_drops_nothing_of_a_thread(
     assert [each.metadata["step"] for each in await history(saver, thread())] == list(reversed(range(12)))
 
 
-async def test_a_full_thread_is_refused_and_goes_on_after_pruning(
+async def test_a_full_thread_is_refused_and_continues_after_pruning(
     adapter_world: Deployment, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("waypost.adapters.backend.FULL", 20)
@@ -152,7 +152,9 @@ async def test_a_full_thread_is_refused_and_goes_on_after_pruning(
     assert len(await history(saver, thread())) == 2
 
 
-async def test_a_write_that_cost_an_older_one_says_so(adapter_world: Deployment, backend: Backend) -> None:
+async def test_a_write_that_cost_an_older_one_is_reported(
+    adapter_world: Deployment, backend: Backend
+) -> None:
     saver = WaypostSaver(backend, durability="applied")
     await put(saver, {"step": 0})
     await adapter_world.send(policy_body({"max_checkpoints": 2}), b"langgraph/t", EventType.CONFIGURE.wire)
@@ -275,7 +277,7 @@ async def test_a_checkpoint_that_is_put_again_replaces_the_first(backend: Backen
     assert found.metadata["step"] == 2
 
 
-async def test_ids_that_can_not_be_stored_are_not_found(backend: Backend) -> None:
+async def test_ids_that_cannot_be_stored_are_not_found(backend: Backend) -> None:
     saver = WaypostSaver(backend)
     await put(saver, {}, run_id="run")
     for config in (thread(checkpoint_id="1\0"), thread(ns="\0")):

@@ -147,7 +147,7 @@ class Scripted(Model):
         raise NotImplementedError
 
 
-async def test_the_runner_goes_on_where_another_process_stopped(backend: Backend) -> None:
+async def test_the_runner_resumes_where_another_process_stopped(backend: Backend) -> None:
     from agents import function_tool
 
     @function_tool
@@ -225,7 +225,7 @@ async def test_keep_bounds_a_conversation(backend: Backend) -> None:
     )
 
 
-async def test_a_full_session_says_so_and_loses_nothing(
+async def test_a_full_session_is_an_error_and_loses_nothing(
     backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("waypost.adapters.backend.FULL", 5)

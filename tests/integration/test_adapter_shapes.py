@@ -117,7 +117,7 @@ SHAPES = langgraph_shapes()
 
 
 @pytest.mark.parametrize("shapes", batches(SHAPES, 6))
-async def test_a_record_of_another_shape_in_a_thread_is_an_error_of_ours_or_passed_over(
+async def test_a_record_of_another_shape_in_a_thread_is_our_error_or_passed_over(
     backend: Backend, stranger: Publisher, shapes: list[Shape]
 ) -> None:
     saver = WaypostSaver(backend)
@@ -155,7 +155,7 @@ async def test_a_record_of_another_shape_in_a_thread_is_an_error_of_ours_or_pass
         ("anything", {"ns": "", "id": "zzzz"}),
     ],
 )
-async def test_what_is_no_record_of_the_adapter_changes_nothing(
+async def test_foreign_records_change_nothing(
     backend: Backend, stranger: Publisher, name: str, metadata: dict[str, Any]
 ) -> None:
     saver = WaypostSaver(backend)
@@ -196,7 +196,7 @@ def workflow_shapes() -> list[Shape]:
     ]
 
 
-async def test_a_record_of_another_shape_in_a_scope_is_an_error_of_ours_or_passed_over(
+async def test_a_record_of_another_shape_in_a_scope_is_our_error_or_passed_over(
     backend: Backend, stranger: Publisher
 ) -> None:
     for number, shape in enumerate(workflow_shapes()):
@@ -231,7 +231,7 @@ async def test_a_foreign_record_does_not_hide_the_latest_checkpoint_of_a_workflo
     assert await storage.list_checkpoints(workflow_name="flow") == [good]
 
 
-async def test_a_record_without_an_item_is_no_part_of_a_conversation(
+async def test_a_record_without_an_item_is_not_part_of_a_conversation(
     backend: Backend, stranger: Publisher
 ) -> None:
     session = WaypostSession("user", backend, keep=1)
@@ -256,7 +256,7 @@ BAD = ("a\0b", "\ud800", "x\udfff")
 
 
 @pytest.mark.parametrize("bad", BAD)
-async def test_text_that_no_server_takes_is_an_error_of_ours_in_every_call_of_every_adapter(
+async def test_text_that_no_server_takes_is_our_error_in_every_call_of_every_adapter(
     backend: Backend, bad: str
 ) -> None:
     saver = WaypostSaver(backend)

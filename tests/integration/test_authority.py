@@ -88,7 +88,7 @@ def test_an_agent_may_configure_partitions_until_there_is_an_authority(
     checked(own)
 
 
-def test_a_key_is_replaced_and_removed_with_the_present_one_only(
+def test_a_key_is_replaced_and_removed_with_the_current_one_only(
     own: CommandLine, own_worker: Started
 ) -> None:
     one, other = new_key(own, "one.pem"), new_key(own, "other.pem")
@@ -176,7 +176,7 @@ def test_a_key_file_is_never_overwritten(own: CommandLine) -> None:
     assert (own.directory / "one.pem").read_bytes() == before
 
 
-def test_what_is_no_key_is_said_to_be_none(own: CommandLine) -> None:
+def test_invalid_keys_are_errors(own: CommandLine) -> None:
     path = own.directory / "text.pem"
     path.write_text("-----BEGIN PRIVATE KEY-----\nnothing\n-----END PRIVATE KEY-----\n")
     path.chmod(0o600)

@@ -228,7 +228,7 @@ async def here(servers: Servers, database: str, topic_prefix: str) -> AsyncItera
         yield made
 
 
-async def test_each_kind_of_bad_input_is_refused_with_a_way_out_and_the_partition_goes_on(
+async def test_each_kind_of_bad_input_is_rejected_with_a_way_out_and_the_partition_continues(
     here: Deployment,
 ) -> None:
     home = 0
@@ -261,7 +261,7 @@ async def test_each_kind_of_bad_input_is_refused_with_a_way_out_and_the_partitio
         assert names == [name for name, _ in sent.get("headers", headers())], kind
 
 
-async def test_a_command_in_the_wrong_partition_is_told_which_partitioner_to_use(here: Deployment) -> None:
+async def test_a_rejection_in_the_wrong_partition_names_the_partitioner_to_use(here: Deployment) -> None:
     session = here.sessions(0, 1)[0]
     await here.send(GOOD, session.encode(), partition=1)
     here.own(1)
@@ -271,7 +271,7 @@ async def test_a_command_in_the_wrong_partition_is_told_which_partitioner_to_use
     assert "partitioner=murmur2_random" in body["message"]
 
 
-async def test_a_refused_command_is_judged_again_when_it_comes_again(here: Deployment) -> None:
+async def test_a_rejected_command_is_judged_again_when_it_comes_again(here: Deployment) -> None:
     session = here.sessions(0, 1)[0]
     pin = (b'{"checkpoint_id":"' + session.encode() + b':1"}', session.encode(), EventType.PIN.wire)
     here.own(0)

@@ -67,7 +67,7 @@ async def test_a_whole_log_of_them_is_answered_offset_by_offset(topic: str, kafk
     assert position == end
 
 
-async def test_no_broker_takes_old_formats_any_more(topic: str, kafka: RawKafka) -> None:
+async def test_no_broker_still_takes_old_formats(topic: str, kafka: RawKafka) -> None:
     for magic in (0, 1):
         wrapper = message(gzip_member(message(magic=magic)), None, magic=magic, codec=GZIP)
         for raw in (message(magic=magic), wrapper):

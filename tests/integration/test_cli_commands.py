@@ -104,9 +104,7 @@ def test_what_publishers_left_in_a_spool_is_sent(line: CommandLine, session: str
     assert (again.code, again.json["found"]) == (0, 0)
 
 
-def test_a_spool_that_is_damaged_or_not_there_is_said(
-    line: CommandLine, session: str, tmp_path: Path
-) -> None:
+def test_a_damaged_or_missing_spool_is_reported(line: CommandLine, session: str, tmp_path: Path) -> None:
     spool = tmp_path / "spool"
     left_behind(line, spool, session)
     (path,) = spool.glob("*.log")
@@ -235,7 +233,7 @@ def test_a_session_goes_out_and_in_again(line: CommandLine, session: str) -> Non
 
 
 @pytest.mark.parametrize("text", ["nope", "{}", '[{"id": "s:1"}]', "[1]"])
-def test_a_file_that_is_no_export_is_not_sent(line: CommandLine, session: str, text: str) -> None:
+def test_a_file_that_is_not_an_export_is_not_sent(line: CommandLine, session: str, text: str) -> None:
     ended = line.run("session", "import", session, "-", stdin=text)
     assert (ended.code, ended.out) == (2, "")
     assert ended.error
@@ -251,7 +249,7 @@ def test_a_failed_export_leaves_no_file(line: CommandLine) -> None:
     assert "can't be written" in elsewhere.error
 
 
-def test_rollback_tells_before_and_after(line: CommandLine, session: str) -> None:
+def test_rollback_shows_before_and_after(line: CommandLine, session: str) -> None:
     ids = [f"{session}:{number}" for number in (1, 2, 3)]
     create(line, session, "a", "b", "c")
     rollback = ("session", "rollback", ids[0])
@@ -275,7 +273,7 @@ def test_rollback_tells_before_and_after(line: CommandLine, session: str) -> Non
     assert f"holds no checkpoint '{ids[1]}'" in nothing.error
 
 
-def test_what_is_not_there_is_said(line: CommandLine, session: str) -> None:
+def test_missing_things_are_reported(line: CommandLine, session: str) -> None:
     shown = line.run("session", "show", "nobody")
     assert (shown.code, shown.out) == (1, "")
     assert "neither a session nor a checkpoint 'nobody' is known" in shown.error

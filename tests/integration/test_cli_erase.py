@@ -252,7 +252,7 @@ def test_the_receipt_is_a_file(line: CommandLine, session: str) -> None:
     assert (table.code, "erased at" in table.out, "Bytes may still be here" in table.err) == (0, True, True)
 
 
-def test_a_receipt_that_cannot_be_written_is_said_first(line: CommandLine, session: str) -> None:
+def test_a_receipt_that_cannot_be_written_is_reported_first(line: CommandLine, session: str) -> None:
     assert secret(line, session).code == 0
     for path, problem in (
         (line.directory, "is a directory"),

@@ -116,7 +116,7 @@ def test_killed_while_it_waits_for_a_worker(own: CommandLine, own_worker: Starte
     assert own.run("verify", "--strict", "-o", "json").json["equal"]
 
 
-def test_a_worker_that_is_killed_meanwhile_is_no_loss(own: CommandLine, session: str) -> None:
+def test_killing_a_worker_meanwhile_loses_nothing(own: CommandLine, session: str) -> None:
     worker = own.start("worker")
     try:
         worker.until("worker_ready")

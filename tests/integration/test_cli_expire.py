@@ -56,7 +56,7 @@ def test_an_idle_session_loses_its_checkpoints_but_the_pinned(line: CommandLine,
     assert numbers(line, session) == []
 
 
-def test_a_session_that_was_active_is_no_candidate(line: CommandLine, session: str) -> None:
+def test_a_session_that_was_active_is_not_a_candidate(line: CommandLine, session: str) -> None:
     create(line, session, "a")
     for flag in ("--dry-run", "--yes"):
         done = line.run("expire", "--idle", "1h", "--prefix", session, flag)
@@ -145,7 +145,7 @@ def test_pinned_checkpoints_and_the_last_expiry_make_no_candidate(line: CommandL
     assert numbers(line, session) == ["1"]
 
 
-def test_two_at_once_have_one_effect(line: CommandLine, session: str) -> None:
+def test_two_in_parallel_have_one_effect(line: CommandLine, session: str) -> None:
     names = [f"{session}-{number:02}" for number in range(20)]
     for name in names:
         create(line, name, "a", "b")

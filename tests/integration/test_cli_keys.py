@@ -113,7 +113,7 @@ async def read(line: CommandLine, data: bytes) -> list[bytes]:
     return found
 
 
-def test_a_rotation_that_is_stopped_goes_on_where_it_was(
+def test_a_rotation_that_is_stopped_resumes_where_it_was(
     line: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_keys(line, *(f"s-{number}" for number in range(10)))
@@ -159,7 +159,7 @@ def test_a_wrapping_key_is_never_written_over(line: CommandLine) -> None:
     assert "does not exist" in missing.error
 
 
-def test_without_settings_it_is_said_which_are_missing(tmp_path: Path) -> None:
+def test_without_settings_the_error_names_the_missing_ones(tmp_path: Path) -> None:
     line = CommandLine(tmp_path, {})
     assert "set WAYPOST_KEYS_DIRECTORY or WAYPOST_KEYS_DSN" in line.run("keys", "list").error
     line = CommandLine(tmp_path, {"WAYPOST_KEYS_DIRECTORY": str(tmp_path / "keys")})

@@ -166,7 +166,7 @@ def test_without_a_worker_the_list_stays_and_a_second_start_ends_well(own: Comma
         worker.end()
 
 
-def test_a_purge_takes_what_it_was_told_and_nothing_else(line: CommandLine, session: str) -> None:
+def test_a_purge_removes_what_matches_and_nothing_else(line: CommandLine, session: str) -> None:
     send(line, session, b"nope")
     send(line, session, b'{"name": "n", "data": {}}', astray=True)
     rows = {row["code"]: row for row in refused(line, session, 2)}

@@ -72,7 +72,7 @@ def test_topics_are_made_once_and_checked(line: CommandLine, topic_prefix: str) 
     assert after.err.endswith("checks: all is well\n")
 
 
-def test_retention_is_said_in_days(line: CommandLine, topic_prefix: str) -> None:
+def test_retention_is_shown_in_days(line: CommandLine, topic_prefix: str) -> None:
     short = line.run("topics", "create", "--partitions", "1", "--results-retention-days", "0.5")
     assert short.code == 2
     made = line.run("topics", "create", "--partitions", "1", "--results-retention-days", "1.5")
@@ -103,7 +103,7 @@ def test_migrate_shows_then_does_then_has_nothing_to_do(line: CommandLine, empty
     assert line.run("session", "list", "-o", "json", *flag).json == []
 
 
-def test_another_schema_is_a_database_of_its_own(line: CommandLine) -> None:
+def test_another_schema_is_a_separate_database(line: CommandLine) -> None:
     flag = ("--schema", "side")
     missing = line.run("session", "list", *flag)
     assert (missing.code, missing.out) == (1, "")
@@ -140,7 +140,7 @@ def test_doctor_says_what_is_missing(line: CommandLine, empty_database: str) -> 
     assert "run 'waypost topics create'" in fixes.values()
 
 
-def test_doctor_looks_at_one_server_when_the_other_is_away(
+def test_doctor_checks_one_server_when_the_other_is_unreachable(
     line: CommandLine, dead_port: int, database: str
 ) -> None:
     found = line.run("doctor", "-o", "json", "--bootstrap-servers", f"127.0.0.1:{dead_port}")
@@ -179,14 +179,14 @@ POSTGRES_COMMANDS = [
 
 
 @pytest.mark.parametrize("command", KAFKA_COMMANDS, ids=" ".join)
-def test_kafka_away_is_one_line(line: CommandLine, dead_port: int, command: list[str]) -> None:
+def test_unreachable_kafka_is_one_line(line: CommandLine, dead_port: int, command: list[str]) -> None:
     ended = line.run(*command, "--bootstrap-servers", f"127.0.0.1:{dead_port}")
     assert (ended.code, ended.out) == (1, "")
     assert f"Kafka at 127.0.0.1:{dead_port} does not answer" in ended.error
 
 
 @pytest.mark.parametrize("command", POSTGRES_COMMANDS, ids=" ".join)
-def test_postgres_away_is_one_line(line: CommandLine, dead_port: int, command: list[str]) -> None:
+def test_unreachable_postgres_is_one_line(line: CommandLine, dead_port: int, command: list[str]) -> None:
     ended = line.run(*command, "--postgres-dsn", f"postgresql://u:hush@127.0.0.1:{dead_port}/x")
     assert (ended.code, ended.out) == (1, "")
     assert "can't be reached: Connection refused" in ended.error
@@ -210,13 +210,13 @@ async def test_a_time_limit_of_postgres_is_named(line: CommandLine, database: st
     assert f"Raise {limit} for the role" in outcome.err
 
 
-def test_a_database_whose_host_has_no_address_is_said_so(line: CommandLine) -> None:
+def test_a_database_whose_host_has_no_address_is_reported(line: CommandLine) -> None:
     ended = line.run("migrate", "--postgres-dsn", "postgresql://nowhere.invalid/waypost")
     assert ended.code == 1
     assert "its host name can't be looked up: " in ended.error
 
 
-def test_a_directory_of_snapshots_that_is_not_there_is_said_so(line: CommandLine, tmp_path: Path) -> None:
+def test_a_missing_directory_of_snapshots_is_reported(line: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     empty = line.run("snapshot", "list", "--at", str(tmp_path / "empty"))
     assert empty.err == f"{tmp_path}/empty holds no snapshots\n"
@@ -237,7 +237,7 @@ def test_a_server_that_never_answers_is_given_up(line: CommandLine, silent_port:
 @pytest.mark.parametrize(
     "command", [["tail"], ["publish", "s", "n"], ["defaults", "--keep-recent", "5", "--yes"]], ids=" ".join
 )
-def test_missing_topics_are_said(line: CommandLine, topic_prefix: str, command: list[str]) -> None:
+def test_missing_topics_are_reported(line: CommandLine, topic_prefix: str, command: list[str]) -> None:
     ended = line.run(*command)
     assert (ended.code, ended.out) == (1, "")
     assert f"the topic '{topic_prefix}.commands' does not exist" in ended.error

@@ -102,7 +102,7 @@ def test_a_session_is_copied_to_another_deployment_with_its_policy_and_pins(
     ]
 
 
-def test_an_import_tells_what_retention_dropped_again(line: CommandLine, session: str) -> None:
+def test_an_import_reports_what_retention_dropped_again(line: CommandLine, session: str) -> None:
     policy = json.dumps({"max_checkpoints": 3, "compress_after": 3, "keep_recent": 1})
     line.run("publish", session, "--type", "configure", "--body", policy, "--wait")
     fields = {"name": "n", "timestamp": "2026-11-24T12:00:00Z", "data": {}}
@@ -209,7 +209,7 @@ def test_sessions_without_a_common_origin_are_compared_by_number(line: CommandLi
     ]
 
 
-def test_a_timeline_tells_gaps_and_changes(line: CommandLine, session: str) -> None:
+def test_a_timeline_shows_gaps_and_changes(line: CommandLine, session: str) -> None:
     for data in ({"a": 1}, {"a": 1, "b": 1}, {"a": 2}):
         line.run("publish", session, "n", "--data", json.dumps(data), "--wait")
     line.run(

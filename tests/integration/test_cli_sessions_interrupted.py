@@ -42,7 +42,7 @@ def lines_of_parts(session: str, parts: int) -> str:
     )
 
 
-def test_an_import_that_was_killed_goes_on_and_imports_nothing_twice(line: CommandLine, session: str) -> None:
+def test_an_import_that_was_killed_resumes_and_imports_nothing_twice(line: CommandLine, session: str) -> None:
     file = line.directory / "large.jsonl"
     file.write_text(lines_of_parts(session, 8))
     begun = line.start("session", "import", session, str(file))

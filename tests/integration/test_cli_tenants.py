@@ -97,7 +97,7 @@ def test_a_name_that_no_tenant_can_have_ends_a_command(own: CommandLine, command
         assert problem in refused.error
 
 
-def test_a_prefix_outside_of_the_tenant_expires_nothing_and_says_so(own: CommandLine) -> None:
+def test_a_prefix_outside_of_the_tenant_is_an_error_and_expires_nothing(own: CommandLine) -> None:
     refused = own.run("expire", "--idle", "1d", "--tenant", "acme", "--prefix", "acme2/")
     assert (refused.code, refused.out) == (2, "")
     assert "no session of the tenant 'acme' begins with 'acme2/'" in refused.error

@@ -292,7 +292,7 @@ def test_a_form_that_is_sent_twice_is_one_command(
         ("delete", {"checkpoint": "1", "command_id": "not an id/"}),
     ],
 )
-def test_what_is_no_command_is_an_error_page(
+def test_an_invalid_command_is_an_error_page(
     client: httpx.Client, line: CommandLine, session: str, kind: str, fields: dict[str, str]
 ) -> None:
     create(line, session, "a")
@@ -324,7 +324,7 @@ def test_a_fork_holds_what_came_before_and_says_where_it_is_from(
     assert "Choose another name" in taken.text
 
 
-def test_a_rejected_command_is_shown_as_it_came_and_sent_again(
+def test_a_rejected_command_is_shown_as_received_and_sent_again(
     client: httpx.Client, line: CommandLine, session: str
 ) -> None:
     create(line, session, "a")

@@ -62,13 +62,13 @@ def confirm(client: httpx.Client, path: str, page: str, **changed: str) -> httpx
         "/sessions/s/done/nosuch",
     ],
 )
-def test_what_does_not_exist_is_a_page_that_says_so(client: httpx.Client, path: str) -> None:
+def test_missing_things_have_an_error_page(client: httpx.Client, path: str) -> None:
     answer = client.get(path)
     assert answer.status_code in (400, 404), answer.text
     assert '<div class="notice danger">' in answer.text
 
 
-def test_a_cursor_of_somebody_elses_is_no_crash(client: httpx.Client) -> None:
+def test_a_cursor_from_elsewhere_does_not_crash_a_page(client: httpx.Client) -> None:
     assert client.get("/", params={"after": "nonsense"}).status_code == 400
     assert client.get("/", params={"q": "x" * 5000}).status_code == 200
 
@@ -165,7 +165,7 @@ def test_a_program_changes_a_session_by_the_same_rules(
     assert (moved.status_code, moved.json()["moved"]) == (409, True)
 
 
-def test_a_stream_goes_on_where_a_browser_stopped(
+def test_a_stream_resumes_where_a_browser_stopped(
     client: httpx.Client, line: CommandLine, session: str
 ) -> None:
     create(line, session, "first", "second")

@@ -160,7 +160,7 @@ def test_a_fork_stays_in_the_tenant(client: httpx.Client, filled: CommandLine) -
     assert "1 checkpoint of acme/own" in made.text
 
 
-def test_the_stream_tells_of_the_tenants_results_only(client: httpx.Client, filled: CommandLine) -> None:
+def test_the_stream_shows_the_tenants_results_only(client: httpx.Client, filled: CommandLine) -> None:
     shown: list[str] = []
     with client.stream("GET", "/tail/events", timeout=PATIENCE) as stream:
         lines = stream.iter_lines()

@@ -85,7 +85,7 @@ def test_the_lock_pins_every_jar_by_version_and_digest() -> None:
     assert all(re.fullmatch(r"[^:]+:[^:]+:[0-9][^:]*", jar.coordinate) for jar in jars)
 
 
-def test_missing_jars_are_fetched_once_and_progress_is_told(mirror: Mirror, lock_file: Path) -> None:
+def test_missing_jars_are_fetched_once_and_progress_is_shown(mirror: Mirror, lock_file: Path) -> None:
     told: list[tuple[int, int, str]] = []
     paths = ensure_jars(lambda *step: told.append(step), lock_file)
     assert [path.name for path in paths] == [jar.file_name for jar in locked_jars(lock_file)]
@@ -120,7 +120,7 @@ def test_a_jar_that_changes_on_disk_is_refused_until_it_is_deleted(mirror: Mirro
     assert ensure_jars(lock_file=lock_file)[0].stat().st_size > 1000
 
 
-def test_a_jar_that_cannot_be_fetched_is_named_and_the_next_start_goes_on(
+def test_a_jar_that_cannot_be_fetched_is_named_and_the_next_start_continues(
     mirror: Mirror, lock_file: Path
 ) -> None:
     absent = locked_jars(lock_file)[2]
@@ -132,7 +132,7 @@ def test_a_jar_that_cannot_be_fetched_is_named_and_the_next_start_goes_on(
     assert len(ensure_jars(lock_file=lock_file)) == 3
 
 
-def test_two_processes_at_once_fetch_each_jar_once(mirror: Mirror, lock_file: Path) -> None:
+def test_two_concurrent_processes_fetch_each_jar_once(mirror: Mirror, lock_file: Path) -> None:
     context = multiprocessing.get_context("spawn")
     both = [context.Process(target=ensure_jars, kwargs={"lock_file": lock_file}) for _ in range(2)]
     for process in both:

@@ -217,7 +217,7 @@ async def test_a_cluster_takes_records_while_its_nodes_restart_in_turn(cluster: 
     assert await everything_in(cluster, "rolled") == [str(number).encode() for number in range(sent)]
 
 
-async def test_a_cluster_goes_on_without_one_killed_node_which_can_come_back(
+async def test_a_cluster_continues_without_one_killed_node_which_can_come_back(
     cluster: EmbeddedKafka,
 ) -> None:
     await create_topic(cluster, "survives", replicas=3)

@@ -116,7 +116,7 @@ async def test_a_database_is_copied_from_a_template_and_dropped_while_in_use(
     connection.terminate()
 
 
-def test_what_postgres_refuses_is_told(postgres: EmbeddedPostgres) -> None:
+def test_refusals_by_postgres_are_reported(postgres: EmbeddedPostgres) -> None:
     with pytest.raises(DevServerError, match='template database "absent" does not exist'):
         postgres.create_database("copy", template="absent")
 
@@ -134,7 +134,7 @@ async def test_data_is_synced_unless_asked_otherwise(postgres: EmbeddedPostgres,
         assert await value_of(other.dsn, "SHOW work_mem") == "9MB"
 
 
-async def test_a_long_path_is_no_problem_for_its_socket(tmp_path: Path) -> None:
+async def test_a_long_path_does_not_disturb_its_socket(tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 90) / ("e" * 90)
     async with EmbeddedPostgres(deep) as postgres:
         sockets = postgres.socket_directory

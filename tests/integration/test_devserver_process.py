@@ -149,7 +149,7 @@ def test_stopping_twice_gives_the_same_exit_code(log: Path) -> None:
     assert process.stop() == process.stop() == process.exit_code
 
 
-def test_a_program_that_is_not_there_says_so_in_the_log(log: Path) -> None:
+def test_a_missing_program_is_reported_in_the_log(log: Path) -> None:
     process = SupervisedProcess(["/no/such/program"], log=log, stop=PATIENT)
     assert process.wait(10) == 127
     assert "could not start /no/such/program" in log.read_text()

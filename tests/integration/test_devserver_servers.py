@@ -99,7 +99,7 @@ def test_the_endpoints_are_published_while_the_servers_run(tmp_path: Path) -> No
     assert not path.exists()
 
 
-def test_a_second_pair_on_the_same_directory_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
+def test_a_second_pair_on_the_same_directory_is_refused_and_the_first_continues(tmp_path: Path) -> None:
     with Servers(tmp_path) as running:
         with pytest.raises(DevServerError, match=f"in use by process {os.getpid()}"):
             Servers(tmp_path).start()

@@ -27,7 +27,7 @@ async def test_kafka_takes_and_gives_back_records(servers: Servers, topic_prefix
     assert (record.value, record.partition) == (b"hello", 1)
 
 
-async def test_a_transactional_producer_can_start_at_once(servers: Servers, topic_prefix: str) -> None:
+async def test_a_transactional_producer_can_start_immediately(servers: Servers, topic_prefix: str) -> None:
     async with AIOKafkaProducer(
         bootstrap_servers=servers.kafka.bootstrap_servers, transactional_id=f"{topic_prefix}.0"
     ) as producer:
@@ -44,7 +44,7 @@ async def test_topics_are_not_created_by_asking_for_them(servers: Servers, topic
         await admin.close()
 
 
-async def test_each_test_has_a_database_of_its_own(database: str, servers: Servers) -> None:
+async def test_each_test_has_its_own_database(database: str, servers: Servers) -> None:
     connection = await asyncpg.connect(database)
     try:
         await connection.execute("CREATE TABLE mine (n int)")

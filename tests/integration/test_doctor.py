@@ -144,7 +144,7 @@ def test_brokers_without_acls_are_a_warning_unless_nobody_else_reaches_them(
     assert expected in found.message
 
 
-async def test_acls_that_are_in_force_are_told(secure_kafka: SecureKafka, topic_prefix: str) -> None:
+async def test_enforced_acls_are_reported(secure_kafka: SecureKafka, topic_prefix: str) -> None:
     connection = Connection(secure_kafka.kafka.bootstrap_servers)
     topics = Topics(topic_prefix)
     await create_topics(connection, topics, 1)

@@ -246,7 +246,7 @@ TAMPERING: dict[str, tuple[str, str, type[EncryptionError]]] = {
 
 
 @pytest.mark.parametrize("case", TAMPERING)
-async def test_tampering_with_rows_is_an_error_of_its_own(
+async def test_tampering_with_rows_is_a_separate_error(
     encrypted: CommandLine, publisher: Publisher, reader: Reader, case: str
 ) -> None:
     sql, session, kind = TAMPERING[case]

@@ -151,9 +151,7 @@ async def test_foreign_records_in_the_middle_of_a_takeover(here: Deployment, lin
     await here.balanced(places)
 
 
-async def test_a_forged_result_does_not_stand_for_answers_that_are_owed(
-    here: Deployment, line: CommandLine
-) -> None:
+async def test_a_forged_result_does_not_replace_pending_answers(here: Deployment, line: CommandLine) -> None:
     """It is of the last of the commands that were applied and not answered when their owner died."""
     await fill(here, 6)
     mute = replace(here.ports(), make_results=lambda: MuteResults(here.client, here.topics, 0))
@@ -181,7 +179,7 @@ async def test_a_copy_of_an_answer_is_foreign_wherever_it_lies(here: Deployment,
     await here.balanced({(0, offset)})
 
 
-async def test_results_of_workers_can_not_be_accepted(here: Deployment, line: CommandLine) -> None:
+async def test_results_of_workers_cannot_be_accepted(here: Deployment, line: CommandLine) -> None:
     for _ in range(2):
         owner = here.own()
         await fill(here, 2)

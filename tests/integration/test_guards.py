@@ -169,7 +169,7 @@ async def test_sequence_numbers_are_renewed_long_before_they_wrap(
     await here.balanced()
 
 
-async def test_an_epoch_that_is_given_twice_fences_nothing_and_is_claimed_anew(
+async def test_an_epoch_that_is_given_twice_fences_nothing_and_is_claimed_again(
     here: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As by a transaction coordinator that lost its last write in an unclean election."""
@@ -383,7 +383,7 @@ class StuckLog(KafkaCommandLog):
         return []
 
 
-async def test_a_stuck_consumer_is_started_anew_and_the_worker_gives_up_after_the_second_time(
+async def test_a_stuck_consumer_is_replaced_and_the_worker_gives_up_after_the_second_time(
     here: Deployment,
 ) -> None:
     await fill(here, 3)

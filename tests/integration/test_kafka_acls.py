@@ -294,7 +294,7 @@ def pin_and_prove_in_the_console(line: CommandLine) -> None:
         assert "✓ Equal" in client.post(path, data={"form_token": token}, follow_redirects=True).text
 
 
-async def test_a_worker_may_check_its_topics_and_is_told_what_it_may_not_look_at(guarded: Guarded) -> None:
+async def test_a_worker_may_check_its_topics_and_logs_what_it_may_not_check(guarded: Guarded) -> None:
     """As the manifests do before they start a worker, with its rights."""
     checked = await asyncio.to_thread(guarded.line("worker").run, "topics", "check", "-o", "json")
     assert checked.code == 0, checked.out

@@ -56,7 +56,7 @@ async def test_a_client_whose_brokers_are_all_gone_starts_from_the_bootstrap_ser
         await client.release("a")
 
 
-async def test_a_cluster_that_cannot_be_reached_is_tried_anew_by_the_next_user() -> None:
+async def test_a_cluster_that_cannot_be_reached_is_tried_again_by_the_next_user() -> None:
     nowhere = ClusterClient(Connection("127.0.0.1:1", request_timeout=0.5))
     for _ in range(2):
         with pytest.raises(UnavailableError, match="connecting"):
@@ -64,7 +64,7 @@ async def test_a_cluster_that_cannot_be_reached_is_tried_anew_by_the_next_user()
     assert nowhere._opening is None
 
 
-async def test_all_who_ask_for_a_new_topic_at_once_are_told_its_leader(
+async def test_all_who_ask_for_a_new_topic_together_get_its_leader(
     client: ClusterClient, topic_prefix: str
 ) -> None:
     await create_scratch_topic(client.connection, topic_prefix)

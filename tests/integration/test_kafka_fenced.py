@@ -98,7 +98,7 @@ async def test_a_new_producer_object_with_an_old_epoch_is_fenced_too(
         assert await owner.append(records(1)) == 1
 
 
-async def test_an_error_in_the_sequence_ends_the_claim_and_is_no_fencing(
+async def test_an_error_in_the_sequence_ends_the_claim_and_does_not_count_as_fencing(
     client: ClusterClient, topic: str
 ) -> None:
     fence = await claim_epoch(client, topic)
@@ -153,7 +153,7 @@ async def test_sequence_numbers_are_given_up_long_before_aiokafka_wraps_them(
         assert await renewed.append(records(3)) == 3
 
 
-async def test_a_topic_that_takes_no_large_batches_is_for_a_person_to_mend(
+async def test_a_topic_that_takes_no_large_batches_is_for_a_person_to_fix(
     client: ClusterClient, connection: Connection, topic_prefix: str
 ) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=connection.bootstrap_servers)

@@ -119,7 +119,7 @@ async def test_a_second_member_takes_half_and_the_first_keeps_the_other_half(gro
                 assert len(third.assigned) == 4
 
 
-async def test_who_leaves_is_followed_at_once_by_the_others(group: Group) -> None:
+async def test_a_member_that_leaves_is_followed_immediately_by_the_others(group: Group) -> None:
     async with group.member(session_timeout=60) as stays:
         async with group.member(session_timeout=60) as leaves:
             await until(settled(stays, leaves), stays, leaves)
@@ -218,7 +218,7 @@ async def test_offsets_of_others_partitions_are_not_committed(group: Group) -> N
         assert await group.committed() == {mine: 3}
 
 
-async def test_a_missing_topic_is_said_at_once(servers: Servers, topic_prefix: str) -> None:
+async def test_a_missing_topic_is_reported_immediately(servers: Servers, topic_prefix: str) -> None:
     missing = Membership(
         Connection(servers.kafka.bootstrap_servers), f"{topic_prefix}.commands", topic_prefix
     )
@@ -227,7 +227,7 @@ async def test_a_missing_topic_is_said_at_once(servers: Servers, topic_prefix: s
     await missing.leave()
 
 
-async def test_a_session_timeout_that_the_broker_refuses_is_said(group: Group) -> None:
+async def test_a_session_timeout_that_the_broker_refuses_is_reported(group: Group) -> None:
     async with group.member(session_timeout=0.9) as member:
         await until(lambda: member.failed is not None, member)
         assert "set WAYPOST_SESSION_TIMEOUT between them" in repr(member.failed)

@@ -96,7 +96,7 @@ async def test_an_append_to_a_killed_broker_ends_in_time_and_is_never_retried_la
     assert await texts(connection, topics) == ["before", "fence"]
 
 
-async def test_a_cancelled_append_is_not_retried_either(
+async def test_a_canceled_append_is_not_retried_either(
     kafka: EmbeddedKafka, connection: Connection, topics: Topics
 ) -> None:
     async with claimed(connection, topics) as owner:
@@ -114,7 +114,7 @@ async def test_a_cancelled_append_is_not_retried_either(
     assert await texts(connection, topics) == ["before", "fence"]
 
 
-async def test_an_append_to_a_frozen_broker_is_told_to_be_unknown_and_stays_before_the_fence(
+async def test_an_append_to_a_frozen_broker_has_an_unknown_outcome_and_stays_before_the_fence(
     kafka: EmbeddedKafka, connection: Connection, topics: Topics
 ) -> None:
     async with claimed(connection, topics) as owner:
@@ -159,7 +159,7 @@ async def test_every_question_to_a_frozen_broker_ends_in_time(
         kafka.resume()
 
 
-async def test_fetching_goes_on_after_a_restart_without_loss_or_repetition(
+async def test_fetching_continues_after_a_restart_without_loss_or_repetition(
     kafka: EmbeddedKafka, connection: Connection, topics: Topics
 ) -> None:
     log = KafkaCommandLog(ClusterClient(connection), topics.commands, 0)
@@ -211,7 +211,7 @@ async def test_a_membership_outlives_a_restart_of_the_broker(
         await member.leave()
 
 
-async def test_leaving_while_the_broker_is_away_takes_seconds(
+async def test_leaving_while_the_broker_is_unreachable_takes_seconds(
     kafka: EmbeddedKafka, connection: Connection, topics: Topics
 ) -> None:
     before = asyncio.all_tasks()

@@ -174,7 +174,7 @@ async def test_tail_gets_in_too(place: SecureDeployment, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("case", WRONG)
-async def test_what_is_wrong_is_said_in_one_line_without_the_secret(
+async def test_problems_are_reported_in_one_line_without_the_secret(
     secure_kafka: SecureKafka, case: str, tmp_path: Path
 ) -> None:
     way, said = WRONG[case]
@@ -187,7 +187,7 @@ async def test_what_is_wrong_is_said_in_one_line_without_the_secret(
 
 
 @pytest.mark.parametrize("case", ["unknown authority", "wrong password", "expired token", "token of nobody"])
-async def test_a_worker_waits_and_says_why_until_it_is_mended(
+async def test_a_worker_waits_and_says_why_until_it_is_fixed(
     place: SecureDeployment, case: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     way, said = WRONG[case]
@@ -202,7 +202,7 @@ async def test_a_worker_waits_and_says_why_until_it_is_mended(
     assert PASSWORD not in "".join(logged)
 
 
-async def test_a_worker_goes_on_with_the_token_that_came_in_time(place: SecureDeployment) -> None:
+async def test_a_worker_continues_with_the_token_that_came_in_time(place: SecureDeployment) -> None:
     token = place.kafka.token("root", -60)
     async with working(loaded(place.variables(place.kafka.bearer(token)))):
         assert "expired" in (
@@ -286,7 +286,7 @@ UNUSABLE: dict[str, tuple[dict[str, str], str]] = {
 
 @pytest.mark.parametrize("command", [("topics", "check"), ("worker",)])
 @pytest.mark.parametrize("case", UNUSABLE)
-def test_settings_that_can_not_work_end_a_command_with_code_2(
+def test_settings_that_cannot_work_end_a_command_with_code_2(
     secure_kafka: SecureKafka, database: str, case: str, command: tuple[str, ...], tmp_path: Path
 ) -> None:
     changes, said = UNUSABLE[case]

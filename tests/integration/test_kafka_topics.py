@@ -105,7 +105,7 @@ async def test_making_them_again_changes_nothing(connection: Connection, topics:
     assert any(found.message == "3 partitions, as many as the results" for found in findings)
 
 
-async def test_a_missing_topic_is_made_beside_the_other_only_with_as_many_partitions(
+async def test_a_missing_topic_is_created_only_with_as_many_partitions_as_the_other(
     connection: Connection, topics: Topics
 ) -> None:
     await make(connection, topics.commands, 3, {})
@@ -153,7 +153,7 @@ async def test_topics_of_an_earlier_version_are_updated_and_keep_other_settings(
     assert "error" not in {found.level for found in await check_topics(connection, topics)}
 
 
-async def test_kafkas_own_reason_is_told_when_it_refuses(connection: Connection, topics: Topics) -> None:
+async def test_kafkas_own_reason_is_reported_when_it_refuses(connection: Connection, topics: Topics) -> None:
     with pytest.raises(UnavailableError, match="replication factor of 3"):
         await create_topics(connection, topics, 1, replicas=3)
 

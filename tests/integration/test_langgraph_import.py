@@ -345,7 +345,7 @@ async def test_what_an_old_parent_s_tasks_sent_is_taken_over(
         await assert_equal(origin, WaypostSaver(backend))
 
 
-async def test_a_source_that_is_none_is_an_error(adapter_world: Deployment, tmp_path: Path) -> None:
+async def test_an_invalid_source_is_an_error(adapter_world: Deployment, tmp_path: Path) -> None:
     text = tmp_path / "notes.txt"
     text.write_text("no database" * 100)
     for place in (

@@ -177,7 +177,7 @@ async def test_what_is_not_drained_is_not_given_up(
     assert (await run(new, *adopt)).code == 0
 
 
-async def test_a_worker_at_work_meanwhile_is_fenced_or_seen(
+async def test_a_worker_that_runs_meanwhile_is_fenced_or_seen(
     live: Deployment, line: CommandLine, topic_prefix: str
 ) -> None:
     await worked(live, count=200)

@@ -73,7 +73,7 @@ def one_each(**others: Changes) -> dict[int, Changes | None]:
 # What goes together.
 
 
-async def test_commits_at_once_go_in_one_transaction(process: Process) -> None:
+async def test_concurrent_commits_go_in_one_transaction(process: Process) -> None:
     assert await process.commit(one_each()) == [None] * PARTITIONS
     assert process.committer.groups == [[0, 1, 2, 3]]
     count = "select count(distinct xmin::text) from waypost.partitions"
@@ -81,7 +81,7 @@ async def test_commits_at_once_go_in_one_transaction(process: Process) -> None:
     assert await process.pool.fetchval("select count(distinct xmin::text) from waypost.checkpoints") == 1
 
 
-async def test_a_large_batch_goes_beside_the_group(process: Process) -> None:
+async def test_a_large_batch_is_committed_outside_the_group(process: Process) -> None:
     large = puts("large", [entry(number) for number in range(1, 3)], data=b'"%s"' % (b"x" * 100_000))
     assert await process.commit(one_each(p1=large)) == [None] * PARTITIONS
     assert sorted(process.committer.groups) == [[0, 2, 3], [1]]

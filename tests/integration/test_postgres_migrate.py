@@ -103,7 +103,7 @@ async def test_the_migrations_make_the_tables_of_the_contract(empty: str) -> Non
     assert [one.number for one in applied] == list(range(1, len(applied) + 1))
 
 
-async def test_what_is_pending_is_told_without_changing_anything(empty: str) -> None:
+async def test_pending_migrations_are_listed_without_changing_anything(empty: str) -> None:
     async with connected(empty) as connection:
         todo = await pending(connection)
         assert [one.number for one in todo] == [one.number for one in module.migrations()]
@@ -122,7 +122,7 @@ async def test_migrating_again_changes_nothing(database: str) -> None:
         assert await connection.fetch("select * from waypost.migrations") == before
 
 
-async def test_of_many_migrators_at_once_one_applies_and_all_succeed(empty: str) -> None:
+async def test_of_many_concurrent_migrators_one_applies_and_all_succeed(empty: str) -> None:
     outcomes = await asyncio.gather(*(migrate_dsn(empty) for _ in range(8)))
     assert sorted(map(len, outcomes)) == [0] * 7 + [len(module.migrations())]
     async with connected(empty) as connection:
@@ -142,9 +142,7 @@ async def test_a_later_migration_finds_the_data_of_the_earlier_ones(
     assert tuple(row) == ("s", None)
 
 
-async def test_a_migration_that_fails_leaves_nothing_of_any(
-    empty: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_migration_that_fails_leaves_no_trace(empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with_one_more("create table waypost.extra (); select 1 / 0;", monkeypatch)
     async with connected(empty) as connection:
         with pytest.raises(asyncpg.DivisionByZeroError):
@@ -267,7 +265,7 @@ async def test_a_side_schema_is_whole_and_apart(database: str, schema: str) -> N
 @pytest.mark.parametrize(
     "schema", ["", "Waypost", "way-post", 'x"; drop schema waypost; --', "1st", "s" * 64, "ß"]
 )
-def test_a_schema_name_that_is_no_plain_identifier_is_refused(schema: str) -> None:
+def test_a_schema_name_that_is_not_a_plain_identifier_is_refused(schema: str) -> None:
     with pytest.raises(ValueError, match="can't be used: take a-z"):
         statement("commit", schema)
 

@@ -122,7 +122,7 @@ async def test_no_role_may_do_more(guarded: Guarded) -> None:
     assert not allowed
 
 
-async def test_what_a_later_migration_makes_is_open_to_them_at_once(guarded: Guarded) -> None:
+async def test_objects_of_a_later_migration_are_open_to_them_immediately(guarded: Guarded) -> None:
     assert not await guarded.refused("migrator", "create table waypost.later (number integer)")
     assert not await guarded.refused("worker", "insert into waypost.later values (1)")
     assert not await guarded.refused("reader", "select * from waypost.later")

@@ -220,7 +220,7 @@ _any_text = st.text(st.characters(exclude_categories=[]), max_size=30)
         _sizes,
     )
 )
-async def test_every_refused_command_is_kept(pool: Any, hand: Hand, row: RejectedRow) -> None:
+async def test_every_rejected_command_is_kept(pool: Any, hand: Hand, row: RejectedRow) -> None:
     await hand.commit(Changes(rejected=[row]))
     kept = await pool.fetchrow('select * from waypost.rejected_commands where "offset" = $1', row.offset)
     assert (kept["session_id"], kept["command_id"], kept["code"]) == (

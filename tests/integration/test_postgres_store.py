@@ -179,7 +179,7 @@ async def test_what_needs_a_person_is_refused_with_advice(idle_pool: Any, state:
 
 
 @pytest.mark.parametrize("state", ["23505", "22021", "22P05", "42601", "42703", "0A000", "P0001", "XX000"])
-async def test_what_is_a_mistake_of_ours_is_not_hidden(idle_pool: Any, state: str) -> None:
+async def test_our_own_mistakes_are_not_hidden(idle_pool: Any, state: str) -> None:
     with pytest.raises(asyncpg.PostgresError, match="as told"):
         await fail_with(idle_pool, state)
 
@@ -247,7 +247,7 @@ async def test_a_lock_is_not_waited_for_without_end(database: str, pool: Any, ha
     await hasty_pool.close()
 
 
-async def test_a_missing_schema_is_told_at_the_start(database: str, pool: Any) -> None:
+async def test_a_missing_schema_is_reported_at_the_start(database: str, pool: Any) -> None:
     async with pool.acquire() as connection:
         await check_schema(connection)
         await connection.execute("drop schema waypost cascade")
@@ -293,7 +293,7 @@ async def test_vacuum_does_not_move_the_row(pool: Any, hand: Hand) -> None:
 # Refused commands.
 
 
-async def test_a_refused_command_is_kept_as_it_came(pool: Any, hand: Hand) -> None:
+async def test_a_rejected_command_is_kept_as_received(pool: Any, hand: Hand) -> None:
     row = RejectedRow(
         3, "s", "id", "invalid-body", "a\0b", b"\xff", None, [("h", b"\x00\xff"), ("n", None)], MOMENT
     )  # type: ignore[list-item]

@@ -65,7 +65,7 @@ def epochs(states: Sequence[Any]) -> list[Any]:
     return [state.epoch if isinstance(state, AcquiredState) else type(state) for state in states]
 
 
-async def test_partitions_acquired_at_once_go_in_one_transaction(process: Process) -> None:
+async def test_partitions_acquired_together_go_in_one_transaction(process: Process) -> None:
     for epoch in (1, 2):
         assert epochs(await process.acquire()) == [epoch] * PARTITIONS
         assert await process.transactions() == 1
@@ -209,7 +209,7 @@ async def test_after_a_lost_connection_a_group_of_updates_is_in_doubt_and_nothin
     assert process.acquirer.groups == [[0, 1, 2, 3]]
 
 
-async def test_an_outage_is_told_to_each_owner_and_ends(database: str) -> None:
+async def test_an_outage_is_reported_to_each_owner_and_ends(database: str) -> None:
     pool = await open_pool(database, size=1)
     process = Process(pool, timeout=0.5)
     try:

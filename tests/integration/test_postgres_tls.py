@@ -116,7 +116,7 @@ async def test_a_client_certificate_is_a_login(protected: Protected) -> None:
     ],
     ids=["unknown authority", "another name", "no TLS", "wrong password", "missing file"],
 )
-def test_what_is_wrong_is_said_in_one_line_without_the_secret(
+def test_problems_are_reported_in_one_line_without_the_secret(
     protected: Protected, change: dict[str, str], said: str, tmp_path: Path
 ) -> None:
     options = {name: value for name, value in change.items() if name == "sslmode"}

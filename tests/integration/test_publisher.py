@@ -133,7 +133,7 @@ async def test_flush_and_stats_tell_the_same_story(world: Deployment, publisher:
     assert await publisher.close() == 0
 
 
-async def test_the_delivery_callback_hears_of_each_command_once(world: Deployment) -> None:
+async def test_the_delivery_callback_gets_each_command_once(world: Deployment) -> None:
     told: list[tuple[str, BaseException | None]] = []
     async with publisher_of(world, on_delivery=lambda *each: told.append(each)) as publisher:
         ids = [publisher.create("s", "n", {}) for _ in range(500)]
@@ -190,7 +190,7 @@ async def make_topic(servers: Servers, name: str, **settings: str) -> None:
         await admin.close()
 
 
-async def test_a_command_that_the_topic_refuses_is_told_of_and_the_others_arrive_in_order(
+async def test_a_command_that_the_topic_refuses_is_reported_and_the_others_arrive_in_order(
     servers: Servers, topic_prefix: str
 ) -> None:
     topics = Topics(topic_prefix)

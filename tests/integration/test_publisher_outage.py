@@ -78,7 +78,7 @@ async def until(condition: Any, seconds: float = PATIENCE) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_a_publisher_starts_while_kafka_is_away_and_delivers_once_it_is_there(
+async def test_a_publisher_starts_while_kafka_is_unreachable_and_delivers_once_it_is_back(
     kafka: EmbeddedKafka, topics: Topics
 ) -> None:
     address = kafka.bootstrap_servers
@@ -173,7 +173,7 @@ async def test_while_kafka_is_frozen_and_all_batches_are_full_calls_wake_nobody(
     assert await first_arrivals(kafka, topics) == agent.sent
 
 
-async def test_what_is_waited_for_while_kafka_is_away_is_known_to_be_in_the_buffer(
+async def test_a_wait_while_kafka_is_unreachable_reports_the_command_as_buffered(
     kafka: EmbeddedKafka, topics: Topics
 ) -> None:
     async with Publisher(kafka.bootstrap_servers, topic_prefix=topics.prefix) as publisher:
@@ -202,7 +202,7 @@ async def test_what_is_waited_for_while_kafka_is_frozen_is_known_to_be_sent(
         assert await publisher.flush(PATIENCE) == 0
 
 
-async def test_closing_while_kafka_is_away_reports_what_is_left_and_ends_in_time(
+async def test_closing_while_kafka_is_unreachable_reports_what_is_left_and_ends_in_time(
     kafka: EmbeddedKafka, topics: Topics
 ) -> None:
     before = asyncio.all_tasks()
@@ -222,7 +222,7 @@ async def test_closing_while_kafka_is_away_reports_what_is_left_and_ends_in_time
     await until(lambda: asyncio.all_tasks() <= before)
 
 
-async def test_a_blocking_call_goes_on_when_kafka_is_back(kafka: EmbeddedKafka, topics: Topics) -> None:
+async def test_a_blocking_call_resumes_when_kafka_is_back(kafka: EmbeddedKafka, topics: Topics) -> None:
     def work() -> tuple[Agent, int]:
         with SyncPublisher(
             kafka.bootstrap_servers, topic_prefix=topics.prefix, max_buffer_count=100, on_full="block"
@@ -242,7 +242,7 @@ async def test_a_blocking_call_goes_on_when_kafka_is_back(kafka: EmbeddedKafka, 
     assert await first_arrivals(kafka, topics) == agent.sent
 
 
-async def test_a_full_buffer_raises_while_kafka_is_away_and_accepts_again_afterwards(
+async def test_a_full_buffer_raises_while_kafka_is_unreachable_and_accepts_again_afterwards(
     kafka: EmbeddedKafka, topics: Topics
 ) -> None:
     async with Publisher(

@@ -101,7 +101,7 @@ def contents(file: Path) -> bytes:
         return b""
 
 
-async def test_a_command_leaves_the_disk_only_after_its_acknowledgement(
+async def test_a_command_leaves_the_disk_only_after_its_acknowledgment(
     world: Deployment, spool: Path
 ) -> None:
     acknowledged: set[str] = set()

@@ -207,7 +207,7 @@ async def test_reads_wait_for_a_server_that_restarts(own: EmbeddedPostgres, imme
 
 
 @pytest.mark.servers
-async def test_a_server_that_is_gone_is_an_error_after_a_while_and_at_once_if_never_reached(
+async def test_a_server_that_is_gone_is_an_error_after_a_while_and_immediately_if_never_reached(
     own: EmbeddedPostgres,
 ) -> None:
     async with Reader(own.dsn, reconnect=0.3) as reader, Reader(own.dsn, reconnect=3600) as stranger:
@@ -246,7 +246,7 @@ async def test_every_read_works_behind_pgbouncer_in_transaction_mode(world: Depl
         await asyncio.gather(*(everything() for _ in range(20)))
 
 
-async def test_a_statement_cache_behind_pgbouncer_is_told_what_to_change(
+async def test_an_error_of_a_statement_cache_behind_pgbouncer_says_what_to_change(
     world: Deployment, pooled: str
 ) -> None:
     async def read(reader: Reader) -> None:

@@ -348,7 +348,7 @@ process.join()
         (f"postgresql://u:{SECRET}/more@h/x", "a port in it is not a number. Percent-encode the characters"),
     ],
 )
-async def test_a_dsn_that_is_none_is_a_wrong_argument(dsn: str, said: str) -> None:
+async def test_an_invalid_dsn_is_a_wrong_argument(dsn: str, said: str) -> None:
     async with Reader(dsn) as reader:
         for read in ALL.values():
             with pytest.raises(ValueError, match=said) as caught:

@@ -92,7 +92,7 @@ async def test_a_wrong_cursor_or_time_is_refused(world: Deployment, reader: Read
 
 
 @pytest.mark.parametrize("text", ["\0", "run\0", "run\n", "\ud800", "r\udfff", "r" * 201])
-async def test_what_no_session_id_can_have_finds_none_and_is_no_cursor(
+async def test_impossible_session_ids_find_nothing_and_are_not_cursors(
     world: Deployment, reader: Reader, text: str
 ) -> None:
     assert await reader.sessions(prefix=text) == []

@@ -90,7 +90,7 @@ async def test_several_processes_share_the_partitions_and_end_with_their_parent(
     assert await state_hash(live.dsn, "side") == await state_hash(live.dsn)
 
 
-async def test_workers_go_on_with_a_rebuilt_database_and_emit_what_is_owed(
+async def test_workers_continue_with_a_rebuilt_database_and_emit_pending_results(
     live: Deployment, line: CommandLine
 ) -> None:
     await worked(live, count=400)
@@ -108,7 +108,7 @@ async def test_workers_go_on_with_a_rebuilt_database_and_emit_what_is_owed(
     await live.balanced()
 
 
-async def test_results_go_to_another_topic_once_also_after_sigkill(
+async def test_results_go_to_another_topic_once_even_after_sigkill(
     live: Deployment, line: CommandLine
 ) -> None:
     await worked(live, count=600)
@@ -185,7 +185,7 @@ async def test_up_to_a_checkpoint_an_offset_and_a_time(live: Deployment, line: C
 # Refusals: a clear line, and nothing touched.
 
 
-async def test_what_can_not_be_replayed_is_refused_and_nothing_is_touched(
+async def test_a_log_that_cannot_be_replayed_is_refused_and_nothing_is_touched(
     live: Deployment, line: CommandLine
 ) -> None:
     await worked(live, count=100)

@@ -56,7 +56,7 @@ async def six(live: Deployment) -> None:
         await owner.stop()
 
 
-async def test_what_retention_removed_is_not_compared_and_not_owed(
+async def test_results_that_retention_removed_are_neither_compared_nor_emitted(
     live: Deployment, line: CommandLine
 ) -> None:
     await worked(live, count=600)
@@ -69,7 +69,7 @@ async def test_what_retention_removed_is_not_compared_and_not_owed(
     assert await state_hash(live.dsn, "side") == await state_hash(live.dsn)
 
 
-async def test_where_all_results_are_gone_an_operator_must_say_so(
+async def test_if_all_results_are_gone_an_operator_must_accept_it(
     live: Deployment, line: CommandLine
 ) -> None:
     await worked(live, count=200)

@@ -69,7 +69,7 @@ class Restores:
 
 
 @pytest.mark.parametrize("how", ["before its commit", "after its commit"])
-async def test_what_is_restored_is_said_and_a_second_start_ends_well(
+async def test_restored_state_is_reported_and_a_second_start_ends_well(
     here: Deployment, line: CommandLine, empty: list[str], how: How
 ) -> None:
     await worked(here, count=100)

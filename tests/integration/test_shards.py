@@ -54,7 +54,7 @@ async def test_workers_keep_each_partition_in_its_own_database(here: Deployment,
         assert await worker.end(signal.SIGTERM) == 0
 
 
-async def test_while_one_shard_is_down_the_others_go_on_and_it_catches_up(
+async def test_while_one_shard_is_down_the_others_continue_and_it_catches_up(
     fragile: tuple[Deployment, EmbeddedPostgres], tmp_path: Path
 ) -> None:
     here, second = fragile

@@ -126,7 +126,7 @@ async def test_doctor_looks_at_every_database(here: Deployment, line: CommandLin
     assert "can't be reached" in error["message"]
 
 
-async def test_sessions_and_refused_commands_of_both_are_listed_retried_and_purged(
+async def test_sessions_and_rejected_commands_of_both_are_listed_retried_and_purged(
     here: Deployment, line: CommandLine
 ) -> None:
     owners = [here.own(partition) for partition in range(PARTITIONS)]
@@ -186,7 +186,7 @@ async def test_a_replay_fills_two_empty_databases_and_verify_proves_it(
     assert (await run(on(line, [one]), "verify", "-o", "json")).json["equal"] is True
 
 
-async def test_one_database_becomes_two_and_workers_go_on_there(
+async def test_one_database_becomes_two_and_workers_continue_there(
     servers: Servers, sharded: str, topic_prefix: str, line: CommandLine, empty: list[str]
 ) -> None:
     alone = empty[0]
@@ -303,7 +303,7 @@ async def test_a_restore_that_fails_in_the_second_database_leaves_both_empty(
         second_postgres.drop_database("half_1")
 
 
-async def test_both_databases_go_on_with_new_topics(
+async def test_both_databases_continue_with_new_topics(
     here: Deployment, line: CommandLine, servers: Servers
 ) -> None:
     await worked(here, count=100)
@@ -325,7 +325,7 @@ async def test_both_databases_go_on_with_new_topics(
     assert {row["session_id"] for row in again} >= {row["session_id"] for row in sessions}
 
 
-async def test_a_replay_killed_in_the_middle_goes_on(
+async def test_a_replay_killed_in_the_middle_resumes(
     here: Deployment, line: CommandLine, empty: list[str]
 ) -> None:
     sent = await published(here, seed=3, count=400)

@@ -67,7 +67,7 @@ async def test_a_changed_map_is_refused_and_touches_nothing(
         second_postgres.drop_database("third")
 
 
-async def test_a_database_that_held_all_is_no_shard(
+async def test_a_database_that_held_all_is_not_a_shard(
     servers: Servers, pair: list[str], topic_prefix: str
 ) -> None:
     async with deployment(servers.endpoints, pair[0], topic_prefix, PARTITIONS) as alone:
@@ -129,7 +129,7 @@ async def test_a_new_set_is_recorded_only_when_all_of_it_answers(pair: list[str]
     await again.close(5)
 
 
-async def test_workers_that_begin_at_once_record_one_set(pair: list[str]) -> None:
+async def test_workers_that_begin_together_record_one_set(pair: list[str]) -> None:
     several = [shards(*pair) for _ in range(6)]
     await asyncio.gather(*(each.open() for each in several))
     assert len({each.place_of(0).set_id for each in several}) == 1

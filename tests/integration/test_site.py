@@ -184,7 +184,7 @@ async def test_each_page_fits_and_asks_nobody_else(
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_a_block_is_copied_as_it_is_to_be_typed(browser: Any, address: str) -> None:
+async def test_a_block_is_copied_as_it_must_be_typed(browser: Any, address: str) -> None:
     context = await browser.new_context(base_url=address, permissions=["clipboard-read", "clipboard-write"])
     page = await context.new_page()
     await page.goto("/tutorial.html", wait_until="networkidle")

@@ -52,7 +52,7 @@ async def test_every_column_that_is_not_computed_is_in_a_snapshot(here: Deployme
         assert sorted(taken) == sorted(row[0] for row in wanted), table
 
 
-async def test_what_is_restored_is_what_was_taken_and_workers_go_on_from_there(
+async def test_a_restored_snapshot_is_what_was_taken_and_workers_continue_from_there(
     here: Deployment, line: CommandLine, empty: str, servers: Servers
 ) -> None:
     await worked(here)
@@ -83,7 +83,7 @@ async def test_what_is_restored_is_what_was_taken_and_workers_go_on_from_there(
         await there.balanced()
 
 
-async def test_a_snapshot_is_of_one_moment_while_workers_go_on(
+async def test_a_snapshot_shows_one_moment_while_workers_continue(
     here: Deployment, line: CommandLine, empty: str
 ) -> None:
     for partition in range(PARTITIONS):
@@ -104,7 +104,7 @@ async def test_a_snapshot_is_of_one_moment_while_workers_go_on(
     assert sum(made["positions"].values()) == len(rows["checkpoints"]) > 0
 
 
-async def test_a_replay_goes_on_from_a_restored_snapshot(
+async def test_a_replay_continues_from_a_restored_snapshot(
     here: Deployment, line: CommandLine, empty: str
 ) -> None:
     await worked(here)
@@ -160,7 +160,7 @@ async def test_time_travel_begins_with_a_snapshot_where_the_log_is_cut(
     assert await state_hash(here.dsn, "before") != await state_hash(here.dsn)
 
 
-async def test_a_schema_of_its_own_can_be_filled_beside_the_old_one(
+async def test_a_separate_schema_can_be_filled_next_to_the_old_one(
     here: Deployment, line: CommandLine
 ) -> None:
     await worked(here)

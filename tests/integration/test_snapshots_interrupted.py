@@ -97,7 +97,9 @@ async def test_a_restore_that_is_killed_leaves_nothing_and_can_be_started_again(
     assert await contents(empty) == await contents(here.dsn)
 
 
-async def test_restoring_twice_at_once_fills_it_once(here: Deployment, line: CommandLine, empty: str) -> None:
+async def test_restoring_twice_in_parallel_fills_it_once(
+    here: Deployment, line: CommandLine, empty: str
+) -> None:
     await worked(here)
     await taken(line)
     both = [line.start("snapshot", "restore", "--postgres-dsn", empty) for _ in range(2)]

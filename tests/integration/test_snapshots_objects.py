@@ -63,7 +63,7 @@ async def test_object_storage_holds_the_same(
     ]
 
 
-async def test_object_storage_that_is_away_or_refuses_is_told_in_one_line(
+async def test_object_storage_that_is_unreachable_or_refuses_is_reported_in_one_line(
     here: Deployment, bucket: CommandLine
 ) -> None:
     await worked(here, 6)

@@ -86,7 +86,7 @@ DAMAGES = {
 }
 
 
-async def test_nothing_of_a_damaged_or_foreign_snapshot_is_restored(
+async def test_a_damaged_or_foreign_snapshot_is_not_restored(
     here: Deployment, line: CommandLine, empty: str, tmp_path: Path
 ) -> None:
     await worked(here)
@@ -116,7 +116,7 @@ async def test_a_database_in_use_stays_as_it_is(here: Deployment, line: CommandL
     assert await contents(here.dsn) == before
 
 
-async def test_a_log_that_begins_after_the_snapshot_is_told(
+async def test_a_log_that_begins_after_the_snapshot_is_reported(
     here: Deployment, line: CommandLine, empty: str
 ) -> None:
     await worked(here)
@@ -142,7 +142,7 @@ async def test_a_log_that_begins_after_the_snapshot_is_told(
     assert (await run(line, "snapshot", "check")).code == 0
 
 
-async def test_a_snapshot_of_another_topic_is_no_comfort_to_doctor(
+async def test_doctor_does_not_count_a_snapshot_of_another_topic(
     here: Deployment, line: CommandLine, tmp_path: Path
 ) -> None:
     await worked(here)
@@ -211,7 +211,7 @@ async def test_a_short_key_and_an_empty_file_are_errors(line: CommandLine, tmp_p
 
 
 @pytest.mark.parametrize("raw_size", [10**15, 2**24 + 1])
-async def test_a_snapshot_that_claims_to_be_endless_is_refused_at_once(
+async def test_a_snapshot_that_claims_to_be_endless_is_refused_immediately(
     here: Deployment, line: CommandLine, empty: str, tmp_path: Path, raw_size: int
 ) -> None:
     await worked(here, 5)

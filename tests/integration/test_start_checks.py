@@ -102,7 +102,7 @@ async def test_any_compaction_is_unsafe(here: Deployment, policy: str) -> None:
         await check_topics_at_start(settings, connection)
 
 
-async def test_what_only_hurts_is_said_and_waits_for_nobody(here: Deployment, worker: Watched) -> None:
+async def test_harmful_settings_are_logged_and_wait_for_nobody(here: Deployment, worker: Watched) -> None:
     owner = await asyncpg.connect(here.dsn)
     name = urlsplit(here.dsn).path[1:]
     await owner.execute(f"alter database {name} set statement_timeout = '2s'")
@@ -122,7 +122,7 @@ async def test_what_only_hurts_is_said_and_waits_for_nobody(here: Deployment, wo
     assert all(line["fix"] for line in said(worker, "start_check"))
 
 
-async def test_a_pooler_and_prepared_statements_are_said(here: Deployment, tmp_path: Path) -> None:
+async def test_a_pooler_and_prepared_statements_are_reported(here: Deployment, tmp_path: Path) -> None:
     async with pgbouncer(here.dsn) as dsn:
         careless = Watched(here, tmp_path / "careless", WAYPOST_POSTGRES_DSN=dsn)
         await careless.start()
@@ -142,7 +142,7 @@ async def test_a_pooler_and_prepared_statements_are_said(here: Deployment, tmp_p
         await careful.end(signal.SIGTERM)
 
 
-async def test_a_read_only_database_is_said_before_the_start_goes_on(
+async def test_a_read_only_database_is_reported_before_the_start_continues(
     here: Deployment, worker: Watched
 ) -> None:
     owner = await asyncpg.connect(here.dsn)

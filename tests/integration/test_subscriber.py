@@ -116,7 +116,7 @@ async def test_a_record_that_the_client_cannot_read_stops_nothing_and_costs_noth
         assert by_session(subjects(found)) == by_session(sent)
 
 
-async def test_the_next_member_goes_on_where_the_last_one_was_done(
+async def test_the_next_member_resumes_where_the_last_one_was_done(
     world: Deployment, results: Results
 ) -> None:
     first = await results.many(50)
@@ -238,7 +238,7 @@ async def test_a_subscriber_follows_a_live_worker(servers: Servers, database: st
 
 
 @pytest.mark.parametrize("group", [None, GROUP])
-async def test_a_topic_that_is_made_later_is_waited_for_and_that_is_said(
+async def test_a_subscriber_waits_for_a_topic_that_is_created_later_and_logs_it(
     servers: Servers, topic_prefix: str, group: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     topics = Topics(topic_prefix)
@@ -275,7 +275,7 @@ async def test_options_that_the_kafka_client_does_not_take_are_refused_at_the_st
         await Subscriber("127.0.0.1:1", kafka_options={"bogus": 1}).start()
 
 
-async def test_a_cluster_that_can_not_be_reached_is_named() -> None:
+async def test_a_cluster_that_cannot_be_reached_is_named() -> None:
     with pytest.raises(KafkaUnavailableError, match=r"No broker can be reached at 127\.0\.0\.1:1, \[?::1"):
         await Subscriber("127.0.0.1:1,[::1]:1").start()
 

@@ -139,7 +139,7 @@ async def test_a_dead_letter_topic_that_is_deleted_ends_the_run_before_its_event
     assert subjects(await drain(subscriber(world, group=GROUP), 2)) == sent[1:]
 
 
-async def test_a_dead_letter_topic_that_is_missing_is_told_before_an_event_is_taken(
+async def test_a_missing_dead_letter_topic_is_reported_before_an_event_is_taken(
     world: Deployment, results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("waypost.subscriber.dead_letters._TOPIC_SECONDS", 0.5)

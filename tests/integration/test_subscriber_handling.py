@@ -43,7 +43,7 @@ async def test_a_handler_that_is_not_async_ends_the_run_at_its_first_call(
     assert set((await committed(world)).values()) == {0}, "nothing was handled"
 
 
-async def test_a_handler_gets_each_session_in_order_and_many_sessions_at_once(
+async def test_a_handler_gets_each_session_in_order_and_many_sessions_in_parallel(
     world: Deployment, results: Results
 ) -> None:
     sent = await results.many(200, sessions=20)
@@ -158,7 +158,7 @@ async def test_a_rebalance_waits_for_the_handlers_under_way(world: Deployment, r
     assert handled == dict.fromkeys(sent, 1)
 
 
-async def test_cancelling_a_run_leaves_what_was_not_done(world: Deployment, results: Results) -> None:
+async def test_canceling_a_run_leaves_what_was_not_done(world: Deployment, results: Results) -> None:
     sent = await results.many(5, sessions=1)
     entered = asyncio.Event()
 

@@ -42,7 +42,7 @@ async def still(events: Subscriber) -> None:
 
 
 @pytest.mark.parametrize("group", [None, GROUP])
-async def test_an_iteration_goes_on_after_its_consumer_stopped_fetching(
+async def test_an_iteration_continues_after_its_consumer_stopped_fetching(
     world: Deployment, results: Results, group: str | None
 ) -> None:
     told: list[str] = []
@@ -102,7 +102,7 @@ async def test_handlers_under_way_are_finished_before_the_consumer_is_replaced(
     assert sum(offset or 0 for offset in (await committed(world)).values()) == 60
 
 
-async def test_a_member_that_never_gets_its_partitions_begins_anew(
+async def test_a_member_that_never_gets_its_partitions_starts_over(
     world: Deployment, results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     joining = asyncio.Event()

@@ -120,7 +120,7 @@ async def test_no_operator_or_function_of_the_role_is_asked_about_rows_of_others
         assert set(told) == set(sessions_of("acme"))
 
 
-async def test_copies_and_statistics_show_a_role_nothing_of_others(tenanted: Tenanted) -> None:
+async def test_copies_and_statistics_hide_other_tenants_from_a_role(tenanted: Tenanted) -> None:
     role = await tenanted.role("acme")
     statistics = "select count(*) from pg_stats where schemaname = 'waypost' and attname = 'session_id'"
     async with tenanted.connected() as connection:
@@ -173,7 +173,7 @@ async def test_a_name_that_no_tenant_has_shows_no_session(tenanted: Tenanted, na
         assert not any((await seen(connection)).values())
 
 
-async def test_an_unlisted_member_sees_nothing_and_is_told_why(tenanted: Tenanted) -> None:
+async def test_an_unlisted_member_sees_nothing_and_learns_why(tenanted: Tenanted) -> None:
     role = await tenanted.role("acme")
     await tenanted.run("delete from waypost.tenant_roles where role_name = $1", role)
     async with tenanted.connected(role) as connection:
@@ -290,7 +290,7 @@ async def test_no_policy_is_in_the_statements_of_the_worker_and_the_owner(tenant
 
 
 @pytest.mark.parametrize("bypass", ["bypassrls", "nobypassrls"])
-async def test_a_worker_does_its_work_whether_or_not_it_may_bypass_policies(
+async def test_a_worker_works_with_and_without_the_right_to_ignore_policies(
     servers: Servers, topic_prefix: str, bypass: str
 ) -> None:
     name = topic_prefix.replace("-", "_")
@@ -377,7 +377,9 @@ async def test_the_sql_changes_nothing_in_a_schema_that_is_too_old(database: str
         await connection.close()
 
 
-async def test_an_administrator_who_is_no_superuser_sets_it_up_without_bypassing(tenanted: Tenanted) -> None:
+async def test_an_administrator_who_is_not_a_superuser_sets_it_up_under_the_policies(
+    tenanted: Tenanted,
+) -> None:
     """As on a hosted server: the worker stays subject to the policy that is always true."""
     database = tenanted.admin.rpartition("/")[2]
     managed = await tenanted.role(None)
@@ -404,7 +406,7 @@ async def test_an_administrator_who_is_no_superuser_sets_it_up_without_bypassing
 
 
 @pytest.mark.parametrize("tenant", ["", "acme/", "/", "a/b", "x" * 200])
-async def test_a_role_can_be_bound_to_nothing_that_is_no_tenant(tenanted: Tenanted, tenant: str) -> None:
+async def test_a_role_can_only_be_bound_to_tenants(tenanted: Tenanted, tenant: str) -> None:
     with pytest.raises(asyncpg.CheckViolationError):
         await tenanted.run("insert into waypost.tenant_roles values ('somebody', $1)", tenant)
 

@@ -109,7 +109,7 @@ async def test_a_barrier_of_another_tenants_session_is_denied_before_kafka_is_as
             await reader.barrier("acme2/run-1")
 
 
-async def test_a_reader_without_a_tenant_is_told_that_its_role_needs_one(tenanted: Tenanted) -> None:
+async def test_a_reader_without_a_tenant_learns_that_its_role_needs_one(tenanted: Tenanted) -> None:
     async with Reader(tenanted.dsn(SETTING)) as reader:
         for read in (reader.sessions, reader.session("acme/run-1").get_all, reader.recent_sessions):
             with pytest.raises(
@@ -151,7 +151,7 @@ def test_a_reader_shows_its_tenant() -> None:
     assert repr(Reader("postgresql://u:hush@host/db", tenant="acme")).endswith(": tenant 'acme'>")
 
 
-async def test_nothing_of_a_tenant_stays_on_a_connection(tenanted: Tenanted) -> None:
+async def test_no_tenant_stays_on_a_connection(tenanted: Tenanted) -> None:
     async with Reader(tenanted.dsn(SETTING), tenant="acme", pool_size=1) as reader:
         await reader.sessions()
         async with reader._shards.pools[0]._acquired() as connection:

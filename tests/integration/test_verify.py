@@ -14,7 +14,7 @@ from waypost_worker.partition import kept
 __all__ = ["line", "live"]
 
 
-async def test_nothing_differs_while_workers_go_on(live: Deployment, line: CommandLine) -> None:
+async def test_nothing_differs_while_workers_keep_running(live: Deployment, line: CommandLine) -> None:
     await worked(live, count=600)
     for partition in range(PARTITIONS):
         live.own(partition)
@@ -160,7 +160,7 @@ DAMAGE = {
 POSITION = ", authority, epoch, emitted, results_offset, producer_id, producer_epoch, rejected_window"
 
 
-async def test_the_oldest_of_the_refused_commands_that_are_kept_is_missed(
+async def test_a_missing_oldest_rejected_command_is_found(
     live: Deployment, line: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether all sessions are looked at or a share, and older ones that made room are not."""
@@ -186,7 +186,7 @@ async def test_the_oldest_of_the_refused_commands_that_are_kept_is_missed(
         assert (await run(line, "verify", *way)).code == 0
 
 
-async def test_every_damage_is_found_and_told(live: Deployment, line: CommandLine) -> None:
+async def test_every_damage_is_found_and_reported(live: Deployment, line: CommandLine) -> None:
     await worked(live, count=400)
     tables = {table for _, table, _ in DAMAGE.values()}
     await execute(live.dsn, "create schema whole")
@@ -212,7 +212,7 @@ async def test_every_damage_is_found_and_told(live: Deployment, line: CommandLin
     assert (await run(line, "verify")).code == 0
 
 
-async def test_purged_commands_are_told_and_counted_only_if_strict(
+async def test_purged_commands_are_reported_and_counted_only_if_strict(
     live: Deployment, line: CommandLine
 ) -> None:
     await worked(live, count=500)
@@ -261,7 +261,7 @@ async def test_a_sample_looks_at_some_sessions(live: Deployment, line: CommandLi
         (["--postgres-dsn", "postgresql://127.0.0.1:1/x"], "can't be reached"),
     ],
 )
-async def test_what_can_not_be_told_is_exit_code_2(
+async def test_an_undecided_comparison_is_exit_code_2(
     live: Deployment, line: CommandLine, arguments: list[str], said: str
 ) -> None:
     refused = await run(line, "verify", *arguments)

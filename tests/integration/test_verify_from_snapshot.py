@@ -112,7 +112,7 @@ DAMAGE = [
 ]
 
 
-async def test_a_snapshot_is_proved_from_the_one_before_and_damage_in_it_is_found(
+async def test_a_snapshot_is_proved_from_its_predecessor_and_damage_in_it_is_found(
     live: Deployment, kept: CommandLine
 ) -> None:
     await worked(live, count=300)
@@ -138,7 +138,7 @@ async def test_a_snapshot_is_proved_from_the_one_before_and_damage_in_it_is_foun
     assert "pinned is" in damaged.json["differences"][0]["difference"]
 
 
-async def test_results_that_the_snapshot_owed_are_looked_for(
+async def test_results_that_were_pending_in_the_snapshot_are_looked_for(
     live: Deployment, kept: CommandLine, servers: Servers
 ) -> None:
     await worked(live, count=200)
@@ -172,7 +172,7 @@ async def test_a_database_that_was_adopted_is_proved_from_a_snapshot_taken_since
     assert sum(row["checkpoints"] for row in found.json["partitions"]) > 20
 
 
-async def test_what_can_not_be_told_from_a_snapshot_is_exit_code_2(
+async def test_an_undecided_comparison_with_a_snapshot_is_exit_code_2(
     live: Deployment, kept: CommandLine, tmp_path: Path
 ) -> None:
     await worked(live, count=200)
@@ -238,7 +238,7 @@ async def test_what_does_not_fit_into_memory_is_done_in_passes(live: Deployment,
     assert positions == {str(row["partition"]): row["next_offset"] for row in whole.json["partitions"]}
 
 
-async def test_passes_while_workers_go_on(live: Deployment, line: CommandLine) -> None:
+async def test_passes_while_workers_keep_running(live: Deployment, line: CommandLine) -> None:
     await worked(live, count=300)
     for partition in range(PARTITIONS):
         live.own(partition)

@@ -112,7 +112,7 @@ async def test_waiting_in_vain_says_that_kafka_has_the_command(
     assert await publisher.flush(PATIENCE) == 0
 
 
-async def test_waiting_for_a_command_that_is_dropped_says_so(world: Deployment) -> None:
+async def test_waiting_for_a_command_that_is_dropped_raises_an_error(world: Deployment) -> None:
     async with Publisher("127.0.0.1:1", max_buffer_count=1, on_full="drop_oldest") as publisher:
         waiting = asyncio.create_task(publisher.create_and_wait("s", "n", {}, timeout=PATIENCE))
         await world.until(lambda: publisher.stats().buffered == 1)
@@ -158,7 +158,7 @@ async def test_a_result_that_came_long_before_anybody_looked_is_found(
     assert (result.type, result.token) == (EventType.CREATED, (partition, 0))
 
 
-async def test_who_waits_when_the_publisher_is_closed_is_told_at_once(world: Deployment) -> None:
+async def test_a_waiter_is_released_immediately_when_the_publisher_is_closed(world: Deployment) -> None:
     publisher = await publisher_of(world).start()
     waiting = asyncio.create_task(publisher.create_and_wait("s", "n", {}, timeout=3600))
     await world.until(lambda: publisher.stats().delivered == 1)
@@ -168,7 +168,7 @@ async def test_who_waits_when_the_publisher_is_closed_is_told_at_once(world: Dep
             await waiting
 
 
-async def test_a_thread_that_waits_when_another_closes_is_told_too(world: Deployment) -> None:
+async def test_a_thread_that_waits_when_another_closes_is_released_too(world: Deployment) -> None:
     def make() -> SyncPublisher:
         return SyncPublisher(world.endpoints.bootstrap_servers, topic_prefix=world.topics.prefix)
 
@@ -227,7 +227,7 @@ async def test_a_result_may_be_awaited_on_another_event_loop(world: Deployment, 
     assert await asyncio.to_thread(lambda: asyncio.run(elsewhere())) == ["s:1", 0]
 
 
-async def test_what_waits_for_a_loop_that_does_not_run_says_so(world: Deployment) -> None:
+async def test_waiting_for_a_loop_that_does_not_run_raises_an_error(world: Deployment) -> None:
     def story() -> None:
         loop = asyncio.new_event_loop()
         publisher = loop.run_until_complete(publisher_of(world).start())

@@ -109,7 +109,7 @@ def test_a_bare_install_requires_only_what_publishing_needs(metadata: Message) -
     assert closure(requirements(metadata.get_all("Requires-Dist"))).keys() == NEEDED
 
 
-def test_the_wheel_holds_both_packages_with_their_sql_and_nothing_of_the_tests(wheel: Path) -> None:
+def test_the_wheel_holds_both_packages_with_their_sql_and_no_tests(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
         names = archive.namelist()
     assert {name.partition("/")[0] for name in names if ".dist-info" not in name} == {

@@ -34,7 +34,7 @@ async def here(servers: Servers, database: str, topic_prefix: str) -> AsyncItera
         yield made
 
 
-async def test_probes_and_metrics_of_a_worker_at_work(here: Deployment, tmp_path: Path) -> None:
+async def test_probes_and_metrics_of_a_running_worker(here: Deployment, tmp_path: Path) -> None:
     # Long enough a session that the group leaves this worker alone on a machine that stands still for seconds.
     worker = Watched(here, tmp_path / "log", WAYPOST_SESSION_TIMEOUT="30")
     await worker.start()
@@ -77,7 +77,7 @@ async def test_probes_and_metrics_of_a_worker_at_work(here: Deployment, tmp_path
     assert await worker.end(signal.SIGTERM) == 0
 
 
-async def test_a_worker_whose_database_is_away_is_alive_but_not_ready(
+async def test_a_worker_whose_database_is_unreachable_is_alive_but_not_ready(
     here: Deployment, tmp_path: Path
 ) -> None:
     postgres = EmbeddedPostgres(tmp_path / "postgres", settings=POSTGRES_SETTINGS)
@@ -114,7 +114,7 @@ async def test_a_worker_that_waits_for_kafka_has_not_started(here: Deployment, t
     assert await worker.end(signal.SIGTERM) == 0
 
 
-async def test_a_taken_port_is_said_in_one_line(here: Deployment, tmp_path: Path) -> None:
+async def test_a_taken_port_is_reported_in_one_line(here: Deployment, tmp_path: Path) -> None:
     first = Watched(here, tmp_path / "one")
     await first.start()
     await here.until(lambda: first.says("http_listening") > 0)

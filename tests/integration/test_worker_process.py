@@ -134,7 +134,7 @@ async def test_a_drain_answers_all_that_was_applied(here: Deployment, tmp_path: 
     assert worker.says("worker_stopped") == 1
 
 
-async def test_a_second_signal_ends_at_once(here: Deployment, servers: Servers, tmp_path: Path) -> None:
+async def test_a_second_signal_ends_immediately(here: Deployment, servers: Servers, tmp_path: Path) -> None:
     # A database that answers nothing keeps the drain busy.
     postgres = EmbeddedPostgres(tmp_path / "postgres", settings=POSTGRES_SETTINGS)
     postgres.start()
@@ -181,7 +181,7 @@ async def test_a_worker_waits_for_postgres_at_the_start_and_in_the_middle(
         postgres.stop()
 
 
-async def test_a_worker_without_kafka_says_so_and_can_be_stopped(here: Deployment, tmp_path: Path) -> None:
+async def test_a_worker_without_kafka_logs_it_and_can_be_stopped(here: Deployment, tmp_path: Path) -> None:
     worker = Worker(here, tmp_path / "log", WAYPOST_BOOTSTRAP_SERVERS="127.0.0.1:1")
     await worker.start()
     await here.until(lambda: worker.says("kafka_unavailable") > 1)

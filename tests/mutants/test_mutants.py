@@ -30,7 +30,7 @@ def test_names_are_given_once() -> None:
     assert [name for name, count in Counter(mutant.name for mutant in MUTANTS).items() if count > 1] == []
 
 
-def test_a_mutant_that_no_longer_fits_the_code_is_told() -> None:
+def test_a_mutant_that_no_longer_fits_the_code_is_reported() -> None:
     with pytest.raises(StaleEditError, match="0 times"):
         mutated_sources(NEVER)
 

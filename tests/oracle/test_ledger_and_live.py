@@ -30,7 +30,7 @@ def ledger_of(records: Sequence[Record]) -> Ledger:
     return made
 
 
-def test_acknowledged_commands_that_are_in_the_log_are_no_problem() -> None:
+def test_acknowledged_commands_that_are_in_the_log_are_not_a_problem() -> None:
     ledger = ledger_of(LOG)
     assert ledger.count == 3
     assert ledger.missing({0: LOG}) == []

@@ -160,7 +160,7 @@ def test_the_reads_of_a_session_send_no_text_that_postgres_cannot_take(
 
 
 @pytest.mark.parametrize("token", [(2**31, 0), (-1, 0), (0, 2**63), (0.5, 1), ("0", 1), (0,), "\0" * 100_000])
-async def test_a_token_that_is_none_is_not_sent(token: Any) -> None:
+async def test_an_invalid_token_is_not_sent(token: Any) -> None:
     async with reader() as reading:
         with pytest.raises(ValueError, match="token") as raised:
             await reading.wait_for(token)
@@ -168,7 +168,7 @@ async def test_a_token_that_is_none_is_not_sent(token: Any) -> None:
 
 
 @pytest.mark.parametrize("limit", [0, -1, 1.5, "1" * 1000, None, 10**400])
-async def test_a_limit_that_is_none_is_not_sent(limit: Any) -> None:
+async def test_an_invalid_limit_is_not_sent(limit: Any) -> None:
     async with reader() as reading:
         for listing in (reading.sessions, reading.recent_sessions, reading.session("s").page):
             found = await outcome(_Call(listing, limit), "call", "-", "")

@@ -88,7 +88,7 @@ def test_retention_keeps_its_promises_after_every_command(commands: list[Command
 
 @many_examples
 @given(lives)
-def test_a_number_means_one_checkpoint_for_ever_unless_an_import_says_otherwise(
+def test_a_number_means_one_checkpoint_forever_unless_an_import_says_otherwise(
     commands: list[Command],
 ) -> None:
     session = Session(SESSION)
@@ -170,7 +170,7 @@ def check_restored_at_every_step(commands: list[Command], shuffle: random.Random
 
 @many_examples
 @given(lives, st.randoms(use_true_random=False), st.integers(1, 9))
-def test_a_session_restored_from_its_stored_parts_goes_on_as_if_never_away(
+def test_a_session_restored_from_its_stored_parts_continues_as_before(
     commands: list[Command], shuffle: random.Random, every: int
 ) -> None:
     check_restored_at_every_step(commands, shuffle, every)

@@ -82,7 +82,7 @@ def test_the_same_moment_in_another_spelling_is_the_same_time() -> None:
 
 
 @pytest.mark.parametrize("attribute", [b"", b"=", b"\xff", b"A" * 88, b"A" * 10_000, b"AAAA"])
-def test_what_is_no_signature_signs_nothing(attribute: bytes) -> None:
+def test_invalid_signatures_sign_nothing(attribute: bytes) -> None:
     record = Record(b"{}", command_headers("c-1", b"/x", b"t", TIME.encode(), None, attribute))
     assert not holds(record)
 
@@ -154,6 +154,6 @@ def test_keys_and_signatures_survive_their_spelling() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x", "=", b64encode(b"1" * 31).decode(), b64encode(bytes(32)).decode()])
-def test_what_is_no_key_is_refused(text: str) -> None:
+def test_invalid_keys_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         decode_key(text)

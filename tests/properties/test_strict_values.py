@@ -284,7 +284,7 @@ def test_plain_data_is_what_another_reader_finds(value: Any) -> None:
 
 
 @given(st.integers(0, 5), st.integers(100, 2**32 - 1))
-def test_sizes_that_are_not_there_are_errors_at_once(cut: int, size: int) -> None:
+def test_missing_sizes_are_errors_immediately(cut: int, size: int) -> None:
     for mark in (0xC6, 0xC9, 0xDB, 0xDD, 0xDF):
         raw = struct.pack(">BI", mark, size) + b"\xc0" * cut
         with pytest.raises(ValueError, match="too early"):

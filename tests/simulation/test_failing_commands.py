@@ -161,7 +161,7 @@ def test_errors_of_servers_in_between_neither_count_nor_end_the_search() -> None
     assert judge(world).problems == []
 
 
-def test_a_server_that_fails_again_and_again_is_never_taken_for_a_bug() -> None:
+def test_a_server_that_fails_repeatedly_is_never_taken_for_a_bug() -> None:
     world = quiet(duration=60.0)
     told = Told(world)
 
@@ -195,7 +195,7 @@ def test_want_of_memory_and_depth_count_as_well(step: str, kind: type[PoisonErro
     assert judge(world).problems == []
 
 
-def test_several_bad_commands_are_named_one_after_the_other_as_each_is_fixed() -> None:
+def test_several_bad_commands_are_named_one_at_a_time_as_each_is_fixed() -> None:
     world = quiet(duration=60.0)
     told = Told(world)
     records = {}
@@ -242,7 +242,7 @@ def test_a_new_owner_without_the_bug_continues() -> None:
     assert judge(world).problems == []
 
 
-def test_batches_of_one_fetch_are_told_apart() -> None:
+def test_batches_of_one_fetch_are_distinguished() -> None:
     """A fetch that is more than a batch may hold: only what is not applied yet is suspected."""
     world = quiet(batch_bytes=3000)
     told = Told(world)
@@ -322,7 +322,7 @@ def test_a_bug_anywhere_ends_the_term_is_reported_and_the_owner_acquires_again(
     assert judge(world).problems == []
 
 
-def test_what_an_owner_waits_for_may_be_canceled_and_the_owner_goes_on(
+def test_a_wait_of_an_owner_may_be_canceled_and_the_owner_continues(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     world = quiet(duration=30.0)

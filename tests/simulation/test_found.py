@@ -114,7 +114,7 @@ def test_an_owner_that_wakes_up_after_postgres_forgot_its_producer_id_doubles_no
     assert judge(world).problems == []
 
 
-def test_a_restore_to_the_moment_of_an_owner_that_stood_still_lets_it_double_nothing() -> None:
+def test_a_restore_to_the_moment_of_a_frozen_owner_lets_it_double_nothing() -> None:
     """An heir with another producer id answered a command; then Postgres forgot the heir, and the owner wakes up.
 
     It can commit the command again, which proves its ownership, and no epoch keeps it from appending.
@@ -153,7 +153,7 @@ def test_of_two_owners_with_one_epoch_only_the_one_whose_producer_is_recorded_co
     assert judge(world).problems == []
 
 
-def test_an_end_that_a_former_leader_tells_is_not_taken_for_that_of_the_results_topic() -> None:
+def test_an_end_from_a_former_leader_is_not_taken_for_that_of_the_results_topic() -> None:
     """The heir waits for an owner of another producer id, and then asks a broker that leads no more what there is."""
     world = quiet(epochs=1, duration=40.0, processes=2)
     frozen: list[bool] = []

@@ -85,7 +85,7 @@ def test_one_that_is_fenced_ends_its_own_term_and_nobody_else_s() -> None:
     assert judge(world).problems == []
 
 
-def test_after_a_rollback_each_has_a_fate_of_its_own() -> None:
+def test_after_a_rollback_each_has_its_own_fate() -> None:
     world = in_group(rolled_back=1.0)
     sent: list[list[int]] = []
     seen: dict[str, Any] = {}

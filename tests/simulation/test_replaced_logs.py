@@ -100,7 +100,7 @@ def disturb(world: World) -> None:
     world.fleet.logs[-1].disturbances += 1
 
 
-def test_a_log_that_was_replaced_at_once_is_noticed_by_what_disturbed_the_fetch() -> None:
+def test_a_log_that_was_replaced_in_one_step_is_noticed_by_a_disturbed_fetch() -> None:
     """Brokers without topic ids: what comes next looks like what was to come."""
     world = quiet(duration=15.0, disaster="recreate_commands", topic_ids=False)
     world.refusable = {0}
@@ -117,7 +117,7 @@ def test_a_log_that_was_replaced_at_once_is_noticed_by_what_disturbed_the_fetch(
     assert world.databases[0].tables[0].next_offset == 2
 
 
-def test_a_log_that_was_replaced_while_its_owner_stood_still_is_noticed_when_it_wakes_up() -> None:
+def test_a_log_that_was_replaced_while_its_owner_was_frozen_is_noticed_when_it_wakes_up() -> None:
     """Brokers without topic ids, and a fetch that nothing disturbs."""
     world = quiet(duration=20.0, disaster="recreate_commands", topic_ids=False)
     world.refusable = {0}
@@ -135,7 +135,7 @@ def test_a_log_that_was_replaced_while_its_owner_stood_still_is_noticed_when_it_
     assert world.databases[0].tables[0].next_offset == 2
 
 
-def test_a_log_that_was_replaced_at_once_is_noticed_by_its_id() -> None:
+def test_a_log_that_was_replaced_in_one_step_is_noticed_by_its_id() -> None:
     world = quiet(duration=15.0, disaster="recreate_commands")
     world.refusable = {0}
     commands(world, 1, 1.5)
@@ -145,7 +145,7 @@ def test_a_log_that_was_replaced_at_once_is_noticed_by_its_id() -> None:
     assert world.databases[0].tables[0].next_offset == 2
 
 
-def test_a_log_that_was_cut_and_refilled_at_once_is_noticed_by_its_leaders() -> None:
+def test_a_log_that_was_cut_and_refilled_in_one_step_is_noticed_by_its_leaders() -> None:
     world = quiet(duration=15.0, disaster="cut_commands")
     world.refusable = {0}
     commands(world, 1, 1.5)

@@ -37,7 +37,7 @@ def test_each_database_holds_the_partitions_of_its_shard_and_no_others() -> None
     assert judge(world).problems == []
 
 
-def test_while_one_database_is_away_the_partitions_of_the_other_answer() -> None:
+def test_while_one_database_is_unreachable_the_partitions_of_the_other_answer() -> None:
     answered: list[list[int]] = []
 
     def look(world: World) -> None:

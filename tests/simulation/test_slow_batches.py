@@ -14,7 +14,7 @@ from waypost_worker.partition.ports import Commit, TimedOutError
 
 @pytest.mark.parametrize("fitting", [1, 2, 7, 64, 999])
 @pytest.mark.parametrize("takes_effect", [False, True])
-def test_a_backlog_is_worked_off_and_every_command_is_answered_once(
+def test_a_backlog_is_processed_and_every_command_is_answered_once(
     monkeypatch: pytest.MonkeyPatch, fitting: int, takes_effect: bool
 ) -> None:
     """Whether what took too long took effect is unknown, so both happen here."""

@@ -47,7 +47,7 @@ def _from_line(text: str) -> dict[str, Any]:
     return found
 
 
-def test_one_role_alone_and_a_principal_that_is_none(tmp_path: Path) -> None:
+def test_one_role_alone_and_an_invalid_principal(tmp_path: Path) -> None:
     line = CommandLine(tmp_path, {})
     (row,) = line.run("topics", "acls", "agent", "--agent", "User:CN=planner", "-o", "jsonl").rows
     assert (row["principal"], row["operations"]) == ("User:CN=planner", ["Write", "Describe"])

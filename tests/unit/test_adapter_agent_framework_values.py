@@ -242,13 +242,13 @@ def test_shared_and_circular_parts_stay_so() -> None:
     assert found[0] is found
 
 
-def test_the_name_beside_a_pickle_must_be_its_type() -> None:
+def test_the_name_next_to_a_pickle_must_be_its_type() -> None:
     with pytest.raises(DecodeError, match="has the type 'builtins:bytes', not 'builtins:set'"):
         ValueDecoder([]).decoded(stored(pickle.dumps(b"x", 5), "builtins:set"))
 
 
 @pytest.mark.parametrize("pickled", [None, 3, "?", "ü"])
-def test_what_is_no_pickle_is_an_error(pickled: Any) -> None:
+def test_an_invalid_pickle_is_an_error(pickled: Any) -> None:
     with pytest.raises(DecodeError, match="not base64"):
         ValueDecoder([]).decoded({"__pickled__": pickled, "__type__": "x"})
 

@@ -49,7 +49,7 @@ def test_every_reader_agrees_whichever_losers_were_deleted() -> None:
             assert read(*(each for each in rows if each not in gone)) == (["a", "b"], None)
 
 
-def test_an_event_whose_predecessor_is_gone_is_told() -> None:
+def test_an_event_whose_predecessor_is_gone_is_reported() -> None:
     assert read(made(1, "c"), event(3, "b", "a")) == ([], 3)
     assert read(event(2, "a", "c")) == ([], 2)
     # Those of a session that was deleted are no loss.
@@ -68,7 +68,7 @@ def test_a_session_is_created_once_and_again_after_it_was_deleted() -> None:
 @pytest.mark.parametrize(
     "text", [None, "", "7", "7/7/a", "x/7/a/b", "7/x/a/b", "7/7/a/b/c", "2026-11-30T00:00:00"]
 )
-def test_a_marker_of_another_service_is_none(text: str | None) -> None:
+def test_a_marker_of_another_service_does_not_count(text: str | None) -> None:
     assert Marker.parsed(text) is None
 
 

@@ -174,7 +174,7 @@ def test_what_a_delta_channel_of_a_run_under_way_is_built_from_stays() -> None:
     assert older_than_newest(later, 1, at_once=True) == {("", "other"), ("", "slow"), ("", "stored")}
 
 
-def test_of_two_clean_ups_the_first_goes_on_unless_it_was_interrupted() -> None:
+def test_of_two_clean_ups_the_first_continues_unless_it_was_interrupted() -> None:
     both = [row(1, cleanup.SWEEP, {}), row(2, cleanup.SWEEP, {}, 60)]
     assert (cleanup.is_swept(both, 1), cleanup.is_swept(both, 2)) == (False, True)
     assert not cleanup.is_swept([both[0], row(2, cleanup.SWEEP, {}, 181)], 2)

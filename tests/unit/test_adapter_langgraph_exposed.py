@@ -74,12 +74,12 @@ def test_an_exposed_message_is_an_object() -> None:
 
 
 @pytest.mark.parametrize("path", ["", "a..b", "a[", "a[x]", "a[-]", ".a", "a b[0]]", "x" * 101, "nul\0", 7])
-def test_a_path_that_is_none_is_an_error_when_the_saver_is_made(path: Any) -> None:
+def test_an_invalid_path_is_an_error_when_the_saver_is_made(path: Any) -> None:
     with pytest.raises(ValueError, match="path to expose"):
         ExposedState([path])
 
 
-def test_a_text_is_no_list_of_paths() -> None:
+def test_a_text_is_not_a_list_of_paths() -> None:
     with pytest.raises(ValueError, match="a list of paths, not the text 'messages'"):
         ExposedState("messages")
 
@@ -118,7 +118,7 @@ def test_what_send_started_has_a_name_once_the_checkpoint_is_known() -> None:
     assert nodes.of(STEP) == ["two"]
 
 
-def test_nodes_are_told_by_step_once_each_and_not_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nodes_are_listed_by_step_once_each_and_not_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("waypost.adapters._langgraph_exposed._STEPS", 3)
     nodes = NodesOfSteps()
     ran: Sequence[str] = [f"n{number}" for number in range(25)]

@@ -195,7 +195,7 @@ def stored(part: str, value: Hostile) -> list[Row]:
     ["one argument: os.system", "JSON: a constructor", "a pickle", "in a message"],
     ids=slug,
 )
-def test_wherever_it_lies_in_a_thread_the_error_says_where(part: str, name: str, trap: Trap) -> None:
+def test_the_error_says_where_in_a_thread_it_is(part: str, name: str, trap: Trap) -> None:
     rows = stored(part, hostile(name, trap))
     with pytest.raises(UnreadableValueError) as caught:
         layout.tuples("t", rows, StrictSerializer())
@@ -303,7 +303,7 @@ def test_an_array_in_a_process_without_numpy_says_what_to_do(monkeypatch: pytest
         serde.loads_typed(typed)
 
 
-def test_every_type_that_langgraph_calls_safe_is_one_of_ours() -> None:
+def test_every_type_that_langgraph_calls_safe_is_safe_here() -> None:
     # What it adds later is looked at before it is allowed. Patterns must be: see the serializer.
     assert _msgpack.SAFE_MSGPACK_TYPES - _known().keys() == {("re", "compile")}
     assert {("datetime", "datetime", "fromisoformat")} == _msgpack.SAFE_MSGPACK_METHODS
@@ -365,7 +365,7 @@ def test_the_error_of_a_write_names_what_makes_it_work() -> None:
     assert StrictSerializer([name]).dumps_typed(Person(name="Ann"))
 
 
-def test_the_error_names_all_types_at_once() -> None:
+def test_the_error_names_all_types_together() -> None:
     order = Order(Color.RED, [Point(1, 2)], datetime(2026, 1, 1))
     names = [f"{__name__}:{name}" for name in ("Color", "Point", "Order", "Ticket")]
     for failing in (
@@ -461,6 +461,6 @@ def a_function() -> None: ...
         ([Order, type("Order", (), {"__module__": __name__})], "two classes that are stored as"),
     ],
 )
-def test_a_list_that_can_not_work_is_an_error_at_once(allowed: Any, told: str) -> None:
+def test_a_list_that_cannot_work_is_an_error_immediately(allowed: Any, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         StrictSerializer(allowed)

@@ -88,7 +88,7 @@ def test_an_own_record_that_is_stored_already_comes_once_and_where_it_is_stored(
     assert len(set(tags)) == 3
 
 
-async def test_calls_for_one_session_take_turns_and_nothing_of_them_stays() -> None:
+async def test_calls_for_one_session_take_turns_and_leave_nothing() -> None:
     turns, order = Turns(), []
 
     async def call(session: str, name: str) -> None:

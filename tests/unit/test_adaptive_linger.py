@@ -35,7 +35,7 @@ def test_they_never_gather_for_more_than_five_milliseconds() -> None:
     assert after(1_000, 0.3).pause == 0.005
 
 
-def test_a_large_batch_is_followed_at_once() -> None:
+def test_a_large_batch_is_followed_immediately() -> None:
     pace = AdaptiveLinger(0.0)
     for batch in range(1, 100):
         pace.took(2_000, batch * 0.05, 0.05)
@@ -48,7 +48,7 @@ def test_a_burst_that_is_over_is_forgotten_within_two_seconds() -> None:
     assert pace.pause == 0
 
 
-def test_a_clock_that_stands_still_does_no_harm() -> None:
+def test_a_clock_that_stops_does_no_harm() -> None:
     pace = AdaptiveLinger(1.0)
     pace.took(1, 1.0, 0.0)
     assert pace.pause == 0

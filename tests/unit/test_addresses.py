@@ -39,7 +39,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("given", [*WRONG, 9092, ["a:1", 2], b"a:1"])
-def test_what_is_no_address_is_refused_when_the_client_is_made(given: Any) -> None:
+def test_an_invalid_address_is_refused_when_the_client_is_made(given: Any) -> None:
     for make in (Publisher, SyncPublisher, Subscriber):
         with pytest.raises(ValueError, match="bootstrap_servers"):
             make(given)

@@ -80,7 +80,7 @@ def test_versions_that_are_listed_count_by_what_they_mean(audit: ModuleType) -> 
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-def test_a_vulnerable_package_is_named_with_its_mend(
+def test_a_vulnerable_package_is_named_with_its_fix(
     audit: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], zipped: bool
 ) -> None:
     held = database(
@@ -100,7 +100,7 @@ def test_a_vulnerable_package_is_named_with_its_mend(
     assert "deploy/worker.lock: 1 packages, 0 findings" in told
 
 
-def test_what_is_mended_withdrawn_or_of_another_ecosystem_is_no_finding(
+def test_fixed_withdrawn_and_foreign_vulnerabilities_are_not_findings(
     audit: ModuleType, tmp_path: Path
 ) -> None:
     foreign = advisory("some-package", {"introduced": "0"})
@@ -121,7 +121,7 @@ def test_what_is_mended_withdrawn_or_of_another_ecosystem_is_no_finding(
 @pytest.mark.parametrize(
     ("content", "said"), [("{", "not JSON"), ("[]", "no id"), ("{}", "no id"), (None, "holds no advisory")]
 )
-def test_a_database_that_can_not_be_read_is_no_clean_audit(
+def test_an_unreadable_database_is_not_a_clean_audit(
     audit: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, said: str
 ) -> None:
     held = database(tmp_path)

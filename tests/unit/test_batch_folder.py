@@ -134,7 +134,7 @@ async def test_sessions_that_one_batch_loads_are_bounded_together() -> None:
     assert len(batches) == len(store.loaded) == 6
 
 
-async def test_few_or_small_sessions_are_loaded_at_once_and_few_without_a_look_at_their_sizes() -> None:
+async def test_few_or_small_sessions_are_loaded_together_and_few_without_a_look_at_their_sizes() -> None:
     names = [f"s-{n}" for n in range(1_000)]
     creates = [
         Record(n, name.encode(), EventType.CREATE, b'{"name":"n","data":{}}') for n, name in enumerate(names)

@@ -21,7 +21,7 @@ def test_more_work_counts_for_more() -> None:
     assert instructions(lambda: partition.fold(two)) > 1.9 * instructions(lambda: partition.fold(one))
 
 
-def test_counts_are_told_beside_those_of_the_last_record() -> None:
+def test_counts_are_shown_next_to_those_of_the_last_record() -> None:
     told = lines({"create, instructions": 10**9})
     assert "1,000,000,000" in told[0]
     assert ("recorded" in told[0]) == (f'"{PYTHON}"' in RECORD.read_text())

@@ -86,7 +86,7 @@ def test_pairs_must_match() -> None:
         paired_ratio([1.0], [1.0, 2.0])
 
 
-def test_latencies_are_told_per_run_and_together() -> None:
+def test_latencies_are_shown_per_run_and_together() -> None:
     figures = latency_figures([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0]])
     assert figures["p50"] == {"min": 2.0, "median": 11.0, "max": 20.0}
     assert figures["together"]["p50"] == 3.0
@@ -182,7 +182,7 @@ def test_the_table_fits_a_terminal_and_shows_what_is_not_met() -> None:
 
 @pytest.mark.parametrize("missing", PARTS)
 @pytest.mark.parametrize("show", [table, lambda report: page([report])])
-def test_every_part_is_shown_also_without_another(missing: str, show: Callable[[Any], str]) -> None:
+def test_every_part_is_shown_even_without_another(missing: str, show: Callable[[Any], str]) -> None:
     part = whole()
     del part[missing]
     shown = show(part)
@@ -233,7 +233,7 @@ def test_the_texts_of_a_chart_fit_and_do_not_overlap(chart: str) -> None:
     assert overlapping_texts(ElementTree.fromstring(pictures([whole()])[chart])) == []
 
 
-def test_the_page_tells_each_promise_with_its_target() -> None:
+def test_the_page_shows_each_promise_with_its_target() -> None:
     lines = page([whole()]).splitlines()
     (saver,) = [line for line in lines if "AsyncPostgresSaver |" in line and ">= 20" in line]
     assert ">= 20 | 30 (30 - 30), met |" in saver
@@ -241,7 +241,7 @@ def test_the_page_tells_each_promise_with_its_target() -> None:
     assert "**not met**" in bare
 
 
-def test_the_page_has_all_machines_side_by_side() -> None:
+def test_the_page_has_all_machines_in_parallel_columns() -> None:
     newer, older = whole(), whole()
     newer["machine"]["cpu"] = "Some(R) Fast(TM) CPU @ 3.00GHz"
     older["machine"]["cpu"] = "Another Processor"
@@ -256,7 +256,7 @@ def test_the_page_has_all_machines_side_by_side() -> None:
     assert memory.endswith("| <= 400 |  | 400 MB, met |")
 
 
-def test_the_page_names_the_machines_whose_broker_was_cold_beside_peers() -> None:
+def test_the_page_names_the_machines_whose_broker_was_cold_next_to_peers() -> None:
     warm, cold = whole(), whole()
     warm["peers"]["warmed_up"] = True
     cold["machine"]["cpu"] = "Another Processor"
@@ -340,7 +340,7 @@ def test_a_machine_of_another_kind_takes_nothing_from_the_page(
     assert page_module.main(again=True) == 1  # this processor is neither of them
 
 
-def test_the_page_in_docs_is_that_of_the_reports_beside_it() -> None:
+def test_the_page_in_docs_is_that_of_the_reports_next_to_it() -> None:
     reports = page_module.kept()
     assert (page_module._DOCS / page_module.PAGE).read_text(encoding="utf-8") == page(reports)
     kept = {

@@ -28,7 +28,7 @@ def test_the_interval_holds_what_telemetry_adds(added: float) -> None:
     assert found.highest - found.lowest < 0.03
 
 
-def test_the_stopwatch_counts_beside_what_is_spent_without() -> None:
+def test_the_stopwatch_costs_little_compared_with_a_run_without_it() -> None:
     pairs = [((True, 31_000, 10, 2, 1_200), (False, 30_000, 10, 2, 200))]
     found = cost("x", pairs, 10)
     assert (found.inside, found.cpu_us_without, found.commands_in_a_batch) == (0.0333, 3.0, 5.0)

@@ -280,7 +280,7 @@ def test_ctrl_c_ends_a_command_without_a_word(
     assert run(capsys, "config", "show") == (130, "", "")
 
 
-def test_a_closed_pipe_is_no_failure(tmp_path: Path) -> None:
+def test_a_closed_pipe_is_not_a_failure(tmp_path: Path) -> None:
     import subprocess
 
     process = subprocess.Popen(

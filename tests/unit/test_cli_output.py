@@ -189,7 +189,7 @@ def test_what_people_write_is_not_escaped(capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.usefixtures("terminal")
-def test_a_name_of_a_field_is_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_name_of_a_field_is_not_markup(capsys: pytest.CaptureFixture[str]) -> None:
     show_fields({"[red]x[/red]\x9b": 1}, "table")
     assert "[red]x[/red]\\x9b" in capsys.readouterr().out
 
@@ -209,7 +209,7 @@ def test_a_stream_as_json_is_one_list_whatever_ends_it(capsys: pytest.CaptureFix
     assert json.loads(capsys.readouterr().out) == []
 
 
-def test_a_stream_shows_each_row_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stream_shows_each_row_immediately(capsys: pytest.CaptureFixture[str]) -> None:
     with Stream("jsonl") as stream:
         stream.show({"n": 1}, "one")
         assert json.loads(capsys.readouterr().out) == {"n": 1}

@@ -40,7 +40,7 @@ def shown(capsys: pytest.CaptureFixture[str], *flags: str) -> dict[str, dict[str
     return {row["setting"]: row for row in json.loads(out)}
 
 
-def test_the_first_that_says_so_wins(
+def test_the_first_source_that_names_it_wins(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "waypost.toml").write_text(
@@ -110,7 +110,7 @@ def test_a_mistyped_key_of_the_file_is_an_error(capsys: pytest.CaptureFixture[st
     assert "'bootstrap_server' is not a setting. Did you mean bootstrap_servers?" in err
 
 
-def test_a_dsn_that_is_none_is_a_wrong_setting(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_dsn_is_a_wrong_setting(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, "session", "list", "--postgres-dsn", "http://me:hush@db/x")
     assert (code, out) == (2, "")
     assert "can't be used" in err
@@ -143,7 +143,7 @@ def test_a_dev_server_elsewhere_is_found_by_a_variable(
 
 
 @pytest.mark.parametrize("configured", ["flag", "variable", "file"])
-def test_whoever_names_one_server_gets_neither_of_a_dev_server(
+def test_naming_one_server_leaves_out_both_of_a_dev_server(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, configured: str
 ) -> None:
     announce(tmp_path / ".waypost")
@@ -163,14 +163,14 @@ def test_a_prefix_goes_together_with_a_dev_server(tmp_path: Path) -> None:
     assert (settings.topic_prefix, settings.bootstrap_servers) == ("mine", DEV.bootstrap_servers)
 
 
-def test_unreadable_endpoints_are_said(tmp_path: Path) -> None:
+def test_unreadable_endpoints_are_reported(tmp_path: Path) -> None:
     announce(tmp_path / ".waypost")
     (tmp_path / ".waypost" / "endpoints.json").write_text("{")
     with pytest.raises(SettingsError, match=r"endpoints\.json can't be read"):
         Common().settings()
 
 
-async def test_whoever_named_no_server_is_told_how_to() -> None:
+async def test_without_servers_the_error_says_how_to_name_them() -> None:
     with pytest.raises(CommandError, match="no server is named"):
         async with postgres_errors(load_settings()):
             raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
@@ -179,7 +179,7 @@ async def test_whoever_named_no_server_is_told_how_to() -> None:
             raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
 
 
-async def test_a_connection_that_the_server_ended_under_a_statement_is_told_as_that() -> None:
+async def test_a_connection_that_the_server_ended_under_a_statement_is_reported_as_that() -> None:
     with pytest.raises(CommandError, match="can't be reached: cannot switch to state 15"):
         async with postgres_errors(load_settings()):
             raise asyncpg.InternalClientError(
@@ -187,7 +187,7 @@ async def test_a_connection_that_the_server_ended_under_a_statement_is_told_as_t
             )
 
 
-async def test_whoever_lacks_a_right_is_told_what_gives_it() -> None:
+async def test_the_error_for_a_missing_right_says_what_gives_it() -> None:
     with pytest.raises(CommandError, match="waypost migrate --roles"):
         async with postgres_errors(load_settings()):
             raise asyncpg.InsufficientPrivilegeError("permission denied for schema waypost")

@@ -55,13 +55,13 @@ async def test_a_line_is_there_before_the_next_one(pipe: int) -> None:
     assert [line async for line in coming] == [b"two"]
 
 
-async def test_no_input_is_no_lines(pipe: int) -> None:
+async def test_empty_input_has_no_lines(pipe: int) -> None:
     write(pipe)
     assert [line async for line in lines()] == []
 
 
 @pytest.mark.parametrize("answer", ["y\n", "YES\n", " y \n"])
-def test_yes_goes_on(
+def test_yes_continues(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: str
 ) -> None:
     monkeypatch.setattr(sys, "stdin", Answer(answer))

@@ -138,7 +138,7 @@ async def test_metadata_comes_from_whichever_broker_answers(
     assert connections.cluster.leader_for_partition(TopicPartition("topic", 0)) == 2
 
 
-async def test_metadata_of_nobody_is_no_news(brokers: Brokers, connections: ClusterConnections) -> None:
+async def test_metadata_of_nobody_is_not_news(brokers: Brokers, connections: ClusterConnections) -> None:
     brokers.silent = {1, 2, 3}
     brokers.given_up.set()
     assert not await connections.force_metadata_update()

@@ -71,7 +71,7 @@ async def test_data_comes_back_and_is_not_to_be_seen_meanwhile(codec: Codec, tmp
     assert await opened(await key_codec(tmp_path), found(data)) == [SECRET]
 
 
-async def test_the_quick_way_and_the_general_one_give_the_same_but_for_the_nonce(codec: Codec) -> None:
+async def test_the_quick_way_and_the_general_one_give_the_same_except_for_the_nonce(codec: Codec) -> None:
     quick = codec.encrypted_create(parts(), "s", "c-1")
     assert quick is not None
     general = codec.encrypted_body(parts(), "s", "c-1")
@@ -87,7 +87,7 @@ async def test_the_same_data_is_never_encrypted_the_same(codec: Codec) -> None:
     assert len({encrypted(codec) for _ in range(50)}) == 50
 
 
-async def test_sessions_have_keys_of_their_own(codec: Codec) -> None:
+async def test_sessions_have_their_own_keys(codec: Codec) -> None:
     keys = {orjson.loads(encrypted(codec, each))["waypost.encrypted"]["key"] for each in ("s", "t")}
     assert len(keys) == 2
 
@@ -272,7 +272,7 @@ async def test_an_import_is_encrypted_item_by_item(codec: Codec) -> None:
 # Keys.
 
 
-async def test_two_that_meet_a_new_session_at_once_agree_on_its_key(tmp_path: Path) -> None:
+async def test_two_that_meet_a_new_session_together_agree_on_its_key(tmp_path: Path) -> None:
     codecs = [await key_codec(tmp_path) for _ in range(6)]
     await asyncio.gather(*(each.prepare("new") for each in codecs))
     data = [encrypted(each, "new") for each in codecs]
@@ -321,7 +321,7 @@ async def test_a_store_that_lost_a_known_key_gets_no_new_one(tmp_path: Path) -> 
     assert await codec.store.find(["s"]) == {}
 
 
-async def test_keys_in_memory_stay_in_use_while_the_store_is_away(tmp_path: Path) -> None:
+async def test_keys_in_memory_stay_in_use_while_the_store_is_unreachable(tmp_path: Path) -> None:
     codec = await key_codec(tmp_path, refresh=1e-9)
     await codec.prepare("s")
     data = encrypted(codec)
@@ -332,7 +332,7 @@ async def test_keys_in_memory_stay_in_use_while_the_store_is_away(tmp_path: Path
     assert not (tmp_path / "keys").exists()
 
 
-async def test_a_lost_wrapping_key_is_said(codec: Codec, tmp_path: Path) -> None:
+async def test_a_lost_wrapping_key_is_reported(codec: Codec, tmp_path: Path) -> None:
     other = Codec(DirectoryKeyStore(tmp_path / "keys"), FileWrapper(wrapping_file(tmp_path / "another.key")))
     with pytest.raises(KeyWrappingError, match="Add the older wrapping key"):
         await other.decrypt([found(encrypted(codec))])
@@ -369,7 +369,7 @@ def test_only_creates_and_imports_carry_data() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"name":"n"}', b'{"name":"n","data":[]}', b"\xff"])
-def test_a_body_whose_data_can_t_be_told_is_refused(body: bytes) -> None:
+def test_a_body_whose_data_is_ambiguous_is_rejected(body: bytes) -> None:
     with pytest.raises(InvalidCommandError):
         read_plain(EventType.CREATE, body)
 

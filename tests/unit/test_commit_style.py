@@ -134,7 +134,7 @@ def test_a_shallow_clone_is_not_checked(repository: Path, tmp_path: Path) -> Non
     assert f"not checked: the history here lacks {base[:7]}, the last commit before the rule" in done.stdout
 
 
-def test_a_history_beside_the_base_is_not_checked(repository: Path) -> None:
+def test_a_history_next_to_the_base_is_not_checked(repository: Path) -> None:
     git(repository, "switch", "--create", "side")
     aside = commit(repository, "bad")
     git(repository, "switch", "main")

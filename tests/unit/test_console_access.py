@@ -122,7 +122,7 @@ def test_a_proxy_says_who_it_is_and_no_more_than_it_may() -> None:
         ("10.1.2.3", {**SAID, "x-waypost-user": "a" * 101}),
     ],
 )
-def test_whoever_is_not_the_proxy_is_nobody(peer: str | None, headers: dict[str, str]) -> None:
+def test_requests_around_the_proxy_have_no_user(peer: str | None, headers: dict[str, str]) -> None:
     assert PROXY.user(peer, headers) is None
 
 

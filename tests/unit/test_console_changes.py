@@ -66,7 +66,7 @@ def test_a_form_becomes_a_command(kind: str, fields: dict[str, str], action: obj
         ("policy", {"keep_recent": "9" * 400}),
     ],
 )
-def test_what_is_no_command_is_an_error_before_anything_is_sent(kind: str, fields: dict[str, str]) -> None:
+def test_an_invalid_command_is_an_error_before_anything_is_sent(kind: str, fields: dict[str, str]) -> None:
     with pytest.raises(InvalidCommandError):
         change_of(kind, "s", fields)
 

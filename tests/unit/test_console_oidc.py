@@ -39,7 +39,7 @@ __all__ = ["provider"]
 # What lets somebody in.
 
 
-async def test_whoever_the_provider_knows_is_let_in_and_sees_the_page_that_was_asked_for(
+async def test_users_of_the_provider_get_in_and_see_the_page_that_they_asked_for(
     provider: OidcProvider,
 ) -> None:
     async with console(provider) as running, running.browser() as browser:
@@ -110,7 +110,7 @@ def clock_past_the_pause(running: Running) -> None:
     oidc.provider._keys_at -= 11
 
 
-async def test_keys_of_unknown_kinds_stand_beside_the_others(provider: OidcProvider) -> None:
+async def test_keys_of_unknown_kinds_do_not_disturb_the_others(provider: OidcProvider) -> None:
     listed = [{"kty": "new"}, {"kty": "EC", "crv": "?"}, {"kty": "RSA", "n": 1}, 7, provider.keys[0].public()]
     provider.answers["/keys"] = 200, str(listed).replace("'", '"').encode().join((b'{"keys": ', b"}"))
     async with console(provider) as running, running.browser() as browser:
@@ -175,7 +175,7 @@ async def test_groups_have_roles_and_the_highest_counts(
 @pytest.mark.parametrize(
     "groups", [None, [], ["OPS"], ["op"], [7, {"ops": 1}], "ops,x", {"ops": 1}, "*", ["*"]]
 )
-async def test_whoever_is_in_no_group_with_a_role_is_not_let_in(provider: OidcProvider, groups: Any) -> None:
+async def test_users_in_no_group_with_a_role_are_not_let_in(provider: OidcProvider, groups: Any) -> None:
     provider.person["groups"] = groups
     async with console(provider, console_oidc_operators="ops") as running:
         await refused(running, 403, "You may not use this console", "knows you as 42", "/logout?client_id=")

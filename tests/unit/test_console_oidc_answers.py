@@ -177,7 +177,7 @@ async def test_the_log_says_why_nobody_was_let_in_and_no_secret(
 # Providers that are away or broken.
 
 
-async def test_a_provider_that_is_away_is_asked_again_when_somebody_logs_in() -> None:
+async def test_an_unreachable_provider_is_asked_again_when_somebody_logs_in() -> None:
     with socket.socket() as kept:
         kept.bind(("127.0.0.1", 0))
         port = kept.getsockname()[1]
@@ -230,7 +230,7 @@ async def test_a_provider_that_never_answers_is_given_up(
         ((200, b"x" * 1_100_000), 502, "sent more than 1,048,576 bytes"),
     ],
 )
-async def test_what_is_no_provider_is_not_used(
+async def test_an_invalid_provider_is_not_used(
     provider: OidcProvider, answer: tuple[int, bytes], status: int, said: str
 ) -> None:
     provider.answers["/.well-known/openid-configuration"] = answer
@@ -293,7 +293,7 @@ async def test_logging_out_ends_the_login_here_and_leads_to_the_providers(provid
 
 
 @pytest.mark.parametrize("address", [None, "http://provider.example/out", "javascript:alert(1)"])
-async def test_a_provider_without_a_safe_page_for_it_is_not_linked(
+async def test_a_page_of_a_provider_is_linked_only_if_it_is_safe(
     provider: OidcProvider, address: str | None
 ) -> None:
     provider.metadata["end_session_endpoint"] = address

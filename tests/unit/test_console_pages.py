@@ -46,7 +46,7 @@ def test_any_session_id_is_one_segment_and_comes_back(session_id: str) -> None:
     assert urls.from_segment(segment) == session_id
 
 
-def test_what_is_no_text_is_no_session() -> None:
+def test_invalid_text_does_not_name_a_session() -> None:
     assert urls.from_segment("%ff") is None
 
 
@@ -225,7 +225,7 @@ def test_an_empty_session_has_no_picture() -> None:
         "\u2800\ufe00",
     ],
 )
-def test_whatever_a_template_prints_is_visible_and_no_markup(hostile: str) -> None:
+def test_everything_that_a_template_prints_is_visible_and_not_markup(hostile: str) -> None:
     page = environment().from_string('<p title="{{ it }}">{{ it }}</p>').render(it=hostile)
     inner = page.removeprefix('<p title="').removesuffix("</p>")
     assert "<" not in inner.replace('">', "", 1)

@@ -32,7 +32,7 @@ def never(_: int) -> bool:
     return False
 
 
-async def test_one_that_hangs_is_away_and_holds_up_no_other() -> None:
+async def test_one_that_hangs_is_unreachable_and_holds_up_no_other() -> None:
     async def check(number: int) -> None:
         if number == 1:
             await asyncio.Event().wait()
@@ -53,7 +53,7 @@ async def test_one_that_comes_back_is_well_again() -> None:
     assert heard[0] == [False, False, True, True, False, True]
 
 
-async def test_what_is_not_known_is_not_told() -> None:
+async def test_unknown_details_are_left_out() -> None:
     asked = 0
 
     async def check(_: int) -> None:

@@ -177,7 +177,7 @@ class TestNotJSON:
 
 
 @pytest.mark.parametrize("command_type", ["", "create", EventType.CREATED, "WAYPOST.CHECKPOINT.CREATE"])
-def test_unknown_types_are_told_the_known_ones(command_type: str) -> None:
+def test_errors_for_unknown_types_list_the_known_ones(command_type: str) -> None:
     code, message = refusal(command_type, b"{}")
     assert code == "unsupported-type"
     assert all(known in message for known in COMMAND_TYPES)

@@ -73,7 +73,7 @@ def test_the_picture_says_if_something_is_wrong(wrong: str) -> None:
     assert "The books do not balance." in draw({**FOUND, "results_differing": 0, wrong: 1})
 
 
-def test_the_picture_in_docs_is_that_of_the_figures_beside_it() -> None:
+def test_the_picture_in_docs_is_that_of_the_figures_next_to_it() -> None:
     assert PICTURE.read_text(encoding="utf-8") == draw(json.loads(KEPT.read_text(encoding="utf-8")))
 
 

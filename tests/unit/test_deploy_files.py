@@ -324,7 +324,7 @@ def test_a_job_takes_a_snapshot_looks_at_it_and_only_then_removes_old_ones(tmp_p
         assert line.run(*container["args"]).code < 2
 
 
-def test_a_job_expires_idle_sessions_with_a_login_of_its_own(tmp_path: Path) -> None:
+def test_a_job_expires_idle_sessions_with_its_own_login(tmp_path: Path) -> None:
     (job,) = documents(KUBERNETES / "components/expire/cronjob.yaml")
     (container,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
     # A command of this version, which asks Postgres first and nobody else.
@@ -352,7 +352,7 @@ def strimzi_patch(kind: str, name: str) -> list[dict[str, Any]]:
     return steps
 
 
-def test_the_console_lets_in_whoever_knows_its_token_and_answers_its_probes(tmp_path: Path) -> None:
+def test_the_console_lets_in_a_client_with_its_token_and_answers_its_probes(tmp_path: Path) -> None:
     folder = KUBERNETES / "components/console"
     assert yaml.safe_load((folder / "kustomization.yaml").read_text())["images"] == [
         {"name": "waypost", "newName": IMAGE, "newTag": version()}

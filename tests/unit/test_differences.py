@@ -22,7 +22,7 @@ VALUES = st.recursive(
 OBJECTS = st.dictionaries(st.text("ab/~0", max_size=2), VALUES, max_size=4)
 
 
-def test_each_place_is_said_once_with_what_was_there() -> None:
+def test_each_place_is_reported_once_with_what_was_there() -> None:
     before = {"step": 1, "plan": ["a", "b"], "gone": True, "same": {"deep": [1]}}
     after = {"step": 2, "plan": ["a", "b", "c"], "new": {"x": 1}, "same": {"deep": [1]}}
     assert differences(before, after) == [
@@ -74,7 +74,7 @@ def test_long_lists_are_compared_in_time_with_their_length() -> None:
     assert time.process_time() - began < 2
 
 
-def test_changes_below_a_long_key_take_no_memory_of_their_own() -> None:
+def test_changes_below_a_long_key_take_no_extra_memory() -> None:
     key = "k" * 400_000
     before, after = {key: list(range(50_000))}, {key: [-1 - n for n in range(50_000)]}
     changes = differences(before, after, most=100, longest_path=50)
@@ -139,7 +139,7 @@ def test_only_texts_of_several_lines_have_lines() -> None:
 
 
 @given(*[st.lists(st.sampled_from(["a", "b", ""]), max_size=12).map("\n".join)] * 2)
-def test_what_is_said_of_a_text_is_so(before: str, after: str) -> None:
+def test_texts_are_described_correctly(before: str, after: str) -> None:
     found = changed_lines(Change("changed", "/x", before, after), most=1000)
     for text, other in ((before, "+"), (after, "-")):
         kept = iter(text.split("\n"))

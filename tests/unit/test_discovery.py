@@ -86,7 +86,7 @@ def test_it_is_what_the_command_line_finds(
         (LOGIN, None, "needs kafka_sasl_username and kafka_sasl_password"),
     ],
 )
-def test_what_cannot_be_used_is_said_in_one_line(
+def test_unusable_files_are_reported_in_one_line(
     here: Path, monkeypatch: pytest.MonkeyPatch, variables: Mapping[str, str], file: str | None, said: str
 ) -> None:
     for name, value in variables.items():

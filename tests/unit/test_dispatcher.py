@@ -34,7 +34,7 @@ async def nothing(event: Event) -> None: ...
 
 
 @pytest.mark.parametrize("turns", range(6))
-async def test_a_reader_that_waits_for_room_ends_also_if_room_comes_as_it_is_cancelled(turns: int) -> None:
+async def test_a_reader_that_waits_for_room_ends_even_if_room_comes_as_it_is_canceled(turns: int) -> None:
     """``asyncio.wait_for`` of Python 3.11 loses a cancellation that comes between the end of what it waits for and
     its own; the reader went on then, and the run that waited for it never ended.
     """

@@ -210,7 +210,7 @@ def test_a_sample_imports_and_calls_what_there_is(page: str, sample: str) -> Non
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
-def test_no_page_tells_of_an_old_name(page: Path) -> None:
+def test_no_page_has_an_old_name(page: Path) -> None:
     if page.name != "versioning.md":
         code = re.findall(r"^```python\n.*?^```|`[^`\n]+`", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
         assert [text for text in code if OLD_NAMES.search(text)] == []

@@ -117,7 +117,7 @@ async def test_bytes_that_wait_are_bounded_too(topic: Topic, emission: ResultEmi
     await emission.done()
 
 
-async def test_who_waits_for_room_hears_of_an_append_that_failed(
+async def test_waiting_for_room_raises_the_error_of_an_append_that_failed(
     topic: Topic, emission: ResultEmitter
 ) -> None:
     emission.add(batch(0))

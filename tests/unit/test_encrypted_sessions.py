@@ -60,7 +60,7 @@ def test_a_session_stays_so_if_the_deployment_does_not() -> None:
     assert life.refuses(Create("a", b"{}")) == REQUIRED
 
 
-def test_the_deployment_decides_for_sessions_with_a_policy_of_their_own() -> None:
+def test_the_deployment_decides_for_sessions_with_their_own_policy() -> None:
     life = Life()
     life.configures(max_checkpoints=7)
     life.creates("a")

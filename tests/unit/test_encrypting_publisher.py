@@ -136,7 +136,7 @@ async def test_other_sessions_are_not_held_up(tmp_path: Path) -> None:
         assert publisher.stats().waiting_for_keys == 1
 
 
-async def test_a_key_store_that_is_away_is_said_and_tried_again(
+async def test_an_unreachable_key_store_is_reported_and_tried_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with gated(tmp_path) as (publisher, store):

@@ -64,5 +64,5 @@ def test_an_age_is_shown_as_the_command_line_takes_it(idle: int, flag: str) -> N
     assert f"--idle {flag}'" in idle_finding(0, run(idle=timedelta(seconds=idle))).message
 
 
-def test_a_clock_that_was_set_back_is_no_error() -> None:
+def test_a_clock_that_was_set_back_is_not_an_error() -> None:
     assert "ran 0 seconds ago" in idle_finding(0, run(ago=timedelta(seconds=-5))).message

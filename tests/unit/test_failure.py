@@ -133,7 +133,7 @@ def worked_off(sizer: BatchSizer, backlog: int, fitting: int, largest: int) -> l
     return tried
 
 
-def test_a_batch_that_was_too_slow_is_halved_at_once() -> None:
+def test_a_batch_that_was_too_slow_is_halved_immediately() -> None:
     sizer = BatchSizer(2000)
     assert sizer.most_records(0) is None
     assert sizer.timed_out(slow(0, 2000)) is None
@@ -175,7 +175,7 @@ def test_what_was_too_slow_long_ago_no_longer_delays_growth() -> None:
 
 
 @given(fitting=st.integers(1, 2000), largest=st.integers(1, 2000))
-def test_a_backlog_is_worked_off_with_few_batches_that_are_too_slow(fitting: int, largest: int) -> None:
+def test_a_backlog_is_processed_with_few_batches_that_are_too_slow(fitting: int, largest: int) -> None:
     tried = worked_off(BatchSizer(largest), 300 * fitting, fitting, largest)
     too_slow = sum(count > fitting for count in tried)
     # To find the size once, and then each try that failed makes the next one twice as rare.

@@ -129,7 +129,7 @@ async def test_what_comes_while_a_request_is_under_way_forms_the_next(cluster: S
     assert [sorted(one.batches) for one in cluster.sent] == [[0], [1, 2, 3]]
 
 
-async def test_a_request_is_no_larger_than_one_with_the_largest_batch(cluster: ScriptedLeaders) -> None:
+async def test_a_request_is_at_most_as_large_as_one_with_the_largest_batch(cluster: ScriptedLeaders) -> None:
     large = records(2, size=3_000_000)
     await asyncio.gather(*(one.append(large) for one in owners(cluster, 5)))
     sizes = [sum(map(len, sent.batches.values())) for sent in cluster.sent]
@@ -360,7 +360,7 @@ async def test_an_append_that_is_canceled_while_it_waits_is_not_sent(cluster: Sc
 
 
 @pytest.mark.parametrize("clock", ["boottime", "walltime"])
-async def test_nothing_is_sent_after_its_time_even_by_a_loop_that_stood_still(
+async def test_nothing_is_sent_after_its_time_even_by_a_loop_that_was_frozen(
     cluster: ScriptedLeaders, monkeypatch: pytest.MonkeyPatch, clock: str
 ) -> None:
     """As after a machine was suspended or paused: the event loop's time does not count that."""
@@ -427,7 +427,7 @@ async def test_a_partition_with_a_slow_replica_holds_up_others_once(cluster: Scr
     assert beside == 5000
 
 
-async def test_a_partition_stays_beside_the_others_until_its_replicas_are_quick(
+async def test_a_partition_stays_outside_the_group_until_its_replicas_are_quick(
     cluster: ScriptedLeaders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     producer = owner(cluster, 0)

@@ -79,7 +79,7 @@ def test_partitions_without_records_or_transactions_may_be_null() -> None:
     assert unpack_answer(raw, 0).partitions[ONE, 0] == Fetched(0, 9, 9, (), b"", None)
 
 
-def test_an_error_in_common_is_told() -> None:
+def test_a_common_error_is_reported() -> None:
     assert unpack_answer(struct.pack(">ihi", 0, 70, 0) + b"\1\0", 0).error_code == 70
 
 

@@ -55,7 +55,7 @@ def test_a_body_in_another_form_is_named(body: bytes, words: str) -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"\0", b"\0\0\0\0\0", b"x", b"\x1f", bz2.compress(BODY), b"\xff", b"{"]
 )
-def test_what_tells_nothing_is_said_to_be_no_json(body: bytes) -> None:
+def test_messages_without_details_say_that_it_is_not_json(body: bytes) -> None:
     assert foreign_form(body) is None
 
 
@@ -98,18 +98,18 @@ def test_media_types_are_compared_without_case_and_parameters(content_type: byte
         b"json",
     ],
 )
-def test_other_media_types_are_refused_also_if_they_begin_like_json(content_type: bytes) -> None:
+def test_other_media_types_are_rejected_even_if_they_begin_like_json(content_type: bytes) -> None:
     code, message = refused(typed(content_type))
     assert (code, "is not application/json" in message) == ("invalid-envelope", True)
 
 
-def test_other_formats_of_events_are_refused_also_if_they_begin_like_json() -> None:
+def test_other_formats_of_events_are_rejected_even_if_they_begin_like_json() -> None:
     for content_type in (b"application/cloudevents+json-seq", b"application/cloudevents+avro"):
         code, message = refused(Record(value=event(), headers=[("content-type", content_type)]))
         assert (code, "is not application/json" in message) == ("invalid-envelope", True)
 
 
-def test_a_batch_of_events_is_told_to_be_sent_one_by_one() -> None:
+def test_the_rejection_of_a_batch_of_events_says_to_send_them_one_by_one() -> None:
     for content_type in (
         b"application/cloudevents-batch+json",
         b"application/CloudEvents-Batch+json;charset=utf-8",

@@ -96,7 +96,7 @@ async def test_what_was_accepted_is_shown_so() -> None:
         Record(16, None),
     ],
 )
-def test_a_record_is_told_from_all_others(other: Record) -> None:
+def test_a_record_is_distinguished_from_all_others(other: Record) -> None:
     assert accepted_record(other) != accepted_record(Record(16, b"junk"))
     assert accepted_record(Record(16, b"junk", [("a", None)])) != accepted_record(
         Record(16, b"junk", [("a", b"")])

@@ -88,7 +88,7 @@ async def claimed(brokers: Brokers, *ids: str) -> list[Any]:
     return await asyncio.gather(*map(claimer.claim, ids), return_exceptions=True)
 
 
-async def test_ids_that_are_claimed_at_once_are_looked_up_in_one_request() -> None:
+async def test_ids_that_are_claimed_together_are_looked_up_in_one_request() -> None:
     brokers = Brokers()
     assert await claimed(brokers, "w.1.a", "w.2", "w.1.b", "w.3") == [
         Fence(101, 1),
@@ -121,7 +121,7 @@ async def test_all_claims_at_a_broker_are_sent_before_the_first_is_answered_and_
     assert await claiming == [Fence(101, 1)] * 3
 
 
-async def test_each_id_has_an_error_of_its_own() -> None:
+async def test_each_id_has_its_own_error() -> None:
     brokers = Brokers()
     brokers.codes = {"w.2": TransactionalIdAuthorizationFailed.errno}
     brokers.claim_codes = {"w.1.b": ConcurrentTransactions.errno}
@@ -137,7 +137,7 @@ async def test_each_id_has_an_error_of_its_own() -> None:
     assert isinstance(broken, KafkaConnectionError)
 
 
-async def test_a_lookup_that_fails_is_told_to_all() -> None:
+async def test_a_lookup_that_fails_fails_for_all() -> None:
     brokers = Brokers()
     brokers.failures = {"finding": KafkaConnectionError("it broke")}
     assert [type(one) for one in await claimed(brokers, "w.1", "w.2")] == [KafkaConnectionError] * 2

@@ -313,7 +313,7 @@ async def test_an_error_that_waiting_does_not_help_ends_the_member(key: int) -> 
 
 
 @pytest.mark.parametrize("key", [JOIN, SYNC])
-async def test_a_member_whose_instance_id_another_took_says_so_and_ends(key: int) -> None:
+async def test_a_member_whose_instance_id_another_took_logs_it_and_ends(key: int) -> None:
     coordinator = Coordinator()
     async with joined(coordinator, instance_id="worker-1") as life:
         coordinator.scripts[HEARTBEAT] = [RebalanceInProgressError.errno]

@@ -90,7 +90,7 @@ async def test_what_arrives_while_a_group_is_under_way_forms_the_next_one() -> N
     assert runner.groups == [["a"], ["b", "c", "d"]]
 
 
-async def test_a_group_has_at_most_so_many_items() -> None:
+async def test_a_group_has_a_limited_number_of_items() -> None:
     runner = Runner(most_items=2)
     runner.open.set()
     await outcomes(*(runner.submit(item) for item in "abcde"))
@@ -186,7 +186,7 @@ async def test_a_caller_that_is_canceled_while_it_waits_takes_its_item_back() ->
     assert runner.groups == [["a"], ["c"]]
 
 
-async def test_a_group_goes_on_without_a_caller_that_was_canceled() -> None:
+async def test_a_group_continues_without_a_caller_that_was_canceled() -> None:
     runner = Runner()
     first, second = runner.submit("a"), runner.submit("b")
     await runner.begun.wait()

@@ -70,7 +70,7 @@ def test_a_silent_event_loop_is_dead(health: Health, clock: Clock) -> None:
     assert health.live().ok
 
 
-def test_a_partition_that_stands_still_in_spite_of_lag_is_dead(health: Health, clock: Clock) -> None:
+def test_a_partition_that_makes_no_progress_despite_lag_is_dead(health: Health, clock: Clock) -> None:
     health.applied(4, told())
     health.lag(4, 17, 100)
     clock.now += PATIENCE + 1
@@ -80,7 +80,7 @@ def test_a_partition_that_stands_still_in_spite_of_lag_is_dead(health: Health, c
     assert health.live().ok
 
 
-def test_standing_still_is_no_fault_without_lag_or_while_a_server_is_away(
+def test_no_progress_is_fine_without_lag_or_while_a_server_is_unreachable(
     health: Health, clock: Clock
 ) -> None:
     health.applied(1, told())
@@ -93,7 +93,7 @@ def test_standing_still_is_no_fault_without_lag_or_while_a_server_is_away(
     assert health.live().ok
 
 
-def test_reading_on_is_progress_also_where_there_is_nothing_to_apply(health: Health, clock: Clock) -> None:
+def test_reading_on_is_progress_even_if_there_is_nothing_to_apply(health: Health, clock: Clock) -> None:
     """Behind a long aborted transaction, for example."""
     health.acquired(4, acquired(), 0.1)
     for position in range(0, 5000, 1000):
@@ -154,7 +154,7 @@ SLOW = SlowBatchError(TimedOutError("Postgres: canceled", "statement_timeout"), 
         SlowCommandError(1, 4711, 3, SLOW),
     ],
 )
-async def test_a_partition_that_is_refused_at_a_command_names_it_also_while_it_is_tried_again(
+async def test_a_partition_that_is_refused_at_a_command_names_it_even_while_it_is_tried_again(
     health: Health, refusal: RefusedCommandError
 ) -> None:
     health.ended(1, refusal, 30)
@@ -171,7 +171,7 @@ async def test_a_partition_that_is_refused_at_a_command_names_it_also_while_it_i
     assert await ready(health, 1, 2) == "ok"
 
 
-async def test_a_batch_that_is_too_slow_is_told_like_a_server_that_is_away(health: Health) -> None:
+async def test_a_batch_that_is_too_slow_is_reported_like_an_unreachable_server(health: Health) -> None:
     health.ended(1, SLOW, 1)
     said = await ready(health, 1)
     assert said.startswith("partition 1: unavailable: Postgres: canceled. The batch had 2 commands")
@@ -180,7 +180,7 @@ async def test_a_batch_that_is_too_slow_is_told_like_a_server_that_is_away(healt
     assert await ready(health, 1) == "ok"
 
 
-async def test_an_open_transaction_is_told_and_makes_nobody_unready(health: Health) -> None:
+async def test_an_open_transaction_is_reported_and_makes_nobody_unready(health: Health) -> None:
     health.acquired(1, acquired(), 0.1)
     health.open_transaction(1, 9, 40, 3)
     await ready(health, 1)
@@ -232,7 +232,7 @@ async def test_a_store_that_fails_makes_a_worker_unready(health: Health) -> None
     assert (await health.ready()).checks["postgres"] == "OSError: no route"
 
 
-async def test_the_heartbeat_tells_how_long_the_loop_was_blocked() -> None:
+async def test_the_heartbeat_shows_how_long_the_loop_was_blocked() -> None:
     delays: list[float] = []
     told = asyncio.Event()
 
@@ -255,7 +255,7 @@ def _block(seconds: float) -> None:
         pass
 
 
-def test_an_observer_that_fails_is_left_out_and_the_others_are_told() -> None:
+def test_an_observer_that_fails_is_left_out_and_the_others_are_notified() -> None:
     class Failing(Metrics):
         calls = 0
 

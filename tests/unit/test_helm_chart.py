@@ -248,7 +248,7 @@ def test_two_releases_in_a_namespace_share_nothing() -> None:
         ("autoscaling.minReplicas=-1", "minReplicas"),
     ],
 )
-def test_values_that_can_not_work_are_rejected(given: str, said: str) -> None:
+def test_values_that_cannot_work_are_rejected(given: str, said: str) -> None:
     done = helm("template", "waypost", CHART, "--set", given)
     assert done.returncode != 0
     assert "values don't meet the specifications of the schema" in done.stderr
@@ -286,7 +286,7 @@ def test_it_is_of_this_version_and_has_the_alerts() -> None:
         ("ci/odd.yaml", ["add localhost:8650 to console.hosts", "databases has the key dsn"], "placeholder"),
     ],
 )
-def test_the_notes_say_what_is_to_be_done(values: str | None, said: list[str], unsaid: str) -> None:
+def test_the_notes_say_what_to_do(values: str | None, said: list[str], unsaid: str) -> None:
     named = () if values is None else ("--values", CHART / values)
     done = helm("install", "waypost", CHART, "--dry-run=client", *named)
     assert done.returncode == 0, done.stderr

@@ -42,5 +42,5 @@ def test_histories_that_can_have_happened(history: list[Operation]) -> None:
         [write(1, 0, NEVER), read(1, 1, 2), read(None, 3, 4)],
     ],
 )
-def test_histories_that_can_not(history: list[Operation]) -> None:
+def test_histories_that_cannot_occur(history: list[Operation]) -> None:
     assert not is_linearizable(history)

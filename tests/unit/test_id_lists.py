@@ -222,7 +222,7 @@ class TestResultsOfVersion01:
         assert digest(then) == digest(now)
         assert digest(then._replace(value=then.value.replace(b"1.0", b"1.00"))) != digest(now)
 
-    def test_what_is_owed_is_emitted_as_it_is_written_today(self) -> None:
+    def test_pending_results_are_emitted_as_they_are_written_today(self) -> None:
         now = ENCODER.accepted(envelope(LONG), 5, Cleared(self.gone))
         then = self.of_then(now)
         then = then._replace(headers=[*then.headers, ("traceparent", b"x" * 100_000)])
@@ -230,13 +230,13 @@ class TestResultsOfVersion01:
         assert len(payload) > 3 * MAX_LIST_BYTES
         assert outbox.results(outbox.unpack(payload), {}, ENCODER) == [(5, now)]
 
-    def test_a_valid_trace_of_what_is_owed_is_emitted(self) -> None:
+    def test_a_valid_trace_of_a_pending_result_is_emitted(self) -> None:
         now = ENCODER.accepted(envelope("s")._replace(traceparent=GOOD), 5, Cleared((1,)))
         assert outbox.results([outbox.whole_item(5, now)], {}, ENCODER) == [(5, now)]
         other = now._replace(headers=[*now.headers[:-1], ("traceparent", b"cc" + GOOD[2:] + b"-x")])
         assert outbox.results([outbox.whole_item(5, other)], {}, ENCODER) == [(5, now)]
 
-    def test_an_owed_create_with_an_endless_trace_is_emitted_without_it(self) -> None:
+    def test_a_pending_create_with_an_endless_trace_is_emitted_without_it(self) -> None:
         value = b'{"name":"n","data":{}}'
         headers = command_headers("c-1", b"/a", b"waypost.checkpoint.create", b"1970-01-01T00:00:00Z")
         record = SimpleNamespace(offset=5, timestamp=0, key=b"s", value=value, headers=headers)
@@ -247,6 +247,6 @@ class TestResultsOfVersion01:
         assert outbox.results(owed, {5: endless}, ENCODER) == outbox.results(owed, {5: record}, ENCODER)
 
     @pytest.mark.parametrize("tail", [b"", b"}", b',"session_id":"s"}', b',"removed":1}'])
-    def test_what_is_no_result_stays_as_it_is(self, tail: bytes) -> None:
+    def test_records_other_than_results_stay_unchanged(self, tail: bytes) -> None:
         body = b'{"session_id":"s","removed":["x"],"text":"' + b"x" * MAX_LIST_BYTES + b'"' + tail
         assert as_written_today(body) == body

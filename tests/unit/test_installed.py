@@ -68,7 +68,7 @@ def arguments(what: str, wheel: Path, *names: str) -> list[str]:
     return [what, *names, "--wheel", str(wheel), "--into", str(wheel.parent / "into")]
 
 
-def test_a_python_that_is_not_here_is_said(
+def test_a_missing_python_is_reported(
     installed: ModuleType, wheel: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(

@@ -63,7 +63,7 @@ def test_lines_for_a_named_session_stay_together() -> None:
         (b'{"id":"s:1","name":"n","timestamp":"now","data":{}}', "lines 1 to 1: "),
     ],
 )
-def test_a_line_that_is_no_checkpoint_is_named(line: bytes, said: str) -> None:
+def test_a_line_that_is_not_a_checkpoint_is_named(line: bytes, said: str) -> None:
     with pytest.raises(InvalidCommandError, match=said):
         list(parts_of_lines([line], None, "skip"))
 

@@ -16,11 +16,11 @@ from waypost_worker.recovery.json_diff import first_difference
         (b"{}", b"{}", "they are the same"),
     ],
 )
-def test_a_difference_in_json_is_told_by_its_path(left: bytes, right: bytes, said: str) -> None:
+def test_a_difference_in_json_is_named_by_its_path(left: bytes, right: bytes, said: str) -> None:
     assert first_difference(left, right, "Postgres", "the log") == said
 
 
-def test_what_is_no_json_is_told_by_the_byte() -> None:
+def test_invalid_json_is_reported_with_the_byte() -> None:
     said = first_difference(b'{"a": 1\xff', b'{"a": 2\xff', "Postgres", "the log")
     assert said.startswith("from byte 6 on, Postgres (8 bytes) has ")
 

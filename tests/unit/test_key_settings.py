@@ -126,7 +126,7 @@ def test_code_is_not_named_in_a_file_that_others_may_have_put_here(here: Path) -
 
 
 @pytest.mark.parametrize("value", ["maybe", "2"])
-def test_a_flag_that_is_none_is_said(here: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_an_invalid_flag_is_reported(here: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("WAYPOST_KEYS_DIRECTORY", "keys")
     monkeypatch.setenv("WAYPOST_ALLOW_PLAINTEXT", value)
     with pytest.raises(SettingsError, match="allow_plaintext must be true or false"):

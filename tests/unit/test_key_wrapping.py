@@ -117,7 +117,7 @@ def test_what_is_not_a_wrapping_key_is_refused_and_not_quoted(file: Path, text: 
         parse_wrapping_keys(text, "a text")
 
 
-def test_a_missing_key_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_key_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(KeyWrappingError, match="does not exist"):
         FileWrapper(tmp_path / "none").wrap(KEY, CONTEXT)
     monkeypatch.delenv("WAYPOST_WRAPPING_KEY", raising=False)

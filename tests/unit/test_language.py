@@ -56,6 +56,12 @@ def test_prose_is_checked_and_code_is_not(
     assert found(language, path, text) == expected
 
 
+def test_of_tests_only_the_names_are_checked(language: ModuleType) -> None:
+    text = '"""Told."""\n\n\nasync def test_it_goes_on() -> None:\n    mend("so be it: it is told")  # anew\n'
+    assert found(language, "tests/unit/test_a.py", text) == [(4, "goes on")]
+    assert found(language, "tests/tools/a.py", text) == [(1, "Told"), (5, "anew"), (5, "be it"), (5, "told")]
+
+
 @pytest.mark.parametrize(
     ("text", "is_found"),
     [

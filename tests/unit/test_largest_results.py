@@ -164,7 +164,7 @@ def test_the_largest_result_fits(kind: EventType, lists: str) -> None:
 
 @pytest.mark.parametrize("kind", RESULT_TYPES)
 @pytest.mark.parametrize("lists", LISTS)
-def test_as_many_of_the_largest_results_as_are_appended_at_once_fit(kind: EventType, lists: str) -> None:
+def test_as_many_of_the_largest_results_as_are_appended_together_fit(kind: EventType, lists: str) -> None:
     record = largest(LISTS[lists])[kind]
     (piece, *_) = pieces([(offset, record) for offset in range(EMIT_BYTES // len(record.value) + 2)])
     assert len(piece) * size_in_kafka(record) < MAX_BATCH_BYTES

@@ -67,7 +67,7 @@ class TestIncomingJSON:
         "raw",
         [b"18446744073709551616.0", b"1e30", b"0.18446744073709551616", b'"18446744073709551616"', b"1e-99"],
     )
-    def test_long_digits_that_are_no_integer_are_let_through(self, raw: bytes) -> None:
+    def test_long_digits_that_are_not_an_integer_are_let_through(self, raw: bytes) -> None:
         check_json(b'{"a":' + raw + b"}")
 
     @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ class TestIncomingJSON:
         with pytest.raises(InvalidCommandError, match="nests deeper than 100 levels"):
             check_json(deep, around=1)
 
-    def test_absurd_depth_is_told_as_such(self) -> None:
+    def test_absurd_depth_is_reported_as_such(self) -> None:
         with pytest.raises(InvalidCommandError, match="nests deeper than 100 levels"):
             check_json(b"[" * 100_000 + b"]" * 100_000)
 

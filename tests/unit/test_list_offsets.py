@@ -93,7 +93,7 @@ async def brokers() -> Brokers:
     return Brokers()
 
 
-async def test_what_is_asked_at_once_goes_in_one_request_for_each_broker(brokers: Brokers) -> None:
+async def test_questions_asked_together_go_in_one_request_for_each_broker(brokers: Brokers) -> None:
     brokers.leaders = {0: 1, 1: 2, 2: 1, 3: 2}
     found = await asyncio.gather(
         *(end_offsets(brokers, named(number), READ_COMMITTED) for number in range(4))

@@ -241,7 +241,7 @@ class TestImport:
     @pytest.mark.parametrize(
         "text", ["", "{}", "[1]", "null", "[{}]", "[", '[],"x":1', '["\ud800"]', "\ud800"]
     )
-    def test_what_is_no_export_is_refused_and_changes_nothing(
+    def test_an_invalid_export_is_refused_and_changes_nothing(
         self, manager: CheckpointManager, text: str
     ) -> None:
         before = manager.export()
@@ -277,7 +277,7 @@ class TestCallbacks:
         manager.import_checkpoints(exported, "replace")
         assert numbers(seen) == [2]
 
-    def test_an_item_replaced_within_its_import_is_announced_once_as_it_came_out(self) -> None:
+    def test_an_item_replaced_within_its_import_is_announced_once_in_its_last_form(self) -> None:
         manager = CheckpointManager("s")
         seen: list[Checkpoint] = []
         manager.on_checkpoint(seen.append)

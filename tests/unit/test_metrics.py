@@ -103,7 +103,7 @@ def value(metrics: Metrics, name: str, *labels: str) -> float:
     return samples(metrics, name)[labels]
 
 
-def test_the_registry_holds_what_the_catalogue_says(metrics: Metrics) -> None:
+def test_the_registry_holds_what_the_catalog_says(metrics: Metrics) -> None:
     told = batch(command(0, EventType.CREATE, CREATE), Record(1, b"?"))
     metrics.applied(0, told)
     metrics.emitted(0, told, 0.001)
@@ -132,7 +132,7 @@ def test_no_label_can_name_what_agents_choose() -> None:
     assert {label for metric in (*METRICS, *RECOVERY_METRICS) for label in metric.labels} <= allowed
 
 
-def test_progress_of_recovery_is_what_the_catalogue_says_and_no_worker() -> None:
+def test_progress_of_recovery_is_what_the_catalog_says_and_not_a_worker() -> None:
     progress = WorkProgress("replay", 100, "commands")
     for partition, count, position in ((0, 10, 10), (1, 5, 25), (0, 7, 17)):
         progress.advanced(partition, count, position)
@@ -286,7 +286,7 @@ def test_the_record_age_is_that_of_the_newest_command_until_caught_up(metrics: M
     assert value(metrics, "waypost_record_age_seconds", "0") == 0
 
 
-def test_acquiring_again_and_again_is_no_progress() -> None:
+def test_acquiring_repeatedly_is_not_progress() -> None:
     now = NOW
     metrics = Metrics(lambda: now)
     term = acquired()
@@ -356,7 +356,7 @@ def test_a_partition_that_is_refused_at_a_command_shows_its_offset_until_it_reco
     assert samples(metrics, "waypost_refused_offset") == {}
 
 
-def test_reading_on_is_progress_also_where_there_is_nothing_to_apply() -> None:
+def test_reading_on_is_progress_even_if_there_is_nothing_to_apply() -> None:
     now = NOW
     metrics = Metrics(lambda: now)
     metrics.acquired(0, acquired(), 0.1)
@@ -404,7 +404,7 @@ def test_batches_are_kept_for_a_while_only(metrics: Metrics) -> None:
     assert value(metrics, "waypost_end_to_end_seconds_count") == 100
 
 
-def test_what_is_kept_is_counted_with_the_time_at_which_it_was_told() -> None:
+def test_kept_values_are_counted_with_the_time_of_their_report() -> None:
     now = NOW
     metrics = Metrics(lambda: now)
     metrics.applied(0, batch(command(0, EventType.CREATE, CREATE, age_ms=4000)))

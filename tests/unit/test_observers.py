@@ -34,7 +34,7 @@ def test_an_error_is_logged_once_with_its_traceback_and_then_once_a_minute() -> 
     assert [("exception" in line, line["not_logged"]) for line in others] == [(False, 11), (False, 11)]
 
 
-def test_a_clock_is_told_once_and_again_if_it_changes() -> None:
+def test_a_clock_is_reported_once_and_again_if_it_changes() -> None:
     observer = LogObserver()
     with structlog.testing.capture_logs() as lines:
         for ahead in (0.2, 7.26, 7.26, None, None, -90_000.0, 0.0, None):
@@ -48,7 +48,7 @@ def test_a_clock_is_told_once_and_again_if_it_changes() -> None:
     ]
 
 
-def test_another_error_or_partition_is_logged_at_once() -> None:
+def test_another_error_or_partition_is_logged_immediately() -> None:
     observer = LogObserver(FailureLog(Clock()))
     with structlog.testing.capture_logs() as lines:
         for error, partition in ((raised(), 1), (TypeError(), 1), (raised(), 2), (raised(), 1)):

@@ -100,7 +100,7 @@ async def offsets(reader: PartitionReader, most: int = 100) -> list[int]:
     return [record.offset for record in await reader.get(1000, most)]
 
 
-def test_a_fetch_that_times_out_before_anybody_waits_for_it_is_sent_again() -> None:
+def test_a_fetch_that_times_out_before_anybody_waits_is_sent_again() -> None:
     async def work() -> None:
         cluster = ScriptedCluster(1)
         cluster.append(0, LARGE)
@@ -151,7 +151,7 @@ def test_a_topic_id_is_asked_for_once() -> None:
     on_virtual_time(work)
 
 
-def test_the_epoch_of_the_last_record_is_told_with_each_fetch() -> None:
+def test_the_epoch_of_the_last_record_is_sent_with_each_fetch() -> None:
     async def work() -> None:
         cluster = ScriptedCluster(1)
         for epoch in (2, 4, 7):
@@ -179,7 +179,7 @@ def test_records_of_an_earlier_leader_than_those_before_them_are_refused() -> No
     on_virtual_time(work)
 
 
-def test_a_stretch_tells_the_epoch_of_its_own_last_record() -> None:
+def test_a_stretch_has_the_epoch_of_its_own_last_record() -> None:
     """What was fetched behind it may be of a later leader. A fetch from its end may bring records of an earlier one."""
 
     async def work() -> None:

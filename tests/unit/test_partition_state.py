@@ -237,7 +237,7 @@ def small_order() -> list[bytes]:
     return found + [ed25519.compressed(ed25519.times(factor, point)) for factor in range(8)]
 
 
-def test_keys_for_which_anybody_could_sign_are_none() -> None:
+def test_keys_for_which_anybody_could_sign_are_invalid() -> None:
     found = small_order()
     assert len(set(found[-8:])) == 8
     assert all(key_problem(key) for key in found)

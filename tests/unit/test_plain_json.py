@@ -98,7 +98,7 @@ def test_depth_is_exact(levels: int) -> None:
     assert not is_plain_object(nested(levels + 1), levels)
 
 
-def test_threads_may_look_at_once() -> None:
+def test_threads_may_look_in_parallel() -> None:
     plain, broken = PLAIN[1], b'{"a":"\\ud800"}'
 
     def look(_: int) -> None:

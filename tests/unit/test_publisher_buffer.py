@@ -146,7 +146,7 @@ def test_drop_oldest_raises_where_everything_is_on_its_way() -> None:
 
 
 @pytest.mark.parametrize("on_full", ["raise", "block", "drop_oldest"])
-def test_what_can_never_fit_is_refused_at_once(on_full: OnFull) -> None:
+def test_commands_that_can_never_fit_are_refused_immediately(on_full: OnFull) -> None:
     one = buffer(size=2000, on_full=on_full)
     one.put(pending("a"))
     with pytest.raises(BufferFullError):
@@ -218,9 +218,7 @@ def test_it_knows_whether_anything_up_to_a_number_is_left() -> None:
     assert [left.command_id for left in one.left()] == ["a"]
 
 
-def test_a_batch_holds_so_many_of_a_session_that_the_worker_still_knows_their_ids_when_they_come_again() -> (
-    None
-):
+def test_a_batch_holds_few_enough_of_a_session_that_the_worker_remembers_their_ids() -> None:
     one = buffer(count=ALL)
     one.set_partition_count(1)
     for number in range(500):
@@ -251,7 +249,7 @@ OPERATIONS = st.lists(
 
 @settings(max_examples=200, deadline=None)
 @given(OPERATIONS)
-def test_whatever_the_sender_does_nothing_is_lost_or_doubled_and_sessions_stay_in_order(
+def test_no_matter_what_the_sender_does_nothing_is_lost_or_doubled_and_sessions_stay_in_order(
     operations: list[tuple[str, int]],
 ) -> None:
     one = buffer(count=ALL)

@@ -166,7 +166,7 @@ def test_a_naive_timestamp_is_refused() -> None:
     assert publisher.accepted == []
 
 
-async def test_every_publisher_converts_what_json_lacks_as_it_was_told(
+async def test_every_publisher_converts_what_json_lacks_with_its_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bodies: list[bytes] = []
@@ -195,7 +195,7 @@ async def test_every_publisher_converts_what_json_lacks_as_it_was_told(
     ]
 
 
-def test_every_command_gets_an_id_of_its_own_and_the_time() -> None:
+def test_every_command_gets_its_own_id_and_the_time() -> None:
     publisher = Accepting()
     before = datetime.now(UTC)
     ids = [publisher.create("s", "n", {}) for _ in range(1000)]
@@ -365,7 +365,7 @@ for _ in range(7):
 """
 
 
-def test_what_is_lost_with_a_program_that_ends_with_a_publisher_open_is_said() -> None:
+def test_losses_of_a_program_that_ends_with_an_open_publisher_are_reported() -> None:
     done = subprocess.run(
         [sys.executable, "-c", LEFT_OPEN], check=False, capture_output=True, text=True, timeout=60
     )
@@ -390,7 +390,7 @@ async def test_a_full_buffer_is_never_silent() -> None:
     assert all("left when the publisher closed" in str(error) for error in told.values())
 
 
-async def test_drop_oldest_tells_which_command_is_gone() -> None:
+async def test_drop_oldest_reports_which_command_is_gone() -> None:
     told: dict[str, BaseException | None] = {}
     publisher = await Publisher(
         NOWHERE, max_buffer_count=1, on_full="drop_oldest", on_delivery=told.__setitem__
@@ -416,7 +416,7 @@ async def test_a_delivery_callback_that_fails_stops_nobody(caplog: pytest.LogCap
     assert "the delivery callback failed" in caplog.text
 
 
-def test_blocking_calls_wait_no_longer_than_they_are_told() -> None:
+def test_blocking_calls_wait_no_longer_than_their_timeout() -> None:
     with SyncPublisher(NOWHERE, max_buffer_count=1, on_full="block", block_timeout=0.01) as publisher:
         publisher.create("s", "n", {})
         with pytest.raises(BufferFullError):
@@ -444,7 +444,7 @@ print(publisher.close(0))
 """
 
 
-def test_a_forked_child_is_told_and_the_parent_goes_on() -> None:
+def test_a_forked_child_gets_an_error_and_the_parent_continues() -> None:
     done = subprocess.run(
         [sys.executable, "-c", FORKED], check=False, capture_output=True, text=True, timeout=60
     )

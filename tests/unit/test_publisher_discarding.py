@@ -9,7 +9,7 @@ from waypost import Publisher
 from waypost.kafka.batch_producer import BatchProducer
 
 
-async def test_a_producer_is_closed_although_the_publisher_is_closed_while_that_goes_on(
+async def test_a_producer_is_closed_although_the_publisher_is_closed_in_the_meantime(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     begun, may_end = asyncio.Event(), asyncio.Event()

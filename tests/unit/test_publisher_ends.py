@@ -131,7 +131,7 @@ async def test_a_publisher_from_before_a_fork_refuses_to_close(
         await publisher.close(0)
 
 
-async def test_a_cancelled_close_still_keeps_everything(tmp_path: Path) -> None:
+async def test_a_canceled_close_still_keeps_everything(tmp_path: Path) -> None:
     publisher = await Publisher(NOWHERE, spool=tmp_path).start()
     sent = [publisher.create("s", "n", {}) for _ in range(10)]
     closing = asyncio.create_task(publisher.close(60))
@@ -153,7 +153,7 @@ def test_the_spool_is_loaded_only_if_there_is_one_and_sqlite_only_for_old_ones(t
     assert done.stdout == "False False\nTrue False\n"
 
 
-async def test_who_waits_is_told_when_the_publisher_is_closed(tmp_path: Path) -> None:
+async def test_a_waiter_is_released_when_the_publisher_is_closed(tmp_path: Path) -> None:
     for options in ({"max_buffer_count": 4}, {"spool": tmp_path, "max_spool_bytes": 700}):
         publisher = await Publisher(NOWHERE, **options).start()  # type: ignore[arg-type]
         for _ in range(4):
@@ -167,7 +167,7 @@ async def test_who_waits_is_told_when_the_publisher_is_closed(tmp_path: Path) ->
         assert isinstance(room, PublisherClosedError)
 
 
-async def test_a_cancelled_close_tells_what_is_lost_and_a_second_one_waits_for_it() -> None:
+async def test_a_canceled_close_reports_what_is_lost_and_a_second_one_waits_for_it() -> None:
     told: dict[str, BaseException | None] = {}
     publisher = await Publisher(NOWHERE, on_delivery=told.__setitem__).start()
     sent = [publisher.create("s", "n", {}) for _ in range(10)]
@@ -219,7 +219,7 @@ def test_an_interrupted_close_keeps_everything_and_ends_cleanly(tmp_path: Path) 
     assert "Task was destroyed" not in done.stderr
 
 
-async def test_a_cancelled_start_leaves_the_spool_to_the_next_publisher(tmp_path: Path) -> None:
+async def test_a_canceled_start_leaves_the_spool_to_the_next_publisher(tmp_path: Path) -> None:
     async with Publisher(NOWHERE, spool=tmp_path) as publisher:
         sent = [publisher.create("s", "n", {}) for _ in range(10)]
         await publisher.close(0)

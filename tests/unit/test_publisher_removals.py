@@ -14,7 +14,7 @@ def levels(caplog: pytest.LogCaptureFixture) -> list[int]:
     return [record.levelno for record in caplog.records]
 
 
-def test_the_first_removal_of_each_session_is_logged_the_very_first_as_a_warning(
+def test_the_first_removal_of_each_session_is_logged_and_the_first_of_all_as_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "waypost")

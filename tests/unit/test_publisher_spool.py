@@ -70,7 +70,7 @@ async def test_each_call_is_in_the_spool_before_it_returns(tmp_path: Path) -> No
     assert kept(tmp_path) == sent
 
 
-async def test_closing_keeps_everything_in_the_spool_and_tells_nobody_that_it_is_lost(tmp_path: Path) -> None:
+async def test_closing_keeps_everything_in_the_spool_and_reports_nothing_as_lost(tmp_path: Path) -> None:
     told: dict[str, Any] = {}
     publisher = await Publisher(NOWHERE, spool=tmp_path, on_delivery=told.__setitem__).start()
     sent = [publisher.create("s", "n", {}) for _ in range(50)]
@@ -291,7 +291,7 @@ async def test_an_interrupted_call_leaves_nothing_that_is_sent_later(
     assert kept(tmp_path) == sent
 
 
-async def test_a_watermark_that_can_not_be_written_holds_up_its_partition_until_it_can(
+async def test_a_watermark_that_cannot_be_written_holds_up_its_partition_until_it_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(fd: int, data: bytes, offset: int) -> int:
@@ -314,7 +314,7 @@ async def test_a_watermark_that_can_not_be_written_holds_up_its_partition_until_
     assert kept(tmp_path) == sent[2:]
 
 
-async def test_a_directory_that_is_removed_meanwhile_is_told_of_and_calls_are_refused(
+async def test_a_directory_that_is_removed_meanwhile_is_reported_and_calls_are_refused(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     directory = tmp_path / "spool"
@@ -329,7 +329,7 @@ async def test_a_directory_that_is_removed_meanwhile_is_told_of_and_calls_are_re
     assert "Traceback" not in caplog.text
 
 
-async def test_what_becomes_unreadable_is_kept_and_the_rest_goes_on(
+async def test_unreadable_commands_are_kept_and_the_rest_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with Publisher(NOWHERE, spool=tmp_path) as publisher:
@@ -378,7 +378,7 @@ async def test_bad_input_leaves_buffer_and_spool_untouched(
     assert kept(tmp_path) == []
 
 
-async def test_who_waits_for_a_result_and_is_cancelled_leaves_the_command_accepted(tmp_path: Path) -> None:
+async def test_a_canceled_wait_for_a_result_leaves_the_command_accepted(tmp_path: Path) -> None:
     async with Publisher(NOWHERE, spool=tmp_path) as publisher:
         waiting = asyncio.create_task(publisher.create_and_wait("s", "n", {}))
         await until(lambda: publisher.stats().accepted == 1)

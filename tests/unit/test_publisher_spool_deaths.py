@@ -36,7 +36,7 @@ def noted_syncs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return rows
 
 
-async def test_persisted_returns_at_once_without_fsync_and_after_one_sync_with_it(
+async def test_persisted_returns_immediately_without_fsync_and_after_one_sync_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     syncs = noted_syncs(monkeypatch)
@@ -65,7 +65,7 @@ def test_a_call_of_a_sync_publisher_with_fsync_returns_once_the_disk_has_the_com
         publisher.close(0)
 
 
-async def test_a_disk_that_can_not_be_synced_is_told_of_and_later_commands_are_safe_again(
+async def test_a_disk_that_cannot_be_synced_is_reported_and_later_commands_are_safe_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(fd: int) -> None:

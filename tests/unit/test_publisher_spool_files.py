@@ -202,7 +202,7 @@ def test_damaged_entries_of_a_watermark_count_for_nothing(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("content", [b"no spool", b"\0" * 5000])
-def test_a_spool_that_can_not_be_read_is_kept_and_stops_nobody(
+def test_a_spool_that_cannot_be_read_is_kept_and_stops_nobody(
     tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = left_in(tmp_path, "a")
@@ -263,7 +263,7 @@ def test_another_topics_spool_is_left_alone(tmp_path: Path) -> None:
     assert len(claimed(tmp_path, "other.commands").left) == 1
 
 
-async def test_a_directory_that_can_not_be_made_is_said_at_the_start(tmp_path: Path) -> None:
+async def test_a_directory_that_cannot_be_made_is_reported_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SpoolError, match="can't be used"):
         await Publisher(NOWHERE, spool=tmp_path / "file" / "spool").start()
@@ -289,7 +289,7 @@ def test_wrong_options_are_named(options: dict[str, Any], says: str) -> None:
 @pytest.mark.parametrize(
     "option", [{"durability": "spool"}, {"durability": "memory"}, {"spool_after": 2.0}, {"adopt_after": 30.0}]
 )
-def test_options_of_the_last_release_have_no_effect_and_say_so(
+def test_options_of_the_last_release_have_no_effect_and_a_warning(
     tmp_path: Path, option: dict[str, Any]
 ) -> None:
     (name,) = option
@@ -415,7 +415,7 @@ def test_one_that_was_turned_into_a_log_and_not_removed_is_not_sent_twice(
         ("drop table commands", "can't be read"),
     ],
 )
-def test_an_old_spool_that_can_not_be_read_is_kept(
+def test_an_old_spool_that_cannot_be_read_is_kept(
     tmp_path: Path, change: str, says: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = old_spool(tmp_path, change)
@@ -443,7 +443,7 @@ def test_an_old_spool_that_can_not_be_read_is_kept(
         "value = 12",
     ],
 )
-def test_a_row_of_an_old_spool_that_is_no_command_is_kept_and_the_rest_is_sent(
+def test_an_invalid_row_of_an_old_spool_is_kept_and_the_rest_is_sent(
     tmp_path: Path, change: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     rules = "create table loose as select * from commands; drop table commands; alter table loose rename to commands;"

@@ -52,7 +52,7 @@ def test_a_list_is_extended_by_a_page_in_place() -> None:
     assert same == [A, B]
 
 
-def test_other_names_are_no_attributes_of_a_page() -> None:
+def test_other_names_are_not_attributes_of_a_page() -> None:
     with pytest.raises(AttributeError, match="'SessionPage' object has no attribute 'total'"):
         _ = PAGE.total
 

@@ -147,7 +147,7 @@ print(peak() - before)
     assert int(done.stdout) < 96 * 1024  # KB
 
 
-def test_a_lack_of_memory_is_no_verdict_on_a_batch() -> None:
+def test_a_lack_of_memory_does_not_condemn_a_batch() -> None:
     program = """
 import resource
 from tests.support.variant import THREE

@@ -279,7 +279,7 @@ class TestTheIdOfARejectedCommand:
         assert glimpse(Record(), open_envelope(Record()))[0] == "c-1"
 
     @pytest.mark.parametrize("found", [1, None, "", "x" * 65, "a\nb", ["c-1"]])
-    def test_what_is_no_id_is_none(self, found: Any) -> None:
+    def test_invalid_ids_are_not_ids(self, found: Any) -> None:
         for padding in (0, 100_000):
             value = event(id=found, more="x" * padding)
             assert glimpse(Record(value=value, headers=[STRUCTURED]))[0] is None

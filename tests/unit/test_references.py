@@ -143,7 +143,7 @@ def named_here(reference: Reference) -> bool:
         ("waypost.Publisher.creates", False),
     ],
 )
-def test_a_name_that_does_not_exist_is_told_from_one_that_does(name: str, found: bool) -> None:
+def test_a_name_that_does_not_exist_is_distinguished_from_one_that_does(name: str, found: bool) -> None:
     assert resolved(name) is found
 
 

@@ -162,12 +162,12 @@ async def test_a_publisher_shows_whether_it_is_open() -> None:
     assert repr(publisher) == "<Publisher of 'waypost.commands' at 127.0.0.1:1: closed, 1 buffered>"
 
 
-def test_so_does_one_with_a_thread_of_its_own() -> None:
+def test_so_does_one_with_its_own_thread() -> None:
     with SyncPublisher(SERVERS, topic_prefix="x") as publisher:
         assert repr(publisher) == "<SyncPublisher of 'x.commands' at 127.0.0.1:1: open, 0 buffered>"
 
 
-async def test_a_closed_reader_and_a_backend_say_so() -> None:
+async def test_a_closed_reader_and_a_closed_backend_show_it() -> None:
     reader = Reader(DSN)
     await reader.close()
     assert repr(reader) == "<Reader of 'waypost' in Postgres at db:5432/agents: closed>"

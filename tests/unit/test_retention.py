@@ -213,7 +213,7 @@ class TestAge:
         life.creates("d", at=-1_000)
         assert life.numbers == [1, 2, 3, 4]
 
-    def test_no_max_age_keeps_for_ever(self) -> None:
+    def test_no_max_age_keeps_forever(self) -> None:
         life = Life()
         life.creates("a", at=0)
         life.creates("b", at=10**9)
@@ -248,7 +248,7 @@ class TestTogether:
         old.recorded_at = 0
         assert retention([old, *young], policy, 110, compress=True) == [1, 3, 4, 5, 6]
 
-    def test_compression_begins_above_compress_after_also_where_age_is_looked_at(self) -> None:
+    def test_compression_begins_above_compress_after_even_with_a_max_age(self) -> None:
         assert removed_by_compression(entries("aaaa"), RetentionPolicy(compress_after=4, keep_recent=1)) == []
         assert removed_by_compression(entries("aaaa"), RetentionPolicy(compress_after=3, keep_recent=1)) == [
             2
@@ -282,7 +282,7 @@ class TestPinLimit:
         life.pins(1, 4)
         assert life.refuses(Pin("s:2")) == "pin-limit"
 
-    def test_pinning_the_pinned_again_is_no_new_pin(self) -> None:
+    def test_pinning_the_pinned_again_is_not_a_new_pin(self) -> None:
         life = Life(RetentionPolicy(max_checkpoints=3))
         life.creates(*"abc")
         life.pins(2, 2)

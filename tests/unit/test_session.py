@@ -49,7 +49,7 @@ class TestClear:
         assert expect(Cleared, life.does(Clear())).removed == (1, 2, 3)
         assert life.numbers == []
 
-    def test_the_counter_goes_on(self) -> None:
+    def test_the_counter_continues(self) -> None:
         life = Life()
         life.creates(*"abc")
         life.does(Clear())
@@ -131,7 +131,7 @@ class TestUnknownCheckpoints:
         life.does(Delete("s:2"))
         assert life.refuses(make(identifier)) == "unknown-checkpoint"
 
-    def test_the_same_holds_for_what_retention_removed(self) -> None:
+    def test_numbers_that_retention_removed_are_not_reused_either(self) -> None:
         life = Life(RetentionPolicy(max_checkpoints=2))
         life.creates(*"abc")
         assert life.refuses(Pin("s:2")) == "unknown-checkpoint"
@@ -143,7 +143,7 @@ class TestUnknownCheckpoints:
 
 
 class TestConfigure:
-    def test_changes_the_named_fields_and_applies_them_at_once(self) -> None:
+    def test_changes_the_named_fields_and_applies_them_immediately(self) -> None:
         life = Life()
         life.creates(*"abcde")
         configured = life.configures(max_checkpoints=3)
@@ -218,7 +218,7 @@ def test_weight_counts_entries_and_remembered_ids() -> None:
 class TestHugeNumbers:
     """An import may claim numbers up to 10**15; the ids of what comes after are ids like all others."""
 
-    def test_creates_go_on_above_the_largest_claim(self) -> None:
+    def test_creates_continue_above_the_largest_claim(self) -> None:
         life = Life()
         life.imports(item(f"s:{10**15}"))
         life.creates("a", "b")

@@ -70,7 +70,7 @@ def test_a_rejected_command_is_not_remembered_and_is_judged_again() -> None:
     assert life.names == "a*"
 
 
-def test_a_duplicate_is_not_remembered_anew() -> None:
+def test_a_duplicate_is_not_remembered_again() -> None:
     life = Life()
     life.does(Clear(), id="first")
     for _ in range(FORGET_ABOVE):

@@ -61,7 +61,7 @@ class TestIdle:
         kept(life, since=5, at=40)
         assert expired(life, since=11) == (1,)
 
-    def test_two_expiries_at_once_have_one_effect(self) -> None:
+    def test_two_expiries_in_parallel_have_one_effect(self) -> None:
         life = Life()
         life.creates("a", at=10)
         assert expired(life, since=50, at=100) == (1,)
@@ -84,7 +84,7 @@ class TestWhatLeaves:
         assert expired(life, since=11) == (1, 3)
         assert life.names == "b*"
 
-    def test_pinned_checkpoints_leave_if_the_command_says_so(self) -> None:
+    def test_pinned_checkpoints_are_removed_if_the_command_includes_them(self) -> None:
         life = Life()
         life.creates("a", "b", at=10)
         life.pins(2)

@@ -39,7 +39,7 @@ def test_live_numbers_come_rising_or_latest_first() -> None:
     assert life.session.live_in_order(latest_first=True) == [3, 2, 1]
 
 
-def test_deleting_tells_the_store_to_remember_the_command_that_made_the_checkpoint() -> None:
+def test_deleting_makes_the_store_remember_the_command_that_made_the_checkpoint() -> None:
     life = Life()
     life.creates("a")
     delete = Command("delete", 2, 0, 0, Delete("s:1"))
@@ -79,7 +79,7 @@ def test_refusals_say_what_to_do() -> None:
     )
 
 
-def test_the_default_policy_is_no_business_of_a_session() -> None:
+def test_the_default_policy_does_not_concern_a_session() -> None:
     command = Command("id", 1, 0, 0, ConfigureDefaults((("max_checkpoints", 9),)))
     with pytest.raises(
         AssertionError, match=r"^it concerns the partition, see waypost\.model\.partition_state$"

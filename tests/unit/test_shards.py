@@ -30,7 +30,7 @@ def test_a_list_is_separated_by_white_space_and_hosts_by_commas(between: str) ->
     assert loaded(WAYPOST_POSTGRES_DSN=between.join((ONE, TWO, THREE))).dsns == [ONE, TWO, THREE]
 
 
-def test_one_dsn_is_a_list_of_one_and_what_is_no_url_stays_whole() -> None:
+def test_one_dsn_is_a_list_of_one_and_other_texts_stay_whole() -> None:
     assert loaded(WAYPOST_POSTGRES_DSN=ONE).dsns == [ONE]
     assert dsn_list("host=db password='hu sh' user=me") == ["host=db password='hu sh' user=me"]
     assert dsn_list([ONE, TWO]) == [ONE, TWO]
@@ -50,7 +50,7 @@ def test_the_list_can_come_from_a_file_a_line_for_each(tmp_path: Path) -> None:
         (f"postgresql://me:hush {TWO}", "number 1 of 2 is not a URL of the form"),
     ],
 )
-def test_what_is_no_list_is_an_error_that_quotes_nothing(tmp_path: Path, text: str, said: str) -> None:
+def test_an_invalid_list_is_an_error_that_quotes_nothing(tmp_path: Path, text: str, said: str) -> None:
     found = CommandLine(tmp_path, {"WAYPOST_POSTGRES_DSN": text}).run("session", "list")
     assert (found.code, found.out) == (2, "")
     assert said in found.error
@@ -88,7 +88,7 @@ def test_every_partition_has_one_shard(partition: int, shards: int) -> None:
         (ShardSlot(1, 2, SET), True, ShardSlot(1, 2, SET)),
     ],
 )
-def test_a_database_may_stand_in_its_place(noted: ShardSlot | None, used: bool, given: ShardSlot) -> None:
+def test_a_database_may_take_its_place(noted: ShardSlot | None, used: bool, given: ShardSlot) -> None:
     check_place(noted, used, given)
 
 

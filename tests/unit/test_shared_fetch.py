@@ -67,7 +67,7 @@ def test_all_partitions_of_a_broker_go_into_one_request() -> None:
     on_virtual_time(work)
 
 
-def test_each_leader_gets_a_request_of_its_own() -> None:
+def test_each_leader_gets_its_own_request() -> None:
     async def work() -> None:
         cluster = ScriptedCluster(6, nodes=(1, 2, 3))
         await asleep(await readers_at(cluster))
@@ -157,7 +157,7 @@ def test_a_partition_that_comes_later_does_not_wait_for_the_request_under_way() 
     on_virtual_time(work)
 
 
-def test_a_partition_that_moved_gets_nothing_of_its_former_position() -> None:
+def test_a_partition_that_moved_gets_no_records_from_its_former_position() -> None:
     async def work() -> None:
         cluster = ScriptedCluster(2)
         for _ in range(5):
@@ -189,7 +189,7 @@ def test_a_partition_that_came_later_joins_the_others_at_the_next_occasion() -> 
     on_virtual_time(work)
 
 
-def test_a_closed_partition_is_dropped_and_its_successor_is_fetched_at_once() -> None:
+def test_a_closed_partition_is_dropped_and_its_successor_is_fetched_immediately() -> None:
     async def work() -> None:
         cluster = ScriptedCluster(2)
         former, waiting = await readers_at(cluster)
@@ -209,7 +209,7 @@ def test_a_closed_partition_is_dropped_and_its_successor_is_fetched_at_once() ->
 # When a request is sent.
 
 
-def test_records_gather_while_those_of_the_last_request_are_at_work() -> None:
+def test_records_gather_while_those_of_the_last_request_are_processed() -> None:
     async def work() -> None:
         cluster = ScriptedCluster(3)
         readers = await readers_at(cluster)

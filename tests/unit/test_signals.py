@@ -32,7 +32,7 @@ runpy.run_module({entry!r}, run_name="__main__")
         ("waypost_worker.cli.worker.child", ()),
     ],
 )
-def test_a_worker_that_is_told_to_stop_while_it_starts_ends_quietly(
+def test_a_worker_that_must_stop_while_it_starts_ends_quietly(
     entry: str, arguments: tuple[str, ...], number: signal.Signals
 ) -> None:
     module = (

@@ -69,6 +69,6 @@ def test_reasons_are_counted_and_what_was_deselected_is_too(tmp_path: Path, jobs
     ]
 
 
-def test_a_run_of_everything_says_so(tmp_path: Path) -> None:
+def test_a_run_of_everything_is_reported_as_one(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text("def test_that_passes(): pass\n")
     assert summary(tmp_path) == ["nothing: all tests ran"]

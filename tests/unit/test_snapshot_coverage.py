@@ -44,14 +44,14 @@ def test_a_snapshot_that_the_log_reaches_back_to_is_fine() -> None:
         (replace(FINE, snapshot_results=9), "warning", "begins after the results position of snap"),
     ],
 )
-def test_each_gap_is_told_with_its_partition(reach: Coverage, level: str, words: str) -> None:
+def test_each_gap_is_reported_with_its_partition(reach: Coverage, level: str, words: str) -> None:
     found = told(replace(FINE, partition=0), replace(reach, partition=3))
     assert found[0][0] == level
     assert "partition 3: " in found[0][1]
     assert words in found[0][1]
 
 
-def test_what_was_emitted_behind_the_stored_position_is_not_owed() -> None:
+def test_results_emitted_behind_the_stored_position_are_not_pending() -> None:
     assert [level for level, _ in told(replace(FINE, owed=99, results_end=481))] == ["ok"]
 
 

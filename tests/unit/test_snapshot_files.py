@@ -87,7 +87,7 @@ async def test_a_directory_that_is_not_there_holds_nothing(tmp_path: Path) -> No
     assert await storage.get("x/manifest.json", 10) is None
 
 
-async def test_a_place_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+async def test_a_place_that_cannot_be_used_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     storage = open_storage(str(tmp_path / "file"))
     with pytest.raises(SnapshotError, match="can't be written: Not a directory"):
@@ -152,7 +152,7 @@ async def test_a_file_larger_than_its_manifest_says_is_not_read(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
-async def test_what_is_no_file_is_not_waited_for(tmp_path: Path, make: Callable[[Path], None]) -> None:
+async def test_missing_files_are_not_waited_for(tmp_path: Path, make: Callable[[Path], None]) -> None:
     (tmp_path / NAME).mkdir()
     make(tmp_path / NAME / "manifest.json")
     with pytest.raises(SnapshotError, match=r"is not a file|can't be read"):

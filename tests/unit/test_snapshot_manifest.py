@@ -59,7 +59,7 @@ def test_a_truncated_manifest_is_refused(cut: int) -> None:
 
 
 @pytest.mark.parametrize("text", [b"[]", b"null", b"{}", b'{"format": "waypost-snapshot", "version": 1}'])
-def test_what_is_no_manifest_is_refused(text: bytes) -> None:
+def test_an_invalid_manifest_is_refused(text: bytes) -> None:
     with pytest.raises(SnapshotError, match="can't be read"):
         Manifest.from_json(text, NAME)
 
@@ -198,7 +198,7 @@ JSON = st.recursive(
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(places(plain())), st.one_of(JSON, st.just(GONE)))
-def test_whatever_stands_in_a_manifest_the_error_is_ours(path: str, value: Any) -> None:
+def test_any_content_of_a_manifest_gives_our_own_error(path: str, value: Any) -> None:
     try:
         read = Manifest.from_json(written(put(plain(), path, value)), NAME)
     except SnapshotError:
@@ -229,7 +229,7 @@ def test_with_a_key_an_unsigned_manifest_is_read_only_if_that_is_allowed() -> No
 
 
 @pytest.mark.parametrize("signature", [None, 7, "", "ab" * 32, "\u00e9" * 64, ["a"]])
-def test_a_signature_that_is_none_is_refused(signature: Any) -> None:
+def test_an_invalid_signature_is_refused(signature: Any) -> None:
     fields = orjson.loads(manifest().to_json(KEY))
     with pytest.raises(SnapshotError, match="not signed"):
         Manifest.from_json(orjson.dumps({**fields, "hmac": signature}), NAME, KEY)

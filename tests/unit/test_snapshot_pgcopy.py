@@ -49,7 +49,7 @@ async def test_a_table_without_a_file_has_no_rows() -> None:
     assert [rows async for rows in rows_of(nothing())] == []
 
 
-async def test_what_is_cut_or_goes_on_is_refused() -> None:
+async def test_a_file_that_is_cut_or_too_long_is_refused() -> None:
     text = written([[b"one", None], [b"two", b"more"]])
     for size in range(1, len(text)):
         with pytest.raises(CopyFormatError, match="ends in the middle"):

@@ -88,7 +88,7 @@ def test_the_longest_tenant_has_room_for_its_slash() -> None:
     assert tenant_of(tenant_prefix(longest)) == longest
 
 
-def test_a_tenant_that_is_no_string_is_a_type_error() -> None:
+def test_a_tenant_that_is_not_a_string_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="not int"):
         check_tenant(7)  # type: ignore[arg-type]
 

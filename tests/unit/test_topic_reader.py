@@ -122,7 +122,7 @@ async def test_records_come_in_order_from_each_position_on() -> None:
         assert await taken(reader, 10) == {0: list(range(30, 40))}
 
 
-async def test_no_partition_is_given_before_the_others_again_and_again() -> None:
+async def test_no_partition_is_repeatedly_given_before_the_others() -> None:
     cluster = Cluster()
     async with reading(cluster) as reader:
         reader.read_only({A: 0, B: 0})

@@ -68,7 +68,7 @@ async def test_a_skipped_command_of_another_session_is_in_nobodys_way() -> None:
     assert await found(log, "mine:1") == LogPosition(0, made.offset)
 
 
-async def test_an_order_that_names_another_record_is_looked_at_once() -> None:
+async def test_an_order_that_names_another_record_is_checked_once() -> None:
     """Each look at the log is a connection of its own."""
     log = Log(piece=1)
     log.signed(EventType.CONFIGURE_AUTHORITY, authority_body(public_key("one")))

@@ -18,7 +18,7 @@ CLIENT: tuple[Mutant, ...] = (
         "failed-watermark-forgotten",
         "a watermark that could not be written is not written later",
         (Edit(SPOOL + "spooler:Spooler.settle", "self._marks[log_, partitions, partition] = row", "pass"),),
-        tests=(SPOOL_TESTS + "test_a_watermark_that_can_not_be_written_holds_up_its_partition_until_it_can",),
+        tests=(SPOOL_TESTS + "test_a_watermark_that_cannot_be_written_holds_up_its_partition_until_it_can",),
     ),
     Mutant(
         "one-watermark-for-all-partitions",

@@ -36,7 +36,7 @@ KAFKA: tuple[Mutant, ...] = (
         "producer-used-after-a-failure",
         "a producer whose append failed is used again",
         (Edit(PRODUCER + "append", "if not self._usable:", "if False:"),),
-        tests=_in(RESULTS, "test_after_a_cancelled_append_nothing_more_is_appended"),
+        tests=_in(RESULTS, "test_after_a_canceled_append_nothing_more_is_appended"),
     ),
     Mutant(
         "sequence-wraps",
@@ -148,7 +148,7 @@ KAFKA: tuple[Mutant, ...] = (
                 "return True",
             ),
         ),
-        tests=_in(TOGETHER, "test_a_partition_that_moved_gets_nothing_of_its_former_position"),
+        tests=_in(TOGETHER, "test_a_partition_that_moved_gets_no_records_from_its_former_position"),
     ),
     Mutant(
         "answer-of-another-partition",
@@ -242,7 +242,7 @@ KAFKA: tuple[Mutant, ...] = (
             f"append-sent-too-late-by-{clock}",
             f"a batch is sent however long ago its append began by {clock}",
             (Edit(BATCH + "may_be_sent", f" and {clock}() < self._until[{index}]", ""),),
-            tests=_in(APPENDS, "test_nothing_is_sent_after_its_time_even_by_a_loop_that_stood_still"),
+            tests=_in(APPENDS, "test_nothing_is_sent_after_its_time_even_by_a_loop_that_was_frozen"),
         )
         for index, clock in enumerate(("boottime", "walltime"))
     ),

@@ -161,7 +161,7 @@ PROTOCOL: tuple[Mutant, ...] = (
             ),
             _ANY_RECORD_ENDS_THE_TAIL,
         ),
-        tests=(FOUND + "test_an_end_that_a_former_leader_tells_is_not_taken_for_that_of_the_results_topic",),
+        tests=(FOUND + "test_an_end_from_a_former_leader_is_not_taken_for_that_of_the_results_topic",),
     ),
     Mutant("no-proof", "an owner that was frozen appends on what it knew before", (_NO_PROOF,)),
     Mutant(
@@ -204,7 +204,7 @@ PROTOCOL: tuple[Mutant, ...] = (
         "no-fence-after-a-lapse",
         "an owner whose proofs were too far apart appends without looking whether another one has",
         (Edit(EMISSION + "emit", "while proof.lapsed:", "while False:"),),
-        tests=(FOUND + "test_a_restore_to_the_moment_of_an_owner_that_stood_still_lets_it_double_nothing",),
+        tests=(FOUND + "test_a_restore_to_the_moment_of_a_frozen_owner_lets_it_double_nothing",),
     ),
     Mutant(
         "lapse-forgotten-during-the-fence",

@@ -193,7 +193,7 @@ RECOVERY: tuple[Mutant, ...] = (
         "forged-results-count",
         "an owner takes the results of any producer for those of owners",
         (Edit(TAIL + "EmittedTail.take", "producer_id not in self._owners:", "not self._owners:"),),
-        tests=(FOREIGN + "test_a_forged_result_does_not_stand_for_answers_that_are_owed",),
+        tests=(FOREIGN + "test_a_forged_result_does_not_replace_pending_answers",),
     ),
     Mutant(
         "accepted-records-count",
@@ -222,7 +222,7 @@ RECOVERY: tuple[Mutant, ...] = (
                 "if producer_id in ():",
             ),
         ),
-        tests=(FOREIGN + "test_results_of_workers_can_not_be_accepted",),
+        tests=(FOREIGN + "test_results_of_workers_cannot_be_accepted",),
     ),
     Mutant(
         "former-owners-are-forgotten",

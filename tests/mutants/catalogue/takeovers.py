@@ -115,7 +115,7 @@ TAKEOVERS: tuple[Mutant, ...] = (
         "offset-of-another-partition",
         "an owner gets the offset of another partition of its group",
         (Edit(OFFSETS + "OffsetLookup._send", "for asked in group]", "for asked in reversed(group)]"),),
-        tests=_in(ASKED, "test_what_is_asked_at_once_goes_in_one_request_for_each_broker"),
+        tests=_in(ASKED, "test_questions_asked_together_go_in_one_request_for_each_broker"),
     ),
     Mutant(
         "partition-asked-for-twice-in-a-request",
@@ -145,7 +145,7 @@ TAKEOVERS: tuple[Mutant, ...] = (
                 "for one in reversed(transactional_ids)]",
             ),
         ),
-        tests=_in(CLAIMED, "test_ids_that_are_claimed_at_once_are_looked_up_in_one_request"),
+        tests=_in(CLAIMED, "test_ids_that_are_claimed_together_are_looked_up_in_one_request"),
     ),
     Mutant(
         "coordinator-error-for-all",
@@ -157,7 +157,7 @@ TAKEOVERS: tuple[Mutant, ...] = (
                 "if error_code: raise for_code(error_code)(key)\n        found[key] = node",
             ),
         ),
-        tests=_in(CLAIMED, "test_each_id_has_an_error_of_its_own"),
+        tests=_in(CLAIMED, "test_each_id_has_its_own_error"),
     ),
     Mutant(
         "fence-of-another-id",
@@ -169,12 +169,12 @@ TAKEOVERS: tuple[Mutant, ...] = (
                 "for one in sorted(transactional_ids, reverse=True))",
             ),
         ),
-        tests=_in(CLAIMED, "test_each_id_has_an_error_of_its_own"),
+        tests=_in(CLAIMED, "test_each_id_has_its_own_error"),
     ),
     Mutant(
         "claim-error-for-all",
         "an error of one claim fails those of all others at the same broker",
         (Edit(CLAIMER + "_claim", "return_exceptions=True", "return_exceptions=False"),),
-        tests=_in(CLAIMED, "test_each_id_has_an_error_of_its_own"),
+        tests=_in(CLAIMED, "test_each_id_has_its_own_error"),
     ),
 )

@@ -56,7 +56,7 @@ TENANTS: tuple[Mutant, ...] = (
         "tenant-named-for-the-session",
         "a reader's tenant stays on its connection",
         (Edit("waypost.reader.pool:_naming", "'UTF8'), true)", "'UTF8'), false)"),),
-        tests=(READERS + "test_nothing_of_a_tenant_stays_on_a_connection",),
+        tests=(READERS + "test_no_tenant_stays_on_a_connection",),
     ),
     Mutant(
         "tenant-not-named-in-snapshots",

@@ -189,14 +189,14 @@ TERMS: tuple[Mutant, ...] = (
             ),
         ),
         tests=(
-            REPLACED + "test_a_log_that_was_replaced_while_its_owner_stood_still_is_noticed_when_it_wakes_up",
+            REPLACED + "test_a_log_that_was_replaced_while_its_owner_was_frozen_is_noticed_when_it_wakes_up",
         ),
     ),
     Mutant(
         "disturbances-passed-over",
         "an owner does not look at the command topic after what disturbed its fetch",
         (Edit(TERM + "Term.run", "if frozen or self._log.disturbances != disturbances:", "if frozen:"),),
-        tests=(REPLACED + "test_a_log_that_was_replaced_at_once_is_noticed_by_what_disturbed_the_fetch",),
+        tests=(REPLACED + "test_a_log_that_was_replaced_in_one_step_is_noticed_by_a_disturbed_fetch",),
     ),
     Mutant(
         "added-partitions-passed-over",
@@ -290,7 +290,7 @@ TERMS: tuple[Mutant, ...] = (
         "slow-batch-never-smaller",
         "a batch that the store can't finish in time is tried as it is, again and again",
         (Edit("waypost_worker.partition.failure:_Growth.halve", "max(1, count // 2)", "count"),),
-        tests=("tests/unit/test_failure.py::test_a_batch_that_was_too_slow_is_halved_at_once",),
+        tests=("tests/unit/test_failure.py::test_a_batch_that_was_too_slow_is_halved_immediately",),
     ),
     Mutant(
         "slow-batch-never-larger",
@@ -329,7 +329,7 @@ TERMS: tuple[Mutant, ...] = (
                 "]",
             ),
         ),
-        tests=(FAILING + "test_batches_of_one_fetch_are_told_apart",),
+        tests=(FAILING + "test_batches_of_one_fetch_are_distinguished",),
     ),
     Mutant(
         "failing-batch-kept",

@@ -18,40 +18,44 @@ _TIME: Final = b'"timestamp":"2026-11-24T08:24:59Z"'
 
 
 @dataclass(frozen=True)
-class DearBody:
-    """A body of a command and what is dear about it."""
+class ExpensiveBody:
+    """A body of a command and what is expensive about it."""
 
     kind: EventType
     what: str
     body: bytes
 
 
-def dear_bodies(size: int = WHOLE) -> Iterator[DearBody]:
+def expensive_bodies(size: int = WHOLE) -> Iterator[ExpensiveBody]:
     """Yield the bodies, each of at most ``size`` bytes and nearly that."""
     yield from _creates(size)
     yield from _imports(size)
     for kind in EventType.PIN, EventType.UNPIN, EventType.DELETE, EventType.ROLLBACK:
-        yield DearBody(
+        yield ExpensiveBody(
             kind, "an id that is a list of lists", _filled(b'{"checkpoint_id":[', b"[]", b"]}", size)
         )
-        yield DearBody(kind, "unknown fields", _counted(b"{", b'"%x":0', b"}", size))
-        yield DearBody(kind, "one field repeated", _filled(b"{", b'"checkpoint_id":"a"', b"}", size))
-        yield DearBody(kind, "white space", b'{"checkpoint_id":"a"' + b" " * (size - 21) + b"}")
+        yield ExpensiveBody(kind, "unknown fields", _counted(b"{", b'"%x":0', b"}", size))
+        yield ExpensiveBody(kind, "one field repeated", _filled(b"{", b'"checkpoint_id":"a"', b"}", size))
+        yield ExpensiveBody(kind, "white space", b'{"checkpoint_id":"a"' + b" " * (size - 21) + b"}")
     for kind in EventType.CLEAR, EventType.ERASE:
-        yield DearBody(kind, "unknown fields", _counted(b"{", b'"%x":0', b"}", size))
-        yield DearBody(kind, "a list of lists", _filled(b"[", b"[]", b"]", size))
-    yield DearBody(EventType.EXPIRE, "unknown fields", _counted(b"{", b'"%x":0', b"}", size))
-    yield DearBody(EventType.EXPIRE, "one field repeated", _filled(b"{", b'"pinned":true', b"}", size))
-    yield DearBody(EventType.EXPIRE, "a time of digits", b'{"idle_since":"' + b"1" * (size - 17) + b'"}')
-    yield DearBody(EventType.CONFIGURE_AUTHORITY, "unknown fields", _counted(b"{", b'"%x":0', b"}", size))
-    yield DearBody(EventType.CONFIGURE_AUTHORITY, "a long key", b'{"key":"' + b"A" * (size - 10) + b'"}')
-    yield DearBody(EventType.SKIP, "unknown fields", _counted(b"{", b'"%x":0', b"}", size))
+        yield ExpensiveBody(kind, "unknown fields", _counted(b"{", b'"%x":0', b"}", size))
+        yield ExpensiveBody(kind, "a list of lists", _filled(b"[", b"[]", b"]", size))
+    yield ExpensiveBody(EventType.EXPIRE, "unknown fields", _counted(b"{", b'"%x":0', b"}", size))
+    yield ExpensiveBody(EventType.EXPIRE, "one field repeated", _filled(b"{", b'"pinned":true', b"}", size))
+    yield ExpensiveBody(EventType.EXPIRE, "a time of digits", b'{"idle_since":"' + b"1" * (size - 17) + b'"}')
+    yield ExpensiveBody(
+        EventType.CONFIGURE_AUTHORITY, "unknown fields", _counted(b"{", b'"%x":0', b"}", size)
+    )
+    yield ExpensiveBody(EventType.CONFIGURE_AUTHORITY, "a long key", b'{"key":"' + b"A" * (size - 10) + b'"}')
+    yield ExpensiveBody(EventType.SKIP, "unknown fields", _counted(b"{", b'"%x":0', b"}", size))
     head = b'{"offset":1,"record":"00000000000000000000000000000000","reason":"'
-    yield DearBody(EventType.SKIP, "a long reason", head + b"a" * (size - len(head) - 2) + b'"}')
+    yield ExpensiveBody(EventType.SKIP, "a long reason", head + b"a" * (size - len(head) - 2) + b'"}')
     for kind in EventType.CONFIGURE, EventType.CONFIGURE_DEFAULTS:
-        yield DearBody(kind, "unknown fields", _counted(b"{", b'"%x":0', b"}", size))
-        yield DearBody(kind, "one field repeated", _filled(b"{", b'"keep_recent":1', b"}", size))
-        yield DearBody(kind, "a number of a million digits", b'{"max_age":1.' + b"0" * (size - 14) + b"}")
+        yield ExpensiveBody(kind, "unknown fields", _counted(b"{", b'"%x":0', b"}", size))
+        yield ExpensiveBody(kind, "one field repeated", _filled(b"{", b'"keep_recent":1', b"}", size))
+        yield ExpensiveBody(
+            kind, "a number of a million digits", b'{"max_age":1.' + b"0" * (size - 14) + b"}"
+        )
 
 
 _META: Final = b'{"name":"n","data":{},"metadata":{"a":['
@@ -96,13 +100,13 @@ LARGE_BODIES: Final[tuple[tuple[EventType, str, bytes, bytes, bytes], ...]] = (
 )
 
 
-def large_body(number: int, size: int) -> DearBody:
+def large_body(number: int, size: int) -> ExpensiveBody:
     """Return the body of this number in :data:`LARGE_BODIES`, of about this size."""
     kind, what, head, unit, tail = LARGE_BODIES[number]
-    return DearBody(kind, what, _filled(head, unit, tail, size))
+    return ExpensiveBody(kind, what, _filled(head, unit, tail, size))
 
 
-def _creates(size: int) -> Iterator[DearBody]:
+def _creates(size: int) -> Iterator[ExpensiveBody]:
     # Data fills a create of 1 MiB to its limit of 900 KiB.
     room = min(size, _DATA)
     for what, unit in {
@@ -115,41 +119,41 @@ def _creates(size: int) -> Iterator[DearBody]:
         "data of clocks in nanoseconds": b"1700000000000000000",
         "data of fractions with many digits": b"0.1234567890123456789012",
     }.items():
-        yield DearBody(EventType.CREATE, what, _filled(b'{"name":"n","data":{"a":[', unit, b"]}}", room))
-        yield DearBody(
+        yield ExpensiveBody(EventType.CREATE, what, _filled(b'{"name":"n","data":{"a":[', unit, b"]}}", room))
+        yield ExpensiveBody(
             EventType.CREATE,
             f"{what}, before the name",
             _filled(b'{"data":{"a":[', unit, b']},"name":"n"}', room),
         )
-    yield DearBody(
+    yield ExpensiveBody(
         EventType.CREATE, "data of keys", _counted(b'{"data":{', b'"%x":0', b'},"name":"n"}', room)
     )
-    yield DearBody(
+    yield ExpensiveBody(
         EventType.CREATE,
         "an integer that is too long, behind many that are not",
         _filled(b'{"name":"n","data":{"a":[', b"17000000000000000000", b",18446744073709551616]}}", room),
     )
-    yield DearBody(EventType.CREATE, "unknown fields", _counted(b"{", b'"%x":0', b"}", size))
+    yield ExpensiveBody(EventType.CREATE, "unknown fields", _counted(b"{", b'"%x":0', b"}", size))
     for what, unit in {"lists": b"[]", "large numbers": b"1e308", "objects": b'{"":0}'}.items():
         head = b'{"name":"n","data":{},"metadata":{"a":['
-        yield DearBody(EventType.CREATE, f"metadata of {what}", _filled(head, unit, b"]}}", size))
-    yield DearBody(
+        yield ExpensiveBody(EventType.CREATE, f"metadata of {what}", _filled(head, unit, b"]}}", size))
+    yield ExpensiveBody(
         EventType.CREATE,
         "metadata of keys",
         _counted(b'{"name":"n","data":{},"metadata":{', b'"%x":0', b"}}", size),
     )
-    yield DearBody(
+    yield ExpensiveBody(
         EventType.CREATE,
         "metadata of one key repeated",
         _filled(b'{"name":"n","data":{},"metadata":{', b'"a":{}', b"}}", size),
     )
 
 
-def _imports(size: int) -> Iterator[DearBody]:
+def _imports(size: int) -> Iterator[ExpensiveBody]:
     head, tail = b'{"checkpoints":[', b"]}"
-    yield DearBody(EventType.IMPORT, "empty items", _filled(head, b"{}", tail, size))
+    yield ExpensiveBody(EventType.IMPORT, "empty items", _filled(head, b"{}", tail, size))
     wrong = b'{"id":"","name":"","timestamp":"","data":[]}'
-    yield DearBody(EventType.IMPORT, "wrong items", _filled(head, wrong, tail, size))
+    yield ExpensiveBody(EventType.IMPORT, "wrong items", _filled(head, wrong, tail, size))
     for what, item in {
         "items as an export has them": b'{"id":"s:%d","name":"n",' + _TIME + b',"data":{},"metadata":{}}',
         "items in another order, with escapes": (
@@ -162,11 +166,11 @@ def _imports(size: int) -> Iterator[DearBody]:
         "foreign items": b'{"id":"%d","name":"n",' + _TIME + b',"data":{}}',
     }.items():
         items = (item % number for number in range(1, 10_001))
-        yield DearBody(EventType.IMPORT, what, _joined(head, items, tail, size))
+        yield ExpensiveBody(EventType.IMPORT, what, _joined(head, items, tail, size))
     one = b'{"checkpoints":[{"id":"a","name":"n",' + _TIME + b',"data":{"a":['
-    yield DearBody(EventType.IMPORT, "one item of empty lists", _filled(one, b"[]", b"]}}]}", size))
+    yield ExpensiveBody(EventType.IMPORT, "one item of empty lists", _filled(one, b"[]", b"]}}]}", size))
     repeated = b'{"checkpoints":[{"name":"n",' + _TIME + b',"data":{},'
-    yield DearBody(
+    yield ExpensiveBody(
         EventType.IMPORT, "one item with one field repeated", _filled(repeated, b'"id":"a"', b"}]}", size)
     )
 

@@ -4,8 +4,8 @@ import tracemalloc
 from types import SimpleNamespace
 
 import pytest
-from tests.support.dear_bodies import AT_ONCE, LARGE_BODIES, WHOLE, dear_bodies, large_body
-from tests.support.dear_bodies_page import PAGE, Cost, measure
+from tests.support.expensive_bodies import AT_ONCE, LARGE_BODIES, WHOLE, expensive_bodies, large_body
+from tests.support.expensive_bodies_page import PAGE, Cost, measure
 
 from waypost.wire.envelope import STRUCTURED, glimpse
 from waypost.wire.event_types import COMMAND_TYPES, EventType
@@ -22,43 +22,43 @@ MEMORY_OF_LARGE = 5
 
 @pytest.fixture(scope="module", params=[WHOLE, AT_ONCE], ids=["1 MiB", "256 KiB"])
 def costs(request: pytest.FixtureRequest) -> list[Cost]:
-    return measure(dear_bodies(request.param), turns=2)
+    return measure(expensive_bodies(request.param), turns=2)
 
 
 def test_every_body_is_as_large_as_its_topic_or_its_limit_allows() -> None:
     for size in (WHOLE, AT_ONCE):
-        for dear in dear_bodies(size):
-            large = min(size, 900 * 1024) if dear.kind == EventType.CREATE else size
-            assert 0.6 * large < len(dear.body) <= size, dear.what
+        for case in expensive_bodies(size):
+            large = min(size, 900 * 1024) if case.kind == EventType.CREATE else size
+            assert 0.6 * large < len(case.body) <= size, case.what
 
 
 def test_no_body_holds_up_the_event_loop_for_long(costs: list[Cost]) -> None:
     for cost in costs:
-        in_a_thread = len(cost.dear.body) > AT_ONCE
-        assert cost.decoding < (IN_A_THREAD if in_a_thread else ON_THE_LOOP), cost.dear.what
-        assert cost.deciding < ON_THE_LOOP, cost.dear.what
-        if cost.dear.kind != EventType.IMPORT:
-            assert cost.decoding < ON_THE_LOOP, cost.dear.what
+        in_a_thread = len(cost.case.body) > AT_ONCE
+        assert cost.decoding < (IN_A_THREAD if in_a_thread else ON_THE_LOOP), cost.case.what
+        assert cost.deciding < ON_THE_LOOP, cost.case.what
+        if cost.case.kind != EventType.IMPORT:
+            assert cost.decoding < ON_THE_LOOP, cost.case.what
 
 
 def test_no_body_takes_more_than_fifty_times_its_size_in_memory(costs: list[Cost]) -> None:
     for cost in costs:
-        assert cost.memory < MEMORY, cost.dear.what
+        assert cost.memory < MEMORY, cost.case.what
 
 
 def test_the_page_has_every_body_with_its_answer(costs: list[Cost]) -> None:
     page = PAGE.read_text(encoding="utf-8")
-    assert {cost.dear.kind for cost in costs} == set(COMMAND_TYPES)
+    assert {cost.case.kind for cost in costs} == set(COMMAND_TYPES)
     for cost in costs:
-        kind = cost.dear.kind.removeprefix("waypost.")
-        assert page.count(f"| `{kind}` | {cost.dear.what} | `") == 2
-        assert f"| `{kind}` | {cost.dear.what} | `{cost.outcome}` |" in page
+        kind = cost.case.kind.removeprefix("waypost.")
+        assert page.count(f"| `{kind}` | {cost.case.what} | `") == 2
+        assert f"| `{kind}` | {cost.case.what} | `{cost.outcome}` |" in page
 
 
 def test_a_body_that_only_a_compressed_batch_holds_is_never_parsed_whole() -> None:
     costs = measure([large_body(number, LARGE) for number in range(len(LARGE_BODIES))], turns=1)
     assert {cost.outcome for cost in costs} <= {"too-large", "invalid-body", "unknown-checkpoint"}
-    assert [cost.dear.what for cost in costs if cost.memory > MEMORY_OF_LARGE] == []
+    assert [cost.case.what for cost in costs if cost.memory > MEMORY_OF_LARGE] == []
 
 
 def test_a_structured_event_is_never_parsed_whole_to_find_its_id() -> None:

@@ -21,7 +21,7 @@ async def workers(stage: Scene) -> dict[str, Any]:
 
 
 @pytest.mark.long
-async def test_nobody_at_work(shared: Scene) -> None:
+async def test_no_worker_runs(shared: Scene) -> None:
     await shared.crew(2)
     await shared.answered(100)
     await shared.kill_all()

@@ -1,7 +1,7 @@
 """Commands that are small, or ordinary, and once stopped a partition by what they cost or answered.
 
 A worker process gets each of them from real servers, with a limit on its memory and an ordinary command behind it.
-tests/unit/test_dear_bodies.py holds what bodies cost without servers, tests/fuzz/test_corpus.py sends many more.
+tests/unit/test_expensive_bodies.py holds what bodies cost without servers, tests/fuzz/test_corpus.py sends many more.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""Measure the most expensive bodies: `python -m tests.support.dear_bodies_page` writes the page in docs/measured."""
+"""Measure the most expensive bodies: `python -m tests.support.expensive_bodies_page` writes its page in docs."""
 
 import gc
 import time
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import orjson
-from tests.support.dear_bodies import AT_ONCE, WHOLE, DearBody, dear_bodies
+from tests.support.expensive_bodies import AT_ONCE, WHOLE, ExpensiveBody, expensive_bodies
 
 from waypost.model.partition_state import PartitionState
 from waypost.wire.envelope import command_headers
@@ -24,8 +24,8 @@ _TURNS: Final = 5
 _INTRODUCTION: Final = """\
 # The most expensive bodies
 
-The bodies that cost a worker the most for their size. `python -m tests.support.dear_bodies_page` measures them and
-writes this page; `tests/unit/test_dear_bodies.py` measures them in every test run and checks the limits.
+The bodies that cost a worker the most for their size. `python -m tests.support.expensive_bodies_page` measures them and
+writes this page; `tests/unit/test_expensive_bodies.py` measures them in every test run and checks the limits.
 
 CPU time is in units of a loop of a million additions in the same run, which takes 28 ms on an idle Intel Xeon core at
 2.1 GHz with Python 3.11. **Decoding** is from the record to a command or a rejection. **Deciding** includes the result.
@@ -40,7 +40,7 @@ A body above 256 KiB is decoded in a thread, so it blocks the event loop only wh
 class Cost:
     """What a body costs: CPU in units of the loop, memory as a multiple of the body."""
 
-    dear: DearBody
+    case: ExpensiveBody
     outcome: str
     decoding: float
     deciding: float
@@ -56,17 +56,17 @@ class _Record:
     timestamp: int = 1_800_000_000_000
 
 
-def measure(bodies: Iterable[DearBody], turns: int = _TURNS) -> list[Cost]:
+def measure(bodies: Iterable[ExpensiveBody], turns: int = _TURNS) -> list[Cost]:
     """Measure bodies, the best of several turns each."""
     with _collector_as_in_a_worker():
         unit = min(_seconds(_loop) for _ in range(_TURNS))
-        return [_cost(dear, unit, turns) for dear in bodies]
+        return [_cost(case, unit, turns) for case in bodies]
 
 
-def _cost(dear: DearBody, unit: float, turns: int) -> Cost:
-    headers = command_headers("c-1", b"/agent", dear.kind.wire, b"2026-11-24T08:24:59.000000Z")
-    key = None if dear.kind in PARTITION_TYPES else b"s"
-    record: Any = _Record(dear.body, headers, key)
+def _cost(case: ExpensiveBody, unit: float, turns: int) -> Cost:
+    headers = command_headers("c-1", b"/agent", case.kind.wire, b"2026-11-24T08:24:59.000000Z")
+    key = None if case.kind in PARTITION_TYPES else b"s"
+    record: Any = _Record(case.body, headers, key)
     decoded = decode(record, 0, 1)
     decoding = min(_seconds(lambda: decode(record, 0, 1)) for _ in range(turns))
     deciding = min(_seconds(lambda: _decide(decoded)) for _ in range(turns))
@@ -75,7 +75,7 @@ def _cost(dear: DearBody, unit: float, turns: int) -> Cost:
     decode(record, 0, 1)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    return Cost(dear, outcome, decoding / unit, deciding / unit, peak / len(dear.body))
+    return Cost(case, outcome, decoding / unit, deciding / unit, peak / len(case.body))
 
 
 def _decide(decoded: Decoded) -> str:
@@ -114,10 +114,10 @@ def _collector_as_in_a_worker() -> Iterator[None]:
 def table(costs: list[Cost]) -> str:
     """Return the costs as a table, the most expensive of each type first."""
     rows = ["| command | body | answer | decoding | deciding | memory |", "|---|---|---|---|---|---|"]
-    for kind, group in groupby(costs, key=lambda cost: cost.dear.kind):
+    for kind, group in groupby(costs, key=lambda cost: cost.case.kind):
         for cost in sorted(group, key=lambda cost: -cost.decoding):
             rows.append(
-                f"| `{kind.removeprefix('waypost.')}` | {cost.dear.what} | `{cost.outcome}` | {cost.decoding:.2f} | "
+                f"| `{kind.removeprefix('waypost.')}` | {cost.case.what} | `{cost.outcome}` | {cost.decoding:.2f} | "
                 f"{cost.deciding:.2f} | {cost.memory:.0f} |"
             )
     return "\n".join(rows) + "\n"
@@ -130,7 +130,7 @@ def page() -> str:
         ("1 MiB, the most that a topic accepts by default", WHOLE),
         ("256 KiB, the most that is decoded on the event loop", AT_ONCE),
     ):
-        parts.append(f"## Bodies of {title}\n\n{table(measure(dear_bodies(size)))}")
+        parts.append(f"## Bodies of {title}\n\n{table(measure(expensive_bodies(size)))}")
     return "\n".join(parts)
 
 
