@@ -17,7 +17,7 @@ from waypost_worker.postgres.group_acquire import GroupAcquirer
 from waypost_worker.postgres.group_commit import GroupCommitter, overtaken
 from waypost_worker.postgres.pool import open_pool
 from waypost_worker.postgres.rows import PartitionCommit
-from waypost_worker.postgres.statements import DEFAULT_SCHEMA, statement
+from waypost_worker.postgres.statements import DEFAULT_SCHEMA, StatementForms, statement
 from waypost_worker.postgres.store import PostgresStore
 
 PARTITIONS = 4
@@ -54,12 +54,32 @@ class AlwaysInGroups(GroupCommitter):
         return places[part.partition]
 
 
+class WholeForms(StatementForms):
+    """Takes the whole statement, however little there is for it to do."""
+
+    def choose(self, parameters: Sequence[Any]) -> tuple[str, Sequence[Any]]:
+        return self.whole, parameters
+
+
+class AlwaysWhole(GroupCommitter):
+    """Commits every batch with the whole statement."""
+
+    def __init__(self, pool: Any, schema: str = DEFAULT_SCHEMA, timeout: float = 30) -> None:
+        super().__init__(pool, schema, timeout)
+        self._one = WholeForms("commit", schema)
+        self._several = WholeForms("commit_group", schema)
+
+
+class AlwaysWholeInGroups(AlwaysInGroups, AlwaysWhole):
+    pass
+
+
 class PostgresStores:
     """A migrated database on the real Postgres."""
 
     def __init__(self, dsn: str, committer: type[GroupCommitter]) -> None:
         self._dsn = dsn
-        self._committer = committer
+        self.committer = committer
         self._pools: list[Any] = []
 
     async def open(self, partition: int = 0) -> Store:
@@ -69,7 +89,7 @@ class PostgresStores:
     async def open_together(self, partitions: Sequence[int]) -> list[Store]:
         pool = await open_pool(self._dsn, size=2, timeout=10)
         self._pools.append(pool)
-        shared = {"committer": self._committer(pool), "acquirer": GroupAcquirer(pool)}
+        shared = {"committer": self.committer(pool), "acquirer": GroupAcquirer(pool)}
         return [PostgresStore(pool, partition, **shared) for partition in partitions]
 
     async def request_skip(self, partition: int, offset: int) -> bool:
@@ -103,12 +123,16 @@ async def postgres_stores(
         await stores.close()
 
 
-# A batch is committed by one statement if it goes alone and by another if it goes in a group. Both keep all promises.
+# A batch is committed by one statement if it goes alone and by another if it goes in a group, and by a shorter form of
+# either if it has nothing rare. All of them keep all promises.
 STORES = [
-    pytest.param(postgres_stores, id="postgres", marks=pytest.mark.servers),
-    pytest.param(
-        partial(postgres_stores, committer=AlwaysInGroups), id="postgres-groups", marks=pytest.mark.servers
-    ),
+    pytest.param(partial(postgres_stores, committer=committer), id=name, marks=pytest.mark.servers)
+    for name, committer in (
+        ("postgres", GroupCommitter),
+        ("postgres-groups", AlwaysInGroups),
+        ("postgres-whole", AlwaysWhole),
+        ("postgres-whole-groups", AlwaysWholeInGroups),
+    )
 ]
 
 

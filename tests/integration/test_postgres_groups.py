@@ -13,7 +13,7 @@ from waypost_worker.partition.ports import Changes, Commit, FencedError, TimedOu
 from waypost_worker.postgres.group_commit import GroupCommitter
 from waypost_worker.postgres.pool import open_pool
 from waypost_worker.postgres.rows import PartitionCommit
-from waypost_worker.postgres.statements import statement
+from waypost_worker.postgres.statements import StatementForms, statement
 from waypost_worker.postgres.store import PostgresStore
 
 
@@ -94,11 +94,14 @@ async def test_partitions_with_a_session_in_common_are_committed_one_by_one(proc
     assert sorted(process.committer.groups) == [[0], [0, 1, 2], [1], [2]]
 
 
-@pytest.mark.parametrize("name", ["commit_group", "record_claim", "save_position"])
+STATEMENTS = {name: statement(name) for name in ("commit_group", "record_claim", "save_position")}
+STATEMENTS["short commit_group"] = StatementForms("commit_group").short
+
+
+@pytest.mark.parametrize("sql", STATEMENTS.values(), ids=STATEMENTS)
 async def test_the_statement_finds_rows_by_their_place_in_the_order_of_partitions(
-    process: Process, name: str
+    process: Process, sql: str
 ) -> None:
-    sql = statement(name)
     async with process.pool.acquire() as connection:
         await connection.execute(f"prepare guarded as {sql}")
         nothing = ", ".join(["null"] * max(number for number in range(1, 80) if f"${number}" in sql))

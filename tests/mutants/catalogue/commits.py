@@ -9,6 +9,8 @@ COMMITTER = "waypost_worker.postgres.group_commit:GroupCommitter."
 GROUPS = "tests/conformance/test_store_groups.py::"
 APPENDS = "tests/integration/test_group_append.py::"
 SQL_GROUPS = "tests/integration/test_postgres_groups.py::"
+FORMS = "waypost_worker.postgres.statements:StatementForms."
+BATCHES = "tests/conformance/test_store_batches.py::"
 
 
 def _in(file: str, *tests: str) -> tuple[str, ...]:
@@ -50,8 +52,8 @@ COMMITS: tuple[Mutant, ...] = (
             ("pinned", "where p.partition = any (passed.partitions)"),
             ("touched", "where t.partition = any (passed.partitions)\n    on conflict"),
             ("forgotten", "where f.partition = any (passed.partitions)"),
-            ("remembered", "where t.partition = any (passed.partitions)\n),\noutdated"),
-            ("refused", "where t.partition = any (passed.partitions)\n)\n\nselect"),
+            ("remembered", "where t.partition = any (passed.partitions)\n)\n\nselect"),
+            ("refused", "where t.partition = any (passed.partitions)\n),\n-- :rare"),
         )
     ),
     Mutant(
@@ -190,5 +192,41 @@ COMMITS: tuple[Mutant, ...] = (
             ),
         ),
         tests=_in(APPENDS, "test_each_partition_of_a_request_is_judged_by_itself"),
+    ),
+    Mutant(
+        "short-commit-of-a-batch-with-drops",
+        "the short form of a commit is taken for any batch, with drops or without",
+        (Edit(FORMS + "choose", "if all(one in _EMPTY for one in self._left_out(parameters)):", "if True:"),),
+        tests=_in(BATCHES, "test_dropped_ones_are_gone_and_their_number_may_come_again"),
+    ),
+    Mutant(
+        "short-commit-if-a-part-is-empty",
+        "the short form of a commit is taken as soon as one of the parts that it leaves out has nothing to do",
+        (Edit(FORMS + "choose", "if all(", "if any("),),
+        tests=("tests/unit/test_statement_forms.py",),
+    ),
+    Mutant(
+        "short-commit-with-values-of-other-parameters",
+        "the short form of a commit gets the first parameters of the whole one instead of its own",
+        (Edit(FORMS + "choose", "self._kept(parameters)", "parameters[: len(self._kept(parameters))]"),),
+        tests=("tests/unit/test_statement_forms.py",),
+    ),
+    Mutant(
+        "short-group-though-rejections-make-room",
+        "the short form of a group is taken though rejected commands have to make room",
+        (
+            Edit(
+                "waypost_worker.postgres.rows:group_parameters",
+                "_array(rejected_below) if any(rejected_below) else _NOTHING",
+                "_NOTHING",
+            ),
+        ),
+        tests=_in(BATCHES, "test_rejected_commands_make_room_for_newer_ones"),
+    ),
+    Mutant(
+        "erasure-in-a-group-without-limit-forgets-nothing",
+        "a group in which no rejected commands make room deletes none of an erased session either",
+        (Edit(GROUP, "coalesce(b.rejected_below, 0) as rejected_below", "b.rejected_below"),),
+        tests=("tests/conformance/test_store_erasure.py",),
     ),
 )

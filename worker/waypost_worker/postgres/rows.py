@@ -77,6 +77,7 @@ def group_parameters(parts: Sequence[PartitionCommit]) -> list[Any]:
     commits = [part.commit for part in parts]
     changes, homes = _merged(parts)
     outbox = [commit.outbox for commit in commits]
+    rejected_below = [commit.changes.rejected_below for commit in commits]
     settings = [_settings(commit.changes) for commit in commits]
     rejected = [(part.partition, row) for part in parts for row in part.commit.changes.kept_rejections()]
 
@@ -97,7 +98,7 @@ def group_parameters(parts: Sequence[PartitionCommit]) -> list[Any]:
         _array([commit.by_owner for commit in commits]),
         *(list(column) if any(column) else [] for column in zip(*settings, strict=True)),
         _array([part.emitted for part in parts]),
-        _array([commit.changes.rejected_below for commit in commits]),
+        _array(rejected_below) if any(rejected_below) else _NOTHING,
         _array([one.first_offset for one in outbox]),
         _array([one.last_offset for one in outbox]),
         *_slices([one.payload for one in outbox]),

@@ -8,6 +8,9 @@
 -- costs more than all else about it. Times in them are microseconds since 1970, made timestamps in two steps, for one
 -- that multiplied them all would be inexact far from there: it counts in double precision.
 
+-- The lines between "rare:" and ":rare" have nothing to do for most batches, and cost a quarter of a small commit even
+-- so. statements.py makes a short form without them, which is used if every parameter that only they read is empty.
+
 -- $1 partition, $2 where its row is (see store.py) or null, $3 epoch, $4 expected offset, $62 and $63 the producer id
 -- and epoch that are recorded, for after a restore an epoch may come twice; $5 next offset,
 -- $6 anchor, $7 emitted, $8 results offset, $12 default policy, $13 ids of the last commands about the partition, $56 which
@@ -46,6 +49,7 @@ owed as (
     insert into waypost.outbox (partition, first_offset, last_offset, payload)
     select partition, $9, $10, $11 from owner where $10 > $7
 ),
+-- rare:
 -- $14 session ids, $15 numbers
 dropped as (
     delete from waypost.checkpoints c
@@ -53,6 +57,50 @@ dropped as (
     where c.session_id = d.session_id and c.number = d.number
     returning c.number
 ),
+-- $29 session ids, $30 numbers, $31 pins
+pinned as (
+    update waypost.checkpoints c
+    set pinned = p.pinned
+    from owner, unnest($29::text::text[], $30::text::bigint[], $31::text::boolean[]) as p (session_id, number, pinned)
+    where c.session_id = p.session_id and c.number = p.number
+),
+-- $37 session ids, $38 the lowest positions still remembered
+forgotten as (
+    delete from waypost.recent_commands r
+    using owner, unnest($37::text::text[], $38::text::bigint[]) as f (session_id, below)
+    where r.session_id = f.session_id and r.position < f.below
+),
+-- $55: rejected commands of lower offsets are dropped; 0 if there are none to drop, which saves the look
+outdated as (
+    delete from waypost.rejected_commands r
+    using owner
+    where $55::bigint > 0 and r.partition = owner.partition and r."offset" < $55
+),
+-- $60 sessions, $61 offsets below which their rejected commands go: the sessions are erased
+erased as (
+    delete from waypost.rejected_commands r
+    using owner, unnest($60::text::text[], $61::text::bigint[]) as e (session_id, below)
+    where $60::text <> '{}' -- known before anything is looked up
+      and r.partition = owner.partition
+      and ($55::bigint <= 0 or r."offset" >= $55) -- no part deletes what another part deletes
+      and r."offset" < e.below
+      and r.session_id = e.session_id
+),
+-- $43 to $51, $53 and $54: one array for each column
+refused as (
+    insert into waypost.rejected_commands (
+        partition, "offset", session_id, command_id, code, message, key, value, headers, recorded_at, value_bytes,
+        headers_bytes
+    )
+    select owner.partition, t.*
+    from
+        owner,
+        unnest(
+            $43::bigint[], $44::text[], $45::text[], $46::text[], $47::text[], $48::bytea[], $49::bytea[],
+            $50::bytea[], $51::timestamptz[], $53::bigint[], $54::bigint[]
+        ) as t
+),
+-- :rare
 -- $16 to $28: one array for each column; $22 is all data in a row, cut by $23 starts and $24 lengths. An array of
 -- bytea would be copied element by element on both sides, which costs several times as much. A column that has
 -- nothing to say comes empty ($18, $25, $26): unnest then gives nulls beside the others.
@@ -87,15 +135,10 @@ put as (
             unnest($27::text::text[]) as command_id,
             unnest($28::text::bigint[]) as position
         from owner
+        -- rare:
         where (select count(*) from dropped) >= 0 -- always so, and known only when the drops are done
+        -- :rare
     ) as p
-),
--- $29 session ids, $30 numbers, $31 pins
-pinned as (
-    update waypost.checkpoints c
-    set pinned = p.pinned
-    from owner, unnest($29::text::text[], $30::text::bigint[], $31::text::boolean[]) as p (session_id, number, pinned)
-    where c.session_id = p.session_id and c.number = p.number
 ),
 -- $32 session ids, $33 counters, $34 policies, $35 live checkpoints, $36 recorded_at of the last commands and $52
 -- of the first: where a batch is cut must not show in what is stored; $59 when they were erased, or empty
@@ -125,12 +168,6 @@ touched as (
         last_recorded_at = excluded.last_recorded_at,
         erased_at = excluded.erased_at
 ),
--- $37 session ids, $38 the lowest positions still remembered
-forgotten as (
-    delete from waypost.recent_commands r
-    using owner, unnest($37::text::text[], $38::text::bigint[]) as f (session_id, below)
-    where r.session_id = f.session_id and r.position < f.below
-),
 -- $39 session ids, $40 positions, $41 command ids, $42 numbers
 remembered as (
     insert into waypost.recent_commands (session_id, position, command_id, number)
@@ -139,36 +176,6 @@ remembered as (
         owner,
         unnest($39::text::text[], $40::text::bigint[], $41::text::text[], $42::text::bigint[])
             as t (session_id, position, command_id, number)
-),
--- $55: rejected commands of lower offsets are dropped; 0 if there are none to drop, which saves the look
-outdated as (
-    delete from waypost.rejected_commands r
-    using owner
-    where $55::bigint > 0 and r.partition = owner.partition and r."offset" < $55
-),
--- $60 sessions, $61 offsets below which their rejected commands go: the sessions are erased
-erased as (
-    delete from waypost.rejected_commands r
-    using owner, unnest($60::text::text[], $61::text::bigint[]) as e (session_id, below)
-    where $60::text <> '{}' -- known before anything is looked up
-      and r.partition = owner.partition
-      and ($55::bigint <= 0 or r."offset" >= $55) -- no part deletes what another part deletes
-      and r."offset" < e.below
-      and r.session_id = e.session_id
-),
--- $43 to $51, $53 and $54: one array for each column
-refused as (
-    insert into waypost.rejected_commands (
-        partition, "offset", session_id, command_id, code, message, key, value, headers, recorded_at, value_bytes,
-        headers_bytes
-    )
-    select owner.partition, t.*
-    from
-        owner,
-        unnest(
-            $43::bigint[], $44::text[], $45::text[], $46::text[], $47::text[], $48::bytea[], $49::bytea[],
-            $50::bytea[], $51::timestamptz[], $53::bigint[], $54::bigint[]
-        ) as t
 )
 
 select place from owner

@@ -12,8 +12,8 @@
 -- recorded, $6 expected offset; $7 next offset, $8 anchor, in hex, $9 emitted, $10 results offset, $11 whether an owner
 -- commits; null if they stay: $12 default policy, $13 ids of the last commands about the partition, $14 which rejected
 -- commands are kept, $15 the partition's authority. $16 the "emitted" that is stored, as the owner knows it; $17 rejected
--- commands of lower offsets are dropped, 0 if there are none to drop; $18 first and $19 last offset of the outbox entry,
--- $21 where its payload begins in $20 and $22 how long it is
+-- commands of lower offsets are dropped, 0 if there are none to drop, and empty if no partition has any; $18 first and
+-- $19 last offset of the outbox entry, $21 where its payload begins in $20 and $22 how long it is
 with owner as materialized (
     update waypost.partitions p
     set next_offset = b.next_offset,
@@ -29,11 +29,17 @@ with owner as materialized (
         $1::text::integer[], $2::text::tid[], $3::text::bigint[], $4::text::bigint[], $5::text::integer[],
         $6::text::bigint[], $7::text::bigint[], $8::text::text[], $9::text::bigint[], $10::text::bigint[],
         $11::text::boolean[], $12::jsonb[], $13::jsonb[], $14::jsonb[], $15::jsonb[], $16::text::bigint[],
-        $17::text::bigint[], $18::text::bigint[], $19::text::bigint[], $21::text::integer[], $22::text::integer[]
+        -- rare:
+        $17::text::bigint[],
+        -- :rare
+        $18::text::bigint[], $19::text::bigint[], $21::text::integer[], $22::text::integer[]
     ) as b (
         partition, place, epoch, producer_id, producer_epoch, expected_offset, next_offset, anchor, emitted,
         results_offset, by_owner, default_policy, default_commands, rejected_window, authority, emitted_before,
-        rejected_below, first_offset, last_offset, payload_start, payload_length
+        -- rare:
+        rejected_below,
+        -- :rare
+        first_offset, last_offset, payload_start, payload_length
     )
     where p.ctid = coalesce(b.place, (select q.ctid from waypost.partitions q where q.partition = b.partition))
       and p.partition is not distinct from b.partition -- "=" would be looked up by key, among all old versions
@@ -46,7 +52,9 @@ with owner as materialized (
         p.ctid as place,
         b.emitted,
         b.emitted_before,
-        b.rejected_below,
+        -- rare:
+        coalesce(b.rejected_below, 0) as rejected_below,
+        -- :rare
         b.first_offset,
         b.last_offset,
         b.payload_start,
@@ -69,6 +77,7 @@ owed as (
     from owner
     where last_offset > emitted
 ),
+-- rare:
 -- $23 partitions, $24 session ids, $25 numbers
 dropped as (
     delete from waypost.checkpoints c
@@ -77,44 +86,6 @@ dropped as (
         unnest($23::text::integer[], $24::text::text[], $25::text::bigint[]) as d (partition, session_id, number)
     where d.partition = any (passed.partitions) and c.session_id = d.session_id and c.number = d.number
     returning c.number
-),
--- $26 to $39: one array for each column; $33 is all data in a row, cut by $34 starts and $35 lengths
-put as (
-    insert into waypost.checkpoints (
-        session_id, number, imported_id, name, taken_at, recorded_at, data, metadata, pinned, command_id,
-        position
-    )
-    select
-        p.session_id,
-        p.number,
-        p.imported_id,
-        p.name,
-        to_timestamp(p.taken_at / 1000000) + p.taken_at % 1000000 * interval '1 microsecond',
-        to_timestamp(p.recorded_at / 1000000) + p.recorded_at % 1000000 * interval '1 microsecond',
-        p.data,
-        coalesce(p.metadata, '{}'),
-        coalesce(p.pinned, false),
-        p.command_id,
-        p.position
-    from (
-        select
-            passed.partitions as passed,
-            unnest($26::text::integer[]) as partition,
-            unnest($27::text::text[]) as session_id,
-            unnest($28::text::bigint[]) as number,
-            unnest($29::text::text[]) as imported_id,
-            unnest($30::text::text[]) as name,
-            unnest($31::text::bigint[]) as taken_at,
-            unnest($32::text::bigint[]) as recorded_at,
-            substring($33::bytea from unnest($34::text::integer[]) for unnest($35::text::integer[])) as data,
-            unnest($36::jsonb[]) as metadata,
-            unnest($37::text::boolean[]) as pinned,
-            unnest($38::text::text[]) as command_id,
-            unnest($39::text::bigint[]) as position
-        from passed
-        where (select count(*) from dropped) >= 0 -- always so, and known only when the drops are done
-    ) as p
-    where p.partition = any (p.passed)
 ),
 -- $40 partitions, $41 session ids, $42 numbers, $43 pins
 pinned as (
@@ -126,35 +97,6 @@ pinned as (
             as p (partition, session_id, number, pinned)
     where p.partition = any (passed.partitions) and c.session_id = p.session_id and c.number = p.number
 ),
--- $44 partitions, $45 session ids, $46 counters, $47 policies, $48 live checkpoints, $49 recorded_at of the last
--- commands and $50 of the first; $71 when they were erased, or empty
-touched as (
-    insert into waypost.sessions (
-        session_id, partition, counter, policy, checkpoints, first_recorded_at, last_recorded_at, erased_at
-    )
-    select
-        t.session_id,
-        t.partition,
-        t.counter,
-        t.policy,
-        t.checkpoints,
-        to_timestamp(t.begun / 1000000) + t.begun % 1000000 * interval '1 microsecond',
-        to_timestamp(t.recorded_at / 1000000) + t.recorded_at % 1000000 * interval '1 microsecond',
-        to_timestamp(t.erased_at / 1000000) + t.erased_at % 1000000 * interval '1 microsecond'
-    from
-        passed,
-        unnest(
-            $44::text::integer[], $45::text::text[], $46::text::bigint[], $47::jsonb[], $48::text::integer[],
-            $49::text::bigint[], $50::text::bigint[], $71::text::bigint[]
-        ) as t (partition, session_id, counter, policy, checkpoints, recorded_at, begun, erased_at)
-    where t.partition = any (passed.partitions)
-    on conflict (session_id) do update
-    set counter = excluded.counter,
-        policy = excluded.policy,
-        checkpoints = excluded.checkpoints,
-        last_recorded_at = excluded.last_recorded_at,
-        erased_at = excluded.erased_at
-),
 -- $51 partitions, $52 session ids, $53 the lowest positions still remembered
 forgotten as (
     delete from waypost.recent_commands r
@@ -162,17 +104,6 @@ forgotten as (
         passed,
         unnest($51::text::integer[], $52::text::text[], $53::text::bigint[]) as f (partition, session_id, below)
     where f.partition = any (passed.partitions) and r.session_id = f.session_id and r.position < f.below
-),
--- $54 partitions, $55 session ids, $56 positions, $57 command ids, $58 numbers
-remembered as (
-    insert into waypost.recent_commands (session_id, position, command_id, number)
-    select t.session_id, t.position, t.command_id, t.number
-    from
-        passed,
-        unnest(
-            $54::text::integer[], $55::text::text[], $56::text::bigint[], $57::text::text[], $58::text::bigint[]
-        ) as t (partition, session_id, position, command_id, number)
-    where t.partition = any (passed.partitions)
 ),
 outdated as (
     delete from waypost.rejected_commands r
@@ -208,6 +139,87 @@ refused as (
             partition, "offset", session_id, command_id, code, message, key, value, headers, recorded_at,
             value_bytes, headers_bytes
         )
+    where t.partition = any (passed.partitions)
+),
+-- :rare
+-- $26 to $39: one array for each column; $33 is all data in a row, cut by $34 starts and $35 lengths
+put as (
+    insert into waypost.checkpoints (
+        session_id, number, imported_id, name, taken_at, recorded_at, data, metadata, pinned, command_id,
+        position
+    )
+    select
+        p.session_id,
+        p.number,
+        p.imported_id,
+        p.name,
+        to_timestamp(p.taken_at / 1000000) + p.taken_at % 1000000 * interval '1 microsecond',
+        to_timestamp(p.recorded_at / 1000000) + p.recorded_at % 1000000 * interval '1 microsecond',
+        p.data,
+        coalesce(p.metadata, '{}'),
+        coalesce(p.pinned, false),
+        p.command_id,
+        p.position
+    from (
+        select
+            passed.partitions as passed,
+            unnest($26::text::integer[]) as partition,
+            unnest($27::text::text[]) as session_id,
+            unnest($28::text::bigint[]) as number,
+            unnest($29::text::text[]) as imported_id,
+            unnest($30::text::text[]) as name,
+            unnest($31::text::bigint[]) as taken_at,
+            unnest($32::text::bigint[]) as recorded_at,
+            substring($33::bytea from unnest($34::text::integer[]) for unnest($35::text::integer[])) as data,
+            unnest($36::jsonb[]) as metadata,
+            unnest($37::text::boolean[]) as pinned,
+            unnest($38::text::text[]) as command_id,
+            unnest($39::text::bigint[]) as position
+        from passed
+        -- rare:
+        where (select count(*) from dropped) >= 0 -- always so, and known only when the drops are done
+        -- :rare
+    ) as p
+    where p.partition = any (p.passed)
+),
+-- $44 partitions, $45 session ids, $46 counters, $47 policies, $48 live checkpoints, $49 recorded_at of the last
+-- commands and $50 of the first; $71 when they were erased, or empty
+touched as (
+    insert into waypost.sessions (
+        session_id, partition, counter, policy, checkpoints, first_recorded_at, last_recorded_at, erased_at
+    )
+    select
+        t.session_id,
+        t.partition,
+        t.counter,
+        t.policy,
+        t.checkpoints,
+        to_timestamp(t.begun / 1000000) + t.begun % 1000000 * interval '1 microsecond',
+        to_timestamp(t.recorded_at / 1000000) + t.recorded_at % 1000000 * interval '1 microsecond',
+        to_timestamp(t.erased_at / 1000000) + t.erased_at % 1000000 * interval '1 microsecond'
+    from
+        passed,
+        unnest(
+            $44::text::integer[], $45::text::text[], $46::text::bigint[], $47::jsonb[], $48::text::integer[],
+            $49::text::bigint[], $50::text::bigint[], $71::text::bigint[]
+        ) as t (partition, session_id, counter, policy, checkpoints, recorded_at, begun, erased_at)
+    where t.partition = any (passed.partitions)
+    on conflict (session_id) do update
+    set counter = excluded.counter,
+        policy = excluded.policy,
+        checkpoints = excluded.checkpoints,
+        last_recorded_at = excluded.last_recorded_at,
+        erased_at = excluded.erased_at
+),
+-- $54 partitions, $55 session ids, $56 positions, $57 command ids, $58 numbers
+remembered as (
+    insert into waypost.recent_commands (session_id, position, command_id, number)
+    select t.session_id, t.position, t.command_id, t.number
+    from
+        passed,
+        unnest(
+            $54::text::integer[], $55::text::text[], $56::text::bigint[], $57::text::text[], $58::text::bigint[]
+        ) as t (partition, session_id, position, command_id, number)
     where t.partition = any (passed.partitions)
 )
 
