@@ -20,6 +20,7 @@ BUGS: Final = frozenset(
         "append-without-epoch-check",
         "tail-read-before-the-fence",
         "position-without-its-command",
+        "position-past-results-to-compare",
         "no-wait-after-a-new-producer-id",
         "compare-and-set-without-the-producer",
         "no-fence-after-a-lapsed-proof",
@@ -149,13 +150,16 @@ def explore(limits: Limits, bug: str | None = None) -> Outcome:
 
 
 def unsound(world: World) -> str | None:
-    """Say what a state breaks: order and uniqueness of results, or a command applied and never to be answered."""
+    """Say what a state breaks: a result is doubled, out of order or will be missing, or can never be compared."""
     answered = [one for one in world.results if not isinstance(one, Fence)]
     if answered != sorted(set(answered)):
         return f"results doubled or out of order: {answered}"
     for command in range(world.row.next_offset):
         if command not in answered and command not in world.row.outbox:
             return f"command {command} was applied, and is neither answered nor in the outbox; results: {answered}"
+    for result in world.results[: world.row.results_offset]:
+        if not isinstance(result, Fence) and result >= world.row.next_offset:
+            return f"the result of {result} precedes the results position, so no owner will compare it"
     return None
 
 
@@ -394,7 +398,7 @@ class _Step:
 
     def _position(self, owner: Owner, next_offset: int) -> tuple[int, int]:
         # Until the log is past R, the stored results position stays the one that was found.
-        if next_offset <= owner.highest:
+        if next_offset <= owner.highest and self._bug != "position-past-results-to-compare":
             return owner.row.emitted, owner.row.results_offset
         if self._bug == "position-without-its-command":
             return owner.row.emitted, owner.end

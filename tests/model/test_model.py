@@ -9,6 +9,7 @@ HARMED = {
     "append-without-epoch-check": Limits(commands=1),
     "tail-read-before-the-fence": Limits(commands=1),
     "position-without-its-command": Limits(claims=2),
+    "position-past-results-to-compare": Limits(commands=1, losses=1, claims=2),
     "no-wait-after-a-new-producer-id": Limits(commands=1, new_ids=1),
     "compare-and-set-without-the-producer": Limits(losses=1, new_ids=1, claims=2),
     "no-fence-after-a-lapsed-proof": Limits(losses=1, new_ids=1, claims=2, restorable=3),
