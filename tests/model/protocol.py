@@ -8,10 +8,12 @@ result is doubled, out of order or missing. docs/model.md maps the steps to the 
 Owns the rules of the protocol as they are meant, without a line of the code that implements them. Pure.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, NamedTuple
+
+from tests.model.search import Outcome, search
 
 #: Guards of the protocol. A bug is one of them taken away, or one step done in another order.
 BUGS: Final = frozenset(
@@ -46,6 +48,22 @@ class Fence(NamedTuple):
     producer_epoch: int
 
 
+class Batch(NamedTuple):
+    """A command as an owner commits it. ``new`` is the result that it adds to the outbox, if there is one."""
+
+    epoch: int
+    command: int
+    producer: Fence | None
+    emitted: int
+    results_offset: int
+    new: tuple[int, ...]
+
+    def applied_to(self, row: Row) -> Row:
+        """Return the row with this batch, whether or not it may be applied."""
+        outbox = tuple(one for one in (*row.outbox, *self.new) if one > self.emitted)
+        return Row(self.command + 1, row.epoch, self.emitted, self.results_offset, outbox, row.producer)
+
+
 class Owner(NamedTuple):
     """One process that wants the partition. ``row`` is Postgres as it last saw it.
 
@@ -55,7 +73,8 @@ class Owner(NamedTuple):
     ``highest`` is R, ``end`` the results offset it expects next, and ``owed`` the committed results that it still has
     to append. ``proof`` is how old its last proof of ownership may be: ``fresh``; ``old``, older than the fence of
     another owner; or ``expired``, once that one has waited. ``lapsed`` says that it went without proof for so long
-    and then proved its ownership again.
+    and then proved its ownership again. ``committing`` and ``appending`` say that it waits for the answer to a request
+    that it shares with another partition (tests/model/groups.py).
     """
 
     step: str = "out"
@@ -68,6 +87,8 @@ class Owner(NamedTuple):
     owed: tuple[int, ...] = ()
     proof: str = "fresh"
     lapsed: bool = False
+    committing: bool = False
+    appending: bool = False
 
     @property
     def fence(self) -> Fence:
@@ -77,6 +98,17 @@ class Owner(NamedTuple):
     def proved(self) -> "Owner":
         """Note that Postgres just took a statement that only an owner can succeed with."""
         return self._replace(proof="fresh", lapsed=self.lapsed or self.proof == "expired")
+
+    def committed(self, batch: Batch) -> "Owner":
+        """Note that Postgres took a batch."""
+        seen = self.row._replace(next_offset=batch.command + 1)
+        return self.proved()._replace(row=seen, owed=self.owed + batch.new, committing=False)
+
+    def appended(self) -> "Owner":
+        """Note that the first result that it owed is where it was expected."""
+        return self._replace(
+            step="running", emitted=self.owed[0], end=self.end + 1, owed=self.owed[1:], appending=False
+        )
 
 
 class World(NamedTuple):
@@ -110,20 +142,16 @@ class Limits:
     owners: int = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What exploring found. ``violation`` is None if every state is sound; ``path`` leads to the first that is not."""
-
-    states: int
-    violation: str | None
-    path: tuple[str, ...]
-
-
 def explore(limits: Limits, bug: str | None = None) -> Outcome:
     """Visit every reachable state, nearest first, and stop at the first unsound one."""
     if bug is not None and bug not in BUGS:
         raise ValueError(f"unknown bug {bug!r}; known are {', '.join(sorted(BUGS))}")
-    start = World(
+    return search(start(limits), partial(successors, limits=limits, bug=bug), unsound)
+
+
+def start(limits: Limits) -> World:
+    """Return the world before anybody has claimed the partition."""
+    return World(
         Row(),
         (),
         (),
@@ -135,18 +163,6 @@ def explore(limits: Limits, bug: str | None = None) -> Outcome:
         limits.new_ids,
         limits.claims,
     )
-    came: dict[World, tuple[World, str] | None] = {start: None}
-    waiting = deque([start])
-    while waiting:
-        world = waiting.popleft()
-        for action, reached in successors(world, limits, bug):
-            if reached in came:
-                continue
-            came[reached] = (world, action)
-            if (violation := unsound(reached)) is not None:
-                return Outcome(len(came), violation, _path(came, reached))
-            waiting.append(reached)
-    return Outcome(len(came), None, ())
 
 
 def unsound(world: World) -> str | None:
@@ -166,7 +182,7 @@ def unsound(world: World) -> str | None:
 def successors(world: World, limits: Limits, bug: str | None) -> Iterator[tuple[str, World]]:
     """Yield every step that can happen next, with a name."""
     for number, owner in enumerate(world.owners):
-        step = _Step(world, number, limits, bug)
+        step = Step(world, number, limits, bug)
         if owner.step == "out":
             yield from step.claim()
             continue
@@ -191,14 +207,16 @@ def successors(world: World, limits: Limits, bug: str | None) -> Iterator[tuple[
             case "recorded":
                 yield from step.save_position()
             case _:
-                yield from step.append()
-                yield from step.commit()
+                yield from () if owner.appending else step.append()
+                yield from () if owner.committing else step.commit()
     if world.losses:
         for back in range(1, len(world.history) + 1):
             yield (
                 f"Postgres loses its last {back} transactions",
                 world._replace(
-                    row=world.history[-back], history=world.history[:-back], losses=world.losses - 1
+                    row=world.history[-back],
+                    history=world.history[:-back] if world.losses > 1 else (),
+                    losses=world.losses - 1,
                 ),
             )
     if world.forgets and world.highest_epochs:
@@ -208,7 +226,7 @@ def successors(world: World, limits: Limits, bug: str | None) -> Iterator[tuple[
         )
 
 
-class _Step:
+class Step:
     """The steps that one owner can take in one world."""
 
     def __init__(self, world: World, number: int, limits: Limits, bug: str | None) -> None:
@@ -334,10 +352,9 @@ class _Step:
         results = (*self._world.results, command)
         noted = self._noted()
         if len(self._world.results) == owner.end:
-            moved = owner._replace(step="running", emitted=command, end=owner.end + 1, owed=owner.owed[1:])
             yield (
                 f"{self._number} appends {command}",
-                self._after(moved, results=results, highest_epochs=noted),
+                self._after(owner.appended(), results=results, highest_epochs=noted),
             )
         gone = self._after(Owner(), results=results, highest_epochs=noted)
         yield f"{self._number} appends {command}, and its term ends", gone
@@ -355,21 +372,34 @@ class _Step:
 
     def commit(self) -> Iterator[tuple[str, World]]:
         """Apply the next command: one transaction, compared and set on epoch and offset."""
-        owner, row = self._owner, self._world.row
-        command = owner.row.next_offset
-        if command >= self._limits.commands or len(owner.owed) >= 2:
+        if (batch := self.batch()) is None:
             return
-        same = (row.epoch, row.next_offset) == (owner.row.epoch, command) and self._same_producer()
-        if not same and self._bug != "commit-without-compare-and-set":
+        if not self.passes(batch) and self._bug != "commit-without-compare-and-set":
             yield f"{self._number} is refused its commit", self.leave()
             return
-        emitted, results_offset = self._position(owner, command + 1)
+        moved = self._after(self._owner.committed(batch), row=batch.applied_to(self._world.row))
+        yield f"{self._number} commits {batch.command}", moved
+
+    def batch(self) -> Batch | None:
+        """Return what this owner would commit next."""
+        owner = self._owner
+        command = owner.row.next_offset
+        if command >= self._limits.commands or len(owner.owed) >= 2:
+            return None
         new = () if command <= owner.highest else (command,)
-        outbox = tuple(one for one in (*row.outbox, *new) if one > emitted)
-        saved = Row(command + 1, row.epoch, emitted, results_offset, outbox, row.producer)
-        seen = owner.row._replace(next_offset=command + 1)
-        moved = owner.proved()._replace(row=seen, owed=owner.owed + new)
-        yield f"{self._number} commits {command}", self._after(moved, row=saved)
+        return Batch(owner.row.epoch, command, owner.row.producer, *self._position(owner, command + 1), new)
+
+    def passes(self, batch: Batch) -> bool:
+        """Compare, before a batch is set."""
+        row = self._world.row
+        known = batch.producer == row.producer or self._bug == "compare-and-set-without-the-producer"
+        return (row.epoch, row.next_offset) == (batch.epoch, batch.command) and known
+
+    def saved(self, world: World, row: Row) -> World:
+        """Change the row, and remember the old one for a loss of Postgres's last transactions."""
+        if row == world.row or not world.losses:
+            return world._replace(row=row)
+        return world._replace(row=row, history=(*world.history, world.row)[-self._limits.restorable :])
 
     def read_tail_early(self) -> Iterator[tuple[str, World]]:
         """Read the tail before the fence: a bug."""
@@ -388,7 +418,7 @@ class _Step:
                 fenced._replace(end=len(results)),
                 results=results,
                 coordinator=(producer_id, epoch + 1),
-                highest_epochs=_note(self._world.highest_epochs, producer_id, epoch + 1),
+                highest_epochs=note(self._world.highest_epochs, Fence(producer_id, epoch + 1)),
             ),
         )
 
@@ -411,7 +441,7 @@ class _Step:
         return known <= self._owner.producer_epoch
 
     def _noted(self) -> tuple[tuple[int, int], ...]:
-        return _note(self._world.highest_epochs, self._owner.producer_id, self._owner.producer_epoch)
+        return note(self._world.highest_epochs, self._owner.fence)
 
     def _others(self) -> Iterator[tuple[int, Owner]]:
         return ((at, one) for at, one in enumerate(self._world.owners) if at != self._number)
@@ -423,6 +453,8 @@ class _Step:
 
     def _aged(self, world: World, before: str, after: str) -> World:
         """Let the proofs of all others that were this old become older."""
+        if not self._limits.new_ids:  # then nobody ever waits, and age makes no difference
+            return world
         owners = tuple(
             one._replace(proof=after)
             if at != self._number and one.step != "out" and one.proof == before
@@ -440,15 +472,11 @@ class _Step:
         coordinator: tuple[int, int] | None = None,
         **budgets: int,
     ) -> World:
-        world = self._world
-        owners = (*world.owners[: self._number], owner, *world.owners[self._number + 1 :])
-        history = world.history
-        if row is not None and row != world.row:
-            history = (*history, world.row)[-self._limits.restorable :]
+        world = self._world if row is None else self.saved(self._world, row)
         return world._replace(
-            owners=owners,
-            history=history,
-            row=world.row if row is None else row,
+            owners=(*world.owners[: self._number], owner, *world.owners[self._number + 1 :]),
+            row=world.row,
+            history=world.history,
             results=world.results if results is None else results,
             highest_epochs=world.highest_epochs if highest_epochs is None else highest_epochs,
             coordinator=world.coordinator if coordinator is None else coordinator,
@@ -460,13 +488,6 @@ def _highest(row: Row, tail: tuple[Fence | int, ...]) -> int:
     return max([row.emitted, *(one for one in tail if not isinstance(one, Fence))])
 
 
-def _note(known: tuple[tuple[int, int], ...], producer_id: int, epoch: int) -> tuple[tuple[int, int], ...]:
-    return tuple(sorted({**dict(known), producer_id: epoch}.items()))
-
-
-def _path(came: dict[World, tuple[World, str] | None], world: World) -> tuple[str, ...]:
-    actions = []
-    while (step := came[world]) is not None:
-        world, action = step
-        actions.append(action)
-    return tuple(reversed(actions))
+def note(known: tuple[tuple[int, int], ...], fence: Fence) -> tuple[tuple[int, int], ...]:
+    """Return the highest epoch of each producer id, after a batch with this one."""
+    return tuple(sorted({**dict(known), fence.producer_id: fence.producer_epoch}.items()))
