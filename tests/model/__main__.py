@@ -4,6 +4,7 @@ import argparse
 import sys
 import time
 
+from tests.model.groups import GROUP_BUGS, explore_groups
 from tests.model.protocol import BUGS, Limits, explore
 
 
@@ -23,13 +24,29 @@ def main() -> int:
         ("restorable", 2),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"(default: {default})")
-    parser.add_argument("--bug", choices=sorted(BUGS), help="take one guard away")
+    parser.add_argument(
+        "--grouped-with",
+        nargs=2,
+        type=int,
+        metavar=("COMMANDS", "CLAIMS"),
+        help="add a second partition with these limits, which shares requests with the first",
+    )
+    parser.add_argument("--bug", choices=sorted(BUGS | GROUP_BUGS), help="take one guard away")
     given = parser.parse_args()
-    began = time.monotonic()
     limits = Limits(
         given.commands, given.losses, given.forgets, given.new_ids, given.claims, given.restorable
     )
-    outcome = explore(limits, given.bug)
+    if given.bug and (given.bug in GROUP_BUGS) != (given.grouped_with is not None):
+        parser.error(f"--bug {given.bug}: bugs of groups need --grouped-with, and the others do not take it")
+    began = time.monotonic()
+    try:
+        if given.grouped_with is None:
+            outcome = explore(limits, given.bug)
+        else:
+            commands, claims = given.grouped_with
+            outcome = explore_groups((limits, Limits(commands, claims=claims)), given.bug)
+    except ValueError as error:
+        parser.error(str(error))
     seconds = time.monotonic() - began
     if outcome.violation is None:
         print(f"sound: {outcome.states:,} states, all of them, in {seconds:.0f} s")
