@@ -7,7 +7,9 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from difflib import SequenceMatcher
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -348,8 +350,13 @@ def test_a_release_is_lists_of_single_sentences_under_the_usual_headings(release
     assert parts[0].strip() == ""
     assert set(parts[1::2]) <= HEADINGS
     for entries in parts[2::2]:
+        assert "\n\n" not in entries.strip(), "a blank line between entries"
         listed = re.split(r"^- ", entries.strip(), flags=re.MULTILINE)
         assert listed[0] == ""
+        for one, other in combinations(listed[1:], 2):
+            # The two that are most alike on purpose, about expire() and erase(), have a ratio of 0.75.
+            alike = SequenceMatcher(None, one, other)
+            assert alike.quick_ratio() < 0.8 or alike.ratio() < 0.8, f"the same twice:\n- {one}- {other}"
         for entry in map(str.strip, listed[1:]):
             assert entry.endswith("."), entry
             assert not re.search(r"[.!?]\s", entry), entry
