@@ -1,6 +1,7 @@
 """``waypost doctor`` on servers, brokers and roles with something wrong: each is found, with a fix."""
 
 import asyncio
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -10,11 +11,14 @@ from typing import Any
 
 import asyncpg
 import pytest
+from aiokafka import AIOKafkaProducer
 from tests.support.cli import CommandLine
 from tests.support.secure_kafka import SecureKafka
 from tests.support.timeouts import PATIENCE
 
 from waypost import Topics, __version__
+from waypost_worker.cli.doctor import transactions
+from waypost_worker.config.settings import Settings
 from waypost_worker.devserver import EmbeddedPostgres, Servers
 from waypost_worker.devserver.jars import ROOTS
 from waypost_worker.kafka.broker_clock import ClockReading, broker_clock
@@ -319,6 +323,64 @@ async def test_no_worker_runs_and_commands_wait(line: CommandLine, topic_prefix:
     assert said(rows, "error", "workers") == [
         f"no worker is running in the group {topic_prefix!r}, and 17 commands wait -> start one with 'waypost worker'"
     ]
+
+
+async def test_a_transaction_that_stays_open_is_a_finding(
+    servers: Servers, line: CommandLine, topic_prefix: str
+) -> None:
+    topic = Topics(topic_prefix).commands
+    producer = AIOKafkaProducer(
+        bootstrap_servers=servers.endpoints.bootstrap_servers, transactional_id=f"{topic_prefix}-agent"
+    )
+    async with producer:
+        await producer.begin_transaction()
+        begun = await producer.send_and_wait(topic, b"{}", partition=0)
+        assert (await asyncio.to_thread(line.run, "publish", "s", "n", "--data", "{}")).code == 0
+        rows = await asyncio.to_thread(findings, line)
+        (found,) = said(rows, "warning", f"{topic}/0")
+        assert re.match(
+            f"a client's transaction at offset {begun.offset} has been open for at least [5-9] s, and 2 records "
+            "from there on wait for its end -> find the client with 'kafka-transactions.sh describe-producers'",
+            found,
+        )
+        assert not said(rows, "ok", "transactions")
+        await producer.abort_transaction()
+        rows = await asyncio.to_thread(findings, line)
+        assert said(rows, "ok", "transactions") == [f"no client's transaction is open on {topic} -> "]
+
+
+async def test_transactions_that_end_in_time_are_not_reported(
+    servers: Servers, line: CommandLine, topic_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One transaction ends during the look, and the next one begins: the partition is held back at each look."""
+    topic = Topics(topic_prefix).commands
+    producer = AIOKafkaProducer(
+        bootstrap_servers=servers.endpoints.bootstrap_servers, transactional_id=f"{topic_prefix}-agent"
+    )
+    settings = Settings(
+        bootstrap_servers=servers.endpoints.bootstrap_servers,
+        postgres_dsn=line.settings["WAYPOST_POSTGRES_DSN"],
+        topic_prefix=topic_prefix,
+    )
+    progress, looks = transactions._progress, 0
+
+    async def looked(*arguments: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        if looks > 1:
+            await producer.commit_transaction()
+        await producer.begin_transaction()
+        await producer.send_and_wait(topic, b"{}", partition=0)
+        found = await progress(*arguments)
+        assert found[0].held_back
+        return found
+
+    monkeypatch.setattr(transactions, "_progress", looked)
+    async with producer:
+        (found,) = await transactions.check_transactions(settings)
+        await producer.abort_transaction()
+    assert (found.level, looks > 2) == ("ok", True)
+    assert found.message == f"no client's transaction on {topic} stayed open for 5 s"
 
 
 async def test_the_brokers_clock_is_this_machines(servers: Servers, topic_prefix: str) -> None:

@@ -67,6 +67,7 @@ async def _keys(settings: Settings) -> "list[Finding]":
 
 async def _kafka(settings: Settings) -> "list[Finding]":
     from waypost_worker.cli.doctor.kafka import check_workers
+    from waypost_worker.cli.doctor.transactions import check_transactions
     from waypost_worker.findings import Finding
     from waypost_worker.kafka.broker_clock import broker_clock
     from waypost_worker.kafka.fencing_check import zombie_test
@@ -81,6 +82,7 @@ async def _kafka(settings: Settings) -> "list[Finding]":
             findings += await check_brokers(connection)
             findings += await check_topics(connection, settings.topics, settings.session_timeout)
             findings += await check_workers(connection, settings)
+            findings += await check_transactions(settings)
             findings.append(clock_finding("kafka", await broker_clock(connection, settings.topics)))
             verdict = await zombie_test(connection, settings.topics)
     except (CommandError, RefusedError) as error:
