@@ -7,6 +7,7 @@ worker's code is as it ships: what is put in its way here are subclasses of its 
 - ``--note FILE``: the point's name is written there just before.
 - ``--counts FILE``: at SIGWINCH, numbers of tasks, clients and open files are written there as JSON.
 - ``--sabotage drop-outbox|append-twice``: a bug on purpose, to see that the oracle sees it.
+- ``--sabotage leak-logs|leak-clusters``: what belongs to a term of an owner is not given up at its end.
 - ``--sabotage fail-at-poison|fail-to-acquire``: an unexpected error, at a command whose body has the word
   ``poison``, or each time that a partition is acquired.
 - ``--look-at-fence SECONDS``: ask this often whether the results topic still holds the fence.
@@ -30,12 +31,15 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+import asyncpg
 from aiokafka.conn import AIOKafkaConnection
 from tests.faults.points import POINTS
 
+from waypost.kafka.batch_producer import BatchProducer
+from waypost.kafka.cluster_connections import ClusterConnections
+from waypost.kafka.topic_reader import TopicReader
 from waypost.model.index import Session
 from waypost.wire.envelope import KafkaRecord
 from waypost.wire.event_types import EventType
@@ -187,18 +191,33 @@ class TrappedCommitter(GroupCommitter):
         return places
 
 
+# What can be left open by mistake. What is closed counts no more, even if an exception still refers to it.
+KINDS: dict[str, tuple[type[Any], Callable[[Any], int]]] = {
+    "clusters": (ClusterConnections, lambda one: not one._is_closed),
+    "users of connections": (ClusterClient, lambda one: len(one._users)),
+    "producers of clients": (BatchProducer, lambda one: not one.connections._is_closed),
+    "readers of clients": (TopicReader, lambda one: 1),
+    "pools": (asyncpg.Pool, lambda one: not one._closed),
+}
+
+
 def counts() -> dict[str, int]:
-    """What a leak would make grow: tasks, open Kafka clients, open files, owners at work."""
+    """What a leak would make grow: what KINDS names, members of the group, tasks, open files; and owners at work."""
     gc.collect()
-    kinds: dict[str, type[Any]] = {"producers": AIOKafkaProducer, "consumers": AIOKafkaConsumer}
-    found = dict.fromkeys(kinds, 0)
+    found = dict.fromkeys(KINDS, 0)
     for thing in gc.get_objects():
-        for name, kind in kinds.items():
-            if isinstance(thing, kind) and not thing._closed:
-                found[name] += 1
+        for name, (kind, count) in KINDS.items():
+            if isinstance(thing, kind):
+                found[name] += count(thing)
     tasks = asyncio.all_tasks()
-    owners = sum(task.get_name().startswith("owner-") for task in tasks)
-    return {**found, "tasks": len(tasks), "owners": owners, "files": len(os.listdir("/proc/self/fd"))}
+    named = [task.get_name() for task in tasks]
+    return {
+        **found,
+        "memberships": named.count("membership"),
+        "tasks": len(tasks),
+        "owners": sum(name.startswith("owner-") for name in named),
+        "files": len(os.listdir("/proc/self/fd")),
+    }
 
 
 class ForgetfulStore(TrappedStore):
@@ -206,6 +225,27 @@ class ForgetfulStore(TrappedStore):
 
     async def acquire(self, partitions: int) -> AcquiredState:
         return replace(await super().acquire(partitions), outbox=[])
+
+
+class UnclosedLog(TrappedLog):
+    """Leaves its readers and its share of the connections open."""
+
+    left: ClassVar[list["UnclosedLog"]] = []
+
+    async def close(self) -> None:
+        self.left.append(self)
+
+
+class LonelyLog(TrappedLog):
+    """Has connections of its own, which it forgets to close."""
+
+    left: ClassVar[list[ClusterConnections]] = []
+
+    async def partitions(self) -> int:
+        own = ClusterConnections(**self._client.connection.options())
+        await own.bootstrap()
+        self.left.append(own)
+        return await super().partitions()
 
 
 class RepeatingResults(TrappedResults):
@@ -289,6 +329,8 @@ def forget_topic_ids() -> None:
 SABOTAGE: dict[str, Callable[[], None]] = {
     "drop-outbox": lambda: put(worker_module, ForgetfulStore),
     "append-twice": lambda: put(worker_module, RepeatingResults),
+    "leak-logs": lambda: put(worker_module, UnclosedLog),
+    "leak-clusters": lambda: put(worker_module, LonelyLog),
     "fail-at-poison": fail_at_poison,
     "fail-to-acquire": lambda: put(worker_module, FailingStore),
 }
