@@ -16,5 +16,9 @@ SURVIVORS: dict[str, str] = {
     "waypost.model.session.x__import__mutmut_105": _FALSY,
     "waypost.model.session.x_evolve__mutmut_10": _UNREACHABLE,
     "waypost.model.session.x_evolve__mutmut_27": _UNREACHABLE,
+    "waypost.model.partition_state.xǁPartitionStateǁdecide__mutmut_4": _UNREACHABLE,
+    "waypost.model.partition_state.xǁPartitionStateǁdecide__mutmut_16": _UNREACHABLE,
+    "waypost.model.partition_state.xǁPartitionStateǁevolve__mutmut_7": _UNREACHABLE,
+    "waypost.model.partition_state.xǁPartitionStateǁevolve__mutmut_14": _UNREACHABLE,
     "waypost.model.index.xǁSessionǁadd__mutmut_2": "no number is added twice, so the two are never equal",
 }

@@ -7,7 +7,14 @@ from tests.oracle import ed25519
 
 from waypost.model.authority import Authority, key_problem
 from waypost.model.commands import Command, ConfigureAuthority, ConfigureDefaults, PartitionAction, Skip
-from waypost.model.decisions import AuthorityConfigured, DefaultsConfigured, Duplicate, NotSkipped, Rejected
+from waypost.model.decisions import (
+    AuthorityConfigured,
+    DefaultsConfigured,
+    Duplicate,
+    NotSkipped,
+    Rejected,
+    Skipped,
+)
 from waypost.model.index import DEDUP_WINDOW
 from waypost.model.partition_state import PartitionState
 from waypost.model.retention import RetentionPolicy
@@ -246,3 +253,43 @@ def test_keys_for_which_anybody_could_sign_are_invalid() -> None:
 @pytest.mark.parametrize("key", [b"", b"\x11" * 31, b"\x11" * 33])
 def test_a_key_has_32_bytes(key: bytes) -> None:
     assert "32" in (key_problem(key) or "")
+
+
+def test_a_key_in_order_may_have_any_sign() -> None:
+    for y in (2, 3, 2**255 - 21):
+        for sign in (0, 1):
+            assert key_problem((y | sign << 255).to_bytes(32, "little")) is None
+    assert key_problem((1).to_bytes(32, "little")) == (
+        "is not a key that only its holder can sign for: make one with 'waypost authority create-key'"
+    )
+
+
+def test_rejections_say_what_to_do(state: PartitionState) -> None:
+    def rejection(of: PartitionState, at: int, action: PartitionAction, *, is_signed: bool = True) -> str:
+        asked = Command(id="a", position=50, taken_at=at, recorded_at=0, action=action)
+        decision = of.take(asked, action, signed(ONE) if is_signed else unsigned)
+        assert isinstance(decision, Rejected)
+        return decision.message
+
+    assert rejection(PartitionState(), 200, SKIP) == (
+        "this partition has no authority, and only an authority can have commands skipped: name one first, "
+        "with 'waypost authority set'"
+    )
+    assert rejection(state, 200, POLICY, is_signed=False) == (
+        "this partition has an authority, and the command is not signed with its key for this partition: "
+        "sign it, as 'waypost' does with --authority-key"
+    )
+    assert rejection(state, 100, POLICY) == (
+        "the ce_time of a signed command must be later than that of the last one: sign it again"
+    )
+    assert (
+        rejection(state, 200, Skip(50, b"h" * 16, "a bug"))
+        == "offset: 50 is not before this command's own offset"
+    )
+
+
+def test_an_answer_to_an_order_repeats_it(state: PartitionState) -> None:
+    asked = Command(id="a", position=50, taken_at=200, recorded_at=0, action=SKIP)
+    assert state.decide(asked, SKIP) == NotSkipped(7, b"h" * 16, "a bug")
+    state.skip(7)
+    assert state.decide(asked, SKIP) == Skipped(7, "a bug")
