@@ -10,6 +10,8 @@ from functools import wraps
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
+from waypost.errors import InvalidArgumentError
+
 #: The release that no longer has the names that are deprecated today.
 REMOVED_IN: Final = "0.3"
 _P = ParamSpec("_P")
@@ -53,12 +55,12 @@ def rename_keys(what: str, given: dict[str, Any], renamed: Mapping[str, str], st
     """Replace the old keys in ``given`` by the new ones, with a warning for each.
 
     Raises:
-        TypeError: ``given`` has a key under its old and its new name.
+        InvalidArgumentError: ``given`` has a key under its old and its new name.
     """
     for old, new in renamed.items():
         if old in given:
             if new in given:
-                raise TypeError(f"{what} got {new!r} twice: {old!r} is its old name")
+                raise InvalidArgumentError(f"{what} got {new!r} twice: {old!r} is its old name")
             warn_deprecated(f"{old!r} of {what}", repr(new), stacklevel + 1)
             given[new] = given.pop(old)
 

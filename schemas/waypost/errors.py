@@ -1,6 +1,8 @@
 """Every error that the library raises on purpose, derived from :class:`WaypostError`.
 
-Errors of the Kafka and Postgres clients never leave the library: one of these is raised from them.
+Errors of the Kafka and Postgres clients never leave the library: one of these is raised from them. Two things stay
+Python's own: an ImportError names the extra that is missing, and a name or a parameter that does not exist is an
+AttributeError or a TypeError.
 """
 
 import re
@@ -87,8 +89,11 @@ class SettingsError(WaypostError):
     """Settings that can't be used. The message is one line that says which and why."""
 
 
-class InvalidArgumentError(WaypostError, ValueError):
-    """An argument that no database, topic or client can take. Nothing was sent."""
+class InvalidArgumentError(WaypostError, ValueError, TypeError):
+    """An argument of the wrong type or with a value that can't be used. Nothing was sent.
+
+    Code that catches ValueError or TypeError catches it too.
+    """
 
 
 class InvalidCommandError(WaypostError, ValueError):

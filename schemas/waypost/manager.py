@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from waypost.errors import InvalidCommandError, UnknownCheckpointError
+from waypost.arguments import require_callable, require_text
+from waypost.errors import InvalidArgumentError, InvalidCommandError, UnknownCheckpointError, quoted
 from waypost.model.checkpoint import Checkpoint, Summary, checkpoint_id, export_json, summarise
 from waypost.model.commands import (
     Action,
@@ -138,7 +139,7 @@ class CheckpointManager:
             UnknownCheckpointError: There is no such checkpoint.
             InvalidCommandError: As many are pinned as may be.
         """
-        self._discard(self._apply(Pin(checkpoint_id), Pinned).removed)
+        self._discard(self._apply(Pin(_checked_id(checkpoint_id)), Pinned).removed)
 
     def unpin(self, checkpoint_id: str) -> None:
         """Unpin a checkpoint, so that retention may remove it.
@@ -146,7 +147,7 @@ class CheckpointManager:
         Raises:
             UnknownCheckpointError: There is no such checkpoint.
         """
-        self._discard(self._apply(Unpin(checkpoint_id), Unpinned).removed)
+        self._discard(self._apply(Unpin(_checked_id(checkpoint_id)), Unpinned).removed)
 
     def delete(self, checkpoint_id: str) -> None:
         """Delete a checkpoint. Its number is not given again.
@@ -154,7 +155,7 @@ class CheckpointManager:
         Raises:
             UnknownCheckpointError: There is no such checkpoint.
         """
-        deleted = self._apply(Delete(checkpoint_id), Deleted)
+        deleted = self._apply(Delete(_checked_id(checkpoint_id)), Deleted)
         self._discard((deleted.number, *deleted.removed))
 
     def rollback(self, checkpoint_id: str, *, discard_later: bool = False) -> Checkpoint:
@@ -219,7 +220,15 @@ class CheckpointManager:
 
         # A lone surrogate is refused as what it is, text that is not UTF-8, with all other broken JSON.
         listed = json_text.encode(errors="surrogatepass") if isinstance(json_text, str) else json_text
-        body = b'{"checkpoints":' + listed + b',"on_conflict":"' + str(on_conflict).encode() + b'"}'
+        if not isinstance(listed, bytes):
+            raise InvalidArgumentError(f"the list must be JSON text, not {quoted(json_text)}")
+        body = (
+            b'{"checkpoints":'
+            + listed
+            + b',"on_conflict":"'
+            + str(on_conflict).encode(errors="surrogatepass")
+            + b'"}'
+        )
         action = parse_body(EventType.IMPORT, body)
         if not isinstance(action, Import):
             raise AssertionError("an import body parses to an import")
@@ -243,6 +252,7 @@ class CheckpointManager:
 
         If a callback raises, that is logged to the logger ``waypost``, and the others are still called.
         """
+        require_callable("the callback", callback)
         registration = object()
         self._callbacks[registration] = callback
 
@@ -253,6 +263,7 @@ class CheckpointManager:
 
     def get(self, checkpoint_id: str) -> Checkpoint | None:
         """Return the checkpoint with this id, or the newest that was imported under it, or None."""
+        require_text("a checkpoint id", checkpoint_id)
         entry = self._session.find(checkpoint_id)
         return None if entry is None else self._checkpoint(entry)
 
@@ -346,6 +357,11 @@ class CheckpointManager:
                 callback(checkpoint)
             except Exception:
                 log.exception("a checkpoint callback failed for %s; the checkpoint is kept", checkpoint.id)
+
+
+def _checked_id(checkpoint_id: str) -> str:
+    require_text("a checkpoint id", checkpoint_id)
+    return checkpoint_id
 
 
 def make_checkpoint(session_id: str, entry: Entry, data: bytes, metadata: bytes) -> Checkpoint:

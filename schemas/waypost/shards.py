@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from waypost.errors import ShardMapError
+from waypost.errors import InvalidArgumentError, ShardMapError
 
 _NEXT: Final = re.compile(r"\s+(?=postgres(?:ql)?://)")
 _HOW: Final = (
@@ -32,7 +32,13 @@ ONLY: Final = ShardSlot(0, 1)
 
 def dsn_list(dsns: str | Sequence[str]) -> list[str]:
     """One DSN for each shard. A text separates them by white space, which no URL contains; commas separate hosts."""
-    return _NEXT.split(dsns.strip()) if isinstance(dsns, str) else list(dsns)
+    listed = _NEXT.split(dsns.strip()) if isinstance(dsns, str) else dsns
+    if not isinstance(listed, list | tuple) or not all(isinstance(one, str) for one in listed):
+        # Not shown: there may be a password in it.
+        raise InvalidArgumentError(
+            f"A DSN is a string, and several are a list of strings, not a {type(dsns).__name__}. Nothing was connected."
+        )
+    return list(listed)
 
 
 def server_name(dsn: str) -> str:

@@ -11,7 +11,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
-from waypost.errors import quoted
+from waypost.errors import InvalidArgumentError, quoted
 
 DEFAULT_SCHEMA: Final = "waypost"
 _SCHEMA_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}")
@@ -25,7 +25,7 @@ def load_statement(package: str, name: str, schema: str = DEFAULT_SCHEMA) -> str
     """Return the SQL in ``sql/{name}.sql`` of a package, for a schema.
 
     Raises:
-        ValueError: ``schema`` is not a plain identifier.
+        InvalidArgumentError: ``schema`` is not a plain identifier.
     """
     return for_schema(files(package).joinpath("sql", f"{name}.sql").read_text("utf-8"), schema)
 
@@ -34,7 +34,7 @@ def for_schema(text: str, schema: str) -> str:
     """Return SQL with ``schema`` in place of ``waypost``, quoted, so that it may be a reserved word.
 
     Raises:
-        ValueError: ``schema`` is not a plain identifier.
+        InvalidArgumentError: ``schema`` is not a plain identifier.
     """
     if schema == DEFAULT_SCHEMA:
         return text
@@ -45,10 +45,10 @@ def check_schema_name(schema: str) -> str:
     """Return ``schema``.
 
     Raises:
-        ValueError: It is not a plain identifier.
+        InvalidArgumentError: It is not a plain identifier.
     """
-    if _SCHEMA_NAME.fullmatch(schema) is None:
-        raise ValueError(
+    if not isinstance(schema, str) or _SCHEMA_NAME.fullmatch(schema) is None:
+        raise InvalidArgumentError(
             f"the schema name {quoted(schema)} can't be used: take a-z, 0-9 and _, no digit first, at most 63 "
             "characters"
         )

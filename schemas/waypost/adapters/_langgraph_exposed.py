@@ -8,7 +8,7 @@ from typing import Any, Final
 import orjson
 
 from waypost.adapters.records import storable
-from waypost.errors import InvalidCommandError, quoted
+from waypost.errors import InvalidArgumentError, InvalidCommandError, quoted
 from waypost.model.limits import dump_object
 from waypost.wire.encode import metadata_json
 from waypost.wire.json_default import json_default
@@ -82,7 +82,7 @@ class ExposedState:
 
     def __init__(self, paths: Iterable[str]) -> None:
         if isinstance(paths, str):
-            raise ValueError(f"expose takes a list of paths, not the text {quoted(paths)}")
+            raise InvalidArgumentError(f"expose takes a list of paths, not the text {quoted(paths)}")
         self._paths = {path: _parsed(path) for path in paths}
 
     def of(self, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,9 +111,11 @@ class ExposedState:
 
 def _parsed(path: str) -> tuple[str, list[str | int]]:
     if not isinstance(path, str) or len(path) > _NODE or not storable(path):
-        raise ValueError(f"a path to expose is a text of at most {_NODE} characters, not {quoted(path)}")
+        raise InvalidArgumentError(
+            f"a path to expose is a text of at most {_NODE} characters, not {quoted(path)}"
+        )
     if (found := _PATH.fullmatch(path)) is None:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"{quoted(path)} is not a path to expose: name a channel, then members and places in it, as in "
             "'messages[-1].content'"
         )

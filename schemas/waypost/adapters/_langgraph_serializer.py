@@ -36,6 +36,7 @@ from waypost.adapters.allowed_types import (
     resolved,
     shown,
 )
+from waypost.errors import InvalidArgumentError
 
 PARAMETER: Final = "allowed_types of WaypostSaver"
 Key = tuple[str, str]  # module and name, as LangGraph stores them
@@ -143,7 +144,7 @@ class StrictSerializer(JsonPlusSerializer):
 
 
 def require_strict(serde: SerializerProtocol) -> None:
-    """Raise ValueError if ``serde`` is LangGraph's own and builds whatever a stored value names."""
+    """Raise InvalidArgumentError if ``serde`` is LangGraph's own and builds whatever a stored value names."""
     inner = serde.serde if isinstance(serde, EncryptedSerializer) else serde
     if type(inner) is not JsonPlusSerializer:
         return
@@ -153,7 +154,7 @@ def require_strict(serde: SerializerProtocol) -> None:
         or getattr(inner, "_allowed_json_modules", True) is True
         or getattr(inner, "_allowed_msgpack_modules", True) is True
     ):
-        raise ValueError(
+        raise InvalidArgumentError(
             "this JsonPlusSerializer imports and calls whatever a stored value names, so anybody who can write to "
             "the command topic could run code in this process. Pass allowed_types=[...] instead of serde, or use "
             "StrictSerializer(allowed_types=[...]), which EncryptedSerializer can wrap as well"

@@ -36,6 +36,7 @@ from waypost.adapters.records import (
     require_searchable,
     session_of,
 )
+from waypost.arguments import require_whole
 from waypost.errors import InvalidCommandError, quoted
 
 __all__ = ["WaypostCheckpointStorage"]
@@ -79,8 +80,8 @@ class WaypostCheckpointStorage:
         keep: int | None = 100,
         allowed_checkpoint_types: Iterable[type | str] = (),
     ) -> None:
-        if keep is not None and keep < 1:
-            raise ValueError(f"keep must be at least 1, or None to keep all, not {keep}")
+        if keep is not None:
+            require_whole("keep", keep, 1)
         self._backend = backend
         self._session = session_of(PREFIX, scope)
         self._durability = checked_durability(durability)

@@ -10,7 +10,7 @@ import typing
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from waypost.errors import WaypostError, printable
+from waypost.errors import InvalidArgumentError, WaypostError, printable
 
 _SHOWN: Final = 200  # characters of a name or a reason in a message
 _NAMES: Final = 10  # in one message
@@ -98,10 +98,10 @@ def resolved(allowed: Iterable[type | str], parameter: str) -> list[type]:
     """Return the classes of an allow list of classes and "module:qualname" strings, which are imported now.
 
     Raises:
-        ValueError: If an entry names no class. The message names the entry and ``parameter``.
+        InvalidArgumentError: If an entry names no class. The message names the entry and ``parameter``.
     """
     if isinstance(allowed, str | type):
-        raise ValueError(f"{parameter} is a list, such as [{allowed!r}], not a single {allowed!r}")
+        raise InvalidArgumentError(f"{parameter} is a list, such as [{allowed!r}], not a single {allowed!r}")
     return [_class_of(entry, parameter) for entry in allowed]
 
 
@@ -111,13 +111,13 @@ def by_name(
     """Return the classes by their module and what a framework stores as their name.
 
     Raises:
-        ValueError: If two of them would be stored under the same name.
+        InvalidArgumentError: If two of them would be stored under the same name.
     """
     found: dict[tuple[str, str], type] = {}
     for each in classes:
         key = (each.__module__, name(each))
         if found.setdefault(key, each) is not each:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"{parameter} has two classes that are stored as {key[0]}:{key[1]}, so they could not be "
                 "distinguished when they are read. Rename one of them"
             )
@@ -127,12 +127,12 @@ def by_name(
 def _class_of(entry: type | str, parameter: str) -> type:
     found = _imported(entry, parameter) if isinstance(entry, str) else entry
     if not isinstance(found, type):
-        raise ValueError(
+        raise InvalidArgumentError(
             f"{parameter} has {entry!r}, which is not a class but a {type(found).__name__}. Only classes can be "
             "allowed, as themselves or as 'module:qualname'"
         )
     if typing.is_typeddict(found):
-        raise ValueError(
+        raise InvalidArgumentError(
             f"{parameter} has the TypedDict {entry!r}. Its values are plain dicts, which are always allowed: "
             "list the classes of its fields instead"
         )
@@ -142,16 +142,20 @@ def _class_of(entry: type | str, parameter: str) -> type:
 def _imported(entry: str, parameter: str) -> object:
     module, colon, qualname = entry.partition(":")
     if not (module and colon and qualname):
-        raise ValueError(
+        raise InvalidArgumentError(
             f"{parameter} has {entry!r}. A type is named 'module:qualname', such as 'my_app.state:Draft'"
         )
     try:
         found: object = importlib.import_module(module)
     except ImportError as error:
-        raise ValueError(f"{parameter} has {entry!r}, but {module!r} can't be imported: {error}") from error
+        raise InvalidArgumentError(
+            f"{parameter} has {entry!r}, but {module!r} can't be imported: {error}"
+        ) from error
     for part in qualname.split("."):
         try:
             found = getattr(found, part)
         except AttributeError:
-            raise ValueError(f"{parameter} has {entry!r}, but {module!r} has no {qualname!r}") from None
+            raise InvalidArgumentError(
+                f"{parameter} has {entry!r}, but {module!r} has no {qualname!r}"
+            ) from None
     return found

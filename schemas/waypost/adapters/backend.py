@@ -36,9 +36,11 @@ from waypost.adapters.records import (
 from waypost.adapters.room import Room
 from waypost.adapters.unconfirmed import PARTS_AT_ONCE, UnconfirmedWrites
 from waypost.adapters.unconfirmed import RejectedWriteError as RejectedWriteError
+from waypost.arguments import require_above_zero
 from waypost.deprecation import rename_keys, renamed_keywords
 from waypost.discovery import find_deployment
 from waypost.encryption import codec_of
+from waypost.errors import InvalidArgumentError, quoted
 from waypost.model.times import format_micros, to_micros
 from waypost.publisher.options import RENAMED_OPTIONS
 from waypost.publisher.waiter import CommandResult
@@ -58,9 +60,9 @@ _T = TypeVar("_T")
 
 
 def checked_durability(durability: Durability) -> Durability:
-    """Return ``durability``, or raise ValueError."""
+    """Return ``durability``, or raise InvalidArgumentError."""
     if durability not in ("accepted", "logged", "applied"):
-        raise ValueError(f"durability is 'accepted', 'logged' or 'applied', not {durability!r}")
+        raise InvalidArgumentError(f"durability is 'accepted', 'logged' or 'applied', not {durability!r}")
     return durability
 
 
@@ -107,6 +109,12 @@ class Backend:
         reader_options: Mapping[str, Any] | None = None,
         codec: "Codec | None" = None,
     ) -> None:
+        for what, given in (("publisher_options", publisher_options), ("reader_options", reader_options)):
+            if not isinstance(given, Mapping | None) or not all(
+                isinstance(name, str) for name in given or ()
+            ):
+                raise InvalidArgumentError(f"{what} must be a dict of options by name, not {quoted(given)}")
+        require_above_zero("timeout", timeout)
         options = dict(publisher_options or {})
         rename_keys("publisher_options", options, RENAMED_OPTIONS, 2)
         if bootstrap_servers is None and dsn is None:
@@ -118,7 +126,9 @@ class Backend:
             codec = codec_of(found) if codec is None else codec
         codec = options.pop("codec", None) if codec is None else codec
         if bootstrap_servers is None or dsn is None:
-            raise TypeError("Backend needs both bootstrap_servers and dsn, or neither to look for them")
+            raise InvalidArgumentError(
+                "Backend needs both bootstrap_servers and dsn, or neither to look for them"
+            )
         topic_prefix = DEFAULT_PREFIX if topic_prefix is None else topic_prefix
         schema = DEFAULT_SCHEMA if schema is None else schema
         self._connection = Connection(

@@ -1,8 +1,10 @@
 """The publisher and the reader that a backend is made of."""
 
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
+from waypost.errors import InvalidArgumentError
 from waypost.publisher.client import Publisher
 from waypost.reader.barrier import Barrier
 from waypost.reader.client import Reader
@@ -37,16 +39,17 @@ class Connection:
                 **publisher_options,
             },
         )
-        self._make_reader: Callable[[], Reader] = lambda: Reader(
-            dsn,
-            schema=schema,
-            **{
-                "bootstrap_servers": bootstrap_servers,
-                "topic_prefix": topic_prefix,
-                "kafka_options": publisher_options.get("kafka_options"),
-                **reader_options,
-            },
-        )
+        options = {
+            "bootstrap_servers": bootstrap_servers,
+            "topic_prefix": topic_prefix,
+            "kafka_options": publisher_options.get("kafka_options"),
+            **reader_options,
+        }
+        try:
+            signature(Reader).bind(dsn, schema=schema, **options)
+        except TypeError as error:
+            raise InvalidArgumentError(f"the reader does not accept these reader_options: {error}") from None
+        self._make_reader: Callable[[], Reader] = lambda: Reader(dsn, schema=schema, **options)
         self.timeout = timeout
         self.codec: Codec | None = publisher_options.get("codec")
 
@@ -54,12 +57,12 @@ class Connection:
         """Make a reader, which connects later, and start a publisher.
 
         Raises:
-            ValueError: The options leave the reader without brokers to ask.
+            InvalidArgumentError: The options leave the reader without brokers to ask.
             SpoolError: The spool's directory can't be used.
         """
         reader = self._make_reader()
         if (barrier := reader._barrier) is None:
-            raise ValueError("reader_options can't set bootstrap_servers to None")
+            raise InvalidArgumentError("reader_options can't set bootstrap_servers to None")
         self.publisher = await self._make_publisher().start()
         self.reader, self.barrier = reader, barrier
 

@@ -51,7 +51,8 @@ from waypost.adapters.backend import (
     checked_durability,
 )
 from waypost.adapters.records import Record, Row, containing, prefix_end, storable
-from waypost.errors import quoted
+from waypost.arguments import require_whole
+from waypost.errors import InvalidArgumentError, quoted
 
 __all__ = ["StrictSerializer", "ThreadEvent", "WaypostSaver", "decode"]
 
@@ -98,14 +99,14 @@ class WaypostSaver(BaseCheckpointSaver[str]):
         if serde is None:
             serde = StrictSerializer(allowed_types)
         elif allowed_types:
-            raise ValueError(
+            raise InvalidArgumentError(
                 "allowed_types is for the serializer that the saver makes itself. Give it to the serializer that "
                 "you pass: serde=EncryptedSerializer(cipher, StrictSerializer(allowed_types=[...]))"
             )
         require_strict(serde)
         super().__init__(serde=serde)
-        if keep is not None and keep < 1:
-            raise ValueError(f"keep must be at least 1, or None to keep all, not {keep}")
+        if keep is not None:
+            require_whole("keep", keep, 1)
         self._backend = backend
         self._durability = checked_durability(durability)
         self._stale_ok = stale_ok
@@ -361,7 +362,7 @@ class WaypostSaver(BaseCheckpointSaver[str]):
 
     async def _copy(self, source: str, target: str) -> None:
         if source == target:
-            raise ValueError(f"a thread can't be copied onto itself ({quoted(source)})")
+            raise InvalidArgumentError(f"a thread can't be copied onto itself ({quoted(source)})")
         session_id = session_of_thread(target)
         name = name_metadata(session_id, target)
 
@@ -373,7 +374,7 @@ class WaypostSaver(BaseCheckpointSaver[str]):
 
     async def _prune(self, thread_ids: Sequence[str], strategy: str) -> None:
         if strategy not in ("keep_latest", "delete"):
-            raise ValueError(f"the strategy is 'keep_latest' or 'delete', not {quoted(strategy)}")
+            raise InvalidArgumentError(f"the strategy is 'keep_latest' or 'delete', not {quoted(strategy)}")
         for thread_id in thread_ids:
             session_id = session_of_thread(thread_id)
             if strategy == "delete":

@@ -17,6 +17,7 @@ from typing_extensions import override
 from waypost.adapters.backend import Backend, Durability, checked_durability
 from waypost.adapters.loose_json import holds, member, value_of
 from waypost.adapters.records import Record, Row, gone_with_parts, new_tag, session_of, with_own
+from waypost.arguments import require_whole
 
 if TYPE_CHECKING:
     from agents.items import TResponseInputItem
@@ -57,8 +58,8 @@ class WaypostSession:
         keep: int | None = None,
         session_settings: SessionSettings | None = None,
     ) -> None:
-        if keep is not None and keep < 1:
-            raise ValueError(f"keep must be at least 1, or None to keep all, not {keep}")
+        if keep is not None:
+            require_whole("keep", keep, 1)
         self.session_id = session_id
         self.session_settings = session_settings or SessionSettings()
         self._session = session_of(PREFIX, session_id)

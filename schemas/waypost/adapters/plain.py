@@ -8,12 +8,15 @@ import base64
 import json
 import math
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 from waypost.adapters.allowed_types import shown
 from waypost.adapters.loose_json import TEXT as LOOSE
+from waypost.arguments import require_text, require_whole
+from waypost.errors import InvalidArgumentError
 from waypost.model.limits import MAX_INTEGER, MIN_INTEGER
 
 __all__ = ["MAX_VALUES", "TypedValue", "plain_data", "plain_value"]
@@ -45,9 +48,14 @@ def plain_value(kind: str, raw: bytes, *, max_values: int = MAX_VALUES) -> Any:
     Bytes and whatever can't be looked into (pickles, encrypted values) come as base64.
 
     Raises:
-        ValueError: If the value is damaged, is nested more than 100 levels deep, or has more than ``max_values`` parts.
+        InvalidArgumentError: If the value is damaged, is nested more than 100 levels deep, or has more than
+            ``max_values`` parts.
     """
-    return _Reading(max_values).typed(kind, raw)
+    require_text("kind", kind)
+    if not isinstance(raw, bytes | bytearray | memoryview):
+        raise InvalidArgumentError(f"raw must be bytes, not {type(raw).__name__}")
+    with _reading(max_values) as reading:
+        return reading.typed(kind, raw)
 
 
 def plain_data(data: Any, *, max_values: int = MAX_VALUES) -> Any:
@@ -56,9 +64,19 @@ def plain_data(data: Any, *, max_values: int = MAX_VALUES) -> Any:
     A damaged value becomes a :class:`TypedValue` whose type begins with "unreadable".
 
     Raises:
-        ValueError: If the data has more than ``max_values`` parts or is nested more than 100 levels deep.
+        InvalidArgumentError: If the data has more than ``max_values`` parts or is nested more than 100 levels deep.
     """
-    return _Reading(max_values).record(data, 0)
+    with _reading(max_values) as reading:
+        return reading.record(data, 0)
+
+
+@contextmanager
+def _reading(max_values: int) -> "Iterator[_Reading]":
+    require_whole("max_values", max_values, 0)
+    try:
+        yield _Reading(max_values)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgumentError(str(error)) from error
 
 
 _BYTES: Final = {"bytes": "builtins:bytes", "bytearray": "builtins:bytearray"}
@@ -115,7 +133,7 @@ class _Reading:
             return TypedValue(shown(data["__type__"]), TypedValue("pickle", data["__pickled__"]))
         found = {}
         for key, value in data.items():
-            if depth == 0 and key.endswith(LOOSE) and isinstance(value, str):
+            if depth == 0 and isinstance(value, str) and str(key).endswith(LOOSE):
                 found[key.removesuffix(LOOSE)] = self._loose(value)
             else:
                 found[key] = self.record(value, depth + 1)

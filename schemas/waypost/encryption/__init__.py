@@ -6,6 +6,8 @@ Owns session keys, where they are kept, how they are wrapped, and what encrypted
 
 from typing import TYPE_CHECKING
 
+from waypost.errors import InvalidArgumentError, quoted
+
 if TYPE_CHECKING:
     from waypost.discovery import Deployment
     from waypost.encryption.codec import Codec
@@ -22,3 +24,12 @@ def codec_of(deployment: "Deployment") -> "Codec | None":
     from waypost.encryption.codec import make_codec  # brings cryptography
 
     return make_codec(deployment.keys)
+
+
+def require_codec(codec: object) -> None:
+    """Raise InvalidArgumentError for what is not a codec, nor None."""
+    if codec is not None:
+        from waypost.encryption.codec import Codec
+
+        if not isinstance(codec, Codec):
+            raise InvalidArgumentError(f"codec must be a waypost.Codec, not {quoted(codec)}")

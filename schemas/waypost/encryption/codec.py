@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from waypost.arguments import require_above_zero, require_callable
 from waypost.encryption.key_store import KeyStore
 from waypost.encryption.session_keys import SessionKeys
 from waypost.encryption.wrapping import KeyWrapper
@@ -20,7 +21,7 @@ from waypost.errors import (
 )
 from waypost.model.commands import Create, Import
 from waypost.model.encrypted_data import CREATED, IMPORTED, EncryptedData, is_marked, parse_encrypted
-from waypost.wire.encode import CreateParts, action_parts, import_body, import_item
+from waypost.wire.encode import CreateParts, action_parts, check_session_id, import_body, import_item
 
 if TYPE_CHECKING:
     from waypost.discovery import KeySettings
@@ -76,9 +77,10 @@ class Codec:
         refresh: float = REFRESH_SECONDS,
         max_keys: int = MOST_KEYS,
     ) -> None:
-        for name, value in (("refresh", refresh), ("max_keys", max_keys)):
-            if not value > 0:  # and not NaN
-                raise ValueError(f"{name} must be above 0, not {value!r}")
+        require_above_zero("refresh", refresh)
+        require_above_zero("max_keys", max_keys)
+        require_callable("the find of store, a key store,", getattr(store, "find", None))
+        require_callable("the unwrap of wrapper, a key wrapper,", getattr(wrapper, "unwrap", None))
         import_module("waypost.encryption.session_key")  # says what to install if cryptography is missing
         self.store = store
         self.wrapper = wrapper
@@ -103,10 +105,13 @@ class Codec:
         """Have the keys of these sessions in memory, and make those that do not exist yet.
 
         Raises:
+            InvalidCommandError: No session can have one of these ids.
             KeyErasedError: The key of one was deleted.
             KeyStoreError: The key store can't be used.
             KeyWrappingError: A key can't be wrapped or unwrapped.
         """
+        for session_id in session_ids:
+            check_session_id(session_id)
         await self._keys.load(session_ids, create=True)
         for session_id in session_ids:
             self._keys.find(session_id)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 from uuid import uuid4
 
+from waypost.arguments import checked_path
 from waypost.encryption.key_store import PAGE, StoredKey, not_ready
 from waypost.errors import KeyStoreError
 from waypost.private_directory import exposure, sync_directory
@@ -40,7 +41,7 @@ class DirectoryKeyStore:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = Path(path)
+        self._path = checked_path("the key directory", path)
         self._deployment: str | None = None
 
     def __repr__(self) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Final
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
+from waypost.arguments import require_text, require_timeout, require_whole
 from waypost.encryption.key_store import PAGE, StoredKey, not_ready
 from waypost.errors import KeyStoreError, WaypostError
 from waypost.shards import server_name
@@ -45,6 +46,9 @@ class PostgresKeyStore:
     """
 
     def __init__(self, dsn: str, *, timeout: float = 10, statement_cache_size: int = 0) -> None:
+        require_text("dsn", dsn)
+        require_timeout(timeout)
+        require_whole("statement_cache_size", statement_cache_size, 0)
         self._dsn = dsn
         self._timeout = timeout
         self._cache_size = statement_cache_size
@@ -116,7 +120,10 @@ class PostgresKeyStore:
         """Close the connection of this event loop."""
         held = self._connections.pop(asyncio.get_running_loop(), None)
         if held is not None and held.open is not None:
-            await held.open.close(timeout=self._timeout)
+            try:
+                await held.open.close(timeout=self._timeout)
+            except Exception as error:
+                raise self._failure(error) from error
 
     async def _fetch(self, statement: str, *arguments: Any) -> list[Any]:
         held = self._connections.get(asyncio.get_running_loop())
@@ -174,7 +181,7 @@ class PostgresKeyStore:
                 return not_ready(self.described)
             case asyncpg.InsufficientPrivilegeError() | asyncpg.InvalidAuthorizationSpecificationError():
                 return KeyStoreError(f"{self.described} refused access: {error}. Check the role in the DSN")
-            case asyncpg.exceptions.ClientConfigurationError() | ValueError():
+            case asyncpg.exceptions.ClientConfigurationError() | ValueError() | OverflowError():
                 return KeyStoreError(
                     "The DSN of the key store can't be used. Percent-encode : / @ in its parts"
                 )

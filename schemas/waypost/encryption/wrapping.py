@@ -10,10 +10,11 @@ import os
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final, Protocol
 
+from waypost.arguments import checked_path
 from waypost.errors import KeyWrappingError
+from waypost.model.limits import require_sendable
 
 WRAPPING_KEY_VARIABLE: Final = "WAYPOST_WRAPPING_KEY"
 _KEY_BYTES: Final = 32
@@ -126,7 +127,7 @@ class FileWrapper(LocalWrapper):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = Path(path)
+        self._path = checked_path("the wrapping key file", path)
         super().__init__(f"the file {self._path}", self._text)
 
     def __repr__(self) -> str:
@@ -163,6 +164,7 @@ class EnvironmentWrapper(LocalWrapper):
     """
 
     def __init__(self, variable: str = WRAPPING_KEY_VARIABLE) -> None:
+        require_sendable("the name of the variable", variable)
         self._variable = variable
         super().__init__(f"the variable {variable}", self._text)
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from waypost.errors import quoted
+from waypost.errors import InvalidArgumentError, quoted
 
 DEFAULT_PORT: Final = 9092
 # [::1]:9092 | host:9092 | host, or an IPv6 address without a port
@@ -15,17 +15,19 @@ _BARE_V6: Final = re.compile(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
 
 
 def broker_addresses(servers: str | Iterable[str]) -> list[tuple[str, int]]:
-    """Return hosts and ports. Raise ValueError if an address is invalid; the message names it."""
+    """Return hosts and ports. Raise InvalidArgumentError if an address is invalid; the message names it."""
     listed = servers.split(",") if isinstance(servers, str) else _listed(servers)
     found = [_address(each) for each in listed]
     if not found:
-        raise ValueError("bootstrap_servers is empty: pass 'host:port', or several with commas between")
+        raise InvalidArgumentError(
+            "bootstrap_servers is empty: pass 'host:port', or several with commas between"
+        )
     return found
 
 
 def _listed(servers: object) -> list[str]:
     if not isinstance(servers, list | tuple) or not all(isinstance(each, str) for each in servers):
-        raise ValueError(
+        raise InvalidArgumentError(
             f"bootstrap_servers must be a string, 'host:port' or several with commas between, not {quoted(servers)}"
         )
     return list(servers)
@@ -38,7 +40,9 @@ def _address(text: str) -> tuple[str, int]:
     match = _ADDRESS.fullmatch(text)
     port = DEFAULT_PORT if match is None else int(match["p6"] or match["p"] or DEFAULT_PORT)
     if match is None or not 0 < port < 65536 or not _can_be_looked_up(match["v6"] or match["host"]):
-        raise ValueError(f"bootstrap_servers: {quoted(text)} is not the address of a broker, 'host:port'")
+        raise InvalidArgumentError(
+            f"bootstrap_servers: {quoted(text)} is not the address of a broker, 'host:port'"
+        )
     return match["v6"] or match["host"], port
 
 

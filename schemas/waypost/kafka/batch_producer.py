@@ -26,7 +26,9 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import InitProducerIdRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
-from waypost.kafka.topic_client import TopicClient, require_client_options
+from waypost.errors import InvalidArgumentError
+from waypost.kafka.client_options import require_client_options
+from waypost.kafka.topic_client import TopicClient
 
 log = logging.getLogger("waypost")
 _PRODUCE: Final = "produce"
@@ -224,8 +226,8 @@ def _codec(name: object) -> int:
     if name is None:
         return _NO_CODEC
     if not isinstance(name, str) or name not in _CODECS:
-        raise ValueError(f"compression_type must be one of {', '.join(_CODECS)}")
+        raise InvalidArgumentError(f"compression_type must be one of {', '.join(_CODECS)}")
     codec, is_there = _CODECS[name]
     if not is_there():
-        raise RuntimeError(f"the library for {name} is not installed")
+        raise InvalidArgumentError(f"the library for {name} is not installed")
     return codec

@@ -8,6 +8,7 @@ from aiokafka import TopicPartition
 
 from waypost.backoff import Backoff
 from waypost.errors import KafkaUnavailableError
+from waypost.kafka.client_options import rejecting_options, require_access_options
 from waypost.kafka.cluster_connections import ClusterConnections
 from waypost.kafka.diagnosis import unreachable
 from waypost.kafka.log_offsets import END, offsets_at
@@ -119,7 +120,8 @@ class LogEnds:
             self._loop, self._connections, self._opening = loop, None, asyncio.Lock()
         async with self._opening:
             if self._connections is None:
-                with quiet():
+                with quiet(), rejecting_options():
+                    require_access_options(self._options)
                     connections = ClusterConnections(**self._options)
                 try:
                     await connections.bootstrap()

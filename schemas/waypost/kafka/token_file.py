@@ -7,11 +7,11 @@ import json
 import os
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.errors import SaslAuthenticationFailed
 
+from waypost.arguments import checked_path
 from waypost.errors import AccessDeniedError
 
 
@@ -28,7 +28,7 @@ class TokenFile(AbstractTokenProvider):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._path = Path(path)
+        self._path = checked_path("the token file", path)
 
     def __repr__(self) -> str:
         return f"TokenFile({str(self._path)!r})"

@@ -2,21 +2,11 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from inspect import signature
 from typing import Any, Final
-
-from aiokafka.client import AIOKafkaClient
 
 from waypost.kafka.cluster_connections import ClusterConnections
 
 _BACKOFF_MS: Final = 100
-
-
-def require_client_options(client: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Raise TypeError or ValueError if this aiokafka client would reject these options."""
-    signature(client).bind(**options)
-    known = signature(AIOKafkaClient).parameters
-    AIOKafkaClient(**{name: value for name, value in options.items() if name in known})
 
 
 class TopicClient:

@@ -22,9 +22,11 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.fetch import FetchRequest
 
+from waypost.errors import InvalidArgumentError
 from waypost.kafka.bounded_fetch import Decoded, Fetched, decode_fetched, fetched_in
+from waypost.kafka.client_options import require_client_options
 from waypost.kafka.log_offsets import END, FIRST, ISOLATION, READ_COMMITTED, offsets_at
-from waypost.kafka.topic_client import TopicClient, require_client_options
+from waypost.kafka.topic_client import TopicClient
 
 log = logging.getLogger("waypost")
 _T = TypeVar("_T")
@@ -42,7 +44,7 @@ def require_consumer_options(options: Mapping[str, Any]) -> None:
     """Raise TypeError or ValueError if a consumer of aiokafka would not accept these options."""
     require_client_options(AIOKafkaConsumer, options)
     if options.get("isolation_level", "read_committed") not in ISOLATION:
-        raise ValueError(f"isolation_level must be one of {', '.join(ISOLATION)}")
+        raise InvalidArgumentError(f"isolation_level must be one of {', '.join(ISOLATION)}")
 
 
 @dataclass(slots=True, eq=False)

@@ -122,6 +122,10 @@ class Checkpoint:
         Raises:
             InvalidCommandError: A key is missing or wrong; the message names it.
         """
+        if not isinstance(mapping, Mapping):
+            raise InvalidCommandError(
+                "invalid-body", f"a checkpoint is a dict, not a {type(mapping).__name__}"
+            )
         missing = [key for key in ("id", "name", "timestamp", "data") if key not in mapping]
         if missing:
             raise InvalidCommandError("invalid-body", f"a checkpoint needs the key {missing[0]!r}")

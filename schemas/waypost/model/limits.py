@@ -15,6 +15,7 @@ from uuid import UUID
 
 import orjson
 
+from waypost.arguments import require_text
 from waypost.errors import InvalidArgumentError, InvalidCommandError, quoted
 from waypost.model.brackets import nests_deeper
 
@@ -74,15 +75,18 @@ def text_problem(value: str, longest: int) -> str | None:
 
 
 def require_sendable(what: str, text: str) -> None:
-    """Raise InvalidArgumentError for text that can't be sent: with a NUL or another control character, or half a
-    character.
+    """Raise InvalidArgumentError for what is not text, and for text that can't be sent: with a NUL or another control
+    character, or half a character.
     """
+    require_text(what, text)
     if (problem := text_problem(text or " ", len(text) + 1)) is not None:
         raise InvalidArgumentError(f"{what} {problem}, so nothing was sent: {quoted(text)}")
 
 
 def require_sendable_options(options: Mapping[str, Any]) -> None:
     """Do the same for the options of a client, none of whose values is shown: one may be a password."""
+    if not isinstance(options, Mapping):
+        raise InvalidArgumentError(f"kafka_options must be a dict, not a {type(options).__name__}")
     for name, value in options.items():
         if isinstance(value, str) and (problem := text_problem(value or " ", len(value) + 1)) is not None:
             raise InvalidArgumentError(f"the option {quoted(name)} {problem}, so nothing was sent")
@@ -260,9 +264,11 @@ def dump_object(value: Any, field: str, default: Default | None = None) -> bytes
 
 
 def checked_default(default: Default | None) -> Default | None:
-    """Return ``default``, or raise ValueError if it can't be called, or would have to be awaited."""
+    """Return ``default``, or raise InvalidArgumentError if it can't be called, or would have to be awaited."""
     if default is not None and (not callable(default) or iscoroutinefunction(default)):
-        raise ValueError("default must be a plain function: it is called with a value, and not awaited")
+        raise InvalidArgumentError(
+            "default must be a plain function: it is called with a value, and not awaited"
+        )
     return default
 
 

@@ -35,9 +35,9 @@ class RetentionPolicy:
             ("keep_recent", KEEP_RECENT_BOUNDS),
         ):
             value = getattr(self, field)
-            if not low <= value <= high:
+            if not isinstance(value, int | float) or not low <= value <= high:
                 raise InvalidCommandError("invalid-body", f"{field}: {value} is not between {low} and {high}")
-        if self.max_age is not None and self.max_age <= 0:
+        if self.max_age is not None and not (isinstance(self.max_age, int | float) and self.max_age > 0):
             raise InvalidCommandError(
                 "invalid-body", "max_age: must be more than 0 seconds, or null for ever"
             )

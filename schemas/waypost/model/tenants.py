@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
+from waypost.arguments import require_text
 from waypost.errors import AccessDeniedError, InvalidArgumentError, quoted
 from waypost.model.limits import MAX_SESSION_ID, text_problem
 
@@ -16,15 +17,18 @@ def tenant_of(session_id: str) -> str | None:
 
     None if the id has no ``/`` or begins with one: such a session belongs to no tenant. Tenants are compared
     character by character: ``Acme`` and ``acme`` are two, and so are a composed and a decomposed ``é``.
+
+    Raises:
+        InvalidArgumentError: It is not text.
     """
+    require_text("a session id", session_id)
     tenant, separator, _ = session_id.partition(SEPARATOR)
     return tenant if tenant and separator else None
 
 
 def check_tenant(tenant: str) -> str:
     """Return ``tenant``. Raise InvalidArgumentError if no session id can begin with it and ``/``."""
-    if not isinstance(tenant, str):
-        raise TypeError(f"a tenant is a string, not {type(tenant).__name__}")
+    require_text("a tenant", tenant)
     problem = text_problem(tenant, MAX_TENANT)
     if problem is None and SEPARATOR in tenant:
         problem = f"contains {SEPARATOR!r}, which ends a tenant's name"

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final
 
-from waypost.errors import InvalidCommandError, NaiveDatetimeError, quoted
+from waypost.errors import InvalidArgumentError, InvalidCommandError, NaiveDatetimeError, quoted
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -25,7 +25,7 @@ _LATEST: Final = 253_402_300_799_999_999  # 9999-12-31T23:59:59.999999Z
 def to_micros(moment: datetime) -> int:
     """Microseconds since the Unix epoch of an aware datetime; naive ones raise NaiveDatetimeError."""
     if not isinstance(moment, datetime):
-        raise TypeError(
+        raise InvalidArgumentError(
             f"a moment is a datetime with a time zone, not {type(moment).__name__}: {moment!r:.80}"
         )
     if moment.utcoffset() is None:

@@ -260,6 +260,8 @@ def split_import(json_text: str | bytes, *, encrypts: bool = False) -> Sequence[
 
     # A lone surrogate is refused as what it is, text that is not UTF-8, with all other broken JSON.
     raw = json_text.encode(errors="surrogatepass") if isinstance(json_text, str) else json_text
+    if not isinstance(raw, bytes):
+        raise InvalidCommandError("invalid-body", f"an import is JSON text, not a {type(raw).__name__}")
     if not isinstance(check_json(raw, around=2), list):
         raise InvalidCommandError("invalid-body", "an import is a JSON list of checkpoints")
     most = ENCRYPTED_PART_BYTES if encrypts else IMPORT_PART_BYTES

@@ -17,10 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
+from waypost.arguments import require_timeout
 from waypost.deprecation import deprecated, renamed_keywords
 from waypost.discovery import find_deployment
 from waypost.encryption import codec_of
-from waypost.errors import PublisherClosedError
+from waypost.errors import InvalidArgumentError, PublisherClosedError
 from waypost.kafka.addresses import broker_addresses
 from waypost.publisher.buffer import Buffer
 from waypost.publisher.calls import split_import as split_import
@@ -69,10 +70,12 @@ class Publisher(ResultMethods):
             options = {"topic_prefix": found.topic_prefix, "kafka_options": found.kafka_options, **options}
             if "codec" not in options:
                 options["codec"] = codec_of(found)
-        settings = self._settings = PublisherSettings(**options)
+        settings = self._settings = PublisherSettings.of(options)
         super().__init__(settings.default, encrypts=settings.codec is not None)
         if settings.on_full == "block" and not self._may_block:
-            raise ValueError("on_full='block' would stop the event loop: await publisher.drain() instead")
+            raise InvalidArgumentError(
+                "on_full='block' would stop the event loop: await publisher.drain() instead"
+            )
         self._topics = Topics(settings.topic_prefix)
         self._source = settings.source.encode()
         broker_addresses(bootstrap_servers)  # raises an error for an invalid one
@@ -115,7 +118,7 @@ class Publisher(ResultMethods):
         """Start to send, without waiting for Kafka.
 
         Raises:
-            ValueError: The Kafka client does not accept the ``kafka_options``.
+            InvalidArgumentError: The Kafka client does not accept the ``kafka_options``.
             SpoolError: The spool's directory can't be used.
             PublisherClosedError: The publisher was already closed.
         """
@@ -180,6 +183,7 @@ class Publisher(ResultMethods):
         Raises:
             PublisherClosedError: The publisher belongs to the parent process, or to an event loop that is not running.
         """
+        require_timeout(timeout)
         self._own_process()
         if self._elsewhere():
             return await self._over_there(self.flush(timeout))
@@ -220,12 +224,12 @@ class Publisher(ResultMethods):
         immediately. With it, all commands accepted in the meantime share one disk sync, off the event loop.
 
         Raises:
-            ValueError: The publisher has no spool.
+            InvalidArgumentError: The publisher has no spool.
             SpoolError: The disk can't be synced. Accepted commands will still be sent.
         """
         spooler = self._spooler
         if spooler is None:
-            raise ValueError("Without a spool, nothing can be persisted. Pass spool=DIRECTORY.")
+            raise InvalidArgumentError("Without a spool, nothing can be persisted. Pass spool=DIRECTORY.")
         self._working()
         if self._elsewhere():
             await self._over_there(self.persisted())
@@ -283,6 +287,7 @@ class Publisher(ResultMethods):
         Raises:
             PublisherClosedError: The publisher belongs to the parent process.
         """
+        require_timeout(timeout)
         if self._elsewhere():
             return await self._over_there(self.close(timeout))
         if self._closed:

@@ -4,9 +4,11 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypedDict
 
-from waypost.errors import quoted
+from waypost.arguments import checked_path, require_above_zero
+from waypost.encryption import require_codec
+from waypost.errors import InvalidArgumentError, did_you_mean, quoted
 from waypost.model.limits import MAX_SOURCE, Default, checked_default, require_sendable_options, text_problem
 from waypost.wire.topics import DEFAULT_PREFIX
 
@@ -86,7 +88,7 @@ RETIRED_OPTIONS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class PublisherSettings:
-    """:class:`PublisherOptions` with their defaults. A ValueError names an invalid option."""
+    """:class:`PublisherOptions` with their defaults. An InvalidArgumentError names an invalid option."""
 
     topic_prefix: str = DEFAULT_PREFIX
     source: str = DEFAULT_SOURCE
@@ -101,20 +103,31 @@ class PublisherSettings:
     codec: "Codec | None" = None
     kafka_options: Mapping[str, Any] | None = None
 
+    @classmethod
+    def of(cls, options: PublisherOptions) -> Self:
+        """Return the settings with these options. Raise InvalidArgumentError for one that does not exist."""
+        for name in options:
+            if name not in PublisherOptions.__annotations__:
+                near = did_you_mean(name, PublisherOptions.__annotations__)
+                raise InvalidArgumentError(f"a publisher has no option {quoted(name)}.{near}")
+        return cls(**options)
+
     def __post_init__(self) -> None:
         if not isinstance(self.source, str) or (problem := text_problem(self.source, MAX_SOURCE)) is not None:
             said = problem if isinstance(self.source, str) else f"must be a string, not {quoted(self.source)}"
-            raise ValueError(f"source {said}")
-        require_sendable_options(self.kafka_options or {})
-        if self.spool is not None and "\0" in os.fsdecode(self.spool):
-            raise ValueError(f"spool contains a NUL, which is not allowed in a path: {quoted(self.spool)}")
+            raise InvalidArgumentError(f"source {said}")
+        require_sendable_options({} if self.kafka_options is None else self.kafka_options)
+        require_codec(self.codec)
+        if self.spool is not None:
+            checked_path("spool", self.spool)
         if self.on_delivery is not None and (
             not callable(self.on_delivery) or iscoroutinefunction(self.on_delivery)
         ):
-            raise ValueError("on_delivery must be a plain function: it is called, and not awaited")
+            raise InvalidArgumentError("on_delivery must be a plain function: it is called, and not awaited")
         checked_default(self.default)
         for name in ("max_buffer_count", "max_buffer_bytes", "max_spool_bytes"):
-            if not getattr(self, name) > 0:  # and not NaN
-                raise ValueError(f"{name} must be above 0, not {quoted(getattr(self, name))}")
+            require_above_zero(name, getattr(self, name))
         if self.on_full not in ("raise", "block", "drop_oldest"):
-            raise ValueError(f"on_full must be 'raise', 'block' or 'drop_oldest', not {quoted(self.on_full)}")
+            raise InvalidArgumentError(
+                f"on_full must be 'raise', 'block' or 'drop_oldest', not {quoted(self.on_full)}"
+            )

@@ -10,6 +10,7 @@ from collections.abc import Coroutine
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from waypost.arguments import require_timeout
 from waypost.publisher.calls import CommandMethods
 from waypost.publisher.delivery import DeliveryFuture, DeliveryTracker
 from waypost.publisher.pending import Pending
@@ -95,6 +96,7 @@ class ResultMethods(CommandMethods):
     async def _publish_and_wait(self, pending: Pending, session_id: str, timeout: float) -> "CommandResult":
         from waypost.publisher.waiter import ResultWaiter, result_timeout_error  # brings the Kafka client
 
+        require_timeout(timeout)
         limit = asyncio.timeout(timeout)
         landing = self._outcomes.expect(pending.command_id)
         try:

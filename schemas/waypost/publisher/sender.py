@@ -24,6 +24,7 @@ from aiokafka.errors import (
 from waypost.backoff import Backoff
 from waypost.errors import PublisherClosedError
 from waypost.kafka.batch_producer import BatchProducer
+from waypost.kafka.client_options import rejecting_options
 from waypost.kafka.diagnosis import is_auth_failure, refusal, unreachable
 from waypost.kafka.partitions import partitions_of
 from waypost.kafka.quiet import quiet
@@ -71,7 +72,6 @@ class Sender:
         self._topic = topics.commands
         self._source = source
         self._options = {"request_timeout_ms": _REQUEST_MS, "retry_backoff_ms": 100, **options}
-        self._patience = 1.5 * self._options["request_timeout_ms"] / 1000
         self._on_done = on_done
         self._on_abandoned = on_abandoned
         self._unsettled: Counter[int] = Counter()  # batches by partition, acknowledged and still on the disk
@@ -82,10 +82,9 @@ class Sender:
         self._landings = 0
         self._stopping = False
         self._lanes: list[Lane] = []
-        try:
+        with rejecting_options():
             self._producer()  # to see whether it accepts the options
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"the Kafka client does not accept these options: {error}") from error
+            self._patience = 1.5 * self._options["request_timeout_ms"] / 1000
         self._task = asyncio.create_task(self._run(), name="waypost-sender")
 
     @property

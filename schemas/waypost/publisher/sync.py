@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack
 
+from waypost.arguments import require_timeout
 from waypost.deprecation import deprecated, renamed_keywords
 from waypost.errors import PublisherClosedError
 from waypost.publisher.calls import CommandMethods
@@ -50,6 +51,7 @@ class SyncPublisher(CommandMethods):
         block_timeout: float | None = None,
         **options: Unpack[PublisherOptions],
     ) -> None:
+        require_timeout(block_timeout, "block_timeout")
         self._publisher = _Threaded(bootstrap_servers, **options)
         super().__init__(self._publisher._default, encrypts=self._publisher._encrypts)
         self._block_timeout = block_timeout
@@ -151,6 +153,7 @@ class SyncPublisher(CommandMethods):
 
         See :meth:`waypost.Publisher.close`.
         """
+        require_timeout(timeout)
         with self._closing:
             if self._left is None:
                 try:

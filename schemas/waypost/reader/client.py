@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import orjson
 
+from waypost.arguments import require_text, require_timeout
 from waypost.backoff import Backoff
 from waypost.deprecation import deprecated
 from waypost.discovery import find_deployment
-from waypost.encryption import codec_of
+from waypost.encryption import codec_of, require_codec
 from waypost.errors import InvalidArgumentError, ReaderTimeoutError, quoted
 from waypost.kafka.addresses import broker_addresses
-from waypost.model.limits import MAX_SESSION_ID, text_problem
+from waypost.model.limits import MAX_SESSION_ID, require_sendable_options, text_problem
 from waypost.model.tenants import TenantScope
 from waypost.model.times import from_micros, to_micros
 from waypost.reader.pages import SessionInfo, SessionPage
@@ -100,6 +101,8 @@ class Reader:
                 bootstrap_servers = found.bootstrap_servers
                 topic_prefix = found.topic_prefix if topic_prefix is None else topic_prefix
                 kafka_options = found.kafka_options if kafka_options is None else kafka_options
+        require_codec(codec)
+        require_sendable_options({} if kafka_options is None else kafka_options)
         schema = DEFAULT_SCHEMA if schema is None else schema
         topic_prefix = DEFAULT_PREFIX if topic_prefix is None else topic_prefix
         self._shards = ShardedPool(
@@ -170,7 +173,7 @@ class Reader:
             cursor: The ``cursor`` of the previous page, which is the last session id in it. None starts the list.
 
         Raises:
-            ValueError: ``limit`` is below 1, or ``cursor`` does not belong to this listing.
+            InvalidArgumentError: ``limit`` is below 1, or ``cursor`` does not belong to this listing.
         """
         if (arguments := _listing(self._scope, prefix, limit, cursor)) is None:
             return SessionPage([], None)
@@ -196,7 +199,7 @@ class Reader:
 
         Raises:
             NaiveDatetimeError: ``active_since`` has no time zone.
-            ValueError: ``limit`` is below 1, or ``cursor`` does not belong to this listing.
+            InvalidArgumentError: ``limit`` is below 1, or ``cursor`` does not belong to this listing.
         """
         since = _EARLIEST if active_since is None else in_utc(active_since)
         at, session_id = (_LATEST, _AFTER_ALL) if cursor is None else _place(cursor)
@@ -263,6 +266,7 @@ class Reader:
         """
         check_session_id(session_id)
         self._scope.require(session_id)
+        require_timeout(timeout)
         if self._barrier is None:
             raise InvalidArgumentError(
                 "barrier() also asks Kafka: create the reader with bootstrap_servers=…"
@@ -281,6 +285,7 @@ class Reader:
             ReaderTimeoutError: The command was not applied in time. The message says how far its partition is.
         """
         partition, offset = _checked_token(token)
+        require_timeout(timeout)
         position: int | None = None
         backoff = Backoff(_FIRST_WAIT, _LONGEST_WAIT)
         limit = asyncio.timeout(timeout)
@@ -333,7 +338,7 @@ def _listing(
 def _possible(text: str) -> bool:
     """Return whether a session id may begin like this. Postgres accepts neither NUL nor half a character as text."""
     if not isinstance(text, str):
-        raise TypeError(f"session ids and cursors are strings, not {type(text).__name__}")
+        raise InvalidArgumentError(f"session ids and cursors are strings, not {type(text).__name__}")
     return text == "" or text_problem(text, MAX_SESSION_ID) is None
 
 
@@ -367,6 +372,7 @@ def _cursor(info: SessionInfo) -> str:
 
 
 def _place(cursor: str) -> tuple[datetime, str]:
+    require_text("cursor", cursor)
     micros, _, session_id = cursor.partition(" ")
     try:
         if text_problem(session_id, MAX_SESSION_ID) is None:

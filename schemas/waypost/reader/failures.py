@@ -54,7 +54,7 @@ class Failures:
         """
         if (known := self._known(error, hint)) is None:
             raise error
-        if type(error) is ValueError:
+        if type(error) is ValueError or isinstance(error, UnicodeError):
             raise known from None  # it quotes what stands where a port should be, such as half of a password
         raise known from error
 
@@ -68,11 +68,16 @@ class Failures:
             case asyncpg.DataError():
                 return InvalidArgumentError(f"{server} can't take an argument of this read: {error}")
             case asyncpg.exceptions.ClientConfigurationError():
-                return ValueError(f"The DSN can't be used: {error}.")
-            case ValueError():
-                return ValueError(
-                    "The DSN can't be used: a port in it is not a number. Percent-encode the characters : / @ in its "
-                    "user name and password."
+                return InvalidArgumentError(f"The DSN can't be used: {error}. Nothing was read.")
+            case UnicodeError():
+                return InvalidArgumentError(
+                    "The DSN can't be used: no host can have a name that is in it. Nothing was read. Percent-encode "
+                    "the characters : / @ in its user name and password."
+                )
+            case ValueError() | OverflowError():
+                return InvalidArgumentError(
+                    "The DSN can't be used: a port in it is not a number from 1 to 65535. Nothing was read. "
+                    "Percent-encode the characters : / @ in its user name and password."
                 )
             case asyncpg.InvalidAuthorizationSpecificationError():
                 return AccessDeniedError(

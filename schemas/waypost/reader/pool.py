@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
+from waypost.arguments import require_above_zero, require_timeout, require_whole
 from waypost.backoff import Backoff
 from waypost.errors import InvalidArgumentError, ReaderClosedError, ReaderError
 from waypost.model.limits import text_problem
@@ -22,6 +23,8 @@ from waypost.statements import check_schema_name, load_statement
 
 _NO_WORD: Final = re.compile(r"\W")
 _PREFETCH: Final = 20
+# The pool of asyncpg makes an object for each one when it is created.
+_MOST_CONNECTIONS: Final = 10_000
 _FIRST_WAIT: Final = 0.05
 _LONGEST_WAIT: Final = 1.0
 # An address may lead to another server after a switch-over, and connections that are open stay where they are: a former
@@ -51,10 +54,12 @@ class ReadPool:
         statement_cache_size: int,
         tenant: str | None = None,
     ) -> None:
-        if size < 1:
-            raise ValueError(f"pool_size must be at least 1, not {size}")
+        require_whole("pool_size", size, 1, _MOST_CONNECTIONS)
+        require_whole("statement_cache_size", statement_cache_size, 0)
+        require_above_zero("timeout", timeout)
+        require_timeout(reconnect, "reconnect", optional=False)
         # Not shown: there is a password in it.
-        if isinstance(dsn, str) and text_problem(dsn or " ", len(dsn) + 1) is not None:
+        if text_problem(dsn or " ", len(dsn) + 1) is not None:
             raise InvalidArgumentError(
                 "The DSN contains a control character or half a character, which no server accepts. Percent-encode it."
             )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
+from waypost.arguments import require_text
 from waypost.errors import InvalidArgumentError, quoted
 from waypost.model.checkpoint import Checkpoint, Summary, export_json, own_number
 from waypost.model.limits import MAX_CHECKPOINT_ID, text_problem
@@ -56,6 +57,7 @@ class SessionReader:
 
     async def get(self, checkpoint_id: str) -> Checkpoint | None:
         """Return the checkpoint with this id, or the newest that was imported under it, or None."""
+        require_text("a checkpoint id", checkpoint_id)
         if not _possible(checkpoint_id):
             return None
         number = own_number(self.session_id, checkpoint_id)
@@ -127,11 +129,11 @@ class SessionReader:
             metadata: Only checkpoints whose metadata contains these members.
 
         Raises:
-            ValueError: ``limit`` is below 1, or ``cursor`` does not belong to this list.
+            InvalidArgumentError: ``limit`` is below 1, or ``cursor`` does not belong to this list.
             NaiveDatetimeError: A time has no time zone.
         """
         checked_limit(limit)
-        first, last = between or (None, None)
+        first, last = (None, None) if between is None else _moments(between)
         statement = "newest_first" if newest_first else "oldest_first"
         wanted = _Filter(name, metadata, since, first, last)
         found = await self._some(statement, _number(cursor), limit, wanted)
@@ -247,15 +249,23 @@ def checked_limit(limit: int) -> int:
 
 
 def _possible(text: str | None) -> bool:
-    """Return whether an id or a name is possible, or is None. Raise TypeError if it is not text."""
+    """Return whether an id or a name is possible, or is None. Raise InvalidArgumentError if it is not text."""
     if text is not None and not isinstance(text, str):
-        raise TypeError(f"ids and names are strings, not {type(text).__name__}")
+        raise InvalidArgumentError(f"ids and names are strings, not {type(text).__name__}")
     return text is None or text_problem(text, MAX_CHECKPOINT_ID) is None
+
+
+def _moments(between: tuple[datetime, datetime]) -> tuple[datetime, datetime]:
+    match between:
+        case (first, last):
+            return first, last
+    raise InvalidArgumentError(f"between is a pair of times, from and to, not {quoted(between)}")
 
 
 def _number(cursor: str | None) -> int | None:
     if cursor is None:
         return None
+    require_text("cursor", cursor)
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
         raise InvalidArgumentError(
             f"{quoted(cursor)} is not a cursor of this list: pass the one that a page gave"

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Protocol
 from uuid import UUID
 
-from waypost.errors import AccessDeniedError, ReaderError, ShardMapError
+from waypost.errors import AccessDeniedError, InvalidArgumentError, ReaderError, ShardMapError
 from waypost.model.tenants import TenantScope
 from waypost.reader.failures import is_missing_or_denied
 from waypost.reader.pool import ReadPool, ReadTransaction
@@ -31,7 +31,7 @@ class ShardedPool:
 
     def __init__(self, pools: Sequence[ReadPool], scope: TenantScope) -> None:
         if not pools:
-            raise ValueError("the list of DSNs is empty")
+            raise InvalidArgumentError("the list of DSNs is empty")
         self.pools = list(pools)
         self.scope = scope
         self._checked: set[int] = set()

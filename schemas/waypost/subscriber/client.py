@@ -11,10 +11,11 @@ from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
+from waypost.arguments import require_above_zero, require_callable
 from waypost.deprecation import renamed_keywords
 from waypost.discovery import find_deployment
-from waypost.encryption import codec_of
-from waypost.errors import quoted
+from waypost.encryption import codec_of, require_codec
+from waypost.errors import InvalidArgumentError, quoted
 from waypost.kafka.addresses import broker_addresses
 from waypost.model.limits import require_sendable, require_sendable_options
 from waypost.model.times import to_micros
@@ -74,12 +75,13 @@ class Subscriber:
         on_restart: Callable[[str], None] | None = None,
         codec: "Codec | None" = None,
     ) -> None:
-        if stuck_after <= 0:
-            raise ValueError(f"stuck_after must be above 0 seconds, not {stuck_after}")
+        require_above_zero("stuck_after", stuck_after)
+        if on_restart is not None:
+            require_callable("on_restart", on_restart)
         if from_beginning and since is not None:
-            raise ValueError("from_beginning and since contradict each other: pass one of them")
+            raise InvalidArgumentError("from_beginning and since contradict each other: pass one of them")
         if group is not None and (not isinstance(group, str) or not group):
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"group must be the name of a consumer group, or None for none, not {quoted(group)}"
             )
         if group is not None:
@@ -90,7 +92,8 @@ class Subscriber:
             topic_prefix = topic_prefix or found.topic_prefix
             kafka_options = found.kafka_options if kafka_options is None else kafka_options
             codec = codec_of(found) if codec is None else codec
-        require_sendable_options(kafka_options or {})
+        require_sendable_options({} if kafka_options is None else kafka_options)
+        require_codec(codec)
         broker_addresses(bootstrap_servers)  # raises an error for an invalid one
         self._topic = Topics(DEFAULT_PREFIX if topic_prefix is None else topic_prefix).results
         self._group = group
@@ -118,7 +121,7 @@ class Subscriber:
         """Connect, and take up the position once the results topic exists.
 
         Raises:
-            ValueError: The Kafka client does not accept the ``kafka_options``.
+            InvalidArgumentError: The Kafka client does not accept the ``kafka_options``.
             KafkaUnavailableError: No broker can be reached.
             AccessDeniedError: Kafka does not accept the login or the certificate, or denies reading the topic.
             SubscriberError: Kafka refused for another reason.
@@ -130,17 +133,16 @@ class Subscriber:
         if self._consuming is None:
             from aiokafka.errors import KafkaConnectionError, KafkaError
 
+            from waypost.kafka.client_options import rejecting_options
             from waypost.kafka.diagnosis import connection_error, require_access
             from waypost.subscriber.consumer import ResultConsumer, Start
             from waypost.subscriber.failures import subscriber_error
             from waypost.subscriber.watchdog import Watch
 
-            try:
+            with rejecting_options():
                 consuming = ResultConsumer(
                     self._topic, self._group, Start(*self._start), self._options, Watch(*self._watch)
                 )
-            except (TypeError, ValueError, RuntimeError) as error:
-                raise ValueError(f"the Kafka client does not accept these options: {error}") from error
             try:
                 await require_access(self._options)
                 await consuming.open()
@@ -210,18 +212,20 @@ class Subscriber:
                 ``deadletter-…`` that say why, where they were and when.
 
         Raises:
+            InvalidArgumentError: An argument can't be used.
             DeadLetterError: The dead-letter topic can't be used, or did not accept an event.
             KafkaUnavailableError: No broker can be reached at the start.
             AccessDeniedError: Kafka does not accept the login, or denies reading the topic or joining the group.
             SubscriberError: Kafka refused for another reason.
         """
         plan = HandlerOptions(handler, concurrency, retries, on_failure, self._codec)
+        if dead_letters is not None:
+            require_sendable("dead_letters", dead_letters)
         consuming = await self._started()
         try:
             async with AsyncExitStack() as stack:
                 send_to_dead_letters = None
                 if dead_letters is not None:
-                    require_sendable("dead_letters", dead_letters)
                     from waypost.subscriber.dead_letters import DeadLetters
 
                     letters = DeadLetters(dead_letters, self._group, self._options)

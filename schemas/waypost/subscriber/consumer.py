@@ -12,9 +12,12 @@ from contextlib import nullcontext, suppress
 from typing import Any, Final, NamedTuple
 
 from aiokafka import TopicPartition
+from aiokafka.coordinator.assignors.abstract import AbstractPartitionAssignor
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import KafkaError
 
+from waypost.arguments import require_text
+from waypost.errors import InvalidArgumentError, quoted
 from waypost.kafka.group_member import GroupMember, GroupOptions
 from waypost.kafka.partitions import partitions_of
 from waypost.kafka.quiet import OutageLog, quiet
@@ -343,12 +346,20 @@ def _group_options(group: str, options: Mapping[str, Any]) -> GroupOptions:
     def seconds(name: str, default: float) -> float:
         return float(options[name]) / 1000 if name in options else default
 
+    assignors = tuple(options.get("partition_assignment_strategy", (RoundRobinPartitionAssignor,)))
+    for each in assignors:
+        if not (isinstance(each, type) and issubclass(each, AbstractPartitionAssignor)):
+            raise InvalidArgumentError(
+                f"partition_assignment_strategy has {quoted(each)}, which assigns nothing"
+            )
+    if (instance_id := options.get("group_instance_id")) is not None:
+        require_text("group_instance_id", instance_id)
     return GroupOptions(
         group,
-        tuple(options.get("partition_assignment_strategy", (RoundRobinPartitionAssignor,))),
+        assignors,
         session_timeout=seconds("session_timeout_ms", 10.0),
         rebalance_timeout=seconds("rebalance_timeout_ms", _REBALANCE_SECONDS),
         heartbeat_interval=seconds("heartbeat_interval_ms", 3.0),
-        instance_id=options.get("group_instance_id"),
+        instance_id=instance_id,
         max_poll_interval=seconds("max_poll_interval_ms", 300.0),
     )

@@ -21,6 +21,7 @@ from aiokafka.errors import KafkaError, UnknownTopicOrPartitionError
 
 from waypost.errors import DeadLetterError
 from waypost.kafka.batch_producer import BatchProducer, ProducerBatch
+from waypost.kafka.client_options import rejecting_options
 from waypost.kafka.partitions import partitions_of
 from waypost.kafka.quiet import quiet
 from waypost.model.times import format_micros, to_micros
@@ -40,7 +41,7 @@ class DeadLetters:
         self._group = group
         self._partitions: list[int] = []
         self._turns: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
-        with quiet():
+        with quiet(), rejecting_options():
             self._producer = BatchProducer(
                 topic, {name: value for name, value in options.items() if name in known}
             )

@@ -15,8 +15,9 @@ from itertools import count
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
+from waypost.arguments import require_callable, require_whole
 from waypost.backoff import Backoff
-from waypost.errors import quoted
+from waypost.errors import InvalidArgumentError, quoted
 from waypost.subscriber.decryption import decrypted_event
 from waypost.subscriber.events import Event, EventFilter, read_event
 from waypost.subscriber.tracing import continued_trace
@@ -53,10 +54,11 @@ class HandlerOptions:
     codec: "Codec | None" = None
 
     def __post_init__(self) -> None:
-        if self.concurrency < 1:
-            raise ValueError(f"concurrency must be at least 1, not {self.concurrency}")
-        if self.retries < 0:
-            raise ValueError(f"retries must be at least 0, not {self.retries}")
+        require_callable("the handler", self.handler)
+        require_whole("concurrency", self.concurrency, 1)
+        require_whole("retries", self.retries, 0)
+        if self.on_failure is not None:
+            require_callable("on_failure", self.on_failure)
 
 
 class _PendingOffset:
@@ -234,8 +236,8 @@ class HandlerDispatcher:
             await asyncio.wait(others, timeout=_FINISH_SECONDS)
 
 
-def _not_async(what: str, function: object) -> TypeError:
-    return TypeError(
+def _not_async(what: str, function: object) -> InvalidArgumentError:
+    return InvalidArgumentError(
         f"{what} must be an async function, and {quoted(function)} is not: define it with 'async def'"
     )
 

@@ -10,8 +10,9 @@ from typing import Any, Final, cast
 
 import orjson
 
+from waypost.arguments import require_callable, require_whole
 from waypost.deprecation import deprecated
-from waypost.errors import EncryptionError, quoted
+from waypost.errors import EncryptionError, InvalidArgumentError, quoted
 from waypost.model.checkpoint import Checkpoint
 from waypost.model.limits import canonical_metadata, require_sendable
 from waypost.model.times import from_micros, parse_micros
@@ -171,11 +172,13 @@ class EventFilter:
 
 def _listed(texts: Iterable[str]) -> list[str]:
     if isinstance(texts, str):
-        raise TypeError(f"pass a list of strings, not the string {quoted(texts)}")
+        raise InvalidArgumentError(f"pass a list of strings, not the string {quoted(texts)}")
+    if not isinstance(texts, Iterable):
+        raise InvalidArgumentError(f"pass a list of strings, not {quoted(texts)}")
     listed = list(texts)
     for text in listed:
         if not isinstance(text, str):
-            raise TypeError(f"pass a list of strings; {quoted(text)} is not a string")
+            raise InvalidArgumentError(f"pass a list of strings; {quoted(text)} is not a string")
         require_sendable("a filter", text)
     return listed
 
@@ -190,7 +193,9 @@ def _whole_type(given: str) -> str:
             return kind
     named = [kind for kind in RESULT_TYPES if kind.rpartition(".")[2] == given]
     if len(named) != 1:
-        raise ValueError(f"{quoted(given)} is not a result type; there are {', '.join(_SHORT.values())}")
+        raise InvalidArgumentError(
+            f"{quoted(given)} is not a result type; there are {', '.join(_SHORT.values())}"
+        )
     return named[0]
 
 
@@ -203,6 +208,7 @@ class Deduplicator:
     """
 
     def __init__(self, size: int = 100_000) -> None:
+        require_whole("size", size, 0)
         self._size = size
         self._ids: OrderedDict[str, None] = OrderedDict()
 
@@ -215,6 +221,8 @@ class Deduplicator:
         The event is remembered immediately, even if you then fail to handle it. A handler that is retried needs
         :meth:`once`.
         """
+        if not isinstance(event, Event):
+            raise InvalidArgumentError(f"pass an event, not {quoted(event)}")
         if event.id in self._ids:
             return True
         self._ids[event.id] = None
@@ -229,6 +237,8 @@ class Deduplicator:
 
     def once(self, handler: Callable[[Event], Awaitable[None]]) -> Callable[[Event], Awaitable[None]]:
         """Return a handler that skips the events that ``handler`` has handled, except failed ones."""
+
+        require_callable("the handler", handler)
 
         async def note(event: Event, handling: Awaitable[None]) -> None:
             await handling

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from waypost.errors import InvalidArgumentError, quoted
 from waypost.subscriber.events import Event
 
 
@@ -16,6 +17,8 @@ def continued_trace(event: Event) -> Iterator[None]:
     own tracer provider creates a span ``waypost handle``. Without OpenTelemetry, or for an event without
     ``traceparent``, nothing happens.
     """
+    if not isinstance(event, Event):
+        raise InvalidArgumentError(f"pass an event, not {quoted(event)}")
     trace: Any = sys.modules.get("opentelemetry.trace")
     if trace is None or event.traceparent is None:
         yield

@@ -6,11 +6,11 @@ The counterpart of :mod:`waypost.wire.decode`: what passes here, the worker acce
 from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast, get_args
 
 import orjson
 
-from waypost.errors import InvalidCommandError, did_you_mean
+from waypost.errors import InvalidCommandError, did_you_mean, quoted
 from waypost.model.commands import Create, ImportItem, OnConflict
 from waypost.model.limits import (
     MAX_CHECKPOINT_ID,
@@ -166,6 +166,10 @@ def rollback_body(checkpoint_id: str, discard_later: bool = False) -> bytes:
 
 def import_body(checkpoints: list[bytes], on_conflict: OnConflict = "skip") -> bytes:
     """Body of an import from the JSON of each checkpoint."""
+    if on_conflict not in get_args(OnConflict):
+        raise InvalidCommandError(
+            "invalid-body", f"on_conflict must be 'skip', 'replace' or 'reject', not {quoted(on_conflict)}"
+        )
     return (
         b'{"checkpoints":[' + b",".join(checkpoints) + b'],"on_conflict":' + orjson.dumps(on_conflict) + b"}"
     )

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from waypost.arguments import require_text
 from waypost.errors import InvalidCommandError, quoted
 
 DEFAULT_PREFIX: Final = "waypost"
@@ -18,6 +19,7 @@ class Topics:
     prefix: str = DEFAULT_PREFIX
 
     def __post_init__(self) -> None:
+        require_text("the topic prefix", self.prefix)
         legal = self.prefix.replace("-", "").replace("_", "").replace(".", "")
         if not (legal.isascii() and legal.isalnum() and len(self.prefix) <= 200):
             raise InvalidCommandError(
