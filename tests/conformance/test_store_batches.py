@@ -182,7 +182,7 @@ def rejection(offset: int) -> RejectedRow:
 
 async def test_rejected_commands_make_room_for_newer_ones(stores: Stores) -> None:
     hand = await acquired(stores)
-    assert hand.claim.rejected_window == RejectedWindow()
+    assert hand.state.rejected_window == RejectedWindow()
     await hand.commit(Changes(rejected=[rejection(offset) for offset in range(5)]))
     window = RejectedWindow(3, ((4, 2), (8, 1)), 2**40)
     changes = Changes(rejected=[rejection(offset) for offset in (7, 8, 9)])
@@ -191,9 +191,9 @@ async def test_rejected_commands_make_room_for_newer_ones(stores: Stores) -> Non
     assert await stores.rejected(0) == [8, 9]
     await hand.commit(Changes())  # the window stays
     other = await acquired(stores, 1)
-    assert other.claim.rejected_window == RejectedWindow()
+    assert other.state.rejected_window == RejectedWindow()
     again = await acquired(stores)
-    assert again.claim.rejected_window == window
+    assert again.state.rejected_window == window
     await again.commit(Changes(rejected=[rejection(12)]))
     assert await stores.rejected(0) == [8, 9, 12]
     overtaken = Changes(rejected=[rejection(14)], rejected_below=20, rejected_window=RejectedWindow())
@@ -255,7 +255,7 @@ async def test_default_policy_and_the_ids_that_set_it_are_found_again(stores: St
     policy = RetentionPolicy(9, 8, 7, 6, encrypted=True)
     await hand.commit(Changes(default_policy=policy, partition_commands=["a", "ü"]))
     await hand.commit()
-    claim = (await acquired(stores)).claim
+    claim = (await acquired(stores)).state
     assert (claim.default_policy, claim.default_commands) == (policy, ["a", "ü"])
     assert claim.authority == Authority()
 
@@ -265,10 +265,10 @@ async def test_an_authority_is_found_again_and_its_time_outlives_it(stores: Stor
     await hand.commit(Changes(authority=Authority(KEY, -5)))
     await hand.commit()
     hand = await acquired(stores)
-    assert hand.claim.authority == Authority(KEY, -5)
-    assert (hand.claim.default_policy, hand.claim.default_commands) == (RetentionPolicy(), [])
+    assert hand.state.authority == Authority(KEY, -5)
+    assert (hand.state.default_policy, hand.state.default_commands) == (RetentionPolicy(), [])
     await hand.commit(Changes(authority=Authority(None, 2**60)))
-    assert (await acquired(stores)).claim.authority == Authority(None, 2**60)
+    assert (await acquired(stores)).state.authority == Authority(None, 2**60)
 
 
 def everything(session_id: str = "s") -> Changes:
@@ -309,9 +309,9 @@ async def test_every_kind_of_change_in_one_batch(stores: Stores) -> None:
     await hand.commit(changes)
     successor = await acquired(stores)
     assert facts(await successor.store.load(["s"])) == facts({"s": changes.sessions["s"][0]})
-    assert successor.claim.default_policy == RetentionPolicy(11)
-    assert successor.claim.authority == Authority(KEY, 7)
-    assert [one.first_offset for one in successor.claim.outbox] == [10]
+    assert successor.state.default_policy == RetentionPolicy(11)
+    assert successor.state.authority == Authority(KEY, 7)
+    assert [one.first_offset for one in successor.state.outbox] == [10]
 
 
 async def test_a_fenced_batch_leaves_nothing_behind_of_any_kind(stores: Stores) -> None:
@@ -323,7 +323,7 @@ async def test_a_fenced_batch_leaves_nothing_behind_of_any_kind(stores: Stores) 
     with pytest.raises(FencedError):
         await zombie.commit(everything("unknown"))
     assert facts(await owner.store.load(["s", "unknown"])) == before
-    claim = (await acquired(stores)).claim
+    claim = (await acquired(stores)).state
     assert (claim.default_policy, claim.default_commands) == (RetentionPolicy(), [])
     assert claim.authority == Authority()
     assert [one.first_offset for one in claim.outbox] == [0]
@@ -342,7 +342,7 @@ async def test_a_batch_that_fails_half_way_leaves_nothing_behind(stores: Stores)
     with pytest.raises(Exception, match=r"duplicate|twice"):
         await hand.commit(changes)
     successor = await acquired(stores)
-    assert successor.claim.next_offset == 10
+    assert successor.state.next_offset == 10
     assert facts(await successor.store.load(["s"])) == before
 
 
@@ -357,6 +357,6 @@ async def test_a_canceled_commit_counts_whole_or_not_at_all(stores: Stores) -> N
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         successor = await acquired(stores)
-        counted = successor.claim.next_offset > before
+        counted = successor.state.next_offset > before
         stored = await successor.store.load([session_id])
         assert len(stored[session_id]) == 300 if counted else session_id not in stored

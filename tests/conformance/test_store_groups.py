@@ -109,7 +109,7 @@ class State:
 
 async def state(stores: Stores, partition: int) -> State:
     hand = await acquired(stores, partition)
-    claim = hand.claim
+    claim = hand.state
     contents = await hand.store.contents([(name(partition), number) for number in range(10)])
     return State(
         (claim.next_offset, claim.anchor, claim.emitted, claim.results_offset),
@@ -195,7 +195,7 @@ async def test_each_owner_commits_on_where_its_group_left_its_own_partition(stor
         hand.emit(hand.next_offset - 1)
         assert await commit((hand, None)) == [None]
         await hand.store.save_position(1, hand.next_offset - 1, 7)
-        claim = (await acquired(stores, partition)).claim
+        claim = (await acquired(stores, partition)).state
         assert claim.next_offset == 10 * (1 + sum(partition in group for group in groups))
         assert list(claim.outbox) == []
 
@@ -208,7 +208,7 @@ async def test_confirmed_entries_of_each_partition_are_dropped_in_a_group(stores
         hand.emit(10 * at - 1)
     assert await commit(*((hand, None) for hand in hands)) == [None] * PARTITIONS
     for at in range(PARTITIONS):
-        kept = (await acquired(stores, at)).claim.outbox
+        kept = (await acquired(stores, at)).state.outbox
         assert [one.first_offset for one in kept] == list(range(10 * at, 40, 10))
 
 
@@ -217,7 +217,7 @@ async def test_a_batch_whose_results_are_all_in_the_topic_leaves_no_outbox_in_a_
     hands[1].emit(25)
     for _ in range(3):
         assert await commit(*((hand, None) for hand in hands)) == [None] * PARTITIONS
-    outbox = [(await acquired(stores, at)).claim.outbox for at in range(PARTITIONS)]
+    outbox = [(await acquired(stores, at)).state.outbox for at in range(PARTITIONS)]
     assert [[one.first_offset for one in kept] for kept in outbox] == [
         [0, 10, 20],
         [20],
@@ -230,11 +230,11 @@ async def test_of_two_batches_of_one_partition_in_a_group_only_one_counts(stores
     opened = await stores.open_together([0, 1, 0])
     claims = [await store.acquire(PARTITIONS) for store in opened[1:]]
     other, owner = [Hand(store, claim) for store, claim in zip(opened[1:], claims, strict=True)]
-    twin = Hand(opened[0], owner.claim)
+    twin = Hand(opened[0], owner.state)
     outcomes = await commit((owner, None), (other, None), (twin, None))
     assert {type(outcomes[0]), type(outcomes[2])} == {FencedError, type(None)}
     assert outcomes[1] is None
-    assert len((await acquired(stores)).claim.outbox) == 1
+    assert len((await acquired(stores)).state.outbox) == 1
 
 
 async def test_groups_that_race_with_claims_are_in_them_or_fenced(stores: Stores) -> None:
@@ -256,7 +256,7 @@ async def test_groups_that_race_with_claims_are_in_them_or_fenced(stores: Stores
 async def test_groups_of_two_processes_with_the_same_partitions_count_each_batch_once(stores: Stores) -> None:
     first = await together(stores)
     twins = [
-        Hand(store, hand.claim)
+        Hand(store, hand.state)
         for store, hand in zip(await stores.open_together(range(4)), first, strict=True)
     ]
     outcomes = await asyncio.gather(
@@ -274,5 +274,5 @@ async def test_a_caller_that_gives_up_does_not_stop_the_others(stores: Stores) -
     tasks[1].cancel()
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert [isinstance(outcome, Commit) for outcome in outcomes] == [True, False, True, True]
-    offsets = [(await acquired(stores, at)).claim.next_offset for at in range(PARTITIONS)]
+    offsets = [(await acquired(stores, at)).state.next_offset for at in range(PARTITIONS)]
     assert offsets[0] == offsets[2] == offsets[3] == 10

@@ -72,7 +72,7 @@ async def in_store(
         part, commands = commands[:size], commands[size:]
         hand = Hand(store, await store.acquire(PARTITIONS))
         sessions = await store.load([SESSION])
-        batch = folded(Batch(ENCODER, sessions, hand.claim.state()), part)
+        batch = folded(Batch(ENCODER, sessions, hand.state.state()), part)
         results, _ = batch.finish(await store.contents(batch.wanted()))
         made += [record for _, record in results]
         await hand.commit(batch.changes)

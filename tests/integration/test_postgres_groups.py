@@ -133,7 +133,7 @@ async def test_groups_of_two_processes_never_wait_for_each_other_in_a_circle(
 ) -> None:
     pool = await open_pool(database, size=2)
     twins = Process(pool)
-    twins.hands = [Hand(twins.store(at), hand.claim) for at, hand in enumerate(process.hands)]
+    twins.hands = [Hand(twins.store(at), hand.state) for at, hand in enumerate(process.hands)]
     try:
         async with process.pool.acquire() as holder:
             async with holder.transaction():

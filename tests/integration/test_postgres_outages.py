@@ -61,8 +61,8 @@ def calls(store: PostgresStore, hand: Hand) -> list[Callable[[], Awaitable[Any]]
     """Everything that an owner asks of a store."""
     return [
         lambda: store.acquire(PARTITIONS),
-        lambda: store.record_claim(hand.claim.epoch, Fence(1, 1)),
-        lambda: store.save_position(hand.claim.epoch, 0, 1),
+        lambda: store.record_claim(hand.state.epoch, Fence(1, 1)),
+        lambda: store.save_position(hand.state.epoch, 0, 1),
         lambda: store.load(["s"]),
         lambda: store.contents([("s", 1)]),
         lambda: hand.commit(puts("s", [entry(2)])),
