@@ -7,19 +7,26 @@ from typing import Any, Final
 import asyncpg
 from tests.faults.scene import Scene
 
-from waypost_worker.postgres.statements import statement
+from waypost_worker.postgres.statements import StatementForms, statement
 
-# Postgres shows the first 1,024 bytes of a statement.
-_GROUP: Final = statement("commit_group")[:200]
-_SINGLE: Final = statement("commit")[:200]
+
+def _beginnings(name: str) -> list[str]:
+    """Return what Postgres shows first of either form. It shows 1,024 bytes."""
+    forms = StatementForms(name)
+    return [forms.whole[:200], forms.short[:200]]
+
+
+_GROUP: Final = _beginnings("commit_group")
+_SINGLE: Final = _beginnings("commit")
 # A commit of this partition takes as long as the table says; taking the partition over takes as long as ever.
 _SLOW: Final = """
-create table public.slow (partition integer primary key, seconds float8, group_begins text);
+create table public.slow (partition integer primary key, seconds float8, group_begins text[]);
 create sequence public.slow_groups;
 create function public.slow_down() returns trigger language plpgsql as $$
 begin
     perform nextval('public.slow_groups') from public.slow s
-    where s.partition = new.partition and starts_with(current_query(), s.group_begins);
+    where s.partition = new.partition
+    and exists (select from unnest(s.group_begins) as begins where starts_with(current_query(), begins));
     perform pg_sleep(seconds) from public.slow s where s.partition = new.partition;
     return new;
 end $$;
@@ -88,12 +95,13 @@ class Rows:
         """Whether the partition that is slow is committed by itself."""
         return await self._commits(_SINGLE, "Timeout")
 
-    async def _commits(self, begins: str, wait: str) -> bool:
-        """Whether a commit whose statement begins so waits for this type of event."""
+    async def _commits(self, beginnings: Sequence[str], wait: str) -> bool:
+        """Whether a commit whose statement begins in one of these ways waits for this type of event."""
         found: bool = await self._watcher.fetchval(
             "select exists (select from pg_stat_activity where datname = current_database() "
-            "and state = 'active' and starts_with(query, $1) and wait_event_type = $2)",
-            begins,
+            "and state = 'active' and wait_event_type = $2 "
+            "and exists (select from unnest($1::text[]) as begins where starts_with(query, begins)))",
+            beginnings,
             wait,
         )
         return found

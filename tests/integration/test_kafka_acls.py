@@ -307,6 +307,7 @@ async def test_a_worker_may_check_its_topics_and_logs_what_it_may_not_check(guar
             "subject": "broker 1",
             "message": "its settings were not checked: this principal may not read them",
             "fix": "give it DescribeConfigs on the cluster",
+            "mend": "give it DescribeConfigs on the cluster",
         }
     ]
 

@@ -106,7 +106,9 @@ def test_the_short_form_is_the_whole_statement_without_its_rare_lines(name: str)
     without = re.sub(r"-- rare:\n.*?-- :rare\n", "", forms.whole, flags=re.DOTALL)
     words = re.sub(r"--.*", "", without).split()
     numbered = {f"${at}": f"${number}" for at, number in enumerate(sorted(numbers(without)), 1)}
-    assert re.sub(r"\$\d+", lambda match: numbered[match[0]], forms.short).split() == words
+    named, short = forms.short.split("\n", 1)
+    assert named == f"-- {name}.sql without its rare parts"  # what operators see of it
+    assert re.sub(r"\$\d+", lambda match: numbered[match[0]], short).split() == words
 
 
 @pytest.mark.parametrize("name", COMMITS)

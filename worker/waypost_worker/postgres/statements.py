@@ -29,7 +29,10 @@ class StatementForms:
         self.whole = statement(name, schema)
         often = _COMMENT.sub("", _RARE.sub("", self.whole))
         kept = _numbers(often)
-        self.short = _PARAMETER.sub(lambda match: f"${kept.index(int(match[1])) + 1}", often)
+        # Postgres shows the beginning of a statement to operators.
+        self.short = f"-- {name}.sql without its rare parts\n" + _PARAMETER.sub(
+            lambda match: f"${kept.index(int(match[1])) + 1}", often
+        )
         self._kept = itemgetter(*[number - 1 for number in kept])
         self._left_out = itemgetter(*[number - 1 for number in _numbers(self.whole) if number not in kept])
 
