@@ -143,7 +143,7 @@ async def test_what_may_not_be_read_is_denied(tenanted: Tenanted) -> None:
 def test_a_reader_takes_no_tenant_that_cannot_be(tenant: str) -> None:
     with pytest.raises(InvalidArgumentError, match="Nothing was read or changed"):
         Reader("postgresql://nowhere", tenant=tenant)
-    with pytest.raises(TypeError, match="a tenant is a string"):
+    with pytest.raises(TypeError, match="a tenant must be a string"):
         Reader("postgresql://nowhere", tenant=7)  # type: ignore[arg-type]
 
 

@@ -1,5 +1,5 @@
 """Share what clients and workers need around aiokafka.
 
 Owns broker addresses, topic lookup, bounded reads and the diagnosis of connection failures. May import
-``errors``, ``backoff`` and ``sharing``, and nothing else of the library.
+``arguments``, ``errors``, ``backoff`` and ``sharing``, and nothing else of the library.
 """

@@ -1,4 +1,4 @@
 """Say what a command means: pure decisions and their effects, without clock, randomness or I/O.
 
-May import only ``errors``.
+May import only ``arguments`` and ``errors``.
 """
