@@ -152,6 +152,7 @@ async def test_a_log_that_ends_with_what_nobody_can_read_makes_no_consumer_look_
         assert progress.stuck(ends), "a consumer that passed over nothing is stuck"
 
         async def is_calm() -> bool:
+            assert events.restarts == 0  # a new consumer has no positions, so it would never look stuck
             beneath(events)._progress.stuck(ends)
             return beneath(events)._progress.stuck(ends) == {}
 
