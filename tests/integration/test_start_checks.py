@@ -36,12 +36,19 @@ async def worker(here: Deployment, tmp_path: Path) -> AsyncIterator[Watched]:
 
 
 async def set_on(here: Deployment, topic: str, **settings: str) -> None:
-    """Change settings of a topic; underscores stand for dots."""
+    """Change settings of a topic, and wait until the broker shows them; underscores stand for dots."""
     changes = {name.replace("_", "."): value for name, value in settings.items()}
     admin = AIOKafkaAdminClient(bootstrap_servers=here.endpoints.bootstrap_servers)
     await admin.start()
+
+    async def are_shown() -> bool:
+        (answer,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+        ((*_, entries),) = answer.resources
+        return changes.items() <= {name: value for name, value, *_ in entries}.items()
+
     try:
         await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, changes)])
+        await here.until(are_shown)
     finally:
         await admin.close()
 
