@@ -37,7 +37,7 @@ LEADER, REPLICA, LOST = 1, 2, 3  # nodes
 
 @pytest.fixture
 async def busy(servers: Servers, database: str, open_scene: OpenScene) -> AsyncIterator[Scene]:
-    """A stage with so many partitions and commands that commits come in groups."""
+    """Eight partitions and enough load that a worker commits their batches in groups."""
     async with open_scene(Endpoints(servers.endpoints.bootstrap_servers, database), **BUSY) as made:
         yield made
 

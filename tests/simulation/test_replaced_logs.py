@@ -74,7 +74,7 @@ def test_results_of_commands_that_the_command_topic_does_not_have_are_refused() 
 
 
 def test_records_that_took_the_place_of_passed_over_ones_while_an_owner_was_frozen_are_not_skipped() -> None:
-    """Seed 2815: the consumer had passed over markers, the log was cut before them and written anew.
+    """Seed 2815: the consumer had passed over markers, and then a truncated log got records in their place.
 
     Brokers without ids of topics do not tell that it was cut.
     """
