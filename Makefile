@@ -83,9 +83,10 @@ commits:  ## form of the commit messages since the rule exists
 language:  ## phrases that read as translated, in pages, help, messages, docstrings, comments and names of tests
 	@$(PYTHON) deploy/language.py
 
-# mypy and pytest start together: each alone leaves a core idle for a minute.
-test: setup $(SITE)/.installed  ## everything that CI runs: check, and all tests, each of JOBS jobs with its own servers
-	@$(if $(CI),deploy/install-test-packages && deploy/fetch-helm $(BIN))
+# Installing and building helm take minutes each, and mypy takes one. Each alone leaves a core idle.
+test:  ## everything that CI runs: check, and all tests, each of JOBS jobs with its own servers
+	@$(if $(CI),deploy/install-test-packages)
+	@$(if $(CI),deploy/fetch-helm $(BIN) &) $(MAKE) --no-print-directory setup $(SITE)/.installed && wait
 	@$(MAKE) --no-print-directory --jobs 2 check all-tests
 
 # Files are taken in the order of their names: unit tests, which are short, come last, so that all jobs end together.

@@ -308,8 +308,7 @@ def test_helm_is_built_where_go_can_and_nothing_fails_elsewhere(
 ) -> None:
     programs, target = tmp_path / "programs", tmp_path / "target"
     programs.mkdir()
-    target.mkdir()
-    for name in ("sh", "chmod"):
+    for name in ("sh", "mkdir", "chmod"):
         (programs / name).symlink_to(shutil.which(name) or name)
     if go is not None:
         (programs / "go").write_text(f"#!/bin/sh\n{go}\n")
