@@ -47,6 +47,7 @@ TESTS = (
     "tests/unit/test_session_expiry.py",
     "tests/unit/test_session_import.py",
     "tests/unit/test_session_index.py",
+    "tests/unit/test_indexed_retention.py",
     "tests/unit/test_encrypted_sessions.py",
     "tests/unit/test_retention.py",
     "tests/unit/test_partition_state.py",

@@ -79,6 +79,13 @@ def test_timestamps_are_written_in_utc_whatever_the_zone() -> None:
     assert Checkpoint.from_dict({**PLAIN, "timestamp": "2026-11-24T17:24:59.5+09:00"}) == checkpoint()
 
 
+@pytest.mark.parametrize(("wrong", "kind"), [([PLAIN], "list"), ("{}", "str"), (None, "NoneType")])
+def test_what_is_no_dict_is_rejected(wrong: Any, kind: str) -> None:
+    with pytest.raises(InvalidCommandError, match=f"^a checkpoint is a dict, not a {kind}$") as caught:
+        Checkpoint.from_dict(wrong)
+    assert caught.value.code == "invalid-body"
+
+
 @pytest.mark.parametrize("key", ["id", "name", "timestamp", "data"])
 def test_a_missing_key_is_named(key: str) -> None:
     with pytest.raises(InvalidCommandError, match=f"^a checkpoint needs the key '{key}'$") as caught:
@@ -103,6 +110,23 @@ def test_a_wrong_value_is_named(change: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidCommandError, match=message) as caught:
         Checkpoint.from_dict({**PLAIN, **change})
     assert caught.value.code == "invalid-body"
+
+
+@pytest.mark.parametrize(
+    ("raw_data", "pinned", "shown"),
+    [
+        (b'{"step":1}', False, ': {"step":1}'),
+        (b'{"step":1}', True, ', pinned: {"step":1}'),
+        (b'{"a":"' + b"x" * 52 + b'"}', False, ': {"a":"' + "x" * 52 + '"}'),
+        (b'{"a":"' + b"x" * 53 + b'"}', False, ': {"a":"' + "x" * 53 + '"… (61 bytes)'),
+        # The cut leaves out the character that it would split.
+        (b'{"abc":"' + "ü€".encode() * 20 + b'"}', False, ': {"abc":"' + "ü€" * 10 + "ü… (110 bytes)"),
+    ],
+)
+def test_its_repr_shows_the_first_60_bytes_of_its_data(raw_data: bytes, pinned: bool, shown: str) -> None:
+    assert repr(Checkpoint("s:1", "done", AT, AT, raw_data, pinned=pinned)) == (
+        f"<Checkpoint 's:1' 'done' of 2026-11-24T08:24:59.500000+00:00{shown}>"
+    )
 
 
 def test_it_cannot_be_changed_through_what_it_returns() -> None:

@@ -44,7 +44,14 @@ def test_the_message_says_what_to_do_and_quotes_no_data(life: Life) -> None:
         == "'s' accepts only encrypted data, and the data is not encrypted: publish it with a codec"
     )
     refused = expect(Rejected, life.does(Import((item("other:1"),))))
-    assert "nothing was imported, as the data of 'other:1' is not encrypted" in refused.message
+    assert refused.message == (
+        "'s' accepts only encrypted data, and nothing was imported, as the data of 'other:1' is not encrypted: "
+        "publish it with a codec"
+    )
+    refused = expect(Rejected, life.does(Configure((("encrypted", False),))))
+    assert refused.message == (
+        "'s' accepts only encrypted data, and stays so: use another session id for data that is not encrypted"
+    )
 
 
 def test_a_session_that_accepts_only_encrypted_data_stays_so(life: Life) -> None:

@@ -10,6 +10,8 @@ from waypost.model.commands import (
     Configure,
     Create,
     Delete,
+    Erase,
+    Expire,
     Import,
     Pin,
     Rollback,
@@ -21,6 +23,7 @@ from waypost.model.retention import RetentionPolicy
 from waypost.model.session import DedupChanges, decide, evolve
 
 A = Create("a", b"{}")
+SECOND = 1_000_000
 
 
 def test_a_repeated_create_changes_nothing_and_names_the_first_ones_checkpoint() -> None:
@@ -193,9 +196,9 @@ class TestTheWindow:
 class TestWhatAStoreIsTold:
     """``evolve`` answers with the changes to the memory, so that a store writes those rows and no others."""
 
-    def evolve(self, life: Life, action: Action, id: str) -> DedupChanges:
+    def evolve(self, life: Life, action: Action, id: str | None, at: int = 0) -> DedupChanges:
         life.position += 1
-        command = Command(id, life.position, 0, 0, action)
+        command = Command(id, life.position, 0, at * SECOND, action)
         decision = decide(life.session, command, life.default)
         assert isinstance(decision, Accepted)
         return evolve(life.session, command, decision)
@@ -216,6 +219,30 @@ class TestWhatAStoreIsTold:
         life.does(A, id="a")
         life.does(A, id="b")
         assert self.evolve(life, A, "c") == DedupChanges((SeenCommand(2, "b", 2),), None)
+
+    def test_a_delete_that_makes_many_leave_by_age_adds_its_own_checkpoint_too(self) -> None:
+        life = Life(RetentionPolicy(max_checkpoints=400, compress_after=400))
+        life.creates(*["old"] * 100)
+        life.creates("new", at=1_000)
+        life.default = RetentionPolicy(400, 400, max_age=10 * SECOND)
+        memory = self.evolve(life, Delete("s:50"), "delete", at=1_000)
+        gone = [50, *range(1, 50), *range(51, 101)]
+        assert memory.added == (
+            *(SeenCommand(number, f"command-{number}", number) for number in gone),
+            SeenCommand(102, "delete", 50),
+        )
+        assert life.numbers == [101]
+
+    def test_an_erasure_keeps_its_own_id_alone(self) -> None:
+        life = Life()
+        life.does(A, id="a")
+        assert self.evolve(life, Erase(), "erase") == DedupChanges((SeenCommand(2, "erase", None),), 2)
+
+    def test_an_expiry_that_forgets_says_so_even_if_it_has_no_id_itself(self) -> None:
+        life = Life()
+        life.does(Clear(), id="clear")
+        assert self.evolve(life, Expire(5 * SECOND), None, at=10) == DedupChanges((), 2)
+        assert not life.session.knows("clear")
 
     def test_forgetting_names_the_lowest_position_still_kept(self) -> None:
         life = Life()

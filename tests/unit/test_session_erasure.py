@@ -89,8 +89,10 @@ class TestLaterCommands:
         life = Life()
         life.does(Erase(), at=20)
         message = expect(Rejected, life.does(Create("secret", b'{"secret":1}'))).message
-        assert "'s' was erased at 1970-01-01T00:00:20.000000Z" in message
-        assert "secret" not in message
+        assert message == (
+            "session 's' was erased at 1970-01-01T00:00:20.000000Z and takes no more commands; the content of this one "
+            "was not kept: use another session id"
+        )
 
 
 class TestOnceMore:

@@ -61,6 +61,12 @@ class TestIdle:
         kept(life, since=5, at=40)
         assert expired(life, since=11) == (1,)
 
+    def test_the_decision_says_since_when_it_was_idle_and_what_its_last_command_was(self) -> None:
+        life = Life()
+        life.creates("a", at=10)
+        assert life.does(Expire(9 * SECOND), at=100) == SessionKept(9 * SECOND, 10 * SECOND)
+        assert life.does(Expire(11 * SECOND), at=100) == Expired(11 * SECOND, 10 * SECOND, (1,))
+
     def test_two_expiries_in_parallel_have_one_effect(self) -> None:
         life = Life()
         life.creates("a", at=10)
@@ -72,7 +78,10 @@ class TestIdle:
         life.creates("a", at=10)
         decision = expect(Rejected, life.does(Expire(101 * SECOND), at=100))
         assert decision.code == "invalid-body"
-        assert "1970-01-01T00:01:41.000000Z is later than 1970-01-01T00:01:40.000000Z" in decision.message
+        assert decision.message == (
+            "idle_since: 1970-01-01T00:01:41.000000Z is later than 1970-01-01T00:01:40.000000Z, when Kafka recorded "
+            "the command: a session can't be idle since then"
+        )
         assert expired(life, since=100) == (1,)
 
 

@@ -3,7 +3,16 @@
 import pytest
 from tests.unit.life import Life, expect, item
 
-from waypost.model.commands import Command, Configure, ConfigureDefaults, Delete, Import, Pin
+from waypost.model.commands import (
+    Command,
+    Configure,
+    ConfigureDefaults,
+    Delete,
+    Erase,
+    Import,
+    Pin,
+    Unpin,
+)
 from waypost.model.decisions import Deleted, Rejected
 from waypost.model.index import Entry, SeenCommand, Session
 from waypost.model.retention import RetentionPolicy
@@ -12,6 +21,29 @@ from waypost.model.session import decide, evolve
 
 def entry(number: int) -> Entry:
     return Entry(number, "n", 0, 0, number, f"command-{number}")
+
+
+def falling(count: int) -> list[Entry]:
+    """Entries from the highest number to 1: half of them with a command id, three in four imported, some pinned."""
+    origins = ("", "old:1", "old:2", None)
+    return [
+        Entry(
+            number,
+            "n",
+            taken_at=0,
+            recorded_at=0,
+            position=number,
+            command_id=f"command-{number}" if number % 2 else None,
+            imported_id=origins[number % 4],
+            pinned=number % 5 == 0,
+        )
+        for number in range(count, 0, -1)
+    ]
+
+
+def everything(session: Session) -> dict[str, object]:
+    """All that an index holds, each list in its order."""
+    return {name: getattr(session, name) for name in Session.__slots__}
 
 
 def test_a_restored_session_has_its_id_counter_policy_and_memory() -> None:
@@ -26,6 +58,54 @@ def test_a_restored_session_has_its_id_counter_policy_and_memory() -> None:
     assert session.recent == [SeenCommand(4, "four", 1), SeenCommand(9, "nine", None)]
     assert session.find("s:5") == entry(5)
     assert (session.number_of("command-5"), session.number_of("four")) == (5, 1)
+
+
+def test_an_erased_session_is_restored_from_its_row_as_it_was() -> None:
+    life = Life()
+    life.imports(item("old:1"), at=5)
+    life.pins(1)
+    life.does(Erase(), at=20)
+    erased = life.session
+    restored = Session.restore("s", 1, None, [], erased.recent[:], 20_000_000, 20_000_000)
+    assert everything(restored) == everything(erased)
+
+
+@pytest.mark.parametrize("counter", [7, 1_000])
+def test_many_entries_are_added_at_once_as_one_by_one(counter: int) -> None:
+    together, singly = Session("s", counter), Session("s", counter)
+    together.add_all(falling(100))
+    for one in falling(100):
+        singly.add(one)
+    assert everything(together) == everything(singly)
+    assert (together.live_in_order(), together.pins()) == (list(range(1, 101)), 20)
+    assert together.counter == max(counter, 100)
+    assert together.find("old:1") == together.entries[97]
+    assert together.number_of("command-9") == 9
+
+
+def test_many_entries_are_dropped_at_once_as_one_by_one() -> None:
+    together, singly = Session("s"), Session("s")
+    together.add_all(falling(100))
+    singly.add_all(falling(100))
+    numbers = [number for number in range(1, 101) if number % 6]
+    assert together.drop_all(numbers) == [
+        remembered for number in numbers if (remembered := singly.drop(number)) is not None
+    ]
+    assert everything(together) == everything(singly)
+    assert (together.live_in_order(), together.pins()) == (list(range(6, 97, 6)), 3)
+    assert (together.find("old:1"), together.find("old:2")) == (None, together.entries[90])
+
+
+def test_pins_are_counted_once_each() -> None:
+    life = Life()
+    life.creates(*"abcd")
+    life.pins(1, 2, 3, 3)
+    assert life.session.pins() == 3
+    life.does(Unpin("s:2"))
+    life.does(Unpin("s:2"))
+    assert life.session.pins() == 2
+    life.does(Delete("s:3"))
+    assert life.session.pins() == 1
 
 
 def test_a_new_session_follows_the_policy_it_is_given() -> None:
