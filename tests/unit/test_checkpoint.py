@@ -120,7 +120,7 @@ def test_a_wrong_value_is_named(change: dict[str, Any], message: str) -> None:
         (b'{"a":"' + b"x" * 52 + b'"}', False, ': {"a":"' + "x" * 52 + '"}'),
         (b'{"a":"' + b"x" * 53 + b'"}', False, ': {"a":"' + "x" * 53 + '"… (61 bytes)'),
         # The cut leaves out the character that it would split.
-        (b'{"abc":"' + "ü€".encode() * 20 + b'"}', False, ': {"abc":"' + "ü€" * 10 + "ü… (110 bytes)"),
+        (b'{"text":"' + "ü€".encode() * 20 + b'"}', False, ': {"text":"' + "ü€" * 10 + "… (111 bytes)"),
     ],
 )
 def test_its_repr_shows_the_first_60_bytes_of_its_data(raw_data: bytes, pinned: bool, shown: str) -> None:

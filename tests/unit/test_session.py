@@ -173,6 +173,14 @@ class TestConfigure:
         life.creates("e")
         assert life.numbers == [1, 5]
 
+    @pytest.mark.parametrize(("cap", "left"), [(4, [1, 3, 4, 5]), (3, [1, 4, 5]), (2, [1, 5])])
+    def test_a_create_removes_as_many_as_a_lower_default_asks_for(self, cap: int, left: list[int]) -> None:
+        life = Life(RetentionPolicy(max_checkpoints=4))
+        life.creates(*"abcd")
+        life.default = RetentionPolicy(max_checkpoints=cap)
+        life.creates("e")
+        assert life.numbers == left
+
     def test_naming_one_field_fixes_the_others_as_they_are(self) -> None:
         life = Life(RetentionPolicy(max_checkpoints=4))
         life.configures(keep_recent=3)
