@@ -335,7 +335,13 @@ class TopicReader(TopicClient):
         self._delay(reading)
         try:
             first = (await self.first_offsets([partition]))[partition]
+            end = (await self.end_offsets([partition]))[partition]
         except (KafkaError, TimeoutError):
+            return
+        if first <= reading.offset <= end:
+            # KAFKA-16073: while it moves segments to tiered storage, a broker may deny offsets that it has. Starting
+            # over would deliver the whole topic again.
+            log.debug("%s/%s has offset %d after all", self.topic, partition.partition, reading.offset)
             return
         if self._readings.get(partition) is reading and not reading.fetched:
             log.warning(
