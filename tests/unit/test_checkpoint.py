@@ -80,7 +80,7 @@ def test_timestamps_are_written_in_utc_whatever_the_zone() -> None:
 
 
 @pytest.mark.parametrize(("wrong", "kind"), [([PLAIN], "list"), ("{}", "str"), (None, "NoneType")])
-def test_what_is_no_dict_is_rejected(wrong: Any, kind: str) -> None:
+def test_what_is_not_a_dict_is_rejected(wrong: Any, kind: str) -> None:
     with pytest.raises(InvalidCommandError, match=f"^a checkpoint is a dict, not a {kind}$") as caught:
         Checkpoint.from_dict(wrong)
     assert caught.value.code == "invalid-body"

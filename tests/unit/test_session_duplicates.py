@@ -238,7 +238,7 @@ class TestWhatAStoreIsTold:
         life.does(A, id="a")
         assert self.evolve(life, Erase(), "erase") == DedupChanges((SeenCommand(2, "erase", None),), 2)
 
-    def test_an_expiry_that_forgets_says_so_even_if_it_has_no_id_itself(self) -> None:
+    def test_an_expiry_that_forgets_is_recorded_even_if_it_has_no_id_itself(self) -> None:
         life = Life()
         life.does(Clear(), id="clear")
         assert self.evolve(life, Expire(5 * SECOND), None, at=10) == DedupChanges((), 2)

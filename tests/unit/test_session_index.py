@@ -71,7 +71,7 @@ def test_an_erased_session_is_restored_from_its_row_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("counter", [7, 1_000])
-def test_many_entries_are_added_at_once_as_one_by_one(counter: int) -> None:
+def test_many_entries_are_added_together_as_one_by_one(counter: int) -> None:
     together, singly = Session("s", counter), Session("s", counter)
     together.add_all(falling(100))
     for one in falling(100):
@@ -83,7 +83,7 @@ def test_many_entries_are_added_at_once_as_one_by_one(counter: int) -> None:
     assert together.number_of("command-9") == 9
 
 
-def test_many_entries_are_dropped_at_once_as_one_by_one() -> None:
+def test_many_entries_are_dropped_together_as_one_by_one() -> None:
     together, singly = Session("s"), Session("s")
     together.add_all(falling(100))
     singly.add_all(falling(100))
