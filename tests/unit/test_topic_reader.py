@@ -174,45 +174,33 @@ async def test_a_partition_without_a_leader_is_waited_for() -> None:
     assert {node for node, *_ in cluster.asked} == {2}
 
 
-def bounds_are(monkeypatch: pytest.MonkeyPatch, first: int, end: int) -> None:
+@pytest.mark.parametrize(
+    ("first", "position", "read", "skips"),
+    [
+        pytest.param(20, 5, range(20, 30), True, id="retention overtook it"),
+        pytest.param(0, 31, range(30), True, id="the log was truncated before it"),
+        pytest.param(0, 15, range(15, 30), False, id="it is there (KAFKA-16073)"),
+    ],
+)
+async def test_only_a_position_that_a_log_does_not_have_continues_at_its_beginning(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    first: int,
+    position: int,
+    read: range,
+    skips: bool,
+) -> None:
     async def offsets_at(_: object, times: dict[TopicPartition, int], __: int) -> dict[TopicPartition, int]:
-        return {partition: first if time == FIRST else end for partition, time in times.items()}
+        return {partition: first if time == FIRST else 30 for partition, time in times.items()}
 
     monkeypatch.setattr(topic_reader, "offsets_at", offsets_at)
-
-
-async def test_a_position_that_retention_overtook_continues_with_what_is_left(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    bounds_are(monkeypatch, 20, 30)
     cluster = Cluster()
     cluster.errors[0] = [OffsetOutOfRangeError.errno]
     async with reading(cluster) as reader:
-        reader.seek(A, 5)
-        assert await taken(reader, 10) == {0: list(range(20, 30))}
-    assert "results/0 no longer has offset 5; reading continues at 20" in caplog.text
-
-
-async def test_nothing_is_delivered_again_if_a_broker_denies_an_offset_that_it_has(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    bounds_are(monkeypatch, 0, 30)
-    cluster = Cluster()
-    cluster.errors[0] = [OffsetOutOfRangeError.errno]
-    async with reading(cluster) as reader:
-        reader.seek(A, 15)
-        assert await taken(reader, 15) == {0: list(range(15, 30))}
-
-
-async def test_a_position_behind_a_log_that_was_truncated_continues_at_its_beginning(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    bounds_are(monkeypatch, 0, 30)
-    cluster = Cluster()
-    cluster.errors[0] = [OffsetOutOfRangeError.errno]
-    async with reading(cluster) as reader:
-        reader.seek(A, 31)
-        assert await taken(reader, 30) == {0: list(range(30))}
+        reader.seek(A, position)
+        assert await taken(reader, len(read)) == {0: list(read)}
+    said = f"results/0 no longer has offset {position}; reading continues at {first}"
+    assert (said in caplog.text) is skips
 
 
 async def test_a_denial_is_raised_each_time_and_reading_continues_after_it() -> None:
